@@ -1,0 +1,107 @@
+//! The rule of the log: a fold over frames.
+
+use skytale_proto::{Code, Offset};
+
+/// What one log knows. (Fields follow with the fold.)
+#[derive(Clone, Debug, Default)]
+pub struct LogState {}
+
+/// What the fold says of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is an entry now.
+    Appended {
+        /// Its offset.
+        offset: Offset,
+    },
+    /// It was an entry before.
+    Duplicate {
+        /// Its offset.
+        offset: Offset,
+    },
+    /// It is no entry.
+    Refused(Refused),
+}
+
+/// Why the fold refuses a frame.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The author is not on the roster here.
+    #[error("author is not on the roster")]
+    NotMember,
+    /// A commit or proposal whose parent is not the handshake head.
+    #[error("parent is not the handshake head {head}")]
+    StaleHandshake {
+        /// The handshake head.
+        head: Offset,
+    },
+    /// A message whose parent is not the handshake head.
+    #[error("message of a passed epoch: the handshake head is {head}")]
+    StaleEpoch {
+        /// The handshake head.
+        head: Offset,
+    },
+    /// No such log.
+    #[error("no such log")]
+    UnknownLog,
+    /// A Create for a log that exists.
+    #[error("the channel exists")]
+    LogExists,
+    /// The roster would grow over its limit.
+    #[error("the roster is full")]
+    RosterFull,
+    /// A commit adds who is on the roster, or removes who is not.
+    #[error("the commit contradicts the roster: {problem}")]
+    RosterChange {
+        /// How.
+        problem: &'static str,
+    },
+    /// No KeyPackage to give.
+    #[error("the agent has no key package left")]
+    KeyPackagesExhausted,
+    /// As many KeyPackages as there may be.
+    #[error("the agent offers as many key packages as it may")]
+    KeyPackagesFull,
+    /// Not a kind that this log takes, or not from this author.
+    #[error("{problem}")]
+    KindRefused {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A trim past the head, or behind an earlier one.
+    #[error("trim out of range: first available offset {first}, head {head}")]
+    TrimRange {
+        /// The first available offset.
+        first: Offset,
+        /// The head.
+        head: Offset,
+    },
+}
+
+impl Refused {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotMember => Code::NotMember,
+            Self::StaleHandshake { .. } => Code::StaleHandshake,
+            Self::StaleEpoch { .. } => Code::StaleEpoch,
+            Self::UnknownLog => Code::UnknownLog,
+            Self::LogExists => Code::LogExists,
+            Self::RosterFull => Code::RosterFull,
+            Self::RosterChange { .. } => Code::RosterChange,
+            Self::KeyPackagesExhausted => Code::KeyPackagesExhausted,
+            Self::KeyPackagesFull => Code::KeyPackagesFull,
+            Self::KindRefused { .. } => Code::KindRefused,
+            Self::TrimRange { .. } => Code::TrimRange,
+        }
+    }
+
+    /// The offset that the code is about, if it is about one.
+    pub const fn offset(&self) -> Option<Offset> {
+        match self {
+            Self::StaleHandshake { head } | Self::StaleEpoch { head } => Some(*head),
+            Self::TrimRange { first, .. } => Some(*first),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The door to a store: what a relay node asks of the log, whichever store keeps it.
+
+use crate::Refused;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use skytale_proto::session::Durability;
+use skytale_proto::{AccountId, AgentId, Code, Frame, LogId, Offset};
+use tokio::sync::{oneshot, watch};
+
+/// Keeps logs. Appends to one log are folded in the order in which [`LogStore::append`] returned.
+///
+/// A store MUST answer an append only when the entry is as durable as [`LogStore::durability`] says, and MUST show no
+/// entry to readers before that. Offsets MUST be dense.
+pub trait LogStore: Send + Sync + 'static {
+    /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; what is returned then waits
+    /// for the verdict, and may be dropped without taking the append back.
+    ///
+    /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
+    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
+
+    /// Entries after `after`, contiguous, at most `bytes_max` bytes of records (but at least one record) and
+    /// `entries_max` entries. Empty where `after` is the head. Never goes past [`LogStore::head`].
+    fn read(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> BoxFuture<'_, Result<ReadBatch, StoreError>>;
+
+    /// The log's head (the last durable offset), and each later one. [`Offset::ZERO`] for a log that does not exist (yet).
+    fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>>;
+
+    /// What of a log after `after` an agent may read.
+    fn access(
+        &self,
+        log: LogId,
+        agent: AgentId,
+        account: AccountId,
+        after: Offset,
+    ) -> BoxFuture<'_, Result<Access, StoreError>>;
+
+    /// How many KeyPackages an agent has left to give, and whether it has a last resort.
+    fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>>;
+
+    /// What an acknowledgement means.
+    fn durability(&self) -> Durability;
+
+    /// Why the store takes no appends, if it has stopped; and each later answer.
+    fn stopped(&self) -> watch::Receiver<Option<String>>;
+
+    /// Takes no more appends, finishes those queued, syncs and releases the files.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// An append on its way. Resolves when the verdict is durable.
+#[derive(Debug)]
+pub struct PendingAppend {
+    verdict: oneshot::Receiver<Result<Accepted, AppendError>>,
+}
+
+impl PendingAppend {
+    /// A pending append, and where its verdict is to be sent.
+    pub fn new() -> (oneshot::Sender<Result<Accepted, AppendError>>, Self) {
+        let (sender, verdict) = oneshot::channel();
+        (sender, Self { verdict })
+    }
+
+    /// Waits for the verdict.
+    pub async fn verdict(self) -> Result<Accepted, AppendError> {
+        self.verdict.await.unwrap_or_else(|_| {
+            Err(StoreError::Stopped {
+                reason: "the store ended before it answered".into(),
+            }
+            .into())
+        })
+    }
+}
+
+/// An entry that is in the log, durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Where it stands.
+    pub offset: Offset,
+    /// The time stored with it, unix milliseconds.
+    pub time_ms: u64,
+    /// True where the same frame id had been accepted before, at this offset.
+    pub duplicate: bool,
+    /// For a KeyPackageClaim: the package that it took.
+    pub claimed: Option<ClaimedPackage>,
+}
+
+/// The KeyPackage that a claim took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedPackage {
+    /// The package's offset in the same log.
+    pub offset: Offset,
+    /// It was the last resort, and stays in stock.
+    pub last_resort: bool,
+}
+
+/// KeyPackages that an agent has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct KeyPackageStock {
+    /// Single-use packages.
+    pub live: u32,
+    /// Whether a last resort is there.
+    pub last_resort: bool,
+}
+
+/// Entries as they stand on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBatch {
+    /// Records ([`skytale_proto::record`]), one after another, in chunks.
+    pub records: Vec<Bytes>,
+    /// The offset of the last one; `after` where there is none.
+    pub last: Offset,
+    /// The log's head when the read was made.
+    pub head: Offset,
+}
+
+/// What of a log an agent may read after a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The entry after the cursor and those that follow, up to and with `until`; `None` is without end (so far).
+    Readable {
+        /// The last offset of this stretch.
+        until: Option<Offset>,
+    },
+    /// Not the entry after the cursor. `next` is the first later offset that it may read, if there is one.
+    NotMember {
+        /// The first later offset that it may read.
+        next: Option<Offset>,
+    },
+    /// No such log.
+    UnknownLog,
+}
+
+/// Why a frame is not in the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The fold refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store could not say.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AppendError {
+    /// The code that a refusal for this carries.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused(refused) => refused.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
+/// What a store cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Takes no more appends.
+    #[error("the store has stopped: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+    /// Entries up to there are no longer kept.
+    #[error("entries before offset {first} are no longer kept")]
+    Trimmed {
+        /// The first available offset.
+        first: Offset,
+    },
+    /// A cursor past the head.
+    #[error("cursor {after} is past the log's head {head}")]
+    BeyondHead {
+        /// The cursor.
+        after: Offset,
+        /// The head.
+        head: Offset,
+    },
+    /// A stored record does not fit its checksum.
+    #[error("stored record damaged: {place}")]
+    Corrupt {
+        /// File and position.
+        place: String,
+    },
+    /// The files cannot be read or written.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was being done, with the path.
+        doing: String,
+        /// What the system said.
+        error: String,
+    },
+}
+
+impl StoreError {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Stopped { .. } => Code::StoreStopped,
+            Self::Trimmed { .. } => Code::Trimmed,
+            Self::BeyondHead { .. } => Code::CursorBeyondHead,
+            Self::Corrupt { .. } => Code::StoreCorrupt,
+            Self::Io { .. } => Code::RelayInternal,
+        }
+    }
+}

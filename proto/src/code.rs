@@ -1,0 +1,245 @@
+//! Every error code, in one table: its number, whether trying again can help, and what to do.
+//!
+//! Numbers are stable: a code is never given another meaning. 1xxx the log, 2xxx a session with a
+//! relay node, 3xxx tokens, 4xxx the API, 5xxx the SDK, 6xxx the command.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $retryable:literal, $help:literal;)*) => {
+        /// An error code. Shown as `SKY-1004`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Code {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Code {
+            /// All codes, by number.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The code with this number.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Whether the same request may succeed later without a change.
+            pub const fn is_retryable(self) -> bool {
+                match self { $(Self::$name => $retryable,)* }
+            }
+
+            /// What to do, in a sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help,)* }
+            }
+
+            /// The name, as in this enum.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // ---- the log
+    /// The frame's bytes are not a frame.
+    FrameMalformed = 1001, false, "The frame was not built by a current SDK; upgrade it.";
+    /// The frame is over the size limit.
+    FrameTooLarge = 1002, false, "Send less in one message, or split it.";
+    /// The frame's format version is not supported here.
+    FrameVersion = 1003, false, "Upgrade the older of the two sides.";
+    /// The author is not on the roster at this position.
+    NotMember = 1004, false, "Ask a member of the channel to add this agent.";
+    /// A commit or proposal built on a head that has moved.
+    StaleHandshake = 1005, true, "Replay to the head, then commit again; the SDK does so by itself.";
+    /// A message encrypted in an epoch that has passed.
+    StaleEpoch = 1006, true, "Replay to the head, then encrypt again; the SDK does so by itself.";
+    /// No such log.
+    UnknownLog = 1007, false, "Check the channel id; a channel exists once its creator's Create was accepted.";
+    /// A Create for a channel that exists.
+    LogExists = 1008, false, "Make a new channel id.";
+    /// The entries asked for are no longer kept.
+    Trimmed = 1009, false, "Start at the first available offset; the entries before it are gone.";
+    /// The agent has no KeyPackage to give, not even a last resort.
+    KeyPackagesExhausted = 1010, true, "The agent must come online once to offer KeyPackages.";
+    /// The roster would grow over its limit.
+    RosterFull = 1011, false, "Remove agents, or use a second channel.";
+    /// The agent already offers as many KeyPackages as it may.
+    KeyPackagesFull = 1012, false, "Offer more when some have been claimed.";
+    /// A commit adds who is on the roster or removes who is not.
+    RosterChange = 1013, false, "The commit's header contradicts the roster; replay and build it anew.";
+    /// The store has stopped taking appends.
+    StoreStopped = 1014, true, "The operator must look at the relay node's /readyz; nothing acknowledged is lost.";
+    /// A stored record does not fit its checksum.
+    StoreCorrupt = 1015, false, "The operator must run `skytale log verify`; entries before it are served.";
+    /// This kind of frame is not allowed in this log, or not from this author.
+    KindRefused = 1016, false, "Use the kind of frame that this log takes.";
+    /// A trim past the log's end, or behind an earlier one.
+    TrimRange = 1017, false, "Trim up to an offset that the log has.";
+    /// A cursor past the log's head.
+    CursorBeyondHead = 1018, false, "The relay's log is shorter than what this agent has seen: do not go on; ask the operator.";
+
+    // ---- a session with a relay node
+    /// The first message was not a Hello.
+    HelloExpected = 2001, false, "Open the control stream with a Hello first.";
+    /// No Hello came in time.
+    HelloTimeout = 2002, true, "Connect again and send the Hello at once.";
+    /// A message that is not of the protocol.
+    MessageMalformed = 2003, false, "The client does not speak this protocol; upgrade it.";
+    /// A message over the size limit.
+    MessageTooLarge = 2004, false, "Keep to the limits that the relay sent in Started.";
+    /// More streams than one connection may have.
+    TooManyStreams = 2005, true, "Close streams that are no longer read.";
+    /// Too many frames or bytes a second.
+    RateLimited = 2006, true, "Wait as long as the refusal says, then go on.";
+    /// The relay node is about to stop.
+    Draining = 2007, true, "Connect to another relay node, or to this one after its restart.";
+    /// The frame names another author than the session's agent.
+    AuthorMismatch = 2008, false, "An agent appends only under its own id.";
+    /// Something failed in the relay node that the client cannot mend.
+    RelayInternal = 2009, true, "Try again; the operator finds the cause in the relay node's log.";
+    /// The relay node has as many connections as it takes.
+    TooManyConnections = 2010, true, "Connect to another relay node, or later.";
+    /// The agent connected again; this older session ends.
+    SessionReplaced = 2011, false, "One process an agent: stop the other one.";
+    /// The other side has been silent for twice the keepalive.
+    KeepaliveLost = 2012, true, "Connect again.";
+
+    // ---- tokens
+    /// Not a token.
+    TokenMalformed = 3001, false, "Ask the API for a token.";
+    /// The signature does not verify, or its key is unknown.
+    TokenSignature = 3002, false, "Ask the API that this relay trusts for a token.";
+    /// The token has ended.
+    TokenExpired = 3003, true, "Ask the API for a new token.";
+    /// The token is for another audience.
+    TokenAudience = 3004, false, "Ask for a token for this relay's audience.";
+    /// The token is from another issuer.
+    TokenIssuer = 3005, false, "Ask the API that this relay trusts for a token.";
+    /// An algorithm other than EdDSA.
+    TokenAlgorithm = 3006, false, "Only EdDSA tokens of the API are taken.";
+    /// The token belongs to another endpoint than this connection's.
+    TokenEndpoint = 3007, false, "A token works only on the endpoint it was given to; ask for one of your own.";
+    /// The token does not allow this.
+    ScopeMissing = 3008, false, "Ask for a token with the scope, or an API key that may give it.";
+    /// The API key behind the token was revoked.
+    TokenRevoked = 3009, false, "Use an API key that is in force.";
+    /// The token's beginning is in the future.
+    TokenNotYet = 3010, true, "Set the clocks right.";
+    /// The token lives longer than a token may.
+    TokenLifetime = 3011, false, "Ask the API that this relay trusts for a token.";
+    /// The session's agent cannot change.
+    TokenSubject = 3012, false, "Refresh with a token of the same agent.";
+
+    // ---- the API
+    /// The request's form is wrong.
+    BadRequest = 4001, false, "Correct the request as the detail says.";
+    /// No API key, or one that is not known.
+    KeyUnknown = 4002, false, "Give a valid API key as `Authorization: Bearer sk_live_...`.";
+    /// The API key was revoked.
+    KeyRevoked = 4003, false, "Create a new API key.";
+    /// No such thing, or not this account's.
+    NotFound = 4004, false, "Check the id.";
+    /// The name is taken, or the thing is in another state.
+    Conflict = 4005, false, "Choose another name, or read the current state first.";
+    /// Too many requests.
+    ApiRateLimited = 4006, true, "Wait as long as Retry-After says.";
+    /// The account's quota is used up.
+    QuotaExceeded = 4007, false, "Remove what is no longer needed, or ask the operator for more.";
+    /// The nonce is unknown, used or too old.
+    NonceInvalid = 4008, true, "Ask for a new nonce and sign it at once.";
+    /// The agent's signature over the nonce does not verify.
+    ProofInvalid = 4009, false, "Sign the nonce with the agent's identity key.";
+    /// The agent belongs to another account.
+    AgentTaken = 4010, false, "Use an identity of this account.";
+    /// The request is too large.
+    BodyTooLarge = 4011, false, "Send less.";
+    /// Too much work is waiting.
+    ApiBusy = 4012, true, "Wait as long as Retry-After says.";
+    /// Something failed in the API that the client cannot mend.
+    ApiInternal = 4013, true, "Try again; the operator finds the cause in the API's log.";
+    /// The API key may not do this.
+    KeyScope = 4014, false, "Use an API key with the scope.";
+    /// The operator's secret is missing or wrong.
+    AdminUnauthorized = 4015, false, "Give the operator's secret as `Authorization: Bearer ...`.";
+
+    // ---- the SDK
+    /// The vault is open in another process.
+    VaultInUse = 5001, true, "One process an agent: close the other one.";
+    /// The vault's key is wrong, or the file is not a vault.
+    VaultKey = 5002, false, "Open the vault with the key it was made with.";
+    /// SQLCipher is not linked into this program.
+    VaultPlain = 5003, false, "Build with SQLCipher; nothing is written in clear.";
+    /// The vault's file cannot be read or written.
+    VaultIo = 5004, true, "Check the disk and the file's permissions.";
+    /// A vault of a newer version.
+    VaultVersion = 5005, false, "Upgrade the SDK.";
+    /// No such channel in the vault.
+    ChannelUnknown = 5006, false, "List the channels; an agent joins by being added.";
+    /// The agent has left the channel or was removed.
+    ChannelLeft = 5007, false, "Ask a member to add this agent again.";
+    /// The message is over the limit.
+    PayloadTooLarge = 5008, false, "Send less in one message, or split it.";
+    /// No relay node can be reached.
+    Offline = 5009, true, "What was sent waits in the outbox and goes out on reconnect.";
+    /// A KeyPackage that is not the agent's whom it was claimed from.
+    KeyPackageForeign = 5010, false, "Someone offers keys under that agent's name; do not add it.";
+    /// Two readers were shown different logs.
+    Divergence = 5011, false, "Stop trusting this relay; the event names the offset and both digests.";
+    /// The log has a gap.
+    Gap = 5012, false, "The relay lost or hides an entry; ask its operator.";
+    /// An entry cannot be processed, and never will be.
+    EntryUnreadable = 5013, false, "The entry was recorded with its offset; ask its author to send it again.";
+    /// The MLS library refused.
+    Mls = 5014, false, "The group's state or input was not acceptable; the message says which.";
+    /// The agent is closed.
+    Closed = 5015, false, "Open the agent again.";
+    /// The outbox is full.
+    OutboxFull = 5016, true, "Wait until what was sent before has gone out.";
+    /// A head moved each time a commit was tried.
+    Contended = 5017, true, "Others commit all the time; try again.";
+
+    // ---- the command
+    /// The configuration is wrong.
+    Config = 6001, false, "Correct the key that the message names; `skytale config print` shows what is in force.";
+    /// A file or address cannot be used.
+    Environment = 6002, false, "Correct what the message names.";
+    /// What was promised did not hold.
+    Mismatch = 6003, false, "Keep the data folder and report it.";
+    /// The command was used in a way that it does not know.
+    Usage = 6004, false, "See `--help`.";
+}
+
+impl Code {
+    /// The number.
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SKY-{}", self.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_number_of_its_own_and_a_sentence_of_help() {
+        let mut numbers: Vec<u32> = Code::ALL.iter().map(|code| code.number()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(code.number()), Some(*code));
+            assert!(code.help().ends_with('.'), "{code}");
+        }
+    }
+}

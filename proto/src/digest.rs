@@ -1,0 +1,53 @@
+//! The channel digest: a hash chain over what a reader was shown.
+//!
+//! `d(0)` is BLAKE3 of the log id; `d(n) = BLAKE3(d(n-1) || n as u64 little-endian || frame bytes)`.
+//! Two readers whose digests differ at one offset were shown different logs.
+
+use crate::{LogId, Offset};
+use std::fmt;
+
+/// The digest of a log up to an offset. 32 bytes, BLAKE3.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of an empty log.
+    pub fn genesis(log: &LogId) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"skytale channel digest 1");
+        hasher.update(&log.to_bytes());
+        Self(hasher.finalize().into())
+    }
+
+    /// The digest after one more entry: `frame` is the author's frame as it stands in the log.
+    #[must_use]
+    pub fn next(&self, offset: Offset, frame: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(&offset.get().to_le_bytes());
+        hasher.update(frame);
+        Self(hasher.finalize().into())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From 32 bytes that were a digest before.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}

@@ -1,0 +1,614 @@
+//! What an author appends: a header in clear, for routing, and an opaque body.
+//!
+//! A [`Frame`] keeps the bytes it was decoded from: they are what is stored, digested and sent on,
+//! never a re-encoding. Decoding checks everything that one frame can show by itself; what depends
+//! on the log (membership, parent, duplicates) is the fold's business.
+
+use crate::id::IdError;
+use crate::{AccountId, AgentId, ChannelId, Code, FrameId, LogId, Offset, limits, wire};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// The version of the frame format that this crate writes and reads.
+pub const FRAME_VERSION: u32 = 1;
+
+/// What governs appends to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChannelMode {
+    /// One MLS group: the handshake rule holds, the roster is folded from commits.
+    Mls,
+    /// No handshake rule; the roster is every agent of the account that created it.
+    Raw,
+}
+
+/// The kind of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Create,
+    Commit,
+    Proposal,
+    Message,
+    Trim,
+    Raw,
+    KeyPackage,
+    KeyPackageClaim,
+    Welcome,
+}
+
+impl Kind {
+    /// Lower-case name, for metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Commit => "commit",
+            Self::Proposal => "proposal",
+            Self::Message => "message",
+            Self::Trim => "trim",
+            Self::Raw => "raw",
+            Self::KeyPackage => "key_package",
+            Self::KeyPackageClaim => "key_package_claim",
+            Self::Welcome => "welcome",
+        }
+    }
+
+    const fn fits(self, log: &LogId) -> bool {
+        match self {
+            Self::Trim => true,
+            Self::Create | Self::Commit | Self::Proposal | Self::Message | Self::Raw => {
+                matches!(log, LogId::Channel(_))
+            }
+            Self::KeyPackage | Self::KeyPackageClaim | Self::Welcome => matches!(log, LogId::Agent(_)),
+        }
+    }
+}
+
+/// What a frame of each kind says beyond the common fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The first entry of a channel log. The author is the first on its roster.
+    Create {
+        /// What governs appends.
+        mode: ChannelMode,
+        /// The author's account; there exactly for [`ChannelMode::Raw`].
+        account: Option<AccountId>,
+    },
+    /// An MLS commit, with the Welcomes it causes: a bundle. `parent` is the handshake head.
+    Commit {
+        /// Agents that come on the roster with this entry.
+        adds: Vec<AgentId>,
+        /// Agents that leave the roster with this entry; they may still read it.
+        removes: Vec<AgentId>,
+        /// Those among `adds` for whom the body holds a Welcome.
+        recipients: Vec<AgentId>,
+    },
+    /// An MLS proposal. `parent` is the handshake head; it does not become the head.
+    Proposal,
+    /// An MLS application message. `parent` is the handshake head.
+    Message,
+    /// Gives up entries up to and with an offset.
+    Trim {
+        /// The last offset given up.
+        up_to: Offset,
+    },
+    /// A frame of a raw channel.
+    Raw {
+        /// The author's account.
+        account: AccountId,
+    },
+    /// A KeyPackage offered (RFC 9420 section 10), on its owner's log.
+    KeyPackage {
+        /// Handed out only when nothing else is left, and never used up.
+        last_resort: bool,
+    },
+    /// Takes the oldest live KeyPackage of the log's agent.
+    KeyPackageClaim,
+    /// Points an agent to the bundle that holds a Welcome for it. Made by a store, never by an author.
+    Welcome {
+        /// The channel.
+        channel: ChannelId,
+        /// The bundle's offset in the channel's log.
+        offset: Offset,
+    },
+}
+
+impl Detail {
+    /// The kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Create { .. } => Kind::Create,
+            Self::Commit { .. } => Kind::Commit,
+            Self::Proposal => Kind::Proposal,
+            Self::Message => Kind::Message,
+            Self::Trim { .. } => Kind::Trim,
+            Self::Raw { .. } => Kind::Raw,
+            Self::KeyPackage { .. } => Kind::KeyPackage,
+            Self::KeyPackageClaim => Kind::KeyPackageClaim,
+            Self::Welcome { .. } => Kind::Welcome,
+        }
+    }
+}
+
+/// A frame's header: all that a relay node needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The log it is for.
+    pub log: LogId,
+    /// Made by the author once, and kept across retries.
+    pub id: FrameId,
+    /// Who appends it.
+    pub author: AgentId,
+    /// The handshake head that the author saw; [`Offset::ZERO`] where no handshake rule holds.
+    pub parent: Offset,
+    /// What its kind says.
+    pub detail: Detail,
+}
+
+impl Header {
+    /// The kind.
+    pub const fn kind(&self) -> Kind {
+        self.detail.kind()
+    }
+
+    /// The header of the Welcome that the accepted bundle at `offset` of `channel` causes for `recipient`.
+    pub fn welcome(author: AgentId, channel: ChannelId, offset: Offset, recipient: AgentId) -> Self {
+        Self {
+            log: recipient.log(),
+            id: FrameId::of_welcome(&channel, offset, &recipient),
+            author,
+            parent: Offset::ZERO,
+            detail: Detail::Welcome { channel, offset },
+        }
+    }
+}
+
+/// A frame, checked, with the bytes that stand for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    header: Header,
+    body: Bytes,
+    encoded: Bytes,
+}
+
+/// Bytes, or parts, that are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than [`limits::FRAME_BYTES_MAX`].
+    #[error("frame of {bytes} bytes is over the limit of {} bytes", limits::FRAME_BYTES_MAX)]
+    TooLarge {
+        /// Its length, in bytes.
+        bytes: usize,
+    },
+    /// Not protobuf.
+    #[error("frame is not a valid message: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// A version that this crate does not read.
+    #[error("frame version {found} is not supported (this is version {FRAME_VERSION})")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// An id of the wrong length.
+    #[error("frame field `{field}`: {source}")]
+    Id {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        source: IdError,
+    },
+    /// A field that is missing, wrong for the kind, or contradicts another.
+    #[error("frame field `{field}`: {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl FrameError {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::TooLarge { .. } => Code::FrameTooLarge,
+            Self::Version { .. } => Code::FrameVersion,
+            Self::Protobuf(_) | Self::Id { .. } | Self::Field { .. } => Code::FrameMalformed,
+        }
+    }
+}
+
+impl Frame {
+    /// Makes a frame and its encoding; refuses what [`Frame::decode`] would refuse.
+    pub fn new(header: Header, body: impl Into<Bytes>) -> Result<Self, FrameError> {
+        let body = body.into();
+        let message = wire::Frame {
+            header: Some(to_wire(&header)),
+            body,
+        };
+        let length = message.encoded_len();
+        if length > limits::FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge { bytes: length });
+        }
+        Self::decode(message.encode_to_vec().into())
+    }
+
+    /// Reads a frame. The body is a slice of `encoded`, not a copy.
+    pub fn decode(encoded: Bytes) -> Result<Self, FrameError> {
+        if encoded.len() > limits::FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge { bytes: encoded.len() });
+        }
+        let message = wire::Frame::decode(encoded.clone())?;
+        let header = from_wire(message.header.ok_or(missing("header"))?)?;
+        Ok(Self {
+            header,
+            body: message.body,
+            encoded,
+        })
+    }
+
+    /// The header.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The opaque body.
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The bytes that are stored, digested and sent on.
+    pub const fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+}
+
+fn to_wire(header: &Header) -> wire::FrameHeader {
+    let mut message = wire::FrameHeader {
+        version: FRAME_VERSION,
+        log: header.log.to_bytes().into(),
+        kind: wire_kind(header.kind()).into(),
+        frame_id: Bytes::copy_from_slice(header.id.as_bytes()),
+        author: Bytes::copy_from_slice(header.author.as_bytes()),
+        parent: header.parent.get(),
+        ..wire::FrameHeader::default()
+    };
+    let account_bytes = |account: &AccountId| Bytes::copy_from_slice(account.as_bytes());
+    match &header.detail {
+        Detail::Create { mode, account } => {
+            message.mode = match mode {
+                ChannelMode::Mls => wire::ChannelMode::Mls,
+                ChannelMode::Raw => wire::ChannelMode::Raw,
+            }
+            .into();
+            message.account = account.as_ref().map(account_bytes).unwrap_or_default();
+        }
+        Detail::Commit {
+            adds,
+            removes,
+            recipients,
+        } => {
+            message.adds = concatenated(adds);
+            message.removes = concatenated(removes);
+            message.recipients = concatenated(recipients);
+        }
+        Detail::Trim { up_to } => message.trim_up_to = up_to.get(),
+        Detail::Raw { account } => message.account = account_bytes(account),
+        Detail::KeyPackage { last_resort } => message.last_resort = *last_resort,
+        Detail::Welcome { channel, offset } => {
+            message.welcome_channel = Bytes::copy_from_slice(channel.as_bytes());
+            message.welcome_offset = offset.get();
+        }
+        Detail::Proposal | Detail::Message | Detail::KeyPackageClaim => {}
+    }
+    message
+}
+
+fn from_wire(message: wire::FrameHeader) -> Result<Header, FrameError> {
+    if message.version != FRAME_VERSION {
+        return Err(FrameError::Version { found: message.version });
+    }
+    let kind = kind(message.kind())?;
+    let log: LogId = id("log", &message.log)?;
+    let frame_id: FrameId = id("frame_id", &message.frame_id)?;
+    let author: AgentId = id("author", &message.author)?;
+    if !kind.fits(&log) {
+        return Err(wrong("kind", "not a kind of this log"));
+    }
+    refuse_fields_of_other_kinds(kind, &message)?;
+    let detail = match kind {
+        Kind::Create => create(&message)?,
+        Kind::Commit => commit(&message)?,
+        Kind::Proposal => Detail::Proposal,
+        Kind::Message => Detail::Message,
+        Kind::Trim if message.trim_up_to == 0 => return Err(missing("trim_up_to")),
+        Kind::Trim => Detail::Trim {
+            up_to: Offset::new(message.trim_up_to),
+        },
+        Kind::Raw => Detail::Raw {
+            account: id("account", &message.account)?,
+        },
+        Kind::KeyPackage => Detail::KeyPackage {
+            last_resort: message.last_resort,
+        },
+        Kind::KeyPackageClaim => Detail::KeyPackageClaim,
+        Kind::Welcome if message.welcome_offset == 0 => return Err(missing("welcome_offset")),
+        Kind::Welcome => Detail::Welcome {
+            channel: id("welcome_channel", &message.welcome_channel)?,
+            offset: Offset::new(message.welcome_offset),
+        },
+    };
+    let parent = Offset::new(message.parent);
+    let under_handshake_rule = matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message);
+    match (under_handshake_rule, parent) {
+        (true, Offset::ZERO) => return Err(missing("parent")),
+        (false, parent) if parent != Offset::ZERO => return Err(wrong("parent", "must be 0 for this kind")),
+        _ => {}
+    }
+    Ok(Header {
+        log,
+        id: frame_id,
+        author,
+        parent,
+        detail,
+    })
+}
+
+fn create(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
+    let (mode, account) = match message.mode() {
+        wire::ChannelMode::Mls if message.account.is_empty() => (ChannelMode::Mls, None),
+        wire::ChannelMode::Mls => return Err(wrong("account", "must be empty for an MLS channel")),
+        wire::ChannelMode::Raw => (ChannelMode::Raw, Some(id("account", &message.account)?)),
+        wire::ChannelMode::Unspecified => return Err(missing("mode")),
+    };
+    Ok(Detail::Create { mode, account })
+}
+
+fn commit(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
+    let adds = agents("adds", &message.adds)?;
+    let removes = agents("removes", &message.removes)?;
+    let recipients = agents("recipients", &message.recipients)?;
+    let sorted = |agents: &[AgentId]| {
+        let mut sorted = agents.to_vec();
+        sorted.sort_unstable();
+        sorted
+    };
+    let added = sorted(&adds);
+    if recipients.iter().any(|agent| added.binary_search(agent).is_err()) {
+        return Err(wrong("recipients", "names an agent that is not in `adds`"));
+    }
+    for (field, list) in [
+        ("adds", &added),
+        ("removes", &sorted(&removes)),
+        ("recipients", &sorted(&recipients)),
+    ] {
+        if list.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(wrong(field, "names an agent twice"));
+        }
+    }
+    Ok(Detail::Commit {
+        adds,
+        removes,
+        recipients,
+    })
+}
+
+/// A field that the kind does not use must be empty, so that one meaning has one encoding.
+fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Result<(), FrameError> {
+    let uses = |kinds: &[Kind]| kinds.contains(&kind);
+    let unused = [
+        ("adds", !uses(&[Kind::Commit]) && !message.adds.is_empty()),
+        ("removes", !uses(&[Kind::Commit]) && !message.removes.is_empty()),
+        ("recipients", !uses(&[Kind::Commit]) && !message.recipients.is_empty()),
+        ("mode", !uses(&[Kind::Create]) && message.mode != 0),
+        (
+            "account",
+            !uses(&[Kind::Create, Kind::Raw]) && !message.account.is_empty(),
+        ),
+        ("trim_up_to", !uses(&[Kind::Trim]) && message.trim_up_to != 0),
+        ("last_resort", !uses(&[Kind::KeyPackage]) && message.last_resort),
+        (
+            "welcome_channel",
+            !uses(&[Kind::Welcome]) && !message.welcome_channel.is_empty(),
+        ),
+        ("welcome_offset", !uses(&[Kind::Welcome]) && message.welcome_offset != 0),
+    ];
+    match unused.into_iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(wrong(field, "not a field of this kind")),
+        None => Ok(()),
+    }
+}
+
+fn agents(field: &'static str, bytes: &[u8]) -> Result<Vec<AgentId>, FrameError> {
+    let (ids, rest) = bytes.as_chunks::<{ AgentId::LENGTH }>();
+    if !rest.is_empty() {
+        return Err(wrong(field, "length is not a multiple of 32 bytes"));
+    }
+    if ids.len() > limits::ROSTER_CHANGE_MAX {
+        return Err(wrong(field, "names more agents than one commit may"));
+    }
+    Ok(ids.iter().copied().map(AgentId::from_bytes).collect())
+}
+
+fn concatenated(agents: &[AgentId]) -> Bytes {
+    agents.iter().flat_map(|agent| *agent.as_bytes()).collect()
+}
+
+fn id<'a, T: TryFrom<&'a [u8], Error = IdError>>(field: &'static str, bytes: &'a [u8]) -> Result<T, FrameError> {
+    T::try_from(bytes).map_err(|source| FrameError::Id { field, source })
+}
+
+const fn missing(field: &'static str) -> FrameError {
+    wrong(field, "missing")
+}
+
+const fn wrong(field: &'static str, problem: &'static str) -> FrameError {
+    FrameError::Field { field, problem }
+}
+
+const fn wire_kind(kind: Kind) -> wire::FrameKind {
+    match kind {
+        Kind::Create => wire::FrameKind::Create,
+        Kind::Commit => wire::FrameKind::Commit,
+        Kind::Proposal => wire::FrameKind::Proposal,
+        Kind::Message => wire::FrameKind::Message,
+        Kind::Trim => wire::FrameKind::Trim,
+        Kind::Raw => wire::FrameKind::Raw,
+        Kind::KeyPackage => wire::FrameKind::KeyPackage,
+        Kind::KeyPackageClaim => wire::FrameKind::KeyPackageClaim,
+        Kind::Welcome => wire::FrameKind::Welcome,
+    }
+}
+
+const fn kind(kind: wire::FrameKind) -> Result<Kind, FrameError> {
+    Ok(match kind {
+        wire::FrameKind::Create => Kind::Create,
+        wire::FrameKind::Commit => Kind::Commit,
+        wire::FrameKind::Proposal => Kind::Proposal,
+        wire::FrameKind::Message => Kind::Message,
+        wire::FrameKind::Trim => Kind::Trim,
+        wire::FrameKind::Raw => Kind::Raw,
+        wire::FrameKind::KeyPackage => Kind::KeyPackage,
+        wire::FrameKind::KeyPackageClaim => Kind::KeyPackageClaim,
+        wire::FrameKind::Welcome => Kind::Welcome,
+        wire::FrameKind::Unspecified => return Err(wrong("kind", "missing or unknown")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    fn agent() -> impl Strategy<Value = AgentId> {
+        any::<[u8; 32]>().prop_map(AgentId::from_bytes)
+    }
+
+    fn channel() -> impl Strategy<Value = ChannelId> {
+        any::<[u8; 16]>().prop_map(ChannelId::from_bytes)
+    }
+
+    fn account() -> impl Strategy<Value = AccountId> {
+        any::<[u8; 16]>().prop_map(AccountId::from_bytes)
+    }
+
+    fn offset() -> impl Strategy<Value = Offset> {
+        (1..=u64::MAX).prop_map(Offset::new)
+    }
+
+    fn detail() -> impl Strategy<Value = Detail> {
+        prop_oneof![
+            Just(Detail::Create {
+                mode: ChannelMode::Mls,
+                account: None
+            }),
+            account().prop_map(|account| Detail::Create {
+                mode: ChannelMode::Raw,
+                account: Some(account)
+            }),
+            (btree_set(agent(), 0..5), btree_set(agent(), 0..5), 0..5usize).prop_map(|(adds, removes, welcomed)| {
+                Detail::Commit {
+                    recipients: adds.iter().copied().take(welcomed).collect(),
+                    adds: adds.into_iter().collect(),
+                    removes: removes.into_iter().collect(),
+                }
+            }),
+            Just(Detail::Proposal),
+            Just(Detail::Message),
+            offset().prop_map(|up_to| Detail::Trim { up_to }),
+            account().prop_map(|account| Detail::Raw { account }),
+            any::<bool>().prop_map(|last_resort| Detail::KeyPackage { last_resort }),
+            Just(Detail::KeyPackageClaim),
+            (channel(), offset()).prop_map(|(channel, offset)| Detail::Welcome { channel, offset }),
+        ]
+    }
+
+    fn header() -> impl Strategy<Value = Header> {
+        (channel(), agent(), any::<[u8; 16]>(), agent(), offset(), detail()).prop_map(
+            |(channel, owner, id, author, parent, detail)| Header {
+                log: if detail.kind().fits(&channel.log()) {
+                    channel.log()
+                } else {
+                    owner.log()
+                },
+                id: FrameId::from_bytes(id),
+                author,
+                parent: match detail.kind() {
+                    Kind::Commit | Kind::Proposal | Kind::Message => parent,
+                    _ => Offset::ZERO,
+                },
+                detail,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_comes_back_as_it_was(header in header(), body in vec(any::<u8>(), 0..200)) {
+            let frame = Frame::new(header.clone(), body.clone())?;
+            prop_assert_eq!(frame.header(), &header);
+            prop_assert_eq!(frame.body(), &body);
+            prop_assert_eq!(Frame::decode(frame.encoded().clone())?, frame);
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = Frame::decode(bytes.into());
+        }
+
+        #[test]
+        fn a_damaged_frame_is_a_frame_or_an_error(header in header(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+            let mut bytes = Frame::new(header, vec![1, 2, 3])?.encoded().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            let _ = Frame::decode(bytes.into());
+        }
+    }
+
+    fn message(log: LogId) -> Header {
+        Header {
+            log,
+            id: FrameId::generate(),
+            author: AgentId::from_bytes([1; 32]),
+            parent: Offset::FIRST,
+            detail: Detail::Message,
+        }
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_on_both_sides() {
+        let channel = ChannelId::generate();
+        let new = Frame::new(message(channel.log()), vec![0; limits::FRAME_BYTES_MAX]);
+        assert_eq!(new.map_err(|error| error.code()), Err(Code::FrameTooLarge));
+        let decoded = Frame::decode(vec![0; limits::FRAME_BYTES_MAX + 1].into());
+        assert_eq!(decoded.map_err(|error| error.code()), Err(Code::FrameTooLarge));
+    }
+
+    #[test]
+    fn a_message_has_no_place_on_an_agents_log() {
+        let header = message(AgentId::from_bytes([3; 32]).log());
+        assert!(matches!(
+            Frame::new(header, Bytes::new()),
+            Err(FrameError::Field { field: "kind", .. })
+        ));
+    }
+
+    #[test]
+    fn a_welcome_goes_only_to_who_is_added() {
+        let header = Header {
+            detail: Detail::Commit {
+                adds: vec![],
+                removes: vec![],
+                recipients: vec![AgentId::from_bytes([9; 32])],
+            },
+            ..message(ChannelId::generate().log())
+        };
+        assert!(matches!(
+            Frame::new(header, Bytes::new()),
+            Err(FrameError::Field {
+                field: "recipients",
+                ..
+            })
+        ));
+    }
+}

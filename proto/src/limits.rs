@@ -1,0 +1,45 @@
+//! Every limit, as a named constant. Configuration may lower or raise those marked *default*;
+//! the others belong to a format.
+
+use std::time::Duration;
+
+/// An encoded frame, in bytes (format).
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// A session message, in bytes, without its length prefix (format).
+pub const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A session message before the session has started: a token and little else, in bytes (format).
+pub const HELLO_BYTES_MAX: usize = 16 * 1024;
+/// A token, in bytes (format).
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Scopes in one token, and channels named by one scope (format).
+pub const TOKEN_SCOPES_MAX: usize = 64;
+/// Agents added and removed by one commit, each (format).
+pub const ROSTER_CHANGE_MAX: usize = 4_096;
+/// Agents on a roster (format: the fold refuses what goes past it).
+pub const ROSTER_MAX: usize = 10_000;
+/// Live KeyPackages of one agent, last resort included (format: the fold refuses what goes past it).
+pub const KEY_PACKAGES_MAX: usize = 100;
+
+/// Append requests in flight on one connection, in bytes (default).
+pub const APPEND_IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Streams open at once on one connection (default).
+pub const STREAMS_MAX: u32 = 4_096;
+/// Records in one batch of a subscription, in bytes; one record larger than that goes alone (default).
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Frames an agent may append a second, sustained (default).
+pub const FRAMES_PER_SECOND: u32 = 2_000;
+/// Bytes an agent may append a second, sustained (default).
+pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
+/// How long a token may live, at most (format).
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
+/// Clock difference forgiven when a token's times are checked (format).
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
+/// How long entries are kept (default).
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Silence after which each side sends a ping; twice that and the path is taken for dead (default).
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a connection may take to say Hello (default).
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How old the relay's view of revocations may be before `/readyz` says so (format of a promise:
+/// a revoked key ends its sessions within this time).
+pub const REVOCATION_WITHIN: Duration = Duration::from_secs(30);
