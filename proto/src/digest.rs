@@ -1,7 +1,10 @@
 //! The channel digest: a hash chain over what a reader was shown.
 //!
-//! `d(0)` is BLAKE3 of the log id; `d(n) = BLAKE3(d(n-1) || n as u64 little-endian || frame bytes)`.
+//! `d(0)` is BLAKE3 of the log id; `d(n) = BLAKE3(d(n-1) || n as u64 little-endian || BLAKE3(frame bytes))`.
 //! Two readers whose digests differ at one offset were shown different logs.
+//!
+//! The frame goes in as its hash, so that a reader who does not know `d(n-1)` yet (an agent that has just joined)
+//! keeps 32 bytes an entry, not the entry, until a member tells it.
 
 use crate::{LogId, Offset};
 use std::fmt;
@@ -22,11 +25,22 @@ impl Digest {
     /// The digest after one more entry: `frame` is the author's frame as it stands in the log.
     #[must_use]
     pub fn next(&self, offset: Offset, frame: &[u8]) -> Self {
+        self.next_hashed(offset, &Self::hash_frame(frame))
+    }
+
+    /// The digest after one more entry whose frame's hash is known.
+    #[must_use]
+    pub fn next_hashed(&self, offset: Offset, frame_hash: &[u8; 32]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.0);
         hasher.update(&offset.get().to_le_bytes());
-        hasher.update(frame);
+        hasher.update(frame_hash);
         Self(hasher.finalize().into())
+    }
+
+    /// BLAKE3 of a frame's bytes.
+    pub fn hash_frame(frame: &[u8]) -> [u8; 32] {
+        blake3::hash(frame).into()
     }
 
     /// The 32 bytes.
