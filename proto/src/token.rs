@@ -1,65 +1,51 @@
 //! Tokens: what they claim, and their verification. EdDSA (RFC 8037, RFC 7519) and nothing else.
+//!
+//! The API signs with a [`TokenSigner`]; relay nodes check with a [`TokenVerifier`] made from the
+//! API's key set. Neither knows a clock: the time is given.
+//!
+//! ```
+//! use skytale_proto::{AccountId, AgentId, ChannelId, EndpointId, KeyId};
+//! use skytale_proto::rest::Jwks;
+//! use skytale_proto::token::{Action, Claims, Confirmation, TokenSigner, TokenVerifier};
+//!
+//! let signer = TokenSigner::generate();
+//! let token = signer.sign(&Claims {
+//!     iss: "https://api.example".into(),
+//!     aud: "relays".into(),
+//!     sub: AgentId::from_bytes([1; 32]),
+//!     acct: AccountId::generate(),
+//!     key: KeyId::generate(),
+//!     scope: "relay:append relay:replay".into(),
+//!     cnf: Confirmation { eid: EndpointId::from_bytes([2; 32]) },
+//!     exp: 2_000,
+//!     iat: 1_000,
+//!     jti: "a".into(),
+//! });
+//!
+//! let verifier = TokenVerifier::new(&Jwks { keys: vec![signer.jwk()] }, "https://api.example", "relays")?;
+//! let claims = verifier.verify(&token, 1_500)?;
+//! assert!(claims.allows(Action::Append, &ChannelId::generate().log()));
+//! assert!(!claims.allows(Action::CreateChannel, &ChannelId::generate().log()));
+//! # Ok::<(), skytale_proto::token::TokenError>(())
+//! ```
 
-use crate::{AccountId, AgentId, ChannelId, Code, EndpointId, KeyId, LogId};
-use serde::{Deserialize, Serialize};
+mod claims;
+mod provider;
+mod scope;
+mod signer;
+mod verifier;
 
-/// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// `relay:append`: commits, proposals, messages and raw frames.
-    Append,
-    /// `relay:replay`: subscriptions; to the agent's own log with or without named channels.
-    Replay,
-    /// `channels:create`.
-    CreateChannel,
-    /// `keypackages:publish`, on the agent's own log.
-    PublishKeyPackages,
-    /// `keypackages:claim`, on any agent's log.
-    ClaimKeyPackages,
-}
+pub use claims::{Claims, Confirmation};
+pub use scope::{Action, Scope, ScopeError};
+pub use signer::TokenSigner;
+pub use verifier::TokenVerifier;
 
-/// An action, on every channel or on one. Text: `relay:append` or `relay:append@<channel id>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scope {
-    /// The action.
-    pub action: Action,
-    /// The only channel it is allowed on; `None` is every channel.
-    pub channel: Option<ChannelId>,
-}
+use crate::Code;
 
-/// The claims of a token (RFC 7519 section 4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    /// Issuer: the API's URL.
-    pub iss: String,
-    /// Audience: the name of the relays that it is for.
-    pub aud: String,
-    /// The agent.
-    pub sub: AgentId,
-    /// The agent's account.
-    pub acct: AccountId,
-    /// The API key that the token was given out for.
-    pub key: KeyId,
-    /// What it allows: [`Scope`]s, separated by spaces (RFC 8693 section 4.2).
-    pub scope: String,
-    /// Who may present it (RFC 7800).
-    pub cnf: Confirmation,
-    /// When it ends, unix seconds.
-    pub exp: u64,
-    /// When it was made, unix seconds.
-    pub iat: u64,
-    /// Its own id.
-    pub jti: String,
-}
+/// Keys in one key set, at most: the one that signs and those whose tokens have not all ended.
+pub const JWKS_KEYS_MAX: usize = 16;
 
-/// The confirmation claim: the iroh endpoint that must be the peer of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confirmation {
-    /// The endpoint.
-    pub eid: EndpointId,
-}
-
-/// Why a token is refused.
+/// Why a token, or a key set, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct TokenError {
@@ -69,9 +55,19 @@ pub struct TokenError {
     pub reason: String,
 }
 
-impl Claims {
-    /// Whether the scopes allow an action on a log.
-    pub fn allows(&self, _action: Action, _log: &LogId) -> bool {
-        unreachable!("written with the verifier")
+impl TokenError {
+    fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        self.code
     }
 }
+
+#[cfg(test)]
+mod tests;
