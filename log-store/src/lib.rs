@@ -19,5 +19,7 @@
 pub mod state;
 pub mod store;
 
-pub use state::{LogState, Refused, Verdict};
-pub use store::{Accepted, Access, AppendError, LogStore, PendingAppend, ReadBatch, StoreError};
+pub use state::{Effects, LogState, Refused, StateError, Verdict};
+pub use store::{
+    Accepted, Access, AppendError, ClaimedPackage, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError,
+};

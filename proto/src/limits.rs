@@ -17,8 +17,14 @@ pub const TOKEN_SCOPES_MAX: usize = 64;
 pub const ROSTER_CHANGE_MAX: usize = 4_096;
 /// Agents on a roster (format: the fold refuses what goes past it).
 pub const ROSTER_MAX: usize = 10_000;
+/// Stretches of a channel's log that the fold remembers as readable by agents, those who left included (format: an add
+/// that goes past it is refused as a full roster; a trim makes room).
+pub const ROSTER_HISTORY_MAX: usize = 100_000;
 /// Live KeyPackages of one agent, last resort included (format: the fold refuses what goes past it).
 pub const KEY_PACKAGES_MAX: usize = 100;
+/// Claims on one agent's log for which the fold remembers the package, so that a claim sent again gets the same one; the
+/// oldest are forgotten first (format).
+pub const CLAIMS_REMEMBERED_MAX: usize = 1_024;
 
 /// Append requests in flight on one connection, in bytes (default).
 pub const APPEND_IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;

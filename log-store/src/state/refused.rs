@@ -1,27 +1,6 @@
-//! The rule of the log: a fold over frames.
+//! Why a frame is no entry.
 
 use skytale_proto::{Code, Offset};
-
-/// What one log knows. (Fields follow with the fold.)
-#[derive(Clone, Debug, Default)]
-pub struct LogState {}
-
-/// What the fold says of a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is an entry now.
-    Appended {
-        /// Its offset.
-        offset: Offset,
-    },
-    /// It was an entry before.
-    Duplicate {
-        /// Its offset.
-        offset: Offset,
-    },
-    /// It is no entry.
-    Refused(Refused),
-}
 
 /// Why the fold refuses a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,330 @@
+//! How a [`LogState`] is kept. All numbers are little-endian:
+//!
+//! ```text
+//!  u8 version  u8 rule  u8 n, n bytes log id  u64 head  u64 first  ... by rule ...  u32 crc32c of all before
+//!
+//!  rule 0, absent    nothing
+//!  rule 1, group     u64 handshake head  u32 agents, each (ascending by id):
+//!                      32 bytes id  u64 since, 0 if not on the roster  u32 stretches, each: u64 from  u64 to
+//!  rule 2, raw       16 bytes account
+//!  rule 3, mailbox   u64 last resort, 0 if none  u32 live packages, each: u64
+//!                    u32 claims, each: u64 claim  u64 package  u8 1 if the last resort
+//! ```
+//!
+//! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
+//! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
+
+use super::group::Group;
+use super::mailbox::Mailbox;
+use super::roster::{Membership, Roster, Stretch};
+use super::{LogState, Rule};
+use crate::store::ClaimedPackage;
+use bytes::{BufMut, Bytes, BytesMut};
+use skytale_proto::{AccountId, AgentId, Code, LogId, Offset, limits};
+
+/// The version that this crate writes.
+const VERSION: u8 = 1;
+
+const RULE_ABSENT: u8 = 0;
+const RULE_GROUP: u8 = 1;
+const RULE_RAW: u8 = 2;
+const RULE_MAILBOX: u8 = 3;
+
+const CHECKSUM_BYTES: usize = 4;
+const STRETCH_BYTES: usize = 16;
+const CLAIM_BYTES: usize = 17;
+/// An agent of a group without past stretches.
+const AGENT_BYTES: usize = AgentId::LENGTH + 8 + 4;
+
+/// No log gets so far; what says so is damaged. Keeps offsets clear of where they would stop counting.
+const HEAD_MAX: Offset = Offset::new(1 << 63);
+
+/// Bytes that are not an encoded [`LogState`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The bytes end too early.
+    #[error("log state cut short in `{field}`")]
+    Short {
+        /// What they end in.
+        field: &'static str,
+    },
+    /// The checksum does not fit the bytes.
+    #[error("log state checksum wrong: stored {stored:08x}, computed {computed:08x}")]
+    Checksum {
+        /// As stored.
+        stored: u32,
+        /// As the bytes give it.
+        computed: u32,
+    },
+    /// A format that this crate does not read.
+    #[error("log state version {found} is not supported (this is version {VERSION})")]
+    Version {
+        /// The version found.
+        found: u8,
+    },
+    /// A field that no state has.
+    #[error("log state field `{field}`: {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl StateError {
+    /// The code that an error for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Short { .. } | Self::Checksum { .. } | Self::Version { .. } | Self::Field { .. } => {
+                Code::StoreCorrupt
+            }
+        }
+    }
+}
+
+pub(super) fn encode(state: &LogState) -> Bytes {
+    let mut out = BytesMut::with_capacity(64 + rule_bytes(&state.rule));
+    out.put_u8(VERSION);
+    out.put_u8(match &state.rule {
+        Rule::Absent => RULE_ABSENT,
+        Rule::Group(_) => RULE_GROUP,
+        Rule::Raw(_) => RULE_RAW,
+        Rule::Mailbox(_) => RULE_MAILBOX,
+    });
+    let log = state.log.to_bytes();
+    // A log id is at most LogId::LENGTH_MAX bytes.
+    out.put_u8(log.len() as u8);
+    out.put_slice(&log);
+    put_offset(state.head, &mut out);
+    put_offset(state.first, &mut out);
+    match &state.rule {
+        Rule::Absent => {}
+        Rule::Group(group) => put_group(group, &mut out),
+        Rule::Raw(account) => out.put_slice(account.as_bytes()),
+        Rule::Mailbox(mailbox) => put_mailbox(mailbox, &mut out),
+    }
+    let checksum = crc32c::crc32c(&out);
+    out.put_u32_le(checksum);
+    out.freeze()
+}
+
+fn rule_bytes(rule: &Rule) -> usize {
+    match rule {
+        Rule::Absent => 0,
+        Rule::Group(group) => 12 + group.roster.len() * AGENT_BYTES + group.roster.stretches() * STRETCH_BYTES,
+        Rule::Raw(_) => 16,
+        Rule::Mailbox(mailbox) => 16 + mailbox.live.len() * 8 + mailbox.claims.len() * CLAIM_BYTES,
+    }
+}
+
+fn put_offset(offset: Offset, out: &mut BytesMut) {
+    out.put_u64_le(offset.get());
+}
+
+/// A number of things that the fold bounds far below 2^32.
+fn put_count(count: usize, out: &mut BytesMut) {
+    out.put_u32_le(count as u32);
+}
+
+fn put_group(group: &Group, out: &mut BytesMut) {
+    put_offset(group.handshake_head, out);
+    put_count(group.roster.len(), out);
+    for (agent, membership) in group.roster.memberships() {
+        out.put_slice(agent.as_bytes());
+        put_offset(membership.since.unwrap_or(Offset::ZERO), out);
+        put_count(membership.past.len(), out);
+        for stretch in &membership.past {
+            put_offset(stretch.from, out);
+            put_offset(stretch.to, out);
+        }
+    }
+}
+
+fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
+    put_offset(mailbox.last_resort.unwrap_or(Offset::ZERO), out);
+    put_count(mailbox.live.len(), out);
+    for package in &mailbox.live {
+        put_offset(*package, out);
+    }
+    put_count(mailbox.claims.len(), out);
+    for (claim, claimed) in &mailbox.claims {
+        put_offset(*claim, out);
+        put_offset(claimed.offset, out);
+        out.put_u8(u8::from(claimed.last_resort));
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
+    let (content, checksum) = bytes
+        .split_last_chunk::<CHECKSUM_BYTES>()
+        .ok_or(StateError::Short { field: "checksum" })?;
+    let mut fields = Fields { rest: content };
+    // The version comes before the checksum, which another version may keep elsewhere.
+    let version = fields.u8("version")?;
+    if version != VERSION {
+        return Err(StateError::Version { found: version });
+    }
+    let (stored, computed) = (u32::from_le_bytes(*checksum), crc32c::crc32c(content));
+    if stored != computed {
+        return Err(StateError::Checksum { stored, computed });
+    }
+
+    let rule = fields.u8("rule")?;
+    let log_bytes = usize::from(fields.u8("log")?);
+    let log = LogId::try_from(fields.slice("log", log_bytes)?).map_err(|_| wrong("log", "not a log id"))?;
+    let head = fields.offset("head")?;
+    let first = fields.offset("first")?;
+    if head > HEAD_MAX {
+        return Err(wrong("head", "further than any log gets"));
+    }
+    // A Trim gives up what is before it, so it is itself still there.
+    if first == Offset::ZERO || (first > head && first != Offset::FIRST) {
+        return Err(wrong("first", "past the head"));
+    }
+    let rule = match (rule, log) {
+        (RULE_ABSENT, LogId::Channel(_)) if head == Offset::ZERO => Rule::Absent,
+        (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => Rule::Group(group(&mut fields, head, first)?),
+        (RULE_RAW, LogId::Channel(_)) if head != Offset::ZERO => {
+            Rule::Raw(AccountId::from_bytes(fields.array("account")?))
+        }
+        (RULE_MAILBOX, LogId::Agent(_)) => Rule::Mailbox(mailbox(&mut fields, head, first)?),
+        _ => return Err(wrong("rule", "not the rule of such a log")),
+    };
+    if !fields.rest.is_empty() {
+        return Err(wrong("end", "bytes left over"));
+    }
+    Ok(LogState { log, head, first, rule })
+}
+
+fn group(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Group, StateError> {
+    let handshake_head = fields.offset("handshake_head")?;
+    if handshake_head == Offset::ZERO || handshake_head > head {
+        return Err(wrong("handshake_head", "not an entry"));
+    }
+    let count = fields.count("agents", AGENT_BYTES, limits::ROSTER_HISTORY_MAX)?;
+    let mut roster = Roster::default();
+    let mut last = None;
+    for _ in 0..count {
+        let agent = AgentId::from_bytes(fields.array("agent")?);
+        if last.is_some_and(|last| last >= agent) {
+            return Err(wrong("agent", "out of order"));
+        }
+        last = Some(agent);
+        roster.insert(agent, membership(fields, head, first)?);
+        if roster.present() > limits::ROSTER_MAX || roster.stretches() > limits::ROSTER_HISTORY_MAX {
+            return Err(wrong("agents", "over the limit"));
+        }
+    }
+    Ok(Group { handshake_head, roster })
+}
+
+fn membership(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Membership, StateError> {
+    let since = Some(fields.offset("since")?).filter(|since| *since != Offset::ZERO);
+    let count = fields.count("stretches", STRETCH_BYTES, limits::ROSTER_HISTORY_MAX)?;
+    let mut past: Vec<Stretch> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (from, to) = (fields.offset("from")?, fields.offset("to")?);
+        let apart = match past.last() {
+            Some(before) => from > before.to.next(),
+            None => from > Offset::ZERO,
+        };
+        if !apart || from >= to || to < first || to > head {
+            return Err(wrong("stretches", "not ascending stretches of the log"));
+        }
+        past.push(Stretch { from, to });
+    }
+    match (since, past.last()) {
+        (None, None) => Err(wrong("stretches", "an agent without any")),
+        (Some(since), Some(last)) if since <= last.to.next() => Err(wrong("since", "not after the past stretches")),
+        (Some(since), _) if since > head => Err(wrong("since", "past the head")),
+        _ => Ok(Membership { past, since }),
+    }
+}
+
+fn mailbox(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Mailbox, StateError> {
+    let kept = |offset: Offset| offset >= first && offset <= head;
+    let last_resort = Some(fields.offset("last_resort")?).filter(|offset| *offset != Offset::ZERO);
+    if last_resort.is_some_and(|offset| !kept(offset)) {
+        return Err(wrong("last_resort", "not an entry"));
+    }
+    let count = fields.count("live", 8, limits::KEY_PACKAGES_MAX)?;
+    if count + usize::from(last_resort.is_some()) > limits::KEY_PACKAGES_MAX {
+        return Err(wrong("live", "over the limit"));
+    }
+    let mut mailbox = Mailbox {
+        last_resort,
+        ..Mailbox::default()
+    };
+    for _ in 0..count {
+        let package = fields.offset("live")?;
+        if !kept(package) || mailbox.live.back().is_some_and(|last| *last >= package) {
+            return Err(wrong("live", "not ascending entries"));
+        }
+        mailbox.live.push_back(package);
+    }
+    for _ in 0..fields.count("claims", CLAIM_BYTES, limits::CLAIMS_REMEMBERED_MAX)? {
+        let (claim, package) = (fields.offset("claim")?, fields.offset("package")?);
+        if !kept(claim) || mailbox.claims.back().is_some_and(|(last, _)| *last >= claim) {
+            return Err(wrong("claims", "not ascending entries"));
+        }
+        if package == Offset::ZERO || package >= claim {
+            return Err(wrong("package", "not before its claim"));
+        }
+        let last_resort = match fields.u8("claims")? {
+            0 => false,
+            1 => true,
+            _ => return Err(wrong("claims", "neither 0 nor 1")),
+        };
+        let claimed = ClaimedPackage {
+            offset: package,
+            last_resort,
+        };
+        mailbox.claims.push_back((claim, claimed));
+    }
+    Ok(mailbox)
+}
+
+const fn wrong(field: &'static str, problem: &'static str) -> StateError {
+    StateError::Field { field, problem }
+}
+
+/// Bytes that are taken from the front, never past their end.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn slice(&mut self, field: &'static str, length: usize) -> Result<&'a [u8], StateError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(StateError::Short { field })?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], StateError> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(StateError::Short { field })?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self, field: &'static str) -> Result<u8, StateError> {
+        self.array::<1>(field).map(|[byte]| byte)
+    }
+
+    fn offset(&mut self, field: &'static str) -> Result<Offset, StateError> {
+        self.array(field).map(u64::from_le_bytes).map(Offset::new)
+    }
+
+    /// How many things of at least `bytes_each` follow. The bytes for them must be there, so what is made for them
+    /// takes no more memory than a small multiple of what was given.
+    fn count(&mut self, field: &'static str, bytes_each: usize, max: usize) -> Result<usize, StateError> {
+        let count = u32::from_le_bytes(self.array(field)?) as usize;
+        if count > max {
+            return Err(wrong(field, "over the limit"));
+        }
+        if count * bytes_each > self.rest.len() {
+            return Err(StateError::Short { field });
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,93 @@
+//! A channel that is one MLS group: the handshake rule and the roster.
+
+use super::roster::Roster;
+use super::{Effects, Refused};
+use crate::store::Access;
+use skytale_proto::{AgentId, Detail, Header, Kind, Offset};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) handshake_head: Offset,
+    pub(super) roster: Roster,
+}
+
+impl Group {
+    /// The group after its Create, which stands at the log's beginning.
+    pub(super) fn created_by(author: AgentId) -> Self {
+        Self {
+            handshake_head: Offset::FIRST,
+            roster: Roster::of(author, Offset::FIRST),
+        }
+    }
+
+    pub(super) const fn handshake_head(&self) -> Offset {
+        self.handshake_head
+    }
+
+    pub(super) fn accept(&mut self, header: &Header, offset: Offset) -> Result<Effects, Refused> {
+        let kind = header.kind();
+        if !matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message) {
+            return Err(Refused::KindRefused {
+                problem: "an MLS channel takes commits, proposals and messages alone",
+            });
+        }
+        self.authorize(header)?;
+        let head = self.handshake_head;
+        match kind {
+            Kind::Message if header.parent != head => return Err(Refused::StaleEpoch { head }),
+            _ if header.parent != head => return Err(Refused::StaleHandshake { head }),
+            _ => {}
+        }
+        let Detail::Commit {
+            adds,
+            removes,
+            recipients,
+        } = &header.detail
+        else {
+            return Ok(Effects::default());
+        };
+        self.roster.change(&header.author, adds, removes, offset)?;
+        self.handshake_head = offset;
+        Ok(welcomes(header, recipients, offset))
+    }
+
+    /// Whether a frame's author may append here. The one place that says so.
+    fn authorize(&self, header: &Header) -> Result<(), Refused> {
+        if self.roster.contains(&header.author) {
+            Ok(())
+        } else {
+            Err(Refused::NotMember)
+        }
+    }
+
+    pub(super) fn access(&self, agent: &AgentId, after: Offset) -> Access {
+        self.roster.access(agent, after)
+    }
+
+    pub(super) fn trim(&mut self, up_to: Offset) {
+        self.roster.trim(up_to);
+    }
+
+    pub(super) fn roster(&self) -> impl Iterator<Item = AgentId> {
+        self.roster.agents()
+    }
+
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.roster.weight_bytes()
+    }
+}
+
+fn welcomes(bundle: &Header, recipients: &[AgentId], offset: Offset) -> Effects {
+    let channel = bundle.log.channel();
+    Effects {
+        welcomes: channel
+            .into_iter()
+            .flat_map(|channel| {
+                recipients
+                    .iter()
+                    .map(move |recipient| Header::welcome(bundle.author, channel, offset, *recipient))
+            })
+            .collect(),
+        ..Effects::default()
+    }
+}

@@ -1,0 +1,272 @@
+//! The rule of the log: a fold over frames.
+//!
+//! [`LogState::apply`] takes the frames of one log in their order and says of each whether it is an entry. It is pure
+//! and synchronous: no clock, no I/O, no setting. So every store, and every relay node that sees the same sequence,
+//! gives the same verdicts and the same offsets.
+//!
+//! ```text
+//!  channel log                                   agent log
+//!  1  Create   alice      head 1  {alice}        1  KeyPackage       bob
+//!  2  Message  alice ^1                          2  KeyPackage       bob (last resort)
+//!  3  Commit   alice ^1   head 3  {alice, bob}   3  KeyPackageClaim  alice, takes 1
+//!  -  Message  alice ^1   StaleEpoch { 3 }       4  Welcome          alice, bundle at 3
+//!  4  Message  bob   ^3                          5  KeyPackageClaim  carol, takes 2
+//!  -  Commit   alice ^1   StaleHandshake { 3 }   6  KeyPackageClaim  dave, takes 2
+//! ```
+//!
+//! What a frame must pass, in this order:
+//! 1. its id was not accepted before in this log and still remembered: else `Duplicate`;
+//! 2. the log exists, and takes frames of its kind;
+//! 3. its author is on the roster: else `NotMember`;
+//! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
+//! 5. the parent of a message is the handshake head: else `StaleEpoch`;
+//! 6. what it asks for can be done: a roster change fits the roster, a key package is in stock, a trim is in range.
+
+mod codec;
+mod group;
+mod mailbox;
+mod refused;
+mod roster;
+
+pub use codec::StateError;
+pub use refused::Refused;
+
+use crate::store::{Access, ClaimedPackage, KeyPackageStock};
+use bytes::Bytes;
+use group::Group;
+use mailbox::Mailbox;
+use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, LogId, Offset};
+
+/// What one log knows: the fold of its frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    log: LogId,
+    /// The last entry; [`Offset::ZERO`] while there is none.
+    head: Offset,
+    /// The first entry that no Trim gave up, or the place where it will stand.
+    first: Offset,
+    rule: Rule,
+}
+
+/// What governs a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rule {
+    /// A channel that nobody has created.
+    Absent,
+    /// A channel that is an MLS group.
+    Group(Group),
+    /// A raw channel of an account.
+    Raw(AccountId),
+    /// An agent's log.
+    Mailbox(Mailbox),
+}
+
+/// What the fold says of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is an entry now.
+    Appended {
+        /// Its offset.
+        offset: Offset,
+        /// What it causes.
+        effects: Effects,
+    },
+    /// It was an entry before.
+    Duplicate {
+        /// Its offset.
+        offset: Offset,
+    },
+    /// It is no entry.
+    Refused(Refused),
+}
+
+/// What an accepted frame causes beyond its own log's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Headers of the Welcomes to be put on the logs of a bundle's recipients, in the bundle's order.
+    pub welcomes: Vec<Header>,
+    /// The package that a claim took.
+    pub claimed: Option<ClaimedPackage>,
+    /// The last offset that a Trim gave up.
+    pub trimmed: Option<Offset>,
+}
+
+impl LogState {
+    /// An empty log: a channel that does not exist, or the log of an agent that has no entry yet.
+    pub fn new(log: LogId) -> Self {
+        Self {
+            log,
+            head: Offset::ZERO,
+            first: Offset::FIRST,
+            rule: match log {
+                LogId::Channel(_) => Rule::Absent,
+                LogId::Agent(_) => Rule::Mailbox(Mailbox::default()),
+            },
+        }
+    }
+
+    /// Which log.
+    pub const fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// The last entry's offset; [`Offset::ZERO`] while there is none.
+    pub const fn head(&self) -> Offset {
+        self.head
+    }
+
+    /// The offset of a channel's last commit, or of its Create; [`Offset::ZERO`] for an agent log and for a channel that
+    /// does not exist.
+    pub const fn handshake_head(&self) -> Offset {
+        match &self.rule {
+            Rule::Group(group) => group.handshake_head(),
+            Rule::Raw(_) => Offset::FIRST,
+            Rule::Absent | Rule::Mailbox(_) => Offset::ZERO,
+        }
+    }
+
+    /// The first offset that no Trim gave up: 1, or one past the last Trim's `up_to`.
+    pub const fn first_available(&self) -> Offset {
+        self.first
+    }
+
+    /// The rule. Gives the next frame's verdict, and takes it into the state if it is an entry; `Duplicate` and `Refused`
+    /// leave the state untouched.
+    ///
+    /// `seen` is the offset at which this log accepted the same frame id before, if the caller's index of frame ids has
+    /// it. An offset that a Trim gave up counts as forgotten, so it does not matter when the index drops it.
+    pub fn apply(&mut self, header: &Header, seen: Option<Offset>) -> Verdict {
+        if let Some(offset) = seen.filter(|offset| *offset >= self.first) {
+            return Verdict::Duplicate { offset };
+        }
+        let offset = self.head.next();
+        match self.accept(header, offset) {
+            Ok(effects) => {
+                self.head = offset;
+                Verdict::Appended { offset, effects }
+            }
+            Err(refused) => Verdict::Refused(refused),
+        }
+    }
+
+    /// Takes a frame that is no duplicate in at `offset`, or leaves the state as it was.
+    fn accept(&mut self, header: &Header, offset: Offset) -> Result<Effects, Refused> {
+        if header.log != self.log {
+            return Err(Refused::KindRefused {
+                problem: "the frame is for another log",
+            });
+        }
+        match (&mut self.rule, &header.detail) {
+            (Rule::Absent, Detail::Create { mode, account }) => {
+                self.rule = created(header.author, *mode, *account)?;
+                Ok(Effects::default())
+            }
+            (Rule::Absent, _) => Err(Refused::UnknownLog),
+            (Rule::Group(_) | Rule::Raw(_), Detail::Create { .. }) => Err(Refused::LogExists),
+            (_, Detail::Trim { up_to }) => self.trim(*up_to),
+            (Rule::Group(group), _) => group.accept(header, offset),
+            (Rule::Raw(owner), Detail::Raw { account }) if account == owner => Ok(Effects::default()),
+            (Rule::Raw(_), Detail::Raw { .. }) => Err(Refused::NotMember),
+            (Rule::Raw(_), _) => Err(Refused::KindRefused {
+                problem: "a raw channel takes raw frames alone",
+            }),
+            (Rule::Mailbox(mailbox), _) => mailbox.accept(header, offset),
+        }
+    }
+
+    fn trim(&mut self, up_to: Offset) -> Result<Effects, Refused> {
+        if up_to < self.first || up_to > self.head {
+            return Err(Refused::TrimRange {
+                first: self.first,
+                head: self.head,
+            });
+        }
+        self.first = up_to.next();
+        match &mut self.rule {
+            Rule::Group(group) => group.trim(up_to),
+            Rule::Mailbox(mailbox) => mailbox.trim(up_to),
+            Rule::Raw(_) | Rule::Absent => {}
+        }
+        Ok(Effects {
+            trimmed: Some(up_to),
+            ..Effects::default()
+        })
+    }
+
+    /// What of this log after `after` an agent may read.
+    ///
+    /// Members of a group read from the bundle that added them (its creator from the start) to and with the commit that
+    /// removed them; agents of a raw channel's account read all of it; an agent's log is its own alone.
+    pub fn access(&self, agent: AgentId, account: AccountId, after: Offset) -> Access {
+        let all = |may_read| {
+            if may_read {
+                Access::Readable { until: None }
+            } else {
+                Access::NotMember { next: None }
+            }
+        };
+        match &self.rule {
+            Rule::Absent => Access::UnknownLog,
+            Rule::Group(group) => group.access(&agent, after),
+            Rule::Raw(owner) => all(*owner == account),
+            Rule::Mailbox(_) => all(self.log == agent.log()),
+        }
+    }
+
+    /// How many KeyPackages the log's agent has left to give. Zero and none for a channel.
+    pub fn key_packages(&self) -> KeyPackageStock {
+        match &self.rule {
+            Rule::Mailbox(mailbox) => mailbox.stock(),
+            Rule::Absent | Rule::Group(_) | Rule::Raw(_) => KeyPackageStock::default(),
+        }
+    }
+
+    /// The package that the claim at this offset took, to answer a `Duplicate` of it. `None` where no claim stands
+    /// there, where it was trimmed, or where [`skytale_proto::limits::CLAIMS_REMEMBERED_MAX`] later claims pushed it out.
+    pub fn claimed_by(&self, claim: Offset) -> Option<ClaimedPackage> {
+        match &self.rule {
+            Rule::Mailbox(mailbox) => mailbox.claimed_by(claim),
+            Rule::Absent | Rule::Group(_) | Rule::Raw(_) => None,
+        }
+    }
+
+    /// The agents on a group's roster, in the order of their ids. None for other logs: a raw channel's roster is an
+    /// account.
+    pub fn roster(&self) -> impl Iterator<Item = AgentId> {
+        let group = match &self.rule {
+            Rule::Group(group) => Some(group),
+            Rule::Absent | Rule::Raw(_) | Rule::Mailbox(_) => None,
+        };
+        group.into_iter().flat_map(Group::roster)
+    }
+
+    /// About how much memory the state takes, in bytes; for bounding a cache.
+    pub fn weight_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match &self.rule {
+                Rule::Group(group) => group.weight_bytes(),
+                Rule::Mailbox(mailbox) => mailbox.weight_bytes(),
+                Rule::Absent | Rule::Raw(_) => 0,
+            }
+    }
+
+    /// The state as bytes, to be kept: see the format in `codec.rs`. Equal states have equal bytes.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(self)
+    }
+
+    /// The state from [`LogState::encode`]'s bytes. Any other bytes are an error.
+    pub fn decode(bytes: Bytes) -> Result<Self, StateError> {
+        codec::decode(&bytes)
+    }
+}
+
+fn created(author: AgentId, mode: ChannelMode, account: Option<AccountId>) -> Result<Rule, Refused> {
+    match (mode, account) {
+        (ChannelMode::Mls, None) => Ok(Rule::Group(Group::created_by(author))),
+        (ChannelMode::Raw, Some(account)) => Ok(Rule::Raw(account)),
+        (ChannelMode::Mls, Some(_)) | (ChannelMode::Raw, None) => Err(Refused::KindRefused {
+            problem: "a raw channel names its account, and no other does",
+        }),
+    }
+}
