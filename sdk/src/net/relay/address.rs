@@ -1,0 +1,125 @@
+//! The local endpoint, and where relay nodes are.
+
+use super::error::RelayError;
+use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
+use iroh::{EndpointAddr, TransportAddr};
+use skytale_proto::{Code, EndpointId, rest};
+use std::net::SocketAddr;
+use zeroize::Zeroizing;
+
+/// What one stream buffers before the relay must wait, in bytes. One message may be longer.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Unacknowledged bytes out.
+const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// Addresses of one relay node that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// A relay node: its endpoint id, which its connection proves, and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Its iroh endpoint.
+    pub endpoint: EndpointId,
+    /// Socket addresses to try.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Relay {
+    /// As the directory has it. Addresses that are not `ip:port` are an error.
+    pub fn from_directory(relay: &rest::Relay) -> Result<Self, RelayError> {
+        let unusable = |problem: String| RelayError::Unreachable { reason: problem };
+        if relay.addresses.is_empty() || relay.addresses.len() > ADDRESSES_MAX {
+            return Err(unusable(format!(
+                "relay {} has {} addresses",
+                relay.endpoint,
+                relay.addresses.len()
+            )));
+        }
+        let addresses = relay
+            .addresses
+            .iter()
+            .map(|address| {
+                let shown = || {
+                    address
+                        .chars()
+                        .take(80)
+                        .flat_map(char::escape_default)
+                        .collect::<String>()
+                };
+                address.parse().map_err(|_| {
+                    unusable(format!(
+                        "relay {}: address `{}` is not ip:port",
+                        relay.endpoint,
+                        shown()
+                    ))
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            endpoint: relay.endpoint,
+            addresses,
+        })
+    }
+
+    pub(super) fn to_iroh(&self) -> Result<EndpointAddr, RelayError> {
+        let id = iroh::EndpointId::from_bytes(self.endpoint.as_bytes()).map_err(|_| RelayError::Unreachable {
+            reason: format!("{} is not a public key", self.endpoint),
+        })?;
+        Ok(EndpointAddr::from_parts(
+            id,
+            self.addresses
+                .iter()
+                .take(ADDRESSES_MAX)
+                .copied()
+                .map(TransportAddr::Ip),
+        ))
+    }
+}
+
+/// The local iroh endpoint. It connects and accepts nothing, and asks no other server where anyone is.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub(super) inner: iroh::Endpoint,
+}
+
+impl Endpoint {
+    /// Binds an endpoint with a secret key of 32 bytes, which is its identity towards relay nodes. `bind` is the local
+    /// address; without one it is any address and a free port.
+    pub async fn bind(secret_key: &Zeroizing<[u8; 32]>, bind: Option<SocketAddr>) -> Result<Self, RelayError> {
+        let transport = QuicTransportConfig::builder()
+            // The relay opens no stream: the agent does.
+            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+            .send_window(SEND_WINDOW_BYTES)
+            .datagram_receive_buffer_size(None)
+            .build();
+        let unusable = |error: &dyn std::fmt::Display| RelayError::Local {
+            code: Code::Environment,
+            reason: format!("endpoint not bound: {error}"),
+        };
+        let mut builder = iroh::Endpoint::builder(presets::Minimal)
+            .secret_key(iroh::SecretKey::from_bytes(secret_key))
+            .transport_config(transport);
+        if let Some(address) = bind {
+            builder = builder
+                .clear_ip_transports()
+                .bind_addr(address)
+                .map_err(|error| unusable(&error))?;
+        }
+        let inner = builder.bind().await.map_err(|error| unusable(&error))?;
+        Ok(Self { inner })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> EndpointId {
+        EndpointId::from_bytes(*self.inner.id().as_bytes())
+    }
+
+    /// Closes it and every connection of it; waits until the other sides were told.
+    pub async fn close(&self) {
+        self.inner.close().await;
+    }
+}

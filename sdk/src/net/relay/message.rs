@@ -1,0 +1,75 @@
+//! Messages on a stream, bounded.
+
+use super::activity::Activity;
+use super::error::RelayError;
+use bytes::{Buf, Bytes, BytesMut};
+use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
+use prost::Message;
+use skytale_proto::session::{self, LENGTH_BYTES};
+
+/// What is read from the stream at once, in bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Reads messages from a stream. The buffer grows with what came, never with what was announced.
+#[derive(Debug)]
+pub(super) struct MessageReader {
+    stream: RecvStream,
+    buffer: BytesMut,
+    limit: usize,
+    activity: Activity,
+}
+
+impl MessageReader {
+    /// `limit` bounds one message, in bytes.
+    pub(super) fn new(stream: RecvStream, limit: usize, activity: Activity) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            limit,
+            activity,
+        }
+    }
+
+    /// The next message; `None` where the stream ended after one. Cancel-safe: what was read is kept.
+    pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, RelayError> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(session::decode_message(message)?));
+            }
+            match self.stream.read_chunk(CHUNK_BYTES).await {
+                Ok(Some(chunk)) => {
+                    self.activity.heard();
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                Ok(None) if self.buffer.is_empty() => return Ok(None),
+                Ok(None) => return Err(RelayError::protocol("a stream that ends inside a message")),
+                Err(ReadError::Reset(code)) => return Err(RelayError::lost(format!("stream reset ({code})"))),
+                Err(error) => return Err(RelayError::lost(error.to_string())),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Bytes>, RelayError> {
+        let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = session::message_length(*prefix, self.limit)?;
+        if self.buffer.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+}
+
+/// Writes one message. Not cancel-safe: a stream whose write was abandoned must not be used again.
+pub(super) async fn write(stream: &mut SendStream, message: &impl Message) -> Result<(), RelayError> {
+    stream
+        .write_chunk(session::frame_message(message))
+        .await
+        .map_err(write_error)
+}
+
+pub(super) fn write_error(error: WriteError) -> RelayError {
+    RelayError::lost(error.to_string())
+}

@@ -1,0 +1,29 @@
+//! A session with a relay node over QUIC (ALPN `skytale/relay/1`).
+//!
+//! ```text
+//!   Session ── control    Hello, pings both ways, token refresh, notices
+//!           ├─ Appender   frames out, verdicts in order
+//!           ├─ Subscription (one a log)   records in, dense
+//!           └─ KeyPackages   claim, count
+//! ```
+//!
+//! A relay node is not trusted: what it sends is bounded before it is kept, and checked (density, checksums, answers that
+//! belong to a question) before it is believed. A session ends as a whole, once, with one reason; every stream of it fails
+//! with that reason, and what was in flight is ambiguous: it may be in the log.
+
+mod activity;
+mod address;
+mod append;
+mod control;
+mod error;
+mod key_packages;
+mod message;
+mod session;
+mod subscribe;
+
+pub use address::{Endpoint, Relay};
+pub use append::{Appender, PendingAppend, Receipt};
+pub use error::{Refused, RelayError};
+pub use key_packages::{Claimed, KeyPackages, Stock};
+pub use session::{Session, SessionInfo};
+pub use subscribe::{Subscription, SubscriptionItem};

@@ -1,0 +1,334 @@
+//! One session: a connection, a Hello that was answered, and how it ends.
+
+use super::activity::Activity;
+use super::address::{Endpoint, Relay};
+use super::control::{self, Control};
+use super::error::{Refused, RelayError};
+use super::message::{self, MessageReader};
+use crate::net::token::{Token, TokenProvider, TokenSubject};
+use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use skytale_proto::session::{self, ControlEvent, Durability, Hello, Open, Started, control_event, open};
+use skytale_proto::{Code, limits};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a connection may take to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a relay node may take to give room for one more stream.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// A message of the control stream, in bytes.
+pub(super) const CONTROL_BYTES_MAX: usize = 64 * 1024;
+/// What a relay node may ask for as keepalive.
+const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
+/// What is sent in a Hello of the SDK's version.
+const SDK_VERSION: &str = concat!("skytale-sdk/", env!("CARGO_PKG_VERSION"));
+
+/// What the relay node said when the session started, within what this side accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The longest frame that it takes, in bytes.
+    pub frame_bytes_max: usize,
+    /// Append requests that may be unanswered, in bytes.
+    pub append_in_flight_bytes_max: usize,
+    /// KeyPackages that it keeps for one agent.
+    pub key_packages_max: usize,
+    /// Silence after which each side sends a ping.
+    pub keepalive: Duration,
+    /// What its acknowledgement means.
+    pub durability: Durability,
+    /// Its version.
+    pub relay_version: String,
+    /// Its clock less this machine's, in milliseconds.
+    pub clock_ahead_ms: i64,
+    /// When the token that the session started with ends, unix seconds.
+    pub token_expires_s: u64,
+}
+
+/// A session with a relay node. Clones are the same session; it ends by [`Session::close`], by the relay, or when the path
+/// is dead.
+#[derive(Clone, Debug)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    info: SessionInfo,
+    activity: Activity,
+    ending: Ending,
+    draining: watch::Receiver<Option<Duration>>,
+    tasks: TaskTracker,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Tasks hold no `Session`: the last handle is gone, and nobody else will end it.
+        self.ending.end(RelayError::Closed);
+    }
+}
+
+/// Ends a session once, with the first reason.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    connection: Connection,
+    reason: watch::Sender<Option<RelayError>>,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Ending {
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            reason: watch::Sender::new(None),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// Ends it, unless it has ended. What the connection itself says goes before a stream's complaint that it is gone.
+    pub(super) fn end(&self, error: RelayError) {
+        let error = match self.connection.close_reason() {
+            Some(reason)
+                if matches!(
+                    error,
+                    RelayError::Lost {
+                        code: Code::Offline,
+                        ..
+                    }
+                ) =>
+            {
+                closed_by(&reason)
+            }
+            _ => error,
+        };
+        self.reason.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(error.clone());
+            }
+            first
+        });
+        self.cancel.cancel();
+        self.connection.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Why the session ended, if it has; else `error`, which ends it when it concerns all of it.
+    pub(super) fn explain(&self, error: RelayError) -> RelayError {
+        if matches!(error, RelayError::Lost { .. } | RelayError::Protocol { .. }) {
+            self.end(error.clone());
+        }
+        match error {
+            RelayError::Lost { .. } => self.reason.borrow().clone().unwrap_or(error),
+            error => error,
+        }
+    }
+}
+
+impl Session {
+    /// Connects to a relay node and starts a session with `token`; later tokens come from `provider`.
+    pub async fn connect(
+        endpoint: &Endpoint,
+        relay: &Relay,
+        subject: TokenSubject,
+        token: Token,
+        provider: Arc<dyn TokenProvider>,
+    ) -> Result<Self, RelayError> {
+        let connecting = endpoint.inner.connect(relay.to_iroh()?, session::ALPN);
+        let connection = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                return Err(RelayError::Unreachable {
+                    reason: error.to_string(),
+                });
+            }
+            Err(_) => {
+                return Err(RelayError::Unreachable {
+                    reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                });
+            }
+        };
+        let ending = Ending::new(connection.clone());
+        match timeout(
+            limits::HELLO_TIMEOUT,
+            Self::start(connection, &ending, subject, token, provider),
+        )
+        .await
+        {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(error)) => {
+                let error = ending.explain(error);
+                ending.end(error.clone());
+                Err(error)
+            }
+            Err(_) => {
+                let error = RelayError::lost("the Hello was not answered in time");
+                ending.end(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(
+        connection: Connection,
+        ending: &Ending,
+        subject: TokenSubject,
+        token: Token,
+        provider: Arc<dyn TokenProvider>,
+    ) -> Result<Self, RelayError> {
+        let activity = Activity::new();
+        let (mut send, receive) = connection.open_bi().await.map_err(|error| closed_by(&error))?;
+        let hello = Hello {
+            token: token.expose().to_owned(),
+            sdk_version: SDK_VERSION.to_owned(),
+        };
+        message::write(&mut send, &opening(open::Stream::Hello(hello))).await?;
+        let mut events = MessageReader::new(receive, CONTROL_BYTES_MAX, activity.clone());
+        let started = match events.next::<ControlEvent>().await?.and_then(|event| event.event) {
+            Some(control_event::Event::Started(started)) => started,
+            Some(control_event::Event::Refusal(refusal)) => return Err(Refused::from(refusal).into()),
+            _ => return Err(RelayError::protocol("the Hello was answered with something else")),
+        };
+        let info = accepted(started);
+        let tasks = TaskTracker::new();
+        let (drain, draining) = watch::channel(None);
+        let control = Control {
+            info: info.clone(),
+            activity: activity.clone(),
+            ending: ending.clone(),
+            drain,
+            subject,
+            provider,
+        };
+        tasks.spawn(control::run(control, connection.clone(), send, events));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                connection,
+                info,
+                activity,
+                ending: ending.clone(),
+                draining,
+                tasks,
+            }),
+        })
+    }
+
+    /// What the relay node said when the session started.
+    pub fn info(&self) -> &SessionInfo {
+        &self.inner.info
+    }
+
+    /// Resolves when the session has ended, with the reason.
+    pub async fn ended(&self) -> RelayError {
+        let mut reason = self.inner.ending.reason.subscribe();
+        // The sender lives as long as `self`.
+        match reason.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(RelayError::Closed),
+            Err(_) => RelayError::Closed,
+        }
+    }
+
+    /// Becomes `Some` when the relay node is about to stop, with the time it gives.
+    pub fn draining(&self) -> watch::Receiver<Option<Duration>> {
+        self.inner.draining.clone()
+    }
+
+    /// Ends the session and waits for its tasks.
+    pub async fn close(&self) {
+        self.inner.ending.end(RelayError::Closed);
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Opens a stream of the session with its first message. The reader takes messages of `limit` bytes at most.
+    pub(super) async fn open(
+        &self,
+        first: open::Stream,
+        limit: usize,
+    ) -> Result<(SendStream, MessageReader), RelayError> {
+        let opened = async {
+            let (mut send, receive): (SendStream, RecvStream) = self
+                .inner
+                .connection
+                .open_bi()
+                .await
+                .map_err(|error| closed_by(&error))?;
+            message::write(&mut send, &opening(first)).await?;
+            Ok((send, MessageReader::new(receive, limit, self.inner.activity.clone())))
+        };
+        match timeout(STREAM_TIMEOUT, opened).await {
+            Ok(opened) => opened.map_err(|error| self.explain(error)),
+            Err(_) => Err(RelayError::Local {
+                code: Code::TooManyStreams,
+                reason: "the relay gave no room for one more stream".into(),
+            }),
+        }
+    }
+
+    pub(super) fn explain(&self, error: RelayError) -> RelayError {
+        self.inner.ending.explain(error)
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        self.inner.ending.clone()
+    }
+
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+}
+
+const fn opening(stream: open::Stream) -> Open {
+    Open { stream: Some(stream) }
+}
+
+/// A connection's end as a session's: a close with one of the project's codes is a refusal.
+pub(super) fn closed_by(error: &ConnectionError) -> RelayError {
+    if let ConnectionError::ApplicationClosed(close) = error
+        && let Ok(number) = u32::try_from(close.error_code.into_inner())
+        && let Some(code) = Code::from_number(number)
+    {
+        return Refused {
+            number,
+            message: super::error::shown(&String::from_utf8_lossy(&close.reason)),
+            retryable: code.is_retryable(),
+            retry_after: None,
+            offset: skytale_proto::Offset::ZERO,
+        }
+        .into();
+    }
+    RelayError::lost(error.to_string())
+}
+
+/// The relay's limits, within this side's.
+fn accepted(started: Started) -> SessionInfo {
+    let durability = started.durability();
+    let given = started.limits.unwrap_or_default();
+    let within = |value: u64, most: usize| match usize::try_from(value).unwrap_or(usize::MAX) {
+        0 => most,
+        value => value.min(most),
+    };
+    let frame_bytes_max = within(given.frame_bytes_max, limits::FRAME_BYTES_MAX);
+    let in_flight = within(given.append_in_flight_bytes_max, limits::APPEND_IN_FLIGHT_BYTES_MAX);
+    let (keepalive_min, keepalive_max) = KEEPALIVE_RANGE;
+    let keepalive = match started.keepalive_ms {
+        0 => limits::KEEPALIVE,
+        ms => Duration::from_millis(ms).clamp(keepalive_min, keepalive_max),
+    };
+    SessionInfo {
+        frame_bytes_max,
+        // One frame must always be able to go.
+        append_in_flight_bytes_max: in_flight.max(frame_bytes_max),
+        key_packages_max: within(given.key_packages_max.into(), limits::KEY_PACKAGES_MAX),
+        keepalive,
+        durability,
+        relay_version: super::error::shown(&started.relay_version),
+        clock_ahead_ms: i64::try_from(started.time_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_sub(control::unix_now_ms()),
+        token_expires_s: started.token_expires_s,
+    }
+}

@@ -1,0 +1,177 @@
+//! Tokens as the SDK holds them, and who gives them out.
+
+use futures_util::future::BoxFuture;
+use secrecy::{ExposeSecret, SecretString};
+use skytale_proto::{AgentId, Code, EndpointId, rest};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Gives out tokens for relay sessions. Called when a session begins and before each token's end.
+pub trait TokenProvider: Send + Sync + 'static {
+    /// A token for this agent on this endpoint.
+    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>>;
+}
+
+/// Whom a token is for.
+#[derive(Clone)]
+pub struct TokenSubject {
+    /// The agent.
+    pub agent: AgentId,
+    /// The iroh endpoint that will present the token.
+    pub endpoint: EndpointId,
+    /// Signs as the agent.
+    pub signer: Arc<dyn ProofSigner>,
+}
+
+impl fmt::Debug for TokenSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSubject")
+            .field("agent", &self.agent)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Signs with an agent's identity key, which stays where it is.
+pub trait ProofSigner: Send + Sync + 'static {
+    /// An Ed25519 signature (RFC 8032) over a message, 64 bytes.
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>>;
+}
+
+/// A token and when it ends. The text is a secret.
+#[derive(Clone)]
+pub struct Token {
+    text: SecretString,
+    expires_s: u64,
+    relays: Vec<rest::Relay>,
+}
+
+impl Token {
+    /// A token that ends at `expires_s`, unix seconds.
+    pub fn new(text: impl Into<String>, expires_s: u64) -> Self {
+        Self {
+            text: SecretString::from(text.into()),
+            expires_s,
+            relays: Vec::new(),
+        }
+    }
+
+    /// With the relay nodes that it can be used at, nearest first.
+    #[must_use]
+    pub fn with_relays(mut self, relays: Vec<rest::Relay>) -> Self {
+        self.relays = relays;
+        self
+    }
+
+    /// When it ends, unix seconds.
+    pub const fn expires_s(&self) -> u64 {
+        self.expires_s
+    }
+
+    /// How long it still lives by this machine's clock.
+    pub fn remaining(&self) -> Duration {
+        Duration::from_secs(self.expires_s.saturating_sub(unix_now_s()))
+    }
+
+    /// Relay nodes that it can be used at, nearest first; empty where the provider has no directory.
+    pub fn relays(&self) -> &[rest::Relay] {
+        &self.relays
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("text", &"[redacted]")
+            .field("expires_s", &self.expires_s)
+            .field("relays", &self.relays)
+            .finish()
+    }
+}
+
+/// No token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no token: {reason}")]
+pub struct TokenError {
+    code: Code,
+    reason: String,
+    retryable: bool,
+    retry_after: Option<Duration>,
+}
+
+impl TokenError {
+    /// With a code and what was wrong; whether to try again is the code's.
+    pub fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+            retryable: code.is_retryable(),
+            retry_after: None,
+        }
+    }
+
+    /// With how long to wait before trying again.
+    #[must_use]
+    pub const fn after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Whether the same request may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// How long to wait before trying again, where that was said.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+/// A [`TokenProvider`] made of a function.
+///
+/// ```
+/// use skytale_sdk::net::{Token, TokenFn};
+///
+/// let provider = TokenFn::new(|_subject| async { Ok(Token::new("header.claims.signature", 1_900_000_000)) });
+/// # let _ = provider;
+/// ```
+pub struct TokenFn<F>(F);
+
+impl<F, Given> TokenFn<F>
+where
+    F: Fn(TokenSubject) -> Given + Send + Sync + 'static,
+    Given: Future<Output = Result<Token, TokenError>> + Send + 'static,
+{
+    /// From a function of the subject.
+    pub const fn new(function: F) -> Self {
+        Self(function)
+    }
+}
+
+impl<F, Given> TokenProvider for TokenFn<F>
+where
+    F: Fn(TokenSubject) -> Given + Send + Sync + 'static,
+    Given: Future<Output = Result<Token, TokenError>> + Send + 'static,
+{
+    fn token<'a>(&'a self, subject: &'a TokenSubject) -> BoxFuture<'a, Result<Token, TokenError>> {
+        Box::pin((self.0)(subject.clone()))
+    }
+}
+
+/// Now, unix seconds, by this machine's clock.
+pub(crate) fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
