@@ -82,6 +82,10 @@ codes! {
     TrimRange = 1017, false, "Trim up to an offset that the log has.";
     /// A cursor past the log's head.
     CursorBeyondHead = 1018, false, "The relay's log is shorter than what this agent has seen: do not go on; ask the operator.";
+    /// Another process has the store's folder open.
+    StoreLocked = 1019, true, "Stop the other process, or give this one a folder of its own.";
+    /// The store's files are of a format that this version does not read.
+    StoreVersion = 1020, false, "Use the version that wrote them, or a newer one.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.
@@ -166,6 +170,14 @@ codes! {
     KeyScope = 4014, false, "Use an API key with the scope.";
     /// The operator's secret is missing or wrong.
     AdminUnauthorized = 4015, false, "Give the operator's secret as `Authorization: Bearer ...`.";
+    /// The agent was ended for good.
+    AgentEnded = 4016, false, "Make a new identity; an agent that was ended does not come back.";
+    /// The API key's time is over.
+    KeyExpired = 4017, false, "Create a new API key.";
+    /// The relay nodes' secret is missing or wrong.
+    RelayUnauthorized = 4018, false, "Give the relay nodes' secret as `Authorization: Bearer ...`.";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = 4019, false, "Use one of the methods that the Allow header names.";
 
     // ---- the SDK
     /// The vault is open in another process.
@@ -202,6 +214,8 @@ codes! {
     OutboxFull = 5016, true, "Wait until what was sent before has gone out.";
     /// A head moved each time a commit was tried.
     Contended = 5017, true, "Others commit all the time; try again.";
+    /// The KeyPackage is older than this agent accepts.
+    KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
 
     // ---- the command
     /// The configuration is wrong.

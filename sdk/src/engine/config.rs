@@ -1,0 +1,44 @@
+//! What an engine may be told.
+
+use std::time::Duration;
+
+/// How an engine behaves. Every value has a default that suits a single agent on a small machine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Ciphertexts are padded to a multiple of this many bytes, so that their length says less. 0 is no padding.
+    pub padding_bytes: usize,
+    /// KeyPackages are offered when fewer than this many single-use ones are left.
+    pub key_packages_low: u32,
+    /// How many single-use KeyPackages an agent has on offer after that. At most
+    /// [`KEY_PACKAGES_MAX`](skytale_proto::limits::KEY_PACKAGES_MAX) less the last resort.
+    pub key_packages_target: u32,
+    /// A KeyPackage older than this, by the time in its frame's id, is not used to add anyone.
+    pub key_package_lifetime: Duration,
+    /// Messages that may wait in one channel's outbox.
+    pub outbox_messages_max: u64,
+    /// Bytes of payload that may wait in one channel's outbox.
+    pub outbox_bytes_max: u64,
+    /// Messages that are encrypted ahead of their delivery. What is behind them is encrypted when they are delivered,
+    /// so that a commit in between costs little.
+    pub encrypted_ahead_max: u32,
+    /// How often a commit is built anew because others came first, before it is given up.
+    pub commit_attempts_max: u32,
+    /// Channels whose group is kept in memory. The others are loaded when they are used.
+    pub channels_loaded_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            padding_bytes: 64,
+            key_packages_low: 20,
+            key_packages_target: 50,
+            key_package_lifetime: Duration::from_secs(90 * 24 * 3_600),
+            outbox_messages_max: 100_000,
+            outbox_bytes_max: 256 * 1024 * 1024,
+            encrypted_ahead_max: 256,
+            commit_attempts_max: 128,
+            channels_loaded_max: 256,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Why an engine refuses.
+
+use crate::vault::VaultError;
+use skytale_proto::{AgentId, ChannelId, Code, FrameError, Offset};
+
+/// Why an operation was not done. Nothing of it remains in the vault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The vault cannot be opened, read or written.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No such channel in the vault.
+    #[error("channel {channel} is not in this vault")]
+    ChannelUnknown {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The agent has left the channel, is leaving it, or was removed.
+    #[error("this agent is no longer in channel {channel}")]
+    ChannelLeft {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The message is over the limit.
+    #[error("payload of {bytes} bytes is over the limit of {limit} bytes")]
+    PayloadTooLarge {
+        /// Its length, in bytes.
+        bytes: usize,
+        /// What is allowed, in bytes.
+        limit: usize,
+    },
+    /// As much is waiting in the channel's outbox as may.
+    #[error("the outbox of channel {channel} is full")]
+    OutboxFull {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A KeyPackage that is not usable for the agent whom it was claimed from.
+    #[error("key package under the name of {agent}: {problem}")]
+    KeyPackageForeign {
+        /// Whom it was claimed from.
+        agent: AgentId,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A KeyPackage that is too old to be used.
+    #[error("key package of {agent} is {age_s} s old; at most {limit_s} s are allowed")]
+    KeyPackageExpired {
+        /// Whom it was claimed from.
+        agent: AgentId,
+        /// Its age, in seconds.
+        age_s: u64,
+        /// What is allowed, in seconds.
+        limit_s: u64,
+    },
+    /// A change to the group that makes no sense.
+    #[error("{problem}")]
+    Change {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// An entry that is not of the log it was given for, or bytes that are no frame where one was asked for.
+    #[error("entry {offset}: {problem}")]
+    Entry {
+        /// Where it stands.
+        offset: Offset,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The MLS library refused.
+    #[error("{doing}: {error}")]
+    Mls {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        error: String,
+    },
+    /// A frame cannot be built.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl EngineError {
+    /// The code.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Vault(error) => error.code(),
+            Self::ChannelUnknown { .. } => Code::ChannelUnknown,
+            Self::ChannelLeft { .. } => Code::ChannelLeft,
+            Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
+            Self::OutboxFull { .. } => Code::OutboxFull,
+            Self::KeyPackageForeign { .. } => Code::KeyPackageForeign,
+            Self::KeyPackageExpired { .. } => Code::KeyPackageExpired,
+            Self::Change { .. } => Code::RosterChange,
+            Self::Entry { .. } => Code::EntryUnreadable,
+            Self::Mls { .. } => Code::Mls,
+            Self::Frame(error) => error.code(),
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+}
