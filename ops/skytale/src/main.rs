@@ -1,1 +1,22 @@
-fn main() {}
+//! The command: `skytale --help`.
+//!
+//! This is the composition root, and the only place that knows every other crate. It reads the configuration, starts
+//! what a subcommand needs, and says what happened: data on stdout, everything else on stderr.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod command;
+mod config;
+mod output;
+mod shutdown;
+mod telemetry;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let exit = match cli::parse() {
+        Ok(cli) => command::run(cli),
+        Err(exit) => exit,
+    };
+    ExitCode::from(exit.code())
+}

@@ -1,0 +1,95 @@
+//! The subcommands, one file each.
+
+mod completions;
+mod config;
+
+use crate::cli::{Cli, Global};
+use crate::config::{Layer, Loaded, Sources, load};
+use crate::output::{Context as _, EXIT_CODES, Exit, Outcome, Output};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+use clap::Subcommand;
+use skytale_proto::Code;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, check or show the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print completions for a shell.
+    Completions(completions::Args),
+    /// What the exit codes mean.
+    #[command(name = "exit-codes", long_about = EXIT_CODES)]
+    ExitCodes,
+}
+
+/// What a command is given.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The configuration in force.
+    pub loaded: Loaded,
+    /// Where results go.
+    pub output: Output,
+    /// Says when to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Runs the command, says what went wrong, and how the process ends.
+pub(crate) fn run(cli: Cli) -> Exit {
+    let output = cli.global.output();
+    match dispatch(cli, output) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            if !failure.is_silent() {
+                output.fail(&failure);
+            }
+            failure.exit()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, output: Output) -> Outcome {
+    let global = cli.global;
+    match cli.command {
+        Command::Completions(args) => completions::run(&args, &output),
+        Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),
+        Command::Config(command) => config::run(command, &global, &output),
+    }
+}
+
+/// Reads the configuration, starts logging and a runtime, and runs `work` in it.
+fn within<F>(
+    global: &Global,
+    flags: Vec<Layer>,
+    default: telemetry::Default,
+    output: Output,
+    work: impl FnOnce(Session) -> F,
+) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let loaded = configuration(global, flags)?;
+    telemetry::start(loaded.config.log.as_deref(), default, loaded.config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .failing(Code::Environment, || "cannot start the runtime".into())?;
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::listen()?;
+        Box::pin(work(Session {
+            loaded,
+            output,
+            shutdown,
+        }))
+        .await
+    });
+    // Blocking work that is still going on (a file being synced) may end; it does not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
+}
+
+fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
+    flags.extend(global.layers());
+    load(Sources::of_process(global.config.clone(), flags))
+}

@@ -1,0 +1,91 @@
+//! One setting from outside the file: an environment variable or a flag.
+
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+
+/// A key, its value as text, and where it came from. Text becomes a number or a bool where the key is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layer {
+    source: String,
+    key: String,
+    value: String,
+}
+
+/// Before the names of environment variables that are settings.
+const PREFIX: &str = "SKYTALE_";
+/// Variables that begin like settings and are none.
+const OTHERS: &[&str] = &["SKYTALE_CONFIG"];
+/// Beginnings of variables that belong to the project's scripts.
+const SCRIPTS: &[&str] = &["SKYTALE_CI_", "SKYTALE_TEST_"];
+
+impl Layer {
+    /// A setting by a flag, such as `--listen`.
+    pub(crate) fn flag(flag: &str, key: &str, value: impl ToString) -> Self {
+        Self {
+            source: format!("flag {flag}"),
+            key: key.into(),
+            value: value.to_string(),
+        }
+    }
+
+    /// The settings among environment variables: `SKYTALE_RELAY__DATA_DIR` is `relay.data_dir`.
+    pub(crate) fn environment(variables: impl Iterator<Item = (String, String)>) -> Vec<Self> {
+        let mut layers: Vec<_> = variables
+            .filter(|(name, _)| {
+                !OTHERS.contains(&name.as_str()) && !SCRIPTS.iter().any(|script| name.starts_with(script))
+            })
+            .filter_map(|(name, value)| {
+                let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
+                Some(Self {
+                    source: format!("environment variable {name}"),
+                    key,
+                    value,
+                })
+            })
+            .collect();
+        layers.sort_by(|a, b| a.key.cmp(&b.key));
+        layers
+    }
+
+    /// The name of the variable that sets a key.
+    pub(crate) fn variable(key: &str) -> String {
+        format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source.clone()).interpolater(|_: &Profile, keys: &[&str]| keys.join("."))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let nested = self
+            .key
+            .rsplit('.')
+            .fold(Value::from(self.value.clone()), |value, part| {
+                Value::from(Dict::from([(part.to_owned(), value)]))
+            });
+        let dict = nested.into_dict().unwrap_or_default();
+        Ok(Map::from([(Profile::Default, dict)]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_names_its_key_both_ways() {
+        let variables = [
+            ("SKYTALE_RELAY__DATA_DIR", "/srv"),
+            ("SKYTALE_API_URL", "http://x"),
+            ("SKYTALE_CONFIG", "c.toml"),
+            ("SKYTALE_CI_CACHE", "/cache"),
+            ("HOME", "/root"),
+        ];
+        let layers = Layer::environment(variables.map(|(n, v)| (n.to_owned(), v.to_owned())).into_iter());
+        let keys: Vec<_> = layers.iter().map(|layer| layer.key.as_str()).collect();
+        assert_eq!(keys, ["api_url", "relay.data_dir"]);
+        assert_eq!(Layer::variable("relay.data_dir"), "SKYTALE_RELAY__DATA_DIR");
+    }
+}

@@ -1,0 +1,281 @@
+//! Reads the layers and puts them together.
+
+use super::{Config, Layer, keys};
+use crate::output::{Failure, Outcome};
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format as _, Serialized, Toml};
+use skytale_proto::Code;
+use std::path::{Path, PathBuf};
+
+/// Where settings are looked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    /// The file that was asked for. It must be there.
+    pub file: Option<PathBuf>,
+    /// Files to look for otherwise; the first that is there is read.
+    pub places: Vec<PathBuf>,
+    /// Environment variables.
+    pub environment: Vec<Layer>,
+    /// Flags.
+    pub flags: Vec<Layer>,
+}
+
+impl Sources {
+    /// As this process was started.
+    pub(crate) fn of_process(file: Option<PathBuf>, flags: Vec<Layer>) -> Self {
+        Self {
+            file,
+            places: places(),
+            environment: Layer::environment(std::env::vars()),
+            flags,
+        }
+    }
+}
+
+/// `./skytale.toml`, then the user's own.
+fn places() -> Vec<PathBuf> {
+    let home = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
+    std::iter::once(PathBuf::from("skytale.toml"))
+        .chain(home.map(|home| home.join("skytale/config.toml")))
+        .collect()
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    figment: Figment,
+}
+
+impl Loaded {
+    /// Where a key's value came from.
+    pub(crate) fn source(&self, key: &str) -> String {
+        self.figment
+            .find_metadata(key)
+            .map_or_else(|| "default".into(), describe)
+    }
+}
+
+/// Reads, merges and checks.
+pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
+    let file = match sources.file {
+        Some(file) if !file.is_file() => {
+            return Err(
+                Failure::new(Code::Config, format!("no configuration file {}", file.display())).help(
+                    "Give --config (or SKYTALE_CONFIG) a file that is there, or make one: `skytale config init`.",
+                ),
+            );
+        }
+        Some(file) => Some(file),
+        None => sources.places.into_iter().find(|place| place.is_file()),
+    };
+    let mut figment = Figment::new();
+    if let Some(file) = &file {
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    for layer in sources.environment.into_iter().chain(sources.flags) {
+        figment = figment.merge(layer);
+    }
+    let set = figment
+        .find_value("")
+        .ok()
+        .and_then(figment::value::Value::into_dict)
+        .unwrap_or_default();
+    for key in keys::set(&set) {
+        refuse_unknown(&figment, &key)?;
+    }
+    let figment = Figment::from(Serialized::defaults(Config::default())).merge(figment);
+    let config = figment.extract_lossy().map_err(|error| wrong(&error))?;
+    Ok(Loaded { config, file, figment })
+}
+
+fn refuse_unknown(figment: &Figment, key: &str) -> Outcome {
+    let known = keys::known();
+    if known.iter().any(|known| known == key) {
+        return Ok(());
+    }
+    let source = figment
+        .find_metadata(key)
+        .map_or_else(String::new, |metadata| format!(" ({})", describe(metadata)));
+    let is_section = known.iter().any(|known| known.starts_with(&format!("{key}.")));
+    let help = match keys::nearest(key) {
+        _ if is_section => format!("`{key}` is a section: set the keys in it."),
+        Some(nearest) => format!("Did you mean `{nearest}` ({})?", Layer::variable(&nearest)),
+        None => "`skytale config print` lists the keys.".into(),
+    };
+    Err(Failure::new(Code::Config, format!("unknown configuration key `{key}`{source}")).help(help))
+}
+
+fn wrong(error: &figment::Error) -> Failure {
+    let key = error.path.join(".");
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or_else(String::new, |metadata| format!(" ({})", describe(metadata)));
+    let what = if key.is_empty() {
+        format!("cannot read the configuration{source}")
+    } else {
+        format!("configuration key `{key}` is wrong{source}")
+    };
+    // A value that does not fit may be a secret under the wrong key: its type is told, not itself.
+    let why = match &error.kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {expected}"),
+        Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
+        other => other.to_string(),
+    };
+    Failure::new(Code::Config, what).since(why.trim_end().to_owned())
+}
+
+fn describe(metadata: &figment::Metadata) -> String {
+    match metadata.source.as_ref().and_then(figment::Source::file_path) {
+        Some(path) => format!("file {}", path.display()),
+        None if metadata.name.contains("Config") => "default".into(),
+        None => metadata.name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Style;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("skytale.toml");
+        std::fs::write(&path, text).expect("written");
+        (folder, path)
+    }
+
+    fn variable(name: &str, value: &str) -> Vec<Layer> {
+        Layer::environment([(name.to_owned(), value.to_owned())].into_iter())
+    }
+
+    #[test]
+    fn flags_win_over_variables_over_the_file_over_defaults() {
+        let (_folder, path) = file("api_url = 'http://file'\n[relay]\nretention_s = 5\nlisten = '127.0.0.1:1'\n");
+        let mut sources = Sources {
+            file: Some(path),
+            ..Sources::default()
+        };
+        let loaded = load(sources.clone()).expect("loads");
+        assert_eq!(loaded.config.api_url, "http://file");
+        assert_eq!(loaded.config.relay.retention_s, 5);
+        assert_eq!(loaded.config.api.audience, "skytale");
+        assert_eq!(loaded.source("api.audience"), "default");
+        assert!(loaded.source("api_url").starts_with("file "));
+
+        sources.environment = variable("SKYTALE_RELAY__RETENTION_S", "6");
+        let loaded = load(sources.clone()).expect("loads");
+        assert_eq!(loaded.config.relay.retention_s, 6);
+        assert_eq!(loaded.config.relay.listen.port(), 1);
+        assert_eq!(
+            loaded.source("relay.retention_s"),
+            "environment variable SKYTALE_RELAY__RETENTION_S"
+        );
+
+        sources.flags = vec![Layer::flag("--retention-s", "relay.retention_s", 7)];
+        let loaded = load(sources).expect("loads");
+        assert_eq!(loaded.config.relay.retention_s, 7);
+        assert_eq!(loaded.source("relay.retention_s"), "flag --retention-s");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_wherever_it_stands_and_the_nearest_is_named() {
+        let (_folder, path) = file("[relay]\nlisen = '127.0.0.1:1'\n");
+        let from_file = load(Sources {
+            file: Some(path.clone()),
+            ..Sources::default()
+        })
+        .expect_err("refused");
+        let text = from_file.text(&Style::PLAIN);
+        assert!(
+            text.contains("`relay.lisen`") && text.contains(&*path.to_string_lossy()),
+            "{text}"
+        );
+        assert!(text.contains("Did you mean `relay.listen`"), "{text}");
+
+        let environment = variable("SKYTALE_APY_KEY", "sk_live_marker");
+        let from_variable = load(Sources {
+            environment,
+            ..Sources::default()
+        })
+        .expect_err("refused");
+        let text = from_variable.text(&Style::PLAIN);
+        assert!(text.contains("SKYTALE_APY_KEY") && text.contains("`api_key`"), "{text}");
+        assert!(!text.contains("marker"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_names_its_key_and_source() {
+        let environment = variable("SKYTALE_RELAY__RETENTION_S", "soon");
+        let text = load(Sources {
+            environment,
+            ..Sources::default()
+        })
+        .expect_err("refused")
+        .text(&Style::PLAIN);
+        assert!(
+            text.contains("`relay.retention_s`") && text.contains("SKYTALE_RELAY__RETENTION_S"),
+            "{text}"
+        );
+        assert!(text.contains("expected"), "{text}");
+
+        let environment = variable("SKYTALE_RELAY__ADVERTISE", "127.0.0.1:1, here");
+        let text = load(Sources {
+            environment,
+            ..Sources::default()
+        })
+        .expect_err("refused")
+        .text(&Style::PLAIN);
+        assert!(text.contains("`here` is not an address"), "{text}");
+    }
+
+    #[test]
+    fn text_with_digits_alone_stays_text_where_text_is_meant() {
+        let mut environment = variable("SKYTALE_VAULT_PASSPHRASE", "12345");
+        environment.extend(variable("SKYTALE_RELAY__ADVERTISE", "127.0.0.1:1,[::1]:2"));
+        let config = load(Sources {
+            environment,
+            ..Sources::default()
+        })
+        .expect("loads")
+        .config;
+        let passphrase = config
+            .vault_passphrase
+            .expect("set")
+            .reveal("vault_passphrase")
+            .expect("text");
+        assert_eq!(passphrase.as_str(), "12345");
+        assert_eq!(config.relay.advertise.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_refused_with_its_line() {
+        let (_folder, path) = file("[relay\n");
+        let text = load(Sources {
+            file: Some(path.clone()),
+            ..Sources::default()
+        })
+        .expect_err("refused")
+        .text(&Style::PLAIN);
+        assert!(
+            text.contains(&*path.to_string_lossy()) && text.contains("line 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_must_be_there() {
+        let failure = load(Sources {
+            file: Some("/nowhere/skytale.toml".into()),
+            ..Sources::default()
+        });
+        assert_eq!(failure.expect_err("refused").code(), Code::Config);
+    }
+}

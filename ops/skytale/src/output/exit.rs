@@ -1,0 +1,114 @@
+//! Exit codes.
+
+use skytale_proto::Code;
+
+/// Shown by `skytale --help` and `skytale help exit-codes`. Numbers are stable.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed for a reason that no other code names
+  2    the command line is wrong
+  3    the configuration, a file or an address is wrong
+  4    refused: a key, token, scope or membership is missing
+  5    there is no such channel, key, log or other thing
+  6    not reachable, busy or over a rate; trying again can help
+  7    damaged, or what was promised did not hold: a mismatch, a gap, a divergence
+  130  interrupted; 143: ended by SIGTERM";
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Setup,
+    Refused,
+    Missing,
+    Unreachable,
+    Broken,
+    Interrupted,
+    Terminated,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Setup => 3,
+            Self::Refused => 4,
+            Self::Missing => 5,
+            Self::Unreachable => 6,
+            Self::Broken => 7,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+
+    /// The exit for a failure with this code.
+    pub(crate) const fn of(code: Code) -> Self {
+        match code {
+            Code::Usage => Self::Usage,
+            Code::Config
+            | Code::Environment
+            | Code::VaultKey
+            | Code::VaultPlain
+            | Code::VaultVersion
+            | Code::TokenIssuer
+            | Code::TokenAudience => Self::Setup,
+            Code::UnknownLog | Code::NotFound | Code::ChannelUnknown | Code::KeyPackagesExhausted => Self::Missing,
+            Code::Mismatch | Code::StoreCorrupt | Code::CursorBeyondHead | Code::Divergence | Code::Gap => Self::Broken,
+            Code::NotMember
+            | Code::KindRefused
+            | Code::AuthorMismatch
+            | Code::SessionReplaced
+            | Code::KeyUnknown
+            | Code::KeyRevoked
+            | Code::KeyScope
+            | Code::QuotaExceeded
+            | Code::AgentTaken
+            | Code::ProofInvalid
+            | Code::AdminUnauthorized
+            | Code::KeyPackageForeign
+            | Code::ChannelLeft => Self::Refused,
+            _ if code.number() / 1000 == 3 => Self::Refused,
+            _ if code.is_retryable() => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_documented() {
+        let exits = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Setup,
+            Exit::Refused,
+            Exit::Missing,
+            Exit::Unreachable,
+            Exit::Broken,
+            Exit::Interrupted,
+            Exit::Terminated,
+        ];
+        for exit in exits {
+            assert!(EXIT_CODES.contains(&exit.code().to_string()), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_tried_again_says_so_by_its_exit_code() {
+        for code in [Code::Offline, Code::ApiRateLimited, Code::Draining, Code::VaultInUse] {
+            assert_eq!(Exit::of(code), Exit::Unreachable, "{code}");
+        }
+        assert_eq!(Exit::of(Code::TokenRevoked), Exit::Refused);
+        assert_eq!(Exit::of(Code::Mls), Exit::Failed);
+    }
+}
