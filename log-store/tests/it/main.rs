@@ -1,0 +1,3 @@
+//! What the stores promise.
+
+mod memory;
