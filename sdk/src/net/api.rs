@@ -37,6 +37,18 @@ impl ApiKey {
         }
         Ok(Self(text))
     }
+
+    /// The operator's secret, which has no form of its own: with it a client makes accounts.
+    pub fn operator(text: impl Into<String>) -> Result<Self, ApiError> {
+        let text = SecretString::from(text.into());
+        let secret = text.expose_secret();
+        if secret.is_empty() || secret.len() > 1_024 || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ApiError::Config {
+                problem: "the operator's secret must be 1 to 1024 visible ASCII characters".into(),
+            });
+        }
+        Ok(Self(text))
+    }
 }
 
 impl fmt::Debug for ApiKey {
