@@ -112,6 +112,8 @@ codes! {
     SessionReplaced = 2011, false, "One process an agent: stop the other one.";
     /// The other side has been silent for twice the keepalive.
     KeepaliveLost = 2012, true, "Connect again.";
+    /// The relay node could not ask the API for its keys or revocations, and starts no session until it can.
+    TrustStale = 2013, true, "Connect to another relay node, or later; the operator must look at the relay node's /readyz.";
 
     // ---- tokens
     /// Not a token.

@@ -1,0 +1,95 @@
+//! Admin HTTP: `/livez`, `/readyz`, `/metrics`, on a port of its own.
+
+mod ready;
+
+use crate::metrics::{self, Standing};
+use crate::node::Shared;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use std::fmt;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Gives the process' metrics in Prometheus' text format; the handle of the recorder that the binary installed.
+#[derive(Clone)]
+pub struct RenderMetrics(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl RenderMetrics {
+    /// From a function, such as a `PrometheusHandle`'s `render`.
+    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(render))
+    }
+}
+
+impl fmt::Debug for RenderMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RenderMetrics")
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    node: Arc<Shared>,
+    metrics: Option<RenderMetrics>,
+}
+
+/// Serves until the node stops.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    node: Arc<Shared>,
+    metrics: Option<RenderMetrics>,
+    stop: CancellationToken,
+) {
+    let routes = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(Admin { node, metrics });
+    let ended = stop.clone();
+    let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
+    tokio::select! {
+        served = async { server.await } => {
+            if let Err(error) = served {
+                warn!(%error, "admin HTTP ended");
+            }
+        }
+        // Whoever keeps a connection open does not keep the node from stopping.
+        () = async {
+            ended.cancelled().await;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        } => {}
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let report = ready::report(&admin.node);
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(report)).into_response()
+}
+
+async fn render(State(admin): State<Admin>) -> Response {
+    let Some(render) = admin.metrics else {
+        return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
+    };
+    let node = &admin.node;
+    let (revocations_age, keys_age) = node.trust.ages();
+    metrics::standing(Standing {
+        connections: node.connections(),
+        sessions: node.sessions.len(),
+        subscriptions: node.readers.len(),
+        lag_entries_max: node.readers.lag_max(),
+        revocations_age,
+        keys_age,
+    });
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (text, (render.0)()).into_response()
+}

@@ -1,0 +1,423 @@
+//! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
+
+use serde::{Deserialize, Serialize};
+use skytale_proto::{Code, limits, session};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The relay node's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelayConfig {
+    /// UDP addresses to listen on: at most one IPv4 and one IPv6.
+    pub listen: Vec<SocketAddr>,
+    /// `ip:port` under which agents reach this node; empty is what it listens on.
+    pub advertise: Vec<String>,
+    /// The node's region; 0 on a single node.
+    pub region: u8,
+    /// The file that holds the endpoint's secret key; made (0600) where there is none. Without it the endpoint has
+    /// another id after each start.
+    pub secret_key_file: Option<PathBuf>,
+    /// The issuer that tokens must name: the API's URL.
+    pub issuer: String,
+    /// The audience that tokens must name.
+    pub audience: String,
+    /// Where the log lies: its disk space is watched.
+    pub data_dir: Option<PathBuf>,
+    /// Below this much free space, in bytes, `/readyz` says so.
+    pub disk_free_bytes_min: u64,
+    /// Admin HTTP.
+    pub admin: AdminConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// Sessions.
+    pub session: SessionConfig,
+    /// Keys and revocations.
+    pub trust: TrustConfig,
+}
+
+/// Admin HTTP: `/livez`, `/readyz`, `/metrics`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// TCP address; a loopback one unless `allow_remote`.
+    pub listen: SocketAddr,
+    /// Lets `listen` be another address than loopback. There is no authorization on this port.
+    pub allow_remote: bool,
+}
+
+/// Limits of one node, one connection, one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Streams open at once on one connection, without the control stream.
+    pub streams_max: u32,
+    /// Append requests in flight on one connection, in bytes.
+    pub append_in_flight_bytes_max: usize,
+    /// Records in one batch of a subscription, in bytes.
+    pub batch_bytes_max: usize,
+    /// Frames that an agent may append a second, sustained.
+    pub frames_per_second: u32,
+    /// Bytes that an agent may append a second, sustained.
+    pub bytes_per_second: u64,
+    /// Seconds' worth of frames and bytes that may come at once.
+    pub burst_s: u32,
+    /// Bytes sent on one connection and not yet acknowledged by its peer, which the node must keep.
+    pub send_window_bytes: u32,
+}
+
+/// Sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionConfig {
+    /// Silence after which a ping is sent, in milliseconds; at twice that the peer is taken for dead.
+    pub keepalive_ms: u64,
+    /// How long a connection may take until its Hello is there, in milliseconds; a stream, until its Open is.
+    pub hello_timeout_ms: u64,
+    /// How long before its token ends a session is told so, in seconds.
+    pub token_notice_s: u64,
+}
+
+/// How the node keeps up with the API that it trusts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustConfig {
+    /// How often revocations are asked for, in milliseconds.
+    pub revocations_every_ms: u64,
+    /// How often the keys that verify tokens are fetched, in milliseconds.
+    pub keys_every_ms: u64,
+    /// How soon after a fetch an unknown key may cause another, in milliseconds.
+    pub keys_refetch_after_ms: u64,
+    /// How old the last answer on revocations may be before **new** sessions and token refreshes are refused, in
+    /// milliseconds. Sessions that run go on until their tokens end. `/readyz` says so well before, at
+    /// [`limits::REVOCATION_WITHIN`].
+    pub refuse_after_ms: u64,
+    /// How old the keys may be before `/readyz` says so, in milliseconds.
+    pub keys_stale_after_ms: u64,
+    /// How often the node registers in the relay directory, in milliseconds.
+    pub register_every_ms: u64,
+    /// How long one request to the API may take, in milliseconds.
+    pub request_timeout_ms: u64,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 4433))],
+            advertise: Vec::new(),
+            region: 0,
+            secret_key_file: None,
+            issuer: String::new(),
+            audience: String::new(),
+            data_dir: None,
+            disk_free_bytes_min: 1024 * 1024 * 1024,
+            admin: AdminConfig::default(),
+            limits: LimitsConfig::default(),
+            session: SessionConfig::default(),
+            trust: TrustConfig::default(),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+            allow_remote: false,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            streams_max: limits::STREAMS_MAX,
+            append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
+            batch_bytes_max: limits::BATCH_BYTES_MAX,
+            frames_per_second: limits::FRAMES_PER_SECOND,
+            bytes_per_second: limits::BYTES_PER_SECOND,
+            burst_s: 2,
+            send_window_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            keepalive_ms: ms(limits::KEEPALIVE),
+            hello_timeout_ms: ms(limits::HELLO_TIMEOUT),
+            token_notice_s: 60,
+        }
+    }
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        Self {
+            revocations_every_ms: 5_000,
+            keys_every_ms: 60_000,
+            keys_refetch_after_ms: 5_000,
+            refuse_after_ms: 120_000,
+            keys_stale_after_ms: 600_000,
+            register_every_ms: 30_000,
+            request_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// A value that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    /// The key, as in the file.
+    pub key: &'static str,
+    /// What is wrong with its value.
+    pub problem: String,
+}
+
+impl ConfigError {
+    /// The code that goes with this.
+    pub const fn code(&self) -> Code {
+        Code::Config
+    }
+}
+
+impl RelayConfig {
+    /// Free loopback ports, a key of the moment, short waits: for tests and benches.
+    pub fn for_tests(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            listen: vec![free],
+            issuer: issuer.into(),
+            audience: audience.into(),
+            disk_free_bytes_min: 0,
+            admin: AdminConfig {
+                listen: free,
+                ..AdminConfig::default()
+            },
+            session: SessionConfig {
+                hello_timeout_ms: 5_000,
+                ..SessionConfig::default()
+            },
+            trust: TrustConfig {
+                revocations_every_ms: 100,
+                keys_every_ms: 1_000,
+                keys_refetch_after_ms: 100,
+                register_every_ms: 1_000,
+                ..TrustConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Refuses what cannot work, with the first key that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let in_flight_min = limits::MESSAGE_BYTES_MAX;
+        let batch_max = limits::MESSAGE_BYTES_MAX / 2;
+        let admin_is_local = !self.admin.enabled || self.admin.listen.ip().is_loopback();
+        let family = |v4: bool| self.listen.iter().filter(|address| address.is_ipv4() == v4).count();
+        let bytes_burst = limits.bytes_per_second.saturating_mul(limits.burst_s.into());
+        let must = |holds: bool, key: &'static str, problem: String| {
+            if holds {
+                Ok(())
+            } else {
+                Err(ConfigError { key, problem })
+            }
+        };
+
+        must(!self.listen.is_empty(), "listen", "names no address".into())?;
+        must(
+            family(true) <= 1 && family(false) <= 1,
+            "listen",
+            "names more than one address of a family".into(),
+        )?;
+        for address in &self.advertise {
+            must(
+                address.parse::<SocketAddr>().is_ok(),
+                "advertise",
+                format!("`{}` is not `ip:port`", address.escape_default()),
+            )?;
+        }
+        must(!self.issuer.is_empty(), "issuer", "must be the API's URL".into())?;
+        must(!self.audience.is_empty(), "audience", "must be set".into())?;
+        must(
+            admin_is_local || self.admin.allow_remote,
+            "admin.listen",
+            format!(
+                "{} is not loopback, and `admin.allow_remote` is not set",
+                self.admin.listen
+            ),
+        )?;
+        must(
+            limits.connections_max > 0,
+            "limits.connections_max",
+            "must be above 0".into(),
+        )?;
+        must(
+            (1..=1_000_000).contains(&limits.streams_max),
+            "limits.streams_max",
+            "must be within 1 and 1000000".into(),
+        )?;
+        must(
+            (in_flight_min..=1 << 30).contains(&limits.append_in_flight_bytes_max),
+            "limits.append_in_flight_bytes_max",
+            format!("must be within {in_flight_min} and {}", 1 << 30),
+        )?;
+        must(
+            (1..=batch_max).contains(&limits.batch_bytes_max),
+            "limits.batch_bytes_max",
+            format!("must be within 1 and {batch_max}"),
+        )?;
+        must(
+            limits.frames_per_second > 0,
+            "limits.frames_per_second",
+            "must be above 0".into(),
+        )?;
+        must(
+            (limits::FRAME_BYTES_MAX as u64..=1 << 36).contains(&bytes_burst),
+            "limits.bytes_per_second",
+            format!(
+                "times `limits.burst_s` must be within {} and {}",
+                limits::FRAME_BYTES_MAX,
+                1u64 << 36
+            ),
+        )?;
+        must(
+            limits.frames_per_second.checked_mul(limits.burst_s).is_some(),
+            "limits.frames_per_second",
+            "times `limits.burst_s` is too large".into(),
+        )?;
+        must(
+            limits.send_window_bytes >= 64 * 1024,
+            "limits.send_window_bytes",
+            "must be at least 65536".into(),
+        )?;
+        must(
+            self.session.keepalive_ms >= 50,
+            "session.keepalive_ms",
+            "must be at least 50".into(),
+        )?;
+        must(
+            self.session.hello_timeout_ms > 0,
+            "session.hello_timeout_ms",
+            "must be above 0".into(),
+        )?;
+        must(
+            (1..=ms(limits::REVOCATION_WITHIN) / 2).contains(&self.trust.revocations_every_ms),
+            "trust.revocations_every_ms",
+            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN) / 2),
+        )?;
+        must(
+            self.trust.keys_every_ms > 0,
+            "trust.keys_every_ms",
+            "must be above 0".into(),
+        )?;
+        must(
+            self.trust.register_every_ms > 0,
+            "trust.register_every_ms",
+            "must be above 0".into(),
+        )?;
+        must(
+            self.trust.request_timeout_ms > 0,
+            "trust.request_timeout_ms",
+            "must be above 0".into(),
+        )
+    }
+
+    /// The limits, as a session is told.
+    pub(crate) fn wire_limits(&self) -> session::Limits {
+        let limits = &self.limits;
+        session::Limits {
+            frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
+            append_in_flight_bytes_max: limits.append_in_flight_bytes_max as u64,
+            streams_max: limits.streams_max,
+            batch_bytes_max: limits.batch_bytes_max as u64,
+            key_packages_max: u32::try_from(limits::KEY_PACKAGES_MAX).unwrap_or(u32::MAX),
+            frames_per_second: limits.frames_per_second,
+            bytes_per_second: limits.bytes_per_second,
+        }
+    }
+}
+
+impl SessionConfig {
+    pub(crate) const fn keepalive(&self) -> Duration {
+        Duration::from_millis(self.keepalive_ms)
+    }
+
+    pub(crate) const fn hello_timeout(&self) -> Duration {
+        Duration::from_millis(self.hello_timeout_ms)
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut RelayConfig)) -> &'static str {
+        let mut config = RelayConfig::for_tests("issuer", "audience");
+        change(&mut config);
+        config.check().expect_err("is refused").key
+    }
+
+    #[test]
+    fn defaults_work_once_an_issuer_and_an_audience_are_named() {
+        let config = RelayConfig {
+            issuer: "issuer".into(),
+            audience: "audience".into(),
+            ..RelayConfig::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(RelayConfig::for_tests("issuer", "audience").check(), Ok(()));
+    }
+
+    #[test]
+    fn without_an_issuer_or_an_audience_nothing_starts() {
+        assert_eq!(refused(|config| config.issuer.clear()), "issuer");
+        assert_eq!(refused(|config| config.audience.clear()), "audience");
+    }
+
+    #[test]
+    fn the_admin_port_stays_on_loopback_unless_told_otherwise() {
+        let public = SocketAddr::from(([0, 0, 0, 0], 9464));
+        assert_eq!(refused(|config| config.admin.listen = public), "admin.listen");
+        let mut config = RelayConfig::for_tests("issuer", "audience");
+        config.admin.listen = public;
+        config.admin.allow_remote = true;
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn limits_below_what_one_frame_needs_are_refused() {
+        assert_eq!(
+            refused(|config| config.limits.append_in_flight_bytes_max = 1024),
+            "limits.append_in_flight_bytes_max"
+        );
+        assert_eq!(
+            refused(|config| config.limits.bytes_per_second = 1),
+            "limits.bytes_per_second"
+        );
+        assert_eq!(
+            refused(|config| config.limits.batch_bytes_max = 1 << 30),
+            "limits.batch_bytes_max"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let read = serde_json::from_str::<RelayConfig>(r#"{"limits": {"frames_a_second": 1}}"#);
+        assert!(read.expect_err("is refused").to_string().contains("frames_a_second"));
+    }
+}

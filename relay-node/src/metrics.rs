@@ -1,0 +1,160 @@
+//! What an operator sees: every metric's name, unit and meaning.
+
+use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use skytale_proto::{Code, Kind};
+use std::time::Duration;
+
+const APPENDS: &str = "skytale_relay_append_requests_total";
+const APPEND_BYTES: &str = "skytale_relay_append_bytes_total";
+const VERDICTS: &str = "skytale_relay_verdicts_total";
+const APPEND_SECONDS: &str = "skytale_relay_append_seconds";
+const REPLAY_BYTES: &str = "skytale_relay_replay_bytes_total";
+const BATCHES: &str = "skytale_relay_batches_total";
+const SUBSCRIPTIONS: &str = "skytale_relay_subscriptions";
+const SESSIONS: &str = "skytale_relay_sessions";
+const SESSIONS_STARTED: &str = "skytale_relay_sessions_started_total";
+const SESSIONS_ENDED: &str = "skytale_relay_sessions_ended_total";
+const CONNECTIONS: &str = "skytale_relay_connections";
+const LAG_MAX: &str = "skytale_relay_reader_lag_entries_max";
+const REFUSALS: &str = "skytale_relay_refusals_total";
+const CLAIMS: &str = "skytale_relay_key_package_claims_total";
+const API_REQUESTS: &str = "skytale_relay_api_requests_total";
+const REVOCATIONS_AGE: &str = "skytale_relay_revocations_age_seconds";
+const KEYS_AGE: &str = "skytale_relay_keys_age_seconds";
+
+/// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
+pub fn describe() {
+    let count = Unit::Count;
+    describe_counter!(APPENDS, count, "Append requests received, before any check.");
+    describe_counter!(APPEND_BYTES, Unit::Bytes, "Bytes of append requests received.");
+    describe_counter!(
+        VERDICTS,
+        count,
+        "Frames answered, by kind and verdict: appended, duplicate, or a code."
+    );
+    describe_histogram!(
+        APPEND_SECONDS,
+        Unit::Seconds,
+        "From a frame read to its verdict known, which is after it is durable."
+    );
+    describe_counter!(REPLAY_BYTES, Unit::Bytes, "Bytes of records sent to subscriptions.");
+    describe_counter!(BATCHES, count, "Batches sent to subscriptions.");
+    describe_gauge!(SUBSCRIPTIONS, count, "Subscriptions that run.");
+    describe_gauge!(SESSIONS, count, "Sessions that run.");
+    describe_counter!(SESSIONS_STARTED, count, "Sessions started.");
+    describe_counter!(
+        SESSIONS_ENDED,
+        count,
+        "Sessions ended, by code; `closed` where the agent left."
+    );
+    describe_gauge!(CONNECTIONS, count, "Connections, with those that have not said Hello.");
+    describe_gauge!(
+        LAG_MAX,
+        count,
+        "Entries that the slowest subscription is behind its log's head."
+    );
+    describe_counter!(REFUSALS, count, "Refusals sent, by code.");
+    describe_counter!(
+        CLAIMS,
+        count,
+        "KeyPackages claimed, by whether the last resort was given."
+    );
+    describe_counter!(
+        API_REQUESTS,
+        count,
+        "Requests to the API, by what for and whether it answered well."
+    );
+    describe_gauge!(
+        REVOCATIONS_AGE,
+        Unit::Seconds,
+        "Time since the API last told revocations."
+    );
+    describe_gauge!(KEYS_AGE, Unit::Seconds, "Time since the API last told its keys.");
+}
+
+pub(crate) fn append_requested(bytes: usize) {
+    counter!(APPENDS).increment(1);
+    counter!(APPEND_BYTES).increment(bytes as u64);
+}
+
+/// A frame has its answer. `kind` is `None` where it was refused before it was known.
+pub(crate) fn append_answered(kind: Option<Kind>, verdict: Verdict) {
+    let kind = kind.map_or("unknown", Kind::name);
+    counter!(VERDICTS, "kind" => kind, "verdict" => verdict.name()).increment(1);
+}
+
+pub(crate) fn append_took(time: Duration) {
+    histogram!(APPEND_SECONDS).record(time);
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verdict {
+    Appended,
+    Duplicate,
+    Refused(Option<Code>),
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Appended => "appended",
+            Self::Duplicate => "duplicate",
+            Self::Refused(code) => code_name(code),
+        }
+    }
+}
+
+pub(crate) fn batch_sent(bytes: usize) {
+    counter!(BATCHES).increment(1);
+    counter!(REPLAY_BYTES).increment(bytes as u64);
+}
+
+pub(crate) fn session_started() {
+    counter!(SESSIONS_STARTED).increment(1);
+}
+
+pub(crate) fn session_ended(code: Option<Code>) {
+    counter!(SESSIONS_ENDED, "code" => code.map_or("closed", Code::name)).increment(1);
+}
+
+pub(crate) fn refused(code: Option<Code>) {
+    counter!(REFUSALS, "code" => code_name(code)).increment(1);
+}
+
+pub(crate) fn claimed(last_resort: bool) {
+    counter!(CLAIMS, "last_resort" => if last_resort { "true" } else { "false" }).increment(1);
+}
+
+pub(crate) fn api_asked(what: &'static str, well: bool) {
+    counter!(API_REQUESTS, "what" => what, "outcome" => if well { "ok" } else { "failed" }).increment(1);
+}
+
+/// What stands at the moment of a scrape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) connections: usize,
+    pub(crate) sessions: usize,
+    pub(crate) subscriptions: usize,
+    pub(crate) lag_entries_max: u64,
+    pub(crate) revocations_age: Option<Duration>,
+    pub(crate) keys_age: Option<Duration>,
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn standing(standing: Standing) {
+    gauge!(CONNECTIONS).set(standing.connections as f64);
+    gauge!(SESSIONS).set(standing.sessions as f64);
+    gauge!(SUBSCRIPTIONS).set(standing.subscriptions as f64);
+    gauge!(LAG_MAX).set(standing.lag_entries_max as f64);
+    if let Some(age) = standing.revocations_age {
+        gauge!(REVOCATIONS_AGE).set(age);
+    }
+    if let Some(age) = standing.keys_age {
+        gauge!(KEYS_AGE).set(age);
+    }
+}
+
+fn code_name(code: Option<Code>) -> &'static str {
+    code.map_or("unknown", Code::name)
+}

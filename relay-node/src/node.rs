@@ -1,0 +1,340 @@
+//! The node: accepts connections, runs what belongs to it, drains, stops.
+
+use crate::admin::{self, RenderMetrics};
+use crate::config::{ConfigError, RelayConfig};
+use crate::endpoint::{self, BindError};
+use crate::rate::Rates;
+use crate::readers::Readers;
+use crate::secret_key::{self, SecretKeyError};
+use crate::session::{self, Ending, Sessions};
+use crate::trust::{self, Api, ApiUrlError, Trust, TrustSource};
+use iroh::endpoint::Incoming;
+use iroh::{Endpoint, SecretKey};
+use skytale_log_store::LogStore;
+use skytale_proto::rest::Relay;
+use skytale_proto::{Code, EndpointId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Connections that are told why they are turned away, at once; more are refused without a word.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long sessions that were ended may take to say so.
+const END_WITHIN: Duration = Duration::from_secs(3);
+/// How long the endpoint may take to tell its peers that it is gone.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+/// How often what is no longer needed is let go.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
+
+/// A relay node that runs. Stop it with [`RelayNode::shutdown`]; dropped, it stops without saying so to its agents.
+#[derive(Debug)]
+pub struct RelayNode {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    admin: Option<SocketAddr>,
+    stop: CancellationToken,
+    background: TaskTracker,
+    connections: TaskTracker,
+}
+
+/// What everything in a node shares.
+pub(crate) struct Shared {
+    pub(crate) config: RelayConfig,
+    pub(crate) store: Arc<dyn LogStore>,
+    pub(crate) trust: Trust,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) rates: Rates,
+    pub(crate) readers: Arc<Readers>,
+    /// Until when the node drains, once it does.
+    pub(crate) drain: watch::Sender<Option<Instant>>,
+    /// Places for connections.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// A node that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The secret key file cannot be used.
+    #[error(transparent)]
+    SecretKey(#[from] SecretKeyError),
+    /// The QUIC endpoint cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The API's URL cannot be used.
+    #[error(transparent)]
+    ApiUrl(#[from] ApiUrlError),
+    /// The admin port cannot be bound.
+    #[error("cannot serve admin HTTP on {listen}: {source}")]
+    Admin {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// The code that goes with this.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Config(_) | Self::ApiUrl(_) => Code::Config,
+            Self::SecretKey(_) | Self::Bind(_) | Self::Admin { .. } => Code::Environment,
+        }
+    }
+}
+
+impl RelayNode {
+    /// Starts a node over a store, which stays the caller's to close after [`RelayNode::shutdown`]. `metrics` renders
+    /// what the recorder of this process holds; without it `/metrics` is not served.
+    pub async fn start(
+        config: RelayConfig,
+        store: Arc<dyn LogStore>,
+        trust: TrustSource,
+        metrics: Option<RenderMetrics>,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let key = match &config.secret_key_file {
+            Some(path) => secret_key::read_or_make(path)?,
+            None => SecretKey::generate(),
+        };
+        let endpoint = endpoint::bind(&config, key).await?;
+        let api = match &trust {
+            TrustSource::Static(_) => None,
+            TrustSource::Http { api_url, relay_secret } => {
+                let tls = endpoint.tls_config().clone();
+                Some(Api::new(api_url, relay_secret.clone(), tls, &config.trust)?)
+            }
+        };
+        let shared = Arc::new(Shared {
+            trust: Trust::new(
+                config.trust.clone(),
+                &config.issuer,
+                &config.audience,
+                &trust,
+                api.clone(),
+            ),
+            sessions: Arc::default(),
+            rates: Rates::new(&config.limits),
+            readers: Arc::default(),
+            drain: watch::Sender::new(None),
+            places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+            store,
+            config,
+        });
+        let mut node = Self {
+            shared,
+            endpoint,
+            admin: None,
+            stop: CancellationToken::new(),
+            background: TaskTracker::new(),
+            connections: TaskTracker::new(),
+        };
+        node.serve_admin(metrics).await?;
+        if let Some(api) = api {
+            node.follow(api);
+        }
+        node.run(tidy(node.shared.clone()));
+        node.background.spawn(accept(
+            node.shared.clone(),
+            node.endpoint.clone(),
+            node.connections.clone(),
+            node.stop.clone(),
+        ));
+        info!(endpoint = %node.endpoint_id(), addresses = ?node.bound_addresses(), "relay node listens");
+        Ok(node)
+    }
+
+    /// The endpoint's id: what agents connect to.
+    pub fn endpoint_id(&self) -> EndpointId {
+        EndpointId::from_bytes(*self.endpoint.id().as_bytes())
+    }
+
+    /// The UDP addresses that it listens on.
+    pub fn bound_addresses(&self) -> Vec<SocketAddr> {
+        self.endpoint.bound_sockets()
+    }
+
+    /// The TCP address of admin HTTP, where it is served.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// How many sessions run.
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions.len()
+    }
+
+    /// Takes no new connection, tells every session to go elsewhere, refuses new appends and finishes those in flight.
+    /// Sessions may stay until `within` is over, then they end. Returns when none is left.
+    pub async fn drain(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        self.shared.drain.send_replace(Some(deadline));
+        info!(sessions = self.sessions(), "relay node drains");
+        self.connections.close();
+        if timeout_at(deadline, self.connections.wait()).await.is_err() {
+            self.end_sessions().await;
+        }
+    }
+
+    /// Ends every session and stops. Call [`RelayNode::drain`] before it to let agents leave by themselves.
+    pub async fn shutdown(self) {
+        self.shared.drain.send_replace(Some(Instant::now()));
+        self.connections.close();
+        self.end_sessions().await;
+        self.stop.cancel();
+        self.background.close();
+        if timeout(CLOSE_WITHIN, self.endpoint.close()).await.is_err() {
+            warn!("the endpoint took too long to close");
+        }
+        self.connections.wait().await;
+        self.background.wait().await;
+        info!("relay node stopped");
+    }
+
+    async fn end_sessions(&self) {
+        let why = Ending::new(Code::Draining, "this relay node stops");
+        self.shared.sessions.end_all(&why);
+        if timeout(END_WITHIN, self.connections.wait()).await.is_err() {
+            warn!("some connections took too long to end");
+        }
+    }
+
+    async fn serve_admin(&mut self, metrics: Option<RenderMetrics>) -> Result<(), StartError> {
+        let config = &self.shared.config.admin;
+        if !config.enabled {
+            return Ok(());
+        }
+        let error = |source| StartError::Admin {
+            listen: config.listen,
+            source,
+        };
+        let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(error)?;
+        self.admin = Some(listener.local_addr().map_err(error)?);
+        let serve = admin::serve(listener, self.shared.clone(), metrics, self.stop.clone());
+        self.background.spawn(serve);
+        Ok(())
+    }
+
+    fn follow(&self, api: Api) {
+        let advertised = &self.shared.config.advertise;
+        let relay = Relay {
+            endpoint: self.endpoint_id(),
+            addresses: if advertised.is_empty() {
+                self.bound_addresses().iter().map(ToString::to_string).collect()
+            } else {
+                advertised.clone()
+            },
+            region: self.shared.config.region,
+        };
+        let (node, api) = (self.shared.clone(), Arc::new(api));
+        self.run(trust::follow_keys(node.clone(), api.clone()));
+        self.run(trust::follow_revocations(node.clone(), api.clone()));
+        self.run(trust::register(node, api, relay));
+    }
+
+    /// Runs something until the node stops.
+    fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.background.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+impl Drop for RelayNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.borrow().is_some()
+    }
+
+    /// Connections there are, with those that have not said Hello.
+    pub(crate) fn connections(&self) -> usize {
+        (self.config.limits.connections_max as usize).saturating_sub(self.places.available_permits())
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn accept(node: Arc<Shared>, endpoint: Endpoint, connections: TaskTracker, stop: CancellationToken) {
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = stop.cancelled() => return,
+        };
+        let Some(incoming) = incoming else { return };
+        if node.is_draining() {
+            let why = Ending::new(Code::Draining, "this relay node is about to stop");
+            refuse(&turned_away, &connections, incoming, why);
+            continue;
+        }
+        let Some(incoming) = validated(&node, incoming) else {
+            continue;
+        };
+        match node.places.clone().try_acquire_owned() {
+            Ok(place) => {
+                connections.spawn(Box::pin(session::serve(node.clone(), incoming, place)));
+            }
+            Err(_) => {
+                let why = Ending::new(
+                    Code::TooManyConnections,
+                    "this relay node has as many connections as it takes",
+                );
+                refuse(&turned_away, &connections, incoming, why);
+            }
+        }
+    }
+}
+
+/// With half of the places taken, who connects must show first that it receives at its address: an address that is made
+/// up takes no place then.
+fn validated(node: &Shared, incoming: Incoming) -> Option<Incoming> {
+    let crowded = node.connections() * 2 > node.config.limits.connections_max as usize;
+    if !crowded || incoming.remote_addr_validated() {
+        return Some(incoming);
+    }
+    match incoming.retry() {
+        Ok(()) => None,
+        Err(error) => Some(error.into_incoming()),
+    }
+}
+
+fn refuse(turned_away: &Arc<Semaphore>, connections: &TaskTracker, incoming: Incoming, why: Ending) {
+    match turned_away.clone().try_acquire_owned() {
+        Ok(place) => {
+            connections.spawn(session::turn_away(incoming, why, place));
+        }
+        Err(_) => incoming.refuse(),
+    }
+}
+
+async fn tidy(node: Arc<Shared>) {
+    let mut turns = interval(TIDY_EVERY);
+    loop {
+        turns.tick().await;
+        node.rates.forget_idle();
+    }
+}

@@ -1,0 +1,67 @@
+//! Refusals: what a peer is told, from each thing that can be wrong.
+
+use crate::metrics;
+use crate::stream::ReceiveError;
+use skytale_log_store::{AppendError, StoreError};
+use skytale_proto::session::Refusal;
+use skytale_proto::token::TokenError;
+use skytale_proto::{AgentId, Code};
+use std::fmt;
+
+/// Counts a refusal on its way out.
+pub(crate) fn counted(refusal: Refusal) -> Refusal {
+    metrics::refused(refusal.known_code());
+    refusal
+}
+
+/// What an append that failed is answered with. A store's own words stay in this node's log where they name files.
+pub(crate) fn of_append(error: &AppendError) -> Refusal {
+    match error {
+        AppendError::Refused(refused) => {
+            let refusal = Refusal::because(refused.code(), refused.to_string());
+            match refused.offset() {
+                Some(offset) => refusal.at(offset),
+                None => refusal,
+            }
+        }
+        AppendError::Store(error) => of_store(error),
+    }
+}
+
+/// What a read that failed is answered with.
+pub(crate) fn of_store(error: &StoreError) -> Refusal {
+    match error {
+        StoreError::Trimmed { first } => Refusal::because(error.code(), error.to_string()).at(*first),
+        StoreError::BeyondHead { head, .. } => Refusal::because(error.code(), error.to_string()).at(*head),
+        StoreError::Stopped { .. } => Refusal::because(error.code(), "the store takes no appends"),
+        StoreError::Corrupt { .. } => Refusal::because(error.code(), "a stored entry is damaged"),
+        StoreError::Io { .. } => Refusal::because(error.code(), "the store could not answer"),
+    }
+}
+
+/// What a token that failed is answered with.
+pub(crate) fn of_token(error: &TokenError) -> Refusal {
+    Refusal::because(error.code, error.reason.clone())
+}
+
+/// What bytes that are no message are answered with; `None` where nobody is there to answer.
+pub(crate) fn of_receive(error: &ReceiveError) -> Option<Refusal> {
+    error.code().map(|code| Refusal::because(code, error.to_string()))
+}
+
+/// Something failed in this node.
+pub(crate) fn internal() -> Refusal {
+    Refusal::because(Code::RelayInternal, "the relay node could not do this")
+}
+
+/// An agent as it stands in logs: the beginning of its id.
+pub(crate) struct Short<'a>(pub(crate) &'a AgentId);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, ..] = self.0.as_bytes().as_chunks::<5>().0 else {
+            return Ok(());
+        };
+        first.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

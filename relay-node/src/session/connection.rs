@@ -1,0 +1,150 @@
+//! One connection: admitted, run, ended with a code.
+
+use crate::clock::{Now, unix_ms};
+use crate::metrics;
+use crate::node::Shared;
+use crate::refusal::{Short, counted};
+use crate::session::end::Ending;
+use crate::session::state::SessionState;
+use crate::session::{Session, control, hello, registry, streams};
+use crate::stream::{Receiver, Sender, error_code};
+use iroh::endpoint::{Connection, Incoming, VarInt};
+use skytale_proto::Code;
+use skytale_proto::session::{ControlEvent, Refusal, Started, control_event::Event};
+use skytale_proto::token::Claims;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, info};
+
+/// How long an ending waits for its last words to arrive, and for appends in flight to be answered.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// Streams over the limit that get a code each; those behind them wait until the transport lets them through.
+const STREAMS_OVER: u32 = 16;
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(node: Arc<Shared>, incoming: Incoming, _place: OwnedSemaphorePermit) {
+    let deadline = Instant::now() + node.config.session.hello_timeout();
+    let handshake = timeout_at(deadline, incoming).await;
+    let connection = match handshake {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return debug!(%error, "handshake failed"),
+        Err(_) => return debug!("handshake took too long"),
+    };
+    match hello::admit(&node, &connection, deadline).await {
+        Ok(admitted) => run(node, &connection, admitted).await,
+        Err(refused) => {
+            metrics::session_ended(refused.refusal.as_ref().and_then(Refusal::known_code));
+            close(&connection, refused.sender, refused.refusal).await;
+        }
+    }
+}
+
+/// Tells a connection that there is no place for it.
+pub(crate) async fn turn_away(incoming: Incoming, why: Ending, _place: OwnedSemaphorePermit) {
+    if let Ok(Ok(connection)) = timeout(CLOSE_WITHIN, incoming).await {
+        close(&connection, None, Some(why.refusal())).await;
+    }
+}
+
+async fn run(node: Arc<Shared>, connection: &Connection, admitted: hello::Admitted) {
+    let hello::Admitted {
+        sender,
+        receiver,
+        claims,
+    } = admitted;
+    let key = claims.key;
+    let session = Arc::new(Session::new(node.clone(), claims));
+    let registration = node.sessions.register(session.agent, key, session.end.clone());
+    if node.trust.is_revoked(&key) {
+        // Revoked between verification and registration: whoever told it did not see this session.
+        session.end.end(registry::revoked());
+    }
+    let agent = session.agent;
+    info!(agent = %Short(&agent), sessions = node.sessions.len(), "session started");
+    metrics::session_started();
+    let limit = node.config.limits.streams_max.saturating_add(1 + STREAMS_OVER);
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(limit));
+
+    let sender = drive(&session, connection, &registration, sender, receiver).await;
+
+    drop(registration);
+    let why = session.end.why();
+    metrics::session_ended(why.map(|why| why.code));
+    match why {
+        Some(why) => info!(agent = %Short(&agent), code = %why.code, why.message, "session ended"),
+        None => info!(agent = %Short(&agent), "session closed by the agent"),
+    }
+    close(connection, Some(sender), why.map(Ending::refusal)).await;
+}
+
+/// Runs the session's streams until the session ends, then lets them finish what they have begun.
+async fn drive(
+    session: &Arc<Session>,
+    connection: &Connection,
+    registration: &registry::Registration,
+    sender: Sender,
+    receiver: Receiver,
+) -> Sender {
+    let mut serving = JoinSet::new();
+    let mut control = control::Control::new(session, state(session), registration, sender, receiver);
+    control.queue(started(session, &session.claims()));
+    tokio::select! {
+        () = control.run() => {}
+        () = streams::accept(session, connection, &mut serving) => {}
+        () = session.end.ended() => {}
+    }
+    session.end.end_unsaid();
+    let finish = async { while serving.join_next().await.is_some() {} };
+    if timeout(CLOSE_WITHIN, finish).await.is_err() {
+        serving.shutdown().await;
+    }
+    control.into_sender().await
+}
+
+fn state(session: &Session) -> SessionState {
+    let config = &session.node.config.session;
+    SessionState::new(
+        &session.claims(),
+        config.keepalive(),
+        Duration::from_secs(config.token_notice_s),
+        Now::read(),
+    )
+}
+
+fn started(session: &Session, claims: &Claims) -> Event {
+    let node = &session.node;
+    Event::Started(Started {
+        limits: Some(node.config.wire_limits()),
+        keepalive_ms: node.config.session.keepalive_ms,
+        durability: node.store.durability().into(),
+        relay_version: env!("CARGO_PKG_VERSION").into(),
+        time_ms: unix_ms(),
+        token_expires_s: claims.exp,
+    })
+}
+
+/// Last words on the control stream, then the connection is closed with the same code.
+async fn close(connection: &Connection, sender: Option<Sender>, refusal: Option<Refusal>) {
+    let Some(refusal) = refusal.map(counted) else {
+        return connection.close(VarInt::from_u32(0), b"");
+    };
+    let code = refusal.known_code().unwrap_or(Code::RelayInternal);
+    let reason = format!("{code} {}", refusal.message);
+    if let Some(mut sender) = sender {
+        let say = async {
+            let event = ControlEvent {
+                event: Some(Event::Refusal(refusal)),
+            };
+            if sender.send(&event).await.is_ok() {
+                sender.finish();
+                sender.stopped().await;
+            }
+        };
+        // Whoever does not listen gets the code with the connection's end.
+        let _ = timeout(CLOSE_WITHIN, say).await;
+    }
+    connection.close(error_code(code), reason.as_bytes());
+}

@@ -1,0 +1,187 @@
+//! The control stream: one task's loop over requests, time, drain and the end. It never waits for a slow agent.
+
+use crate::clock::Now;
+use crate::refusal::counted;
+use crate::session::Session;
+use crate::session::end::Ending;
+use crate::session::registry::{self, Registration};
+use crate::session::state::{SessionState, Step};
+use crate::stream::{ReceiveError, Receiver, Sender};
+use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use skytale_proto::session::{
+    ControlEvent, ControlRequest, Notice, Refusal, control_event::Event, frame_message, notice,
+};
+use skytale_proto::token::Claims;
+use skytale_proto::{Code, limits};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Events waiting for an agent that does not read: with this many bytes waiting, it is not read from either.
+const WAITING_BYTES_MAX: usize = 16 * 1024;
+/// How long the last events may take.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+
+/// The control stream of a session.
+pub(crate) struct Control<'a> {
+    session: &'a Arc<Session>,
+    registration: &'a Registration,
+    state: SessionState,
+    sender: Sender,
+    receiver: Receiver,
+    waiting: BytesMut,
+    verifying: Option<BoxFuture<'a, Result<Claims, Refusal>>>,
+}
+
+impl<'a> Control<'a> {
+    pub(crate) fn new(
+        session: &'a Arc<Session>,
+        state: SessionState,
+        registration: &'a Registration,
+        sender: Sender,
+        receiver: Receiver,
+    ) -> Self {
+        Self {
+            session,
+            registration,
+            state,
+            sender,
+            receiver,
+            waiting: BytesMut::new(),
+            verifying: None,
+        }
+    }
+
+    /// An event is to be sent.
+    pub(crate) fn queue(&mut self, event: Event) {
+        let event = match event {
+            Event::Refusal(refusal) => Event::Refusal(counted(refusal)),
+            event => event,
+        };
+        self.waiting
+            .extend_from_slice(&frame_message(&ControlEvent { event: Some(event) }));
+    }
+
+    /// Runs until the session's end was said, or the agent has left.
+    pub(crate) async fn run(&mut self) {
+        let mut drain = self.session.node.drain.subscribe();
+        let mut told_drain = false;
+        loop {
+            if let Some(deadline) = *drain.borrow_and_update() {
+                if !told_drain {
+                    told_drain = true;
+                    self.queue(draining(deadline));
+                }
+            }
+            while let Some(step) = self.state.on_time(Now::read()) {
+                if self.take(step) {
+                    return;
+                }
+            }
+            let wake = self.state.wake(Now::read());
+            let listening = self.verifying.is_none() && self.waiting.len() < WAITING_BYTES_MAX;
+            tokio::select! {
+                written = self.sender.write(&self.waiting), if !self.waiting.is_empty() => match written {
+                    Ok(bytes) => self.waiting.advance(bytes),
+                    Err(_) => return,
+                },
+                request = self.receiver.message::<ControlRequest>(limits::HELLO_BYTES_MAX), if listening => {
+                    if self.on_received(request) {
+                        return;
+                    }
+                }
+                verified = verified(&mut self.verifying) => {
+                    self.verifying = None;
+                    let step = self.state.on_token(verified);
+                    self.take(step);
+                }
+                () = tokio::time::sleep_until(wake) => {}
+                _ = drain.changed(), if !told_drain => {}
+                () = self.session.end.ended() => return,
+            }
+        }
+    }
+
+    fn on_received(&mut self, received: Result<Option<ControlRequest>, ReceiveError>) -> bool {
+        match received {
+            Ok(Some(request)) => {
+                let step = self.state.on_request(request, Now::read());
+                step.is_some_and(|step| self.take(step))
+            }
+            // The agent has finished its control stream: it leaves.
+            Ok(None) => true,
+            Err(error) => {
+                match error.code() {
+                    Some(Code::MessageTooLarge) => {
+                        self.end(Code::MessageTooLarge, "a control request over the size limit")
+                    }
+                    Some(code) => self.end(code, "a control request that cannot be read"),
+                    None => {}
+                }
+                true
+            }
+        }
+    }
+
+    /// Does a step; true where the session is over.
+    fn take(&mut self, step: Step) -> bool {
+        match step {
+            Step::Send(event) => self.queue(event),
+            Step::Verify(token) => {
+                let node = &self.session.node;
+                self.verifying = Some(async move { node.trust.verify(&token).await }.boxed());
+            }
+            Step::Refresh(event, claims) => {
+                let key = claims.key;
+                self.registration.set_key(key);
+                self.session.refresh(claims);
+                if self.session.node.trust.is_revoked(&key) {
+                    self.session.end.end(registry::revoked());
+                }
+                self.queue(event);
+            }
+            Step::End(ending) => {
+                self.session.end.end(ending);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn end(&self, code: Code, message: &'static str) {
+        self.session.end.end(Ending::new(code, message));
+    }
+
+    /// Writes what waits, for a moment, and gives the stream back.
+    pub(crate) async fn into_sender(mut self) -> Sender {
+        let flush = async {
+            while !self.waiting.is_empty() {
+                match self.sender.write(&self.waiting).await {
+                    Ok(bytes) => self.waiting.advance(bytes),
+                    Err(_) => break,
+                }
+            }
+        };
+        // An agent that does not read has to do without them.
+        let _ = tokio::time::timeout(FLUSH_WITHIN, flush).await;
+        self.sender
+    }
+}
+
+fn draining(deadline: Instant) -> Event {
+    let within = deadline.saturating_duration_since(Instant::now());
+    Event::Notice(Notice {
+        kind: notice::Kind::Drain.into(),
+        within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+        detail: "this relay node is about to stop: connect elsewhere".into(),
+    })
+}
+
+async fn verified(verifying: &mut Option<BoxFuture<'_, Result<Claims, Refusal>>>) -> Result<Claims, Refusal> {
+    match verifying {
+        Some(verifying) => verifying.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,98 @@
+//! The beginning: a Hello with a token that holds, or nothing.
+
+use crate::node::Shared;
+use crate::refusal;
+use crate::session::state::of_endpoint;
+use crate::stream::{Receiver, Sender, abort};
+use iroh::endpoint::Connection;
+use skytale_proto::session::{Open, Refusal, open};
+use skytale_proto::token::Claims;
+use skytale_proto::{Code, EndpointId, limits};
+use tokio::time::{Instant, timeout_at};
+
+/// A control stream whose Hello was good.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    pub(crate) claims: Claims,
+}
+
+/// A connection that gets no session.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The control stream, where there was one.
+    pub(crate) sender: Option<Sender>,
+    /// What to say; `None` where nobody is there to hear it.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// Waits for the Hello on the connection's first stream and verifies its token.
+pub(crate) async fn admit(node: &Shared, connection: &Connection, deadline: Instant) -> Result<Admitted, Refused> {
+    let nothing = |refusal| Refused { sender: None, refusal };
+    let (sender, mut receiver) = match timeout_at(deadline, connection.accept_bi()).await {
+        Ok(Ok((send, receive))) => (Sender::new(send), Receiver::new(receive)),
+        Ok(Err(_)) => return Err(nothing(None)),
+        Err(_) => return Err(nothing(Some(late()))),
+    };
+    match hello(node, connection, &mut receiver, deadline).await {
+        Ok(claims) => Ok(Admitted {
+            sender,
+            receiver,
+            claims,
+        }),
+        Err(refusal) => {
+            if let Some(code) = refusal.as_ref().and_then(Refusal::known_code) {
+                receiver.stop(code);
+            }
+            Err(Refused {
+                sender: Some(sender),
+                refusal,
+            })
+        }
+    }
+}
+
+async fn hello(
+    node: &Shared,
+    connection: &Connection,
+    receiver: &mut Receiver,
+    deadline: Instant,
+) -> Result<Claims, Option<Refusal>> {
+    let read = timeout_at(deadline, first_message(connection, receiver));
+    let open = read.await.map_err(|_| Some(late()))??;
+    let Some(open::Stream::Hello(hello)) = open.stream else {
+        return Err(Some(Refusal::because(
+            Code::HelloExpected,
+            "the first stream must begin with a Hello",
+        )));
+    };
+    let endpoint = EndpointId::from_bytes(*connection.remote_id().as_bytes());
+    let claims = node.trust.verify(&hello.token).await.map_err(Some)?;
+    of_endpoint(claims, &endpoint).map_err(Some)
+}
+
+/// The first stream's Open. Other streams that come before it are given back.
+async fn first_message(connection: &Connection, receiver: &mut Receiver) -> Result<Open, Option<Refusal>> {
+    loop {
+        tokio::select! {
+            biased;
+            open = receiver.message::<Open>(limits::HELLO_BYTES_MAX) => {
+                return match open {
+                    Ok(Some(open)) => Ok(open),
+                    Ok(None) => Err(Some(Refusal::because(Code::HelloExpected, "the control stream ended without a Hello"))),
+                    Err(error) => Err(refusal::of_receive(&error)),
+                };
+            }
+            stream = connection.accept_bi() => {
+                let (send, receive) = stream.map_err(|_| None)?;
+                abort(&mut Sender::new(send), &mut Receiver::new(receive), Code::HelloExpected);
+                crate::metrics::refused(Some(Code::HelloExpected));
+            }
+        }
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::because(Code::HelloTimeout, "no Hello came in time")
+}

@@ -1,0 +1,60 @@
+//! A connection, from its first byte to its last.
+//!
+//! [`connection`] admits it and ends it, [`control`] drives the control stream by the rule of [`state`], and the other
+//! streams are served by [`append`], [`subscribe`] and [`key_packages`].
+
+mod append;
+mod connection;
+mod control;
+mod end;
+mod hello;
+mod key_packages;
+mod registry;
+mod state;
+mod streams;
+mod subscribe;
+
+pub(crate) use connection::{serve, turn_away};
+pub(crate) use end::Ending;
+pub(crate) use registry::Sessions;
+
+use crate::node::Shared;
+use parking_lot::RwLock;
+use skytale_proto::AgentId;
+use skytale_proto::token::Claims;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What the streams of one session share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) node: Arc<Shared>,
+    /// The agent: the same for the session's whole life.
+    pub(crate) agent: AgentId,
+    claims: RwLock<Arc<Claims>>,
+    pub(crate) end: Arc<end::EndSignal>,
+    /// Bytes of requests that may be in flight.
+    pub(crate) in_flight: Arc<Semaphore>,
+}
+
+impl Session {
+    fn new(node: Arc<Shared>, claims: Claims) -> Self {
+        let in_flight = node.config.limits.append_in_flight_bytes_max;
+        Self {
+            agent: claims.sub,
+            claims: RwLock::new(Arc::new(claims)),
+            end: Arc::default(),
+            in_flight: Arc::new(Semaphore::new(in_flight)),
+            node,
+        }
+    }
+
+    /// The claims of the token in force.
+    pub(crate) fn claims(&self) -> Arc<Claims> {
+        self.claims.read().clone()
+    }
+
+    fn refresh(&self, claims: Claims) {
+        *self.claims.write() = Arc::new(claims);
+    }
+}

@@ -1,0 +1,131 @@
+//! The sessions that run: one an agent.
+
+use crate::session::end::{EndSignal, Ending};
+use parking_lot::Mutex;
+use skytale_proto::{AgentId, Code, KeyId};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// All sessions that run.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    by_agent: Mutex<HashMap<AgentId, Entry>>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    key: KeyId,
+    end: Arc<EndSignal>,
+}
+
+/// A session's place, for as long as it runs.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    sessions: Arc<Sessions>,
+    agent: AgentId,
+    id: u64,
+}
+
+impl Sessions {
+    /// An agent's session begins; one that it had ends.
+    pub(crate) fn register(self: &Arc<Self>, agent: AgentId, key: KeyId, end: Arc<EndSignal>) -> Registration {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let older = self.by_agent.lock().insert(agent, Entry { id, key, end });
+        if let Some(older) = older {
+            older.end.end(Ending::new(
+                Code::SessionReplaced,
+                "the agent connected again: this older session ends",
+            ));
+        }
+        Registration {
+            sessions: self.clone(),
+            agent,
+            id,
+        }
+    }
+
+    /// Ends the sessions whose tokens were given out for these API keys.
+    pub(crate) fn end_keys(&self, keys: &HashSet<KeyId>) {
+        for entry in self.by_agent.lock().values().filter(|entry| keys.contains(&entry.key)) {
+            entry.end.end(revoked());
+        }
+    }
+
+    /// Ends every session.
+    pub(crate) fn end_all(&self, why: &Ending) {
+        for entry in self.by_agent.lock().values() {
+            entry.end.end(why.clone());
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_agent.lock().len()
+    }
+}
+
+/// How a session ends whose API key was revoked.
+pub(crate) const fn revoked() -> Ending {
+    Ending::new(Code::TokenRevoked, "the API key behind the session's token was revoked")
+}
+
+impl Registration {
+    /// The session goes on under a token of this API key.
+    pub(crate) fn set_key(&self, key: KeyId) {
+        if let Some(entry) = self.sessions.by_agent.lock().get_mut(&self.agent) {
+            if entry.id == self.id {
+                entry.key = key;
+            }
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut sessions = self.sessions.by_agent.lock();
+        if sessions.get(&self.agent).is_some_and(|entry| entry.id == self.id) {
+            sessions.remove(&self.agent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: AgentId = AgentId::from_bytes([1; 32]);
+    const B: AgentId = AgentId::from_bytes([2; 32]);
+    const KEY: KeyId = KeyId::from_bytes([3; 16]);
+    const OTHER_KEY: KeyId = KeyId::from_bytes([4; 16]);
+
+    fn code(end: &EndSignal) -> Option<Code> {
+        end.why().map(|why| why.code)
+    }
+
+    #[test]
+    fn a_second_session_of_an_agent_ends_the_first_and_stays_registered() {
+        let sessions = Arc::new(Sessions::default());
+        let (first, second) = (Arc::new(EndSignal::default()), Arc::new(EndSignal::default()));
+        let older = sessions.register(A, KEY, first.clone());
+        let newer = sessions.register(A, KEY, second.clone());
+        drop(older);
+        assert_eq!((code(&first), code(&second)), (Some(Code::SessionReplaced), None));
+        assert_eq!(sessions.len(), 1);
+        drop(newer);
+        assert_eq!(sessions.len(), 0);
+    }
+
+    #[test]
+    fn a_revoked_key_ends_its_sessions_and_no_others() {
+        let sessions = Arc::new(Sessions::default());
+        let (a, b) = (Arc::new(EndSignal::default()), Arc::new(EndSignal::default()));
+        let of_a = sessions.register(A, KEY, a.clone());
+        let _of_b = sessions.register(B, KEY, b.clone());
+        of_a.set_key(OTHER_KEY);
+        sessions.end_keys(&HashSet::from([KEY]));
+        assert_eq!((code(&a), code(&b)), (None, Some(Code::TokenRevoked)));
+    }
+}

@@ -1,0 +1,211 @@
+//! Subscribe streams: a loop of read after the cursor, send, and at the head wait for the head to move.
+//!
+//! What the agent may read is asked for one stretch at a time. A stretch ends at the log's head **as it was before the
+//! question**: an entry that came after it is never sent on an answer that did not know it.
+
+use crate::authorize;
+use crate::metrics;
+use crate::refusal::{self, Short, counted};
+use crate::session::{Session, streams};
+use crate::stream::{Receiver, Sender};
+use iroh::endpoint::WriteError;
+use skytale_log_store::{Access, ReadBatch, StoreError};
+use skytale_proto::session::{CaughtUp, Refusal, Subscribe, SubscribeEvent, batch_prefix, subscribe_event::Event};
+use skytale_proto::{Code, LogId, Offset};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tracing::warn;
+
+/// Why a subscription is over.
+enum Ended {
+    /// All that was asked for was sent.
+    Done,
+    /// It cannot go on.
+    Refused(Refusal),
+    /// Nobody reads it.
+    Gone,
+}
+
+impl From<WriteError> for Ended {
+    fn from(_: WriteError) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Serves a subscription until it is done, refused, or nobody reads it.
+pub(crate) async fn serve(session: &Arc<Session>, subscribe: Subscribe, mut sender: Sender, mut receiver: Receiver) {
+    let stopped = sender.stopped();
+    let ended = tokio::select! {
+        biased;
+        () = session.end.ended() => return streams::end(session, &mut sender, &mut receiver),
+        () = stopped => Ended::Gone,
+        ended = run(session, &subscribe, &mut sender) => ended,
+    };
+    match ended {
+        Ended::Done => sender.finish(),
+        Ended::Refused(refusal) => {
+            let code = refusal.known_code().unwrap_or(Code::RelayInternal);
+            let event = SubscribeEvent {
+                event: Some(Event::Refusal(counted(refusal))),
+            };
+            if sender.send(&event).await.is_ok() {
+                sender.finish();
+            }
+            receiver.stop(code);
+        }
+        Ended::Gone => {}
+    }
+}
+
+async fn run(session: &Session, subscribe: &Subscribe, sender: &mut Sender) -> Ended {
+    let log = match LogId::try_from(subscribe.log.as_ref()) {
+        Ok(log) => log,
+        Err(error) => return Refusal::because(Code::MessageMalformed, error.to_string()).into(),
+    };
+    if let Err(denied) = authorize::read(&session.claims(), &log) {
+        return denied.refusal().into();
+    }
+    let head = match session.node.store.watch_head(log).await {
+        Ok(head) => head,
+        Err(error) => return failed(session, &error).into(),
+    };
+    let after = Offset::new(subscribe.after);
+    let subscription = Subscription {
+        session,
+        log,
+        cursor: after,
+        left: if subscribe.limit == 0 {
+            u64::MAX
+        } else {
+            subscribe.limit
+        },
+        follow: subscribe.follow,
+        caught_up: false,
+        place: session.node.readers.enter(head.clone(), after),
+        head,
+        sender,
+    };
+    match subscription.run().await {
+        Ok(()) => Ended::Done,
+        Err(ended) => ended,
+    }
+}
+
+struct Subscription<'a> {
+    session: &'a Session,
+    log: LogId,
+    cursor: Offset,
+    left: u64,
+    follow: bool,
+    caught_up: bool,
+    place: crate::readers::Reader,
+    head: watch::Receiver<Offset>,
+    sender: &'a mut Sender,
+}
+
+impl Subscription<'_> {
+    async fn run(mut self) -> Result<(), Ended> {
+        loop {
+            let head = *self.head.borrow_and_update();
+            if self.cursor > head {
+                let error = StoreError::BeyondHead {
+                    after: self.cursor,
+                    head,
+                };
+                return Err(refusal::of_store(&error).into());
+            }
+            let until = self.readable_until(head).await?;
+            if until > self.cursor {
+                self.replay(until).await?;
+                if self.left == 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            // At the head, and on the roster there.
+            if !self.caught_up {
+                self.caught_up = true;
+                let event = Event::CaughtUp(CaughtUp { head: head.get() });
+                self.sender.send(&SubscribeEvent { event: Some(event) }).await?;
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            if self.head.changed().await.is_err() {
+                return Err(Refusal::because(Code::StoreStopped, "the store has closed the log").into());
+            }
+        }
+    }
+
+    /// The last offset that the agent may read now without asking again; the cursor, where there is nothing yet.
+    async fn readable_until(&self, head: Offset) -> Result<Offset, Ended> {
+        let claims = self.session.claims();
+        if let Err(denied) = authorize::read(&claims, &self.log) {
+            // The token was refreshed with less scope.
+            return Err(denied.refusal().into());
+        }
+        if self.log == self.session.agent.log() {
+            return Ok(head);
+        }
+        let store = &self.session.node.store;
+        match store.access(self.log, claims.sub, claims.acct, self.cursor).await {
+            Ok(Access::Readable { until }) => Ok(until.unwrap_or(head).min(head).max(self.cursor)),
+            Ok(Access::NotMember { next }) => {
+                let refusal = Refusal::because(Code::NotMember, "the agent is not on the roster after this offset");
+                Err(match next {
+                    Some(next) => refusal.at(next),
+                    None => refusal,
+                }
+                .into())
+            }
+            Ok(Access::UnknownLog) => Err(Refusal::because(Code::UnknownLog, "no such log").into()),
+            Err(error) => Err(failed(self.session, &error).into()),
+        }
+    }
+
+    /// Sends entries up to and with `until`, a batch at a time: while one is sent, no other is read.
+    async fn replay(&mut self, until: Offset) -> Result<(), Ended> {
+        while self.cursor < until && self.left > 0 {
+            let entries_max = (until.get() - self.cursor.get()).min(self.left);
+            let bytes_max = self.session.node.config.limits.batch_bytes_max;
+            let store = &self.session.node.store;
+            let batch = store.read(self.log, self.cursor, bytes_max, entries_max).await;
+            let batch = batch.map_err(|error| failed(self.session, &error))?;
+            let entries = batch.last.get().saturating_sub(self.cursor.get());
+            if entries == 0 || entries > entries_max {
+                warn!(log = %self.log, cursor = %self.cursor, last = %batch.last, %until, "the store gave other entries than asked for");
+                return Err(refusal::internal().into());
+            }
+            let last = batch.last;
+            self.send(batch).await?;
+            self.cursor = last;
+            self.place.at(last);
+            self.left -= entries;
+        }
+        Ok(())
+    }
+
+    /// Sends a batch's bytes as they were read.
+    async fn send(&mut self, batch: ReadBatch) -> Result<(), Ended> {
+        let bytes = batch.records.iter().map(bytes::Bytes::len).sum();
+        let mut chunks = Vec::with_capacity(1 + batch.records.len());
+        chunks.push(batch_prefix(bytes));
+        chunks.extend(batch.records);
+        self.sender.send_chunks(&mut chunks).await?;
+        metrics::batch_sent(bytes);
+        Ok(())
+    }
+}
+
+fn failed(session: &Session, error: &StoreError) -> Refusal {
+    if !matches!(error, StoreError::Trimmed { .. } | StoreError::BeyondHead { .. }) {
+        warn!(agent = %Short(&session.agent), %error, "the store cannot be read");
+    }
+    refusal::of_store(error)
+}

@@ -1,0 +1,143 @@
+//! Requests to the API, with their answers bounded in size and time.
+
+use crate::config::TrustConfig;
+use crate::metrics;
+use crate::trust::RelaySecret;
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use skytale_proto::rest::{Jwks, Relay, Revocations};
+use std::time::Duration;
+
+/// An answer of the API, in bytes.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The API, as a relay node sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    client: Client,
+    base: Url,
+    secret: RelaySecret,
+}
+
+/// A request to the API that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("the API cannot be reached: {0}")]
+    Request(String),
+    #[error("the API answered {0}")]
+    Status(StatusCode),
+    #[error("the API's answer is over {ANSWER_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the API's answer cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl From<reqwest::Error> for ApiError {
+    fn from(error: reqwest::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::Request(text)
+    }
+}
+
+/// A base URL that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("API URL `{url}`: {problem}")]
+pub struct ApiUrlError {
+    url: String,
+    problem: String,
+}
+
+impl Api {
+    /// An API under `base`; `tls` says which certificates are believed.
+    pub(crate) fn new(
+        base: &str,
+        secret: RelaySecret,
+        tls: impl std::any::Any,
+        config: &TrustConfig,
+    ) -> Result<Self, ApiUrlError> {
+        let wrong = |problem: String| ApiUrlError {
+            url: base.escape_default().to_string(),
+            problem,
+        };
+        let mut url: Url = base.parse().map_err(|error| wrong(format!("{error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong("must be http or https".into()));
+        }
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .timeout(Duration::from_millis(config.request_timeout_ms))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("skytale-relay/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| wrong(ApiError::from(error).to_string()))?;
+        Ok(Self {
+            client,
+            base: url,
+            secret,
+        })
+    }
+
+    /// The keys that verify tokens.
+    pub(crate) async fn keys(&self) -> Result<Jwks, ApiError> {
+        let request = self.client.get(self.url(".well-known/jwks.json"));
+        self.ask("keys", request).await
+    }
+
+    /// Revocations after a sequence number.
+    pub(crate) async fn revocations(&self, after: u64) -> Result<Revocations, ApiError> {
+        let mut url = self.url("v1/revocations");
+        url.query_pairs_mut().append_pair("after", &after.to_string());
+        self.ask("revocations", self.with_secret(self.client.get(url))).await
+    }
+
+    /// Tells the relay directory where this node is.
+    pub(crate) async fn register(&self, relay: &Relay) -> Result<(), ApiError> {
+        let request = self.client.put(self.url(&format!("v1/relays/{}", relay.endpoint)));
+        let answered = answer(self.with_secret(request).json(relay)).await;
+        metrics::api_asked("register", answered.is_ok());
+        answered.map(|_| ())
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, what: &'static str, request: RequestBuilder) -> Result<T, ApiError> {
+        let answered = answer(request)
+            .await
+            .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+        metrics::api_asked(what, answered.is_ok());
+        answered
+    }
+
+    fn with_secret(&self, request: RequestBuilder) -> RequestBuilder {
+        request.bearer_auth(self.secret.expose())
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path()));
+        url
+    }
+}
+
+async fn answer(request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
+    let mut response = request.send().await?;
+    if !response.status().is_success() {
+        return Err(ApiError::Status(response.status()));
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(ApiError::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,93 @@
+//! Keeping up with the API: keys, revocations, and this node's place in the relay directory.
+
+use crate::node::Shared;
+use crate::trust::Api;
+use crate::trust::api::ApiError;
+use skytale_proto::rest::Relay;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Pages of revocations read at one go.
+const PAGES_MAX: usize = 1_000;
+
+/// Fetches the keys again and again.
+pub(crate) async fn follow_keys(node: Arc<Shared>, api: Arc<Api>) {
+    let trust = &node.config.trust;
+    let mut failing = Failing::new("keys");
+    loop {
+        let fetched = api.keys().await;
+        failing.note(fetched.as_ref().err());
+        // Without keys nothing starts: after a failure the next try does not wait a whole turn.
+        let wait_ms = match fetched {
+            Ok(keys) => {
+                node.trust.set_keys(&keys);
+                trust.keys_every_ms
+            }
+            Err(_) => trust.keys_refetch_after_ms.min(trust.keys_every_ms),
+        };
+        sleep(Duration::from_millis(wait_ms)).await;
+    }
+}
+
+/// Asks for revocations again and again, and ends the sessions of keys that were revoked.
+pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
+    let mut failing = Failing::new("revocations");
+    let mut after = 0;
+    loop {
+        let followed = revocations(&node, &api, &mut after).await;
+        failing.note(followed.as_ref().err());
+        sleep(Duration::from_millis(node.config.trust.revocations_every_ms)).await;
+    }
+}
+
+async fn revocations(node: &Shared, api: &Api, after: &mut u64) -> Result<(), ApiError> {
+    for _ in 0..PAGES_MAX {
+        let page = api.revocations(*after).await?;
+        let new = node.trust.revoke(&page.revocations);
+        if !new.is_empty() {
+            info!(keys = new.len(), "API keys were revoked");
+            node.sessions.end_keys(&new);
+        }
+        let moved = page.next > *after;
+        *after = page.next.max(*after);
+        if page.revocations.is_empty() || !moved {
+            node.trust.revocations_told();
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Tells the relay directory where this node is, again and again.
+pub(crate) async fn register(node: Arc<Shared>, api: Arc<Api>, relay: Relay) {
+    let mut failing = Failing::new("registration");
+    loop {
+        failing.note(api.register(&relay).await.as_ref().err());
+        sleep(Duration::from_millis(node.config.trust.register_every_ms)).await;
+    }
+}
+
+/// Says once that something began to fail, and once that it works again.
+struct Failing {
+    what: &'static str,
+    failing: bool,
+}
+
+impl Failing {
+    const fn new(what: &'static str) -> Self {
+        Self { what, failing: false }
+    }
+
+    /// Notes how it went.
+    fn note(&mut self, error: Option<&ApiError>) {
+        match error {
+            Some(error) if !self.failing => warn!(what = self.what, %error, "the API cannot be followed"),
+            Some(_) => {}
+            None if self.failing => info!(what = self.what, "the API is followed again"),
+            None => {}
+        }
+        self.failing = error.is_some();
+    }
+}
