@@ -2,8 +2,14 @@
 //!
 //! Errors are `application/problem+json` (RFC 9457), see [`Problem`].
 
-use crate::{AgentId, Code, EndpointId, KeyId};
+use crate::{AccountId, AgentId, ChannelId, Code, EndpointId, KeyId};
 use serde::{Deserialize, Serialize};
+
+mod name;
+#[cfg(feature = "openapi")]
+mod schema;
+
+pub use name::{ChannelName, NameError, OrgName};
 
 /// Text before an API key.
 pub const API_KEY_PREFIX: &str = "sk_live_";
@@ -13,6 +19,7 @@ pub const PROOF_CONTEXT: &[u8] = b"skytale token proof 1";
 
 /// `POST /v1/nonce`: begins a proof of possession. With an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NonceRequest {
     /// The agent that will prove.
@@ -21,6 +28,7 @@ pub struct NonceRequest {
 
 /// A nonce, to be used once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NonceResponse {
     /// 32 random bytes, hex.
     pub nonce: String,
@@ -30,6 +38,7 @@ pub struct NonceResponse {
 
 /// `POST /v1/token`: asks for a token. With an API key and a signature over a nonce.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// The agent.
@@ -47,6 +56,7 @@ pub struct TokenRequest {
 
 /// A token, and where to use it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenResponse {
     /// The JWT.
     pub token: String,
@@ -68,6 +78,7 @@ impl std::fmt::Debug for TokenResponse {
 
 /// A relay node, as the directory has it. Also the body of `PUT /v1/relays/{endpoint}` (with the relays' secret).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
     /// Its iroh endpoint.
@@ -81,6 +92,7 @@ pub struct Relay {
 
 /// `GET /v1/relays`: the relay directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Relays {
     /// Relay nodes.
     pub relays: Vec<Relay>,
@@ -88,6 +100,7 @@ pub struct Relays {
 
 /// `GET /.well-known/jwks.json`: keys that verify tokens (RFC 7517, RFC 8037).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Jwks {
     /// The keys.
     pub keys: Vec<Jwk>,
@@ -95,6 +108,7 @@ pub struct Jwks {
 
 /// One public key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Jwk {
     /// Key type: `OKP`.
     pub kty: String,
@@ -113,15 +127,23 @@ pub struct Jwk {
 
 /// `GET /v1/revocations?after=N`: API keys revoked, in order (with the relays' secret).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revocations {
     /// Those after the sequence number asked for.
     pub revocations: Vec<Revocation>,
     /// The sequence number to ask after next time.
     pub next: u64,
+    /// Agents ended, after `agents_after=M`: a feed of its own.
+    #[serde(default)]
+    pub agents: Vec<AgentRevocation>,
+    /// The sequence number to ask `agents_after` next time.
+    #[serde(default)]
+    pub agents_next: u64,
 }
 
 /// One revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revocation {
     /// Its sequence number, from 1.
     pub sequence: u64,
@@ -131,8 +153,199 @@ pub struct Revocation {
     pub revoked_s: u64,
 }
 
+/// One agent that was ended. It does not come back: its tokens and sessions end, and it gets no others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentRevocation {
+    /// Its sequence number, from 1.
+    pub sequence: u64,
+    /// The agent whose tokens end.
+    pub agent: AgentId,
+    /// When, unix seconds.
+    pub ended_s: u64,
+}
+
+/// `POST /v1/accounts`: makes an account. With the operator's secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    /// The first part of the account's channel names; no two accounts have the same.
+    pub org: OrgName,
+}
+
+/// An account, with its first API key, which has every scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreatedAccount {
+    /// The account.
+    pub account: AccountId,
+    /// Its org.
+    pub org: OrgName,
+    /// Its first API key.
+    pub key: CreatedKey,
+}
+
+/// `POST /v1/keys`: makes an API key. With an API key that has `keys:write`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// What a person knows it by.
+    pub label: String,
+    /// What it may do: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out
+    /// ([`crate::token::Scope`] as text). None that the key that makes it has not.
+    pub scopes: Vec<String>,
+    /// When it ends, unix seconds; without, it ends when it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+}
+
+/// A new API key, with its text. It is shown here and never again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreatedKey {
+    /// `sk_live_...`.
+    pub secret: String,
+    /// The key.
+    pub key: Key,
+}
+
+impl std::fmt::Debug for CreatedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreatedKey")
+            .field("secret", &"[redacted]")
+            .field("key", &self.key)
+            .finish()
+    }
+}
+
+/// An API key, without its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Key {
+    /// Its id, which is also in its text.
+    pub id: KeyId,
+    /// What a person knows it by.
+    pub label: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// When it was made, unix seconds.
+    pub created_s: u64,
+    /// When it ends, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+    /// When it was revoked, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_s: Option<u64>,
+}
+
+/// `GET /v1/keys?after=&limit=`: the account's API keys, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Keys {
+    /// Those after the id asked for.
+    pub keys: Vec<Key>,
+    /// The id to ask after for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<KeyId>,
+}
+
+/// An agent of the account: bound to it by its first proof of possession.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Agent {
+    /// The agent.
+    pub id: AgentId,
+    /// When it first proved itself, unix seconds.
+    pub bound_s: u64,
+    /// When it was last given a token, unix seconds.
+    pub seen_s: u64,
+    /// When the account ended it, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_s: Option<u64>,
+}
+
+/// `GET /v1/agents?after=&limit=`: the account's agents, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Agents {
+    /// Those after the id asked for.
+    pub agents: Vec<Agent>,
+    /// The id to ask after for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<AgentId>,
+}
+
+/// `POST /v1/channels`: gives a channel a name. With an API key that has `channels:create`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NameChannel {
+    /// The name; its first part is the account's org.
+    pub name: ChannelName,
+    /// The channel.
+    pub channel: ChannelId,
+}
+
+/// A channel's name. Names are a convenience of the API: a relay node never sees one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Channel {
+    /// The name.
+    pub name: ChannelName,
+    /// The channel.
+    pub channel: ChannelId,
+    /// When it was named, unix seconds.
+    pub created_s: u64,
+}
+
+/// `GET /v1/channels?after=&limit=`: the account's channel names, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Channels {
+    /// Those after the name asked for.
+    pub channels: Vec<Channel>,
+    /// The name to ask after for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ChannelName>,
+}
+
+/// `GET /v1/audit?before=&limit=`: what was done in the account, the newest first. With `audit:read`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditPage {
+    /// Those before the id asked for.
+    pub events: Vec<AuditEvent>,
+    /// The id to ask before for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Something that was done, or refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditEvent {
+    /// Its id: a UUIDv7, so that ids sort by time.
+    pub id: String,
+    /// When, unix seconds.
+    pub at_s: u64,
+    /// Who: `key:<id>`, `operator` or `relay`.
+    pub actor: String,
+    /// What, as `key.create`, `token.issue` or `token.refuse`.
+    pub action: String,
+    /// On what, as `key:<id>` or `agent:<id>`.
+    pub target: String,
+    /// The request, as the `x-request-id` header of its answer had it.
+    pub request: String,
+    /// The code, where it was refused, as `SKY-4009`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
 /// An error (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:skytale:error:SKY-4001`.
     #[serde(rename = "type")]
