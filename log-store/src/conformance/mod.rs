@@ -1,6 +1,6 @@
 //! The suite that every store passes: one test for each promise of [`LogStore`].
 //!
-//! ```ignore
+//! ```text
 //! // A fresh store, and whatever must live as long as it does.
 //! async fn open() -> (Arc<MyStore>, TempDir) { .. }
 //!

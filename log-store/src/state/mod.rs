@@ -25,8 +25,14 @@
 mod codec;
 mod group;
 mod mailbox;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
 mod refused;
 mod roster;
+#[cfg(test)]
+mod tests;
 
 pub use codec::StateError;
 pub use refused::Refused;

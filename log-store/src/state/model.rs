@@ -1,0 +1,309 @@
+//! The rule of the log once more, as plainly as it can be said: it keeps nothing but the entries, and answers every
+//! question by looking through all of them. What [`super::LogState`] is tested against.
+
+use crate::Access;
+use skytale_proto::{AccountId, AgentId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits};
+use std::collections::BTreeSet;
+
+pub(super) struct Model {
+    log: LogId,
+    /// The entry at offset n is at index n - 1. Nothing is ever dropped.
+    entries: Vec<Header>,
+}
+
+/// What the model says of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    Appended {
+        offset: u64,
+        welcomed: Vec<AgentId>,
+        /// The package's offset, and whether it is the last resort.
+        claimed: Option<(u64, bool)>,
+        trimmed: Option<u64>,
+    },
+    Duplicate(u64),
+    Refused(Code, Option<u64>),
+}
+
+impl Model {
+    pub(super) fn new(log: LogId) -> Self {
+        Self {
+            log,
+            entries: Vec::new(),
+        }
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Entries with their offsets.
+    fn numbered(&self) -> impl DoubleEndedIterator<Item = (u64, &Header)> {
+        self.entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (index as u64 + 1, entry))
+    }
+
+    /// The greatest offset that a Trim before `offset` gave up.
+    fn trimmed_before(&self, offset: u64) -> u64 {
+        self.numbered()
+            .filter(|(at, _)| *at < offset)
+            .filter_map(|(_, entry)| match entry.detail {
+                Detail::Trim { up_to } => Some(up_to.get()),
+                _ => None,
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    pub(super) fn trimmed(&self) -> u64 {
+        self.trimmed_before(u64::MAX)
+    }
+
+    /// The newest entry with this id, trimmed or not.
+    pub(super) fn newest(&self, id: FrameId) -> Option<u64> {
+        self.numbered()
+            .rfind(|(_, entry)| entry.id == id)
+            .map(|(offset, _)| offset)
+    }
+
+    pub(super) fn handshake_head(&self) -> u64 {
+        self.numbered()
+            .filter(|(_, entry)| matches!(entry.kind(), Kind::Create | Kind::Commit))
+            .map(|(offset, _)| offset)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn raw_account(&self) -> Option<AccountId> {
+        match self.entries.first()?.detail {
+            Detail::Create { account, .. } => account,
+            _ => None,
+        }
+    }
+
+    /// Who is on the roster after the entry at `offset`.
+    fn roster_after(&self, offset: u64) -> BTreeSet<AgentId> {
+        let mut roster = BTreeSet::new();
+        for (_, entry) in self.numbered().filter(|(at, _)| *at <= offset) {
+            match &entry.detail {
+                Detail::Create {
+                    mode: ChannelMode::Mls, ..
+                } => {
+                    roster.insert(entry.author);
+                }
+                Detail::Commit { adds, removes, .. } => {
+                    roster.retain(|agent| !removes.contains(agent));
+                    roster.extend(adds);
+                }
+                _ => {}
+            }
+        }
+        roster
+    }
+
+    pub(super) fn roster(&self) -> BTreeSet<AgentId> {
+        self.roster_after(self.head())
+    }
+
+    /// For each offset up to one past the head: may the agent read the entry there, or the next one to come?
+    fn readable(&self, agent: AgentId) -> Vec<bool> {
+        let on: Vec<bool> = (0..=self.head())
+            .map(|offset| self.roster_after(offset).contains(&agent))
+            .collect();
+        let mut readable: Vec<bool> = on.windows(2).map(|around| around[0] || around[1]).collect();
+        readable.push(on[on.len() - 1]);
+        // A stretch that has ended, whole below a trim, is forgotten.
+        let mut from = 0;
+        while from < readable.len() {
+            let run = readable[from..].iter().take_while(|may| **may).count();
+            let last_offset = (from + run) as u64;
+            if last_offset <= self.trimmed() {
+                readable[from..from + run].fill(false);
+            }
+            from += run + 1;
+        }
+        readable
+    }
+
+    /// The answers for all cursors from 0 to the head.
+    pub(super) fn accesses(&self, agent: AgentId, account: AccountId) -> Vec<Access> {
+        let all = |may| match may {
+            true => Access::Readable { until: None },
+            false => Access::NotMember { next: None },
+        };
+        let whole = |access| vec![access; self.entries.len() + 1];
+        match (self.log, self.raw_account()) {
+            (LogId::Agent(owner), _) => return whole(all(owner == agent)),
+            (LogId::Channel(_), _) if self.entries.is_empty() => return whole(Access::UnknownLog),
+            (LogId::Channel(_), Some(owner)) => return whole(all(owner == account)),
+            (LogId::Channel(_), None) => {}
+        }
+        let readable = self.readable(agent);
+        let offset_at = |index: usize| Offset::new(index as u64 + 1);
+        (0..readable.len())
+            .map(|wanted| {
+                let change = (wanted..readable.len()).find(|at| readable[*at] != readable[wanted]);
+                match readable[wanted] {
+                    true => Access::Readable {
+                        until: change.map(|at| offset_at(at).previous()),
+                    },
+                    false => Access::NotMember {
+                        next: change.map(offset_at),
+                    },
+                }
+            })
+            .collect()
+    }
+
+    /// The claims there are, each with the package it took.
+    fn claims(&self) -> Vec<(u64, (u64, bool))> {
+        let mut claims: Vec<(u64, (u64, bool))> = Vec::new();
+        for (offset, entry) in self.numbered() {
+            if entry.kind() == Kind::KeyPackageClaim
+                && let Some(package) = self.package_at(offset, &claims)
+            {
+                claims.push((offset, package));
+            }
+        }
+        claims
+    }
+
+    /// What is in stock for an entry at `offset`: single-use packages and last resorts.
+    fn stock_at(&self, offset: u64, claims: &[(u64, (u64, bool))]) -> (Vec<u64>, Option<u64>) {
+        let offered = |resort: bool| {
+            self.numbered()
+                .filter(move |(at, entry)| *at < offset && entry.detail == Detail::KeyPackage { last_resort: resort })
+                .map(|(at, _)| at)
+        };
+        let trimmed = self.trimmed_before(offset);
+        let live = offered(false)
+            .filter(|at| *at > trimmed && !claims.iter().any(|(_, taken)| *taken == (*at, false)))
+            .collect();
+        (live, offered(true).next_back().filter(|at| *at > trimmed))
+    }
+
+    fn package_at(&self, offset: u64, claims: &[(u64, (u64, bool))]) -> Option<(u64, bool)> {
+        let (live, last_resort) = self.stock_at(offset, claims);
+        let oldest = live.into_iter().min().map(|package| (package, false));
+        oldest.or(last_resort.map(|package| (package, true)))
+    }
+
+    /// Single-use packages, and whether there is a last resort.
+    pub(super) fn stock(&self) -> (usize, bool) {
+        let (live, last_resort) = self.stock_at(self.head() + 1, &self.claims());
+        (live.len(), last_resort.is_some())
+    }
+
+    pub(super) fn claimed_by(&self, claim: u64) -> Option<(u64, bool)> {
+        let claims = self.claims();
+        let remembered = claims.iter().rev().take(limits::CLAIMS_REMEMBERED_MAX);
+        remembered
+            .filter(|(offset, _)| *offset > self.trimmed())
+            .find(|(offset, _)| *offset == claim)
+            .map(|(_, package)| *package)
+    }
+
+    /// The verdict; an accepted frame is an entry after this.
+    pub(super) fn apply(&mut self, header: &Header) -> Expected {
+        let verdict = self.judge(header);
+        if matches!(verdict, Expected::Appended { .. }) {
+            self.entries.push(header.clone());
+        }
+        verdict
+    }
+
+    fn judge(&self, header: &Header) -> Expected {
+        if let Some(offset) = self.newest(header.id).filter(|offset| *offset > self.trimmed()) {
+            return Expected::Duplicate(offset);
+        }
+        if let Some((code, offset)) = self.objection(header) {
+            return Expected::Refused(code, offset);
+        }
+        let offset = self.head() + 1;
+        Expected::Appended {
+            offset,
+            welcomed: match &header.detail {
+                Detail::Commit { recipients, .. } => recipients.clone(),
+                _ => Vec::new(),
+            },
+            claimed: match header.kind() {
+                Kind::KeyPackageClaim => self.package_at(offset, &self.claims()),
+                _ => None,
+            },
+            trimmed: match header.detail {
+                Detail::Trim { up_to } => Some(up_to.get()),
+                _ => None,
+            },
+        }
+    }
+
+    fn objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
+        let kind = header.kind();
+        if matches!(self.log, LogId::Channel(_)) {
+            match (self.entries.is_empty(), kind == Kind::Create) {
+                (true, true) => return None,
+                (true, false) => return Some((Code::UnknownLog, None)),
+                (false, true) => return Some((Code::LogExists, None)),
+                (false, false) => {}
+            }
+        }
+        if let Detail::Trim { up_to } = header.detail {
+            let in_range = (self.trimmed() + 1..=self.head()).contains(&up_to.get());
+            return (!in_range).then_some((Code::TrimRange, Some(self.trimmed() + 1)));
+        }
+        match (self.log, self.raw_account()) {
+            (LogId::Agent(owner), _) => self.mailbox_objection(owner, header),
+            (LogId::Channel(_), Some(owner)) => match header.detail {
+                Detail::Raw { account } => (account != owner).then_some((Code::NotMember, None)),
+                _ => Some((Code::KindRefused, None)),
+            },
+            (LogId::Channel(_), None) => self.group_objection(header),
+        }
+    }
+
+    fn mailbox_objection(&self, owner: AgentId, header: &Header) -> Option<(Code, Option<u64>)> {
+        let (live, last_resort) = self.stock();
+        match header.detail {
+            Detail::KeyPackage { .. } if header.author != owner => Some((Code::NotMember, None)),
+            Detail::KeyPackage { last_resort: true } if last_resort => None,
+            Detail::KeyPackage { .. } => {
+                let full = live + usize::from(last_resort) == limits::KEY_PACKAGES_MAX;
+                full.then_some((Code::KeyPackagesFull, None))
+            }
+            Detail::KeyPackageClaim => {
+                let exhausted = live == 0 && !last_resort;
+                exhausted.then_some((Code::KeyPackagesExhausted, None))
+            }
+            _ => None,
+        }
+    }
+
+    fn group_objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
+        let kind = header.kind();
+        if kind == Kind::Raw {
+            return Some((Code::KindRefused, None));
+        }
+        let roster = self.roster();
+        if !roster.contains(&header.author) {
+            return Some((Code::NotMember, None));
+        }
+        let head = self.handshake_head();
+        if header.parent.get() != head {
+            let code = match kind {
+                Kind::Message => Code::StaleEpoch,
+                _ => Code::StaleHandshake,
+            };
+            return Some((code, Some(head)));
+        }
+        let Detail::Commit { adds, removes, .. } = &header.detail else {
+            return None;
+        };
+        let remain = |agent: &AgentId| roster.contains(agent) && !removes.contains(agent);
+        let sound = !removes.contains(&header.author)
+            && removes.iter().all(|agent| roster.contains(agent))
+            && !adds.iter().any(remain);
+        (!sound).then_some((Code::RosterChange, None))
+    }
+}

@@ -1,0 +1,298 @@
+//! Single promises of the fold, at its limits and in its format.
+
+use super::{LogState, Refused, StateError, Verdict};
+use crate::store::ClaimedPackage;
+use bytes::Bytes;
+use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
+
+const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));
+const ALICE: AgentId = AgentId::from_bytes([1; 32]);
+const BOB: AgentId = AgentId::from_bytes([2; 32]);
+const CAROL: AgentId = AgentId::from_bytes([3; 32]);
+
+fn header(log: LogId, author: AgentId, parent: u64, detail: Detail) -> Header {
+    Header {
+        log,
+        id: FrameId::from_bytes([9; 16]),
+        author,
+        parent: Offset::new(parent),
+        detail,
+    }
+}
+
+fn create() -> Header {
+    let detail = Detail::Create {
+        mode: ChannelMode::Mls,
+        account: None,
+    };
+    header(CHANNEL, ALICE, 0, detail)
+}
+
+fn commit(parent: u64, adds: &[AgentId], removes: &[AgentId]) -> Header {
+    let detail = Detail::Commit {
+        adds: adds.to_vec(),
+        removes: removes.to_vec(),
+        recipients: Vec::new(),
+    };
+    header(CHANNEL, ALICE, parent, detail)
+}
+
+fn trim(log: LogId, up_to: u64) -> Header {
+    let up_to = Offset::new(up_to);
+    header(log, ALICE, 0, Detail::Trim { up_to })
+}
+
+fn package(last_resort: bool) -> Header {
+    header(BOB.log(), BOB, 0, Detail::KeyPackage { last_resort })
+}
+
+fn claim() -> Header {
+    header(BOB.log(), ALICE, 0, Detail::KeyPackageClaim)
+}
+
+/// The state after frames that are all accepted.
+fn after(log: LogId, frames: &[Header]) -> LogState {
+    let mut state = LogState::new(log);
+    for frame in frames {
+        accept(&mut state, frame);
+    }
+    state
+}
+
+fn accept(state: &mut LogState, frame: &Header) -> Offset {
+    match state.apply(frame, None) {
+        Verdict::Appended { offset, .. } => offset,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+fn refuse(state: &mut LogState, frame: &Header) -> Refused {
+    match state.apply(frame, None) {
+        Verdict::Refused(refused) => refused,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn many(count: u32) -> Vec<AgentId> {
+    let agent = |number: u32| {
+        let mut bytes = [0xa6; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        AgentId::from_bytes(bytes)
+    };
+    (0..count).map(agent).collect()
+}
+
+#[test]
+fn a_roster_is_bounded_in_agents() {
+    let everyone = many(limits::ROSTER_MAX as u32);
+    let (fill, over) = everyone.split_at(limits::ROSTER_MAX - 1);
+    let mut state = after(CHANNEL, &[create(), commit(1, fill, &[])]);
+    assert_eq!(refuse(&mut state, &commit(2, over, &[])), Refused::RosterFull);
+    accept(&mut state, &commit(2, over, &fill[..1]));
+    assert_eq!(state.roster().count(), limits::ROSTER_MAX);
+    assert_eq!(LogState::decode(state.encode()), Ok(state));
+}
+
+#[test]
+fn a_roster_is_bounded_in_what_it_remembers_and_a_trim_makes_room() {
+    let everyone = many(limits::ROSTER_MAX as u32 - 1);
+    let mut state = after(CHANNEL, &[create()]);
+    let mut parent = 1;
+    let turns = loop {
+        match state.apply(&commit(parent, &everyone, &[]), None) {
+            Verdict::Appended { offset, .. } => parent = offset.get(),
+            Verdict::Refused(refused) => {
+                assert_eq!(refused, Refused::RosterFull);
+                break parent;
+            }
+            Verdict::Duplicate { .. } => unreachable!("nothing was seen"),
+        }
+        // A removal is never refused for what is remembered.
+        parent = accept(&mut state, &commit(parent, &[], &everyone)).get();
+        // Somebody else's entry, so that the next stretch is not the last one gone on with.
+        accept(&mut state, &header(CHANNEL, ALICE, parent, Detail::Message));
+    };
+    assert_eq!(LogState::decode(state.encode()).as_ref(), Ok(&state));
+    assert!(
+        state.weight_bytes() < 16 * 1024 * 1024,
+        "{} bytes",
+        state.weight_bytes()
+    );
+    accept(&mut state, &trim(CHANNEL, turns));
+    accept(&mut state, &commit(parent, &everyone, &[]));
+    assert_eq!(state.roster().count(), limits::ROSTER_MAX);
+}
+
+#[test]
+fn a_removal_undone_by_the_next_entry_leaves_one_stretch() {
+    let mut state = after(CHANNEL, &[create(), commit(1, &[BOB], &[])]);
+    for parent in (2..2_000).step_by(2) {
+        accept(&mut state, &commit(parent, &[], &[BOB]));
+        accept(&mut state, &commit(parent + 1, &[BOB], &[]));
+    }
+    let expected = after(CHANNEL, &[create(), commit(1, &[BOB], &[])]).encode().len();
+    assert_eq!(state.encode().len(), expected);
+}
+
+#[test]
+fn claims_are_remembered_up_to_their_limit() {
+    let mut state = after(BOB.log(), &[package(true)]);
+    for _ in 0..limits::CLAIMS_REMEMBERED_MAX + 5 {
+        accept(&mut state, &claim());
+    }
+    let taken = ClaimedPackage {
+        offset: Offset::FIRST,
+        last_resort: true,
+    };
+    let newest = state.head().get();
+    let oldest = newest + 1 - limits::CLAIMS_REMEMBERED_MAX as u64;
+    assert_eq!(state.claimed_by(Offset::new(oldest - 1)), None);
+    assert_eq!(state.claimed_by(Offset::new(oldest)), Some(taken));
+    assert_eq!(state.claimed_by(Offset::new(newest)), Some(taken));
+    assert_eq!(LogState::decode(state.encode()), Ok(state));
+}
+
+#[test]
+fn a_stock_is_bounded() {
+    let mut state = LogState::new(BOB.log());
+    for _ in 0..limits::KEY_PACKAGES_MAX {
+        accept(&mut state, &package(false));
+    }
+    assert_eq!(refuse(&mut state, &package(false)), Refused::KeyPackagesFull);
+    assert_eq!(refuse(&mut state, &package(true)), Refused::KeyPackagesFull);
+    accept(&mut state, &claim());
+    accept(&mut state, &package(true));
+    accept(&mut state, &package(true));
+    assert_eq!(refuse(&mut state, &package(false)), Refused::KeyPackagesFull);
+    assert_eq!(LogState::decode(state.encode()), Ok(state));
+}
+
+#[test]
+fn a_frame_for_another_log_is_refused() {
+    let mut state = after(CHANNEL, &[create()]);
+    let other = LogId::Channel(ChannelId::from_bytes([0xd5; 16]));
+    let frame = header(other, ALICE, 1, Detail::Message);
+    assert_eq!(refuse(&mut state, &frame).code(), Code::KindRefused);
+}
+
+#[test]
+fn a_header_that_no_frame_has_changes_nothing() {
+    let mut state = LogState::new(CHANNEL);
+    for (mode, account) in [
+        (ChannelMode::Raw, None),
+        (ChannelMode::Mls, Some(AccountId::from_bytes([1; 16]))),
+    ] {
+        let frame = header(CHANNEL, ALICE, 0, Detail::Create { mode, account });
+        assert_eq!(refuse(&mut state, &frame).code(), Code::KindRefused);
+    }
+    accept(&mut state, &create());
+    for frame in [commit(1, &[BOB, CAROL, BOB], &[]), commit(1, &[], &[ALICE, ALICE])] {
+        assert_eq!(refuse(&mut state, &frame).code(), Code::RosterChange);
+    }
+    assert_eq!(
+        refuse(&mut state, &header(CHANNEL, ALICE, 1, Detail::KeyPackageClaim)).code(),
+        Code::KindRefused
+    );
+    assert_eq!(
+        refuse(
+            &mut LogState::new(BOB.log()),
+            &header(BOB.log(), BOB, 0, Detail::Message)
+        )
+        .code(),
+        Code::KindRefused
+    );
+}
+
+/// A group, a raw channel and an agent's log, each with something in every field.
+fn samples() -> [LogState; 4] {
+    let raw = Detail::Create {
+        mode: ChannelMode::Raw,
+        account: Some(AccountId::from_bytes([7; 16])),
+    };
+    [
+        LogState::new(CHANNEL),
+        after(
+            CHANNEL,
+            &[
+                create(),
+                commit(1, &[BOB, CAROL], &[]),
+                trim(CHANNEL, 1),
+                commit(2, &[], &[BOB]),
+                header(CHANNEL, CAROL, 4, Detail::Message),
+                commit(4, &[BOB], &[]),
+            ],
+        ),
+        after(CHANNEL, &[header(CHANNEL, ALICE, 0, raw)]),
+        after(
+            BOB.log(),
+            &[
+                package(false),
+                package(true),
+                package(false),
+                claim(),
+                claim(),
+                claim(),
+                package(false),
+            ],
+        ),
+    ]
+}
+
+/// Written by the first version of the format. These never change; a new format gets new ones beside them.
+const KEPT: [&str; 4] = [
+    "01001101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4000000000000000001000000000000006e38096e",
+    concat!(
+        "01011101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c406000000000000000200000000000000060000000000000003000000",
+        "010101010101010101010101010101010101010101010101010101010101010101000000000000000000000002020202",
+        "020202020202020202020202020202020202020202020202020202020600000000000000010000000200000000000000",
+        "040000000000000003030303030303030303030303030303030303030303030303030303030303030200000000000000",
+        "0000000050bc8122",
+    ),
+    concat!(
+        "01021101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c401000000000000000100000000000000070707070707070707070707",
+        "070707076e390c8b",
+    ),
+    concat!(
+        "010321020202020202020202020202020202020202020202020202020202020202020202070000000000000001000000",
+        "000000000200000000000000010000000700000000000000030000000400000000000000010000000000000000050000",
+        "000000000003000000000000000006000000000000000200000000000000019379b73f",
+    ),
+];
+
+#[test]
+fn what_the_first_version_wrote_is_still_read() {
+    for (state, kept) in samples().into_iter().zip(KEPT) {
+        assert_eq!(data_encoding::HEXLOWER.encode(&state.encode()), kept);
+        let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
+        assert_eq!(LogState::decode(bytes.into()), Ok(state));
+    }
+}
+
+#[test]
+fn another_version_is_refused_as_such() {
+    for state in samples() {
+        let mut bytes = state.encode().to_vec();
+        bytes[0] = 2;
+        let refused = LogState::decode(bytes.into()).unwrap_err();
+        assert_eq!(
+            (refused.clone(), refused.code()),
+            (StateError::Version { found: 2 }, Code::StoreCorrupt)
+        );
+    }
+    assert!(LogState::decode(Bytes::new()).is_err());
+}
+
+#[test]
+fn a_count_is_not_believed_before_its_bytes_are_there() {
+    // A group of one log id and two offsets, then a count of 100,000 agents and nothing behind it.
+    let group = &samples()[1];
+    let fixed = 3 + 17 + 8 + 8 + 8;
+    let mut bytes = group.encode()[..fixed].to_vec();
+    bytes.extend((limits::ROSTER_HISTORY_MAX as u32).to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend(checksum.to_le_bytes());
+    assert_eq!(
+        LogState::decode(bytes.into()),
+        Err(StateError::Short { field: "agents" })
+    );
+}
