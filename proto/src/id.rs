@@ -369,6 +369,12 @@ impl FrameId {
         bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
+
+    /// Whether the id is of the kind that [`FrameId::of_welcome`] makes. Anyone can compute those beforehand, so a log
+    /// takes them for Welcomes alone; an author's own ids are of another version.
+    pub const fn is_of_welcome(&self) -> bool {
+        self.as_bytes()[6] >> 4 == 8
+    }
 }
 
 #[cfg(test)]
@@ -399,6 +405,7 @@ mod tests {
         let id = FrameId::of_welcome(&channel, Offset::new(5), &agent);
         assert_eq!(id, FrameId::of_welcome(&channel, Offset::new(5), &agent));
         assert_ne!(id, FrameId::of_welcome(&channel, Offset::new(6), &agent));
-        assert_eq!(id.as_bytes()[6] >> 4, 8);
+        assert!(id.is_of_welcome());
+        assert!(!FrameId::generate().is_of_welcome());
     }
 }

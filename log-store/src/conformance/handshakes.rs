@@ -3,7 +3,7 @@
 use super::Store;
 use super::script::*;
 use crate::{AppendError, Refused};
-use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset};
 use std::sync::Arc;
 
 /// Two tasks commit on one head at once, a hundred times: one is accepted, the other is told the head it lost to.
@@ -95,6 +95,20 @@ pub async fn a_bundle_sent_again_emits_nothing(store: Store) {
     }
     again(&store, &bundle).await;
     assert_eq!(frames(&store, BOB.log()).await, [welcome(channel, at(2), BOB)]);
+}
+
+/// The id of a Welcome to come is known to all; a frame that takes it is refused, and the Welcome arrives.
+pub async fn nobody_can_take_a_welcomes_id_beforehand(store: Store) {
+    let channel = new_channel(&store).await;
+    accept(&store, &key_package(BOB, false)).await;
+    let claim = Header {
+        id: FrameId::of_welcome(&channel, at(2), &BOB),
+        ..claim(BOB, CAROL).header().clone()
+    };
+    let claim = Frame::new(claim, "").expect("a frame");
+    assert_eq!(refuse(&store, &claim).await.code(), Code::KindRefused);
+    let offset = accept(&store, &bundle_for(channel, &[BOB], &[BOB])).await.offset;
+    assert_eq!(frames(&store, BOB.log()).await[1..], [welcome(channel, offset, BOB)]);
 }
 
 /// Who loses the race welcomes nobody.

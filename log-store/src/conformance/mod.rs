@@ -66,6 +66,7 @@ macro_rules! log_store_conformance {
             a_proposal_does_not_move_the_handshake_head,
             a_bundle_puts_one_welcome_on_each_recipients_log,
             a_bundle_sent_again_emits_nothing,
+            nobody_can_take_a_welcomes_id_beforehand,
             a_refused_bundle_emits_nothing,
             welcomes_can_be_read_when_the_bundle_is_acknowledged,
         ]);

@@ -258,6 +258,9 @@ fn mailbox(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Mailb
     };
     for _ in 0..count {
         let package = fields.offset("live")?;
+        if Some(package) == last_resort {
+            return Err(wrong("live", "the last resort"));
+        }
         if !kept(package) || mailbox.live.back().is_some_and(|last| *last >= package) {
             return Err(wrong("live", "not ascending entries"));
         }

@@ -16,7 +16,7 @@
 //!
 //! What a frame must pass, in this order:
 //! 1. its id was not accepted before in this log and still remembered: else `Duplicate`;
-//! 2. the log exists, and takes frames of its kind;
+//! 2. the log exists, and takes frames of its kind and ids of its version;
 //! 3. its author is on the roster: else `NotMember`;
 //! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
 //! 5. the parent of a message is the handshake head: else `StaleEpoch`;
@@ -41,7 +41,7 @@ use crate::store::{Access, ClaimedPackage, KeyPackageStock};
 use bytes::Bytes;
 use group::Group;
 use mailbox::Mailbox;
-use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, LogId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, Kind, LogId, Offset};
 
 /// What one log knows: the fold of its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +160,12 @@ impl LogState {
         if header.log != self.log {
             return Err(Refused::KindRefused {
                 problem: "the frame is for another log",
+            });
+        }
+        // Who takes a Welcome's id first would have the Welcome taken for a duplicate.
+        if header.id.is_of_welcome() && header.kind() != Kind::Welcome {
+            return Err(Refused::KindRefused {
+                problem: "frame ids of this version are for welcomes alone",
             });
         }
         match (&mut self.rule, &header.detail) {

@@ -241,6 +241,10 @@ impl Model {
 
     fn objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
         let kind = header.kind();
+        let version = header.id.as_bytes()[6] / 16;
+        if version == 8 && kind != Kind::Welcome {
+            return Some((Code::KindRefused, None));
+        }
         if matches!(self.log, LogId::Channel(_)) {
             match (self.entries.is_empty(), kind == Kind::Create) {
                 (true, true) => return None,

@@ -46,6 +46,8 @@ enum Id {
     New,
     /// That of an earlier frame, accepted or not.
     Earlier(Index),
+    /// As Welcomes have them.
+    OfWelcome(u8),
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +119,7 @@ fn step(author: impl Strategy<Value = Author>, kind: impl Strategy<Value = Actio
     let id = prop_oneof![
         15 => Just(Id::New),
         1 => any::<Index>().prop_map(Id::Earlier),
+        1 => (0..3u8).prop_map(Id::OfWelcome),
     ];
     (author, parent, kind, id).prop_map(|(author, parent, kind, id)| Step {
         author,
@@ -242,6 +245,7 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
     };
     let id = match &step.id {
         Id::Earlier(earlier) if !sent.is_empty() => earlier.get(sent).id,
+        Id::OfWelcome(number) => FrameId::of_welcome(&CHANNEL, Offset::new(u64::from(*number)), &agent(0)),
         Id::New | Id::Earlier(_) => FrameId::from_bytes((sent.len() as u128).to_be_bytes()),
     };
     Header {

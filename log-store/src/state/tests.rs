@@ -1,6 +1,9 @@
 //! Single promises of the fold, at its limits and in its format.
 
-use super::{LogState, Refused, StateError, Verdict};
+use super::group::Group;
+use super::mailbox::Mailbox;
+use super::roster::{Membership, Roster, Stretch};
+use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
@@ -280,6 +283,139 @@ fn another_version_is_refused_as_such() {
         );
     }
     assert!(LogState::decode(Bytes::new()).is_err());
+}
+
+/// The states that these make are encoded as they are, and no log has them.
+#[test]
+fn a_state_that_no_log_has_is_refused() {
+    let [_, group, raw, mailbox] = samples();
+    let at = Offset::new;
+    let is_refused = |state: LogState| match LogState::decode(state.encode()) {
+        Err(StateError::Field { .. }) => {}
+        other => panic!("expected a refusal of {state:?}, got {other:?}"),
+    };
+    let with_stretches = |past: &[(u64, u64)], since: Option<u64>| {
+        let membership = Membership {
+            past: past
+                .iter()
+                .map(|(from, to)| Stretch {
+                    from: at(*from),
+                    to: at(*to),
+                })
+                .collect(),
+            since: since.map(at),
+        };
+        let mut roster = Roster::of(ALICE, at(1));
+        roster.insert(BOB, membership);
+        let handshake_head = at(6);
+        LogState {
+            head: at(20),
+            first: at(5),
+            rule: Rule::Group(Group { handshake_head, roster }),
+            ..group.clone()
+        }
+    };
+    let sound = with_stretches(&[(3, 6), (8, 10)], Some(12));
+    assert_eq!(LogState::decode(sound.encode()), Ok(sound));
+    for (past, since) in [
+        (&[][..], None),
+        (&[(6, 6)], None),
+        (&[(7, 6)], None),
+        (&[(0, 6)], None),
+        (&[(2, 4)], None),
+        (&[(19, 21)], None),
+        (&[(8, 10), (3, 6)], None),
+        (&[(3, 6), (7, 10)], None),
+        (&[(3, 6), (5, 10)], None),
+        (&[(3, 6)], Some(7)),
+        (&[(3, 6)], Some(5)),
+        (&[(3, 6)], Some(21)),
+    ] {
+        is_refused(with_stretches(past, since));
+    }
+    for (head, first) in [(6, 0), (6, 7), (0, 1), ((1 << 63) + 1, 1), (u64::MAX, 1)] {
+        for state in [&group, &raw, &mailbox] {
+            is_refused(LogState {
+                head: at(head),
+                first: at(first),
+                ..state.clone()
+            });
+        }
+    }
+    for handshake_head in [0, 7] {
+        let handshake_head = at(handshake_head);
+        let roster = Roster::of(ALICE, at(1));
+        let rule = Rule::Group(Group { handshake_head, roster });
+        is_refused(LogState { rule, ..group.clone() });
+    }
+    is_refused(LogState {
+        log: BOB.log(),
+        ..raw.clone()
+    });
+    is_refused(LogState {
+        log: CHANNEL,
+        ..mailbox.clone()
+    });
+    is_refused(LogState {
+        rule: Rule::Absent,
+        ..group.clone()
+    });
+
+    let with_mailbox = |live: &[u64], last_resort: u64, claims: &[(u64, u64)]| LogState {
+        head: at(200),
+        first: at(5),
+        rule: Rule::Mailbox(Mailbox {
+            live: live.iter().copied().map(at).collect(),
+            last_resort: Some(at(last_resort)),
+            claims: claims
+                .iter()
+                .map(|(claim, offset)| {
+                    let (offset, last_resort) = (at(*offset), false);
+                    (at(*claim), ClaimedPackage { offset, last_resort })
+                })
+                .collect(),
+        }),
+        ..mailbox.clone()
+    };
+    let sound = with_mailbox(&[5, 7], 6, &[(8, 3), (9, 2)]);
+    assert_eq!(LogState::decode(sound.encode()), Ok(sound));
+    let full: Vec<u64> = (5..5 + limits::KEY_PACKAGES_MAX as u64).collect();
+    for (live, last_resort, claims) in [
+        (&[7, 5][..], 6, &[][..]),
+        (&[7, 7], 6, &[]),
+        (&[4, 7], 6, &[]),
+        (&[7, 201], 6, &[]),
+        (&full, 150, &[]),
+        (&[6], 6, &[]),
+        (&[], 4, &[]),
+        (&[], 201, &[]),
+        (&[], 6, &[(8, 8)]),
+        (&[], 6, &[(8, 0)]),
+        (&[], 6, &[(4, 3)]),
+        (&[], 6, &[(201, 3)]),
+        (&[], 6, &[(9, 3), (8, 2)]),
+        (&[], 6, &[(8, 3), (8, 2)]),
+    ] {
+        is_refused(with_mailbox(live, last_resort, claims));
+    }
+}
+
+#[test]
+fn an_agent_twice_on_a_kept_roster_is_refused() {
+    let state = after(CHANNEL, &[create()]);
+    let encoded = state.encode();
+    // The one agent comes last, 44 bytes before the checksum.
+    let (before, agent) = encoded[..encoded.len() - 4].split_at(encoded.len() - 4 - 44);
+    let mut bytes = before[..before.len() - 4].to_vec();
+    bytes.extend(2u32.to_le_bytes());
+    bytes.extend([agent, agent].concat());
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend(checksum.to_le_bytes());
+    let out_of_order = StateError::Field {
+        field: "agent",
+        problem: "out of order",
+    };
+    assert_eq!(LogState::decode(bytes.into()), Err(out_of_order));
 }
 
 #[test]
