@@ -1,0 +1,3 @@
+//! Promises of the decoders to whoever reads hostile bytes.
+
+mod memory;
