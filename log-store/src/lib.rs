@@ -65,11 +65,13 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod local;
 pub mod memory;
 pub mod state;
 pub mod store;
 pub mod watch;
 
+pub use local::{LocalConfig, LocalStore};
 pub use memory::MemoryStore;
 pub use state::{Effects, LogState, Refused, StateError, Verdict};
 pub use store::{

@@ -1,3 +1,4 @@
 //! What the stores promise.
 
+mod local;
 mod memory;

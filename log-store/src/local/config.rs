@@ -1,0 +1,111 @@
+//! What a local store can be told.
+
+use skytale_proto::limits;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The smallest segment, in bytes: room for a header and one batch of one entry.
+pub const SEGMENT_BYTES_MIN: u32 = 4 * 1024;
+/// The largest segment, in bytes. Positions inside a segment are 32 bits wide.
+pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
+
+/// Settings of a [`super::LocalStore`]. [`LocalConfig::new`] gives the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalConfig {
+    /// The folder that holds everything.
+    pub dir: PathBuf,
+    /// A segment is sealed when the next batch would make it longer than this, in bytes.
+    pub segment_bytes: u32,
+    /// A batch takes no further frame once its records have this many bytes.
+    pub batch_bytes_max: usize,
+    /// A batch takes no more frames than this.
+    pub batch_frames_max: usize,
+    /// Frames that may wait for the writer; an append beyond them waits for room.
+    pub queue_frames_max: usize,
+    /// Bytes of frames that may wait for the writer; an append beyond them waits for room.
+    pub queue_bytes_max: usize,
+    /// Bytes of recent records kept in memory for readers near the head.
+    pub cache_bytes: usize,
+    /// Bytes of records that the index may be behind; the writer waits beyond them.
+    pub index_lag_bytes_max: usize,
+    /// Memory that sled may use for its page cache, in bytes.
+    pub index_cache_bytes: u64,
+    /// Log states kept in memory, at most; the others are read from the index when they are needed.
+    pub states_max: usize,
+    /// Bytes of log states kept in memory, about.
+    pub states_bytes_max: usize,
+    /// What is kept.
+    pub retention: Retention,
+}
+
+/// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
+/// said here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Entries older than this are dropped. `None` keeps them.
+    pub age: Option<Duration>,
+    /// Segments beyond this many bytes are dropped. `None` keeps them.
+    pub bytes: Option<u64>,
+    /// How often the store looks.
+    pub check_every: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            age: Some(limits::RETENTION),
+            bytes: None,
+            check_every: Duration::from_secs(60),
+        }
+    }
+}
+
+impl LocalConfig {
+    /// The defaults, in a folder.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            segment_bytes: 64 * 1024 * 1024,
+            batch_bytes_max: 4 * 1024 * 1024,
+            batch_frames_max: 4_096,
+            queue_frames_max: 8_192,
+            queue_bytes_max: 32 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            index_lag_bytes_max: 64 * 1024 * 1024,
+            index_cache_bytes: 64 * 1024 * 1024,
+            states_max: 16_384,
+            states_bytes_max: 64 * 1024 * 1024,
+            retention: Retention::default(),
+        }
+    }
+
+    /// What is wrong with the settings, if anything is.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            return Some(format!(
+                "segment_bytes must be between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+            ));
+        }
+        let counts = [
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("batch_frames_max", self.batch_frames_max),
+            ("queue_frames_max", self.queue_frames_max),
+            ("index_lag_bytes_max", self.index_lag_bytes_max),
+            ("states_max", self.states_max),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
+            return Some(format!("{name} must be at least 1"));
+        }
+        if self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize {
+            return Some(format!(
+                "queue_bytes_max must be between {} (one frame) and {}",
+                limits::FRAME_BYTES_MAX,
+                u32::MAX
+            ));
+        }
+        if self.batch_bytes_max > 256 * 1024 * 1024 {
+            return Some("batch_bytes_max must be at most 268435456".into());
+        }
+        None
+    }
+}

@@ -1,0 +1,87 @@
+//! Why a store's folder cannot be opened.
+
+use crate::StoreError;
+use skytale_proto::Code;
+use std::path::{Path, PathBuf};
+
+/// Why a store's folder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{} is in use by another process", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file of a format that this version does not read.
+    #[error("{} has format version {found}; this program reads version {supported}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: String,
+        /// The version that is read.
+        supported: u32,
+    },
+    /// A file is not what its place says.
+    #[error("{}: {problem}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A segment between two others is gone.
+    #[error("segment {} is missing, and later ones are there", path.display())]
+    MissingSegment {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A setting that cannot be.
+    #[error("{problem}")]
+    Config {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The files cannot be read or written.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        doing: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What a running store would answer too.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Locked { .. } => Code::StoreLocked,
+            Self::Version { .. } => Code::StoreVersion,
+            Self::Foreign { .. } | Self::MissingSegment { .. } => Code::StoreCorrupt,
+            Self::Config { .. } => Code::Config,
+            Self::Io { .. } => Code::Environment,
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    /// For `map_err`: an I/O error, with what was being done to which path.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io {
+            doing: format!("{doing} {}", path.display()),
+            source,
+        }
+    }
+}
+
+/// For `map_err`: an I/O error as a [`StoreError`], with what was being done to which path.
+pub(crate) fn store_io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    move |error| StoreError::Io {
+        doing: format!("{doing} {}", path.display()),
+        error: error.to_string(),
+    }
+}

@@ -1,0 +1,180 @@
+//! The store's folder: who has it open, and which format it has.
+//!
+//! ```text
+//! <dir>/LOCK       held by the process that has the store open
+//! <dir>/FORMAT     three lines: what this is, its version, the store's id
+//! <dir>/segments/  the records: all that must not be lost
+//! <dir>/index/     derived; may be deleted while the store is closed
+//! ```
+
+use super::error::OpenError;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The version of the folder's format that this crate writes and reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+const FORMAT_TITLE: &str = "skytale log store";
+const FORMAT_BYTES_MAX: u64 = 4_096;
+
+/// Which store a file belongs to: 16 random bytes that no author knows, so that no frame can hold something that looks
+/// like a batch mark of this store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoreId(pub(crate) [u8; 16]);
+
+impl StoreId {
+    fn generate() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// A store's folder, locked.
+pub(crate) struct Folder {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: StoreId,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens or makes the folder, for this process alone.
+    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+        fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        let path = dir.join("LOCK");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(OpenError::io("open", &path))?;
+        locked(lock.try_lock(), dir, &path)?;
+        let id = match read_format(dir)? {
+            Some(id) => id,
+            None => create_format(dir)?,
+        };
+        for folder in [segments_dir(dir), index_dir(dir)] {
+            fs::create_dir_all(&folder).map_err(OpenError::io("create", &folder))?;
+        }
+        sync_dir(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            id,
+            _lock: lock,
+        })
+    }
+
+    /// Opens the folder of a stopped store to look at it. Others may look too; nobody may write meanwhile.
+    pub(crate) fn open_to_inspect(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("LOCK");
+        let lock = File::open(&path).map_err(OpenError::io("open", &path))?;
+        locked(lock.try_lock_shared(), dir, &path)?;
+        let id = read_format(dir)?.ok_or_else(|| OpenError::Foreign {
+            path: dir.join("FORMAT"),
+            problem: "missing: not a store's folder".into(),
+        })?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            id,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn segments(&self) -> PathBuf {
+        segments_dir(&self.dir)
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        index_dir(&self.dir)
+    }
+}
+
+fn segments_dir(dir: &Path) -> PathBuf {
+    dir.join("segments")
+}
+
+fn index_dir(dir: &Path) -> PathBuf {
+    dir.join("index")
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), OpenError> {
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(OpenError::io("sync", dir))
+}
+
+/// Replaces a small file, durably: after a crash it is the old one or the new one.
+pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn locked(outcome: Result<(), TryLockError>, dir: &Path, path: &Path) -> Result<(), OpenError> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(OpenError::io("lock", path)(source)),
+    }
+}
+
+fn create_format(dir: &Path) -> Result<StoreId, OpenError> {
+    let path = dir.join("FORMAT");
+    let segments = segments_dir(dir);
+    if segments.is_dir() && fs::read_dir(&segments).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(OpenError::Foreign {
+            path,
+            problem: "missing, and there are segments: put it back from where they came".into(),
+        });
+    }
+    let id = StoreId::generate().map_err(OpenError::io("take random bytes for", &path))?;
+    let hex = data_encoding::HEXLOWER.encode(&id.0);
+    let text = format!("{FORMAT_TITLE}\nversion {FORMAT_VERSION}\nid {hex}\n");
+    replace_file(&path, text.as_bytes()).map_err(OpenError::io("write", &path))?;
+    Ok(id)
+}
+
+fn read_format(dir: &Path) -> Result<Option<StoreId>, OpenError> {
+    let path = dir.join("FORMAT");
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::io("read", &path)(error)),
+        Ok(metadata) if metadata.len() > FORMAT_BYTES_MAX => return Err(not_a_format(path)),
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(&path).map_err(OpenError::io("read", &path))?;
+    let mut lines = text.lines();
+    if lines.next() != Some(FORMAT_TITLE) {
+        return Err(not_a_format(path));
+    }
+    let Some(version) = lines.next().and_then(|line| line.strip_prefix("version ")) else {
+        return Err(not_a_format(path));
+    };
+    if version != FORMAT_VERSION.to_string() {
+        return Err(OpenError::Version {
+            path,
+            found: version.to_owned(),
+            supported: FORMAT_VERSION,
+        });
+    }
+    let id = lines
+        .next()
+        .and_then(|line| line.strip_prefix("id "))
+        .and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok())
+        .and_then(|bytes| bytes.try_into().ok());
+    id.map(|id| Some(StoreId(id))).ok_or_else(|| not_a_format(path))
+}
+
+fn not_a_format(path: PathBuf) -> OpenError {
+    OpenError::Foreign {
+        path,
+        problem: "not the FORMAT file of a log store".into(),
+    }
+}

@@ -1,0 +1,383 @@
+//! What is derived from the segments, in sled: where entries stand, which frame ids were accepted, states of logs.
+//!
+//! Nothing lives here alone. The index says up to which batch it is current; what segments hold beyond that is put in
+//! when the store opens. It is trusted where it was closed cleanly, or where the same kernel still has its files in
+//! memory; else, and where it does not fit the segments, it is thrown away and built again.
+
+mod owner;
+mod rows;
+mod thread;
+
+pub(crate) use rows::{Located, Round, Run, Standing};
+pub(crate) use thread::Indexer;
+
+use super::error::OpenError;
+use super::folder::StoreId;
+use super::known::Known;
+use super::segment::Position;
+use crate::StoreError;
+use bytes::Bytes;
+use owner::Owner;
+use skytale_proto::{FrameId, LogId, Offset};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const STANDING_KEY: &[u8] = b"standing";
+/// How long to wait for sled's own lock, which an index just closed in this process may still hold.
+const SLED_LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// The index.
+pub(crate) struct Index {
+    dir: PathBuf,
+    db: sled::Db,
+    /// (log, first offset) -> where a run of entries stands.
+    runs: sled::Tree,
+    /// (log, frame id) -> offset and time.
+    frames: sled::Tree,
+    /// log -> what was known of it at some entry.
+    states: sled::Tree,
+    /// log -> the segment that holds its last state record.
+    snapshots: sled::Tree,
+    /// log -> its first damaged entry.
+    damage: sled::Tree,
+    /// Logs whose entries were found before their state, while the index is being built.
+    orphans: sled::Tree,
+    meta: sled::Tree,
+}
+
+/// Where a log is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// The first entry that cannot be read.
+    pub(crate) offset: Offset,
+    /// Where it stands, or stood.
+    pub(crate) position: Position,
+    /// File, position and what is wrong.
+    pub(crate) place: String,
+}
+
+impl Index {
+    /// Opens the index of a store, or begins a new one; and says how far it is current. `fits` says whether the
+    /// segments confirm that.
+    pub(crate) fn open(
+        dir: &Path,
+        store: &StoreId,
+        cache_bytes: u64,
+        fits: impl Fn(&Self, &Standing) -> bool,
+    ) -> Result<(Self, Option<Standing>), OpenError> {
+        fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        let owner = Owner::here(dir).map_err(OpenError::io("read", dir))?;
+        let trusted = owner.may_trust(dir);
+        owner.write(dir).map_err(OpenError::io("write to", dir))?;
+        let newest = generations(dir)?.last().copied();
+        if let (true, Some(generation)) = (trusted, newest)
+            && let Some(index) = Self::open_sled(dir, generation, cache_bytes)
+            && let Some(standing) = index.standing(store)
+            && fits(&index, &standing)
+        {
+            return Ok((index, Some(standing)));
+        }
+        if newest.is_some() {
+            tracing::warn!(dir = %dir.display(), "the index does not fit the segments; it is built again");
+        }
+        for generation in generations(dir)? {
+            let old = sled_dir(dir, generation);
+            fs::remove_dir_all(&old).map_err(OpenError::io("remove", &old))?;
+        }
+        let generation = newest.unwrap_or_default() + 1;
+        let index = Self::open_sled(dir, generation, cache_bytes).ok_or_else(|| OpenError::Foreign {
+            path: sled_dir(dir, generation),
+            problem: "a new index cannot be made; is the disk full?".into(),
+        })?;
+        Ok((index, None))
+    }
+
+    /// `None` where sled cannot open what is there: it is derived, and is built again.
+    fn open_sled(dir: &Path, generation: u32, cache_bytes: u64) -> Option<Self> {
+        let path = sled_dir(dir, generation);
+        let begun = Instant::now();
+        loop {
+            let config = sled::Config::new()
+                .path(&path)
+                .cache_capacity(cache_bytes)
+                .flush_every_ms(Some(1_000));
+            // sled panics on some damage; an index that does so is as good as none.
+            let opened = catch_unwind(AssertUnwindSafe(|| {
+                let db = config.open()?;
+                let tree = |name: &str| db.open_tree(name);
+                Ok::<_, sled::Error>(Self {
+                    dir: dir.to_owned(),
+                    runs: tree("runs")?,
+                    frames: tree("frames")?,
+                    states: tree("states")?,
+                    snapshots: tree("snapshots")?,
+                    damage: tree("damage")?,
+                    orphans: tree("orphans")?,
+                    meta: tree("meta")?,
+                    db,
+                })
+            }));
+            match opened {
+                Ok(Ok(index)) => return Some(index),
+                Ok(Err(sled::Error::Io(error)))
+                    if error.to_string().contains("lock") && begun.elapsed() < SLED_LOCK_WAIT =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %path.display(), %error, "the index cannot be opened");
+                    return None;
+                }
+                Err(_) => {
+                    tracing::warn!(path = %path.display(), "the index cannot be opened: sled gave up");
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn standing(&self, store: &StoreId) -> Option<Standing> {
+        let row = self.meta.get(STANDING_KEY).ok()??;
+        Standing::decode(&row, store)
+    }
+
+    /// Puts a round of entries in. The standing goes last, so that a crash in between leaves rows that say what the
+    /// next round says again.
+    pub(crate) fn write(&self, store: &StoreId, round: &mut Round, again: bool) -> Result<(), StoreError> {
+        round.sort();
+        let write = || -> Result<(), sled::Error> {
+            for run in &round.runs {
+                if again {
+                    self.remove_runs(&run.log, run.first.next(), run.last())?;
+                }
+                self.runs.insert(rows::run_key(&run.log, run.first), run.encode())?;
+            }
+            for (key, value) in &round.frames {
+                self.frames.insert(key.as_slice(), value.as_slice())?;
+            }
+            for (log, state) in &round.states {
+                self.states.insert(log.to_bytes(), state.as_ref())?;
+            }
+            for (log, segment) in &round.snapshots {
+                self.snapshots.insert(log.to_bytes(), &segment.to_le_bytes())?;
+            }
+            if let Some(standing) = &round.standing {
+                self.meta.insert(STANDING_KEY, standing.encode(store))?;
+            }
+            Ok(())
+        };
+        write().map_err(failed("write to the index"))
+    }
+
+    /// Removes the runs that begin at an offset from `first` to `last`.
+    fn remove_runs(&self, log: &LogId, first: Offset, last: Offset) -> Result<(), sled::Error> {
+        for row in self.runs.range(rows::run_key(log, first)..=rows::run_key(log, last)) {
+            let (key, _) = row?;
+            self.runs.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// The last entry of a log that the index has; [`Offset::ZERO`] for none.
+    pub(crate) fn head(&self, log: &LogId) -> Result<Offset, StoreError> {
+        let row = self
+            .runs
+            .get_lt(rows::after_runs(log))
+            .map_err(failed("read the index"))?;
+        Ok(row
+            .and_then(|(key, value)| Run::decode(log, &key, &value))
+            .map_or(Offset::ZERO, |run| run.last()))
+    }
+
+    /// Where entries of a log stand, after a cursor and up to an offset: contiguous, and within the limits but for the
+    /// first one. And whether a limit, not the end of what is indexed, ended them.
+    pub(crate) fn locate(
+        &self,
+        log: &LogId,
+        after: Offset,
+        until: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<(Vec<Located>, bool), StoreError> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let mut next = after.next();
+        let below = self
+            .runs
+            .get_lt(rows::run_key(log, next.next()))
+            .map_err(failed("read the index"))?;
+        let Some((from, _)) = below.filter(|(key, _)| key.starts_with(&log.to_bytes())) else {
+            return Ok((found, false));
+        };
+        for row in self.runs.range(from..rows::after_runs(log).into()) {
+            let (key, value) = row.map_err(failed("read the index"))?;
+            let Some(run) = Run::decode(log, &key, &value) else {
+                break;
+            };
+            if run.first > next {
+                break;
+            }
+            for located in run.entries_from(next) {
+                let full = !found.is_empty() && bytes + located.length as usize > bytes_max;
+                if full || located.offset > until || found.len() as u64 >= entries_max {
+                    return Ok((found, true));
+                }
+                bytes += located.length as usize;
+                next = located.offset.next();
+                found.push(located);
+            }
+        }
+        Ok((found, false))
+    }
+
+    /// Where a log accepted a frame id before, and when.
+    pub(crate) fn seen(&self, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
+        let row = self
+            .frames
+            .get(rows::frame_key(log, id))
+            .map_err(failed("read the index"))?;
+        Ok(row.and_then(|row| rows::decode_seen(&row)))
+    }
+
+    /// What was known of a log when it was last kept.
+    pub(crate) fn known(&self, log: LogId) -> Result<Option<Known>, StoreError> {
+        let row = self.states.get(log.to_bytes()).map_err(failed("read the index"))?;
+        row.map(|row| {
+            Known::decode(log, Bytes::copy_from_slice(&row)).map_err(|error| StoreError::Io {
+                doing: "read the index".into(),
+                error: format!("state of {log}: {error}"),
+            })
+        })
+        .transpose()
+    }
+
+    /// The segment that holds a log's last state record.
+    pub(crate) fn snapshot(&self, log: &LogId) -> Result<Option<u32>, StoreError> {
+        let row = self.snapshots.get(log.to_bytes()).map_err(failed("read the index"))?;
+        Ok(row.and_then(|row| Some(u32::from_le_bytes(row.as_ref().try_into().ok()?))))
+    }
+
+    /// Forgets where the entries of a dropped segment stood.
+    pub(crate) fn forget_runs(&self, log: &LogId, first: Offset, last: Offset) -> Result<(), StoreError> {
+        self.remove_runs(log, first, last).map_err(failed("write to the index"))
+    }
+
+    /// Forgets a frame id of a dropped segment, unless the log has accepted it again since.
+    pub(crate) fn forget_frame(
+        &self,
+        log: &LogId,
+        id: &FrameId,
+        offset: Offset,
+        time_ms: u64,
+    ) -> Result<(), StoreError> {
+        let seen = rows::encode_seen(offset, time_ms);
+        let swapped = self
+            .frames
+            .compare_and_swap(rows::frame_key(log, id), Some(seen.as_slice()), None::<&[u8]>)
+            .map_err(failed("write to the index"))?;
+        drop(swapped);
+        Ok(())
+    }
+
+    /// Notes that a log cannot be served past an entry; an earlier one stands.
+    pub(crate) fn note_damage(&self, log: &LogId, damage: &Damage) -> Result<(), StoreError> {
+        if self.damage_of(log)?.is_some_and(|known| known.offset <= damage.offset) {
+            return Ok(());
+        }
+        self.damage
+            .insert(log.to_bytes(), rows::encode_damage(damage))
+            .map_err(failed("write to the index"))?;
+        Ok(())
+    }
+
+    pub(crate) fn clear_damage(&self, log: &LogId) -> Result<(), StoreError> {
+        self.damage
+            .remove(log.to_bytes())
+            .map_err(failed("write to the index"))?;
+        Ok(())
+    }
+
+    pub(crate) fn damage_of(&self, log: &LogId) -> Result<Option<Damage>, StoreError> {
+        let row = self.damage.get(log.to_bytes()).map_err(failed("read the index"))?;
+        Ok(row.and_then(|row| rows::decode_damage(&row)))
+    }
+
+    pub(crate) fn damages(&self) -> impl Iterator<Item = (LogId, Damage)> + '_ {
+        self.damage.iter().filter_map(|row| {
+            let (key, value) = row.ok()?;
+            Some((LogId::try_from(key.as_ref()).ok()?, rows::decode_damage(&value)?))
+        })
+    }
+
+    pub(crate) fn add_orphan(&self, log: &LogId, at: Position) -> Result<(), StoreError> {
+        self.orphans
+            .insert(log.to_bytes(), rows::encode_position(at).as_slice())
+            .map_err(failed("write to the index"))?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_orphan(&self, log: &LogId) -> Result<(), StoreError> {
+        self.orphans
+            .remove(log.to_bytes())
+            .map_err(failed("write to the index"))?;
+        Ok(())
+    }
+
+    pub(crate) fn is_orphan(&self, log: &LogId) -> Result<bool, StoreError> {
+        self.orphans
+            .contains_key(log.to_bytes())
+            .map_err(failed("read the index"))
+    }
+
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = (LogId, Position)> + '_ {
+        self.orphans.iter().filter_map(|row| {
+            let (key, value) = row.ok()?;
+            Some((LogId::try_from(key.as_ref()).ok()?, rows::decode_position(&value)?))
+        })
+    }
+
+    /// Makes the index durable and marks it as one that may be trusted wherever it is found.
+    pub(crate) fn close(&self) -> std::io::Result<()> {
+        self.db.flush().map_err(std::io::Error::other)?;
+        // sled's flush is no fsync.
+        sync_files(&self.dir)?;
+        Owner::write_clean(&self.dir)
+    }
+}
+
+fn sync_files(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_files(&entry.path())?;
+        } else {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    fs::File::open(dir)?.sync_all()
+}
+
+fn sled_dir(dir: &Path, generation: u32) -> PathBuf {
+    dir.join(format!("sled.{generation}"))
+}
+
+/// The generations of sled folders that there are, in order.
+fn generations(dir: &Path) -> Result<Vec<u32>, OpenError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(OpenError::io("list", dir))? {
+        let name = entry.map_err(OpenError::io("list", dir))?.file_name();
+        let generation = name.to_str().and_then(|name| name.strip_prefix("sled."));
+        found.extend(generation.and_then(|generation| generation.parse::<u32>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> StoreError {
+    move |error| StoreError::Io {
+        doing: doing.into(),
+        error: error.to_string(),
+    }
+}

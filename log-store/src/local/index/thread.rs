@@ -1,0 +1,72 @@
+//! The thread that keeps the index current, off the way of acknowledgements.
+
+use super::super::batch::Batch;
+use super::super::metrics;
+use super::super::shared::Shared;
+use super::Round;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// Entries put into the index at once, about.
+const ROUND_ENTRIES_MAX: usize = 4_096;
+
+/// Hands batches to the index. The channel is bounded by [`super::super::progress::Progress`], in bytes.
+pub(crate) struct Indexer {
+    batches: Sender<Arc<Batch>>,
+    thread: JoinHandle<()>,
+}
+
+impl Indexer {
+    /// Starts the thread.
+    pub(crate) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (batches, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("skytale-index".into())
+            .spawn(move || {
+                run(&shared, &receiver);
+                shared.progress.ended();
+            })?;
+        Ok(Self { batches, thread })
+    }
+
+    /// Hands a durable batch over; waits while the index is too far behind.
+    pub(crate) fn hand(&self, shared: &Shared, batch: Arc<Batch>) {
+        shared
+            .progress
+            .handed(batch.weight_bytes(), shared.config.index_lag_bytes_max);
+        // The thread ends early only when the index failed; then the store is stopped, and says why.
+        let _ = self.batches.send(batch);
+    }
+
+    /// Lets the thread finish what it has, and waits for it.
+    pub(crate) fn finish(self) {
+        drop(self.batches);
+        if self.thread.join().is_err() {
+            tracing::error!("the index thread panicked; the index is built again at the next start");
+        }
+    }
+}
+
+fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
+    let Ok(index) = shared.index() else { return };
+    while let Ok(first) = batches.recv() {
+        let mut round = Round::default();
+        let mut last = first.number;
+        round.batch(&first);
+        drop(first);
+        while round.len() < ROUND_ENTRIES_MAX
+            && let Ok(batch) = batches.try_recv()
+        {
+            last = batch.number;
+            round.batch(&batch);
+        }
+        if let Err(error) = index.write(shared.segments.store(), &mut round, false) {
+            shared.stop(format!("the index cannot be written: {error}"));
+            return;
+        }
+        shared.tail.write().indexed(last);
+        shared.progress.indexed(last, round.bytes());
+        metrics::index_lag(shared.progress.lag_bytes());
+    }
+}

@@ -1,0 +1,80 @@
+//! Every metric of the local store, with its unit.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+const BATCH_FRAMES: &str = "skytale_store_batch_frames";
+const BATCH_BYTES: &str = "skytale_store_batch_bytes";
+const SYNC_SECONDS: &str = "skytale_store_sync_seconds";
+const APPENDS: &str = "skytale_store_appends_total";
+const INDEX_LAG: &str = "skytale_store_index_lag_bytes";
+const SEGMENT_BYTES: &str = "skytale_store_segment_bytes";
+const TRIMMED_SEGMENTS: &str = "skytale_store_dropped_segments_total";
+const DAMAGED_LOGS: &str = "skytale_store_damaged_logs";
+
+/// Tells the recorder what the metrics mean. Once a process is enough.
+pub(crate) fn describe() {
+    describe_histogram!(BATCH_FRAMES, Unit::Count, "Frames answered by one batch");
+    describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes written by one batch");
+    describe_histogram!(SYNC_SECONDS, Unit::Seconds, "Time that making one batch durable took");
+    describe_counter!(APPENDS, Unit::Count, "Frames answered, by verdict");
+    describe_gauge!(
+        INDEX_LAG,
+        Unit::Bytes,
+        "Bytes of batches that the index does not have yet"
+    );
+    describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of sealed segments");
+    describe_counter!(TRIMMED_SEGMENTS, Unit::Count, "Segments dropped by retention");
+    describe_gauge!(
+        DAMAGED_LOGS,
+        Unit::Count,
+        "Logs that are served only up to a damaged entry"
+    );
+}
+
+/// How many frames of a batch got which verdict.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Verdicts {
+    pub(crate) appended: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+}
+
+impl Verdicts {
+    pub(crate) fn record(&self) {
+        let counts = [
+            ("appended", self.appended),
+            ("duplicate", self.duplicate),
+            ("refused", self.refused),
+            ("failed", self.failed),
+        ];
+        for (verdict, count) in counts {
+            if count > 0 {
+                counter!(APPENDS, "verdict" => verdict).increment(count);
+            }
+        }
+    }
+}
+
+pub(crate) fn batch(frames: usize, bytes: usize, sync: Duration) {
+    histogram!(BATCH_FRAMES).record(frames as f64);
+    histogram!(BATCH_BYTES).record(bytes as f64);
+    histogram!(SYNC_SECONDS).record(sync.as_secs_f64());
+}
+
+pub(crate) fn index_lag(bytes: usize) {
+    gauge!(INDEX_LAG).set(bytes as f64);
+}
+
+pub(crate) fn segment_bytes(bytes: u64) {
+    gauge!(SEGMENT_BYTES).set(bytes as f64);
+}
+
+pub(crate) fn segment_dropped() {
+    counter!(TRIMMED_SEGMENTS).increment(1);
+}
+
+pub(crate) fn damaged_logs(count: usize) {
+    gauge!(DAMAGED_LOGS).set(count as f64);
+}

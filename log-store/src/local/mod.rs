@@ -1,0 +1,287 @@
+//! Logs on one node: segment files, and an index that is derived from them.
+//!
+//! ```text
+//!  append ──> queue ──> writer ──> segment ──fdatasync──> tail (memory) ──> readers near the head
+//!                       folds       │                      │
+//!                                   │                      └──> index thread ──> sled
+//!                                   └──────── positioned reads ──> readers far from it
+//! ```
+//!
+//! One thread writes: it takes all that is waiting, folds each frame, writes once, syncs once, and then shows and
+//! acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted while the
+//! store is closed. What a crash cut off was never acknowledged, and is cut off for good when the store opens. Damage
+//! anywhere else is reported with its place; the log that it hits is served up to it, and takes no appends.
+
+mod batch;
+mod builder;
+mod config;
+mod error;
+mod folder;
+mod index;
+mod known;
+mod metrics;
+mod progress;
+mod recover;
+mod retention;
+mod segment;
+mod shared;
+mod tail;
+mod working;
+mod writer;
+
+pub use config::{LocalConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use error::OpenError;
+
+use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use index::Indexer;
+use recover::{Recovered, recover};
+use retention::{Keeper, KeeperThread};
+use shared::Shared;
+use skytale_proto::session::Durability;
+use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use writer::{Command, Writer};
+
+/// Logs on one node. Durable once acknowledged.
+///
+/// Dropping it finishes what is queued, in the background; [`LogStore::close`] waits for that.
+pub struct LocalStore {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Command>,
+    room: Arc<Semaphore>,
+    keeper: Arc<Keeper>,
+    keeper_thread: KeeperThread,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LocalStore {
+    /// Opens the store in a folder, or makes one there. Reads the end of the last segment and what the index does not
+    /// have; where the index is missing, all of it.
+    pub async fn open(config: LocalConfig) -> Result<Self, OpenError> {
+        Self::open_with(config, true).await
+    }
+
+    /// As [`LocalStore::open`], but acknowledges without making anything durable. For the test that shows that it
+    /// would notice.
+    #[doc(hidden)]
+    pub async fn open_without_sync(config: LocalConfig) -> Result<Self, OpenError> {
+        Self::open_with(config, false).await
+    }
+
+    async fn open_with(config: LocalConfig, sync: bool) -> Result<Self, OpenError> {
+        if let Some(problem) = config.problem() {
+            return Err(OpenError::Config { problem });
+        }
+        metrics::describe();
+        let opened = tokio::task::spawn_blocking(move || {
+            let recovered = recover(config, sync)?;
+            Self::start(recovered)
+        });
+        let (store, owed) = opened.await.map_err(|error| OpenError::Store(panicked(&error)))??;
+        store.settle(owed).await?;
+        Ok(store)
+    }
+
+    fn start(recovered: Recovered) -> Result<(Self, Vec<Header>), OpenError> {
+        let Recovered {
+            shared,
+            beginning,
+            owed,
+        } = recovered;
+        let thread = |source| OpenError::Io {
+            doing: "start a thread".into(),
+            source,
+        };
+        let (queue, receiver) = mpsc::channel(shared.config.queue_frames_max);
+        let room = Arc::new(Semaphore::new(shared.config.queue_bytes_max));
+        shared.progress.indexed(beginning.next_batch - 1, 0);
+        let indexer = Indexer::start(shared.clone()).map_err(thread)?;
+        let writer = Writer::new(shared.clone(), receiver, room.clone(), indexer, beginning);
+        let writer = std::thread::Builder::new()
+            .name("skytale-writer".into())
+            .spawn(move || writer.run())
+            .map_err(thread)?;
+        let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone()));
+        let keeper_thread = KeeperThread::start(keeper.clone()).map_err(thread)?;
+        let store = Self {
+            shared,
+            queue,
+            room,
+            keeper,
+            keeper_thread,
+            writer: Mutex::new(Some(writer)),
+        };
+        Ok((store, owed))
+    }
+
+    /// Appends the Welcomes that a torn batch owes. Appending one twice changes nothing.
+    async fn settle(&self, owed: Vec<Header>) -> Result<(), OpenError> {
+        for header in owed {
+            let (log, id) = (header.log, header.id);
+            let frame = Frame::new(header, Bytes::new()).map_err(|error| {
+                OpenError::Store(StoreError::Io {
+                    doing: format!("make the Welcome {id} on {log}"),
+                    error: error.to_string(),
+                })
+            })?;
+            match self.append(frame).await?.verdict().await {
+                Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
+                Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be put on its log"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the segments that [`Retention`] does not keep, and gives how many those were. The store does so by itself
+    /// from time to time.
+    pub async fn enforce_retention(&self) -> Result<u64, StoreError> {
+        let keeper = self.keeper.clone();
+        blocking(move || keeper.enforce()).await
+    }
+
+    /// What is known of a log, from memory or disk.
+    async fn known(&self, log: LogId) -> Result<Arc<known::Known>, StoreError> {
+        if let Some(known) = self.shared.known_in_memory(&log) {
+            return Ok(known);
+        }
+        let shared = self.shared.clone();
+        blocking(move || shared.known(&log)).await
+    }
+
+    async fn read_entries(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<ReadBatch, StoreError> {
+        if let Some(read) = self.shared.read_recent(&log, after, bytes_max, entries_max) {
+            return read;
+        }
+        let shared = self.shared.clone();
+        blocking(move || shared.read(&log, after, bytes_max, entries_max)).await
+    }
+
+    async fn head(&self, log: LogId) -> Result<Offset, StoreError> {
+        if let Some(head) = self.shared.tail.read().head(&log) {
+            return Ok(head);
+        }
+        let shared = self.shared.clone();
+        blocking(move || shared.head(&log)).await
+    }
+
+    async fn append_frame(&self, frame: Frame) -> Result<PendingAppend, StoreError> {
+        self.shared.running()?;
+        let closed = || self.shared.running().err().unwrap_or_else(closed);
+        // The place in the queue comes first, so that giving up while waiting for room leaves nothing taken.
+        let place = self.queue.reserve().await.map_err(|_| closed())?;
+        let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
+        let room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
+        // The writer gives it back when the frame is answered.
+        room.forget();
+        let (answer, pending) = PendingAppend::new();
+        place.send(Command::Append { frame, answer });
+        Ok(pending)
+    }
+
+    async fn close_once(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let Some(thread) = writer.take() else {
+            return Ok(());
+        };
+        self.keeper_thread.stop();
+        // The queue is closed already where the writer has ended.
+        let _ = self.queue.send(Command::Close).await;
+        let joined = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+        match joined {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Stopped {
+                reason: "the writer panicked".into(),
+            }),
+            Err(error) => Err(panicked(&error)),
+        }
+    }
+}
+
+impl LogStore for LocalStore {
+    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        self.append_frame(frame).boxed()
+    }
+
+    fn read(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> BoxFuture<'_, Result<ReadBatch, StoreError>> {
+        self.read_entries(log, after, bytes_max, entries_max).boxed()
+    }
+
+    fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>> {
+        async move {
+            let watch = self.shared.watches.watch(log, self.head(log).await?);
+            // The head may have moved before the watch was there.
+            self.shared.watches.publish(log, self.head(log).await?);
+            Ok(watch)
+        }
+        .boxed()
+    }
+
+    fn access(
+        &self,
+        log: LogId,
+        agent: AgentId,
+        account: AccountId,
+        after: Offset,
+    ) -> BoxFuture<'_, Result<Access, StoreError>> {
+        async move { Ok(self.known(log).await?.state.access(agent, account, after)) }.boxed()
+    }
+
+    fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {
+        async move { Ok(self.known(agent.log()).await?.state.key_packages()) }.boxed()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::NodeSynced
+    }
+
+    fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.shared.stopped.subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.close_once().boxed()
+    }
+}
+
+impl Drop for LocalStore {
+    fn drop(&mut self) {
+        self.keeper_thread.stop();
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(panicked(&error)))
+}
+
+fn panicked(error: &tokio::task::JoinError) -> StoreError {
+    StoreError::Stopped {
+        reason: format!("a task of the store ended early: {error}"),
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Stopped {
+        reason: "the store is closed".into(),
+    }
+}

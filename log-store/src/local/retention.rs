@@ -1,0 +1,213 @@
+//! Gives up the oldest segments, by age and bytes.
+//!
+//! Each log with entries in a segment gets a Trim, durable before the file goes; and its state is written into the
+//! sequence again where the segment held the last one, so that the segments alone always tell it.
+
+use super::error::{OpenError, store_io};
+use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
+use super::shared::Shared;
+use super::writer::{Command, Retired};
+use super::{config::Retention, metrics};
+use crate::StoreError;
+use parking_lot::{Condvar, Mutex};
+use skytale_proto::Frame;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+
+/// Logs retired by one batch.
+const RETIRED_AT_ONCE: usize = 256;
+
+/// Enforces retention, one caller at a time.
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Command>,
+    turn: Mutex<()>,
+}
+
+impl Keeper {
+    pub(crate) const fn new(shared: Arc<Shared>, queue: mpsc::Sender<Command>) -> Self {
+        Self {
+            shared,
+            queue,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Drops what need not be kept, and gives how many segments that was. Blocks.
+    pub(crate) fn enforce(&self) -> Result<u64, StoreError> {
+        let _turn = self.turn.lock();
+        let mut dropped = 0;
+        let sealed = self.shared.segments.sealed();
+        let mut bytes: u64 = sealed.iter().map(|(_, info)| info.bytes).sum();
+        for (sequence, info) in sealed {
+            let file = self.shared.segments.file(sequence);
+            let file = file.map_err(store_io("open", &self.shared.segments.path(sequence)))?;
+            let (footer, newest_ms) = self.read_footer(&file, &info)?;
+            if !is_over(&self.shared.config.retention, bytes, newest_ms) {
+                break;
+            }
+            self.drop_segment(&file, &info, &footer)?;
+            bytes -= info.bytes;
+            dropped += 1;
+            metrics::segment_dropped();
+            metrics::segment_bytes(bytes);
+        }
+        Ok(dropped)
+    }
+
+    fn drop_segment(&self, file: &SegmentFile, info: &SegmentInfo, footer: &Footer) -> Result<(), StoreError> {
+        let index = self.shared.index()?;
+        let mut last_batch = 0;
+        for logs in footer.logs.chunks(RETIRED_AT_ONCE) {
+            let logs = logs
+                .iter()
+                .map(|log| {
+                    let kept = index.snapshot(&log.log)?;
+                    Ok(Retired {
+                        log: log.log,
+                        up_to: log.last(),
+                        with_state: kept.is_none_or(|segment| segment <= file.sequence),
+                    })
+                })
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            last_batch = self.retire(logs)?;
+        }
+        // The index must have the Trims before it forgets the entries, and the entries before the file goes.
+        if !self.shared.progress.wait_for(last_batch) {
+            return self.shared.running();
+        }
+        self.forget_frames(file, info)?;
+        for log in &footer.logs {
+            if let Some(last) = log.last() {
+                index.forget_runs(&log.log, log.first, last)?;
+            }
+        }
+        self.shared
+            .segments
+            .remove(file.sequence)
+            .map_err(|error: OpenError| StoreError::Io {
+                doing: "drop a segment".into(),
+                error: error.to_string(),
+            })?;
+        tracing::info!(
+            segment = file.sequence,
+            bytes = info.bytes,
+            "dropped the oldest segment"
+        );
+        Ok(())
+    }
+
+    fn retire(&self, logs: Vec<Retired>) -> Result<u64, StoreError> {
+        let stopped = || {
+            self.shared.running().err().unwrap_or_else(|| StoreError::Stopped {
+                reason: "the store is closed".into(),
+            })
+        };
+        let (answer, outcome) = oneshot::channel();
+        let command = Command::Retire { logs, answer };
+        self.queue.blocking_send(command).map_err(|_| stopped())?;
+        outcome.blocking_recv().map_err(|_| stopped())?
+    }
+
+    fn forget_frames(&self, file: &SegmentFile, info: &SegmentInfo) -> Result<(), StoreError> {
+        let index = self.shared.index()?;
+        let mut scan = self.scan(file, info)?;
+        while let Some(step) = scan.next().map_err(store_io("read", &file.path))? {
+            if let Step::Entry { log, record, .. } = step
+                && let Ok(frame) = Frame::decode(record.payload)
+            {
+                index.forget_frame(&log, &frame.header().id, record.offset, record.time_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan<'a>(&self, file: &'a SegmentFile, info: &SegmentInfo) -> Result<Scan<'a>, StoreError> {
+        let extent = info.extent();
+        let before = info.trailer.map_or(0, |trailer| trailer.first_batch.saturating_sub(1));
+        Scan::new(file, *self.shared.segments.store(), extent, 0, before).map_err(store_io("read", &file.path))
+    }
+
+    /// A segment's footer and its newest entry's time; from its records, where the footer is damaged.
+    fn read_footer(&self, file: &SegmentFile, info: &SegmentInfo) -> Result<(Footer, u64), StoreError> {
+        if let Some(trailer) = &info.trailer {
+            let footer = Footer::read(&file.file, info.bytes, trailer).map_err(store_io("read", &file.path))?;
+            if let Some(footer) = footer {
+                return Ok((footer, trailer.newest_ms));
+            }
+        }
+        let mut builder = FooterBuilder::default();
+        let mut scan = self.scan(file, info)?;
+        while let Some(step) = scan.next().map_err(store_io("read", &file.path))? {
+            builder.take(&step);
+        }
+        let newest_ms = builder.newest_ms();
+        Ok((builder.footer(), newest_ms))
+    }
+}
+
+fn is_over(retention: &Retention, bytes: u64, newest_ms: u64) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(std::time::Duration::from_millis(newest_ms));
+    retention.age.is_some_and(|age_max| age > age_max) || retention.bytes.is_some_and(|bytes_max| bytes > bytes_max)
+}
+
+impl SegmentInfo {
+    /// Where records end in a sealed segment.
+    pub(crate) const fn extent(&self) -> Extent {
+        match self.trailer {
+            Some(trailer) => Extent::Sealed {
+                footer_at: trailer.footer_at,
+            },
+            None => Extent::SealedUnknown,
+        }
+    }
+}
+
+/// The thread that enforces retention from time to time.
+pub(crate) struct KeeperThread {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl KeeperThread {
+    pub(crate) fn start(keeper: Arc<Keeper>) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("skytale-keeper".into())
+            .spawn(move || {
+                let every = keeper.shared.config.retention.check_every;
+                let mut stop = stopped.0.lock();
+                while !*stop {
+                    if stopped.1.wait_for(&mut stop, every).timed_out() {
+                        drop(stop);
+                        if let Err(error) = keeper.enforce() {
+                            tracing::warn!(%error, "retention could not be enforced; it is tried again later");
+                        }
+                        stop = stopped.0.lock();
+                    }
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Asks the thread to end; it may be in the middle of its work.
+    pub(crate) fn stop(&self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+    }
+
+    /// Waits until the thread has ended. Blocks.
+    pub(crate) fn join(&self) {
+        let thread = self.thread.lock().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the retention thread panicked");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The end of a sealed segment: which logs it holds and where their entries stand.
+//!
+//! ```text
+//!  footer record: kind 4, offset = last batch number, time_ms = the newest entry's time
+//!    payload: logs u32 | logs x (log id, first offset u64, state at u32, entries u32, entries x at u32)
+//!  trailer, at the very end:
+//!  0       8         12       16          20     24            32           40          48
+//!  | magic | version | crc32c | footer at | zero | first batch | last batch | newest_ms |
+//! ```
+//!
+//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footer of what it drops.
+//! Persisted: keep stable.
+
+use super::header::SEGMENT_VERSION;
+use super::{KIND_FOOTER, OWN_PAYLOAD_BYTES_MAX, Step, take, take_log, take_u32, take_u64};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use skytale_proto::{LogId, Offset, Record, record};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+/// Bytes of the trailer.
+pub(crate) const TRAILER_BYTES: u32 = 48;
+const MAGIC: &[u8; 8] = b"skytaleE";
+
+/// What the last bytes of a sealed segment say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trailer {
+    /// Where the footer's record stands; records end there.
+    pub(crate) footer_at: u32,
+    /// The first batch's number; 0 where there is none.
+    pub(crate) first_batch: u64,
+    /// The last batch's number.
+    pub(crate) last_batch: u64,
+    /// The newest entry's time, unix milliseconds.
+    pub(crate) newest_ms: u64,
+}
+
+impl Trailer {
+    fn encode(&self) -> [u8; TRAILER_BYTES as usize] {
+        let mut out = [0; TRAILER_BYTES as usize];
+        out[..8].copy_from_slice(MAGIC);
+        out[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        out[16..20].copy_from_slice(&self.footer_at.to_le_bytes());
+        out[24..32].copy_from_slice(&self.first_batch.to_le_bytes());
+        out[32..40].copy_from_slice(&self.last_batch.to_le_bytes());
+        out[40..48].copy_from_slice(&self.newest_ms.to_le_bytes());
+        let checksum = crc32c::crc32c(&out[16..]);
+        out[12..16].copy_from_slice(&checksum.to_le_bytes());
+        out
+    }
+
+    /// Reads the trailer of a file of `length` bytes; `None` where there is no (whole) one.
+    pub(crate) fn read(file: &File, length: u64) -> io::Result<Option<Self>> {
+        let Some(at) = length.checked_sub(u64::from(TRAILER_BYTES)) else {
+            return Ok(None);
+        };
+        let mut bytes = [0; TRAILER_BYTES as usize];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(Self::decode(&bytes).filter(|trailer| u64::from(trailer.footer_at) < at))
+    }
+
+    fn decode(bytes: &[u8; TRAILER_BYTES as usize]) -> Option<Self> {
+        let mut rest = bytes.as_slice();
+        let known = take(&mut rest, 8)? == MAGIC && take_u32(&mut rest)? == SEGMENT_VERSION;
+        let whole = take_u32(&mut rest)? == crc32c::crc32c(rest);
+        let (footer_at, _) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+        let trailer = Self {
+            footer_at,
+            first_batch: take_u64(&mut rest)?,
+            last_batch: take_u64(&mut rest)?,
+            newest_ms: take_u64(&mut rest)?,
+        };
+        (known && whole).then_some(trailer)
+    }
+}
+
+/// The logs of a sealed segment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Footer {
+    pub(crate) logs: Vec<FooterLog>,
+}
+
+/// A log in a sealed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FooterLog {
+    pub(crate) log: LogId,
+    /// The first entry's offset here.
+    pub(crate) first: Offset,
+    /// Where its last state stands; 0 where there is none.
+    pub(crate) state_at: u32,
+    /// Where the entries stand, one after another; 0 for one that was damaged when the segment was sealed.
+    pub(crate) entries: Vec<u32>,
+}
+
+impl FooterLog {
+    /// The last entry's offset here, if there are entries.
+    pub(crate) fn last(&self) -> Option<Offset> {
+        let count = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        (count > 0).then(|| Offset::new(self.first.get().saturating_add(count - 1)))
+    }
+}
+
+impl Footer {
+    /// Reads and checks the footer that a trailer points to.
+    pub(crate) fn read(file: &File, length: u64, trailer: &Trailer) -> io::Result<Option<Self>> {
+        let end = length.saturating_sub(u64::from(TRAILER_BYTES));
+        let bytes = end.saturating_sub(u64::from(trailer.footer_at));
+        let Some(bytes) = usize::try_from(bytes)
+            .ok()
+            .filter(|bytes| *bytes <= OWN_PAYLOAD_BYTES_MAX)
+        else {
+            return Ok(None);
+        };
+        let mut buffer = vec![0; bytes];
+        file.read_exact_at(&mut buffer, u64::from(trailer.footer_at))?;
+        let record = Record::decode(&Bytes::from(buffer), OWN_PAYLOAD_BYTES_MAX);
+        Ok(record.ok().and_then(|(record, _)| Self::decode(&record)))
+    }
+
+    fn decode(record: &Record) -> Option<Self> {
+        let mut rest: &[u8] = &record.payload;
+        if record.kind != KIND_FOOTER {
+            return None;
+        }
+        let count = take_u32(&mut rest)?;
+        if rest.len() < count as usize * 33 {
+            return None;
+        }
+        let logs = (0..count)
+            .map(|_| {
+                let (log, first) = (take_log(&mut rest)?, Offset::new(take_u64(&mut rest)?));
+                let (state_at, entries) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+                let (ats, _) = take(&mut rest, entries as usize * 4)?.as_chunks::<4>();
+                Some(FooterLog {
+                    log,
+                    first,
+                    state_at,
+                    entries: ats.iter().map(|at| u32::from_le_bytes(*at)).collect(),
+                })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        rest.is_empty().then_some(Self { logs })
+    }
+}
+
+/// Gathers a footer while a segment is written.
+#[derive(Debug, Default)]
+pub(crate) struct FooterBuilder {
+    logs: HashMap<LogId, FooterLog>,
+    first_batch: u64,
+    last_batch: u64,
+    newest_ms: u64,
+}
+
+impl FooterBuilder {
+    pub(crate) fn batch(&mut self, number: u64, time_ms: u64) {
+        if self.first_batch == 0 {
+            self.first_batch = number;
+        }
+        self.last_batch = number;
+        self.newest_ms = self.newest_ms.max(time_ms);
+    }
+
+    pub(crate) fn entry(&mut self, log: LogId, offset: Offset, at: u32) {
+        let seen = self.log(log, offset);
+        if seen.entries.is_empty() {
+            seen.first = offset;
+        }
+        // A hole is what was damaged when the segment was read; it is at most as long as the segment.
+        let index = offset.get().saturating_sub(seen.first.get());
+        let hole = usize::try_from(index)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(seen.entries.len());
+        if hole < super::super::config::SEGMENT_BYTES_MAX as usize / record::HEADER_BYTES {
+            seen.entries.extend(std::iter::repeat_n(0, hole));
+            seen.entries.push(at);
+        }
+    }
+
+    pub(crate) fn state(&mut self, log: LogId, head: Offset, at: u32) {
+        self.log(log, head.next()).state_at = at;
+    }
+
+    /// Takes what a scan found.
+    pub(crate) fn take(&mut self, step: &Step) {
+        match step {
+            Step::Batch { number, time_ms, .. } => self.batch(*number, *time_ms),
+            Step::Entry { at, log, record } => self.entry(*log, record.offset, *at),
+            Step::State { at, log, record } => self.state(*log, record.offset, *at),
+            _ => {}
+        }
+    }
+
+    /// The footer as far as it was gathered.
+    pub(crate) fn footer(&self) -> Footer {
+        let mut logs: Vec<FooterLog> = self.logs.values().cloned().collect();
+        logs.sort_unstable_by_key(|log| log.log);
+        Footer { logs }
+    }
+
+    pub(crate) const fn newest_ms(&self) -> u64 {
+        self.newest_ms
+    }
+
+    fn log(&mut self, log: LogId, first: Offset) -> &mut FooterLog {
+        self.logs.entry(log).or_insert_with(|| FooterLog {
+            log,
+            first,
+            state_at: 0,
+            entries: Vec::new(),
+        })
+    }
+
+    /// The footer's record and the trailer, for a segment whose records end at `footer_at`.
+    pub(crate) fn finish(&self, footer_at: u32) -> (Bytes, Trailer) {
+        let mut logs: Vec<&FooterLog> = self.logs.values().collect();
+        logs.sort_unstable_by_key(|log| log.log);
+        let mut payload = BytesMut::new();
+        payload.put_u32_le(u32::try_from(logs.len()).unwrap_or(u32::MAX));
+        for log in logs {
+            payload.put_slice(&log.log.to_bytes());
+            payload.put_u64_le(log.first.get());
+            payload.put_u32_le(log.state_at);
+            payload.put_u32_le(u32::try_from(log.entries.len()).unwrap_or(u32::MAX));
+            for at in &log.entries {
+                payload.put_u32_le(*at);
+            }
+        }
+        let trailer = Trailer {
+            footer_at,
+            first_batch: self.first_batch,
+            last_batch: self.last_batch,
+            newest_ms: self.newest_ms,
+        };
+        let mut out = BytesMut::new();
+        let number = Offset::new(self.last_batch);
+        record::encode_parts(KIND_FOOTER, number, self.newest_ms, &payload, &mut out);
+        out.put_slice(&trailer.encode());
+        (out.freeze(), trailer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::ChannelId;
+
+    #[test]
+    fn a_footer_comes_back_as_it_was_gathered() -> io::Result<()> {
+        let (a, b) = (
+            ChannelId::from_bytes([1; 16]).log(),
+            ChannelId::from_bytes([2; 16]).log(),
+        );
+        let mut builder = FooterBuilder::default();
+        builder.batch(4, 100);
+        builder.entry(a, Offset::new(5), 48);
+        builder.entry(a, Offset::new(8), 200);
+        builder.batch(5, 90);
+        builder.state(b, Offset::new(3), 300);
+        let (bytes, trailer) = builder.finish(48);
+        let file = tempfile::tempfile()?;
+        file.write_all_at(&bytes, 48)?;
+        let length = 48 + bytes.len() as u64;
+        assert_eq!(Trailer::read(&file, length)?, Some(trailer));
+        assert_eq!(
+            (trailer.first_batch, trailer.last_batch, trailer.newest_ms),
+            (4, 5, 100)
+        );
+        let footer = Footer::read(&file, length, &trailer)?.expect("a footer");
+        assert_eq!(footer.logs[0].entries, [48, 0, 0, 200]);
+        assert_eq!(footer.logs[0].last(), Some(Offset::new(8)));
+        assert_eq!((footer.logs[1].state_at, footer.logs[1].last()), (300, None));
+        Ok(())
+    }
+}

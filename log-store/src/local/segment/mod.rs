@@ -1,0 +1,73 @@
+//! Segment files: one append-only sequence of records, every log interleaved.
+//!
+//! ```text
+//!  header | mark  entry entry entry | mark  entry entry | ... | footer | trailer
+//!           \____ one batch ______/                             \_ sealed only _/
+//! ```
+//!
+//! Entries are [`skytale_proto::record`]s and stand here as they go on the wire. What belongs to the store has kinds of
+//! its own. A batch was synced before the next one was written: so damage before a later mark is damage, and bad bytes
+//! after the last mark are a batch that a crash cut off. Persisted: keep stable.
+
+mod footer;
+mod header;
+mod mark;
+mod open;
+mod scan;
+mod set;
+
+pub(crate) use footer::{Footer, FooterBuilder, Trailer};
+pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
+pub(crate) use mark::{Mark, MarkRecord};
+pub(crate) use open::OpenSegment;
+pub(crate) use scan::{End, Extent, Scan, Step};
+pub(crate) use set::{SegmentFile, SegmentInfo, Segments, Unsealed};
+
+use skytale_proto::LogId;
+
+/// The kind of a record that begins a batch ([`Mark`]).
+pub(crate) const KIND_MARK: u8 = 2;
+/// The kind of a record that holds the state of a log ([`super::snapshot`]).
+pub(crate) const KIND_STATE: u8 = 3;
+/// The kind of a record that ends a sealed segment ([`Footer`]).
+pub(crate) const KIND_FOOTER: u8 = 4;
+/// The longest payload of a record of the store's own kinds, in bytes.
+pub(crate) const OWN_PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Position {
+    /// The segment's number in the sequence, from 1.
+    pub(crate) segment: u32,
+    /// Bytes from the beginning of the file.
+    pub(crate) at: u32,
+}
+
+/// Takes `length` bytes from the beginning of `bytes`.
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*taken))
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*taken))
+}
+
+/// Takes a log id, whose first byte says how long it is.
+pub(crate) fn take_log(bytes: &mut &[u8]) -> Option<LogId> {
+    let length = match bytes.first()? {
+        1 => 17,
+        2 => 33,
+        _ => return None,
+    };
+    LogId::try_from(take(bytes, length)?).ok()
+}

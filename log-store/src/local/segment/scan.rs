@@ -1,0 +1,393 @@
+//! Reads a segment from a place to its end, record by record, in bounded memory.
+//!
+//! What a mark announces is known by log, offset and place, so that a damaged record is named and stepped over. After a
+//! damaged mark the scan goes on at the next mark of this store; marks carry the store's id, which no author knows, so
+//! that nothing inside a frame's body can pass for one.
+
+use super::super::folder::StoreId;
+use super::{HEADER_BYTES, KIND_FOOTER, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, SegmentFile};
+use bytes::Bytes;
+use skytale_proto::record::{self, KIND_ENTRY};
+use skytale_proto::{LogId, Offset, Record};
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+/// Bytes read at a time.
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// What a scan finds next.
+pub(crate) enum Step {
+    /// A batch begins.
+    Batch { at: u32, number: u64, time_ms: u64 },
+    /// All records of the batch have been given.
+    BatchEnd { at: u32 },
+    /// An entry, whole. Its frame is not decoded yet.
+    Entry { at: u32, log: LogId, record: Record },
+    /// A log's state, whole.
+    State { at: u32, log: LogId, record: Record },
+    /// An entry whose bytes are damaged.
+    Damaged {
+        at: u32,
+        log: LogId,
+        offset: Offset,
+        why: String,
+    },
+    /// A log's state whose bytes are damaged.
+    DamagedState { at: u32, log: LogId, why: String },
+    /// Bytes that may have held entries, of which logs nobody can say.
+    Lost { at: u32, to: u32, why: String },
+    /// Nothing follows.
+    End(End),
+}
+
+/// How a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With a footer at this place.
+    Footer { at: u32 },
+    /// Records end here; nothing but reserved space follows.
+    Clean { at: u32 },
+    /// Records end here; what follows is a batch that a crash cut off.
+    Torn { at: u32 },
+}
+
+/// What a segment's place in the sequence says about its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Sealed: records end at the footer, and everything before it was synced.
+    Sealed { footer_at: u32 },
+    /// Sealed, but its trailer is damaged.
+    SealedUnknown,
+    /// The last one: its last batch may be cut off.
+    Last,
+}
+
+/// A record that the current mark announces.
+struct Announced {
+    log: LogId,
+    length: u32,
+    offset: Offset,
+    state: bool,
+}
+
+/// A scan of one segment.
+pub(crate) struct Scan<'a> {
+    segment: &'a SegmentFile,
+    store: StoreId,
+    extent: Extent,
+    end: u32,
+    at: u32,
+    batch: u64,
+    in_batch: bool,
+    announced: VecDeque<Announced>,
+    window: Bytes,
+    window_at: u32,
+    /// The next mark after a damaged place, once looked for.
+    next_mark: Option<Option<u32>>,
+    ended: bool,
+    bytes_read: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// A scan from `from`, which is the beginning of a batch (or 0 for the first), after batch number `batch`.
+    pub(crate) fn new(
+        segment: &'a SegmentFile,
+        store: StoreId,
+        extent: Extent,
+        from: u32,
+        batch: u64,
+    ) -> io::Result<Self> {
+        let length = segment.file.metadata()?.len();
+        let length = u32::try_from(length).map_err(|_| io::Error::other("segment longer than 4 GiB"))?;
+        Ok(Self {
+            segment,
+            store,
+            extent,
+            end: match extent {
+                Extent::Sealed { footer_at } => footer_at.min(length),
+                Extent::SealedUnknown | Extent::Last => length,
+            },
+            at: from.max(HEADER_BYTES),
+            batch,
+            in_batch: false,
+            announced: VecDeque::new(),
+            window: Bytes::new(),
+            window_at: 0,
+            next_mark: None,
+            ended: false,
+            bytes_read: 0,
+        })
+    }
+
+    /// The last batch begun.
+    pub(crate) const fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    /// Bytes read from the file so far.
+    pub(crate) const fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// What comes next; `None` after the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Step>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let step = match self.announced.pop_front() {
+            Some(announced) => self.announced_record(announced)?,
+            None if self.in_batch => {
+                self.in_batch = false;
+                Step::BatchEnd { at: self.at }
+            }
+            None => self.mark_or_end()?,
+        };
+        self.ended = matches!(step, Step::End(_));
+        Ok(Some(step))
+    }
+
+    fn announced_record(&mut self, announced: Announced) -> io::Result<Step> {
+        let at = self.at;
+        let length = record::HEADER_BYTES as u32 + announced.length;
+        let why = match self.record_at(at)? {
+            Ok(record) if fits(&record, &announced) => {
+                self.at += length;
+                return Ok(if announced.state {
+                    Step::State {
+                        at,
+                        log: announced.log,
+                        record,
+                    }
+                } else {
+                    Step::Entry {
+                        at,
+                        log: announced.log,
+                        record,
+                    }
+                });
+            }
+            // A batch that recovery cut short: the next one begins where its rest would be.
+            Ok(record) if self.is_next_mark(&record) => {
+                self.announced.clear();
+                self.in_batch = false;
+                return Ok(Step::BatchEnd { at });
+            }
+            Ok(record) if record.kind == KIND_FOOTER => {
+                self.announced.clear();
+                self.in_batch = false;
+                return Ok(Step::BatchEnd { at });
+            }
+            Ok(_) => "another record than its mark announces".to_owned(),
+            Err(why) => why,
+        };
+        if at >= self.end && self.extent != Extent::Last {
+            // Cut short by recovery, then sealed.
+            self.announced.clear();
+            self.in_batch = false;
+            return Ok(Step::BatchEnd { at });
+        }
+        if self.extent == Extent::Last && self.find_next_mark(at)?.is_none() {
+            self.announced.clear();
+            return self.cut_off(at);
+        }
+        self.at = at.saturating_add(length);
+        if self.next_mark.flatten().is_some_and(|mark| self.at > mark) {
+            self.at = self.next_mark.flatten().unwrap_or(self.at);
+            self.announced.clear();
+        }
+        Ok(if announced.state {
+            Step::DamagedState {
+                at,
+                log: announced.log,
+                why,
+            }
+        } else {
+            Step::Damaged {
+                at,
+                log: announced.log,
+                offset: announced.offset,
+                why,
+            }
+        })
+    }
+
+    fn mark_or_end(&mut self) -> io::Result<Step> {
+        let at = self.at;
+        if at >= self.end {
+            return Ok(Step::End(match self.extent {
+                Extent::Sealed { footer_at } => End::Footer { at: footer_at },
+                Extent::SealedUnknown | Extent::Last => End::Clean { at: at.min(self.end) },
+            }));
+        }
+        let why = match self.record_at(at)? {
+            Ok(record) if self.is_next_mark(&record) => match Mark::decode(&record, &self.store) {
+                Some(mark) => return Ok(self.begin(at, mark, &record)),
+                None => "not a mark of this store".to_owned(),
+            },
+            Ok(record) if record.kind == KIND_FOOTER => return Ok(Step::End(End::Footer { at })),
+            Ok(_) => "no mark where a batch should begin".to_owned(),
+            Err(why) => why,
+        };
+        match self.find_next_mark(at)? {
+            Some(mark) => {
+                self.at = mark;
+                Ok(Step::Lost { at, to: mark, why })
+            }
+            None if self.extent == Extent::Last => self.cut_off(at),
+            None if self.zeroes_from(at)? => Ok(Step::End(End::Clean { at })),
+            None => {
+                self.at = self.end;
+                Ok(Step::Lost { at, to: self.end, why })
+            }
+        }
+    }
+
+    /// The end of the last segment: reserved space, or a torn batch.
+    fn cut_off(&mut self, at: u32) -> io::Result<Step> {
+        Ok(Step::End(
+            if self.zeroes_from(at)? && self.announced.is_empty() && !self.in_batch {
+                End::Clean { at }
+            } else {
+                End::Torn { at }
+            },
+        ))
+    }
+
+    fn begin(&mut self, at: u32, mark: Mark, record: &Record) -> Step {
+        let mut next: Vec<Offset> = mark.logs.iter().map(|(_, first)| *first).collect();
+        self.announced = mark
+            .records
+            .iter()
+            .filter_map(|announced| {
+                let index = announced.log as usize;
+                let (log, _) = mark.logs.get(index)?;
+                let next = next.get_mut(index)?;
+                let offset = *next;
+                if !announced.state {
+                    *next = next.next();
+                }
+                Some(Announced {
+                    log: *log,
+                    length: announced.length,
+                    offset,
+                    state: announced.state,
+                })
+            })
+            .collect();
+        self.batch = mark.number;
+        self.in_batch = true;
+        self.next_mark = None;
+        self.at = at + record.encoded_len() as u32;
+        Step::Batch {
+            at,
+            number: mark.number,
+            time_ms: mark.time_ms,
+        }
+    }
+
+    fn is_next_mark(&self, record: &Record) -> bool {
+        record.kind == KIND_MARK && record.offset.get() > self.batch && record.payload.starts_with(&self.store.0)
+    }
+
+    /// The record at a place, or why there is none.
+    fn record_at(&mut self, at: u32) -> io::Result<Result<Record, String>> {
+        let header = self.bytes_at(at, record::HEADER_BYTES)?;
+        let (length, _) = match record::peek(&header, OWN_PAYLOAD_BYTES_MAX) {
+            Ok(peeked) => peeked,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let left = self.end.saturating_sub(at) as usize;
+        if record::HEADER_BYTES + length > left || (header[8] == KIND_ENTRY && length > record::PAYLOAD_BYTES_MAX) {
+            return Ok(Err("record header malformed".into()));
+        }
+        let bytes = self.bytes_at(at, record::HEADER_BYTES + length)?;
+        Ok(Record::decode(&bytes, OWN_PAYLOAD_BYTES_MAX)
+            .map(|(record, _)| record)
+            .map_err(|error| error.to_string()))
+    }
+
+    /// Up to `length` bytes at a place; fewer at the end.
+    fn bytes_at(&mut self, at: u32, length: usize) -> io::Result<Bytes> {
+        let length = length.min(self.end.saturating_sub(at) as usize);
+        let start = at.wrapping_sub(self.window_at) as usize;
+        if at < self.window_at || start + length > self.window.len() {
+            let wanted = length.max(WINDOW_BYTES).min(self.end.saturating_sub(at) as usize);
+            let mut buffer = vec![0; wanted];
+            self.segment.file.read_exact_at(&mut buffer, u64::from(at))?;
+            self.bytes_read += wanted as u64;
+            self.window = buffer.into();
+            self.window_at = at;
+            return Ok(self.window.slice(..length));
+        }
+        Ok(self.window.slice(start..start + length))
+    }
+
+    fn zeroes_from(&mut self, mut at: u32) -> io::Result<bool> {
+        while at < self.end {
+            let bytes = self.bytes_at(at, WINDOW_BYTES)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u32;
+        }
+        Ok(true)
+    }
+
+    /// Where the next mark of a later batch stands, at or after a damaged place.
+    fn find_next_mark(&mut self, from: u32) -> io::Result<Option<u32>> {
+        if let Some(known) = self.next_mark
+            && known.is_none_or(|mark| mark >= from)
+        {
+            return Ok(known);
+        }
+        let needle = self.store.0;
+        let mut at = from;
+        let mut found = None;
+        'search: while at < self.end {
+            let bytes = self.bytes_at(at, WINDOW_BYTES)?;
+            let mut start = 0;
+            while let Some(hit) = find(bytes.get(start..).unwrap_or_default(), &needle) {
+                let place = start + hit;
+                // The store's id is the first thing in a mark's payload.
+                let candidate = (at + place as u32).checked_sub(record::HEADER_BYTES as u32);
+                if let Some(candidate) = candidate.filter(|candidate| *candidate >= from)
+                    && let Ok(record) = self.record_at(candidate)?
+                    && self.is_next_mark(&record)
+                    && Mark::decode(&record, &self.store).is_some()
+                {
+                    found = Some(candidate);
+                    break 'search;
+                }
+                start = place + 1;
+            }
+            if bytes.len() <= needle.len() {
+                break;
+            }
+            // Windows overlap by the length of what is looked for.
+            at += (bytes.len() - needle.len()) as u32;
+        }
+        self.next_mark = Some(found);
+        Ok(found)
+    }
+}
+
+fn fits(record: &Record, announced: &Announced) -> bool {
+    let kind = if announced.state { KIND_STATE } else { KIND_ENTRY };
+    record.kind == kind
+        && record.payload.len() == announced.length as usize
+        && (announced.state || record.offset == announced.offset)
+}
+
+fn find(bytes: &[u8], needle: &[u8; 16]) -> Option<usize> {
+    let mut from = 0;
+    // Looking for the first byte alone is what the compiler makes fast.
+    while let Some(hit) = bytes.get(from..)?.iter().position(|byte| *byte == needle[0]) {
+        let place = from + hit;
+        if bytes.get(place..place + needle.len()) == Some(needle) {
+            return Some(place);
+        }
+        from = place + 1;
+    }
+    None
+}

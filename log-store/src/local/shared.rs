@@ -1,0 +1,438 @@
+//! What the writer, the index thread and readers share.
+
+use super::config::LocalConfig;
+use super::error::store_io;
+use super::folder::Folder;
+use super::index::{Damage, Index, Located};
+use super::known::Known;
+use super::metrics;
+use super::progress::Progress;
+use super::segment::Segments;
+use super::tail::{Tail, TailRead};
+use crate::{HeadWatches, ReadBatch, StoreError, Verdict};
+use bytes::{Bytes, BytesMut};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use skytale_proto::record::{self, KIND_ENTRY};
+use skytale_proto::{Frame, LogId, Offset, Record};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
+
+/// Entries that stand at most this far apart are read at once.
+const READ_GAP_BYTES: u32 = 16 * 1024;
+/// Bytes read at once, about.
+const READ_SPAN_BYTES: u32 = 1024 * 1024;
+/// Bytes of records refolded at a time.
+const REFOLD_BYTES: usize = 1024 * 1024;
+
+/// What the writer, the index thread and readers share.
+pub(crate) struct Shared {
+    pub(crate) config: LocalConfig,
+    pub(crate) segments: Segments,
+    /// `None` once the store is closed.
+    index: RwLock<Option<Arc<Index>>>,
+    /// `None` once the store is closed: then the folder is free for another.
+    folder: Mutex<Option<Folder>>,
+    pub(crate) tail: RwLock<Tail>,
+    pub(crate) watches: HeadWatches,
+    /// What is durably known of logs that were asked for; the head in here may be behind.
+    known: Mutex<KnownCache>,
+    pub(crate) progress: Progress,
+    pub(crate) stopped: watch::Sender<Option<String>>,
+    damaged: AtomicUsize,
+}
+
+struct KnownCache {
+    logs: LruCache<LogId, Arc<Known>>,
+    bytes: usize,
+    /// Counts what was put in by batches, so that nobody puts in what was read before one.
+    published: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: LocalConfig, folder: Folder, segments: Segments, index: Index) -> Self {
+        let damaged = index.damages().count();
+        metrics::damaged_logs(damaged);
+        Self {
+            tail: RwLock::new(Tail::new(config.cache_bytes)),
+            config,
+            segments,
+            index: RwLock::new(Some(Arc::new(index))),
+            folder: Mutex::new(Some(folder)),
+            watches: HeadWatches::new(),
+            known: Mutex::new(KnownCache {
+                logs: LruCache::unbounded(),
+                bytes: 0,
+                published: 0,
+            }),
+            progress: Progress::default(),
+            stopped: watch::Sender::new(None),
+            damaged: AtomicUsize::new(damaged),
+        }
+    }
+
+    /// The index, while the store is open.
+    pub(crate) fn index(&self) -> Result<Arc<Index>, StoreError> {
+        self.index.read().clone().ok_or_else(|| StoreError::Stopped {
+            reason: "the store is closed".into(),
+        })
+    }
+
+    /// Takes the index and the folder away, when the store is closed.
+    pub(crate) fn release(&self) -> (Option<Arc<Index>>, Option<Folder>) {
+        (self.index.write().take(), self.folder.lock().take())
+    }
+
+    /// Takes no more appends; the first reason stands.
+    pub(crate) fn stop(&self, reason: String) {
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            if first {
+                tracing::error!(%reason, "the store takes no more appends");
+                *stopped = Some(reason);
+            }
+            first
+        });
+    }
+
+    /// Whether appends are taken.
+    pub(crate) fn running(&self) -> Result<(), StoreError> {
+        match &*self.stopped.borrow() {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Stopped { reason: reason.clone() }),
+        }
+    }
+
+    /// The log's damage, if it has any.
+    pub(crate) fn damage(&self, log: &LogId) -> Result<Option<Damage>, StoreError> {
+        if self.damaged.load(Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        self.index()?.damage_of(log)
+    }
+
+    /// Notes that a log cannot be served past an entry.
+    pub(crate) fn note_damage(&self, log: &LogId, damage: &Damage) -> Result<(), StoreError> {
+        tracing::error!(%log, offset = %damage.offset, place = %damage.place, "the log is damaged and served only up to here");
+        let index = self.index()?;
+        index.note_damage(log, damage)?;
+        self.count_damage(&index);
+        Ok(())
+    }
+
+    /// The damaged entry was trimmed away.
+    pub(crate) fn clear_damage(&self, log: &LogId) -> Result<(), StoreError> {
+        let index = self.index()?;
+        index.clear_damage(log)?;
+        self.count_damage(&index);
+        Ok(())
+    }
+
+    fn count_damage(&self, index: &Index) {
+        let count = index.damages().count();
+        self.damaged.store(count, Ordering::Relaxed);
+        metrics::damaged_logs(count);
+    }
+
+    /// The log's head: the last durable offset.
+    pub(crate) fn head(&self, log: &LogId) -> Result<Offset, StoreError> {
+        match self.tail.read().head(log) {
+            Some(head) => Ok(head),
+            // What is not in the tail, the index has.
+            None => self.index()?.head(log),
+        }
+    }
+
+    /// Entries after a cursor, if they are in memory. `None` is "look on disk".
+    pub(crate) fn read_recent(
+        &self,
+        log: &LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Option<Result<ReadBatch, StoreError>> {
+        if self.damaged.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        match self.tail.read().read(log, after, bytes_max, entries_max, false) {
+            TailRead::Entries { records, last, head } => Some(Ok(ReadBatch { records, last, head })),
+            TailRead::Trimmed { first } => Some(Err(StoreError::Trimmed { first })),
+            TailRead::BeyondHead { head } => Some(Err(StoreError::BeyondHead { after, head })),
+            TailRead::Older { .. } => None,
+        }
+    }
+
+    /// Entries after a cursor, from wherever they are. Blocks.
+    pub(crate) fn read(
+        &self,
+        log: &LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<ReadBatch, StoreError> {
+        let damage = self.damage(log)?;
+        if let Some(damage) = &damage
+            && after.next() >= damage.offset
+        {
+            return Err(StoreError::Corrupt {
+                place: damage.place.clone(),
+            });
+        }
+        let entries_max = match &damage {
+            Some(damage) => entries_max.min(damage.offset.get() - 1 - after.get()),
+            None => entries_max,
+        };
+        match self.read_any(log, after, bytes_max, entries_max) {
+            Ok(batch) if batch.last > after || batch.head == after => {
+                self.refuse_trimmed(log, after)?;
+                Ok(batch)
+            }
+            Ok(_) => {
+                self.refuse_trimmed(log, after)?;
+                Err(StoreError::Corrupt {
+                    place: format!("entry {} of {log} is in no segment", after.next()),
+                })
+            }
+            Err(error) => {
+                // A segment may have been dropped under the read.
+                self.refuse_trimmed(log, after)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn refuse_trimmed(&self, log: &LogId, after: Offset) -> Result<(), StoreError> {
+        let first = self.known(log)?.state.first_available();
+        if after.next() < first {
+            return Err(StoreError::Trimmed { first });
+        }
+        Ok(())
+    }
+
+    /// As [`Shared::read`], but without a look at what was trimmed or damaged.
+    fn read_any(
+        &self,
+        log: &LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<ReadBatch, StoreError> {
+        let (mut batch, mut full) = self.read_some(log, after, bytes_max, entries_max)?;
+        let mut bytes: usize = batch.records.iter().map(Bytes::len).sum();
+        // What the index does not have yet is in memory.
+        while !full && batch.last > after && batch.last < batch.head {
+            let entries_left = entries_max.saturating_sub(batch.last.get() - after.get());
+            let bytes_left = bytes_max.saturating_sub(bytes);
+            if entries_left == 0 || bytes_left == 0 {
+                break;
+            }
+            let (more, more_full) = self.read_some(log, batch.last, bytes_left, entries_left)?;
+            let more_bytes: usize = more.records.iter().map(Bytes::len).sum();
+            if more_bytes > bytes_left || more.last == batch.last {
+                break;
+            }
+            bytes += more_bytes;
+            full = more_full;
+            batch.records.extend(more.records);
+            (batch.last, batch.head) = (more.last, more.head);
+        }
+        Ok(batch)
+    }
+
+    /// Entries that are all in memory or all in the index; and whether a limit ended them.
+    fn read_some(
+        &self,
+        log: &LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<(ReadBatch, bool), StoreError> {
+        let head = match self.tail.read().read(log, after, bytes_max, entries_max, true) {
+            TailRead::Entries { records, last, head } => return Ok((ReadBatch { records, last, head }, true)),
+            TailRead::Trimmed { first } => return Err(StoreError::Trimmed { first }),
+            TailRead::BeyondHead { head } => return Err(StoreError::BeyondHead { after, head }),
+            TailRead::Older { head } => head,
+        };
+        let index = self.index()?;
+        let head = match head {
+            Some(head) => head,
+            None => index.head(log)?,
+        };
+        if after > head {
+            return Err(StoreError::BeyondHead { after, head });
+        }
+        let (located, full) = index.locate(log, after, head, bytes_max, entries_max)?;
+        let (records, whole) = self.read_located(log, &located)?;
+        let batch = ReadBatch {
+            records,
+            last: Offset::new(after.get() + whole),
+            head,
+        };
+        Ok((batch, full || whole < located.len() as u64))
+    }
+
+    /// Reads records from segments, and checks them. Gives as many as are whole, and how many those are.
+    fn read_located(&self, log: &LogId, located: &[Located]) -> Result<(Vec<Bytes>, u64), StoreError> {
+        let mut whole = 0;
+        let mut out = BytesMut::with_capacity(located.iter().map(|entry| entry.length as usize).sum());
+        let mut rest = located;
+        while let Some(first) = rest.first() {
+            let mut end = first.position.at + first.length;
+            let near = rest.iter().skip(1).take_while(|next| {
+                let near = next.position.segment == first.position.segment
+                    && next.position.at >= end
+                    && next.position.at - end <= READ_GAP_BYTES
+                    && next.position.at + next.length - first.position.at <= READ_SPAN_BYTES;
+                end = if near { next.position.at + next.length } else { end };
+                near
+            });
+            let (span, later) = rest.split_at(1 + near.count());
+            let start = first.position.at;
+            let end = span.last().map_or(end, |last| last.position.at + last.length);
+            let file = self
+                .segments
+                .file(first.position.segment)
+                .map_err(store_io("open", &self.segments.path(first.position.segment)))?;
+            let mut buffer = vec![0; (end - start) as usize];
+            match file.file.read_exact_at(&mut buffer, u64::from(start)) {
+                Ok(()) => {}
+                // The file is shorter than it was: what is missing is checked below.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                Err(error) => return Err(store_io("read", &file.path)(error)),
+            }
+            let buffer = Bytes::from(buffer);
+            for entry in span {
+                let from = (entry.position.at - start) as usize;
+                let bytes = buffer.slice(from..from + entry.length as usize);
+                if let Err(why) = check(&bytes, entry) {
+                    let damage = Damage {
+                        offset: entry.offset,
+                        position: entry.position,
+                        place: format!("{} at {}: {why}", file.path.display(), entry.position.at),
+                    };
+                    self.note_damage(log, &damage)?;
+                    if out.is_empty() {
+                        return Err(StoreError::Corrupt { place: damage.place });
+                    }
+                    // What stands before it is whole; the next read says where the damage is.
+                    return Ok((vec![out.freeze()], whole));
+                }
+                whole += 1;
+                out.extend_from_slice(&bytes);
+            }
+            rest = later;
+        }
+        let records = if out.is_empty() { Vec::new() } else { vec![out.freeze()] };
+        Ok((records, whole))
+    }
+
+    /// What is durably known of a log. The head in it may be behind; nothing else is. Blocks where it must be read.
+    pub(crate) fn known(&self, log: &LogId) -> Result<Arc<Known>, StoreError> {
+        let published = {
+            let mut cache = self.known.lock();
+            if let Some(known) = cache.logs.get(log) {
+                return Ok(known.clone());
+            }
+            cache.published
+        };
+        let known = Arc::new(self.load(*log)?);
+        let mut cache = self.known.lock();
+        if let Some(newer) = cache.logs.get(log) {
+            return Ok(newer.clone());
+        }
+        if cache.published == published {
+            cache.put(*log, known.clone(), &self.config);
+        }
+        Ok(known)
+    }
+
+    /// What is known of a log, if that needs no disk.
+    pub(crate) fn known_in_memory(&self, log: &LogId) -> Option<Arc<Known>> {
+        self.known.lock().logs.get(log).cloned()
+    }
+
+    /// A durable batch changed what is known of these logs.
+    pub(crate) fn publish_known<'a>(&self, changed: impl Iterator<Item = (LogId, &'a Arc<Known>)>) {
+        let mut cache = self.known.lock();
+        for (log, known) in changed {
+            cache.published += 1;
+            cache.put(log, known.clone(), &self.config);
+        }
+    }
+
+    /// What is known of a log at its durable head: what the index kept, and what followed, folded again.
+    pub(crate) fn load(&self, log: LogId) -> Result<Known, StoreError> {
+        let kept = self.known.lock().logs.peek(&log).cloned();
+        let kept = match kept {
+            Some(known) => Known::clone(&known),
+            None => self.index()?.known(log)?.unwrap_or_else(|| Known::new(log)),
+        };
+        self.refold(kept)
+    }
+
+    fn refold(&self, mut known: Known) -> Result<Known, StoreError> {
+        let log = known.state.log();
+        loop {
+            let after = known.state.head();
+            let batch = match self.read_any(&log, after, REFOLD_BYTES, u64::MAX) {
+                Ok(batch) => batch,
+                // What was published a moment ago is ahead of what readers see.
+                Err(StoreError::BeyondHead { .. }) => return Ok(known),
+                // The state up to the damage is what is left of the log.
+                Err(StoreError::Corrupt { .. }) if self.damage(&log)?.is_some() => return Ok(known),
+                Err(error) => return Err(error),
+            };
+            if batch.last == after {
+                if batch.head > after && self.damage(&log)?.is_none() {
+                    return Err(StoreError::Corrupt {
+                        place: format!("entry {} of {log} is in no segment", after.next()),
+                    });
+                }
+                return Ok(known);
+            }
+            for record in batch.records.into_iter().flat_map(Record::decode_batch) {
+                refold_record(&mut known, record)?;
+            }
+        }
+    }
+}
+
+impl KnownCache {
+    fn put(&mut self, log: LogId, known: Arc<Known>, config: &LocalConfig) {
+        self.bytes += known.state.weight_bytes();
+        if let Some(old) = self.logs.put(log, known) {
+            self.bytes = self.bytes.saturating_sub(old.state.weight_bytes());
+        }
+        while (self.logs.len() > config.states_max || self.bytes > config.states_bytes_max) && self.logs.len() > 1 {
+            if let Some((_, old)) = self.logs.pop_lru() {
+                self.bytes = self.bytes.saturating_sub(old.state.weight_bytes());
+            }
+        }
+    }
+}
+
+fn refold_record(known: &mut Known, record: Result<Record, record::RecordError>) -> Result<(), StoreError> {
+    let log = known.state.log();
+    let corrupt = |why: String| StoreError::Corrupt {
+        place: format!("{log}: {why}"),
+    };
+    let record = record.map_err(|error| corrupt(error.to_string()))?;
+    let frame = Frame::decode(record.payload).map_err(|error| corrupt(error.to_string()))?;
+    known.saw(frame.header().id);
+    match known.state.apply(frame.header(), None) {
+        Verdict::Appended { offset, .. } if offset == record.offset => Ok(()),
+        verdict => Err(corrupt(format!("entry {} folds to {verdict:?}", record.offset))),
+    }
+}
+
+/// A record that was read must be the one that was asked for.
+fn check(bytes: &Bytes, entry: &Located) -> Result<(), String> {
+    let (record, length) = Record::decode(bytes, record::PAYLOAD_BYTES_MAX).map_err(|error| error.to_string())?;
+    if record.kind != KIND_ENTRY || record.offset != entry.offset || length != entry.length as usize {
+        return Err("another record than the index says".into());
+    }
+    Ok(())
+}

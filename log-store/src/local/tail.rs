@@ -1,0 +1,179 @@
+//! Recent entries, in memory: readers near the head are served from here.
+//!
+//! A batch stays until the index has it and newer ones need the room. So what the index does not have yet is here.
+
+use super::batch::Batch;
+use bytes::{Bytes, BytesMut};
+use skytale_proto::{LogId, Offset};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Recent entries of all logs.
+#[derive(Default)]
+pub(crate) struct Tail {
+    logs: HashMap<LogId, TailLog>,
+    /// Consecutive batches.
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    bytes_max: usize,
+    /// The last batch that the index has.
+    indexed: u64,
+}
+
+/// Recent entries of one log; at least one.
+struct TailLog {
+    head: Offset,
+    first_available: Offset,
+    /// The offset of the first of `entries`.
+    first: Offset,
+    entries: VecDeque<TailEntry>,
+}
+
+struct TailEntry {
+    batch: u64,
+    at: u32,
+    length: u32,
+}
+
+/// What the tail says of a read.
+pub(crate) enum TailRead {
+    /// Entries: the records, the last one's offset, the head.
+    Entries {
+        records: Vec<Bytes>,
+        last: Offset,
+        head: Offset,
+    },
+    /// The entry after the cursor was given up; this is the first there is.
+    Trimmed { first: Offset },
+    /// The cursor is past the head.
+    BeyondHead { head: Offset },
+    /// Older than what is here. The head, if the log has recent entries at all.
+    Older { head: Option<Offset> },
+}
+
+impl Tail {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a durable batch in.
+    pub(crate) fn publish(&mut self, batch: &Arc<Batch>) {
+        for log in &batch.logs {
+            if let Some(known) = self.logs.get_mut(&log.log) {
+                known.head = log.head;
+                known.first_available = log.first_available;
+            }
+        }
+        for entry in &batch.entries {
+            let log = &batch.logs[entry.log as usize];
+            let known = self.logs.entry(log.log).or_insert_with(|| TailLog {
+                head: log.head,
+                first_available: log.first_available,
+                first: entry.offset,
+                entries: VecDeque::new(),
+            });
+            known.entries.push_back(TailEntry {
+                batch: batch.number,
+                at: entry.at,
+                length: entry.length,
+            });
+        }
+        self.bytes += batch.weight_bytes();
+        self.batches.push_back(batch.clone());
+        self.evict();
+    }
+
+    /// The index has all batches up to and with this one.
+    pub(crate) fn indexed(&mut self, batch: u64) {
+        self.indexed = self.indexed.max(batch);
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.bytes > self.bytes_max
+            && let Some(batch) = self.batches.pop_front_if(|batch| batch.number <= self.indexed)
+        {
+            self.bytes -= batch.weight_bytes();
+            for entry in &batch.entries {
+                let log = batch.log_of(entry);
+                let Some(known) = self.logs.get_mut(&log) else { continue };
+                known.entries.pop_front();
+                known.first = known.first.next();
+                if known.entries.is_empty() {
+                    self.logs.remove(&log);
+                }
+            }
+        }
+    }
+
+    /// The head of a log with recent entries.
+    pub(crate) fn head(&self, log: &LogId) -> Option<Offset> {
+        self.logs.get(log).map(|known| known.head)
+    }
+
+    /// Entries after a cursor, copied into one chunk, so that a slow reader does not keep a batch in memory.
+    pub(crate) fn read(
+        &self,
+        log: &LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+        even_trimmed: bool,
+    ) -> TailRead {
+        let Some(known) = self.logs.get(log) else {
+            return TailRead::Older { head: None };
+        };
+        let head = known.head;
+        if after > head {
+            return TailRead::BeyondHead { head };
+        }
+        if !even_trimmed && after.next() < known.first_available {
+            return TailRead::Trimmed {
+                first: known.first_available,
+            };
+        }
+        if after.next() < known.first {
+            return TailRead::Older { head: Some(head) };
+        }
+        let skipped = usize::try_from(after.next().get() - known.first.get()).unwrap_or(usize::MAX);
+        let entries = usize::try_from(entries_max).unwrap_or(usize::MAX);
+        let mut bytes = 0;
+        let chosen: Vec<&TailEntry> = known
+            .entries
+            .iter()
+            .skip(skipped)
+            .take(entries)
+            .take_while(|entry| {
+                let before = bytes;
+                bytes += entry.length as usize;
+                before == 0 || bytes <= bytes_max
+            })
+            .collect();
+        let total = chosen.iter().map(|entry| entry.length as usize).sum();
+        let mut out = BytesMut::with_capacity(total);
+        for entry in &chosen {
+            out.extend_from_slice(self.record(entry));
+        }
+        let last = Offset::new(after.get() + chosen.len() as u64);
+        let records = if chosen.is_empty() {
+            Vec::new()
+        } else {
+            vec![out.freeze()]
+        };
+        TailRead::Entries { records, last, head }
+    }
+
+    fn record(&self, entry: &TailEntry) -> &[u8] {
+        let oldest = self.batches.front().map_or(entry.batch, |batch| batch.number);
+        let index = usize::try_from(entry.batch - oldest).unwrap_or(usize::MAX);
+        let at = entry.at as usize;
+        // An entry is here exactly as long as its batch.
+        self.batches
+            .get(index)
+            .and_then(|batch| batch.records.get(at..at + entry.length as usize))
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,146 @@
+//! The writer's states of logs: with what it has folded and not yet made durable. Nobody else sees them.
+
+use super::config::LocalConfig;
+use super::known::Known;
+use super::shared::Shared;
+use crate::StoreError;
+use bytes::Bytes;
+use lru::LruCache;
+use skytale_proto::{FrameId, LogId, Offset};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::batch::Batch;
+
+/// Entries after which a log's state is kept in the index again, at least. A state that is not in memory is the kept one
+/// and the entries since, folded again: this bounds how many those are.
+const SAVE_AFTER_ENTRIES: u32 = 256;
+/// Bytes of state for which one more entry may pass before it is kept again: large states are kept less often.
+const SAVE_BYTES_PER_ENTRY: usize = 1_024;
+
+/// A log's state, as the writer has it.
+pub(crate) struct Working {
+    pub(crate) known: Known,
+    /// The batch that last touched it, and its place among that batch's logs.
+    pub(crate) slot: (u64, u32),
+    /// Entries since the state was last kept in the index.
+    pub(crate) unsaved: u32,
+    /// More than the head changed in the batch that last touched it.
+    pub(crate) changed: bool,
+    /// The state must be kept with the batch that last touched it.
+    pub(crate) save: bool,
+    weight_bytes: usize,
+}
+
+/// The writer's states, and the frame ids that the index does not have yet.
+pub(crate) struct WorkingSet {
+    logs: LruCache<LogId, Working>,
+    bytes: usize,
+    recent: HashMap<(LogId, FrameId), (Offset, u64)>,
+    unindexed: VecDeque<Arc<Batch>>,
+}
+
+impl WorkingSet {
+    pub(crate) fn new() -> Self {
+        Self {
+            logs: LruCache::unbounded(),
+            bytes: 0,
+            recent: HashMap::new(),
+            unindexed: VecDeque::new(),
+        }
+    }
+
+    /// A log's state; read where it is not in memory.
+    pub(crate) fn get(&mut self, shared: &Shared, log: LogId) -> Result<&mut Working, StoreError> {
+        let bytes = &mut self.bytes;
+        self.logs.try_get_or_insert_mut(log, || {
+            let known = shared.load(log)?;
+            let weight_bytes = known.state.weight_bytes();
+            *bytes += weight_bytes;
+            Ok(Working {
+                known,
+                slot: (0, 0),
+                unsaved: 0,
+                changed: false,
+                save: false,
+                weight_bytes,
+            })
+        })
+    }
+
+    /// A log's state, if it is in memory.
+    pub(crate) fn peek_mut(&mut self, log: &LogId) -> Option<&mut Working> {
+        self.logs.peek_mut(log)
+    }
+
+    /// Where a log accepted a frame id before, and when; the writer's own entries included.
+    pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
+        match self.recent.get(&(*log, *id)) {
+            Some(seen) => Ok(Some(*seen)),
+            None => shared.index()?.seen(log, id),
+        }
+    }
+
+    /// An entry was folded.
+    pub(crate) fn accepted(&mut self, log: LogId, id: FrameId, offset: Offset, time_ms: u64) {
+        self.recent.insert((log, id), (offset, time_ms));
+    }
+
+    /// A batch is durable, and on its way to the index. Frame ids of what the index has by now are forgotten here.
+    pub(crate) fn durable(&mut self, batch: &Arc<Batch>, indexed: u64) {
+        self.unindexed.push_back(batch.clone());
+        while let Some(batch) = self.unindexed.pop_front_if(|batch| batch.number <= indexed) {
+            for entry in &batch.entries {
+                // After a Trim the log may have accepted the id again, in a later batch.
+                let key = (batch.log_of(entry), entry.id);
+                if self.recent.get(&key).is_some_and(|(offset, _)| *offset == entry.offset) {
+                    self.recent.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Gives the states that should be kept now: of the logs that a batch touched, where enough has happened.
+    pub(crate) fn to_save(&mut self, touched: impl Iterator<Item = LogId>) -> Vec<(LogId, Bytes)> {
+        let mut saved = Vec::new();
+        for log in touched {
+            let Some(working) = self.logs.peek_mut(&log) else {
+                continue;
+            };
+            if working.changed {
+                let weight = working.known.state.weight_bytes();
+                self.bytes = self.bytes.saturating_sub(working.weight_bytes) + weight;
+                working.weight_bytes = weight;
+            }
+            let often = (working.weight_bytes / SAVE_BYTES_PER_ENTRY) as u32;
+            if working.save || working.unsaved >= SAVE_AFTER_ENTRIES.max(often) {
+                saved.push((log, working.known.encode()));
+                working.unsaved = 0;
+            }
+            (working.changed, working.save) = (false, false);
+        }
+        saved
+    }
+
+    /// Drops the states used longest ago, down to the limits, and gives those that must be kept. Call it only when all
+    /// that was folded is durable or about to be refused with the batch.
+    pub(crate) fn evict(&mut self, config: &LocalConfig) -> Vec<(LogId, Bytes)> {
+        let mut saved = Vec::new();
+        while self.logs.len() > config.states_max || (self.bytes > config.states_bytes_max && self.logs.len() > 1) {
+            let Some((log, working)) = self.logs.pop_lru() else {
+                break;
+            };
+            self.bytes = self.bytes.saturating_sub(working.weight_bytes);
+            if working.unsaved > 0 {
+                saved.push((log, working.known.encode()));
+            }
+        }
+        saved
+    }
+
+    /// All states that the index does not have as they are.
+    pub(crate) fn unsaved(&self) -> Vec<(LogId, Bytes)> {
+        let unsaved = self.logs.iter().filter(|(_, working)| working.unsaved > 0);
+        unsaved.map(|(log, working)| (*log, working.known.encode())).collect()
+    }
+}
