@@ -1,3 +1,4 @@
 //! Promises of the decoders to whoever reads hostile bytes.
 
+mod error_codes;
 mod memory;
