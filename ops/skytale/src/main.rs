@@ -5,11 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod client;
 mod command;
 mod config;
+mod local;
 mod output;
+mod serve;
 mod shutdown;
 mod telemetry;
+mod time;
 
 use std::process::ExitCode;
 

@@ -133,15 +133,3 @@ impl Human for Printed {
         Ok(())
     }
 }
-
-impl Loaded {
-    /// The value of a key that has no default, or what is missing and how to give it.
-    pub(crate) fn need<'a, T>(&self, key: &str, value: Option<&'a T>) -> Outcome<&'a T> {
-        value.ok_or_else(|| {
-            Failure::new(Code::Config, format!("configuration key `{key}` is needed and not set")).help(format!(
-                "Set it in the file, or as {}; `skytale config init` writes a file with every key.",
-                crate::config::Layer::variable(key)
-            ))
-        })
-    }
-}

@@ -1,7 +1,12 @@
 //! The subcommands, one file each.
 
+mod account;
+mod api;
 mod completions;
 mod config;
+mod dev;
+mod key;
+mod relay;
 
 use crate::cli::{Cli, Global};
 use crate::config::{Layer, Loaded, Sources, load};
@@ -10,10 +15,23 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use clap::Subcommand;
 use skytale_proto::Code;
+use std::time::Duration;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a whole node on this machine, and print what agents need to use it.
+    Dev(dev::Args),
+    /// Serve the API: accounts, keys, tokens, the directory of relay nodes.
+    Api(api::Args),
+    /// Serve a relay node: the log.
+    Relay(relay::Args),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make accounts, as the operator.
+    #[command(subcommand)]
+    Account(account::Command),
     /// Make, check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -51,26 +69,45 @@ pub(crate) fn run(cli: Cli) -> Exit {
 
 fn dispatch(cli: Cli, output: Output) -> Outcome {
     let global = cli.global;
+    let client = |work| Kind {
+        default: telemetry::Default::Client,
+        flags: work,
+    };
+    let server = |flags| Kind {
+        default: telemetry::Default::Server,
+        flags,
+    };
     match cli.command {
+        Command::Dev(args) => within(&global, server(Vec::new()), output, |session| dev::run(args, session)),
+        Command::Api(args) => within(&global, server(args.layers()), output, api::run),
+        Command::Relay(args) => within(&global, server(args.layers()), output, |session| {
+            relay::run(args, session)
+        }),
+        Command::Key(command) => within(&global, client(Vec::new()), output, |session| {
+            key::run(command, session)
+        }),
+        Command::Account(command) => within(&global, client(Vec::new()), output, |session| {
+            account::run(command, session)
+        }),
+        Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
         Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),
-        Command::Config(command) => config::run(command, &global, &output),
     }
 }
 
-/// Reads the configuration, starts logging and a runtime, and runs `work` in it.
-fn within<F>(
-    global: &Global,
-    flags: Vec<Layer>,
+/// What a command logs by default, and its flags that are settings.
+struct Kind {
     default: telemetry::Default,
-    output: Output,
-    work: impl FnOnce(Session) -> F,
-) -> Outcome
+    flags: Vec<Layer>,
+}
+
+/// Reads the configuration, starts logging and a runtime, and runs `work` in it.
+fn within<F>(global: &Global, kind: Kind, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
-    let loaded = configuration(global, flags)?;
-    telemetry::start(loaded.config.log.as_deref(), default, loaded.config.log_format)?;
+    let loaded = configuration(global, kind.flags)?;
+    telemetry::start(loaded.config.log.as_deref(), kind.default, loaded.config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -85,7 +122,7 @@ where
         .await
     });
     // Blocking work that is still going on (a file being synced) may end; it does not hold up the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 

@@ -173,7 +173,7 @@ mod tests {
         sources.environment = variable("SKYTALE_RELAY__RETENTION_S", "6");
         let loaded = load(sources.clone()).expect("loads");
         assert_eq!(loaded.config.relay.retention_s, 6);
-        assert_eq!(loaded.config.relay.listen.port(), 1);
+        assert_eq!(loaded.config.relay.listen[0].port(), 1);
         assert_eq!(
             loaded.source("relay.retention_s"),
             "environment variable SKYTALE_RELAY__RETENTION_S"

@@ -1,6 +1,7 @@
 //! Secrets in the configuration.
 
 use crate::output::{Context, Failure, Outcome};
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skytale_proto::Code;
 use std::fmt;
@@ -37,6 +38,13 @@ impl Secret {
             return Err(Failure::new(Code::Environment, reading()).since("the file is empty"));
         }
         Ok(text)
+    }
+}
+
+impl Secret {
+    /// The secret itself, as the API takes it.
+    pub(crate) fn expose(&self, key: &str) -> Outcome<SecretString> {
+        Ok(SecretString::from(self.reveal(key)?.as_str()))
     }
 }
 

@@ -7,11 +7,13 @@ mod exit;
 mod failure;
 mod progress;
 mod style;
+mod table;
 
 pub(crate) use exit::{EXIT_CODES, Exit};
 pub(crate) use failure::{Context, Failure, Outcome};
 pub(crate) use progress::Progress;
 pub(crate) use style::Style;
+pub(crate) use table::table;
 
 use serde::Serialize;
 use skytale_proto::Code;

@@ -1,0 +1,71 @@
+//! Clients of the API, and what to say when it cannot be reached.
+
+use crate::config::Loaded;
+use crate::output::{Failure, Outcome};
+use skytale_proto::Code;
+use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+
+/// With the account's API key.
+pub(crate) fn account(loaded: &Loaded) -> Outcome<ApiClient> {
+    ApiClient::new(&loaded.config.api_url, api_key(loaded)?).map_err(failed(loaded))
+}
+
+/// The API key in force.
+pub(crate) fn api_key(loaded: &Loaded) -> Outcome<ApiKey> {
+    let key = loaded.config.api_key.as_ref().ok_or_else(|| {
+        Failure::new(Code::Config, "an API key is needed (`api_key`)").help(
+            "Set SKYTALE_API_KEY. `skytale dev` prints a line to copy; an account's keys are made by \
+             `skytale account create` and `skytale key create`.",
+        )
+    })?;
+    let text = key.reveal("api_key")?;
+    ApiKey::new(text.as_str()).map_err(|error| {
+        Failure::new(
+            Code::Config,
+            format!("`api_key` ({}) is no API key", loaded.source("api_key")),
+        )
+        .because(&error)
+        .help("Set SKYTALE_API_KEY to a key as it was shown when it was made: sk_live_...")
+    })
+}
+
+/// With the operator's secret.
+pub(crate) fn operator(loaded: &Loaded) -> Outcome<ApiClient> {
+    let secret = loaded.config.admin_secret.as_ref().ok_or_else(|| {
+        Failure::new(Code::Config, "the operator's secret is needed (`admin_secret`)")
+            .help("Set SKYTALE_ADMIN_SECRET to what the API has as `api.admin_secret`, or to `file:` and its path.")
+    })?;
+    let secret = ApiKey::operator(secret.reveal("admin_secret")?.as_str()).map_err(failed(loaded))?;
+    ApiClient::new(&loaded.config.api_url, secret).map_err(failed(loaded))
+}
+
+/// What to say of a request that failed.
+pub(crate) fn failed(loaded: &Loaded) -> impl Fn(ApiError) -> Failure {
+    let (url, source) = (loaded.config.api_url.clone(), loaded.source("api_url"));
+    move |error| match &error {
+        ApiError::Unreachable { reason } => Failure::new(Code::Offline, format!("cannot reach the API at {url}"))
+            .since(reason.clone())
+            .help(format!(
+                "Is it running? `skytale dev` starts one on this machine. The address is `api_url` ({source}); set \
+                 SKYTALE_API_URL for another."
+            )),
+        ApiError::Config { problem } => {
+            Failure::new(Code::Config, format!("the API at {url} cannot be used ({source})")).since(problem.clone())
+        }
+        ApiError::Refused {
+            code,
+            detail,
+            retry_after,
+            ..
+        } => {
+            let failure = Failure::new(*code, format!("the API at {url} refused")).since(detail.clone());
+            match retry_after {
+                Some(wait) => failure.help(format!("Try again in {} s.", wait.as_secs().max(1))),
+                None => failure,
+            }
+        }
+        ApiError::Answer { .. } => Failure::new(error.code(), format!("{url} does not answer as the API does"))
+            .because(&error)
+            .help(format!("Is `api_url` ({source}) the API's address?")),
+    }
+}

@@ -1,0 +1,52 @@
+//! `skytale api`: the API, in production.
+
+use super::Session;
+use crate::config::Layer;
+use crate::output::{Human, Outcome, Style};
+use crate::serve::{start_api, stop_api};
+use serde::Serialize;
+use std::fmt;
+use std::net::SocketAddr;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on, for HTTP [key: api.listen].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// The URL that clients use, which is the issuer of tokens [key: api.url].
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+impl Args {
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let listen = self.listen.map(|listen| Layer::flag("--listen", "api.listen", listen));
+        let url = self.url.as_ref().map(|url| Layer::flag("--url", "api.url", url));
+        [listen, url].into_iter().flatten().collect()
+    }
+}
+
+pub(crate) async fn run(session: Session) -> Outcome {
+    let config = session.loaded.api()?;
+    let url = config.url.clone();
+    let api = start_api(config).await?;
+    session.output.give(&Listening {
+        address: api.local_addr(),
+        url,
+    })?;
+    session.shutdown.requested().await;
+    stop_api(api).await
+}
+
+#[derive(Serialize)]
+struct Listening {
+    address: SocketAddr,
+    url: String,
+}
+
+impl Human for Listening {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        writeln!(to, "{} API on http://{}", style.good("listening:"), self.address)?;
+        writeln!(to, "  clients use {}", self.url)
+    }
+}

@@ -1,0 +1,162 @@
+//! The relay node of a demonstration: this binary again, as a process of its own, so that it can be killed.
+
+use crate::local::{AUDIENCE, LocalApi, private_folder, write_private};
+use crate::output::{Context as _, Failure, Outcome};
+use serde::Deserialize;
+use skytale_proto::{Code, EndpointId};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long it may take until it listens.
+const LISTENS_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to stop when it is asked to.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+
+/// A relay node that runs.
+#[derive(Debug)]
+pub(super) struct RelayProcess {
+    dir: PathBuf,
+    settings: toml::Table,
+    child: Child,
+    endpoint: EndpointId,
+    address: SocketAddr,
+}
+
+/// What `skytale --json relay` says when it listens.
+#[derive(Debug, Deserialize)]
+struct Listening {
+    endpoint: EndpointId,
+    addresses: Vec<SocketAddr>,
+}
+
+impl RelayProcess {
+    /// Starts one on a free port, with its data in `dir`.
+    pub(super) async fn start(dir: &Path, api: &LocalApi) -> Outcome<Self> {
+        private_folder(dir)?;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut settings = toml::toml! {
+            disk_free_bytes_min = 0
+            [admin]
+            enabled = false
+            // The demonstration shows the speed of the whole, not the limits of one agent.
+            [limits]
+            frames_per_second = 1_000_000
+            bytes_per_second = 10_000_000_000
+        };
+        let texts = [
+            ("data_dir", dir.display().to_string()),
+            ("api_url", api.url.clone()),
+            ("issuer", api.issuer.clone()),
+            ("audience", AUDIENCE.to_owned()),
+            ("relay_secret", api.relay_secret.as_str().to_owned()),
+        ];
+        settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+        let (child, listening) = spawn(dir, &settings, any_port).await?;
+        let address = listening.addresses.first().copied().unwrap_or(any_port);
+        Ok(Self {
+            dir: dir.to_owned(),
+            settings,
+            child,
+            endpoint: listening.endpoint,
+            address,
+        })
+    }
+
+    pub(super) const fn endpoint(&self) -> EndpointId {
+        self.endpoint
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// SIGKILL: no goodbye, no flush.
+    pub(super) async fn kill(&mut self) -> Outcome {
+        self.child.kill().await.failing(Code::Environment, || "cannot kill the relay node".into())
+    }
+
+    /// Starts it again on the same data and the same port.
+    pub(super) async fn restart(&mut self) -> Outcome {
+        let (child, listening) = spawn(&self.dir, &self.settings, self.address).await?;
+        self.child = child;
+        if listening.endpoint == self.endpoint {
+            Ok(())
+        } else {
+            Err(Failure::new(Code::Mismatch, "the relay node came back as another one"))
+        }
+    }
+
+    /// Asks it to stop by closing its stdin.
+    pub(super) async fn stop(mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(status) => Err(self.failed("the relay node did not stop in order").since(format!("{status:?}"))),
+            Err(_) => Err(self.failed("the relay node did not stop")),
+        }
+    }
+
+    fn failed(&self, what: &str) -> Failure {
+        Failure::new(Code::Environment, what).help(log_tail(&self.dir))
+    }
+}
+
+async fn spawn(dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcome<(Child, Listening)> {
+    let starting = || "cannot start the relay node".to_owned();
+    let mut relay = settings.clone();
+    relay.insert("listen".into(), toml::Value::String(listen.to_string()));
+    let file = dir.join("relay.toml");
+    // It holds the relay node's secret.
+    write_private(&file, toml::Table::from_iter([("relay".to_owned(), toml::Value::Table(relay))]).to_string().as_bytes())?;
+    let binary = std::env::current_exe().failing(Code::Environment, starting)?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(log_file(dir))
+        .failing(Code::Environment, starting)?;
+    let mut command = Command::new(binary);
+    command
+        .args(["--json", "--config"])
+        .arg(&file)
+        .args(["relay", "--until-stdin-ends"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    // Ctrl-C goes to whoever runs the demonstration, not past it: it ends the relay node by itself.
+    command.process_group(0);
+    // The settings of this process are not that one's; its log filter is.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("SKYTALE_") && name != "SKYTALE_LOG" {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command.spawn().failing(Code::Environment, starting)?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout);
+        let read = tokio::time::timeout(LISTENS_WITHIN, lines.read_line(&mut line)).await;
+        read.failing(Code::Environment, starting)?.failing(Code::Environment, starting)?;
+    }
+    let listening = serde_json::from_str(&line)
+        .map_err(|error| Failure::new(Code::Environment, starting()).because(&error).help(log_tail(dir)))?;
+    Ok((child, listening))
+}
+
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("relay.log")
+}
+
+/// The last lines that the relay node logged.
+fn log_tail(dir: &Path) -> String {
+    let text = std::fs::read_to_string(log_file(dir)).unwrap_or_default();
+    let lines: Vec<_> = text.lines().rev().take(10).collect();
+    let tail: Vec<_> = lines.into_iter().rev().collect();
+    format!("Its last words ({}):\n{}", log_file(dir).display(), tail.join("\n"))
+}

@@ -1,0 +1,171 @@
+//! `skytale dev`: a whole node on this machine.
+
+use super::Session;
+use crate::config::RelaySetup;
+use crate::local::{AUDIENCE, LocalApi, private_folder};
+use crate::output::{Context as _, Failure, Human, Outcome, Style};
+use crate::serve::{self, RelayServer, stop_api};
+use serde::Serialize;
+use skytale_log_store::local::LocalConfig;
+use skytale_proto::{Code, EndpointId};
+use skytale_relay_node::{AdminConfig, RelayConfig, RelaySecret, TrustSource};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where data is kept.
+    #[arg(long, value_name = "DIR", default_value = ".skytale")]
+    dir: PathBuf,
+    /// Keep nothing: data goes to a temporary folder, removed at the end.
+    #[arg(long, conflicts_with = "dir")]
+    temp: bool,
+    /// The API's address, for HTTP; port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600", value_parser = loopback)]
+    api_listen: SocketAddr,
+    /// The relay node's address, for QUIC (UDP).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7601", value_parser = loopback)]
+    relay_listen: SocketAddr,
+    /// The address of the relay node's health and metrics.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7602", value_parser = loopback)]
+    admin_listen: SocketAddr,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "give an address and port, as in 127.0.0.1:7600".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(
+            "`dev` is for this machine alone: a loopback address; use `skytale api` and `skytale relay` otherwise"
+                .into(),
+        )
+    }
+}
+
+pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    let temporary = if args.temp {
+        let folder = tempfile::Builder::new().prefix("skytale-dev-").tempdir();
+        Some(folder.failing(Code::Environment, || "cannot make a temporary folder".into())?)
+    } else {
+        None
+    };
+    let dir = temporary.as_ref().map_or(args.dir.as_path(), |folder| folder.path());
+    private_folder(dir)?;
+    let api = LocalApi::start(dir, args.api_listen).await?;
+    let relay = match RelayServer::start(relay_setup(dir, &args, &api), Some(serve::metrics()?)).await {
+        Ok(relay) => relay,
+        Err(failure) => {
+            // The first failure is the one to tell.
+            let _ = stop_api(api.api).await;
+            return Err(failure);
+        }
+    };
+    let served = session
+        .shutdown
+        .unless(announce(dir, &args, &session, &api, &relay))
+        .await;
+    let ended = match served {
+        Ok(()) => tokio::select! {
+            () = session.shutdown.requested() => Ok(()),
+            reason = relay.broken() => {
+                Err(Failure::new(Code::StoreStopped, "the log takes no more appends").since(reason))
+            }
+        },
+        Err(failure) => Err(failure),
+    };
+    session.output.note("stopping");
+    // The relay node first: it tells its agents, and asks the API until it is gone.
+    let relay = relay.stop().await;
+    let api = stop_api(api.api).await;
+    ended.and(relay).and(api)
+}
+
+async fn announce(dir: &Path, args: &Args, session: &Session, api: &LocalApi, relay: &RelayServer) -> Outcome {
+    let key = api.key_in(&dir.join("api-key")).await?;
+    let client = api.client(&key)?;
+    api.registered(&client, relay.node.endpoint_id()).await?;
+    let admin = relay.node.admin_address();
+    let running = Running {
+        api_url: &api.url,
+        api_key: &key,
+        relay: Relay {
+            endpoint: relay.node.endpoint_id(),
+            addresses: relay.node.bound_addresses(),
+            admin,
+        },
+        dir,
+        temporary: args.temp,
+    };
+    session.output.note(format_args!(
+        "A node runs on this machine: API {}, relay node {} at {}. Data: {}{}.",
+        running.api_url,
+        running.relay.endpoint,
+        running
+            .relay
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        dir.display(),
+        if args.temp { " (removed at the end)" } else { "" },
+    ));
+    session
+        .output
+        .note("Copy these lines to each agent's terminal, and give each agent a vault of its own:\n");
+    session.output.give(&running)?;
+    session
+        .output
+        .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");
+    Ok(())
+}
+
+fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
+    let data_dir = dir.join("relay");
+    RelaySetup {
+        node: RelayConfig {
+            listen: vec![args.relay_listen],
+            secret_key_file: Some(data_dir.join("endpoint.key")),
+            issuer: api.issuer.clone(),
+            audience: AUDIENCE.into(),
+            disk_free_bytes_min: 0,
+            admin: AdminConfig {
+                listen: args.admin_listen,
+                ..AdminConfig::default()
+            },
+            ..RelayConfig::default()
+        },
+        store: LocalConfig::new(data_dir.join("log")),
+        trust: TrustSource::Http {
+            api_url: api.url.clone(),
+            relay_secret: RelaySecret::new(api.relay_secret.as_str()),
+        },
+    }
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    api_url: &'a str,
+    api_key: &'a str,
+    relay: Relay,
+    dir: &'a Path,
+    temporary: bool,
+}
+
+#[derive(Serialize)]
+struct Relay {
+    endpoint: EndpointId,
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Human for Running<'_> {
+    fn human(&self, to: &mut dyn fmt::Write, _: &Style) -> fmt::Result {
+        writeln!(to, "export SKYTALE_API_URL={}", self.api_url)?;
+        writeln!(to, "export SKYTALE_API_KEY={}", self.api_key)
+    }
+}

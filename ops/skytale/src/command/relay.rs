@@ -1,0 +1,87 @@
+//! `skytale relay`: a relay node, in production.
+
+use super::Session;
+use crate::config::Layer;
+use crate::output::{Failure, Human, Outcome, Style};
+use crate::serve::{self, RelayServer};
+use serde::Serialize;
+use skytale_proto::{Code, EndpointId};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::io::AsyncReadExt as _;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The data folder [key: relay.data_dir].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// UDP address to listen on [key: relay.listen].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// The API whose tokens it takes [key: relay.api_url].
+    #[arg(long, value_name = "URL")]
+    api_url: Option<String>,
+    /// Stop when standard input ends, as it does when the process that started this one is gone.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+}
+
+impl Args {
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let data_dir = self
+            .data_dir
+            .as_ref()
+            .map(|dir| Layer::flag("--data-dir", "relay.data_dir", dir.display()));
+        let listen = self
+            .listen
+            .map(|listen| Layer::flag("--listen", "relay.listen", listen));
+        let api_url = self
+            .api_url
+            .as_ref()
+            .map(|url| Layer::flag("--api-url", "relay.api_url", url));
+        [data_dir, listen, api_url].into_iter().flatten().collect()
+    }
+}
+
+pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    let setup = session.loaded.relay()?;
+    let server = RelayServer::start(setup, Some(serve::metrics()?)).await?;
+    session.output.give(&Listening {
+        endpoint: server.node.endpoint_id(),
+        addresses: server.node.bound_addresses(),
+        admin: server.node.admin_address(),
+    })?;
+    let ended = tokio::select! {
+        () = session.shutdown.requested() => Ok(()),
+        () = stdin_ended(), if args.until_stdin_ends => Ok(()),
+        reason = server.broken() => Err(Failure::new(Code::StoreStopped, "the log takes no more appends").since(reason)),
+    };
+    let stopped = server.stop().await;
+    ended.and(stopped)
+}
+
+async fn stdin_ended() {
+    let mut bytes = [0; 64];
+    let mut stdin = tokio::io::stdin();
+    while stdin.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+}
+
+#[derive(Serialize)]
+struct Listening {
+    endpoint: EndpointId,
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Human for Listening {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        writeln!(to, "{} relay node {}", style.good("listening:"), self.endpoint)?;
+        writeln!(to, "  agents   {} (QUIC)", addresses.join(", "))?;
+        match self.admin {
+            Some(admin) => writeln!(to, "  operator http://{admin}/readyz, /metrics"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What `skytale api` needs: the section `[api]`.
+
+use super::{AUDIENCE, Loaded, Secret, loopback};
+use crate::output::{Failure, Outcome};
+use serde::{Deserialize, Serialize};
+use skytale_api::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
+use skytale_proto::Code;
+use skytale_proto::limits::TOKEN_LIFETIME_MAX;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The section `[api]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Api {
+    /// Where it listens, for HTTP. A proxy in front of it does TLS.
+    pub listen: SocketAddr,
+    /// A proxy in front ends TLS, is the only way in, and appends the client's address to `X-Forwarded-For`.
+    pub behind_tls_proxy: bool,
+    /// Its URL as clients see it: the issuer of its tokens. No default: no issuer, no start.
+    pub url: Option<String>,
+    /// `sqlite:` and a path, or `postgres://...`. No default.
+    pub database: Option<Secret>,
+    /// The operator's secret: who has it makes accounts. No default.
+    pub admin_secret: Option<Secret>,
+    /// The relay nodes' secret. No default.
+    pub relay_secret: Option<Secret>,
+    /// Encrypts signing keys in the database: 64 hex digits. No default.
+    pub key_encryption_key: Option<Secret>,
+    /// The audience of tokens: the name of the fleet of relay nodes.
+    pub audience: String,
+    /// How long a token lives, in seconds.
+    pub token_lifetime_s: u64,
+    /// After how long a signing key is rotated, in seconds; 0 is never.
+    pub signing_key_lifetime_s: u64,
+    /// How long audit rows are kept, in seconds.
+    pub audit_retention_s: u64,
+    /// The section `[api.limits]`.
+    pub limits: ApiLimits,
+}
+
+/// The section `[api.limits]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ApiLimits {
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// A request's body, in bytes.
+    pub body_bytes_max: usize,
+    /// Hashes of API keys computed at once; each takes 19 MiB.
+    pub hashes_max: usize,
+    /// API keys of an account that are in force.
+    pub keys_max: u32,
+    /// Agents of an account.
+    pub agents_max: u32,
+    /// Channel names of an account.
+    pub channels_max: u32,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7600),
+            behind_tls_proxy: false,
+            url: None,
+            database: None,
+            admin_secret: None,
+            relay_secret: None,
+            key_encryption_key: None,
+            audience: AUDIENCE.into(),
+            token_lifetime_s: TOKEN_LIFETIME_MAX.as_secs(),
+            signing_key_lifetime_s: 0,
+            audit_retention_s: 365 * 24 * 3_600,
+            limits: ApiLimits::default(),
+        }
+    }
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            connections_max: limits.connections_max,
+            body_bytes_max: limits.body_bytes_max,
+            hashes_max: limits.hashes_max,
+            keys_max: limits.keys_max,
+            agents_max: limits.agents_max,
+            channels_max: limits.channels_max,
+        }
+    }
+}
+
+impl Loaded {
+    /// The API's configuration for production: what is missing is refused.
+    pub(crate) fn api(&self) -> Outcome<ApiConfig> {
+        let api = &self.config.api;
+        let secret = |key: &str, secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose(key)).transpose();
+        let database = self
+            .need("api.database", api.database.as_ref())?
+            .expose("api.database")?;
+        let key_encryption_key = match &api.key_encryption_key {
+            Some(key) => {
+                let text = key.reveal("api.key_encryption_key")?;
+                Some(KeyEncryptionKey::from_hex(&text).map_err(|error| self.refused_api(&error))?)
+            }
+            None => None,
+        };
+        let config = ApiConfig {
+            mode: Mode::Production,
+            listen: api.listen,
+            behind_tls_proxy: api.behind_tls_proxy,
+            url: self.need("api.url", api.url.as_ref())?.clone(),
+            audience: api.audience.clone(),
+            database,
+            admin_secret: secret("api.admin_secret", &api.admin_secret)?,
+            relay_secret: secret("api.relay_secret", &api.relay_secret)?,
+            key_encryption_key,
+            token_lifetime: Duration::from_secs(api.token_lifetime_s),
+            signing_key_lifetime: match api.signing_key_lifetime_s {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
+            audit_retention: Duration::from_secs(api.audit_retention_s),
+            limits: api.limits.over(Limits::default()),
+            ..ApiConfig::dev("")
+        };
+        config.check().map_err(|error| self.refused_api(&error))?;
+        Ok(config)
+    }
+
+    fn refused_api(&self, error: &ConfigError) -> Failure {
+        let key = format!("api.{}", error.key);
+        let source = self.source(&key);
+        Failure::new(
+            error.code(),
+            format!("configuration key `{key}` ({source}) {}", error.problem),
+        )
+    }
+}
+
+impl ApiLimits {
+    fn over(&self, limits: Limits) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            body_bytes_max: self.body_bytes_max,
+            hashes_max: self.hashes_max,
+            keys_max: self.keys_max,
+            agents_max: self.agents_max,
+            channels_max: self.channels_max,
+            ..limits
+        }
+    }
+}
+
+impl Loaded {
+    /// The value of a key that has no default, or what is missing and how to give it.
+    pub(crate) fn need<'a, T>(&self, key: &str, value: Option<&'a T>) -> Outcome<&'a T> {
+        value.ok_or_else(|| {
+            Failure::new(Code::Config, format!("configuration key `{key}` is needed and not set")).help(format!(
+                "Set it in the file, or as {}; `skytale config init` writes a file with every key.",
+                super::Layer::variable(key)
+            ))
+        })
+    }
+}

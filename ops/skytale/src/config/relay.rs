@@ -1,0 +1,181 @@
+//! What `skytale relay` needs: the section `[relay]`.
+
+use super::{AUDIENCE, Loaded, Secret, addresses, loopback};
+use crate::output::{Failure, Outcome};
+use serde::{Deserialize, Serialize};
+use skytale_log_store::local::{LocalConfig, Retention};
+use skytale_proto::limits;
+use skytale_relay_node::{
+    AdminConfig, ConfigError, LimitsConfig, RelayConfig, RelaySecret, SessionConfig, TrustConfig, TrustSource,
+};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The section `[relay]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Relay {
+    /// Where it listens, for QUIC (UDP): at most one IPv4 and one IPv6 address.
+    #[serde(with = "addresses")]
+    pub listen: Vec<SocketAddr>,
+    /// Addresses under which agents reach it; what it listens on where there are none.
+    #[serde(with = "addresses")]
+    pub advertise: Vec<SocketAddr>,
+    /// The data folder. No default.
+    pub data_dir: Option<PathBuf>,
+    /// The file with the endpoint's secret key; made with mode 0600 where it is missing. In the data folder by default.
+    pub secret_key_file: Option<PathBuf>,
+    /// The API whose tokens it takes. No default: no issuer, no start.
+    pub api_url: Option<String>,
+    /// The issuer in those tokens; `relay.api_url` by default.
+    pub issuer: Option<String>,
+    /// The audience of those tokens.
+    pub audience: String,
+    /// The relay nodes' secret, as the API has it. No default.
+    pub relay_secret: Option<Secret>,
+    /// Its region; 0 on a single node.
+    pub region: u8,
+    /// How long entries are kept, in seconds; 0 is for ever.
+    pub retention_s: u64,
+    /// How many bytes of entries are kept; 0 is without bound.
+    pub retention_bytes: u64,
+    /// Below this much free space on the disk, in bytes, `/readyz` says so.
+    pub disk_free_bytes_min: u64,
+    /// Admin HTTP.
+    pub admin: AdminConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// Sessions.
+    pub session: SessionConfig,
+    /// Keys and revocations.
+    pub trust: TrustConfig,
+    /// The log's files.
+    pub store: Store,
+}
+
+/// The section `[relay.store]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Store {
+    /// A segment is sealed before it grows over this many bytes.
+    pub segment_bytes: u32,
+    /// A batch of appends takes no more than this many bytes before it is synced.
+    pub batch_bytes_max: usize,
+    /// Bytes of frames that may wait for the writer.
+    pub queue_bytes_max: usize,
+    /// Bytes of recent entries kept in memory for readers near the head.
+    pub cache_bytes: usize,
+    /// Memory for the index's page cache, in bytes.
+    pub index_cache_bytes: u64,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        let node = RelayConfig::default();
+        Self {
+            listen: vec![loopback(7601)],
+            advertise: Vec::new(),
+            data_dir: None,
+            secret_key_file: None,
+            api_url: None,
+            issuer: None,
+            audience: AUDIENCE.into(),
+            relay_secret: None,
+            region: 0,
+            retention_s: limits::RETENTION.as_secs(),
+            retention_bytes: 0,
+            disk_free_bytes_min: node.disk_free_bytes_min,
+            admin: AdminConfig {
+                listen: loopback(7602),
+                ..node.admin
+            },
+            limits: node.limits,
+            session: node.session,
+            trust: node.trust,
+            store: Store::default(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let store = LocalConfig::new("");
+        Self {
+            segment_bytes: store.segment_bytes,
+            batch_bytes_max: store.batch_bytes_max,
+            queue_bytes_max: store.queue_bytes_max,
+            cache_bytes: store.cache_bytes,
+            index_cache_bytes: store.index_cache_bytes,
+        }
+    }
+}
+
+/// All that a relay node needs to start.
+#[derive(Clone, Debug)]
+pub(crate) struct RelaySetup {
+    /// The node.
+    pub node: RelayConfig,
+    /// Its store.
+    pub store: LocalConfig,
+    /// Whom it believes.
+    pub trust: TrustSource,
+}
+
+impl Loaded {
+    /// The relay node's configuration: what is missing is refused.
+    pub(crate) fn relay(&self) -> Outcome<RelaySetup> {
+        let relay = &self.config.relay;
+        let data_dir = self.need("relay.data_dir", relay.data_dir.as_ref())?;
+        let api_url = self.need("relay.api_url", relay.api_url.as_ref())?;
+        let secret = self.need("relay.relay_secret", relay.relay_secret.as_ref())?;
+        let node = RelayConfig {
+            listen: relay.listen.clone(),
+            advertise: relay.advertise.iter().map(ToString::to_string).collect(),
+            region: relay.region,
+            secret_key_file: Some(
+                relay
+                    .secret_key_file
+                    .clone()
+                    .unwrap_or_else(|| data_dir.join("endpoint.key")),
+            ),
+            issuer: relay.issuer.clone().unwrap_or_else(|| api_url.clone()),
+            audience: relay.audience.clone(),
+            data_dir: Some(data_dir.clone()),
+            disk_free_bytes_min: relay.disk_free_bytes_min,
+            admin: relay.admin.clone(),
+            limits: relay.limits.clone(),
+            session: relay.session.clone(),
+            trust: relay.trust.clone(),
+        };
+        node.check().map_err(|error| self.refused_relay(&error))?;
+        let above_zero = |value: u64| (value > 0).then_some(value);
+        let store = LocalConfig {
+            segment_bytes: relay.store.segment_bytes,
+            batch_bytes_max: relay.store.batch_bytes_max,
+            queue_bytes_max: relay.store.queue_bytes_max,
+            cache_bytes: relay.store.cache_bytes,
+            index_cache_bytes: relay.store.index_cache_bytes,
+            retention: Retention {
+                age: above_zero(relay.retention_s).map(Duration::from_secs),
+                bytes: above_zero(relay.retention_bytes),
+                ..Retention::default()
+            },
+            ..LocalConfig::new(data_dir.join("log"))
+        };
+        let trust = TrustSource::Http {
+            api_url: api_url.clone(),
+            relay_secret: RelaySecret::new(secret.reveal("relay.relay_secret")?.as_str()),
+        };
+        Ok(RelaySetup { node, store, trust })
+    }
+
+    fn refused_relay(&self, error: &ConfigError) -> Failure {
+        let key = format!("relay.{}", error.key);
+        let source = self.source(&key);
+        Failure::new(
+            error.code(),
+            format!("configuration key `{key}` ({source}) {}", error.problem),
+        )
+    }
+}

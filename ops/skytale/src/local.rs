@@ -1,0 +1,176 @@
+//! A node for one machine: loopback alone, secrets made up at each start.
+
+use crate::output::{Context as _, Failure, Outcome};
+use crate::serve::start_api;
+use reqwest::Method;
+use secrecy::SecretString;
+use skytale_api::{Api, ApiConfig};
+use skytale_proto::rest::{CreateAccount, CreatedAccount, Keys, Relays};
+use skytale_proto::{Code, EndpointId};
+use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The audience of a local node's tokens.
+pub(crate) const AUDIENCE: &str = "skytale";
+/// The org of a local node's account.
+const ORG: &str = "dev";
+/// How long a relay node may take to be listed in the directory.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
+
+/// The API of a local node.
+#[derive(Debug)]
+pub(crate) struct LocalApi {
+    pub api: Api,
+    /// Where it is, and the issuer of its tokens.
+    pub url: String,
+    pub issuer: String,
+    /// What its relay node shows.
+    pub relay_secret: Zeroizing<String>,
+    admin_secret: Zeroizing<String>,
+}
+
+impl LocalApi {
+    /// Starts it over a database in `dir`.
+    pub(crate) async fn start(dir: &Path, listen: SocketAddr) -> Outcome<Self> {
+        let (relay_secret, admin_secret) = (secret()?, secret()?);
+        let issuer = format!("http://{listen}");
+        let config = ApiConfig {
+            listen,
+            url: issuer.clone(),
+            audience: AUDIENCE.into(),
+            relay_secret: Some(SecretString::from(relay_secret.as_str())),
+            admin_secret: Some(SecretString::from(admin_secret.as_str())),
+            ..ApiConfig::dev(format!("sqlite:{}", dir.join("api.db").display()))
+        };
+        let api = start_api(config).await?;
+        Ok(Self {
+            url: format!("http://{}", api.local_addr()),
+            api,
+            issuer,
+            relay_secret,
+            admin_secret,
+        })
+    }
+
+    /// A client with an API key.
+    pub(crate) fn client(&self, key: &str) -> Outcome<ApiClient> {
+        let key = ApiKey::new(key).map_err(|error| self.failed(&error))?;
+        ApiClient::new(&self.url, key).map_err(|error| self.failed(&error))
+    }
+
+    /// Makes an account and gives its first API key.
+    pub(crate) async fn create_account(&self) -> Outcome<Zeroizing<String>> {
+        let secret = ApiKey::operator(self.admin_secret.as_str()).map_err(|error| self.failed(&error))?;
+        let operator = ApiClient::new(&self.url, secret).map_err(|error| self.failed(&error))?;
+        // The second name is for a folder whose key file was lost: the account of the first one is still there.
+        let spare = format!("{ORG}-{}", &self.relay_secret[..8]);
+        let mut refused = None;
+        for org in [ORG, &spare] {
+            let org = org
+                .parse()
+                .failing(Code::Environment, || format!("cannot name an account `{org}`"))?;
+            let request = CreateAccount { org };
+            match operator
+                .call::<_, CreatedAccount>(Method::POST, "/v1/accounts", Some(&request))
+                .await
+            {
+                Ok(created) => return Ok(Zeroizing::new(created.key.secret)),
+                Err(error) if error.code() == Code::Conflict => refused = Some(error),
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+        Err(refused.map_or_else(
+            || Failure::new(Code::Conflict, "cannot make an account"),
+            |error| self.failed(&error),
+        ))
+    }
+
+    /// The API key kept in `file`; made, with its account, where there is none that the API knows.
+    pub(crate) async fn key_in(&self, file: &Path) -> Outcome<Zeroizing<String>> {
+        let reading = || format!("cannot read {}", file.display());
+        match std::fs::read_to_string(file).map(Zeroizing::new) {
+            Ok(text) => {
+                let key = Zeroizing::new(text.trim().to_owned());
+                match self
+                    .client(&key)?
+                    .call::<_, Keys>(Method::GET, "/v1/keys", None::<&()>)
+                    .await
+                {
+                    Ok(_) => return Ok(key),
+                    // The database is a new one, or the key was revoked.
+                    Err(error) if matches!(error.code(), Code::KeyUnknown | Code::KeyRevoked) => {}
+                    Err(error) => return Err(self.failed(&error)),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::new(Code::Environment, reading()).because(&error)),
+        }
+        let key = self.create_account().await?;
+        write_private(file, key.as_bytes())?;
+        Ok(key)
+    }
+
+    /// Waits until the directory lists the relay node.
+    pub(crate) async fn registered(&self, client: &ApiClient, endpoint: EndpointId) -> Outcome {
+        let listed = async {
+            loop {
+                let relays: Relays = client.call(Method::GET, "/v1/relays", None::<&()>).await?;
+                if relays.relays.iter().any(|relay| relay.endpoint == endpoint) {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match tokio::time::timeout(REGISTERED_WITHIN, listed).await {
+            Ok(listed) => listed.map_err(|error: ApiError| self.failed(&error)),
+            Err(_) => Err(
+                Failure::new(Code::Offline, "the relay node did not register with the API")
+                    .help("Run again with `--log debug` to see why."),
+            ),
+        }
+    }
+
+    fn failed(&self, error: &ApiError) -> Failure {
+        Failure::new(error.code(), format!("the API at {} did not do as asked", self.url)).because(error)
+    }
+}
+
+/// 32 random bytes, in hex.
+fn secret() -> Outcome<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut())
+        .map_err(|error| Failure::new(Code::Environment, "the system gives no random bytes").because(&error))?;
+    Ok(Zeroizing::new(data_encoding::HEXLOWER.encode(bytes.as_ref())))
+}
+
+/// Makes a folder that its owner alone may enter. One that is there stays as it is.
+pub(crate) fn private_folder(dir: &Path) -> Outcome {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .failing(Code::Environment, || {
+            format!("cannot make the folder {}", dir.display())
+        })
+}
+
+/// Writes a file that its owner alone may read.
+pub(crate) fn write_private(file: &Path, contents: &[u8]) -> Outcome {
+    let writing = || format!("cannot write {}", file.display());
+    let mut to = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)
+        .failing(Code::Environment, writing)?;
+    to.write_all(contents)
+        .and_then(|()| to.sync_all())
+        .failing(Code::Environment, writing)
+}

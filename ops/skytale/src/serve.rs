@@ -1,0 +1,119 @@
+//! Servers as a process runs them: started, watched, stopped in order.
+
+use crate::config::RelaySetup;
+use crate::output::{Failure, Outcome};
+use crate::shutdown::{DEADLINE, within_deadline};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use skytale_api::{Api, ApiConfig};
+use skytale_log_store::LogStore;
+use skytale_log_store::local::LocalStore;
+use skytale_proto::Code;
+use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long agents may take to leave a relay node that drains.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Upper bounds of the buckets of durations, in seconds.
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+/// Upper bounds of the buckets of counts and sizes.
+const SIZES: &[f64] = &[
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+];
+
+/// A relay node over its store.
+pub(crate) struct RelayServer {
+    pub node: RelayNode,
+    store: Arc<LocalStore>,
+}
+
+impl RelayServer {
+    /// Opens the store and listens.
+    pub(crate) async fn start(setup: RelaySetup, metrics: Option<RenderMetrics>) -> Outcome<Self> {
+        let dir = setup.store.dir.clone();
+        let store = LocalStore::open(setup.store).await.map_err(|error| {
+            Failure::new(error.code(), format!("cannot open the log in {}", dir.display())).because(&error)
+        })?;
+        let store = Arc::new(store);
+        match RelayNode::start(setup.node, store.clone(), setup.trust, metrics).await {
+            Ok(node) => Ok(Self { node, store }),
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _ = store.close().await;
+                Err(Failure::new(error.code(), "cannot start the relay node").because(&error))
+            }
+        }
+    }
+
+    /// Resolves with the reason when the store takes no more appends by itself.
+    pub(crate) async fn broken(&self) -> String {
+        let mut stopped = self.store.stopped();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the log's writer ended".into(),
+        }
+    }
+
+    /// Drains, syncs, closes.
+    pub(crate) async fn stop(self) -> Outcome {
+        within_deadline("the relay node", async {
+            self.node.drain(DRAIN).await;
+            self.node.shutdown().await;
+            self.store
+                .close()
+                .await
+                .map_err(|error| Failure::new(error.code(), "cannot close the log").because(&error))
+        })
+        .await?
+    }
+}
+
+/// Starts the API.
+pub(crate) async fn start_api(config: ApiConfig) -> Outcome<Api> {
+    let listen = config.listen;
+    Api::start(config)
+        .await
+        .map_err(|error| Failure::new(error.code(), format!("cannot start the API on {listen}")).because(&error))
+}
+
+/// Stops the API: requests that run are answered.
+pub(crate) async fn stop_api(api: Api) -> Outcome {
+    within_deadline("the API", api.shutdown()).await
+}
+
+/// Installs the process's metrics recorder, and keeps it tidy for as long as the runtime lives.
+pub(crate) fn metrics() -> Outcome<RenderMetrics> {
+    let failing = |error: &dyn std::fmt::Display| {
+        Failure::new(Code::Environment, "cannot start collecting metrics").since(error.to_string())
+    };
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
+        .and_then(|builder| builder.set_buckets(SIZES))
+        .map_err(|error| failing(&error))?
+        .install_recorder()
+        .map_err(|error| failing(&error))?;
+    describe_metrics();
+    let upkeep = handle.clone();
+    // Holds nothing that needs closing: the runtime aborts it.
+    tokio::spawn(async move {
+        let mut turns = tokio::time::interval(DEADLINE);
+        loop {
+            turns.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(RenderMetrics::new(move || handle.render()))
+}

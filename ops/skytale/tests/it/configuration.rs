@@ -1,0 +1,138 @@
+//! Configuration, as the whole command reads it.
+
+use crate::process::Place;
+
+#[test]
+fn what_is_in_force_is_shown_with_its_source() {
+    let mut place = Place::new();
+    place.write(
+        "skytale.toml",
+        "api_url = 'http://from-file:1'\n[relay]\nretention_s = 1\n",
+    );
+    place.set("SKYTALE_RELAY__RETENTION_S", "2");
+    place.set("SKYTALE_API_KEY", "sk_live_marker_of_a_key");
+    let printed = place.json(&["config", "print", "--set", "relay.region=3"]);
+    let config = &printed["config"];
+    assert_eq!(config["api_url"]["value"], "http://from-file:1");
+    assert!(
+        config["api_url"]["source"]
+            .as_str()
+            .is_some_and(|source| source.ends_with("skytale.toml"))
+    );
+    assert_eq!(config["relay"]["retention_s"]["value"], 2);
+    assert_eq!(
+        config["relay"]["retention_s"]["source"],
+        "environment variable SKYTALE_RELAY__RETENTION_S"
+    );
+    assert_eq!(config["relay"]["region"]["value"], 3);
+    assert_eq!(config["relay"]["region"]["source"], "flag --set");
+    assert_eq!(config["api_key"]["value"], "[redacted]");
+    let human = place.run(["config", "print"]);
+    assert!(
+        human.stdout.contains("api_url = \"http://from-file:1\""),
+        "{}",
+        human.stdout
+    );
+    assert!(!human.stdout.contains("marker"), "{}", human.stdout);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one_and_exit_code_3() {
+    let place = Place::new();
+    let file = place.write("other.toml", "[relay]\nlisten_addres = '127.0.0.1:1'\n");
+    let file = file.to_string_lossy();
+    let ran = place.run(["config", "check", "--config", &file]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stdout.is_empty());
+    assert!(
+        ran.stderr.contains("`relay.listen_addres`") && ran.stderr.contains("`relay.listen`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains(&*file) && ran.stderr.contains("SKY-6001"),
+        "{}",
+        ran.stderr
+    );
+
+    let ran = place.run(["--json", "config", "check", "--set", "relays.listen=1"]);
+    assert_eq!(ran.code, 3);
+    let failure = ran.failure();
+    assert_eq!(failure["code"], "SKY-6001");
+    assert_eq!(failure["exit"], 3);
+    assert_eq!(failure["retryable"], false);
+    assert!(
+        failure["help"]
+            .as_str()
+            .is_some_and(|help| help.contains("relay.listen")),
+        "{failure}"
+    );
+}
+
+#[test]
+fn the_file_that_init_writes_is_private_passes_check_and_is_never_written_over() {
+    let place = Place::new();
+    assert_eq!(place.json(&["config", "init"])["written"], "skytale.toml");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(place.path("skytale.toml"))
+            .expect("there")
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let checked = place.json(&["config", "check"]);
+    assert_eq!(checked["ok"], true);
+    assert_eq!(checked["file"], "skytale.toml");
+
+    place.write("skytale.toml", "# mine\n");
+    let ran = place.run(["config", "init"]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("not written over"), "{}", ran.stderr);
+    assert_eq!(
+        std::fs::read_to_string(place.path("skytale.toml")).expect("there"),
+        "# mine\n"
+    );
+}
+
+#[test]
+fn servers_do_not_start_without_what_must_be_set() {
+    let place = Place::new();
+    for (command, keys) in [
+        ("api", ["api.database", "api.url"]),
+        ("relay", ["relay.data_dir", "relay.api_url"]),
+    ] {
+        let ran = place.run([command]);
+        assert_eq!(ran.code, 3, "{}", ran.stderr);
+        assert!(keys.iter().any(|key| ran.stderr.contains(key)), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("SKYTALE_") && ran.stderr.contains("do:"),
+            "{}",
+            ran.stderr
+        );
+    }
+    // Everything is there, but the secrets are those of a beginner.
+    let ran = place.run([
+        "api",
+        "--url",
+        "http://127.0.0.1:7600",
+        "--set",
+        "api.database=sqlite:api.db",
+        "--set",
+        "api.admin_secret=short",
+        "--set",
+        "api.relay_secret=shorter",
+    ]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("`api.admin_secret`") && ran.stderr.contains("openssl rand"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!place.path("api.db").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_refused() {
+    let ran = Place::new().run(["key", "list", "--log", "skytale=loud"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("`skytale=loud`"), "{}", ran.stderr);
+}

@@ -1,0 +1,183 @@
+//! Runs the binary, away from the settings of whoever runs the tests.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Long enough for a slow machine; what takes longer hangs.
+const WITHIN: Duration = Duration::from_secs(300);
+
+/// A folder that is home and working folder of what runs in it.
+pub(crate) struct Place {
+    folder: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            variables: Vec::new(),
+        }
+    }
+
+    /// With an environment variable for all that runs here from now on.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.push((name.into(), value.into()));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: &str) -> PathBuf {
+        std::fs::write(self.path(name), contents).expect("written");
+        self.path(name)
+    }
+
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skytale"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SKYTALE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("HOME", self.folder.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_DATA_HOME");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+        Ran::to_the_end(self.command(arguments), None)
+    }
+
+    /// Runs to the end, with this on stdin.
+    pub(crate) fn run_with<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, stdin: &[u8]) -> Ran {
+        Ran::to_the_end(self.command(arguments), Some(stdin))
+    }
+
+    /// Runs with `--json`, which must go well, and gives what it said.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(std::iter::once(&"--json").chain(arguments));
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", ran.stdout))
+    }
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn to_the_end(mut command: Command, stdin: Option<&[u8]>) -> Self {
+        if stdin.is_some() {
+            command.stdin(Stdio::piped());
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        if let (Some(bytes), Some(mut to)) = (stdin, child.stdin.take()) {
+            // A command that refuses its line reads nothing.
+            let _ = to.write_all(bytes);
+        }
+        let id = child.id();
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        match ended.recv_timeout(WITHIN) {
+            Ok(output) => Self::of(output.expect("output")),
+            Err(_) => panic!("process {id} hangs: {command:?}"),
+        }
+    }
+
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The failure that it told as JSON.
+    pub(crate) fn failure(&self) -> Value {
+        let line = self.stderr.lines().last().unwrap_or_default();
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {}", self.stderr))["error"].clone()
+    }
+}
+
+/// A server or follower that runs until it is told to stop. Killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    stderr: Option<PathBuf>,
+}
+
+impl Running {
+    /// Starts; stderr goes to a file.
+    pub(crate) fn start(mut command: Command, stderr: &Path) -> Self {
+        let file = std::fs::File::create(stderr).expect("a file");
+        let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        Self {
+            child,
+            lines,
+            stderr: Some(stderr.to_owned()),
+        }
+    }
+
+    /// The next line of stdout.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("read");
+        assert!(!line.is_empty(), "ended early: {}", self.stderr());
+        line
+    }
+
+    /// The next line of stdout, as JSON.
+    pub(crate) fn json(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        let path = self.stderr.as_ref().expect("a file");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// Asks it to stop, and gives its exit code and what else it said on stdout.
+    pub(crate) fn stop(mut self, signal: &str) -> (i32, String) {
+        let sent = Command::new("kill")
+            .args(["-s", signal, &self.child.id().to_string()])
+            .status()
+            .expect("kill");
+        assert!(sent.success());
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).expect("read");
+        (self.child.wait().expect("ends").code().unwrap_or(-1), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
