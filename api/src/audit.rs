@@ -1,0 +1,87 @@
+//! What was done, by whom, on what: one row for every action on a key or with one, without secrets.
+
+use crate::request::Meta;
+use crate::store::{StoreError, audit};
+use skytale_proto::rest::AuditEvent;
+use skytale_proto::{AccountId, AgentId, Code, EndpointId, KeyId};
+use sqlx::AnyConnection;
+use std::fmt;
+use uuid::Uuid;
+
+/// Who did it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Actor {
+    Key(KeyId),
+    Operator,
+    Relay,
+    /// The API itself, in its upkeep.
+    Upkeep,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "key:{key}"),
+            Self::Operator => f.write_str("operator"),
+            Self::Relay => f.write_str("relay"),
+            Self::Upkeep => f.write_str("upkeep"),
+        }
+    }
+}
+
+/// On what. Names and ids; never a secret.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    Account(AccountId),
+    Key(KeyId),
+    Agent(AgentId),
+    Channel(&'a str),
+    Relay(EndpointId),
+    SigningKey(&'a str),
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(account) => write!(f, "account:{account}"),
+            Self::Key(key) => write!(f, "key:{key}"),
+            Self::Agent(agent) => write!(f, "agent:{agent}"),
+            Self::Channel(name) => write!(f, "channel:{name}"),
+            Self::Relay(endpoint) => write!(f, "relay:{endpoint}"),
+            Self::SigningKey(kid) => write!(f, "signing_key:{kid}"),
+        }
+    }
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Action<'a> {
+    pub account: Option<AccountId>,
+    pub actor: Actor,
+    /// As `key.create`.
+    pub name: &'static str,
+    pub target: Target<'a>,
+    /// Why it was refused, if it was.
+    pub code: Option<Code>,
+}
+
+impl Action<'_> {
+    /// Writes the row, in the transaction of what it tells of.
+    pub(crate) async fn record(
+        &self,
+        connection: &mut AnyConnection,
+        meta: &Meta,
+        now_s: u64,
+    ) -> Result<(), StoreError> {
+        let event = AuditEvent {
+            id: Uuid::now_v7().to_string(),
+            at_s: now_s,
+            actor: self.actor.to_string(),
+            action: self.name.to_owned(),
+            target: self.target.to_string(),
+            request: meta.request.clone(),
+            code: self.code.map(|code| code.to_string()),
+        };
+        audit::insert(connection, self.account, &event).await
+    }
+}

@@ -1,0 +1,25 @@
+//! Who asks: API keys, the operator, relay nodes.
+
+mod cache;
+mod hash;
+mod scope;
+mod secret;
+mod text;
+
+pub(crate) use cache::VerifiedKeys;
+pub(crate) use hash::{HashError, KeyHasher, RETRY_AFTER};
+pub(crate) use scope::{KeyScope, KeyScopes};
+pub(crate) use secret::SharedSecret;
+pub(crate) use text::{KeyText, NewKey};
+
+use skytale_proto::{AccountId, KeyId};
+
+/// An API key that was checked, for the length of one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub key: KeyId,
+    pub account: AccountId,
+    pub scopes: KeyScopes,
+    /// When the key ends, unix seconds.
+    pub expires_s: Option<u64>,
+}

@@ -1,0 +1,160 @@
+//! Hashing of API keys, bounded in memory and in what waits.
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
+
+/// Memory of one hash, in KiB: OWASP's first recommendation for Argon2id (19 MiB, 2 passes, 1 lane). A key's
+/// secret has 256 random bits, so no cost makes guessing feasible or infeasible: the hash is there so that a
+/// stolen database gives no keys, and it costs enough for the day that a key is made by a worse generator.
+const MEMORY_KIB: u32 = 19 * 1_024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// After how long a caller that found no room may try again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a hash was not computed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HashError {
+    /// Too many wait for one.
+    #[error("too many keys wait to be checked")]
+    TooBusy,
+    /// It failed.
+    #[error("key hash: {0}")]
+    Failed(String),
+}
+
+/// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
+/// the memory of `at_once` hashes, and who comes on top of the queue is told to come back.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyHasher {
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+    /// The hash of a key that nobody has: an id that is not known costs what a wrong secret costs.
+    nobody: Arc<str>,
+}
+
+impl KeyHasher {
+    pub(crate) fn new(at_once: usize, waiting_max: usize) -> Result<Self, HashError> {
+        let mut secret = Zeroizing::new([0u8; 32]);
+        getrandom::fill(secret.as_mut_slice()).map_err(|error| HashError::Failed(error.to_string()))?;
+        Ok(Self {
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Arc::new(Semaphore::new(
+                at_once.saturating_add(waiting_max).min(Semaphore::MAX_PERMITS),
+            )),
+            nobody: compute(secret.as_slice())?.into(),
+        })
+    }
+
+    /// The hash of a secret, as a PHC string.
+    pub(crate) async fn hash(&self, secret: Zeroizing<String>) -> Result<String, HashError> {
+        let permits = self.enter().await?;
+        run(permits, move || compute(secret.as_bytes())).await?
+    }
+
+    /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. What was verified while
+    /// this waited is in the cache, and not computed again.
+    pub(crate) async fn verify(
+        &self,
+        secret: &str,
+        hash: Option<&str>,
+        is_cached: impl Fn() -> bool,
+    ) -> Result<bool, HashError> {
+        let permits = self.enter().await?;
+        if is_cached() {
+            return Ok(true);
+        }
+        let secret = Zeroizing::new(secret.to_owned());
+        let is_somebody = hash.is_some();
+        let hash = hash.unwrap_or(&self.nobody).to_owned();
+        let fits = run(permits, move || {
+            let hash = PasswordHash::new(&hash).map_err(|error| HashError::Failed(error.to_string()))?;
+            Ok::<_, HashError>(argon2()?.verify_password(secret.as_bytes(), &hash).is_ok())
+        })
+        .await??;
+        Ok(fits && is_somebody)
+    }
+
+    async fn enter(&self) -> Result<Permits, HashError> {
+        let busy = |_| HashError::TooBusy;
+        let admitted = Arc::clone(&self.admitted)
+            .try_acquire_owned()
+            .map_err(|_| HashError::TooBusy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await.map_err(busy)?;
+        Ok(Permits {
+            _running: running,
+            _admitted: admitted,
+        })
+    }
+}
+
+/// They go with the computation, not with the request: one that was given up still takes its memory until it ends.
+struct Permits {
+    _running: OwnedSemaphorePermit,
+    _admitted: OwnedSemaphorePermit,
+}
+
+async fn run<T: Send + 'static>(
+    permits: Permits,
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, HashError> {
+    let task = tokio::task::spawn_blocking(move || {
+        let _permits = permits;
+        compute()
+    });
+    task.await.map_err(|error| HashError::Failed(error.to_string()))
+}
+
+fn argon2() -> Result<Argon2<'static>, HashError> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| HashError::Failed(error.to_string()))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn compute(secret: &[u8]) -> Result<String, HashError> {
+    let hash = argon2()?
+        .hash_password(secret)
+        .map_err(|error| HashError::Failed(error.to_string()))?;
+    Ok(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(secret: &str) -> Zeroizing<String> {
+        Zeroizing::new(secret.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_secret_fits_its_own_hash_alone() {
+        let hasher = KeyHasher::new(2, 8).unwrap();
+        let hash = hasher.hash(text("one")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(hasher.verify("one", Some(&hash), || false).await.unwrap());
+        assert!(!hasher.verify("two", Some(&hash), || false).await.unwrap());
+        assert!(!hasher.verify("one", None, || false).await.unwrap());
+        assert_ne!(hash, hasher.hash(text("one")).await.unwrap(), "salted");
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_is_told_to_come_back() {
+        let hasher = KeyHasher::new(1, 1).unwrap();
+        let first = hasher.enter().await.unwrap();
+        let waiting = tokio::spawn({
+            let hasher = hasher.clone();
+            async move { hasher.verify("one", None, || false).await.is_ok() }
+        });
+        while hasher.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(hasher.hash(text("x")).await, Err(HashError::TooBusy)));
+        drop(first);
+        assert!(waiting.await.unwrap());
+        assert!(hasher.hash(text("x")).await.is_ok());
+    }
+}

@@ -1,0 +1,104 @@
+//! The text of an API key: `sk_live_<id>_<secret>`.
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use secrecy::{ExposeSecret, SecretString};
+use skytale_proto::KeyId;
+use skytale_proto::rest::API_KEY_PREFIX;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Digits of the id: 16 bytes, hex.
+const ID_CHARS: usize = 32;
+/// Characters of the secret: 32 bytes, base32 without padding.
+const SECRET_CHARS: usize = 52;
+
+/// The parts of an API key's text. The secret is not decoded: what was hashed is its text.
+pub(crate) struct KeyText<'a> {
+    /// By which it is found.
+    pub id: KeyId,
+    /// By which it is proven.
+    pub secret: &'a str,
+}
+
+impl<'a> KeyText<'a> {
+    /// The parts, or nothing where this is no API key.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let (id, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
+        // One way to write an id, so that one key has one text.
+        let is_base32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+        if id.len() != ID_CHARS || secret.len() != SECRET_CHARS || !secret.bytes().all(is_base32) {
+            return None;
+        }
+        let bytes = HEXLOWER.decode(id.as_bytes()).ok()?;
+        Some(Self {
+            id: KeyId::try_from(bytes.as_slice()).ok()?,
+            secret,
+        })
+    }
+}
+
+/// An API key that was made just now: the one time that its text is known.
+pub(crate) struct NewKey {
+    pub id: KeyId,
+    pub text: SecretString,
+}
+
+impl NewKey {
+    /// A new key with 256 random bits.
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+        let id = KeyId::generate();
+        let mut bytes = Zeroizing::new([0u8; 32]);
+        getrandom::fill(bytes.as_mut_slice())?;
+        let mut secret = BASE32_NOPAD.encode(bytes.as_slice());
+        let text = format!("{API_KEY_PREFIX}{}_{secret}", HEXLOWER.encode(id.as_bytes()));
+        secret.zeroize();
+        Ok(Self {
+            id,
+            text: SecretString::from(text),
+        })
+    }
+
+    /// What is hashed.
+    pub(crate) fn secret(&self) -> Zeroizing<String> {
+        let text = self.text.expose_secret();
+        let secret = KeyText::parse(text).map(|parts| parts.secret).unwrap_or_default();
+        Zeroizing::new(secret.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_new_key_is_read_back() {
+        let key = NewKey::generate().unwrap();
+        let text = key.text.expose_secret();
+        let parts = KeyText::parse(text).unwrap();
+        assert_eq!(parts.id, key.id);
+        assert_eq!(parts.secret, key.secret().as_str());
+        assert_eq!(BASE32_NOPAD.decode(parts.secret.as_bytes()).unwrap().len(), 32);
+        assert!(text.starts_with("sk_live_") && text.len() == 8 + ID_CHARS + 1 + SECRET_CHARS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_key_or_nothing(text in "(sk_live_)?\\PC{0,100}") {
+            prop_assert!(KeyText::parse(&text).is_none());
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_text() {
+        let key = NewKey::generate().unwrap();
+        let text = key.text.expose_secret();
+        for wrong in [
+            text.to_uppercase(),
+            text.to_lowercase(),
+            format!("{text}A"),
+            format!(" {text}"),
+        ] {
+            assert!(KeyText::parse(&wrong).is_none());
+        }
+    }
+}

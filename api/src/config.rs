@@ -1,0 +1,308 @@
+//! What the API needs to start, and when it refuses to.
+
+use crate::clock::Clock;
+use crate::store::Location;
+use data_encoding::HEXLOWER_PERMISSIVE;
+use secrecy::{ExposeSecret, SecretString};
+use skytale_proto::Code;
+use skytale_proto::limits::TOKEN_LIFETIME_MAX;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The shortest secret of the operator and of relay nodes outside `dev`, in bytes.
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Whether this is a machine to try things on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One machine, loopback only. What is missing is made up at random.
+    Dev,
+    /// Everything else. What is missing is an error.
+    Production,
+}
+
+/// The API's configuration. Messages name its keys as `api.<key>`.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Dev or production.
+    pub mode: Mode,
+    /// `api.listen`: where it listens, for HTTP. Port 0 is any free port.
+    pub listen: SocketAddr,
+    /// `api.behind_tls_proxy`: a proxy in front ends TLS, is the only way in, and appends the client's address to
+    /// `X-Forwarded-For`. Without it nothing but loopback is listened on.
+    pub behind_tls_proxy: bool,
+    /// `api.url`: its URL as clients see it, which is the issuer of its tokens.
+    pub url: String,
+    /// `api.audience`: the name of the fleet of relay nodes that tokens are for.
+    pub audience: String,
+    /// `api.database`: `sqlite:<path>` or `postgres://...`.
+    pub database: SecretString,
+    /// `api.admin_secret`: who has it makes accounts and rotates signing keys.
+    pub admin_secret: Option<SecretString>,
+    /// `api.relay_secret`: what relay nodes show.
+    pub relay_secret: Option<SecretString>,
+    /// `api.key_encryption_key`: encrypts the seeds of signing keys in the database.
+    pub key_encryption_key: Option<KeyEncryptionKey>,
+    /// `api.token_lifetime_s`: how long a token lives, an hour at most.
+    pub token_lifetime: Duration,
+    /// `api.signing_key_lifetime_s`: after how long a signing key is rotated without being asked; `None` is never.
+    pub signing_key_lifetime: Option<Duration>,
+    /// `api.audit_retention_s`: how long audit rows are kept.
+    pub audit_retention: Duration,
+    /// Limits.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Limits of the API. All have defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// A request's body, in bytes.
+    pub body_bytes_max: usize,
+    /// How long a request may take, from its head to its answer.
+    pub request_timeout: Duration,
+    /// How long a client may take to send a request's head.
+    pub head_timeout: Duration,
+    /// Requests a second from one address, sustained, and at once.
+    pub address_rate: Rate,
+    /// Requests a second with one API key, sustained, and at once.
+    pub key_rate: Rate,
+    /// Secrets tried from one address: API keys not seen lately, operator's and relays' secrets.
+    pub attempt_rate: Rate,
+    /// Key hashes computed at once; each takes 19 MiB.
+    pub hashes_max: usize,
+    /// Requests that wait for a key hash; one more is told to come back.
+    pub hashes_waiting_max: usize,
+    /// API keys of an account that are in force.
+    pub keys_max: u32,
+    /// Agents of an account.
+    pub agents_max: u32,
+    /// Channel names of an account.
+    pub channels_max: u32,
+    /// How long a nonce waits for its proof.
+    pub nonce_lifetime: Duration,
+}
+
+/// So many a second, and so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Sustained; 1 at least.
+    pub per_second: u32,
+    /// At once, after a pause; 1 at least.
+    pub burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        Self {
+            connections_max: 1_024,
+            body_bytes_max: 16 * 1024,
+            request_timeout: Duration::from_secs(20),
+            head_timeout: Duration::from_secs(10),
+            address_rate: rate(200, 1_000),
+            key_rate: rate(100, 500),
+            attempt_rate: rate(10, 64),
+            hashes_max: 2,
+            hashes_waiting_max: 64,
+            keys_max: 100,
+            agents_max: 10_000,
+            channels_max: 10_000,
+            nonce_lifetime: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The key under which seeds of signing keys are encrypted. Zeroized when dropped, and never shown.
+#[derive(Clone)]
+pub struct KeyEncryptionKey(Zeroizing<[u8; 32]>);
+
+impl KeyEncryptionKey {
+    /// From its bytes.
+    pub const fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    /// From 64 hex digits (`openssl rand -hex 32`), with white space around them.
+    pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
+        let refuse = || {
+            ConfigError::new(
+                "key_encryption_key",
+                "is not 64 hex digits; make one with `openssl rand -hex 32`",
+            )
+        };
+        let text = text.trim();
+        if text.len() != 64 {
+            return Err(refuse());
+        }
+        let bytes = Zeroizing::new(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| refuse())?);
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(&bytes);
+        Ok(Self(key))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyEncryptionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyEncryptionKey([redacted])")
+    }
+}
+
+/// A configuration with which the API does not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`api.{key}` {problem}")]
+pub struct ConfigError {
+    /// The key, without `api.`.
+    pub key: &'static str,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(key: &'static str, problem: impl Into<String>) -> Self {
+        Self {
+            key,
+            problem: problem.into(),
+        }
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        Code::Config
+    }
+}
+
+impl ApiConfig {
+    /// A configuration for one machine: loopback, any free port, everything that is missing made up.
+    ///
+    /// A `sqlite:` database has its key encryption key in a file beside it, so that it can be opened again.
+    pub fn dev(database: impl Into<String>) -> Self {
+        Self {
+            mode: Mode::Dev,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            behind_tls_proxy: false,
+            url: "http://127.0.0.1:7600".to_owned(),
+            audience: "skytale".to_owned(),
+            database: SecretString::from(database.into()),
+            admin_secret: None,
+            relay_secret: None,
+            key_encryption_key: None,
+            token_lifetime: TOKEN_LIFETIME_MAX,
+            signing_key_lifetime: None,
+            audit_retention: Duration::from_secs(365 * 24 * 3_600),
+            limits: Limits::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Refuses what must not start: outside `dev`, anything missing that would open a door.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, problem: &str| Err(ConfigError::new(key, problem));
+        let loopback = self.listen.ip().is_loopback();
+        if self.url.is_empty() {
+            return refuse(
+                "url",
+                "is missing: it is the issuer of tokens; set it to the URL that clients use",
+            );
+        }
+        if self.audience.is_empty() {
+            return refuse(
+                "audience",
+                "is missing: name the fleet of relay nodes that tokens are for",
+            );
+        }
+        if self.token_lifetime.as_secs() == 0 || self.token_lifetime > TOKEN_LIFETIME_MAX {
+            return refuse("token_lifetime_s", "must be from 1 to 3600");
+        }
+        Location::parse(self.database.expose_secret())?;
+        self.limits.check()?;
+        if self.mode == Mode::Dev {
+            if !loopback {
+                return refuse(
+                    "listen",
+                    "must be a loopback address in dev; use `skytale api` to serve others",
+                );
+            }
+            return Ok(());
+        }
+        if !loopback && !self.behind_tls_proxy {
+            return refuse(
+                "listen",
+                "is not a loopback address, and keys would cross the network in clear: put a proxy that ends TLS in \
+                 front and set `api.behind_tls_proxy = true`, or listen on 127.0.0.1",
+            );
+        }
+        if self.behind_tls_proxy && !self.url.starts_with("https://") {
+            return refuse(
+                "url",
+                "must begin with https:// when a proxy ends TLS (`api.behind_tls_proxy`)",
+            );
+        }
+        check_secret("admin_secret", self.admin_secret.as_ref())?;
+        check_secret("relay_secret", self.relay_secret.as_ref())?;
+        if same_secret(self.admin_secret.as_ref(), self.relay_secret.as_ref()) {
+            return refuse(
+                "relay_secret",
+                "is the operator's secret too; give relay nodes one of their own",
+            );
+        }
+        if self.key_encryption_key.is_none() {
+            return refuse(
+                "key_encryption_key",
+                "is missing: signing keys are not stored in clear; make one with `openssl rand -hex 32`, keep it in a \
+                 file with mode 0600",
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("connections_max", self.connections_max),
+            ("body_bytes_max", self.body_bytes_max),
+            ("hashes_max", self.hashes_max),
+        ];
+        let rates = [
+            ("address_rate", self.address_rate),
+            ("key_rate", self.key_rate),
+            ("attempt_rate", self.attempt_rate),
+        ];
+        let zero_size = sizes.into_iter().find(|(_, size)| *size == 0).map(|(key, _)| key);
+        let zero_rate = rates
+            .into_iter()
+            .find(|(_, rate)| rate.per_second == 0 || rate.burst == 0);
+        match zero_size.or(zero_rate.map(|(key, _)| key)) {
+            Some(key) => Err(ConfigError::new(key, "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_secret(key: &'static str, secret: Option<&SecretString>) -> Result<(), ConfigError> {
+    match secret.map(|secret| secret.expose_secret().len()) {
+        None => Err(ConfigError::new(
+            key,
+            "is missing; make one with `openssl rand -hex 32`, keep it in a file with mode 0600",
+        )),
+        Some(bytes) if bytes < SECRET_BYTES_MIN => Err(ConfigError::new(
+            key,
+            format!("has {bytes} bytes, {SECRET_BYTES_MIN} at least; make one with `openssl rand -hex 32`"),
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+fn same_secret(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one.expose_secret() == other.expose_secret())
+}

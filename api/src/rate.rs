@@ -1,0 +1,141 @@
+//! Rates: how often an address, a key, or an address with secrets to try, may ask.
+
+use crate::config::{Limits, Rate};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use skytale_proto::KeyId;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// How many keys one limiter keeps apart. Those past it share one allowance, so that a flood from many
+/// addresses takes neither memory nor the place of those that are known.
+const KEYS_MAX: usize = 65_536;
+
+/// The API's rates.
+pub(crate) struct Rates {
+    address: Keyed<IpAddr>,
+    attempt: Keyed<IpAddr>,
+    key: Keyed<KeyId>,
+}
+
+impl Rates {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            address: Keyed::new(limits.address_rate),
+            attempt: Keyed::new(limits.attempt_rate),
+            key: Keyed::new(limits.key_rate),
+        }
+    }
+
+    /// A request from an address. The error is how long to wait.
+    pub(crate) fn address(&self, address: IpAddr) -> Result<(), Duration> {
+        self.address.check(&network(address))
+    }
+
+    /// A secret tried from an address.
+    pub(crate) fn attempt(&self, address: IpAddr) -> Result<(), Duration> {
+        self.attempt.check(&network(address))
+    }
+
+    /// A request with an API key.
+    pub(crate) fn key(&self, key: KeyId) -> Result<(), Duration> {
+        self.key.check(&key)
+    }
+
+    /// Forgets who has been quiet.
+    pub(crate) fn tidy(&self) {
+        self.address.tidy();
+        self.attempt.tidy();
+        self.key.tidy();
+    }
+}
+
+/// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+struct Keyed<K: Hash + Eq + Clone> {
+    known: DefaultKeyedRateLimiter<K>,
+    others: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+}
+
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(rate: Rate) -> Self {
+        // The configuration was checked: neither is zero.
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst));
+        Self {
+            known: RateLimiter::keyed(quota),
+            others: RateLimiter::direct(quota),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    fn check(&self, key: &K) -> Result<(), Duration> {
+        let now = self.clock.now();
+        let refused = if self.known.len() < KEYS_MAX {
+            self.known.check_key(key).err()
+        } else {
+            self.others.check().err()
+        };
+        match refused {
+            None => Ok(()),
+            Some(refused) => Err(refused.wait_time_from(now)),
+        }
+    }
+
+    fn tidy(&self) {
+        self.known.retain_recent();
+        self.known.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyed() -> Keyed<u32> {
+        Keyed::new(Rate {
+            per_second: 1,
+            burst: 3,
+        })
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_there_is_a_wait() {
+        let limiter = keyed();
+        for _ in 0..3 {
+            assert!(limiter.check(&1).is_ok());
+        }
+        let wait = limiter.check(&1).unwrap_err();
+        assert!(wait <= Duration::from_secs(1) && wait > Duration::ZERO);
+        assert!(limiter.check(&2).is_ok(), "another has its own allowance");
+    }
+
+    #[test]
+    fn many_keys_take_bounded_memory() {
+        let limiter = keyed();
+        for key in 0..(KEYS_MAX as u32 + 10_000) {
+            let _ = limiter.check(&key);
+        }
+        // Threads may add one each between the look and the step.
+        assert!(limiter.known.len() <= KEYS_MAX + 64);
+        assert!(limiter.check(&u32::MAX).is_err(), "the others share one allowance");
+    }
+
+    #[test]
+    fn one_network_of_ipv6_is_one_asker() {
+        let network = |text: &str| super::network(text.parse().unwrap());
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+}

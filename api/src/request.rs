@@ -1,0 +1,284 @@
+//! What stands around a request: its id, its address, its caller, its body and its page.
+
+use crate::auth::{Caller, KeyText, SharedSecret};
+use crate::problem::Refusal;
+use crate::service::Service;
+use crate::store;
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use skytale_proto::Code;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+/// Rows on a page when the request does not say.
+pub(crate) const PAGE_DEFAULT: u32 = 50;
+/// Rows on a page, at most.
+pub(crate) const PAGE_MAX: u32 = 200;
+
+/// The address that a connection came from; put into each of its requests by the listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub SocketAddr);
+
+/// A request's id, and who sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    /// A UUIDv7, made here; also the `x-request-id` header of the answer.
+    pub request: String,
+    /// The client's address.
+    pub address: IpAddr,
+}
+
+impl Meta {
+    /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
+    pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let forwarded = if behind_proxy {
+            forwarded_for(request.headers())
+        } else {
+            None
+        };
+        Self {
+            request: uuid::Uuid::now_v7().to_string(),
+            address: forwarded.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        }
+    }
+}
+
+/// The last entry of the last `X-Forwarded-For`: the one that the proxy itself appended. Those before it are
+/// whatever the client wrote.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse().ok()
+}
+
+impl<S: Sync> FromRequestParts<S> for Meta {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let missing = || Refusal::internal("a request came past the front", &"it has no id");
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+/// A JSON body. Unlike axum's own, it refuses with a code.
+pub(crate) struct Body<T>(pub T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(refuse_body(&rejection)),
+        }
+    }
+}
+
+fn refuse_body(rejection: &JsonRejection) -> Refusal {
+    let status = rejection.status();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Refusal::new(Code::BodyTooLarge, "the body is over the limit");
+    }
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return Refusal::new(Code::BadRequest, "the body must have `Content-Type: application/json`").status(status);
+    }
+    Refusal::new(Code::BadRequest, rejection.body_text())
+}
+
+/// A query string.
+pub(crate) struct Params<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Params<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+{
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let refuse = |rejection: QueryRejection| Refusal::new(Code::BadRequest, rejection.body_text());
+        let Query(params) = Query::<T>::from_request_parts(parts, state).await.map_err(refuse)?;
+        Ok(Self(params))
+    }
+}
+
+/// Which page of a list.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// What the page begins after: `next` of the page before.
+    after: Option<String>,
+    /// Rows, from 1 to 200; 50 by default.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+impl Page {
+    /// What the page begins after.
+    pub(crate) fn after<T: FromStr>(&self) -> Result<Option<T>, Refusal> {
+        let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
+        self.after.as_ref().map(|text| text.parse().map_err(refuse)).transpose()
+    }
+
+    /// How many rows it has.
+    pub(crate) fn limit(&self) -> Result<u32, Refusal> {
+        limit(self.limit, PAGE_MAX)
+    }
+}
+
+/// How many rows a page has.
+pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
+    match asked {
+        None => Ok(PAGE_DEFAULT.min(max)),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(_) => Err(Refusal::new(
+            Code::BadRequest,
+            format!("`limit` must be from 1 to {max}"),
+        )),
+    }
+}
+
+/// Cuts a list that was read with one row more than the page has: the last row that stays is where the next page
+/// begins, if there was one more.
+pub(crate) fn cut<T, N>(rows: &mut Vec<T>, limit: u32, id: impl Fn(&T) -> N) -> Option<N> {
+    let limit = limit as usize;
+    if rows.len() <= limit {
+        return None;
+    }
+    rows.truncate(limit);
+    rows.last().map(id)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+impl FromRequestParts<Service> for Caller {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
+        let meta = Meta::from_request_parts(parts, service).await?;
+        let unknown = || Refusal::new(Code::KeyUnknown, "no API key, or none that is known");
+        let text = bearer(&parts.headers).ok_or_else(unknown)?;
+        let key = KeyText::parse(text).ok_or_else(unknown)?;
+        let inner = service.inner();
+        let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
+        if !inner.verified.contains(text) {
+            inner.rates.attempt(meta.address).map_err(rate_limited)?;
+            let hash = stored.as_ref().map(|stored| stored.hash.as_str());
+            let is_cached = || inner.verified.contains(text);
+            if !inner.hasher.verify(key.secret, hash, is_cached).await? {
+                return Err(unknown());
+            }
+            inner.verified.insert(text);
+        }
+        let stored = stored.ok_or_else(unknown)?;
+        if stored.revoked_s.is_some() {
+            return Err(Refusal::new(Code::KeyRevoked, "the API key was revoked"));
+        }
+        if stored.expires_s.is_some_and(|expires_s| expires_s <= inner.now_s()) {
+            return Err(Refusal::new(Code::KeyExpired, "the API key's time is over"));
+        }
+        inner.rates.key(stored.id).map_err(rate_limited)?;
+        Ok(Self {
+            key: stored.id,
+            account: stored.account,
+            scopes: stored.scopes,
+            expires_s: stored.expires_s,
+        })
+    }
+}
+
+/// The operator asks.
+pub(crate) struct Operator;
+
+impl FromRequestParts<Service> for Operator {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
+        let inner = service.inner();
+        shared(parts, service, &inner.admin, Code::AdminUnauthorized, "the operator's").await?;
+        Ok(Self)
+    }
+}
+
+/// A relay node asks.
+pub(crate) struct RelayNode;
+
+impl FromRequestParts<Service> for RelayNode {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
+        let inner = service.inner();
+        shared(
+            parts,
+            service,
+            &inner.relay,
+            Code::RelayUnauthorized,
+            "the relay nodes'",
+        )
+        .await?;
+        Ok(Self)
+    }
+}
+
+async fn shared(
+    parts: &mut Parts,
+    service: &Service,
+    secret: &SharedSecret,
+    code: Code,
+    whose: &str,
+) -> Result<(), Refusal> {
+    let meta = Meta::from_request_parts(parts, service).await?;
+    if bearer(&parts.headers).is_some_and(|presented| secret.is(presented)) {
+        return Ok(());
+    }
+    service.inner().rates.attempt(meta.address).map_err(rate_limited)?;
+    Err(Refusal::new(code, format!("{whose} secret is missing or wrong")))
+}
+
+/// Too often.
+pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
+    Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values
+            .iter()
+            .map(|value| {
+                (
+                    header::HeaderName::from_static("x-forwarded-for"),
+                    value.parse().unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_client_cannot_write_its_own_address() {
+        let proxy: IpAddr = "192.0.2.7".parse().unwrap();
+        assert_eq!(forwarded_for(&headers(&["10.0.0.1, 192.0.2.7"])), Some(proxy));
+        assert_eq!(forwarded_for(&headers(&["10.0.0.1", "192.0.2.7"])), Some(proxy));
+        assert_eq!(forwarded_for(&headers(&["192.0.2.7, unknown"])), None);
+        assert_eq!(forwarded_for(&headers(&[])), None);
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_begins() {
+        let mut rows = vec![1, 2, 3];
+        assert_eq!(cut(&mut rows, 2, |row| *row), Some(2));
+        assert_eq!(rows, [1, 2]);
+        assert_eq!(cut(&mut rows, 2, |row| *row), None);
+        assert!(limit(Some(0), PAGE_MAX).is_err() && limit(Some(201), PAGE_MAX).is_err());
+        assert_eq!(limit(None, PAGE_MAX).ok(), Some(PAGE_DEFAULT));
+    }
+}

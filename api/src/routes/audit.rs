@@ -1,0 +1,54 @@
+//! `/v1/audit`: what was done in an account.
+
+use super::keys::need;
+use crate::auth::{Caller, KeyScope};
+use crate::openapi::Refusals;
+use crate::problem::Refusal;
+use crate::request::{PAGE_MAX, Params, cut, limit};
+use crate::service::Service;
+use crate::store::audit;
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use skytale_proto::Code;
+use skytale_proto::rest::AuditPage;
+use uuid::Uuid;
+
+/// Which page.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Before {
+    /// What the page begins before: `next` of the page before it in the list.
+    before: Option<String>,
+    /// Rows, from 1 to 200; 50 by default.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// What was done with the account's keys, tokens, agents and names, the newest first. Needs `audit:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    tag = "audit",
+    params(Before),
+    security(("api_key" = [])),
+    responses((status = 200, description = "A page of events.", body = AuditPage), Refusals)
+)]
+pub(super) async fn list(
+    State(service): State<Service>,
+    caller: Caller,
+    Params(page): Params<Before>,
+) -> Result<Json<AuditPage>, Refusal> {
+    need(&caller, KeyScope::AuditRead)?;
+    let limit = limit(page.limit, PAGE_MAX)?;
+    let before = page
+        .before
+        .map(|id| Uuid::try_parse(&id).map(|id| id.to_string()))
+        .transpose()
+        .map_err(|_| Refusal::new(Code::BadRequest, "`before` must be an event's id"))?;
+    let mut connection = service.inner().store.read().await?;
+    let mut events = audit::list(&mut connection, caller.account, before.as_deref(), limit + 1).await?;
+    let next = cut(&mut events, limit, |event| event.id.clone());
+    Ok(Json(AuditPage { events, next }))
+}

@@ -1,0 +1,86 @@
+//! What every request passes, from outside in: its id and its log line, answers' headers, panics, time, rate.
+
+use crate::problem::Refusal;
+use crate::request::{Meta, rate_limited};
+use crate::service::Service;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Response, header};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use std::any::Any;
+use std::time::Instant;
+use tracing::Instrument as _;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives the request its id, logs and counts its end. The path is logged as its pattern, so that nothing that a
+/// client wrote is.
+pub(super) async fn observe(State(service): State<Service>, mut request: Request, next: Next) -> Response<Body> {
+    let meta = Meta::of(&request, service.inner().config.behind_tls_proxy);
+    let method = request.method().clone();
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", id = meta.request, %method, path);
+    let id = HeaderValue::from_str(&meta.request);
+    request.extensions_mut().insert(meta);
+    let began = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    span.in_scope(|| tracing::info!(status, took_ms = took.as_millis() as u64, "answered"));
+    let method = method.as_str().to_owned();
+    let labels = [("method", method), ("path", path), ("status", status.to_string())];
+    metrics::counter!("skytale_api_requests_total", &labels).increment(1);
+    metrics::histogram!("skytale_api_request_seconds", &labels[..2]).record(took.as_secs_f64());
+    if let Ok(id) = id {
+        response.headers_mut().insert(REQUEST_ID.clone(), id);
+    }
+    response
+}
+
+/// Answers are not guessed at, not framed, and not kept unless a route says so.
+pub(super) async fn harden(request: Request, next: Next) -> Response<Body> {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Turns a panic into an answer.
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message");
+    Refusal::internal("a request panicked", &text).into_response()
+}
+
+/// Ends a request that takes too long. A transaction that was open is rolled back.
+pub(super) async fn limit_time(State(service): State<Service>, request: Request, next: Next) -> Response<Body> {
+    let limit = service.inner().config.limits.request_timeout;
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Refusal::busy("the request took too long").into_response(),
+    }
+}
+
+/// Bounds the requests from one address.
+pub(super) async fn limit_address(
+    State(service): State<Service>,
+    meta: Meta,
+    request: Request,
+    next: Next,
+) -> Result<Response<Body>, Refusal> {
+    // Who watches over the process must be answered.
+    if !["/livez", "/readyz"].contains(&request.uri().path()) {
+        service.inner().rates.address(meta.address).map_err(rate_limited)?;
+    }
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,57 @@
+//! `/v1/revocations`: what relay nodes follow to end the sessions of revoked keys and ended agents.
+
+use crate::openapi::Refusals;
+use crate::problem::Refusal;
+use crate::request::{Params, RelayNode, limit};
+use crate::service::Service;
+use crate::store::revocations;
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use skytale_proto::rest::Revocations;
+
+/// Entries in one answer, of each feed.
+const FEED_MAX: u32 = 1_000;
+
+/// From where on.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct From {
+    /// Keys: the `next` of the answer before; 0 is from the beginning.
+    #[serde(default)]
+    after: u64,
+    /// Agents: the `agents_next` of the answer before; 0 is from the beginning.
+    #[serde(default)]
+    agents_after: u64,
+    /// Entries of each feed, from 1 to 1000; 1000 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// The API keys that were revoked and the agents that were ended, in order. A number that follows another in the
+/// answer is the next one: none is left out, and none comes late.
+#[utoipa::path(
+    get,
+    path = "/v1/revocations",
+    tag = "relays",
+    params(From),
+    security(("relay" = [])),
+    responses((status = 200, description = "What came after.", body = Revocations), Refusals)
+)]
+pub(super) async fn list(
+    State(service): State<Service>,
+    _: RelayNode,
+    Params(from): Params<From>,
+) -> Result<Json<Revocations>, Refusal> {
+    let limit = limit(from.limit.or(Some(FEED_MAX)), FEED_MAX)?;
+    let mut connection = service.inner().store.read().await?;
+    let revocations = revocations::keys(&mut connection, from.after, limit).await?;
+    let agents = revocations::agents(&mut connection, from.agents_after, limit).await?;
+    Ok(Json(Revocations {
+        next: revocations.last().map_or(from.after, |last| last.sequence),
+        agents_next: agents.last().map_or(from.agents_after, |last| last.sequence),
+        revocations,
+        agents,
+    }))
+}

@@ -1,0 +1,241 @@
+//! `/v1/nonce` and `/v1/token`: a proof of possession, and the token for it.
+
+use super::keys::still_in_force;
+use crate::audit::{Action, Actor, Target};
+use crate::auth::{Caller, KeyScope};
+use crate::openapi::Refusals;
+use crate::problem::Refusal;
+use crate::request::{Body, Meta};
+use crate::service::{Inner, Service};
+use crate::store::nonces::NonceOf;
+use crate::store::{accounts, agents, nonces, relays};
+use axum::Json;
+use axum::extract::State;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use ed25519_dalek::{Signature, VerifyingKey};
+use skytale_proto::limits::TOKEN_SCOPES_MAX;
+use skytale_proto::rest::{NonceRequest, NonceResponse, TokenRequest, TokenResponse, proof_message};
+use skytale_proto::token::{Claims, Confirmation, Scope};
+use skytale_proto::{AgentId, Code};
+use uuid::Uuid;
+
+/// Relay nodes named beside a token.
+const RELAYS_MAX: u32 = 16;
+
+/// Gives a nonce for an agent's proof.
+#[utoipa::path(
+    post,
+    path = "/v1/nonce",
+    tag = "tokens",
+    request_body = NonceRequest,
+    security(("api_key" = [])),
+    responses((status = 200, description = "A nonce, to be used once.", body = NonceResponse), Refusals)
+)]
+pub(super) async fn nonce(
+    State(service): State<Service>,
+    caller: Caller,
+    Body(request): Body<NonceRequest>,
+) -> Result<Json<NonceResponse>, Refusal> {
+    let inner = service.inner();
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce)?;
+    let expires_s = inner.now_s() + inner.config.limits.nonce_lifetime.as_secs();
+    let of = NonceOf {
+        nonce: &nonce,
+        account: caller.account,
+        agent: request.agent,
+    };
+    let mut write = inner.store.write().await?;
+    nonces::insert(&mut write, of, expires_s).await?;
+    write.commit().await?;
+    Ok(Json(NonceResponse {
+        nonce: HEXLOWER.encode(&nonce),
+        expires_s,
+    }))
+}
+
+/// Gives a token, for an API key and an agent's signature over a nonce. The first time it binds the agent to the
+/// account.
+#[utoipa::path(
+    post,
+    path = "/v1/token",
+    tag = "tokens",
+    request_body = TokenRequest,
+    security(("api_key" = [])),
+    responses((status = 200, description = "The token, and where to use it.", body = TokenResponse), Refusals)
+)]
+pub(super) async fn token(
+    State(service): State<Service>,
+    caller: Caller,
+    meta: Meta,
+    Body(request): Body<TokenRequest>,
+) -> Result<Json<TokenResponse>, Refusal> {
+    let inner = service.inner();
+    let scopes = scopes(&caller, &request.scopes)?;
+    let given = give(inner, &caller, &meta, &request, &scopes).await;
+    if let Err(refusal) = &given
+        && is_about_the_agent(refusal.code)
+    {
+        // The transaction that refused was rolled back; that it refused is a fact of its own.
+        let mut write = inner.store.write().await?;
+        let action = of(&caller, "token.refuse", request.agent, Some(refusal.code));
+        action.record(&mut write, &meta, inner.now_s()).await?;
+        write.commit().await?;
+    }
+    given.map(Json)
+}
+
+async fn give(
+    inner: &Inner,
+    caller: &Caller,
+    meta: &Meta,
+    request: &TokenRequest,
+    scopes: &[Scope],
+) -> Result<TokenResponse, Refusal> {
+    let nonce = nonce_of(&request.nonce)?;
+    // Before anything is written: what has no proof costs a signature check and no more.
+    check_proof(request, &nonce)?;
+    let now_s = inner.now_s();
+    let signer = inner
+        .ring
+        .view(now_s)
+        .await
+        .map_err(|error| Refusal::internal("no signing key", &error))?
+        .signer;
+    let mut write = inner.store.write().await?;
+    still_in_force(&mut write, caller, now_s).await?;
+    let of_nonce = NonceOf {
+        nonce: &nonce,
+        account: caller.account,
+        agent: request.agent,
+    };
+    if !nonces::take(&mut write, of_nonce, now_s).await? {
+        return Err(Refusal::new(
+            Code::NonceInvalid,
+            "the nonce is unknown, used, too old, or another agent's",
+        ));
+    }
+    bind(inner, &mut write, caller, meta, request.agent, now_s).await?;
+    of(caller, "token.issue", request.agent, None)
+        .record(&mut write, meta, now_s)
+        .await?;
+    let relays = relays::list(&mut write, RELAYS_MAX).await?;
+    write.commit().await?;
+    let ends_s = now_s + inner.config.token_lifetime.as_secs();
+    // A token does not outlive the key it is for; that one is in force, so this is after now.
+    let expires_s = caller.expires_s.map_or(ends_s, |key_ends_s| key_ends_s.min(ends_s));
+    let token = signer.sign(&Claims {
+        iss: inner.config.url.clone(),
+        aud: inner.config.audience.clone(),
+        sub: request.agent,
+        acct: caller.account,
+        key: caller.key,
+        scope: Claims::join_scopes(scopes),
+        cnf: Confirmation { eid: request.endpoint },
+        exp: expires_s,
+        iat: now_s,
+        jti: Uuid::now_v7().to_string(),
+    });
+    Ok(TokenResponse {
+        token,
+        expires_s,
+        relays,
+    })
+}
+
+/// The agent is this account's, from now on if it was nobody's; and it has not ended.
+async fn bind(
+    inner: &Inner,
+    connection: &mut sqlx::AnyConnection,
+    caller: &Caller,
+    meta: &Meta,
+    agent: AgentId,
+    now_s: u64,
+) -> Result<(), Refusal> {
+    if agents::bind(connection, caller.account, agent, now_s).await? {
+        accounts::lock(connection, caller.account).await?;
+        let most = u64::from(inner.config.limits.agents_max);
+        if agents::count(connection, caller.account).await? > most {
+            return Err(Refusal::new(
+                Code::QuotaExceeded,
+                format!("the account has {most} agents"),
+            ));
+        }
+        return Ok(of(caller, "agent.bind", agent, None)
+            .record(connection, meta, now_s)
+            .await?);
+    }
+    let bound = agents::get(connection, agent).await?;
+    if bound.is_none_or(|bound| bound.account != caller.account) {
+        return Err(Refusal::new(Code::AgentTaken, "the agent belongs to another account"));
+    }
+    if !agents::seen(connection, agent, now_s).await? {
+        return Err(Refusal::new(Code::AgentEnded, "the account ended this agent"));
+    }
+    Ok(())
+}
+
+/// The scopes of the token: those asked for, if the key may give them, or all that it may give.
+fn scopes(caller: &Caller, asked: &[String]) -> Result<Vec<Scope>, Refusal> {
+    let own = caller.scopes.for_tokens();
+    if own.is_empty() {
+        return Err(Refusal::new(Code::KeyScope, "the API key may give out no tokens"));
+    }
+    if asked.is_empty() {
+        return Ok(own);
+    }
+    if asked.len() > TOKEN_SCOPES_MAX {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("{TOKEN_SCOPES_MAX} scopes at most"),
+        ));
+    }
+    let mut scopes = Vec::with_capacity(asked.len());
+    for text in asked {
+        let scope: Scope = text
+            .parse()
+            .map_err(|error: skytale_proto::token::ScopeError| Refusal::new(Code::BadRequest, error.to_string()))?;
+        super::keys::need(caller, KeyScope::Token(scope))?;
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    Ok(scopes)
+}
+
+fn nonce_of(text: &str) -> Result<[u8; 32], Refusal> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Refusal::new(Code::BadRequest, "`nonce` must be 64 hex digits"))
+}
+
+/// The signature is the agent's, over this nonce, for this endpoint. Strict: no weak keys, one form of a signature.
+fn check_proof(request: &TokenRequest, nonce: &[u8; 32]) -> Result<(), Refusal> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(request.signature.as_bytes()).ok();
+    let signature: [u8; 64] = bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Refusal::new(Code::BadRequest, "`signature` must be 128 hex digits"))?;
+    let message = proof_message(nonce, &request.agent, &request.endpoint);
+    let invalid = |_| Refusal::new(Code::ProofInvalid, "the signature over the nonce does not verify");
+    let key = VerifyingKey::from_bytes(request.agent.as_bytes()).map_err(invalid)?;
+    key.verify_strict(&message, &Signature::from_bytes(&signature))
+        .map_err(invalid)
+}
+
+fn is_about_the_agent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ProofInvalid | Code::NonceInvalid | Code::AgentTaken | Code::AgentEnded | Code::QuotaExceeded
+    )
+}
+
+fn of(caller: &Caller, name: &'static str, agent: AgentId, code: Option<Code>) -> Action<'static> {
+    Action {
+        account: Some(caller.account),
+        actor: Actor::Key(caller.key),
+        name,
+        target: Target::Agent(agent),
+        code,
+    }
+}

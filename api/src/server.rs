@@ -1,0 +1,181 @@
+//! The API behind a listener: HTTP/1.1, bounded in connections and in the time a head may take.
+
+use crate::config::ApiConfig;
+use crate::request::Peer;
+use crate::service::{Service, StartError};
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+/// How long requests under way may take when the API stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long to wait after the system refused a connection (no file descriptor left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The API, listening.
+pub struct Api {
+    service: Service,
+    local_addr: SocketAddr,
+    /// No new connections.
+    stop: CancellationToken,
+    /// Connections that are still open are cut.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Api {
+    /// Opens the service and listens.
+    pub async fn start(config: ApiConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let listen = config.listen;
+        let limits = config.limits.clone();
+        let unusable = |error| StartError::environment(&format!("`api.listen` {listen} cannot be used"), error);
+        let listener = TcpListener::bind(listen).await.map_err(unusable)?;
+        let local_addr = listener.local_addr().map_err(unusable)?;
+        let service = Service::open(config).await?;
+        let api = Self {
+            local_addr,
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            service,
+        };
+        let accept = Accept {
+            router: api.service.router(),
+            head_timeout: limits.head_timeout,
+            connections: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            stop: api.stop.clone(),
+            cut: api.cut.clone(),
+            tasks: api.tasks.clone(),
+        };
+        api.tasks.spawn(accept.run(listener));
+        tracing::info!(%local_addr, "API listening");
+        Ok(api)
+    }
+
+    /// Where it listens.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The service behind it.
+    pub const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The operator's secret: the one configured, or in dev the one made up.
+    pub fn admin_secret(&self) -> &SecretString {
+        self.service.admin_secret()
+    }
+
+    /// The relay nodes' secret: the one configured, or in dev the one made up.
+    pub fn relay_secret(&self) -> &SecretString {
+        self.service.relay_secret()
+    }
+
+    /// Takes no more requests, lets those under way end (10 seconds at most), and closes the database.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("requests are cut: they took too long");
+            self.cut.cancel();
+            self.tasks.wait().await;
+        }
+        self.service.close().await;
+    }
+}
+
+impl Drop for Api {
+    /// Without a shutdown, at least nobody is served any more.
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.cut.cancel();
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+struct Accept {
+    router: Router,
+    head_timeout: Duration,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Accept {
+    async fn run(self, listener: TcpListener) {
+        loop {
+            // At the limit the next connection waits in the system's own queue, which is bounded too.
+            let permit = tokio::select! {
+                () = self.stop.cancelled() => return,
+                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { return };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.tasks.spawn(self.clone().serve(stream, Peer(peer), permit));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, peer: Peer, _permit: OwnedSemaphorePermit) {
+        // Small answers go out at once; where this cannot be set they come a little later.
+        let _ = stream.set_nodelay(true);
+        let router = self.router;
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.clone().oneshot(request.map(axum::body::Body::new))
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.cut.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Accounts.
+
+use super::{StoreError, signed};
+use skytale_proto::AccountId;
+use skytale_proto::rest::OrgName;
+use sqlx::{AnyConnection, Row as _};
+
+/// Adds an account. [`StoreError::is_taken`] where the org is.
+pub(crate) async fn insert(
+    connection: &mut AnyConnection,
+    id: AccountId,
+    org: &OrgName,
+    now_s: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO accounts (id, org, created_s, revision) VALUES ($1, $2, $3, 0)")
+        .bind(id.to_string())
+        .bind(org.as_str())
+        .bind(signed(now_s))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The org of an account.
+pub(crate) async fn org(connection: &mut AnyConnection, id: AccountId) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT org FROM accounts WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get("org")).transpose()?)
+}
+
+/// Locks the account until the transaction ends, so that what is counted under a quota stays so.
+pub(crate) async fn lock(connection: &mut AnyConnection, id: AccountId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = $1")
+        .bind(id.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

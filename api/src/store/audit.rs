@@ -1,0 +1,68 @@
+//! Audit rows.
+
+use super::{StoreError, number, signed};
+use skytale_proto::AccountId;
+use skytale_proto::rest::AuditEvent;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
+
+fn stored(row: &AnyRow) -> Result<AuditEvent, StoreError> {
+    Ok(AuditEvent {
+        id: row.try_get("id")?,
+        at_s: number(row, "at_s")?,
+        actor: row.try_get("actor")?,
+        action: row.try_get("action")?,
+        target: row.try_get("target")?,
+        request: row.try_get("request")?,
+        code: row.try_get("code")?,
+    })
+}
+
+/// Adds a row.
+pub(crate) async fn insert(
+    connection: &mut AnyConnection,
+    account: Option<AccountId>,
+    event: &AuditEvent,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit (id, account, at_s, actor, action, target, request, code) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(event.id.clone())
+    .bind(account.map(|account| account.to_string()))
+    .bind(signed(event.at_s))
+    .bind(event.actor.clone())
+    .bind(event.action.clone())
+    .bind(event.target.clone())
+    .bind(event.request.clone())
+    .bind(event.code.clone())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// An account's rows before an id, the newest first.
+pub(crate) async fn list(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    before: Option<&str>,
+    limit: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    // `z` sorts after every hexadecimal digit, in every collation.
+    let rows = sqlx::query("SELECT * FROM audit WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
+        .bind(account.to_string())
+        .bind(before.unwrap_or("z").to_owned())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(stored).collect()
+}
+
+/// Drops the rows from before a time.
+pub(crate) async fn drop_old(connection: &mut AnyConnection, before_s: u64) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM audit WHERE at_s < $1")
+        .bind(signed(before_s))
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
