@@ -2,13 +2,16 @@
 
 use super::error::{Refused, RelayError};
 use super::message::{MessageReader, write_error};
+use super::pace::Pace;
 use super::session::{Ending, Session};
 use bytes::Bytes;
 use iroh::endpoint::SendStream;
+use parking_lot::Mutex;
 use skytale_proto::session::{self, AppendOpen, AppendRequest, AppendResponse, Durability, append_response, open};
 use skytale_proto::{Code, Offset};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 /// Append requests unanswered, in number. Bytes are bounded by the relay's limit.
 const IN_FLIGHT_MAX: usize = 1_024;
@@ -49,6 +52,7 @@ pub struct Appender {
     room: Arc<Semaphore>,
     room_bytes: usize,
     frame_bytes_max: usize,
+    pace: Arc<Mutex<Pace>>,
     ending: Ending,
 }
 
@@ -86,11 +90,17 @@ impl Appender {
             room: Arc::new(Semaphore::new(info.append_in_flight_bytes_max)),
             room_bytes: info.append_in_flight_bytes_max,
             frame_bytes_max: info.frame_bytes_max,
+            pace: Arc::new(Mutex::new(Pace::new(
+                info.frames_per_second,
+                info.bytes_per_second,
+                Instant::now(),
+            ))),
             ending,
         })
     }
 
-    /// Queues an encoded frame; waits for room among those in flight.
+    /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
+    /// that is refused for its rate would let others pass it.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {
         if frame.len() > self.frame_bytes_max {
             return Err(Refused {
@@ -106,6 +116,10 @@ impl Appender {
         let ended = || self.ending.explain(RelayError::lost("the append stream ended"));
         let cancelled = self.ending.cancel.cancelled();
         let queue = async {
+            let turn = self.pace.lock().take(frame.len(), Instant::now());
+            if let Some(turn) = turn {
+                sleep_until(turn).await;
+            }
             let room = Arc::clone(&self.room)
                 .acquire_many_owned(bytes)
                 .await
@@ -158,7 +172,7 @@ async fn write(
         written = writing => written,
     };
     if let Err(error) = written {
-        ending.explain(error);
+        ending.end(error);
     }
 }
 
@@ -180,7 +194,7 @@ async fn read(mut answers: MessageReader, mut waiting: mpsc::Receiver<Waiter>, e
         outcome = reading => outcome,
     };
     if let Err(error) = outcome {
-        ending.explain(error);
+        ending.end(error);
     }
 }
 

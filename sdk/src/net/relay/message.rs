@@ -1,11 +1,12 @@
 //! Messages on a stream, bounded.
 
 use super::activity::Activity;
-use super::error::RelayError;
+use super::error::{Refused, RelayError};
 use bytes::{Buf, Bytes, BytesMut};
 use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
 use prost::Message;
 use skytale_proto::session::{self, LENGTH_BYTES};
+use skytale_proto::{Code, Offset};
 
 /// What is read from the stream at once, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -43,7 +44,7 @@ impl MessageReader {
                 }
                 Ok(None) if self.buffer.is_empty() => return Ok(None),
                 Ok(None) => return Err(RelayError::protocol("a stream that ends inside a message")),
-                Err(ReadError::Reset(code)) => return Err(RelayError::lost(format!("stream reset ({code})"))),
+                Err(ReadError::Reset(code)) => return Err(stopped("reset", code.into_inner())),
                 Err(error) => return Err(RelayError::lost(error.to_string())),
             }
         }
@@ -71,5 +72,23 @@ pub(super) async fn write(stream: &mut SendStream, message: &impl Message) -> Re
 }
 
 pub(super) fn write_error(error: WriteError) -> RelayError {
-    RelayError::lost(error.to_string())
+    match error {
+        WriteError::Stopped(code) => stopped("stopped", code.into_inner()),
+        error => RelayError::lost(error.to_string()),
+    }
+}
+
+/// A stream that the relay gave up: with one of the project's codes, it is a refusal.
+fn stopped(how: &'static str, number: u64) -> RelayError {
+    match u32::try_from(number).ok().and_then(Code::from_number) {
+        Some(code) => Refused {
+            number: code.number(),
+            message: format!("stream {how}"),
+            retryable: code.is_retryable(),
+            retry_after: None,
+            offset: Offset::ZERO,
+        }
+        .into(),
+        None => RelayError::lost(format!("stream {how} ({number})")),
+    }
 }

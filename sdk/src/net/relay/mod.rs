@@ -18,6 +18,7 @@ mod control;
 mod error;
 mod key_packages;
 mod message;
+mod pace;
 mod session;
 mod subscribe;
 

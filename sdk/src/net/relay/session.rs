@@ -34,6 +34,10 @@ pub struct SessionInfo {
     pub frame_bytes_max: usize,
     /// Append requests that may be unanswered, in bytes.
     pub append_in_flight_bytes_max: usize,
+    /// Frames that an agent may append a second, sustained; 0 where the relay did not say.
+    pub frames_per_second: u32,
+    /// Bytes that an agent may append a second, sustained; 0 where the relay did not say.
+    pub bytes_per_second: u64,
     /// KeyPackages that it keeps for one agent.
     pub key_packages_max: usize,
     /// Silence after which each side sends a ping.
@@ -322,6 +326,8 @@ fn accepted(started: Started) -> SessionInfo {
         frame_bytes_max,
         // One frame must always be able to go.
         append_in_flight_bytes_max: in_flight.max(frame_bytes_max),
+        frames_per_second: given.frames_per_second,
+        bytes_per_second: given.bytes_per_second,
         key_packages_max: within(given.key_packages_max.into(), limits::KEY_PACKAGES_MAX),
         keepalive,
         durability,

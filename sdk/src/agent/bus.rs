@@ -1,0 +1,143 @@
+//! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
+
+use crate::engine;
+use crate::event::Event;
+use crate::net::Session;
+use parking_lot::Mutex;
+use skytale_proto::{ChannelId, Code, FrameId, Offset};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{Notify, broadcast, oneshot, watch};
+
+/// What became of something that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Delivered(Offset),
+    Unneeded,
+    Failed(Code),
+}
+
+/// Wake-ups of one channel.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// Moves when a message comes into the inbox, or the channel is left.
+    pub(crate) inbox: watch::Sender<u64>,
+    /// The worker has something to look at: the outbox grew, or the inbox shrank.
+    pub(crate) work: Notify,
+    /// The channel is followed live, in the session there is.
+    pub(crate) caught_up: watch::Sender<bool>,
+}
+
+/// How far the agent's own log has come in the session there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// The agent's log was replayed to its head.
+    pub(crate) log: bool,
+    /// No bundle waits to be fetched.
+    pub(crate) joins: bool,
+    /// KeyPackages were counted and offered.
+    pub(crate) stock: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Bus {
+    events: broadcast::Sender<Event>,
+    channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
+    waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
+    /// The channels to be followed have changed.
+    pub(crate) channels_changed: Notify,
+    /// Bundles may be there to be fetched.
+    pub(crate) joins_pending: Notify,
+    /// The stock of KeyPackages may have shrunk.
+    pub(crate) stock_changed: Notify,
+    /// Moves whenever something left an outbox.
+    pub(crate) settled: watch::Sender<u64>,
+    pub(crate) session: watch::Sender<Option<Session>>,
+    pub(crate) readiness: watch::Sender<Readiness>,
+}
+
+impl Bus {
+    pub(crate) fn new(events_max: usize) -> Self {
+        Self {
+            events: broadcast::Sender::new(events_max.max(1)),
+            channels: Mutex::default(),
+            waiters: Mutex::default(),
+            channels_changed: Notify::new(),
+            joins_pending: Notify::new(),
+            stock_changed: Notify::new(),
+            settled: watch::Sender::new(0),
+            session: watch::Sender::new(None),
+            readiness: watch::Sender::default(),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody need be watching.
+        let _ = self.events.send(event);
+    }
+
+    /// Tells what a call of the engine brought, once its transaction is through.
+    pub(crate) fn tell_all(&self, events: Vec<engine::Event>) {
+        for event in events {
+            self.act(&event);
+            self.tell(event.into());
+        }
+    }
+
+    fn act(&self, event: &engine::Event) {
+        match event {
+            engine::Event::MessageReceived { channel, .. } => self.bump_inbox(*channel),
+            engine::Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
+            engine::Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
+            engine::Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
+            engine::Event::Joined { .. } => self.channels_changed.notify_one(),
+            engine::Event::Left { channel, .. } => {
+                self.bump_inbox(*channel);
+                self.joins_pending.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    fn bump_inbox(&self, channel: ChannelId) {
+        self.signals(channel).inbox.send_modify(|version| *version += 1);
+    }
+
+    fn settle(&self, frame_id: FrameId, delivery: Delivery) {
+        let waiters = self.waiters.lock().remove(&frame_id).unwrap_or_default();
+        for waiter in waiters {
+            // Whoever sent it may not want to know.
+            let _ = waiter.send(delivery);
+        }
+        self.settled.send_modify(|version| *version += 1);
+    }
+
+    /// Waits for what becomes of a frame. Called on the engine's thread, in the call that queues the frame, so that
+    /// nothing can become of it before.
+    pub(crate) fn wait_for(&self, frame_id: FrameId) -> oneshot::Receiver<Delivery> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.lock().entry(frame_id).or_default().push(sender);
+        receiver
+    }
+
+    /// Nobody gets an answer any more.
+    pub(crate) fn forget_waiters(&self) {
+        self.waiters.lock().clear();
+    }
+
+    pub(crate) fn signals(&self, channel: ChannelId) -> Arc<Signals> {
+        let mut channels = self.channels.lock();
+        let signals = channels.entry(channel).or_insert_with(|| {
+            Arc::new(Signals {
+                inbox: watch::Sender::new(0),
+                work: Notify::new(),
+                caught_up: watch::Sender::new(false),
+            })
+        });
+        Arc::clone(signals)
+    }
+}

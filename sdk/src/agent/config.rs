@@ -1,0 +1,103 @@
+//! What an agent is opened with.
+
+use crate::engine::EngineConfig;
+use crate::net::{Relay, TokenProvider};
+use crate::vault::VaultKey;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where relay nodes are.
+#[derive(Clone, Debug, Default)]
+pub enum RelaySource {
+    /// The directory that comes with each token.
+    #[default]
+    Directory,
+    /// These, nearest first.
+    Fixed(Vec<Relay>),
+}
+
+/// How an agent is opened, and how it behaves.
+pub struct AgentConfig {
+    /// The vault's file. Made where there is none.
+    pub vault: PathBuf,
+    /// The vault's key.
+    pub key: VaultKey,
+    /// Who gives out tokens: an [`ApiClient`](crate::net::ApiClient), or another.
+    pub tokens: Arc<dyn TokenProvider>,
+    /// Where relay nodes are.
+    pub relays: RelaySource,
+    /// The local UDP address; `None` is any address and a free port.
+    pub bind: Option<SocketAddr>,
+    /// The engine's settings.
+    pub engine: EngineConfig,
+    /// The driver's settings.
+    pub driver: DriverConfig,
+}
+
+/// How the background work behaves.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The shortest wait before another attempt to connect; doubled each time, with jitter.
+    pub backoff_min: Duration,
+    /// The longest.
+    pub backoff_max: Duration,
+    /// With as many messages in a channel's inbox that the application has not acknowledged, the channel is no longer
+    /// followed until half of them are, or until something is to be sent there.
+    pub inbox_messages_max: u64,
+    /// Events kept for a slow receiver.
+    pub events_max: usize,
+    /// How long an operation that needs the relay (a claim of KeyPackages) waits for a session.
+    pub online_timeout: Duration,
+    /// How often the stock of KeyPackages is counted when nothing else gives reason to.
+    pub stock_interval: Duration,
+}
+
+impl AgentConfig {
+    /// With defaults for the rest.
+    pub fn new(vault: impl Into<PathBuf>, key: VaultKey, tokens: Arc<dyn TokenProvider>) -> Self {
+        Self {
+            vault: vault.into(),
+            key,
+            tokens,
+            relays: RelaySource::default(),
+            bind: None,
+            engine: EngineConfig::default(),
+            driver: DriverConfig::default(),
+        }
+    }
+
+    /// With relay nodes given, instead of the directory's.
+    #[must_use]
+    pub fn with_relays(mut self, relays: Vec<Relay>) -> Self {
+        self.relays = RelaySource::Fixed(relays);
+        self
+    }
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        Self {
+            backoff_min: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(30),
+            inbox_messages_max: 10_000,
+            events_max: 4_096,
+            online_timeout: Duration::from_secs(30),
+            stock_interval: Duration::from_secs(300),
+        }
+    }
+}
+
+impl fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("vault", &self.vault)
+            .field("relays", &self.relays)
+            .field("bind", &self.bind)
+            .field("engine", &self.engine)
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,27 @@
+//! A relay's answer in the engine's words.
+
+use crate::engine::Outcome;
+use crate::net::RelayError;
+use crate::net::relay::Receipt;
+use skytale_proto::Code;
+
+/// The outcome for the engine; `None` where the answer was lost and the frame may be in the log.
+pub(super) fn outcome_of(answer: &Result<Receipt, RelayError>) -> Option<Outcome> {
+    let refused = match answer {
+        Ok(receipt) if receipt.duplicate => {
+            return Some(Outcome::Duplicate { offset: receipt.offset });
+        }
+        Ok(receipt) => {
+            return Some(Outcome::Appended { offset: receipt.offset });
+        }
+        Err(error) => error.refused()?,
+    };
+    Some(match refused.code() {
+        Code::StaleEpoch => Outcome::StaleEpoch { head: refused.offset },
+        Code::StaleHandshake => Outcome::StaleHandshake { head: refused.offset },
+        code => Outcome::Refused {
+            code,
+            retryable: refused.retryable,
+        },
+    })
+}

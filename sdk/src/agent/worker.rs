@@ -1,0 +1,390 @@
+//! One channel in one session: its log in, its outbox out.
+//!
+//! ```text
+//!   subscription --batches--> engine.process_entries --events--> application
+//!   engine.next_frames --frames--> append stream --verdicts--> engine.outcome
+//! ```
+//!
+//! Both run in one task, so that a channel's calls of the engine come in an order that makes sense: what replay brought is
+//! processed before what is to be sent is asked for again.
+//!
+//! Back-pressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) messages not
+//! acknowledged the subscription is ended, and begun again after the cursor when half of them are. No other channel
+//! notices. An agent can only send when it stands at the head, so while something waits in the outbox the channel is
+//! followed all the same: the inbox then grows in the vault, never in memory.
+
+use super::backoff::Backoff;
+use super::follow::local;
+use super::outcome::outcome_of;
+use super::running::{End, Ground};
+use crate::agent::bus::Signals;
+use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
+use crate::event::Event;
+use crate::net::RelayError;
+use crate::net::relay::{PendingAppend, Receipt, Subscription, SubscriptionItem};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
+use skytale_proto::{ChannelId, Code, FrameId, Record};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Between attempts after a refusal.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Frames asked of the engine at once, in bytes.
+const PUMP_BYTES: usize = 256 * 1024;
+/// Frames of one channel without a verdict.
+const IN_FLIGHT_MAX: usize = 1_024;
+/// Entries given to the engine in one transaction, where they are there already.
+const ENTRIES_MAX: usize = 2_048;
+/// The same in bytes.
+const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a subscription gives when it is read.
+type Read = Result<Option<SubscriptionItem>, RelayError>;
+type Verdict = BoxFuture<'static, (FrameId, Result<Receipt, RelayError>)>;
+
+pub(super) struct Worker {
+    ground: Ground,
+    channel: ChannelId,
+    signals: Arc<Signals>,
+    view: ChannelInfo,
+    /// The channel's log exists, as far as is known: it can be subscribed to.
+    exists: bool,
+    /// Not followed, since the application has not kept up.
+    paused: bool,
+    subscription: Option<Subscription>,
+    subscribe_at: Instant,
+    subscribe_backoff: Backoff,
+    in_flight: FuturesOrdered<Verdict>,
+    pump: bool,
+    pump_at: Instant,
+    pump_backoff: Backoff,
+}
+
+enum Happened {
+    Item(Read),
+    Verdict((FrameId, Result<Receipt, RelayError>)),
+    Woken,
+    Time,
+}
+
+impl Worker {
+    pub(super) fn new(ground: Ground, view: ChannelInfo) -> Self {
+        let now = Instant::now();
+        Self {
+            signals: ground.core.bus.signals(view.id),
+            channel: view.id,
+            exists: view.state != ChannelState::Creating,
+            view,
+            paused: false,
+            subscription: None,
+            subscribe_at: now,
+            subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
+            in_flight: FuturesOrdered::new(),
+            pump: true,
+            pump_at: now,
+            pump_backoff: Backoff::new(RETRY.0, RETRY.1),
+            ground,
+        }
+    }
+
+    /// Runs until the channel is left or the session is of no more use.
+    pub(super) async fn run(mut self) -> End {
+        let end = loop {
+            if self.view.state == ChannelState::Left {
+                break End::Channel(self.channel);
+            }
+            match self.step().await {
+                Ok(()) => {}
+                Err(RelayError::Local { code, reason }) if code != Code::Closed => {
+                    // The vault: what is in memory of this channel is as good as it was.
+                    self.ground.core.bus.tell(Event::VaultFailed { code, reason });
+                    let pause = self.pump_backoff.next(None);
+                    self.pump_at = Instant::now() + pause;
+                    self.pump = true;
+                    self.unsubscribe(pause);
+                }
+                Err(error) => {
+                    if let RelayError::Gap { expected, found } = error {
+                        self.ground.core.bus.tell(Event::Gap {
+                            channel: Some(self.channel),
+                            expected,
+                            found,
+                        });
+                    }
+                    break End::Session(error);
+                }
+            }
+        };
+        self.signals.caught_up.send_replace(false);
+        end
+    }
+
+    async fn step(&mut self) -> Result<(), RelayError> {
+        self.heed_backpressure();
+        let now = Instant::now();
+        let wanted = self.exists && !self.paused;
+        if wanted && self.subscription.is_none() && now >= self.subscribe_at {
+            self.subscribe().await?;
+        }
+        let may_pump = self.ground.draining.borrow().is_none() && self.in_flight.len() < IN_FLIGHT_MAX;
+        if self.pump && may_pump && now >= self.pump_at {
+            self.pump().await?;
+        }
+        let wake = [
+            (wanted && self.subscription.is_none()).then_some(self.subscribe_at),
+            (self.pump && may_pump).then_some(self.pump_at),
+        ];
+        let wake = wake.into_iter().flatten().min();
+        let happened = tokio::select! {
+            item = next(&mut self.subscription) => Happened::Item(item),
+            Some(verdict) = self.in_flight.next() => Happened::Verdict(verdict),
+            () = self.signals.work.notified() => Happened::Woken,
+            () = at(wake) => Happened::Time,
+        };
+        match happened {
+            Happened::Item(item) => self.on_item(item).await,
+            Happened::Verdict(first) => self.on_verdicts(first).await,
+            Happened::Woken => {
+                self.pump = true;
+                self.look().await
+            }
+            Happened::Time => Ok(()),
+        }
+    }
+
+    // ---- in
+
+    fn heed_backpressure(&mut self) {
+        let most = self.ground.config.inbox_messages_max.max(1);
+        let unacked = self.view.unacked;
+        let full = if self.paused {
+            unacked > most / 2
+        } else {
+            unacked >= most
+        };
+        let paused = full && self.view.outbox == 0;
+        if paused && !self.paused {
+            self.unsubscribe(Duration::ZERO);
+            let channel = self.channel;
+            self.ground.core.bus.tell(Event::Paused { channel, unacked });
+        }
+        self.paused = paused;
+    }
+
+    fn unsubscribe(&mut self, pause: Duration) {
+        self.subscription = None;
+        self.subscribe_at = Instant::now() + pause;
+        self.signals.caught_up.send_replace(false);
+    }
+
+    async fn subscribe(&mut self) -> Result<(), RelayError> {
+        let (log, cursor) = (self.channel.log(), self.view.cursor);
+        match Subscription::open(&self.ground.session, log, cursor, true, None).await {
+            Ok(subscription) => {
+                self.subscription = Some(subscription);
+                Ok(())
+            }
+            Err(error) => self.refused(error),
+        }
+    }
+
+    async fn on_item(&mut self, mut item: Read) -> Result<(), RelayError> {
+        loop {
+            match item {
+                Ok(Some(SubscriptionItem::Batch(records))) => {
+                    self.subscribe_backoff.reset();
+                    let (records, then) = self.gather(records);
+                    self.process(records).await?;
+                    match then {
+                        Some(then) => item = then,
+                        None => return Ok(()),
+                    }
+                }
+                Ok(Some(SubscriptionItem::CaughtUp { head })) => {
+                    self.subscribe_backoff.reset();
+                    self.signals.caught_up.send_replace(true);
+                    let channel = self.channel;
+                    self.ground.core.bus.tell(Event::CaughtUp { channel, head });
+                    return Ok(());
+                }
+                Ok(None) => {
+                    let pause = self.subscribe_backoff.next(None);
+                    self.unsubscribe(pause);
+                    return Ok(());
+                }
+                Err(error) => return self.refused(error),
+            }
+        }
+    }
+
+    /// Adds batches that are there already: one transaction for all of them. What came behind them is given, too.
+    fn gather(&mut self, mut records: Vec<Record>) -> (Vec<Record>, Option<Read>) {
+        let mut bytes: usize = records.iter().map(Record::encoded_len).sum();
+        while records.len() < ENTRIES_MAX && bytes < ENTRIES_BYTES_MAX {
+            let Some(subscription) = &mut self.subscription else {
+                break;
+            };
+            match subscription.next().now_or_never() {
+                Some(Ok(Some(SubscriptionItem::Batch(more)))) => {
+                    bytes += more.iter().map(Record::encoded_len).sum::<usize>();
+                    records.extend(more);
+                }
+                Some(other) => return (records, Some(other)),
+                None => break,
+            }
+        }
+        (records, None)
+    }
+
+    async fn process(&mut self, records: Vec<Record>) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let processed = self.ground.core.try_call(move |actor| {
+            let Processed { events, gap, .. } = actor.engine.process_entries(channel, &records)?;
+            actor.bus.tell_all(events);
+            Ok((gap, actor.engine.channel(channel)?))
+        });
+        let (gap, view) = local(processed.await)?;
+        self.view = view;
+        // The head may have moved: what was stale can be built again.
+        self.pump = true;
+        match gap {
+            Some(gap) => Err(RelayError::Gap {
+                expected: gap.expected,
+                found: gap.found,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// A refused subscription is tried again later; anything else ends the session.
+    fn refused(&mut self, error: RelayError) -> Result<(), RelayError> {
+        let (code, reason, offset) = match &error {
+            RelayError::Refused(refused) => (refused.code(), refused.message.clone(), refused.offset),
+            RelayError::Local { code, reason } => (*code, reason.clone(), self.view.cursor),
+            _ => return Err(error),
+        };
+        let pause = if error.is_retryable() {
+            self.subscribe_backoff.next(error.retry_after())
+        } else {
+            self.subscribe_backoff.longest(error.retry_after())
+        };
+        self.unsubscribe(pause);
+        self.ground.core.bus.tell(Event::Refused {
+            channel: Some(self.channel),
+            code,
+            reason,
+            offset,
+        });
+        Ok(())
+    }
+
+    // ---- out
+
+    async fn pump(&mut self) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let given = self.ground.core.try_call(move |actor| {
+            let next = actor.engine.next_frames(channel, PUMP_BYTES)?;
+            actor.bus.tell_all(next.events);
+            Ok((next.frames, actor.engine.channel(channel)?))
+        });
+        let (frames, view) = local(given.await)?;
+        self.view = view;
+        // With nothing given there is nothing to ask for before something happens.
+        self.pump = !frames.is_empty();
+        for given in frames {
+            let frame_id = given.frame.header().id;
+            let pending = match self.ground.appender.append(given.frame.encoded().clone()).await {
+                Ok(pending) => pending,
+                // Too large for this relay, perhaps: a verdict as any other.
+                Err(RelayError::Refused(refused)) => {
+                    let verdict = std::future::ready((frame_id, Err(RelayError::Refused(refused))));
+                    self.in_flight.push_back(verdict.boxed());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.in_flight.push_back(verdict(frame_id, pending).boxed());
+        }
+        Ok(())
+    }
+
+    /// Gives the engine this verdict and those behind it that are there already.
+    async fn on_verdicts(&mut self, first: (FrameId, Result<Receipt, RelayError>)) -> Result<(), RelayError> {
+        let mut verdicts = vec![first];
+        while let Some(Some(verdict)) = self.in_flight.next().now_or_never() {
+            verdicts.push(verdict);
+        }
+        let mut outcomes = Vec::with_capacity(verdicts.len());
+        let mut lost = None;
+        for (frame_id, answer) in verdicts {
+            match outcome_of(&answer) {
+                Some(outcome) => {
+                    self.note(&outcome, &answer);
+                    outcomes.push((frame_id, outcome));
+                }
+                None => lost = answer.err(),
+            }
+        }
+        let channel = self.channel;
+        let told = self.ground.core.try_call(move |actor| {
+            // Each outcome is told, also when one before it could not be.
+            let mut result = Ok(());
+            for (frame_id, outcome) in outcomes {
+                match actor.engine.outcome(channel, frame_id, outcome) {
+                    Ok(events) => actor.bus.tell_all(events),
+                    Err(error) => result = Err(error),
+                }
+            }
+            result?;
+            actor.engine.channel(channel)
+        });
+        self.view = local(told.await)?;
+        self.pump = true;
+        lost.map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, outcome: &Outcome, answer: &Result<Receipt, RelayError>) {
+        match outcome {
+            Outcome::Appended { .. } | Outcome::Duplicate { .. } => {
+                self.exists = true;
+                self.pump_backoff.reset();
+            }
+            Outcome::Refused { retryable: true, .. } => {
+                let asked = answer.as_ref().err().and_then(RelayError::retry_after);
+                self.pump_at = self.pump_at.max(Instant::now() + self.pump_backoff.next(asked));
+            }
+            _ => {}
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let view = self
+            .ground
+            .core
+            .try_call(move |actor| -> Result<_, EngineError> { actor.engine.channel(channel) });
+        self.view = local(view.await)?;
+        Ok(())
+    }
+}
+
+async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<Receipt, RelayError>) {
+    (frame_id, pending.outcome().await)
+}
+
+async fn next(subscription: &mut Option<Subscription>) -> Read {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,116 @@
+//! The inbox of a channel as a stream.
+
+use crate::agent::AgentError;
+use crate::agent::core::Core;
+use crate::engine::Message;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use skytale_proto::{ChannelId, Offset};
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Messages read from the vault at once.
+const READ_MAX: u32 = 128;
+
+/// Messages of other agents, in the order of the log: first those that were not acknowledged, then new ones.
+///
+/// Each comes once from one `Messages`; one that was not acknowledged comes again from the next, also after a restart.
+#[derive(Debug)]
+pub struct Messages {
+    core: Arc<Core>,
+    channel: ChannelId,
+    after: Offset,
+    read: VecDeque<Message>,
+    inbox: watch::Receiver<u64>,
+}
+
+/// A message, and a way to acknowledge it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    core: Arc<Core>,
+    channel: ChannelId,
+    message: Message,
+}
+
+impl Deref for Received {
+    type Target = Message;
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Received {
+    /// The message.
+    pub fn into_message(self) -> Message {
+        self.message
+    }
+
+    /// The application has dealt with this message and all before it in its channel.
+    pub async fn ack(&self) -> Result<(), AgentError> {
+        ack(&self.core, self.channel, self.message.offset).await
+    }
+}
+
+impl Messages {
+    pub(super) fn new(core: Arc<Core>, channel: ChannelId) -> Self {
+        let inbox = core.bus.signals(channel).inbox.subscribe();
+        Self {
+            core,
+            channel,
+            after: Offset::ZERO,
+            read: VecDeque::new(),
+            inbox,
+        }
+    }
+
+    /// The next message, when there is one. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Received, AgentError> {
+        loop {
+            if let Some(message) = self.read.pop_front() {
+                self.after = message.offset;
+                return Ok(Received {
+                    core: Arc::clone(&self.core),
+                    channel: self.channel,
+                    message,
+                });
+            }
+            // Marked before the read: what comes during it wakes.
+            self.inbox.mark_unchanged();
+            let (channel, after) = (self.channel, self.after);
+            let read = self
+                .core
+                .try_call(move |actor| actor.engine.inbox(channel, after, READ_MAX))
+                .await?;
+            self.read = read.into();
+            if self.read.is_empty() {
+                tokio::select! {
+                    changed = self.inbox.changed() => changed.map_err(|_| AgentError::Closed)?,
+                    () = self.core.closed() => return Err(AgentError::Closed),
+                }
+            }
+        }
+    }
+
+    /// As a [`Stream`]. Ends after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Received, AgentError>> + Send + 'static {
+        unfold(Some(self), |messages| async {
+            let mut messages = messages?;
+            match messages.next().await {
+                Ok(message) => Some((Ok(message), Some(messages))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+}
+
+pub(super) async fn ack(core: &Core, channel: ChannelId, offset: Offset) -> Result<(), AgentError> {
+    let acked = core.try_call(move |actor| {
+        actor.engine.ack(channel, offset)?;
+        // A paused worker may go on.
+        actor.bus.signals(channel).work.notify_one();
+        Ok(())
+    });
+    acked.await
+}

@@ -1,0 +1,254 @@
+//! A channel, as one of its members has it.
+
+mod messages;
+mod sent;
+
+pub use messages::{Messages, Received};
+pub use sent::{Delivered, Sent};
+
+use crate::agent::AgentError;
+use crate::agent::core::{Actor, Core};
+use crate::engine::{ChannelInfo, ClaimedPackage, EngineError, FailedSend, Message, UnreadableEntry};
+use crate::net::RelayError;
+use crate::net::relay::KeyPackages;
+use bytes::Bytes;
+use skytale_proto::{AgentId, ChannelId, Digest, Frame, FrameId, Offset};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A channel. Clones are the same channel.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    core: Arc<Core>,
+    id: ChannelId,
+    online_timeout: Duration,
+}
+
+impl Channel {
+    pub(crate) const fn new(core: Arc<Core>, id: ChannelId, online_timeout: Duration) -> Self {
+        Self {
+            core,
+            id,
+            online_timeout,
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    // ---- send
+
+    /// Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls, now or
+    /// when there is a session, also after a restart.
+    pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
+        let (channel, payload) = (self.id, payload.into());
+        self.queue(move |actor| actor.engine.send(channel, &payload)).await
+    }
+
+    /// Sends several messages, in one transaction of the vault: all of them are in the outbox, or none.
+    pub async fn send_many(&self, payloads: Vec<Bytes>) -> Result<Vec<Sent>, AgentError> {
+        let channel = self.id;
+        let queued = self.core.try_call(move |actor| {
+            let frame_ids = actor.engine.send_many(channel, &payloads)?;
+            actor.bus.signals(channel).work.notify_one();
+            let wait = |frame_id| Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            Ok(frame_ids.into_iter().map(wait).collect())
+        });
+        queued.await
+    }
+
+    /// What was sent and will not be delivered.
+    pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.failed(channel)).await
+    }
+
+    /// Forgets something that failed.
+    pub async fn dismiss(&self, frame_id: FrameId) -> Result<(), AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.dismiss(channel, frame_id))
+            .await
+    }
+
+    // ---- membership
+
+    /// Adds agents: claims a KeyPackage of each that is no member yet, and commits. Needs a session; waits for one as long
+    /// as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        let members = self.members().await?;
+        let wanted: BTreeSet<AgentId> = agents
+            .iter()
+            .copied()
+            .filter(|agent| !members.contains(agent))
+            .collect();
+        let mut packages = Vec::with_capacity(wanted.len());
+        for agent in wanted {
+            packages.push(self.claim(agent).await?);
+        }
+        let channel = self.id;
+        self.queue(move |actor| actor.engine.add(channel, packages)).await
+    }
+
+    /// Removes agents. Those that are no members when the commit is built are left out.
+    pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        let (channel, agents) = (self.id, agents.to_vec());
+        self.queue(move |actor| actor.engine.remove(channel, &agents)).await
+    }
+
+    /// Replaces this agent's own keys in the group: what was stolen before is of no use after (RFC 9420 section 16.6).
+    pub async fn rotate(&self) -> Result<Sent, AgentError> {
+        let channel = self.id;
+        self.queue(move |actor| actor.engine.update_keys(channel)).await
+    }
+
+    /// Leaves the channel: asks to be removed, which another member commits.
+    pub async fn leave(&self) -> Result<Sent, AgentError> {
+        let channel = self.id;
+        self.queue(move |actor| actor.engine.leave(channel)).await
+    }
+
+    /// The agents in the group, by id. Empty for a channel that was left.
+    pub async fn members(&self) -> Result<Vec<AgentId>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.members(channel)).await
+    }
+
+    // ---- receive
+
+    /// Messages of other agents that were not acknowledged, oldest first, then new ones as they come. After a restart the
+    /// unacknowledged ones come again. See [`Channel::ack`].
+    pub fn messages(&self) -> Messages {
+        Messages::new(Arc::clone(&self.core), self.id)
+    }
+
+    /// The application has dealt with all messages up to and with `offset`: they are not shown again. Never goes back.
+    pub async fn ack(&self, offset: Offset) -> Result<(), AgentError> {
+        messages::ack(&self.core, self.id, offset).await
+    }
+
+    /// Messages of the channel, own ones too, after an offset, oldest first; at most `limit`.
+    pub async fn history(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.history(channel, after, limit))
+            .await
+    }
+
+    /// Entries that could not be processed, after an offset; at most `limit`.
+    pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.unreadable(Some(channel), after, limit))
+            .await
+    }
+
+    // ---- where it stands
+
+    /// What the vault knows of the channel: state, cursor, epoch, what waits.
+    pub async fn info(&self) -> Result<ChannelInfo, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.channel(channel)).await
+    }
+
+    /// The last entry processed.
+    pub async fn cursor(&self) -> Result<Offset, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.cursor(channel)).await
+    }
+
+    /// The cursor, and the channel digest there; `None` as long as no member has told this agent one since it joined.
+    pub async fn digest(&self) -> Result<(Offset, Option<Digest>), AgentError> {
+        let channel = self.id;
+        let both = self
+            .core
+            .try_call(move |actor| Ok((actor.engine.cursor(channel)?, actor.engine.digest(channel)?)));
+        both.await
+    }
+
+    /// The group's epoch.
+    pub async fn epoch(&self) -> Result<u64, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.epoch(channel)).await
+    }
+
+    /// Gives the channel another label. It never leaves the vault.
+    pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
+        let (channel, label) = (self.id, label.to_owned());
+        self.core
+            .try_call(move |actor| actor.engine.relabel(channel, &label))
+            .await
+    }
+
+    /// Waits until the channel was replayed to its head in the session that there is then. Does not end while the agent is
+    /// offline, or while the channel is paused because its messages are not acknowledged.
+    pub async fn caught_up(&self) -> Result<(), AgentError> {
+        // The sender lives as long as the core.
+        let mut caught_up = self.core.bus.signals(self.id).caught_up.subscribe();
+        caught_up
+            .wait_for(|caught_up| *caught_up)
+            .await
+            .map(drop)
+            .map_err(|_| AgentError::Closed)
+    }
+
+    /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.
+    async fn queue<F>(&self, function: F) -> Result<Sent, AgentError>
+    where
+        F: FnOnce(&mut Actor) -> Result<FrameId, EngineError> + Send + 'static,
+    {
+        let channel = self.id;
+        let queued = self.core.try_call(move |actor| {
+            let frame_id = function(actor)?;
+            actor.bus.signals(channel).work.notify_one();
+            Ok(Sent::new(channel, frame_id, actor.bus.wait_for(frame_id)))
+        });
+        queued.await
+    }
+
+    /// Claims a KeyPackage. A claim whose answer was lost is made again with the very same frame, which takes the very
+    /// same package.
+    async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
+        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
+        let waited = self.online_timeout;
+        match timeout(waited, self.claim_with(&claim)).await {
+            Ok(frame) => Ok(ClaimedPackage {
+                agent,
+                frame: frame?.encoded().clone(),
+            }),
+            Err(_) => Err(AgentError::Offline { waited }),
+        }
+    }
+
+    async fn claim_with(&self, claim: &Frame) -> Result<Frame, AgentError> {
+        let mut sessions = self.core.bus.session.subscribe();
+        loop {
+            let session = match sessions.wait_for(Option::is_some).await {
+                Ok(session) => session.clone(),
+                Err(_) => return Err(AgentError::Closed),
+            };
+            let Some(session) = session else { continue };
+            let claimed = match KeyPackages::open(&session).await {
+                Ok(mut packages) => packages.claim(claim).await,
+                Err(error) => Err(error),
+            };
+            match claimed {
+                Ok(claimed) => return Ok(claimed.frame),
+                Err(RelayError::Refused(refused)) if refused.code() == skytale_proto::Code::RateLimited => {
+                    tokio::time::sleep(refused.retry_after.unwrap_or(Duration::from_millis(200))).await;
+                }
+                Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
+                    tracing::debug!(%error, "claim not answered, trying again");
+                    // Until the driver has noticed, too.
+                    session.ended().await;
+                    let _ = sessions.changed().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
