@@ -1,5 +1,6 @@
 //! Why an engine refuses.
 
+use crate::mls::StorageError;
 use crate::vault::VaultError;
 use skytale_proto::{AgentId, ChannelId, Code, FrameError, Offset};
 
@@ -102,5 +103,26 @@ impl EngineError {
     /// Whether the same call may succeed later.
     pub const fn is_retryable(&self) -> bool {
         self.code().is_retryable()
+    }
+}
+
+impl EngineError {
+    pub(crate) fn mls(doing: &'static str, error: impl ToString) -> Self {
+        Self::Mls {
+            doing,
+            error: error.to_string(),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for EngineError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Vault(error.into())
+    }
+}
+
+impl From<StorageError> for EngineError {
+    fn from(error: StorageError) -> Self {
+        Self::Vault(VaultError::io("the group's storage", error))
     }
 }

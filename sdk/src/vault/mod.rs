@@ -1,7 +1,188 @@
-//! The vault: one SQLCipher database that holds all that an agent must not lose.
+//! The vault: one SQLCipher database that holds all that an agent must not lose, and secrets that nobody else may have.
+//!
+//! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
+//!   was linked with plain SQLite is refused before anything is written.
+//! - One process at a time: `<vault>.lock` is held as long as the vault is open.
+//! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`).
+//! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
+//!   page for whoever learns the vault's key later.
 
 mod error;
 mod key;
+mod schema;
 
 pub use error::VaultError;
 pub use key::VaultKey;
+pub(crate) use key::random;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use skytale_proto::Offset;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// An open vault.
+pub(crate) struct Vault {
+    connection: Connection,
+    /// Dropped after the connection: fields are dropped in order.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Vault([redacted])")
+    }
+}
+
+/// Statements kept prepared.
+const STATEMENTS_CACHED: usize = 96;
+
+impl Vault {
+    /// Opens a vault, or makes an empty one.
+    pub(crate) fn open(path: &Path, key: &VaultKey) -> Result<Self, VaultError> {
+        let lock = lock(path)?;
+        let exists = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+        refuse_plain_sqlite()?;
+        let key = key.resolve(path, exists)?;
+        if !exists {
+            // SQLite would make it readable by others, as far as the umask lets it.
+            let fail = |error| VaultError::io(format!("making {}", path.display()), error);
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            options.open(path).and_then(|file| file.sync_all()).map_err(fail)?;
+            key::sync_folder(path).map_err(fail)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)
+            .map_err(|error| VaultError::io(format!("opening {}", path.display()), error))?;
+        unlock(&connection, &key)?;
+        match connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())) {
+            Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
+                return Err(VaultError::Key {
+                    path: path.to_owned(),
+                    problem: "the key is wrong, or this is not a vault".into(),
+                });
+            }
+            other => other?,
+        }
+        // Exclusive: with one process there is no need for shared memory beside the file.
+        connection.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA secure_delete = ON;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -16384;
+             PRAGMA trusted_schema = OFF;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        schema::migrate(&connection)?;
+        Ok(Self {
+            connection,
+            _lock: lock,
+        })
+    }
+
+    /// The database.
+    pub(crate) fn sql(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// A secret of 32 bytes that is made once, under a name.
+    pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        let stored = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = ?1", [name], |row| {
+                row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
+            })
+            .optional()?;
+        let mut secret = Zeroizing::new([0; 32]);
+        match stored {
+            Some(stored) if stored.len() == secret.len() => secret.copy_from_slice(&stored),
+            Some(_) => return Err(VaultError::damaged(format!("secret `{name}`"))),
+            None => {
+                random(secret.as_mut_slice())?;
+                self.connection.execute(
+                    "INSERT INTO meta (key, value) VALUES (?1, ?2)",
+                    (name, secret.as_slice()),
+                )?;
+            }
+        }
+        Ok(secret)
+    }
+}
+
+/// Bits of a message's id that are its offset.
+const OFFSET_BITS: u32 = 40;
+
+/// The id of a channel's message: its number, then the offset.
+pub(crate) fn message_id(channel_no: i64, offset: Offset) -> Result<i64, VaultError> {
+    let offset = integer(offset.get())?;
+    if offset >> OFFSET_BITS != 0 || channel_no >> (63 - OFFSET_BITS) != 0 {
+        return Err(VaultError::damaged("offset or channel number out of range"));
+    }
+    Ok((channel_no << OFFSET_BITS) | offset)
+}
+
+/// The offset in a message's id.
+pub(crate) fn message_offset(id: i64) -> Offset {
+    Offset::new((id & ((1 << OFFSET_BITS) - 1)).unsigned_abs())
+}
+
+/// A number as SQLite stores it.
+pub(crate) fn integer(value: u64) -> Result<i64, VaultError> {
+    i64::try_from(value).map_err(|_| VaultError::damaged("number out of range"))
+}
+
+/// A stored number that is never negative.
+pub(crate) fn unsigned(value: i64) -> Result<u64, VaultError> {
+    u64::try_from(value).map_err(|_| VaultError::damaged("negative number"))
+}
+
+/// A stored id.
+pub(crate) fn id<'a, T: TryFrom<&'a [u8]>>(bytes: &'a [u8]) -> Result<T, VaultError> {
+    T::try_from(bytes).map_err(|_| VaultError::damaged("id of a wrong length"))
+}
+
+fn lock(path: &Path) -> Result<File, VaultError> {
+    let name = key::beside(path, "lock");
+    let fail = |error: std::io::Error| VaultError::io(format!("locking {}", name.display()), error);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&name).map_err(fail)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse { path: path.to_owned() }),
+        Err(error) => Err(fail(error.into())),
+    }
+}
+
+/// Plain SQLite takes `PRAGMA key` and does nothing with it. So it is asked, before a file is touched, what it is.
+fn refuse_plain_sqlite() -> Result<(), VaultError> {
+    let probe = Connection::open_in_memory()?;
+    let version: Option<String> = probe
+        .query_row("PRAGMA cipher_version", [], |row| row.get(0))
+        .optional()?;
+    match version {
+        Some(version) if !version.is_empty() => Ok(()),
+        _ => Err(VaultError::Plain),
+    }
+}
+
+fn unlock(connection: &Connection, key: &key::Key) -> Result<(), VaultError> {
+    // A raw key, not a passphrase: SQLCipher derives nothing from it.
+    let mut statement = Zeroizing::new(String::with_capacity(96));
+    statement.push_str("PRAGMA key = \"x'");
+    for byte in key.iter() {
+        // Writing to a string does not fail.
+        let _ = write!(statement, "{byte:02x}");
+    }
+    statement.push_str("'\";");
+    connection.execute_batch(&statement)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

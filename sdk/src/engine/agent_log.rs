@@ -1,0 +1,417 @@
+//! The agent's own log: KeyPackages it offers, Welcomes that come to it.
+
+use super::channel::Channel;
+use super::replay::{AGENT_LOG_NO, contiguous};
+use super::transact::{Tx, now_ms};
+use super::window::Window;
+use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
+use crate::mls::{self, Rejected, unreadable};
+use crate::vault::{VaultError, id, integer, unsigned};
+use bytes::Bytes;
+use openmls::framing::{MlsMessageBodyIn, MlsMessageIn};
+use openmls::group::{MlsGroup, StagedWelcome, WelcomeError};
+use openmls::prelude::tls_codec::Deserialize as _;
+use openmls_traits::OpenMlsProvider as _;
+use openmls_traits::storage::StorageProvider as _;
+use prost::Message as _;
+use rusqlite::{OptionalExtension, params};
+use skytale_proto::limits::{KEY_PACKAGES_MAX, RETENTION};
+use skytale_proto::wire::Bundle;
+use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Record};
+use zeroize::Zeroizing;
+
+impl Engine {
+    /// Processes entries of the agent's own log. Entries up to the cursor are skipped.
+    pub fn process_agent_entries(&mut self, records: &[Record]) -> Result<Processed, EngineError> {
+        let cursor = self.agent_cursor;
+        let (fresh, gap) = contiguous(cursor, records);
+        let Some(last) = fresh.last().map(|record| record.offset) else {
+            return Ok(Processed {
+                events: Vec::new(),
+                cursor,
+                gap,
+            });
+        };
+        let ((), events) = self.transact(|tx| {
+            for record in fresh {
+                tx.agent_entry(record)?;
+            }
+            set_agent_cursor(tx, last)
+        })?;
+        self.agent_cursor = last;
+        Ok(Processed {
+            events,
+            cursor: last,
+            gap,
+        })
+    }
+
+    /// Bundles to fetch and give to [`Engine::join`], oldest first. Durable until joined. A channel that this agent is
+    /// still in as far as it knows is not listed before the entry that removed it has been processed.
+    pub fn pending_joins(&self) -> Result<Vec<PendingJoin>, EngineError> {
+        let mut statement = self.vault.sql().prepare_cached(
+            "SELECT j.channel, min(j.at) FROM pending_join j LEFT JOIN channel c ON c.id = j.channel
+             WHERE c.no IS NULL OR (c.state = 4 AND c.cursor < j.at)
+             GROUP BY j.channel ORDER BY min(j.no)",
+        )?;
+        let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
+        rows.map(|row| {
+            let (channel, offset) = row?;
+            Ok(PendingJoin {
+                channel: id(&channel)?,
+                offset: Offset::new(unsigned(offset)?),
+            })
+        })
+        .collect()
+    }
+
+    /// Joins a channel by the bundle that stands at a pending join's offset. A Welcome that cannot be used is recorded,
+    /// told as [`Event::EntryUnreadable`], and no longer pending.
+    pub fn join(&mut self, channel: ChannelId, bundle: &Record) -> Result<Vec<Event>, EngineError> {
+        let wrong = |problem: &str| EngineError::Entry {
+            offset: bundle.offset,
+            problem: problem.to_owned(),
+        };
+        let wanted = PendingJoin {
+            channel,
+            offset: bundle.offset,
+        };
+        if !self.pending_joins()?.contains(&wanted) {
+            return Err(wrong("no join is pending at this offset"));
+        }
+        let frame = Frame::decode(bundle.payload.clone())?;
+        let own = self.agent_id();
+        let is_for_this_agent =
+            matches!(&frame.header().detail, Detail::Commit { recipients, .. } if recipients.contains(&own));
+        if frame.header().log != channel.log() || !is_for_this_agent {
+            return Err(wrong("not a bundle with a Welcome to this agent"));
+        }
+        self.loaded.remove(&channel);
+        let (joined, events) = self.transact(|tx| tx.join(channel, bundle.offset, &frame))?;
+        if let Some(joined) = joined {
+            self.put_back(joined);
+        }
+        Ok(events)
+    }
+
+    /// Gives a pending join up: the bundle cannot be had. It is recorded like a Welcome that cannot be used.
+    pub fn abandon_join(&mut self, join: PendingJoin, reason: &str) -> Result<Vec<Event>, EngineError> {
+        let ((), events) = self.transact(|tx| tx.give_up_join(join.channel, join.offset, None, reason.to_owned()))?;
+        Ok(events)
+    }
+
+    /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
+    /// above the low-water mark. Frames that were given before and have no outcome yet come again, the same.
+    pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
+        let (frames, _) = self.transact(|tx| tx.key_packages_wanted(live, last_resort))?;
+        Ok(frames)
+    }
+
+    /// What the relay said of a frame of [`Engine::key_packages_wanted`].
+    pub fn key_package_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
+        self.transact(|tx| match outcome {
+            Outcome::Appended { .. } | Outcome::Duplicate { .. } => tx.key_package_offered(frame_id),
+            Outcome::Refused { retryable: true, .. } => Ok(()),
+            Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { .. } => {
+                tx.forget_key_package(frame_id)
+            }
+        })?;
+        Ok(())
+    }
+
+    /// A frame that claims one KeyPackage of another agent. Append the very same frame again where the answer was lost.
+    pub fn claim_frame(&self, agent: AgentId) -> Result<Frame, EngineError> {
+        let header = Header {
+            log: agent.log(),
+            id: FrameId::generate(),
+            author: self.agent_id(),
+            parent: Offset::ZERO,
+            detail: Detail::KeyPackageClaim,
+        };
+        Ok(Frame::new(header, Bytes::new())?)
+    }
+}
+
+pub(super) fn agent_cursor(sql: &rusqlite::Connection) -> Result<Offset, VaultError> {
+    let cursor = sql
+        .query_row("SELECT value FROM meta WHERE key = 'agent_cursor'", [], |row| {
+            row.get(0)
+        })
+        .optional()?
+        .unwrap_or(0);
+    Ok(Offset::new(unsigned(cursor)?))
+}
+
+fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
+    tx.sql
+        .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('agent_cursor', ?1)")?
+        .execute([integer(cursor.get())?])?;
+    Ok(())
+}
+
+impl Tx<'_> {
+    fn agent_entry(&mut self, record: &Record) -> Result<(), EngineError> {
+        let own = self.identity.agent_id();
+        let frame = match Frame::decode(record.payload.clone()) {
+            Ok(frame) if frame.header().log == own.log() => frame,
+            Ok(frame) => {
+                let reason = "a frame of another log".to_owned();
+                return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, Some(frame.header().id), reason);
+            }
+            Err(error) => return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, error.to_string()),
+        };
+        match frame.header().detail {
+            Detail::Welcome { channel, offset } => {
+                let known = self
+                    .sql
+                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
+                    .query_row(params![channel.as_bytes(), integer(offset.get())?], |row| {
+                        row.get::<_, bool>(0)
+                    })?;
+                if !known {
+                    self.sql
+                        .prepare_cached(
+                            "INSERT INTO pending_join (no, channel, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                        )?
+                        .execute(params![
+                            integer(record.offset.get())?,
+                            channel.as_bytes(),
+                            integer(offset.get())?
+                        ])?;
+                }
+                Ok(())
+            }
+            Detail::KeyPackage { .. } => self.key_package_offered(frame.header().id),
+            _ => Ok(()),
+        }
+    }
+
+    fn join(&mut self, id: ChannelId, offset: Offset, frame: &Frame) -> Result<Option<Channel>, EngineError> {
+        let header = frame.header();
+        let group = match self.welcomed(id, frame) {
+            Ok(group) => group,
+            Err(Rejected::Storage(error)) => return Err(error.into()),
+            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason)) => {
+                // The KeyPackage stays: the Welcome that it was meant for may still come.
+                self.provider.discard();
+                self.give_up_join(id, offset, Some(header.id), reason)?;
+                return Ok(None);
+            }
+        };
+        let mut channel = match Channel::load(self.sql, self.provider, id)? {
+            Some(channel) if channel.position.state == ChannelState::Left => channel,
+            Some(_) => {
+                return Err(EngineError::Entry {
+                    offset,
+                    problem: "this agent is in the channel".into(),
+                });
+            }
+            None => Channel::new(self.sql, id, "")?,
+        };
+        channel.position.state = ChannelState::Active;
+        channel.position.cursor = offset;
+        channel.position.head = offset;
+        channel.position.epoch = group.epoch().as_u64();
+        channel.window = Window::joined(offset);
+        channel.group = Some(group);
+        channel.save(self.sql)?;
+        self.sql
+            .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
+            .execute(params![id.as_bytes(), integer(offset.get())?])?;
+        self.events.push(Event::Joined {
+            channel: id,
+            offset,
+            by: header.author,
+        });
+        Ok(Some(channel))
+    }
+
+    /// The group that a bundle's Welcome leads into, where it is one that a member may be in.
+    fn welcomed(&self, id: ChannelId, frame: &Frame) -> Result<MlsGroup, Rejected> {
+        let refuse = |error: WelcomeError<mls::StorageError>| match error {
+            WelcomeError::StorageError(error) => Rejected::Storage(error),
+            error => unreadable(error.to_string()),
+        };
+        let bundle = Bundle::decode(frame.body().clone()).map_err(|error| unreadable(error.to_string()))?;
+        let message =
+            MlsMessageIn::tls_deserialize_exact(&bundle.welcome).map_err(|error| unreadable(error.to_string()))?;
+        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
+            return Err(unreadable("not a Welcome"));
+        };
+        let config = mls::join_config(self.config.padding_bytes);
+        let staged = StagedWelcome::build_from_welcome(self.provider, &config, welcome)
+            .map_err(refuse)?
+            .skip_lifetime_validation()
+            .build()
+            .map_err(refuse)?;
+        if *staged.group_context().group_id() != mls::group_id(id) {
+            return Err(unreadable("the Welcome is to another channel"));
+        }
+        if staged.group_context().ciphersuite() != mls::CIPHERSUITE {
+            return Err(unreadable("the group uses another ciphersuite"));
+        }
+        mls::check_members(staged.members()).map_err(unreadable)?;
+        let sender = staged
+            .welcome_sender()
+            .map_err(|error| unreadable(error.to_string()))
+            .and_then(|leaf| mls::agent_of_leaf(leaf).map_err(unreadable))?;
+        if sender != frame.header().author {
+            return Err(unreadable(format!(
+                "the Welcome is from {sender}, not from {}",
+                frame.header().author
+            )));
+        }
+        staged.into_group(self.provider).map_err(refuse)
+    }
+
+    fn give_up_join(
+        &mut self,
+        channel: ChannelId,
+        offset: Offset,
+        frame_id: Option<FrameId>,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        let at = params![channel.as_bytes(), integer(offset.get())?];
+        let no: Option<i64> = self
+            .sql
+            .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at = ?2 RETURNING no")?
+            .query_row(at, |row| row.get(0))
+            .optional()?;
+        let Some(no) = no else { return Ok(()) };
+        let reason = format!("the Welcome to channel {channel} at {offset} cannot be used: {reason}");
+        self.keep_unreadable(None, AGENT_LOG_NO, Offset::new(unsigned(no)?), frame_id, reason)
+    }
+
+    // ---- KeyPackages
+
+    fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
+        let now = now_ms();
+        let lifetime = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
+        self.forget_old_key_packages(now, lifetime)?;
+        let mut frames = self.unanswered_key_packages()?;
+        let unanswered = |frames: &[Frame], kind: bool| {
+            let is = |frame: &&Frame| frame.header().detail == Detail::KeyPackage { last_resort: kind };
+            u32::try_from(frames.iter().filter(is).count()).unwrap_or(u32::MAX)
+        };
+        let stock = live.saturating_add(unanswered(&frames, false));
+        if stock < self.config.key_packages_low {
+            // One place is the last resort's.
+            let room = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
+            let wanted = self.config.key_packages_target.min(room).saturating_sub(stock);
+            for _ in 0..wanted {
+                frames.push(self.make_key_package(now, false)?);
+            }
+        }
+        if unanswered(&frames, true) == 0 && (!last_resort || self.last_resort_ages(now, lifetime)?) {
+            frames.push(self.make_key_package(now, true)?);
+        }
+        Ok(frames)
+    }
+
+    fn unanswered_key_packages(&self) -> Result<Vec<Frame>, EngineError> {
+        self.sql
+            .prepare_cached("SELECT frame FROM key_package WHERE frame IS NOT NULL ORDER BY frame_id")?
+            .query_map([], |row| row.get::<_, Vec<u8>>(0))?
+            .map(|frame| Ok(Frame::decode(frame?.into())?))
+            .collect()
+    }
+
+    /// Whether the newest last resort has come to the middle of its life, so that a new one should follow it.
+    fn last_resort_ages(&self, now: u64, lifetime: u64) -> Result<bool, EngineError> {
+        let newest: i64 = self
+            .sql
+            .prepare_cached("SELECT coalesce(max(made_ms), 0) FROM key_package WHERE last_resort")?
+            .query_row([], |row| row.get(0))?;
+        Ok(now.saturating_sub(unsigned(newest)?) > lifetime / 2)
+    }
+
+    fn make_key_package(&self, now: u64, last_resort: bool) -> Result<Frame, EngineError> {
+        let own = self.identity.agent_id();
+        let (package, reference) = mls::key_package(self.provider, self.identity, last_resort)
+            .map_err(|error| EngineError::mls("making a key package", error))?;
+        let header = Header {
+            log: own.log(),
+            id: FrameId::generate(),
+            author: own,
+            parent: Offset::ZERO,
+            detail: Detail::KeyPackage { last_resort },
+        };
+        let frame = Frame::new(header, package)?;
+        let mut encoded = Vec::new();
+        ciborium::into_writer(&reference, &mut encoded)
+            .map_err(|error| EngineError::mls("encoding a reference", error))?;
+        self.sql
+            .prepare_cached(
+                "INSERT INTO key_package (frame_id, reference, made_ms, last_resort, frame) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                frame.header().id.as_bytes(),
+                encoded,
+                integer(now)?,
+                last_resort,
+                frame.encoded().as_ref()
+            ])?;
+        Ok(frame)
+    }
+
+    fn key_package_offered(&self, frame_id: FrameId) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("UPDATE key_package SET frame = NULL WHERE frame_id = ?1 AND frame IS NOT NULL")?
+            .execute([frame_id.as_bytes()])?;
+        Ok(())
+    }
+
+    fn forget_key_package(&self, frame_id: FrameId) -> Result<(), EngineError> {
+        let reference = self
+            .sql
+            .prepare_cached("DELETE FROM key_package WHERE frame_id = ?1 RETURNING reference")?
+            .query_row([frame_id.as_bytes()], |row| {
+                row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
+            })
+            .optional()?;
+        let Some(reference) = reference else { return Ok(()) };
+        let reference: openmls::prelude::KeyPackageRef = ciborium::from_reader(reference.as_slice())
+            .map_err(|error| VaultError::damaged(format!("reference of a key package: {error}")))?;
+        self.provider.storage().delete_key_package(&reference)?;
+        Ok(())
+    }
+
+    /// Private keys that no Welcome can need any more: nobody may use the KeyPackage now, and a log keeps no Welcome
+    /// as old as that.
+    fn forget_old_key_packages(&self, now: u64, lifetime: u64) -> Result<(), EngineError> {
+        let retention = u64::try_from(RETENTION.as_millis()).unwrap_or(u64::MAX);
+        let before = now.saturating_sub(lifetime.saturating_add(retention.saturating_mul(2)));
+        let old: Vec<Vec<u8>> = self
+            .sql
+            .prepare_cached("SELECT frame_id FROM key_package WHERE made_ms < ?1")?
+            .query_map([integer(before)?], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for frame_id in old {
+            self.forget_key_package(id(&frame_id)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A channel that was made here: its group, and its Create in the outbox.
+pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel, EngineError> {
+    let group = MlsGroup::new_with_group_id(
+        tx.provider,
+        tx.identity,
+        &mls::create_config(tx.config.padding_bytes),
+        mls::group_id(id),
+        tx.identity.credential(),
+    )
+    .map_err(|error| EngineError::mls("making a group", error))?;
+    let mut channel = Channel::new(tx.sql, id, label)?;
+    channel.group = Some(group);
+    channel.save(tx.sql)?;
+    tx.queue(
+        &mut channel,
+        super::outbox::Intent::Create,
+        FrameId::generate(),
+        &[],
+        super::outbox::Place::Back,
+    )?;
+    Ok(channel)
+}

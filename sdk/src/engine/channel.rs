@@ -1,0 +1,265 @@
+//! A channel in memory: its row, its group, its digests, and what of its outbox is on the way.
+
+use super::window::Window;
+use super::{ChannelState, EngineError};
+use crate::mls;
+use crate::vault::{VaultError, id, integer, unsigned};
+use openmls::group::MlsGroup;
+use rusqlite::{Connection, OptionalExtension, Row};
+use skytale_proto::{ChannelId, Digest, FrameId, LogId, Offset};
+use std::collections::BTreeMap;
+
+/// A channel's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) label: String,
+    pub(super) state: ChannelState,
+    pub(super) cursor: Offset,
+    pub(super) head: Offset,
+    pub(super) epoch: u64,
+    /// The digest at the cursor.
+    pub(super) digest: Option<Digest>,
+    /// Counts encryptions, so that frames of one epoch can be put in the order of their ratchet.
+    pub(super) encrypted_no: i64,
+    /// The latest encryption that the log has accepted.
+    pub(super) accepted_no: i64,
+    pub(super) acked: Offset,
+    /// Messages of others so far.
+    pub(super) received: u64,
+    /// The last of them that was acknowledged.
+    pub(super) received_acked: u64,
+}
+
+/// What waits in a channel's outbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waiting {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// Not encrypted for the current head.
+    pub(super) unbuilt: u64,
+    /// Other than messages.
+    pub(super) changes: u64,
+}
+
+/// What of the outbox is on its way to the log. Only in memory: what is forgotten is offered again, under the same
+/// frame ids.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    /// Rows before this one have been offered.
+    pub(super) next_seq: Option<i64>,
+    /// A change has been offered: nothing behind it may be.
+    pub(super) barrier: bool,
+    /// Messages offered and not seen in the log.
+    pub(super) in_flight: u32,
+    /// Acknowledged by the relay, not seen in the log.
+    pub(super) accepted: BTreeMap<FrameId, Offset>,
+    /// The latest encryption that the relay has acknowledged.
+    pub(super) accepted_no: i64,
+    /// The relay knows this head; until it is reached nothing is offered.
+    pub(super) wait_for: Offset,
+    /// A commit for those who leave was refused at this head.
+    pub(super) housekeeping_refused: Option<Offset>,
+}
+
+impl Offered {
+    /// Everything that is not acknowledged is offered again.
+    pub(super) fn again(&mut self) {
+        self.next_seq = None;
+        self.barrier = false;
+        self.in_flight = 0;
+    }
+}
+
+/// A channel that is loaded.
+pub(super) struct Channel {
+    pub(super) no: i64,
+    pub(super) id: ChannelId,
+    pub(super) position: Position,
+    saved: Option<Position>,
+    /// `None` for a channel that was left.
+    pub(super) group: Option<MlsGroup>,
+    pub(super) window: Window,
+    pub(super) waiting: Waiting,
+    pub(super) offered: Offered,
+}
+
+const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
+                       received_acked, no, id";
+
+impl Channel {
+    /// One that is not in the vault yet.
+    pub(super) fn new(sql: &Connection, id: ChannelId, label: &str) -> Result<Self, EngineError> {
+        let no = sql.query_row("SELECT coalesce(max(no), 0) + 1 FROM channel", [], |row| row.get(0))?;
+        let window = Window::genesis(&id.log());
+        Ok(Self {
+            no,
+            id,
+            position: Position {
+                label: label.to_owned(),
+                state: ChannelState::Creating,
+                cursor: Offset::ZERO,
+                head: Offset::ZERO,
+                epoch: 0,
+                digest: window.digest(),
+                encrypted_no: 0,
+                accepted_no: 0,
+                acked: Offset::ZERO,
+                received: 0,
+                received_acked: 0,
+            },
+            saved: None,
+            group: None,
+            window,
+            waiting: Waiting::default(),
+            offered: Offered::default(),
+        })
+    }
+
+    pub(super) fn log(&self) -> LogId {
+        self.id.log()
+    }
+
+    pub(super) fn load(
+        sql: &Connection,
+        provider: &mls::Provider<'_>,
+        id: ChannelId,
+    ) -> Result<Option<Self>, EngineError> {
+        let Some((position, no, _)) = sql
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM channel WHERE id = ?1"))?
+            .query_row([id.as_bytes()], |row| Ok(read(row)))
+            .optional()?
+            .transpose()?
+        else {
+            return Ok(None);
+        };
+        let group = match position.state {
+            ChannelState::Left => None,
+            _ => Some(load_group(provider, id)?),
+        };
+        let window = Window::load(sql, no, position.cursor, position.digest)?;
+        let waiting = sql
+            .prepare_cached(
+                "SELECT count(*), coalesce(sum(length(intent)), 0), coalesce(sum(frame IS NULL), 0),
+                        coalesce(sum(kind <> 2), 0)
+                 FROM outbox WHERE channel = ?1",
+            )?
+            .query_row([no], |row| {
+                Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+            })?;
+        Ok(Some(Self {
+            no,
+            id,
+            saved: Some(position.clone()),
+            position,
+            group,
+            window,
+            waiting: Waiting {
+                rows: unsigned(waiting[0])?,
+                bytes: unsigned(waiting[1])?,
+                unbuilt: unsigned(waiting[2])?,
+                changes: unsigned(waiting[3])?,
+            },
+            offered: Offered::default(),
+        }))
+    }
+
+    /// Puts what has changed into the transaction under way.
+    pub(super) fn save(&mut self, sql: &Connection) -> Result<(), EngineError> {
+        self.position.digest = self.window.digest();
+        self.window.save(sql, self.no)?;
+        if self.saved.as_ref() == Some(&self.position) {
+            return Ok(());
+        }
+        let position = &self.position;
+        sql.prepare_cached(
+            "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
+                                  received_acked, no, id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
+                 encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11",
+        )?
+        .execute(rusqlite::params![
+            position.label,
+            state_number(position.state),
+            integer(position.cursor.get())?,
+            integer(position.head.get())?,
+            integer(position.epoch)?,
+            position.digest.as_ref().map(|digest| digest.as_bytes().as_slice()),
+            position.encrypted_no,
+            position.accepted_no,
+            integer(position.acked.get())?,
+            integer(position.received)?,
+            integer(position.received_acked)?,
+            self.no,
+            self.id.as_bytes(),
+        ])?;
+        self.saved = Some(self.position.clone());
+        Ok(())
+    }
+}
+
+fn load_group(provider: &mls::Provider<'_>, id: ChannelId) -> Result<MlsGroup, EngineError> {
+    use openmls_traits::OpenMlsProvider as _;
+    MlsGroup::load(provider.storage(), &mls::group_id(id))
+        .map_err(|error| VaultError::damaged(format!("group of channel {id}: {error}")))?
+        .ok_or_else(|| VaultError::damaged(format!("group of channel {id} is missing")).into())
+}
+
+/// All channels' rows, in the order in which they came.
+pub(super) fn all(sql: &Connection) -> Result<Vec<(Position, i64, ChannelId)>, EngineError> {
+    sql.prepare_cached(&format!("SELECT {COLUMNS} FROM channel ORDER BY no"))?
+        .query_map([], |row| Ok(read(row)))?
+        .collect::<Result<Result<_, _>, _>>()?
+}
+
+/// One channel's row.
+pub(super) fn one(sql: &Connection, id: ChannelId) -> Result<(Position, i64), EngineError> {
+    sql.prepare_cached(&format!("SELECT {COLUMNS} FROM channel WHERE id = ?1"))?
+        .query_row([id.as_bytes()], |row| Ok(read(row)))
+        .optional()?
+        .ok_or(EngineError::ChannelUnknown { channel: id })?
+        .map(|(position, no, _)| (position, no))
+}
+
+fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
+    let digest = row.get::<_, Option<Vec<u8>>>(5)?;
+    let digest = digest
+        .map(|bytes| <[u8; 32]>::try_from(bytes).map(Digest::from_bytes))
+        .transpose()
+        .map_err(|_| VaultError::damaged("digest of a wrong length"))?;
+    let position = Position {
+        label: row.get(0)?,
+        state: state(row.get(1)?)?,
+        cursor: Offset::new(unsigned(row.get(2)?)?),
+        head: Offset::new(unsigned(row.get(3)?)?),
+        epoch: unsigned(row.get(4)?)?,
+        digest,
+        encrypted_no: row.get(6)?,
+        accepted_no: row.get(7)?,
+        acked: Offset::new(unsigned(row.get(8)?)?),
+        received: unsigned(row.get(9)?)?,
+        received_acked: unsigned(row.get(10)?)?,
+    };
+    let channel: Vec<u8> = row.get(12)?;
+    Ok((position, row.get(11)?, id(&channel)?))
+}
+
+/// Persisted: keep stable.
+const fn state_number(state: ChannelState) -> i64 {
+    match state {
+        ChannelState::Creating => 1,
+        ChannelState::Active => 2,
+        ChannelState::Leaving => 3,
+        ChannelState::Left => 4,
+    }
+}
+
+fn state(number: i64) -> Result<ChannelState, VaultError> {
+    match number {
+        1 => Ok(ChannelState::Creating),
+        2 => Ok(ChannelState::Active),
+        3 => Ok(ChannelState::Leaving),
+        4 => Ok(ChannelState::Left),
+        _ => Err(VaultError::damaged("state of a channel")),
+    }
+}

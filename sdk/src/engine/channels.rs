@@ -1,0 +1,135 @@
+//! Opening the engine, and looking at its channels.
+
+use super::channel::{self, Position};
+use super::{ChannelInfo, Engine, EngineConfig, EngineError, agent_log};
+use crate::mls::{self, Identity};
+use crate::vault::{Vault, VaultKey, unsigned};
+use openmls_rust_crypto::RustCrypto;
+use skytale_proto::{AgentId, ChannelId, Digest, Offset};
+use std::collections::HashMap;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+impl Engine {
+    /// Opens a vault, or makes one with a new identity where there is none. One process (and one engine) at a time.
+    pub fn open(path: &Path, key: VaultKey, config: EngineConfig) -> Result<Self, EngineError> {
+        let vault = Vault::open(path, &key)?;
+        let identity = Identity::new(&vault.secret("identity")?);
+        let endpoint_secret = vault.secret("endpoint")?;
+        let agent_cursor = agent_log::agent_cursor(vault.sql())?;
+        Ok(Self {
+            vault,
+            crypto: RustCrypto::default(),
+            identity,
+            endpoint_secret,
+            config,
+            agent_cursor,
+            loaded: HashMap::new(),
+        })
+    }
+
+    /// The agent's identity: the public key.
+    pub fn agent_id(&self) -> AgentId {
+        self.identity.agent_id()
+    }
+
+    /// An Ed25519 signature with the identity key, to prove possession of it. The message is signed as it is given: the
+    /// caller makes sure that it is one of the project's own proofs.
+    pub fn sign_proof(&self, message: &[u8]) -> [u8; 64] {
+        self.identity.sign_bytes(message)
+    }
+
+    /// The secret key of the agent's iroh endpoint, made once with the vault. It is not the identity key.
+    pub fn endpoint_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.endpoint_secret.clone()
+    }
+
+    /// The last entry of the agent's own log that was processed.
+    pub fn agent_cursor(&self) -> Offset {
+        self.agent_cursor
+    }
+
+    /// Makes a channel with this agent as its only member. Its Create goes out with the channel's outbox.
+    pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
+        let id = ChannelId::generate();
+        let (channel, _) = self.transact(|tx| agent_log::create(tx, id, label))?;
+        self.put_back(channel);
+        Ok(id)
+    }
+
+    /// All channels of the vault, those that were left too, in the order in which they came.
+    pub fn channels(&self) -> Result<Vec<ChannelInfo>, EngineError> {
+        channel::all(self.vault.sql())?
+            .into_iter()
+            .map(|(position, no, id)| self.info(position, no, id))
+            .collect()
+    }
+
+    /// One channel.
+    pub fn channel(&self, channel: ChannelId) -> Result<ChannelInfo, EngineError> {
+        let (position, no) = channel::one(self.vault.sql(), channel)?;
+        self.info(position, no, channel)
+    }
+
+    fn info(&self, position: Position, no: i64, id: ChannelId) -> Result<ChannelInfo, EngineError> {
+        let outbox = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT count(*) FROM outbox WHERE channel = ?1")?
+            .query_row([no], |row| row.get(0))?;
+        Ok(ChannelInfo {
+            id,
+            label: position.label,
+            state: position.state,
+            cursor: position.cursor,
+            handshake_head: position.head,
+            epoch: position.epoch,
+            unacked: position.received.saturating_sub(position.received_acked),
+            outbox: unsigned(outbox)?,
+        })
+    }
+
+    /// Gives a channel another label.
+    pub fn relabel(&mut self, channel: ChannelId, label: &str) -> Result<(), EngineError> {
+        self.transact_on(channel, |_, channel| {
+            label.clone_into(&mut channel.position.label);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// The agents in a channel's group, by id. Empty for a channel that was left.
+    pub fn members(&mut self, channel: ChannelId) -> Result<Vec<AgentId>, EngineError> {
+        let group = self.loaded(channel)?.group.as_ref();
+        Ok(group
+            .map(|group| mls::members(group).into_iter().collect())
+            .unwrap_or_default())
+    }
+
+    /// The last entry of a channel that was processed.
+    pub fn cursor(&self, channel: ChannelId) -> Result<Offset, EngineError> {
+        Ok(self.position(channel)?.cursor)
+    }
+
+    /// The channel digest at the cursor. `None` as long as no member has told this agent one since it joined.
+    pub fn digest(&self, channel: ChannelId) -> Result<Option<Digest>, EngineError> {
+        Ok(self.position(channel)?.digest)
+    }
+
+    /// The offset of the last commit (or of the Create), as far as processed; [`Offset::ZERO`] before the Create.
+    pub fn handshake_head(&self, channel: ChannelId) -> Result<Offset, EngineError> {
+        Ok(self.position(channel)?.head)
+    }
+
+    /// The group's epoch.
+    pub fn epoch(&self, channel: ChannelId) -> Result<u64, EngineError> {
+        Ok(self.position(channel)?.epoch)
+    }
+
+    fn position(&self, channel: ChannelId) -> Result<Position, EngineError> {
+        match self.loaded.get(&channel) {
+            Some(channel) => Ok(channel.position.clone()),
+            None => Ok(channel::one(self.vault.sql(), channel)?.0),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Messages: what the application has not dealt with yet, and all of them.
+
+use super::channel::one;
+use super::{Engine, EngineError, Message};
+use crate::vault::{id, message_id, message_offset, unsigned};
+use rusqlite::{OptionalExtension, Row, params};
+use skytale_proto::{ChannelId, Offset};
+
+const COLUMNS: &str = "id, frame_id, author, received_no, sent_ms, time_ms, payload";
+
+impl Engine {
+    /// Messages of others after `after` (or after what was acknowledged, whichever is later), oldest first.
+    pub fn inbox(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
+        let (position, no) = one(self.vault.sql(), channel)?;
+        self.messages(no, after.max(position.acked), limit, "received_no IS NOT NULL AND")
+    }
+
+    /// Messages of the channel, own ones too, after `after`, oldest first.
+    pub fn history(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.messages(no, after, limit, "")
+    }
+
+    fn messages(&self, no: i64, after: Offset, limit: u32, only: &str) -> Result<Vec<Message>, EngineError> {
+        let (first, last) = (message_id(no, after)?, message_id(no + 1, Offset::ZERO)?);
+        self.vault
+            .sql()
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM message WHERE {only} id > ?1 AND id < ?2 ORDER BY id LIMIT ?3"
+            ))?
+            .query_map(params![first, last, limit], |row| Ok(read(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// The application has dealt with all messages up to and with `offset`. Never goes back, nor past the cursor.
+    pub fn ack(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
+        let position = &self.loaded(channel)?.position;
+        let offset = offset.min(position.cursor);
+        if offset <= position.acked {
+            return Ok(());
+        }
+        self.transact_on(channel, |tx, channel| {
+            let (first, last) = (
+                message_id(channel.no, channel.position.acked)?,
+                message_id(channel.no, offset)?,
+            );
+            let received_no: Option<i64> = tx
+                .sql
+                .prepare_cached(
+                    "SELECT received_no FROM message WHERE received_no IS NOT NULL AND id > ?1 AND id <= ?2
+                     ORDER BY id DESC LIMIT 1",
+                )?
+                .query_row([first, last], |row| row.get(0))
+                .optional()?;
+            channel.position.acked = offset;
+            if let Some(received_no) = received_no {
+                channel.position.received_acked = unsigned(received_no)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// The last offset acknowledged.
+    pub fn acked(&self, channel: ChannelId) -> Result<Offset, EngineError> {
+        Ok(one(self.vault.sql(), channel)?.0.acked)
+    }
+
+    /// Messages of others that were not acknowledged.
+    pub fn unacked(&self, channel: ChannelId) -> Result<u64, EngineError> {
+        let (position, _) = one(self.vault.sql(), channel)?;
+        Ok(position.received.saturating_sub(position.received_acked))
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<Message, EngineError> {
+    let (frame_id, author): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+    Ok(Message {
+        offset: message_offset(row.get(0)?),
+        frame_id: id(&frame_id)?,
+        author: id(&author)?,
+        own: row.get::<_, Option<i64>>(3)?.is_none(),
+        sent_ms: unsigned(row.get(4)?)?,
+        time_ms: unsigned(row.get(5)?)?,
+        payload: row.get::<_, Vec<u8>>(6)?.into(),
+    })
+}

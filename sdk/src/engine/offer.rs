@@ -1,0 +1,378 @@
+//! What may be appended now: intents become frames, in order, for the head that this agent has reached.
+
+use super::channel::Channel;
+use super::outbox::{Intent, OutboxRow, Packages, Place};
+use super::transact::Tx;
+use super::{ChannelState, Engine, EngineError, Event, NextFrames, OutboxFrame, Outcome};
+use crate::mls;
+use bytes::Bytes;
+use openmls::group::{MlsGroup, QueuedProposal};
+use openmls::key_packages::KeyPackage;
+use openmls_traits::OpenMlsProvider as _;
+use prost::Message as _;
+use skytale_proto::wire::{Bundle, Envelope};
+use skytale_proto::{AgentId, ChannelId, ChannelMode, Code, Detail, Frame, FrameError, FrameId, Header, Offset};
+use std::collections::BTreeSet;
+
+/// What became of an intent whose turn had come.
+enum Built {
+    Frame(Frame),
+    /// It has been taken out of the outbox.
+    Gone,
+    /// It must wait for something that is before it.
+    NotYet,
+}
+
+impl Channel {
+    /// Whether a message can be encrypted now. Pending proposals hold messages back: OpenMLS refuses to encrypt with a key
+    /// that someone who asked to leave would share.
+    pub(super) fn can_encrypt(&self) -> bool {
+        self.position.head > Offset::ZERO
+            && self
+                .group
+                .as_ref()
+                .is_some_and(|group| group.is_active() && !group.has_pending_proposals())
+    }
+}
+
+impl Engine {
+    /// Frames that may be appended now and were not given since [`Engine::connection_lost`], in order, at most `max_bytes`
+    /// (but at least one). Append them in this order. A change to the group holds back what is behind it until it has been
+    /// processed.
+    pub fn next_frames(&mut self, channel: ChannelId, max_bytes: usize) -> Result<NextFrames, EngineError> {
+        let offered = &self.loaded(channel)?.offered;
+        if offered.barrier {
+            return Ok(NextFrames::default());
+        }
+        let (frames, events) = self.transact_on(channel, |tx, channel| {
+            tx.provider.defer_secrets();
+            tx.offer(channel, max_bytes)
+        })?;
+        Ok(NextFrames { frames, events })
+    }
+
+    /// What the relay said of a frame of [`Engine::next_frames`].
+    pub fn outcome(
+        &mut self,
+        channel: ChannelId,
+        frame_id: FrameId,
+        outcome: Outcome,
+    ) -> Result<Vec<Event>, EngineError> {
+        let ((), events) = self.transact_on(channel, |tx, channel| tx.outcome(channel, frame_id, outcome))?;
+        Ok(events)
+    }
+
+    /// Frames of all channels that were given and have no outcome are offered again.
+    pub fn connection_lost(&mut self) {
+        for channel in self.loaded.values_mut() {
+            channel.offered.again();
+        }
+    }
+}
+
+impl Tx<'_> {
+    fn offer(&mut self, channel: &mut Channel, max_bytes: usize) -> Result<Vec<OutboxFrame>, EngineError> {
+        if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
+            return Ok(Vec::new());
+        }
+        self.commit_leavers(channel)?;
+        let rows = self.rows_from(channel, channel.offered.next_seq, max_bytes)?;
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        for mut row in rows {
+            let is_message = row.intent == Intent::Message;
+            if channel.offered.in_flight >= self.config.encrypted_ahead_max {
+                break;
+            }
+            let acknowledged = channel.offered.accepted.contains_key(&row.frame_id);
+            if !acknowledged {
+                let frame = match self.build(channel, &mut row)? {
+                    Built::Frame(frame) => frame,
+                    Built::Gone => continue,
+                    Built::NotYet => break,
+                };
+                if bytes > 0 && bytes + frame.encoded().len() > max_bytes {
+                    break;
+                }
+                bytes += frame.encoded().len();
+                frames.push(OutboxFrame { frame });
+            }
+            channel.offered.next_seq = Some(row.seq + 1);
+            channel.offered.in_flight += 1;
+            if !is_message {
+                channel.offered.barrier = true;
+                break;
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Where others have asked to leave, their removal is committed before anything else: until then nothing can be
+    /// encrypted. Every member may do it; the first one wins, and the others drop theirs.
+    fn commit_leavers(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let Some(group) = channel.group.as_ref() else {
+            return Ok(());
+        };
+        if !group.has_pending_proposals()
+            || channel.offered.housekeeping_refused == Some(channel.position.head)
+            || mls::leavers(group).is_empty()
+        {
+            return Ok(());
+        }
+        let first = self.rows_from(channel, None, 1)?.pop();
+        if !first.is_some_and(|row| row.intent.is_commit()) {
+            let row = self.queue(channel, Intent::Housekeeping, FrameId::generate(), &[], Place::Front)?;
+            channel.offered.next_seq = Some(row.seq);
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
+        // A frame whose ratchet key is older than one that the log has accepted would be refused by its readers.
+        let accepted_no = channel.position.accepted_no.max(channel.offered.accepted_no);
+        let overtaken = row.intent == Intent::Message && row.encrypted_no < accepted_no;
+        if let Some(frame) = row.frame.clone().filter(|_| !overtaken) {
+            return Ok(Built::Frame(Frame::decode(frame)?));
+        }
+        match row.intent {
+            Intent::Message if channel.can_encrypt() => self.encrypt(channel, row).map(Built::Frame),
+            Intent::Message => Ok(Built::NotYet),
+            Intent::Create => self.build_create(channel, row),
+            _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
+            Intent::Leave => self.build_leave(channel, row),
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => self.build_commit(channel, row),
+        }
+    }
+
+    fn header(&self, channel: &Channel, row: &OutboxRow, parent: Offset, detail: Detail) -> Header {
+        Header {
+            log: channel.log(),
+            id: row.frame_id,
+            author: self.identity.agent_id(),
+            parent,
+            detail,
+        }
+    }
+
+    fn build_create(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
+        let detail = Detail::Create {
+            mode: ChannelMode::Mls,
+            account: None,
+        };
+        let frame = Frame::new(self.header(channel, row, Offset::ZERO, detail), Bytes::new())?;
+        self.built(channel, row, &frame)?;
+        Ok(Built::Frame(frame))
+    }
+
+    /// Encrypts a message for the current epoch. The caller has asked [`Channel::can_encrypt`].
+    pub(super) fn encrypt(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Frame, EngineError> {
+        let digest = channel.window.digest();
+        let envelope = Envelope {
+            frame_id: Bytes::copy_from_slice(row.frame_id.as_bytes()),
+            offset: digest.map_or(0, |_| channel.position.cursor.get()),
+            digest: digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
+            sent_ms: row.sent_ms,
+            payload: row.content.clone(),
+        };
+        let group = channel
+            .group
+            .as_mut()
+            .ok_or(EngineError::ChannelLeft { channel: channel.id })?;
+        let body = group
+            .create_message(self.provider, self.identity, &envelope.encode_to_vec())
+            .map_err(|error| EngineError::mls("encrypting a message", error))?
+            .to_bytes()
+            .map_err(|error| EngineError::mls("encoding a message", error))?;
+        let frame = Frame::new(self.header(channel, row, channel.position.head, Detail::Message), body)?;
+        self.built(channel, row, &frame)?;
+        Ok(frame)
+    }
+
+    fn build_leave(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
+        let first = self.rows_from(channel, None, 1)?.pop();
+        if first.is_some_and(|first| first.seq != row.seq) {
+            return Ok(Built::NotYet);
+        }
+        let Some(group) = channel.group.as_mut() else {
+            return Ok(Built::NotYet);
+        };
+        if group.members().count() == 1 {
+            self.unqueue(channel, row)?;
+            self.left(channel, channel.position.cursor, self.identity.agent_id())?;
+            return Ok(Built::Gone);
+        }
+        withdraw_own_proposals(group, self)?;
+        let body = group
+            .leave_group(self.provider, self.identity)
+            .map_err(|error| EngineError::mls("asking to leave", error))?
+            .to_bytes()
+            .map_err(|error| EngineError::mls("encoding a proposal", error))?;
+        let frame = Frame::new(self.header(channel, row, channel.position.head, Detail::Proposal), body)?;
+        self.built(channel, row, &frame)?;
+        Ok(Built::Frame(frame))
+    }
+
+    fn build_commit(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
+        if row.attempts > self.config.commit_attempts_max {
+            self.fail(channel, row, Code::Contended)?;
+            return Ok(Built::Gone);
+        }
+        let Some(group) = channel.group.as_ref() else {
+            return Ok(Built::NotYet);
+        };
+        let (packages, removed) = self.wanted(group, row)?;
+        let unneeded = match row.intent {
+            Intent::Add => packages.is_empty(),
+            Intent::Remove => removed.is_empty(),
+            Intent::Housekeeping => mls::leavers(group).is_empty(),
+            _ => false,
+        };
+        if unneeded {
+            self.unneeded(channel, row)?;
+            return Ok(Built::Gone);
+        }
+        let Some(group) = channel.group.as_mut() else {
+            return Ok(Built::NotYet);
+        };
+        let committed = match mls::build_commit(group, self.provider, self.identity, packages, &removed) {
+            Ok(committed) => committed,
+            Err(reason) => {
+                tracing::warn!(channel = %channel.id, frame_id = %row.frame_id, reason, "a commit cannot be built");
+                self.fail_commit(channel, row, Code::Mls)?;
+                return Ok(Built::Gone);
+            }
+        };
+        let detail = Detail::Commit {
+            recipients: committed.adds.clone(),
+            adds: committed.adds,
+            removes: committed.removes,
+        };
+        let body = Bundle {
+            commit: committed.commit.into(),
+            welcome: committed.welcome.into(),
+        };
+        let header = self.header(channel, row, channel.position.head, detail);
+        match Frame::new(header, body.encode_to_vec()) {
+            Ok(frame) => {
+                self.built(channel, row, &frame)?;
+                Ok(Built::Frame(frame))
+            }
+            Err(error @ (FrameError::TooLarge { .. } | FrameError::Field { .. })) => {
+                self.fail_commit(channel, row, error.code())?;
+                Ok(Built::Gone)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What of an intent is still to be done: whom to add, whom to remove.
+    fn wanted(&self, group: &MlsGroup, row: &OutboxRow) -> Result<(Vec<KeyPackage>, BTreeSet<AgentId>), EngineError> {
+        let members = mls::members(group);
+        let (mut packages, mut removed) = (Vec::new(), BTreeSet::new());
+        match row.intent {
+            Intent::Add => {
+                let intent = Packages::decode(row.content.clone())
+                    .map_err(|error| EngineError::mls("reading key packages", error))?;
+                for bytes in intent.packages {
+                    // Checked when it was queued; what does not pass now never will.
+                    match mls::added_package(self.provider, &bytes) {
+                        Ok((agent, package)) if !members.contains(&agent) => packages.push(package),
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+            }
+            Intent::Remove => {
+                let agents = row.content.chunks_exact(AgentId::LENGTH);
+                removed.extend(agents.filter_map(|bytes| AgentId::try_from(bytes).ok()));
+                removed.retain(|agent| members.contains(agent));
+            }
+            _ => {}
+        }
+        Ok((packages, removed))
+    }
+
+    fn unneeded(&mut self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
+        self.unqueue(channel, row)?;
+        if row.intent.is_told() {
+            self.events.push(Event::Unneeded {
+                channel: channel.id,
+                frame_id: row.frame_id,
+            });
+        }
+        Ok(())
+    }
+
+    fn fail_commit(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
+        if let Some(group) = channel.group.as_mut() {
+            group.clear_pending_commit(self.provider.storage())?;
+        }
+        if row.intent == Intent::Housekeeping {
+            channel.offered.housekeeping_refused = Some(channel.position.head);
+        }
+        self.fail(channel, row, code)
+    }
+
+    fn outcome(&mut self, channel: &mut Channel, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
+        let Some(row) = self.row_of(channel, frame_id)? else {
+            // Seen in the log already, or given up.
+            return Ok(());
+        };
+        match outcome {
+            Outcome::Appended { offset } | Outcome::Duplicate { offset } if offset > channel.position.cursor => {
+                channel.offered.accepted.insert(frame_id, offset);
+                let accepted = &mut channel.offered.accepted_no;
+                *accepted = row.encrypted_no.max(*accepted);
+                Ok(())
+            }
+            // The log's entry there was not this frame, or this agent was not shown it: it cannot be sent again under
+            // this id, and whether others have it is not known.
+            Outcome::Appended { .. } | Outcome::Duplicate { .. } => self.refused(channel, &row, Code::EntryUnreadable),
+            Outcome::StaleEpoch { head } | Outcome::StaleHandshake { head } => {
+                if head > channel.position.head {
+                    channel.offered.wait_for = head.max(channel.offered.wait_for);
+                    channel.offered.again();
+                }
+                Ok(())
+            }
+            Outcome::Refused { retryable: true, .. } => {
+                channel.offered.again();
+                Ok(())
+            }
+            Outcome::Refused { code, .. } => self.refused(channel, &row, code),
+        }
+    }
+
+    /// Gives up an intent that the relay refused for good.
+    fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
+        if row.intent.is_commit() {
+            self.fail_commit(channel, row, code)?;
+        } else {
+            self.fail(channel, row, code)?;
+        }
+        if row.intent == Intent::Leave {
+            if let Some(group) = channel.group.as_mut() {
+                withdraw_own_proposals(group, self)?;
+            }
+            if channel.position.state == ChannelState::Leaving {
+                channel.position.state = ChannelState::Active;
+            }
+        }
+        channel.offered.again();
+        Ok(())
+    }
+}
+
+fn withdraw_own_proposals(group: &mut MlsGroup, tx: &Tx<'_>) -> Result<(), EngineError> {
+    let own = group.own_leaf_index();
+    let withdrawn: Vec<_> = group
+        .pending_proposals()
+        .filter(|proposal| mls::leaver(proposal) == Some(own))
+        .map(QueuedProposal::proposal_reference_ref)
+        .cloned()
+        .collect();
+    for reference in withdrawn {
+        group
+            .remove_pending_proposal(tx.provider.storage(), &reference)
+            .map_err(|error| EngineError::mls("withdrawing a proposal", error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,448 @@
+//! The outbox: intents, in the order in which they were given, until the log has them.
+
+use super::channel::Channel;
+use super::transact::{Tx, now_ms};
+use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, FailedSend, PAYLOAD_BYTES_MAX};
+use crate::mls;
+use crate::vault::{VaultError, id, integer, unsigned};
+use bytes::Bytes;
+use prost::Message as _;
+use rusqlite::{OptionalExtension, Row, params};
+use skytale_proto::limits::ROSTER_CHANGE_MAX;
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId};
+
+/// What an intent is. Persisted: keep stable (the index of changes in `Channel::load` counts all but 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i64)]
+pub(super) enum Intent {
+    Create = 1,
+    Message = 2,
+    Add = 3,
+    Remove = 4,
+    Update = 5,
+    Leave = 6,
+    /// Commits those who asked to leave. Made by the engine, not by the application.
+    Housekeeping = 7,
+}
+
+impl Intent {
+    fn from_number(number: i64) -> Result<Self, VaultError> {
+        [
+            Self::Create,
+            Self::Message,
+            Self::Add,
+            Self::Remove,
+            Self::Update,
+            Self::Leave,
+            Self::Housekeeping,
+        ]
+        .into_iter()
+        .find(|intent| *intent as i64 == number)
+        .ok_or_else(|| VaultError::damaged("kind of an intent"))
+    }
+
+    pub(super) const fn is_commit(self) -> bool {
+        matches!(self, Self::Add | Self::Remove | Self::Update | Self::Housekeeping)
+    }
+
+    /// The application asked for it, and is told what becomes of it.
+    pub(super) const fn is_told(self) -> bool {
+        !matches!(self, Self::Create | Self::Housekeeping)
+    }
+}
+
+/// An intent in the outbox.
+#[derive(Debug, Clone)]
+pub(super) struct OutboxRow {
+    pub(super) seq: i64,
+    pub(super) intent: Intent,
+    pub(super) frame_id: FrameId,
+    pub(super) sent_ms: u64,
+    pub(super) attempts: u32,
+    pub(super) encrypted_no: i64,
+    /// What it takes to build it: the payload, the packages, the agents.
+    pub(super) content: Bytes,
+    /// The frame, built for the current head.
+    pub(super) frame: Option<Bytes>,
+}
+
+/// Packages of an addition, as they are kept.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Packages {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub(super) packages: Vec<Bytes>,
+}
+
+/// Where in the queue an intent goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Front,
+    Back,
+}
+
+const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame";
+
+pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
+    let frame_id: Vec<u8> = row.get(2)?;
+    Ok(OutboxRow {
+        seq: row.get(0)?,
+        intent: Intent::from_number(row.get(1)?)?,
+        frame_id: id(&frame_id)?,
+        sent_ms: unsigned(row.get(3)?)?,
+        attempts: row.get(4)?,
+        encrypted_no: row.get(5)?,
+        content: row.get::<_, Vec<u8>>(6)?.into(),
+        frame: row.get::<_, Option<Vec<u8>>>(7)?.map(Bytes::from),
+    })
+}
+
+impl Tx<'_> {
+    /// Queues an intent.
+    pub(super) fn queue(
+        &self,
+        channel: &mut Channel,
+        intent: Intent,
+        frame_id: FrameId,
+        content: &[u8],
+        place: Place,
+    ) -> Result<OutboxRow, EngineError> {
+        let (query, away) = match place {
+            Place::Back => ("SELECT coalesce(max(seq), 0) FROM outbox WHERE channel = ?1", 1),
+            Place::Front => ("SELECT coalesce(min(seq), 0) FROM outbox WHERE channel = ?1", -1),
+        };
+        let end: i64 = self
+            .sql
+            .prepare_cached(query)?
+            .query_row([channel.no], |row| row.get(0))?;
+        let row = OutboxRow {
+            seq: end + away,
+            intent,
+            frame_id,
+            sent_ms: now_ms(),
+            attempts: 0,
+            encrypted_no: 0,
+            content: Bytes::copy_from_slice(content),
+            frame: None,
+        };
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outbox (channel, seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
+            )?
+            .execute(params![
+                channel.no,
+                row.seq,
+                intent as i64,
+                frame_id.as_bytes(),
+                integer(row.sent_ms)?,
+                content
+            ])?;
+        channel.waiting.rows += 1;
+        channel.waiting.bytes += content.len() as u64;
+        channel.waiting.unbuilt += 1;
+        channel.waiting.changes += u64::from(intent != Intent::Message);
+        Ok(row)
+    }
+
+    /// Keeps a frame that was built for an intent.
+    pub(super) fn built(&self, channel: &mut Channel, row: &mut OutboxRow, frame: &Frame) -> Result<(), EngineError> {
+        channel.position.encrypted_no += 1;
+        row.encrypted_no = channel.position.encrypted_no;
+        self.sql
+            .prepare_cached("UPDATE outbox SET frame = ?3, encrypted_no = ?4 WHERE channel = ?1 AND seq = ?2")?
+            .execute(params![channel.no, row.seq, frame.encoded().as_ref(), row.encrypted_no])?;
+        if row.frame.is_none() {
+            channel.waiting.unbuilt = channel.waiting.unbuilt.saturating_sub(1);
+        }
+        row.frame = Some(frame.encoded().clone());
+        Ok(())
+    }
+
+    /// Takes an intent out of the outbox.
+    pub(super) fn unqueue(&self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("DELETE FROM outbox WHERE channel = ?1 AND seq = ?2")?
+            .execute([channel.no, row.seq])?;
+        let waiting = &mut channel.waiting;
+        waiting.rows = waiting.rows.saturating_sub(1);
+        waiting.bytes = waiting.bytes.saturating_sub(row.content.len() as u64);
+        waiting.unbuilt = waiting.unbuilt.saturating_sub(u64::from(row.frame.is_none()));
+        waiting.changes = waiting.changes.saturating_sub(u64::from(row.intent != Intent::Message));
+        channel.offered.accepted.remove(&row.frame_id);
+        Ok(())
+    }
+
+    /// Gives an intent up. It is kept where the application can see it.
+    pub(super) fn fail(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
+        self.unqueue(channel, row)?;
+        if !row.intent.is_told() {
+            return Ok(());
+        }
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                channel.no,
+                row.frame_id.as_bytes(),
+                code.number(),
+                row.intent as i64,
+                row.content.as_ref()
+            ])?;
+        self.events.push(Event::SendFailed {
+            channel: channel.id,
+            frame_id: row.frame_id,
+            code,
+        });
+        Ok(())
+    }
+
+    /// Gives up all that is in the outbox.
+    pub(super) fn fail_all(&mut self, channel: &mut Channel, code: Code) -> Result<(), EngineError> {
+        while let Some(row) = self.rows_from(channel, None, 1)?.pop() {
+            self.fail(channel, &row, code)?;
+        }
+        Ok(())
+    }
+
+    /// The intent that a frame id belongs to.
+    pub(super) fn row_of(&self, channel: &Channel, frame_id: FrameId) -> Result<Option<OutboxRow>, EngineError> {
+        self.sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND frame_id = ?2"
+            ))?
+            .query_row(params![channel.no, frame_id.as_bytes()], |row| Ok(read(row)))
+            .optional()?
+            .transpose()
+    }
+
+    /// Intents from a place in the queue on, at most `bytes_max` of them together (but at least one).
+    pub(super) fn rows_from(
+        &self,
+        channel: &Channel,
+        seq: Option<i64>,
+        bytes_max: usize,
+    ) -> Result<Vec<OutboxRow>, EngineError> {
+        let mut statement = self.sql.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND seq >= ?2 ORDER BY seq"
+        ))?;
+        let mut rows = statement.query(params![channel.no, seq.unwrap_or(i64::MIN)])?;
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some(row) = rows.next()?
+        {
+            let row = read(row)?;
+            bytes += row.frame.as_ref().map_or(row.content.len(), Bytes::len).max(1);
+            taken.push(row);
+        }
+        Ok(taken)
+    }
+
+    /// Whether an intent of a kind waits.
+    pub(super) fn waits(&self, channel: &Channel, intent: Intent) -> Result<bool, EngineError> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE channel = ?1 AND kind = ?2)")?
+            .query_row(params![channel.no, intent as i64], |row| row.get(0))?)
+    }
+}
+
+impl Engine {
+    /// Queues a message. It is durable when this returns, and goes out in the order of the calls.
+    pub fn send(&mut self, channel: ChannelId, payload: &[u8]) -> Result<FrameId, EngineError> {
+        let ids = self.queue_messages(channel, std::iter::once(payload))?;
+        ids.first().copied().ok_or(EngineError::Change {
+            problem: "nothing to send",
+        })
+    }
+
+    /// Queues several messages in one transaction: all of them, or none.
+    pub fn send_many(&mut self, channel: ChannelId, payloads: &[Bytes]) -> Result<Vec<FrameId>, EngineError> {
+        self.queue_messages(channel, payloads.iter().map(Bytes::as_ref))
+    }
+
+    fn queue_messages<'a>(
+        &mut self,
+        id: ChannelId,
+        payloads: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<Vec<FrameId>, EngineError> {
+        let (mut count, mut bytes) = (0, 0);
+        for payload in payloads.clone() {
+            if payload.len() > PAYLOAD_BYTES_MAX {
+                return Err(EngineError::PayloadTooLarge {
+                    bytes: payload.len(),
+                    limit: PAYLOAD_BYTES_MAX,
+                });
+            }
+            count += 1;
+            bytes += payload.len() as u64;
+        }
+        let (rows_max, bytes_max) = (self.config.outbox_messages_max, self.config.outbox_bytes_max);
+        let waiting = self.sendable(id)?.waiting;
+        if waiting.rows + count > rows_max || waiting.bytes + bytes > bytes_max {
+            return Err(EngineError::OutboxFull { channel: id });
+        }
+        let (ids, _) = self.transact_on(id, |tx, channel| {
+            tx.provider.defer_secrets();
+            payloads
+                .map(|payload| {
+                    let frame_id = FrameId::generate();
+                    let at_once = channel.waiting.unbuilt == 0
+                        && channel.waiting.changes == 0
+                        && channel.waiting.rows < u64::from(tx.config.encrypted_ahead_max);
+                    let mut row = tx.queue(channel, Intent::Message, frame_id, payload, Place::Back)?;
+                    if at_once && channel.can_encrypt() {
+                        tx.encrypt(channel, &mut row)?;
+                    }
+                    Ok(frame_id)
+                })
+                .collect::<Result<Vec<_>, EngineError>>()
+        })?;
+        Ok(ids)
+    }
+
+    /// Queues the addition of agents, each with a KeyPackage claimed from it. Agents that are members when the commit is
+    /// built are left out; where none remain, [`Event::Unneeded`] tells it.
+    pub fn add(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
+        self.sendable(channel)?;
+        if packages.is_empty() || packages.len() > ROSTER_CHANGE_MAX {
+            return Err(EngineError::Change {
+                problem: "one commit adds between 1 and 4,096 agents",
+            });
+        }
+        let limit_ms = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
+        let mut agents: Vec<AgentId> = Vec::with_capacity(packages.len());
+        let mut intent = Packages::default();
+        for package in packages {
+            if package.agent == self.agent_id() || agents.contains(&package.agent) {
+                return Err(EngineError::Change {
+                    problem: "an agent is added twice, or is this one",
+                });
+            }
+            intent.packages.push(self.check_claimed(&package, limit_ms)?);
+            agents.push(package.agent);
+        }
+        self.queue_change(channel, Intent::Add, &intent.encode_to_vec())
+    }
+
+    /// The KeyPackage in a frame that was claimed, where it is one to be used.
+    fn check_claimed(&self, package: &ClaimedPackage, limit_ms: u64) -> Result<Bytes, EngineError> {
+        let agent = package.agent;
+        let foreign = |problem: String| EngineError::KeyPackageForeign { agent, problem };
+        let frame = Frame::decode(package.frame.clone()).map_err(|error| foreign(error.to_string()))?;
+        let header = frame.header();
+        if !matches!(header.detail, Detail::KeyPackage { .. }) || header.log != agent.log() || header.author != agent {
+            return Err(foreign("the frame is not one of its key packages".into()));
+        }
+        let age_ms = now_ms().saturating_sub(made_ms(header.id));
+        if age_ms > limit_ms {
+            return Err(EngineError::KeyPackageExpired {
+                agent,
+                age_s: age_ms / 1_000,
+                limit_s: limit_ms / 1_000,
+            });
+        }
+        let provider = mls::Provider::new(&self.crypto, self.vault.sql());
+        let (owner, _) = mls::added_package(&provider, frame.body()).map_err(foreign)?;
+        if owner != agent {
+            return Err(foreign(format!("it is {owner}'s")));
+        }
+        Ok(frame.body().clone())
+    }
+
+    /// Queues the removal of agents. Those that are no members when the commit is built are left out.
+    pub fn remove(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<FrameId, EngineError> {
+        self.sendable(channel)?;
+        if agents.is_empty() || agents.len() > ROSTER_CHANGE_MAX {
+            return Err(EngineError::Change {
+                problem: "one commit removes between 1 and 4,096 agents",
+            });
+        }
+        if agents.contains(&self.agent_id()) {
+            return Err(EngineError::Change {
+                problem: "an agent does not remove itself: it leaves",
+            });
+        }
+        let intent: Vec<u8> = agents.iter().flat_map(|agent| *agent.as_bytes()).collect();
+        self.queue_change(channel, Intent::Remove, &intent)
+    }
+
+    /// Queues an update of this agent's own keys in the group (post-compromise security, RFC 9420 section 16.6).
+    pub fn update_keys(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
+        self.sendable(channel)?;
+        self.queue_change(channel, Intent::Update, &[])
+    }
+
+    /// Queues leaving: a proposal that another member commits. What is queued before goes out before. Where this agent is
+    /// the only member it is gone at once, when its turn comes.
+    pub fn leave(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
+        self.sendable(channel)?;
+        let (frame_id, _) = self.transact_on(channel, |tx, channel| {
+            let frame_id = FrameId::generate();
+            tx.queue(channel, Intent::Leave, frame_id, &[], Place::Back)?;
+            if channel.position.state == ChannelState::Active {
+                channel.position.state = ChannelState::Leaving;
+            }
+            Ok(frame_id)
+        })?;
+        Ok(frame_id)
+    }
+
+    fn queue_change(&mut self, channel: ChannelId, intent: Intent, content: &[u8]) -> Result<FrameId, EngineError> {
+        let (frame_id, _) = self.transact_on(channel, |tx, channel| {
+            let frame_id = FrameId::generate();
+            tx.queue(channel, intent, frame_id, content, Place::Back)?;
+            Ok(frame_id)
+        })?;
+        Ok(frame_id)
+    }
+
+    /// A channel that takes what is sent.
+    fn sendable(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
+        let channel = self.loaded(id)?;
+        match channel.position.state {
+            ChannelState::Creating | ChannelState::Active => Ok(channel),
+            ChannelState::Leaving | ChannelState::Left => Err(EngineError::ChannelLeft { channel: id }),
+        }
+    }
+
+    /// What was sent on a channel and will not be delivered.
+    pub fn failed(&self, channel: ChannelId) -> Result<Vec<FailedSend>, EngineError> {
+        let (_, no) = super::channel::one(self.vault.sql(), channel)?;
+        self.vault
+            .sql()
+            .prepare_cached("SELECT frame_id, code, kind, intent FROM failed WHERE channel = ?1 ORDER BY frame_id")?
+            .query_map([no], |row| Ok(read_failed(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// Forgets something that failed.
+    pub fn dismiss(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<(), EngineError> {
+        let (_, no) = super::channel::one(self.vault.sql(), channel)?;
+        self.vault.sql().execute(
+            "DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2",
+            params![no, frame_id.as_bytes()],
+        )?;
+        Ok(())
+    }
+}
+
+fn read_failed(row: &Row<'_>) -> Result<FailedSend, EngineError> {
+    let (frame_id, code): (Vec<u8>, u32) = (row.get(0)?, row.get(1)?);
+    let intent = Intent::from_number(row.get(2)?)?;
+    let content: Vec<u8> = row.get(3)?;
+    Ok(FailedSend {
+        frame_id: id(&frame_id)?,
+        code: Code::from_number(code).ok_or_else(|| VaultError::damaged("code of a failed send"))?,
+        payload: (intent == Intent::Message).then(|| content.into()),
+    })
+}
+
+/// When a frame was made, unix milliseconds: the first 48 bits of its id (RFC 9562 section 5.7).
+fn made_ms(frame_id: FrameId) -> u64 {
+    frame_id
+        .as_bytes()
+        .iter()
+        .take(6)
+        .fold(0, |ms, byte| (ms << 8) | u64::from(*byte))
+}

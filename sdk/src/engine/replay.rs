@@ -1,0 +1,635 @@
+//! Entries of a channel, one after another: what they do to the group, the inbox, the outbox and the cursor.
+//!
+//! Every rule here is decided by the log and the group's state alone, so that all members judge an entry alike. An entry
+//! that breaks one is recorded and passed over by all of them: the log's handshake head moves with each commit that the
+//! log accepted, whether the group took it or not.
+
+use super::channel::Channel;
+use super::outbox::{Intent, OutboxRow, Place};
+use super::transact::Tx;
+use super::window::Compared;
+use super::{ChannelState, Engine, EngineError, Event, Gap, Processed, UnreadableEntry};
+use crate::mls::{self, Change, Rejected, unreadable};
+use crate::vault::{id, integer, message_id, unsigned};
+use bytes::Bytes;
+use openmls::prelude::ProcessedMessageContent;
+use openmls_traits::OpenMlsProvider as _;
+use prost::Message as _;
+use rusqlite::params;
+use skytale_proto::wire::{Bundle, Envelope};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Record};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Under this number stands the agent's own log in the table of unreadable entries.
+pub(super) const AGENT_LOG_NO: i64 = 0;
+
+/// Why the transaction that an entry is in cannot go on.
+enum Halt {
+    Rejected(Rejected),
+    Failed(EngineError),
+}
+
+impl<E: Into<EngineError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Rejected> for Halt {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+fn rejected(reason: impl Into<String>) -> Halt {
+    unreadable(reason).into()
+}
+
+fn lied(problem: impl Into<String>) -> Halt {
+    Rejected::Lied(problem.into()).into()
+}
+
+impl Engine {
+    /// Processes entries of a channel, in one transaction. Entries up to the cursor are skipped. An entry that can never
+    /// be processed is recorded and told; it stops nothing. What comes after this agent's own removal is not processed.
+    pub fn process_entries(&mut self, channel: ChannelId, records: &[Record]) -> Result<Processed, EngineError> {
+        let position = &self.loaded(channel)?.position;
+        if position.state == ChannelState::Left {
+            return Err(EngineError::ChannelLeft { channel });
+        }
+        let (fresh, gap) = contiguous(position.cursor, records);
+        if fresh.is_empty() {
+            return Ok(Processed {
+                events: Vec::new(),
+                cursor: position.cursor,
+                gap,
+            });
+        }
+        // An entry that MLS accepted and then could not apply leaves the group in no state to go on from. Then all is
+        // undone, and done again without it. Each round settles one entry.
+        let mut broken = BTreeMap::new();
+        loop {
+            let mut culprit = None;
+            let replayed = self.transact_on(channel, |tx, channel| {
+                tx.provider.defer_secrets();
+                tx.replay(channel, fresh, &broken, &mut culprit)
+            });
+            match (replayed, culprit) {
+                (Ok(((cursor, left), events)), _) => {
+                    return Ok(Processed {
+                        events,
+                        cursor,
+                        gap: gap.filter(|_| !left),
+                    });
+                }
+                (Err(_), Some((offset, reason))) if !broken.contains_key(&offset) => {
+                    broken.insert(offset, reason);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    /// Entries of a channel (`None`: of the agent's own log) that could not be processed, by offset, after `after`.
+    pub fn unreadable(
+        &self,
+        channel: Option<ChannelId>,
+        after: Offset,
+        limit: u32,
+    ) -> Result<Vec<UnreadableEntry>, EngineError> {
+        let no = match channel {
+            Some(channel) => super::channel::one(self.vault.sql(), channel)?.1,
+            None => AGENT_LOG_NO,
+        };
+        self.vault
+            .sql()
+            .prepare_cached(
+                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 ORDER BY at LIMIT ?3",
+            )?
+            .query_map(params![no, integer(after.get())?, limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get(2)?))
+            })?
+            .map(|row| {
+                let (offset, frame_id, reason) = row?;
+                Ok(UnreadableEntry {
+                    offset: Offset::new(unsigned(offset)?),
+                    frame_id: frame_id.as_deref().map(id).transpose()?,
+                    reason,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The entries after a cursor, without a gap; and the gap behind them, if there is one.
+pub(super) fn contiguous(cursor: Offset, records: &[Record]) -> (&[Record], Option<Gap>) {
+    let seen = records.iter().take_while(|record| record.offset <= cursor).count();
+    let fresh = records.get(seen..).unwrap_or_default();
+    let mut expected = cursor.next();
+    for (index, record) in fresh.iter().enumerate() {
+        if record.offset != expected {
+            let gap = Gap {
+                expected,
+                found: record.offset,
+            };
+            return (fresh.get(..index).unwrap_or_default(), Some(gap));
+        }
+        expected = expected.next();
+    }
+    (fresh, None)
+}
+
+impl Tx<'_> {
+    fn replay(
+        &mut self,
+        channel: &mut Channel,
+        records: &[Record],
+        broken: &BTreeMap<Offset, String>,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(Offset, bool), EngineError> {
+        for record in records {
+            let frame = Frame::decode(record.payload.clone());
+            let done = match (&frame, broken.get(&record.offset)) {
+                (_, Some(reason)) => Err(rejected(reason.clone())),
+                (Err(error), None) => Err(rejected(error.to_string())),
+                (Ok(frame), None) if frame.header().log != channel.log() => Err(rejected("a frame of another log")),
+                (Ok(frame), None) => self.entry(channel, record, frame, culprit),
+            };
+            let header = frame.as_ref().ok().map(Frame::header);
+            match done {
+                Ok(()) => {}
+                Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::Rejected(Rejected::Storage(error))) => return Err(error.into()),
+                Err(Halt::Rejected(Rejected::Unreadable(reason))) => {
+                    self.record_unreadable(channel, record.offset, header, reason)?;
+                }
+                Err(Halt::Rejected(Rejected::Lied(problem))) => {
+                    if let Some(header) = header {
+                        self.events.push(Event::HeaderLied {
+                            channel: channel.id,
+                            offset: record.offset,
+                            author: header.author,
+                            problem: problem.clone(),
+                        });
+                    }
+                    self.record_unreadable(channel, record.offset, header, problem)?;
+                }
+            }
+            channel.window.push(record.offset, &record.payload);
+            channel.position.cursor = record.offset;
+            if header.is_some_and(|header| matches!(header.detail, Detail::Create { .. } | Detail::Commit { .. })) {
+                self.head_moved(channel, record.offset)?;
+            }
+            if channel.position.state == ChannelState::Left {
+                return Ok((record.offset, true));
+            }
+        }
+        let cursor = channel.position.cursor;
+        // What the relay acknowledged and did not show where it said: it is offered again, to be told more.
+        let accepted = channel.offered.accepted.len();
+        channel.offered.accepted.retain(|_, offset| *offset > cursor);
+        if channel.offered.accepted.len() < accepted {
+            channel.offered.again();
+        }
+        Ok((cursor, false))
+    }
+
+    fn entry(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let under_handshake_rule = matches!(
+            header.detail,
+            Detail::Commit { .. } | Detail::Proposal | Detail::Message
+        );
+        if under_handshake_rule && header.parent != channel.position.head {
+            return Err(lied(format!(
+                "its parent is {}, but the handshake head is {}",
+                header.parent, channel.position.head
+            )));
+        }
+        let own = header.author == self.identity.agent_id();
+        match &header.detail {
+            Detail::Trim { .. } => Ok(()),
+            Detail::Create { .. } | Detail::Message | Detail::Proposal | Detail::Commit { .. } if own => {
+                self.own_entry(channel, record, frame, culprit)
+            }
+            Detail::Message => self.message(channel, record, frame),
+            Detail::Proposal => self.proposal(channel, frame),
+            Detail::Commit { .. } => self.commit(channel, record, frame, culprit),
+            Detail::Create { .. } => Err(rejected("the channel was created by another agent")),
+            Detail::Raw { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
+                Err(rejected("not a kind of this channel's entries"))
+            }
+        }
+    }
+
+    // ---- what this agent appended itself
+
+    fn own_entry(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let Some(row) = self.row_of(channel, header.id)? else {
+            return Err(rejected("appended as this agent, but not by this vault"));
+        };
+        if row.frame.as_ref() != Some(frame.encoded()) {
+            self.fail(channel, &row, Code::EntryUnreadable)?;
+            return Err(lied(
+                "it stands under this agent's name and frame id, but this agent sent something else",
+            ));
+        }
+        match row.intent {
+            Intent::Message => {
+                self.keep_message(
+                    channel,
+                    record,
+                    header.id,
+                    header.author,
+                    row.sent_ms,
+                    &row.content,
+                    true,
+                )?;
+                let accepted = &mut channel.position.accepted_no;
+                *accepted = row.encrypted_no.max(*accepted);
+            }
+            Intent::Create => {
+                if channel.position.state == ChannelState::Creating {
+                    channel.position.state = match self.waits(channel, Intent::Leave)? {
+                        true => ChannelState::Leaving,
+                        false => ChannelState::Active,
+                    };
+                }
+            }
+            Intent::Leave => {}
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => {
+                self.own_commit(channel, record, header, culprit)?;
+            }
+        }
+        self.delivered(channel, &row, record.offset)?;
+        Ok(())
+    }
+
+    fn delivered(&mut self, channel: &mut Channel, row: &OutboxRow, offset: Offset) -> Result<(), EngineError> {
+        self.unqueue(channel, row)?;
+        channel.offered.in_flight = channel.offered.in_flight.saturating_sub(1);
+        if row.intent != Intent::Message {
+            channel.offered.barrier = false;
+        }
+        if row.intent.is_told() {
+            self.events.push(Event::Delivered {
+                channel: channel.id,
+                frame_id: row.frame_id,
+                offset,
+            });
+        }
+        Ok(())
+    }
+
+    fn own_commit(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        header: &Header,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
+        let staged = group
+            .pending_commit()
+            .ok_or_else(|| rejected("this agent's commit is not pending"))?;
+        let change = mls::check_commit(group, staged, header.author).map_err(rejected)?;
+        if let Err(error) = group.merge_pending_commit(self.provider) {
+            *culprit = Some((record.offset, error.to_string()));
+            return Err(EngineError::mls("merging a commit", error).into());
+        }
+        self.epoch_changed(channel, record.offset, header.author, &change);
+        Ok(())
+    }
+
+    // ---- what others appended
+
+    fn message(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
+        let header = frame.header();
+        let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
+        let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
+        let ProcessedMessageContent::ApplicationMessage(message) = content else {
+            return Err(lied("it says that it is a message, and is a change to the group"));
+        };
+        if author != header.author {
+            return Err(lied(format!(
+                "it says that it is from {}, and is from {author}",
+                header.author
+            )));
+        }
+        let envelope =
+            Envelope::decode(Bytes::from(message.into_bytes())).map_err(|error| rejected(error.to_string()))?;
+        if envelope.frame_id.as_ref() != header.id.as_bytes() {
+            return Err(lied("its frame id is not the one that its author gave it"));
+        }
+        if envelope.offset > 0 {
+            let theirs = <[u8; 32]>::try_from(envelope.digest.as_ref())
+                .map_err(|_| rejected("its author's digest is not 32 bytes long"))?;
+            self.compare(
+                channel,
+                author,
+                Offset::new(envelope.offset),
+                &Digest::from_bytes(theirs),
+            )?;
+        }
+        self.keep_message(
+            channel,
+            record,
+            header.id,
+            author,
+            envelope.sent_ms,
+            &envelope.payload,
+            false,
+        )?;
+        self.events.push(Event::MessageReceived {
+            channel: channel.id,
+            offset: record.offset,
+            author,
+        });
+        Ok(())
+    }
+
+    fn proposal(&mut self, channel: &mut Channel, frame: &Frame) -> Result<(), Halt> {
+        let header = frame.header();
+        let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
+        let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
+        let ProcessedMessageContent::ProposalMessage(proposal) = content else {
+            return Err(lied("it says that it is a proposal, and is something else"));
+        };
+        if author != header.author {
+            return Err(lied(format!(
+                "it says that it is from {}, and is from {author}",
+                header.author
+            )));
+        }
+        if mls::leaver(&proposal).is_none() {
+            return Err(rejected("a proposal of a kind that channels do not use"));
+        }
+        if mls::leavers(group).contains(&author) {
+            return Err(rejected("its author has asked to leave already"));
+        }
+        group
+            .store_pending_proposal(self.provider.storage(), *proposal)
+            .map_err(EngineError::from)?;
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let bundle = Bundle::decode(frame.body().clone()).map_err(|error| rejected(error.to_string()))?;
+        let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
+        let (author, content) = mls::process(group, self.provider, mls::read_message(&bundle.commit)?)?;
+        let ProcessedMessageContent::StagedCommitMessage(staged) = content else {
+            return Err(lied("it says that it is a commit, and is something else"));
+        };
+        if author != header.author {
+            return Err(lied(format!(
+                "it says that it is from {}, and is from {author}",
+                header.author
+            )));
+        }
+        let change = mls::check_commit(group, &staged, author).map_err(rejected)?;
+        check_header(header, &bundle, &change)?;
+        if staged.self_removed() {
+            self.epoch_changed(channel, record.offset, author, &change);
+            self.left(channel, record.offset, author)?;
+            return Ok(());
+        }
+        if let Err(error) = group.merge_staged_commit(self.provider, *staged) {
+            *culprit = Some((record.offset, error.to_string()));
+            return Err(EngineError::mls("merging a commit", error).into());
+        }
+        self.epoch_changed(channel, record.offset, author, &change);
+        Ok(())
+    }
+
+    fn epoch_changed(&mut self, channel: &mut Channel, offset: Offset, by: AgentId, change: &Change) {
+        let id = channel.id;
+        for agent in &change.removes {
+            self.events.push(Event::MemberRemoved {
+                channel: id,
+                offset,
+                agent: *agent,
+                by,
+                left: change.left.contains(agent),
+            });
+        }
+        for agent in &change.adds {
+            self.events.push(Event::MemberAdded {
+                channel: id,
+                offset,
+                agent: *agent,
+                by,
+            });
+        }
+        channel.position.epoch += 1;
+        self.events.push(Event::EpochChanged {
+            channel: id,
+            offset,
+            epoch: channel.position.epoch,
+        });
+    }
+
+    /// This agent is no longer a member: the group's secrets are deleted, the history stays.
+    pub(super) fn left(&mut self, channel: &mut Channel, offset: Offset, by: AgentId) -> Result<(), EngineError> {
+        if let Some(mut group) = channel.group.take() {
+            group.delete(self.provider.storage())?;
+        }
+        channel.position.state = ChannelState::Left;
+        channel.offered = super::channel::Offered::default();
+        self.events.push(Event::Left {
+            channel: channel.id,
+            offset,
+            by,
+        });
+        self.fail_all(channel, Code::ChannelLeft)
+    }
+
+    /// A commit (or the Create) stands in the log: what was built on the head before it is built again.
+    fn head_moved(&mut self, channel: &mut Channel, head: Offset) -> Result<(), EngineError> {
+        channel.position.head = head;
+        channel.offered.again();
+        let Some(group) = channel.group.as_mut() else {
+            return Ok(());
+        };
+        group.clear_pending_commit(self.provider.storage())?;
+        let nobody_leaves = mls::leavers(group).is_empty();
+        if channel.waiting.rows > channel.waiting.unbuilt {
+            self.sql
+                .prepare_cached(
+                    "UPDATE outbox SET frame = NULL, attempts = attempts + 1 WHERE channel = ?1 AND frame IS NOT NULL",
+                )?
+                .execute([channel.no])?;
+            channel.waiting.unbuilt = channel.waiting.rows;
+        }
+        if channel.waiting.changes > 0 && nobody_leaves {
+            let first = self.rows_from(channel, None, 1)?.pop();
+            if let Some(row) = first.filter(|row| row.intent == Intent::Housekeeping) {
+                self.unqueue(channel, &row)?;
+            }
+        }
+        // A commit that left this agent's wish to leave aside took the proposal with it: it is made again.
+        if channel.position.state == ChannelState::Leaving && !self.waits(channel, Intent::Leave)? {
+            self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
+        }
+        Ok(())
+    }
+
+    // ---- what is kept
+
+    #[allow(clippy::too_many_arguments)]
+    fn keep_message(
+        &self,
+        channel: &mut Channel,
+        record: &Record,
+        frame_id: FrameId,
+        author: AgentId,
+        sent_ms: u64,
+        payload: &[u8],
+        own: bool,
+    ) -> Result<(), EngineError> {
+        let received_no = if own {
+            None
+        } else {
+            channel.position.received += 1;
+            Some(integer(channel.position.received)?)
+        };
+        // The author's clock is not to be believed, nor to be refused for.
+        let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
+        self.sql
+            .prepare_cached(
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                message_id(channel.no, record.offset)?,
+                frame_id.as_bytes(),
+                author.as_bytes(),
+                received_no,
+                sent_ms,
+                integer(record.time_ms).unwrap_or(i64::MAX),
+                payload
+            ])?;
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        channel: &mut Channel,
+        author: AgentId,
+        offset: Offset,
+        theirs: &Digest,
+    ) -> Result<(), EngineError> {
+        let Compared::Differs { ours } = channel.window.compare(offset, theirs) else {
+            return Ok(());
+        };
+        // Once they differ they differ for good: the first one of each author is the evidence.
+        let new = self
+            .sql
+            .prepare_cached(
+                "INSERT INTO divergence (channel, author, at, ours, theirs) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![
+                channel.no,
+                author.as_bytes(),
+                integer(offset.get()).unwrap_or(i64::MAX),
+                ours.as_ref().map(|digest| digest.as_bytes().as_slice()),
+                theirs.as_bytes()
+            ])?;
+        if new > 0 {
+            self.events.push(Event::Divergence {
+                channel: channel.id,
+                offset,
+                author,
+                ours,
+                theirs: *theirs,
+            });
+        }
+        Ok(())
+    }
+
+    fn record_unreadable(
+        &mut self,
+        channel: &Channel,
+        offset: Offset,
+        header: Option<&Header>,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        self.keep_unreadable(
+            Some(channel.id),
+            channel.no,
+            offset,
+            header.map(|header| header.id),
+            reason,
+        )
+    }
+
+    pub(super) fn keep_unreadable(
+        &mut self,
+        channel: Option<ChannelId>,
+        no: i64,
+        offset: Offset,
+        frame_id: Option<FrameId>,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO unreadable (channel, at, frame_id, reason) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                no,
+                integer(offset.get())?,
+                frame_id.as_ref().map(|id| id.as_bytes().as_slice()),
+                reason
+            ])?;
+        self.events.push(Event::EntryUnreadable {
+            channel,
+            offset,
+            frame_id,
+            reason,
+        });
+        Ok(())
+    }
+}
+
+/// The header of a commit names whom it adds and removes, and has a Welcome for each one added.
+fn check_header(header: &Header, bundle: &Bundle, change: &Change) -> Result<(), Halt> {
+    let Detail::Commit {
+        adds,
+        removes,
+        recipients,
+    } = &header.detail
+    else {
+        return Err(rejected("not a commit"));
+    };
+    let set = |agents: &[AgentId]| agents.iter().copied().collect::<BTreeSet<_>>();
+    if set(adds) != change.adds {
+        return Err(lied("it names other agents as added than it adds"));
+    }
+    if set(removes) != change.removes {
+        return Err(lied("it names other agents as removed than it removes"));
+    }
+    if set(recipients) != change.adds || bundle.welcome.is_empty() != change.adds.is_empty() {
+        return Err(lied("it does not bring a Welcome to each agent that it adds"));
+    }
+    Ok(())
+}

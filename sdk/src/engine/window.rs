@@ -1,0 +1,254 @@
+//! The channel digest, and enough of its past to compare with what others saw.
+
+use super::EngineError;
+use crate::vault::{VaultError, integer, unsigned};
+use rusqlite::Connection;
+use skytale_proto::{Digest, LogId, Offset};
+use std::collections::VecDeque;
+
+/// Offsets before the cursor whose digest is kept. A digest that is older when it arrives is not compared.
+const OFFSETS_MAX: usize = 4_096;
+const HASH_BYTES: usize = 32;
+
+type Hash = [u8; HASH_BYTES];
+
+/// The digests of the last entries; or, in a channel whose digest this agent was not told yet, the hashes of their
+/// frames, from which the digests follow once it is.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// The offset that the first hash belongs to.
+    first: u64,
+    hashes: VecDeque<Hash>,
+    /// The digest at the last offset, where it is known.
+    digest: Option<Digest>,
+    /// How many hashes at the end are not in the database yet.
+    unsaved: usize,
+    /// What the database has is of another kind now.
+    rewrite: bool,
+}
+
+/// What a member said of its log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// The same; or too old to say.
+    Agrees,
+    /// Another digest at that offset; `None` where this agent was shown nothing there yet.
+    Differs { ours: Option<Digest> },
+}
+
+impl Window {
+    /// Of a channel that this agent makes: it knows the digest from the beginning.
+    pub(super) fn genesis(log: &LogId) -> Self {
+        Self::empty(Offset::ZERO, Some(Digest::genesis(log)))
+    }
+
+    /// Of a channel that this agent joins by the bundle at `offset`.
+    pub(super) fn joined(offset: Offset) -> Self {
+        Self::empty(offset, None)
+    }
+
+    fn empty(cursor: Offset, digest: Option<Digest>) -> Self {
+        Self {
+            first: cursor.next().get(),
+            hashes: VecDeque::new(),
+            digest,
+            unsaved: 0,
+            rewrite: true,
+        }
+    }
+
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// The entry after the last one.
+    pub(super) fn push(&mut self, offset: Offset, frame: &[u8]) {
+        let hash = Digest::hash_frame(frame);
+        self.digest = self.digest.map(|digest| digest.next_hashed(offset, &hash));
+        self.hashes
+            .push_back(self.digest.map_or(hash, |digest| *digest.as_bytes()));
+        self.unsaved += 1;
+        if self.hashes.len() > OFFSETS_MAX {
+            self.hashes.pop_front();
+            self.first += 1;
+            self.unsaved = self.unsaved.min(self.hashes.len());
+        }
+    }
+
+    /// Compares with the digest that a member had at an offset; takes it, where none is known.
+    pub(super) fn compare(&mut self, offset: Offset, theirs: &Digest) -> Compared {
+        let end = self.first + self.hashes.len() as u64;
+        if offset.get() >= end {
+            // At `end - 1` with no hash kept: the cursor itself, right after a join.
+            if self.digest.is_none() && self.hashes.is_empty() && offset.get() + 1 == end {
+                self.digest = Some(*theirs);
+                return Compared::Agrees;
+            }
+            return Compared::Differs { ours: None };
+        }
+        match self.digest {
+            None => {
+                self.adopt(offset, theirs);
+                Compared::Agrees
+            }
+            Some(_) => match self.at(offset) {
+                Some(ours) if ours != *theirs => Compared::Differs { ours: Some(ours) },
+                _ => Compared::Agrees,
+            },
+        }
+    }
+
+    fn at(&self, offset: Offset) -> Option<Digest> {
+        let index = usize::try_from(offset.get().checked_sub(self.first)?).ok()?;
+        self.hashes.get(index).copied().map(Digest::from_bytes)
+    }
+
+    fn adopt(&mut self, offset: Offset, theirs: &Digest) {
+        // The digest at `first - 1` is as good as one in the window: all hashes after it are kept.
+        let Some(known) = (offset.get() + 1).checked_sub(self.first) else {
+            return;
+        };
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(self.hashes.len());
+        let mut digest = *theirs;
+        let mut digests = VecDeque::with_capacity(self.hashes.len() - known + 1);
+        let mut first = self.first + known as u64;
+        for (hash, at) in self.hashes.iter().skip(known).zip(first..) {
+            digest = digest.next_hashed(Offset::new(at), hash);
+            digests.push_back(*digest.as_bytes());
+        }
+        if known > 0 {
+            digests.push_front(*theirs.as_bytes());
+            first -= 1;
+        }
+        *self = Self {
+            first,
+            unsaved: digests.len(),
+            hashes: digests,
+            digest: Some(digest),
+            rewrite: true,
+        };
+    }
+
+    pub(super) fn load(
+        sql: &Connection,
+        channel_no: i64,
+        cursor: Offset,
+        digest: Option<Digest>,
+    ) -> Result<Self, EngineError> {
+        let mut window = Self::empty(cursor, digest);
+        window.rewrite = false;
+        let mut statement = sql.prepare_cached("SELECT first, hashes FROM digest WHERE channel = ?1 ORDER BY last")?;
+        let mut rows = statement.query([channel_no])?;
+        let mut next = None;
+        while let Some(row) = rows.next()? {
+            let (first, bytes): (u64, Vec<u8>) = (unsigned(row.get(0)?)?, row.get(1)?);
+            let (hashes, rest) = bytes.as_chunks::<HASH_BYTES>();
+            if !rest.is_empty() || next.is_some_and(|next| next != first) {
+                return Err(VaultError::damaged("digests").into());
+            }
+            if next.is_none() {
+                window.first = first;
+            }
+            next = Some(first + hashes.len() as u64);
+            window.hashes.extend(hashes);
+        }
+        if next.is_some_and(|next| next != cursor.next().get()) {
+            return Err(VaultError::damaged("digests end elsewhere than the cursor").into());
+        }
+        let excess = window.hashes.len().saturating_sub(OFFSETS_MAX);
+        window.hashes.drain(..excess);
+        window.first += excess as u64;
+        Ok(window)
+    }
+
+    pub(super) fn save(&mut self, sql: &Connection, channel_no: i64) -> Result<(), EngineError> {
+        if self.rewrite {
+            sql.prepare_cached("DELETE FROM digest WHERE channel = ?1")?
+                .execute([channel_no])?;
+            self.unsaved = self.hashes.len();
+            self.rewrite = false;
+        }
+        if self.unsaved == 0 {
+            return Ok(());
+        }
+        let skipped = self.hashes.len() - self.unsaved;
+        let mut bytes = Vec::with_capacity(self.unsaved * HASH_BYTES);
+        self.hashes
+            .iter()
+            .skip(skipped)
+            .for_each(|hash| bytes.extend_from_slice(hash));
+        let first = self.first + skipped as u64;
+        let last = self.first + self.hashes.len() as u64 - 1;
+        sql.prepare_cached("INSERT INTO digest (channel, last, first, hashes) VALUES (?1, ?2, ?3, ?4)")?
+            .execute((channel_no, integer(last)?, integer(first)?, bytes))?;
+        sql.prepare_cached("DELETE FROM digest WHERE channel = ?1 AND last < ?2")?
+            .execute((channel_no, integer(self.first)?))?;
+        self.unsaved = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::ChannelId;
+
+    fn log() -> LogId {
+        ChannelId::from_bytes([1; 16]).log()
+    }
+
+    fn run(window: &mut Window, offsets: std::ops::RangeInclusive<u64>) {
+        for offset in offsets {
+            window.push(Offset::new(offset), &offset.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_joined_member_comes_to_the_digest_of_those_who_were_there() {
+        for told in 5..=9 {
+            let (mut member, mut joined) = (Window::genesis(&log()), Window::joined(Offset::new(5)));
+            run(&mut member, 1..=9);
+            run(&mut joined, 6..=9);
+            let theirs = match told {
+                5 => {
+                    let mut early = Window::genesis(&log());
+                    run(&mut early, 1..=5);
+                    early.digest()
+                }
+                _ => member.at(Offset::new(told)),
+            };
+            let theirs = theirs.expect("known");
+            assert_eq!(joined.digest(), None);
+            assert_eq!(joined.compare(Offset::new(told), &theirs), Compared::Agrees);
+            assert_eq!(joined.digest(), member.digest(), "told at {told}");
+            run(&mut member, 10..=10);
+            run(&mut joined, 10..=10);
+            assert_eq!(joined.digest(), member.digest());
+        }
+    }
+
+    #[test]
+    fn a_member_told_right_after_it_joined_takes_the_digest_at_its_cursor() {
+        let (mut member, mut joined) = (Window::genesis(&log()), Window::joined(Offset::new(5)));
+        run(&mut member, 1..=5);
+        let theirs = member.digest().expect("known");
+        assert_eq!(joined.compare(Offset::new(5), &theirs), Compared::Agrees);
+        assert_eq!(joined.digest(), Some(theirs));
+    }
+
+    #[test]
+    fn another_digest_and_an_offset_not_seen_are_told_apart_from_an_old_one() {
+        let mut window = Window::genesis(&log());
+        run(&mut window, 1..=5_000);
+        let other = Digest::from_bytes([7; 32]);
+        assert!(matches!(
+            window.compare(Offset::new(4_999), &other),
+            Compared::Differs { ours: Some(_) }
+        ));
+        assert_eq!(
+            window.compare(Offset::new(5_001), &other),
+            Compared::Differs { ours: None }
+        );
+        assert_eq!(window.compare(Offset::new(3), &other), Compared::Agrees);
+    }
+}

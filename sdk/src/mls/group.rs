@@ -1,0 +1,342 @@
+//! The rules of a group: what every member requires of a leaf, a KeyPackage and a commit.
+//!
+//! Each rule is decided by the log and the group's state alone, never by a clock or a setting, so that all members judge
+//! an entry alike. That is why a leaf's lifetime (RFC 9420 section 7.2) is required to be without end: OpenMLS checks it
+//! against the clock of whoever processes the commit, and an agent that comes back late would judge otherwise than those
+//! who were there. How old a KeyPackage may be is decided by the agent that uses it, by the time in its frame's id.
+
+use super::{Identity, Provider, StorageError};
+use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
+use openmls::prelude::*;
+use openmls::treesync::LeafNode;
+use openmls_traits::types::Ciphersuite;
+use skytale_proto::{AgentId, ChannelId};
+use std::collections::BTreeSet;
+
+/// The one ciphersuite of channels (RFC 9420 section 17.1).
+pub(crate) const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+
+/// How many of a sender's messages may be skipped in one epoch. Skipped are those that were encrypted and then refused
+/// for good, or encrypted again.
+const FORWARD_DISTANCE_MAX: u32 = 10_000;
+
+/// Why an entry is not applied.
+#[derive(Debug)]
+pub(crate) enum Rejected {
+    /// It cannot be processed, and never will be.
+    Unreadable(String),
+    /// Its header contradicts its content.
+    Lied(String),
+    /// The vault failed; the entry is not to blame.
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Rejected {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+pub(crate) fn unreadable(reason: impl Into<String>) -> Rejected {
+    Rejected::Unreadable(reason.into())
+}
+
+pub(crate) fn group_id(channel: ChannelId) -> GroupId {
+    GroupId::from_slice(channel.as_bytes())
+}
+
+/// How many keys of skipped messages of a sender are kept. A sender encrypts again what was overtaken; this is for the case
+/// that it crashed before it could learn of it.
+const SKIPPED_KEPT_MAX: u32 = 16;
+/// More padding than this would not leave a message the room that its limit promises.
+const PADDING_BYTES_MAX: usize = 4_096;
+
+/// The log has every entry at its place, so keys of passed epochs are never needed again.
+pub(crate) fn join_config(padding_bytes: usize) -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
+        .padding_size(padding_bytes.min(PADDING_BYTES_MAX))
+        .max_past_epochs(0)
+        .number_of_resumption_psks(0)
+        .use_ratchet_tree_extension(true)
+        .sender_ratchet_configuration(SenderRatchetConfiguration::new(SKIPPED_KEPT_MAX, FORWARD_DISTANCE_MAX))
+        .build()
+}
+
+pub(crate) fn create_config(padding_bytes: usize) -> MlsGroupCreateConfig {
+    MlsGroupCreateConfig::builder()
+        .ciphersuite(CIPHERSUITE)
+        .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
+        .padding_size(padding_bytes.min(PADDING_BYTES_MAX))
+        .max_past_epochs(0)
+        .number_of_resumption_psks(0)
+        .use_ratchet_tree_extension(true)
+        .sender_ratchet_configuration(SenderRatchetConfiguration::new(SKIPPED_KEPT_MAX, FORWARD_DISTANCE_MAX))
+        .capabilities(capabilities())
+        .lifetime(lifetime())
+        .build()
+}
+
+fn capabilities() -> Capabilities {
+    Capabilities::new(
+        Some(&[ProtocolVersion::Mls10]),
+        Some(&[CIPHERSUITE]),
+        Some(&[ExtensionType::LastResort]),
+        None,
+        Some(&[CredentialType::Basic]),
+    )
+}
+
+fn lifetime() -> Lifetime {
+    Lifetime::init(0, u64::MAX)
+}
+
+/// The agent that a leaf is of: the credential names it, and the signature key is it.
+fn agent_of(credential: &Credential, signature_key: &[u8]) -> Result<AgentId, String> {
+    if credential.credential_type() != CredentialType::Basic {
+        return Err("a leaf without a basic credential".into());
+    }
+    let agent = AgentId::try_from(credential.serialized_content())
+        .map_err(|_| "a leaf whose credential is no agent id".to_owned())?;
+    if signature_key != agent.as_bytes() {
+        return Err(format!("a leaf that says {agent} but signs with another key"));
+    }
+    Ok(agent)
+}
+
+pub(crate) fn agent_of_leaf(leaf: &LeafNode) -> Result<AgentId, String> {
+    agent_of(leaf.credential(), leaf.signature_key().as_slice())
+}
+
+/// The agents of a tree's leaves; refuses a tree with a forged leaf, or with two leaves of one agent.
+pub(crate) fn check_members(members: impl Iterator<Item = Member>) -> Result<BTreeSet<AgentId>, String> {
+    let mut agents = BTreeSet::new();
+    for member in members {
+        let agent = agent_of(&member.credential, &member.signature_key)?;
+        if !agents.insert(agent) {
+            return Err(format!("two leaves of {agent}"));
+        }
+    }
+    Ok(agents)
+}
+
+/// The agents of a group, by id.
+pub(crate) fn members(group: &MlsGroup) -> BTreeSet<AgentId> {
+    group
+        .members()
+        .filter_map(|member| agent_at(group, member.index))
+        .collect()
+}
+
+fn agent_at(group: &MlsGroup, index: LeafNodeIndex) -> Option<AgentId> {
+    let member = group.member_at(index)?;
+    agent_of(&member.credential, &member.signature_key).ok()
+}
+
+// ---- KeyPackages
+
+/// A new KeyPackage: its encoding, and the reference under which its private keys are stored.
+pub(crate) fn key_package(
+    provider: &Provider<'_>,
+    identity: &Identity,
+    last_resort: bool,
+) -> Result<(Vec<u8>, KeyPackageRef), String> {
+    let mut builder = KeyPackage::builder()
+        .key_package_lifetime(lifetime())
+        .leaf_node_capabilities(capabilities());
+    if last_resort {
+        builder = builder.mark_as_last_resort();
+    }
+    let bundle = builder
+        .build(CIPHERSUITE, provider, identity, identity.credential())
+        .map_err(|error| error.to_string())?;
+    let package = bundle.key_package();
+    let reference = package.hash_ref(provider.crypto()).map_err(|error| error.to_string())?;
+    let bytes = package.tls_serialize_detached().map_err(|error| error.to_string())?;
+    Ok((bytes, reference))
+}
+
+/// Reads a KeyPackage and whose it is; refuses what members would refuse.
+pub(crate) fn added_package(provider: &Provider<'_>, bytes: &[u8]) -> Result<(AgentId, KeyPackage), String> {
+    let package = KeyPackageIn::tls_deserialize_exact(bytes)
+        .map_err(|error| error.to_string())?
+        .validate(provider.crypto(), ProtocolVersion::Mls10)
+        .map_err(|error| error.to_string())?;
+    Ok((check_package(&package)?, package))
+}
+
+fn check_package(package: &KeyPackage) -> Result<AgentId, String> {
+    if package.ciphersuite() != CIPHERSUITE {
+        return Err("a key package of another ciphersuite".into());
+    }
+    if package.life_time() != &lifetime() {
+        return Err("a key package whose lifetime depends on a clock".into());
+    }
+    agent_of_leaf(package.leaf_node())
+}
+
+// ---- commits
+
+/// A commit, built and staged.
+pub(crate) struct Committed {
+    pub(crate) commit: Vec<u8>,
+    pub(crate) welcome: Vec<u8>,
+    pub(crate) adds: Vec<AgentId>,
+    pub(crate) removes: Vec<AgentId>,
+}
+
+/// Agents that have asked to leave in this epoch, but for this agent itself.
+pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
+    let own = group.own_leaf_index();
+    group
+        .pending_proposals()
+        .filter_map(|proposal| leaver(proposal))
+        .filter(|index| *index != own)
+        .filter_map(|index| agent_at(group, index))
+        .collect()
+}
+
+/// The leaf that a proposal is to remove, where it is its sender's own.
+pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
+    match (proposal.proposal(), proposal.sender()) {
+        (Proposal::Remove(remove), Sender::Member(sender)) if remove.removed() == *sender => Some(*sender),
+        _ => None,
+    }
+}
+
+/// Builds a commit over all pending proposals of others, with additions and removals, and stages it in the group.
+/// It always brings new keys for this agent's own leaf.
+pub(crate) fn build_commit(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    identity: &Identity,
+    packages: Vec<KeyPackage>,
+    removed: &BTreeSet<AgentId>,
+) -> Result<Committed, String> {
+    let own = group.own_leaf_index();
+    let leaving = leavers(group);
+    let adds: Vec<AgentId> = packages.iter().map(check_package).collect::<Result<_, _>>()?;
+    let removals: Vec<LeafNodeIndex> = group
+        .members()
+        .filter(|member| member.index != own)
+        .filter(|member| {
+            agent_at(group, member.index).is_some_and(|agent| removed.contains(&agent) && !leaving.contains(&agent))
+        })
+        .map(|member| member.index)
+        .collect();
+    let mut removes: Vec<AgentId> = removals.iter().filter_map(|index| agent_at(group, *index)).collect();
+    removes.extend(leaving);
+    let bundle = group
+        .commit_builder()
+        .propose_adds(packages)
+        .propose_removals(removals)
+        .force_self_update(true)
+        .load_psks(provider.storage())
+        .map_err(|error| error.to_string())?
+        .build(provider.rand(), provider.crypto(), identity, |proposal| {
+            leaver(proposal) != Some(own)
+        })
+        .map_err(|error| error.to_string())?
+        .stage_commit(provider)
+        .map_err(|error| error.to_string())?;
+    let welcome = match bundle.to_welcome_msg() {
+        Some(welcome) => welcome.to_bytes().map_err(|error| error.to_string())?,
+        None => Vec::new(),
+    };
+    let (commit, _, _) = bundle.into_contents();
+    Ok(Committed {
+        commit: commit.to_bytes().map_err(|error| error.to_string())?,
+        welcome,
+        adds,
+        removes,
+    })
+}
+
+/// What a commit does to a group's membership.
+pub(crate) struct Change {
+    pub(crate) adds: BTreeSet<AgentId>,
+    pub(crate) removes: BTreeSet<AgentId>,
+    /// Those among `removes` that had asked for it.
+    pub(crate) left: BTreeSet<AgentId>,
+}
+
+/// Checks a staged commit, before it is merged, against the rules that every member holds to.
+pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: AgentId) -> Result<Change, String> {
+    let mut change = Change {
+        adds: BTreeSet::new(),
+        removes: BTreeSet::new(),
+        left: BTreeSet::new(),
+    };
+    for queued in staged.queued_proposals() {
+        match queued.proposal() {
+            Proposal::Add(add) => {
+                let agent = check_package(add.key_package())?;
+                if !change.adds.insert(agent) {
+                    return Err(format!("{agent} is added twice"));
+                }
+            }
+            Proposal::Remove(remove) => {
+                let agent = agent_at(group, remove.removed()).ok_or("a leaf that is not there is removed")?;
+                if !change.removes.insert(agent) {
+                    return Err(format!("{agent} is removed twice"));
+                }
+                if leaver(queued).is_some() {
+                    change.left.insert(agent);
+                }
+            }
+            _ => return Err("a proposal of a kind that channels do not use".into()),
+        }
+    }
+    if let Some(leaf) = staged.update_path_leaf_node()
+        && agent_of_leaf(leaf)? != committer
+    {
+        return Err("the committer's leaf became another agent's".into());
+    }
+    let present = members(group);
+    if let Some(agent) = change.adds.iter().find(|agent| present.contains(*agent)) {
+        return Err(format!("{agent} is added, but is a member"));
+    }
+    Ok(change)
+}
+
+// ---- messages
+
+/// Reads a message of a group's members. Only encrypted ones are taken.
+pub(crate) fn read_message(bytes: &[u8]) -> Result<ProtocolMessage, Rejected> {
+    MlsMessageIn::tls_deserialize_exact(bytes)
+        .map_err(|error| unreadable(error.to_string()))?
+        .try_into_protocol_message()
+        .ok()
+        .filter(|message| message.wire_format() == WireFormat::PrivateMessage)
+        .ok_or_else(|| unreadable("not an encrypted message of a group"))
+}
+
+/// Processes a message of another member, and gives it with the agent whose signature it has.
+pub(crate) fn process(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    message: ProtocolMessage,
+) -> Result<(AgentId, ProcessedMessageContent), Rejected> {
+    let processed = group.process_message(provider, message).map_err(|error| match error {
+        ProcessMessageError::StorageError(error) => Rejected::Storage(error),
+        error => unreadable(error.to_string()),
+    })?;
+    let Sender::Member(index) = *processed.sender() else {
+        return Err(unreadable("not from a member"));
+    };
+    let author = agent_at(group, index).ok_or_else(|| unreadable("from a leaf that is not there"))?;
+    Ok((author, processed.into_content()))
+}
+
+/// Writes a group's message secrets, where that was put off.
+pub(crate) fn settle_secrets(group: &mut MlsGroup, provider: &Provider<'_>) -> Result<(), StorageError> {
+    let storage = provider.storage();
+    if !storage.is_unsettled(group.group_id())? {
+        return Ok(());
+    }
+    // The policy is the one in force already: what this does is to write the secrets.
+    let policy = group.past_epoch_deletion_policy().clone();
+    storage
+        .settle(|| group.set_past_epoch_deletion_policy(provider, policy))
+        .map_err(|error| StorageError::Encode(error.to_string()))
+}

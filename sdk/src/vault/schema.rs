@@ -1,0 +1,113 @@
+//! The database's tables. Persisted: a change is a new version with its own step.
+
+use super::VaultError;
+use rusqlite::Connection;
+
+/// The version that this crate writes.
+pub(crate) const VERSION: u32 = 1;
+
+/// The step to each version from the one before.
+const STEPS: [&str; VERSION as usize] = [V1];
+
+/// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
+///   the history of a channel is one run of the table and needs no second index.
+/// - `outbox.frame` is NULL as long as the intent is not encrypted for the current handshake head.
+const V1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE mls (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE channel (
+    no INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    label TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    head INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    digest BLOB,
+    encrypted_no INTEGER NOT NULL,
+    accepted_no INTEGER NOT NULL,
+    acked INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    received_acked INTEGER NOT NULL
+);
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    frame_id BLOB NOT NULL,
+    author BLOB NOT NULL,
+    received_no INTEGER,
+    sent_ms INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE outbox (
+    channel INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    frame_id BLOB NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    encrypted_no INTEGER NOT NULL,
+    intent BLOB NOT NULL,
+    frame BLOB,
+    UNIQUE (channel, seq)
+);
+CREATE INDEX outbox_frame_id ON outbox (channel, frame_id);
+CREATE TABLE failed (
+    channel INTEGER NOT NULL,
+    frame_id BLOB NOT NULL,
+    code INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    intent BLOB NOT NULL,
+    UNIQUE (channel, frame_id)
+);
+CREATE TABLE unreadable (
+    channel INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    frame_id BLOB,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (channel, at)
+) WITHOUT ROWID;
+CREATE TABLE digest (
+    channel INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    hashes BLOB NOT NULL,
+    UNIQUE (channel, last)
+);
+CREATE TABLE divergence (
+    channel INTEGER NOT NULL,
+    author BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    ours BLOB,
+    theirs BLOB NOT NULL,
+    PRIMARY KEY (channel, author)
+) WITHOUT ROWID;
+CREATE TABLE pending_join (
+    no INTEGER PRIMARY KEY,
+    channel BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    UNIQUE (channel, at)
+);
+CREATE TABLE key_package (
+    frame_id BLOB PRIMARY KEY,
+    reference BLOB NOT NULL,
+    made_ms INTEGER NOT NULL,
+    last_resort INTEGER NOT NULL,
+    frame BLOB
+) WITHOUT ROWID;
+";
+
+/// Brings the tables to [`VERSION`]; refuses a newer vault.
+pub(crate) fn migrate(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > VERSION {
+        return Err(VaultError::Version { found, known: VERSION });
+    }
+    for (version, step) in (1..).zip(STEPS).skip(found as usize) {
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

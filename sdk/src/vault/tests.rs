@@ -1,0 +1,144 @@
+use super::*;
+use skytale_proto::Code;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vault.db");
+    (folder, path)
+}
+
+fn raw(byte: u8) -> VaultKey {
+    VaultKey::Raw(Zeroizing::new([byte; 32]))
+}
+
+fn code(result: Result<Vault, VaultError>) -> Code {
+    result.map(|_| ()).expect_err("must be refused").code()
+}
+
+#[test]
+fn the_file_is_not_sqlite_to_a_reader_and_holds_no_plaintext() {
+    let (folder, path) = folder();
+    let marker = b"a-marker-that-nobody-may-read";
+    {
+        let vault = Vault::open(&path, &raw(1)).expect("opens");
+        vault
+            .sql()
+            .execute("INSERT INTO meta VALUES ('marker', ?1)", [marker.as_slice()])
+            .expect("written");
+    }
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let bytes = std::fs::read(entry.expect("an entry").path()).expect("readable");
+        assert!(!bytes.starts_with(b"SQLite format 3\0"));
+        assert!(!bytes.windows(marker.len()).any(|window| window == marker));
+        files += 1;
+    }
+    assert!(files >= 2);
+    assert!(std::fs::metadata(&path).expect("a vault").len() > 4_096);
+    let mode = std::fs::metadata(&path).expect("a vault").permissions().mode();
+    assert_eq!(mode & 0o077, 0);
+}
+
+#[test]
+fn a_wrong_key_is_refused_and_harms_nothing() {
+    let (_folder, path) = folder();
+    let secret = Vault::open(&path, &raw(1))
+        .and_then(|vault| vault.secret("identity"))
+        .expect("made");
+    assert_eq!(code(Vault::open(&path, &raw(2))), Code::VaultKey);
+    let again = Vault::open(&path, &raw(1))
+        .and_then(|vault| vault.secret("identity"))
+        .expect("kept");
+    assert_eq!(secret, again);
+}
+
+#[test]
+fn a_plain_sqlite_file_is_refused() {
+    let (_folder, path) = folder();
+    let plain = Connection::open(&path).expect("plain");
+    plain
+        .execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1);")
+        .expect("written");
+    drop(plain);
+    assert!(
+        std::fs::read(&path)
+            .expect("readable")
+            .starts_with(b"SQLite format 3\0")
+    );
+    assert_eq!(code(Vault::open(&path, &raw(1))), Code::VaultKey);
+}
+
+#[test]
+fn a_second_open_is_refused_while_the_first_lasts() {
+    let (_folder, path) = folder();
+    let first = Vault::open(&path, &raw(1)).expect("opens");
+    assert_eq!(code(Vault::open(&path, &raw(1))), Code::VaultInUse);
+    drop(first);
+    Vault::open(&path, &raw(1)).expect("opens again");
+}
+
+#[test]
+fn a_vault_of_a_newer_version_is_refused() {
+    let (_folder, path) = folder();
+    Vault::open(&path, &raw(1))
+        .expect("opens")
+        .sql()
+        .pragma_update(None, "user_version", schema::VERSION + 1)
+        .expect("written");
+    assert_eq!(code(Vault::open(&path, &raw(1))), Code::VaultVersion);
+}
+
+#[test]
+fn a_passphrase_opens_what_it_made_and_needs_its_parameters() {
+    let (_folder, path) = folder();
+    let key = VaultKey::Passphrase(Zeroizing::new("correct horse".into()));
+    let secret = Vault::open(&path, &key)
+        .and_then(|vault| vault.secret("identity"))
+        .expect("made");
+    let again = Vault::open(&path, &key)
+        .and_then(|vault| vault.secret("identity"))
+        .expect("kept");
+    assert_eq!(secret, again);
+    let wrong = VaultKey::Passphrase(Zeroizing::new("incorrect horse".into()));
+    assert_eq!(code(Vault::open(&path, &wrong)), Code::VaultKey);
+    std::fs::remove_file(key::beside(&path, "kdf")).expect("removed");
+    assert_eq!(code(Vault::open(&path, &key)), Code::VaultKey);
+}
+
+#[test]
+fn a_key_file_is_made_for_its_owner_alone_and_refused_when_others_may_read_it() {
+    let (folder, path) = folder();
+    let file = folder.path().join("vault.key");
+    let key = VaultKey::File(file.clone());
+    let secret = Vault::open(&path, &key)
+        .and_then(|vault| vault.secret("identity"))
+        .expect("made");
+    let again = Vault::open(&path, &key)
+        .and_then(|vault| vault.secret("identity"))
+        .expect("kept");
+    assert_eq!(secret, again);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).expect("set");
+    assert_eq!(code(Vault::open(&path, &key)), Code::VaultKey);
+    std::fs::remove_file(&file).expect("removed");
+    assert_eq!(code(Vault::open(&path, &key)), Code::VaultKey);
+}
+
+#[test]
+fn keys_are_not_printed() {
+    let printed = format!(
+        "{:?} {:?}",
+        raw(0xab),
+        VaultKey::Passphrase(Zeroizing::new("correct horse".into()))
+    );
+    assert!(!printed.contains("horse") && !printed.contains("171"));
+}
+
+#[test]
+fn a_message_id_is_its_channel_and_offset() {
+    let id = message_id(7, Offset::new(12)).expect("in range");
+    assert_eq!(message_offset(id), Offset::new(12));
+    assert!(id > message_id(6, Offset::new(u64::from(u32::MAX))).expect("in range"));
+    assert!(message_id(1, Offset::new(1 << 40)).is_err());
+}
