@@ -221,10 +221,7 @@ impl Log {
         let kept = self.state.head().get().saturating_sub(up_to.get());
         while self.entries.len() as u64 > kept {
             if let Some(entry) = self.entries.pop_front() {
-                // An id that was forgotten may have been accepted again, at a later offset.
-                if self.ids.get(&entry.id).is_some_and(|offset| *offset <= up_to) {
-                    self.ids.remove(&entry.id);
-                }
+                self.ids.remove(&entry.id);
             }
         }
     }

@@ -86,7 +86,8 @@ pub struct Accepted {
     pub time_ms: u64,
     /// True where the same frame id had been accepted before, at this offset.
     pub duplicate: bool,
-    /// For a KeyPackageClaim: the package that it took.
+    /// For a KeyPackageClaim: the package that it took. `None` for a duplicate of a claim so old that it is no longer
+    /// remembered ([`crate::LogState::claimed_by`]); who needs a package then makes a new claim.
     pub claimed: Option<ClaimedPackage>,
 }
 

@@ -17,6 +17,7 @@ pub mod key_packages;
 pub mod membership;
 pub mod reads;
 pub mod refusals;
+pub mod rule;
 mod script;
 
 use crate::LogStore;
@@ -84,6 +85,9 @@ macro_rules! log_store_conformance {
             only_its_agent_offers_key_packages_on_a_log,
             a_trim_stays_within_the_log,
             a_refused_frame_takes_no_offset,
+        ]);
+        $crate::log_store_conformance!(@room $open, rule: [
+            any_frames_in_any_order_have_the_folds_verdicts,
         ]);
         $crate::log_store_conformance!(@room $open, key_packages: [
             claims_take_the_oldest_package_first,
