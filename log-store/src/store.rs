@@ -19,7 +19,8 @@ pub trait LogStore: Send + Sync + 'static {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
 
     /// Entries after `after`, contiguous, at most `bytes_max` bytes of records (but at least one record) and
-    /// `entries_max` entries. Empty where `after` is the head. Never goes past [`LogStore::head`].
+    /// `entries_max` entries. Empty where `after` is the head. Never goes past the head that [`LogStore::watch_head`]
+    /// shows.
     fn read(
         &self,
         log: LogId,
