@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back.
 #[derive(Debug)]
-#[must_use = "what was sent goes out all the same; `delivered` waits for it"]
 pub struct Sent {
     channel: ChannelId,
     frame_id: FrameId,

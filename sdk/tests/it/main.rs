@@ -1,4 +1,11 @@
 //! The SDK from outside, over real connections.
 #![allow(missing_docs)]
 
+mod agent;
 mod net;
+
+/// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.
+#[test]
+fn crash_child() {
+    agent::crash::child();
+}

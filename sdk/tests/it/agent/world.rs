@@ -1,0 +1,298 @@
+//! One relay node over a store on disk, tokens for whoever asks, agents with vaults in a folder of their own.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::rest::Jwks;
+use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
+use skytale_proto::{AccountId, AgentId, FrameId, KeyId, Offset};
+use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
+use skytale_sdk::channel::Channel;
+use skytale_sdk::engine::Message;
+use skytale_sdk::event::{Event, Events};
+use skytale_sdk::net::{Relay, Token, TokenFn, TokenProvider, TokenSubject};
+use skytale_sdk::vault::VaultKey;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+pub(crate) const ISSUER: &str = "https://api.test";
+pub(crate) const AUDIENCE: &str = "relays.test";
+
+/// Fails a test that hangs.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(90), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("not within 90 s: {what}"),
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) mint: Arc<Mint>,
+    config: RelayConfig,
+    running: Mutex<Option<Running>>,
+    pub(crate) relay: Relay,
+}
+
+struct Running {
+    node: RelayNode,
+    store: Arc<LocalStore>,
+}
+
+/// Gives out tokens as the API does, without its questions.
+pub(crate) struct Mint {
+    signer: TokenSigner,
+    account: AccountId,
+    key: KeyId,
+    /// How long a token lives, in seconds.
+    pub(crate) life_s: AtomicU64,
+    pub(crate) given: AtomicU64,
+}
+
+impl Mint {
+    pub(crate) fn new(seed: [u8; 32]) -> Arc<Self> {
+        Arc::new(Self {
+            signer: TokenSigner::from_seed(Zeroizing::new(seed)),
+            account: AccountId::from_bytes([1; 16]),
+            key: KeyId::from_bytes([2; 16]),
+            life_s: AtomicU64::new(600),
+            given: AtomicU64::new(0),
+        })
+    }
+
+    fn token(&self, subject: &TokenSubject) -> Token {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        let expires_s = now + self.life_s.load(Ordering::Relaxed);
+        self.given.fetch_add(1, Ordering::Relaxed);
+        let scopes: Vec<Scope> = Action::ALL.into_iter().map(Scope::everywhere).collect();
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: subject.agent,
+            acct: self.account,
+            key: self.key,
+            scope: Claims::join_scopes(&scopes),
+            cnf: Confirmation { eid: subject.endpoint },
+            exp: expires_s,
+            iat: now,
+            jti: FrameId::generate().to_string(),
+        };
+        Token::new(self.signer.sign(&claims), expires_s)
+    }
+
+    pub(crate) fn provider(self: &Arc<Self>) -> Arc<dyn TokenProvider> {
+        let mint = Arc::clone(self);
+        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+            let token = mint.token(&subject);
+            async move { Ok(token) }
+        }))
+    }
+}
+
+pub(crate) const SEED: [u8; 32] = [42; 32];
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mint = Mint::new(SEED);
+        let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+        config.secret_key_file = Some(dir.path().join("relay.key"));
+        config.admin.enabled = false;
+        change(&mut config);
+        let running = start(&config, dir.path(), &mint).await;
+        // The port that was free stays this node's.
+        config.listen = running.node.bound_addresses();
+        let relay = Relay {
+            endpoint: running.node.endpoint_id(),
+            addresses: running.node.bound_addresses(),
+        };
+        Self {
+            dir,
+            mint,
+            config,
+            running: Mutex::new(Some(running)),
+            relay,
+        }
+    }
+
+    /// Ends the relay node at once: no drain, sessions are cut.
+    pub(crate) async fn stop_relay(&self) {
+        let running = self.running.lock().take();
+        if let Some(Running { node, store }) = running {
+            node.shutdown().await;
+            store.close().await.expect("closed");
+        }
+    }
+
+    /// Starts it again: same identity, address and data.
+    pub(crate) async fn start_relay(&self) {
+        let running = start(&self.config, self.dir.path(), &self.mint).await;
+        assert_eq!(running.node.endpoint_id(), self.relay.endpoint);
+        *self.running.lock() = Some(running);
+    }
+
+    pub(crate) fn vault(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.vault"))
+    }
+
+    pub(crate) fn config(&self, name: &str) -> AgentConfig {
+        agent_config(self.vault(name), self.mint.provider(), self.relay.clone())
+    }
+
+    /// Opens an agent's vault, without connecting.
+    pub(crate) async fn open(&self, name: &str) -> Agent {
+        soon("a vault opened", Agent::open(self.config(name)))
+            .await
+            .expect("opened")
+    }
+
+    /// Opens an agent and waits until it is current and can be added.
+    pub(crate) async fn agent(&self, name: &str) -> Agent {
+        let agent = self.open(name).await;
+        agent.connect().await.expect("a socket");
+        soon("an agent current", agent.caught_up()).await.expect("current");
+        agent
+    }
+}
+
+async fn start(config: &RelayConfig, dir: &Path, mint: &Mint) -> Running {
+    let store = Arc::new(
+        LocalStore::open(LocalConfig::new(dir.join("log")))
+            .await
+            .expect("a store"),
+    );
+    let trust = TrustSource::Static(Jwks {
+        keys: vec![mint.signer.jwk()],
+    });
+    let node = RelayNode::start(config.clone(), store.clone(), trust, None)
+        .await
+        .expect("a relay node");
+    Running { node, store }
+}
+
+pub(crate) fn agent_config(vault: PathBuf, tokens: Arc<dyn TokenProvider>, relay: Relay) -> AgentConfig {
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let mut config = AgentConfig::new(vault, VaultKey::Raw(Zeroizing::new([9; 32])), tokens).with_relays(vec![relay]);
+    config.bind = Some(any);
+    config.driver = DriverConfig {
+        backoff_min: Duration::from_millis(50),
+        backoff_max: Duration::from_secs(1),
+        ..DriverConfig::default()
+    };
+    config
+}
+
+/// Waits for the first event that fits.
+pub(crate) async fn event(events: &mut Events, what: &str, mut fits: impl FnMut(&Event) -> bool) -> Event {
+    let waiting = async {
+        loop {
+            let event = events.next().await.expect("the agent is open");
+            if fits(&event) {
+                return event;
+            }
+        }
+    };
+    soon(what, waiting).await
+}
+
+/// A channel made by the first agent, with the others in it; each one's handle, in the same order.
+pub(crate) async fn channel_of(agents: &[&Agent]) -> Vec<Channel> {
+    let (first, others) = agents.split_first().expect("an agent");
+    let channel = first.create_channel("test").await.expect("made");
+    let mut joined: Vec<Events> = others.iter().map(|agent| agent.events()).collect();
+    let ids: Vec<AgentId> = others.iter().map(|agent| agent.id()).collect();
+    if !ids.is_empty() {
+        let added = soon("agents added", channel.add(&ids)).await.expect("claimed");
+        soon("the commit delivered", added.delivered())
+            .await
+            .expect("delivered");
+    }
+    let id = channel.id();
+    let mut channels = vec![channel];
+    for (agent, events) in others.iter().zip(&mut joined) {
+        event(
+            events,
+            "joined",
+            |event| matches!(event, Event::Joined { channel, .. } if *channel == id),
+        )
+        .await;
+        channels.push(agent.channel(id).await.expect("in the vault"));
+    }
+    channels
+}
+
+/// Everything in a channel's history.
+pub(crate) async fn transcript(channel: &Channel) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let after = messages.last().map_or(Offset::ZERO, |message| message.offset);
+        let more = channel.history(after, 500).await.expect("history");
+        if more.is_empty() {
+            return messages;
+        }
+        messages.extend(more);
+    }
+}
+
+pub(crate) fn texts(messages: &[Message]) -> Vec<String> {
+    messages
+        .iter()
+        .map(|message| String::from_utf8(message.payload.to_vec()).expect("text"))
+        .collect()
+}
+
+/// Waits until all of them stand at the same cursor, which `settled` was delivered at or after, and checks that they saw
+/// the same.
+pub(crate) async fn assert_same(channels: &[Channel]) -> Vec<Message> {
+    let mut last = Offset::ZERO;
+    for channel in channels {
+        last = last.max(channel.cursor().await.expect("a cursor"));
+    }
+    for channel in channels {
+        reach(channel, last).await;
+    }
+    let (at, digest) = channels[0].digest().await.expect("a digest");
+    let first = transcript(&channels[0]).await;
+    let seen = |message: &Message| {
+        (
+            message.offset,
+            message.frame_id,
+            message.author,
+            message.payload.clone(),
+        )
+    };
+    for channel in &channels[1..] {
+        let (other_at, other) = channel.digest().await.expect("a digest");
+        assert_eq!((other_at, other.or(digest)), (at, digest), "digests differ");
+        // A later member sees what came after it joined.
+        let theirs: Vec<_> = transcript(channel).await.iter().map(seen).collect();
+        let from = theirs.first().map_or(Offset::MAX, |message| message.0);
+        let ours: Vec<_> = first.iter().map(seen).filter(|message| message.0 >= from).collect();
+        assert_eq!(theirs, ours, "transcripts differ");
+    }
+    first
+}
+
+/// Waits until a channel's cursor is at an offset, or past it.
+pub(crate) async fn reach(channel: &Channel, offset: Offset) {
+    let reached = async {
+        while channel.cursor().await.expect("a cursor") < offset {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("a cursor reached", reached).await;
+}
+
+pub(crate) fn numbered(name: &str, range: std::ops::Range<usize>) -> Vec<Bytes> {
+    range.map(|number| Bytes::from(format!("{name} {number}"))).collect()
+}

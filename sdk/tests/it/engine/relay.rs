@@ -1,0 +1,295 @@
+//! A relay node without a network: the real fold, in memory; and agents that drive their engines against it.
+
+use futures_util::FutureExt as _;
+use skytale_log_store::{Access, Accepted, AppendError, LogStore, MemoryStore};
+use skytale_proto::{AccountId, AgentId, ChannelId, Frame, LogId, Offset, Record};
+use skytale_sdk::engine::{ClaimedPackage, Engine, EngineConfig, Event, Message, Outcome, Processed};
+use skytale_sdk::vault::VaultKey;
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// What engines are given at once.
+pub(crate) const FRAMES_BYTES: usize = 64 * 1024;
+
+pub(crate) struct Relay {
+    store: MemoryStore,
+    account: AccountId,
+}
+
+impl Relay {
+    pub(crate) fn new() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            account: AccountId::generate(),
+        }
+    }
+
+    pub(crate) fn append(&self, frame: Frame) -> Result<Accepted, AppendError> {
+        let pending = self.store.append(frame).now_or_never().expect("at once")?;
+        pending.verdict().now_or_never().expect("at once")
+    }
+
+    pub(crate) fn outcome(&self, frame: Frame) -> Outcome {
+        match self.append(frame) {
+            Ok(accepted) if accepted.duplicate => Outcome::Duplicate {
+                offset: accepted.offset,
+            },
+            Ok(accepted) => Outcome::Appended {
+                offset: accepted.offset,
+            },
+            Err(error) => {
+                use skytale_log_store::Refused;
+                match error {
+                    AppendError::Refused(Refused::StaleEpoch { head }) => Outcome::StaleEpoch { head },
+                    AppendError::Refused(Refused::StaleHandshake { head }) => Outcome::StaleHandshake { head },
+                    error => Outcome::Refused {
+                        code: error.code(),
+                        retryable: error.code().is_retryable(),
+                    },
+                }
+            }
+        }
+    }
+
+    /// All entries after `after`, whoever may read them.
+    pub(crate) fn entries(&self, log: LogId, after: Offset) -> Vec<Record> {
+        let read = self.store.read(log, after, usize::MAX, u64::MAX).now_or_never();
+        let batch = read.expect("at once").expect("readable");
+        let records = batch.records.into_iter().flat_map(Record::decode_batch);
+        records.map(|record| record.expect("a record")).collect()
+    }
+
+    /// Entries after `after` that an agent may read.
+    pub(crate) fn readable(&self, log: LogId, agent: AgentId, after: Offset) -> Vec<Record> {
+        let access = self.store.access(log, agent, self.account, after).now_or_never();
+        let until = match access.expect("at once").expect("known") {
+            Access::Readable { until } => until.unwrap_or(Offset::MAX),
+            Access::NotMember { .. } | Access::UnknownLog => return Vec::new(),
+        };
+        let mut records = self.entries(log, after);
+        records.retain(|record| record.offset <= until);
+        records
+    }
+
+    pub(crate) fn key_packages(&self, agent: AgentId) -> (u32, bool) {
+        let stock = self.store.key_packages(agent).now_or_never();
+        let stock = stock.expect("at once").expect("known");
+        (stock.live, stock.last_resort)
+    }
+}
+
+/// An agent with a vault of its own.
+pub(crate) struct Agent {
+    engine: Option<Engine>,
+    path: PathBuf,
+    config: EngineConfig,
+    /// The engine is dropped and opened again after each call.
+    pub(crate) crashes: bool,
+    pub(crate) events: Vec<Event>,
+    _folder: tempfile::TempDir,
+}
+
+fn key() -> VaultKey {
+    VaultKey::Raw(Zeroizing::new([7; 32]))
+}
+
+impl Agent {
+    pub(crate) fn new() -> Self {
+        let config = EngineConfig {
+            key_packages_low: 2,
+            key_packages_target: 4,
+            ..EngineConfig::default()
+        };
+        Self::with(config)
+    }
+
+    pub(crate) fn with(config: EngineConfig) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("vault.db");
+        let engine = Engine::open(&path, key(), config.clone()).expect("opens");
+        Self {
+            engine: Some(engine),
+            path,
+            config,
+            crashes: false,
+            events: Vec::new(),
+            _folder: folder,
+        }
+    }
+
+    /// As a process that ends: nothing is closed in order, only what is in the vault remains.
+    pub(crate) fn crash(&mut self) {
+        self.engine = None;
+        self.engine = Some(Engine::open(&self.path, key(), self.config.clone()).expect("opens again"));
+    }
+
+    pub(crate) fn engine(&mut self) -> &mut Engine {
+        if self.crashes {
+            self.crash();
+        }
+        self.engine.as_mut().expect("open")
+    }
+
+    pub(crate) fn id(&self) -> AgentId {
+        self.engine.as_ref().expect("open").agent_id()
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.path.parent().expect("a folder")
+    }
+
+    /// Offers KeyPackages as far as they are wanted.
+    pub(crate) fn stock_up(&mut self, relay: &Relay) {
+        let (live, last_resort) = relay.key_packages(self.id());
+        for frame in self.engine().key_packages_wanted(live, last_resort).expect("made") {
+            let id = frame.header().id;
+            let outcome = relay.outcome(frame);
+            self.engine().key_package_outcome(id, outcome).expect("kept");
+        }
+    }
+
+    /// Claims a KeyPackage of another agent.
+    pub(crate) fn claim(&mut self, relay: &Relay, agent: AgentId) -> ClaimedPackage {
+        let frame = self.engine().claim_frame(agent).expect("a frame");
+        let claimed = relay.append(frame).expect("claimed").claimed.expect("a package");
+        let record = relay.entries(agent.log(), claimed.offset.previous()).swap_remove(0);
+        ClaimedPackage {
+            agent,
+            frame: record.payload,
+        }
+    }
+
+    /// Reads the agent's own log, and joins what there is to join.
+    pub(crate) fn read_own_log(&mut self, relay: &Relay) {
+        let own = self.id();
+        let after = self.engine().agent_cursor();
+        let records = relay.readable(own.log(), own, after);
+        let processed = self.engine().process_agent_entries(&records).expect("processed");
+        self.took(processed);
+        for join in self.engine().pending_joins().expect("listed") {
+            let records = relay.readable(join.channel.log(), own, join.offset.previous());
+            if let Some(bundle) = records.first() {
+                let events = self.engine().join(join.channel, bundle).expect("joined or recorded");
+                self.events.extend(events);
+            }
+        }
+    }
+
+    fn took(&mut self, processed: Processed) {
+        assert_eq!(processed.gap, None);
+        self.events.extend(processed.events);
+    }
+
+    /// Processes at most `limit` entries of a channel; whether there were any.
+    pub(crate) fn pull(&mut self, relay: &Relay, channel: ChannelId, limit: usize) -> bool {
+        let Ok(info) = self.engine().channel(channel) else {
+            return false;
+        };
+        if info.state == skytale_sdk::engine::ChannelState::Left {
+            return false;
+        }
+        let mut records = relay.readable(channel.log(), self.id(), info.cursor);
+        records.truncate(limit);
+        let processed = self.engine().process_entries(channel, &records).expect("processed");
+        self.took(processed);
+        !records.is_empty()
+    }
+
+    /// Appends what may be appended, without reading; whether there was anything.
+    pub(crate) fn push(&mut self, relay: &Relay, channel: ChannelId) -> bool {
+        let Ok(next) = self.engine().next_frames(channel, FRAMES_BYTES) else {
+            return false;
+        };
+        self.events.extend(next.events);
+        let any = !next.frames.is_empty();
+        for frame in next.frames {
+            let id = frame.frame.header().id;
+            let outcome = relay.outcome(frame.frame);
+            let events = self.engine().outcome(channel, id, outcome).expect("taken");
+            self.events.extend(events);
+        }
+        any
+    }
+
+    pub(crate) fn send(&mut self, channel: ChannelId, text: &str) -> skytale_proto::FrameId {
+        self.engine().send(channel, text.as_bytes()).expect("queued")
+    }
+
+    /// All messages of a channel.
+    pub(crate) fn history(&mut self, channel: ChannelId) -> Vec<Message> {
+        self.engine().history(channel, Offset::ZERO, u32::MAX).expect("readable")
+    }
+
+    /// All messages of a channel, as (offset, author, text).
+    pub(crate) fn transcript(&mut self, channel: ChannelId) -> Vec<(u64, AgentId, String)> {
+        let messages = self.history(channel).into_iter();
+        messages
+            .map(|message| {
+                let text = String::from_utf8(message.payload.to_vec()).expect("text");
+                (message.offset.get(), message.author, text)
+            })
+            .collect()
+    }
+
+    pub(crate) fn texts(&mut self, channel: ChannelId) -> Vec<String> {
+        self.transcript(channel).into_iter().map(|(_, _, text)| text).collect()
+    }
+
+    /// Events since the last time.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+/// Lets all agents read and append until nothing is left to do.
+pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
+    for _ in 0..10_000 {
+        let mut busy = false;
+        for agent in agents.iter_mut() {
+            agent.read_own_log(relay);
+            busy |= agent.pull(relay, channel, usize::MAX);
+            busy |= agent.push(relay, channel);
+        }
+        if !busy {
+            return;
+        }
+    }
+    panic!("the agents do not come to rest");
+}
+
+/// A channel of `agents`, made by the first one.
+pub(crate) fn channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId {
+    let (first, others) = agents.split_first_mut().expect("someone");
+    let channel = first.engine().create_channel("test").expect("made");
+    let mut packages = Vec::new();
+    for other in others.iter_mut() {
+        other.stock_up(relay);
+        packages.push(first.claim(relay, other.id()));
+    }
+    if !packages.is_empty() {
+        first.engine().add(channel, packages).expect("queued");
+    }
+    settle(relay, channel, agents);
+    for agent in agents.iter_mut() {
+        agent.take_events();
+    }
+    channel
+}
+
+/// All agents are at one place, and saw the same.
+pub(crate) fn assert_agree(channel: ChannelId, agents: &mut [&mut Agent]) {
+    let mut seen = agents.iter_mut().map(|agent| {
+        let engine = agent.engine();
+        (
+            engine.cursor(channel).expect("known"),
+            engine.handshake_head(channel).expect("known"),
+            engine.epoch(channel).expect("known"),
+            engine.digest(channel).expect("known"),
+            engine.members(channel).expect("known"),
+        )
+    });
+    let first = seen.next().expect("someone");
+    for other in seen {
+        assert_eq!(first, other);
+    }
+}
