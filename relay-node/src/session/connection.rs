@@ -58,9 +58,9 @@ async fn run(node: Arc<Shared>, connection: &Connection, admitted: hello::Admitt
     let key = claims.key;
     let session = Arc::new(Session::new(node.clone(), claims));
     let registration = node.sessions.register(session.agent, key, session.end.clone());
-    if node.trust.is_revoked(&key) {
+    if node.trust.is_revoked(&session.claims()) {
         // Revoked between verification and registration: whoever told it did not see this session.
-        session.end.end(registry::revoked());
+        session.end.end(registry::revoked_ending());
     }
     let agent = session.agent;
     info!(agent = %Short(&agent), sessions = node.sessions.len(), "session started");

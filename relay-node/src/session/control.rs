@@ -134,11 +134,10 @@ impl<'a> Control<'a> {
                 self.verifying = Some(async move { node.trust.verify(&token).await }.boxed());
             }
             Step::Refresh(event, claims) => {
-                let key = claims.key;
-                self.registration.set_key(key);
+                self.registration.set_key(claims.key);
                 self.session.refresh(claims);
-                if self.session.node.trust.is_revoked(&key) {
-                    self.session.end.end(registry::revoked());
+                if self.session.node.trust.is_revoked(&self.session.claims()) {
+                    self.session.end.end(registry::revoked_ending());
                 }
                 self.queue(event);
             }

@@ -1,9 +1,10 @@
 //! The sessions that run: one an agent.
 
 use crate::session::end::{EndSignal, Ending};
+use crate::trust::NewlyRevoked;
 use parking_lot::Mutex;
 use skytale_proto::{AgentId, Code, KeyId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,10 +48,12 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions whose tokens were given out for these API keys.
-    pub(crate) fn end_keys(&self, keys: &HashSet<KeyId>) {
-        for entry in self.by_agent.lock().values().filter(|entry| keys.contains(&entry.key)) {
-            entry.end.end(revoked());
+    /// Ends the sessions whose API keys or agents were revoked.
+    pub(crate) fn end_revoked(&self, revoked: &NewlyRevoked) {
+        for (agent, entry) in self.by_agent.lock().iter() {
+            if revoked.ends(&entry.key, agent) {
+                entry.end.end(revoked_ending());
+            }
         }
     }
 
@@ -67,9 +70,12 @@ impl Sessions {
     }
 }
 
-/// How a session ends whose API key was revoked.
-pub(crate) const fn revoked() -> Ending {
-    Ending::new(Code::TokenRevoked, "the API key behind the session's token was revoked")
+/// How a session ends whose API key or agent was revoked.
+pub(crate) const fn revoked_ending() -> Ending {
+    Ending::new(
+        Code::TokenRevoked,
+        "the API key behind the session's token was revoked, or its agent was ended",
+    )
 }
 
 impl Registration {
@@ -98,6 +104,7 @@ mod tests {
 
     const A: AgentId = AgentId::from_bytes([1; 32]);
     const B: AgentId = AgentId::from_bytes([2; 32]);
+    const C: AgentId = AgentId::from_bytes([5; 32]);
     const KEY: KeyId = KeyId::from_bytes([3; 16]);
     const OTHER_KEY: KeyId = KeyId::from_bytes([4; 16]);
 
@@ -119,13 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_key_ends_its_sessions_and_no_others() {
+    fn a_revoked_key_or_agent_ends_its_sessions_and_no_others() {
         let sessions = Arc::new(Sessions::default());
-        let (a, b) = (Arc::new(EndSignal::default()), Arc::new(EndSignal::default()));
-        let of_a = sessions.register(A, KEY, a.clone());
-        let _of_b = sessions.register(B, KEY, b.clone());
+        let ends: Vec<_> = (0..3).map(|_| Arc::new(EndSignal::default())).collect();
+        let of_a = sessions.register(A, KEY, ends[0].clone());
+        let _of_b = sessions.register(B, KEY, ends[1].clone());
+        let _of_c = sessions.register(C, OTHER_KEY, ends[2].clone());
         of_a.set_key(OTHER_KEY);
-        sessions.end_keys(&HashSet::from([KEY]));
-        assert_eq!((code(&a), code(&b)), (None, Some(Code::TokenRevoked)));
+        let codes = || ends.iter().map(|end| code(end)).collect::<Vec<_>>();
+        let mut revoked = NewlyRevoked::default();
+        revoked.keys.insert(KEY);
+        sessions.end_revoked(&revoked);
+        assert_eq!(codes(), [None, Some(Code::TokenRevoked), None]);
+        revoked.agents.insert(C);
+        sessions.end_revoked(&revoked);
+        assert_eq!(codes(), [None, Some(Code::TokenRevoked), Some(Code::TokenRevoked)]);
     }
 }

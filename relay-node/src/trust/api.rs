@@ -93,10 +93,12 @@ impl Api {
         self.ask("keys", request).await
     }
 
-    /// Revocations after a sequence number.
-    pub(crate) async fn revocations(&self, after: u64) -> Result<Revocations, ApiError> {
+    /// API keys revoked and agents ended after a sequence number each.
+    pub(crate) async fn revocations(&self, after: u64, agents_after: u64) -> Result<Revocations, ApiError> {
         let mut url = self.url("v1/revocations");
-        url.query_pairs_mut().append_pair("after", &after.to_string());
+        url.query_pairs_mut()
+            .append_pair("after", &after.to_string())
+            .append_pair("agents_after", &agents_after.to_string());
         self.ask("revocations", self.with_secret(self.client.get(url))).await
     }
 

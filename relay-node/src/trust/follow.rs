@@ -34,7 +34,7 @@ pub(crate) async fn follow_keys(node: Arc<Shared>, api: Arc<Api>) {
 /// Asks for revocations again and again, and ends the sessions of keys that were revoked.
 pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     let mut failing = Failing::new("revocations");
-    let mut after = 0;
+    let mut after = Cursor::default();
     loop {
         let followed = revocations(&node, &api, &mut after).await;
         failing.note(followed.as_ref().err());
@@ -42,22 +42,33 @@ pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     }
 }
 
-async fn revocations(node: &Shared, api: &Api, after: &mut u64) -> Result<(), ApiError> {
+async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<(), ApiError> {
     for _ in 0..PAGES_MAX {
-        let page = api.revocations(*after).await?;
-        let new = node.trust.revoke(&page.revocations);
+        let page = api.revocations(after.keys, after.agents).await?;
+        let new = node.trust.revoke(&page);
         if !new.is_empty() {
-            info!(keys = new.len(), "API keys were revoked");
-            node.sessions.end_keys(&new);
+            info!(keys = new.keys.len(), agents = new.agents.len(), "revoked by the API");
+            node.sessions.end_revoked(&new);
         }
-        let moved = page.next > *after;
-        *after = page.next.max(*after);
-        if page.revocations.is_empty() || !moved {
+        let next = Cursor {
+            keys: page.next.max(after.keys),
+            agents: page.agents_next.max(after.agents),
+        };
+        let moved = next != *after;
+        *after = next;
+        if (page.revocations.is_empty() && page.agents.is_empty()) || !moved {
             node.trust.revocations_told();
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// How far the feeds of revoked keys and of ended agents have been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    keys: u64,
+    agents: u64,
 }
 
 /// Tells the relay directory where this node is, again and again.

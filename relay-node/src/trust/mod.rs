@@ -12,17 +12,16 @@ mod standing;
 pub(crate) use api::Api;
 pub use api::ApiUrlError;
 pub(crate) use follow::{follow_keys, follow_revocations, register};
-pub(crate) use standing::{Problem, Standing};
+pub(crate) use standing::{NewlyRevoked, Problem, Standing};
 
 use crate::clock::{unix_ms, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
 use parking_lot::RwLock;
-use skytale_proto::rest::Jwks;
+use skytale_proto::Code;
+use skytale_proto::rest::{Jwks, Revocations};
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Claims, TokenError, TokenVerifier};
-use skytale_proto::{Code, KeyId};
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,10 +130,10 @@ impl Trust {
             verified => verified.claims(),
         };
         let claims = claims.map_err(|error| refusal::of_token(&error))?;
-        if self.is_revoked(&claims.key) {
+        if self.is_revoked(&claims) {
             return Err(Refusal::because(
                 Code::TokenRevoked,
-                "the API key behind the token was revoked",
+                "the API key behind the token was revoked, or its agent was ended",
             ));
         }
         Ok(claims)
@@ -197,9 +196,9 @@ impl Trust {
         }
     }
 
-    /// The API has told these revocations; gives the keys that were not revoked before.
-    pub(crate) fn revoke(&self, revocations: &[skytale_proto::rest::Revocation]) -> HashSet<KeyId> {
-        self.state.write().standing.revoked(revocations, unix_s())
+    /// The API has told these revocations; gives those that are new.
+    pub(crate) fn revoke(&self, page: &Revocations) -> NewlyRevoked {
+        self.state.write().standing.revoked(page, unix_s())
     }
 
     /// The API has told all revocations up to now.
@@ -207,9 +206,9 @@ impl Trust {
         self.state.write().standing.revocations_told(unix_ms());
     }
 
-    /// Whether an API key was revoked.
-    pub(crate) fn is_revoked(&self, key: &KeyId) -> bool {
-        self.state.read().standing.is_revoked(key)
+    /// Whether the API key behind these claims was revoked, or their agent ended.
+    pub(crate) fn is_revoked(&self, claims: &Claims) -> bool {
+        self.state.read().standing.is_revoked(claims)
     }
 
     /// What is wrong with what is believed; empty where it is fresh.

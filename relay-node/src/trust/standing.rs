@@ -1,8 +1,10 @@
-//! How fresh the node's beliefs are, and which API keys are revoked. Pure.
+//! How fresh the node's beliefs are, and which API keys and agents are revoked. Pure.
 
-use skytale_proto::rest::Revocation;
-use skytale_proto::{KeyId, limits};
+use skytale_proto::rest::Revocations;
+use skytale_proto::token::Claims;
+use skytale_proto::{AgentId, KeyId, limits};
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 /// What was told, and when.
@@ -12,8 +14,30 @@ pub(crate) struct Standing {
     timeless: bool,
     keys_told_ms: Option<u64>,
     revocations_told_ms: Option<u64>,
-    /// Revoked API keys, with when (unix seconds): kept while a token of theirs can be in force.
-    revoked: HashMap<KeyId, u64>,
+    keys: Revoked<KeyId>,
+    agents: Revoked<AgentId>,
+}
+
+/// What was revoked, with when (unix seconds): kept while a token of theirs can be in force.
+#[derive(Debug)]
+struct Revoked<T>(HashMap<T, u64>);
+
+/// What a page of revocations ends that was in force before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NewlyRevoked {
+    pub(crate) keys: HashSet<KeyId>,
+    pub(crate) agents: HashSet<AgentId>,
+}
+
+impl NewlyRevoked {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.agents.is_empty()
+    }
+
+    /// Whether the tokens of this key or of this agent end.
+    pub(crate) fn ends(&self, key: &KeyId, agent: &AgentId) -> bool {
+        self.keys.contains(key) || self.agents.contains(agent)
+    }
 }
 
 /// Something that is not as it should be.
@@ -35,7 +59,8 @@ impl Standing {
             timeless,
             keys_told_ms: None,
             revocations_told_ms: None,
-            revoked: HashMap::new(),
+            keys: Revoked(HashMap::new()),
+            agents: Revoked(HashMap::new()),
         }
     }
 
@@ -47,22 +72,19 @@ impl Standing {
         self.revocations_told_ms = Some(now_ms);
     }
 
-    /// Takes revocations in; gives the keys that were not revoked before. Those whose last token has ended are forgotten:
-    /// the API gives a revoked key no other.
-    pub(crate) fn revoked(&mut self, revocations: &[Revocation], now_s: u64) -> HashSet<KeyId> {
-        let matters = |revoked_s: u64| revoked_s.saturating_add(last_token_s()) >= now_s;
-        let mut new = HashSet::new();
-        for revocation in revocations.iter().filter(|revocation| matters(revocation.revoked_s)) {
-            if self.revoked.insert(revocation.key, revocation.revoked_s).is_none() {
-                new.insert(revocation.key);
-            }
+    /// Takes revocations in; gives those that are new.
+    pub(crate) fn revoked(&mut self, page: &Revocations, now_s: u64) -> NewlyRevoked {
+        let keys = page.revocations.iter().map(|one| (one.key, one.revoked_s));
+        let agents = page.agents.iter().map(|one| (one.agent, one.ended_s));
+        NewlyRevoked {
+            keys: self.keys.take(keys, now_s),
+            agents: self.agents.take(agents, now_s),
         }
-        self.revoked.retain(|_, revoked_s| matters(*revoked_s));
-        new
     }
 
-    pub(crate) fn is_revoked(&self, key: &KeyId) -> bool {
-        self.revoked.contains_key(key)
+    /// Whether the key or the agent of these claims was revoked.
+    pub(crate) fn is_revoked(&self, claims: &Claims) -> bool {
+        self.keys.0.contains_key(&claims.key) || self.agents.0.contains_key(&claims.sub)
     }
 
     /// Whether a new session may start on what is believed.
@@ -116,6 +138,21 @@ impl Standing {
     }
 }
 
+impl<T: Copy + Eq + Hash> Revoked<T> {
+    /// Gives what was not revoked before. What had its last token end is forgotten: the API gives it no other.
+    fn take(&mut self, revoked: impl Iterator<Item = (T, u64)>, now_s: u64) -> HashSet<T> {
+        let matters = |revoked_s: u64| revoked_s.saturating_add(last_token_s()) >= now_s;
+        let mut new = HashSet::new();
+        for (one, revoked_s) in revoked.filter(|(_, revoked_s)| matters(*revoked_s)) {
+            if self.0.insert(one, revoked_s).is_none() {
+                new.insert(one);
+            }
+        }
+        self.0.retain(|_, revoked_s| matters(*revoked_s));
+        new
+    }
+}
+
 /// How long after a revocation a token of the key can still be in force, with clocks apart, in seconds.
 fn last_token_s() -> u64 {
     (limits::TOKEN_LIFETIME_MAX + limits::CLOCK_SKEW_MAX * 2).as_secs()
@@ -124,16 +161,57 @@ fn last_token_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skytale_proto::rest::{AgentRevocation, Revocation};
+    use skytale_proto::token::Confirmation;
+    use skytale_proto::{AccountId, EndpointId};
 
     const KEY: KeyId = KeyId::from_bytes([1; 16]);
+    const OTHER_KEY: KeyId = KeyId::from_bytes([2; 16]);
+    const AGENT: AgentId = AgentId::from_bytes([3; 32]);
+    const OTHER_AGENT: AgentId = AgentId::from_bytes([4; 32]);
     const REFUSE_AFTER: Duration = Duration::from_secs(120);
     const KEYS_STALE_AFTER: Duration = Duration::from_secs(600);
 
-    fn revocation(revoked_s: u64) -> Revocation {
-        Revocation {
-            sequence: 1,
-            key: KEY,
-            revoked_s,
+    fn page(revoked_s: u64) -> Revocations {
+        Revocations {
+            revocations: vec![Revocation {
+                sequence: 1,
+                key: KEY,
+                revoked_s,
+            }],
+            next: 1,
+            agents: vec![AgentRevocation {
+                sequence: 1,
+                agent: AGENT,
+                ended_s: revoked_s,
+            }],
+            agents_next: 1,
+        }
+    }
+
+    fn none() -> Revocations {
+        Revocations {
+            revocations: vec![],
+            next: 1,
+            agents: vec![],
+            agents_next: 1,
+        }
+    }
+
+    fn claims(key: KeyId, agent: AgentId) -> Claims {
+        Claims {
+            iss: String::new(),
+            aud: String::new(),
+            sub: agent,
+            acct: AccountId::from_bytes([0; 16]),
+            key,
+            scope: String::new(),
+            cnf: Confirmation {
+                eid: EndpointId::from_bytes([0; 32]),
+            },
+            exp: 0,
+            iat: 0,
+            jti: String::new(),
         }
     }
 
@@ -165,16 +243,19 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_is_new_once_and_forgotten_after_the_keys_last_token() {
+    fn a_revocation_is_new_once_and_forgotten_after_the_last_token() {
         let mut standing = Standing::new(false);
-        assert_eq!(standing.revoked(&[revocation(1_000)], 1_000), HashSet::from([KEY]));
-        assert_eq!(standing.revoked(&[revocation(1_000)], 1_001), HashSet::new());
-        assert!(standing.is_revoked(&KEY));
-        standing.revoked(&[], 1_000 + last_token_s());
-        assert!(standing.is_revoked(&KEY));
-        standing.revoked(&[], 1_001 + last_token_s());
-        assert!(!standing.is_revoked(&KEY));
-        assert_eq!(standing.revoked(&[revocation(1_000)], 10_000), HashSet::new());
+        let new = standing.revoked(&page(1_000), 1_000);
+        assert_eq!((new.keys, new.agents), (HashSet::from([KEY]), HashSet::from([AGENT])));
+        assert!(standing.revoked(&page(1_000), 1_001).is_empty());
+        let (key, agent) = (claims(KEY, OTHER_AGENT), claims(OTHER_KEY, AGENT));
+        assert!(standing.is_revoked(&key) && standing.is_revoked(&agent));
+        assert!(!standing.is_revoked(&claims(OTHER_KEY, OTHER_AGENT)));
+        standing.revoked(&none(), 1_000 + last_token_s());
+        assert!(standing.is_revoked(&key) && standing.is_revoked(&agent));
+        standing.revoked(&none(), 1_001 + last_token_s());
+        assert!(!standing.is_revoked(&key) && !standing.is_revoked(&agent));
+        assert!(standing.revoked(&page(1_000), 10_000).is_empty());
     }
 
     #[test]

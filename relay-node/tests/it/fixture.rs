@@ -1,0 +1,170 @@
+//! A relay node over a memory store, and everything that an honest agent needs.
+
+use crate::client::{Agent, Client};
+use bytes::Bytes;
+use iroh::EndpointAddr;
+use skytale_log_store::{LogStore, MemoryStore};
+use skytale_proto::rest::Jwks;
+use skytale_proto::token::{Claims, Confirmation, TokenSigner};
+use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
+use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) const ISSUER: &str = "https://api.test";
+pub(crate) const AUDIENCE: &str = "relays.test";
+pub(crate) const ALL_SCOPES: &str = "relay:append relay:replay channels:create keypackages:publish keypackages:claim";
+
+pub(crate) struct Fixture {
+    pub(crate) node: RelayNode,
+    pub(crate) signer: TokenSigner,
+    pub(crate) account: AccountId,
+    pub(crate) key: KeyId,
+}
+
+pub(crate) fn config() -> RelayConfig {
+    RelayConfig::for_tests(ISSUER, AUDIENCE)
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        Self::with(config()).await
+    }
+
+    pub(crate) async fn with(config: RelayConfig) -> Self {
+        Self::over(config, Arc::new(MemoryStore::new())).await
+    }
+
+    pub(crate) async fn over(config: RelayConfig, store: Arc<dyn LogStore>) -> Self {
+        let signer = TokenSigner::generate();
+        let keys = Jwks {
+            keys: vec![signer.jwk()],
+        };
+        Self::trusting(config, store, signer, TrustSource::Static(keys)).await
+    }
+
+    pub(crate) async fn trusting(
+        config: RelayConfig,
+        store: Arc<dyn LogStore>,
+        signer: TokenSigner,
+        trust: TrustSource,
+    ) -> Self {
+        let node = RelayNode::start(config, store, trust, None).await.expect("started");
+        Self {
+            node,
+            signer,
+            account: AccountId::generate(),
+            key: KeyId::generate(),
+        }
+    }
+
+    /// Where the relay node is.
+    pub(crate) fn relay(&self) -> EndpointAddr {
+        address(&self.node)
+    }
+
+    /// What the API would say of an agent.
+    pub(crate) fn claims(&self, agent: &Agent) -> Claims {
+        let now = now_s();
+        Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: agent.id,
+            acct: self.account,
+            key: self.key,
+            scope: ALL_SCOPES.into(),
+            cnf: Confirmation {
+                eid: agent.endpoint_id(),
+            },
+            exp: now + 600,
+            iat: now,
+            jti: FrameId::generate().to_string(),
+        }
+    }
+
+    pub(crate) fn token(&self, agent: &Agent) -> String {
+        self.signer.sign(&self.claims(agent))
+    }
+
+    /// A new agent with a session.
+    pub(crate) async fn agent(&self) -> (Agent, Client) {
+        self.agent_with(|_| {}).await
+    }
+
+    /// A new agent with a session under claims of its own.
+    pub(crate) async fn agent_with(&self, change: impl FnOnce(&mut Claims)) -> (Agent, Client) {
+        let agent = Agent::new().await;
+        let mut claims = self.claims(&agent);
+        change(&mut claims);
+        let client = self.session(&agent, &claims).await;
+        (agent, client)
+    }
+
+    pub(crate) async fn session(&self, agent: &Agent, claims: &Claims) -> Client {
+        let token = self.signer.sign(claims);
+        Client::start(agent, &self.relay(), &token).await.expect("a session")
+    }
+
+    /// A new channel of this agent's.
+    pub(crate) async fn channel(&self, agent: &Agent, client: &Client) -> ChannelId {
+        let channel = ChannelId::generate();
+        let created = client.append(&create(channel, agent.id)).await.expect("created");
+        assert_eq!(created.offset, 1);
+        channel
+    }
+}
+
+pub(crate) fn address(node: &RelayNode) -> EndpointAddr {
+    let id = iroh::EndpointId::from_bytes(node.endpoint_id().as_bytes()).expect("a key");
+    let addresses = node.bound_addresses();
+    addresses
+        .into_iter()
+        .fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr)
+}
+
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+}
+
+pub(crate) fn frame(log: LogId, author: AgentId, parent: u64, detail: Detail, body: impl Into<Bytes>) -> Frame {
+    let header = Header {
+        log,
+        id: FrameId::generate(),
+        author,
+        parent: Offset::new(parent),
+        detail,
+    };
+    Frame::new(header, body).expect("a frame")
+}
+
+pub(crate) fn create(channel: ChannelId, author: AgentId) -> Frame {
+    let detail = Detail::Create {
+        mode: ChannelMode::Mls,
+        account: None,
+    };
+    frame(channel.log(), author, 0, detail, "create")
+}
+
+pub(crate) fn message(channel: ChannelId, author: AgentId, parent: u64, body: impl Into<Bytes>) -> Frame {
+    frame(channel.log(), author, parent, Detail::Message, body)
+}
+
+pub(crate) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[AgentId], removes: &[AgentId]) -> Frame {
+    let detail = Detail::Commit {
+        adds: adds.to_vec(),
+        removes: removes.to_vec(),
+        recipients: adds.to_vec(),
+    };
+    frame(channel.log(), author, parent, detail, "bundle")
+}
+
+pub(crate) fn key_package(owner: AgentId, last_resort: bool) -> Frame {
+    frame(owner.log(), owner, 0, Detail::KeyPackage { last_resort }, "key package")
+}
+
+pub(crate) fn claim(owner: AgentId, by: AgentId) -> Frame {
+    frame(owner.log(), by, 0, Detail::KeyPackageClaim, Bytes::new())
+}

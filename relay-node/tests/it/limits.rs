@@ -1,0 +1,235 @@
+//! Bounds: what one agent can take, and that others do not feel it.
+
+use crate::client::{Gone, Subscription, Wire, soon};
+use crate::fixture::{Fixture, config, message};
+use crate::gate::GatedStore;
+use crate::witness::Witness;
+use skytale_proto::session::{Open, Subscribe, open};
+use skytale_proto::{Code, Offset};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_never_reads_holds_a_bounded_part_of_the_log_and_loses_nothing() {
+    let store = GatedStore::new(true);
+    let mut config = config();
+    config.limits.bytes_per_second = 1 << 30;
+    config.limits.send_window_bytes = 1024 * 1024;
+    let fixture = Fixture::over(config, store.clone()).await;
+    let mut witness = Witness::start(&fixture).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let before = store.read_bytes();
+    let stalled = a.subscribe(channel.log(), Offset::ZERO, true).await;
+    let mut appends = a.appends().await;
+    for _ in 0..32 {
+        appends
+            .send(&message(channel, alice.id, 1, vec![7; 1_000_000]))
+            .await
+            .expect("sent");
+    }
+    for _ in 0..32 {
+        assert_eq!(appends.verdict().await, None);
+    }
+    witness.is_served().await;
+    // What left the store: the client's window, the node's, and one batch.
+    let read = store.read_bytes() - before;
+    assert!(read < 12_000_000, "{read} bytes were read for one that does not read");
+    witness.is_served().await;
+
+    let mut stalled = stalled;
+    for offset in 1..=33 {
+        assert_eq!(stalled.entry().await.expect("goes on").offset, Offset::new(offset));
+    }
+    witness.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_in_flight_are_bounded_and_the_agent_is_held_back() {
+    let store = GatedStore::new(true);
+    let mut config = config();
+    config.limits.bytes_per_second = 1 << 30;
+    config.limits.append_in_flight_bytes_max = 4 * 1024 * 1024;
+    let fixture = Fixture::over(config, store.clone()).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let before = store.appended_bytes();
+    store.close_gate();
+    let mut appends = a.appends().await;
+    let mut sent = 0;
+    let frames: Vec<_> = (0..40)
+        .map(|_| message(channel, alice.id, 1, vec![7; 1_000_000]))
+        .collect();
+    // Sends until it is held back.
+    for frame in &frames {
+        match tokio::time::timeout(Duration::from_secs(2), appends.send(frame)).await {
+            Ok(done) => done.expect("sent"),
+            Err(_) => break,
+        }
+        sent += 1;
+    }
+    assert!(sent < frames.len(), "nothing held the agent back");
+    let taken = store.appended_bytes() - before;
+    assert!(taken <= 4 * 1024 * 1024, "{taken} bytes in flight");
+    assert!(taken >= 2_000_000, "{taken} bytes in flight");
+
+    // Another agent has its own bound.
+    let (bob, b) = fixture.agent().await;
+    store.open();
+    fixture.channel(&bob, &b).await;
+    for _ in 0..sent {
+        assert_eq!(appends.verdict().await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_over_the_rate_are_refused_with_a_wait_and_none_overtakes_another() {
+    let mut config = config();
+    config.limits.frames_per_second = 50;
+    config.limits.burst_s = 1;
+    let fixture = Fixture::with(config).await;
+    let (alice, a) = fixture.agent().await;
+    let (bob, b) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let bobs = fixture.channel(&bob, &b).await;
+    let mut appends = a.appends().await;
+    for n in 0..300u32 {
+        appends
+            .send(&message(channel, alice.id, 1, n.to_be_bytes().to_vec()))
+            .await
+            .expect("sent");
+    }
+    let (mut accepted, mut refused) = (0, 0);
+    let mut wait_ms = 0;
+    for _ in 0..300 {
+        match appends.answer().await.expect("answered") {
+            Ok(_) => accepted += 1,
+            Err(refusal) => {
+                assert_eq!(
+                    (refusal.known_code(), refusal.retryable),
+                    (Some(Code::RateLimited), true)
+                );
+                assert!(refusal.retry_after_ms > 0);
+                wait_ms = refusal.retry_after_ms;
+                refused += 1;
+            }
+        }
+    }
+    assert!(accepted >= 49 && refused > 0, "{accepted} accepted, {refused} refused");
+    // Others are not held.
+    b.append(&message(bobs, bob.id, 1, "in time")).await.expect("appended");
+    // Nor is the agent, after the wait.
+    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    let frame = message(channel, alice.id, 1, "later");
+    soon(async {
+        loop {
+            appends.send(&frame).await.expect("sent");
+            match appends.answer().await.expect("answered") {
+                Ok(_) => break,
+                Err(refusal) => tokio::time::sleep(Duration::from_millis(refusal.retry_after_ms)).await,
+            }
+        }
+    })
+    .await;
+    // A new connection has no new rate.
+    let again = fixture.session(&alice, &fixture.claims(&alice)).await;
+    let mut appends = again.appends().await;
+    for _ in 0..200 {
+        appends
+            .send(&message(channel, alice.id, 1, "again"))
+            .await
+            .expect("sent");
+    }
+    let mut limited = 0;
+    for _ in 0..200 {
+        limited += u32::from(appends.verdict().await == Some(Code::RateLimited));
+    }
+    assert!(limited > 50, "{limited} refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_over_the_limit_are_refused_and_their_places_are_used_again() {
+    let mut config = config();
+    config.limits.streams_max = 8;
+    let fixture = Fixture::with(config).await;
+    let mut witness = Witness::start(&fixture).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let mut held = Vec::new();
+    soon(async {
+        while held.len() < 8 {
+            let mut follow = a.subscribe(channel.log(), Offset::ZERO, true).await;
+            match follow.event().await {
+                Ok(_) => held.push(follow),
+                Err(gone) => assert_eq!(gone.code(), Some(Code::TooManyStreams)),
+            }
+        }
+    })
+    .await;
+    for _ in 0..100 {
+        let mut over = a.subscribe(channel.log(), Offset::ZERO, true).await;
+        assert_eq!(over.event().await.err(), Some(Gone::Stream(Some(Code::TooManyStreams))));
+    }
+    witness.is_served().await;
+    held.truncate(4);
+    soon(async {
+        while held.len() < 8 {
+            let mut follow = a.subscribe(channel.log(), Offset::ZERO, true).await;
+            if follow.event().await.is_ok() {
+                held.push(follow);
+            }
+        }
+    })
+    .await;
+    witness.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_streams_are_served_side_by_side() {
+    let fixture = Fixture::new().await;
+    let mut witness = Witness::start(&fixture).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let subscribe = Open {
+        stream: Some(open::Stream::Subscribe(Subscribe {
+            log: channel.log().to_bytes().into(),
+            after: 1,
+            follow: true,
+            limit: 0,
+        })),
+    };
+    let mut follows = Vec::new();
+    for _ in 0..3_000 {
+        let mut wire = Wire::open(&a.connection).await.expect("a stream");
+        wire.say(&subscribe).await.expect("sent");
+        follows.push(Subscription::new(wire));
+    }
+    witness.is_served().await;
+    for follow in &mut follows {
+        assert_eq!(follow.caught_up().await, Offset::FIRST);
+    }
+    a.append(&message(channel, alice.id, 1, "to all"))
+        .await
+        .expect("appended");
+    for follow in &mut follows {
+        assert_eq!(follow.entry().await.expect("live").offset, Offset::new(2));
+    }
+    witness.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_say_nothing_are_given_back() {
+    let mut config = config();
+    config.session.hello_timeout_ms = 500;
+    let fixture = Fixture::with(config).await;
+    let (alice, a) = fixture.agent().await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let mut wire = Wire::open(&a.connection).await.expect("a stream");
+        wire.say_bytes(&[0]).await.expect("sent");
+        idle.push(wire);
+    }
+    for wire in &mut idle {
+        assert_eq!(wire.abandoned().await, Some(Code::HelloTimeout));
+    }
+    fixture.channel(&alice, &a).await;
+}

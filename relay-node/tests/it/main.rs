@@ -1,0 +1,15 @@
+//! The relay node, driven by a bare client of its protocol over a memory store.
+
+mod admin;
+mod client;
+mod fixture;
+mod forge;
+mod gate;
+mod hostile_hello;
+mod hostile_streams;
+mod key_packages;
+mod lifecycle;
+mod limits;
+mod log;
+mod trust;
+mod witness;
