@@ -1,1 +1,17 @@
+//! What the benchmarks share: measuring a thing in turn with its limit, and what they measure it on.
+//!
+//! A benchmark here never gives a figure alone. Beside each thing that is measured stands its limit: the least that
+//! any implementation would have to do for the same bytes. Both run in the same process, in turn, and what is told is
+//! the ratio of the two; a machine that is slow for a while is slow for both.
+//!
+//! - [`versus`] measures pairs with criterion and prints the closing table.
+//! - [`bare`] is the limit on the network: an iroh endpoint that echoes, or sends bytes.
+//! - [`relay`] is a relay node over any store, [`client`] a client of its protocol that does no more than it must.
+//! - [`frames`] makes what is appended, [`figures`] reads what a store tells of itself.
 
+pub mod bare;
+pub mod client;
+pub mod figures;
+pub mod frames;
+pub mod relay;
+pub mod versus;

@@ -1,0 +1,178 @@
+//! Live delivery: from the append on one connection to the entry on another, against a bare iroh echo.
+//!
+//! The echo crosses the network as often (there and back) and carries the same bytes, but decides nothing, keeps
+//! nothing and serves one connection. Over the local store an entry is delivered after it is synced to disk; what that
+//! alone costs is told under the table.
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use skytale_benches::bare::{Bare, BareServer, Echo};
+use skytale_benches::client::{Agent, Appends, Client, Subscription};
+use skytale_benches::frames::Channel;
+use skytale_benches::relay::Relay;
+use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore, MemoryStore};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// An encoded frame, in bytes.
+const FRAME_BYTES: usize = 1_024;
+
+fn main() -> anyhow::Result<()> {
+    let mut bench = Bench::new("live: append to subscriber on another connection, against an iroh echo of the same bytes");
+    let runtime = Runtime::new()?;
+    measure(&mut bench, &runtime, "live/memory", Arc::new(MemoryStore::new()))?;
+
+    let folder = tempfile::tempdir()?;
+    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?;
+    let store: Arc<dyn LogStore> = Arc::new(store);
+    measure(&mut bench, &runtime, "live/local", store.clone())?;
+    runtime.block_on(store.close())?;
+    note_sync(&mut bench, folder.path())?;
+    bench.close();
+    Ok(())
+}
+
+/// One message after another, in turn with one echo after another.
+fn measure(bench: &mut Bench, runtime: &Runtime, name: &str, store: Arc<dyn LogStore>) -> anyhow::Result<()> {
+    let setup = RefCell::new(runtime.block_on(Setup::new(store))?);
+    let times = RefCell::new([times()?, times()?]);
+    let rounds = sized(200, 20);
+    // A turn is the median of many, so that a pair is not one lucky packet against one unlucky.
+    let turn = |side: Side| {
+        let mut setup = setup.borrow_mut();
+        let mut round = times_of_round();
+        runtime.block_on(async {
+            for _ in 0..rounds {
+                let took = match side {
+                    Side::Ours => setup.deliver().await.expect("delivered"),
+                    Side::Limit => setup.echo().await.expect("echoed"),
+                };
+                round.push(took);
+                let index = usize::from(side == Side::Limit);
+                times.borrow_mut()[index].saturating_record(nanos(took));
+            }
+        });
+        round.sort_unstable();
+        round[round.len() / 2]
+    };
+    let case = Case {
+        name: name.into(),
+        work: Work::Latency,
+        aim: Aim::AtMost(3.0),
+        pairs: sized(20, 10),
+    };
+    bench.versus(case, turn);
+    let times = times.into_inner();
+    if times[0].len() > 0 {
+        for (side, times) in ["delivery", "echo"].iter().zip(&times) {
+            let at = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+            bench.note(format!(
+                "{name} {side}: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, of {}",
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                times.len()
+            ));
+        }
+    }
+    let setup = setup.into_inner();
+    runtime.block_on(setup.end());
+    Ok(())
+}
+
+fn times() -> anyhow::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1_000, 10_000_000_000, 3).context("bounds of a histogram")
+}
+
+fn times_of_round() -> Vec<Duration> {
+    Vec::with_capacity(sized(200, 20))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Tells what writing and syncing a frame's bytes takes without anything around it.
+fn note_sync(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
+    let mut file = File::create(folder.join("sync"))?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 16 * 1024 * 1024)?;
+    let bytes = [0x5a; FRAME_BYTES];
+    let mut times = times()?;
+    for _ in 0..sized(500, 20) {
+        let begun = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        times.saturating_record(nanos(begun.elapsed()));
+    }
+    bench.note(format!(
+        "write and fdatasync of {FRAME_BYTES} bytes alone: p50 {:.0} µs, p99 {:.0} µs",
+        times.value_at_quantile(0.5) as f64 / 1e3,
+        times.value_at_quantile(0.99) as f64 / 1e3
+    ));
+    Ok(())
+}
+
+/// A relay node with an author and a subscriber, and an echo beside it.
+struct Setup {
+    relay: Relay,
+    channel: Channel,
+    clients: [Client; 2],
+    appends: Appends,
+    subscription: Subscription,
+    echo: Echo,
+    _bare: (BareServer, Bare),
+}
+
+impl Setup {
+    async fn new(store: Arc<dyn LogStore>) -> anyhow::Result<Self> {
+        let (author, reader) = (Agent::new().await?, Agent::new().await?);
+        let channel = Channel::create(store.as_ref(), author.id, &[reader.id]).await?;
+        let relay = Relay::start(store).await?;
+        let clients = [relay.session(&author).await?, relay.session(&reader).await?];
+        let appends = clients[0].appends().await?;
+        let mut subscription = clients[1].subscribe(channel.log, channel.parent, true).await?;
+        subscription.caught_up().await?;
+        let server = BareServer::start().await?;
+        let bare = server.connect().await?;
+        let echo = bare.echo().await?;
+        Ok(Self {
+            relay,
+            channel,
+            clients,
+            appends,
+            subscription,
+            echo,
+            _bare: (server, bare),
+        })
+    }
+
+    /// From before a frame is sent to after it has come to the subscriber. Its acknowledgement is waited for after that.
+    async fn deliver(&mut self) -> anyhow::Result<Duration> {
+        let frame = self.channel.message(FRAME_BYTES)?;
+        let begun = Instant::now();
+        self.appends.send(&frame).await?;
+        let offset = self.subscription.entries().await?;
+        let took = begun.elapsed();
+        anyhow::ensure!(self.appends.accepted().await? == offset, "the entry delivered is the one appended");
+        Ok(took)
+    }
+
+    async fn echo(&mut self) -> anyhow::Result<Duration> {
+        let bytes = Bytes::from(vec![0x5a; FRAME_BYTES]);
+        let begun = Instant::now();
+        self.echo.round_trip(bytes).await?;
+        Ok(begun.elapsed())
+    }
+
+    async fn end(self) {
+        self.clients.map(Client::leave);
+        self.relay.shutdown().await;
+    }
+}

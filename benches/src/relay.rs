@@ -1,0 +1,107 @@
+//! A relay node over any store, with a trust of its own.
+
+use crate::client::{Agent, Client};
+use anyhow::Context as _;
+use iroh::EndpointAddr;
+use skytale_log_store::LogStore;
+use skytale_proto::rest::Jwks;
+use skytale_proto::token::{Claims, Confirmation, TokenSigner};
+use skytale_proto::{AccountId, FrameId, KeyId};
+use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use zeroize::Zeroizing;
+
+const ISSUER: &str = "https://api.bench";
+const AUDIENCE: &str = "relays.bench";
+const SCOPE: &str = "relay:append relay:replay channels:create";
+/// The benches' tokens are signed with a key that anybody may know: a relay that trusts it listens on loopback and
+/// holds nothing but what a benchmark made.
+const SIGNER_SEED: [u8; 32] = [0x42; 32];
+
+/// A relay node that runs.
+#[derive(Debug)]
+pub struct Relay {
+    node: RelayNode,
+    tokens: Tokens,
+    address: EndpointAddr,
+}
+
+/// Gives tokens for the relay nodes of benchmarks.
+#[derive(Debug)]
+pub struct Tokens {
+    signer: TokenSigner,
+    account: AccountId,
+    key: KeyId,
+}
+
+impl Tokens {
+    /// Signs with the key that every [`Relay`] trusts.
+    pub fn new() -> Self {
+        Self {
+            signer: TokenSigner::from_seed(Zeroizing::new(SIGNER_SEED)),
+            account: AccountId::generate(),
+            key: KeyId::generate(),
+        }
+    }
+
+    /// A token for an agent.
+    pub fn token(&self, agent: &Agent) -> anyhow::Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        Ok(self.signer.sign(&Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: agent.id,
+            acct: self.account,
+            key: self.key,
+            scope: SCOPE.into(),
+            cnf: Confirmation {
+                eid: agent.endpoint_id(),
+            },
+            exp: now + 3_600,
+            iat: now,
+            jti: FrameId::generate().to_string(),
+        }))
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Relay {
+    /// Starts a node on a free loopback port. Its limits are the defaults, but for the rates, which would be measured
+    /// instead of the node.
+    pub async fn start(store: Arc<dyn LogStore>) -> anyhow::Result<Self> {
+        let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+        config.admin.enabled = false;
+        config.limits.frames_per_second = 1_000_000;
+        config.limits.bytes_per_second = 1 << 34;
+        let tokens = Tokens::new();
+        let keys = Jwks {
+            keys: vec![tokens.signer.jwk()],
+        };
+        let node = RelayNode::start(config, store, TrustSource::Static(keys), None).await?;
+        let id = iroh::EndpointId::from_bytes(node.endpoint_id().as_bytes()).context("an endpoint's id")?;
+        let addresses = node.bound_addresses();
+        let address = addresses.into_iter().fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
+        Ok(Self { node, tokens, address })
+    }
+
+    /// Where it is.
+    pub const fn address(&self) -> &EndpointAddr {
+        &self.address
+    }
+
+    /// A session for an agent.
+    pub async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
+        Client::start(agent, &self.address, self.tokens.token(agent)?).await
+    }
+
+    /// Stops it.
+    pub async fn shutdown(self) {
+        self.node.shutdown().await;
+    }
+}
