@@ -3,7 +3,7 @@
 use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::start_api;
 use reqwest::Method;
-use secrecy::SecretString;
+use secrecy::ExposeSecret as _;
 use skytale_api::{Api, ApiConfig};
 use skytale_proto::rest::{CreateAccount, CreatedAccount, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
@@ -30,22 +30,16 @@ pub(crate) struct LocalApi {
     /// Where it is, and the issuer of its tokens.
     pub url: String,
     pub issuer: String,
-    /// What its relay node shows.
-    pub relay_secret: Zeroizing<String>,
-    admin_secret: Zeroizing<String>,
 }
 
 impl LocalApi {
     /// Starts it over a database in `dir`.
     pub(crate) async fn start(dir: &Path, listen: SocketAddr) -> Outcome<Self> {
-        let (relay_secret, admin_secret) = (secret()?, secret()?);
         let issuer = format!("http://{listen}");
         let config = ApiConfig {
             listen,
             url: issuer.clone(),
             audience: AUDIENCE.into(),
-            relay_secret: Some(SecretString::from(relay_secret.as_str())),
-            admin_secret: Some(SecretString::from(admin_secret.as_str())),
             ..ApiConfig::dev(format!("sqlite:{}", dir.join("api.db").display()))
         };
         let api = start_api(config).await?;
@@ -53,9 +47,12 @@ impl LocalApi {
             url: format!("http://{}", api.local_addr()),
             api,
             issuer,
-            relay_secret,
-            admin_secret,
         })
+    }
+
+    /// What its relay node shows.
+    pub(crate) fn relay_secret(&self) -> &str {
+        self.api.relay_secret().expose_secret()
     }
 
     /// A client with an API key.
@@ -66,10 +63,10 @@ impl LocalApi {
 
     /// Makes an account and gives its first API key.
     pub(crate) async fn create_account(&self) -> Outcome<Zeroizing<String>> {
-        let secret = ApiKey::operator(self.admin_secret.as_str()).map_err(|error| self.failed(&error))?;
+        let secret = ApiKey::operator(self.api.admin_secret().expose_secret()).map_err(|error| self.failed(&error))?;
         let operator = ApiClient::new(&self.url, secret).map_err(|error| self.failed(&error))?;
         // The second name is for a folder whose key file was lost: the account of the first one is still there.
-        let spare = format!("{ORG}-{}", &self.relay_secret[..8]);
+        let spare = format!("{ORG}-{:x}", std::process::id());
         let mut refused = None;
         for org in [ORG, &spare] {
             let org = org
@@ -139,14 +136,6 @@ impl LocalApi {
     fn failed(&self, error: &ApiError) -> Failure {
         Failure::new(error.code(), format!("the API at {} did not do as asked", self.url)).because(error)
     }
-}
-
-/// 32 random bytes, in hex.
-fn secret() -> Outcome<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut())
-        .map_err(|error| Failure::new(Code::Environment, "the system gives no random bytes").because(&error))?;
-    Ok(Zeroizing::new(data_encoding::HEXLOWER.encode(bytes.as_ref())))
 }
 
 /// Makes a folder that its owner alone may enter. One that is there stays as it is.

@@ -4,6 +4,7 @@
 //! what a subcommand needs, and says what happened: data on stdout, everything else on stderr.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cli;
 mod client;
 mod command;

@@ -49,11 +49,6 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// The token that a server stops by.
-    pub(crate) fn token(&self) -> CancellationToken {
-        self.token.clone()
-    }
-
     /// Resolves when it is time to stop.
     pub(crate) async fn requested(&self) {
         self.token.cancelled().await;

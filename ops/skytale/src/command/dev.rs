@@ -142,7 +142,7 @@ fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
         store: LocalConfig::new(data_dir.join("log")),
         trust: TrustSource::Http {
             api_url: api.url.clone(),
-            relay_secret: RelaySecret::new(api.relay_secret.as_str()),
+            relay_secret: RelaySecret::new(api.relay_secret()),
         },
     }
 }

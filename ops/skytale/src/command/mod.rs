@@ -2,11 +2,15 @@
 
 mod account;
 mod api;
+mod channel;
 mod completions;
 mod config;
+mod demo;
 mod dev;
+mod init;
 mod key;
 mod relay;
+mod whoami;
 
 use crate::cli::{Cli, Global};
 use crate::config::{Layer, Loaded, Sources, load};
@@ -20,12 +24,21 @@ use std::time::Duration;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Watch an agent that was away catch up on everything it missed, on a node of its own that is killed meanwhile.
+    Demo(demo::Args),
     /// Run a whole node on this machine, and print what agents need to use it.
     Dev(dev::Args),
     /// Serve the API: accounts, keys, tokens, the directory of relay nodes.
     Api(api::Args),
     /// Serve a relay node: the log.
     Relay(relay::Args),
+    /// Make this agent's vault, and offer keys so that others can add it.
+    Init(init::Args),
+    /// Say who this agent is.
+    Whoami(whoami::Args),
+    /// Make channels, send and read.
+    #[command(subcommand)]
+    Channel(channel::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -78,10 +91,20 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         flags,
     };
     match cli.command {
+        Command::Demo(args) => within(&global, client(Vec::new()), output, |session| demo::run(args, session)),
         Command::Dev(args) => within(&global, server(Vec::new()), output, |session| dev::run(args, session)),
         Command::Api(args) => within(&global, server(args.layers()), output, api::run),
         Command::Relay(args) => within(&global, server(args.layers()), output, |session| {
             relay::run(args, session)
+        }),
+        Command::Init(args) => within(&global, client(args.agent.layers()), output, |session| {
+            init::run(args, session)
+        }),
+        Command::Whoami(args) => within(&global, client(args.agent.layers()), output, |session| {
+            whoami::run(args, session)
+        }),
+        Command::Channel(command) => within(&global, client(command.layers()), output, |session| {
+            channel::run(command, session)
         }),
         Command::Key(command) => within(&global, client(Vec::new()), output, |session| {
             key::run(command, session)

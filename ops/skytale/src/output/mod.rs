@@ -12,7 +12,7 @@ mod table;
 pub(crate) use exit::{EXIT_CODES, Exit};
 pub(crate) use failure::{Context, Failure, Outcome};
 pub(crate) use progress::Progress;
-pub(crate) use style::Style;
+pub(crate) use style::{Style, printable};
 pub(crate) use table::table;
 
 use serde::Serialize;

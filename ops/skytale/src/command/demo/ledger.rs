@@ -73,7 +73,10 @@ impl Ledger {
 
     /// How many of them an agent sent.
     pub(super) fn sent_by(&self, agent: &AgentId) -> u64 {
-        self.authors.iter().position(|author| author == agent).map_or(0, |author| self.sent[author])
+        self.authors
+            .iter()
+            .position(|author| author == agent)
+            .map_or(0, |author| self.sent[author])
     }
 
     fn payload(&self, author: usize, number: u64) -> Vec<u8> {
@@ -109,7 +112,10 @@ pub(super) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
-        let seen = ledger.sent.iter().map(|sent| vec![false; usize::try_from(*sent).unwrap_or(usize::MAX)]);
+        let seen = ledger
+            .sent
+            .iter()
+            .map(|sent| vec![false; usize::try_from(*sent).unwrap_or(usize::MAX)]);
         Self {
             seen: seen.collect(),
             last: vec![None; ledger.authors.len()],
@@ -156,7 +162,9 @@ mod tests {
     fn run() -> (Ledger, Vec<(AgentId, Vec<u8>)>) {
         let authors = vec![AgentId::from_bytes([1; 32]), AgentId::from_bytes([2; 32])];
         let mut ledger = Ledger::new([9; 32], 64, authors.clone());
-        let sent = (0..10).map(|number| (authors[number % 2], ledger.next(number % 2))).collect();
+        let sent = (0..10)
+            .map(|number| (authors[number % 2], ledger.next(number % 2)))
+            .collect();
         (ledger, sent)
     }
 
@@ -173,7 +181,10 @@ mod tests {
         let (ledger, sent) = run();
         let (found, _) = compare(&ledger, &sent);
         assert!(found.is_exact());
-        assert_eq!((found.delivered, ledger.sent(), ledger.sent_by(&sent[0].0)), (10, 10, 5));
+        assert_eq!(
+            (found.delivered, ledger.sent(), ledger.sent_by(&sent[0].0)),
+            (10, 10, 5)
+        );
     }
 
     #[test]
@@ -185,7 +196,13 @@ mod tests {
             change(&mut changed);
             let (found, transcript) = compare(&ledger, &changed);
             assert_ne!(transcript, whole);
-            (found.delivered, found.lost, found.duplicated, found.out_of_order, found.foreign)
+            (
+                found.delivered,
+                found.lost,
+                found.duplicated,
+                found.out_of_order,
+                found.foreign,
+            )
         };
         assert_eq!(of(&|messages| drop(messages.remove(3))), (9, 1, 0, 0, 0));
         assert_eq!(of(&|messages| messages.push(sent[3].clone())), (10, 0, 1, 0, 0));

@@ -46,14 +46,14 @@ impl RelayProcess {
             // The demonstration shows the speed of the whole, not the limits of one agent.
             [limits]
             frames_per_second = 1_000_000
-            bytes_per_second = 10_000_000_000
+            bytes_per_second = 2_000_000_000
         };
         let texts = [
             ("data_dir", dir.display().to_string()),
             ("api_url", api.url.clone()),
             ("issuer", api.issuer.clone()),
             ("audience", AUDIENCE.to_owned()),
-            ("relay_secret", api.relay_secret.as_str().to_owned()),
+            ("relay_secret", api.relay_secret().to_owned()),
         ];
         settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
         let (child, listening) = spawn(dir, &settings, any_port).await?;
@@ -77,7 +77,10 @@ impl RelayProcess {
 
     /// SIGKILL: no goodbye, no flush.
     pub(super) async fn kill(&mut self) -> Outcome {
-        self.child.kill().await.failing(Code::Environment, || "cannot kill the relay node".into())
+        self.child
+            .kill()
+            .await
+            .failing(Code::Environment, || "cannot kill the relay node".into())
     }
 
     /// Starts it again on the same data and the same port.
@@ -96,7 +99,9 @@ impl RelayProcess {
         drop(self.child.stdin.take());
         match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(self.failed("the relay node did not stop in order").since(format!("{status:?}"))),
+            Ok(status) => Err(self
+                .failed("the relay node did not stop in order")
+                .since(format!("{status:?}"))),
             Err(_) => Err(self.failed("the relay node did not stop")),
         }
     }
@@ -112,7 +117,12 @@ async fn spawn(dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcom
     relay.insert("listen".into(), toml::Value::String(listen.to_string()));
     let file = dir.join("relay.toml");
     // It holds the relay node's secret.
-    write_private(&file, toml::Table::from_iter([("relay".to_owned(), toml::Value::Table(relay))]).to_string().as_bytes())?;
+    write_private(
+        &file,
+        toml::Table::from_iter([("relay".to_owned(), toml::Value::Table(relay))])
+            .to_string()
+            .as_bytes(),
+    )?;
     let binary = std::env::current_exe().failing(Code::Environment, starting)?;
     let log = File::options()
         .create(true)
@@ -142,10 +152,14 @@ async fn spawn(dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcom
     if let Some(stdout) = child.stdout.take() {
         let mut lines = BufReader::new(stdout);
         let read = tokio::time::timeout(LISTENS_WITHIN, lines.read_line(&mut line)).await;
-        read.failing(Code::Environment, starting)?.failing(Code::Environment, starting)?;
+        read.failing(Code::Environment, starting)?
+            .failing(Code::Environment, starting)?;
     }
-    let listening = serde_json::from_str(&line)
-        .map_err(|error| Failure::new(Code::Environment, starting()).because(&error).help(log_tail(dir)))?;
+    let listening = serde_json::from_str(&line).map_err(|error| {
+        Failure::new(Code::Environment, starting())
+            .because(&error)
+            .help(log_tail(dir))
+    })?;
     Ok((child, listening))
 }
 

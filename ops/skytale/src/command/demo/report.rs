@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The figures. Fields are stable.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Report {
     /// Whether everything held.
     pub ok: bool,
@@ -79,9 +79,8 @@ impl Report {
         self.out_of_order = total.out_of_order;
         self.foreign = total.foreign;
         self.expected = self.sent * self.agents.len() as u64;
-        let same = |pick: &dyn Fn(&AgentReport) -> String| {
-            self.agents.windows(2).all(|pair| pick(&pair[0]) == pick(&pair[1]))
-        };
+        let same =
+            |pick: &dyn Fn(&AgentReport) -> String| self.agents.windows(2).all(|pair| pick(&pair[0]) == pick(&pair[1]));
         self.digests_agree = self.agents.iter().all(|agent| agent.digest.is_some())
             && same(&|agent| format!("{} {:?}", agent.cursor, agent.digest));
         self.transcripts_agree = same(&|agent| agent.transcript.clone());
@@ -106,13 +105,25 @@ impl Human for Report {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let agents = self.agents.len() as u64;
         let zero = |count: u64| {
-            if count == 0 { style.good("0") } else { style.bad(&grouped(count)) }
+            if count == 0 {
+                style.good("0")
+            } else {
+                style.bad(&grouped(count))
+            }
         };
         let mut row = |name: &str, value: String| writeln!(to, "  {name:<28}{value}");
-        row("messages sent", format!("{} of {} bytes", grouped(self.sent), grouped(self.payload_bytes)))?;
+        row(
+            "messages sent",
+            format!("{} of {} bytes", grouped(self.sent), grouped(self.payload_bytes)),
+        )?;
         row(
             "delivered",
-            format!("{} of {} ({} agents)", grouped(self.delivered), grouped(self.expected), agents),
+            format!(
+                "{} of {} ({} agents)",
+                grouped(self.delivered),
+                grouped(self.expected),
+                agents
+            ),
         )?;
         row("lost", zero(self.lost))?;
         row("duplicated", zero(self.duplicated))?;
@@ -120,8 +131,14 @@ impl Human for Report {
         if self.foreign > 0 {
             row("altered or foreign", zero(self.foreign))?;
         }
-        row("epochs passed", format!("{} ({} membership and key changes)", self.epochs, self.changes))?;
-        row("relay node killed", format!("{} time(s), with SIGKILL", self.relay_kills))?;
+        row(
+            "epochs passed",
+            format!("{} ({} membership and key changes)", self.epochs, self.changes),
+        )?;
+        row(
+            "relay node killed",
+            format!("{} time(s), with SIGKILL", self.relay_kills),
+        )?;
         row("exchange took", format!("{:.2} s", self.exchange_s))?;
         row(
             "catch-up",
@@ -135,7 +152,11 @@ impl Human for Report {
         )?;
         row(
             "on disk",
-            format!("{} bytes, {:.2} per payload byte", grouped(self.disk_bytes), self.disk_bytes_per_payload_byte),
+            format!(
+                "{} bytes, {:.2} per payload byte",
+                grouped(self.disk_bytes),
+                self.disk_bytes_per_payload_byte
+            ),
         )?;
         writeln!(to)?;
         for agent in &self.agents {
@@ -154,9 +175,17 @@ impl Human for Report {
             writeln!(to, "  data kept in {kept}")?;
         }
         if self.ok {
-            writeln!(to, "  {} all agents have the same log and the same messages, each exactly once", style.good("ok:"))
+            writeln!(
+                to,
+                "  {} all agents have the same log and the same messages, each exactly once",
+                style.good("ok:")
+            )
         } else {
-            writeln!(to, "  {} what was sent and what the agents have is not the same", style.bad("MISMATCH:"))
+            writeln!(
+                to,
+                "  {} what was sent and what the agents have is not the same",
+                style.bad("MISMATCH:")
+            )
         }
     }
 }
@@ -194,29 +223,9 @@ mod tests {
 
     fn judged(agents: Vec<AgentReport>) -> Report {
         let mut report = Report {
-            ok: false,
             sent: 5,
-            payload_bytes: 1_024,
-            delivered: 0,
-            expected: 0,
-            lost: 0,
-            duplicated: 0,
-            out_of_order: 0,
-            foreign: 0,
-            epochs: 2,
-            changes: 2,
-            relay_kills: 1,
-            exchange_s: 1.0,
-            catch_up_s: 0.0,
-            catch_up_messages: 0,
-            catch_up_messages_per_s: 0.0,
-            catch_up_mb_per_s: 0.0,
-            disk_bytes: 0,
-            disk_bytes_per_payload_byte: 0.0,
-            digests_agree: false,
-            transcripts_agree: false,
             agents,
-            kept: None,
+            ..Report::default()
         };
         report.judge();
         report

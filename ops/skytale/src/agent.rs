@@ -1,0 +1,269 @@
+//! An agent as a command uses it: opened, brought online, closed again whatever happened.
+
+use crate::client;
+use crate::command::Session;
+use crate::config::Loaded;
+use crate::local::private_folder;
+use crate::output::{Failure, Outcome};
+use skytale_proto::Code;
+use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
+use skytale_sdk::event::Event;
+use skytale_sdk::net::{Token, TokenError, TokenProvider, TokenSubject};
+use skytale_sdk::vault::VaultKey;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long what was sent may take to go out when a command ends.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Options of commands that use an agent.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Agent")]
+pub(crate) struct AgentArgs {
+    /// The agent's vault [key: vault].
+    #[arg(long, value_name = "FILE")]
+    pub vault: Option<PathBuf>,
+    /// The file with the vault's key [key: vault_key_file].
+    #[arg(long, value_name = "FILE")]
+    pub vault_key_file: Option<PathBuf>,
+    /// Where the API is [key: api_url].
+    #[arg(long, value_name = "URL")]
+    pub api_url: Option<String>,
+    /// How long to wait for the network, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    pub timeout_s: u64,
+}
+
+impl AgentArgs {
+    /// The settings among these options.
+    pub(crate) fn layers(&self) -> Vec<crate::config::Layer> {
+        use crate::config::Layer;
+        let vault = self
+            .vault
+            .as_ref()
+            .map(|file| Layer::flag("--vault", "vault", file.display()));
+        let key_file = self
+            .vault_key_file
+            .as_ref()
+            .map(|file| Layer::flag("--vault-key-file", "vault_key_file", file.display()));
+        let api_url = self
+            .api_url
+            .as_ref()
+            .map(|url| Layer::flag("--api-url", "api_url", url));
+        [vault, key_file, api_url].into_iter().flatten().collect()
+    }
+
+    pub(crate) const fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s)
+    }
+}
+
+/// Whether a command needs the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The vault alone.
+    Offline,
+    /// Able to connect, when the command wants to.
+    Able,
+    /// Connected, and current.
+    Online,
+}
+
+/// Opens the vault, goes online if it must, does `work`, and closes the vault.
+pub(crate) async fn with_agent<T>(
+    session: &Session,
+    args: &AgentArgs,
+    mode: Mode,
+    work: impl AsyncFnOnce(&Agent) -> Outcome<T>,
+) -> Outcome<T> {
+    let vault = vault(&session.loaded)?;
+    if !vault.exists() {
+        return Err(
+            Failure::new(Code::Environment, format!("there is no vault at {}", vault.display()))
+                .help("Make one: `skytale init`. Another vault is named by --vault or SKYTALE_VAULT."),
+        );
+    }
+    let agent = open(&session.loaded, &vault, mode).await?;
+    let done = session
+        .shutdown
+        .unless(async {
+            if mode == Mode::Online {
+                connect(&agent, args.timeout()).await?;
+                current(&agent, args.timeout()).await?;
+            }
+            work(&agent).await
+        })
+        .await;
+    agent.close(CLOSE_WITHIN).await;
+    done
+}
+
+/// Where the vault is.
+pub(crate) fn vault(loaded: &Loaded) -> Outcome<PathBuf> {
+    if let Some(vault) = &loaded.config.vault {
+        return Ok(vault.clone());
+    }
+    std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")))
+        .map(|data| data.join("skytale/agent.vault"))
+        .ok_or_else(|| Failure::new(Code::Config, "no place for a vault is known").help("Set SKYTALE_VAULT to a file."))
+}
+
+/// Opens a vault, or makes one.
+pub(crate) async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
+    if let Some(folder) = vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        private_folder(folder)?;
+    }
+    let tokens: Arc<dyn TokenProvider> = match mode {
+        Mode::Able | Mode::Online => Arc::new(client::account(loaded)?),
+        Mode::Offline => Arc::new(NoTokens),
+    };
+    let mut config = AgentConfig::new(vault, vault_key(loaded, vault)?, tokens);
+    // The inbox of a command that is run now and then is on disk: it never holds up the rest.
+    config.driver.inbox_messages_max = u64::MAX;
+    Agent::open(config).await.map_err(|error| {
+        let failure = Failure::new(error.code(), format!("cannot open the vault {}", vault.display())).because(&error);
+        match error.code() {
+            Code::VaultKey => failure
+                .help("Give the key that the vault was made with: SKYTALE_VAULT_KEY_FILE or SKYTALE_VAULT_PASSPHRASE."),
+            Code::VaultInUse => failure.help(
+                "Another process has it open, perhaps a `skytale channel tail`: end that one, or give this agent a \
+                 vault of its own (SKYTALE_VAULT).",
+            ),
+            _ => failure,
+        }
+    })
+}
+
+fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
+    let config = &loaded.config;
+    match (&config.vault_passphrase, &config.vault_key_file) {
+        (Some(_), Some(_)) => Err(Failure::new(
+            Code::Config,
+            format!(
+                "both `vault_passphrase` ({}) and `vault_key_file` ({}) are set",
+                loaded.source("vault_passphrase"),
+                loaded.source("vault_key_file")
+            ),
+        )
+        .help("Set the one that the vault was made with.")),
+        (Some(passphrase), None) => {
+            let passphrase = passphrase.reveal("vault_passphrase")?;
+            if passphrase.is_empty() {
+                return Err(Failure::new(Code::Config, "`vault_passphrase` is empty"));
+            }
+            Ok(VaultKey::Passphrase(passphrase))
+        }
+        (None, Some(file)) => Ok(VaultKey::File(file.clone())),
+        (None, None) => {
+            let mut file = vault.as_os_str().to_owned();
+            file.push(".key");
+            Ok(VaultKey::File(file.into()))
+        }
+    }
+}
+
+/// Brings an agent online, or says what stands in the way.
+pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
+    let mut events = agent.events();
+    let mut last = None;
+    agent.connect().await.map_err(failed("cannot go online"))?;
+    let waiting = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = agent.connected() => return Ok(()),
+                event = events.next() => {
+                    if let Some(Event::ConnectFailed { code, reason, .. }) = event {
+                        if !code.is_retryable() {
+                            return Err(Failure::new(code, "cannot go online").since(reason));
+                        }
+                        last = Some((code, reason));
+                    }
+                }
+            }
+        }
+    };
+    match timeout(within, waiting).await {
+        Ok(connected) => connected,
+        Err(_) => {
+            let failure = |code| Failure::new(code, format!("not online within {} s", within.as_secs()));
+            Err(match last {
+                Some((code, reason)) => failure(code).since(reason).help(
+                    "Is the node running, and is this its address? `skytale config print` shows `api_url` and where it \
+                     comes from. A relay node is reached over UDP: a firewall may be in the way. `--log \
+                     skytale_sdk=debug` shows each attempt; `--timeout-s` waits longer.",
+                ),
+                None => failure(Code::Offline),
+            })
+        }
+    }
+}
+
+/// Waits until an agent is current.
+pub(crate) async fn current(agent: &Agent, within: Duration) -> Outcome {
+    let mut events = agent.events();
+    let mut last = None;
+    let waiting = async {
+        let caught_up = agent.caught_up();
+        tokio::pin!(caught_up);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut caught_up => return done.map_err(failed("cannot catch up")),
+                Some(event) = events.next() => match event {
+                    Event::Gap { channel, expected, found } => {
+                        let log = channel.map_or_else(|| "the agent's own log".into(), |id| format!("channel {id}"));
+                        return Err(Failure::new(Code::Gap, format!("the relay's copy of {log} has a gap"))
+                            .since(format!("entry {expected} had to come, {found} came")));
+                    }
+                    Event::Refused { code, reason, .. } | Event::VaultFailed { code, reason } => {
+                        if code == Code::CursorBeyondHead {
+                            return Err(Failure::new(code, "the relay's log is shorter than what this agent has seen")
+                                .since(reason));
+                        }
+                        last = Some((code, reason));
+                    }
+                    Event::Disconnected { code, reason } | Event::ConnectFailed { code, reason, .. } => {
+                        last = Some((code, reason));
+                    }
+                    _ => {}
+                },
+            }
+        }
+    };
+    match timeout(within, waiting).await {
+        Ok(done) => done,
+        Err(_) => {
+            let what = format!("not caught up within {} s", within.as_secs());
+            Err(match last {
+                Some((code, reason)) => Failure::new(code, what).since(reason),
+                None => Failure::new(Code::Offline, what).help(
+                    "There was more to catch up on than that: what came is kept. Run again, or give `--timeout-s`.",
+                ),
+            })
+        }
+    }
+}
+
+/// What to say of an operation that failed.
+pub(crate) fn failed(what: &str) -> impl Fn(AgentError) -> Failure {
+    move |error| Failure::new(error.code(), what).because(&error)
+}
+
+/// For a command that never asks for one.
+#[derive(Debug)]
+struct NoTokens;
+
+impl TokenProvider for NoTokens {
+    fn token<'a>(
+        &'a self,
+        _: &'a TokenSubject,
+    ) -> Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>> {
+        Box::pin(async { Err(TokenError::new(Code::Offline, "this command does not go online")) })
+    }
+}

@@ -1,0 +1,66 @@
+//! `skytale channel create`.
+
+use super::Session;
+use crate::agent::{AgentArgs, Mode, failed, with_agent};
+use crate::client;
+use crate::output::{Context as _, Human, Outcome, Style};
+use reqwest::Method;
+use serde::Serialize;
+use skytale_proto::rest::{self, ChannelName, NameChannel};
+use skytale_proto::{ChannelId, Code};
+use std::fmt;
+use tokio::time::timeout;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What this agent calls it. It never leaves the vault.
+    label: String,
+    /// Give it a name that the account's other agents can look up, org/namespace/name.
+    #[arg(long, value_name = "NAME")]
+    name: Option<ChannelName>,
+    #[command(flatten)]
+    pub(super) agent: AgentArgs,
+}
+
+pub(super) async fn run(args: Args, session: Session) -> Outcome {
+    let created = with_agent(&session, &args.agent, Mode::Online, async |agent| {
+        let what = "cannot make the channel";
+        let channel = agent.create_channel(&args.label).await.map_err(failed(what))?;
+        timeout(args.agent.timeout(), agent.flushed())
+            .await
+            .failing(Code::Offline, || {
+                format!("channel {} is not in the log yet", channel.id())
+            })?
+            .map_err(failed(what))?;
+        if let Some(name) = &args.name {
+            let request = NameChannel {
+                name: name.clone(),
+                channel: channel.id(),
+            };
+            let client = client::account(&session.loaded)?;
+            let _: rest::Channel = client
+                .call(Method::POST, "/v1/channels", Some(&request))
+                .await
+                .map_err(client::failed(&session.loaded))?;
+        }
+        Ok(Created {
+            channel: channel.id(),
+            label: args.label.clone(),
+            name: args.name.clone(),
+        })
+    });
+    session.output.give(&created.await?)
+}
+
+#[derive(Serialize)]
+struct Created {
+    channel: ChannelId,
+    label: String,
+    name: Option<ChannelName>,
+}
+
+impl Human for Created {
+    fn human(&self, to: &mut dyn fmt::Write, _: &Style) -> fmt::Result {
+        writeln!(to, "{}", self.channel)
+    }
+}

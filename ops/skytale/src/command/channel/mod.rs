@@ -1,0 +1,96 @@
+//! `skytale channel`.
+
+mod change;
+mod create;
+mod list;
+mod members;
+mod message;
+mod read;
+mod reference;
+mod send;
+mod tail;
+
+use super::Session;
+use crate::agent::AgentArgs;
+use crate::config::Layer;
+use crate::output::Outcome;
+use clap::Subcommand;
+use reference::Reference;
+use skytale_proto::AgentId;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a channel.
+    Create(create::Args),
+    /// List the channels of the vault.
+    List(list::Args),
+    /// Add agents, who need not be online. They read from here on.
+    Add(Agents),
+    /// Remove agents. They read nothing that comes later.
+    Remove(Agents),
+    /// Leave a channel: ask to be removed, which another member's next use of it does.
+    Leave(One),
+    /// List the agents in a channel.
+    Members(members::Args),
+    /// Send a message: the text given, or what stands on standard input.
+    Send(send::Args),
+    /// Show messages: catches up first, also on what came while this agent was away.
+    Read(read::Args),
+    /// Show messages that were not shown before, then new ones as they come.
+    Tail(tail::Args),
+    /// Replace this agent's keys in the channel: what was stolen before is of no use after.
+    Rotate(One),
+}
+
+/// A channel.
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
+    channel: Reference,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// A channel and agents.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Agents {
+    /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
+    channel: Reference,
+    /// The agents' ids, as `skytale whoami` shows them.
+    #[arg(required = true, value_name = "AGENT")]
+    agents: Vec<AgentId>,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl Command {
+    /// The settings among its options.
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let agent = match self {
+            Self::Create(args) => &args.agent,
+            Self::List(args) => &args.agent,
+            Self::Add(args) | Self::Remove(args) => &args.agent,
+            Self::Leave(args) | Self::Rotate(args) => &args.agent,
+            Self::Members(args) => &args.agent,
+            Self::Send(args) => &args.agent,
+            Self::Read(args) => &args.agent,
+            Self::Tail(args) => &args.agent,
+        };
+        agent.layers()
+    }
+}
+
+pub(crate) async fn run(command: Command, session: Session) -> Outcome {
+    match command {
+        Command::Create(args) => create::run(args, session).await,
+        Command::List(args) => list::run(args, session).await,
+        Command::Add(args) => change::add(args, session).await,
+        Command::Remove(args) => change::remove(args, session).await,
+        Command::Leave(args) => change::leave(args, session).await,
+        Command::Members(args) => members::run(args, session).await,
+        Command::Send(args) => send::run(args, session).await,
+        Command::Read(args) => read::run(args, session).await,
+        Command::Tail(args) => tail::run(args, session).await,
+        Command::Rotate(args) => change::rotate(args, session).await,
+    }
+}

@@ -1,0 +1,134 @@
+//! How a person names a channel.
+
+use crate::agent::failed;
+use crate::client;
+use crate::command::Session;
+use crate::output::{Failure, Outcome};
+use reqwest::Method;
+use skytale_proto::rest::{self, ChannelName};
+use skytale_proto::{ChannelId, Code};
+use skytale_sdk::agent::Agent;
+use skytale_sdk::channel::Channel;
+use skytale_sdk::engine::{ChannelInfo, ChannelState};
+use std::convert::Infallible;
+use std::str::FromStr;
+
+/// The shortest beginning of an id that names a channel, in digits.
+const PREFIX_MIN: usize = 4;
+
+/// A label, an id or the beginning of one, or a name that the API knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reference(String);
+
+impl FromStr for Reference {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Reference {
+    /// The channel of this agent that is meant.
+    pub(super) async fn of(&self, agent: &Agent, session: &Session) -> Outcome<Channel> {
+        let channels = agent.channels().await.map_err(failed("cannot list the channels"))?;
+        let id = match self.among(&channels)? {
+            Some(id) => id,
+            None => self.named(session).await?,
+        };
+        agent.channel(id).await.map_err(|error| {
+            Failure::new(error.code(), format!("channel `{}` is not in this vault", self.0))
+                .because(&error)
+                .help("`skytale channel list` shows what is; an agent joins a channel by being added.")
+        })
+    }
+
+    /// Looks among an agent's channels. A label in use wins over one of a channel that was left.
+    fn among(&self, channels: &[ChannelInfo]) -> Outcome<Option<ChannelId>> {
+        if let Ok(id) = self.0.parse() {
+            return Ok(Some(id));
+        }
+        let labelled = |left: bool| {
+            let fits = move |channel: &&ChannelInfo| (channel.state == ChannelState::Left) == left;
+            channels
+                .iter()
+                .filter(|channel| channel.label == self.0)
+                .filter(fits)
+                .collect::<Vec<_>>()
+        };
+        let is_digits = self.0.len() >= PREFIX_MIN && self.0.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let begins = |channel: &&ChannelInfo| is_digits && channel.id.to_string().starts_with(&self.0.to_lowercase());
+        let found = [
+            labelled(false),
+            channels.iter().filter(begins).collect(),
+            labelled(true),
+        ]
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_default();
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.id)),
+            several => {
+                let ids: Vec<_> = several.iter().map(|channel| channel.id.to_string()).collect();
+                Err(
+                    Failure::new(Code::Usage, format!("`{}` names several channels", self.0))
+                        .help(format!("Give the id of the one that is meant: {}.", ids.join(", "))),
+                )
+            }
+        }
+    }
+
+    /// Asks the API.
+    async fn named(&self, session: &Session) -> Outcome<ChannelId> {
+        let Ok(name) = self.0.parse::<ChannelName>() else {
+            return Err(
+                Failure::new(Code::ChannelUnknown, format!("this vault has no channel `{}`", self.0))
+                    .help("`skytale channel list` shows what it has; an agent joins a channel by being added."),
+            );
+        };
+        let client = client::account(&session.loaded)?;
+        let channel: rest::Channel = client
+            .call(Method::GET, &format!("/v1/channels/{name}"), None::<&()>)
+            .await
+            .map_err(client::failed(&session.loaded))?;
+        Ok(channel.channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::Offset;
+
+    fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
+        ChannelInfo {
+            id: ChannelId::from_bytes([first; 16]),
+            label: label.into(),
+            state,
+            cursor: Offset::ZERO,
+            handshake_head: Offset::ZERO,
+            epoch: 0,
+            unacked: 0,
+            outbox: 0,
+        }
+    }
+
+    #[test]
+    fn a_channel_is_found_by_label_id_and_the_beginning_of_its_id() {
+        let channels = [
+            channel(0xaa, "plans", ChannelState::Left),
+            channel(0xbb, "plans", ChannelState::Active),
+            channel(0xcc, "twice", ChannelState::Active),
+            channel(0xcd, "twice", ChannelState::Active),
+            channel(0xdd, "old", ChannelState::Left),
+        ];
+        let find = |text: &str| Reference(text.into()).among(&channels);
+        assert_eq!(find("plans").expect("one"), Some(channels[1].id));
+        assert_eq!(find("old").expect("one"), Some(channels[4].id));
+        assert_eq!(find("BBBBBB").expect("one"), Some(channels[1].id));
+        assert_eq!(find(&channels[0].id.to_string()).expect("one"), Some(channels[0].id));
+        assert_eq!(find("bbb").expect("none"), None);
+        assert_eq!(find("nothing").expect("none"), None);
+        assert_eq!(find("twice").expect_err("two").code(), Code::Usage);
+    }
+}

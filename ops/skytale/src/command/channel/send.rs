@@ -1,0 +1,153 @@
+//! `skytale channel send`.
+
+use super::{Reference, Session};
+use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
+use crate::output::{Context as _, Failure, Human, Outcome, Style};
+use serde::Serialize;
+use skytale_proto::{ChannelId, Code, FrameId, Offset};
+use skytale_sdk::agent::Agent;
+use skytale_sdk::channel::Sent;
+use std::fmt;
+use std::fs::File;
+use std::io::{IsTerminal as _, Read};
+use std::path::PathBuf;
+use tokio::time::timeout;
+
+/// What is read of standard input or a file, at most, in bytes.
+const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
+    channel: Reference,
+    /// The message [default: what stands on standard input].
+    text: Option<String>,
+    /// Send what stands in a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    file: Option<PathBuf>,
+    /// Send each line as a message of its own.
+    #[arg(long, conflicts_with = "text")]
+    lines: bool,
+    /// Put it in the outbox and go: it is sent when this agent is online the next time.
+    #[arg(long)]
+    queue: bool,
+    #[command(flatten)]
+    pub(super) agent: AgentArgs,
+}
+
+pub(super) async fn run(args: Args, session: Session) -> Outcome {
+    let payloads = args.payloads(&session)?;
+    let mode = if args.queue { Mode::Offline } else { Mode::Able };
+    let ended = with_agent(&session, &args.agent, mode, async |agent| {
+        let channel = args.channel.of(agent, &session).await?;
+        let payloads = payloads.into_iter().map(Into::into).collect();
+        let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+        // From here on the messages are in the vault: whatever happens, they are not lost, and the result says where
+        // they are.
+        let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
+        let went_out = match mode {
+            Mode::Offline => Ok(()),
+            _ => deliver(agent, sent, &mut messages, &args.agent).await,
+        };
+        session.output.give(&Result {
+            channel: channel.id(),
+            messages,
+        })?;
+        went_out
+    });
+    ended.await
+}
+
+async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
+    let waiting = |failure: Failure| {
+        failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
+    };
+    connect(agent, args.timeout()).await.map_err(waiting)?;
+    let all = async {
+        for (sent, message) in sent.into_iter().zip(messages) {
+            let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
+            message.state = "delivered";
+            message.offset = delivered.offset();
+        }
+        Ok(())
+    };
+    timeout(args.timeout(), all).await.unwrap_or_else(|_| {
+        let what = format!("not delivered within {} s", args.timeout_s);
+        Err(waiting(Failure::new(Code::Offline, what)))
+    })
+}
+
+impl Args {
+    fn payloads(&self, session: &Session) -> Outcome<Vec<Vec<u8>>> {
+        if let Some(text) = &self.text {
+            return Ok(vec![text.clone().into_bytes()]);
+        }
+        let bytes = match &self.file {
+            Some(file) => {
+                let reading = || format!("cannot read {}", file.display());
+                read(File::open(file).failing(Code::Environment, reading)?).failing(Code::Environment, reading)?
+            }
+            None => {
+                let stdin = std::io::stdin();
+                if stdin.is_terminal() {
+                    session.output.note("Type the message, then Ctrl-D.");
+                }
+                read(stdin.lock()).failing(Code::Environment, || "cannot read standard input".into())?
+            }
+        };
+        if bytes.len() as u64 > INPUT_BYTES_MAX {
+            return Err(Failure::new(Code::PayloadTooLarge, "there is more to send than 64 MiB"));
+        }
+        if self.lines {
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let lines: Vec<_> = lines.map(<[u8]>::to_vec).collect();
+            if lines.is_empty() {
+                return Err(Failure::new(Code::Usage, "there is no line to send"));
+            }
+            return Ok(lines);
+        }
+        Ok(vec![bytes])
+    }
+}
+
+fn read(from: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[derive(Serialize)]
+struct Result {
+    channel: ChannelId,
+    messages: Vec<Message>,
+}
+
+#[derive(Serialize)]
+struct Message {
+    frame_id: FrameId,
+    /// `delivered` or `queued`.
+    state: &'static str,
+    offset: Option<Offset>,
+}
+
+impl Message {
+    const fn queued(sent: &Sent) -> Self {
+        Self {
+            frame_id: sent.frame_id(),
+            state: "queued",
+            offset: None,
+        }
+    }
+}
+
+impl Human for Result {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        for message in &self.messages {
+            match message.offset {
+                Some(offset) => writeln!(to, "{} at offset {offset}", style.good("delivered"))?,
+                None => writeln!(to, "{} {}", style.bold("queued"), message.frame_id)?,
+            }
+        }
+        Ok(())
+    }
+}

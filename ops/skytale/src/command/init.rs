@@ -1,0 +1,71 @@
+//! `skytale init`.
+
+use super::Session;
+use crate::agent::{AgentArgs, Mode, connect, current, open, vault};
+use crate::output::{Human, Outcome, Style};
+use serde::Serialize;
+use skytale_proto::AgentId;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Make the vault alone; offer no keys yet, so that nobody can add this agent.
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    let vault = vault(&session.loaded)?;
+    let created = !vault.exists();
+    let mode = if args.offline { Mode::Offline } else { Mode::Online };
+    let agent = open(&session.loaded, &vault, mode).await?;
+    let work = async {
+        if mode == Mode::Online {
+            connect(&agent, args.agent.timeout()).await?;
+            // KeyPackages are on offer then: others can add this agent also while it is away.
+            current(&agent, args.agent.timeout()).await?;
+        }
+        session.output.give(&Made {
+            agent: agent.id(),
+            vault: vault.clone(),
+            created,
+            online: mode == Mode::Online,
+        })
+    };
+    let done = session.shutdown.unless(work).await;
+    agent.close(Duration::from_secs(5)).await;
+    done
+}
+
+#[derive(Serialize)]
+struct Made {
+    agent: AgentId,
+    vault: PathBuf,
+    created: bool,
+    online: bool,
+}
+
+impl Human for Made {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        let what = if self.created { "made" } else { "found" };
+        writeln!(to, "agent  {}", style.bold(&self.agent.to_string()))?;
+        writeln!(to, "vault  {} ({what})", self.vault.display())?;
+        if self.online {
+            writeln!(
+                to,
+                "{} keys are on offer: others can add this agent, also while it is away",
+                style.good("ready:")
+            )
+        } else {
+            writeln!(
+                to,
+                "{}",
+                style.dim("Nobody can add this agent before `skytale init` ran online once.")
+            )
+        }
+    }
+}
