@@ -101,12 +101,12 @@ impl Service {
     pub async fn open(config: ApiConfig) -> Result<Self, StartError> {
         config.check()?;
         let location = Location::parse(config.database.expose_secret())?;
+        let random = |error| StartError::environment("the system gave no random bytes", error);
+        let store = Store::open(&location).await?;
         let key = match &config.key_encryption_key {
             Some(key) => key.clone(),
             None => dev_key(config.mode, &location)?,
         };
-        let random = |error| StartError::environment("the system gave no random bytes", error);
-        let store = Store::open(&location).await?;
         let ring = KeyRing::open(store.clone(), key, config.clock.now_s()).await?;
         let hasher = KeyHasher::new(config.limits.hashes_max, config.limits.hashes_waiting_max)
             .map_err(|error| StartError::environment("key hashing", error))?;

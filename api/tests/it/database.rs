@@ -1,0 +1,234 @@
+//! Databases to test on: a SQLite file, or a database in a PostgreSQL server that this process starts.
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// On which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// An empty database.
+pub(crate) struct Database {
+    pub backend: Backend,
+    pub url: String,
+    folder: TempDir,
+}
+
+impl Database {
+    pub(crate) async fn new(backend: Backend) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match backend {
+            Backend::Sqlite => format!("sqlite:{}", folder.path().join("api.db").display()),
+            Backend::Postgres => server().await.create_database().await,
+        };
+        Self { backend, url, folder }
+    }
+
+    /// The one at a URL, which somebody else made.
+    pub(crate) fn at(url: String) -> Self {
+        let backend = if url.starts_with("sqlite:") {
+            Backend::Sqlite
+        } else {
+            Backend::Postgres
+        };
+        let folder = tempfile::tempdir().unwrap();
+        Self { backend, url, folder }
+    }
+
+    /// A folder that goes when the database does.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Everything that the database stores, as bytes.
+    pub(crate) fn dump(&self) -> Vec<u8> {
+        match self.backend {
+            Backend::Sqlite => std::fs::read_dir(self.folder())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("api.db"))
+                .flat_map(|path| std::fs::read(path).unwrap())
+                .collect(),
+            Backend::Postgres => {
+                let server = SERVER.get().unwrap();
+                let name = self.url.split('?').next().unwrap().rsplit('/').next().unwrap();
+                let dump = Command::new(server.bin.join("pg_dump"))
+                    .args(["--inserts", "--username=postgres", "--host"])
+                    .arg(&server.folder)
+                    .arg(name)
+                    .output()
+                    .unwrap();
+                assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+                dump.stdout
+            }
+        }
+    }
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn server() -> &'static Server {
+    let _one_starts = STARTING.lock().await;
+    if SERVER.get().is_none() {
+        let server = Server::start().await;
+        assert!(SERVER.set(server).is_ok());
+    }
+    SERVER.get().unwrap()
+}
+
+/// A PostgreSQL server. It ends with this process, however that ends: the shell that runs it waits for the end of
+/// its standard input, which is a pipe from here.
+struct Server {
+    bin: PathBuf,
+    folder: PathBuf,
+    databases: AtomicU32,
+    _shell: Child,
+}
+
+const RUN: &str = r#"
+set -eu
+bin=$1 folder=$2
+cd "$folder"
+"$bin/initdb" -D "$folder/data" -U postgres -A trust --no-sync --locale=C -E UTF8 >"$folder/log" 2>&1
+"$bin/postgres" -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync=off -c max_connections=400 \
+    >>"$folder/log" 2>&1 &
+server=$!
+cat >/dev/null
+kill -INT "$server" || true
+wait "$server" || true
+cd /
+rm -rf "$folder"
+"#;
+
+impl Server {
+    async fn start() -> Self {
+        let bin = binaries();
+        let owner = is_root().then(server_user);
+        let folder = folder_for(owner.as_ref());
+        let mut command = match &owner {
+            // PostgreSQL refuses to run as root.
+            Some(owner) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={}", owner.uid))
+                    .arg(format!("--regid={}", owner.gid))
+                    .args(["--clear-groups", "sh"]);
+                command
+            }
+            None => Command::new("sh"),
+        };
+        let shell = command
+            .args(["-c", RUN, "sh"])
+            .arg(&bin)
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("PostgreSQL's shell starts");
+        let server = Self {
+            bin,
+            folder,
+            databases: AtomicU32::new(0),
+            _shell: shell,
+        };
+        server.wait().await;
+        server
+    }
+
+    async fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(120);
+        loop {
+            match PgConnection::connect(&self.url("postgres")).await {
+                Ok(connection) => return connection.close().await.unwrap(),
+                Err(error) if Instant::now() > until => {
+                    let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                    panic!("PostgreSQL does not answer: {error}\n{log}");
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn create_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        connection.execute(create).await.unwrap();
+        connection.close().await.unwrap();
+        self.url(&name)
+    }
+
+    fn url(&self, database: &str) -> String {
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres:database-password-marker@localhost/{database}?host={folder}")
+    }
+}
+
+fn binaries() -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    installed
+        .map(|version| version.path().join("bin"))
+        .chain(std::env::split_paths(&on_path))
+        .filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists() && bin.join("pg_dump").exists())
+        .max()
+        .expect("PostgreSQL is needed for these tests (Debian: apt-get install postgresql)")
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+fn server_user() -> User {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let user = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut numbers = line.split(':').skip(2).map(|number| number.parse().unwrap());
+        Some(User {
+            uid: numbers.next()?,
+            gid: numbers.next()?,
+        })
+    };
+    user("postgres")
+        .or_else(|| user("nobody"))
+        .expect("a user to run PostgreSQL")
+}
+
+/// A new folder that the server's user owns and can reach: the temporary folder of this process may be closed to it.
+fn folder_for(owner: Option<&User>) -> PathBuf {
+    for parent in [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into()] {
+        let folder = tempfile::Builder::new()
+            .prefix("skytale-pg-")
+            .tempdir_in(parent)
+            .unwrap();
+        let Some(owner) = owner else { return folder.keep() };
+        std::os::unix::fs::chown(folder.path(), Some(owner.uid), Some(owner.gid)).unwrap();
+        let reached = Command::new("setpriv")
+            .arg(format!("--reuid={}", owner.uid))
+            .arg(format!("--regid={}", owner.gid))
+            .args(["--clear-groups", "test", "-w"])
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        if reached.success() {
+            return folder.keep();
+        }
+    }
+    panic!("no folder that PostgreSQL's user can reach");
+}

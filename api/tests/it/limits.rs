@@ -1,0 +1,148 @@
+//! Rates, busyness and time: refused with a code and with when to come back.
+
+use crate::agent::TestAgent;
+use crate::database::Backend;
+use crate::harness::{ADMIN, Answer, NOTHING, TestApi, on_both};
+use reqwest::{Method, StatusCode};
+use skytale_api::config::Rate;
+use skytale_proto::Code;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const SLOW: Rate = Rate {
+    per_second: 1,
+    burst: 5,
+};
+
+/// Asks until it is refused.
+async fn until_refused(api: &TestApi, path: &str, bearer: &str) -> (usize, Answer) {
+    for served in 0..100 {
+        let answer = api.get(path, bearer).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return (served, answer);
+        }
+    }
+    panic!("never refused");
+}
+
+on_both! {
+    async fn a_key_that_asks_too_often_waits_and_others_do_not(backend: Backend) {
+        let api = TestApi::start_with(backend, |config| config.limits.key_rate = SLOW).await;
+        let busy = api.account("busy").await.key.secret;
+        let calm = api.account("calm").await.key.secret;
+        let (served, answer) = until_refused(&api, "/v1/agents", &busy).await;
+        assert!(served >= 5);
+        let answer = answer.refused(Code::ApiRateLimited);
+        assert_eq!(answer.retry_after_s(), Some(1));
+        api.token(&calm, &TestAgent::new()).await;
+        api.stop().await;
+    }
+
+    async fn an_address_that_asks_too_often_waits(backend: Backend) {
+        let api = TestApi::start_with(backend, |config| config.limits.address_rate = SLOW).await;
+        let (served, answer) = until_refused(&api, "/v1/agents", "x").await;
+        assert!(served >= 5);
+        assert!(answer.refused(Code::ApiRateLimited).retry_after_s().is_some());
+        for _ in 0..20 {
+            let alive = api.try_call(Method::GET, "/livez", None, NOTHING).await.unwrap();
+            assert_eq!(alive.status, StatusCode::OK);
+        }
+        api.stop().await;
+    }
+
+    async fn secrets_are_not_tried_at_will_and_a_known_key_goes_on(backend: Backend) {
+        let api = TestApi::start_with(backend, |config| config.limits.attempt_rate = SLOW).await;
+        let key = api.account("acme").await.key.secret;
+        let agent = TestAgent::new();
+        api.token(&key, &agent).await;
+        let guess = format!("sk_live_{}_{}", "0".repeat(32), "A".repeat(52));
+        let (_, answer) = until_refused(&api, "/v1/agents", &guess).await;
+        answer.refused(Code::ApiRateLimited);
+        let (_, answer) = until_refused(&api, "/v1/revocations", "guess").await;
+        answer.refused(Code::ApiRateLimited);
+        api.token(&key, &agent).await;
+        let body = serde_json::json!({ "org": "second" });
+        assert!(api.post("/v1/accounts", ADMIN, &body).await.status.is_success());
+        api.stop().await;
+    }
+}
+
+/// What a connection gets back for these bytes, until the API closes it.
+async fn raw(api: &TestApi, bytes: &[u8]) -> String {
+    let address = api.client.base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The API may close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_finish_a_request_is_hung_up_on() {
+    let api = TestApi::start_with(Backend::Sqlite, |config| {
+        config.limits.head_timeout = Duration::from_millis(300);
+        config.limits.request_timeout = Duration::from_millis(300);
+    })
+    .await;
+    raw(&api, b"GET /livez HT").await;
+    let unfinished = b"POST /v1/accounts HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        authorization: Bearer operator-secret-marker-0123456789abcdef\r\ncontent-type: application/json\r\n\
+        content-length: 100\r\n\r\n{";
+    let answer = raw(&api, unfinished).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("SKY-4012"),
+        "{answer}"
+    );
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_giant_heads_are_hung_up_on_and_others_are_served() {
+    let api = TestApi::start(Backend::Sqlite).await;
+    for bytes in [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01".to_vec(),
+        vec![0; 100_000],
+        format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(1_000_000)).into_bytes(),
+        format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1_000_000)).into_bytes(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_bytes().to_vec(),
+    ] {
+        let answer = raw(&api, &bytes).await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+    let alive = api.try_call(Method::GET, "/readyz", None, NOTHING).await.unwrap();
+    assert_eq!(alive.status, StatusCode::OK);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_bounded_and_one_that_closes_makes_room() {
+    let api = TestApi::start_with(Backend::Sqlite, |config| config.limits.connections_max = 2).await;
+    let address = api.client.base.trim_start_matches("http://").to_owned();
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        open.push(stream);
+    }
+    let mut third = TcpStream::connect(&address).await.unwrap();
+    third
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = [0; 12];
+    let waits = tokio::time::timeout(Duration::from_millis(300), third.read_exact(&mut first)).await;
+    assert!(waits.is_err(), "it waits");
+    drop(open.pop());
+    third.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    drop((open, third));
+    api.stop().await;
+}

@@ -1,0 +1,17 @@
+//! The API over HTTP, on SQLite and on a PostgreSQL of its own: the same promises on both.
+
+mod agent;
+mod child;
+mod concurrency;
+mod crash;
+mod database;
+mod errors;
+mod flood;
+mod flow;
+mod harness;
+mod limits;
+mod markers;
+mod openapi;
+mod revocation;
+mod rotation;
+mod start;
