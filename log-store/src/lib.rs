@@ -56,6 +56,7 @@
 //! - [`state`] is the rule of the log: [`LogState`] folds frames into verdicts. Pure and synchronous: no clock, no I/O.
 //! - [`store`] is the [`LogStore`] trait: append, read, watch.
 //! - [`local`] keeps logs on one node: segment files, with sled as a derived index.
+//! - [`inspect`] checks and lists a stopped node's data.
 //! - [`memory`] keeps them in memory, for the tests of other crates.
 //! - [`watch`] tells readers that a head has moved; every store has one.
 //! - `conformance` (feature) is the suite that every store passes.
@@ -65,6 +66,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod inspect;
 pub mod local;
 pub mod memory;
 pub mod state;

@@ -236,7 +236,7 @@ impl BatchBuilder {
             let working = set.peek_mut(&log.log).filter(|working| working.changed);
             log.changed = working.map(|working| Arc::new(working.known.clone()));
         }
-        let saved = set.to_save(self.logs.iter().map(|log| log.log));
+        let saved = set.take_due(self.logs.iter().map(|log| log.log));
         Batch {
             number: self.number,
             time_ms: self.time_ms,

@@ -16,14 +16,14 @@ mod batch;
 mod builder;
 mod config;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod index;
-mod known;
+pub(crate) mod known;
 mod metrics;
 mod progress;
 mod recover;
 mod retention;
-mod segment;
+pub(crate) mod segment;
 mod shared;
 mod tail;
 mod working;
@@ -55,7 +55,7 @@ pub struct LocalStore {
     queue: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
     keeper: Arc<Keeper>,
-    keeper_thread: KeeperThread,
+    keeper_thread: Arc<KeeperThread>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -107,7 +107,7 @@ impl LocalStore {
             .spawn(move || writer.run())
             .map_err(thread)?;
         let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone()));
-        let keeper_thread = KeeperThread::start(keeper.clone()).map_err(thread)?;
+        let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
         let store = Self {
             shared,
             queue,
@@ -197,7 +197,13 @@ impl LocalStore {
         self.keeper_thread.stop();
         // The queue is closed already where the writer has ended.
         let _ = self.queue.send(Command::Close).await;
-        let joined = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+        let keeper = self.keeper_thread.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let joined = thread.join().is_ok();
+            keeper.join();
+            joined
+        })
+        .await;
         match joined {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::Stopped {

@@ -130,10 +130,10 @@ fn fits(segments: &Segments, tail: Option<u32>, index: &Index, standing: &Standi
 }
 
 /// Whether the batch that the index says it is current with stands where it says, every record of it.
-fn last_batch_is_whole(segments: &Segments, file: &SegmentFile, standing: &Standing) -> std::io::Result<bool> {
+fn last_batch_is_whole(segments: &Segments, file: &Arc<SegmentFile>, standing: &Standing) -> std::io::Result<bool> {
     let extent = segments.info(file.sequence).map_or(Extent::Last, |info| info.extent());
     let before = standing.batch.saturating_sub(1);
-    let mut scan = Scan::new(file, *segments.store(), extent, standing.mark_at, before)?;
+    let mut scan = Scan::new(file.clone(), *segments.store(), extent, standing.mark_at, before)?;
     let begins = matches!(
         scan.next()?,
         Some(Step::Batch { number, time_ms, .. }) if number == standing.batch && time_ms == standing.time_ms
@@ -240,7 +240,7 @@ impl Replay {
         };
         self.footer = FooterBuilder::default();
         let store = *self.shared.segments.store();
-        let mut scan = Scan::new(&file, store, extent, from, before).map_err(OpenError::io("read", &path))?;
+        let mut scan = Scan::new(file.clone(), store, extent, from, before).map_err(OpenError::io("read", &path))?;
         let mut end = End::Clean { at: 0 };
         while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
             self.footer.take(&step);

@@ -57,7 +57,7 @@ impl Keeper {
         Ok(dropped)
     }
 
-    fn drop_segment(&self, file: &SegmentFile, info: &SegmentInfo, footer: &Footer) -> Result<(), StoreError> {
+    fn drop_segment(&self, file: &Arc<SegmentFile>, info: &SegmentInfo, footer: &Footer) -> Result<(), StoreError> {
         let index = self.shared.index()?;
         let mut last_batch = 0;
         for logs in footer.logs.chunks(RETIRED_AT_ONCE) {
@@ -111,7 +111,7 @@ impl Keeper {
         outcome.blocking_recv().map_err(|_| stopped())?
     }
 
-    fn forget_frames(&self, file: &SegmentFile, info: &SegmentInfo) -> Result<(), StoreError> {
+    fn forget_frames(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<(), StoreError> {
         let index = self.shared.index()?;
         let mut scan = self.scan(file, info)?;
         while let Some(step) = scan.next().map_err(store_io("read", &file.path))? {
@@ -124,14 +124,14 @@ impl Keeper {
         Ok(())
     }
 
-    fn scan<'a>(&self, file: &'a SegmentFile, info: &SegmentInfo) -> Result<Scan<'a>, StoreError> {
+    fn scan(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<Scan, StoreError> {
         let extent = info.extent();
         let before = info.trailer.map_or(0, |trailer| trailer.first_batch.saturating_sub(1));
-        Scan::new(file, *self.shared.segments.store(), extent, 0, before).map_err(store_io("read", &file.path))
+        Scan::new(file.clone(), *self.shared.segments.store(), extent, 0, before).map_err(store_io("read", &file.path))
     }
 
     /// A segment's footer and its newest entry's time; from its records, where the footer is damaged.
-    fn read_footer(&self, file: &SegmentFile, info: &SegmentInfo) -> Result<(Footer, u64), StoreError> {
+    fn read_footer(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<(Footer, u64), StoreError> {
         if let Some(trailer) = &info.trailer {
             let footer = Footer::read(&file.file, info.bytes, trailer).map_err(store_io("read", &file.path))?;
             if let Some(footer) = footer {

@@ -101,7 +101,7 @@ impl WorkingSet {
     }
 
     /// Gives the states that should be kept now: of the logs that a batch touched, where enough has happened.
-    pub(crate) fn to_save(&mut self, touched: impl Iterator<Item = LogId>) -> Vec<(LogId, Bytes)> {
+    pub(crate) fn take_due(&mut self, touched: impl Iterator<Item = LogId>) -> Vec<(LogId, Bytes)> {
         let mut saved = Vec::new();
         for log in touched {
             let Some(working) = self.logs.peek_mut(&log) else {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Semaphore, oneshot};
 
 /// What the writer is asked to do.
+#[expect(clippy::large_enum_variant, reason = "nearly every command is an append")]
 pub(crate) enum Command {
     /// Append a frame.
     Append {

@@ -210,10 +210,6 @@ impl Round {
         self.standing = Some(standing);
     }
 
-    pub(crate) const fn standing(&self) -> Option<Standing> {
-        self.standing
-    }
-
     /// Entries in it.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()

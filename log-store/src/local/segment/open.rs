@@ -2,7 +2,7 @@
 
 use super::super::error::OpenError;
 use super::super::folder::sync_dir;
-use super::{FooterBuilder, HEADER_BYTES, Position, SegmentHeader, Trailer, file_name};
+use super::{FooterBuilder, HEADER_BYTES, SegmentHeader, Trailer, file_name};
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
@@ -74,14 +74,6 @@ impl OpenSegment {
             at,
             footer,
         })
-    }
-
-    /// Where the next record goes.
-    pub(crate) const fn position(&self) -> Position {
-        Position {
-            segment: self.sequence,
-            at: self.at,
-        }
     }
 
     /// Whether it holds no batch.

@@ -12,6 +12,7 @@ use skytale_proto::{LogId, Offset, Record};
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
 /// Bytes read at a time.
 const WINDOW_BYTES: usize = 1024 * 1024;
@@ -72,8 +73,8 @@ struct Announced {
 }
 
 /// A scan of one segment.
-pub(crate) struct Scan<'a> {
-    segment: &'a SegmentFile,
+pub(crate) struct Scan {
+    segment: Arc<SegmentFile>,
     store: StoreId,
     extent: Extent,
     end: u32,
@@ -86,13 +87,12 @@ pub(crate) struct Scan<'a> {
     /// The next mark after a damaged place, once looked for.
     next_mark: Option<Option<u32>>,
     ended: bool,
-    bytes_read: u64,
 }
 
-impl<'a> Scan<'a> {
+impl Scan {
     /// A scan from `from`, which is the beginning of a batch (or 0 for the first), after batch number `batch`.
     pub(crate) fn new(
-        segment: &'a SegmentFile,
+        segment: Arc<SegmentFile>,
         store: StoreId,
         extent: Extent,
         from: u32,
@@ -116,18 +116,12 @@ impl<'a> Scan<'a> {
             window_at: 0,
             next_mark: None,
             ended: false,
-            bytes_read: 0,
         })
     }
 
     /// The last batch begun.
     pub(crate) const fn batch(&self) -> u64 {
         self.batch
-    }
-
-    /// Bytes read from the file so far.
-    pub(crate) const fn bytes_read(&self) -> u64 {
-        self.bytes_read
     }
 
     /// What comes next; `None` after the end.
@@ -315,7 +309,6 @@ impl<'a> Scan<'a> {
             let wanted = length.max(WINDOW_BYTES).min(self.end.saturating_sub(at) as usize);
             let mut buffer = vec![0; wanted];
             self.segment.file.read_exact_at(&mut buffer, u64::from(at))?;
-            self.bytes_read += wanted as u64;
             self.window = buffer.into();
             self.window_at = at;
             return Ok(self.window.slice(..length));

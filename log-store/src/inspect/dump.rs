@@ -1,0 +1,118 @@
+//! Lists entries: headers, offsets, times, sizes.
+
+use super::InspectError;
+use super::source::Source;
+use crate::local::segment::{Scan, SegmentFile, Step};
+use skytale_proto::{Frame, Header, LogId, Offset};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An entry, without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpEntry {
+    /// The file it stands in.
+    pub path: PathBuf,
+    /// Bytes from the file's beginning.
+    pub at: u32,
+    /// Its offset.
+    pub offset: Offset,
+    /// The time stored with it, unix milliseconds.
+    pub time_ms: u64,
+    /// Its frame's header.
+    pub header: Header,
+    /// Its body's length, in bytes.
+    pub body_bytes: usize,
+    /// Its record's length, in bytes.
+    pub record_bytes: usize,
+}
+
+/// The entries of a stopped store, in the order in which they were accepted; of one log, where one is named.
+///
+/// What is damaged comes as an error in its place, and the listing goes on after it.
+pub fn dump(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
+    Ok(Dump {
+        source: Source::open(dir)?,
+        log,
+        next_segment: 0,
+        current: None,
+    })
+}
+
+/// Entries of a stopped store. Holds the folder's lock.
+pub struct Dump {
+    source: Source,
+    log: Option<LogId>,
+    next_segment: usize,
+    current: Option<(Arc<SegmentFile>, Scan)>,
+}
+
+impl Iterator for Dump {
+    type Item = Result<DumpEntry, InspectError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((file, scan)) = &mut self.current else {
+                match self.begin_segment() {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(error) => return Some(Err(error)),
+                }
+            };
+            match scan.next() {
+                Ok(Some(step)) => {
+                    if let Some(entry) = listed(file, step, self.log) {
+                        return Some(entry);
+                    }
+                }
+                Ok(None) => self.current = None,
+                Err(error) => {
+                    let error = InspectError::read(&file.path)(error);
+                    self.current = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Dump {
+    fn begin_segment(&mut self) -> Result<bool, InspectError> {
+        let Some((file, extent, before)) = self.source.segment(self.next_segment)? else {
+            return Ok(false);
+        };
+        self.next_segment += 1;
+        let store = self.source.folder().id;
+        let scan = Scan::new(file.clone(), store, extent, 0, before).map_err(InspectError::read(&file.path))?;
+        self.current = Some((file, scan));
+        Ok(true)
+    }
+}
+
+fn listed(file: &SegmentFile, step: Step, wanted: Option<LogId>) -> Option<Result<DumpEntry, InspectError>> {
+    let is_wanted = |log: LogId| wanted.is_none_or(|wanted| wanted == log);
+    let damaged = |at: u32, what: String| {
+        Some(Err(InspectError::Damaged {
+            place: format!("{} at {at}: {what}", file.path.display()),
+        }))
+    };
+    match step {
+        Step::Entry { at, log, record } if is_wanted(log) => {
+            let record_bytes = record.encoded_len();
+            match Frame::decode(record.payload) {
+                Ok(frame) => Some(Ok(DumpEntry {
+                    path: file.path.clone(),
+                    at,
+                    offset: record.offset,
+                    time_ms: record.time_ms,
+                    header: frame.header().clone(),
+                    body_bytes: frame.body().len(),
+                    record_bytes,
+                })),
+                Err(error) => damaged(at, error.to_string()),
+            }
+        }
+        Step::Damaged { at, log, offset, why } if is_wanted(log) => damaged(at, format!("{log} entry {offset}: {why}")),
+        Step::Lost { at, to, why } => damaged(at, format!("no batch can be read up to {to}: {why}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,63 @@
+//! Looks at a stopped node's data: checks it, lists it, copies a log out of it. Writes nothing.
+//!
+//! Only the segments are read; the index is derived and has nothing of its own. The folder is locked against a node
+//! starting meanwhile, and a running node's is refused. Bodies stay opaque: this crate has no key to them.
+
+mod dump;
+mod export;
+mod source;
+mod verify;
+
+pub use dump::{Dump, DumpEntry, dump};
+pub use export::{Exported, export};
+pub use verify::{LogReport, Problem, Report, verify};
+
+use crate::local::OpenError;
+use skytale_proto::Code;
+use std::path::Path;
+
+/// Why a stopped node's data cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The folder cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The files cannot be read.
+    #[error("{doing}: {source}")]
+    Read {
+        /// What was being done, with the path.
+        doing: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What was read out cannot be written.
+    #[error("write the records out: {source}")]
+    Write {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An entry that was asked for is damaged.
+    #[error("stored record damaged: {place}")]
+    Damaged {
+        /// File and position.
+        place: String,
+    },
+}
+
+impl InspectError {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Open(error) => error.code(),
+            Self::Read { .. } | Self::Write { .. } => Code::Environment,
+            Self::Damaged { .. } => Code::StoreCorrupt,
+        }
+    }
+
+    fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Read {
+            doing: format!("read {}", path.display()),
+            source,
+        }
+    }
+}
