@@ -89,7 +89,7 @@ impl Story {
         };
         let frame = match dice.below(20) {
             _ if !exists => create(channel, author),
-            0 => create(raw_channel, author),
+            0 => create_raw(raw_channel, author),
             1..=4 => {
                 let author = *dice.pick(&roster);
                 let (adds, removes): (Vec<_>, Vec<_>) = self
@@ -97,7 +97,12 @@ impl Story {
                     .into_iter()
                     .filter(|agent| *agent != author && dice.below(3) == 0)
                     .partition(|agent| !roster.contains(agent));
-                commit(channel, author, parent, &adds, &removes)
+                if dice.below(8) == 0 {
+                    // The wrong way round.
+                    commit(channel, author, parent, &removes, &adds)
+                } else {
+                    commit(channel, author, parent, &adds, &removes)
+                }
             }
             5 => proposal(channel, author, parent),
             6..=9 => message(channel, *dice.pick(&roster), parent),
