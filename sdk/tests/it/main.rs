@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod agent;
+mod engine;
 mod net;
 
 /// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.

@@ -84,7 +84,10 @@ fn what_is_sent_while_offline_goes_out_in_order_also_after_a_restart() {
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let texts: Vec<String> = (0..600).map(|n| format!("message {n}")).collect();
     for batch in texts.chunks(50) {
-        let payloads: Vec<Bytes> = batch.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
+        let payloads: Vec<Bytes> = batch
+            .iter()
+            .map(|text| Bytes::copy_from_slice(text.as_bytes()))
+            .collect();
         a.engine().send_many(channel, &payloads).expect("queued");
         a.crash();
     }
@@ -102,7 +105,10 @@ fn a_channel_that_is_not_in_the_log_yet_takes_messages() {
     let (mut a, mut b) = (Agent::new(), Agent::new());
     b.stock_up(&relay);
     let channel = a.engine().create_channel("early").expect("made");
-    assert_eq!(a.engine().channel(channel).expect("known").state, ChannelState::Creating);
+    assert_eq!(
+        a.engine().channel(channel).expect("known").state,
+        ChannelState::Creating
+    );
     a.send(channel, "before the Create");
     let package = a.claim(&relay, b.id());
     a.engine().add(channel, vec![package]).expect("queued");
@@ -128,7 +134,10 @@ fn a_message_of_a_passed_epoch_is_encrypted_again_under_its_id_and_in_its_order(
     for frame in &stale {
         let outcome = relay.outcome(frame.frame.clone());
         assert!(matches!(outcome, Outcome::StaleEpoch { .. }));
-        let events = a.engine().outcome(channel, frame.frame.header().id, outcome).expect("taken");
+        let events = a
+            .engine()
+            .outcome(channel, frame.frame.header().id, outcome)
+            .expect("taken");
         assert_eq!(events, []);
     }
     // Nothing is offered before the head is reached.
@@ -137,7 +146,12 @@ fn a_message_of_a_passed_epoch_is_encrypted_again_under_its_id_and_in_its_order(
     let again = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
     let again_ids: Vec<_> = again.iter().map(|frame| frame.frame.header().id).collect();
     assert_eq!(again_ids, ids);
-    assert!(again.iter().zip(&stale).all(|(new, old)| new.frame.body() != old.frame.body()));
+    assert!(
+        again
+            .iter()
+            .zip(&stale)
+            .all(|(new, old)| new.frame.body() != old.frame.body())
+    );
     a.engine().connection_lost();
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(b.texts(channel), ["m0", "m1", "m2"]);
@@ -178,7 +192,9 @@ fn a_lost_answer_is_harmless() {
     assert_eq!(again, frames);
     let outcome = relay.outcome(again[0].frame.clone());
     assert!(matches!(outcome, Outcome::Duplicate { .. }));
-    a.engine().outcome(channel, again[0].frame.header().id, outcome).expect("taken");
+    a.engine()
+        .outcome(channel, again[0].frame.header().id, outcome)
+        .expect("taken");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(a.texts(channel), ["once"]);
     assert_eq!(b.texts(channel), ["once"]);

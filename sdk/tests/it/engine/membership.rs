@@ -33,7 +33,11 @@ fn an_agent_that_was_away_catches_up_on_everything() {
     assert_eq!(c.transcript(channel), a.transcript(channel));
     assert_eq!(b.transcript(channel), a.transcript(channel));
     assert_agree(channel, &mut [&mut a, &mut b, &mut c]);
-    assert!(c.events.iter().all(|event| !matches!(event, Event::EntryUnreadable { .. })));
+    assert!(
+        c.events
+            .iter()
+            .all(|event| !matches!(event, Event::EntryUnreadable { .. }))
+    );
 }
 
 #[test]
@@ -115,7 +119,10 @@ fn all_can_leave_at_once() {
     }
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
     for agent in [&mut a, &mut b, &mut c] {
-        assert_eq!(agent.engine().channel(channel).expect("known").state, ChannelState::Left);
+        assert_eq!(
+            agent.engine().channel(channel).expect("known").state,
+            ChannelState::Left
+        );
     }
 }
 
@@ -130,7 +137,11 @@ fn commits_race_a_hundred_times_and_the_first_wins() {
         b.engine().update_keys(channel).expect("queued");
         a.send(channel, &format!("a{round}"));
         b.send(channel, &format!("b{round}"));
-        let (first, second) = if round % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let (first, second) = if round % 2 == 0 {
+            (&mut a, &mut b)
+        } else {
+            (&mut b, &mut a)
+        };
         first.push(&relay, channel);
         second.push(&relay, channel);
         settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -174,7 +185,10 @@ fn a_commit_that_always_loses_is_given_up() {
     let channel = channel_of(&relay, &mut [&mut b, &mut a]);
     let id = a.engine().update_keys(channel).expect("queued");
     for _ in 0..5 {
-        let _ = a.engine().next_frames(channel, FRAMES_BYTES).map(|next| a.events.extend(next.events));
+        let _ = a
+            .engine()
+            .next_frames(channel, FRAMES_BYTES)
+            .map(|next| a.events.extend(next.events));
         b.engine().update_keys(channel).expect("queued");
         settle(&relay, channel, &mut [&mut b]);
         a.pull(&relay, channel, usize::MAX);

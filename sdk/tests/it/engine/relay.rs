@@ -1,7 +1,7 @@
 //! A relay node without a network: the real fold, in memory; and agents that drive their engines against it.
 
 use futures_util::FutureExt as _;
-use skytale_log_store::{Access, Accepted, AppendError, LogStore, MemoryStore};
+use skytale_log_store::{Accepted, Access, AppendError, LogStore, MemoryStore};
 use skytale_proto::{AccountId, AgentId, ChannelId, Frame, LogId, Offset, Record};
 use skytale_sdk::engine::{ClaimedPackage, Engine, EngineConfig, Event, Message, Outcome, Processed};
 use skytale_sdk::vault::VaultKey;
@@ -217,7 +217,9 @@ impl Agent {
 
     /// All messages of a channel.
     pub(crate) fn history(&mut self, channel: ChannelId) -> Vec<Message> {
-        self.engine().history(channel, Offset::ZERO, u32::MAX).expect("readable")
+        self.engine()
+            .history(channel, Offset::ZERO, u32::MAX)
+            .expect("readable")
     }
 
     /// All messages of a channel, as (offset, author, text).

@@ -1,0 +1,277 @@
+//! Crashes, gaps, two different logs, markers on the disk.
+
+use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
+use bytes::Bytes;
+use skytale_proto::{Code, Offset, Record};
+use skytale_sdk::engine::{ChannelState, Engine, EngineConfig, Event, Gap, Outcome};
+use skytale_sdk::vault::VaultKey;
+use zeroize::Zeroizing;
+
+#[test]
+fn a_crash_after_every_call_changes_nothing() {
+    let relay = Relay::new();
+    let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
+    for agent in [&mut a, &mut b, &mut c] {
+        agent.crashes = true;
+    }
+    let channel = channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
+    for round in 0..3 {
+        a.send(channel, &format!("a{round}"));
+        b.engine().update_keys(channel).expect("queued");
+        a.engine().update_keys(channel).expect("queued");
+        a.send(channel, &format!("a{round} again"));
+        c.send(channel, &format!("c{round}"));
+        a.push(&relay, channel);
+        settle(&relay, channel, &mut [&mut c, &mut b, &mut a]);
+    }
+    c.engine().leave(channel).expect("queued");
+    settle(&relay, channel, &mut [&mut c, &mut b, &mut a]);
+    assert_eq!(a.history(channel).len(), 9);
+    assert_eq!(a.transcript(channel), b.transcript(channel));
+    assert_eq!(a.transcript(channel), c.transcript(channel));
+    assert_eq!(c.engine().channel(channel).expect("known").state, ChannelState::Left);
+    assert_agree(channel, &mut [&mut a, &mut b]);
+    for agent in [&mut a, &mut b, &mut c] {
+        assert_eq!(
+            agent
+                .engine()
+                .unreadable(Some(channel), Offset::ZERO, 10)
+                .expect("listed"),
+            []
+        );
+    }
+}
+
+#[test]
+fn a_commit_that_was_staged_survives_a_crash_whether_it_was_accepted_or_not() {
+    for accepted in [true, false] {
+        let relay = Relay::new();
+        let (mut a, mut b) = (Agent::new(), Agent::new());
+        let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+        a.engine().update_keys(channel).expect("queued");
+        let staged = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        if accepted {
+            relay.append(staged[0].frame.clone()).expect("accepted");
+        }
+        a.crash();
+        a.send(channel, "after");
+        settle(&relay, channel, &mut [&mut a, &mut b]);
+        assert_eq!(b.texts(channel), ["after"]);
+        assert_agree(channel, &mut [&mut a, &mut b]);
+        assert_eq!(a.engine().epoch(channel).expect("known"), 2);
+    }
+}
+
+#[test]
+fn a_restart_keeps_everything() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    a.send(channel, "kept");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    b.engine().relabel(channel, "a label").expect("kept");
+    let id = b.id();
+    let secret = b.engine().endpoint_secret();
+    let info = b.engine().channel(channel).expect("known");
+    let (digest, members) = (b.engine().digest(channel), b.engine().members(channel));
+    let cursor = b.engine().agent_cursor();
+    b.crash();
+    assert_eq!(b.id(), id);
+    assert_eq!(b.engine().endpoint_secret(), secret);
+    assert_ne!(secret.as_slice(), id.as_bytes());
+    assert_eq!(b.engine().channel(channel).expect("known"), info);
+    assert_eq!(info.label, "a label");
+    assert_eq!(b.engine().digest(channel).expect("known"), digest.expect("known"));
+    assert_eq!(b.engine().members(channel).expect("known"), members.expect("known"));
+    assert_eq!(b.engine().agent_cursor(), cursor);
+    assert_eq!(b.texts(channel), ["kept"]);
+    assert_eq!(b.engine().channels().expect("listed"), [info]);
+}
+
+#[test]
+fn entries_that_come_again_are_skipped_and_a_gap_is_told() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    for n in 0..6 {
+        a.send(channel, &format!("m{n}"));
+    }
+    settle(&relay, channel, &mut [&mut a]);
+    let cursor = b.engine().cursor(channel).expect("known");
+    let mut records = relay.entries(channel.log(), cursor);
+    let lost = records.remove(3);
+    let processed = b.engine().process_entries(channel, &records).expect("processed");
+    let gap = Gap {
+        expected: lost.offset,
+        found: lost.offset.next(),
+    };
+    assert_eq!(processed.gap, Some(gap));
+    assert_eq!(processed.cursor, lost.offset.previous());
+    assert_eq!(b.texts(channel), ["m0", "m1", "m2"]);
+    let processed = b.engine().process_entries(channel, &records[3..]).expect("processed");
+    assert_eq!((processed.gap, processed.events), (Some(gap), vec![]));
+    let all = relay.entries(channel.log(), Offset::ZERO);
+    for _ in 0..2 {
+        let processed = b.engine().process_entries(channel, &all).expect("processed");
+        assert_eq!(processed.gap, None);
+    }
+    assert_eq!(b.texts(channel).len(), 6);
+    assert_agree(channel, &mut [&mut a, &mut b]);
+}
+
+/// The records after `cursor` without those of `hidden`, as a relay would show them that denies that they were there.
+fn without(records: &[Record], cursor: Offset, hidden: Offset) -> Vec<Record> {
+    let shown = records
+        .iter()
+        .filter(|record| record.offset > cursor && record.offset != hidden);
+    shown
+        .zip(cursor.get() + 1..)
+        .map(|(record, offset)| Record {
+            offset: Offset::new(offset),
+            ..record.clone()
+        })
+        .collect()
+}
+
+#[test]
+fn two_agents_who_are_shown_different_logs_find_out() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    a.send(channel, "before");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let cursor = b.engine().cursor(channel).expect("known");
+    a.send(channel, "hidden from b");
+    settle(&relay, channel, &mut [&mut a]);
+    a.send(channel, "after");
+    settle(&relay, channel, &mut [&mut a]);
+    let shown = without(&relay.entries(channel.log(), Offset::ZERO), cursor, cursor.next());
+    let processed = b.engine().process_entries(channel, &shown).expect("processed");
+    assert_eq!(processed.gap, None);
+    let divergences: Vec<_> = processed
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Divergence {
+                offset, author, ours, ..
+            } => Some((*offset, *author, *ours)),
+            _ => None,
+        })
+        .collect();
+    // `a` had seen the hidden entry at an offset at which `b` was shown nothing yet.
+    assert_eq!(divergences, [(cursor.next(), a.id(), None)]);
+
+    // What `b` says next shows `a` that they differ, and at which offset.
+    b.engine().send(channel, b"what now?").expect("queued");
+    let frames = b.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    relay.append(frames[0].frame.clone()).expect("accepted");
+    a.pull(&relay, channel, usize::MAX);
+    let ours = |event: &Event| matches!(event, Event::Divergence { offset, ours: Some(ours), theirs, .. } if *offset == cursor.next() && ours != theirs);
+    assert_eq!(a.take_events().iter().filter(|event| ours(event)).count(), 1);
+}
+
+#[test]
+fn nothing_readable_is_on_the_disk() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let marker = "a-marker-that-only-members-may-read";
+    a.send(channel, marker);
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    a.send(channel, marker);
+    b.engine().relabel(channel, marker).expect("kept");
+    let secret = a.engine().endpoint_secret();
+    for agent in [&a, &b] {
+        for file in std::fs::read_dir(agent.folder()).expect("a folder") {
+            let bytes = std::fs::read(file.expect("a file").path()).expect("readable");
+            let has = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+            assert!(!has(marker.as_bytes()) && !has(secret.as_slice()) && !has(channel.as_bytes()));
+        }
+    }
+    for record in relay.entries(channel.log(), Offset::ZERO) {
+        let payload = record.payload;
+        assert!(!payload.windows(marker.len()).any(|window| window == marker.as_bytes()));
+    }
+    assert!(!format!("{:?}", a.engine()).contains("secret"));
+}
+
+#[test]
+fn an_engine_moves_between_threads_and_opens_once() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Engine>();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vault.db");
+    let open = |byte: u8| {
+        let key = VaultKey::Raw(Zeroizing::new([byte; 32]));
+        Engine::open(&path, key, EngineConfig::default()).map_err(|error| error.code())
+    };
+    let first = open(1).expect("opens");
+    assert_eq!(open(1).err(), Some(Code::VaultInUse));
+    drop(first);
+    assert_eq!(open(2).err(), Some(Code::VaultKey));
+    open(1).expect("opens");
+}
+
+#[test]
+fn many_channels_share_few_places_in_memory() {
+    let relay = Relay::new();
+    let mut a = Agent::with(EngineConfig {
+        channels_loaded_max: 2,
+        ..EngineConfig::default()
+    });
+    let mut b = Agent::new();
+    let channels: Vec<_> = (0..5).map(|_| channel_of(&relay, &mut [&mut b, &mut a])).collect();
+    for round in 0..3 {
+        for (n, channel) in channels.iter().enumerate() {
+            a.send(*channel, &format!("{n} in round {round}"));
+        }
+        for channel in &channels {
+            settle(&relay, *channel, &mut [&mut a, &mut b]);
+        }
+    }
+    for (n, channel) in channels.iter().enumerate() {
+        assert_eq!(b.texts(*channel).len(), 3);
+        assert!(b.texts(*channel).iter().all(|text| text.starts_with(&n.to_string())));
+        assert_agree(*channel, &mut [&mut a, &mut b]);
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_the_log_does_not_bear_out_is_not_believed() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let id = a.send(channel, "swallowed");
+    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    assert_eq!(frames.len(), 1);
+    // The relay says that it took it, and did not.
+    let offset = a.engine().cursor(channel).expect("known").next();
+    let lie = Outcome::Appended { offset };
+    assert_eq!(a.engine().outcome(channel, id, lie).expect("taken"), []);
+    assert_eq!(a.engine().next_frames(channel, FRAMES_BYTES).expect("asked").frames, []);
+    b.send(channel, "something else stands there");
+    settle(&relay, channel, &mut [&mut b]);
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    assert_eq!(b.texts(channel), ["something else stands there", "swallowed"]);
+    assert_eq!(a.transcript(channel), b.transcript(channel));
+}
+
+#[test]
+fn garbage_in_the_agents_own_log_is_recorded_and_passed_over() {
+    let mut a = Agent::new();
+    let record = |offset: u64| Record {
+        kind: skytale_proto::record::KIND_ENTRY,
+        offset: Offset::new(offset),
+        time_ms: 0,
+        payload: Bytes::from_static(b"not a frame"),
+    };
+    let processed = a
+        .engine()
+        .process_agent_entries(&[record(1), record(2), record(4)])
+        .expect("processed");
+    assert_eq!(processed.cursor, Offset::new(2));
+    assert_eq!(processed.gap.map(|gap| gap.expected), Some(Offset::new(3)));
+    a.crash();
+    assert_eq!(a.engine().agent_cursor(), Offset::new(2));
+    assert_eq!(a.engine().unreadable(None, Offset::ZERO, 10).expect("listed").len(), 2);
+}
