@@ -61,6 +61,9 @@ pub struct LimitsConfig {
     pub append_in_flight_bytes_max: usize,
     /// Records in one batch of a subscription, in bytes.
     pub batch_bytes_max: usize,
+    /// What the subscriptions of one connection share for their batches, in bytes: the more there are, the smaller each
+    /// one's next batch. An entry larger than that goes alone.
+    pub replay_bytes_max: usize,
     /// Frames that an agent may append a second, sustained.
     pub frames_per_second: u32,
     /// Bytes that an agent may append a second, sustained.
@@ -141,6 +144,7 @@ impl Default for LimitsConfig {
             streams_max: limits::STREAMS_MAX,
             append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
             batch_bytes_max: limits::BATCH_BYTES_MAX,
+            replay_bytes_max: 8 * 1024 * 1024,
             frames_per_second: limits::FRAMES_PER_SECOND,
             bytes_per_second: limits::BYTES_PER_SECOND,
             burst_s: 2,

@@ -74,7 +74,8 @@ pub(crate) async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiv
                 receiver.stop(why.code);
             }
         }
-        Ended::Gone => receiver.stop(Code::MessageMalformed),
+        // Dropped, the stream is stopped.
+        Ended::Gone => {}
     }
 }
 

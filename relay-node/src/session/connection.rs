@@ -35,10 +35,7 @@ pub(crate) async fn serve(node: Arc<Shared>, incoming: Incoming, _place: OwnedSe
     };
     match hello::admit(&node, &connection, deadline).await {
         Ok(admitted) => run(node, &connection, admitted).await,
-        Err(refused) => {
-            metrics::session_ended(refused.refusal.as_ref().and_then(Refusal::known_code));
-            close(&connection, refused.sender, refused.refusal).await;
-        }
+        Err(refused) => close(&connection, refused.sender, refused.refusal).await,
     }
 }
 

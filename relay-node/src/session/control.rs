@@ -69,11 +69,11 @@ impl<'a> Control<'a> {
         let mut drain = self.session.node.drain.subscribe();
         let mut told_drain = false;
         loop {
-            if let Some(deadline) = *drain.borrow_and_update() {
-                if !told_drain {
-                    told_drain = true;
-                    self.queue(draining(deadline));
-                }
+            if let Some(deadline) = *drain.borrow_and_update()
+                && !told_drain
+            {
+                told_drain = true;
+                self.queue(draining(deadline));
             }
             while let Some(step) = self.state.on_time(Now::read()) {
                 if self.take(step) {
@@ -135,7 +135,7 @@ impl<'a> Control<'a> {
             }
             Step::Refresh(event, claims) => {
                 self.registration.set_key(claims.key);
-                self.session.refresh(claims);
+                self.session.refresh(*claims);
                 if self.session.node.trust.is_revoked(&self.session.claims()) {
                     self.session.end.end(registry::revoked_ending());
                 }

@@ -69,7 +69,14 @@ async fn hello(
     };
     let endpoint = EndpointId::from_bytes(*connection.remote_id().as_bytes());
     let claims = node.trust.verify(&hello.token).await.map_err(Some)?;
-    of_endpoint(claims, &endpoint).map_err(Some)
+    let claims = of_endpoint(claims, &endpoint).map_err(Some)?;
+    if node.is_draining() {
+        return Err(Some(Refusal::because(
+            Code::Draining,
+            "this relay node is about to stop",
+        )));
+    }
+    Ok(claims)
 }
 
 /// The first stream's Open. Other streams that come before it are given back.

@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use skytale_proto::AgentId;
 use skytale_proto::token::Claims;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 /// What the streams of one session share.
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     pub(crate) end: Arc<end::EndSignal>,
     /// Bytes of requests that may be in flight.
     pub(crate) in_flight: Arc<Semaphore>,
+    subscriptions: AtomicUsize,
 }
 
 impl Session {
@@ -45,6 +47,7 @@ impl Session {
             claims: RwLock::new(Arc::new(claims)),
             end: Arc::default(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
+            subscriptions: AtomicUsize::new(0),
             node,
         }
     }
@@ -56,5 +59,28 @@ impl Session {
 
     fn refresh(&self, claims: Claims) {
         *self.claims.write() = Arc::new(claims);
+    }
+
+    /// How large a subscription's next batch may be, in bytes.
+    fn batch_bytes_max(&self) -> usize {
+        let limits = &self.node.config.limits;
+        let share = limits.replay_bytes_max / self.subscriptions.load(Ordering::Relaxed).max(1);
+        share.min(limits.batch_bytes_max)
+    }
+}
+
+/// Counts a subscription among its session's, for as long as it runs.
+struct Subscribed<'a>(&'a Session);
+
+impl<'a> Subscribed<'a> {
+    fn enter(session: &'a Session) -> Self {
+        session.subscriptions.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for Subscribed<'_> {
+    fn drop(&mut self) {
+        self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -81,10 +81,10 @@ pub(crate) const fn revoked_ending() -> Ending {
 impl Registration {
     /// The session goes on under a token of this API key.
     pub(crate) fn set_key(&self, key: KeyId) {
-        if let Some(entry) = self.sessions.by_agent.lock().get_mut(&self.agent) {
-            if entry.id == self.id {
-                entry.key = key;
-            }
+        if let Some(entry) = self.sessions.by_agent.lock().get_mut(&self.agent)
+            && entry.id == self.id
+        {
+            entry.key = key;
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum Step {
     /// Verify a token, then tell [`SessionState::on_token`].
     Verify(String),
     /// Go on under new claims: send the event, use the claims.
-    Refresh(Event, Claims),
+    Refresh(Event, Box<Claims>),
     /// The session is over.
     End(Ending),
 }
@@ -86,7 +86,7 @@ impl SessionState {
         let accepted = TokenAccepted {
             token_expires_s: claims.exp,
         };
-        Step::Refresh(Event::TokenAccepted(accepted), claims)
+        Step::Refresh(Event::TokenAccepted(accepted), Box::new(claims))
     }
 
     /// Time has passed.
@@ -320,7 +320,7 @@ mod tests {
         let accepted = Event::TokenAccepted(TokenAccepted {
             token_expires_s: longer.exp,
         });
-        assert_eq!(step, Step::Refresh(accepted, longer));
+        assert_eq!(step, Step::Refresh(accepted, Box::new(longer)));
         assert_eq!(
             ended(state.on_time(Now {
                 instant: now.instant,

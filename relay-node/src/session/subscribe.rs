@@ -6,7 +6,7 @@
 use crate::authorize;
 use crate::metrics;
 use crate::refusal::{self, Short, counted};
-use crate::session::{Session, streams};
+use crate::session::{Session, Subscribed, streams};
 use crate::stream::{Receiver, Sender};
 use iroh::endpoint::WriteError;
 use skytale_log_store::{Access, ReadBatch, StoreError};
@@ -75,6 +75,7 @@ async fn run(session: &Session, subscribe: &Subscribe, sender: &mut Sender) -> E
         Ok(head) => head,
         Err(error) => return failed(session, &error).into(),
     };
+    let _counted = Subscribed::enter(session);
     let after = Offset::new(subscribe.after);
     let subscription = Subscription {
         session,
@@ -173,7 +174,7 @@ impl Subscription<'_> {
     async fn replay(&mut self, until: Offset) -> Result<(), Ended> {
         while self.cursor < until && self.left > 0 {
             let entries_max = (until.get() - self.cursor.get()).min(self.left);
-            let bytes_max = self.session.node.config.limits.batch_bytes_max;
+            let bytes_max = self.session.batch_bytes_max();
             let store = &self.session.node.store;
             let batch = store.read(self.log, self.cursor, bytes_max, entries_max).await;
             let batch = batch.map_err(|error| failed(self.session, &error))?;

@@ -1,7 +1,9 @@
 //! A bare client of the relay protocol: an iroh endpoint and messages, nothing that would keep it from being rude.
 
 use bytes::{Bytes, BytesMut};
-use iroh::endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError, presets};
+use iroh::endpoint::{
+    Connection, ConnectionError, QuicTransportConfig, ReadError, RecvStream, SendStream, VarInt, WriteError, presets,
+};
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
@@ -34,7 +36,18 @@ pub(crate) struct Agent {
 impl Agent {
     /// A new agent on a free loopback port. The relay node never sees its identity key: any 32 bytes will do for one.
     pub(crate) async fn new() -> Self {
+        Self::over(QuicTransportConfig::default()).await
+    }
+
+    /// An agent that lets the relay node send no more than so many bytes ahead on each stream.
+    pub(crate) async fn with_stream_window(bytes: u32) -> Self {
+        let window = VarInt::from_u32(bytes);
+        Self::over(QuicTransportConfig::builder().stream_receive_window(window).build()).await
+    }
+
+    async fn over(transport: QuicTransportConfig) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
+            .transport_config(transport)
             .clear_ip_transports()
             .bind_addr(SocketAddr::from(([127, 0, 0, 1], 0)))
             .expect("an address")

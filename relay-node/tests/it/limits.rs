@@ -1,6 +1,6 @@
 //! Bounds: what one agent can take, and that others do not feel it.
 
-use crate::client::{Gone, Subscription, Wire, soon};
+use crate::client::{Agent, Gone, Subscription, Wire, soon};
 use crate::fixture::{Fixture, config, message};
 use crate::gate::GatedStore;
 use crate::witness::Witness;
@@ -41,6 +41,36 @@ async fn a_reader_that_never_reads_holds_a_bounded_part_of_the_log_and_loses_not
         assert_eq!(stalled.entry().await.expect("goes on").offset, Offset::new(offset));
     }
     witness.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_readers_that_do_not_read_share_one_bound() {
+    let store = GatedStore::new(true);
+    let mut config = config();
+    config.limits.replay_bytes_max = 2 * 1024 * 1024;
+    let fixture = Fixture::over(config, store.clone()).await;
+    let alice = Agent::with_stream_window(4_096).await;
+    let a = fixture.session(&alice, &fixture.claims(&alice)).await;
+    let channel = fixture.channel(&alice, &a).await;
+    for _ in 0..100 {
+        a.append(&message(channel, alice.id, 1, vec![7; 5_000]))
+            .await
+            .expect("appended");
+    }
+    let before = store.read_bytes();
+    let mut stalled = Vec::new();
+    for _ in 0..300 {
+        stalled.push(a.subscribe(channel.log(), Offset::ZERO, true).await);
+    }
+    // The last one begins to read when all others have.
+    let last = stalled.last_mut().expect("there are some");
+    assert_eq!(last.entry().await.expect("is served").offset, Offset::FIRST);
+    let read = store.read_bytes() - before;
+    // A batch each would be 77 MB.
+    assert!(read < 12_000_000, "{read} bytes were read for 300 that do not read");
+    for follow in &mut stalled {
+        follow.caught_up().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
