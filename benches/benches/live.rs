@@ -25,7 +25,8 @@ use tokio::runtime::Runtime;
 const FRAME_BYTES: usize = 1_024;
 
 fn main() -> anyhow::Result<()> {
-    let mut bench = Bench::new("live: append to subscriber on another connection, against an iroh echo of the same bytes");
+    let mut bench =
+        Bench::new("live: append to subscriber on another connection, against an iroh echo of the same bytes");
     let runtime = Runtime::new()?;
     measure(&mut bench, &runtime, "live/memory", Arc::new(MemoryStore::new()))?;
 
@@ -160,7 +161,10 @@ impl Setup {
         self.appends.send(&frame).await?;
         let offset = self.subscription.entries().await?;
         let took = begun.elapsed();
-        anyhow::ensure!(self.appends.accepted().await? == offset, "the entry delivered is the one appended");
+        anyhow::ensure!(
+            self.appends.accepted().await? == offset,
+            "the entry delivered is the one appended"
+        );
         Ok(took)
     }
 
@@ -172,7 +176,7 @@ impl Setup {
     }
 
     async fn end(self) {
-        self.clients.map(Client::leave);
+        self.clients.into_iter().for_each(Client::leave);
         self.relay.shutdown().await;
     }
 }

@@ -46,7 +46,9 @@ impl BareServer {
     /// A connection to it from an endpoint of its own.
     pub async fn connect(&self) -> anyhow::Result<Bare> {
         let sockets = self.endpoint.bound_sockets();
-        let address = sockets.into_iter().fold(EndpointAddr::new(self.endpoint.id()), EndpointAddr::with_ip_addr);
+        let address = sockets
+            .into_iter()
+            .fold(EndpointAddr::new(self.endpoint.id()), EndpointAddr::with_ip_addr);
         let endpoint = endpoint(Vec::new()).await?;
         let connection = endpoint.connect(address, ALPN).await?;
         Ok(Bare {

@@ -208,7 +208,10 @@ impl Subscription {
         while let Some(records) = self.next().await? {
             self.check(records, &mut replayed)?;
         }
-        ensure!(self.wire.hear::<SubscribeEvent>().await?.is_none(), "nothing comes after the head");
+        ensure!(
+            self.wire.hear::<SubscribeEvent>().await?.is_none(),
+            "nothing comes after the head"
+        );
         Ok(replayed)
     }
 

@@ -33,12 +33,11 @@ impl Figures {
     /// The sum of a metric over its labels; 0 where it was never set.
     pub fn value(&self, name: &str) -> f64 {
         let text = self.handle.render();
-        let of_metric = |line: &&str| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with([' ', '{']))
-        };
+        let of_metric = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let values = text.lines().filter(of_metric);
-        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        values
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Batches that stores of this process have written.

@@ -112,10 +112,16 @@ mod tests {
         let channel = Channel::create(&store, nobody(1), &[nobody(2)]).await.unwrap();
         for bytes in [300, 1_024, 20_000] {
             let message = channel.message(bytes).unwrap();
-            assert!(message.encoded().len().abs_diff(bytes) <= 1, "{}", message.encoded().len());
+            assert!(
+                message.encoded().len().abs_diff(bytes) <= 1,
+                "{}",
+                message.encoded().len()
+            );
             append(&store, message).await.unwrap();
         }
-        append_windowed(&store, Channel::messages(&[channel], 100, 400).unwrap(), 7).await.unwrap();
+        append_windowed(&store, Channel::messages(&[channel], 100, 400).unwrap(), 7)
+            .await
+            .unwrap();
         assert_eq!(*store.watch_head(channel.log).await.unwrap().borrow(), Offset::new(105));
     }
 }

@@ -86,7 +86,9 @@ impl Relay {
         let node = RelayNode::start(config, store, TrustSource::Static(keys), None).await?;
         let id = iroh::EndpointId::from_bytes(node.endpoint_id().as_bytes()).context("an endpoint's id")?;
         let addresses = node.bound_addresses();
-        let address = addresses.into_iter().fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
+        let address = addresses
+            .into_iter()
+            .fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
         Ok(Self { node, tokens, address })
     }
 

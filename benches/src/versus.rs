@@ -158,7 +158,10 @@ impl Bench {
 
 impl fmt::Debug for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bench").field("title", &self.title).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Bench")
+            .field("title", &self.title)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 

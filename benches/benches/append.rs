@@ -1,0 +1,168 @@
+//! Durable append through the local store, against a bare segment write and fdatasync of the same bytes.
+//!
+//! Frames of 1 KiB go to 100 logs in turn, with 1, 64 or 512 of them unanswered. The limit writes the same records in
+//! batches of 1, 64 or 512 to a file whose space is reserved, as the store's is, and syncs after each batch. Both lie on
+//! the same file system.
+//!
+//! `+ index` takes the time until the index has the entries, too: what can be kept up for ever.
+
+use bytes::BytesMut;
+use skytale_benches::figures::{Batches, Figures};
+use skytale_benches::frames::{Channel, append_windowed, nobody};
+use skytale_benches::versus::{Aim, Bench, Case, Pair, Side, Work, sized};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::Frame;
+use skytale_proto::Offset;
+use skytale_proto::record::{self, HEADER_BYTES, KIND_ENTRY};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// An encoded frame, in bytes.
+const FRAME_BYTES: usize = 1_024;
+const LOGS: u32 = 100;
+/// Appends in flight, and how many a turn makes.
+const WINDOWS: [(usize, usize); 3] = [(1, 400), (64, 8_192), (512, 32_768)];
+
+fn main() -> anyhow::Result<()> {
+    let mut bench = Bench::new("append: durable append to 100 logs, against write + fdatasync of the same bytes");
+    let figures = Figures::install()?;
+    let folder = tempfile::tempdir()?;
+    let runtime = Runtime::new()?;
+    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path().join("store"))))?;
+    let mut logs = Vec::new();
+    for number in 0..LOGS {
+        logs.push(runtime.block_on(Channel::create(&store, nobody(number), &[]))?);
+    }
+    for (window, appends) in WINDOWS {
+        let setup = Setup {
+            runtime: &runtime,
+            store: &store,
+            figures: &figures,
+            logs: &logs,
+            window,
+            appends: sized(appends, appends / 8),
+            bare: folder.path().join("bare"),
+        };
+        setup.measure(&mut bench);
+    }
+    runtime.block_on(store.close())?;
+    bench.close();
+    Ok(())
+}
+
+struct Setup<'a> {
+    runtime: &'a Runtime,
+    store: &'a LocalStore,
+    figures: &'a Figures,
+    logs: &'a [Channel],
+    window: usize,
+    appends: usize,
+    bare: PathBuf,
+}
+
+impl Setup<'_> {
+    fn measure(&self, bench: &mut Bench) {
+        let window = self.window;
+        let case = |name: String, aim| Case {
+            name,
+            work: Work::Elements {
+                count: self.appends as u64,
+                bytes: FRAME_BYTES as u64,
+            },
+            aim,
+            pairs: 10,
+        };
+        let indexed = RefCell::new(Vec::new());
+        let limits = RefCell::new(Vec::new());
+        let before = self.figures.batches();
+        let busy = RefCell::new(Duration::ZERO);
+        bench.versus(
+            case(format!("append/{window} in flight"), Aim::AtLeast(0.5)),
+            |side| match side {
+                Side::Ours => {
+                    let (answered, until_indexed) = self.ours();
+                    *busy.borrow_mut() += answered;
+                    indexed.borrow_mut().push(until_indexed);
+                    answered
+                }
+                Side::Limit => {
+                    let took = self.limit();
+                    limits.borrow_mut().push(took);
+                    took
+                }
+            },
+        );
+        let (indexed, limits) = (indexed.into_inner(), limits.into_inner());
+        let pairs = indexed.iter().zip(&limits).map(|(ours, limit)| Pair {
+            ours: *ours,
+            limit: *limit,
+        });
+        bench.add(
+            case(format!("append/{window} in flight + index"), Aim::None),
+            pairs.collect(),
+        );
+        note(bench, window, &self.figures.batches().since(&before), busy.into_inner());
+    }
+
+    /// The time until all appends are answered, and until the index has them.
+    fn ours(&self) -> (Duration, Duration) {
+        let frames = self.frames();
+        let begun = Instant::now();
+        let appended = self.runtime.block_on(append_windowed(self.store, frames, self.window));
+        let answered = begun.elapsed();
+        appended.expect("the store takes sound frames");
+        self.figures.wait_for_index();
+        (answered, begun.elapsed())
+    }
+
+    fn limit(&self) -> Duration {
+        let batches = batches(&self.frames(), self.window);
+        bare(&self.bare, &batches).expect("the file system takes what the store's takes")
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        Channel::messages(self.logs, self.appends, FRAME_BYTES).expect("frames within the limits")
+    }
+}
+
+/// Records as the store lays them out, in batches.
+fn batches(frames: &[Frame], window: usize) -> Vec<BytesMut> {
+    let batch = |frames: &[Frame]| {
+        let mut out = BytesMut::with_capacity(frames.len() * (HEADER_BYTES + FRAME_BYTES));
+        for frame in frames {
+            record::encode_parts(KIND_ENTRY, Offset::FIRST, 0, frame.encoded(), &mut out);
+        }
+        out
+    };
+    frames.chunks(window).map(batch).collect()
+}
+
+/// Writes and syncs each batch, in a file whose space is reserved beforehand.
+fn bare(path: &Path, batches: &[BytesMut]) -> std::io::Result<Duration> {
+    let mut file = File::create(path)?;
+    let bytes: usize = batches.iter().map(BytesMut::len).sum();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)?;
+    file.sync_all()?;
+    let begun = Instant::now();
+    for batch in batches {
+        file.write_all(batch)?;
+        file.sync_data()?;
+    }
+    Ok(begun.elapsed())
+}
+
+fn note(bench: &mut Bench, window: usize, batches: &Batches, busy: Duration) {
+    if batches.count == 0.0 || busy.is_zero() {
+        return;
+    }
+    bench.note(format!(
+        "{window} in flight: {:.1} frames a batch, {:.0} µs to write and sync one, {:.0} % of the time",
+        batches.frames / batches.count,
+        batches.sync_s / batches.count * 1e6,
+        batches.sync_s / busy.as_secs_f64() * 100.0
+    ));
+}

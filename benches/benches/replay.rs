@@ -1,0 +1,173 @@
+//! Replay of one channel through the relay node, against a bare iroh stream of the same bytes.
+//!
+//! Entries are 1 KiB. Readers far behind are served from segments, where the channel's entries stand alone, or with
+//! those of 3 or 99 others between them; a reader near the head is served from memory. Both sides are read by the same
+//! loop, which counts bytes. Before that each replay is read once with every checksum and offset checked; a row says
+//! what that costs the reader.
+
+use anyhow::ensure;
+use skytale_benches::bare::{Bare, BareServer};
+use skytale_benches::client::{Agent, Client};
+use skytale_benches::frames::{Channel, append_windowed, nobody};
+use skytale_benches::relay::Relay;
+use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::AgentId;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// An encoded frame, in bytes.
+const FRAME_BYTES: usize = 1_024;
+const MIB: usize = 1024 * 1024;
+/// Appends in flight while the logs are filled.
+const WINDOW: usize = 2_048;
+
+fn main() -> anyhow::Result<()> {
+    let mut bench = Bench::new("replay: one channel through the relay node, against an iroh stream of the same bytes");
+    let runtime = Runtime::new()?;
+    let folder = tempfile::tempdir()?;
+    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?;
+    let store: Arc<dyn LogStore> = Arc::new(store);
+
+    let reader = runtime.block_on(Agent::new())?;
+    let fill = |channels, mib| runtime.block_on(fill(store.as_ref(), reader.id, channels, mib));
+    // The last one stays in memory, and no other does.
+    let alone = fill(1, sized(64, 8))?;
+    let of_4 = fill(4, sized(32, 4))?;
+    let of_100 = fill(100, sized(8, 1))?;
+    fill(1, 40)?;
+    let recent = fill(2, 8)?;
+
+    let relay = runtime.block_on(Relay::start(store.clone()))?;
+    let client = runtime.block_on(relay.session(&reader))?;
+    let server = runtime.block_on(BareServer::start())?;
+    let bare = runtime.block_on(server.connect())?;
+    let setup = Setup {
+        runtime: &runtime,
+        client: &client,
+        bare: &bare,
+    };
+    setup.measure(&mut bench, "segments, alone", &alone, true)?;
+    setup.measure(&mut bench, "segments, 1 of 4", &of_4, false)?;
+    setup.measure(&mut bench, "segments, 1 of 100", &of_100, false)?;
+    setup.measure(&mut bench, "memory, 1 of 2", &recent, true)?;
+
+    client.leave();
+    runtime.block_on(relay.shutdown());
+    runtime.block_on(store.close())?;
+    bench.close();
+    Ok(())
+}
+
+/// A channel to replay.
+#[derive(Clone, Copy)]
+struct Filled {
+    channel: Channel,
+    entries: u64,
+}
+
+/// Fills channels with so many MiB each, one entry of each in turn, and gives the first of them.
+async fn fill(store: &dyn LogStore, reader: AgentId, channels: u32, mib: usize) -> anyhow::Result<Filled> {
+    let mut filled = Vec::new();
+    for number in 0..channels {
+        filled.push(Channel::create(store, nobody(number), &[reader]).await?);
+    }
+    let entries = mib * MIB / FRAME_BYTES;
+    let turns = filled.iter().cycle().take(entries * filled.len());
+    let frames = turns.map_while(|channel| channel.message(FRAME_BYTES).ok());
+    append_windowed(store, frames, WINDOW).await?;
+    Ok(Filled {
+        channel: filled[0],
+        entries: entries as u64,
+    })
+}
+
+struct Setup<'a> {
+    runtime: &'a Runtime,
+    client: &'a Client,
+    bare: &'a Bare,
+}
+
+impl Setup<'_> {
+    fn measure(&self, bench: &mut Bench, name: &str, filled: &Filled, decoded: bool) -> anyhow::Result<()> {
+        let stream_bytes = self.check(filled)?;
+        let case = |name: String, aim| Case {
+            name,
+            work: Work::Elements {
+                count: filled.entries,
+                bytes: FRAME_BYTES as u64,
+            },
+            aim,
+            pairs: 10,
+        };
+        bench.versus(case(format!("replay/{name}"), Aim::AtLeast(0.7)), |side| match side {
+            Side::Ours => self.replay(filled, stream_bytes),
+            Side::Limit => self.receive(stream_bytes),
+        });
+        if decoded {
+            bench.versus(case(format!("replay/{name}, decoded"), Aim::None), |side| match side {
+                Side::Ours => self.replay_decoded(filled),
+                Side::Limit => self.receive(stream_bytes),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the channel once and checks all of it; gives the stream's length in bytes.
+    fn check(&self, filled: &Filled) -> anyhow::Result<u64> {
+        self.runtime.block_on(async {
+            let (log, after) = (filled.channel.log, filled.channel.parent);
+            let replayed = self.client.subscribe(log, after, false).await?.to_end().await?;
+            ensure!(
+                replayed.entries == filled.entries,
+                "{replayed:?} of {} entries",
+                filled.entries
+            );
+            self.client.subscribe(log, after, false).await?.drain().await
+        })
+    }
+
+    fn replay(&self, filled: &Filled, stream_bytes: u64) -> Duration {
+        let begun = Instant::now();
+        let drained = self.runtime.block_on(async {
+            let subscription = self
+                .client
+                .subscribe(filled.channel.log, filled.channel.parent, false)
+                .await?;
+            subscription.drain().await
+        });
+        let took = begun.elapsed();
+        let drained = drained.expect("the relay node serves the replay");
+        // Batches may be cut elsewhere, and each has a few bytes before it.
+        assert!(
+            drained.abs_diff(stream_bytes) < stream_bytes / 100,
+            "{drained} of {stream_bytes} bytes"
+        );
+        took
+    }
+
+    fn replay_decoded(&self, filled: &Filled) -> Duration {
+        let begun = Instant::now();
+        let replayed = self.runtime.block_on(async {
+            let subscription = self
+                .client
+                .subscribe(filled.channel.log, filled.channel.parent, false)
+                .await?;
+            subscription.to_end().await
+        });
+        let took = begun.elapsed();
+        assert_eq!(
+            replayed.expect("the relay node serves the replay").entries,
+            filled.entries
+        );
+        took
+    }
+
+    fn receive(&self, bytes: u64) -> Duration {
+        let begun = Instant::now();
+        let received = self.runtime.block_on(self.bare.receive(bytes));
+        received.expect("the bare endpoint serves the stream");
+        begun.elapsed()
+    }
+}
