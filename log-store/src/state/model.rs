@@ -280,13 +280,14 @@ impl Model {
                 let exhausted = live == 0 && !last_resort;
                 exhausted.then_some((Code::KeyPackagesExhausted, None))
             }
-            _ => None,
+            Detail::Welcome { .. } => None,
+            _ => Some((Code::KindRefused, None)),
         }
     }
 
     fn group_objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
         let kind = header.kind();
-        if kind == Kind::Raw {
+        if !matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message) {
             return Some((Code::KindRefused, None));
         }
         let roster = self.roster();

@@ -74,6 +74,8 @@ enum Action {
     Welcome(u64),
     /// An earlier frame, whole.
     Resend(Index),
+    /// A kind that no frame for such a log has; the fold is not told by a frame alone.
+    Foreign,
 }
 
 fn chosen(mask: u8) -> Vec<AgentId> {
@@ -98,6 +100,7 @@ fn kinds_of_channel() -> impl Strategy<Value = Action> {
         2 => (0..2u8).prop_map(Action::Raw),
         1 => any::<Index>().prop_map(Action::Trim),
         2 => any::<Index>().prop_map(Action::Resend),
+        1 => Just(Action::Foreign),
     ]
 }
 
@@ -108,6 +111,7 @@ fn kinds_of_agent_log() -> impl Strategy<Value = Action> {
         2 => (1..4u64).prop_map(Action::Welcome),
         1 => any::<Index>().prop_map(Action::Trim),
         2 => any::<Index>().prop_map(Action::Resend),
+        1 => Just(Action::Foreign),
     ]
 }
 
@@ -237,7 +241,9 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
         Action::KeyPackage(last_resort) => Detail::KeyPackage {
             last_resort: *last_resort,
         },
-        Action::Claim | Action::Resend(_) => Detail::KeyPackageClaim,
+        Action::Claim => Detail::KeyPackageClaim,
+        Action::Foreign | Action::Resend(_) if log == CHANNEL.log() => Detail::KeyPackageClaim,
+        Action::Foreign | Action::Resend(_) => Detail::Message,
         Action::Welcome(offset) => Detail::Welcome {
             channel: CHANNEL,
             offset: Offset::new(*offset),
