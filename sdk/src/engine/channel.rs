@@ -140,7 +140,7 @@ impl Channel {
         let waiting = sql
             .prepare_cached(
                 "SELECT count(*), coalesce(sum(length(intent)), 0), coalesce(sum(frame IS NULL), 0),
-                        coalesce(sum(kind <> 2), 0)
+                        coalesce(sum(kind NOT IN (2, 8)), 0)
                  FROM outbox WHERE channel = ?1",
             )?
             .query_row([no], |row| {

@@ -79,7 +79,7 @@ impl Tx<'_> {
         let rows = self.rows_from(channel, channel.offered.next_seq, max_bytes)?;
         let (mut frames, mut bytes) = (Vec::new(), 0);
         for mut row in rows {
-            let is_message = row.intent == Intent::Message;
+            let is_message = row.intent.is_message();
             if channel.offered.in_flight >= self.config.encrypted_ahead_max {
                 break;
             }
@@ -129,13 +129,13 @@ impl Tx<'_> {
     fn build(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
         // A frame whose ratchet key is older than one that the log has accepted would be refused by its readers.
         let accepted_no = channel.position.accepted_no.max(channel.offered.accepted_no);
-        let overtaken = row.intent == Intent::Message && row.encrypted_no < accepted_no;
+        let overtaken = row.intent.is_message() && row.encrypted_no < accepted_no;
         if let Some(frame) = row.frame.clone().filter(|_| !overtaken) {
             return Ok(Built::Frame(Frame::decode(frame)?));
         }
         match row.intent {
-            Intent::Message if channel.can_encrypt() => self.encrypt(channel, row).map(Built::Frame),
-            Intent::Message => Ok(Built::NotYet),
+            Intent::Message | Intent::Announce if channel.can_encrypt() => self.encrypt(channel, row).map(Built::Frame),
+            Intent::Message | Intent::Announce => Ok(Built::NotYet),
             Intent::Create => self.build_create(channel, row),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
             Intent::Leave => self.build_leave(channel, row),
@@ -172,6 +172,7 @@ impl Tx<'_> {
             digest: digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
             sent_ms: row.sent_ms,
             payload: row.content.clone(),
+            announcement: row.intent == Intent::Announce,
         };
         let group = channel
             .group

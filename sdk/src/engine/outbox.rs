@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId};
 
-/// What an intent is. Persisted: keep stable (the index of changes in `Channel::load` counts all but 2).
+/// What an intent is. Persisted: keep stable (`Channel::load` counts all but 2 and 8 as changes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub(super) enum Intent {
@@ -23,6 +23,8 @@ pub(super) enum Intent {
     Leave = 6,
     /// Commits those who asked to leave. Made by the engine, not by the application.
     Housekeeping = 7,
+    /// Tells the channel digest to those whom this agent has added. Made by the engine, not by the application.
+    Announce = 8,
 }
 
 impl Intent {
@@ -35,6 +37,7 @@ impl Intent {
             Self::Update,
             Self::Leave,
             Self::Housekeeping,
+            Self::Announce,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -45,9 +48,14 @@ impl Intent {
         matches!(self, Self::Add | Self::Remove | Self::Update | Self::Housekeeping)
     }
 
+    /// It is encrypted, and changes nothing in the group.
+    pub(super) const fn is_message(self) -> bool {
+        matches!(self, Self::Message | Self::Announce)
+    }
+
     /// The application asked for it, and is told what becomes of it.
     pub(super) const fn is_told(self) -> bool {
-        !matches!(self, Self::Create | Self::Housekeeping)
+        !matches!(self, Self::Create | Self::Housekeeping | Self::Announce)
     }
 }
 
@@ -106,16 +114,21 @@ impl Tx<'_> {
         content: &[u8],
         place: Place,
     ) -> Result<OutboxRow, EngineError> {
-        let (query, away) = match place {
-            Place::Back => ("SELECT coalesce(max(seq), 0) FROM outbox WHERE channel = ?1", 1),
-            Place::Front => ("SELECT coalesce(min(seq), 0) FROM outbox WHERE channel = ?1", -1),
+        let end = |query| {
+            self.sql
+                .prepare_cached(query)?
+                .query_row([channel.no], |row| row.get::<_, i64>(0))
         };
-        let end: i64 = self
-            .sql
-            .prepare_cached(query)?
-            .query_row([channel.no], |row| row.get(0))?;
+        let seq = match place {
+            // Not before what was offered and is gone: the queue is taken up from there.
+            Place::Back => {
+                let last = end("SELECT coalesce(max(seq), 0) FROM outbox WHERE channel = ?1")?;
+                channel.offered.next_seq.unwrap_or_default().max(last + 1)
+            }
+            Place::Front => end("SELECT coalesce(min(seq), 0) FROM outbox WHERE channel = ?1")? - 1,
+        };
         let row = OutboxRow {
-            seq: end + away,
+            seq,
             intent,
             frame_id,
             sent_ms: now_ms(),
@@ -140,7 +153,7 @@ impl Tx<'_> {
         channel.waiting.rows += 1;
         channel.waiting.bytes += content.len() as u64;
         channel.waiting.unbuilt += 1;
-        channel.waiting.changes += u64::from(intent != Intent::Message);
+        channel.waiting.changes += u64::from(!intent.is_message());
         Ok(row)
     }
 
@@ -167,7 +180,7 @@ impl Tx<'_> {
         waiting.rows = waiting.rows.saturating_sub(1);
         waiting.bytes = waiting.bytes.saturating_sub(row.content.len() as u64);
         waiting.unbuilt = waiting.unbuilt.saturating_sub(u64::from(row.frame.is_none()));
-        waiting.changes = waiting.changes.saturating_sub(u64::from(row.intent != Intent::Message));
+        waiting.changes = waiting.changes.saturating_sub(u64::from(!row.intent.is_message()));
         channel.offered.accepted.remove(&row.frame_id);
         Ok(())
     }

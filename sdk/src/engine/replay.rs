@@ -247,19 +247,15 @@ impl Tx<'_> {
                 "it stands under this agent's name and frame id, but this agent sent something else",
             ));
         }
+        if row.intent.is_message() {
+            let accepted = &mut channel.position.accepted_no;
+            *accepted = row.encrypted_no.max(*accepted);
+        }
         match row.intent {
+            Intent::Announce => {}
             Intent::Message => {
-                self.keep_message(
-                    channel,
-                    record,
-                    header.id,
-                    header.author,
-                    row.sent_ms,
-                    &row.content,
-                    true,
-                )?;
-                let accepted = &mut channel.position.accepted_no;
-                *accepted = row.encrypted_no.max(*accepted);
+                let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
+                self.keep_message(channel, record, header.id, header.author, sent_ms, payload, true)?;
             }
             Intent::Create => {
                 if channel.position.state == ChannelState::Creating {
@@ -281,7 +277,7 @@ impl Tx<'_> {
     fn delivered(&mut self, channel: &mut Channel, row: &OutboxRow, offset: Offset) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
         channel.offered.in_flight = channel.offered.in_flight.saturating_sub(1);
-        if row.intent != Intent::Message {
+        if !row.intent.is_message() {
             channel.offered.barrier = false;
         }
         if row.intent.is_told() {
@@ -311,6 +307,10 @@ impl Tx<'_> {
             return Err(EngineError::mls("merging a commit", error).into());
         }
         self.epoch_changed(channel, record.offset, header.author, &change);
+        // Those who came learn the digest with the first message; where nothing is said they would never.
+        if !change.adds.is_empty() && channel.window.digest().is_some() {
+            self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
+        }
         Ok(())
     }
 
@@ -343,6 +343,9 @@ impl Tx<'_> {
                 Offset::new(envelope.offset),
                 &Digest::from_bytes(theirs),
             )?;
+        }
+        if envelope.announcement {
+            return Ok(());
         }
         self.keep_message(
             channel,

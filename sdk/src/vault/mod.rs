@@ -180,6 +180,8 @@ fn unlock(connection: &Connection, key: &key::Key) -> Result<(), VaultError> {
         let _ = write!(statement, "{byte:02x}");
     }
     statement.push_str("'\";");
+    // SQLCipher would print what it thinks of a wrong key; the caller is told.
+    connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     connection.execute_batch(&statement)?;
     Ok(())
 }

@@ -90,8 +90,11 @@ impl Rogue {
         agents[0].engine().add(channel, vec![claimed]).expect("queued");
         settle(relay, channel, agents);
         let entries = relay.entries(channel.log(), Offset::ZERO);
-        let bundle = entries.last().expect("the bundle");
-        let frame = Frame::decode(bundle.payload.clone()).expect("a frame");
+        let commits = entries.iter().filter_map(|record| {
+            let frame = Frame::decode(record.payload.clone()).expect("a frame");
+            matches!(frame.header().detail, Detail::Commit { .. }).then_some((record, frame))
+        });
+        let (bundle, frame) = commits.last().expect("the bundle");
         let body = Bundle::decode(frame.body().clone()).expect("a bundle");
         let message = MlsMessageIn::tls_deserialize_exact(&body.welcome).expect("a message");
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
