@@ -4,9 +4,7 @@
 CREATE TABLE accounts (
     id TEXT NOT NULL PRIMARY KEY,
     org TEXT NOT NULL UNIQUE,
-    created_s BIGINT NOT NULL,
-    -- Counted up by whoever adds something under a quota: the row lock that makes the count true.
-    revision BIGINT NOT NULL
+    created_s BIGINT NOT NULL
 );
 
 CREATE TABLE api_keys (
@@ -59,6 +57,7 @@ CREATE TABLE nonces (
     expires_s BIGINT NOT NULL
 );
 CREATE INDEX nonces_by_end ON nonces (expires_s);
+CREATE INDEX nonces_by_account ON nonces (account, expires_s);
 
 -- An org belongs to one account, so a name that begins with it does too.
 CREATE TABLE channels (

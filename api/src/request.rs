@@ -6,7 +6,7 @@ use crate::service::Service;
 use crate::store;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
@@ -36,7 +36,9 @@ pub(crate) struct Meta {
 impl Meta {
     /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
     pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let extensions = request.extensions();
+        let embedded = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let peer = extensions.get::<Peer>().map(|peer| peer.0.ip()).or(embedded);
         let forwarded = if behind_proxy {
             forwarded_for(request.headers())
         } else {

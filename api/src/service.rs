@@ -133,7 +133,8 @@ impl Service {
         Ok(service)
     }
 
-    /// Every route, to be served by a listener or put into another router.
+    /// Every route, to be served by a listener or put into another router. Whoever serves it gives each request its
+    /// [`axum::extract::ConnectInfo`] of a [`std::net::SocketAddr`]; without, all clients share one rate.
     pub fn router(&self) -> Router {
         routes::router(self)
     }

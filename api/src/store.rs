@@ -2,8 +2,8 @@
 //!
 //! One set of queries serves both, through sqlx's `Any` driver: the schema uses TEXT and BIGINT alone, both take
 //! `$1` for a parameter, `ON CONFLICT`, `RETURNING` and partial indexes. Where they differ, it is here: how a
-//! transaction begins, and what is set on a connection. What two writers must not do at once is kept from them
-//! by unique indexes and by rows that are updated before they are relied on (a row lock on PostgreSQL, the one
+//! transaction begins, what is set on a connection, and how a row is locked. What two writers must not do at once
+//! is kept from them by unique indexes and by locks on the rows that they rely on (PostgreSQL's row locks, the one
 //! writer's turn on SQLite), never by an isolation level that only one of the two has.
 
 pub(crate) mod accounts;
@@ -44,8 +44,8 @@ pub(crate) enum StoreError {
     Database(#[from] sqlx::Error),
     #[error("database: migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    #[error("database: file: {0}")]
-    File(#[from] std::io::Error),
+    #[error("database: file {path}: {error}")]
+    File { path: String, error: std::io::Error },
     #[error("database: column {column} does not hold {expected}")]
     Corrupt {
         column: &'static str,
@@ -83,7 +83,8 @@ pub(crate) struct Store {
 /// A transaction that writes. Dropped without a commit, it is rolled back.
 pub(crate) struct Write {
     transaction: sqlx::Transaction<'static, sqlx::Any>,
-    _turn: Option<OwnedMutexGuard<()>>,
+    /// On SQLite; dropped after the transaction.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Store {
@@ -91,7 +92,10 @@ impl Store {
     pub(crate) async fn open(location: &Location) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         if let Location::Sqlite { path } = location {
-            location::create_private(path)?;
+            location::create_private(path).map_err(|error| StoreError::File {
+                path: path.display().to_string(),
+                error,
+            })?;
         }
         let options = AnyConnectOptions::from_str(&location.url())?;
         let is_sqlite = matches!(location, Location::Sqlite { .. });
@@ -138,7 +142,7 @@ impl Store {
         };
         Ok(Write {
             transaction: self.pool.begin_with(begin).await?,
-            _turn: turn,
+            turn,
         })
     }
 
@@ -156,6 +160,12 @@ impl Store {
 }
 
 impl Write {
+    /// One of two statements that lock a row: on SQLite, where a transaction that writes is the only one, no lock
+    /// has to be asked for.
+    pub(crate) const fn locking(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        if self.turn.is_some() { sqlite } else { postgres }
+    }
+
     /// Makes it durable.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         Ok(self.transaction.commit().await?)

@@ -193,8 +193,8 @@ pub struct CreatedAccount {
 pub struct CreateKey {
     /// What a person knows it by.
     pub label: String,
-    /// What it may do: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out
-    /// ([`crate::token::Scope`] as text). None that the key that makes it has not.
+    /// What it may do: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out, as
+    /// `relay:append` or `relay:append@<channel id>`. None that the key that makes it has not.
     pub scopes: Vec<String>,
     /// When it ends, unix seconds; without, it ends when it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]

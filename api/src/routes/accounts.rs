@@ -20,6 +20,7 @@ use skytale_proto::{AccountId, Code};
     post,
     path = "/v1/accounts",
     tag = "accounts",
+    operation_id = "create_account",
     request_body = CreateAccount,
     security(("operator" = [])),
     responses(

@@ -19,6 +19,7 @@ use skytale_proto::rest::Agents;
     get,
     path = "/v1/agents",
     tag = "agents",
+    operation_id = "list_agents",
     params(Page),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of agents.", body = Agents), Refusals)
@@ -40,6 +41,7 @@ pub(super) async fn list(
     delete,
     path = "/v1/agents/{id}",
     tag = "agents",
+    operation_id = "end_agent",
     params(("id" = AgentId, Path, description = "The agent.")),
     security(("api_key" = [])),
     responses((status = 204, description = "It has ended, now or before."), Refusals)

@@ -31,6 +31,7 @@ pub(super) struct Before {
     get,
     path = "/v1/audit",
     tag = "audit",
+    operation_id = "list_audit_events",
     params(Before),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of events.", body = AuditPage), Refusals)

@@ -33,6 +33,7 @@ fn parse(org: &str, namespace: &str, name: &str) -> Result<ChannelName, Refusal>
     post,
     path = "/v1/channels",
     tag = "channels",
+    operation_id = "name_channel",
     request_body = NameChannel,
     security(("api_key" = [])),
     responses(
@@ -91,6 +92,7 @@ pub(super) async fn create(
     get,
     path = "/v1/channels",
     tag = "channels",
+    operation_id = "list_channels",
     params(Page),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of names.", body = Channels), Refusals)
@@ -112,6 +114,7 @@ pub(super) async fn list(
     get,
     path = "/v1/channels/{org}/{namespace}/{name}",
     tag = "channels",
+    operation_id = "get_channel",
     params(("org" = String, Path), ("namespace" = String, Path), ("name" = String, Path)),
     security(("api_key" = [])),
     responses((status = 200, description = "The channel.", body = Channel), Refusals)
@@ -132,6 +135,7 @@ pub(super) async fn get(
     delete,
     path = "/v1/channels/{org}/{namespace}/{name}",
     tag = "channels",
+    operation_id = "unname_channel",
     params(("org" = String, Path), ("namespace" = String, Path), ("name" = String, Path)),
     security(("api_key" = [])),
     responses((status = 204, description = "The name is free."), Refusals)

@@ -9,7 +9,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The process lives.
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It lives.", body = String)))]
+#[utoipa::path(get, path = "/livez", tag = "health", operation_id = "get_liveness", responses((status = 200, description = "It lives.", body = String)))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
@@ -19,6 +19,7 @@ pub(super) async fn livez() -> &'static str {
     get,
     path = "/readyz",
     tag = "health",
+    operation_id = "get_readiness",
     responses((status = 200, description = "It is ready.", body = String), Refusals)
 )]
 pub(super) async fn readyz(State(service): State<Service>) -> Result<&'static str, Refusal> {

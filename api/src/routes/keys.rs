@@ -7,7 +7,7 @@ use crate::problem::Refusal;
 use crate::request::{Body, Meta, Page, Params, cut};
 use crate::service::Service;
 use crate::store::keys::{self, StoredKey};
-use crate::store::{accounts, revocations};
+use crate::store::{Write, accounts, revocations};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -27,12 +27,8 @@ pub(super) fn need(caller: &Caller, scope: KeyScope) -> Result<(), Refusal> {
 }
 
 /// Refuses when the key that asks was revoked since it was checked. Within the transaction that acts for it.
-pub(super) async fn still_in_force(
-    connection: &mut sqlx::AnyConnection,
-    caller: &Caller,
-    now_s: u64,
-) -> Result<(), Refusal> {
-    if keys::lock_in_force(connection, caller.key, now_s).await? {
+pub(super) async fn still_in_force(write: &mut Write, caller: &Caller, now_s: u64) -> Result<(), Refusal> {
+    if keys::lock_in_force(write, caller.key, now_s).await? {
         return Ok(());
     }
     Err(Refusal::new(Code::KeyRevoked, "the API key was revoked"))
@@ -43,6 +39,7 @@ pub(super) async fn still_in_force(
     post,
     path = "/v1/keys",
     tag = "keys",
+    operation_id = "create_key",
     request_body = CreateKey,
     security(("api_key" = [])),
     responses(
@@ -135,6 +132,7 @@ fn check(caller: &Caller, request: &CreateKey, now_s: u64) -> Result<KeyScopes, 
     get,
     path = "/v1/keys",
     tag = "keys",
+    operation_id = "list_keys",
     params(Page),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of keys.", body = Keys), Refusals)
@@ -158,6 +156,7 @@ pub(super) async fn list(
     delete,
     path = "/v1/keys/{id}",
     tag = "keys",
+    operation_id = "revoke_key",
     params(("id" = KeyId, Path, description = "The key.")),
     security(("api_key" = [])),
     responses((status = 204, description = "It is revoked, now or before."), Refusals)

@@ -24,6 +24,7 @@ const ADDRESSES_MAX: usize = 16;
     get,
     path = "/v1/relays",
     tag = "relays",
+    operation_id = "list_relays",
     security(("api_key" = [])),
     responses((status = 200, description = "The directory.", body = Relays), Refusals)
 )]
@@ -38,6 +39,7 @@ pub(super) async fn list(State(service): State<Service>, _: Caller) -> Result<Js
     put,
     path = "/v1/relays/{endpoint}",
     tag = "relays",
+    operation_id = "put_relay",
     params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint.")),
     request_body = Relay,
     security(("relay" = [])),
@@ -77,6 +79,7 @@ pub(super) async fn put(
     delete,
     path = "/v1/relays/{endpoint}",
     tag = "relays",
+    operation_id = "remove_relay",
     params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint.")),
     security(("relay" = [])),
     responses((status = 204, description = "It is gone."), Refusals)

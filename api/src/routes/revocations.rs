@@ -35,6 +35,7 @@ pub(super) struct From {
     get,
     path = "/v1/revocations",
     tag = "relays",
+    operation_id = "list_revocations",
     params(From),
     security(("relay" = [])),
     responses((status = 200, description = "What came after.", body = Revocations), Refusals)

@@ -17,6 +17,7 @@ use skytale_proto::rest::Jwks;
     get,
     path = "/.well-known/jwks.json",
     tag = "tokens",
+    operation_id = "get_jwks",
     responses((status = 200, description = "The key set.", body = Jwks), Refusals)
 )]
 pub(super) async fn jwks(
@@ -34,6 +35,7 @@ pub(super) async fn jwks(
     post,
     path = "/v1/signing-keys",
     tag = "tokens",
+    operation_id = "rotate_signing_key",
     security(("operator" = [])),
     responses((status = 201, description = "The key set; its first key is the new one.", body = Jwks), Refusals)
 )]

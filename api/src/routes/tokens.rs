@@ -8,7 +8,7 @@ use crate::problem::Refusal;
 use crate::request::{Body, Meta};
 use crate::service::{Inner, Service};
 use crate::store::nonces::NonceOf;
-use crate::store::{accounts, agents, nonces, relays};
+use crate::store::{Write, accounts, agents, nonces, relays};
 use axum::Json;
 use axum::extract::State;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -17,16 +17,21 @@ use skytale_proto::limits::TOKEN_SCOPES_MAX;
 use skytale_proto::rest::{NonceRequest, NonceResponse, TokenRequest, TokenResponse, proof_message};
 use skytale_proto::token::{Claims, Confirmation, Scope};
 use skytale_proto::{AgentId, Code};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Relay nodes named beside a token.
 const RELAYS_MAX: u32 = 16;
+/// Nonces of one account that wait for their proof.
+const NONCES_MAX: u32 = 10_000;
+const NONCES_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Gives a nonce for an agent's proof.
 #[utoipa::path(
     post,
     path = "/v1/nonce",
     tag = "tokens",
+    operation_id = "create_nonce",
     request_body = NonceRequest,
     security(("api_key" = [])),
     responses((status = 200, description = "A nonce, to be used once.", body = NonceResponse), Refusals)
@@ -39,13 +44,18 @@ pub(super) async fn nonce(
     let inner = service.inner();
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce)?;
-    let expires_s = inner.now_s() + inner.config.limits.nonce_lifetime.as_secs();
+    let now_s = inner.now_s();
+    let expires_s = now_s + inner.config.limits.nonce_lifetime.as_secs();
     let of = NonceOf {
         nonce: &nonce,
         account: caller.account,
         agent: request.agent,
     };
     let mut write = inner.store.write().await?;
+    if nonces::count(&mut write, caller.account, now_s, NONCES_MAX).await? >= u64::from(NONCES_MAX) {
+        let refusal = Refusal::new(Code::ApiRateLimited, "too many nonces wait for their proof");
+        return Err(refusal.retry_after(NONCES_RETRY_AFTER));
+    }
     nonces::insert(&mut write, of, expires_s).await?;
     write.commit().await?;
     Ok(Json(NonceResponse {
@@ -60,6 +70,7 @@ pub(super) async fn nonce(
     post,
     path = "/v1/token",
     tag = "tokens",
+    operation_id = "create_token",
     request_body = TokenRequest,
     security(("api_key" = [])),
     responses((status = 200, description = "The token, and where to use it.", body = TokenResponse), Refusals)
@@ -146,30 +157,28 @@ async fn give(
 /// The agent is this account's, from now on if it was nobody's; and it has not ended.
 async fn bind(
     inner: &Inner,
-    connection: &mut sqlx::AnyConnection,
+    write: &mut Write,
     caller: &Caller,
     meta: &Meta,
     agent: AgentId,
     now_s: u64,
 ) -> Result<(), Refusal> {
-    if agents::bind(connection, caller.account, agent, now_s).await? {
-        accounts::lock(connection, caller.account).await?;
+    if agents::bind(write, caller.account, agent, now_s).await? {
+        accounts::lock(write, caller.account).await?;
         let most = u64::from(inner.config.limits.agents_max);
-        if agents::count(connection, caller.account).await? > most {
+        if agents::count(write, caller.account).await? > most {
             return Err(Refusal::new(
                 Code::QuotaExceeded,
                 format!("the account has {most} agents"),
             ));
         }
-        return Ok(of(caller, "agent.bind", agent, None)
-            .record(connection, meta, now_s)
-            .await?);
+        return Ok(of(caller, "agent.bind", agent, None).record(write, meta, now_s).await?);
     }
-    let bound = agents::get(connection, agent).await?;
+    let bound = agents::get(write, agent).await?;
     if bound.is_none_or(|bound| bound.account != caller.account) {
         return Err(Refusal::new(Code::AgentTaken, "the agent belongs to another account"));
     }
-    if !agents::seen(connection, agent, now_s).await? {
+    if !agents::seen(write, agent, now_s).await? {
         return Err(Refusal::new(Code::AgentEnded, "the account ended this agent"));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Accounts.
 
-use super::{StoreError, signed};
+use super::{StoreError, Write, signed};
 use skytale_proto::AccountId;
 use skytale_proto::rest::OrgName;
 use sqlx::{AnyConnection, Row as _};
@@ -12,7 +12,7 @@ pub(crate) async fn insert(
     org: &OrgName,
     now_s: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO accounts (id, org, created_s, revision) VALUES ($1, $2, $3, 0)")
+    sqlx::query("INSERT INTO accounts (id, org, created_s) VALUES ($1, $2, $3)")
         .bind(id.to_string())
         .bind(org.as_str())
         .bind(signed(now_s))
@@ -31,10 +31,12 @@ pub(crate) async fn org(connection: &mut AnyConnection, id: AccountId) -> Result
 }
 
 /// Locks the account until the transaction ends, so that what is counted under a quota stays so.
-pub(crate) async fn lock(connection: &mut AnyConnection, id: AccountId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = $1")
-        .bind(id.to_string())
-        .execute(connection)
-        .await?;
+pub(crate) async fn lock(write: &mut Write, id: AccountId) -> Result<(), StoreError> {
+    // Not FOR UPDATE: rows that refer to the account hold a key share of it, which that would have to wait for.
+    let sql = write.locking(
+        "SELECT id FROM accounts WHERE id = $1",
+        "SELECT id FROM accounts WHERE id = $1 FOR NO KEY UPDATE",
+    );
+    sqlx::query(sql).bind(id.to_string()).fetch_one(&mut **write).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! API keys: hash, scopes, and when they end.
 
-use super::{StoreError, number, optional_number, parse, signed};
+use super::{StoreError, Write, number, optional_number, parse, signed};
 use crate::auth::KeyScopes;
 use skytale_proto::rest::Key;
 use skytale_proto::{AccountId, KeyId};
@@ -75,17 +75,19 @@ pub(crate) async fn get(connection: &mut AnyConnection, id: KeyId) -> Result<Opt
     row.as_ref().map(stored).transpose()
 }
 
-/// Whether a key is in force, asked and locked within a transaction: a revocation waits for it, or it for that.
-pub(crate) async fn lock_in_force(connection: &mut AnyConnection, id: KeyId, now_s: u64) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE api_keys SET revoked_s = revoked_s \
-         WHERE id = $1 AND revoked_s IS NULL AND (expires_s IS NULL OR expires_s > $2)",
-    )
-    .bind(id.to_string())
-    .bind(signed(now_s))
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+/// Whether a key is in force, and it stays so until the transaction ends: a revocation waits for that.
+pub(crate) async fn lock_in_force(write: &mut Write, id: KeyId, now_s: u64) -> Result<bool, StoreError> {
+    let sql = write.locking(
+        "SELECT id FROM api_keys WHERE id = $1 AND revoked_s IS NULL AND (expires_s IS NULL OR expires_s > $2)",
+        "SELECT id FROM api_keys WHERE id = $1 AND revoked_s IS NULL AND (expires_s IS NULL OR expires_s > $2) \
+         FOR SHARE",
+    );
+    let row = sqlx::query(sql)
+        .bind(id.to_string())
+        .bind(signed(now_s))
+        .fetch_optional(&mut **write)
+        .await?;
+    Ok(row.is_some())
 }
 
 /// How many of an account's keys are in force.

@@ -1,6 +1,6 @@
 //! Nonces that wait for their proof. In the database, so that several API processes agree on which was used.
 
-use super::{StoreError, signed};
+use super::{StoreError, number, signed};
 use skytale_proto::{AccountId, AgentId};
 use sqlx::AnyConnection;
 
@@ -32,6 +32,25 @@ pub(crate) async fn insert(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// How many of an account's nonces wait for their proof; counted no further than `most`.
+pub(crate) async fn count(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    now_s: u64,
+    most: u32,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS n FROM \
+         (SELECT 1 FROM nonces WHERE account = $1 AND expires_s > $2 LIMIT $3) AS waiting",
+    )
+    .bind(account.to_string())
+    .bind(signed(now_s))
+    .bind(i64::from(most))
+    .fetch_one(connection)
+    .await?;
+    number(&row, "n")
 }
 
 /// Uses a nonce up. `true` for exactly one caller, and only while it is good.

@@ -43,6 +43,7 @@ on_both! {
             answer.refused(Code::KeyUnknown);
         }
         let grown_kib = process.peak_kib() - before_kib;
+        eprintln!("{FLOOD} keys at once: {grown_kib} KiB more");
         assert!(grown_kib < GROWTH_KIB_MAX, "{grown_kib} KiB");
         served(&process.client, &key).await;
         process.stop();

@@ -1,5 +1,8 @@
 //! The API over HTTP, on SQLite and on a PostgreSQL of its own: the same promises on both.
 
+// A test's helper that fails is the test's failure.
+#![allow(clippy::unwrap_used)]
+
 mod agent;
 mod child;
 mod concurrency;
@@ -9,6 +12,7 @@ mod errors;
 mod flood;
 mod flow;
 mod harness;
+mod hostile;
 mod limits;
 mod markers;
 mod openapi;

@@ -4,6 +4,7 @@ use crate::database::Backend;
 use crate::harness::{NOTHING, TestApi};
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 fn committed() -> std::path::PathBuf {
@@ -63,14 +64,15 @@ async fn the_document_and_its_page_are_served_without_the_internet() {
 fn every_route_but_the_public_ones_says_whose_secret_it_needs() {
     let document: Value = serde_json::to_value(skytale_api::openapi_document()).unwrap();
     let public = ["/livez", "/readyz", "/.well-known/jwks.json"];
-    let mut operations = 0;
+    let mut operations = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            operations += 1;
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(operations.insert(id), "{method} {path} has an id of its own");
             let secured = operation["security"].as_array().is_some_and(|needs| !needs.is_empty());
             assert_eq!(secured, !public.contains(&path.as_str()), "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path} says what it does");
         }
     }
-    assert_eq!(operations, 21);
+    assert_eq!(operations.len(), 21);
 }
