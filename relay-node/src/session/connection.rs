@@ -1,6 +1,7 @@
 //! One connection: admitted, run, ended with a code.
 
 use crate::clock::{Now, unix_ms};
+use crate::endpoint;
 use crate::metrics;
 use crate::node::Shared;
 use crate::refusal::{Short, counted};
@@ -21,8 +22,6 @@ use tracing::{debug, info};
 
 /// How long an ending waits for its last words to arrive, and for appends in flight to be answered.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// Streams over the limit that get a code each; those behind them wait until the transport lets them through.
-const STREAMS_OVER: u32 = 16;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(node: Arc<Shared>, incoming: Incoming, _place: OwnedSemaphorePermit) {
@@ -62,8 +61,7 @@ async fn run(node: Arc<Shared>, connection: &Connection, admitted: hello::Admitt
     let agent = session.agent;
     info!(agent = %Short(&agent), sessions = node.sessions.len(), "session started");
     metrics::session_started();
-    let limit = node.config.limits.streams_max.saturating_add(1 + STREAMS_OVER);
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(limit));
+    endpoint::widen(connection, &node.config.limits);
 
     let sender = drive(&session, connection, &registration, sender, receiver).await;
 

@@ -178,6 +178,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use skytale_proto::KeyId;
     use skytale_proto::session::TokenRefresh;
     use skytale_proto::token::Confirmation;
@@ -328,5 +329,46 @@ mod tests {
             })),
             None
         );
+    }
+
+    /// What happens to a session: time passes, and the agent speaks or not.
+    fn story() -> impl Strategy<Value = Vec<(u64, bool)>> {
+        proptest::collection::vec((0..40_000u64, any::<bool>()), 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_ends_for_a_reason_and_never_wakes_for_nothing(story in story()) {
+            let mut now = begin();
+            let mut state = state(now);
+            let mut heard = now;
+            'story: for (pass_ms, speaks) in story {
+                now = later(now, Duration::from_millis(pass_ms));
+                // What is due is done before anything else is heard, as time was there first.
+                while let Some(step) = state.on_time(now) {
+                    let silent = now.instant - heard.instant;
+                    match step {
+                        Step::End(ending) if ending.code == Code::KeepaliveLost => {
+                            prop_assert!(silent >= KEEPALIVE * 2);
+                            break 'story;
+                        }
+                        Step::End(ending) => {
+                            prop_assert_eq!(ending.code, Code::TokenExpired);
+                            prop_assert!(now.unix_ms >= (EXPIRES_S + limits::CLOCK_SKEW_MAX.as_secs()) * 1000);
+                            break 'story;
+                        }
+                        Step::Send(Event::Ping(_)) => prop_assert!(silent >= KEEPALIVE),
+                        Step::Send(Event::Notice(_)) => prop_assert!(now.unix_ms + millis(NOTICE) >= EXPIRES_S * 1000),
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+                prop_assert!(now.instant - heard.instant < KEEPALIVE * 2);
+                prop_assert!(state.wake(now) > now.instant);
+                if speaks {
+                    state.on_request(request(Request::Pong(Pong::default())), now);
+                    heard = now;
+                }
+            }
+        }
     }
 }

@@ -304,7 +304,7 @@ impl Client {
 
     /// Everything readable after a cursor, to the stream's end.
     pub(crate) async fn replay(&self, log: LogId, after: Offset) -> Replayed {
-        self.subscribe(log, after, false).await.to_end().await
+        self.subscribe(log, after, false).await.until_end().await
     }
 
     /// Leaves.
@@ -409,7 +409,7 @@ impl Subscription {
     }
 
     /// Everything until the stream ends.
-    pub(crate) async fn to_end(mut self) -> Replayed {
+    pub(crate) async fn until_end(mut self) -> Replayed {
         let mut replayed = Replayed {
             entries: std::mem::take(&mut self.entries),
             caught_up: None,

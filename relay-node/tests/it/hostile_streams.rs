@@ -102,7 +102,7 @@ async fn who_is_not_on_the_roster_neither_reads_nor_appends() {
         let read = m.replay(channel.log(), Offset::new(after)).await;
         assert_eq!((read.entries.len(), read.code()), (0, Some(Code::NotMember)));
     }
-    let followed = m.subscribe(channel.log(), Offset::new(2), true).await.to_end().await;
+    let followed = m.subscribe(channel.log(), Offset::new(2), true).await.until_end().await;
     assert_eq!(followed.code(), Some(Code::NotMember));
     assert_eq!(
         append_code(&m, &message(channel, mallory.id, 1, "hi")).await,

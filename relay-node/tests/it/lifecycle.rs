@@ -68,7 +68,7 @@ async fn a_session_ends_with_its_token_and_so_do_its_streams() {
     assert_eq!(notice.kind(), notice::Kind::TokenEnding);
     assert_eq!(a.refused().await, Some(Code::TokenExpired));
     assert_eq!(closed(&a.connection).await, Some(Code::TokenExpired));
-    assert_eq!(follow.to_end().await.gone.code(), Some(Code::TokenExpired));
+    assert_eq!(follow.until_end().await.gone.code(), Some(Code::TokenExpired));
     witness.is_served().await;
     witness.leave().await;
 }
@@ -147,7 +147,7 @@ async fn a_second_session_replaces_the_first() {
     let second = fixture.session(&alice, &fixture.claims(&alice)).await;
     assert_eq!(first.refused().await, Some(Code::SessionReplaced));
     assert_eq!(closed(&first.connection).await, Some(Code::SessionReplaced));
-    assert_eq!(follow.to_end().await.gone.code(), Some(Code::SessionReplaced));
+    assert_eq!(follow.until_end().await.gone.code(), Some(Code::SessionReplaced));
     second
         .append(&message(channel, alice.id, 1, "second"))
         .await

@@ -140,7 +140,7 @@ async fn an_agent_that_was_away_gets_each_entry_after_its_cursor_once() {
     let limited = a
         .subscribe_limited(channel.log(), Offset::new(10), true, 25)
         .await
-        .to_end()
+        .until_end()
         .await;
     assert_eq!(limited.offsets(), (11..=35).collect::<Vec<_>>());
     assert_eq!((limited.caught_up, limited.gone), (None, Gone::Finished));
@@ -242,7 +242,7 @@ async fn a_removed_agent_reads_up_to_its_removal_and_no_further() {
         .await
         .expect("appended");
 
-    let live = live.to_end().await;
+    let live = live.until_end().await;
     assert_eq!((live.offsets(), live.code()), (vec![2, 3, 4], Some(Code::NotMember)));
     let late = b.replay(channel.log(), Offset::FIRST).await;
     assert_eq!((late.offsets(), late.code()), (vec![2, 3, 4], Some(Code::NotMember)));

@@ -8,14 +8,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use skytale_log_store::MemoryStore;
 use skytale_proto::rest::{AgentRevocation, Jwks, Relay, Revocation, Revocations};
 use skytale_proto::token::TokenSigner;
 use skytale_proto::{AgentId, Code, EndpointId, KeyId, Offset};
 use skytale_relay_node::{RelayConfig, RelaySecret, TrustSource};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const SECRET: &str = "relay secret of the test";
@@ -40,7 +41,7 @@ struct TestApi {
 impl TestApi {
     async fn start() -> Self {
         let known = Arc::new(Known::default());
-        known.signers.lock().unwrap().push(TokenSigner::generate());
+        known.signers.lock().push(TokenSigner::generate());
         let routes = Router::new()
             .route("/.well-known/jwks.json", get(keys))
             .route("/v1/revocations", get(revocations))
@@ -60,7 +61,7 @@ impl TestApi {
     }
 
     fn revoke(&self, key: KeyId) {
-        let mut revocations = self.known.revocations.lock().unwrap();
+        let mut revocations = self.known.revocations.lock();
         let sequence = revocations.len() as u64 + 1;
         let revoked_s = crate::fixture::now_s();
         revocations.push(Revocation {
@@ -71,7 +72,7 @@ impl TestApi {
     }
 
     fn end(&self, agent: AgentId) {
-        let mut ended = self.known.ended.lock().unwrap();
+        let mut ended = self.known.ended.lock();
         let sequence = ended.len() as u64 + 1;
         let ended_s = crate::fixture::now_s();
         ended.push(AgentRevocation {
@@ -86,7 +87,7 @@ impl TestApi {
         let signer = TokenSigner::generate();
         let fixture = Fixture::trusting(config, Arc::new(MemoryStore::new()), signer, self.source()).await;
         let again = TokenSigner::from_seed(seed());
-        self.known.signers.lock().unwrap().push(again);
+        self.known.signers.lock().push(again);
         Fixture {
             signer: TokenSigner::from_seed(seed()),
             ..fixture
@@ -107,7 +108,7 @@ async fn keys(State(known): State<Arc<Known>>) -> Response {
     if known.oversize.load(Ordering::SeqCst) {
         return vec![b' '; 4 * 1024 * 1024].into_response();
     }
-    let keys = known.signers.lock().unwrap().iter().map(TokenSigner::jwk).collect();
+    let keys = known.signers.lock().iter().map(TokenSigner::jwk).collect();
     Json(Jwks { keys }).into_response()
 }
 
@@ -126,12 +127,12 @@ async fn revocations(
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let after = query["after"];
-    let all = known.revocations.lock().unwrap();
+    let all = known.revocations.lock();
     // Pages of two, so that there is more than one.
     let page: Vec<_> = all.iter().filter(|one| one.sequence > after).take(2).cloned().collect();
     let next = page.last().map_or(after, |last| last.sequence);
     let agents_after = query["agents_after"];
-    let ended = known.ended.lock().unwrap();
+    let ended = known.ended.lock();
     let agents: Vec<_> = ended
         .iter()
         .filter(|one| one.sequence > agents_after)
@@ -157,7 +158,7 @@ async fn register(
     if !authorized(&headers) || relay.endpoint != endpoint {
         return StatusCode::FORBIDDEN;
     }
-    known.relays.lock().unwrap().insert(endpoint, relay);
+    known.relays.lock().insert(endpoint, relay);
     StatusCode::NO_CONTENT
 }
 
@@ -222,7 +223,7 @@ async fn a_revoked_key_ends_its_sessions_and_starts_no_other() {
     api.revoke(fixture.key);
     assert_eq!(first.refused().await, Some(Code::TokenRevoked));
     assert_eq!(closed(&first.connection).await, Some(Code::TokenRevoked));
-    assert_eq!(follow.to_end().await.gone.code(), Some(Code::TokenRevoked));
+    assert_eq!(follow.until_end().await.gone.code(), Some(Code::TokenRevoked));
     let again = Client::start(&doomed, &fixture.relay(), &fixture.token(&doomed)).await;
     assert_eq!(again.err().expect("refused").closed, Some(Code::TokenRevoked));
     fixture.channel(&spared, &second).await;
@@ -332,11 +333,11 @@ async fn the_node_is_in_the_relay_directory() {
     let fixture = api.fixture(config).await;
     let id = fixture.node.endpoint_id();
     soon(async {
-        while !api.known.relays.lock().unwrap().contains_key(&id) {
+        while !api.known.relays.lock().contains_key(&id) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
-    let relay = api.known.relays.lock().unwrap()[&id].clone();
+    let relay = api.known.relays.lock()[&id].clone();
     assert_eq!((relay.region, relay.addresses), (3, vec!["192.0.2.7:4433".to_owned()]));
 }
