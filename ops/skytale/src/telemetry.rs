@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// What is logged where nothing else was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Default {
-    /// A command that a person waits for: warnings.
+    /// A command that a person waits for or watches: warnings of the project's own parts.
     Client,
     /// A server: what happens, and warnings of the libraries below.
     Server,
@@ -18,7 +18,7 @@ pub(crate) enum Default {
 impl Default {
     const fn filter(self) -> &'static str {
         match self {
-            Self::Client => "warn,iroh=error,netwatch=error",
+            Self::Client => "warn,iroh=off,netwatch=off,noq=off",
             Self::Server => "warn,skytale=info,skytale_api=info,skytale_relay_node=info,skytale_log_store=info",
         }
     }

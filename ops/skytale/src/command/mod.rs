@@ -9,6 +9,7 @@ mod demo;
 mod dev;
 mod init;
 mod key;
+mod log;
 mod relay;
 mod whoami;
 
@@ -45,6 +46,9 @@ pub(crate) enum Command {
     /// Make accounts, as the operator.
     #[command(subcommand)]
     Account(account::Command),
+    /// Check, list or copy out a stopped node's data.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Make, check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -82,9 +86,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
 
 fn dispatch(cli: Cli, output: Output) -> Outcome {
     let global = cli.global;
-    let client = |work| Kind {
+    let client = |flags| Kind {
         default: telemetry::Default::Client,
-        flags: work,
+        flags,
     };
     let server = |flags| Kind {
         default: telemetry::Default::Server,
@@ -92,7 +96,7 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
     };
     match cli.command {
         Command::Demo(args) => within(&global, client(Vec::new()), output, |session| demo::run(args, session)),
-        Command::Dev(args) => within(&global, server(Vec::new()), output, |session| dev::run(args, session)),
+        Command::Dev(args) => within(&global, client(Vec::new()), output, |session| dev::run(args, session)),
         Command::Api(args) => within(&global, server(args.layers()), output, api::run),
         Command::Relay(args) => within(&global, server(args.layers()), output, |session| {
             relay::run(args, session)
@@ -112,6 +116,15 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         Command::Account(command) => within(&global, client(Vec::new()), output, |session| {
             account::run(command, session)
         }),
+        Command::Log(command) => {
+            let loaded = configuration(&global, Vec::new())?;
+            telemetry::start(
+                loaded.config.log.as_deref(),
+                telemetry::Default::Client,
+                loaded.config.log_format,
+            )?;
+            log::run(command, &loaded, &output)
+        }
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
         Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),

@@ -13,12 +13,12 @@ use skytale_sdk::net::ApiClient;
 use skytale_sdk::vault::VaultKey;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take before it is taken for stuck.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+/// How long something may show no progress before it is taken for stuck.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long what was sent may take to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// Messages read from the vault at once.
@@ -109,38 +109,39 @@ impl Actor {
 
     /// Waits until the channel was processed up to an offset.
     pub(super) async fn reach(&self, channel: &Channel, offset: Offset, each: impl Fn(Offset)) -> Outcome {
-        let reaching = async {
-            loop {
-                let cursor = channel.cursor().await.map_err(failed("cannot read the cursor"))?;
-                each(cursor);
-                if cursor >= offset {
-                    return Ok(());
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let (mut last, mut moved) = (Offset::ZERO, Instant::now());
+        loop {
+            let cursor = channel.cursor().await.map_err(failed("cannot read the cursor"))?;
+            each(cursor);
+            if cursor >= offset {
+                return Ok(());
             }
-        };
-        tokio::time::timeout(PATIENCE, reaching).await.unwrap_or_else(|_| {
-            Err(Failure::new(
-                Code::Mismatch,
-                format!("{} never got to offset {offset}", self.name),
-            ))
-        })
+            if cursor > last {
+                (last, moved) = (cursor, Instant::now());
+            } else if moved.elapsed() > PATIENCE {
+                let what = format!("{} stays at offset {cursor} and does not get to {offset}", self.name);
+                return Err(Failure::new(Code::Mismatch, what));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until the application was given as many messages of others as there are.
     pub(super) async fn given(&self, count: u64) -> Outcome {
-        let receiving = async {
-            while self.received.lock().count < count {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, receiving).await.map_err(|_| {
+        let (mut last, mut moved) = (0, Instant::now());
+        loop {
             let got = self.received.lock().count;
-            Failure::new(
-                Code::Mismatch,
-                format!("{}'s application was given {got} of {count} messages", self.name),
-            )
-        })
+            if got >= count {
+                return Ok(());
+            }
+            if got > last {
+                (last, moved) = (got, Instant::now());
+            } else if moved.elapsed() > PATIENCE {
+                let what = format!("{}'s application was given {got} of {count} messages", self.name);
+                return Err(Failure::new(Code::Mismatch, what));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn stop_listening(&mut self) -> Outcome {
