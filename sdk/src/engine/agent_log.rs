@@ -1,7 +1,8 @@
 //! The agent's own log: KeyPackages it offers, Welcomes that come to it.
 
 use super::channel::Channel;
-use super::replay::{AGENT_LOG_NO, contiguous};
+use super::evidence::AGENT_LOG_NO;
+use super::replay::contiguous;
 use super::transact::{Tx, now_ms};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};

@@ -20,14 +20,16 @@
 //! - State moves by replay alone. An outcome tells the engine what to offer next; it is the entry, seen at its place in
 //!   the log, that delivers a message or makes a commit the group's next epoch.
 //! - What is offered for appending keeps its frame id across retries, re-encryption and restarts, so offering it
-//!   twice is harmless. After a lost connection call [`Engine::connection_lost`] and offer again.
+//!   twice is harmless. After a lost connection call [`Engine::connection_lost`], read to the head, and offer again.
+//! - A change to the group is a barrier: nothing behind it is offered before the log has shown it. Messages before it may
+//!   be on their way together with it.
 //!
 //! # How a driver uses it, per channel
 //! ```text
 //! loop:
 //!   entries arrive  -> process_entries(channel, &records)
 //!   next_frames(channel, bytes) -> append each, in order, pipelined; each answer -> outcome(channel, id, answer)
-//!   after a retryable refusal other than a stale one: wait, then next_frames again
+//!   after a retryable refusal other than a stale one: take the answers that are still due, wait, then next_frames again
 //! ```
 //! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
 
@@ -37,6 +39,7 @@ mod channels;
 mod config;
 mod error;
 mod event;
+mod evidence;
 mod inbox;
 mod offer;
 mod outbox;
@@ -53,7 +56,7 @@ use crate::vault::Vault;
 use bytes::Bytes;
 use channel::Channel;
 use openmls_rust_crypto::RustCrypto;
-use skytale_proto::{AgentId, ChannelId, Code, Frame, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::HashMap;
 use std::fmt;
 use zeroize::Zeroizing;
@@ -224,6 +227,19 @@ pub struct FailedSend {
     pub code: Code,
     /// The message; `None` where it was a change to the group.
     pub payload: Option<Bytes>,
+}
+
+/// Proof, to this agent, that the relay showed it and another one different logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Divergence {
+    /// The offset at which the digests differ.
+    pub offset: Offset,
+    /// Whose message said so.
+    pub author: AgentId,
+    /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
+    pub ours: Option<Digest>,
+    /// The digest that the author had.
+    pub theirs: Digest,
 }
 
 /// An entry that could not be processed.

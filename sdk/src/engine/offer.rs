@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 /// What became of an intent whose turn had come.
 enum Built {
-    Frame(Frame),
+    Frame(Box<Frame>),
     /// It has been taken out of the outbox.
     Gone,
     /// It must wait for something that is before it.
@@ -86,7 +86,7 @@ impl Tx<'_> {
             let acknowledged = channel.offered.accepted.contains_key(&row.frame_id);
             if !acknowledged {
                 let frame = match self.build(channel, &mut row)? {
-                    Built::Frame(frame) => frame,
+                    Built::Frame(frame) => *frame,
                     Built::Gone => continue,
                     Built::NotYet => break,
                 };
@@ -131,10 +131,13 @@ impl Tx<'_> {
         let accepted_no = channel.position.accepted_no.max(channel.offered.accepted_no);
         let overtaken = row.intent.is_message() && row.encrypted_no < accepted_no;
         if let Some(frame) = row.frame.clone().filter(|_| !overtaken) {
-            return Ok(Built::Frame(Frame::decode(frame)?));
+            return Ok(Built::Frame(Box::new(Frame::decode(frame)?)));
         }
         match row.intent {
-            Intent::Message | Intent::Announce if channel.can_encrypt() => self.encrypt(channel, row).map(Built::Frame),
+            Intent::Message | Intent::Announce if channel.can_encrypt() => {
+                let frame = self.encrypt(channel, row)?;
+                Ok(Built::Frame(Box::new(frame)))
+            }
             Intent::Message | Intent::Announce => Ok(Built::NotYet),
             Intent::Create => self.build_create(channel, row),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
@@ -160,7 +163,7 @@ impl Tx<'_> {
         };
         let frame = Frame::new(self.header(channel, row, Offset::ZERO, detail), Bytes::new())?;
         self.built(channel, row, &frame)?;
-        Ok(Built::Frame(frame))
+        Ok(Built::Frame(Box::new(frame)))
     }
 
     /// Encrypts a message for the current epoch. The caller has asked [`Channel::can_encrypt`].
@@ -209,7 +212,7 @@ impl Tx<'_> {
             .map_err(|error| EngineError::mls("encoding a proposal", error))?;
         let frame = Frame::new(self.header(channel, row, channel.position.head, Detail::Proposal), body)?;
         self.built(channel, row, &frame)?;
-        Ok(Built::Frame(frame))
+        Ok(Built::Frame(Box::new(frame)))
     }
 
     fn build_commit(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
@@ -255,7 +258,7 @@ impl Tx<'_> {
         match Frame::new(header, body.encode_to_vec()) {
             Ok(frame) => {
                 self.built(channel, row, &frame)?;
-                Ok(Built::Frame(frame))
+                Ok(Built::Frame(Box::new(frame)))
             }
             Err(error @ (FrameError::TooLarge { .. } | FrameError::Field { .. })) => {
                 self.fail_commit(channel, row, error.code())?;

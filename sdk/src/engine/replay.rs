@@ -7,10 +7,9 @@
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Place};
 use super::transact::Tx;
-use super::window::Compared;
-use super::{ChannelState, Engine, EngineError, Event, Gap, Processed, UnreadableEntry};
+use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
 use crate::mls::{self, Change, Rejected, unreadable};
-use crate::vault::{id, integer, message_id, unsigned};
+use crate::vault::{integer, message_id};
 use bytes::Bytes;
 use openmls::prelude::ProcessedMessageContent;
 use openmls_traits::OpenMlsProvider as _;
@@ -19,9 +18,6 @@ use rusqlite::params;
 use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Record};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Under this number stands the agent's own log in the table of unreadable entries.
-pub(super) const AGENT_LOG_NO: i64 = 0;
 
 /// Why the transaction that an entry is in cannot go on.
 enum Halt {
@@ -88,36 +84,6 @@ impl Engine {
                 (Err(error), _) => return Err(error),
             }
         }
-    }
-
-    /// Entries of a channel (`None`: of the agent's own log) that could not be processed, by offset, after `after`.
-    pub fn unreadable(
-        &self,
-        channel: Option<ChannelId>,
-        after: Offset,
-        limit: u32,
-    ) -> Result<Vec<UnreadableEntry>, EngineError> {
-        let no = match channel {
-            Some(channel) => super::channel::one(self.vault.sql(), channel)?.1,
-            None => AGENT_LOG_NO,
-        };
-        self.vault
-            .sql()
-            .prepare_cached(
-                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 ORDER BY at LIMIT ?3",
-            )?
-            .query_map(params![no, integer(after.get())?, limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get(2)?))
-            })?
-            .map(|row| {
-                let (offset, frame_id, reason) = row?;
-                Ok(UnreadableEntry {
-                    offset: Offset::new(unsigned(offset)?),
-                    frame_id: frame_id.as_deref().map(id).transpose()?,
-                    reason,
-                })
-            })
-            .collect()
     }
 }
 
@@ -243,6 +209,7 @@ impl Tx<'_> {
         };
         if row.frame.as_ref() != Some(frame.encoded()) {
             self.fail(channel, &row, Code::EntryUnreadable)?;
+            channel.offered.again();
             return Err(lied(
                 "it stands under this agent's name and frame id, but this agent sent something else",
             ));
@@ -475,6 +442,10 @@ impl Tx<'_> {
         };
         group.clear_pending_commit(self.provider.storage())?;
         let nobody_leaves = mls::leavers(group).is_empty();
+        let own = group.own_leaf_index();
+        let asked = group
+            .pending_proposals()
+            .any(|proposal| mls::leaver(proposal) == Some(own));
         if channel.waiting.rows > channel.waiting.unbuilt {
             self.sql
                 .prepare_cached(
@@ -490,7 +461,7 @@ impl Tx<'_> {
             }
         }
         // A commit that left this agent's wish to leave aside took the proposal with it: it is made again.
-        if channel.position.state == ChannelState::Leaving && !self.waits(channel, Intent::Leave)? {
+        if channel.position.state == ChannelState::Leaving && !asked && !self.waits(channel, Intent::Leave)? {
             self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
         }
         Ok(())
@@ -531,85 +502,6 @@ impl Tx<'_> {
                 integer(record.time_ms).unwrap_or(i64::MAX),
                 payload
             ])?;
-        Ok(())
-    }
-
-    fn compare(
-        &mut self,
-        channel: &mut Channel,
-        author: AgentId,
-        offset: Offset,
-        theirs: &Digest,
-    ) -> Result<(), EngineError> {
-        let Compared::Differs { ours } = channel.window.compare(offset, theirs) else {
-            return Ok(());
-        };
-        // Once they differ they differ for good: the first one of each author is the evidence.
-        let new = self
-            .sql
-            .prepare_cached(
-                "INSERT INTO divergence (channel, author, at, ours, theirs) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![
-                channel.no,
-                author.as_bytes(),
-                integer(offset.get()).unwrap_or(i64::MAX),
-                ours.as_ref().map(|digest| digest.as_bytes().as_slice()),
-                theirs.as_bytes()
-            ])?;
-        if new > 0 {
-            self.events.push(Event::Divergence {
-                channel: channel.id,
-                offset,
-                author,
-                ours,
-                theirs: *theirs,
-            });
-        }
-        Ok(())
-    }
-
-    fn record_unreadable(
-        &mut self,
-        channel: &Channel,
-        offset: Offset,
-        header: Option<&Header>,
-        reason: String,
-    ) -> Result<(), EngineError> {
-        self.keep_unreadable(
-            Some(channel.id),
-            channel.no,
-            offset,
-            header.map(|header| header.id),
-            reason,
-        )
-    }
-
-    pub(super) fn keep_unreadable(
-        &mut self,
-        channel: Option<ChannelId>,
-        no: i64,
-        offset: Offset,
-        frame_id: Option<FrameId>,
-        reason: String,
-    ) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached(
-                "INSERT OR REPLACE INTO unreadable (channel, at, frame_id, reason) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                no,
-                integer(offset.get())?,
-                frame_id.as_ref().map(|id| id.as_bytes().as_slice()),
-                reason
-            ])?;
-        self.events.push(Event::EntryUnreadable {
-            channel,
-            offset,
-            frame_id,
-            reason,
-        });
         Ok(())
     }
 }

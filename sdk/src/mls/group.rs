@@ -190,7 +190,7 @@ pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
     let own = group.own_leaf_index();
     group
         .pending_proposals()
-        .filter_map(|proposal| leaver(proposal))
+        .filter_map(leaver)
         .filter(|index| *index != own)
         .filter_map(|index| agent_at(group, index))
         .collect()

@@ -36,9 +36,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (kind, key, value) = (0..15u8, 0..3u8, any::<u8>());
     prop_oneof![
-        8 => (kind.clone(), key.clone(), value.clone()).prop_map(|(kind, key, value)| Step::Write(kind, key, value)),
+        8 => (kind.clone(), key.clone(), value).prop_map(|(kind, key, value)| Step::Write(kind, key, value)),
         3 => (kind, key.clone()).prop_map(|(kind, key)| Step::Delete(kind, key)),
-        2 => (key.clone(), value.clone()).prop_map(|(key, value)| Step::Append(key, value)),
+        2 => (key.clone(), value).prop_map(|(key, value)| Step::Append(key, value)),
         3 => (key.clone(), 0..4u8, value).prop_map(|(key, id, value)| Step::Queue(key, id, value)),
         2 => (key.clone(), 0..4u8).prop_map(|(key, id)| Step::RemoveProposal(key, id)),
         1 => key.prop_map(Step::ClearQueue),

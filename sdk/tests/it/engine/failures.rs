@@ -160,6 +160,10 @@ fn two_agents_who_are_shown_different_logs_find_out() {
         .collect();
     // `a` had seen the hidden entry at an offset at which `b` was shown nothing yet.
     assert_eq!(divergences, [(cursor.next(), a.id(), None)]);
+    b.crash();
+    let kept = b.engine().divergences(channel).expect("listed");
+    assert_eq!(kept.len(), 1);
+    assert_eq!((kept[0].offset, kept[0].author, kept[0].ours), divergences[0]);
 
     // What `b` says next shows `a` that they differ, and at which offset.
     b.engine().send(channel, b"what now?").expect("queued");

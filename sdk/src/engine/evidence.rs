@@ -1,0 +1,156 @@
+//! What is kept of entries that could not be processed, and of digests that differ.
+
+use super::channel::{Channel, one};
+use super::transact::Tx;
+use super::window::Compared;
+use super::{Divergence, Engine, EngineError, Event, UnreadableEntry};
+use crate::vault::{VaultError, id, integer, unsigned};
+use rusqlite::params;
+use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Header, Offset};
+
+/// Under this number stands the agent's own log in the table of unreadable entries.
+pub(super) const AGENT_LOG_NO: i64 = 0;
+
+impl Engine {
+    /// Entries of a channel (`None`: of the agent's own log) that could not be processed, by offset, after `after`.
+    pub fn unreadable(
+        &self,
+        channel: Option<ChannelId>,
+        after: Offset,
+        limit: u32,
+    ) -> Result<Vec<UnreadableEntry>, EngineError> {
+        let no = match channel {
+            Some(channel) => one(self.vault.sql(), channel)?.1,
+            None => AGENT_LOG_NO,
+        };
+        self.vault
+            .sql()
+            .prepare_cached(
+                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 ORDER BY at LIMIT ?3",
+            )?
+            .query_map(params![no, integer(after.get())?, limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get(2)?))
+            })?
+            .map(|row| {
+                let (offset, frame_id, reason) = row?;
+                Ok(UnreadableEntry {
+                    offset: Offset::new(unsigned(offset)?),
+                    frame_id: frame_id.as_deref().map(id).transpose()?,
+                    reason,
+                })
+            })
+            .collect()
+    }
+
+    /// What showed that the relay gave this agent and others different logs on a channel: the first of each author.
+    pub fn divergences(&self, channel: ChannelId) -> Result<Vec<Divergence>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let digest = |bytes: Vec<u8>| {
+            <[u8; 32]>::try_from(bytes)
+                .map(Digest::from_bytes)
+                .map_err(|_| VaultError::damaged("digest of a wrong length"))
+        };
+        self.vault
+            .sql()
+            .prepare_cached("SELECT at, author, ours, theirs FROM divergence WHERE channel = ?1 ORDER BY at, author")?
+            .query_map([no], |row| {
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, Vec<u8>>(1)?,
+                    row.get::<_, Option<Vec<u8>>>(2)?,
+                    row.get::<_, Vec<u8>>(3)?,
+                ))
+            })?
+            .map(|row| {
+                let (offset, author, ours, theirs) = row?;
+                Ok(Divergence {
+                    offset: Offset::new(unsigned(offset)?),
+                    author: id(&author)?,
+                    ours: ours.map(digest).transpose()?,
+                    theirs: digest(theirs)?,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Tx<'_> {
+    pub(super) fn compare(
+        &mut self,
+        channel: &mut Channel,
+        author: AgentId,
+        offset: Offset,
+        theirs: &Digest,
+    ) -> Result<(), EngineError> {
+        let Compared::Differs { ours } = channel.window.compare(offset, theirs) else {
+            return Ok(());
+        };
+        // Once they differ they differ for good: the first one of each author is the evidence.
+        let new = self
+            .sql
+            .prepare_cached(
+                "INSERT INTO divergence (channel, author, at, ours, theirs) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![
+                channel.no,
+                author.as_bytes(),
+                integer(offset.get()).unwrap_or(i64::MAX),
+                ours.as_ref().map(|digest| digest.as_bytes().as_slice()),
+                theirs.as_bytes()
+            ])?;
+        if new > 0 {
+            self.events.push(Event::Divergence {
+                channel: channel.id,
+                offset,
+                author,
+                ours,
+                theirs: *theirs,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn record_unreadable(
+        &mut self,
+        channel: &Channel,
+        offset: Offset,
+        header: Option<&Header>,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        self.keep_unreadable(
+            Some(channel.id),
+            channel.no,
+            offset,
+            header.map(|header| header.id),
+            reason,
+        )
+    }
+
+    pub(super) fn keep_unreadable(
+        &mut self,
+        channel: Option<ChannelId>,
+        no: i64,
+        offset: Offset,
+        frame_id: Option<FrameId>,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO unreadable (channel, at, frame_id, reason) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                no,
+                integer(offset.get())?,
+                frame_id.as_ref().map(|id| id.as_bytes().as_slice()),
+                reason
+            ])?;
+        self.events.push(Event::EntryUnreadable {
+            channel,
+            offset,
+            frame_id,
+            reason,
+        });
+        Ok(())
+    }
+}
