@@ -181,7 +181,7 @@ impl Wire {
 /// A session that has started.
 pub(crate) struct Client {
     /// A connection lives no longer than its endpoint.
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
     pub(crate) connection: Connection,
     pub(crate) control: Wire,
     pub(crate) started: Started,
@@ -221,7 +221,7 @@ impl Client {
         };
         match event {
             Some(control_event::Event::Started(started)) => Ok(Self {
-                _endpoint: agent.endpoint.clone(),
+                endpoint: agent.endpoint.clone(),
                 connection,
                 control,
                 started,
@@ -307,9 +307,14 @@ impl Client {
         self.subscribe(log, after, false).await.until_end().await
     }
 
-    /// Leaves.
+    /// Leaves, and says so: the endpoint stays until its last packet is out.
     pub(crate) fn leave(self) {
         self.connection.close(VarInt::from_u32(0), b"");
+        let endpoint = self.endpoint;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(endpoint);
+        });
     }
 }
 
