@@ -28,11 +28,11 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    pub(crate) fn new(number: u64, time_ms: u64, capacity: usize) -> Self {
+    pub(crate) fn new(number: u64) -> Self {
         Self {
             number,
-            time_ms,
-            records: BytesMut::with_capacity(capacity),
+            time_ms: 0,
+            records: BytesMut::new(),
             logs: Vec::new(),
             entries: Vec::new(),
             states: Vec::new(),
@@ -41,14 +41,19 @@ impl BatchBuilder {
         }
     }
 
-    /// Bytes of records so far.
-    pub(crate) fn bytes(&self) -> usize {
-        self.records.len()
+    /// The time of all that follows in this batch, unix milliseconds.
+    pub(crate) const fn set_time(&mut self, time_ms: u64) {
+        self.time_ms = time_ms;
     }
 
     /// Whether there is nothing to write.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.marks.is_empty()
+    }
+
+    /// Bytes of records so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.len()
     }
 
     /// Folds a frame, and lays its record out if it is an entry, with the Welcomes that it causes.
@@ -212,42 +217,82 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// The mark that goes before the records.
-    pub(crate) fn mark(&mut self, store: &StoreId) -> BytesMut {
-        let mark = Mark {
-            number: self.number,
-            time_ms: self.time_ms,
-            logs: self.logs.iter().map(|log| (log.log, log.first)).collect(),
-            records: std::mem::take(&mut self.marks),
-        };
-        let mut out = BytesMut::new();
-        mark.encode_into(store, &mut out);
-        out
-    }
-
-    /// The records, to be written after the mark.
-    pub(crate) fn records(&self) -> &[u8] {
-        &self.records
-    }
-
-    /// The batch, once it is durable. `mark_at` and `start` are where its mark and its first record stand.
-    pub(crate) fn durable(mut self, set: &mut WorkingSet, segment: u32, mark_at: u32, start: u32) -> Batch {
+    /// Ends the batch, and begins the next one. A batch with nothing in it leaves its number to the next.
+    pub(crate) fn lay(&mut self, set: &mut WorkingSet) -> Laid {
         for log in &mut self.logs {
             let working = set.peek_mut(&log.log).filter(|working| working.changed);
             log.changed = working.map(|working| Arc::new(working.known.clone()));
         }
         let saved = set.take_due(self.logs.iter().map(|log| log.log));
+        let next = Self {
+            // As large as this one turned out: no growing, and nothing to spare.
+            records: BytesMut::with_capacity(self.records.len()),
+            entries: Vec::with_capacity(self.entries.len()),
+            marks: Vec::with_capacity(self.marks.len()),
+            time_ms: self.time_ms,
+            ..Self::new(if self.marks.is_empty() {
+                self.number
+            } else {
+                self.number + 1
+            })
+        };
+        let laid = std::mem::replace(self, next);
+        Laid {
+            number: laid.number,
+            time_ms: laid.time_ms,
+            records: laid.records.freeze(),
+            logs: laid.logs,
+            entries: laid.entries,
+            states: laid.states,
+            marks: laid.marks,
+            saved,
+            verdicts: laid.verdicts,
+        }
+    }
+}
+
+/// A batch, folded and laid out, and not durable yet.
+pub(crate) struct Laid {
+    pub(crate) number: u64,
+    pub(crate) time_ms: u64,
+    /// The records, to be written after the mark.
+    pub(crate) records: Bytes,
+    logs: Vec<BatchLog>,
+    entries: Vec<BatchEntry>,
+    states: Vec<(u32, u32)>,
+    marks: Vec<MarkRecord>,
+    /// States for the index to keep.
+    pub(crate) saved: Vec<(LogId, Bytes)>,
+    pub(crate) verdicts: Verdicts,
+}
+
+impl Laid {
+    /// Whether there is nothing to write.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// The mark that goes before the records.
+    pub(crate) fn mark(&self, store: &StoreId) -> BytesMut {
+        let logs: Vec<_> = self.logs.iter().map(|log| (log.log, log.first)).collect();
+        let mut out = BytesMut::new();
+        Mark::encode_parts(self.number, self.time_ms, &logs, &self.marks, store, &mut out);
+        out
+    }
+
+    /// The batch, once it is durable. `mark_at` and `start` are where its mark and its first record stand.
+    pub(crate) fn durable(self, segment: u32, mark_at: u32, start: u32) -> Batch {
         Batch {
             number: self.number,
             time_ms: self.time_ms,
             segment,
             mark_at,
             start,
-            records: self.records.freeze(),
+            records: self.records,
             logs: self.logs,
             entries: self.entries,
             states: self.states.iter().map(|(log, at)| (*log, start + at)).collect(),
-            saved,
+            saved: self.saved,
         }
     }
 }

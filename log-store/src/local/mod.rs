@@ -1,14 +1,14 @@
 //! Logs on one node: segment files, and an index that is derived from them.
 //!
 //! ```text
-//!  append ──> queue ──> writer ──> segment ──fdatasync──> tail (memory) ──> readers near the head
-//!                       folds       │                      │
-//!                                   │                      └──> index thread ──> sled
-//!                                   └──────── positioned reads ──> readers far from it
+//!  append ──> queue ──> fold ──> batch ──> segment ──fdatasync──> tail (memory) ──> readers near the head
+//!                                             │                     │
+//!                                             │                     └──> index thread ──> sled
+//!                                             └────── positioned reads ──> readers far from it
 //! ```
 //!
-//! One thread writes: it takes all that is waiting, folds each frame, writes once, syncs once, and then shows and
-//! acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted while the
+//! One thread folds what is waiting into the next batch; another takes the batch, writes once, syncs once, and then
+//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted while the
 //! store is closed. What a crash cut off was never acknowledged, and is cut off for good when the store opens. Damage
 //! anywhere else is reported with its place; the log that it hits is served up to it, and takes no appends.
 
@@ -17,6 +17,7 @@ mod builder;
 mod config;
 mod error;
 pub(crate) mod folder;
+mod folding;
 mod index;
 pub(crate) mod known;
 mod metrics;
@@ -34,6 +35,7 @@ pub use error::OpenError;
 
 use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
 use bytes::Bytes;
+use folding::{Command, Stage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use index::Indexer;
@@ -45,7 +47,7 @@ use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
-use writer::{Command, Writer};
+use writer::Writer;
 
 /// Logs on one node. Durable once acknowledged.
 ///
@@ -56,7 +58,8 @@ pub struct LocalStore {
     room: Arc<Semaphore>,
     keeper: Arc<Keeper>,
     keeper_thread: Arc<KeeperThread>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// The folding thread and the writer.
+    threads: Mutex<Option<[JoinHandle<()>; 2]>>,
 }
 
 impl LocalStore {
@@ -101,7 +104,12 @@ impl LocalStore {
         let room = Arc::new(Semaphore::new(shared.config.queue_bytes_max));
         shared.progress.indexed(beginning.next_batch - 1, 0);
         let indexer = Indexer::start(shared.clone()).map_err(thread)?;
-        let writer = Writer::new(shared.clone(), receiver, room.clone(), indexer, beginning);
+        let stage = Arc::new(Stage::new(shared.clone(), beginning.next_batch, beginning.time_ms));
+        let writer = Writer::new(shared.clone(), stage.clone(), room.clone(), indexer, beginning);
+        let folding = std::thread::Builder::new()
+            .name("skytale-fold".into())
+            .spawn(move || stage.fold_all(receiver))
+            .map_err(thread)?;
         let writer = std::thread::Builder::new()
             .name("skytale-writer".into())
             .spawn(move || writer.run())
@@ -114,7 +122,7 @@ impl LocalStore {
             room,
             keeper,
             keeper_thread,
-            writer: Mutex::new(Some(writer)),
+            threads: Mutex::new(Some([folding, writer])),
         };
         Ok((store, owed))
     }
@@ -190,8 +198,8 @@ impl LocalStore {
     }
 
     async fn close_once(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().await;
-        let Some(thread) = writer.take() else {
+        let mut threads = self.threads.lock().await;
+        let Some(running) = threads.take() else {
             return Ok(());
         };
         self.keeper_thread.stop();
@@ -199,7 +207,7 @@ impl LocalStore {
         let _ = self.queue.send(Command::Close).await;
         let keeper = self.keeper_thread.clone();
         let joined = tokio::task::spawn_blocking(move || {
-            let joined = thread.join().is_ok();
+            let joined = running.map(|thread| thread.join().is_ok()) == [true, true];
             keeper.join();
             joined
         })

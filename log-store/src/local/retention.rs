@@ -4,9 +4,9 @@
 //! sequence again where the segment held the last one, so that the segments alone always tell it.
 
 use super::error::{OpenError, store_io};
+use super::folding::{Command, Retired};
 use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
 use super::shared::Shared;
-use super::writer::{Command, Retired};
 use super::{config::Retention, metrics};
 use crate::StoreError;
 use parking_lot::{Condvar, Mutex};

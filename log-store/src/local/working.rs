@@ -122,11 +122,14 @@ impl WorkingSet {
         saved
     }
 
-    /// Drops the states used longest ago, down to the limits, and gives those that must be kept. Call it only when all
-    /// that was folded is durable or about to be refused with the batch.
-    pub(crate) fn evict(&mut self, config: &LocalConfig) -> Vec<(LogId, Bytes)> {
+    /// Drops the states used longest ago, down to the limits, and gives those that must be kept. `durable` is the last
+    /// batch that readers see: a state that is ahead of it stays, since it could not be read again.
+    pub(crate) fn evict(&mut self, config: &LocalConfig, durable: u64) -> Vec<(LogId, Bytes)> {
         let mut saved = Vec::new();
         while self.logs.len() > config.states_max || (self.bytes > config.states_bytes_max && self.logs.len() > 1) {
+            if self.logs.peek_lru().is_none_or(|(_, working)| working.slot.0 > durable) {
+                break;
+            }
             let Some((log, working)) = self.logs.pop_lru() else {
                 break;
             };

@@ -11,6 +11,7 @@
 //! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footer of what it drops.
 //! Persisted: keep stable.
 
+use super::super::batch::Batch;
 use super::header::SEGMENT_VERSION;
 use super::{KIND_FOOTER, OWN_PAYLOAD_BYTES_MAX, Step, take, take_log, take_u32, take_u64};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -155,6 +156,18 @@ pub(crate) struct FooterBuilder {
 }
 
 impl FooterBuilder {
+    /// Takes a batch that was written.
+    pub(crate) fn add(&mut self, batch: &Batch) {
+        self.batch(batch.number, batch.time_ms);
+        for entry in &batch.entries {
+            self.entry(batch.log_of(entry), entry.offset, batch.start + entry.at);
+        }
+        for (log, at) in &batch.states {
+            let log = &batch.logs[*log as usize];
+            self.state(log.log, log.head, *at);
+        }
+    }
+
     pub(crate) fn batch(&mut self, number: u64, time_ms: u64) {
         if self.first_batch == 0 {
             self.first_batch = number;

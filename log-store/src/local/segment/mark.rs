@@ -40,25 +40,34 @@ pub(crate) struct MarkRecord {
 }
 
 impl Mark {
-    /// Writes the mark's record to `out`.
-    pub(crate) fn encode_into(&self, store: &StoreId, out: &mut BytesMut) {
-        let mut payload = BytesMut::with_capacity(24 + self.logs.len() * 41 + self.records.len() * 8);
+    /// Writes the record of a mark made of its parts to `out`.
+    pub(crate) fn encode_parts(
+        number: u64,
+        time_ms: u64,
+        logs: &[(LogId, Offset)],
+        records: &[MarkRecord],
+        store: &StoreId,
+        out: &mut BytesMut,
+    ) {
+        let mut payload = BytesMut::with_capacity(24 + logs.len() * 41 + records.len() * 8);
         payload.put_slice(&store.0);
-        payload.put_u32_le(count(self.logs.len()));
-        payload.put_u32_le(count(self.records.len()));
-        for (log, first) in &self.logs {
+        payload.put_u32_le(count(logs.len()));
+        payload.put_u32_le(count(records.len()));
+        for (log, first) in logs {
             payload.put_slice(&log.to_bytes());
             payload.put_u64_le(first.get());
         }
-        for record in &self.records {
+        for record in records {
+            let state = if record.state { STATE_BIT } else { 0 };
             payload.put_u32_le(record.log);
-            payload.put_u32_le(if record.state {
-                record.length | STATE_BIT
-            } else {
-                record.length
-            });
+            payload.put_u32_le(record.length | state);
         }
-        record::encode_parts(KIND_MARK, Offset::new(self.number), self.time_ms, &payload, out);
+        record::encode_parts(KIND_MARK, Offset::new(number), time_ms, &payload, out);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn encode_into(&self, store: &StoreId, out: &mut BytesMut) {
+        Self::encode_parts(self.number, self.time_ms, &self.logs, &self.records, store, out);
     }
 
     /// Reads a mark of this store from its record.

@@ -102,6 +102,12 @@ impl Segments {
             .collect()
     }
 
+    /// Bytes of sealed segments.
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        self.sealed.lock().values().map(|info| info.bytes).sum()
+    }
+
+    /// What is known of a segment, if it is sealed.
     pub(crate) fn info(&self, sequence: u32) -> Option<SegmentInfo> {
         self.sealed.lock().get(&sequence).copied()
     }

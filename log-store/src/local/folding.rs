@@ -1,0 +1,253 @@
+//! The first half of the writer: frames are folded, in the order of the queue, into the batch that is next to be written.
+//!
+//! While one batch is being synced the next one grows here, so that folding costs no time of its own. What is folded
+//! and not durable yet is seen by nobody else.
+
+use super::batch::Batch;
+use super::builder::{BatchBuilder, Laid};
+use super::shared::Shared;
+use super::working::WorkingSet;
+use crate::{Accepted, AppendError, StoreError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use skytale_proto::{Frame, LogId, Offset};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
+
+/// Commands folded before the batch may be taken for writing, at most.
+const FOLDED_AT_ONCE: usize = 64;
+/// How long a batch that is smaller than the one before may wait for more: those who were just answered are about to
+/// append again, and one sync for all of them is better than one for the first and another for the rest.
+const GATHER_WAIT: Duration = Duration::from_micros(150);
+
+/// What the writer is asked to do.
+#[expect(clippy::large_enum_variant, reason = "nearly every command is an append")]
+pub(crate) enum Command {
+    /// Append a frame.
+    Append {
+        frame: Frame,
+        answer: oneshot::Sender<Result<Accepted, AppendError>>,
+    },
+    /// Give up entries of logs. Answered with the number of the batch that says so.
+    Retire {
+        logs: Vec<Retired>,
+        answer: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    /// Take nothing more.
+    Close,
+}
+
+/// A log whose oldest entries are given up.
+#[derive(Clone, Copy)]
+pub(crate) struct Retired {
+    pub(crate) log: LogId,
+    /// The last offset given up; `None` where only the state is to be written.
+    pub(crate) up_to: Option<Offset>,
+    /// Write the log's state into the sequence.
+    pub(crate) with_state: bool,
+}
+
+/// Who waits for a batch, and what they are told when it is durable.
+#[derive(Default)]
+pub(crate) struct Answers {
+    pub(crate) appends: Vec<(
+        oneshot::Sender<Result<Accepted, AppendError>>,
+        Result<Accepted, AppendError>,
+    )>,
+    pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    /// Logs whose damaged entries the batch gives up.
+    pub(crate) healed: Vec<LogId>,
+    /// Bytes of frames that leave the queue with the batch.
+    pub(crate) queued_bytes: usize,
+}
+
+/// The batch that grows.
+struct Folding {
+    set: WorkingSet,
+    builder: BatchBuilder,
+    answers: Answers,
+    time_ms: u64,
+    /// Frames answered by the batch before.
+    before: usize,
+    /// When the batch got its first command.
+    begun: Option<Instant>,
+    /// No more commands come.
+    ended: bool,
+    /// Nobody takes batches any more.
+    abandoned: bool,
+}
+
+/// Between the thread that folds and the one that writes.
+pub(crate) struct Stage {
+    shared: Arc<Shared>,
+    folding: Mutex<Folding>,
+    moved: Condvar,
+}
+
+impl Stage {
+    pub(crate) fn new(shared: Arc<Shared>, next_batch: u64, time_ms: u64) -> Self {
+        Self {
+            shared,
+            folding: Mutex::new(Folding {
+                set: WorkingSet::new(),
+                builder: BatchBuilder::new(next_batch),
+                answers: Answers::default(),
+                time_ms,
+                before: 0,
+                begun: None,
+                ended: false,
+                abandoned: false,
+            }),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// Folds what comes from the queue until it is closed and empty.
+    pub(crate) fn fold_all(&self, mut queue: Receiver<Command>) {
+        let mut commands = Vec::with_capacity(FOLDED_AT_ONCE);
+        while queue.blocking_recv_many(&mut commands, FOLDED_AT_ONCE) > 0 {
+            let mut folding = self.folding.lock();
+            for command in commands.drain(..) {
+                match command {
+                    Command::Append { frame, answer } => {
+                        self.wait_for_room(&mut folding);
+                        folding.append(&self.shared, &frame, answer);
+                    }
+                    Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
+                    Command::Close => queue.close(),
+                }
+            }
+            self.moved.notify_all();
+            // The writer may be waiting for the lock, and comes first.
+            MutexGuard::unlock_fair(folding);
+        }
+        self.folding.lock().ended = true;
+        self.moved.notify_all();
+    }
+
+    fn retire(
+        &self,
+        folding: &mut MutexGuard<'_, Folding>,
+        logs: &[Retired],
+        answer: oneshot::Sender<Result<u64, StoreError>>,
+    ) {
+        for retired in logs {
+            self.wait_for_room(folding);
+            folding.retire(&self.shared, *retired);
+        }
+        folding.answers.retired.push(answer);
+    }
+
+    /// Waits until the batch may grow.
+    fn wait_for_room(&self, folding: &mut MutexGuard<'_, Folding>) {
+        let config = &self.shared.config;
+        while !folding.abandoned
+            && (folding.builder.bytes() >= config.batch_bytes_max
+                || folding.answers.appends.len() >= config.batch_frames_max)
+        {
+            self.moved.notify_all();
+            self.moved.wait(folding);
+        }
+    }
+
+    /// Takes the batch that is next to be written; `None` once none will come. `durable` is the batch before, if it was
+    /// written.
+    pub(crate) fn take(&self, durable: Option<&Arc<Batch>>) -> Option<(Laid, Answers)> {
+        let mut folding = self.folding.lock();
+        if let Some(batch) = durable {
+            folding.set.durable(batch, self.shared.progress.last());
+        }
+        loop {
+            while folding.is_idle() {
+                if folding.ended {
+                    return None;
+                }
+                self.moved.wait(&mut folding);
+            }
+            // Those answered last come again within moments: see GATHER_WAIT.
+            let enough = folding.before - folding.before / 4;
+            let until = folding.begun.map(|begun| begun + GATHER_WAIT);
+            let waits = folding.answers.appends.len() < enough && !folding.ended;
+            match until.filter(|until| waits && *until > Instant::now()) {
+                Some(until) => drop(self.moved.wait_until(&mut folding, until)),
+                None => break,
+            }
+        }
+        folding.before = folding.answers.appends.len();
+        folding.begun = None;
+        let taken = folding.lay(&self.shared);
+        self.moved.notify_all();
+        Some(taken)
+    }
+
+    /// The last batch: it has no entries, and says that all before is durable. With all states that the index lacks.
+    pub(crate) fn take_last(&self, durable: Option<&Arc<Batch>>) -> Laid {
+        let mut folding = self.folding.lock();
+        if let Some(batch) = durable {
+            folding.set.durable(batch, self.shared.progress.last());
+        }
+        let (mut laid, _) = folding.lay(&self.shared);
+        laid.saved = folding.set.unsaved();
+        laid
+    }
+
+    /// Nobody takes batches any more: who waits is let go.
+    pub(crate) fn abandon(&self) {
+        let mut folding = self.folding.lock();
+        folding.abandoned = true;
+        self.moved.notify_all();
+    }
+}
+
+impl Folding {
+    fn append(&mut self, shared: &Shared, frame: &Frame, answer: oneshot::Sender<Result<Accepted, AppendError>>) {
+        self.begin();
+        self.answers.queued_bytes += frame.encoded().len();
+        let outcome = match shared.running() {
+            Ok(()) => self.builder.append(shared, &mut self.set, frame),
+            Err(error) => Err(error.into()),
+        };
+        self.answers.appends.push((answer, outcome));
+    }
+
+    fn retire(&mut self, shared: &Shared, retired: Retired) {
+        self.begin();
+        let Retired { log, up_to, with_state } = retired;
+        if shared.running().is_err() {
+            return;
+        }
+        let outcome = self.builder.retire(shared, &mut self.set, log, up_to, with_state);
+        if let Err(error) = outcome {
+            tracing::error!(%log, %error, "entries are dropped without a Trim: the log is damaged");
+            return;
+        }
+        let damage = shared.damage(&log).ok().flatten();
+        if damage.is_some_and(|damage| up_to.is_some_and(|up_to| up_to >= damage.offset)) {
+            self.answers.healed.push(log);
+        }
+    }
+
+    /// Whether there is nothing to write and nobody to answer.
+    fn is_idle(&self) -> bool {
+        self.answers.appends.is_empty() && self.answers.retired.is_empty() && self.builder.is_empty()
+    }
+
+    /// The batch's time is that of its first command; it never goes back, whatever the clock does.
+    fn begin(&mut self) {
+        if self.begun.is_none() {
+            self.begun = Some(Instant::now());
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            self.time_ms = self.time_ms.max(now_ms);
+            self.builder.set_time(self.time_ms);
+        }
+    }
+
+    fn lay(&mut self, shared: &Shared) -> (Laid, Answers) {
+        // The batch before this one is durable; its states may go from memory.
+        let mut laid = self.builder.lay(&mut self.set);
+        laid.saved.extend(self.set.evict(&shared.config, laid.number - 1));
+        (laid, std::mem::take(&mut self.answers))
+    }
+}
