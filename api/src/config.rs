@@ -197,7 +197,7 @@ impl ApiConfig {
             relay_secret: None,
             key_encryption_key: None,
             token_lifetime: TOKEN_LIFETIME_MAX,
-            signing_key_lifetime: None,
+            signing_key_lifetime: Some(Duration::from_secs(30 * 24 * 3_600)),
             audit_retention: Duration::from_secs(365 * 24 * 3_600),
             limits: Limits::default(),
             clock: Clock::system(),

@@ -20,6 +20,8 @@ use tower::ServiceExt as _;
 
 /// How long requests under way may take when the API stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a connection may live. Clients open another; one that does not read its answers is not kept for ever.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
 /// How long to wait after the system refused a connection (no file descriptor left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest head of a request, in bytes.
@@ -104,6 +106,7 @@ impl Drop for Api {
     fn drop(&mut self) {
         self.stop.cancel();
         self.cut.cancel();
+        self.service.stop();
     }
 }
 
@@ -165,12 +168,18 @@ impl Accept {
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
+            ended = connection.as_mut() => Some(ended),
+            () = self.stop.cancelled() => None,
+            () = tokio::time::sleep(CONNECTION_LIFETIME) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
                     () = self.cut.cancelled() => return,
+                    () = tokio::time::sleep(DRAIN) => return,
                 }
             }
         };

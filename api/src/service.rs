@@ -156,9 +156,14 @@ impl Service {
         &self.0.relay_secret
     }
 
+    /// Ends the upkeep, without waiting for it.
+    pub(crate) fn stop(&self) {
+        self.0.stop.cancel();
+    }
+
     /// Ends the upkeep and closes the database. Requests must have ended.
     pub async fn close(&self) {
-        self.0.stop.cancel();
+        self.stop();
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.0.store.close().await;

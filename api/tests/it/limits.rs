@@ -86,7 +86,13 @@ async fn who_does_not_finish_a_request_is_hung_up_on() {
         config.limits.request_timeout = Duration::from_millis(300);
     })
     .await;
+    raw(&api, b"").await;
     raw(&api, b"GET /livez HT").await;
+    let answer = raw(&api, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200"),
+        "and one that asks no more is too: {answer}"
+    );
     let unfinished = b"POST /v1/accounts HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
         authorization: Bearer operator-secret-marker-0123456789abcdef\r\ncontent-type: application/json\r\n\
         content-length: 100\r\n\r\n{";
@@ -96,6 +102,36 @@ async fn who_does_not_finish_a_request_is_hung_up_on() {
         "{answer}"
     );
     api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_answered_when_the_api_stops() {
+    let api = TestApi::start(Backend::Sqlite).await;
+    let address = api.client.base.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let body = br#"{"org":"acme"}"#;
+    let head = format!(
+        "POST /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\n\
+         content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The API asks for the body: the request is under way.
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let stopped = tokio::spawn(api.stop());
+    while TcpStream::connect(&address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stream.write_all(body).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 201") && answer.contains("sk_live_"),
+        "{answer}"
+    );
+    stopped.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
