@@ -1,5 +1,10 @@
 //! The command as a person or a program uses it: the real binary, its output and its exit codes.
 
+mod channels;
 mod configuration;
+mod demo;
 mod help;
+mod markers;
+mod node;
 mod process;
+mod servers;

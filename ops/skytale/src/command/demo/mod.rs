@@ -1,6 +1,7 @@
 //! `skytale demo`: the whole path, on real input, before your eyes.
 
 mod cast;
+mod disk;
 mod ledger;
 mod relay;
 mod report;

@@ -43,6 +43,9 @@ impl RelayProcess {
             disk_free_bytes_min = 0
             [admin]
             enabled = false
+            // Agents notice that a relay node was killed by its silence, within twice this.
+            [session]
+            keepalive_ms = 1_000
             // The demonstration shows the speed of the whole, not the limits of one agent.
             [limits]
             frames_per_second = 1_000_000

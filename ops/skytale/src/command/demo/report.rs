@@ -39,7 +39,9 @@ pub(super) struct Report {
     pub catch_up_messages_per_s: f64,
     /// Megabytes (10^6) of payload.
     pub catch_up_mb_per_s: f64,
-    /// Bytes in the relay node's log folder.
+    /// Whether the relay node's log is whole: checksums, density, the rule of the log.
+    pub log_is_whole: bool,
+    /// Bytes that the relay node's log takes, with its index.
     pub disk_bytes: u64,
     pub disk_bytes_per_payload_byte: f64,
     /// Whether all digests are the same.
@@ -87,6 +89,7 @@ impl Report {
         self.ok = total.is_exact()
             && self.delivered == self.expected
             && !self.agents.is_empty()
+            && self.log_is_whole
             && self.digests_agree
             && self.transcripts_agree;
     }
@@ -224,6 +227,7 @@ mod tests {
     fn judged(agents: Vec<AgentReport>) -> Report {
         let mut report = Report {
             sent: 5,
+            log_is_whole: true,
             agents,
             ..Report::default()
         };

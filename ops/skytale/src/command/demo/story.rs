@@ -2,6 +2,7 @@
 
 use super::Args;
 use super::cast::{Actor, PATIENCE};
+use super::disk;
 use super::ledger::Ledger;
 use super::relay::RelayProcess;
 use super::report::{Report, grouped};
@@ -102,8 +103,10 @@ async fn on_stage(args: &Args, dir: &Path, api: &LocalApi, timeline: Timeline) -
         guest.go_away().await?;
     }
     stage.relay.stop().await?;
-    report.disk_bytes = bytes_in(&dir.join("relay/log"))?;
-    report.disk_bytes_per_payload_byte = report.disk_bytes as f64 / (report.sent * report.payload_bytes).max(1) as f64;
+    let stored = disk::measure(&dir.join("relay/log"))?;
+    report.log_is_whole = stored.is_whole;
+    report.disk_bytes = stored.bytes;
+    report.disk_bytes_per_payload_byte = stored.bytes as f64 / (report.sent * report.payload_bytes).max(1) as f64;
     report.judge();
     stage.timeline.say("everyone has stopped; what they have is compared");
     Ok(report)
@@ -354,20 +357,4 @@ async fn catch_up(stage: &mut Stage, away: &mut Actor, head: Offset, left_at: Of
         catch_up_messages: stage.ledger.sent(),
         ..Report::default()
     })
-}
-
-/// Bytes of all files in a folder.
-fn bytes_in(dir: &Path) -> Outcome<u64> {
-    let measuring = || format!("cannot measure {}", dir.display());
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir).failing(Code::Environment, measuring)? {
-        let entry = entry.failing(Code::Environment, measuring)?;
-        let metadata = entry.metadata().failing(Code::Environment, measuring)?;
-        bytes += if metadata.is_dir() {
-            bytes_in(&entry.path())?
-        } else {
-            metadata.len()
-        };
-    }
-    Ok(bytes)
 }

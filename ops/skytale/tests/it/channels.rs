@@ -1,0 +1,183 @@
+//! Two agents and more, through the command alone.
+
+use crate::node::{Node, text};
+use crate::process::Running;
+use serde_json::json;
+
+#[test]
+fn an_agent_that_was_away_reads_everything_once_it_is_back() {
+    let node = Node::start("warn");
+    let (alice, bob) = (node.join("alice"), node.join("bob"));
+    assert_eq!(node.agent("alice", &["whoami"])["agent"], json!(alice));
+
+    let made = node.agent("alice", &["channel", "create", "plans", "--name", "dev/demo/plans"]);
+    let channel = text(&made["channel"]);
+    assert_eq!(
+        (made["label"].as_str(), made["name"].as_str()),
+        (Some("plans"), Some("dev/demo/plans"))
+    );
+
+    // Bob is away all the time: he was added by the keys that he left on offer.
+    let added = node.agent("alice", &["channel", "add", "plans", &bob]);
+    assert_eq!(
+        (added["change"].as_str(), added["epoch"].as_u64()),
+        (Some("added"), Some(1))
+    );
+    let again = node.agent("alice", &["channel", "add", "plans", &bob]);
+    assert_eq!(again["needed"], false, "{again}");
+    let sent = node.agent("alice", &["channel", "send", "plans", "one"]);
+    assert_eq!(sent["messages"][0]["state"], "delivered");
+    node.agent("alice", &["channel", "rotate", "plans"]);
+    let lines = node.place.run_with(
+        [
+            "--json",
+            "channel",
+            "send",
+            "plans",
+            "--lines",
+            "--vault",
+            "alice.vault",
+            "--timeout-s",
+            "120",
+        ],
+        b"two\n\nthree\n",
+    );
+    assert_eq!(lines.code, 0, "{}", lines.stderr);
+
+    // By the name that the account knows, and by the beginning of its id.
+    assert_eq!(node.read("bob", &["dev/demo/plans"]), ["one", "two", "three"]);
+    assert_eq!(
+        node.read("bob", &[&channel[..6], "--after", "0", "--limit", "2"]),
+        ["one", "two"]
+    );
+    assert_eq!(node.read("bob", &[&channel, "--unread"]), ["one", "two", "three"]);
+    assert!(node.read("bob", &[&channel, "--unread"]).is_empty(), "shown once");
+
+    let members = node.agent("bob", &["channel", "members", &channel]);
+    let listed = members["members"].as_array().expect("a list");
+    assert!(
+        listed.len() == 2 && listed.contains(&json!(alice)) && listed.contains(&json!(bob)),
+        "{members}"
+    );
+    let listed = node.agent("bob", &["channel", "list"]);
+    let row = &listed["channels"][0];
+    assert_eq!(
+        (row["channel"].as_str(), row["state"].as_str()),
+        (Some(channel.as_str()), Some("active"))
+    );
+    assert_eq!((row["unread"].as_u64(), row["epoch"].as_u64()), (Some(0), Some(2)));
+}
+
+#[test]
+fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
+    let node = Node::start("warn");
+    let (_, bob) = (node.join("alice"), node.join("bob"));
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    node.agent("alice", &["channel", "add", "plans", &bob]);
+
+    // Nothing is lost for want of a network: the message is in the vault, and the result says so.
+    let unreachable = [
+        "--api-url",
+        "http://127.0.0.1:9",
+        "--timeout-s",
+        "1",
+        "--vault",
+        "alice.vault",
+    ];
+    let ran = node.place.run(
+        ["--json", "channel", "send", "plans", "kept"]
+            .iter()
+            .chain(&unreachable),
+    );
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    assert!(ran.stdout.contains("\"queued\""), "{}", ran.stdout);
+    assert_eq!(ran.failure()["retryable"], true);
+    assert!(
+        ran.failure()["help"]
+            .as_str()
+            .is_some_and(|help| help.contains("outbox")),
+        "{}",
+        ran.stderr
+    );
+    let queued = node.agent("alice", &["channel", "send", "plans", "queued", "--queue"]);
+    assert_eq!(queued["messages"][0]["state"], "queued");
+
+    node.agent("alice", &["channel", "send", "plans", "last"]);
+    assert_eq!(node.read("bob", &[&channel]), ["kept", "queued", "last"]);
+
+    node.agent("alice", &["channel", "remove", "plans", &bob]);
+    node.agent("alice", &["channel", "send", "plans", "without bob"]);
+    let listed = node.agent("bob", &["channel", "list"]);
+    assert_eq!(listed["channels"][0]["state"], "left");
+    assert_eq!(node.read("bob", &[&channel, "--offline"]), ["kept", "queued", "last"]);
+}
+
+#[test]
+fn a_tail_shows_messages_as_they_come_and_stops_in_order() {
+    let node = Node::start("warn");
+    let (_, bob) = (node.join("alice"), node.join("bob"));
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    node.agent("alice", &["channel", "add", "plans", &bob]);
+    node.agent("bob", &["channel", "list"]);
+
+    let line = [
+        "--json",
+        "channel",
+        "tail",
+        &channel,
+        "--vault",
+        "bob.vault",
+        "--timeout-s",
+        "120",
+    ];
+    let mut tail = Running::start(node.place.command(line), &node.place.path("tail.log"));
+    for word in ["one", "two"] {
+        node.agent("alice", &["channel", "send", "plans", word]);
+        let message = tail.json();
+        assert_eq!(
+            (message["text"].as_str(), message["own"].as_bool()),
+            (Some(word), Some(false))
+        );
+    }
+    // The vault is taken as long as it runs.
+    let ran = node.place.run(["whoami", "--vault", "bob.vault"]);
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("SKY-5001") && ran.stderr.contains("tail"),
+        "{}",
+        ran.stderr
+    );
+    let (code, rest) = tail.stop("INT");
+    assert_eq!((code, rest.as_str()), (130, ""));
+    assert!(
+        node.read("bob", &[&channel, "--unread"]).is_empty(),
+        "what was shown is read"
+    );
+}
+
+#[test]
+fn a_command_without_its_agent_or_channel_says_what_to_do() {
+    let node = Node::start("warn");
+    let ran = node.place.run(["channel", "list"]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("skytale init"), "{}", ran.stderr);
+    node.join("alice");
+    let ran = node
+        .place
+        .run(["--json", "channel", "send", "nowhere", "x", "--vault", "alice.vault"]);
+    assert_eq!(ran.code, 5);
+    assert_eq!(ran.failure()["code"], "SKY-5006");
+    let stranger = "ab".repeat(32);
+    node.agent("alice", &["channel", "create", "plans"]);
+    let ran = node
+        .place
+        .run(["--json", "channel", "add", "plans", &stranger, "--vault", "alice.vault"]);
+    assert_eq!(ran.code, 5, "{}", ran.stderr);
+    assert!(
+        ran.failure()["help"]
+            .as_str()
+            .is_some_and(|help| help.contains("skytale init")),
+        "{}",
+        ran.stderr
+    );
+}

@@ -1,0 +1,65 @@
+//! The demonstration, in a small size.
+
+use crate::process::Place;
+
+#[test]
+fn the_demonstration_loses_nothing_and_says_so() {
+    let place = Place::new();
+    let line = [
+        "demo",
+        "--messages",
+        "300",
+        "--changes",
+        "6",
+        "--payload-bytes",
+        "200",
+        "--keep",
+        "--dir",
+        "kept",
+    ];
+    let report = place.json(&line);
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(
+        (report["sent"].as_u64(), report["delivered"].as_u64()),
+        (Some(300), Some(900))
+    );
+    for none in ["lost", "duplicated", "out_of_order", "foreign"] {
+        assert_eq!(report[none], 0, "{none}");
+    }
+    assert_eq!(
+        (report["changes"].as_u64(), report["epochs"].as_u64()),
+        (Some(6), Some(6))
+    );
+    assert_eq!(report["relay_kills"], 1);
+    assert_eq!(
+        (report["digests_agree"].as_bool(), report["transcripts_agree"].as_bool()),
+        (Some(true), Some(true))
+    );
+    assert_eq!(report["agents"].as_array().map(Vec::len), Some(3));
+    let kept = report["kept"].as_str().expect("a folder");
+    assert_eq!(place.json(&["log", "verify", &format!("{kept}/relay")])["ok"], true);
+}
+
+#[test]
+fn the_table_is_for_a_person_and_the_timeline_is_not_in_it() {
+    let place = Place::new();
+    let ran = place.run(["demo", "--messages", "20", "--changes", "0", "--senders", "1"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("messages sent") && ran.stdout.contains("ok:"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stderr.contains("SIGKILL") && ran.stderr.contains("carol is current"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stdout.contains("SIGKILL"));
+    let left: Vec<_> = std::fs::read_dir(std::env::temp_dir())
+        .expect("read")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| ran.stdout.contains(name.as_str()))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
