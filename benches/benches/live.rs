@@ -1,8 +1,8 @@
 //! Live delivery: from the append on one connection to the entry on another, against a bare iroh echo.
 //!
 //! The echo crosses the network as often (there and back) and carries the same bytes, but decides nothing, keeps
-//! nothing and serves one connection. Over the local store an entry is delivered after it is synced to disk; what that
-//! alone costs is told under the table.
+//! nothing and serves one connection. Over the local store an entry is delivered only once it is synced to disk; so there
+//! is a second limit beside it: an echo, then a write and fdatasync of the same bytes.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -28,96 +28,133 @@ fn main() -> anyhow::Result<()> {
     let mut bench =
         Bench::new("live: append to subscriber on another connection, against an iroh echo of the same bytes");
     let runtime = Runtime::new()?;
-    measure(&mut bench, &runtime, "live/memory", Arc::new(MemoryStore::new()))?;
+    measure(
+        &mut bench,
+        &runtime,
+        "live/memory store",
+        Arc::new(MemoryStore::new()),
+        None,
+    )?;
 
     let folder = tempfile::tempdir()?;
     let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?;
     let store: Arc<dyn LogStore> = Arc::new(store);
-    measure(&mut bench, &runtime, "live/local", store.clone())?;
+    measure(&mut bench, &runtime, "live/local store", store.clone(), None)?;
+    let sync = BareSync::new(&folder.path().join("bare"))?;
+    measure(
+        &mut bench,
+        &runtime,
+        "live/local store, echo + fdatasync",
+        store.clone(),
+        Some(sync),
+    )?;
     runtime.block_on(store.close())?;
-    note_sync(&mut bench, folder.path())?;
     bench.close();
     Ok(())
 }
 
 /// One message after another, in turn with one echo after another.
-fn measure(bench: &mut Bench, runtime: &Runtime, name: &str, store: Arc<dyn LogStore>) -> anyhow::Result<()> {
+fn measure(
+    bench: &mut Bench,
+    runtime: &Runtime,
+    name: &str,
+    store: Arc<dyn LogStore>,
+    sync: Option<BareSync>,
+) -> anyhow::Result<()> {
     let setup = RefCell::new(runtime.block_on(Setup::new(store))?);
+    let sync = RefCell::new(sync);
     let times = RefCell::new([times()?, times()?]);
-    let rounds = sized(200, 20);
+    let rounds = sized(100, 20);
     // A turn is the median of many, so that a pair is not one lucky packet against one unlucky.
     let turn = |side: Side| {
-        let mut setup = setup.borrow_mut();
-        let mut round = times_of_round();
-        runtime.block_on(async {
-            for _ in 0..rounds {
-                let took = match side {
-                    Side::Ours => setup.deliver().await.expect("delivered"),
-                    Side::Limit => setup.echo().await.expect("echoed"),
-                };
-                round.push(took);
-                let index = usize::from(side == Side::Limit);
-                times.borrow_mut()[index].saturating_record(nanos(took));
-            }
-        });
+        let mut round = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            let took = {
+                let mut setup = setup.borrow_mut();
+                runtime.block_on(async {
+                    match side {
+                        Side::Ours => setup.deliver().await.expect("delivered"),
+                        Side::Limit => setup.echo().await.expect("echoed"),
+                    }
+                })
+            };
+            let index = usize::from(side == Side::Limit);
+            times.borrow_mut()[index].saturating_record(nanos(took));
+            let synced = match &mut *sync.borrow_mut() {
+                Some(sync) if side == Side::Limit => sync.sync().expect("synced"),
+                _ => Duration::ZERO,
+            };
+            round.push(took + synced);
+        }
         round.sort_unstable();
         round[round.len() / 2]
     };
     let case = Case {
         name: name.into(),
         work: Work::Latency,
-        aim: Aim::AtMost(3.0),
+        aim: if sync.borrow().is_some() {
+            Aim::None
+        } else {
+            Aim::AtMost(3.0)
+        },
         pairs: sized(20, 10),
     };
     bench.versus(case, turn);
     let times = times.into_inner();
-    if times[0].len() > 0 {
-        for (side, times) in ["delivery", "echo"].iter().zip(&times) {
-            let at = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
-            bench.note(format!(
-                "{name} {side}: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, of {}",
-                at(0.5),
-                at(0.9),
-                at(0.99),
-                times.len()
-            ));
-        }
+    note(bench, &format!("{name}: delivery"), &times[0]);
+    note(bench, &format!("{name}: echo"), &times[1]);
+    if let Some(sync) = sync.into_inner() {
+        note(bench, &format!("{name}: fdatasync"), &sync.times);
     }
-    let setup = setup.into_inner();
-    runtime.block_on(setup.end());
+    runtime.block_on(setup.into_inner().end());
     Ok(())
+}
+
+fn note(bench: &mut Bench, name: &str, times: &Histogram<u64>) {
+    if times.is_empty() {
+        return;
+    }
+    let at = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+    bench.note(format!(
+        "{name}: p50 {:.0} µs, p90 {:.0} µs, p99 {:.0} µs, of {}",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        times.len()
+    ));
 }
 
 fn times() -> anyhow::Result<Histogram<u64>> {
     Histogram::new_with_bounds(1_000, 10_000_000_000, 3).context("bounds of a histogram")
 }
 
-fn times_of_round() -> Vec<Duration> {
-    Vec::with_capacity(sized(200, 20))
-}
-
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Tells what writing and syncing a frame's bytes takes without anything around it.
-fn note_sync(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
-    let mut file = File::create(folder.join("sync"))?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 16 * 1024 * 1024)?;
-    let bytes = [0x5a; FRAME_BYTES];
-    let mut times = times()?;
-    for _ in 0..sized(500, 20) {
-        let begun = Instant::now();
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        times.saturating_record(nanos(begun.elapsed()));
+/// What writing and syncing a frame's bytes takes without anything around it.
+struct BareSync {
+    file: File,
+    times: Histogram<u64>,
+}
+
+impl BareSync {
+    /// In a file whose space is reserved beforehand, as the store's segments are.
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 64 * 1024 * 1024)?;
+        file.sync_all()?;
+        Ok(Self { file, times: times()? })
     }
-    bench.note(format!(
-        "write and fdatasync of {FRAME_BYTES} bytes alone: p50 {:.0} µs, p99 {:.0} µs",
-        times.value_at_quantile(0.5) as f64 / 1e3,
-        times.value_at_quantile(0.99) as f64 / 1e3
-    ));
-    Ok(())
+
+    fn sync(&mut self) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        self.file.write_all(&[0x5a; FRAME_BYTES])?;
+        self.file.sync_data()?;
+        let took = begun.elapsed();
+        self.times.saturating_record(nanos(took));
+        Ok(took)
+    }
 }
 
 /// A relay node with an author and a subscriber, and an echo beside it.

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use skytale_log_store::LogStore;
+use skytale_log_store::{Accepted, LogStore};
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset};
 
 /// A channel's log, with what its next message must say.
@@ -78,7 +78,12 @@ pub fn nobody(number: u32) -> AgentId {
 
 /// Appends one frame and waits for it.
 pub async fn append(store: &dyn LogStore, frame: Frame) -> anyhow::Result<Offset> {
-    Ok(store.append(frame).await?.verdict().await?.offset)
+    Ok(accept(store, frame).await?.offset)
+}
+
+/// Appends one frame, and gives all that the store says of it.
+pub async fn accept(store: &dyn LogStore, frame: Frame) -> anyhow::Result<Accepted> {
+    Ok(store.append(frame).await?.verdict().await?)
 }
 
 /// Appends frames with at most `window` of them unanswered: when one is answered, the next one goes.

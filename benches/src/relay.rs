@@ -6,8 +6,9 @@ use iroh::EndpointAddr;
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
-use skytale_proto::{AccountId, FrameId, KeyId};
+use skytale_proto::{AccountId, EndpointId, FrameId, KeyId};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -106,4 +107,23 @@ impl Relay {
     pub async fn shutdown(self) {
         self.node.shutdown().await;
     }
+}
+
+fn address_of(id: &EndpointId, sockets: Vec<SocketAddr>) -> anyhow::Result<EndpointAddr> {
+    let id = iroh::EndpointId::from_bytes(id.as_bytes()).context("an endpoint's id")?;
+    Ok(sockets
+        .into_iter()
+        .fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr))
+}
+
+/// A node's address on one line, for another process.
+pub fn print_address(address: &EndpointAddr) -> anyhow::Result<String> {
+    let socket = address.ip_addrs().next().context("an address on the network")?;
+    Ok(format!("{} {socket}", EndpointId::from_bytes(*address.id.as_bytes())))
+}
+
+/// What [`print_address`] printed.
+pub fn parse_address(line: &str) -> anyhow::Result<EndpointAddr> {
+    let (id, socket) = line.split_once(' ').with_context(|| format!("no address: {line:?}"))?;
+    address_of(&id.parse()?, vec![socket.parse()?])
 }

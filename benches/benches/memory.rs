@@ -1,0 +1,287 @@
+//! What a relay node keeps in memory: while it replays a large channel and a small one, and for agents that only stay
+//! connected.
+//!
+//! The node runs in a child process of this one, over the local store, fresh for each figure; readers and agents are
+//! here. Figures are the kernel's: `VmRSS` and its peak `VmHWM` of `/proc/<pid>/status`. Criterion has no part in this:
+//! memory is not a time.
+
+use anyhow::{Context as _, bail, ensure};
+use skytale_benches::client::{Agent, Client};
+use skytale_benches::frames::{Channel, append_windowed, nobody};
+use skytale_benches::relay::{Relay, Tokens, parse_address, print_address};
+use skytale_benches::versus::sized;
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::{AgentId, LogId, Offset};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// An encoded frame, in bytes.
+const FRAME_BYTES: usize = 1_024;
+const MIB: usize = 1024 * 1024;
+/// The role of a child process, and its arguments, one a line.
+const ROLE: &str = "SKYTALE_BENCH_MEMORY_ROLE";
+/// What is aimed at for an idle agent, in KiB.
+const IDLE_KIB_MAX: f64 = 100.0;
+
+fn main() -> anyhow::Result<()> {
+    if let Ok(role) = std::env::var(ROLE) {
+        let arguments: Vec<&str> = role.lines().collect();
+        return match arguments[..] {
+            ["fill", folder, reader, mib] => child_fill(folder.as_ref(), reader, mib.parse()?),
+            ["relay", folder] => child_relay(folder.as_ref()),
+            _ => bail!("no such role: {role}"),
+        };
+    }
+    if !std::env::args().any(|argument| argument == "--bench") {
+        // `cargo test --benches` only asks whether it starts.
+        return Ok(());
+    }
+    let runtime = Runtime::new()?;
+    replays(&runtime)?;
+    idle(&runtime)
+}
+
+// ---- replay
+
+#[allow(clippy::print_stdout)]
+fn replays(runtime: &Runtime) -> anyhow::Result<()> {
+    println!("\nmemory: the relay node's process while it replays one channel, KiB");
+    println!(
+        "  {:>9}  {:>10}  {:>10}  {:>10}  {:>8}",
+        "channel", "at start", "after", "peak", "entries"
+    );
+    let mut peaks = Vec::new();
+    for mib in [10, sized(1_024, 100)] {
+        let folder = tempfile::tempdir()?;
+        let reader = runtime.block_on(Agent::new())?;
+        let channel = fill(folder.path(), reader.id, mib)?;
+        let relay = RelayProcess::start(folder.path())?;
+        let before = relay.memory()?;
+        let replayed = runtime.block_on(async {
+            let client = relay.session(&reader).await?;
+            let replayed = client
+                .subscribe(channel.log, channel.after, false)
+                .await?
+                .to_end()
+                .await?;
+            client.leave();
+            anyhow::Ok(replayed)
+        })?;
+        ensure!(
+            replayed.entries == (mib * MIB / FRAME_BYTES) as u64,
+            "all entries are replayed"
+        );
+        let after = relay.memory()?;
+        println!(
+            "  {:>5} MiB  {:>10}  {:>10}  {:>10}  {:>8}",
+            mib, before.resident_kib, after.resident_kib, after.peak_kib, replayed.entries
+        );
+        peaks.push(after.peak_kib as f64);
+        relay.end()?;
+    }
+    println!(
+        "  peak of the large one / peak of the small one: {:.2}",
+        peaks[1] / peaks[0]
+    );
+    Ok(())
+}
+
+/// A channel in a store that is closed.
+struct Filled {
+    log: LogId,
+    after: Offset,
+}
+
+/// Fills a channel in a process of its own, so that nothing of it is left in a memory that is looked at.
+fn fill(folder: &Path, reader: AgentId, mib: usize) -> anyhow::Result<Filled> {
+    let role = format!("fill\n{}\n{reader}\n{mib}", folder.display());
+    let output = Command::new(std::env::current_exe()?)
+        .env(ROLE, role)
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "the child fills a channel");
+    let said = String::from_utf8(output.stdout)?;
+    let (log, after) = said.trim().split_once(' ').context("a log and an offset")?;
+    Ok(Filled {
+        log: log.parse()?,
+        after: Offset::new(after.parse()?),
+    })
+}
+
+#[allow(clippy::print_stdout)]
+fn child_fill(folder: &Path, reader: &str, mib: usize) -> anyhow::Result<()> {
+    let reader: AgentId = reader.parse()?;
+    Runtime::new()?.block_on(async {
+        let store = LocalStore::open(LocalConfig::new(folder)).await?;
+        let channel = Channel::create(&store, nobody(1), &[reader]).await?;
+        let messages = (0..mib * MIB / FRAME_BYTES).map_while(|_| channel.message(FRAME_BYTES).ok());
+        append_windowed(&store, messages, 2_048).await?;
+        store.close().await?;
+        println!("{} {}", channel.log, channel.parent);
+        Ok(())
+    })
+}
+
+// ---- idle agents
+
+#[allow(clippy::print_stdout)]
+fn idle(runtime: &Runtime) -> anyhow::Result<()> {
+    let (warm, count) = (agents_that_fit(50)?, agents_that_fit(sized(500, 100))?);
+    let folder = tempfile::tempdir()?;
+    let relay = RelayProcess::start(folder.path())?;
+    let mut agents = Vec::new();
+    let mut figures = vec![relay.memory()?];
+    for more in [warm, count] {
+        runtime.block_on(async {
+            for _ in 0..more {
+                let agent = Agent::new().await?;
+                let client = relay.session(&agent).await?;
+                agents.push((agent, client));
+            }
+            tokio::time::sleep(SETTLE).await;
+            anyhow::Ok(())
+        })?;
+        figures.push(relay.memory()?);
+    }
+    let subscriptions = runtime.block_on(async {
+        let mut subscriptions = Vec::new();
+        for (agent, client) in &agents {
+            let mut own = client.subscribe(agent.id.log(), Offset::ZERO, true).await?;
+            own.caught_up().await?;
+            subscriptions.push(own);
+        }
+        tokio::time::sleep(SETTLE).await;
+        anyhow::Ok(subscriptions)
+    })?;
+    figures.push(relay.memory()?);
+    let resident: Vec<f64> = figures.iter().map(|figure| figure.resident_kib as f64).collect();
+    let connected = (resident[2] - resident[1]) / f64::from(count);
+    let following = (resident[3] - resident[2]) / f64::from(warm + count);
+    println!("\nmemory: agents that only stay connected, KiB at the relay node");
+    println!(
+        "  resident: {} with none, {} with {warm}, {} with {}, {} with each following its own log",
+        figures[0].resident_kib,
+        figures[1].resident_kib,
+        figures[2].resident_kib,
+        warm + count,
+        figures[3].resident_kib
+    );
+    let verdict = if connected + following < IDLE_KIB_MAX {
+        "reached"
+    } else {
+        "MISSED"
+    };
+    println!(
+        "  an agent: {connected:.1} connected, and {following:.1} to follow its own log; aim below {IDLE_KIB_MAX}: {verdict}"
+    );
+    drop(subscriptions);
+    for (_, client) in agents {
+        client.leave();
+    }
+    relay.end()
+}
+
+/// How long sessions may take to come to rest.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// As many agents as asked for, or as this process may have sockets for.
+fn agents_that_fit(count: u32) -> anyhow::Result<u32> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("a limit of open files")?;
+    let files: u32 = soft.parse().unwrap_or(u32::MAX);
+    Ok(count.min(files.saturating_sub(200) / FILES_OF_AN_AGENT))
+}
+
+/// Files that an agent's endpoint holds open, at most.
+const FILES_OF_AN_AGENT: u32 = 8;
+
+// ---- the relay node's process
+
+/// A relay node in a process of its own.
+struct RelayProcess {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    address: iroh::EndpointAddr,
+    tokens: Tokens,
+}
+
+/// What the kernel says of a process.
+struct Memory {
+    resident_kib: u64,
+    peak_kib: u64,
+}
+
+impl RelayProcess {
+    fn start(folder: &Path) -> anyhow::Result<Self> {
+        let role = format!("relay\n{}", folder.display());
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take().context("a pipe")?;
+        let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
+        let address = parse_address(&line(&mut stdout)?)?;
+        Ok(Self {
+            child,
+            stdin,
+            stdout,
+            address,
+            tokens: Tokens::new(),
+        })
+    }
+
+    async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
+        Client::start(agent, &self.address, self.tokens.token(agent)?).await
+    }
+
+    fn memory(&self) -> anyhow::Result<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let value = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            Ok(kib.with_context(|| format!("{name} of the child"))?.trim().parse()?)
+        };
+        Ok(Memory {
+            resident_kib: value("VmRSS:")?,
+            peak_kib: value("VmHWM:")?,
+        })
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        drop(self.stdin);
+        ensure!(line(&mut self.stdout)? == "closed", "the child closes its store");
+        ensure!(self.child.wait()?.success(), "the child ends well");
+        Ok(())
+    }
+}
+
+fn line(from: &mut impl std::io::BufRead) -> anyhow::Result<String> {
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Serves until its standard input is closed.
+#[allow(clippy::print_stdout)]
+fn child_relay(folder: &Path) -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
+    let store: Arc<dyn LogStore> = Arc::new(runtime.block_on(LocalStore::open(LocalConfig::new(folder)))?);
+    let relay = runtime.block_on(Relay::start(store.clone()))?;
+    println!("{}", print_address(relay.address())?);
+    std::io::stdout().flush()?;
+    let mut lines = std::io::stdin().lock().lines();
+    while lines.next().transpose()?.is_some() {}
+    runtime.block_on(relay.shutdown());
+    runtime.block_on(store.close())?;
+    println!("closed");
+    Ok(())
+}
