@@ -57,7 +57,7 @@ pub struct ApiConfig {
     pub clock: Clock,
 }
 
-/// Limits of the API. All have defaults.
+/// Limits of the API: `api.limits.<key>`. All have defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once.
@@ -269,14 +269,14 @@ impl ApiConfig {
 impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
-            ("connections_max", self.connections_max),
-            ("body_bytes_max", self.body_bytes_max),
-            ("hashes_max", self.hashes_max),
+            ("limits.connections_max", self.connections_max),
+            ("limits.body_bytes_max", self.body_bytes_max),
+            ("limits.hashes_max", self.hashes_max),
         ];
         let rates = [
-            ("address_rate", self.address_rate),
-            ("key_rate", self.key_rate),
-            ("attempt_rate", self.attempt_rate),
+            ("limits.address_rate", self.address_rate),
+            ("limits.key_rate", self.key_rate),
+            ("limits.attempt_rate", self.attempt_rate),
         ];
         let zero_size = sizes.into_iter().find(|(_, size)| *size == 0).map(|(key, _)| key);
         let zero_rate = rates

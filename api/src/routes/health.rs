@@ -9,7 +9,13 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The process lives.
-#[utoipa::path(get, path = "/livez", tag = "health", operation_id = "get_liveness", responses((status = 200, description = "It lives.", body = String)))]
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "health",
+    operation_id = "get_liveness",
+    responses((status = 200, description = "It lives.", body = String))
+)]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }

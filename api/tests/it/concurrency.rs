@@ -29,6 +29,10 @@ where
     tasks.join_all().await
 }
 
+fn good_and_bad(answers: Vec<Answer>) -> (Vec<Answer>, Vec<Answer>) {
+    answers.into_iter().partition(|answer| answer.status.is_success())
+}
+
 /// Two processes, to be asked by turns.
 fn turns(one: &TestApi, other: &TestApi) -> impl Iterator<Item = Client> + use<> {
     [one.client.clone(), other.client.clone()].into_iter().cycle()
@@ -47,7 +51,7 @@ on_both! {
                 async move { client.post("/v1/token", &key, &request).await }
             };
             let answers = at_once(turns(&api, &other).take(16).map(ask).collect()).await;
-            let (good, bad): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status.is_success());
+            let (good, bad) = good_and_bad(answers);
             assert_eq!(good.len(), 1);
             for answer in bad {
                 answer.refused(Code::NonceInvalid);
@@ -67,7 +71,7 @@ on_both! {
             async move { client.post("/v1/channels", &key, &body).await }
         };
         let answers = at_once(turns(&api, &other).take(24).map(ask).collect()).await;
-        let (good, bad): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status.is_success());
+        let (good, bad) = good_and_bad(answers);
         assert_eq!(good.len(), 1);
         let winner: Channel = good.into_iter().next().unwrap().ok();
         for answer in bad {
@@ -102,7 +106,7 @@ on_both! {
                 requests.push(async move { client.post("/v1/token", &key, &request).await });
             }
             let answers = at_once(requests).await;
-            let (good, bad): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status.is_success());
+            let (good, bad) = good_and_bad(answers);
             assert_eq!((good.len(), bad.len()), (1, 1));
             for answer in bad {
                 answer.refused(Code::AgentTaken);
@@ -126,7 +130,7 @@ on_both! {
             async move { client.create_key(&key, &["relay:append"], None).await }
         };
         let answers = at_once(turns(&api, &other).take(12).map(ask).collect()).await;
-        let (good, bad): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status.is_success());
+        let (good, bad) = good_and_bad(answers);
         assert_eq!(good.len(), 4);
         for answer in bad {
             answer.refused(Code::QuotaExceeded);

@@ -36,7 +36,8 @@ on_both! {
                 }
             }
         };
-        for body in ["", "{", "null", "[]", "{\"label\":1}", "\u{0}", "{\"label\":\"a\",\"scopes\":[],\"admin\":true}"] {
+        let unknown_field = "{\"label\":\"a\",\"scopes\":[],\"admin\":true}";
+        for body in ["", "{", "null", "[]", "{\"label\":1}", "\u{0}", unknown_field] {
             raw(body, "application/json").await.refused(Code::BadRequest);
         }
         let answer = raw("label=a", "application/x-www-form-urlencoded").await.refused(Code::BadRequest);
@@ -175,7 +176,14 @@ on_both! {
         for request in wrong {
             api.post("/v1/token", &key, &request).await.refused(Code::ProofInvalid);
         }
-        for (field, value) in [("signature", "zz"), ("signature", ""), ("nonce", "00"), ("nonce", ""), ("agent", "00"), ("endpoint", "x")] {
+        for (field, value) in [
+            ("signature", "zz"),
+            ("signature", ""),
+            ("nonce", "00"),
+            ("nonce", ""),
+            ("agent", "00"),
+            ("endpoint", "x"),
+        ] {
             let mut request = serde_json::to_value(&good).unwrap();
             request[field] = value.into();
             api.post("/v1/token", &key, &request).await.refused(Code::BadRequest);

@@ -180,7 +180,8 @@ on_both! {
         let account = api.account("acme").await;
         let key = &account.key.secret;
         let endpoint = EndpointId::from_bytes([5; 32]);
-        let relay = Relay { endpoint, addresses: vec!["192.0.2.1:7601".to_owned(), "[2001:db8::1]:7601".to_owned()], region: 3 };
+        let addresses = vec!["192.0.2.1:7601".to_owned(), "[2001:db8::1]:7601".to_owned()];
+        let relay = Relay { endpoint, addresses, region: 3 };
         let path = format!("/v1/relays/{endpoint}");
         api.put(&path, RELAY, &relay).await.done();
         api.put(&path, RELAY, &relay).await.done();

@@ -99,8 +99,19 @@ on_both! {
         let key = api.account("acme").await.key.secret;
         let mut runner = TestRunner::deterministic();
         let piece = "[a-zA-Z0-9%/._~:@!$&'()*+,;=-]{0,30}";
-        for route in ["/v1/keys/", "/v1/agents/", "/v1/channels/", "/v1/channels/acme/a/", "/v1/keys?after=", "/v1/agents?after=",
-            "/v1/channels?after=", "/v1/audit?before=", "/v1/audit?limit=", "/docs/", "/"] {
+        for route in [
+            "/v1/keys/",
+            "/v1/agents/",
+            "/v1/channels/",
+            "/v1/channels/acme/a/",
+            "/v1/keys?after=",
+            "/v1/agents?after=",
+            "/v1/channels?after=",
+            "/v1/audit?before=",
+            "/v1/audit?limit=",
+            "/docs/",
+            "/",
+        ] {
             for _ in 0..25 {
                 let piece = piece.new_tree(&mut runner).unwrap().current();
                 for method in [Method::GET, Method::DELETE] {

@@ -2,12 +2,13 @@
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
-use crate::harness::{ADMIN, TestApi, on_both};
+use crate::harness::{ADMIN, AUDIENCE, TestApi, URL, on_both};
 use reqwest::StatusCode;
 use serde_json::json;
 use skytale_api::{Api, KeyEncryptionKey};
 use skytale_proto::Code;
 use skytale_proto::rest::Jwks;
+use skytale_proto::token::TokenVerifier;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -31,7 +32,7 @@ on_both! {
         let verifier = api.verifier().await;
         assert!(verifier.verify(&old.token, api.now_s()).is_ok());
         assert!(verifier.verify(&new.token, api.now_s()).is_ok());
-        let stale = skytale_proto::token::TokenVerifier::new(&before, crate::harness::URL, crate::harness::AUDIENCE).unwrap();
+        let stale = TokenVerifier::new(&before, URL, AUDIENCE).unwrap();
         assert!(!stale.knows_kid(&new.token), "relay nodes see that they must fetch the key set again");
 
         api.advance(Duration::from_secs(3_500));
@@ -55,8 +56,7 @@ on_both! {
         let after: Jwks = api.post("/v1/signing-keys", ADMIN, &json!({})).await.ok();
         let mut new_alone = after.clone();
         new_alone.keys.truncate(1);
-        let new_alone =
-            skytale_proto::token::TokenVerifier::new(&new_alone, crate::harness::URL, crate::harness::AUDIENCE).unwrap();
+        let new_alone = TokenVerifier::new(&new_alone, URL, AUDIENCE).unwrap();
         loop {
             let token = other.token(&key, &agent).await.token;
             // By the old key or the new one: it verifies at every moment.

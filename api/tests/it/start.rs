@@ -78,7 +78,7 @@ async fn outside_dev_what_is_missing_starts_nothing() {
         "token_lifetime_s",
     )
     .await;
-    refused(&database, |config| config.limits.hashes_max = 0, "hashes_max").await;
+    refused(&database, |config| config.limits.hashes_max = 0, "limits.hashes_max").await;
     assert!(
         !Path::new(database.url.trim_start_matches("sqlite:")).exists(),
         "nothing was made"
