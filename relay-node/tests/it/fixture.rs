@@ -8,7 +8,8 @@ use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) const ISSUER: &str = "https://api.test";
@@ -20,6 +21,30 @@ pub(crate) struct Fixture {
     pub(crate) signer: TokenSigner,
     pub(crate) account: AccountId,
     pub(crate) key: KeyId,
+}
+
+/// Panics outside the tests themselves: a task of the node that panics takes nobody with it, and so would go unseen.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Fails where anything but a test has panicked in this process.
+pub(crate) fn nothing_panicked() {
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "something panicked outside the tests");
+}
+
+fn watch_for_panics() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic
+                .location()
+                .is_some_and(|location| !location.file().contains("tests/it/"))
+            {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            report(panic);
+        }));
+    });
 }
 
 pub(crate) fn config() -> RelayConfig {
@@ -49,6 +74,7 @@ impl Fixture {
         signer: TokenSigner,
         trust: TrustSource,
     ) -> Self {
+        watch_for_panics();
         let node = RelayNode::start(config, store, trust, None).await.expect("started");
         Self {
             node,

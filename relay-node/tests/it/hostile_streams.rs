@@ -330,3 +330,74 @@ async fn a_reader_that_stops_frees_its_subscription() {
         follow.wire.send.finish().expect("open");
     }
 }
+
+/// Numbers that look random and are the same each time (xorshift64).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn bytes(&mut self, length: u64) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_of_all_kinds_hurts_nobody_else() {
+    let fixture = Fixture::new().await;
+    let mut witness = Witness::start(&fixture).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    let mut noise = Noise(0x5eed_5eed_5eed_5eed);
+    let frame = message(channel, alice.id, 1, "damaged");
+    for round in 0..600 {
+        let open = match noise.below(4) {
+            0 => open::Stream::Append(AppendOpen {}),
+            1 => open::Stream::KeyPackages(KeyPackagesOpen {}),
+            2 => open::Stream::Subscribe(Subscribe {
+                log: channel.log().to_bytes().into(),
+                after: noise.below(3),
+                follow: noise.below(2) == 0,
+                limit: noise.below(5),
+            }),
+            _ => open::Stream::Hello(Hello::default()),
+        };
+        let mut wire = a.open(open).await;
+        // Bytes, bytes behind a length that fits them, or a true frame with a byte turned over.
+        let length = noise.below(300);
+        let mut bytes = noise.bytes(length);
+        if noise.below(2) == 0 {
+            bytes.splice(0..0, u32::try_from(length).expect("short").to_be_bytes());
+        }
+        if noise.below(3) == 0 {
+            let request = AppendRequest {
+                frame: frame.encoded().clone(),
+            };
+            bytes = skytale_proto::session::frame_message(&request).to_vec();
+            let at = 4 + noise.below(bytes.len() as u64 - 4) as usize;
+            bytes[at] ^= 1 << noise.below(8);
+        }
+        // The stream may be stopped already.
+        let _ = wire.say_bytes(&bytes).await;
+        match noise.below(3) {
+            0 => drop(wire.send.finish()),
+            1 => drop(wire.send.reset(VarInt::from_u32(7))),
+            _ => drop(wire.receive.stop(VarInt::from_u32(7))),
+        }
+        if round % 100 == 0 {
+            witness.is_served().await;
+        }
+    }
+    assert!(a.connection.close_reason().is_none());
+    assert_eq!(append_code(&a, &message(channel, alice.id, 1, "sound")).await, None);
+    witness.leave().await;
+}

@@ -1,7 +1,7 @@
 //! A well-behaved agent that appends and follows all the time, to show that it is served whatever others do.
 
 use crate::client::{Appends, Client, Subscription, soon};
-use crate::fixture::{Fixture, message};
+use crate::fixture::{Fixture, message, nothing_panicked};
 use skytale_proto::{AgentId, ChannelId, Offset};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Witness {
         self.is_served().await;
         self.stop.notify_one();
         self.task.await.expect("nothing went wrong");
+        nothing_panicked();
     }
 }
 
