@@ -1,9 +1,29 @@
 //! The SDK: encrypted channels for agents, over a relay's durable log.
+//!
+//! An [`Agent`](agent::Agent) has one identity and one vault. It makes channels and is added to channels; a
+//! [`Channel`](channel::Channel) sends, receives and changes its membership. Everything works offline and survives a
+//! crash: what is sent waits in the vault, and an agent that comes back replays what it missed, in order, each entry once.
+//!
+//! What this crate is not: a relay (it never serves others), or an account (it asks the API for tokens with a key that the
+//! application gives it).
+//!
+//! # Invariants
+//! - Processing an entry (group state, message, cursor) is one transaction of one encrypted database; so is sending
+//!   (plaintext, ratchet state, ciphertext). There is no state outside of it.
+//! - The signature key of an agent's leaf **is** its [`AgentId`](skytale_proto::AgentId). No server can put a key into a
+//!   group under another's name.
+//! - An entry that cannot be processed is recorded and told. It stops nothing, and does not vanish.
+//! - Two members who are shown different logs find out: messages carry a digest of what their author saw.
+//!
+//! # Modules
+//! - [`agent`], [`channel`], [`event`]: what an application uses.
+//! - [`engine`]: the transactional heart, without network or runtime. [`vault`]: where it keeps its state.
+//! - [`net`]: the API and sessions with relay nodes.
 
 pub mod agent;
 pub mod channel;
 pub mod engine;
-mod mls;
 pub mod event;
+mod mls;
 pub mod net;
 pub mod vault;

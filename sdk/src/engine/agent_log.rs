@@ -7,7 +7,7 @@ use super::transact::{Tx, now_ms};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
 use crate::mls::{self, Rejected, unreadable};
-use crate::vault::{VaultError, id, integer, unsigned};
+use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
 use openmls::framing::{MlsMessageBodyIn, MlsMessageIn};
 use openmls::group::{MlsGroup, StagedWelcome, WelcomeError};
@@ -33,7 +33,7 @@ impl Engine {
                 gap,
             });
         };
-        let ((), events) = self.transact(|tx| {
+        let ((), events) = self.transact(Durability::Later, |tx| {
             for record in fresh {
                 tx.agent_entry(record)?;
             }
@@ -88,7 +88,7 @@ impl Engine {
             return Err(wrong("not a bundle with a Welcome to this agent"));
         }
         self.loaded.remove(&channel);
-        let (joined, events) = self.transact(|tx| tx.join(channel, bundle.offset, &frame))?;
+        let (joined, events) = self.transact(Durability::Now, |tx| tx.join(channel, bundle.offset, &frame))?;
         if let Some(joined) = joined {
             self.put_back(joined);
         }
@@ -97,20 +97,22 @@ impl Engine {
 
     /// Gives a pending join up: the bundle cannot be had. It is recorded like a Welcome that cannot be used.
     pub fn abandon_join(&mut self, join: PendingJoin, reason: &str) -> Result<Vec<Event>, EngineError> {
-        let ((), events) = self.transact(|tx| tx.give_up_join(join.channel, join.offset, None, reason.to_owned()))?;
+        let ((), events) = self.transact(Durability::Now, |tx| {
+            tx.give_up_join(join.channel, join.offset, None, reason.to_owned())
+        })?;
         Ok(events)
     }
 
     /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
     /// above the low-water mark. Frames that were given before and have no outcome yet come again, the same.
     pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
-        let (frames, _) = self.transact(|tx| tx.key_packages_wanted(live, last_resort))?;
+        let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort))?;
         Ok(frames)
     }
 
     /// What the relay said of a frame of [`Engine::key_packages_wanted`].
     pub fn key_package_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
-        self.transact(|tx| match outcome {
+        self.transact(Durability::Now, |tx| match outcome {
             Outcome::Appended { .. } | Outcome::Duplicate { .. } => tx.key_package_offered(frame_id),
             Outcome::Refused { retryable: true, .. } => Ok(()),
             Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { .. } => {

@@ -3,7 +3,7 @@
 use super::channel::{self, Position};
 use super::{ChannelInfo, Engine, EngineConfig, EngineError, agent_log};
 use crate::mls::{self, Identity};
-use crate::vault::{Vault, VaultKey, unsigned};
+use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset};
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ impl Engine {
     /// Makes a channel with this agent as its only member. Its Create goes out with the channel's outbox.
     pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
         let id = ChannelId::generate();
-        let (channel, _) = self.transact(|tx| agent_log::create(tx, id, label))?;
+        let (channel, _) = self.transact(Durability::Now, |tx| agent_log::create(tx, id, label))?;
         self.put_back(channel);
         Ok(id)
     }
@@ -91,7 +91,7 @@ impl Engine {
 
     /// Gives a channel another label.
     pub fn relabel(&mut self, channel: ChannelId, label: &str) -> Result<(), EngineError> {
-        self.transact_on(channel, |_, channel| {
+        self.transact_on(channel, Durability::Now, |_, channel| {
             label.clone_into(&mut channel.position.label);
             Ok(())
         })?;

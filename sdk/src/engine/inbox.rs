@@ -2,7 +2,7 @@
 
 use super::channel::one;
 use super::{Engine, EngineError, Message};
-use crate::vault::{id, message_id, message_offset, unsigned};
+use crate::vault::{Durability, id, message_id, message_offset, unsigned};
 use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::{ChannelId, Offset};
 
@@ -39,7 +39,7 @@ impl Engine {
         if offset <= position.acked {
             return Ok(());
         }
-        self.transact_on(channel, |tx, channel| {
+        self.transact_on(channel, Durability::Now, |tx, channel| {
             let (first, last) = (
                 message_id(channel.no, channel.position.acked)?,
                 message_id(channel.no, offset)?,

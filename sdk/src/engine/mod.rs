@@ -16,7 +16,8 @@
 //!
 //! # Rules
 //! - Every call is one transaction: all of it is in the vault when it returns, or nothing is. An engine that is dropped
-//!   at any instruction and opened again goes on where it was.
+//!   at any instruction and opened again goes on where it was. Calls that only replay a log reach the disk with the
+//!   next call that does more, or a moment later: after a power cut they are replayed again.
 //! - State moves by replay alone. An outcome tells the engine what to offer next; it is the entry, seen at its place in
 //!   the log, that delivers a message or makes a commit the group's next epoch.
 //! - What is offered for appending keeps its frame id across retries, re-encryption and restarts, so offering it

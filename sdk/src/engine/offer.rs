@@ -5,6 +5,7 @@ use super::outbox::{Intent, OutboxRow, Packages, Place};
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, NextFrames, OutboxFrame, Outcome};
 use crate::mls;
+use crate::vault::Durability;
 use bytes::Bytes;
 use openmls::group::{MlsGroup, QueuedProposal};
 use openmls::key_packages::KeyPackage;
@@ -44,7 +45,7 @@ impl Engine {
         if offered.barrier {
             return Ok(NextFrames::default());
         }
-        let (frames, events) = self.transact_on(channel, |tx, channel| {
+        let (frames, events) = self.transact_on(channel, Durability::Now, |tx, channel| {
             tx.provider.defer_secrets();
             tx.offer(channel, max_bytes)
         })?;
@@ -58,7 +59,9 @@ impl Engine {
         frame_id: FrameId,
         outcome: Outcome,
     ) -> Result<Vec<Event>, EngineError> {
-        let ((), events) = self.transact_on(channel, |tx, channel| tx.outcome(channel, frame_id, outcome))?;
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            tx.outcome(channel, frame_id, outcome)
+        })?;
         Ok(events)
     }
 

@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::transact::{Tx, now_ms};
 use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, FailedSend, PAYLOAD_BYTES_MAX};
 use crate::mls;
-use crate::vault::{VaultError, id, integer, unsigned};
+use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
 use prost::Message as _;
 use rusqlite::{OptionalExtension, Row, params};
@@ -295,7 +295,7 @@ impl Engine {
         if waiting.rows + count > rows_max || waiting.bytes + bytes > bytes_max {
             return Err(EngineError::OutboxFull { channel: id });
         }
-        let (ids, _) = self.transact_on(id, |tx, channel| {
+        let (ids, _) = self.transact_on(id, Durability::Now, |tx, channel| {
             tx.provider.defer_secrets();
             payloads
                 .map(|payload| {
@@ -390,7 +390,7 @@ impl Engine {
     /// the only member it is gone at once, when its turn comes.
     pub fn leave(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
-        let (frame_id, _) = self.transact_on(channel, |tx, channel| {
+        let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();
             tx.queue(channel, Intent::Leave, frame_id, &[], Place::Back)?;
             if channel.position.state == ChannelState::Active {
@@ -402,7 +402,7 @@ impl Engine {
     }
 
     fn queue_change(&mut self, channel: ChannelId, intent: Intent, content: &[u8]) -> Result<FrameId, EngineError> {
-        let (frame_id, _) = self.transact_on(channel, |tx, channel| {
+        let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();
             tx.queue(channel, intent, frame_id, content, Place::Back)?;
             Ok(frame_id)
@@ -432,10 +432,12 @@ impl Engine {
     /// Forgets something that failed.
     pub fn dismiss(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<(), EngineError> {
         let (_, no) = super::channel::one(self.vault.sql(), channel)?;
-        self.vault.sql().execute(
-            "DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2",
-            params![no, frame_id.as_bytes()],
-        )?;
+        self.transact(Durability::Now, |tx| {
+            tx.sql
+                .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
+                .execute(params![no, frame_id.as_bytes()])?;
+            Ok(())
+        })?;
         Ok(())
     }
 }

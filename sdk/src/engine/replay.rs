@@ -9,7 +9,7 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
 use crate::mls::{self, Change, Rejected, unreadable};
-use crate::vault::{integer, message_id};
+use crate::vault::{Durability, integer, message_id};
 use bytes::Bytes;
 use openmls::prelude::ProcessedMessageContent;
 use openmls_traits::OpenMlsProvider as _;
@@ -66,7 +66,7 @@ impl Engine {
         let mut broken = BTreeMap::new();
         loop {
             let mut culprit = None;
-            let replayed = self.transact_on(channel, |tx, channel| {
+            let replayed = self.transact_on(channel, Durability::Later, |tx, channel| {
                 tx.provider.defer_secrets();
                 tx.replay(channel, fresh, &broken, &mut culprit)
             });

@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::{Engine, EngineConfig, EngineError, Event};
 use crate::mls::{self, Identity, Provider};
+use crate::vault::Durability;
 use rusqlite::Connection;
 use skytale_proto::ChannelId;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,11 +22,12 @@ impl Engine {
     /// Runs `change` in a transaction of its own, and gives its result with the events it told.
     pub(super) fn transact<T>(
         &self,
+        durability: Durability,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T, EngineError>,
     ) -> Result<(T, Vec<Event>), EngineError> {
         let sql = self.vault.sql();
         let provider = Provider::new(&self.crypto, sql);
-        let transaction = sql.unchecked_transaction()?;
+        let transaction = self.vault.begin(durability)?;
         let mut tx = Tx {
             sql,
             provider: &provider,
@@ -45,10 +47,11 @@ impl Engine {
     pub(super) fn transact_on<T>(
         &mut self,
         id: ChannelId,
+        durability: Durability,
         change: impl FnOnce(&mut Tx<'_>, &mut Channel) -> Result<T, EngineError>,
     ) -> Result<(T, Vec<Event>), EngineError> {
         let mut channel = self.take(id)?;
-        let result = self.transact(|tx| {
+        let result = self.transact(durability, |tx| {
             let result = change(tx, &mut channel)?;
             if let Some(group) = channel.group.as_mut() {
                 mls::settle_secrets(group, tx.provider)?;

@@ -3,7 +3,8 @@
 //! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
 //!   was linked with plain SQLite is refused before anything is written.
 //! - One process at a time: `<vault>.lock` is held as long as the vault is open.
-//! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`).
+//! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
+//!   or not there, and durable with the next one that is ([`Durability`]).
 //! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
 //!   page for whoever learns the vault's key later.
 
@@ -15,17 +16,31 @@ pub use error::VaultError;
 pub use key::VaultKey;
 pub(crate) use key::random;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction};
 use skytale_proto::Offset;
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
+/// When a transaction must have reached the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// When it returns: what leaves the vault because of it (a ciphertext, an acknowledgement) must not be forgotten.
+    Now,
+    /// With the next one that is durable, or a moment later. For what can be had again: a log's entries after the cursor
+    /// that the vault remembers. A process that is killed loses nothing; a machine that loses power goes back to
+    /// an earlier cursor, and replays.
+    Later,
+}
+
 /// An open vault.
 pub(crate) struct Vault {
     connection: Connection,
+    /// What `PRAGMA synchronous` is set to.
+    durability: Cell<Durability>,
     /// Dropped after the connection: fields are dropped in order.
     _lock: File,
 }
@@ -73,6 +88,8 @@ impl Vault {
              PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA secure_delete = ON;
+             PRAGMA wal_autocheckpoint = 2048;
+             PRAGMA journal_size_limit = 16777216;
              PRAGMA temp_store = MEMORY;
              PRAGMA cache_size = -16384;
              PRAGMA trusted_schema = OFF;",
@@ -81,8 +98,22 @@ impl Vault {
         schema::migrate(&connection)?;
         Ok(Self {
             connection,
+            durability: Cell::new(Durability::Now),
             _lock: lock,
         })
+    }
+
+    /// Begins a transaction. It is rolled back when it is dropped without a commit.
+    pub(crate) fn begin(&self, durability: Durability) -> Result<Transaction<'_>, VaultError> {
+        if self.durability.get() != durability {
+            // Each transaction in the write-ahead log stands after those before it: one sync makes all of them durable.
+            self.connection.execute_batch(match durability {
+                Durability::Now => "PRAGMA synchronous = FULL",
+                Durability::Later => "PRAGMA synchronous = NORMAL",
+            })?;
+            self.durability.set(durability);
+        }
+        Ok(self.connection.unchecked_transaction()?)
     }
 
     /// The database.

@@ -142,3 +142,18 @@ fn a_message_id_is_its_channel_and_offset() {
     assert!(id > message_id(6, Offset::new(u64::from(u32::MAX))).expect("in range"));
     assert!(message_id(1, Offset::new(1 << 40)).is_err());
 }
+
+#[test]
+fn a_transaction_is_synced_unless_it_can_be_had_again() {
+    let (_folder, path) = folder();
+    let vault = Vault::open(&path, &raw(1)).expect("opens");
+    let setting = || -> i64 {
+        let read = vault.sql().query_row("PRAGMA synchronous", [], |row| row.get(0));
+        read.expect("known")
+    };
+    for (durability, number) in [(Durability::Now, 2), (Durability::Later, 1), (Durability::Now, 2)] {
+        let transaction = vault.begin(durability).expect("begun");
+        assert_eq!(setting(), number);
+        transaction.commit().expect("committed");
+    }
+}
