@@ -76,6 +76,7 @@ impl Bus {
     }
 
     pub(crate) fn tell(&self, event: Event) {
+        tracing::debug!(?event);
         // Nobody need be watching.
         let _ = self.events.send(event);
     }

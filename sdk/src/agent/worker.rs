@@ -292,6 +292,7 @@ impl Worker {
         });
         let (frames, view) = local(given.await)?;
         self.view = view;
+        tracing::trace!(%channel, frames = frames.len(), outbox = self.view.outbox, "frames to append");
         // With nothing given there is nothing to ask for before something happens.
         self.pump = !frames.is_empty();
         for given in frames {
@@ -322,6 +323,7 @@ impl Worker {
         for (frame_id, answer) in verdicts {
             match outcome_of(&answer) {
                 Some(outcome) => {
+                    tracing::trace!(channel = %self.channel, %frame_id, ?outcome, "verdict");
                     self.note(&outcome, &answer);
                     outcomes.push((frame_id, outcome));
                 }

@@ -32,6 +32,15 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Shows what happens, where `RUST_LOG` asks for it.
+fn watch() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        // Another test may have begun it.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    }
+}
+
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) mint: Arc<Mint>,
@@ -103,6 +112,7 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        watch();
         let dir = tempfile::tempdir().expect("a folder");
         let mint = Mint::new(SEED);
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
