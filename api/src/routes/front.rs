@@ -5,7 +5,7 @@ use crate::request::{Meta, rate_limited};
 use crate::service::Service;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Response, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::any::Any;
@@ -18,26 +18,41 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// client wrote is.
 pub(super) async fn observe(State(service): State<Service>, mut request: Request, next: Next) -> Response<Body> {
     let meta = Meta::of(&request, service.inner().config.behind_tls_proxy);
-    let method = request.method().clone();
+    let method = known(request.method());
     let path = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
-    let span = tracing::info_span!("request", id = meta.request, %method, path);
+    let span = tracing::info_span!("request", id = meta.request, method, path);
     let id = HeaderValue::from_str(&meta.request);
     request.extensions_mut().insert(meta);
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::info!(status, took_ms = took.as_millis() as u64, "answered"));
-    let method = method.as_str().to_owned();
-    let labels = [("method", method), ("path", path), ("status", status.to_string())];
+    let labels = [
+        ("method", method.to_owned()),
+        ("path", path),
+        ("status", status.to_string()),
+    ];
     metrics::counter!("skytale_api_requests_total", &labels).increment(1);
     metrics::histogram!("skytale_api_request_seconds", &labels[..2]).record(took.as_secs_f64());
     if let Ok(id) = id {
         response.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     response
+}
+
+/// A method's name, if it is one that routes have: a client may write any, and each would be a series of its own.
+const fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
 }
 
 /// Answers are not guessed at, not framed, and not kept unless a route says so.
