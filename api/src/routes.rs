@@ -29,6 +29,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub(crate) fn documented() -> OpenApiRouter<Service> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(accounts::create))
+        .routes(routes!(accounts::create_key))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::revoke))
         .routes(routes!(tokens::nonce))

@@ -2,10 +2,10 @@
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
-use crate::harness::{TestApi, on_both};
+use crate::harness::{ADMIN, TestApi, on_both};
 use reqwest::StatusCode;
 use skytale_proto::Code;
-use skytale_proto::rest::{Agents, Key, Keys};
+use skytale_proto::rest::{Agents, CreatedKey, Key, Keys};
 
 on_both! {
     async fn a_revoked_key_is_refused_at_once_by_every_process(backend: Backend) {
@@ -52,6 +52,26 @@ on_both! {
         api.delete(&format!("/v1/keys/{}", account.key.key.id), key).await.done();
         api.get("/v1/keys", key).await.refused(Code::KeyRevoked);
         assert_eq!(api.revocations("").await.revocations.len(), 1);
+        api.stop().await;
+    }
+
+    async fn an_account_without_keys_gets_one_from_the_operator(backend: Backend) {
+        let api = TestApi::start(backend).await;
+        let account = api.account("acme").await;
+        let key = &account.key.secret;
+        let path = format!("/v1/accounts/{}/keys", account.account);
+        api.post(&path, key, &serde_json::json!({})).await.refused(Code::AdminUnauthorized);
+        api.delete(&format!("/v1/keys/{}", account.key.key.id), key).await.done();
+        let made: CreatedKey = api.post(&path, ADMIN, &serde_json::json!({})).await.ok();
+        assert_eq!(made.key.scopes, account.key.key.scopes);
+        api.token(&made.secret, &TestAgent::new()).await;
+        let told = api.audit(&made.secret).await;
+        let target = format!("key:{}", made.key.id);
+        assert!(told.iter().any(|event| event.actor == "operator" && event.target == target));
+        let nobody = format!("/v1/accounts/{}/keys", skytale_proto::AccountId::generate());
+        for path in [&*nobody, "/v1/accounts/x/keys"] {
+            api.post(path, ADMIN, &serde_json::json!({})).await.refused(Code::NotFound);
+        }
         api.stop().await;
     }
 
