@@ -41,7 +41,8 @@ pub(crate) struct Readiness {
 
 #[derive(Debug)]
 pub(crate) struct Bus {
-    events: broadcast::Sender<Event>,
+    // `None` once the agent is closed: receivers then come to an end.
+    events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
     /// The channels to be followed have changed.
@@ -59,7 +60,7 @@ pub(crate) struct Bus {
 impl Bus {
     pub(crate) fn new(events_max: usize) -> Self {
         Self {
-            events: broadcast::Sender::new(events_max.max(1)),
+            events: Mutex::new(Some(broadcast::Sender::new(events_max.max(1)))),
             channels: Mutex::default(),
             waiters: Mutex::default(),
             channels_changed: Notify::new(),
@@ -72,13 +73,18 @@ impl Bus {
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        match &*self.events.lock() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        }
     }
 
     pub(crate) fn tell(&self, event: Event) {
         tracing::debug!(?event);
-        // Nobody need be watching.
-        let _ = self.events.send(event);
+        if let Some(events) = &*self.events.lock() {
+            // Nobody need be watching.
+            let _ = events.send(event);
+        }
     }
 
     /// Tells what a call of the engine brought, once its transaction is through.
@@ -125,9 +131,10 @@ impl Bus {
         receiver
     }
 
-    /// Nobody gets an answer any more.
-    pub(crate) fn forget_waiters(&self) {
+    /// The agent is closed: nobody gets an answer any more, and events end.
+    pub(crate) fn close(&self) {
         self.waiters.lock().clear();
+        self.events.lock().take();
     }
 
     pub(crate) fn signals(&self, channel: ChannelId) -> Arc<Signals> {

@@ -57,7 +57,7 @@ impl Core {
         let thread_bus = Arc::clone(&bus);
         let run = move || {
             // Set when the thread ends, also by a panic, after the vault was closed.
-            let _end = EndOnDrop(end);
+            let _end = EndOnDrop(end, Arc::clone(&thread_bus));
             let engine = match Engine::open(&vault, key, config) {
                 Ok(engine) => engine,
                 Err(error) => {
@@ -80,7 +80,6 @@ impl Core {
                     break;
                 }
             }
-            actor.bus.forget_waiters();
         };
         std::thread::Builder::new()
             .name("skytale-engine".into())
@@ -136,10 +135,11 @@ impl Core {
     }
 }
 
-struct EndOnDrop(watch::Sender<bool>);
+struct EndOnDrop(watch::Sender<bool>, Arc<Bus>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        self.1.close();
         self.0.send_replace(true);
     }
 }

@@ -51,7 +51,7 @@ async fn concurrent_commits_converge() {
     }
     for (agent, events) in agents.iter().zip(&mut events) {
         agent.close(std::time::Duration::from_secs(1)).await;
-        while let Some(event) = events.next().await {
+        while let Some(event) = soon("events end", events.next()).await {
             let alarm = matches!(
                 event,
                 Event::Divergence { .. } | Event::EntryUnreadable { .. } | Event::SendFailed { .. } | Event::Gap { .. }

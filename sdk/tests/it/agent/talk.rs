@@ -180,7 +180,7 @@ async fn tokens_are_refreshed_without_a_new_session() {
     );
     alice.close(Duration::from_secs(5)).await;
     let mut disconnected = 0;
-    while let Some(event) = events.next().await {
+    while let Some(event) = soon("events end", events.next()).await {
         match event {
             Event::Connected { .. } => panic!("a new session was needed"),
             Event::Disconnected { .. } => disconnected += 1,
