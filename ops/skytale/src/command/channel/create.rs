@@ -3,13 +3,15 @@
 use super::Session;
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::client;
-use crate::output::{Context as _, Human, Outcome, Style};
+use crate::output::{Failure, Human, Outcome, Style};
 use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, ChannelName, NameChannel};
 use skytale_proto::{ChannelId, Code};
+use skytale_sdk::engine::ChannelState;
 use std::fmt;
-use tokio::time::timeout;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,12 +28,16 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let created = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let what = "cannot make the channel";
         let channel = agent.create_channel(&args.label).await.map_err(failed(what))?;
-        timeout(args.agent.timeout(), agent.flushed())
-            .await
-            .failing(Code::Offline, || {
-                format!("channel {} is not in the log yet", channel.id())
-            })?
-            .map_err(failed(what))?;
+        let in_the_log = async {
+            while channel.info().await.map_err(failed(what))?.state == ChannelState::Creating {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Ok(())
+        };
+        timeout(args.agent.timeout(), in_the_log).await.unwrap_or_else(|_| {
+            let what = format!("channel {} is not in the log yet", channel.id());
+            Err(Failure::new(Code::Offline, what))
+        })?;
         if let Some(name) = &args.name {
             let request = NameChannel {
                 name: name.clone(),

@@ -218,14 +218,17 @@ impl Stage {
         }
         let names: Vec<_> = self.senders.iter().map(|actor| actor.name.clone()).collect();
         self.timeline.say(format_args!(
-            "{} exchange {} messages of {} bytes",
+            "{} {} {} messages of {} bytes",
             names.join(" and "),
+            if names.len() == 1 { "sends" } else { "exchange" },
             grouped(args.messages),
             grouped(args.payload_bytes)
         ));
         let bar = self.timeline.bar(args.messages, "messages in the log");
         let mut flight: Vec<Vec<Sent>> = channels.iter().map(|_| Vec::new()).collect();
         let (mut delivered, mut killed) = (0, false);
+        // Small enough that changes and the relay node's death fall between messages.
+        let at_once = SEND_AT_ONCE.min(args.messages / (args.changes + 2)).max(1);
         while self.ledger.sent() < args.messages {
             // Changes are spread evenly: the n-th of N when n/(N+1) of the messages are on their way.
             let due = |sent: u64| sent * (args.changes + 1) / args.messages.max(1);
@@ -236,9 +239,9 @@ impl Stage {
                 killed = true;
                 self.kill_relay(&bar).await?;
             }
-            let author = usize::try_from(self.ledger.sent() / SEND_AT_ONCE).unwrap_or(0) % channels.len();
+            let author = usize::try_from(self.ledger.sent() / at_once).unwrap_or(0) % channels.len();
             let left = args.messages - self.ledger.sent();
-            let payloads = (0..left.min(SEND_AT_ONCE))
+            let payloads = (0..left.min(at_once))
                 .map(|_| self.ledger.next(author).into())
                 .collect();
             let sent = channels[author]
