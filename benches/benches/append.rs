@@ -9,6 +9,7 @@
 use bytes::BytesMut;
 use skytale_benches::figures::{Batches, Figures};
 use skytale_benches::frames::{Channel, append_windowed, nobody};
+use skytale_benches::stopwatch::{Stopwatch, Took};
 use skytale_benches::versus::{Aim, Bench, Case, Pair, Side, Work, sized};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::Frame;
@@ -18,7 +19,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// An encoded frame, in bytes.
@@ -85,7 +86,7 @@ impl Setup<'_> {
             |side| match side {
                 Side::Ours => {
                     let (answered, until_indexed) = self.ours();
-                    *busy.borrow_mut() += answered;
+                    *busy.borrow_mut() += answered.wall;
                     indexed.borrow_mut().push(until_indexed);
                     answered
                 }
@@ -109,17 +110,17 @@ impl Setup<'_> {
     }
 
     /// The time until all appends are answered, and until the index has them.
-    fn ours(&self) -> (Duration, Duration) {
+    fn ours(&self) -> (Took, Took) {
         let frames = self.frames();
-        let begun = Instant::now();
+        let stopwatch = Stopwatch::start();
         let appended = self.runtime.block_on(append_windowed(self.store, frames, self.window));
-        let answered = begun.elapsed();
+        let answered = stopwatch.took();
         appended.expect("the store takes sound frames");
         self.figures.wait_for_index();
-        (answered, begun.elapsed())
+        (answered, stopwatch.took())
     }
 
-    fn limit(&self) -> Duration {
+    fn limit(&self) -> Took {
         let batches = batches(&self.frames(), self.window);
         bare(&self.bare, &batches).expect("the file system takes what the store's takes")
     }
@@ -142,17 +143,17 @@ fn batches(frames: &[Frame], window: usize) -> Vec<BytesMut> {
 }
 
 /// Writes and syncs each batch, in a file whose space is reserved beforehand.
-fn bare(path: &Path, batches: &[BytesMut]) -> std::io::Result<Duration> {
+fn bare(path: &Path, batches: &[BytesMut]) -> std::io::Result<Took> {
     let mut file = File::create(path)?;
     let bytes: usize = batches.iter().map(BytesMut::len).sum();
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes as u64)?;
     file.sync_all()?;
-    let begun = Instant::now();
+    let stopwatch = Stopwatch::start();
     for batch in batches {
         file.write_all(batch)?;
         file.sync_data()?;
     }
-    Ok(begun.elapsed())
+    Ok(stopwatch.took())
 }
 
 fn note(bench: &mut Bench, window: usize, batches: &Batches, busy: Duration) {

@@ -15,6 +15,7 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::types::SignatureScheme;
 use prost::Message as _;
 use skytale_benches::frames::accept;
+use skytale_benches::stopwatch::{Stopwatch, Took};
 use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::wire::Bundle;
@@ -24,7 +25,6 @@ use skytale_sdk::vault::VaultKey;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
@@ -119,16 +119,16 @@ impl Setup {
     }
 
     /// The time in which an engine that has just joined processes all entries.
-    fn engine(&self, entries: usize) -> anyhow::Result<Duration> {
+    fn engine(&self, entries: usize) -> anyhow::Result<Took> {
         let path = self.turn.path().join(VAULT);
         copy(self.vault.path(), self.turn.path())?;
         let mut engine = open(&path)?;
-        let begun = Instant::now();
+        let stopwatch = Stopwatch::start();
         for records in self.records.chunks(entries) {
             let processed = engine.process_entries(self.channel, records)?;
             ensure!(processed.gap.is_none(), "{:?}", processed.gap);
         }
-        let took = begun.elapsed();
+        let took = stopwatch.took();
         // One entry tells the author's digest, and is no message.
         let received = engine.unacked(self.channel)?;
         ensure!(
@@ -139,7 +139,7 @@ impl Setup {
     }
 
     /// The time in which OpenMLS decrypts all messages.
-    fn openmls(&self) -> anyhow::Result<Duration> {
+    fn openmls(&self) -> anyhow::Result<Took> {
         let provider = OpenMlsRustCrypto::default();
         let mut values = provider
             .storage()
@@ -149,7 +149,7 @@ impl Setup {
         values.clone_from(&self.storage);
         drop(values);
         let mut group = MlsGroup::load(provider.storage(), &self.group_id)?.context("the group")?;
-        let begun = Instant::now();
+        let stopwatch = Stopwatch::start();
         for body in &self.bodies {
             let message = MlsMessageIn::tls_deserialize_exact(body)?.try_into_protocol_message()?;
             let processed = group.process_message(&provider, message)?;
@@ -158,7 +158,7 @@ impl Setup {
             };
             std::hint::black_box(message.into_bytes());
         }
-        Ok(begun.elapsed())
+        Ok(stopwatch.took())
     }
 }
 

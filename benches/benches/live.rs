@@ -11,6 +11,7 @@ use skytale_benches::bare::{Bare, BareServer, Echo};
 use skytale_benches::client::{Agent, Appends, Client, Subscription};
 use skytale_benches::frames::Channel;
 use skytale_benches::relay::Relay;
+use skytale_benches::stopwatch::Took;
 use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore, MemoryStore};
 use std::cell::RefCell;
@@ -87,7 +88,7 @@ fn measure(
             round.push(took + synced);
         }
         round.sort_unstable();
-        round[round.len() / 2]
+        Took::wall(round[round.len() / 2])
     };
     let case = Case {
         name: name.into(),

@@ -10,11 +10,11 @@ use skytale_benches::bare::{Bare, BareServer};
 use skytale_benches::client::{Agent, Client};
 use skytale_benches::frames::{Channel, append_windowed, nobody};
 use skytale_benches::relay::Relay;
+use skytale_benches::stopwatch::{Stopwatch, Took};
 use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::AgentId;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// An encoded frame, in bytes.
@@ -128,8 +128,8 @@ impl Setup<'_> {
         })
     }
 
-    fn replay(&self, filled: &Filled, stream_bytes: u64) -> Duration {
-        let begun = Instant::now();
+    fn replay(&self, filled: &Filled, stream_bytes: u64) -> Took {
+        let stopwatch = Stopwatch::start();
         let drained = self.runtime.block_on(async {
             let subscription = self
                 .client
@@ -137,7 +137,7 @@ impl Setup<'_> {
                 .await?;
             subscription.drain().await
         });
-        let took = begun.elapsed();
+        let took = stopwatch.took();
         let drained = drained.expect("the relay node serves the replay");
         // Batches may be cut elsewhere, and each has a few bytes before it.
         assert!(
@@ -147,8 +147,8 @@ impl Setup<'_> {
         took
     }
 
-    fn replay_decoded(&self, filled: &Filled) -> Duration {
-        let begun = Instant::now();
+    fn replay_decoded(&self, filled: &Filled) -> Took {
+        let stopwatch = Stopwatch::start();
         let replayed = self.runtime.block_on(async {
             let subscription = self
                 .client
@@ -156,7 +156,7 @@ impl Setup<'_> {
                 .await?;
             subscription.to_end().await
         });
-        let took = begun.elapsed();
+        let took = stopwatch.took();
         assert_eq!(
             replayed.expect("the relay node serves the replay").entries,
             filled.entries
@@ -164,10 +164,11 @@ impl Setup<'_> {
         took
     }
 
-    fn receive(&self, bytes: u64) -> Duration {
-        let begun = Instant::now();
+    fn receive(&self, bytes: u64) -> Took {
+        let stopwatch = Stopwatch::start();
         let received = self.runtime.block_on(self.bare.receive(bytes));
+        let took = stopwatch.took();
         received.expect("the bare endpoint serves the stream");
-        begun.elapsed()
+        took
     }
 }

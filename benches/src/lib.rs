@@ -4,7 +4,7 @@
 //! any implementation would have to do for the same bytes. Both run in the same process, in turn, and what is told is
 //! the ratio of the two; a machine that is slow for a while is slow for both.
 //!
-//! - [`versus`] measures pairs with criterion and prints the closing table.
+//! - [`versus`] measures pairs with criterion and prints the closing table; [`stopwatch`] tells work from waiting.
 //! - [`bare`] is the limit on the network: an iroh endpoint that echoes, or sends bytes.
 //! - [`relay`] is a relay node over any store, [`client`] a client of its protocol that does no more than it must.
 //! - [`frames`] makes what is appended, [`figures`] reads what a store tells of itself.
@@ -14,4 +14,5 @@ pub mod client;
 pub mod figures;
 pub mod frames;
 pub mod relay;
+pub mod stopwatch;
 pub mod versus;

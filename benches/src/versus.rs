@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Criterion decides how many pairs, and reports each side; the closing table gives the median of the pairs' ratios
-//! with the least and the greatest.
+//! with the least and the greatest. `CPU` is how many times the limit's processor time ours took, all threads of the
+//! process together: it tells work from waiting, and a busy machine changes it less.
 
+use crate::stopwatch::Took;
 use criterion::{Criterion, SamplingMode, Throughput};
 use std::fmt;
 use std::time::Duration;
@@ -57,13 +59,13 @@ pub enum Aim {
     None,
 }
 
-/// Both sides' times of one pair.
+/// What both sides of one pair took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Ours.
-    pub ours: Duration,
+    pub ours: Took,
     /// The limit's.
-    pub limit: Duration,
+    pub limit: Took,
 }
 
 #[derive(Debug)]
@@ -100,9 +102,9 @@ impl Bench {
         }
     }
 
-    /// Measures a case. Each call of `turn` runs one side once and gives its time; what it does besides (setting up,
-    /// checking) is not measured.
-    pub fn versus(&mut self, case: Case, mut turn: impl FnMut(Side) -> Duration) {
+    /// Measures a case. Each call of `turn` runs one side once and gives what it took; what it does besides (setting
+    /// up, checking) is not measured.
+    pub fn versus(&mut self, case: Case, mut turn: impl FnMut(Side) -> Took) {
         let mut pairs = Vec::new();
         let mut group = self.criterion.benchmark_group(&case.name);
         group.sample_size(case.pairs.max(10)).sampling_mode(SamplingMode::Flat);
@@ -119,7 +121,7 @@ impl Bench {
                     for _ in 0..iterations {
                         let pair = in_turn(pairs.len(), &mut turn);
                         pairs.push(pair);
-                        total += pair.of(side);
+                        total += pair.of(side).wall;
                     }
                     total
                 });
@@ -184,7 +186,7 @@ impl Side {
 }
 
 impl Pair {
-    const fn of(&self, side: Side) -> Duration {
+    const fn of(&self, side: Side) -> Took {
         match side {
             Side::Ours => self.ours,
             Side::Limit => self.limit,
@@ -193,7 +195,7 @@ impl Pair {
 }
 
 /// One pair; who goes first changes with its number.
-pub fn in_turn(number: usize, turn: &mut impl FnMut(Side) -> Duration) -> Pair {
+pub fn in_turn(number: usize, turn: &mut impl FnMut(Side) -> Took) -> Pair {
     if number.is_multiple_of(2) {
         let ours = turn(Side::Ours);
         let limit = turn(Side::Limit);
@@ -207,15 +209,22 @@ pub fn in_turn(number: usize, turn: &mut impl FnMut(Side) -> Duration) -> Pair {
 
 impl Row {
     fn ratio(&self, pair: &Pair) -> f64 {
-        let (ours, limit) = (pair.ours.as_secs_f64(), pair.limit.as_secs_f64());
+        let (ours, limit) = (pair.ours.wall.as_secs_f64(), pair.limit.wall.as_secs_f64());
         match self.work {
             Work::Elements { .. } => limit / ours,
             Work::Latency => ours / limit,
         }
     }
 
+    /// How many times the limit's work on the processor ours is; `None` where that was not measured.
+    fn processor(&self) -> Option<f64> {
+        let ratio = |pair: &Pair| Some(pair.ours.cpu?.as_secs_f64() / pair.limit.cpu?.as_secs_f64());
+        let ratios: Option<Vec<f64>> = self.pairs.iter().map(ratio).collect();
+        ratios.map(|ratios| median(ratios.into_iter()))
+    }
+
     fn figure(&self, side: Side) -> String {
-        let time = median(self.pairs.iter().map(|pair| pair.of(side).as_secs_f64()));
+        let time = median(self.pairs.iter().map(|pair| pair.of(side).wall.as_secs_f64()));
         match self.work {
             Work::Elements { count, bytes } => {
                 let rate = count as f64 / time;
@@ -228,7 +237,10 @@ impl Row {
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["", "ratio", "least", "greatest", "aim", "", "ours", "limit", "pairs"].map(String::from);
+        let head = [
+            "", "ratio", "least", "greatest", "aim", "", "ours", "limit", "CPU", "pairs",
+        ]
+        .map(String::from);
         let mut lines = vec![head];
         for row in &self.rows {
             let ratios = || row.pairs.iter().map(|pair| row.ratio(pair));
@@ -247,10 +259,11 @@ impl fmt::Display for Bench {
                 held.map_or("", |held| if held { "reached" } else { "MISSED" }).into(),
                 row.figure(Side::Ours),
                 row.figure(Side::Limit),
+                row.processor().map_or_else(String::new, |times| format!("{times:.2}x")),
                 row.pairs.len().to_string(),
             ]);
         }
-        let mut widths = [0; 9];
+        let mut widths = [0; 10];
         for line in &lines {
             for (width, cell) in widths.iter_mut().zip(line) {
                 *width = cell.chars().count().max(*width);
@@ -298,6 +311,13 @@ fn thousands(value: f64) -> String {
 mod tests {
     use super::*;
 
+    fn took(seconds: u64) -> Took {
+        Took {
+            wall: Duration::from_secs(seconds),
+            cpu: Some(Duration::from_secs(3 * seconds)),
+        }
+    }
+
     #[test]
     fn the_median_is_the_middle_of_the_values() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
@@ -310,7 +330,7 @@ mod tests {
         let mut order = Vec::new();
         let mut turn = |side| {
             order.push(side);
-            Duration::from_secs(1)
+            took(1)
         };
         in_turn(0, &mut turn);
         in_turn(1, &mut turn);
@@ -320,8 +340,8 @@ mod tests {
     #[test]
     fn a_ratio_of_rates_and_one_of_times_look_the_right_way() {
         let pair = Pair {
-            ours: Duration::from_secs(2),
-            limit: Duration::from_secs(1),
+            ours: took(2),
+            limit: took(1),
         };
         let row = |work| Row {
             name: String::new(),
@@ -331,6 +351,7 @@ mod tests {
         };
         assert_eq!(row(Work::Elements { count: 1, bytes: 1 }).ratio(&pair), 0.5);
         assert_eq!(row(Work::Latency).ratio(&pair), 2.0);
+        assert_eq!(row(Work::Latency).processor(), Some(2.0));
         assert_eq!(thousands(1_234_567.0), "1,234,567");
     }
 }
