@@ -5,7 +5,8 @@
 
 use super::batch::Batch;
 use super::builder::{BatchBuilder, Laid};
-use super::shared::Shared;
+use super::config::LocalConfig;
+use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -17,9 +18,11 @@ use tokio::sync::oneshot;
 
 /// Commands folded before the batch may be taken for writing, at most.
 const FOLDED_AT_ONCE: usize = 64;
-/// How long a batch that is smaller than the one before may wait for more: those who were just answered are about to
-/// append again, and one sync for all of them is better than one for the first and another for the rest.
-const GATHER_WAIT: Duration = Duration::from_micros(150);
+/// Those who were just answered are about to append again, and one sync for all of them is better than one for the first
+/// and another for the rest: so a batch waits while it still grows within steps of this length.
+const GATHER_STEP: Duration = Duration::from_micros(60);
+/// How long a batch waits to grow, in all: less than a sync takes.
+const GATHER_MAX: Duration = Duration::from_micros(900);
 
 /// What the writer is asked to do.
 #[expect(clippy::large_enum_variant, reason = "nearly every command is an append")]
@@ -27,7 +30,7 @@ pub(crate) enum Command {
     /// Append a frame.
     Append {
         frame: Frame,
-        answer: oneshot::Sender<Result<Accepted, AppendError>>,
+        answer: oneshot::Sender<Outcome>,
     },
     /// Give up entries of logs. Answered with the number of the batch that says so.
     Retire {
@@ -48,13 +51,13 @@ pub(crate) struct Retired {
     pub(crate) with_state: bool,
 }
 
+/// What an author is told.
+pub(crate) type Outcome = Result<Accepted, AppendError>;
+
 /// Who waits for a batch, and what they are told when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
-    pub(crate) appends: Vec<(
-        oneshot::Sender<Result<Accepted, AppendError>>,
-        Result<Accepted, AppendError>,
-    )>,
+    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
     /// Logs whose damaged entries the batch gives up.
     pub(crate) healed: Vec<LogId>,
@@ -70,8 +73,8 @@ struct Folding {
     time_ms: u64,
     /// Frames answered by the batch before.
     before: usize,
-    /// When the batch got its first command.
-    begun: Option<Instant>,
+    /// The batch has its time.
+    timed: bool,
     /// No more commands come.
     ended: bool,
     /// Nobody takes batches any more.
@@ -95,7 +98,7 @@ impl Stage {
                 answers: Answers::default(),
                 time_ms,
                 before: 0,
-                begun: None,
+                timed: false,
                 ended: false,
                 abandoned: false,
             }),
@@ -105,6 +108,11 @@ impl Stage {
 
     /// Folds what comes from the queue until it is closed and empty.
     pub(crate) fn fold_all(&self, mut queue: Receiver<Command>) {
+        let _ended = EndOnDrop(self);
+        let _guard = StopOnPanic {
+            shared: &self.shared,
+            thread: "folds frames",
+        };
         let mut commands = Vec::with_capacity(FOLDED_AT_ONCE);
         while queue.blocking_recv_many(&mut commands, FOLDED_AT_ONCE) > 0 {
             let mut folding = self.folding.lock();
@@ -122,8 +130,6 @@ impl Stage {
             // The writer may be waiting for the lock, and comes first.
             MutexGuard::unlock_fair(folding);
         }
-        self.folding.lock().ended = true;
-        self.moved.notify_all();
     }
 
     fn retire(
@@ -141,11 +147,7 @@ impl Stage {
 
     /// Waits until the batch may grow.
     fn wait_for_room(&self, folding: &mut MutexGuard<'_, Folding>) {
-        let config = &self.shared.config;
-        while !folding.abandoned
-            && (folding.builder.bytes() >= config.batch_bytes_max
-                || folding.answers.appends.len() >= config.batch_frames_max)
-        {
+        while !folding.abandoned && !folding.has_room(&self.shared.config) {
             self.moved.notify_all();
             self.moved.wait(folding);
         }
@@ -158,27 +160,37 @@ impl Stage {
         if let Some(batch) = durable {
             folding.set.durable(batch, self.shared.progress.last());
         }
-        loop {
-            while folding.is_idle() {
-                if folding.ended {
-                    return None;
-                }
-                self.moved.wait(&mut folding);
+        while folding.is_idle() {
+            if folding.ended {
+                return None;
             }
-            // Those answered last come again within moments: see GATHER_WAIT.
-            let enough = folding.before - folding.before / 4;
-            let until = folding.begun.map(|begun| begun + GATHER_WAIT);
-            let waits = folding.answers.appends.len() < enough && !folding.ended;
-            match until.filter(|until| waits && *until > Instant::now()) {
-                Some(until) => drop(self.moved.wait_until(&mut folding, until)),
-                None => break,
-            }
+            self.moved.wait(&mut folding);
         }
+        self.gather(&mut folding);
         folding.before = folding.answers.appends.len();
-        folding.begun = None;
+        folding.timed = false;
         let taken = folding.lay(&self.shared);
         self.moved.notify_all();
         Some(taken)
+    }
+
+    /// Waits for those who were just answered: see [`GATHER_STEP`].
+    fn gather(&self, folding: &mut MutexGuard<'_, Folding>) {
+        let mut frames = folding.answers.appends.len();
+        let enough = frames + folding.before - folding.before / 4;
+        let until = Instant::now() + GATHER_MAX;
+        while frames < enough && !folding.ended && folding.has_room(&self.shared.config) {
+            let step = Instant::now() + GATHER_STEP;
+            if step > until {
+                return;
+            }
+            while !self.moved.wait_until(folding, step).timed_out() && folding.answers.appends.len() < enough {}
+            let grown = folding.answers.appends.len();
+            if grown == frames {
+                return;
+            }
+            frames = grown;
+        }
     }
 
     /// The last batch: it has no entries, and says that all before is durable. With all states that the index lacks.
@@ -200,8 +212,18 @@ impl Stage {
     }
 }
 
+/// Tells the writer that nothing more comes, however the folding thread ends.
+struct EndOnDrop<'a>(&'a Stage);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.folding.lock().ended = true;
+        self.0.moved.notify_all();
+    }
+}
+
 impl Folding {
-    fn append(&mut self, shared: &Shared, frame: &Frame, answer: oneshot::Sender<Result<Accepted, AppendError>>) {
+    fn append(&mut self, shared: &Shared, frame: &Frame, answer: oneshot::Sender<Outcome>) {
         self.begin();
         self.answers.queued_bytes += frame.encoded().len();
         let outcome = match shared.running() {
@@ -228,6 +250,10 @@ impl Folding {
         }
     }
 
+    fn has_room(&self, config: &LocalConfig) -> bool {
+        self.builder.bytes() < config.batch_bytes_max && self.answers.appends.len() < config.batch_frames_max
+    }
+
     /// Whether there is nothing to write and nobody to answer.
     fn is_idle(&self) -> bool {
         self.answers.appends.is_empty() && self.answers.retired.is_empty() && self.builder.is_empty()
@@ -235,8 +261,8 @@ impl Folding {
 
     /// The batch's time is that of its first command; it never goes back, whatever the clock does.
     fn begin(&mut self) {
-        if self.begun.is_none() {
-            self.begun = Some(Instant::now());
+        if !self.timed {
+            self.timed = true;
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             self.time_ms = self.time_ms.max(now_ms);

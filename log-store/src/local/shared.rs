@@ -400,6 +400,21 @@ impl Shared {
     }
 }
 
+/// Stops the store where a thread of it panics: what the thread did not do, nobody does.
+pub(crate) struct StopOnPanic<'a> {
+    pub(crate) shared: &'a Shared,
+    /// What the thread is for.
+    pub(crate) thread: &'static str,
+}
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stop(format!("the thread that {} panicked", self.thread));
+        }
+    }
+}
+
 impl KnownCache {
     fn put(&mut self, log: LogId, known: Arc<Known>, config: &LocalConfig) {
         self.bytes += known.state.weight_bytes();

@@ -10,7 +10,7 @@ use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
 use super::segment::{OpenSegment, SegmentHeader, SegmentInfo};
-use super::shared::Shared;
+use super::shared::{Shared, StopOnPanic};
 use crate::StoreError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +61,12 @@ impl Writer {
 
     /// Writes batches until none will come, then closes what it owns.
     pub(crate) fn run(mut self) {
-        let stage = self.stage.clone();
+        let (stage, shared) = (self.stage.clone(), self.shared.clone());
         let _abandon = AbandonOnDrop(&stage);
+        let _guard = StopOnPanic {
+            shared: &shared,
+            thread: "writes",
+        };
         let mut durable = None;
         while let Some((laid, answers)) = stage.take(durable.as_ref()) {
             durable = self.answer(laid, answers);

@@ -2,7 +2,7 @@
 
 use super::super::batch::Batch;
 use super::super::metrics;
-use super::super::shared::Shared;
+use super::super::shared::{Shared, StopOnPanic};
 use super::Round;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,8 +24,12 @@ impl Indexer {
         let thread = std::thread::Builder::new()
             .name("skytale-index".into())
             .spawn(move || {
+                let _ended = EndedOnDrop(&shared);
+                let _guard = StopOnPanic {
+                    shared: &shared,
+                    thread: "keeps the index",
+                };
                 run(&shared, &receiver);
-                shared.progress.ended();
             })?;
         Ok(Self { batches, thread })
     }
@@ -45,6 +49,15 @@ impl Indexer {
         if self.thread.join().is_err() {
             tracing::error!("the index thread panicked; the index is built again at the next start");
         }
+    }
+}
+
+/// Lets those go who wait for the index, however its thread ends.
+struct EndedOnDrop<'a>(&'a Shared);
+
+impl Drop for EndedOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.progress.ended();
     }
 }
 
