@@ -8,6 +8,7 @@ use crate::metrics;
 use crate::refusal::{self, Short, counted};
 use crate::session::{Session, Subscribed, streams};
 use crate::stream::{Receiver, Sender};
+use bytes::{Bytes, BytesMut};
 use iroh::endpoint::WriteError;
 use skytale_log_store::{Access, ReadBatch, StoreError};
 use skytale_proto::session::{CaughtUp, Refusal, Subscribe, SubscribeEvent, batch_prefix, subscribe_event::Event};
@@ -15,6 +16,9 @@ use skytale_proto::{Code, LogId, Offset};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
+
+/// Chunks shorter than this are put together before they are sent, in bytes.
+const GATHER_BYTES_MAX: usize = 8 * 1024;
 
 /// Why a subscription is over.
 enum Ended {
@@ -194,14 +198,37 @@ impl Subscription<'_> {
 
     /// Sends a batch's bytes as they were read.
     async fn send(&mut self, batch: ReadBatch) -> Result<(), Ended> {
-        let bytes = batch.records.iter().map(bytes::Bytes::len).sum();
-        let mut chunks = Vec::with_capacity(1 + batch.records.len());
-        chunks.push(batch_prefix(bytes));
-        chunks.extend(batch.records);
-        self.sender.send_chunks(&mut chunks).await?;
+        let bytes = batch.records.iter().map(Bytes::len).sum();
+        self.sender
+            .send_chunks(&mut gather(batch_prefix(bytes), batch.records))
+            .await?;
         metrics::batch_sent(bytes);
         Ok(())
     }
+}
+
+/// The chunks of a message as they are best sent. Long ones go as they are. Short ones, with the prefix, are put together:
+/// QUIC copies what is shorter than a packet anyway, and for each packet it looks through the chunks that wait.
+fn gather(prefix: Bytes, records: Vec<Bytes>) -> Vec<Bytes> {
+    let is_short = |chunk: &Bytes| chunk.len() < GATHER_BYTES_MAX;
+    let short_bytes: usize = records.iter().filter(|chunk| is_short(chunk)).map(Bytes::len).sum();
+    let mut short = BytesMut::with_capacity(prefix.len() + short_bytes);
+    short.extend_from_slice(&prefix);
+    let mut chunks = Vec::new();
+    for chunk in records {
+        if is_short(&chunk) {
+            short.extend_from_slice(&chunk);
+            continue;
+        }
+        if !short.is_empty() {
+            chunks.push(short.split().freeze());
+        }
+        chunks.push(chunk);
+    }
+    if !short.is_empty() {
+        chunks.push(short.freeze());
+    }
+    chunks
 }
 
 fn failed(session: &Session, error: &StoreError) -> Refusal {
@@ -209,4 +236,28 @@ fn failed(session: &Session, error: &StoreError) -> Refusal {
         warn!(agent = %Short(&session.agent), %error, "the store cannot be read");
     }
     refusal::of_store(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn gathered_chunks_are_the_same_bytes_in_the_same_order(
+            prefix in proptest::collection::vec(any::<u8>(), 1..16),
+            lengths in proptest::collection::vec(prop_oneof![0..2_000usize, 8_000..9_000usize], 0..20),
+        ) {
+            let chunk = |(index, length): (usize, &usize)| Bytes::from(vec![index as u8; *length]);
+            let records: Vec<Bytes> = lengths.iter().enumerate().map(chunk).collect();
+            let sent = [Bytes::from(prefix.clone())].into_iter().chain(records.clone()).collect::<Vec<_>>().concat();
+            let gathered = gather(prefix.into(), records.clone());
+            prop_assert_eq!(gathered.concat(), sent);
+            // Long ones were not copied.
+            for long in records.iter().filter(|chunk| chunk.len() >= GATHER_BYTES_MAX) {
+                prop_assert!(gathered.iter().any(|chunk| chunk.as_ptr() == long.as_ptr()));
+            }
+        }
+    }
 }
