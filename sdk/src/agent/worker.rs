@@ -155,6 +155,14 @@ impl Worker {
         }
     }
 
+    fn see(&mut self, view: ChannelInfo) {
+        // Some of what an engine sends by itself leaves the outbox without an event.
+        if view.outbox == 0 && self.view.outbox > 0 {
+            self.ground.core.bus.settled.send_modify(|version| *version += 1);
+        }
+        self.view = view;
+    }
+
     // ---- in
 
     fn heed_backpressure(&mut self) {
@@ -247,7 +255,7 @@ impl Worker {
             Ok((gap, actor.engine.channel(channel)?))
         });
         let (gap, view) = local(processed.await)?;
-        self.view = view;
+        self.see(view);
         // The head may have moved: what was stale can be built again.
         self.pump = true;
         match gap {
@@ -291,7 +299,7 @@ impl Worker {
             Ok((next.frames, actor.engine.channel(channel)?))
         });
         let (frames, view) = local(given.await)?;
-        self.view = view;
+        self.see(view);
         tracing::trace!(%channel, frames = frames.len(), outbox = self.view.outbox, "frames to append");
         // With nothing given there is nothing to ask for before something happens.
         self.pump = !frames.is_empty();
@@ -343,7 +351,7 @@ impl Worker {
             result?;
             actor.engine.channel(channel)
         });
-        self.view = local(told.await)?;
+        self.see(local(told.await)?);
         self.pump = true;
         lost.map_or(Ok(()), Err)
     }
@@ -368,7 +376,7 @@ impl Worker {
             .ground
             .core
             .try_call(move |actor| -> Result<_, EngineError> { actor.engine.channel(channel) });
-        self.view = local(view.await)?;
+        self.see(local(view.await)?);
         Ok(())
     }
 }
