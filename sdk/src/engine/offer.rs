@@ -115,7 +115,9 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(());
         };
+        // A commit that is staged may be in the log already: it has to be seen there, or to be overtaken, before another.
         if !group.has_pending_proposals()
+            || group.pending_commit().is_some()
             || channel.offered.housekeeping_refused == Some(channel.position.head)
             || mls::leavers(group).is_empty()
         {
@@ -130,9 +132,10 @@ impl Tx<'_> {
     }
 
     fn build(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
-        // A frame whose ratchet key is older than one that the log has accepted would be refused by its readers.
+        // A frame whose ratchet key is older than one that the log has accepted is encrypted again where that can be:
+        // its readers keep only a few keys that were skipped.
         let accepted_no = channel.position.accepted_no.max(channel.offered.accepted_no);
-        let overtaken = row.intent.is_message() && row.encrypted_no < accepted_no;
+        let overtaken = row.intent.is_message() && row.encrypted_no < accepted_no && channel.can_encrypt();
         if let Some(frame) = row.frame.clone().filter(|_| !overtaken) {
             return Ok(Built::Frame(Box::new(Frame::decode(frame)?)));
         }
@@ -226,6 +229,9 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(Built::NotYet);
         };
+        if group.pending_commit().is_some() {
+            return Ok(Built::NotYet);
+        }
         let (packages, removed) = self.wanted(group, row)?;
         let unneeded = match row.intent {
             Intent::Add => packages.is_empty(),

@@ -2,8 +2,8 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
-use skytale_proto::AgentId;
-use skytale_sdk::engine::{ChannelState, Event};
+use skytale_proto::{AgentId, Code};
+use skytale_sdk::engine::{ChannelState, Event, Outcome};
 use std::collections::BTreeMap;
 
 const AGENTS: usize = 3;
@@ -22,6 +22,9 @@ enum Step {
     Push(usize),
     /// Appends, and never learns the answers.
     PushAndLose(usize),
+    /// Appends so many frames; for the rest the relay has no time.
+    PushUntilBusy(usize, usize),
+    Leave(usize),
     Crash(usize),
     Ack(usize),
 }
@@ -36,6 +39,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (who.clone(), 1..6usize).prop_map(|(a, n)| Step::Pull(a, n)),
         4 => who.clone().prop_map(Step::Push),
         2 => who.clone().prop_map(Step::PushAndLose),
+        2 => (who.clone(), 0..4usize).prop_map(|(a, n)| Step::PushUntilBusy(a, n)),
+        1 => who.clone().prop_map(Step::Leave),
         2 => who.clone().prop_map(Step::Crash),
         1 => who.prop_map(Step::Ack),
     ]
@@ -81,6 +86,22 @@ fn run(steps: &[Step]) {
                     agents[who].engine().connection_lost();
                 }
             }
+            Step::PushUntilBusy(who, room) => {
+                if let Ok(next) = agents[who].engine().next_frames(channel, 4_096) {
+                    agents[who].events.extend(next.events);
+                    for (n, frame) in next.frames.into_iter().enumerate() {
+                        let id = frame.frame.header().id;
+                        let busy = Outcome::Refused {
+                            code: Code::RateLimited,
+                            retryable: true,
+                        };
+                        let outcome = if n < room { relay.outcome(frame.frame) } else { busy };
+                        let events = agents[who].engine().outcome(channel, id, outcome).expect("taken");
+                        agents[who].events.extend(events);
+                    }
+                }
+            }
+            Step::Leave(who) => drop(agents[who].engine().leave(channel)),
             Step::Crash(who) => agents[who].crash(),
             Step::Ack(who) => {
                 let cursor = agents[who].engine().cursor(channel).expect("known");
@@ -179,6 +200,19 @@ fn config() -> ProptestConfig {
         Some(_) => config,
         None => ProptestConfig { cases: 24, ..config },
     }
+}
+
+#[test]
+fn a_commit_on_its_way_is_not_replaced_by_one_for_those_who_leave() {
+    run(&[
+        Step::Leave(2),
+        Step::Send(1),
+        Step::Push(2),
+        Step::Rotate(1),
+        Step::PushAndLose(1),
+        Step::Pull(1, 1),
+        Step::PushAndLose(1),
+    ]);
 }
 
 proptest! {
