@@ -13,7 +13,7 @@ fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
 
     // Running data is not looked at.
     let ran = node.place.run(["log", "verify", "node"]);
-    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
     assert!(ran.stderr.contains("Stop the node first"), "{}", ran.stderr);
 
     let Node {

@@ -14,6 +14,10 @@ pub(super) async fn add(args: Agents, session: Session) -> Outcome {
     let what = "cannot add to the channel";
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
+        let members = channel.members().await.map_err(failed(what))?;
+        if args.agents.iter().all(|agent| members.contains(agent)) {
+            return Changed::unneeded(&channel, "added", args.agents.clone()).await;
+        }
         let sent = channel.add(&args.agents).await.map_err(|error| {
             let failure = failed(what)(error);
             if failure.code() == Code::KeyPackagesExhausted {
@@ -30,6 +34,10 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
     let what = "cannot remove from the channel";
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
+        let members = channel.members().await.map_err(failed(what))?;
+        if !args.agents.iter().any(|agent| members.contains(agent)) {
+            return Changed::unneeded(&channel, "removed", args.agents.clone()).await;
+        }
         let sent = channel.remove(&args.agents).await.map_err(failed(what))?;
         settle(
             &channel,
@@ -90,6 +98,25 @@ async fn settle(
         epoch: info.epoch,
         state: list::name(info.state),
     })
+}
+
+impl Changed {
+    /// It was so before.
+    async fn unneeded(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
+        let info = channel
+            .info()
+            .await
+            .map_err(failed("cannot read the channel's state"))?;
+        Ok(Self {
+            channel: channel.id(),
+            change,
+            agents,
+            needed: false,
+            offset: None,
+            epoch: info.epoch,
+            state: list::name(info.state),
+        })
+    }
 }
 
 #[derive(Serialize)]

@@ -161,6 +161,12 @@ impl Human for Report {
                 self.disk_bytes_per_payload_byte
             ),
         )?;
+        let log = if self.log_is_whole {
+            style.good("whole")
+        } else {
+            style.bad("damaged")
+        };
+        row("the log, checked again", log)?;
         writeln!(to)?;
         for agent in &self.agents {
             let digest = agent.digest.as_deref().unwrap_or("unknown");
