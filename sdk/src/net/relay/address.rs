@@ -5,6 +5,7 @@ use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
 use iroh::{EndpointAddr, TransportAddr};
 use skytale_proto::{Code, EndpointId, rest};
 use std::net::SocketAddr;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What one stream buffers before the relay must wait, in bytes. One message may be longer.
@@ -13,6 +14,8 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Unacknowledged bytes out.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// The round trip that is assumed before one was measured: a relay node that has just come back is asked again soon.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Addresses of one relay node that are tried.
 const ADDRESSES_MAX: usize = 16;
 
@@ -95,6 +98,7 @@ impl Endpoint {
             .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
             .send_window(SEND_WINDOW_BYTES)
             .datagram_receive_buffer_size(None)
+            .initial_rtt(INITIAL_RTT)
             .build();
         let unusable = |error: &dyn std::fmt::Display| RelayError::Local {
             code: Code::Environment,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long a connection may take to stand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a relay node may take to give room for one more stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message of the control stream, in bytes.

@@ -32,6 +32,7 @@ async fn nothing_is_lost_or_doubled_when_the_relay_restarts() {
         channels[1].send_many(numbered("bob", range)).await.expect("sent");
         if round % 10 == 5 {
             channels[round / 10 % 2].rotate().await.expect("queued");
+            soon("connected", async { tokio::join!(alice.connected(), bob.connected()) }).await;
             // No pause: frames are on their way.
             world.stop_relay().await;
             event(&mut events, "disconnected", |event| {
