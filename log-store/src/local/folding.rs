@@ -142,7 +142,9 @@ impl Stage {
             self.wait_for_room(folding);
             folding.retire(&self.shared, *retired);
         }
-        folding.answers.retired.push(answer);
+        if !folding.abandoned {
+            folding.answers.retired.push(answer);
+        }
     }
 
     /// Waits until the batch may grow.
@@ -208,6 +210,8 @@ impl Stage {
     pub(crate) fn abandon(&self) {
         let mut folding = self.folding.lock();
         folding.abandoned = true;
+        // Who waited is told that the store ended, by their answers' end.
+        folding.answers = Answers::default();
         self.moved.notify_all();
     }
 }
@@ -224,6 +228,9 @@ impl Drop for EndOnDrop<'_> {
 
 impl Folding {
     fn append(&mut self, shared: &Shared, frame: &Frame, answer: oneshot::Sender<Outcome>) {
+        if self.abandoned {
+            return;
+        }
         self.begin();
         self.answers.queued_bytes += frame.encoded().len();
         let outcome = match shared.running() {
@@ -236,7 +243,7 @@ impl Folding {
     fn retire(&mut self, shared: &Shared, retired: Retired) {
         self.begin();
         let Retired { log, up_to, with_state } = retired;
-        if shared.running().is_err() {
+        if self.abandoned || shared.running().is_err() {
             return;
         }
         let outcome = self.builder.retire(shared, &mut self.set, log, up_to, with_state);

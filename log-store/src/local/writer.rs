@@ -62,7 +62,8 @@ impl Writer {
     /// Writes batches until none will come, then closes what it owns.
     pub(crate) fn run(mut self) {
         let (stage, shared) = (self.stage.clone(), self.shared.clone());
-        let _abandon = AbandonOnDrop(&stage);
+        let room = self.room.clone();
+        let _abandon = AbandonOnDrop(&stage, &room);
         let _guard = StopOnPanic {
             shared: &shared,
             thread: "writes",
@@ -230,12 +231,13 @@ impl Writer {
     }
 }
 
-/// Lets the folding thread go, however the writer ends.
-struct AbandonOnDrop<'a>(&'a Stage);
+/// Lets the folding thread and those who wait for room go, however the writer ends.
+struct AbandonOnDrop<'a>(&'a Stage, &'a Semaphore);
 
 impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
         self.0.abandon();
+        self.1.close();
     }
 }
 

@@ -15,6 +15,8 @@ mod mark;
 mod open;
 mod scan;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use footer::{Footer, FooterBuilder, Trailer};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
