@@ -108,6 +108,12 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     };
     metrics::append_answered(Some(kind), verdict);
     let Some(package) = accepted.claimed else {
+        if accepted.duplicate {
+            return Err(Refusal::because(
+                Code::ClaimForgotten,
+                "this claim was accepted before; which package it took is no longer known",
+            ));
+        }
         warn!(%log, offset = %accepted.offset, "the store took a claim and named no package");
         return Err(refusal::internal());
     };
