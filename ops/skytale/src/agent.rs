@@ -73,32 +73,32 @@ pub(crate) enum Mode {
 }
 
 /// Opens the vault, goes online if it must, does `work`, and closes the vault.
-pub(crate) async fn with_agent<T>(
-    session: &Session,
-    args: &AgentArgs,
+pub(crate) fn with_agent<'a, T: 'a>(
+    session: &'a Session,
+    args: &'a AgentArgs,
     mode: Mode,
-    work: impl AsyncFnOnce(&Agent) -> Outcome<T>,
-) -> Outcome<T> {
-    let vault = vault(&session.loaded)?;
-    if !vault.exists() {
-        return Err(
-            Failure::new(Code::Environment, format!("there is no vault at {}", vault.display()))
-                .help("Make one: `skytale init`. Another vault is named by --vault or SKYTALE_VAULT."),
-        );
-    }
-    let agent = open(&session.loaded, &vault, mode).await?;
-    let done = session
-        .shutdown
-        .unless(async {
+    work: impl AsyncFnOnce(&Agent) -> Outcome<T> + 'a,
+) -> Pin<Box<dyn Future<Output = Outcome<T>> + 'a>> {
+    Box::pin(async move {
+        let vault = vault(&session.loaded)?;
+        if !vault.exists() {
+            return Err(
+                Failure::new(Code::Environment, format!("there is no vault at {}", vault.display()))
+                    .help("Make one: `skytale init`. Another vault is named by --vault or SKYTALE_VAULT."),
+            );
+        }
+        let agent = open(&session.loaded, &vault, mode).await?;
+        let done = session.shutdown.unless(async {
             if mode == Mode::Online {
                 connect(&agent, args.timeout()).await?;
                 current(&agent, args.timeout()).await?;
             }
             work(&agent).await
-        })
-        .await;
-    agent.close(CLOSE_WITHIN).await;
-    done
+        });
+        let done = done.await;
+        agent.close(CLOSE_WITHIN).await;
+        done
+    })
 }
 
 /// Where the vault is.

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             online: mode == Mode::Online,
         })
     };
-    let done = session.shutdown.unless(work).await;
+    let done = session.shutdown.unless(Box::pin(work)).await;
     agent.close(Duration::from_secs(5)).await;
     done
 }

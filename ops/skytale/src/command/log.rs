@@ -22,13 +22,13 @@ pub(crate) enum Command {
         dir: Dir,
         /// Only this log, as in `channel:<id>` or `agent:<id>`.
         #[arg(long, value_name = "LOG")]
-        log: Option<LogId>,
+        only: Option<LogId>,
     },
     /// Copy a log out, as the records that stand on disk.
     Export {
         /// The log, as in `channel:<id>` or `agent:<id>`.
         #[arg(value_name = "LOG")]
-        log: LogId,
+        of: LogId,
         #[command(flatten)]
         dir: Dir,
         /// Where to [default: standard output]. Never writes over a file.
@@ -48,8 +48,8 @@ pub(crate) struct Dir {
 pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome {
     match command {
         Command::Verify(dir) => verify(&dir.find(loaded)?, output),
-        Command::Dump { dir, log } => dump(&dir.find(loaded)?, log, output),
-        Command::Export { log, dir, to } => export(&dir.find(loaded)?, log, to.as_deref(), output),
+        Command::Dump { dir, only } => dump(&dir.find(loaded)?, only, output),
+        Command::Export { of, dir, to } => export(&dir.find(loaded)?, of, to.as_deref(), output),
     }
 }
 

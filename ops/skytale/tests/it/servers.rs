@@ -33,7 +33,7 @@ fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
         .expect("the channel's log");
     let head = row["head"].as_u64().expect("a number");
 
-    let dumped = place.run(["--json", "log", "dump", "node", "--log", &log]);
+    let dumped = place.run(["--json", "log", "dump", "node", "--only", &log]);
     assert_eq!(dumped.code, 0, "{}", dumped.stderr);
     let entries: Vec<serde_json::Value> = dumped
         .stdout

@@ -159,7 +159,9 @@ impl<'a> Reading<'a> {
 mod tests {
     use super::*;
 
-    fn run() -> (Ledger, Vec<(AgentId, Vec<u8>)>) {
+    type Sent = (AgentId, Vec<u8>);
+
+    fn run() -> (Ledger, Vec<Sent>) {
         let authors = vec![AgentId::from_bytes([1; 32]), AgentId::from_bytes([2; 32])];
         let mut ledger = Ledger::new([9; 32], 64, authors.clone());
         let sent = (0..10)
@@ -168,7 +170,7 @@ mod tests {
         (ledger, sent)
     }
 
-    fn compare(ledger: &Ledger, messages: &[(AgentId, Vec<u8>)]) -> (Comparison, blake3::Hash) {
+    fn compare(ledger: &Ledger, messages: &[Sent]) -> (Comparison, blake3::Hash) {
         let mut reading = Reading::new(ledger);
         for (offset, (author, payload)) in messages.iter().enumerate() {
             reading.message(Offset::new(offset as u64 + 1), author, payload);
@@ -191,7 +193,7 @@ mod tests {
     fn a_lost_a_repeated_a_swapped_and_an_altered_message_are_each_found() {
         let (ledger, sent) = run();
         let (_, whole) = compare(&ledger, &sent);
-        let of = |change: &dyn Fn(&mut Vec<(AgentId, Vec<u8>)>)| {
+        let of = |change: &dyn Fn(&mut Vec<Sent>)| {
             let mut changed = sent.clone();
             change(&mut changed);
             let (found, transcript) = compare(&ledger, &changed);

@@ -53,7 +53,8 @@ struct Stage {
 pub(super) async fn tell(args: &Args, session: &Session, dir: &Path) -> Outcome<Report> {
     let timeline = Timeline::new(session.output);
     let api = LocalApi::start(dir, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let told = session.shutdown.unless(on_stage(args, dir, &api, timeline)).await;
+    let playing = Box::pin(on_stage(args, dir, &api, timeline));
+    let told = session.shutdown.unless(playing).await;
     let stopped = stop_api(api.api).await;
     let report = told?;
     stopped?;
