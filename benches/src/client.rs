@@ -6,11 +6,12 @@ use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
-    self, AppendOpen, AppendRequest, AppendResponse, ControlEvent, Hello, LENGTH_BYTES, Open, Subscribe,
-    SubscribeEvent, append_response, control_event, open, subscribe_event,
+    self, AppendOpen, AppendRequest, AppendResponse, ControlEvent, ControlRequest, Hello, LENGTH_BYTES, Open, Pong,
+    Subscribe, SubscribeEvent, append_response, control_event, control_request, open, subscribe_event,
 };
 use skytale_proto::{AgentId, EndpointId, Frame, LogId, Offset, Record};
 use std::net::{Ipv4Addr, SocketAddr};
+use tokio::task::JoinHandle;
 
 /// An agent: an id, and an endpoint of its own on a free loopback port.
 #[derive(Clone, Debug)]
@@ -50,9 +51,15 @@ pub async fn endpoint(alpns: Vec<Vec<u8>>) -> anyhow::Result<Endpoint> {
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
-    // The session lasts as long as its control stream and its endpoint.
-    _control: Wire,
+    control: JoinHandle<()>,
+    // The session lasts as long as its endpoint.
     _endpoint: Endpoint,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.control.abort();
+    }
 }
 
 impl Client {
@@ -67,7 +74,7 @@ impl Client {
         match control.hear::<ControlEvent>().await?.and_then(|event| event.event) {
             Some(control_event::Event::Started(_)) => Ok(Self {
                 connection,
-                _control: control,
+                control: tokio::spawn(async move { stay(control).await.unwrap_or_default() }),
                 _endpoint: agent.endpoint.clone(),
             }),
             other => bail!("no session: {other:?}"),
@@ -98,6 +105,17 @@ impl Client {
     pub fn leave(self) {
         self.connection.close(VarInt::from_u32(0), b"");
     }
+}
+
+/// Answers pings, for as long as the session lasts: without answers it would be taken for dead.
+async fn stay(mut control: Wire) -> anyhow::Result<()> {
+    while let Some(event) = control.hear::<ControlEvent>().await? {
+        if let Some(control_event::Event::Ping(ping)) = event.event {
+            let pong = control_request::Request::Pong(Pong { nonce: ping.nonce });
+            control.say(&ControlRequest { request: Some(pong) }).await?;
+        }
+    }
+    Ok(())
 }
 
 /// One stream, and what of a message has arrived on it.
