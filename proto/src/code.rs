@@ -82,12 +82,12 @@ codes! {
     TrimRange = 1017, false, "Trim up to an offset that the log has.";
     /// A cursor past the log's head.
     CursorBeyondHead = 1018, false, "The relay's log is shorter than what this agent has seen: do not go on; ask the operator.";
-    /// A claim that was accepted so long ago that the package it took is no longer known.
-    ClaimForgotten = 1019, false, "Claim again, with a new frame.";
     /// Another process has the store's folder open.
     StoreLocked = 1019, true, "Stop the other process, or give this one a folder of its own.";
     /// The store's files are of a format that this version does not read.
     StoreVersion = 1020, false, "Use the version that wrote them, or a newer one.";
+    /// A claim that was accepted so long ago that the package it took is no longer known.
+    ClaimForgotten = 1021, false, "Claim again, with a new frame.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.
