@@ -9,6 +9,7 @@ mod index;
 mod inspect;
 mod poison;
 mod reopen;
+mod replay;
 mod retention;
 mod script;
 mod torn;
