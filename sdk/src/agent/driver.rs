@@ -43,6 +43,9 @@ impl Driver {
                 Ok((session, relay)) => {
                     let began = Instant::now();
                     let error = self.hold(&session, &relay, &cancel).await;
+                    if is_about_this_relay(&error) {
+                        turn = turn.wrapping_add(1);
+                    }
                     if began.elapsed() >= SESSION_GOOD {
                         backoff.reset();
                     }
@@ -132,6 +135,11 @@ impl Driver {
         });
         error
     }
+}
+
+/// Whether another relay node is likely to be better than this one.
+fn is_about_this_relay(error: &RelayError) -> bool {
+    matches!(error, RelayError::Gap { .. } | RelayError::Protocol { .. }) || error.code() == Code::Draining
 }
 
 /// Whether another token may help.

@@ -6,7 +6,7 @@ use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
 use crate::net::relay::{Subscription, SubscriptionItem};
-use skytale_proto::{Offset, Record};
+use skytale_proto::{Code, Offset, Record};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -22,12 +22,16 @@ pub(super) async fn agent_log(ground: Ground) -> End {
         let error = match follow(&ground, &mut backoff).await {
             Err(error) => error,
             Ok(()) => RelayError::Lost {
-                code: skytale_proto::Code::Offline,
+                code: Code::Offline,
                 reason: "the relay ended the subscription to the agent's log".into(),
             },
         };
         ground.core.bus.readiness.send_modify(|ready| ready.log = false);
         match error {
+            // The session's end tells it.
+            RelayError::Refused(refused) if refused.code() == Code::Draining => {
+                sleep(backoff.next(refused.retry_after)).await;
+            }
             RelayError::Refused(refused) => {
                 ground.core.bus.tell(Event::Refused {
                     channel: None,
@@ -120,6 +124,13 @@ pub(super) async fn joins(ground: Ground) -> End {
         for join in &pending {
             match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
                 Ok(Ok(())) => {}
+                // The bundle is gone for good. What a relay refuses for another reason another relay may give.
+                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Trimmed => {
+                    if let Err(error) = abandon(&ground, *join, refused.message).await {
+                        tracing::debug!(channel = %join.channel, %error, "join not abandoned");
+                        failed = true;
+                    }
+                }
                 Ok(Err(RelayError::Refused(refused))) => {
                     bus.tell(Event::Refused {
                         channel: Some(join.channel),
@@ -154,6 +165,15 @@ pub(super) async fn joins(ground: Ground) -> End {
             backoff.reset();
         }
     }
+}
+
+async fn abandon(ground: &Ground, join: PendingJoin, reason: String) -> Result<(), RelayError> {
+    let abandoned = ground.core.try_call(move |actor| {
+        let events = actor.engine.abandon_join(join, &reason)?;
+        actor.bus.tell_all(events);
+        Ok(())
+    });
+    local(abandoned.await)
 }
 
 async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayError> {

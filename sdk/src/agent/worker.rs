@@ -280,6 +280,10 @@ impl Worker {
             self.subscribe_backoff.longest(error.retry_after())
         };
         self.unsubscribe(pause);
+        if code == Code::Draining {
+            // The session's end tells it.
+            return Ok(());
+        }
         self.ground.core.bus.tell(Event::Refused {
             channel: Some(self.channel),
             code,

@@ -8,7 +8,7 @@ pub use sent::{Delivered, Sent};
 
 use crate::agent::AgentError;
 use crate::agent::core::{Actor, Core};
-use crate::engine::{ChannelInfo, ClaimedPackage, EngineError, FailedSend, Message, UnreadableEntry};
+use crate::engine::{ChannelInfo, ClaimedPackage, Divergence, EngineError, FailedSend, Message, UnreadableEntry};
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
 use bytes::Bytes;
@@ -145,6 +145,12 @@ impl Channel {
         self.core
             .try_call(move |actor| actor.engine.unreadable(Some(channel), after, limit))
             .await
+    }
+
+    /// Proofs that the relay showed this agent and another member different logs.
+    pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
 
     // ---- where it stands

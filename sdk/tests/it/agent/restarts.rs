@@ -1,7 +1,7 @@
 //! Relay nodes and agents that end in the middle of traffic.
 
 use super::world::{World, assert_same, channel_of, event, numbered, soon, texts};
-use skytale_sdk::agent::Agent;
+use skytale_sdk::agent::{Agent, RelaySource};
 use skytale_sdk::event::Event;
 use std::time::Duration;
 
@@ -126,4 +126,37 @@ async fn a_relay_that_is_not_there_is_waited_for() {
         soon("a message", messages.next()).await.expect("a message").payload,
         "into the void"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_drains_hands_its_agents_to_the_next() {
+    let world = World::new().await;
+    let (second, second_relay) = world.second_relay().await;
+    let bob = world.agent("bob").await;
+    let mut config = world.config("alice");
+    config.relays = RelaySource::Fixed(vec![second_relay.clone(), world.relay.clone()]);
+    let alice = Agent::open(config).await.expect("opened");
+    let mut events = alice.events();
+    alice.connect().await.expect("a socket");
+    let to_second = |event: &Event| matches!(event, Event::Connected { relay } if *relay == second_relay.endpoint);
+    event(&mut events, "at the second", to_second).await;
+    let channels = channel_of(&[&alice, &bob]).await;
+    let feeder = tokio::spawn({
+        let channel = channels[0].clone();
+        async move {
+            for number in 0..ROUNDS * EACH {
+                channel.send(format!("alice {number}")).await.expect("sent");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    soon("drained", second.drain(Duration::from_secs(10))).await;
+    second.shutdown().await;
+    let to_first = |event: &Event| matches!(event, Event::Connected { relay } if *relay == world.relay.endpoint);
+    event(&mut events, "at the first", to_first).await;
+    soon("all fed", feeder).await.expect("all sent");
+    soon("all out", alice.flushed()).await.expect("flushed");
+    let messages = assert_same(&channels).await;
+    expect_all(&texts(&messages), &["alice"]);
 }

@@ -37,7 +37,10 @@ fn watch() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have begun it.
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
     }
 }
 
@@ -151,6 +154,19 @@ impl World {
         *self.running.lock() = Some(running);
     }
 
+    /// Another relay node over the same log.
+    pub(crate) async fn second_relay(&self) -> (RelayNode, Relay) {
+        let store = self.running.lock().as_ref().map(|running| Arc::clone(&running.store));
+        let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+        config.admin.enabled = false;
+        let node = serve(&config, store.expect("a store"), &self.mint).await;
+        let relay = Relay {
+            endpoint: node.endpoint_id(),
+            addresses: node.bound_addresses(),
+        };
+        (node, relay)
+    }
+
     pub(crate) fn vault(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.vault"))
     }
@@ -181,13 +197,17 @@ async fn start(config: &RelayConfig, dir: &Path, mint: &Mint) -> Running {
             .await
             .expect("a store"),
     );
+    let node = serve(config, store.clone(), mint).await;
+    Running { node, store }
+}
+
+async fn serve(config: &RelayConfig, store: Arc<LocalStore>, mint: &Mint) -> RelayNode {
     let trust = TrustSource::Static(Jwks {
         keys: vec![mint.signer.jwk()],
     });
-    let node = RelayNode::start(config.clone(), store.clone(), trust, None)
+    RelayNode::start(config.clone(), store, trust, None)
         .await
-        .expect("a relay node");
-    Running { node, store }
+        .expect("a relay node")
 }
 
 pub(crate) fn agent_config(vault: PathBuf, tokens: Arc<dyn TokenProvider>, relay: Relay) -> AgentConfig {

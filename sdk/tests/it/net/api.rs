@@ -23,10 +23,10 @@ struct Answer {
     body: Vec<u8>,
 }
 
+type Respond = Box<dyn FnOnce(&Request) -> Answer + Send>;
+
 /// Answers one request a connection, each with the next of `answers`, and gives the requests.
-async fn serve(
-    answers: Vec<Box<dyn FnOnce(&Request) -> Answer + Send>>,
-) -> (String, tokio::task::JoinHandle<Vec<Request>>) {
+async fn serve(answers: Vec<Respond>) -> (String, tokio::task::JoinHandle<Vec<Request>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let task = tokio::spawn(async move {
