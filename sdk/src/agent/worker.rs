@@ -207,8 +207,9 @@ impl Worker {
                     let (records, then) = self.gather(records);
                     self.process(records).await?;
                     match then {
-                        Some(then) => item = then,
-                        None => return Ok(()),
+                        // What a relay says to one who was just removed needs no telling.
+                        Some(then) if self.view.state != ChannelState::Left => item = then,
+                        _ => return Ok(()),
                     }
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
