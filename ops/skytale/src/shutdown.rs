@@ -5,12 +5,15 @@ use skytale_proto::Code;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long a server may take to drain, sync and close.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A signal so soon after the first is the same one: a wrapper may send it to the process and to its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 const NONE: u8 = 0;
 const INTERRUPT: u8 = 1;
@@ -24,7 +27,7 @@ pub(crate) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens to SIGINT and SIGTERM, from now on. A second signal ends the process at once.
+    /// Listens to SIGINT and SIGTERM, from now on. A second signal, later, ends the process at once.
     pub(crate) fn listen() -> Outcome<Self> {
         let listening = |kind| signal(kind).failing(Code::Environment, || "cannot listen to signals".into());
         let (mut interrupt, mut terminate) = (listening(SignalKind::interrupt())?, listening(SignalKind::terminate())?);
@@ -35,14 +38,20 @@ impl Shutdown {
         let told = shutdown.clone();
         // Lives as long as the runtime, which aborts it when the command ends: it holds nothing.
         tokio::spawn(async move {
+            let mut first = None;
             loop {
                 let which = tokio::select! {
                     _ = interrupt.recv() => INTERRUPT,
                     _ = terminate.recv() => TERMINATE,
                 };
-                if told.signal.swap(which, Ordering::Relaxed) != NONE {
-                    std::process::exit(i32::from(exit(which).code()));
+                let since = first.get_or_insert_with(Instant::now).elapsed();
+                if told.token.is_cancelled() {
+                    if since >= SAME_SIGNAL {
+                        std::process::exit(i32::from(exit(which).code()));
+                    }
+                    continue;
                 }
+                told.signal.store(which, Ordering::Relaxed);
                 told.token.cancel();
             }
         });

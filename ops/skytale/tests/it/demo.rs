@@ -1,6 +1,6 @@
 //! The demonstration, in a small size.
 
-use crate::process::Place;
+use crate::process::{Place, Running};
 
 #[test]
 fn the_demonstration_loses_nothing_and_says_so() {
@@ -59,6 +59,32 @@ fn the_table_is_for_a_person_and_the_timeline_is_not_in_it() {
         ran.stderr
     );
     assert!(!ran.stdout.contains("carol is current"), "{}", ran.stdout);
+    let left: Vec<_> = std::fs::read_dir(place.path("tmp")).expect("read").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_interrupted_demonstration_leaves_nothing_behind() {
+    let mut place = Place::new();
+    let temporary = place.path("tmp");
+    std::fs::create_dir(&temporary).expect("a folder");
+    place.set("TMPDIR", temporary.to_string_lossy());
+    let log = place.path("demo.log");
+    let running = Running::start(place.command(["demo", "--messages", "100000000"]), &log);
+    let mut relay = None;
+    while relay.is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let text = running.stderr();
+        assert!(!text.contains("error:"), "{text}");
+        let after = text.split_once("as process ").map(|(_, after)| after.to_owned());
+        relay = after.and_then(|after| after.split_once(';').map(|(id, _)| id.to_owned()));
+    }
+    let relay = format!("/proc/{}/cmdline", relay.expect("a process id"));
+    let is_relay = || std::fs::read_to_string(&relay).is_ok_and(|line| line.contains("until-stdin-ends"));
+    assert!(is_relay());
+    // As a wrapper does that signals the process and its group.
+    assert_eq!(running.stop_twice("INT").0, 130);
+    assert!(!is_relay(), "the relay node is still there");
     let left: Vec<_> = std::fs::read_dir(place.path("tmp")).expect("read").collect();
     assert!(left.is_empty(), "{left:?}");
 }

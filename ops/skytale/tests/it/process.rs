@@ -164,11 +164,25 @@ impl Running {
 
     /// Asks it to stop, and gives its exit code and what else it said on stdout.
     pub(crate) fn stop(mut self, signal: &str) -> (i32, String) {
+        self.signal(signal);
+        self.end()
+    }
+
+    /// The same, with the signal sent twice in a row.
+    pub(crate) fn stop_twice(mut self, signal: &str) -> (i32, String) {
+        self.signal(signal);
+        self.signal(signal);
+        self.end()
+    }
+
+    fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args(["-s", signal, &self.child.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(sent.success());
+            .status();
+        assert!(sent.expect("kill").success());
+    }
+
+    fn end(&mut self) -> (i32, String) {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).expect("read");
         (self.child.wait().expect("ends").code().unwrap_or(-1), rest)
