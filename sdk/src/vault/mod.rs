@@ -4,7 +4,7 @@
 //!   was linked with plain SQLite is refused before anything is written.
 //! - One process at a time: `<vault>.lock` is held as long as the vault is open.
 //! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
-//!   or not there, and durable with the next one that is ([`Durability`]).
+//!   or not there, and durable with the next one that is (`Durability`).
 //! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
 //!   page for whoever learns the vault's key later.
 
