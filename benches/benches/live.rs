@@ -179,7 +179,7 @@ impl Setup {
         let mut subscription = clients[1].subscribe(channel.log, channel.parent, true).await?;
         subscription.caught_up().await?;
         let server = BareServer::start().await?;
-        let bare = server.connect().await?;
+        let bare = Bare::connect(server.address()).await?;
         let echo = bare.echo().await?;
         Ok(Self {
             relay,

@@ -1,11 +1,12 @@
-//! What a relay node keeps in memory: while it replays a large channel and a small one, and for agents that only stay
-//! connected.
+//! What a relay node keeps in memory: while it replays a large channel and a small one of the same store, and for agents
+//! that only stay connected, beside what an iroh endpoint alone keeps for as many connections.
 //!
 //! The node runs in a child process of this one, over the local store, fresh for each figure; readers and agents are
 //! here. Figures are the kernel's: `VmRSS` and its peak `VmHWM` of `/proc/<pid>/status`. Criterion has no part in this:
 //! memory is not a time.
 
 use anyhow::{Context as _, bail, ensure};
+use skytale_benches::bare::{Bare, BareServer};
 use skytale_benches::client::{Agent, Client};
 use skytale_benches::frames::{Channel, append_windowed, nobody};
 use skytale_benches::relay::{Relay, Tokens, parse_address, print_address};
@@ -33,6 +34,7 @@ fn main() -> anyhow::Result<()> {
         return match arguments[..] {
             ["fill", folder, reader, mib] => child_fill(folder.as_ref(), reader, mib.parse()?),
             ["relay", folder] => child_relay(folder.as_ref()),
+            ["bare"] => child_bare(),
             _ => bail!("no such role: {role}"),
         };
     }
@@ -55,11 +57,14 @@ fn replays(runtime: &Runtime) -> anyhow::Result<()> {
         "channel", "at start", "after", "peak", "entries"
     );
     let mut peaks = Vec::new();
+    let folder = tempfile::tempdir()?;
+    let reader = runtime.block_on(Agent::new())?;
+    let mut channels = Vec::new();
     for mib in [10, sized(1_024, 100)] {
-        let folder = tempfile::tempdir()?;
-        let reader = runtime.block_on(Agent::new())?;
-        let channel = fill(folder.path(), reader.id, mib)?;
-        let relay = RelayProcess::start(folder.path())?;
+        channels.push((mib, fill(folder.path(), reader.id, mib)?));
+    }
+    for (mib, channel) in channels {
+        let relay = Served::relay(folder.path())?;
         let before = relay.memory()?;
         let replayed = runtime.block_on(async {
             let client = relay.session(&reader).await?;
@@ -132,7 +137,7 @@ fn child_fill(folder: &Path, reader: &str, mib: usize) -> anyhow::Result<()> {
 fn idle(runtime: &Runtime) -> anyhow::Result<()> {
     let (warm, count) = (agents_that_fit(50)?, agents_that_fit(sized(500, 100))?);
     let folder = tempfile::tempdir()?;
-    let relay = RelayProcess::start(folder.path())?;
+    let relay = Served::relay(folder.path())?;
     let mut agents = Vec::new();
     let mut figures = vec![relay.memory()?];
     for more in [warm, count] {
@@ -158,6 +163,13 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
         anyhow::Ok(subscriptions)
     })?;
     figures.push(relay.memory()?);
+    drop(subscriptions);
+    for (_, client) in agents {
+        client.leave();
+    }
+    relay.end()?;
+
+    let bare = bare_connection_kib(runtime, warm, count)?;
     let resident: Vec<f64> = figures.iter().map(|figure| figure.resident_kib as f64).collect();
     let connected = (resident[2] - resident[1]) / f64::from(count);
     let following = (resident[3] - resident[2]) / f64::from(warm + count);
@@ -170,19 +182,31 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
         warm + count,
         figures[3].resident_kib
     );
-    let verdict = if connected + following < IDLE_KIB_MAX {
-        "reached"
-    } else {
-        "MISSED"
-    };
-    println!(
-        "  an agent: {connected:.1} connected, and {following:.1} to follow its own log; aim below {IDLE_KIB_MAX}: {verdict}"
-    );
-    drop(subscriptions);
-    for (_, client) in agents {
-        client.leave();
+    let verdict = if connected < IDLE_KIB_MAX { "reached" } else { "MISSED" };
+    println!("  an agent that is connected: {connected:.1}; aim below {IDLE_KIB_MAX}: {verdict}");
+    println!("  and that follows its own log: {:.1}", connected + following);
+    println!("  a connection to an iroh endpoint that does nothing with it: {bare:.1}");
+    Ok(())
+}
+
+/// What an iroh endpoint alone keeps for a connection.
+fn bare_connection_kib(runtime: &Runtime, warm: u32, count: u32) -> anyhow::Result<f64> {
+    let server = Served::start("bare".into())?;
+    let mut connections = Vec::new();
+    let mut resident = Vec::new();
+    for more in [warm, count] {
+        runtime.block_on(async {
+            for _ in 0..more {
+                connections.push(Bare::connect(server.address.clone()).await?);
+            }
+            tokio::time::sleep(SETTLE).await;
+            anyhow::Ok(())
+        })?;
+        resident.push(server.memory()?.resident_kib as f64);
     }
-    relay.end()
+    drop(connections);
+    server.end()?;
+    Ok((resident[1] - resident[0]) / f64::from(count))
 }
 
 /// How long sessions may take to come to rest.
@@ -204,8 +228,8 @@ const FILES_OF_AN_AGENT: u32 = 8;
 
 // ---- the relay node's process
 
-/// A relay node in a process of its own.
-struct RelayProcess {
+/// A relay node, or a bare endpoint, in a process of its own.
+struct Served {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -219,9 +243,12 @@ struct Memory {
     peak_kib: u64,
 }
 
-impl RelayProcess {
-    fn start(folder: &Path) -> anyhow::Result<Self> {
-        let role = format!("relay\n{}", folder.display());
+impl Served {
+    fn relay(folder: &Path) -> anyhow::Result<Self> {
+        Self::start(format!("relay\n{}", folder.display()))
+    }
+
+    fn start(role: String) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .env(ROLE, role)
             .stdin(Stdio::piped())
@@ -258,7 +285,7 @@ impl RelayProcess {
 
     fn end(mut self) -> anyhow::Result<()> {
         drop(self.stdin);
-        ensure!(line(&mut self.stdout)? == "closed", "the child closes its store");
+        ensure!(line(&mut self.stdout)? == "closed", "the child closes what it has");
         ensure!(self.child.wait()?.success(), "the child ends well");
         Ok(())
     }
@@ -276,12 +303,28 @@ fn child_relay(folder: &Path) -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     let store: Arc<dyn LogStore> = Arc::new(runtime.block_on(LocalStore::open(LocalConfig::new(folder)))?);
     let relay = runtime.block_on(Relay::start(store.clone()))?;
-    println!("{}", print_address(relay.address())?);
-    std::io::stdout().flush()?;
-    let mut lines = std::io::stdin().lock().lines();
-    while lines.next().transpose()?.is_some() {}
+    serve_until_closed(relay.address())?;
     runtime.block_on(relay.shutdown());
     runtime.block_on(store.close())?;
     println!("closed");
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn child_bare() -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
+    let server = runtime.block_on(BareServer::start())?;
+    serve_until_closed(&server.address())?;
+    println!("closed");
+    Ok(())
+}
+
+/// Says where it is, and waits until standard input is closed.
+#[allow(clippy::print_stdout)]
+fn serve_until_closed(address: &iroh::EndpointAddr) -> anyhow::Result<()> {
+    println!("{}", print_address(address)?);
+    std::io::stdout().flush()?;
+    let mut lines = std::io::stdin().lock().lines();
+    while lines.next().transpose()?.is_some() {}
     Ok(())
 }

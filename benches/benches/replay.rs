@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     let relay = runtime.block_on(Relay::start(store.clone()))?;
     let client = runtime.block_on(relay.session(&reader))?;
     let server = runtime.block_on(BareServer::start())?;
-    let bare = runtime.block_on(server.connect())?;
+    let bare = runtime.block_on(Bare::connect(server.address()))?;
     let setup = Setup {
         runtime: &runtime,
         client: &client,

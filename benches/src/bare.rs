@@ -43,18 +43,10 @@ impl BareServer {
         Ok(Self { endpoint, accepting })
     }
 
-    /// A connection to it from an endpoint of its own.
-    pub async fn connect(&self) -> anyhow::Result<Bare> {
-        let sockets = self.endpoint.bound_sockets();
-        let address = sockets
-            .into_iter()
-            .fold(EndpointAddr::new(self.endpoint.id()), EndpointAddr::with_ip_addr);
-        let endpoint = endpoint(Vec::new()).await?;
-        let connection = endpoint.connect(address, ALPN).await?;
-        Ok(Bare {
-            connection,
-            _endpoint: endpoint,
-        })
+    /// Where it is.
+    pub fn address(&self) -> EndpointAddr {
+        let sockets = self.endpoint.bound_sockets().into_iter();
+        sockets.fold(EndpointAddr::new(self.endpoint.id()), EndpointAddr::with_ip_addr)
     }
 }
 
@@ -65,6 +57,16 @@ impl Drop for BareServer {
 }
 
 impl Bare {
+    /// A connection to a server from an endpoint of its own.
+    pub async fn connect(server: EndpointAddr) -> anyhow::Result<Self> {
+        let endpoint = endpoint(Vec::new()).await?;
+        let connection = endpoint.connect(server, ALPN).await?;
+        Ok(Self {
+            connection,
+            _endpoint: endpoint,
+        })
+    }
+
     /// Asks for a stream of so many bytes, and reads all of them.
     pub async fn receive(&self, bytes: u64) -> anyhow::Result<()> {
         let (mut send, mut receive) = self.connection.open_bi().await?;
