@@ -1,5 +1,6 @@
 //! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
 
+use super::AgentError;
 use crate::engine;
 use crate::event::Event;
 use crate::net::Session;
@@ -24,8 +25,21 @@ pub(crate) struct Signals {
     pub(crate) inbox: watch::Sender<u64>,
     /// The worker has something to look at: the outbox grew, or the inbox shrank.
     pub(crate) work: Notify,
-    /// The channel is followed live, in the session there is.
-    pub(crate) caught_up: watch::Sender<bool>,
+    /// How far the channel is followed, in the session there is.
+    pub(crate) followed: watch::Sender<Followed>,
+}
+
+/// How far a channel is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// There is more to replay, or nobody to replay it from.
+    Behind,
+    /// The application has not kept up; replay waits for it.
+    Paused,
+    /// Replayed to its head, and live.
+    Live,
+    /// The agent has left, or was removed: there is nothing more to come.
+    Left,
 }
 
 /// How far the agent's own log has come in the session there is.
@@ -137,13 +151,25 @@ impl Bus {
         self.events.lock().take();
     }
 
+    /// Waits until a channel is followed as far as `enough` says.
+    pub(crate) async fn followed(
+        &self,
+        channel: ChannelId,
+        enough: impl Fn(Followed) -> bool,
+    ) -> Result<(), AgentError> {
+        // The sender lives as long as the bus.
+        let mut followed = self.signals(channel).followed.subscribe();
+        let waited = followed.wait_for(|followed| enough(*followed)).await;
+        waited.map(drop).map_err(|_| AgentError::Closed)
+    }
+
     pub(crate) fn signals(&self, channel: ChannelId) -> Arc<Signals> {
         let mut channels = self.channels.lock();
         let signals = channels.entry(channel).or_insert_with(|| {
             Arc::new(Signals {
                 inbox: watch::Sender::new(0),
                 work: Notify::new(),
-                caught_up: watch::Sender::new(false),
+                followed: watch::Sender::new(Followed::Behind),
             })
         });
         Arc::clone(signals)

@@ -1,6 +1,7 @@
 //! Follows the agent's own log, and joins the channels that it points to.
 
 use super::backoff::Backoff;
+use super::bus::Followed;
 use super::running::{End, Ground};
 use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
@@ -180,6 +181,15 @@ async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayE
     let bundle = fetch(ground, join).await?;
     let joined = ground.core.try_call(move |actor| {
         let events = actor.engine.join(join.channel, &bundle)?;
+        // It may be one that was left before.
+        let followed = &actor.bus.signals(join.channel).followed;
+        followed.send_if_modified(|followed| {
+            let rejoined = *followed == Followed::Left;
+            if rejoined {
+                *followed = Followed::Behind;
+            }
+            rejoined
+        });
         actor.bus.tell_all(events);
         Ok(())
     });

@@ -26,6 +26,7 @@ mod worker;
 pub use config::{AgentConfig, DriverConfig, RelaySource};
 pub use error::AgentError;
 
+use self::bus::Followed;
 use self::core::Core;
 use self::driver::Driver;
 use crate::channel::Channel;
@@ -184,7 +185,7 @@ impl Agent {
     }
 
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
-    /// added to are joined, KeyPackages are on offer, and each channel is replayed to its head or paused.
+    /// added to are joined, KeyPackages are on offer, and each channel is replayed to its head, paused or left.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         let mut readiness = self.inner.core.bus.readiness.subscribe();
         let _ = readiness
@@ -192,7 +193,11 @@ impl Agent {
             .await;
         for channel in self.channels().await? {
             if matches!(channel.state, ChannelState::Active | ChannelState::Leaving) {
-                self.handle(channel.id).caught_up().await?;
+                self.inner
+                    .core
+                    .bus
+                    .followed(channel.id, |followed| followed != Followed::Behind)
+                    .await?;
             }
         }
         Ok(())

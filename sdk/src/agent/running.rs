@@ -1,5 +1,6 @@
 //! One session at work: followers, workers and the stock keeper, all ended with it.
 
+use super::bus::Followed;
 use super::config::DriverConfig;
 use super::core::Core;
 use super::worker::Worker;
@@ -96,7 +97,7 @@ pub(super) async fn run(
     };
     tasks.shutdown().await;
     for channel in working {
-        core.bus.signals(channel).caught_up.send_replace(false);
+        core.bus.signals(channel).followed.send_replace(Followed::Behind);
     }
     reason
 }

@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
 use super::running::{End, Ground};
-use crate::agent::bus::Signals;
+use crate::agent::bus::{Followed, Signals};
 use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
@@ -92,9 +92,11 @@ impl Worker {
 
     /// Runs until the channel is left or the session is of no more use.
     pub(super) async fn run(mut self) -> End {
+        self.signals.followed.send_replace(Followed::Behind);
         let end = loop {
             if self.view.state == ChannelState::Left {
-                break End::Channel(self.channel);
+                self.signals.followed.send_replace(Followed::Left);
+                return End::Channel(self.channel);
             }
             match self.step().await {
                 Ok(()) => {}
@@ -118,7 +120,7 @@ impl Worker {
                 }
             }
         };
-        self.signals.caught_up.send_replace(false);
+        self.signals.followed.send_replace(Followed::Behind);
         end
     }
 
@@ -176,6 +178,7 @@ impl Worker {
         let paused = full && self.view.outbox == 0;
         if paused && !self.paused {
             self.unsubscribe(Duration::ZERO);
+            self.signals.followed.send_replace(Followed::Paused);
             let channel = self.channel;
             self.ground.core.bus.tell(Event::Paused { channel, unacked });
         }
@@ -185,7 +188,7 @@ impl Worker {
     fn unsubscribe(&mut self, pause: Duration) {
         self.subscription = None;
         self.subscribe_at = Instant::now() + pause;
-        self.signals.caught_up.send_replace(false);
+        self.signals.followed.send_replace(Followed::Behind);
     }
 
     async fn subscribe(&mut self) -> Result<(), RelayError> {
@@ -214,7 +217,7 @@ impl Worker {
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
                     self.subscribe_backoff.reset();
-                    self.signals.caught_up.send_replace(true);
+                    self.signals.followed.send_replace(Followed::Live);
                     let channel = self.channel;
                     self.ground.core.bus.tell(Event::CaughtUp { channel, head });
                     return Ok(());

@@ -7,8 +7,11 @@ pub use messages::{Messages, Received};
 pub use sent::{Delivered, Sent};
 
 use crate::agent::AgentError;
+use crate::agent::bus::Followed;
 use crate::agent::core::{Actor, Core};
-use crate::engine::{ChannelInfo, ClaimedPackage, Divergence, EngineError, FailedSend, Message, UnreadableEntry};
+use crate::engine::{
+    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Message, UnreadableEntry,
+};
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
 use bytes::Bytes;
@@ -190,16 +193,15 @@ impl Channel {
             .await
     }
 
-    /// Waits until the channel was replayed to its head in the session that there is then. Does not end while the agent is
-    /// offline, or while the channel is paused because its messages are not acknowledged.
+    /// Waits until the channel was replayed to its head in the session that there is then, or as far as this agent may read
+    /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
+    /// not acknowledged.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
-        // The sender lives as long as the core.
-        let mut caught_up = self.core.bus.signals(self.id).caught_up.subscribe();
-        caught_up
-            .wait_for(|caught_up| *caught_up)
-            .await
-            .map(drop)
-            .map_err(|_| AgentError::Closed)
+        if self.info().await?.state == ChannelState::Left {
+            return Ok(());
+        }
+        let done = |followed| matches!(followed, Followed::Live | Followed::Left);
+        self.core.bus.followed(self.id, done).await
     }
 
     /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.

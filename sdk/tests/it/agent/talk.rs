@@ -206,3 +206,25 @@ async fn an_agent_without_key_packages_cannot_be_added_yet() {
     let added = soon("added", channel.add(&[bob.id()])).await.expect("claimed");
     soon("delivered", added.delivered()).await.expect("delivered");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_to_be_current_and_was_removed_meanwhile_does_not_wait_for_ever() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
+    let channels = channel_of(&[&alice, &bob]).await;
+    bob.disconnect().await;
+    let removed = channels[0].remove(&[bob.id()]).await.expect("queued");
+    soon("removed", removed.delivered()).await.expect("delivered");
+
+    let (of_channel, of_agent) = (channels[1].clone(), bob.clone());
+    let of_channel = tokio::spawn(async move { of_channel.caught_up().await });
+    let of_agent = tokio::spawn(async move { of_agent.caught_up().await });
+    tokio::task::yield_now().await;
+    bob.connect().await.expect("connects");
+    soon("the channel", of_channel)
+        .await
+        .expect("no panic")
+        .expect("current");
+    soon("the agent", of_agent).await.expect("no panic").expect("current");
+    soon("again", channels[1].caught_up()).await.expect("current");
+}
