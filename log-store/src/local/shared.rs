@@ -86,16 +86,26 @@ impl Shared {
         (self.index.write().take(), self.folder.lock().take())
     }
 
-    /// Takes no more appends; the first reason stands.
+    /// Takes no more appends, because something failed; the first reason stands.
     pub(crate) fn stop(&self, reason: String) {
+        if self.stop_for(reason.clone()) {
+            tracing::error!(%reason, "the store takes no more appends");
+        }
+    }
+
+    /// Takes no more appends, because it was asked to close.
+    pub(crate) fn closed(&self) {
+        self.stop_for("the store is closed".into());
+    }
+
+    fn stop_for(&self, reason: String) -> bool {
         self.stopped.send_if_modified(|stopped| {
             let first = stopped.is_none();
             if first {
-                tracing::error!(%reason, "the store takes no more appends");
                 *stopped = Some(reason);
             }
             first
-        });
+        })
     }
 
     /// Whether appends are taken.

@@ -216,7 +216,7 @@ impl Writer {
             }
         }
         self.indexer.finish();
-        self.shared.stop("the store is closed".into());
+        self.shared.closed();
         let (index, folder) = self.shared.release();
         if let Some(index) = index {
             // A reader may be about to finish.
