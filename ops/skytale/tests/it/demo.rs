@@ -41,6 +41,17 @@ fn the_demonstration_loses_nothing_and_says_so() {
 }
 
 #[test]
+fn a_relay_node_killed_again_and_again_under_load_loses_nothing() {
+    let report = Place::new().json(&["demo", "--messages", "3000", "--changes", "8", "--kills", "7"]);
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(
+        (report["relay_kills"].as_u64(), report["delivered"].as_u64()),
+        (Some(7), Some(9000))
+    );
+    assert_eq!(report["digests_agree"], true);
+}
+
+#[test]
 fn the_table_is_for_a_person_and_the_timeline_is_not_in_it() {
     let mut place = Place::new();
     let temporary = place.path("tmp");

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Membership and key changes in between.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     changes: u64,
+    /// How often the relay node is killed and started again meanwhile.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    kills: u64,
     /// Agents that exchange messages; one more is away.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     senders: u64,

@@ -140,7 +140,10 @@ impl Human for Report {
         )?;
         row(
             "relay node killed",
-            format!("{} time(s), with SIGKILL", self.relay_kills),
+            match self.relay_kills {
+                1 => "once, with SIGKILL".to_owned(),
+                kills => format!("{kills} times, with SIGKILL"),
+            },
         )?;
         row("exchange took", format!("{:.2} s", self.exchange_s))?;
         row(

@@ -47,6 +47,7 @@ struct Stage {
     present: Vec<usize>,
     ledger: Ledger,
     changes: u64,
+    kills: u64,
 }
 
 /// Runs it all, and judges.
@@ -182,6 +183,7 @@ async fn gather(
         present: Vec::new(),
         ledger: Ledger::new(seed, payload_bytes, authors),
         changes: 0,
+        kills: 0,
     };
     Ok((stage, away))
 }
@@ -227,17 +229,19 @@ impl Stage {
         ));
         let bar = self.timeline.bar(args.messages, "messages in the log");
         let mut flight: Vec<Vec<Sent>> = channels.iter().map(|_| Vec::new()).collect();
-        let (mut delivered, mut killed) = (0, false);
-        // Small enough that changes and the relay node's death fall between messages.
-        let at_once = SEND_AT_ONCE.min(args.messages / (args.changes + 2)).max(1);
+        let mut delivered = 0;
+        // Small enough that changes and the relay node's deaths fall between messages.
+        let at_once = SEND_AT_ONCE
+            .min(args.messages / (args.changes.max(args.kills) + 2))
+            .max(1);
         while self.ledger.sent() < args.messages {
-            // Changes are spread evenly: the n-th of N when n/(N+1) of the messages are on their way.
-            let due = |sent: u64| sent * (args.changes + 1) / args.messages.max(1);
-            if self.changes < args.changes && due(self.ledger.sent()) > self.changes {
+            // Spread evenly: the n-th of N when n/(N+1) of the messages are on their way.
+            let due = |count: u64| self.ledger.sent() * (count + 1) / args.messages.max(1);
+            let (change_due, kill_due) = (due(args.changes), due(args.kills));
+            if self.changes < args.changes && change_due > self.changes {
                 self.change(&channels, &bar).await?;
             }
-            if !killed && self.ledger.sent() * 2 >= args.messages {
-                killed = true;
+            if self.kills < args.kills && kill_due > self.kills {
                 self.kill_relay(&bar).await?;
             }
             let author = usize::try_from(self.ledger.sent() / at_once).unwrap_or(0) % channels.len();
@@ -316,6 +320,7 @@ impl Stage {
             .say_above(bar, format_args!("the relay node (process {id}) is killed: SIGKILL"));
         tokio::time::sleep(DEAD_FOR).await;
         self.relay.restart().await?;
+        self.kills += 1;
         let id = self.relay.id();
         self.timeline
             .say_above(bar, format_args!("the relay node is started again, as process {id}"));
@@ -356,7 +361,7 @@ async fn catch_up(stage: &mut Stage, away: &mut Actor, head: Offset, left_at: Of
         sent: stage.ledger.sent(),
         epochs: epoch,
         changes: stage.changes,
-        relay_kills: 1,
+        relay_kills: stage.kills,
         catch_up_s: took.as_secs_f64(),
         catch_up_messages: stage.ledger.sent(),
         ..Report::default()
