@@ -197,7 +197,7 @@ impl Client {
     pub(crate) fn new(base: String) -> Self {
         Self {
             base,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http_client(),
         }
     }
 
@@ -305,4 +305,11 @@ impl Client {
         let page: rest::AuditPage = self.get("/v1/audit?limit=200", bearer).await.ok();
         page.events
     }
+}
+
+/// A client for loopback. Built beside other packages reqwest has TLS and wants a provider installed, though none is used.
+fn http_client() -> reqwest::Client {
+    // Only the first one of the process is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
