@@ -162,13 +162,14 @@ impl Stage {
         if let Some(batch) = durable {
             folding.set.durable(batch, self.shared.progress.last());
         }
+        let there = folding.answers.appends.len();
         while folding.is_idle() {
             if folding.ended {
                 return None;
             }
             self.moved.wait(&mut folding);
         }
-        self.gather(&mut folding);
+        self.gather(&mut folding, there);
         folding.before = folding.answers.appends.len();
         folding.timed = false;
         let taken = folding.lay(&self.shared);
@@ -176,10 +177,11 @@ impl Stage {
         Some(taken)
     }
 
-    /// Waits for those who were just answered: see [`GATHER_STEP`].
-    fn gather(&self, folding: &mut MutexGuard<'_, Folding>) {
+    /// Waits for those who were just answered: see [`GATHER_STEP`]. `there` are the frames of others, which came while
+    /// the batch before was written. Where one author appends one frame at a time, nobody is left to wait for.
+    fn gather(&self, folding: &mut MutexGuard<'_, Folding>, there: usize) {
         let mut frames = folding.answers.appends.len();
-        let enough = frames + folding.before - folding.before / 4;
+        let enough = there + folding.before - folding.before / 4;
         let until = Instant::now() + GATHER_MAX;
         while frames < enough && !folding.ended && folding.has_room(&self.shared.config) {
             let step = Instant::now() + GATHER_STEP;
