@@ -69,7 +69,7 @@ impl Default for Api {
             key_encryption_key: None,
             audience: AUDIENCE.into(),
             token_lifetime_s: TOKEN_LIFETIME_MAX.as_secs(),
-            signing_key_lifetime_s: 0,
+            signing_key_lifetime_s: 2_592_000,
             audit_retention_s: 365 * 24 * 3_600,
             limits: ApiLimits::default(),
         }
