@@ -1,0 +1,135 @@
+use super::*;
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+
+fn agent() -> impl Strategy<Value = AgentId> {
+    any::<[u8; 32]>().prop_map(AgentId::from_bytes)
+}
+
+fn channel() -> impl Strategy<Value = ChannelId> {
+    any::<[u8; 16]>().prop_map(ChannelId::from_bytes)
+}
+
+fn account() -> impl Strategy<Value = AccountId> {
+    any::<[u8; 16]>().prop_map(AccountId::from_bytes)
+}
+
+fn offset() -> impl Strategy<Value = Offset> {
+    (1..=u64::MAX).prop_map(Offset::new)
+}
+
+fn detail() -> impl Strategy<Value = Detail> {
+    prop_oneof![
+        Just(Detail::Create {
+            mode: ChannelMode::Mls,
+            account: None
+        }),
+        account().prop_map(|account| Detail::Create {
+            mode: ChannelMode::Raw,
+            account: Some(account)
+        }),
+        (btree_set(agent(), 0..5), btree_set(agent(), 0..5), 0..5usize).prop_map(|(adds, removes, welcomed)| {
+            Detail::Commit {
+                recipients: adds.iter().copied().take(welcomed).collect(),
+                adds: adds.into_iter().collect(),
+                removes: removes.into_iter().collect(),
+            }
+        }),
+        Just(Detail::Proposal),
+        Just(Detail::Message),
+        offset().prop_map(|up_to| Detail::Trim { up_to }),
+        account().prop_map(|account| Detail::Raw { account }),
+        any::<bool>().prop_map(|last_resort| Detail::KeyPackage { last_resort }),
+        Just(Detail::KeyPackageClaim),
+        (channel(), offset()).prop_map(|(channel, offset)| Detail::Welcome { channel, offset }),
+    ]
+}
+
+fn header() -> impl Strategy<Value = Header> {
+    (channel(), agent(), any::<[u8; 16]>(), agent(), offset(), detail()).prop_map(
+        |(channel, owner, id, author, parent, detail)| Header {
+            log: if detail.kind().fits(&channel.log()) {
+                channel.log()
+            } else {
+                owner.log()
+            },
+            id: FrameId::from_bytes(id),
+            author,
+            parent: match detail.kind() {
+                Kind::Commit | Kind::Proposal | Kind::Message => parent,
+                _ => Offset::ZERO,
+            },
+            detail,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_frame_comes_back_as_it_was(header in header(), body in vec(any::<u8>(), 0..200)) {
+        let frame = Frame::new(header.clone(), body.clone())?;
+        prop_assert_eq!(frame.header(), &header);
+        prop_assert_eq!(frame.body(), &body);
+        prop_assert_eq!(Frame::decode(frame.encoded().clone())?, frame);
+    }
+
+    #[test]
+    fn any_bytes_are_a_frame_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
+        let _ = Frame::decode(bytes.into());
+    }
+
+    #[test]
+    fn a_damaged_frame_is_a_frame_or_an_error(header in header(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+        let mut bytes = Frame::new(header, vec![1, 2, 3])?.encoded().to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let _ = Frame::decode(bytes.into());
+    }
+}
+
+fn message(log: LogId) -> Header {
+    Header {
+        log,
+        id: FrameId::generate(),
+        author: AgentId::from_bytes([1; 32]),
+        parent: Offset::FIRST,
+        detail: Detail::Message,
+    }
+}
+
+#[test]
+fn a_frame_over_the_limit_is_refused_on_both_sides() {
+    let channel = ChannelId::generate();
+    let new = Frame::new(message(channel.log()), vec![0; limits::FRAME_BYTES_MAX]);
+    assert_eq!(new.map_err(|error| error.code()), Err(Code::FrameTooLarge));
+    let decoded = Frame::decode(vec![0; limits::FRAME_BYTES_MAX + 1].into());
+    assert_eq!(decoded.map_err(|error| error.code()), Err(Code::FrameTooLarge));
+}
+
+#[test]
+fn a_message_has_no_place_on_an_agents_log() {
+    let header = message(AgentId::from_bytes([3; 32]).log());
+    assert!(matches!(
+        Frame::new(header, Bytes::new()),
+        Err(FrameError::Field { field: "kind", .. })
+    ));
+}
+
+#[test]
+fn a_welcome_goes_only_to_who_is_added() {
+    let header = Header {
+        detail: Detail::Commit {
+            adds: vec![],
+            removes: vec![],
+            recipients: vec![AgentId::from_bytes([9; 32])],
+        },
+        ..message(ChannelId::generate().log())
+    };
+    assert!(matches!(
+        Frame::new(header, Bytes::new()),
+        Err(FrameError::Field {
+            field: "recipients",
+            ..
+        })
+    ));
+}
