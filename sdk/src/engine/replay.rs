@@ -290,12 +290,7 @@ impl Tx<'_> {
         let ProcessedMessageContent::ApplicationMessage(message) = content else {
             return Err(lied("it says that it is a message, and is a change to the group"));
         };
-        if author != header.author {
-            return Err(lied(format!(
-                "it says that it is from {}, and is from {author}",
-                header.author
-            )));
-        }
+        check_author(header, author)?;
         let envelope =
             Envelope::decode(Bytes::from(message.into_bytes())).map_err(|error| rejected(error.to_string()))?;
         if envelope.frame_id.as_ref() != header.id.as_bytes() {
@@ -338,12 +333,7 @@ impl Tx<'_> {
         let ProcessedMessageContent::ProposalMessage(proposal) = content else {
             return Err(lied("it says that it is a proposal, and is something else"));
         };
-        if author != header.author {
-            return Err(lied(format!(
-                "it says that it is from {}, and is from {author}",
-                header.author
-            )));
-        }
+        check_author(header, author)?;
         if mls::leaver(&proposal).is_none() {
             return Err(rejected("a proposal of a kind that channels do not use"));
         }
@@ -370,12 +360,7 @@ impl Tx<'_> {
         let ProcessedMessageContent::StagedCommitMessage(staged) = content else {
             return Err(lied("it says that it is a commit, and is something else"));
         };
-        if author != header.author {
-            return Err(lied(format!(
-                "it says that it is from {}, and is from {author}",
-                header.author
-            )));
-        }
+        check_author(header, author)?;
         let change = mls::check_commit(group, &staged, author).map_err(rejected)?;
         check_header(header, &bundle, &change)?;
         if staged.self_removed() {
@@ -504,6 +489,17 @@ impl Tx<'_> {
             ])?;
         Ok(())
     }
+}
+
+/// The header names the one whose signature the content has.
+fn check_author(header: &Header, author: AgentId) -> Result<(), Halt> {
+    if author == header.author {
+        return Ok(());
+    }
+    Err(lied(format!(
+        "it says that it is from {}, and is from {author}",
+        header.author
+    )))
 }
 
 /// The header of a commit names whom it adds and removes, and has a Welcome for each one added.
