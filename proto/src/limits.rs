@@ -46,6 +46,10 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long a connection may take to say Hello (default).
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a revocation stays in the feed that relay nodes follow: until the last token that it ends has ended by itself,
+/// whatever clocks differ by, and ten minutes (format of a promise).
+pub const REVOCATIONS_KEPT: Duration =
+    Duration::from_secs(TOKEN_LIFETIME_MAX.as_secs() + 2 * CLOCK_SKEW_MAX.as_secs() + 600);
 /// How old the relay's view of revocations may be before `/readyz` says so (format of a promise:
 /// a revoked key ends its sessions within this time).
 pub const REVOCATION_WITHIN: Duration = Duration::from_secs(30);

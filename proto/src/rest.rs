@@ -125,8 +125,12 @@ pub struct Jwk {
     pub x: String,
 }
 
-/// `GET /v1/revocations?after=N`: API keys revoked, in order (with the relays' secret).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `GET /v1/revocations?after=N&agents_after=M&limit=L`: API keys revoked and agents ended, in order (with the relays'
+/// secret): two feeds, each with sequence numbers of its own. A feed has more to give for as long as it gives something.
+///
+/// Entries leave a feed when every token that they end has ended by itself ([`crate::limits::REVOCATIONS_KEPT`]). Who asks
+/// after a number that the feed does not go on from is told to start over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revocations {
     /// Those after the sequence number asked for.
@@ -139,6 +143,14 @@ pub struct Revocations {
     /// The sequence number to ask `agents_after` next time.
     #[serde(default)]
     pub agents_next: u64,
+    /// The feed does not go on from the number asked after: entries after it have left, or there never was such a
+    /// number (the database is another one). `revocations` begins with the first entry that there is; this page and those
+    /// after it are the whole current set. Ask on after `next`, also where it is less than what was asked after.
+    #[serde(default)]
+    pub start_over: bool,
+    /// The same for `agents`, with `agents_next`.
+    #[serde(default)]
+    pub agents_start_over: bool,
 }
 
 /// One revocation.

@@ -30,7 +30,8 @@ pub(super) struct From {
 }
 
 /// The API keys that were revoked and the agents that were ended, in order. A number that follows another in the
-/// answer is the next one: none is left out, and none comes late.
+/// answer is the next one: none is left out, and none comes late. What ends no token any more leaves the feed; who asks
+/// after a number that it does not go on from gets it from its beginning, and is told so by `start_over`.
 #[utoipa::path(
     get,
     path = "/v1/revocations",
@@ -47,12 +48,14 @@ pub(super) async fn list(
 ) -> Result<Json<Revocations>, Refusal> {
     let limit = limit(from.limit.or(Some(FEED_MAX)), FEED_MAX)?;
     let mut connection = service.inner().store.read().await?;
-    let revocations = revocations::keys(&mut connection, from.after, limit).await?;
+    let keys = revocations::keys(&mut connection, from.after, limit).await?;
     let agents = revocations::agents(&mut connection, from.agents_after, limit).await?;
     Ok(Json(Revocations {
-        next: revocations.last().map_or(from.after, |last| last.sequence),
-        agents_next: agents.last().map_or(from.agents_after, |last| last.sequence),
-        revocations,
-        agents,
+        revocations: keys.entries,
+        next: keys.next,
+        start_over: keys.start_over,
+        agents: agents.entries,
+        agents_next: agents.next,
+        agents_start_over: agents.start_over,
     }))
 }

@@ -9,6 +9,7 @@ mod concurrency;
 mod crash;
 mod database;
 mod errors;
+mod feed;
 mod flood;
 mod flow;
 mod harness;

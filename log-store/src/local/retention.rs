@@ -5,12 +5,14 @@
 
 use super::error::{OpenError, store_io};
 use super::folding::{Command, Retired};
+use super::index::Seen;
 use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
 use super::shared::Shared;
 use super::{config::Retention, metrics};
 use crate::StoreError;
 use parking_lot::{Condvar, Mutex};
-use skytale_proto::Frame;
+use skytale_proto::{Frame, LogId};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Logs retired by one batch.
 const RETIRED_AT_ONCE: usize = 256;
+/// Frame ids forgotten at once; together, neighbours cost as much as one.
+const FORGOTTEN_AT_ONCE: usize = 65_536;
 
 /// Enforces retention, one caller at a time.
 pub(crate) struct Keeper {
@@ -114,14 +118,28 @@ impl Keeper {
     fn forget_frames(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<(), StoreError> {
         let index = self.shared.index()?;
         let mut scan = self.scan(file, info)?;
+        let (mut ids, mut count) = (HashMap::new(), 0);
+        let forget = |ids: &mut HashMap<LogId, Vec<Seen>>| {
+            ids.drain()
+                .try_for_each(|(log, mut ids)| index.forget_frames(&log, &mut ids))
+        };
         while let Some(step) = scan.next().map_err(store_io("read", &file.path))? {
             if let Step::Entry { log, record, .. } = step
                 && let Ok(frame) = Frame::decode(record.payload)
             {
-                index.forget_frame(&log, &frame.header().id, record.offset, record.time_ms)?;
+                let id = frame.header().id;
+                let (offset, time_ms) = (record.offset, record.time_ms);
+                ids.entry(log)
+                    .or_insert_with(Vec::new)
+                    .push(Seen { id, offset, time_ms });
+                count += 1;
+            }
+            if count >= FORGOTTEN_AT_ONCE {
+                forget(&mut ids)?;
+                count = 0;
             }
         }
-        Ok(())
+        forget(&mut ids)
     }
 
     fn scan(&self, file: &Arc<SegmentFile>, info: &SegmentInfo) -> Result<Scan, StoreError> {

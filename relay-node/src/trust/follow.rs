@@ -51,8 +51,8 @@ async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<(),
             node.sessions.end_revoked(&new);
         }
         let next = Cursor {
-            keys: page.next.max(after.keys),
-            agents: page.agents_next.max(after.agents),
+            keys: follow_from(after.keys, page.next, page.start_over),
+            agents: follow_from(after.agents, page.agents_next, page.agents_start_over),
         };
         let moved = next != *after;
         *after = next;
@@ -62,6 +62,11 @@ async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Where to ask on. A number goes back only where the API says that its feed begins anew.
+const fn follow_from(after: u64, next: u64, start_over: bool) -> u64 {
+    if start_over || next > after { next } else { after }
 }
 
 /// How far the feeds of revoked keys and of ended agents have been read.
@@ -100,5 +105,17 @@ impl Failing {
             None => {}
         }
         self.failing = error.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_goes_back_only_where_the_feed_begins_anew() {
+        assert_eq!(follow_from(3, 5, false), 5);
+        assert_eq!(follow_from(5, 3, false), 5);
+        assert_eq!(follow_from(5, 3, true), 3);
     }
 }

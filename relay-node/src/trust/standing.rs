@@ -186,15 +186,15 @@ mod tests {
                 ended_s: revoked_s,
             }],
             agents_next: 1,
+            ..Revocations::default()
         }
     }
 
     fn none() -> Revocations {
         Revocations {
-            revocations: vec![],
             next: 1,
-            agents: vec![],
             agents_next: 1,
+            ..Revocations::default()
         }
     }
 

@@ -145,6 +145,7 @@ async fn revocations(
         next,
         agents,
         agents_next,
+        ..Revocations::default()
     };
     Json(page).into_response()
 }

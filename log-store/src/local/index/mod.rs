@@ -4,10 +4,12 @@
 //! when the store opens. It is trusted where it was closed cleanly, or where the same kernel still has its files in
 //! memory; else, and where it does not fit the segments, it is thrown away and built again.
 
+mod ids;
 mod owner;
 mod rows;
 mod thread;
 
+pub(crate) use ids::Seen;
 pub(crate) use rows::{Located, Round, Run, Standing};
 pub(crate) use thread::Indexer;
 
@@ -17,6 +19,7 @@ use super::known::Known;
 use super::segment::Position;
 use crate::StoreError;
 use bytes::Bytes;
+use ids::FrameIds;
 use owner::Owner;
 use skytale_proto::{FrameId, LogId, Offset};
 use std::fs;
@@ -35,7 +38,7 @@ pub(crate) struct Index {
     /// (log, first offset) -> where a run of entries stands.
     runs: sled::Tree,
     /// (log, frame id) -> offset and time.
-    frames: sled::Tree,
+    frames: FrameIds,
     /// log -> what was known of it at some entry.
     states: sled::Tree,
     /// log -> the segment that holds its last state record.
@@ -110,7 +113,7 @@ impl Index {
                 Ok::<_, sled::Error>(Self {
                     dir: dir.to_owned(),
                     runs: tree("runs")?,
-                    frames: tree("frames")?,
+                    frames: FrameIds::new(tree("frames")?),
                     states: tree("states")?,
                     snapshots: tree("snapshots")?,
                     damage: tree("damage")?,
@@ -147,15 +150,15 @@ impl Index {
     /// next round says again.
     pub(crate) fn write(&self, store: &StoreId, round: &mut Round, again: bool) -> Result<(), StoreError> {
         round.sort();
-        let write = || -> Result<(), sled::Error> {
-            for run in &round.runs {
-                if again {
-                    self.remove_runs(&run.log, run.first.next(), run.last())?;
+        let mut write = || -> Result<(), sled::Error> {
+            for log in &mut round.logs {
+                for run in &log.runs {
+                    if again {
+                        self.remove_runs(&run.log, run.first.next(), run.last())?;
+                    }
+                    self.runs.insert(rows::run_key(&run.log, run.first), run.encode())?;
                 }
-                self.runs.insert(rows::run_key(&run.log, run.first), run.encode())?;
-            }
-            for (key, value) in &round.frames {
-                self.frames.insert(key.as_slice(), value.as_slice())?;
+                self.frames.insert(&log.log, &mut log.ids)?;
             }
             for (log, state) in &round.states {
                 self.states.insert(log.to_bytes(), state.as_ref())?;
@@ -234,11 +237,8 @@ impl Index {
 
     /// Where a log accepted a frame id before, and when.
     pub(crate) fn seen(&self, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
-        let row = self
-            .frames
-            .get(rows::frame_key(log, id))
-            .map_err(failed("read the index"))?;
-        Ok(row.and_then(|row| rows::decode_seen(&row)))
+        let seen = self.frames.get(log, id).map_err(failed("read the index"))?;
+        Ok(seen.map(|seen| (seen.offset, seen.time_ms)))
     }
 
     /// What was known of a log when it was last kept.
@@ -264,21 +264,9 @@ impl Index {
         self.remove_runs(log, first, last).map_err(failed("write to the index"))
     }
 
-    /// Forgets a frame id of a dropped segment, unless the log has accepted it again since.
-    pub(crate) fn forget_frame(
-        &self,
-        log: &LogId,
-        id: &FrameId,
-        offset: Offset,
-        time_ms: u64,
-    ) -> Result<(), StoreError> {
-        let seen = rows::encode_seen(offset, time_ms);
-        let swapped = self
-            .frames
-            .compare_and_swap(rows::frame_key(log, id), Some(seen.as_slice()), None::<&[u8]>)
-            .map_err(failed("write to the index"))?;
-        drop(swapped);
-        Ok(())
+    /// Forgets frame ids of a dropped segment, but for those that the log has accepted again since.
+    pub(crate) fn forget_frames(&self, log: &LogId, ids: &mut [Seen]) -> Result<(), StoreError> {
+        self.frames.remove(log, ids).map_err(failed("write to the index"))
     }
 
     /// Notes that a log cannot be served past an entry; an earlier one stands.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  runs       log | first offset u64 BE   ->  segment u32 | entries x (at u32, length u32)
-//!  frames     log | frame id              ->  offset u64 | time_ms u64
+//!  frames     log | lower bound           ->  see `ids.rs`
 //!  states     log                         ->  newest frame id | state
 //!  snapshots  log                         ->  segment u32
 //!  damage     log                         ->  offset u64 | segment u32 | at u32 | place
@@ -14,13 +14,13 @@
 use super::super::batch::Batch;
 use super::super::folder::StoreId;
 use super::super::segment::Position;
-use super::Damage;
+use super::{Damage, Seen};
 use bytes::Bytes;
 use skytale_proto::{FrameId, LogId, Offset};
 use std::collections::HashMap;
 
 /// The version of the rows.
-const INDEX_VERSION: u32 = 1;
+const INDEX_VERSION: u32 = 2;
 /// Entries in one run, at most.
 pub(crate) const RUN_ENTRIES_MAX: usize = 512;
 
@@ -135,41 +135,60 @@ impl Run {
 /// What is put into the index at once.
 #[derive(Default)]
 pub(crate) struct Round {
-    pub(super) runs: Vec<Run>,
-    open: HashMap<LogId, usize>,
-    pub(super) frames: Vec<(Vec<u8>, [u8; 16])>,
+    pub(super) logs: Vec<RoundLog>,
+    /// The place of each in `logs`.
+    places: HashMap<LogId, usize>,
     pub(super) states: HashMap<LogId, Bytes>,
     pub(super) snapshots: HashMap<LogId, u32>,
     pub(super) standing: Option<Standing>,
+    entries: usize,
     bytes: usize,
 }
 
-impl Round {
-    /// Adds an entry. The entries of one log come in their order.
-    pub(crate) fn entry(&mut self, log: LogId, located: Located, id: FrameId, time_ms: u64) {
-        let runs = &mut self.runs;
-        let open = self.open.entry(log).or_insert(usize::MAX);
-        let goes_on = runs.get(*open).is_some_and(|run| {
+/// A log's entries in a round.
+pub(super) struct RoundLog {
+    pub(super) log: LogId,
+    pub(super) runs: Vec<Run>,
+    pub(super) ids: Vec<Seen>,
+}
+
+impl RoundLog {
+    fn entry(&mut self, located: Located, id: FrameId, time_ms: u64) {
+        let goes_on = self.runs.last().is_some_and(|run| {
             run.segment == located.position.segment
                 && run.last().next() == located.offset
                 && run.entries.len() < RUN_ENTRIES_MAX
         });
         if !goes_on {
-            *open = runs.len();
-            runs.push(Run {
-                log,
+            self.runs.push(Run {
+                log: self.log,
                 first: located.offset,
                 segment: located.position.segment,
                 entries: Vec::new(),
             });
         }
-        runs[*open].entries.push((located.position.at, located.length));
-        self.frames
-            .push((frame_key(&log, &id), encode_seen(located.offset, time_ms)));
+        if let Some(run) = self.runs.last_mut() {
+            run.entries.push((located.position.at, located.length));
+        }
+        self.ids.push(Seen {
+            id,
+            offset: located.offset,
+            time_ms,
+        });
+    }
+}
+
+impl Round {
+    /// Adds an entry. The entries of one log come in their order.
+    pub(crate) fn entry(&mut self, log: LogId, located: Located, id: FrameId, time_ms: u64) {
+        let place = self.place(log);
+        self.logs[place].entry(located, id, time_ms);
+        self.entries += 1;
     }
 
     /// Adds all that a batch says.
     pub(crate) fn batch(&mut self, batch: &Batch) {
+        let places: Vec<usize> = batch.logs.iter().map(|log| self.place(log.log)).collect();
         for entry in &batch.entries {
             let located = Located {
                 offset: entry.offset,
@@ -179,8 +198,9 @@ impl Round {
                 },
                 length: entry.length,
             };
-            self.entry(batch.log_of(entry), located, entry.id, batch.time_ms);
+            self.logs[places[entry.log as usize]].entry(located, entry.id, batch.time_ms);
         }
+        self.entries += batch.entries.len();
         for (log, state) in &batch.saved {
             self.state(*log, state.clone());
         }
@@ -194,6 +214,17 @@ impl Round {
             mark_at: batch.mark_at,
             time_ms: batch.time_ms,
         });
+    }
+
+    fn place(&mut self, log: LogId) -> usize {
+        *self.places.entry(log).or_insert_with(|| {
+            self.logs.push(RoundLog {
+                log,
+                runs: Vec::new(),
+                ids: Vec::new(),
+            });
+            self.logs.len() - 1
+        })
     }
 
     /// Adds what is known of a log.
@@ -211,8 +242,8 @@ impl Round {
     }
 
     /// Entries in it.
-    pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.entries
     }
 
     /// Memory of the batches in it, about.
@@ -222,9 +253,8 @@ impl Round {
 
     /// Neighbours in the index are written one after another.
     pub(super) fn sort(&mut self) {
-        self.runs.sort_unstable_by_key(|run| (run.log, run.first));
-        self.frames.sort_unstable();
-        self.open.clear();
+        self.logs.sort_unstable_by_key(|log| log.log);
+        self.places.clear();
     }
 }
 
@@ -239,26 +269,6 @@ pub(super) fn after_runs(log: &LogId) -> Vec<u8> {
     let mut key = log.to_bytes();
     key.extend_from_slice(&[0xff; 9]);
     key
-}
-
-pub(super) fn frame_key(log: &LogId, id: &FrameId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(LogId::LENGTH_MAX + 16);
-    key.extend_from_slice(&log.to_bytes());
-    key.extend_from_slice(id.as_bytes());
-    key
-}
-
-pub(super) fn encode_seen(offset: Offset, time_ms: u64) -> [u8; 16] {
-    let mut seen = [0; 16];
-    seen[..8].copy_from_slice(&offset.get().to_le_bytes());
-    seen[8..].copy_from_slice(&time_ms.to_le_bytes());
-    seen
-}
-
-pub(super) fn decode_seen(row: &[u8]) -> Option<(Offset, u64)> {
-    let (offset, time_ms) = row.split_first_chunk()?;
-    let time_ms = time_ms.try_into().ok()?;
-    Some((Offset::new(u64::from_le_bytes(*offset)), u64::from_le_bytes(time_ms)))
 }
 
 pub(super) fn encode_position(position: Position) -> [u8; 8] {
