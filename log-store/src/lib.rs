@@ -73,7 +73,7 @@ pub mod state;
 pub mod store;
 pub mod watch;
 
-pub use local::{LocalConfig, LocalStore};
+pub use local::{LocalConfig, LocalStore, Replica};
 pub use memory::MemoryStore;
 pub use state::{Effects, LogState, Refused, StateError, Verdict};
 pub use store::{

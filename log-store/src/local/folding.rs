@@ -6,6 +6,9 @@
 use super::batch::Batch;
 use super::builder::{BatchBuilder, Laid};
 use super::config::LocalConfig;
+use super::known::Known;
+use super::position::ShardPosition;
+use super::replica::{Follow, Followed};
 use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
@@ -37,6 +40,17 @@ pub(crate) enum Command {
         logs: Vec<Retired>,
         answer: oneshot::Sender<Result<u64, StoreError>>,
     },
+    /// Fold messages of a stream.
+    Follow {
+        follow: Follow,
+        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+    },
+    /// Take in states of logs that are not here.
+    Install {
+        states: Vec<Known>,
+        position: ShardPosition,
+        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+    },
     /// Take nothing more.
     Close,
 }
@@ -59,6 +73,9 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    pub(crate) followed: Vec<(oneshot::Sender<Result<Vec<Followed>, StoreError>>, Vec<Followed>)>,
+    /// How many messages those are.
+    pub(crate) messages: usize,
     /// Logs whose damaged entries the batch gives up.
     pub(crate) healed: Vec<LogId>,
     /// Bytes of frames that leave the queue with the batch.
@@ -123,6 +140,18 @@ impl Stage {
                         folding.append(&self.shared, &frame, answer);
                     }
                     Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
+                    Command::Follow { follow, answer } => {
+                        self.wait_for_room(&mut folding);
+                        folding.follow(&self.shared, follow, answer);
+                    }
+                    Command::Install {
+                        states,
+                        position,
+                        answer,
+                    } => {
+                        self.wait_for_room(&mut folding);
+                        folding.install(&self.shared, states, position, answer);
+                    }
                     Command::Close => queue.close(),
                 }
             }
@@ -172,7 +201,7 @@ impl Stage {
         self.gather(&mut folding, there);
         folding.before = folding.answers.appends.len();
         folding.timed = false;
-        let taken = folding.lay(&self.shared);
+        let taken = folding.lay(&self.shared, false);
         self.moved.notify_all();
         Some(taken)
     }
@@ -203,7 +232,7 @@ impl Stage {
         if let Some(batch) = durable {
             folding.set.durable(batch, self.shared.progress.last());
         }
-        let (mut laid, _) = folding.lay(&self.shared);
+        let (mut laid, _) = folding.lay(&self.shared, true);
         laid.saved = folding.set.unsaved();
         laid
     }
@@ -259,13 +288,61 @@ impl Folding {
         }
     }
 
+    /// A message that cannot be folded stops the store: what follows it must not be folded without it.
+    fn follow(&mut self, shared: &Shared, follow: Follow, answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>) {
+        if self.abandoned {
+            return;
+        }
+        self.answers.messages += follow.messages.len();
+        let outcome = shared
+            .running()
+            .and_then(|()| self.builder.follow(shared, &mut self.set, follow));
+        self.followed(shared, outcome, answer);
+    }
+
+    fn install(
+        &mut self,
+        shared: &Shared,
+        states: Vec<Known>,
+        position: ShardPosition,
+        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+    ) {
+        if self.abandoned {
+            return;
+        }
+        let outcome = shared
+            .running()
+            .and_then(|()| self.builder.install(shared, &mut self.set, states, position));
+        self.followed(shared, outcome.map(|()| Vec::new()), answer);
+    }
+
+    fn followed(
+        &mut self,
+        shared: &Shared,
+        outcome: Result<Vec<Followed>, StoreError>,
+        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+    ) {
+        match outcome {
+            Ok(followed) => self.answers.followed.push((answer, followed)),
+            Err(error) => {
+                shared.stop(error.to_string());
+                // Who no longer waits finds the store stopped.
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
     fn has_room(&self, config: &LocalConfig) -> bool {
-        self.builder.bytes() < config.batch_bytes_max && self.answers.appends.len() < config.batch_frames_max
+        self.builder.bytes() < config.batch_bytes_max
+            && self.answers.appends.len() + self.answers.messages < config.batch_frames_max
     }
 
     /// Whether there is nothing to write and nobody to answer.
     fn is_idle(&self) -> bool {
-        self.answers.appends.is_empty() && self.answers.retired.is_empty() && self.builder.is_empty()
+        self.answers.appends.is_empty()
+            && self.answers.retired.is_empty()
+            && self.answers.followed.is_empty()
+            && self.builder.is_empty()
     }
 
     /// The batch's time is that of its first command; it never goes back, whatever the clock does.
@@ -279,9 +356,9 @@ impl Folding {
         }
     }
 
-    fn lay(&mut self, shared: &Shared) -> (Laid, Answers) {
+    fn lay(&mut self, shared: &Shared, last: bool) -> (Laid, Answers) {
         // The batch before this one is durable; its states may go from memory.
-        let mut laid = self.builder.lay(&mut self.set);
+        let mut laid = self.builder.lay(&mut self.set, last);
         laid.saved.extend(self.set.evict(&shared.config, laid.number - 1));
         (laid, std::mem::take(&mut self.answers))
     }
