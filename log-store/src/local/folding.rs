@@ -8,7 +8,7 @@ use super::builder::{BatchBuilder, Laid};
 use super::config::LocalConfig;
 use super::known::Known;
 use super::position::ShardPosition;
-use super::replica::{Follow, Followed};
+use super::replica::{Answer, Follow, Followed};
 use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
@@ -28,7 +28,6 @@ const GATHER_STEP: Duration = Duration::from_micros(60);
 const GATHER_MAX: Duration = Duration::from_micros(900);
 
 /// What the writer is asked to do.
-#[expect(clippy::large_enum_variant, reason = "nearly every command is an append")]
 pub(crate) enum Command {
     /// Append a frame.
     Append {
@@ -43,13 +42,13 @@ pub(crate) enum Command {
     /// Fold messages of a stream.
     Follow {
         follow: Follow,
-        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+        answer: Answer,
     },
     /// Take in states of logs that are not here.
     Install {
         states: Vec<Known>,
         position: ShardPosition,
-        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+        answer: Answer,
     },
     /// Take nothing more.
     Close,
@@ -73,7 +72,7 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
-    pub(crate) followed: Vec<(oneshot::Sender<Result<Vec<Followed>, StoreError>>, Vec<Followed>)>,
+    pub(crate) followed: Vec<(Answer, Vec<Followed>)>,
     /// How many messages those are.
     pub(crate) messages: usize,
     /// Logs whose damaged entries the batch gives up.
@@ -289,7 +288,7 @@ impl Folding {
     }
 
     /// A message that cannot be folded stops the store: what follows it must not be folded without it.
-    fn follow(&mut self, shared: &Shared, follow: Follow, answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>) {
+    fn follow(&mut self, shared: &Shared, follow: Follow, answer: Answer) {
         if self.abandoned {
             return;
         }
@@ -305,7 +304,7 @@ impl Folding {
         shared: &Shared,
         states: Vec<Known>,
         position: ShardPosition,
-        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+        answer: Answer,
     ) {
         if self.abandoned {
             return;
@@ -320,7 +319,7 @@ impl Folding {
         &mut self,
         shared: &Shared,
         outcome: Result<Vec<Followed>, StoreError>,
-        answer: oneshot::Sender<Result<Vec<Followed>, StoreError>>,
+        answer: Answer,
     ) {
         match outcome {
             Ok(followed) => self.answers.followed.push((answer, followed)),

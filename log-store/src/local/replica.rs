@@ -18,11 +18,13 @@ use super::folder::Role;
 use super::folding::Command;
 use super::known::Known;
 use super::position::ShardPosition;
+use super::shared::Shared;
 use super::{LocalStore, blocking};
 use crate::{Accepted, LogState, LogStore as _, Refused, StateError, StoreError};
 use bytes::Bytes;
 use skytale_proto::{Frame, FrameId, Header, LogId, Offset};
 use std::path::Path;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Bytes of states installed at once, about.
@@ -61,6 +63,23 @@ pub struct Followed {
     pub verdict: Option<Result<Accepted, Refused>>,
     /// The Welcomes that it caused and that their logs do not have.
     pub welcomes: Vec<Header>,
+}
+
+/// Who is told what became of messages.
+pub(crate) type Answer = oneshot::Sender<Result<Vec<Followed>, StoreError>>;
+
+/// Messages on their way into the replica.
+pub struct Following {
+    outcome: oneshot::Receiver<Result<Vec<Followed>, StoreError>>,
+    shared: Arc<Shared>,
+}
+
+impl Following {
+    /// What became of them, once that is durable. May be asked again where the answer was not waited for.
+    pub async fn outcome(&mut self) -> Result<Vec<Followed>, StoreError> {
+        let outcome = (&mut self.outcome).await;
+        outcome.unwrap_or_else(|_| Err(self.shared.running().err().unwrap_or_else(super::closed)))
+    }
 }
 
 /// A log's state at some message, with all that folding goes on with.
@@ -119,6 +138,11 @@ impl Replica {
     /// Folds messages. What is given back is durable, and readers see it. Messages of one shard are to be given in their
     /// order, without a gap; an error is the end of following.
     pub async fn follow(&self, follow: Follow) -> Result<Vec<Followed>, StoreError> {
+        self.submit(follow).await?.outcome().await
+    }
+
+    /// Queues messages to be folded, so that the next can be prepared meanwhile.
+    pub async fn submit(&self, follow: Follow) -> Result<Following, StoreError> {
         self.ask(|answer| Command::Follow { follow, answer }).await
     }
 
@@ -149,7 +173,14 @@ impl Replica {
             position,
             answer,
         };
-        self.ask(command).await.map(drop)
+        self.ask(command).await?.outcome().await?;
+        let shared = self.store.shared.clone();
+        // A state that is nowhere but in a cache could not be folded again.
+        blocking(move || {
+            shared.wait_for_index();
+            Ok(())
+        })
+        .await
     }
 
     /// Whether a position is that of a shard whose states were being installed.
@@ -157,16 +188,16 @@ impl Replica {
         position.stream == u64::MAX
     }
 
-    async fn ask(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<Vec<Followed>, StoreError>>) -> Command,
-    ) -> Result<Vec<Followed>, StoreError> {
+    async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<Following, StoreError> {
         let shared = &self.store.shared;
         shared.running()?;
         let (answer, outcome) = oneshot::channel();
-        let ended = || shared.running().err().unwrap_or_else(super::closed);
-        self.store.queue.send(command(answer)).await.map_err(|_| ended())?;
-        outcome.await.unwrap_or_else(|_| Err(ended()))
+        let ended = |_| shared.running().err().unwrap_or_else(super::closed);
+        self.store.queue.send(command(answer)).await.map_err(ended)?;
+        Ok(Following {
+            outcome,
+            shared: shared.clone(),
+        })
     }
 
     /// Stops the store: it answers reads, and follows no more.

@@ -12,5 +12,5 @@ mod reopen;
 mod replay;
 mod replica;
 mod retention;
-mod script;
+pub(crate) mod script;
 mod torn;
