@@ -83,6 +83,10 @@ mod tests {
         ] {
             assert_ne!(one.chain, other.chain);
         }
-        assert_eq!(chain(&[(1, 5, "a", b"x"), (2, 3, "a", b"y")]).time_ms, 5, "time never goes back");
+        assert_eq!(
+            chain(&[(1, 5, "a", b"x"), (2, 3, "a", b"y")]).time_ms,
+            5,
+            "time never goes back"
+        );
     }
 }

@@ -89,7 +89,11 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, beginning: Begin
                 tracing::debug!(shard = %shard.label, %reason, "the follower begins anew");
                 metrics::resumed(&shard.label);
                 // What was on its way into the replica gets there: the position is what was submitted.
-                pause = if follower.position.sequence > before { RESUME_FIRST } else { pause };
+                pause = if follower.position.sequence > before {
+                    RESUME_FIRST
+                } else {
+                    pause
+                };
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = node.ended.cancelled() => break,
@@ -149,7 +153,9 @@ impl Follower<'_> {
         };
         self.target.get_or_insert(info.state.last_sequence);
         let from = if self.recheck_to == self.position.sequence {
-            self.position.owed_from.clamp(info.state.first_sequence.max(1), self.position.sequence + 1)
+            self.position
+                .owed_from
+                .clamp(info.state.first_sequence.max(1), self.position.sequence + 1)
         } else {
             self.position.sequence + 1
         };
@@ -240,7 +246,10 @@ impl Follower<'_> {
             inactive_threshold: CONSUMER_IDLE,
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.map_err(|error| error.to_string())?;
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .map_err(|error| error.to_string())?;
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MESSAGES)
@@ -412,7 +421,11 @@ impl Follower<'_> {
         if self.target.is_some_and(|target| followed >= target) {
             health.ready = true;
         }
-        health.phase = if health.ready { Phase::Following } else { Phase::CatchingUp };
+        health.phase = if health.ready {
+            Phase::Following
+        } else {
+            Phase::CatchingUp
+        };
         metrics::lag(&self.shard.label, health.lag());
     }
 
@@ -423,7 +436,9 @@ impl Follower<'_> {
     /// A message that was folded before this process began: if it is a bundle that is an entry, its Welcomes that are on
     /// no log yet are owed.
     async fn recheck(&mut self, sequence: u64, message: &async_nats::Message) -> Result<(), End> {
-        let Ok(frame) = Frame::decode(message.payload.clone()) else { return Ok(()) };
+        let Ok(frame) = Frame::decode(message.payload.clone()) else {
+            return Ok(());
+        };
         let header = frame.header();
         let (Detail::Commit { recipients, .. }, Some(channel)) = (&header.detail, header.log.channel()) else {
             return Ok(());
@@ -441,7 +456,9 @@ impl Follower<'_> {
                 left.push(welcome);
             }
         }
-        self.node.owed.decide(self.shard.id, sequence, Some((header.log, offset)), left);
+        self.node
+            .owed
+            .decide(self.shard.id, sequence, Some((header.log, offset)), left);
         Ok(())
     }
 

@@ -18,7 +18,11 @@ const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
 pub(super) fn describe() {
-    describe_gauge!(LAG, Unit::Count, "Messages of the stream that this node has not folded yet");
+    describe_gauge!(
+        LAG,
+        Unit::Count,
+        "Messages of the stream that this node has not folded yet"
+    );
     describe_histogram!(BATCH_FRAMES, Unit::Count, "Frames in one published batch");
     describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of frames in one published batch");
     describe_histogram!(
@@ -35,9 +39,17 @@ pub(super) fn describe() {
     describe_counter!(FOLLOWED, Unit::Count, "Messages folded");
     describe_counter!(RESUMED, Unit::Count, "Times that a follower had to begin anew");
     describe_counter!(DISCONNECTED, Unit::Count, "Connections to NATS lost");
-    describe_gauge!(WELCOMES_OWED, Unit::Count, "Accepted bundles whose Welcomes are not all on their logs");
+    describe_gauge!(
+        WELCOMES_OWED,
+        Unit::Count,
+        "Accepted bundles whose Welcomes are not all on their logs"
+    );
     describe_counter!(CHECKPOINTS, Unit::Count, "Checkpoints written by this node");
-    describe_counter!(GARBAGE, Unit::Count, "Messages skipped because they hold no frame of their shard");
+    describe_counter!(
+        GARBAGE,
+        Unit::Count,
+        "Messages skipped because they hold no frame of their shard"
+    );
 }
 
 pub(super) fn lag(shard: &str, messages: u64) {

@@ -39,9 +39,7 @@ mod streams;
 mod sweeper;
 mod sync;
 
-pub use config::{
-    BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof,
-};
+pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{Health, Phase, ShardHealth};
@@ -168,7 +166,9 @@ impl FleetStore {
     ) -> Result<Access, StoreError> {
         let replica = self.node.replica.store();
         let access = replica.access(log, agent, account, after).await?;
-        let Some(shard) = self.home(&log) else { return Ok(access) };
+        let Some(shard) = self.home(&log) else {
+            return Ok(access);
+        };
         // Another node may know of the log, or of the agent's joining, already.
         let maybe_behind = matches!(access, Access::UnknownLog | Access::NotMember { next: None });
         if !maybe_behind || self.node.running().is_err() {

@@ -32,7 +32,13 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
         return Err(OpenError::Config { problem });
     }
     let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
-    let client = connect(&config.nats, &config.nats.auth, config.request_timeout, config.open_timeout).await?;
+    let client = connect(
+        &config.nats,
+        &config.nats.auth,
+        config.request_timeout,
+        config.open_timeout,
+    )
+    .await?;
     let needed = limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
     if client.max_payload() < needed {
         return Err(OpenError::Config {
@@ -42,7 +48,9 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
             ),
         });
     }
-    let context = ContextBuilder::new().timeout(config.request_timeout).build(client.clone());
+    let context = ContextBuilder::new()
+        .timeout(config.request_timeout)
+        .build(client.clone());
     let (replica, positions) = Replica::open(config.local.clone()).await?;
     let positions = by_shard(positions, &shards)?;
     let opened = open_streams(&config, &shards, &context, &positions).await;

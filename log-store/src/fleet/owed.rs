@@ -81,8 +81,12 @@ impl Owed {
     /// A Welcome was folded, whatever its verdict: folding it again would give no other.
     pub(super) fn settle(&self, welcome: &FrameId) {
         let mut inner = self.inner.lock();
-        let Some(place) = inner.welcomes.remove(welcome) else { return };
-        let Some(bundle) = inner.bundles.get_mut(&place) else { return };
+        let Some(place) = inner.welcomes.remove(welcome) else {
+            return;
+        };
+        let Some(bundle) = inner.bundles.get_mut(&place) else {
+            return;
+        };
         bundle.left.remove(welcome);
         if bundle.left.is_empty() {
             let entry = bundle.entry;
@@ -154,7 +158,9 @@ mod tests {
             parent: Offset::ZERO,
             detail: Detail::Welcome { channel, offset },
         };
-        (0..count).map(|agent| one(AgentId::from_bytes([agent; 32]).log())).collect()
+        (0..count)
+            .map(|agent| one(AgentId::from_bytes([agent; 32]).log()))
+            .collect()
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! by itself: what arrives meanwhile is the next batch. Where what became of a batch is unknown it is published again:
 //! a frame that was there already folds to a duplicate of itself.
 
-use super::node::{Node, Queued, Shard};
 use super::metrics;
+use super::node::{Node, Queued, Shard};
 use crate::StoreError;
 use async_nats::client::Request;
 use async_nats::{HeaderMap, HeaderValue};
@@ -72,7 +72,9 @@ async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) {
             (subject, queued.frame.encoded().clone())
         })
         .collect();
-    shard.pending.publishing(batch.iter().map(|queued| queued.frame.header().id));
+    shard
+        .pending
+        .publishing(batch.iter().map(|queued| queued.frame.header().id));
     let newest = batch.last().map_or_else(Instant::now, |queued| queued.waiter.since);
     let deadline = newest + node.config.append_timeout;
     let (begun, mut pause) = (Instant::now(), RETRY_FIRST);
@@ -155,7 +157,9 @@ async fn attempt(node: &Node, shard: &Shard, messages: &[(String, Bytes)]) -> Re
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Batch-Id", id.as_str());
             headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
-            let sent = node.client.publish_with_headers(subject.clone(), headers, payload.clone());
+            let sent = node
+                .client
+                .publish_with_headers(subject.clone(), headers, payload.clone());
             sent.await.map_err(|error| error.to_string())?;
         }
         let mut headers = HeaderMap::new();
@@ -166,13 +170,17 @@ async fn attempt(node: &Node, shard: &Shard, messages: &[(String, Bytes)]) -> Re
     }
     let answer = node.client.send_request(subject.clone(), request).await;
     let answer = answer.map_err(|error| error.to_string())?;
-    let ack: Ack = serde_json::from_slice(&answer.payload).map_err(|error| format!("answer not understood: {error}"))?;
+    let ack: Ack =
+        serde_json::from_slice(&answer.payload).map_err(|error| format!("answer not understood: {error}"))?;
     if let Some(error) = ack.error {
         return Err(format!("{} ({})", error.description, error.err_code));
     }
     let count = messages.len() as u64;
     if ack.stream != shard.id.stream() || ack.last < count || (count > 1 && ack.count != count) {
-        return Err(format!("stream {} answered for {} of {count} messages", ack.stream, ack.count));
+        return Err(format!(
+            "stream {} answered for {} of {count} messages",
+            ack.stream, ack.count
+        ));
     }
     Ok(ack.last + 1 - count)
 }

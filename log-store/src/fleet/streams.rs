@@ -61,7 +61,8 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
     for key in [KEY_FORMAT, KEY_SHARDS, KEY_CHECKPOINT] {
         let (found, wanted) = (found.metadata.get(key), wanted.metadata.get(key));
         if found != wanted {
-            let shown = |value: Option<&String>| value.map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"));
+            let shown =
+                |value: Option<&String>| value.map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"));
             return Some(format!(
                 "its metadata says {key} is {}, and this node was told {}; it cannot change once streams exist",
                 shown(found),
@@ -77,7 +78,10 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
     let facts = [
         (found.subjects == wanted.subjects, "its subjects are another shard's"),
         (found.storage == StorageType::File, "it is not kept in files"),
-        (kept_whole, "the server gives messages up by limits of its own; only Trims may"),
+        (
+            kept_whole,
+            "the server gives messages up by limits of its own; only Trims may",
+        ),
         (found.allow_atomic_publish, "atomic batches are not allowed"),
         (found.deny_delete, "single messages can be deleted"),
         (found.mirror.is_none(), "it is a mirror"),

@@ -54,12 +54,8 @@ impl Prober {
                     .into_iter()
                     .filter(|server| answers.get(*server) != Some(&true))
                     .collect();
-                (!without.is_empty()).then(|| {
-                    format!(
-                        "sync_interval is not known to be `always` on {}",
-                        without.join(", ")
-                    )
-                })
+                (!without.is_empty())
+                    .then(|| format!("sync_interval is not known to be `always` on {}", without.join(", ")))
             }
         };
         Some(match (unsynced, fewest) {
@@ -119,7 +115,10 @@ async fn ask(client: &async_nats::Client) -> Option<BTreeMap<String, bool>> {
     let mut found = BTreeMap::new();
     while let Ok(Some(message)) = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await {
         if let Ok(answer) = serde_json::from_slice::<Answer>(&message.payload) {
-            let always = answer.data.and_then(|data| data.config).is_some_and(|config| config.sync_always);
+            let always = answer
+                .data
+                .and_then(|data| data.config)
+                .is_some_and(|config| config.sync_always);
             found.insert(answer.server.name, always);
         }
     }

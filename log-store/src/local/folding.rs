@@ -40,10 +40,7 @@ pub(crate) enum Command {
         answer: oneshot::Sender<Result<u64, StoreError>>,
     },
     /// Fold messages of a stream.
-    Follow {
-        follow: Follow,
-        answer: Answer,
-    },
+    Follow { follow: Follow, answer: Answer },
     /// Take in states of logs that are not here.
     Install {
         states: Vec<Known>,
@@ -299,13 +296,7 @@ impl Folding {
         self.followed(shared, outcome, answer);
     }
 
-    fn install(
-        &mut self,
-        shared: &Shared,
-        states: Vec<Known>,
-        position: ShardPosition,
-        answer: Answer,
-    ) {
+    fn install(&mut self, shared: &Shared, states: Vec<Known>, position: ShardPosition, answer: Answer) {
         if self.abandoned {
             return;
         }
@@ -315,12 +306,7 @@ impl Folding {
         self.followed(shared, outcome.map(|()| Vec::new()), answer);
     }
 
-    fn followed(
-        &mut self,
-        shared: &Shared,
-        outcome: Result<Vec<Followed>, StoreError>,
-        answer: Answer,
-    ) {
+    fn followed(&mut self, shared: &Shared, outcome: Result<Vec<Followed>, StoreError>, answer: Answer) {
         match outcome {
             Ok(followed) => self.answers.followed.push((answer, followed)),
             Err(error) => {

@@ -117,7 +117,11 @@ impl Cluster {
         assert!(number < ACCOUNTS, "more accounts are needed");
         Account {
             user: format!("relay{number}"),
-            servers: self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect(),
+            servers: self
+                .ports
+                .iter()
+                .map(|port| format!("nats://127.0.0.1:{port}"))
+                .collect(),
         }
     }
 
@@ -126,7 +130,11 @@ impl Cluster {
     }
 
     fn configuration(&self, server: usize) -> String {
-        let routes: Vec<String> = self.routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let routes: Vec<String> = self
+            .routes
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
         let cluster = if self.ports.len() == 1 {
             String::new()
         } else {
@@ -161,13 +169,15 @@ impl Cluster {
         fs::create_dir_all(&folder).expect("a folder");
         let config = folder.join("nats.conf");
         fs::write(&config, self.configuration(server)).expect("written");
-        let script = "\"$0\" -c \"$1\" >/dev/null 2>&1 & server=$!; echo $server; read -r _; kill -9 $server; wait $server";
+        let script =
+            "\"$0\" -c \"$1\" >/dev/null 2>&1 & server=$!; echo $server; read -r _; kill -9 $server; wait $server";
         let mut shell = Command::new("sh")
             .args(["-c", script])
             .arg(program())
             .arg(&config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .expect("a shell");
         let mut line = String::new();
@@ -210,7 +220,11 @@ impl Cluster {
         let begun = Instant::now();
         let account = Account {
             user: format!("relay{}", ACCOUNTS - 1),
-            servers: self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect(),
+            servers: self
+                .ports
+                .iter()
+                .map(|port| format!("nats://127.0.0.1:{port}"))
+                .collect(),
         };
         loop {
             match self.try_settled(&account).await {
@@ -233,15 +247,25 @@ impl Cluster {
             num_replicas: self.ports.len(),
             ..Default::default()
         };
-        let mut stream = context.get_or_create_stream(config).await.map_err(|error| error.to_string())?;
+        let mut stream = context
+            .get_or_create_stream(config)
+            .await
+            .map_err(|error| error.to_string())?;
         let info = stream.info().await.map_err(|error| error.to_string())?;
         let whole = self.ports.len() == 1
             || info.cluster.as_ref().is_some_and(|cluster| {
                 cluster.leader.is_some() && cluster.replicas.iter().all(|peer| peer.current && !peer.offline)
             });
-        let acked = context.publish("settled", "".into()).await.map_err(|error| error.to_string())?;
+        let acked = context
+            .publish("settled", "".into())
+            .await
+            .map_err(|error| error.to_string())?;
         acked.await.map_err(|error| error.to_string())?;
-        if whole { Ok(()) } else { Err("not all are current".into()) }
+        if whole {
+            Ok(())
+        } else {
+            Err("not all are current".into())
+        }
     }
 
     fn logs(&self) -> String {

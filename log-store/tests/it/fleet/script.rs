@@ -7,9 +7,7 @@ use skytale_proto::{AgentId, ChannelId, Detail, Frame, Region};
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use crate::local::script::{
-    ACCOUNT, ALICE, BOB, at, bundle, claim, create, frame, key_package, message,
-};
+pub(crate) use crate::local::script::{ACCOUNT, ALICE, BOB, at, bundle, claim, create, frame, key_package, message};
 
 fn password(user: &str) -> NatsAuth {
     NatsAuth::Password {
@@ -65,7 +63,11 @@ impl Drop for Streams {
 async fn delete_streams(account: &Account) {
     use futures_util::StreamExt as _;
     let Ok(context) = account.context().await else { return };
-    let names: Vec<String> = context.stream_names().filter_map(|name| async { name.ok() }).collect().await;
+    let names: Vec<String> = context
+        .stream_names()
+        .filter_map(|name| async { name.ok() })
+        .collect()
+        .await;
     for name in names {
         drop(context.delete_stream(name).await);
     }
