@@ -220,6 +220,8 @@ codes! {
     Contended = 5017, true, "Others commit all the time; try again.";
     /// The KeyPackage is older than this agent accepts.
     KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
+    /// A channel's label that cannot be used.
+    LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
 
     // ---- the command
     /// The configuration is wrong.

@@ -10,7 +10,8 @@ use crate::agent::AgentError;
 use crate::agent::bus::Followed;
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Message, UnreadableEntry,
+    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Keep, Message, Purged,
+    UnreadableEntry,
 };
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
@@ -20,6 +21,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// Messages taken out of the history at once.
+const PURGED_MAX: u32 = 256;
 
 /// A channel. Clones are the same channel.
 #[derive(Clone, Debug)]
@@ -142,6 +146,34 @@ impl Channel {
             .await
     }
 
+    /// Takes out of the history what is not to be kept, for good: it is overwritten in the vault, and the vault's file gets
+    /// smaller. Messages of others that were not acknowledged stay, and what is behind them.
+    pub async fn purge(&self, keep: Keep) -> Result<Purged, AgentError> {
+        let channel = self.id;
+        let before = self
+            .core
+            .try_call(move |actor| actor.engine.first_kept(channel, keep))
+            .await?;
+        let mut all = Purged {
+            more: true,
+            ..Purged::default()
+        };
+        // A piece at a time: other calls come in between.
+        while all.more {
+            let piece = self
+                .core
+                .try_call(move |actor| actor.engine.purge(channel, before, PURGED_MAX))
+                .await?;
+            all = Purged {
+                messages: all.messages + piece.messages,
+                bytes: all.bytes + piece.bytes,
+                ..piece
+            };
+        }
+        while self.core.try_call(|actor| actor.engine.compact()).await? {}
+        Ok(all)
+    }
+
     /// Entries that could not be processed, after an offset; at most `limit`.
     pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
         let channel = self.id;
@@ -185,7 +217,9 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.epoch(channel)).await
     }
 
-    /// Gives the channel another label. It never leaves the vault.
+    /// Gives the channel another label, or with an empty one none: at most
+    /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes without control characters, and no channel's id. It never
+    /// leaves the vault.
     pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
         let (channel, label) = (self.id, label.to_owned());
         self.core

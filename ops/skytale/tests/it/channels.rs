@@ -69,6 +69,87 @@ fn an_agent_that_was_away_reads_everything_once_it_is_back() {
 }
 
 #[test]
+fn a_channel_that_an_agent_was_added_to_is_found_by_the_label_that_it_gives() {
+    let node = Node::start("warn");
+    let bob = (node.join("alice"), node.join("bob")).1;
+    let made = node.agent("alice", &["channel", "create", "plans", "--name", "dev/demo/plans"]);
+    let channel = text(&made["channel"]);
+    let other = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    for channel in [&channel, &other] {
+        node.agent("alice", &["channel", "add", channel, &bob]);
+        node.agent("alice", &["channel", "send", channel, "hello"]);
+    }
+
+    // A label is its own agent's; the account's name is for all.
+    let rows = |arguments: &[&str]| node.agent("bob", arguments)["channels"].clone();
+    let listed = rows(&["channel", "list"]);
+    let row = |listed: &serde_json::Value, id: &str| {
+        let rows = listed.as_array().expect("a list");
+        rows.iter()
+            .find(|row| row["channel"] == id)
+            .expect("the channel")
+            .clone()
+    };
+    let seen = |row: &serde_json::Value| (row["label"].clone(), row["name"].clone());
+    assert_eq!(seen(&row(&listed, &channel)), (json!(""), json!("dev/demo/plans")));
+    assert_eq!(seen(&row(&listed, &other)), (json!(""), json!(null)));
+    let table = node
+        .place
+        .run(["channel", "list", "--vault", "bob.vault", "--timeout-s", "120"]);
+    assert!(table.stdout.contains("dev/demo/plans"), "{}", table.stdout);
+
+    let labelled = node.agent("bob", &["channel", "label", "dev/demo/plans", "my plans"]);
+    assert_eq!(
+        (
+            &labelled["channel"],
+            &labelled["label"],
+            &labelled["before"],
+            &labelled["shared_with"]
+        ),
+        (&json!(channel), &json!("my plans"), &json!(""), &json!([]))
+    );
+    assert_eq!(node.read("bob", &["my plans", "--offline"]), ["hello"]);
+    let offline = rows(&["channel", "list", "--offline"]);
+    assert_eq!(seen(&row(&offline, &channel)), (json!("my plans"), json!(null)));
+
+    // One label for two is said when it is given, and asked about when it is used.
+    let labelled = node.agent("bob", &["channel", "label", &other, "my plans"]);
+    assert_eq!(labelled["shared_with"], json!([channel]));
+    let read = |reference: &str| {
+        node.place.run([
+            "--json",
+            "channel",
+            "read",
+            reference,
+            "--offline",
+            "--vault",
+            "bob.vault",
+        ])
+    };
+    let ran = read("my plans");
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (2, Some("SKY-6004")),
+        "{}",
+        ran.stderr
+    );
+    node.agent("bob", &["channel", "label", &other, ""]);
+    assert_eq!(read("my plans").code, 0);
+
+    for wrong in ["two\nlines", &channel, &"x".repeat(257)] {
+        let ran = node
+            .place
+            .run(["--json", "channel", "label", &other, wrong, "--vault", "bob.vault"]);
+        assert_eq!(
+            (ran.code, ran.failure()["code"].as_str()),
+            (2, Some("SKY-5019")),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
 fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
     let node = Node::start("warn");
     let (_, bob) = (node.join("alice"), node.join("bob"));

@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "channel",
     "channel create",
     "channel list",
+    "channel label",
     "channel add",
     "channel remove",
     "channel leave",

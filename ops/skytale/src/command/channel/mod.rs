@@ -2,9 +2,11 @@
 
 mod change;
 mod create;
+mod label;
 mod list;
 mod members;
 mod message;
+mod names;
 mod read;
 mod reference;
 mod send;
@@ -22,8 +24,10 @@ use skytale_proto::AgentId;
 pub(crate) enum Command {
     /// Make a channel.
     Create(create::Args),
-    /// List the channels of the vault.
+    /// List the channels of the vault, with what this agent and the account call them.
     List(list::Args),
+    /// Give a channel a label, by which commands then find it. It never leaves the vault.
+    Label(label::Args),
     /// Add agents, who need not be online. They read from here on.
     Add(Agents),
     /// Remove agents. They read nothing that comes later.
@@ -69,6 +73,7 @@ impl Command {
         let agent = match self {
             Self::Create(args) => &args.agent,
             Self::List(args) => &args.agent,
+            Self::Label(args) => &args.agent,
             Self::Add(args) | Self::Remove(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
@@ -84,6 +89,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
         Command::Create(args) => create::run(args, session).await,
         Command::List(args) => list::run(args, session).await,
+        Command::Label(args) => label::run(args, session).await,
         Command::Add(args) => change::add(args, session).await,
         Command::Remove(args) => change::remove(args, session).await,
         Command::Leave(args) => change::leave(args, session).await,
