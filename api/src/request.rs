@@ -3,7 +3,7 @@
 use crate::auth::{Caller, KeyText, SharedSecret};
 use crate::problem::Refusal;
 use crate::service::Service;
-use crate::store;
+use crate::store::{self, Ask};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
@@ -34,6 +34,14 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// For what no request asked for.
+    pub(crate) fn own() -> Self {
+        Self {
+            request: uuid::Uuid::now_v7().to_string(),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
     /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
     pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
         let extensions = request.extensions();
@@ -123,15 +131,17 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// What the page begins after.
-    pub(crate) fn after<T: FromStr>(&self) -> Result<Option<T>, Refusal> {
+    /// As the store takes it.
+    pub(crate) fn ask<T: FromStr>(&self) -> Result<Ask<T>, Refusal> {
         let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
-        self.after.as_ref().map(|text| text.parse().map_err(refuse)).transpose()
-    }
-
-    /// How many rows it has.
-    pub(crate) fn limit(&self) -> Result<u32, Refusal> {
-        limit(self.limit, PAGE_MAX)
+        Ok(Ask {
+            after: self
+                .after
+                .as_ref()
+                .map(|text| text.parse().map_err(refuse))
+                .transpose()?,
+            limit: limit(self.limit, PAGE_MAX)?,
+        })
     }
 }
 
@@ -145,17 +155,6 @@ pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
             format!("`limit` must be from 1 to {max}"),
         )),
     }
-}
-
-/// Cuts a list that was read with one row more than the page has: the last row that stays is where the next page
-/// begins, if there was one more.
-pub(crate) fn cut<T, N>(rows: &mut Vec<T>, limit: u32, id: impl Fn(&T) -> N) -> Option<N> {
-    let limit = limit as usize;
-    if rows.len() <= limit {
-        return None;
-    }
-    rows.truncate(limit);
-    rows.last().map(id)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -275,11 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_says_where_the_next_begins() {
-        let mut rows = vec![1, 2, 3];
-        assert_eq!(cut(&mut rows, 2, |row| *row), Some(2));
-        assert_eq!(rows, [1, 2]);
-        assert_eq!(cut(&mut rows, 2, |row| *row), None);
+    fn a_page_has_as_many_rows_as_it_may() {
         assert!(limit(Some(0), PAGE_MAX).is_err() && limit(Some(201), PAGE_MAX).is_err());
         assert_eq!(limit(None, PAGE_MAX).ok(), Some(PAGE_DEFAULT));
     }

@@ -14,7 +14,6 @@ use skytale_proto::Code;
 use skytale_proto::limits::REVOCATIONS_KEPT;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -143,7 +142,7 @@ impl Service {
     /// Signs tokens with a new key from now on; returns its id. Tokens of the old one are good until they end.
     pub async fn rotate_signing_key(&self) -> Result<String, StartError> {
         let inner = self.inner();
-        let view = inner.ring.rotate(Actor::Operator, &own_meta(), inner.now_s()).await?;
+        let view = inner.ring.rotate(Actor::Operator, &Meta::own(), inner.now_s()).await?;
         Ok(view.signer.kid().to_owned())
     }
 
@@ -204,7 +203,7 @@ impl Service {
         if let Some(lifetime) = inner.config.signing_key_lifetime {
             let age_s = now_s.saturating_sub(inner.ring.view(now_s).await?.created_s);
             if age_s >= lifetime.as_secs() {
-                match inner.ring.rotate(Actor::Upkeep, &own_meta(), now_s).await {
+                match inner.ring.rotate(Actor::Upkeep, &Meta::own(), now_s).await {
                     // Another process did it.
                     Ok(_) | Err(SigningError::Contended) => {}
                     Err(error) => return Err(error),
@@ -212,14 +211,6 @@ impl Service {
             }
         }
         Ok(())
-    }
-}
-
-/// For what no request asked for.
-fn own_meta() -> Meta {
-    Meta {
-        request: uuid::Uuid::now_v7().to_string(),
-        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params, cut};
+use crate::request::{Body, Meta, Page, Params};
 use crate::service::Service;
 use crate::store::keys::{self, StoredKey};
 use crate::store::{Write, accounts, revocations};
@@ -143,12 +143,12 @@ pub(super) async fn list(
     Params(page): Params<Page>,
 ) -> Result<Json<Keys>, Refusal> {
     need(&caller, KeyScope::KeysWrite)?;
-    let (after, limit) = (page.after()?, page.limit()?);
-    let mut connection = service.inner().store.read().await?;
-    let rows = keys::list(&mut connection, caller.account, after, limit + 1).await?;
-    let mut keys = rows.iter().map(StoredKey::shown).collect();
-    let next = cut(&mut keys, limit, |key| key.id);
-    Ok(Json(Keys { keys, next }))
+    let ask = page.ask()?;
+    let page = keys::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;
+    Ok(Json(Keys {
+        keys: page.rows.iter().map(StoredKey::shown).collect(),
+        next: page.next,
+    }))
 }
 
 /// Revokes an API key, for good: it is refused from now on, and relay nodes end its sessions. Needs `keys:write`.

@@ -18,5 +18,6 @@ mod limits;
 mod markers;
 mod openapi;
 mod revocation;
+mod rewrap;
 mod rotation;
 mod start;
