@@ -150,6 +150,61 @@ fn a_channel_that_an_agent_was_added_to_is_found_by_the_label_that_it_gives() {
 }
 
 #[test]
+fn what_was_read_can_be_purged_and_what_was_not_stays() {
+    let mut node = Node::start("warn");
+    let bob = (node.join("alice"), node.join("bob")).1;
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    node.agent("alice", &["channel", "add", "plans", &bob]);
+    for word in ["one", "two", "three"] {
+        node.agent("alice", &["channel", "send", "plans", word]);
+    }
+    // To read is not to say that it was dealt with: `--unread` and `tail` do that.
+    assert_eq!(node.read("bob", &[&channel]), ["one", "two", "three"]);
+    let purge = |arguments: &[&str]| {
+        let purged = node.agent("bob", &[&["channel", "purge", &channel], arguments].concat());
+        (purged["messages"].clone(), purged["unread"].clone())
+    };
+    assert_eq!(purge(&["--all"]), (json!(0), json!(3)));
+    assert_eq!(
+        node.read("bob", &[&channel, "--unread", "--limit", "2"]),
+        ["one", "two"]
+    );
+    assert_eq!(purge(&["--before", "1h"]), (json!(0), json!(0)));
+    assert_eq!(purge(&["--keep", "2"]), (json!(1), json!(0)));
+    assert_eq!(purge(&["--before", "9999"]), (json!(1), json!(1)));
+    assert_eq!(node.read("bob", &[&channel, "--unread"]), ["three"]);
+    assert_eq!(
+        node.read("alice", &["plans"]),
+        ["one", "two", "three"],
+        "others keep theirs"
+    );
+
+    // And by itself, where that is set.
+    node.place.set("SKYTALE_HISTORY", "0");
+    node.agent("alice", &["channel", "send", "plans", "four"]);
+    assert_eq!(node.read("bob", &[&channel]), ["four"]);
+    assert!(
+        node.read("alice", &["plans"]).is_empty(),
+        "alice has nothing that is unread"
+    );
+
+    for wrong in [&["--before", "yesterday"] as &[&str], &[], &["--all", "--keep", "1"]] {
+        let line = ["channel", "purge", &channel, "--vault", "bob.vault"];
+        let ran = node.place.run(line.iter().chain(wrong));
+        assert_eq!(ran.code, 2, "{wrong:?}: {}", ran.stderr);
+    }
+    let ran = node
+        .place
+        .run(["channel", "list", "--vault", "bob.vault", "--set", "history=some"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("history") && ran.stderr.contains("30d"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
     let node = Node::start("warn");
     let (_, bob) = (node.join("alice"), node.join("bob"));

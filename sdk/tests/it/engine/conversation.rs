@@ -49,6 +49,46 @@ fn a_message_comes_whole_up_to_the_limit_and_no_further() {
 }
 
 #[test]
+fn a_purge_takes_messages_and_nothing_else() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    for n in 0..20 {
+        a.send(channel, &format!("a{n}"));
+        b.send(channel, &format!("b{n}"));
+        settle(&relay, channel, &mut [&mut a, &mut b]);
+    }
+    b.engine().ack(channel, Offset::MAX).expect("acked");
+    let waiting = b.send(channel, "waiting");
+    let state = |agent: &mut Agent| {
+        let engine = agent.engine();
+        (
+            engine.channel(channel).expect("known"),
+            engine.digest(channel).expect("known"),
+            engine.acked(channel).expect("known"),
+        )
+    };
+    let before = state(&mut b);
+    assert_eq!(before.0.outbox, 1);
+    let purged = b.engine().purge(channel, Offset::MAX, u32::MAX).expect("purged");
+    assert_eq!((purged.messages, purged.unacked, purged.more), (40, 0, false));
+    while b.engine().compact().expect("compacted") {}
+    for _ in 0..2 {
+        assert_eq!(b.texts(channel), Vec::<String>::new());
+        assert_eq!(state(&mut b), before);
+        b.crash();
+    }
+    // What was replayed is not replayed again, and the talk goes on.
+    settle(&relay, channel, &mut [&mut b, &mut a]);
+    a.send(channel, "still here?");
+    settle(&relay, channel, &mut [&mut b, &mut a]);
+    assert_eq!(b.texts(channel), ["waiting", "still here?"]);
+    assert_eq!(a.history(channel).len(), 42);
+    assert_eq!(a.history(channel)[40].frame_id, waiting);
+    assert_agree(channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
 fn the_inbox_holds_what_was_not_acknowledged_and_the_history_all() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
