@@ -17,6 +17,8 @@ mod config;
 pub(crate) mod core;
 mod driver;
 mod error;
+#[cfg(test)]
+mod faults;
 mod follow;
 mod outcome;
 mod running;

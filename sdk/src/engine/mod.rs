@@ -41,6 +41,8 @@ mod config;
 mod error;
 mod event;
 mod evidence;
+#[cfg(test)]
+pub(crate) mod faults;
 mod history;
 mod inbox;
 mod offer;
