@@ -7,11 +7,11 @@ pub use messages::{Messages, Received};
 pub use sent::{Delivered, Sent};
 
 use crate::agent::AgentError;
-use crate::agent::bus::Followed;
+use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Keep, Message, Purged,
-    UnreadableEntry,
+    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged,
+    Queued, UnreadableEntry,
 };
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
@@ -66,6 +66,31 @@ impl Channel {
             Ok(frame_ids.into_iter().map(wait).collect())
         });
         queued.await
+    }
+
+    /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
+    /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
+    pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.outbox(channel)).await
+    }
+
+    /// Takes up again what was sent before, also before a restart, by its frame's id ([`Sent::frame_id`]). What has been
+    /// delivered or has failed meanwhile ends at once. `None` where the vault no longer knows it: a change to the group that
+    /// was made or not needed, a message that was purged, an id that is not of this channel, or not of something sent.
+    pub async fn sent(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        let channel = self.id;
+        let found = self.core.try_call(move |actor| {
+            // On the engine's thread: nothing becomes of it between the look and the wait.
+            let delivery = match actor.engine.fate(channel, frame_id)? {
+                None => return Ok(None),
+                Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
+                Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
+                Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
+            };
+            Ok(Some(Sent::new(channel, frame_id, delivery)))
+        });
+        found.await
     }
 
     /// What was sent and will not be delivered.

@@ -49,12 +49,14 @@ mod offer;
 mod outbox;
 mod replay;
 mod transact;
+mod waiting;
 mod window;
 
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use event::Event;
 pub use history::{Keep, Purged};
+pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
 use crate::mls::Identity;
 use crate::vault::Vault;

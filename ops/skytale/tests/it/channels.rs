@@ -237,9 +237,23 @@ fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
     );
     let queued = node.agent("alice", &["channel", "send", "plans", "queued", "--queue"]);
     assert_eq!(queued["messages"][0]["state"], "queued");
+    let waiting = node.agent("alice", &["channel", "outbox", "plans"]);
+    assert_eq!(waiting, node.agent("alice", &["channel", "outbox"]));
+    let waiting = waiting["outbox"].as_array().expect("a list");
+    assert_eq!(waiting.len(), 2);
+    assert!(
+        waiting
+            .iter()
+            .all(|row| row["kind"] == "message" && row["channel"] == channel.as_str())
+    );
+    assert_eq!(waiting[1]["frame_id"], queued["messages"][0]["frame_id"]);
+    assert_eq!((&waiting[1]["bytes"], &waiting[1]["attempts"]), (&json!(6), &json!(0)));
+    assert_eq!(waiting[1]["last_refusal"], json!(null));
 
     node.agent("alice", &["channel", "send", "plans", "last"]);
     assert_eq!(node.read("bob", &[&channel]), ["kept", "queued", "last"]);
+    let ran = node.place.run(["channel", "outbox", "--vault", "alice.vault"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "nothing waits\n"));
 
     node.agent("alice", &["channel", "remove", "plans", &bob]);
     node.agent("alice", &["channel", "send", "plans", "without bob"]);

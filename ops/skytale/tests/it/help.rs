@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "channel send",
     "channel read",
     "channel tail",
+    "channel outbox",
     "channel purge",
     "channel rotate",
     "key",

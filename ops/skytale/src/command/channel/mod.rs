@@ -7,6 +7,7 @@ mod list;
 mod members;
 mod message;
 mod names;
+mod outbox;
 mod purge;
 mod read;
 mod reference;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
+    /// Show what was sent and is not in the log yet, and what a relay node said of it.
+    Outbox(outbox::Args),
     /// Take read messages out of this agent's vault, for good. Others keep what they have.
     Purge(purge::Args),
     /// Replace this agent's keys in the channel: what was stolen before is of no use after.
@@ -83,6 +86,7 @@ impl Command {
             Self::Send(args) => &args.agent,
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
+            Self::Outbox(args) => &args.agent,
             Self::Purge(args) => &args.agent,
         };
         agent.layers()
@@ -101,6 +105,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Send(args) => send::run(args, session).await,
         Command::Read(args) => read::run(args, session).await,
         Command::Tail(args) => tail::run(args, session).await,
+        Command::Outbox(args) => outbox::run(args, session).await,
         Command::Purge(args) => purge::run(args, session).await,
         Command::Rotate(args) => change::rotate(args, session).await,
     }
