@@ -9,12 +9,15 @@ use super::builder::Laid;
 use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
-use super::segment::{OpenSegment, SegmentHeader, SegmentInfo};
+use super::segment::{OpenSegment, Preparer, SegmentHeader, SegmentInfo};
 use super::shared::{Shared, StopOnPanic};
 use crate::StoreError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+
+/// The next segment's file is made once this part of a segment is full, so that a store where little happens makes none.
+const PREPARE_AT: u32 = 8;
 
 /// The writer's own.
 pub(crate) struct Writer {
@@ -23,8 +26,11 @@ pub(crate) struct Writer {
     /// Room in the queue, in bytes of frames.
     room: Arc<Semaphore>,
     segment: Option<OpenSegment>,
+    preparer: Preparer,
     indexer: Indexer,
     last_batch: u64,
+    /// How long writing and syncing the last batch took.
+    took: Duration,
     /// Batches were written since the store was opened.
     dirty: bool,
     /// Batches are made durable. False only where a test shows that it would notice if they were not.
@@ -45,6 +51,7 @@ impl Writer {
         stage: Arc<Stage>,
         room: Arc<Semaphore>,
         indexer: Indexer,
+        preparer: Preparer,
         beginning: Beginning,
     ) -> Self {
         Self {
@@ -53,7 +60,9 @@ impl Writer {
             room,
             segment: Some(beginning.segment),
             indexer,
+            preparer,
             last_batch: beginning.next_batch - 1,
+            took: Duration::ZERO,
             dirty: false,
             sync: beginning.sync,
         }
@@ -69,7 +78,7 @@ impl Writer {
             thread: "writes",
         };
         let mut durable = None;
-        while let Some((laid, answers)) = stage.take(durable.as_ref()) {
+        while let Some((laid, answers)) = stage.take(durable.as_ref(), self.took) {
             durable = self.answer(laid, answers);
         }
         self.finish(durable.as_ref());
@@ -155,7 +164,8 @@ impl Writer {
         written.map_err(|error| StoreError::Stopped {
             reason: format!("writing to {} failed: {error}", segment.path.display()),
         })?;
-        metrics::batch(frames, bytes, begun.elapsed());
+        self.took = begun.elapsed();
+        metrics::batch(frames, bytes, self.took);
         let start = mark_at + mark.len() as u32;
         let batch = Arc::new(laid.durable(segment.sequence, mark_at, start));
         self.segment = Some(segment);
@@ -191,7 +201,8 @@ impl Writer {
             store: *self.shared.segments.store(),
             created_ms: time_ms,
         };
-        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes);
+        let prepared = self.preparer.take();
+        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes, prepared.as_deref());
         self.segment = Some(next.map_err(|error| StoreError::Stopped {
             reason: format!("beginning a new segment failed: {error}"),
         })?);
@@ -202,6 +213,9 @@ impl Writer {
     fn hand_over(&mut self, batch: &Arc<Batch>) {
         if let Some(segment) = &mut self.segment {
             segment.footer.add(batch);
+            if segment.at > self.shared.config.segment_bytes / PREPARE_AT {
+                self.preparer.want();
+            }
         }
         self.indexer.hand(&self.shared, batch.clone());
     }
@@ -216,6 +230,8 @@ impl Writer {
             }
         }
         self.indexer.finish();
+        // Its file must be gone before the folder is another's.
+        drop(self.preparer);
         self.shared.closed();
         let (index, folder) = self.shared.release();
         if let Some(index) = index {
