@@ -41,7 +41,6 @@ use futures_util::future::BoxFuture;
 use index::Indexer;
 use recover::{Recovered, recover};
 use retention::{Keeper, KeeperThread};
-use segment::Preparer;
 use shared::Shared;
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
@@ -106,15 +105,7 @@ impl LocalStore {
         shared.progress.indexed(beginning.next_batch - 1, 0);
         let indexer = Indexer::start(shared.clone()).map_err(thread)?;
         let stage = Arc::new(Stage::new(shared.clone(), beginning.next_batch, beginning.time_ms));
-        let preparer = Preparer::start(shared.segments.dir(), shared.config.segment_bytes).map_err(thread)?;
-        let writer = Writer::new(
-            shared.clone(),
-            stage.clone(),
-            room.clone(),
-            indexer,
-            preparer,
-            beginning,
-        );
+        let writer = Writer::new(shared.clone(), stage.clone(), room.clone(), indexer, beginning);
         let folding = std::thread::Builder::new()
             .name("skytale-fold".into())
             .spawn(move || stage.fold_all(receiver))

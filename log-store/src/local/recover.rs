@@ -8,7 +8,7 @@ use super::index::{Damage, Index, Located, Round, Standing};
 use super::known::Known;
 use super::segment::{
     End, Extent, Footer, FooterBuilder, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step,
-    Unsealed, clean, take_log,
+    Unsealed, take_log,
 };
 use super::shared::Shared;
 use super::writer::Beginning;
@@ -36,7 +36,6 @@ pub(crate) struct Recovered {
 /// Opens a store's folder.
 pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, OpenError> {
     let folder = Folder::open(&config.dir)?;
-    clean(&folder.segments()).map_err(OpenError::io("clean", &folder.segments()))?;
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
     let tail = match unsealed {
         Some(Unsealed {
@@ -94,7 +93,7 @@ pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, Open
                 store: *shared.segments.store(),
                 created_ms: now_ms(),
             };
-            OpenSegment::create(shared.segments.dir(), &header, segment_bytes, None)?
+            OpenSegment::create(shared.segments.dir(), &header, segment_bytes)?
         }
     };
     Ok(Recovered {

@@ -9,15 +9,12 @@ use super::builder::Laid;
 use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
-use super::segment::{OpenSegment, Preparer, SegmentHeader, SegmentInfo};
+use super::segment::{OpenSegment, SegmentHeader, SegmentInfo};
 use super::shared::{Shared, StopOnPanic};
 use crate::StoreError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-
-/// The next segment's file is made once this part of a segment is full, so that a store where little happens makes none.
-const PREPARE_AT: u32 = 8;
 
 /// The writer's own.
 pub(crate) struct Writer {
@@ -26,7 +23,6 @@ pub(crate) struct Writer {
     /// Room in the queue, in bytes of frames.
     room: Arc<Semaphore>,
     segment: Option<OpenSegment>,
-    preparer: Preparer,
     indexer: Indexer,
     last_batch: u64,
     /// How long writing and syncing the last batch took.
@@ -51,7 +47,6 @@ impl Writer {
         stage: Arc<Stage>,
         room: Arc<Semaphore>,
         indexer: Indexer,
-        preparer: Preparer,
         beginning: Beginning,
     ) -> Self {
         Self {
@@ -60,7 +55,6 @@ impl Writer {
             room,
             segment: Some(beginning.segment),
             indexer,
-            preparer,
             last_batch: beginning.next_batch - 1,
             took: Duration::ZERO,
             dirty: false,
@@ -201,8 +195,7 @@ impl Writer {
             store: *self.shared.segments.store(),
             created_ms: time_ms,
         };
-        let prepared = self.preparer.take();
-        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes, prepared.as_deref());
+        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes);
         self.segment = Some(next.map_err(|error| StoreError::Stopped {
             reason: format!("beginning a new segment failed: {error}"),
         })?);
@@ -213,9 +206,6 @@ impl Writer {
     fn hand_over(&mut self, batch: &Arc<Batch>) {
         if let Some(segment) = &mut self.segment {
             segment.footer.add(batch);
-            if segment.at > self.shared.config.segment_bytes / PREPARE_AT {
-                self.preparer.want();
-            }
         }
         self.indexer.hand(&self.shared, batch.clone());
     }
@@ -230,8 +220,6 @@ impl Writer {
             }
         }
         self.indexer.finish();
-        // Its file must be gone before the folder is another's.
-        drop(self.preparer);
         self.shared.closed();
         let (index, folder) = self.shared.release();
         if let Some(index) = index {

@@ -13,7 +13,6 @@ mod footer;
 mod header;
 mod mark;
 mod open;
-mod prepare;
 mod scan;
 mod set;
 #[cfg(test)]
@@ -23,7 +22,6 @@ pub(crate) use footer::{Footer, FooterBuilder, Trailer};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
 pub(crate) use mark::{Mark, MarkRecord};
 pub(crate) use open::OpenSegment;
-pub(crate) use prepare::{Preparer, clean};
 pub(crate) use scan::{End, Extent, Scan, Step};
 pub(crate) use set::{SegmentFile, SegmentInfo, Segments, Unsealed};
 

@@ -2,7 +2,6 @@
 
 use super::super::error::OpenError;
 use super::super::folder::sync_dir;
-use super::prepare::adopt;
 use super::{FooterBuilder, HEADER_BYTES, SegmentHeader, Trailer, file_name};
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
@@ -21,36 +20,10 @@ pub(crate) struct OpenSegment {
 }
 
 impl OpenSegment {
-    /// Makes a new segment, durable under its name: of a file prepared for it, or else with its space reserved. A sync that
-    /// does not change a file's size costs much less.
-    pub(crate) fn create(
-        segments: &Path,
-        header: &SegmentHeader,
-        segment_bytes: u32,
-        prepared: Option<&Path>,
-    ) -> Result<Self, OpenError> {
+    /// Makes a new segment, durable under its name, with its space reserved: a sync that does not change a file's
+    /// size costs much less.
+    pub(crate) fn create(segments: &Path, header: &SegmentHeader, segment_bytes: u32) -> Result<Self, OpenError> {
         let path = segments.join(file_name(header.sequence));
-        match prepared {
-            Some(prepared) => Self::of_prepared(prepared, segments, path, header),
-            None => Self::reserved(segments, path, header, segment_bytes),
-        }
-    }
-
-    /// The header is durable before the file has its name: a segment without one is never seen.
-    fn of_prepared(prepared: &Path, segments: &Path, path: PathBuf, header: &SegmentHeader) -> Result<Self, OpenError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(prepared)
-            .map_err(OpenError::io("open", prepared))?;
-        file.write_all(&header.encode())
-            .and_then(|()| file.sync_all())
-            .map_err(OpenError::io("write", prepared))?;
-        adopt(prepared, segments, &path).map_err(OpenError::io("create", &path))?;
-        Ok(Self::empty(file, path, header.sequence))
-    }
-
-    fn reserved(segments: &Path, path: PathBuf, header: &SegmentHeader, segment_bytes: u32) -> Result<Self, OpenError> {
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -63,17 +36,13 @@ impl OpenSegment {
         reserve(&file, segment_bytes).map_err(OpenError::io("reserve space for", &path))?;
         file.sync_all().map_err(OpenError::io("sync", &path))?;
         sync_dir(segments)?;
-        Ok(Self::empty(file, path, header.sequence))
-    }
-
-    fn empty(file: File, path: PathBuf, sequence: u32) -> Self {
-        Self {
+        Ok(Self {
             file,
             path,
-            sequence,
+            sequence: header.sequence,
             at: HEADER_BYTES,
             footer: FooterBuilder::default(),
-        }
+        })
     }
 
     /// Goes on with a segment whose records end at `at`. What stands after that is cut off, durably.

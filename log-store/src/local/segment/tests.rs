@@ -33,7 +33,7 @@ impl Written {
             store: STORE,
             created_ms: 0,
         };
-        let mut segment = OpenSegment::create(dir.path(), &header, 4_096, None).expect("a segment");
+        let mut segment = OpenSegment::create(dir.path(), &header, 4_096).expect("a segment");
         let (mut ends, mut entries, mut next) = (Vec::new(), Vec::new(), Offset::FIRST);
         for (number, count) in (1..).zip(batches) {
             let mut records = BytesMut::new();

@@ -141,8 +141,6 @@ pub(crate) async fn holds(store: &LocalStore, log: LogId, frames: &[Frame]) {
 pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let listed = fs::read_dir(dir.join("segments")).expect("a store's folder");
     let mut paths: Vec<PathBuf> = listed.map(|entry| entry.expect("an entry").path()).collect();
-    // The next segment's file is none yet.
-    paths.retain(|path| path.extension().is_some());
     paths.sort();
     paths
 }
@@ -153,10 +151,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
         let target = to.join(entry.file_name());
-        if entry.file_name() == "next" {
-            // May become a segment at this moment, where the store is open.
-            let _ = fs::copy(entry.path(), target);
-        } else if entry.file_type().expect("a type").is_dir() {
+        if entry.file_type().expect("a type").is_dir() {
             copy_folder(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).expect("copied");
