@@ -37,8 +37,10 @@ pub mod rewrap;
 pub mod server;
 pub mod service;
 
+mod asker;
 mod audit;
 mod auth;
+mod directory;
 mod openapi;
 mod problem;
 mod rate;

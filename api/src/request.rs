@@ -1,14 +1,12 @@
-//! What stands around a request: its id, its address, its caller, its body and its page.
+//! What stands around a request: its id, its address, its body and its page.
 
-use crate::auth::{Caller, KeyText, SharedSecret};
 use crate::problem::Refusal;
-use crate::service::Service;
-use crate::store::{self, Ask};
+use crate::store::Ask;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skytale_proto::Code;
@@ -157,92 +155,6 @@ pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
-}
-
-impl FromRequestParts<Service> for Caller {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let meta = Meta::from_request_parts(parts, service).await?;
-        let unknown = || Refusal::new(Code::KeyUnknown, "no API key, or none that is known");
-        let text = bearer(&parts.headers).ok_or_else(unknown)?;
-        let key = KeyText::parse(text).ok_or_else(unknown)?;
-        let inner = service.inner();
-        let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
-        if !inner.verified.contains(text) {
-            inner.rates.attempt(meta.address).map_err(rate_limited)?;
-            let hash = stored.as_ref().map(|stored| stored.hash.as_str());
-            let is_cached = || inner.verified.contains(text);
-            if !inner.hasher.verify(key.secret, hash, is_cached).await? {
-                return Err(unknown());
-            }
-            inner.verified.insert(text);
-        }
-        let stored = stored.ok_or_else(unknown)?;
-        if stored.revoked_s.is_some() {
-            return Err(Refusal::new(Code::KeyRevoked, "the API key was revoked"));
-        }
-        if stored.expires_s.is_some_and(|expires_s| expires_s <= inner.now_s()) {
-            return Err(Refusal::new(Code::KeyExpired, "the API key's time is over"));
-        }
-        inner.rates.key(stored.id).map_err(rate_limited)?;
-        Ok(Self {
-            key: stored.id,
-            account: stored.account,
-            scopes: stored.scopes,
-            expires_s: stored.expires_s,
-        })
-    }
-}
-
-/// The operator asks.
-pub(crate) struct Operator;
-
-impl FromRequestParts<Service> for Operator {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let inner = service.inner();
-        shared(parts, service, &inner.admin, Code::AdminUnauthorized, "the operator's").await?;
-        Ok(Self)
-    }
-}
-
-/// A relay node asks.
-pub(crate) struct RelayNode;
-
-impl FromRequestParts<Service> for RelayNode {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let inner = service.inner();
-        shared(
-            parts,
-            service,
-            &inner.relay,
-            Code::RelayUnauthorized,
-            "the relay nodes'",
-        )
-        .await?;
-        Ok(Self)
-    }
-}
-
-async fn shared(
-    parts: &mut Parts,
-    service: &Service,
-    secret: &SharedSecret,
-    code: Code,
-    whose: &str,
-) -> Result<(), Refusal> {
-    let meta = Meta::from_request_parts(parts, service).await?;
-    if bearer(&parts.headers).is_some_and(|presented| secret.is(presented)) {
-        return Ok(());
-    }
-    service.inner().rates.attempt(meta.address).map_err(rate_limited)?;
-    Err(Refusal::new(code, format!("{whose} secret is missing or wrong")))
-}
-
 /// Too often.
 pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
@@ -251,6 +163,7 @@ pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::header;
 
     fn headers(values: &[&str]) -> HeaderMap {
         values

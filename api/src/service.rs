@@ -3,11 +3,12 @@
 use crate::audit::Actor;
 use crate::auth::{KeyHasher, SharedSecret, VerifiedKeys};
 use crate::config::{ApiConfig, ConfigError, KeyEncryptionKey, Mode};
+use crate::directory::Distances;
 use crate::rate::Rates;
 use crate::request::Meta;
 use crate::routes;
 use crate::signing::{KeyRing, SigningError};
-use crate::store::{Location, Store, StoreError, audit, nonces, relays, revocations};
+use crate::store::{Location, Store, StoreError, audit, fleet, nonces, relays, revocations};
 use axum::Router;
 use secrecy::{ExposeSecret, SecretString};
 use skytale_proto::Code;
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     pub hasher: KeyHasher,
     pub verified: VerifiedKeys,
     pub rates: Rates,
+    pub distances: Distances,
     pub admin: SharedSecret,
     pub relay: SharedSecret,
     admin_secret: SecretString,
@@ -119,6 +121,7 @@ impl Service {
             hasher,
             verified: VerifiedKeys::new().map_err(random)?,
             rates: Rates::new(&config.limits),
+            distances: config.distances()?,
             admin: SharedSecret::new(&admin_secret),
             relay: SharedSecret::new(&relay_secret),
             admin_secret,
@@ -196,6 +199,7 @@ impl Service {
         let mut write = inner.store.write().await?;
         nonces::drop_old(&mut write, now_s).await?;
         relays::drop_silent(&mut write, now_s.saturating_sub(RELAY_SILENCE_MAX.as_secs())).await?;
+        fleet::drop_silent(&mut write, now_s.saturating_sub(RELAY_SILENCE_MAX.as_secs())).await?;
         revocations::drop_old(&mut write, now_s.saturating_sub(REVOCATIONS_KEPT.as_secs())).await?;
         audit::drop_old(&mut write, now_s.saturating_sub(inner.config.audit_retention.as_secs())).await?;
         write.commit().await?;

@@ -10,6 +10,8 @@ pub(crate) mod accounts;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod channels;
+pub(crate) mod enrolments;
+pub(crate) mod fleet;
 pub(crate) mod keys;
 mod location;
 pub(crate) mod nonces;

@@ -96,16 +96,23 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
+/// Refuses what is no label.
+pub(super) fn check_label(label: &str) -> Result<(), Refusal> {
+    let chars = label.chars().count();
+    if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("`label` must have 1 to {LABEL_CHARS_MAX} characters, none of them control characters"),
+        ));
+    }
+    Ok(())
+}
+
 /// The scopes of a key that is asked for, if the caller may make it: with no scope that the caller has not, and
 /// for no longer.
 fn check(caller: &Caller, request: &CreateKey, now_s: u64) -> Result<KeyScopes, Refusal> {
     let bad = |detail: String| Refusal::new(Code::BadRequest, detail);
-    let chars = request.label.chars().count();
-    if chars == 0 || chars > LABEL_CHARS_MAX || request.label.chars().any(char::is_control) {
-        return Err(bad(format!(
-            "`label` must have 1 to {LABEL_CHARS_MAX} characters, none of them control characters"
-        )));
-    }
+    check_label(&request.label)?;
     let scopes =
         KeyScopes::from_texts(request.scopes.iter().map(String::as_str)).map_err(|error| bad(error.to_string()))?;
     if let Some(lacking) = caller.scopes.lacks(&scopes) {

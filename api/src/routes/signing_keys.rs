@@ -1,9 +1,10 @@
 //! The keys that verify tokens, and their rotation.
 
+use crate::asker::Operator;
 use crate::audit::Actor;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Meta, Operator};
+use crate::request::Meta;
 use crate::service::Service;
 use crate::signing::SigningError;
 use axum::Json;
