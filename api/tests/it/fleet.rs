@@ -2,7 +2,7 @@
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
-use crate::harness::{ADMIN, RELAY, TestApi, on_both};
+use crate::harness::{ADMIN, HEARTBEAT, RELAY, TestApi, on_both};
 use crate::relay::TestRelay;
 use skytale_proto::EndpointId;
 use skytale_proto::rest::{
@@ -34,19 +34,19 @@ on_both! {
         let mut node = TestRelay::start(&api, "eu-1", |_| {}).await;
         node.heartbeat.addresses.push("[2001:db8::1]:7601".to_owned());
         let taken: HeartbeatTaken = node.beat(&other).await.ok();
-        assert_eq!((taken.next_ms, taken.expires_ms), (5_000, 15_000));
+        assert_eq!((taken.next_ms, taken.expires_ms), (300_000, 900_000));
         let relays: Relays = api.get("/v1/relays", &key).await.ok();
         let relay = Relay { endpoint: node.id(), addresses: node.heartbeat.addresses.clone(), region: 0 };
         assert_eq!(relays.relays, [relay]);
         assert_eq!(told(&other, &key, None).await, [node.id()]);
 
         // The clock of the API alone decides, on every process.
-        api.advance(Duration::from_secs(14));
+        api.advance(2 * HEARTBEAT);
         assert_eq!(other.listed(&key, "").await, [node.id()]);
         node.beat(&api).await.ok::<HeartbeatTaken>();
-        api.advance(Duration::from_secs(14));
+        api.advance(2 * HEARTBEAT);
         assert_eq!(other.listed(&key, "").await, [node.id()]);
-        api.advance(Duration::from_secs(3));
+        api.advance(HEARTBEAT + Duration::from_secs(2));
         assert!(other.listed(&key, "").await.is_empty());
         assert!(told(&api, &key, None).await.is_empty());
         assert_eq!(api.fleet().await[0].state, RelayState::Missing);
@@ -63,15 +63,14 @@ on_both! {
         api.stop().await;
     }
 
-    async fn a_heartbeat_of_another_length_is_what_the_operator_says(backend: Backend) {
-        let api = TestApi::start_with(backend, |config| config.relay_heartbeat = Duration::from_secs(60)).await;
+    async fn a_heartbeat_is_every_five_seconds_where_the_operator_says_nothing(backend: Backend) {
+        let own = skytale_api::ApiConfig::dev("").relay_heartbeat;
+        let api = TestApi::start_with(backend, |config| config.relay_heartbeat = own).await;
         let key = api.account("acme").await.key.secret;
         let node = TestRelay::start(&api, "eu-1", |_| {}).await;
         let taken: HeartbeatTaken = node.beat(&api).await.ok();
-        assert_eq!((taken.next_ms, taken.expires_ms), (60_000, 180_000));
-        api.advance(Duration::from_secs(179));
-        assert_eq!(api.listed(&key, "").await, [node.id()]);
-        api.advance(Duration::from_secs(3));
+        assert_eq!((taken.next_ms, taken.expires_ms), (5_000, 15_000));
+        api.advance(Duration::from_secs(17));
         assert!(api.listed(&key, "").await.is_empty());
         api.stop().await;
     }
@@ -194,7 +193,7 @@ on_both! {
         let relays: Relays = api.get("/v1/relays", &key).await.ok();
         assert_eq!(relays.relays[0].addresses, node.heartbeat.addresses, "known to be there: it comes first");
         assert_eq!(relays.relays.len(), 3);
-        api.advance(Duration::from_secs(60));
+        api.advance(3 * HEARTBEAT + Duration::from_secs(2));
         assert_eq!(told(&api, &key, None).await, both);
         // The secret that relay nodes share takes out none that has a key of its own.
         node.beat(&api).await.ok::<HeartbeatTaken>();
