@@ -22,6 +22,7 @@ mod index;
 pub(crate) mod known;
 mod metrics;
 mod progress;
+mod reading;
 mod recover;
 mod retention;
 pub(crate) mod segment;
