@@ -3,7 +3,7 @@
 use crate::request::Meta;
 use crate::store::{StoreError, audit};
 use skytale_proto::rest::AuditEvent;
-use skytale_proto::{AccountId, AgentId, Code, EndpointId, KeyId};
+use skytale_proto::{AccountId, AgentId, Code, EndpointId, EnrolmentId, KeyId};
 use sqlx::AnyConnection;
 use std::fmt;
 use uuid::Uuid;
@@ -13,7 +13,10 @@ use uuid::Uuid;
 pub(crate) enum Actor {
     Key(KeyId),
     Operator,
+    /// A relay node, with the secret that they share.
     Relay,
+    /// A relay node, with its own key.
+    Enrolment(EnrolmentId),
     /// The API itself, in its upkeep.
     Upkeep,
 }
@@ -24,6 +27,7 @@ impl fmt::Display for Actor {
             Self::Key(key) => write!(f, "key:{key}"),
             Self::Operator => f.write_str("operator"),
             Self::Relay => f.write_str("relay"),
+            Self::Enrolment(enrolment) => write!(f, "enrolment:{enrolment}"),
             Self::Upkeep => f.write_str("upkeep"),
         }
     }
@@ -37,6 +41,7 @@ pub(crate) enum Target<'a> {
     Agent(AgentId),
     Channel(&'a str),
     Relay(EndpointId),
+    Enrolment(EnrolmentId),
     SigningKey(&'a str),
 }
 
@@ -48,6 +53,7 @@ impl fmt::Display for Target<'_> {
             Self::Agent(agent) => write!(f, "agent:{agent}"),
             Self::Channel(name) => write!(f, "channel:{name}"),
             Self::Relay(endpoint) => write!(f, "relay:{endpoint}"),
+            Self::Enrolment(enrolment) => write!(f, "enrolment:{enrolment}"),
             Self::SigningKey(kid) => write!(f, "signing_key:{kid}"),
         }
     }

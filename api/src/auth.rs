@@ -10,9 +10,9 @@ pub(crate) use cache::VerifiedKeys;
 pub(crate) use hash::{HashError, KeyHasher, RETRY_AFTER};
 pub(crate) use scope::{KeyScope, KeyScopes};
 pub(crate) use secret::SharedSecret;
-pub(crate) use text::{KeyText, NewKey};
+pub(crate) use text::{KeyName, KeyText, NewKey};
 
-use skytale_proto::{AccountId, KeyId};
+use skytale_proto::{AccountId, EndpointId, EnrolmentId, KeyId};
 
 /// An API key that was checked, for the length of one request.
 #[derive(Clone, Debug)]
@@ -22,4 +22,12 @@ pub(crate) struct Caller {
     pub scopes: KeyScopes,
     /// When the key ends, unix seconds.
     pub expires_s: Option<u64>,
+}
+
+/// An enrolled relay node whose key was checked, for the length of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enrolled {
+    pub enrolment: EnrolmentId,
+    /// The endpoint that it is bound to, if it is.
+    pub endpoint: Option<EndpointId>,
 }

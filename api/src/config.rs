@@ -1,18 +1,23 @@
 //! What the API needs to start, and when it refuses to.
 
 use crate::clock::Clock;
+use crate::directory::Distances;
 use crate::store::Location;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use secrecy::{ExposeSecret, SecretString};
 use skytale_proto::Code;
-use skytale_proto::limits::TOKEN_LIFETIME_MAX;
+use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The shortest secret of the operator and of relay nodes outside `dev`, in bytes.
 pub const SECRET_BYTES_MIN: usize = 32;
+
+/// How often relay nodes may be asked to say that they are there.
+const RELAY_HEARTBEATS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// Whether this is a machine to try things on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,13 @@ pub struct ApiConfig {
     pub signing_key_lifetime: Option<Duration>,
     /// `api.audit_retention_s`: how long audit rows are kept.
     pub audit_retention: Duration,
+    /// `api.region`: where it is. Agents that name no region are taken to be there.
+    pub region: u8,
+    /// `api.region_distances`: how far regions are from one another, as `1-2=80`; the same both ways.
+    pub region_distances: Vec<String>,
+    /// `api.relay_heartbeat_s`: how often enrolled relay nodes say that they are there, in whole seconds. After three that did
+    /// not come agents are no longer sent to one.
+    pub relay_heartbeat: Duration,
     /// Limits.
     pub limits: Limits,
     /// The time.
@@ -72,6 +84,8 @@ pub struct Limits {
     pub address_rate: Rate,
     /// Requests a second with one API key, sustained, and at once.
     pub key_rate: Rate,
+    /// Heartbeats a second of one relay node, sustained, and at once.
+    pub relay_rate: Rate,
     /// Secrets tried from one address: API keys not seen lately, operator's and relays' secrets.
     pub attempt_rate: Rate,
     /// Key hashes computed at once; each takes 19 MiB.
@@ -84,6 +98,8 @@ pub struct Limits {
     pub agents_max: u32,
     /// Channel names of an account.
     pub channels_max: u32,
+    /// Enrolments of relay nodes that are in force.
+    pub enrolments_max: u32,
     /// How long a nonce waits for its proof.
     pub nonce_lifetime: Duration,
 }
@@ -107,12 +123,14 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             address_rate: rate(200, 1_000),
             key_rate: rate(100, 500),
+            relay_rate: rate(2, 20),
             attempt_rate: rate(10, 64),
             hashes_max: 2,
             hashes_waiting_max: 64,
             keys_max: 100,
             agents_max: 10_000,
             channels_max: 10_000,
+            enrolments_max: 256,
             nonce_lifetime: Duration::from_secs(60),
         }
     }
@@ -199,6 +217,9 @@ impl ApiConfig {
             token_lifetime: TOKEN_LIFETIME_MAX,
             signing_key_lifetime: Some(Duration::from_secs(30 * 24 * 3_600)),
             audit_retention: Duration::from_secs(365 * 24 * 3_600),
+            region: 0,
+            region_distances: Vec::new(),
+            relay_heartbeat: RELAY_HEARTBEAT,
             limits: Limits::default(),
             clock: Clock::system(),
         }
@@ -223,6 +244,10 @@ impl ApiConfig {
         if self.token_lifetime.as_secs() == 0 || self.token_lifetime > TOKEN_LIFETIME_MAX {
             return refuse("token_lifetime_s", "must be from 1 to 3600");
         }
+        if !RELAY_HEARTBEATS.contains(&self.relay_heartbeat) || self.relay_heartbeat.subsec_nanos() != 0 {
+            return refuse("relay_heartbeat_s", "must be from 1 to 300");
+        }
+        self.distances()?;
         Location::parse(self.database.expose_secret())?;
         self.limits.check()?;
         if self.mode == Mode::Dev {
@@ -266,6 +291,14 @@ impl ApiConfig {
     }
 }
 
+impl ApiConfig {
+    /// `region_distances` as a table.
+    pub(crate) fn distances(&self) -> Result<Distances, ConfigError> {
+        let entries = self.region_distances.iter().map(String::as_str);
+        Distances::parse(entries).map_err(|problem| ConfigError::new("region_distances", problem))
+    }
+}
+
 impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
@@ -276,6 +309,7 @@ impl Limits {
         let rates = [
             ("limits.address_rate", self.address_rate),
             ("limits.key_rate", self.key_rate),
+            ("limits.relay_rate", self.relay_rate),
             ("limits.attempt_rate", self.attempt_rate),
         ];
         let zero_size = sizes.into_iter().find(|(_, size)| *size == 0).map(|(key, _)| key);

@@ -29,15 +29,18 @@
 //!
 //! # Modules
 //! [`config`]: what it needs to start. [`service`]: what it does, as an [`axum::Router`]. [`server`]: the same
-//! behind a listener.
+//! behind a listener. [`rewrap`]: another key encryption key for what is stored.
 
 pub mod clock;
 pub mod config;
+pub mod rewrap;
 pub mod server;
 pub mod service;
 
+mod asker;
 mod audit;
 mod auth;
+mod directory;
 mod openapi;
 mod problem;
 mod rate;
@@ -50,5 +53,6 @@ mod store;
 pub use clock::Clock;
 pub use config::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
 pub use openapi::document as openapi_document;
+pub use rewrap::{RewrapError, Rewrapped, rewrap_signing_keys};
 pub use server::Api;
 pub use service::{Service, StartError};

@@ -39,6 +39,7 @@ impl Modify for Schemes {
             ("api_key", "An account's API key: `sk_live_...`."),
             ("operator", "The operator's secret."),
             ("relay", "The relay nodes' secret."),
+            ("enrolment", "An enrolled relay node's key: `rk_live_...`."),
         ] {
             let mut scheme = Http::new(HttpAuthScheme::Bearer);
             scheme.description = Some(description.to_owned());

@@ -65,13 +65,19 @@ impl Refusal {
 const fn status_of(code: Code) -> StatusCode {
     match code {
         Code::BadRequest | Code::NonceInvalid => StatusCode::BAD_REQUEST,
-        Code::KeyUnknown | Code::KeyRevoked | Code::KeyExpired | Code::AdminUnauthorized | Code::RelayUnauthorized => {
-            StatusCode::UNAUTHORIZED
+        Code::KeyUnknown
+        | Code::KeyRevoked
+        | Code::KeyExpired
+        | Code::AdminUnauthorized
+        | Code::RelayUnauthorized
+        | Code::EnrolmentUnknown
+        | Code::EnrolmentRevoked => StatusCode::UNAUTHORIZED,
+        Code::KeyScope | Code::QuotaExceeded | Code::AgentEnded | Code::ProofInvalid | Code::RegistrationProof => {
+            StatusCode::FORBIDDEN
         }
-        Code::KeyScope | Code::QuotaExceeded | Code::AgentEnded | Code::ProofInvalid => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::Conflict | Code::AgentTaken => StatusCode::CONFLICT,
+        Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ApiRateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::ApiBusy => StatusCode::SERVICE_UNAVAILABLE,

@@ -3,7 +3,7 @@
 use crate::config::{Limits, Rate};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use skytale_proto::KeyId;
+use skytale_proto::{EnrolmentId, KeyId};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -18,6 +18,7 @@ pub(crate) struct Rates {
     address: Keyed<IpAddr>,
     attempt: Keyed<IpAddr>,
     key: Keyed<KeyId>,
+    relay: Keyed<EnrolmentId>,
 }
 
 impl Rates {
@@ -26,6 +27,7 @@ impl Rates {
             address: Keyed::new(limits.address_rate),
             attempt: Keyed::new(limits.attempt_rate),
             key: Keyed::new(limits.key_rate),
+            relay: Keyed::new(limits.relay_rate),
         }
     }
 
@@ -44,11 +46,17 @@ impl Rates {
         self.key.check(&key)
     }
 
+    /// A request with an enrolment's key.
+    pub(crate) fn relay(&self, enrolment: EnrolmentId) -> Result<(), Duration> {
+        self.relay.check(&enrolment)
+    }
+
     /// Forgets who has been quiet.
     pub(crate) fn tidy(&self) {
         self.address.tidy();
         self.attempt.tidy();
         self.key.tidy();
+        self.relay.tidy();
     }
 }
 

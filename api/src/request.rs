@@ -1,14 +1,12 @@
-//! What stands around a request: its id, its address, its caller, its body and its page.
+//! What stands around a request: its id, its address, its body and its page.
 
-use crate::auth::{Caller, KeyText, SharedSecret};
 use crate::problem::Refusal;
-use crate::service::Service;
-use crate::store;
+use crate::store::Ask;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skytale_proto::Code;
@@ -34,6 +32,14 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// For what no request asked for.
+    pub(crate) fn own() -> Self {
+        Self {
+            request: uuid::Uuid::now_v7().to_string(),
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
     /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
     pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
         let extensions = request.extensions();
@@ -123,15 +129,17 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// What the page begins after.
-    pub(crate) fn after<T: FromStr>(&self) -> Result<Option<T>, Refusal> {
+    /// As the store takes it.
+    pub(crate) fn ask<T: FromStr>(&self) -> Result<Ask<T>, Refusal> {
         let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
-        self.after.as_ref().map(|text| text.parse().map_err(refuse)).transpose()
-    }
-
-    /// How many rows it has.
-    pub(crate) fn limit(&self) -> Result<u32, Refusal> {
-        limit(self.limit, PAGE_MAX)
+        Ok(Ask {
+            after: self
+                .after
+                .as_ref()
+                .map(|text| text.parse().map_err(refuse))
+                .transpose()?,
+            limit: limit(self.limit, PAGE_MAX)?,
+        })
     }
 }
 
@@ -147,103 +155,6 @@ pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     }
 }
 
-/// Cuts a list that was read with one row more than the page has: the last row that stays is where the next page
-/// begins, if there was one more.
-pub(crate) fn cut<T, N>(rows: &mut Vec<T>, limit: u32, id: impl Fn(&T) -> N) -> Option<N> {
-    let limit = limit as usize;
-    if rows.len() <= limit {
-        return None;
-    }
-    rows.truncate(limit);
-    rows.last().map(id)
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
-}
-
-impl FromRequestParts<Service> for Caller {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let meta = Meta::from_request_parts(parts, service).await?;
-        let unknown = || Refusal::new(Code::KeyUnknown, "no API key, or none that is known");
-        let text = bearer(&parts.headers).ok_or_else(unknown)?;
-        let key = KeyText::parse(text).ok_or_else(unknown)?;
-        let inner = service.inner();
-        let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
-        if !inner.verified.contains(text) {
-            inner.rates.attempt(meta.address).map_err(rate_limited)?;
-            let hash = stored.as_ref().map(|stored| stored.hash.as_str());
-            let is_cached = || inner.verified.contains(text);
-            if !inner.hasher.verify(key.secret, hash, is_cached).await? {
-                return Err(unknown());
-            }
-            inner.verified.insert(text);
-        }
-        let stored = stored.ok_or_else(unknown)?;
-        if stored.revoked_s.is_some() {
-            return Err(Refusal::new(Code::KeyRevoked, "the API key was revoked"));
-        }
-        if stored.expires_s.is_some_and(|expires_s| expires_s <= inner.now_s()) {
-            return Err(Refusal::new(Code::KeyExpired, "the API key's time is over"));
-        }
-        inner.rates.key(stored.id).map_err(rate_limited)?;
-        Ok(Self {
-            key: stored.id,
-            account: stored.account,
-            scopes: stored.scopes,
-            expires_s: stored.expires_s,
-        })
-    }
-}
-
-/// The operator asks.
-pub(crate) struct Operator;
-
-impl FromRequestParts<Service> for Operator {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let inner = service.inner();
-        shared(parts, service, &inner.admin, Code::AdminUnauthorized, "the operator's").await?;
-        Ok(Self)
-    }
-}
-
-/// A relay node asks.
-pub(crate) struct RelayNode;
-
-impl FromRequestParts<Service> for RelayNode {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Refusal> {
-        let inner = service.inner();
-        shared(
-            parts,
-            service,
-            &inner.relay,
-            Code::RelayUnauthorized,
-            "the relay nodes'",
-        )
-        .await?;
-        Ok(Self)
-    }
-}
-
-async fn shared(
-    parts: &mut Parts,
-    service: &Service,
-    secret: &SharedSecret,
-    code: Code,
-    whose: &str,
-) -> Result<(), Refusal> {
-    let meta = Meta::from_request_parts(parts, service).await?;
-    if bearer(&parts.headers).is_some_and(|presented| secret.is(presented)) {
-        return Ok(());
-    }
-    service.inner().rates.attempt(meta.address).map_err(rate_limited)?;
-    Err(Refusal::new(code, format!("{whose} secret is missing or wrong")))
-}
-
 /// Too often.
 pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
@@ -252,6 +163,7 @@ pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::header;
 
     fn headers(values: &[&str]) -> HeaderMap {
         values
@@ -275,11 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_says_where_the_next_begins() {
-        let mut rows = vec![1, 2, 3];
-        assert_eq!(cut(&mut rows, 2, |row| *row), Some(2));
-        assert_eq!(rows, [1, 2]);
-        assert_eq!(cut(&mut rows, 2, |row| *row), None);
+    fn a_page_has_as_many_rows_as_it_may() {
         assert!(limit(Some(0), PAGE_MAX).is_err() && limit(Some(201), PAGE_MAX).is_err());
         assert_eq!(limit(None, PAGE_MAX).ok(), Some(PAGE_DEFAULT));
     }

@@ -4,8 +4,11 @@ mod accounts;
 mod agents;
 mod audit;
 mod channels;
+mod enrolments;
+mod fleet;
 mod front;
 mod health;
+mod heartbeat;
 mod keys;
 mod relays;
 mod revocations;
@@ -42,6 +45,10 @@ pub(crate) fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(channels::get, channels::remove))
         .routes(routes!(relays::list))
         .routes(routes!(relays::put, relays::remove))
+        .routes(routes!(heartbeat::put))
+        .routes(routes!(enrolments::create, enrolments::list))
+        .routes(routes!(enrolments::revoke))
+        .routes(routes!(fleet::list))
         .routes(routes!(revocations::list))
         .routes(routes!(audit::list))
         .routes(routes!(health::livez))

@@ -3,18 +3,18 @@
 use crate::audit::Actor;
 use crate::auth::{KeyHasher, SharedSecret, VerifiedKeys};
 use crate::config::{ApiConfig, ConfigError, KeyEncryptionKey, Mode};
+use crate::directory::Distances;
 use crate::rate::Rates;
 use crate::request::Meta;
 use crate::routes;
 use crate::signing::{KeyRing, SigningError};
-use crate::store::{Location, Store, StoreError, audit, nonces, relays, revocations};
+use crate::store::{Location, Store, StoreError, audit, fleet, nonces, relays, revocations};
 use axum::Router;
 use secrecy::{ExposeSecret, SecretString};
 use skytale_proto::Code;
 use skytale_proto::limits::REVOCATIONS_KEPT;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +82,7 @@ pub(crate) struct Inner {
     pub hasher: KeyHasher,
     pub verified: VerifiedKeys,
     pub rates: Rates,
+    pub distances: Distances,
     pub admin: SharedSecret,
     pub relay: SharedSecret,
     admin_secret: SecretString,
@@ -120,6 +121,7 @@ impl Service {
             hasher,
             verified: VerifiedKeys::new().map_err(random)?,
             rates: Rates::new(&config.limits),
+            distances: config.distances()?,
             admin: SharedSecret::new(&admin_secret),
             relay: SharedSecret::new(&relay_secret),
             admin_secret,
@@ -143,7 +145,7 @@ impl Service {
     /// Signs tokens with a new key from now on; returns its id. Tokens of the old one are good until they end.
     pub async fn rotate_signing_key(&self) -> Result<String, StartError> {
         let inner = self.inner();
-        let view = inner.ring.rotate(Actor::Operator, &own_meta(), inner.now_s()).await?;
+        let view = inner.ring.rotate(Actor::Operator, &Meta::own(), inner.now_s()).await?;
         Ok(view.signer.kid().to_owned())
     }
 
@@ -197,6 +199,7 @@ impl Service {
         let mut write = inner.store.write().await?;
         nonces::drop_old(&mut write, now_s).await?;
         relays::drop_silent(&mut write, now_s.saturating_sub(RELAY_SILENCE_MAX.as_secs())).await?;
+        fleet::drop_silent(&mut write, now_s.saturating_sub(RELAY_SILENCE_MAX.as_secs())).await?;
         revocations::drop_old(&mut write, now_s.saturating_sub(REVOCATIONS_KEPT.as_secs())).await?;
         audit::drop_old(&mut write, now_s.saturating_sub(inner.config.audit_retention.as_secs())).await?;
         write.commit().await?;
@@ -204,7 +207,7 @@ impl Service {
         if let Some(lifetime) = inner.config.signing_key_lifetime {
             let age_s = now_s.saturating_sub(inner.ring.view(now_s).await?.created_s);
             if age_s >= lifetime.as_secs() {
-                match inner.ring.rotate(Actor::Upkeep, &own_meta(), now_s).await {
+                match inner.ring.rotate(Actor::Upkeep, &Meta::own(), now_s).await {
                     // Another process did it.
                     Ok(_) | Err(SigningError::Contended) => {}
                     Err(error) => return Err(error),
@@ -212,14 +215,6 @@ impl Service {
             }
         }
         Ok(())
-    }
-}
-
-/// For what no request asked for.
-fn own_meta() -> Meta {
-    Meta {
-        request: uuid::Uuid::now_v7().to_string(),
-        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
 }
 

@@ -3,6 +3,9 @@
 //! They are in the database, so that every API process signs with the same one. A process looks there again every
 //! few seconds, so for as long after a rotation another may still sign with the old key, which it has in memory;
 //! the old key stays in the key set until the last such token has ended. Its seed is erased at once.
+//!
+//! The seed may be encrypted under another key encryption key while processes run ([`crate::rewrap`]): one that has the
+//! signing key in memory goes on signing with it, and rotates no more until it is started with the new one.
 
 use crate::audit::{Action, Actor, Target};
 use crate::config::KeyEncryptionKey;
@@ -58,7 +61,7 @@ pub(crate) struct KeyRing {
 impl KeyRing {
     /// Loads the keys; makes the first one where there is none.
     pub(crate) async fn open(store: Store, key: KeyEncryptionKey, now_s: u64) -> Result<Self, SigningError> {
-        let view = match load(&store, &key, now_s).await {
+        let view = match load(&store, &key, None, now_s).await {
             Err(SigningError::Missing) => {
                 let first = generate(&key, now_s)?;
                 let mut write = store.write().await?;
@@ -68,7 +71,7 @@ impl KeyRing {
                     Err(error) if error.is_taken() => drop(write),
                     Err(error) => return Err(error.into()),
                 }
-                load(&store, &key, now_s).await?
+                load(&store, &key, None, now_s).await?
             }
             loaded => loaded?,
         };
@@ -89,7 +92,8 @@ impl KeyRing {
     }
 
     async fn look(&self, now_s: u64) -> Result<View, SigningError> {
-        let view = load(&self.store, &self.key, now_s).await?;
+        let signer = Arc::clone(&self.view.read().signer);
+        let view = load(&self.store, &self.key, Some(signer), now_s).await?;
         *self.view.write() = view.clone();
         Ok(view)
     }
@@ -102,6 +106,10 @@ impl KeyRing {
         }
         let next = generate(&self.key, now_s)?;
         let mut write = self.store.write().await?;
+        // What this process would seal under its own key must be found there under the same.
+        for (kid, sealed) in signing_keys::lock_sealed(&mut write).await? {
+            seal::open(&self.key, &kid, &sealed)?;
+        }
         if !signing_keys::retire(&mut write, before.signer.kid(), now_s).await? {
             return Err(SigningError::Contended);
         }
@@ -127,12 +135,21 @@ impl KeyRing {
     }
 }
 
-async fn load(store: &Store, key: &KeyEncryptionKey, now_s: u64) -> Result<View, SigningError> {
+/// `known` is the signer that this process has, if it has one: the same key is not decrypted again.
+async fn load(
+    store: &Store,
+    key: &KeyEncryptionKey,
+    known: Option<Arc<TokenSigner>>,
+    now_s: u64,
+) -> Result<View, SigningError> {
     let retired_after_s = now_s.saturating_sub(KEEP.as_secs());
     let keys = signing_keys::list(&mut *store.read().await?, retired_after_s).await?;
     let active = keys.iter().find(|key| key.is_active).ok_or(SigningError::Missing)?;
     let sealed = active.sealed_seed.as_deref().ok_or(SigningError::Missing)?;
-    let signer = TokenSigner::from_seed(seal::open(key, &active.kid, sealed)?);
+    let signer = match known {
+        Some(known) if known.kid() == active.kid => known,
+        _ => Arc::new(TokenSigner::from_seed(seal::open(key, &active.kid, sealed)?)),
+    };
     let jwk = |key: &StoredSigningKey| Jwk {
         kid: key.kid.clone(),
         x: key.public_key.clone(),
@@ -144,7 +161,7 @@ async fn load(store: &Store, key: &KeyEncryptionKey, now_s: u64) -> Result<View,
     Ok(View {
         created_s: active.created_s,
         jwks: Arc::new(jwks),
-        signer: Arc::new(signer),
+        signer,
         looked: Instant::now(),
     })
 }

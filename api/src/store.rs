@@ -10,14 +10,18 @@ pub(crate) mod accounts;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod channels;
+pub(crate) mod enrolments;
+pub(crate) mod fleet;
 pub(crate) mod keys;
 mod location;
 pub(crate) mod nonces;
+mod page;
 pub(crate) mod relays;
 pub(crate) mod revocations;
 pub(crate) mod signing_keys;
 
 pub(crate) use location::Location;
+pub(crate) use page::Ask;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::error::ErrorKind;

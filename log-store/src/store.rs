@@ -11,9 +11,15 @@ use tokio::sync::{oneshot, watch};
 ///
 /// A store MUST answer an append only when the entry is as durable as [`LogStore::durability`] says, and MUST show no
 /// entry to readers before that. Offsets MUST be dense.
+///
+/// An author's order MUST survive a failure. The verdicts of one log's frames are told in the order of the frames; and
+/// after a [`StoreError`] for a frame of a log, no later frame of that log which was queued before the error was told is
+/// accepted: none for which [`LogStore::append`] was called before that, though its future may have waited for room
+/// since. So whoever looks at the verdicts told so far between calling `append` and polling its future for the first
+/// time, and drops the future where one of the log's was such an error, never lets a frame overtake another.
 pub trait LogStore: Send + Sync + 'static {
     /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; what is returned then waits
-    /// for the verdict, and may be dropped without taking the append back.
+    /// for the verdict, and may be dropped without taking the append back. Before the future is polled nothing is queued.
     ///
     /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;

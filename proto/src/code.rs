@@ -186,6 +186,14 @@ codes! {
     RelayUnauthorized = 4018, false, "Give the relay nodes' secret as `Authorization: Bearer ...`.";
     /// The path exists, but not with this method.
     MethodNotAllowed = 4019, false, "Use one of the methods that the Allow header names.";
+    /// No enrolment's key, or one that is not known.
+    EnrolmentUnknown = 4020, false, "Give the key that `skytale relay enrol` showed as `Authorization: Bearer rk_live_...`.";
+    /// The relay node's enrolment was revoked.
+    EnrolmentRevoked = 4021, false, "Enrol the relay node again.";
+    /// The enrolment is bound to another endpoint, or the endpoint to another enrolment.
+    EnrolmentTaken = 4022, false, "One enrolment a relay node: make another for this endpoint, or revoke the one that has it.";
+    /// The signature over the registration does not verify.
+    RegistrationProof = 4023, false, "Sign the registration with the endpoint's own secret key.";
 
     // ---- the SDK
     /// The vault is open in another process.
@@ -224,6 +232,8 @@ codes! {
     Contended = 5017, true, "Others commit all the time; try again.";
     /// The KeyPackage is older than this agent accepts.
     KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
+    /// A channel's label that cannot be used.
+    LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
 
     // ---- the command
     /// The configuration is wrong.
@@ -240,6 +250,17 @@ impl Code {
     /// The number.
     pub const fn number(self) -> u32 {
         self as u32
+    }
+
+    /// Whether an append stream that refused a frame with this takes no later frame of the same log: trying again can
+    /// help, and it is not the log that said no. What the log says keeps an author's order by itself: the frames behind a
+    /// stale one are stale, too.
+    pub const fn holds_log(self) -> bool {
+        self.is_retryable()
+            && !matches!(
+                self,
+                Self::StaleHandshake | Self::StaleEpoch | Self::KeyPackagesExhausted
+            )
     }
 }
 
@@ -262,6 +283,26 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.help().ends_with('.'), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_the_log_says_and_what_no_retry_mends_hold_no_log() {
+        for code in [
+            Code::RelayInternal,
+            Code::StoreStopped,
+            Code::RateLimited,
+            Code::Draining,
+        ] {
+            assert!(code.holds_log(), "{code}");
+        }
+        for code in [
+            Code::StaleEpoch,
+            Code::StaleHandshake,
+            Code::NotMember,
+            Code::FrameTooLarge,
+        ] {
+            assert!(!code.holds_log(), "{code}");
         }
     }
 }

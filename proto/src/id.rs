@@ -355,6 +355,10 @@ uuid_id!(
     /// An API key's public part.
     KeyId, "a key id (a UUID)"
 );
+uuid_id!(
+    /// The enrolment of a relay node.
+    EnrolmentId, "an enrolment id (a UUID)"
+);
 
 impl FrameId {
     /// The id of the Welcome that an accepted bundle causes: the same for the same

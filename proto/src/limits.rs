@@ -46,6 +46,12 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long a connection may take to say Hello (default).
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an enrolled relay node tells the relay directory that it is there (default; the answer says what is in force).
+pub const RELAY_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Heartbeats that a relay node may miss before it leaves the directory.
+pub const RELAY_HEARTBEATS_MISSED_MAX: u32 = 3;
+/// Relay nodes named beside a token.
+pub const RELAYS_NAMED_MAX: u32 = 8;
 /// How long a revocation stays in the feed that relay nodes follow: until the last token that it ends has ended by itself,
 /// whatever clocks differ by, and ten minutes (format of a promise).
 pub const REVOCATIONS_KEPT: Duration =

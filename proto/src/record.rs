@@ -73,28 +73,14 @@ impl Record {
     /// Reads the record at the beginning of `bytes`, without copying its payload, and gives it with
     /// the length it took. `payload_bytes_max` bounds what is believed of the length field.
     pub fn decode(bytes: &Bytes, payload_bytes_max: usize) -> Result<(Self, usize), RecordError> {
-        let (length, stored) = peek(bytes, payload_bytes_max)?;
-        let end = HEADER_BYTES + length;
-        if bytes.len() < end {
-            return Err(RecordError::Short {
-                needed: end,
-                have: bytes.len(),
-            });
-        }
-        let computed = crc32c::crc32c(&bytes[8..end]);
-        if stored != computed {
-            return Err(RecordError::Checksum { stored, computed });
-        }
-        if bytes[9..16] != [0; 7] {
-            return Err(RecordError::Malformed);
-        }
+        let head = check(bytes, payload_bytes_max)?;
         let record = Self {
-            kind: bytes[8],
-            offset: Offset::new(u64_at(bytes, 16)),
-            time_ms: u64_at(bytes, 24),
-            payload: bytes.slice(HEADER_BYTES..end),
+            kind: head.kind,
+            offset: head.offset,
+            time_ms: head.time_ms,
+            payload: bytes.slice(HEADER_BYTES..head.length),
         };
-        Ok((record, end))
+        Ok((record, head.length))
     }
 
     /// Reads all records in `bytes`, which must be entries and end with the last of them.
@@ -139,6 +125,44 @@ pub fn encode_parts(kind: u8, offset: Offset, time_ms: u64, payload: &[u8], out:
     out.put_slice(payload);
     let checksum = crc32c::crc32c(&out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// What stands before a record's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHead {
+    /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
+    pub kind: u8,
+    /// The entry's offset.
+    pub offset: Offset,
+    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    pub time_ms: u64,
+    /// Bytes that the record takes, with its payload.
+    pub length: usize,
+}
+
+/// Checks the record at the beginning of `bytes`, all of it, and gives what stands before its payload.
+pub fn check(bytes: &[u8], payload_bytes_max: usize) -> Result<RecordHead, RecordError> {
+    let (length, stored) = peek(bytes, payload_bytes_max)?;
+    let end = HEADER_BYTES + length;
+    if bytes.len() < end {
+        return Err(RecordError::Short {
+            needed: end,
+            have: bytes.len(),
+        });
+    }
+    let computed = crc32c::crc32c(&bytes[8..end]);
+    if stored != computed {
+        return Err(RecordError::Checksum { stored, computed });
+    }
+    if bytes[9..16] != [0; 7] {
+        return Err(RecordError::Malformed);
+    }
+    Ok(RecordHead {
+        kind: bytes[8],
+        offset: Offset::new(u64_at(bytes, 16)),
+        time_ms: u64_at(bytes, 24),
+        length: end,
+    })
 }
 
 /// The payload's length and the stored checksum of the record at the beginning of `bytes`.

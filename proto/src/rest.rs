@@ -5,10 +5,16 @@
 use crate::{AccountId, AgentId, ChannelId, Code, EndpointId, KeyId};
 use serde::{Deserialize, Serialize};
 
+mod fleet;
 mod name;
 #[cfg(feature = "openapi")]
 mod schema;
 
+pub use fleet::{
+    CreateEnrolment, CreatedEnrolment, ENROLMENT_KEY_PREFIX, Enrolment, Enrolments, Fleet, FleetRelay,
+    HEARTBEAT_SHARDS_MAX, Heartbeat, HeartbeatTaken, REGISTRATION_CONTEXT, RELAY_ADDRESSES_MAX,
+    RELAY_VERSION_BYTES_MAX, RelayLoad, RelayState, ShardLag, enrolment_of, registration_message,
+};
 pub use name::{ChannelName, NameError, OrgName};
 
 /// Text before an API key.
@@ -52,6 +58,9 @@ pub struct TokenRequest {
     /// Scopes wanted ([`crate::token::Scope`] as text); empty is all that the key may give.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// The region that the agent is in or nearest to: relay nodes of it are named first. Without, the API's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<u8>,
 }
 
 /// A token, and where to use it.
@@ -62,7 +71,8 @@ pub struct TokenResponse {
     pub token: String,
     /// When it ends, unix seconds.
     pub expires_s: u64,
-    /// Relay nodes, nearest first.
+    /// Relay nodes, nearest first, [`crate::limits::RELAYS_NAMED_MAX`] at most. It may be empty for a while (the API has
+    /// just come back, say): who knows some from before goes on with those.
     pub relays: Vec<Relay>,
 }
 
@@ -76,7 +86,8 @@ impl std::fmt::Debug for TokenResponse {
     }
 }
 
-/// A relay node, as the directory has it. Also the body of `PUT /v1/relays/{endpoint}` (with the relays' secret).
+/// A relay node, as the directory has it. Also the body of `PUT /v1/relays/{endpoint}` (with the relays' secret), by which a
+/// node that is not enrolled stands in the directory for seven days; an enrolled one sends a [`Heartbeat`] instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -90,7 +101,7 @@ pub struct Relay {
     pub region: u8,
 }
 
-/// `GET /v1/relays`: the relay directory.
+/// `GET /v1/relays?region=&limit=`: the relay directory, nearest first. With an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Relays {

@@ -20,6 +20,10 @@
 //! - [`engine`]: the transactional heart, without network or runtime. [`vault`]: where it keeps its state.
 //! - [`net`]: the API and sessions with relay nodes.
 
+// Tests in this crate use what the integration tests have.
+#[cfg(test)]
+extern crate self as skytale_sdk;
+
 pub mod agent;
 pub mod channel;
 pub mod engine;

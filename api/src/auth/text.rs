@@ -1,9 +1,9 @@
-//! The text of an API key: `sk_live_<id>_<secret>`.
+//! The text of a key: `sk_live_<id>_<secret>` of an API key, `rk_live_<id>_<secret>` of a relay node's enrolment.
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use secrecy::{ExposeSecret, SecretString};
-use skytale_proto::KeyId;
-use skytale_proto::rest::API_KEY_PREFIX;
+use skytale_proto::rest::{API_KEY_PREFIX, ENROLMENT_KEY_PREFIX};
+use skytale_proto::{EnrolmentId, KeyId};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Digits of the id: 16 bytes, hex.
@@ -11,18 +11,47 @@ const ID_CHARS: usize = 32;
 /// Characters of the secret: 32 bytes, base32 without padding.
 const SECRET_CHARS: usize = 52;
 
-/// The parts of an API key's text. The secret is not decoded: what was hashed is its text.
-pub(crate) struct KeyText<'a> {
+/// What a key's text names: whose key it is.
+pub(crate) trait KeyName: Copy {
+    /// Text before the id.
+    const PREFIX: &'static str;
+    fn generate() -> Self;
+    fn from_bytes(bytes: [u8; 16]) -> Self;
+    fn as_bytes(&self) -> &[u8; 16];
+}
+
+macro_rules! key_name {
+    ($name:ident, $prefix:expr) => {
+        impl KeyName for $name {
+            const PREFIX: &'static str = $prefix;
+            fn generate() -> Self {
+                Self::generate()
+            }
+            fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self::from_bytes(bytes)
+            }
+            fn as_bytes(&self) -> &[u8; 16] {
+                self.as_bytes()
+            }
+        }
+    };
+}
+
+key_name!(KeyId, API_KEY_PREFIX);
+key_name!(EnrolmentId, ENROLMENT_KEY_PREFIX);
+
+/// The parts of a key's text. The secret is not decoded: what was hashed is its text.
+pub(crate) struct KeyText<'a, I> {
     /// By which it is found.
-    pub id: KeyId,
+    pub id: I,
     /// By which it is proven.
     pub secret: &'a str,
 }
 
-impl<'a> KeyText<'a> {
-    /// The parts, or nothing where this is no API key.
+impl<'a, I: KeyName> KeyText<'a, I> {
+    /// The parts, or nothing where this is no such key.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
-        let (id, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
+        let (id, secret) = text.strip_prefix(I::PREFIX)?.split_once('_')?;
         // One way to write an id, so that one key has one text.
         let is_base32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
         if id.len() != ID_CHARS || secret.len() != SECRET_CHARS || !secret.bytes().all(is_base32) {
@@ -30,26 +59,26 @@ impl<'a> KeyText<'a> {
         }
         let bytes = HEXLOWER.decode(id.as_bytes()).ok()?;
         Some(Self {
-            id: KeyId::try_from(bytes.as_slice()).ok()?,
+            id: I::from_bytes(bytes.try_into().ok()?),
             secret,
         })
     }
 }
 
-/// An API key that was made just now: the one time that its text is known.
-pub(crate) struct NewKey {
-    pub id: KeyId,
+/// A key that was made just now: the one time that its text is known.
+pub(crate) struct NewKey<I> {
+    pub id: I,
     pub text: SecretString,
 }
 
-impl NewKey {
+impl<I: KeyName> NewKey<I> {
     /// A new key with 256 random bits.
     pub(crate) fn generate() -> Result<Self, getrandom::Error> {
-        let id = KeyId::generate();
+        let id = I::generate();
         let mut bytes = Zeroizing::new([0u8; 32]);
         getrandom::fill(bytes.as_mut_slice())?;
         let mut secret = BASE32_NOPAD.encode(bytes.as_slice());
-        let text = format!("{API_KEY_PREFIX}{}_{secret}", HEXLOWER.encode(id.as_bytes()));
+        let text = format!("{}{}_{secret}", I::PREFIX, HEXLOWER.encode(id.as_bytes()));
         secret.zeroize();
         Ok(Self {
             id,
@@ -60,7 +89,7 @@ impl NewKey {
     /// What is hashed.
     pub(crate) fn secret(&self) -> Zeroizing<String> {
         let text = self.text.expose_secret();
-        let secret = KeyText::parse(text).map(|parts| parts.secret).unwrap_or_default();
+        let secret = KeyText::<I>::parse(text).map(|parts| parts.secret).unwrap_or_default();
         Zeroizing::new(secret.to_owned())
     }
 }
@@ -72,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_new_key_is_read_back() {
-        let key = NewKey::generate().unwrap();
+        let key = NewKey::<KeyId>::generate().unwrap();
         let text = key.text.expose_secret();
-        let parts = KeyText::parse(text).unwrap();
+        let parts = KeyText::<KeyId>::parse(text).unwrap();
         assert_eq!(parts.id, key.id);
         assert_eq!(parts.secret, key.secret().as_str());
         assert_eq!(BASE32_NOPAD.decode(parts.secret.as_bytes()).unwrap().len(), 32);
@@ -84,13 +113,25 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_key_or_nothing(text in "(sk_live_)?\\PC{0,100}") {
-            prop_assert!(KeyText::parse(&text).is_none());
+            prop_assert!(KeyText::<KeyId>::parse(&text).is_none());
         }
     }
 
     #[test]
+    fn a_key_is_of_one_kind() {
+        let (key, enrolment) = (
+            NewKey::<KeyId>::generate().unwrap(),
+            NewKey::<EnrolmentId>::generate().unwrap(),
+        );
+        assert!(KeyText::<EnrolmentId>::parse(key.text.expose_secret()).is_none());
+        assert!(KeyText::<KeyId>::parse(enrolment.text.expose_secret()).is_none());
+        let text = enrolment.text.expose_secret();
+        assert_eq!(skytale_proto::rest::enrolment_of(text), Some(enrolment.id));
+    }
+
+    #[test]
     fn a_key_has_one_text() {
-        let key = NewKey::generate().unwrap();
+        let key = NewKey::<KeyId>::generate().unwrap();
         let text = key.text.expose_secret();
         for wrong in [
             text.to_uppercase(),
@@ -98,7 +139,7 @@ mod tests {
             format!("{text}A"),
             format!(" {text}"),
         ] {
-            assert!(KeyText::parse(&wrong).is_none());
+            assert!(KeyText::<KeyId>::parse(&wrong).is_none());
         }
     }
 }

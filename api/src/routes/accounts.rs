@@ -1,10 +1,11 @@
 //! `/v1/accounts`: what the operator does.
 
+use crate::asker::Operator;
 use crate::audit::{Action, Actor, Target};
 use crate::auth::{KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Operator};
+use crate::request::{Body, Meta};
 use crate::service::{Inner, Service};
 use crate::store::keys::StoredKey;
 use crate::store::{accounts, keys};
@@ -13,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use secrecy::ExposeSecret as _;
 use skytale_proto::rest::{CreateAccount, CreatedAccount, CreatedKey};
-use skytale_proto::{AccountId, Code};
+use skytale_proto::{AccountId, Code, KeyId};
 
 /// Makes an account, with its first API key.
 #[utoipa::path(
@@ -120,7 +121,7 @@ pub(super) async fn create_key(
 }
 
 /// A new key with every scope.
-async fn whole_key(inner: &Inner, account: AccountId, label: &str) -> Result<(NewKey, StoredKey), Refusal> {
+async fn whole_key(inner: &Inner, account: AccountId, label: &str) -> Result<(NewKey<KeyId>, StoredKey), Refusal> {
     let new = NewKey::generate()?;
     let hash = inner.hasher.hash(new.secret()).await?;
     let key = StoredKey {

@@ -5,7 +5,7 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Caller, KeyScope};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Meta, Page, Params, cut};
+use crate::request::{Meta, Page, Params};
 use crate::service::Service;
 use crate::store::{agents, revocations};
 use axum::Json;
@@ -29,11 +29,12 @@ pub(super) async fn list(
     caller: Caller,
     Params(page): Params<Page>,
 ) -> Result<Json<Agents>, Refusal> {
-    let (after, limit) = (page.after()?, page.limit()?);
-    let mut connection = service.inner().store.read().await?;
-    let mut agents = agents::list(&mut connection, caller.account, after, limit + 1).await?;
-    let next = cut(&mut agents, limit, |agent| agent.id);
-    Ok(Json(Agents { agents, next }))
+    let ask = page.ask()?;
+    let page = agents::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;
+    Ok(Json(Agents {
+        agents: page.rows,
+        next: page.next,
+    }))
 }
 
 /// Ends an agent, for good: it gets no tokens from now on, and relay nodes end its sessions. Needs `agents:write`.

@@ -4,7 +4,7 @@ use super::keys::need;
 use crate::auth::{Caller, KeyScope};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{PAGE_MAX, Params, cut, limit};
+use crate::request::{PAGE_MAX, Params, limit};
 use crate::service::Service;
 use crate::store::audit;
 use axum::Json;
@@ -48,8 +48,9 @@ pub(super) async fn list(
         .map(|id| Uuid::try_parse(&id).map(|id| id.to_string()))
         .transpose()
         .map_err(|_| Refusal::new(Code::BadRequest, "`before` must be an event's id"))?;
-    let mut connection = service.inner().store.read().await?;
-    let mut events = audit::list(&mut connection, caller.account, before.as_deref(), limit + 1).await?;
-    let next = cut(&mut events, limit, |event| event.id.clone());
-    Ok(Json(AuditPage { events, next }))
+    let page = audit::list(&mut *service.inner().store.read().await?, caller.account, before, limit).await?;
+    Ok(Json(AuditPage {
+        events: page.rows,
+        next: page.next,
+    }))
 }

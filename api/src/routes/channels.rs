@@ -5,7 +5,7 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::Caller;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params, cut};
+use crate::request::{Body, Meta, Page, Params};
 use crate::service::Service;
 use crate::store::{accounts, channels};
 use axum::Json;
@@ -102,11 +102,12 @@ pub(super) async fn list(
     caller: Caller,
     Params(page): Params<Page>,
 ) -> Result<Json<Channels>, Refusal> {
-    let (after, limit) = (page.after()?, page.limit()?);
-    let mut connection = service.inner().store.read().await?;
-    let mut channels = channels::list(&mut connection, caller.account, after.as_ref(), limit + 1).await?;
-    let next = cut(&mut channels, limit, |channel| channel.name.clone());
-    Ok(Json(Channels { channels, next }))
+    let ask = page.ask()?;
+    let page = channels::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;
+    Ok(Json(Channels {
+        channels: page.rows,
+        next: page.next,
+    }))
 }
 
 /// What a name stands for.

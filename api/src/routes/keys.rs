@@ -4,7 +4,7 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params, cut};
+use crate::request::{Body, Meta, Page, Params};
 use crate::service::Service;
 use crate::store::keys::{self, StoredKey};
 use crate::store::{Write, accounts, revocations};
@@ -96,16 +96,23 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
+/// Refuses what is no label.
+pub(super) fn check_label(label: &str) -> Result<(), Refusal> {
+    let chars = label.chars().count();
+    if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("`label` must have 1 to {LABEL_CHARS_MAX} characters, none of them control characters"),
+        ));
+    }
+    Ok(())
+}
+
 /// The scopes of a key that is asked for, if the caller may make it: with no scope that the caller has not, and
 /// for no longer.
 fn check(caller: &Caller, request: &CreateKey, now_s: u64) -> Result<KeyScopes, Refusal> {
     let bad = |detail: String| Refusal::new(Code::BadRequest, detail);
-    let chars = request.label.chars().count();
-    if chars == 0 || chars > LABEL_CHARS_MAX || request.label.chars().any(char::is_control) {
-        return Err(bad(format!(
-            "`label` must have 1 to {LABEL_CHARS_MAX} characters, none of them control characters"
-        )));
-    }
+    check_label(&request.label)?;
     let scopes =
         KeyScopes::from_texts(request.scopes.iter().map(String::as_str)).map_err(|error| bad(error.to_string()))?;
     if let Some(lacking) = caller.scopes.lacks(&scopes) {
@@ -143,12 +150,12 @@ pub(super) async fn list(
     Params(page): Params<Page>,
 ) -> Result<Json<Keys>, Refusal> {
     need(&caller, KeyScope::KeysWrite)?;
-    let (after, limit) = (page.after()?, page.limit()?);
-    let mut connection = service.inner().store.read().await?;
-    let rows = keys::list(&mut connection, caller.account, after, limit + 1).await?;
-    let mut keys = rows.iter().map(StoredKey::shown).collect();
-    let next = cut(&mut keys, limit, |key| key.id);
-    Ok(Json(Keys { keys, next }))
+    let ask = page.ask()?;
+    let page = keys::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;
+    Ok(Json(Keys {
+        keys: page.rows.iter().map(StoredKey::shown).collect(),
+        next: page.next,
+    }))
 }
 
 /// Revokes an API key, for good: it is refused from now on, and relay nodes end its sessions. Needs `keys:write`.

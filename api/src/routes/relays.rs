@@ -1,40 +1,83 @@
 //! `/v1/relays`: the directory of relay nodes.
 
+use crate::asker::RelayNode;
 use crate::audit::{Action, Actor, Target};
-use crate::auth::Caller;
+use crate::auth::{Caller, Enrolled};
+use crate::directory::{Asking, live_since_s, nearest};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, RelayNode};
-use crate::service::Service;
-use crate::store::relays;
+use crate::request::{Body, Meta, Params, limit};
+use crate::service::{Inner, Service};
+use crate::store::{StoreError, enrolments, fleet, relays};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use skytale_proto::rest::{Relay, Relays};
+use serde::Deserialize;
+use skytale_proto::limits::RELAYS_NAMED_MAX;
+use skytale_proto::rest::{RELAY_ADDRESSES_MAX, Relay, Relays};
 use skytale_proto::{Code, EndpointId};
-use std::net::SocketAddr;
+use sqlx::AnyConnection;
+use std::net::{AddrParseError, SocketAddr};
 
-/// Relay nodes in the directory.
-const RELAYS_MAX: u32 = 256;
-/// Addresses of one relay node.
-const ADDRESSES_MAX: usize = 16;
+/// Relay nodes in the directory that registered without heartbeats, and as many with.
+pub(super) const RELAYS_MAX: u32 = 256;
+/// Relay nodes in one answer.
+const LISTED_MAX: u32 = 64;
 
-/// Lists the relay nodes, those heard of last first.
+/// From where, and how many.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Nearest {
+    /// The region from which the nearest are asked for; without, the API's own.
+    region: Option<u8>,
+    /// Relay nodes, from 1 to 64; 8 by default.
+    #[param(minimum = 1, maximum = 64)]
+    limit: Option<u32>,
+}
+
+/// Lists relay nodes, nearest first: of the region asked for, then by distance from it, then by what they have to do. Those
+/// that are far behind, and after them those that are about to stop, come last; those that missed three heartbeats are not
+/// there.
 #[utoipa::path(
     get,
     path = "/v1/relays",
     tag = "relays",
     operation_id = "list_relays",
+    params(Nearest),
     security(("api_key" = [])),
     responses((status = 200, description = "The directory.", body = Relays), Refusals)
 )]
-pub(super) async fn list(State(service): State<Service>, _: Caller) -> Result<Json<Relays>, Refusal> {
-    let mut connection = service.inner().store.read().await?;
-    let relays = relays::list(&mut connection, RELAYS_MAX).await?;
+pub(super) async fn list(
+    State(service): State<Service>,
+    caller: Caller,
+    Params(from): Params<Nearest>,
+) -> Result<Json<Relays>, Refusal> {
+    let limit = limit(from.limit.or(Some(RELAYS_NAMED_MAX)), LISTED_MAX)?;
+    let inner = service.inner();
+    let asking = Asking {
+        limit: limit as usize,
+        ..Asking::new(from.region, inner.config.region, caller.key.as_bytes())
+    };
+    let mut connection = inner.store.read().await?;
+    let relays = known(inner, &mut connection, asking).await?;
     Ok(Json(Relays { relays }))
 }
 
-/// Puts a relay node into the directory, or renews it. One that is not renewed for seven days leaves it.
+/// The relay nodes that an agent is told of.
+pub(super) async fn known(
+    inner: &Inner,
+    connection: &mut AnyConnection,
+    asking: Asking<'_>,
+) -> Result<Vec<Relay>, StoreError> {
+    let since_s = live_since_s(inner.now_s(), inner.config.relay_heartbeat);
+    let live = fleet::live_since(connection, since_s, RELAYS_MAX).await?;
+    let registered = relays::list(connection, RELAYS_MAX).await?;
+    Ok(nearest(live, registered, &inner.distances, asking))
+}
+
+/// Puts a relay node into the directory, or renews it. One that is not renewed for seven days leaves it. For relay nodes
+/// that are not enrolled: one that is sends heartbeats.
 #[utoipa::path(
     put,
     path = "/v1/relays/{endpoint}",
@@ -47,15 +90,27 @@ pub(super) async fn list(State(service): State<Service>, _: Caller) -> Result<Js
 )]
 pub(super) async fn put(
     State(service): State<Service>,
-    _: RelayNode,
+    node: RelayNode,
     meta: Meta,
     Path(endpoint): Path<String>,
     Body(relay): Body<Relay>,
 ) -> Result<StatusCode, Refusal> {
+    if let RelayNode::Enrolled(_) = node {
+        return Err(Refusal::new(
+            Code::RelayUnauthorized,
+            "this takes the relay nodes' secret; an enrolled relay node sends heartbeats",
+        ));
+    }
     check(&endpoint, &relay)?;
     let inner = service.inner();
     let now_s = inner.now_s();
     let mut write = inner.store.write().await?;
+    if enrolments::has_endpoint(&mut write, relay.endpoint).await? {
+        return Err(Refusal::new(
+            Code::EnrolmentTaken,
+            "the relay node is enrolled: it is in the directory by its heartbeats alone",
+        ));
+    }
     let before = relays::get(&mut write, relay.endpoint).await?;
     if before.is_none() && relays::count(&mut write).await? >= u64::from(RELAYS_MAX) {
         return Err(Refusal::new(
@@ -66,7 +121,7 @@ pub(super) async fn put(
     relays::put(&mut write, &relay, now_s).await?;
     // A renewal tells nothing new.
     if before.as_ref() != Some(&relay) {
-        action("relay.put", relay.endpoint)
+        action(Actor::Relay, "relay.put", relay.endpoint)
             .record(&mut write, &meta, now_s)
             .await?;
     }
@@ -74,19 +129,20 @@ pub(super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes a relay node out of the directory.
+/// Takes a relay node out of the directory: one that registered with the relays' secret, or the enrolled one whose key
+/// this is.
 #[utoipa::path(
     delete,
     path = "/v1/relays/{endpoint}",
     tag = "relays",
     operation_id = "remove_relay",
     params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint.")),
-    security(("relay" = [])),
+    security(("relay" = []), ("enrolment" = [])),
     responses((status = 204, description = "It is gone."), Refusals)
 )]
 pub(super) async fn remove(
     State(service): State<Service>,
-    _: RelayNode,
+    node: RelayNode,
     meta: Meta,
     Path(endpoint): Path<String>,
 ) -> Result<StatusCode, Refusal> {
@@ -95,10 +151,20 @@ pub(super) async fn remove(
     let inner = service.inner();
     let now_s = inner.now_s();
     let mut write = inner.store.write().await?;
-    if !relays::remove(&mut write, endpoint).await? {
+    let (actor, removed) = match node {
+        RelayNode::Shared => (Actor::Relay, relays::remove(&mut write, endpoint).await?),
+        RelayNode::Enrolled(Enrolled {
+            enrolment,
+            endpoint: own,
+        }) => {
+            let removed = own == Some(endpoint) && fleet::remove(&mut write, enrolment).await?;
+            (Actor::Enrolment(enrolment), removed)
+        }
+    };
+    if !removed {
         return Err(missing());
     }
-    action("relay.remove", endpoint)
+    action(actor, "relay.remove", endpoint)
         .record(&mut write, &meta, now_s)
         .await?;
     write.commit().await?;
@@ -106,27 +172,27 @@ pub(super) async fn remove(
 }
 
 fn check(endpoint: &str, relay: &Relay) -> Result<(), Refusal> {
-    let bad = |detail: &str| Err(Refusal::new(Code::BadRequest, detail));
     if endpoint.parse::<EndpointId>().ok() != Some(relay.endpoint) {
-        return bad("`endpoint` must be the one in the path");
+        return Err(Refusal::new(Code::BadRequest, "`endpoint` must be the one in the path"));
     }
-    if relay.addresses.is_empty() || relay.addresses.len() > ADDRESSES_MAX {
-        return bad("`addresses` must have 1 to 16 entries");
-    }
-    if relay
-        .addresses
-        .iter()
-        .any(|address| address.parse::<SocketAddr>().is_err())
-    {
-        return bad("`addresses` must be of the form `ip:port`");
-    }
+    check_addresses(&relay.addresses)?;
     Ok(())
 }
 
-const fn action(name: &'static str, endpoint: EndpointId) -> Action<'static> {
+/// What stands in the directory is `ip:port`, and not too much of it.
+pub(super) fn check_addresses(addresses: &[String]) -> Result<Vec<SocketAddr>, Refusal> {
+    let bad = |detail: &str| Refusal::new(Code::BadRequest, detail);
+    if addresses.is_empty() || addresses.len() > RELAY_ADDRESSES_MAX {
+        return Err(bad("`addresses` must have 1 to 16 entries"));
+    }
+    let parsed: Result<_, AddrParseError> = addresses.iter().map(|address| address.parse()).collect();
+    parsed.map_err(|_| bad("`addresses` must be of the form `ip:port`"))
+}
+
+const fn action(actor: Actor, name: &'static str, endpoint: EndpointId) -> Action<'static> {
     Action {
         account: None,
-        actor: Actor::Relay,
+        actor,
         name,
         target: Target::Relay(endpoint),
         code: None,

@@ -1,8 +1,9 @@
 //! `/v1/revocations`: what relay nodes follow to end the sessions of revoked keys and ended agents.
 
+use crate::asker::RelayNode;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Params, RelayNode, limit};
+use crate::request::{Params, limit};
 use crate::service::Service;
 use crate::store::revocations;
 use axum::Json;
@@ -38,7 +39,7 @@ pub(super) struct From {
     tag = "relays",
     operation_id = "list_revocations",
     params(From),
-    security(("relay" = [])),
+    security(("relay" = []), ("enrolment" = [])),
     responses((status = 200, description = "What came after.", body = Revocations), Refusals)
 )]
 pub(super) async fn list(

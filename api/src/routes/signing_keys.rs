@@ -1,9 +1,10 @@
 //! The keys that verify tokens, and their rotation.
 
+use crate::asker::Operator;
 use crate::audit::Actor;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Meta, Operator};
+use crate::request::Meta;
 use crate::service::Service;
 use crate::signing::SigningError;
 use axum::Json;
@@ -48,6 +49,11 @@ pub(super) async fn rotate(
     let rotated = inner.ring.rotate(Actor::Operator, &meta, inner.now_s()).await;
     let view = rotated.map_err(|error| match error {
         SigningError::Contended => Refusal::new(Code::Conflict, error.to_string()),
+        SigningError::Seal(_) => Refusal::new(
+            Code::Conflict,
+            "the signing keys were encrypted under another key encryption key since this process started: start it \
+             again with that one",
+        ),
         SigningError::Store(error) => error.into(),
         other => Refusal::internal("the signing key was not rotated", &other),
     })?;

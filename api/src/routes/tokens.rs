@@ -1,14 +1,16 @@
 //! `/v1/nonce` and `/v1/token`: a proof of possession, and the token for it.
 
 use super::keys::still_in_force;
+use super::relays;
 use crate::audit::{Action, Actor, Target};
 use crate::auth::{Caller, KeyScope};
+use crate::directory::Asking;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Body, Meta};
 use crate::service::{Inner, Service};
 use crate::store::nonces::NonceOf;
-use crate::store::{Write, accounts, agents, nonces, relays};
+use crate::store::{Write, accounts, agents, nonces};
 use axum::Json;
 use axum::extract::State;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -20,8 +22,6 @@ use skytale_proto::{AgentId, Code};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Relay nodes named beside a token.
-const RELAYS_MAX: u32 = 16;
 /// Nonces of one account that wait for their proof.
 const NONCES_MAX: u32 = 10_000;
 const NONCES_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -130,7 +130,8 @@ async fn give(
     of(caller, "token.issue", request.agent, None)
         .record(&mut write, meta, now_s)
         .await?;
-    let relays = relays::list(&mut write, RELAYS_MAX).await?;
+    let asking = Asking::new(request.region, inner.config.region, request.agent.as_bytes());
+    let relays = relays::known(inner, &mut write, asking).await?;
     write.commit().await?;
     let ends_s = now_s + inner.config.token_lifetime.as_secs();
     // A token does not outlive the key it is for; that one is in force, so this is after now.

@@ -1,5 +1,6 @@
 //! Agents, each bound to the account that first proved it.
 
+use super::page::{Ask, List, Paged};
 use super::{StoreError, number, optional_number, parse, signed};
 use skytale_proto::rest::Agent;
 use skytale_proto::{AccountId, AgentId};
@@ -88,18 +89,16 @@ pub(crate) async fn count(connection: &mut AnyConnection, account: AccountId) ->
     number(&row, "n")
 }
 
-/// An account's agents after an id.
+/// A page of an account's agents, by id.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     account: AccountId,
-    after: Option<AgentId>,
-    limit: u32,
-) -> Result<Vec<Agent>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM agents WHERE account = $1 AND id > $2 ORDER BY id LIMIT $3")
-        .bind(account.to_string())
-        .bind(after.map(|id| id.to_string()).unwrap_or_default())
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| Ok(stored(row)?.agent)).collect()
+    ask: &Ask<AgentId>,
+) -> Result<Paged<Agent, AgentId>, StoreError> {
+    let list = List {
+        select: "SELECT * FROM agents WHERE account = $1 AND id > $2 ORDER BY id LIMIT $3",
+        stored: |row| Ok(stored(row)?.agent),
+        id: |agent| agent.id,
+    };
+    list.page(connection, Some(account), ask).await
 }

@@ -1,5 +1,6 @@
 //! Audit rows.
 
+use super::page::{Ask, List, Paged};
 use super::{StoreError, number, signed};
 use skytale_proto::AccountId;
 use skytale_proto::rest::AuditEvent;
@@ -41,21 +42,21 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// An account's rows before an id, the newest first.
+/// A page of an account's rows, the newest first.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     account: AccountId,
-    before: Option<&str>,
+    before: Option<String>,
     limit: u32,
-) -> Result<Vec<AuditEvent>, StoreError> {
-    // `z` sorts after every hexadecimal digit, in every collation.
-    let rows = sqlx::query("SELECT * FROM audit WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
-        .bind(account.to_string())
-        .bind(before.unwrap_or("z").to_owned())
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(stored).collect()
+) -> Result<Paged<AuditEvent, String>, StoreError> {
+    let list = List {
+        select: "SELECT * FROM audit WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+        stored,
+        id: |event| event.id.clone(),
+    };
+    // `z` comes after every hexadecimal digit, in every collation: the list begins with the newest.
+    let after = Some(before.unwrap_or_else(|| "z".to_owned()));
+    list.page(connection, Some(account), &Ask { after, limit }).await
 }
 
 /// Drops the rows from before a time.

@@ -1,5 +1,6 @@
 //! Channel names.
 
+use super::page::{Ask, List, Paged};
 use super::{StoreError, number, parse, signed};
 use skytale_proto::AccountId;
 use skytale_proto::rest::{Channel, ChannelName};
@@ -70,18 +71,16 @@ pub(crate) async fn count(connection: &mut AnyConnection, account: AccountId) ->
     number(&row, "n")
 }
 
-/// An account's names after one.
+/// A page of an account's names, in order.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     account: AccountId,
-    after: Option<&ChannelName>,
-    limit: u32,
-) -> Result<Vec<Channel>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM channels WHERE account = $1 AND name > $2 ORDER BY name LIMIT $3")
-        .bind(account.to_string())
-        .bind(after.map(ChannelName::as_str).unwrap_or_default())
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(stored).collect()
+    ask: &Ask<ChannelName>,
+) -> Result<Paged<Channel, ChannelName>, StoreError> {
+    let list = List {
+        select: "SELECT * FROM channels WHERE account = $1 AND name > $2 ORDER BY name LIMIT $3",
+        stored,
+        id: |channel| channel.name.clone(),
+    };
+    list.page(connection, Some(account), ask).await
 }

@@ -1,5 +1,6 @@
 //! API keys: hash, scopes, and when they end.
 
+use super::page::{Ask, List, Paged};
 use super::{StoreError, Write, number, optional_number, parse, signed};
 use crate::auth::KeyScopes;
 use skytale_proto::rest::Key;
@@ -107,20 +108,18 @@ pub(crate) async fn count_in_force(
     number(&row, "n")
 }
 
-/// An account's keys after an id.
+/// A page of an account's keys, by id.
 pub(crate) async fn list(
     connection: &mut AnyConnection,
     account: AccountId,
-    after: Option<KeyId>,
-    limit: u32,
-) -> Result<Vec<StoredKey>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM api_keys WHERE account = $1 AND id > $2 ORDER BY id LIMIT $3")
-        .bind(account.to_string())
-        .bind(after.map(|id| id.to_string()).unwrap_or_default())
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(stored).collect()
+    ask: &Ask<KeyId>,
+) -> Result<Paged<StoredKey, KeyId>, StoreError> {
+    let list = List {
+        select: "SELECT * FROM api_keys WHERE account = $1 AND id > $2 ORDER BY id LIMIT $3",
+        stored,
+        id: |key| key.id,
+    };
+    list.page(connection, Some(account), ask).await
 }
 
 /// Marks an account's key as revoked. `false` where it was before, or is not there.

@@ -1,4 +1,4 @@
-//! The directory of relay nodes.
+//! Relay nodes that registered themselves with the relays' secret, without heartbeats.
 
 use super::{StoreError, number, parse, signed};
 use skytale_proto::EndpointId;
@@ -6,15 +6,23 @@ use skytale_proto::rest::Relay;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
-fn stored(row: &AnyRow) -> Result<Relay, StoreError> {
+/// Reads a relay node's addresses.
+pub(super) fn addresses(row: &AnyRow) -> Result<Vec<String>, StoreError> {
     let addresses: String = row.try_get("addresses")?;
-    let corrupt = |column, expected| StoreError::Corrupt { column, expected };
+    serde_json::from_str(&addresses).map_err(|_| StoreError::Corrupt {
+        column: "addresses",
+        expected: "a JSON list",
+    })
+}
+
+fn stored(row: &AnyRow) -> Result<Relay, StoreError> {
     Ok(Relay {
         endpoint: parse(row, "endpoint", "an endpoint id")?,
-        addresses: serde_json::from_str(&addresses).map_err(|_| corrupt("addresses", "a JSON list"))?,
-        region: number(row, "region")?
-            .try_into()
-            .map_err(|_| corrupt("region", "a region"))?,
+        addresses: addresses(row)?,
+        region: number(row, "region")?.try_into().map_err(|_| StoreError::Corrupt {
+            column: "region",
+            expected: "a region",
+        })?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Keys that sign tokens: one that does, and those whose tokens have not all ended.
 
-use super::{StoreError, number, signed};
+use super::{StoreError, Write, number, signed};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
@@ -38,6 +38,27 @@ pub(crate) async fn insert_active(connection: &mut AnyConnection, key: &StoredSi
     .bind(signed(key.created_s))
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// The keys whose seeds are stored, with the seeds as they are sealed. They stay so until the transaction ends.
+pub(crate) async fn lock_sealed(write: &mut Write) -> Result<Vec<(String, String)>, StoreError> {
+    let sql = write.locking(
+        "SELECT kid, sealed_seed FROM signing_keys WHERE sealed_seed IS NOT NULL ORDER BY kid",
+        "SELECT kid, sealed_seed FROM signing_keys WHERE sealed_seed IS NOT NULL ORDER BY kid FOR UPDATE",
+    );
+    let rows = sqlx::query(sql).fetch_all(&mut **write).await?;
+    let sealed = |row: &AnyRow| Ok((row.try_get("kid")?, row.try_get("sealed_seed")?));
+    rows.iter().map(sealed).collect()
+}
+
+/// Puts another sealed seed in the place of a key's.
+pub(crate) async fn reseal(connection: &mut AnyConnection, kid: &str, sealed: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE signing_keys SET sealed_seed = $2 WHERE kid = $1")
+        .bind(kid.to_owned())
+        .bind(sealed.to_owned())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -37,6 +37,7 @@ impl TestAgent {
             nonce: nonce.to_owned(),
             signature: HEXLOWER.encode(&signature.to_bytes()),
             scopes: Vec::new(),
+            region: None,
         }
     }
 }

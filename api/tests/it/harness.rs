@@ -22,6 +22,7 @@ pub(crate) const ADMIN: &str = "operator-secret-marker-0123456789abcdef";
 pub(crate) const RELAY: &str = "relay-secret-marker-0123456789abcdefghij";
 pub(crate) const URL: &str = "http://127.0.0.1:7600";
 pub(crate) const AUDIENCE: &str = "test-fleet";
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(300);
 pub(crate) const KEK: [u8; 32] = [0xa7; 32];
 
 /// Runs one promise on both databases.
@@ -53,7 +54,7 @@ pub(crate) async fn in_time(promise: impl Future<Output = ()>) {
         .expect("it does not hang");
 }
 
-/// A production configuration whose rates are out of the way.
+/// A production configuration whose rates are out of the way, and whose relay nodes are not missed while a test works.
 pub(crate) fn config(database: &Database) -> ApiConfig {
     let plenty = Rate {
         per_second: 100_000,
@@ -66,9 +67,11 @@ pub(crate) fn config(database: &Database) -> ApiConfig {
         admin_secret: Some(SecretString::from(ADMIN)),
         relay_secret: Some(SecretString::from(RELAY)),
         key_encryption_key: Some(KeyEncryptionKey::from_bytes(Zeroizing::new(KEK))),
+        relay_heartbeat: HEARTBEAT,
         limits: Limits {
             address_rate: plenty,
             key_rate: plenty,
+            relay_rate: plenty,
             attempt_rate: plenty,
             hashes_waiting_max: 512,
             ..Limits::default()

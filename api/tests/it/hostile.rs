@@ -3,6 +3,7 @@
 use crate::agent::TestAgent;
 use crate::database::Backend;
 use crate::harness::{ADMIN, RELAY, TestApi, on_both};
+use crate::relay::TestRelay;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -42,6 +43,10 @@ fn json() -> impl Strategy<Value = Value> {
         Just("channel"),
         Just("addresses"),
         Just("region"),
+        Just("proof"),
+        Just("version"),
+        Just("draining"),
+        Just("load"),
         Just("x"),
     ];
     leaf.prop_recursive(3, 24, 8, move |inner| {
@@ -64,6 +69,7 @@ on_both! {
     async fn any_body_on_any_route_is_refused_or_served(backend: Backend) {
         let api = TestApi::start(backend).await;
         let key = api.account("acme").await.key.secret;
+        let node = TestRelay::enrol(&api, "node").await;
         let id = "0".repeat(64);
         let routes = [
             (Method::POST, "/v1/accounts".to_owned(), ADMIN),
@@ -72,6 +78,8 @@ on_both! {
             (Method::POST, "/v1/token".to_owned(), &key),
             (Method::POST, "/v1/channels".to_owned(), &key),
             (Method::PUT, format!("/v1/relays/{id}"), RELAY),
+            (Method::POST, "/v1/enrolments".to_owned(), ADMIN),
+            (Method::PUT, node.path(), node.key()),
         ];
         let mut runner = TestRunner::deterministic();
         for (method, path, bearer) in routes {
@@ -107,6 +115,9 @@ on_both! {
             "/v1/keys?after=",
             "/v1/agents?after=",
             "/v1/channels?after=",
+            "/v1/relays?region=",
+            "/v1/relays/",
+            "/v1/enrolments/",
             "/v1/audit?before=",
             "/v1/audit?limit=",
             "/docs/",

@@ -4,6 +4,7 @@ use crate::agent::TestAgent;
 use crate::child::Process;
 use crate::database::{Backend, Database};
 use crate::harness::{ADMIN, KEK, RELAY, on_both};
+use crate::relay::TestRelay;
 use data_encoding::HEXLOWER;
 use serde_json::json;
 use skytale_proto::Code;
@@ -43,6 +44,11 @@ on_both! {
         client.post("/v1/signing-keys", ADMIN, &json!({})).await.ok::<skytale_proto::rest::Jwks>();
         client.delete(&format!("/v1/keys/{}", second.key.id), &key).await.done();
         client.get("/v1/agents", &second.secret).await.refused(Code::KeyRevoked);
+        let node = TestRelay::start(client, "node", |_| {}).await;
+        let mut forged = node.heartbeat.clone();
+        forged.proof = "00".repeat(64);
+        client.put(&node.path(), node.key(), &forged).await.refused(Code::RegistrationProof);
+        client.delete(&format!("/v1/enrolments/{}", node.key()), ADMIN).await.refused(Code::NotFound);
         let audit = client.get("/v1/audit?limit=200", &key).await;
         assert!(audit.status.is_success());
 
@@ -50,6 +56,8 @@ on_both! {
         let secrets = [
             ("the first key", tail(&key)),
             ("the second key", tail(&second.secret)),
+            ("the enrolment's key", tail(node.key())),
+            ("the endpoint's proof", node.heartbeat.proof.clone()),
             ("the token", token.token.clone()),
             ("the token's signature", token.token.rsplit('.').next().unwrap().to_owned()),
             ("the used nonce", nonce),

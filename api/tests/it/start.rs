@@ -78,6 +78,18 @@ async fn outside_dev_what_is_missing_starts_nothing() {
         "token_lifetime_s",
     )
     .await;
+    refused(
+        &database,
+        |config| config.relay_heartbeat = std::time::Duration::ZERO,
+        "relay_heartbeat_s",
+    )
+    .await;
+    refused(
+        &database,
+        |config| config.region_distances = vec!["1=2".to_owned()],
+        "region_distances",
+    )
+    .await;
     refused(&database, |config| config.limits.hashes_max = 0, "limits.hashes_max").await;
     assert!(
         !Path::new(database.url.trim_start_matches("sqlite:")).exists(),

@@ -26,7 +26,6 @@ pub(super) fn wanted(shard: ShardId, region: &RegionConfig, shards: &Shards, con
     let placement = (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
         cluster: region.cluster.clone(),
         tags: region.tags.clone(),
-        ..Placement::default()
     });
     Config {
         name: shard.stream(),

@@ -24,8 +24,11 @@ const FOLDED_AT_ONCE: usize = 64;
 /// Those who were just answered are about to append again, and one sync for all of them is better than one for the first
 /// and another for the rest: so a batch waits while it still grows within steps of this length.
 const GATHER_STEP: Duration = Duration::from_micros(60);
-/// How long a batch waits to grow, in all: less than a sync takes.
+/// How long a batch waits to grow, in all.
 const GATHER_MAX: Duration = Duration::from_micros(900);
+/// How long it waits at most for each unit of time that writing and syncing the batch before took. Where frames take nearly as
+/// long to come as a sync takes, two batches that take turns, one folded while the other is synced, are faster than one.
+const GATHER_PER_SYNC: f64 = 0.3;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
@@ -181,8 +184,8 @@ impl Stage {
     }
 
     /// Takes the batch that is next to be written; `None` once none will come. `durable` is the batch before, if it was
-    /// written.
-    pub(crate) fn take(&self, durable: Option<&Arc<Batch>>) -> Option<(Laid, Answers)> {
+    /// written; `sync` is how long writing and syncing take.
+    pub(crate) fn take(&self, durable: Option<&Arc<Batch>>, sync: Duration) -> Option<(Laid, Answers)> {
         let mut folding = self.folding.lock();
         if let Some(batch) = durable {
             folding.set.durable(batch, self.shared.progress.last());
@@ -194,7 +197,7 @@ impl Stage {
             }
             self.moved.wait(&mut folding);
         }
-        self.gather(&mut folding, there);
+        self.gather(&mut folding, there, GATHER_MAX.min(sync.mul_f64(GATHER_PER_SYNC)));
         folding.before = folding.answers.appends.len();
         folding.timed = false;
         let taken = folding.lay(&self.shared, false);
@@ -204,10 +207,10 @@ impl Stage {
 
     /// Waits for those who were just answered: see [`GATHER_STEP`]. `there` are the frames of others, which came while
     /// the batch before was written. Where one author appends one frame at a time, nobody is left to wait for.
-    fn gather(&self, folding: &mut MutexGuard<'_, Folding>, there: usize) {
+    fn gather(&self, folding: &mut MutexGuard<'_, Folding>, there: usize, longest: Duration) {
         let mut frames = folding.answers.appends.len();
         let enough = there + folding.before - folding.before / 4;
-        let until = Instant::now() + GATHER_MAX;
+        let until = Instant::now() + longest;
         while frames < enough && !folding.ended && folding.has_room(&self.shared.config) {
             let step = Instant::now() + GATHER_STEP;
             if step > until {

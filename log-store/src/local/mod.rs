@@ -23,6 +23,7 @@ pub(crate) mod known;
 mod metrics;
 pub(crate) mod position;
 mod progress;
+mod reading;
 mod recover;
 pub mod replica;
 mod retention;

@@ -1,30 +1,23 @@
 //! What the writer, the index thread and readers share.
 
 use super::config::LocalConfig;
-use super::error::store_io;
 use super::folder::{Folder, Role};
-use super::index::{Damage, Index, Located};
+use super::index::{Damage, Index};
 use super::known::Known;
 use super::metrics;
 use super::progress::Progress;
 use super::segment::Segments;
 use super::tail::{Tail, TailRead};
 use crate::{HeadWatches, ReadBatch, StoreError, Verdict};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
-use skytale_proto::record::{self, KIND_ENTRY};
+use skytale_proto::record;
 use skytale_proto::{Frame, LogId, Offset, Record};
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 
-/// Entries that stand at most this far apart are read at once.
-const READ_GAP_BYTES: u32 = 16 * 1024;
-/// Bytes read at once, about.
-const READ_SPAN_BYTES: u32 = 1024 * 1024;
 /// Bytes of records refolded at a time.
 const REFOLD_BYTES: usize = 1024 * 1024;
 
@@ -292,61 +285,6 @@ impl Shared {
         Ok((batch, full || whole < located.len() as u64))
     }
 
-    /// Reads records from segments, and checks them. Gives as many as are whole, and how many those are.
-    fn read_located(&self, log: &LogId, located: &[Located]) -> Result<(Vec<Bytes>, u64), StoreError> {
-        let mut whole = 0;
-        let mut out = BytesMut::with_capacity(located.iter().map(|entry| entry.length as usize).sum());
-        let mut rest = located;
-        while let Some(first) = rest.first() {
-            let mut end = first.position.at + first.length;
-            let near = rest.iter().skip(1).take_while(|next| {
-                let near = next.position.segment == first.position.segment
-                    && next.position.at >= end
-                    && next.position.at - end <= READ_GAP_BYTES
-                    && next.position.at + next.length - first.position.at <= READ_SPAN_BYTES;
-                end = if near { next.position.at + next.length } else { end };
-                near
-            });
-            let (span, later) = rest.split_at(1 + near.count());
-            let start = first.position.at;
-            let end = span.last().map_or(end, |last| last.position.at + last.length);
-            let file = self
-                .segments
-                .file(first.position.segment)
-                .map_err(store_io("open", &self.segments.path(first.position.segment)))?;
-            let mut buffer = vec![0; (end - start) as usize];
-            match file.file.read_exact_at(&mut buffer, u64::from(start)) {
-                Ok(()) => {}
-                // The file is shorter than it was: what is missing is checked below.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-                Err(error) => return Err(store_io("read", &file.path)(error)),
-            }
-            let buffer = Bytes::from(buffer);
-            for entry in span {
-                let from = (entry.position.at - start) as usize;
-                let bytes = buffer.slice(from..from + entry.length as usize);
-                if let Err(why) = check(&bytes, entry) {
-                    let damage = Damage {
-                        offset: entry.offset,
-                        position: entry.position,
-                        place: format!("{} at {}: {why}", file.path.display(), entry.position.at),
-                    };
-                    self.note_damage(log, &damage)?;
-                    if out.is_empty() {
-                        return Err(StoreError::Corrupt { place: damage.place });
-                    }
-                    // What stands before it is whole; the next read says where the damage is.
-                    return Ok((vec![out.freeze()], whole));
-                }
-                whole += 1;
-                out.extend_from_slice(&bytes);
-            }
-            rest = later;
-        }
-        let records = if out.is_empty() { Vec::new() } else { vec![out.freeze()] };
-        Ok((records, whole))
-    }
-
     /// What is durably known of a log. The head in it may be behind; nothing else is. Blocks where it must be read.
     pub(crate) fn known(&self, log: &LogId) -> Result<Arc<Known>, StoreError> {
         let published = {
@@ -459,13 +397,4 @@ fn refold_record(known: &mut Known, record: Result<Record, record::RecordError>)
         Verdict::Appended { offset, .. } if offset == record.offset => Ok(()),
         verdict => Err(corrupt(format!("entry {} folds to {verdict:?}", record.offset))),
     }
-}
-
-/// A record that was read must be the one that was asked for.
-fn check(bytes: &Bytes, entry: &Located) -> Result<(), String> {
-    let (record, length) = Record::decode(bytes, record::PAYLOAD_BYTES_MAX).map_err(|error| error.to_string())?;
-    if record.kind != KIND_ENTRY || record.offset != entry.offset || length != entry.length as usize {
-        return Err("another record than the index says".into());
-    }
-    Ok(())
 }

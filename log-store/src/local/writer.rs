@@ -28,6 +28,8 @@ pub(crate) struct Writer {
     last_batch: u64,
     /// Where a replica stands after the last batch.
     positions: Positions,
+    /// How long writing and syncing the last batch took.
+    took: Duration,
     /// Batches were written since the store was opened.
     dirty: bool,
     /// Batches are made durable. False only where a test shows that it would notice if they were not.
@@ -59,6 +61,7 @@ impl Writer {
             indexer,
             last_batch: beginning.next_batch - 1,
             positions: beginning.positions,
+            took: Duration::ZERO,
             dirty: false,
             sync: beginning.sync,
         }
@@ -74,7 +77,7 @@ impl Writer {
             thread: "writes",
         };
         let mut durable = None;
-        while let Some((laid, answers)) = stage.take(durable.as_ref()) {
+        while let Some((laid, answers)) = stage.take(durable.as_ref(), self.took) {
             durable = self.answer(laid, answers);
         }
         self.finish(durable.as_ref());
@@ -180,7 +183,8 @@ impl Writer {
         written.map_err(|error| StoreError::Stopped {
             reason: format!("writing to {} failed: {error}", segment.path.display()),
         })?;
-        metrics::batch(frames, bytes, begun.elapsed());
+        self.took = begun.elapsed();
+        metrics::batch(frames, bytes, self.took);
         let start = mark_at + mark.len() as u32;
         let batch = Arc::new(laid.durable(segment.sequence, mark_at, start));
         self.segment = Some(segment);

@@ -1,7 +1,7 @@
 //! How ids and names stand in the API's OpenAPI document: as strings, with a pattern where they have one.
 
 use super::{ChannelName, OrgName};
-use crate::{AccountId, AgentId, ChannelId, EndpointId, KeyId};
+use crate::{AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, KeyId};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -33,6 +33,9 @@ text_schema!(AccountId, |text| text
     .format(Some(SchemaFormat::Custom("uuid".to_owned()))));
 text_schema!(KeyId, |text| text
     .description(Some("An API key's public part."))
+    .format(Some(SchemaFormat::Custom("uuid".to_owned()))));
+text_schema!(EnrolmentId, |text| text
+    .description(Some("The enrolment of a relay node: its key's public part."))
     .format(Some(SchemaFormat::Custom("uuid".to_owned()))));
 text_schema!(OrgName, |text| text
     .description(Some("An account's org: the first part of its channels' names."))

@@ -1,8 +1,10 @@
 //! Append streams: requests are pipelined, answers come in their order.
 //!
 //! ```text
-//!  stream -> [bytes in flight] -> rate -> decode -> authorize -> store ->  queue of verdicts -> answers -> stream
+//!  stream -> [bytes in flight] -> decode -> authorize -> held? -> rate -> store -> line of verdicts -> answers -> stream
 //! ```
+//!
+//! Reading and writing are two futures of one task, and share the [`Line`].
 //!
 //! A request holds its bytes of the connection's bound from before its body is read until its answer is written. With
 //! none left nothing is read, and QUIC holds the agent back.
@@ -11,19 +13,23 @@ use crate::authorize;
 use crate::metrics::{self, Verdict};
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
+use crate::session::line::{Line, Request};
 use crate::stream::{ReceiveError, Receiver, Sender};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use skytale_log_store::{Accepted, AppendError, PendingAppend};
+use parking_lot::Mutex;
+use skytale_log_store::{Accepted, PendingAppend};
 use skytale_proto::session::{
     AppendRequest, AppendResponse, Appended, Durability, Refusal, append_response::Outcome, decode_message,
     frame_message,
 };
-use skytale_proto::{Code, Frame, Kind, limits};
+use skytale_proto::{Code, Frame, LogId, limits};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -34,21 +40,14 @@ const ANSWERS_MAX: usize = 4_096;
 /// Answers written at once, in bytes.
 const WRITE_BYTES_MAX: usize = 16 * 1024;
 
-/// One request's answer, or the verdict that it waits for.
-struct Answer {
-    kind: Option<Kind>,
-    outcome: Result<PendingAppend, Refusal>,
-    read: Instant,
-    in_flight: OwnedSemaphorePermit,
-}
-
 /// Serves an append stream until either side ends it.
 pub(crate) async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
-    let (queue, answers) = mpsc::channel(ANSWERS_MAX);
+    let (queue, queued) = mpsc::channel(ANSWERS_MAX);
+    let line = Mutex::new(Line::default());
     let ended = {
-        let mut write = pin!(write(session, answers, &mut sender));
+        let mut write = pin!(write(session, &line, queued, &mut sender));
         tokio::select! {
-            ended = read(session, &mut receiver, queue) => {
+            ended = read(session, &mut receiver, &line, queue) => {
                 // What was read is answered, also when the session has ended.
                 if write.await { ended } else { Ended::Gone }
             }
@@ -91,37 +90,36 @@ enum Ended {
     Gone,
 }
 
-/// Reads requests and queues their answers.
-async fn read(session: &Arc<Session>, receiver: &mut Receiver, queue: mpsc::Sender<Answer>) -> Ended {
-    let mut hold = Hold::default();
+/// Reads requests and puts them in line.
+async fn read(session: &Arc<Session>, receiver: &mut Receiver, line: &Mutex<Line>, queue: mpsc::Sender<()>) -> Ended {
     loop {
         let request = tokio::select! {
             biased;
             () = session.end.ended() => return Ended::Session,
             request = request(session, receiver) => request,
         };
-        let (request, in_flight) = match request {
+        let (encoded, in_flight) = match request {
             Ok(Some(request)) => request,
             Ok(None) => return Ended::Finished,
             Err(error) => return refusal::of_receive(&error).map_or(Ended::Finished, Ended::Refused),
         };
-        let read = Instant::now();
-        metrics::append_requested(request.len());
-        let mut kind = None;
-        let outcome = tokio::select! {
-            biased;
-            outcome = begin(session, request, &mut hold, &mut kind) => outcome,
-            () = session.end.ended() => return Ended::Session,
-        };
-        let answer = Answer {
-            kind,
-            outcome,
-            read,
+        let mut request = Request {
+            kind: None,
+            log: None,
+            read: Instant::now(),
             in_flight,
         };
-        if queue.send(answer).await.is_err() {
+        metrics::append_requested(encoded.len());
+        let Ok(place) = queue.reserve().await else {
             return Ended::Gone;
-        }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = begin(session, encoded, line, &mut request) => outcome,
+            () = session.end.ended() => return Ended::Session,
+        };
+        line.lock().push(request, outcome, Instant::now());
+        place.send(());
     }
 }
 
@@ -150,96 +148,84 @@ pub(crate) async fn take_in_flight(session: &Session, length: usize) -> OwnedSem
 async fn begin(
     session: &Session,
     encoded: Bytes,
-    hold: &mut Hold,
-    kind: &mut Option<Kind>,
+    line: &Mutex<Line>,
+    request: &mut Request,
 ) -> Result<PendingAppend, Refusal> {
     let node = &session.node;
     if node.is_draining() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
     }
-    hold.check(Instant::now())?;
-    if let Err(wait) = node.rates.take(&session.agent, encoded.len()) {
-        return Err(hold.begin(Instant::now(), wait));
-    }
-    let frame = Frame::decode(encoded).map_err(|error| Refusal::because(error.code(), error.to_string()))?;
-    *kind = Some(frame.header().kind());
-    authorize::append(&session.claims(), frame.header()).map_err(authorize::Denied::refusal)?;
-    let pending = node.store.append(frame).await;
-    pending.map_err(|error| {
+    let bytes = encoded.len();
+    let frame = readable(session, encoded, request).inspect_err(|_| {
+        // What cannot be read, or may not be sent, costs as much.
+        let _ = node.rates.take(&session.agent, bytes);
+    })?;
+    let log = frame.header().log;
+    // Called before the verdicts are looked at: a failure that is told after that look is one that the store minds.
+    let append = node.store.append(frame);
+    held(line, &log).await?;
+    node.rates.take(&session.agent, bytes).map_err(|wait| {
+        let why = "more frames or bytes than this agent may append a second";
+        Refusal::because(Code::RateLimited, why).after(wait)
+    })?;
+    append.await.map_err(|error| {
         warn!(agent = %Short(&session.agent), %error, "the store takes no append");
         refusal::of_store(&error)
     })
 }
 
-/// Once a frame was refused for its rate, those behind it on its stream are too, until the wait is over: else a shorter
-/// frame would overtake it.
-#[derive(Debug, Default)]
-struct Hold {
-    until: Option<Instant>,
+/// The frame, if this agent may append it.
+fn readable(session: &Session, encoded: Bytes, request: &mut Request) -> Result<Frame, Refusal> {
+    let frame = Frame::decode(encoded).map_err(|error| Refusal::because(error.code(), error.to_string()))?;
+    let header = frame.header();
+    (request.kind, request.log) = (Some(header.kind()), Some(header.log));
+    authorize::append(&session.claims(), header).map_err(authorize::Denied::refusal)?;
+    Ok(frame)
 }
 
-impl Hold {
-    fn begin(&mut self, now: Instant, wait: Duration) -> Refusal {
-        self.until = Some(now + wait);
-        Self::refusal(wait)
-    }
-
-    fn check(&mut self, now: Instant) -> Result<(), Refusal> {
-        match self.until.filter(|until| *until > now) {
-            Some(until) => Err(Self::refusal(until - now)),
-            None => {
-                self.until = None;
-                Ok(())
-            }
-        }
-    }
-
-    fn refusal(wait: Duration) -> Refusal {
-        let wait = wait.max(Duration::from_millis(1));
-        Refusal::because(
-            Code::RateLimited,
-            "more frames or bytes than this agent may append a second",
-        )
-        .after(wait)
-    }
+/// Whether the stream holds the log back, by all that was told so far.
+async fn held(line: &Mutex<Line>, log: &LogId) -> Result<(), Refusal> {
+    let check = poll_fn(|cx| Poll::Ready(line.lock().check(log, Instant::now(), cx)));
+    // Where the task has had its turn, the runtime would keep back what was told.
+    unconstrained(check).await
 }
 
 /// Writes answers in order; false where nobody reads them. Those that are known at once go in one write.
-async fn write(session: &Session, mut answers: mpsc::Receiver<Answer>, sender: &mut Sender) -> bool {
+async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver<()>, sender: &mut Sender) -> bool {
     let durability = session.node.store.durability();
     let mut out = BytesMut::new();
     let mut written = Vec::new();
     loop {
-        let next = match answers.try_recv() {
-            Ok(answer) => Some(answer),
+        let next = match queued.try_recv() {
+            Ok(()) => Some(()),
             Err(_) => {
                 if !flush(&mut out, &mut written, sender).await {
                     return false;
                 }
-                answers.recv().await
+                queued.recv().await
             }
         };
-        let Some(answer) = next else { return true };
-        let outcome = match answer.outcome {
-            Ok(pending) => {
-                let mut verdict = pin!(pending.verdict());
-                let verdict = match verdict.as_mut().now_or_never() {
-                    Some(verdict) => verdict,
-                    None => {
-                        if !flush(&mut out, &mut written, sender).await {
-                            return false;
-                        }
-                        verdict.await
-                    }
-                };
-                metrics::append_took(answer.read.elapsed());
-                outcome_of(verdict, durability)
+        let Some(()) = next else { return true };
+        let answer = || poll_fn(|cx| line.lock().next(Instant::now(), cx));
+        let answer = match answer().now_or_never() {
+            Some(answer) => answer,
+            None => {
+                if !flush(&mut out, &mut written, sender).await {
+                    return false;
+                }
+                answer().await
             }
-            Err(refusal) => Outcome::Refusal(counted(refusal)),
         };
-        metrics::append_answered(answer.kind, verdict_of(&outcome));
+        let Request {
+            kind, read, in_flight, ..
+        } = answer.request;
+        if answer.asked {
+            metrics::append_took(read.elapsed());
+        }
+        let outcome = outcome_of(answer.outcome, durability);
+        metrics::append_answered(kind, verdict_of(&outcome));
         out.extend_from_slice(&frame_message(&AppendResponse { outcome: Some(outcome) }));
-        written.push(answer.in_flight);
+        written.push(in_flight);
         if out.len() >= WRITE_BYTES_MAX && !flush(&mut out, &mut written, sender).await {
             return false;
         }
@@ -256,20 +242,15 @@ async fn flush(out: &mut BytesMut, written: &mut Vec<OwnedSemaphorePermit>, send
     sent
 }
 
-fn outcome_of(verdict: Result<Accepted, AppendError>, durability: Durability) -> Outcome {
-    match verdict {
+fn outcome_of(outcome: Result<Accepted, Refusal>, durability: Durability) -> Outcome {
+    match outcome {
         Ok(accepted) => Outcome::Appended(Appended {
             offset: accepted.offset.get(),
             time_ms: accepted.time_ms,
             durability: durability.into(),
             duplicate: accepted.duplicate,
         }),
-        Err(error) => {
-            if let AppendError::Store(error) = &error {
-                warn!(%error, "the store did not answer an append");
-            }
-            Outcome::Refusal(counted(refusal::of_append(&error)))
-        }
+        Err(refusal) => Outcome::Refusal(counted(refusal)),
     }
 }
 
@@ -278,25 +259,5 @@ fn verdict_of(outcome: &Outcome) -> Verdict {
         Outcome::Appended(appended) if appended.duplicate => Verdict::Duplicate,
         Outcome::Appended(_) => Verdict::Appended,
         Outcome::Refusal(refusal) => Verdict::Refused(refusal.known_code()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn behind_a_frame_that_must_wait_every_frame_waits_as_long() {
-        let now = Instant::now();
-        let wait = Duration::from_millis(200);
-        let mut hold = Hold::default();
-        assert_eq!(hold.check(now), Ok(()));
-        assert_eq!(hold.begin(now, wait).retry_after_ms, 200);
-        let behind = hold.check(now + wait / 2).expect_err("is held");
-        assert_eq!(
-            (behind.known_code(), behind.retry_after_ms),
-            (Some(Code::RateLimited), 100)
-        );
-        assert_eq!(hold.check(now + wait), Ok(()));
     }
 }

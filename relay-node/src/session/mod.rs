@@ -9,6 +9,7 @@ mod control;
 mod end;
 mod hello;
 mod key_packages;
+mod line;
 mod registry;
 mod state;
 mod streams;

@@ -147,11 +147,14 @@ async fn frames_over_the_rate_are_refused_with_a_wait_and_none_overtakes_another
     assert!(accepted >= 49 && refused > 0, "{accepted} accepted, {refused} refused");
     // Others are not held.
     b.append(&message(bobs, bob.id, 1, "in time")).await.expect("appended");
-    // Nor is the agent, after the wait.
+    // Nor is the agent, after the wait, on another stream.
     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
     let frame = message(channel, alice.id, 1, "later");
+    appends.send(&frame).await.expect("sent");
+    assert_eq!(appends.verdict().await, Some(Code::RateLimited));
     soon(async {
         loop {
+            let mut appends = a.appends().await;
             appends.send(&frame).await.expect("sent");
             match appends.answer().await.expect("answered") {
                 Ok(_) => break,

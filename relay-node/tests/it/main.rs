@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod faulty;
 mod fixture;
 mod forge;
 mod gate;
@@ -11,5 +12,6 @@ mod key_packages;
 mod lifecycle;
 mod limits;
 mod log;
+mod order;
 mod trust;
 mod witness;

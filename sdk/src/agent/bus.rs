@@ -18,6 +18,14 @@ pub(crate) enum Delivery {
     Failed(Code),
 }
 
+/// What became of something is known already.
+pub(crate) fn settled(delivery: Delivery) -> oneshot::Receiver<Delivery> {
+    let (sender, receiver) = oneshot::channel();
+    // The receiver is here.
+    let _ = sender.send(delivery);
+    receiver
+}
+
 /// Wake-ups of one channel.
 #[derive(Debug)]
 pub(crate) struct Signals {

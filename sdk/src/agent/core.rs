@@ -3,6 +3,7 @@
 use super::bus::Bus;
 use super::error::AgentError;
 use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::event::Event;
 use crate::net::{ProofSigner, TokenError};
 use crate::vault::VaultKey;
 use futures_util::future::BoxFuture;
@@ -10,20 +11,60 @@ use skytale_proto::{AgentId, Code, rest};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 /// Calls waiting for the engine. Whoever comes then waits outside.
 const CALLS_MAX: usize = 64;
+/// How often histories are looked at, where there are calls at all.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// Messages taken out of them at once.
+const TIDIED_MAX: u32 = 256;
 
 /// What runs on the engine's thread.
 pub(crate) struct Actor {
     pub(crate) engine: Engine,
     pub(crate) bus: Arc<Bus>,
     stopping: bool,
+    tidy_at: Instant,
 }
 
 type Call = Box<dyn FnOnce(&mut Actor) + Send>;
+
+impl Actor {
+    /// The next call. While nobody calls, what is due is tidied up; a call waits for one piece of that at most.
+    fn next(&mut self, queue: &mut mpsc::Receiver<Call>) -> Option<Call> {
+        loop {
+            if !self.tidy() {
+                return queue.blocking_recv();
+            }
+            match queue.try_recv() {
+                Ok(call) => return Some(call),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// Holds to the setting for histories, a piece at a time. Whether there is more to be done.
+    fn tidy(&mut self) -> bool {
+        if Instant::now() < self.tidy_at {
+            return false;
+        }
+        let more = self.engine.retain(TIDIED_MAX).unwrap_or_else(|error| {
+            self.bus.tell(Event::VaultFailed {
+                code: error.code(),
+                reason: error.to_string(),
+            });
+            false
+        });
+        if !more {
+            self.tidy_at = Instant::now() + TIDY_EVERY;
+        }
+        more
+    }
+}
 
 /// The engine, from outside its thread. Calls are done in the order in which they came, whether or not the caller still
 /// waits: a transaction that was begun is finished, and what it brought is told by the thread itself.
@@ -73,8 +114,9 @@ impl Core {
                 engine,
                 bus: thread_bus,
                 stopping: false,
+                tidy_at: Instant::now(),
             };
-            while let Some(call) = queue.blocking_recv() {
+            while let Some(call) = actor.next(&mut queue) {
                 call(&mut actor);
                 if actor.stopping {
                     break;

@@ -17,6 +17,8 @@ mod config;
 pub(crate) mod core;
 mod driver;
 mod error;
+#[cfg(test)]
+mod faults;
 mod follow;
 mod outcome;
 mod running;
@@ -30,7 +32,7 @@ use self::bus::Followed;
 use self::core::Core;
 use self::driver::Driver;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState};
+use crate::engine::{ChannelInfo, ChannelState, Queued};
 use crate::event::Events;
 use crate::net::TokenProvider;
 use crate::net::relay::Endpoint;
@@ -233,6 +235,18 @@ impl Agent {
     /// All channels of the vault, those that were left too, in the order in which they came.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, AgentError> {
         self.inner.core.try_call(|actor| actor.engine.channels()).await
+    }
+
+    /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
+    pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        let waiting = self.inner.core.try_call(|actor| {
+            let mut waiting = Vec::new();
+            for channel in actor.engine.channels()?.iter().filter(|channel| channel.outbox > 0) {
+                waiting.extend(actor.engine.outbox(channel.id)?);
+            }
+            Ok(waiting)
+        });
+        waiting.await
     }
 
     fn handle(&self, channel: ChannelId) -> Channel {

@@ -6,7 +6,7 @@ use super::outcome::outcome_of;
 use super::running::{End, Ground};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::KeyPackages;
+use crate::net::relay::{Appender, KeyPackages};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -15,9 +15,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// Counts and offers for the whole session: at its beginning, when packages may have been claimed, and now and then.
 pub(super) async fn keep(ground: Ground) -> End {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut appender = ground.appender.clone();
     loop {
         let bus = &ground.core.bus;
-        let pause = match replenish(&ground).await {
+        let pause = match replenish(&ground, &appender).await {
             Ok(()) => {
                 backoff.reset();
                 bus.readiness.send_modify(|ready| ready.stock = true);
@@ -36,6 +37,11 @@ pub(super) async fn keep(ground: Ground) -> End {
                     offset: refused.offset,
                 });
                 bus.readiness.send_modify(|ready| ready.stock = true);
+                if refused.code().holds_log()
+                    && let Err(error) = appender.renew(&ground.session).await
+                {
+                    return End::Session(error);
+                }
                 backoff.next(refused.retry_after)
             }
             Err(error) => return End::Session(error),
@@ -47,17 +53,14 @@ pub(super) async fn keep(ground: Ground) -> End {
     }
 }
 
-async fn replenish(ground: &Ground) -> Result<(), RelayError> {
+async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
     let stock = KeyPackages::open(&ground.session).await?.count().await?;
     let wanted = ground
         .core
         .try_call(move |actor| actor.engine.key_packages_wanted(stock.live, stock.last_resort));
     let mut pending = Vec::new();
     for frame in local(wanted.await)? {
-        pending.push((
-            frame.header().id,
-            ground.appender.append(frame.encoded().clone()).await?,
-        ));
+        pending.push((frame.header().id, appender.append(frame.encoded().clone()).await?));
     }
     let mut outcomes = Vec::with_capacity(pending.len());
     let mut problem = None;

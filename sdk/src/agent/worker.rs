@@ -21,7 +21,7 @@ use crate::agent::bus::{Followed, Signals};
 use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{PendingAppend, Receipt, Subscription, SubscriptionItem};
+use crate::net::relay::{Appender, PendingAppend, Receipt, Subscription, SubscriptionItem};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
@@ -57,6 +57,10 @@ pub(super) struct Worker {
     subscription: Option<Subscription>,
     subscribe_at: Instant,
     subscribe_backoff: Backoff,
+    appender: Appender,
+    /// The appender's stream takes no more of this log, since a frame was refused that will be sent again. When all in
+    /// flight have their verdicts, the outbox is sent again in order on another stream.
+    held: bool,
     in_flight: FuturesOrdered<Verdict>,
     pump: bool,
     pump_at: Instant,
@@ -82,6 +86,8 @@ impl Worker {
             subscription: None,
             subscribe_at: now,
             subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
+            appender: ground.appender.clone(),
+            held: false,
             in_flight: FuturesOrdered::new(),
             pump: true,
             pump_at: now,
@@ -131,7 +137,8 @@ impl Worker {
         if wanted && self.subscription.is_none() && now >= self.subscribe_at {
             self.subscribe().await?;
         }
-        let may_pump = self.ground.draining.borrow().is_none() && self.in_flight.len() < IN_FLIGHT_MAX;
+        let in_flight_max = if self.held { 1 } else { IN_FLIGHT_MAX };
+        let may_pump = self.ground.draining.borrow().is_none() && self.in_flight.len() < in_flight_max;
         if self.pump && may_pump && now >= self.pump_at {
             self.pump().await?;
         }
@@ -300,6 +307,10 @@ impl Worker {
     // ---- out
 
     async fn pump(&mut self) -> Result<(), RelayError> {
+        if self.held {
+            self.appender.renew(&self.ground.session).await?;
+            self.held = false;
+        }
         let channel = self.channel;
         let given = self.ground.core.try_call(move |actor| {
             let next = actor.engine.next_frames(channel, PUMP_BYTES)?;
@@ -313,7 +324,7 @@ impl Worker {
         self.pump = !frames.is_empty();
         for given in frames {
             let frame_id = given.frame.header().id;
-            let pending = match self.ground.appender.append(given.frame.encoded().clone()).await {
+            let pending = match self.appender.append(given.frame.encoded().clone()).await {
                 Ok(pending) => pending,
                 // Too large for this relay, perhaps: a verdict as any other.
                 Err(RelayError::Refused(refused)) => {
@@ -370,7 +381,10 @@ impl Worker {
                 self.exists = true;
                 self.pump_backoff.reset();
             }
-            Outcome::Refused { retryable: true, .. } => {
+            // Those behind one that was refused are refused like it.
+            Outcome::Refused { retryable: true, .. } if self.held => {}
+            Outcome::Refused { retryable: true, code } => {
+                self.held = code.holds_log();
                 let asked = answer.as_ref().err().and_then(RelayError::retry_after);
                 self.pump_at = self.pump_at.max(Instant::now() + self.pump_backoff.next(asked));
             }

@@ -7,10 +7,11 @@ pub use messages::{Messages, Received};
 pub use sent::{Delivered, Sent};
 
 use crate::agent::AgentError;
-use crate::agent::bus::Followed;
+use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Message, UnreadableEntry,
+    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged,
+    Queued, UnreadableEntry,
 };
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
@@ -20,6 +21,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// Messages taken out of the history at once.
+const PURGED_MAX: u32 = 256;
 
 /// A channel. Clones are the same channel.
 #[derive(Clone, Debug)]
@@ -62,6 +66,31 @@ impl Channel {
             Ok(frame_ids.into_iter().map(wait).collect())
         });
         queued.await
+    }
+
+    /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
+    /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
+    pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.outbox(channel)).await
+    }
+
+    /// Takes up again what was sent before, also before a restart, by its frame's id ([`Sent::frame_id`]). What has been
+    /// delivered or has failed meanwhile ends at once. `None` where the vault no longer knows it: a change to the group that
+    /// was made or not needed, a message that was purged, an id that is not of this channel, or not of something sent.
+    pub async fn sent(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        let channel = self.id;
+        let found = self.core.try_call(move |actor| {
+            // On the engine's thread: nothing becomes of it between the look and the wait.
+            let delivery = match actor.engine.fate(channel, frame_id)? {
+                None => return Ok(None),
+                Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
+                Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
+                Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
+            };
+            Ok(Some(Sent::new(channel, frame_id, delivery)))
+        });
+        found.await
     }
 
     /// What was sent and will not be delivered.
@@ -142,6 +171,34 @@ impl Channel {
             .await
     }
 
+    /// Takes out of the history what is not to be kept, for good: it is overwritten in the vault, and the vault's file gets
+    /// smaller. Messages of others that were not acknowledged stay, and what is behind them.
+    pub async fn purge(&self, keep: Keep) -> Result<Purged, AgentError> {
+        let channel = self.id;
+        let before = self
+            .core
+            .try_call(move |actor| actor.engine.first_kept(channel, keep))
+            .await?;
+        let mut all = Purged {
+            more: true,
+            ..Purged::default()
+        };
+        // A piece at a time: other calls come in between.
+        while all.more {
+            let piece = self
+                .core
+                .try_call(move |actor| actor.engine.purge(channel, before, PURGED_MAX))
+                .await?;
+            all = Purged {
+                messages: all.messages + piece.messages,
+                bytes: all.bytes + piece.bytes,
+                ..piece
+            };
+        }
+        while self.core.try_call(|actor| actor.engine.compact()).await? {}
+        Ok(all)
+    }
+
     /// Entries that could not be processed, after an offset; at most `limit`.
     pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
         let channel = self.id;
@@ -185,7 +242,9 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.epoch(channel)).await
     }
 
-    /// Gives the channel another label. It never leaves the vault.
+    /// Gives the channel another label, or with an empty one none: at most
+    /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes without control characters, and no channel's id. It never
+    /// leaves the vault.
     pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
         let (channel, label) = (self.id, label.to_owned());
         self.core

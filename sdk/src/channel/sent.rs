@@ -5,7 +5,8 @@ use crate::agent::bus::Delivery;
 use skytale_proto::{ChannelId, FrameId, Offset};
 use tokio::sync::oneshot;
 
-/// Something that is in the outbox, durably. Dropping it takes nothing back.
+/// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
+/// is taken up again ([`Channel::sent`](super::Channel::sent)).
 #[derive(Debug)]
 pub struct Sent {
     channel: ChannelId,

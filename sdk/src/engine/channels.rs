@@ -1,7 +1,8 @@
 //! Opening the engine, and looking at its channels.
 
 use super::channel::{self, Position};
-use super::{ChannelInfo, Engine, EngineConfig, EngineError, agent_log};
+use super::history::Retained;
+use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
 use crate::mls::{self, Identity};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
@@ -25,6 +26,7 @@ impl Engine {
             config,
             agent_cursor,
             loaded: HashMap::new(),
+            retained: Retained::default(),
         })
     }
 
@@ -49,8 +51,10 @@ impl Engine {
         self.agent_cursor
     }
 
-    /// Makes a channel with this agent as its only member. Its Create goes out with the channel's outbox.
+    /// Makes a channel with this agent as its only member. Its Create goes out with the channel's outbox. For the label see
+    /// [`Engine::relabel`].
     pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
+        check_label(label)?;
         let id = ChannelId::generate();
         let (channel, _) = self.transact(Durability::Now, |tx| agent_log::create(tx, id, label))?;
         self.put_back(channel);
@@ -89,8 +93,10 @@ impl Engine {
         })
     }
 
-    /// Gives a channel another label.
+    /// Gives a channel another label: at most [`LABEL_BYTES_MAX`] bytes without control characters, and nothing that reads
+    /// as a channel's id. An empty one takes the label away. Several channels may have the same.
     pub fn relabel(&mut self, channel: ChannelId, label: &str) -> Result<(), EngineError> {
+        check_label(label)?;
         self.transact_on(channel, Durability::Now, |_, channel| {
             label.clone_into(&mut channel.position.label);
             Ok(())
@@ -132,4 +138,18 @@ impl Engine {
             None => Ok(channel::one(self.vault.sql(), channel)?.0),
         }
     }
+}
+
+/// A label is for a person, and for commands that take it in an id's place.
+fn check_label(label: &str) -> Result<(), EngineError> {
+    let problem = if label.len() > LABEL_BYTES_MAX {
+        "it is longer than 256 bytes"
+    } else if label.chars().any(char::is_control) {
+        "it has control characters"
+    } else if label.parse::<ChannelId>().is_ok() {
+        "it reads as a channel's id"
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::Label { problem })
 }

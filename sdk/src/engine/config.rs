@@ -1,5 +1,6 @@
 //! What an engine may be told.
 
+use super::Keep;
 use std::time::Duration;
 
 /// How an engine behaves. Every value has a default that suits a single agent on a small machine.
@@ -23,6 +24,9 @@ pub struct EngineConfig {
     pub encrypted_ahead_max: u32,
     /// How often a commit is built anew because others came first, before it is given up.
     pub commit_attempts_max: u32,
+    /// How much of each channel's history is kept, of what the application has acknowledged. See [`Engine::retain`](
+    /// super::Engine::retain).
+    pub history: Keep,
     /// Channels whose group is kept in memory. The others are loaded when they are used.
     pub channels_loaded_max: usize,
 }
@@ -38,6 +42,7 @@ impl Default for EngineConfig {
             outbox_bytes_max: 256 * 1024 * 1024,
             encrypted_ahead_max: 256,
             commit_attempts_max: 128,
+            history: Keep::All,
             channels_loaded_max: 256,
         }
     }

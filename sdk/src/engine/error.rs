@@ -23,6 +23,12 @@ pub enum EngineError {
         /// The channel.
         channel: ChannelId,
     },
+    /// A label that a channel cannot have.
+    #[error("not a label: {problem}")]
+    Label {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The message is over the limit.
     #[error("payload of {bytes} bytes is over the limit of {limit} bytes")]
     PayloadTooLarge {
@@ -89,6 +95,7 @@ impl EngineError {
             Self::Vault(error) => error.code(),
             Self::ChannelUnknown { .. } => Code::ChannelUnknown,
             Self::ChannelLeft { .. } => Code::ChannelLeft,
+            Self::Label { .. } => Code::LabelInvalid,
             Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
             Self::OutboxFull { .. } => Code::OutboxFull,
             Self::KeyPackageForeign { .. } => Code::KeyPackageForeign,

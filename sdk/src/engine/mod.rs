@@ -41,21 +41,28 @@ mod config;
 mod error;
 mod event;
 mod evidence;
+#[cfg(test)]
+pub(crate) mod faults;
+mod history;
 mod inbox;
 mod offer;
 mod outbox;
 mod replay;
 mod transact;
+mod waiting;
 mod window;
 
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use event::Event;
+pub use history::{Keep, Purged};
+pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
 use crate::mls::Identity;
 use crate::vault::Vault;
 use bytes::Bytes;
 use channel::Channel;
+use history::Retained;
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::HashMap;
@@ -64,6 +71,9 @@ use zeroize::Zeroizing;
 
 /// The longest payload of a message, in bytes: a frame, less what encryption, header and envelope take.
 pub const PAYLOAD_BYTES_MAX: usize = skytale_proto::limits::FRAME_BYTES_MAX - 8 * 1024;
+
+/// The longest label of a channel, in bytes.
+pub const LABEL_BYTES_MAX: usize = 256;
 
 /// One agent's state: identity, groups, inbox, outbox. Lives on one thread at a time; every call blocks on the disk
 /// and may take milliseconds, so an async caller gives it a thread of its own.
@@ -76,6 +86,7 @@ pub struct Engine {
     agent_cursor: Offset,
     /// Channels in memory. What is here agrees with the vault.
     loaded: HashMap<ChannelId, Channel>,
+    retained: Retained,
 }
 
 impl fmt::Debug for Engine {
@@ -136,7 +147,7 @@ pub enum ChannelState {
 pub struct ChannelInfo {
     /// Its id.
     pub id: ChannelId,
-    /// A name that this agent gave it; never leaves the vault.
+    /// What this agent calls it; never leaves the vault. Empty in a channel that it was added to, until it gives one.
     pub label: String,
     /// Where this agent stands in it.
     pub state: ChannelState,

@@ -59,7 +59,14 @@ impl Engine {
         frame_id: FrameId,
         outcome: Outcome,
     ) -> Result<Vec<Event>, EngineError> {
-        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+        // What is only to be offered again can be had again, too.
+        let durability = match outcome {
+            Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { retryable: true, .. } => {
+                Durability::Later
+            }
+            Outcome::Appended { .. } | Outcome::Duplicate { .. } | Outcome::Refused { .. } => Durability::Now,
+        };
+        let ((), events) = self.transact_on(channel, durability, |tx, channel| {
             tx.outcome(channel, frame_id, outcome)
         })?;
         Ok(events)
@@ -340,13 +347,19 @@ impl Tx<'_> {
             // this id, and whether others have it is not known.
             Outcome::Appended { .. } | Outcome::Duplicate { .. } => self.refused(channel, &row, Code::EntryUnreadable),
             Outcome::StaleEpoch { head } | Outcome::StaleHandshake { head } => {
+                let code = match outcome {
+                    Outcome::StaleEpoch { .. } => Code::StaleEpoch,
+                    _ => Code::StaleHandshake,
+                };
+                self.refused_for_now(channel.no, row.seq, code)?;
                 if head > channel.position.head {
                     channel.offered.wait_for = head.max(channel.offered.wait_for);
                     channel.offered.again();
                 }
                 Ok(())
             }
-            Outcome::Refused { retryable: true, .. } => {
+            Outcome::Refused { retryable: true, code } => {
+                self.refused_for_now(channel.no, row.seq, code)?;
                 channel.offered.again();
                 Ok(())
             }

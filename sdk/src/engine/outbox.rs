@@ -28,7 +28,7 @@ pub(super) enum Intent {
 }
 
 impl Intent {
-    fn from_number(number: i64) -> Result<Self, VaultError> {
+    pub(super) fn from_number(number: i64) -> Result<Self, VaultError> {
         [
             Self::Create,
             Self::Message,

@@ -122,6 +122,11 @@ impl Tx<'_> {
                 (Ok(frame), None) => self.entry(channel, record, frame, culprit),
             };
             let header = frame.as_ref().ok().map(Frame::header);
+            if let Err(error) = self.storage_is_sound() {
+                // The entry is not to blame, whatever was said of it.
+                *culprit = None;
+                return Err(error);
+            }
             match done {
                 Ok(()) => {}
                 Err(Halt::Failed(error)) => return Err(error),

@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::{Engine, EngineConfig, EngineError, Event};
 use crate::mls::{self, Identity, Provider};
-use crate::vault::Durability;
+use crate::vault::{Durability, VaultError};
 use rusqlite::Connection;
 use skytale_proto::ChannelId;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +16,16 @@ pub(super) struct Tx<'a> {
     pub(super) identity: &'a Identity,
     pub(super) config: &'a EngineConfig,
     pub(super) events: Vec<Event>,
+}
+
+impl Tx<'_> {
+    /// Refuses to go on where the group's storage has failed: what OpenMLS then says of its input is not to be believed.
+    pub(super) fn storage_is_sound(&self) -> Result<(), EngineError> {
+        match self.provider.failure() {
+            None => Ok(()),
+            Some(failure) => Err(VaultError::io("the group's storage", failure).into()),
+        }
+    }
 }
 
 impl Engine {
@@ -35,7 +45,9 @@ impl Engine {
             config: &self.config,
             events: Vec::new(),
         };
-        let result = change(&mut tx)?;
+        let result = change(&mut tx);
+        tx.storage_is_sound()?;
+        let result = result?;
         let events = tx.events;
         provider.flush()?;
         transaction.commit()?;

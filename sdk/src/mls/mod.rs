@@ -40,6 +40,11 @@ impl<'a> Provider<'a> {
         self.storage.discard();
     }
 
+    /// See [`Storage::failure`].
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.storage.failure()
+    }
+
     /// See [`Storage::defer_secrets`].
     pub(crate) fn defer_secrets(&self) {
         self.storage.defer_secrets();

@@ -74,6 +74,8 @@ pub(crate) struct Storage<'a> {
     secrets: Cell<Secrets>,
     /// Keys of message secrets whose newest value is in memory alone.
     unsettled: RefCell<BTreeSet<Vec<u8>>>,
+    /// The first read that failed.
+    failure: RefCell<Option<String>>,
 }
 
 impl<'a> Storage<'a> {
@@ -83,7 +85,21 @@ impl<'a> Storage<'a> {
             written: RefCell::default(),
             secrets: Cell::new(Secrets::Written),
             unsettled: RefCell::default(),
+            failure: RefCell::default(),
         }
+    }
+
+    /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
+    /// Whoever is told so asks here whether it is the vault that is to blame.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    fn noted<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
+        if let Err(error) = &read {
+            self.failure.borrow_mut().get_or_insert_with(|| error.to_string());
+        }
+        read
     }
 
     /// From now on, writes of message secrets are only noted.
@@ -142,10 +158,14 @@ impl<'a> Storage<'a> {
         }
         let value = self
             .connection
-            .prepare_cached("SELECT value FROM mls WHERE key = ?1")?
-            .query_row([key], |row| row.get::<_, Vec<u8>>(0).map(Zeroizing::new))
-            .optional()?;
-        Ok(value)
+            .prepare_cached("SELECT value FROM mls WHERE key = ?1")
+            .and_then(|mut statement| statement.query_row([key], |row| row.get::<_, Vec<u8>>(0).map(Zeroizing::new)))
+            .optional();
+        self.noted(value.map_err(StorageError::from))
+    }
+
+    fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StorageError> {
+        self.noted(ciborium::from_reader(bytes).map_err(|error| StorageError::Decode(error.to_string())))
     }
 
     fn write<K: Key<CURRENT_VERSION>, V: Entity<CURRENT_VERSION>>(
@@ -163,7 +183,7 @@ impl<'a> Storage<'a> {
         label: Label,
         id: &K,
     ) -> Result<Option<V>, StorageError> {
-        self.get(&key(label, id)?)?.map(|value| decode(&value)).transpose()
+        self.get(&key(label, id)?)?.map(|value| self.decode(&value)).transpose()
     }
 
     fn delete<K: Key<CURRENT_VERSION>>(&self, label: Label, id: &K) -> Result<(), StorageError> {
@@ -173,16 +193,18 @@ impl<'a> Storage<'a> {
 
     /// A list is stored as its items, each after its length (u32, little-endian).
     fn list(&self, key: &[u8]) -> Result<Vec<Value>, StorageError> {
-        let cut = || StorageError::Decode("a list ends inside an item".into());
+        let cut = || self.noted(Err(StorageError::Decode("a list ends inside an item".into())));
         let stored = self.get(key)?.unwrap_or_default();
         let (mut rest, mut items) = (stored.as_slice(), Vec::new());
         while let Some((length, after)) = rest.split_first_chunk::<4>() {
             let length = u32::from_le_bytes(*length) as usize;
-            let (item, after) = after.split_at_checked(length).ok_or_else(cut)?;
+            let Some((item, after)) = after.split_at_checked(length) else {
+                return cut();
+            };
             items.push(Zeroizing::new(item.to_vec()));
             rest = after;
         }
-        if rest.is_empty() { Ok(items) } else { Err(cut()) }
+        if rest.is_empty() { Ok(items) } else { cut() }
     }
 
     fn put_list(&self, key: Vec<u8>, items: &[Value]) -> Result<(), StorageError> {
@@ -207,10 +229,6 @@ fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Value, StorageError
     let mut bytes = Value::default();
     ciborium::into_writer(value, &mut *bytes).map_err(|error| StorageError::Encode(error.to_string()))?;
     Ok(bytes)
-}
-
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StorageError> {
-    ciborium::from_reader(bytes).map_err(|error| StorageError::Decode(error.to_string()))
 }
 
 fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, StorageError> {

@@ -53,6 +53,12 @@ impl std::fmt::Debug for Vault {
 
 /// Statements kept prepared.
 const STATEMENTS_CACHED: usize = 96;
+/// `PRAGMA auto_vacuum`, as a number.
+const AUTO_VACUUM_INCREMENTAL: u64 = 2;
+/// Pages given back at once.
+const COMPACTED_PAGES_MAX: u32 = 2_048;
+/// No more than one page of so many is left free for what comes.
+const FREE_SHARE_MAX: u64 = 4;
 
 impl Vault {
     /// Opens a vault, or makes an empty one.
@@ -82,9 +88,11 @@ impl Vault {
             }
             other => other?,
         }
-        // Exclusive: with one process there is no need for shared memory beside the file.
+        // Exclusive: with one process there is no need for shared memory beside the file. How free pages are given back has
+        // to be said before anything is written.
         connection.execute_batch(
-            "PRAGMA locking_mode = EXCLUSIVE;
+            "PRAGMA auto_vacuum = INCREMENTAL;
+             PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA secure_delete = ON;
@@ -114,6 +122,57 @@ impl Vault {
             self.durability.set(durability);
         }
         Ok(self.connection.unchecked_transaction()?)
+    }
+
+    /// Gives free pages back to the file system, a piece at a time, and empties the write-ahead log when there are none
+    /// left. Whether there are more.
+    pub(crate) fn compact(&self) -> Result<bool, VaultError> {
+        if self.number("PRAGMA auto_vacuum")? != AUTO_VACUUM_INCREMENTAL {
+            // Made by a version that did not say how. Once, in memory: it takes as much as is left in the vault.
+            self.connection
+                .execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")?;
+        }
+        let before = self.number("PRAGMA freelist_count")?;
+        if before > 0 {
+            let mut statement = self
+                .connection
+                .prepare(&format!("PRAGMA incremental_vacuum({COMPACTED_PAGES_MAX})"))?;
+            let mut rows = statement.query([])?;
+            // Each step gives back a page.
+            while rows.next()?.is_some() {}
+        }
+        let after = self.number("PRAGMA freelist_count")?;
+        if after > 0 && after < before {
+            return Ok(true);
+        }
+        self.empty_log()?;
+        Ok(false)
+    }
+
+    /// What was deleted is overwritten in the database: makes it be gone from the write-ahead log, too, and compacts where
+    /// much of the file is free. Otherwise free pages wait for what comes. Whether there is more to be done.
+    pub(crate) fn settle_freed(&self) -> Result<bool, VaultError> {
+        let (free, all) = (self.number("PRAGMA freelist_count")?, self.number("PRAGMA page_count")?);
+        if free.saturating_mul(FREE_SHARE_MAX) > all {
+            return self.compact();
+        }
+        self.empty_log()?;
+        Ok(false)
+    }
+
+    /// Brings all of the write-ahead log into the database, and cuts its file to nothing.
+    fn empty_log(&self) -> Result<(), VaultError> {
+        let busy: i64 = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        match busy {
+            0 => Ok(()),
+            _ => Err(VaultError::io("emptying the write-ahead log", "the database is busy")),
+        }
+    }
+
+    fn number(&self, pragma: &str) -> Result<u64, VaultError> {
+        unsigned(self.connection.query_row(pragma, [], |row| row.get(0))?)
     }
 
     /// The database.

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1];
+const STEPS: [&str; VERSION as usize] = [V1, V2];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -95,6 +95,15 @@ CREATE TABLE key_package (
     last_resort INTEGER NOT NULL,
     frame BLOB
 ) WITHOUT ROWID;
+";
+
+/// - What a relay node said last of an intent, and how often it refused.
+/// - Own messages are found by their frame's id.
+const V2: &str = "
+ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbox ADD COLUMN refused_code INTEGER;
+ALTER TABLE outbox ADD COLUMN refused_ms INTEGER;
+CREATE INDEX message_own ON message (frame_id) WHERE received_no IS NULL;
 ";
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.

@@ -4,9 +4,16 @@
 mod agent;
 mod engine;
 mod net;
+mod vault;
 
 /// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.
 #[test]
 fn crash_child() {
     agent::crash::child();
+}
+
+/// Not a promise: the body of the other process that has a vault open.
+#[test]
+fn lock_child() {
+    vault::child();
 }

@@ -7,9 +7,13 @@ use super::Round;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Entries put into the index at once, about.
-const ROUND_ENTRIES_MAX: usize = 4_096;
+const ROUND_ENTRIES_MAX: usize = 16_384;
+/// How long a round gathers. A log's entries of one round are one row: more of them at once cost hardly more. Nobody
+/// waits: what the index does not have yet is in memory.
+const ROUND_GATHERS: Duration = Duration::from_millis(50);
 
 /// Hands batches to the index. The channel is bounded by [`super::super::progress::Progress`], in bytes.
 pub(crate) struct Indexer {
@@ -68,8 +72,10 @@ fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
         let mut last = first.number;
         round.batch(&first);
         drop(first);
+        let until = Instant::now() + ROUND_GATHERS;
         while round.len() < ROUND_ENTRIES_MAX
-            && let Ok(batch) = batches.try_recv()
+            && round.bytes() < shared.config.index_lag_bytes_max / 4
+            && let Ok(batch) = batches.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
             last = batch.number;
             round.batch(&batch);

@@ -1,5 +1,7 @@
 //! `skytale api`: the API, in production.
 
+mod rewrap_keys;
+
 use super::Session;
 use crate::config::Layer;
 use crate::output::{Human, Outcome, Style};
@@ -9,13 +11,23 @@ use std::fmt;
 use std::net::SocketAddr;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Address to listen on, for HTTP [key: api.listen].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// The URL that clients use, which is the issuer of tokens [key: api.url].
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+}
+
+/// What is done with a database that the API serves.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Encrypt the signing keys in the database under another key encryption key.
+    RewrapKeys(rewrap_keys::Args),
 }
 
 impl Args {
@@ -26,7 +38,14 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(session: Session) -> Outcome {
+pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    match args.command {
+        Some(Command::RewrapKeys(args)) => rewrap_keys::run(args, session).await,
+        None => serve(session).await,
+    }
+}
+
+async fn serve(session: Session) -> Outcome {
     let config = session.loaded.api()?;
     let url = config.url.clone();
     let api = start_api(config).await?;

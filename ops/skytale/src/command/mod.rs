@@ -97,7 +97,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
     match cli.command {
         Command::Demo(args) => within(&global, client(Vec::new()), output, |session| demo::run(args, session)),
         Command::Dev(args) => within(&global, client(Vec::new()), output, |session| dev::run(args, session)),
-        Command::Api(args) => within(&global, server(args.layers()), output, api::run),
+        Command::Api(args) => within(&global, server(args.layers()), output, |session| {
+            api::run(args, session)
+        }),
         Command::Relay(args) => within(&global, server(args.layers()), output, |session| {
             relay::run(args, session)
         }),

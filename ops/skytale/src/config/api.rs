@@ -2,6 +2,7 @@
 
 use super::{AUDIENCE, Loaded, Secret, loopback};
 use crate::output::{Failure, Outcome};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use skytale_api::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
 use skytale_proto::Code;
@@ -126,6 +127,16 @@ impl Loaded {
         };
         config.check().map_err(|error| self.refused_api(&error))?;
         Ok(config)
+    }
+
+    /// The database, and the key encryption key that its signing keys are under.
+    pub(crate) fn api_keys(&self) -> Outcome<(SecretString, KeyEncryptionKey)> {
+        let api = &self.config.api;
+        let database = self.need("api.database", api.database.as_ref())?;
+        let key = self.need("api.key_encryption_key", api.key_encryption_key.as_ref())?;
+        let key = KeyEncryptionKey::from_hex(&key.reveal("api.key_encryption_key")?)
+            .map_err(|error| self.refused_api(&error))?;
+        Ok((database.expose("api.database")?, key))
     }
 
     fn refused_api(&self, error: &ConfigError) -> Failure {

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod api;
+mod history;
 mod keys;
 mod layer;
 mod load;
@@ -12,6 +13,7 @@ mod secret;
 mod show;
 
 pub(crate) use api::Api;
+pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
 pub(crate) use load::{Loaded, Sources, load};
 pub(crate) use relay::{Relay, RelaySetup};
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     pub vault_key_file: Option<PathBuf>,
     /// The vault's passphrase, instead of a key file.
     pub vault_passphrase: Option<Secret>,
+    /// How much of each channel's messages the vault keeps, of what was read.
+    pub history: History,
     /// `skytale api`.
     pub api: Api,
     /// `skytale relay`.
@@ -59,6 +63,7 @@ impl Default for Config {
             vault: None,
             vault_key_file: None,
             vault_passphrase: None,
+            history: History::default(),
             api: Api::default(),
             relay: Relay::default(),
         }

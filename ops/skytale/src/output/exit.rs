@@ -50,7 +50,7 @@ impl Exit {
     /// The exit for a failure with this code.
     pub(crate) const fn of(code: Code) -> Self {
         match code {
-            Code::Usage => Self::Usage,
+            Code::Usage | Code::LabelInvalid => Self::Usage,
             Code::Config
             | Code::Environment
             | Code::VaultKey

@@ -69,6 +69,142 @@ fn an_agent_that_was_away_reads_everything_once_it_is_back() {
 }
 
 #[test]
+fn a_channel_that_an_agent_was_added_to_is_found_by_the_label_that_it_gives() {
+    let node = Node::start("warn");
+    let bob = (node.join("alice"), node.join("bob")).1;
+    let made = node.agent("alice", &["channel", "create", "plans", "--name", "dev/demo/plans"]);
+    let channel = text(&made["channel"]);
+    let other = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    for channel in [&channel, &other] {
+        node.agent("alice", &["channel", "add", channel, &bob]);
+        node.agent("alice", &["channel", "send", channel, "hello"]);
+    }
+
+    // A label is its own agent's; the account's name is for all.
+    let rows = |arguments: &[&str]| node.agent("bob", arguments)["channels"].clone();
+    let listed = rows(&["channel", "list"]);
+    let row = |listed: &serde_json::Value, id: &str| {
+        let rows = listed.as_array().expect("a list");
+        rows.iter()
+            .find(|row| row["channel"] == id)
+            .expect("the channel")
+            .clone()
+    };
+    let seen = |row: &serde_json::Value| (row["label"].clone(), row["name"].clone());
+    assert_eq!(seen(&row(&listed, &channel)), (json!(""), json!("dev/demo/plans")));
+    assert_eq!(seen(&row(&listed, &other)), (json!(""), json!(null)));
+    let table = node
+        .place
+        .run(["channel", "list", "--vault", "bob.vault", "--timeout-s", "120"]);
+    assert!(table.stdout.contains("dev/demo/plans"), "{}", table.stdout);
+
+    let labelled = node.agent("bob", &["channel", "label", "dev/demo/plans", "my plans"]);
+    assert_eq!(
+        (
+            &labelled["channel"],
+            &labelled["label"],
+            &labelled["before"],
+            &labelled["shared_with"]
+        ),
+        (&json!(channel), &json!("my plans"), &json!(""), &json!([]))
+    );
+    assert_eq!(node.read("bob", &["my plans", "--offline"]), ["hello"]);
+    let offline = rows(&["channel", "list", "--offline"]);
+    assert_eq!(seen(&row(&offline, &channel)), (json!("my plans"), json!(null)));
+
+    // One label for two is said when it is given, and asked about when it is used.
+    let labelled = node.agent("bob", &["channel", "label", &other, "my plans"]);
+    assert_eq!(labelled["shared_with"], json!([channel]));
+    let read = |reference: &str| {
+        node.place.run([
+            "--json",
+            "channel",
+            "read",
+            reference,
+            "--offline",
+            "--vault",
+            "bob.vault",
+        ])
+    };
+    let ran = read("my plans");
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (2, Some("SKY-6004")),
+        "{}",
+        ran.stderr
+    );
+    node.agent("bob", &["channel", "label", &other, ""]);
+    assert_eq!(read("my plans").code, 0);
+
+    for wrong in ["two\nlines", &channel, &"x".repeat(257)] {
+        let ran = node
+            .place
+            .run(["--json", "channel", "label", &other, wrong, "--vault", "bob.vault"]);
+        assert_eq!(
+            (ran.code, ran.failure()["code"].as_str()),
+            (2, Some("SKY-5019")),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn what_was_read_can_be_purged_and_what_was_not_stays() {
+    let mut node = Node::start("warn");
+    let bob = (node.join("alice"), node.join("bob")).1;
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    node.agent("alice", &["channel", "add", "plans", &bob]);
+    for word in ["one", "two", "three"] {
+        node.agent("alice", &["channel", "send", "plans", word]);
+    }
+    // To read is not to say that it was dealt with: `--unread` and `tail` do that.
+    assert_eq!(node.read("bob", &[&channel]), ["one", "two", "three"]);
+    let purge = |arguments: &[&str]| {
+        let purged = node.agent("bob", &[&["channel", "purge", &channel], arguments].concat());
+        (purged["messages"].clone(), purged["unread"].clone())
+    };
+    assert_eq!(purge(&["--all"]), (json!(0), json!(3)));
+    assert_eq!(
+        node.read("bob", &[&channel, "--unread", "--limit", "2"]),
+        ["one", "two"]
+    );
+    assert_eq!(purge(&["--before", "1h"]), (json!(0), json!(0)));
+    assert_eq!(purge(&["--keep", "2"]), (json!(1), json!(0)));
+    assert_eq!(purge(&["--before", "9999"]), (json!(1), json!(1)));
+    assert_eq!(node.read("bob", &[&channel, "--unread"]), ["three"]);
+    assert_eq!(
+        node.read("alice", &["plans"]),
+        ["one", "two", "three"],
+        "others keep theirs"
+    );
+
+    // And by itself, where that is set.
+    node.place.set("SKYTALE_HISTORY", "0");
+    node.agent("alice", &["channel", "send", "plans", "four"]);
+    assert_eq!(node.read("bob", &[&channel]), ["four"]);
+    assert!(
+        node.read("alice", &["plans"]).is_empty(),
+        "alice has nothing that is unread"
+    );
+
+    for wrong in [&["--before", "yesterday"] as &[&str], &[], &["--all", "--keep", "1"]] {
+        let line = ["channel", "purge", &channel, "--vault", "bob.vault"];
+        let ran = node.place.run(line.iter().chain(wrong));
+        assert_eq!(ran.code, 2, "{wrong:?}: {}", ran.stderr);
+    }
+    let ran = node
+        .place
+        .run(["channel", "list", "--vault", "bob.vault", "--set", "history=some"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("history") && ran.stderr.contains("30d"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
     let node = Node::start("warn");
     let (_, bob) = (node.join("alice"), node.join("bob"));
@@ -101,9 +237,23 @@ fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
     );
     let queued = node.agent("alice", &["channel", "send", "plans", "queued", "--queue"]);
     assert_eq!(queued["messages"][0]["state"], "queued");
+    let waiting = node.agent("alice", &["channel", "outbox", "plans"]);
+    assert_eq!(waiting, node.agent("alice", &["channel", "outbox"]));
+    let waiting = waiting["outbox"].as_array().expect("a list");
+    assert_eq!(waiting.len(), 2);
+    assert!(
+        waiting
+            .iter()
+            .all(|row| row["kind"] == "message" && row["channel"] == channel.as_str())
+    );
+    assert_eq!(waiting[1]["frame_id"], queued["messages"][0]["frame_id"]);
+    assert_eq!((&waiting[1]["bytes"], &waiting[1]["attempts"]), (&json!(6), &json!(0)));
+    assert_eq!(waiting[1]["last_refusal"], json!(null));
 
     node.agent("alice", &["channel", "send", "plans", "last"]);
     assert_eq!(node.read("bob", &[&channel]), ["kept", "queued", "last"]);
+    let ran = node.place.run(["channel", "outbox", "--vault", "alice.vault"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "nothing waits\n"));
 
     node.agent("alice", &["channel", "remove", "plans", &bob]);
     node.agent("alice", &["channel", "send", "plans", "without bob"]);

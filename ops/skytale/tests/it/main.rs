@@ -6,5 +6,6 @@ mod demo;
 mod help;
 mod markers;
 mod node;
+mod operator;
 mod process;
 mod servers;

@@ -1,180 +1,90 @@
 //! Each kind of value that OpenMLS stores, and where it goes.
 
-use super::{Label, Secrets, Storage, StorageError, decode, encode, epoch_key, key};
+use super::{Label, Secrets, Storage, StorageError, encode, epoch_key, key};
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
+
+/// The methods of the kinds that have one value under a key `K`: how each is written, read and deleted. OpenMLS has the key
+/// before the value in most of them, and behind it in some.
+macro_rules! values {
+    ($($label:ident:
+        $write:ident<$($in_write:ident: $of_write:ident),*>,
+        $read:ident<$($in_read:ident: $of_read:ident),*>,
+        $delete:ident<$of_delete:ident>;)*) => {$(
+        fn $write<$($in_write: traits::$of_write<CURRENT_VERSION>),*>(
+            &self,
+            id: &K,
+            value: &V,
+        ) -> Result<(), StorageError> {
+            self.write(Label::$label, id, value)
+        }
+
+        fn $read<$($in_read: traits::$of_read<CURRENT_VERSION>),*>(&self, id: &K) -> Result<Option<V>, StorageError> {
+            self.read(Label::$label, id)
+        }
+
+        fn $delete<K: traits::$of_delete<CURRENT_VERSION>>(&self, id: &K) -> Result<(), StorageError> {
+            self.delete(Label::$label, id)
+        }
+    )*};
+}
 
 impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
     type Error = StorageError;
 
-    fn write_tree<G: traits::GroupId<CURRENT_VERSION>, V: traits::TreeSync<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::Tree, group_id, value)
+    values! {
+        // Of a group.
+        Tree:
+            write_tree<K: GroupId, V: TreeSync>,
+            tree<K: GroupId, V: TreeSync>,
+            delete_tree<GroupId>;
+        InterimTranscriptHash:
+            write_interim_transcript_hash<K: GroupId, V: InterimTranscriptHash>,
+            interim_transcript_hash<K: GroupId, V: InterimTranscriptHash>,
+            delete_interim_transcript_hash<GroupId>;
+        Context:
+            write_context<K: GroupId, V: GroupContext>,
+            group_context<K: GroupId, V: GroupContext>,
+            delete_context<GroupId>;
+        ConfirmationTag:
+            write_confirmation_tag<K: GroupId, V: ConfirmationTag>,
+            confirmation_tag<K: GroupId, V: ConfirmationTag>,
+            delete_confirmation_tag<GroupId>;
+        ResumptionPsks:
+            write_resumption_psk_store<K: GroupId, V: ResumptionPskStore>,
+            resumption_psk_store<K: GroupId, V: ResumptionPskStore>,
+            delete_all_resumption_psk_secrets<GroupId>;
+        OwnLeafIndex:
+            write_own_leaf_index<K: GroupId, V: LeafNodeIndex>,
+            own_leaf_index<K: GroupId, V: LeafNodeIndex>,
+            delete_own_leaf_index<GroupId>;
+        EpochSecrets:
+            write_group_epoch_secrets<K: GroupId, V: GroupEpochSecrets>,
+            group_epoch_secrets<K: GroupId, V: GroupEpochSecrets>,
+            delete_group_epoch_secrets<GroupId>;
+        GroupState:
+            write_group_state<V: GroupState, K: GroupId>,
+            group_state<V: GroupState, K: GroupId>,
+            delete_group_state<GroupId>;
+        // Of the agent.
+        SignatureKeyPair:
+            write_signature_key_pair<K: SignaturePublicKey, V: SignatureKeyPair>,
+            signature_key_pair<K: SignaturePublicKey, V: SignatureKeyPair>,
+            delete_signature_key_pair<SignaturePublicKey>;
+        EncryptionKeyPair:
+            write_encryption_key_pair<K: EncryptionKey, V: HpkeKeyPair>,
+            encryption_key_pair<V: HpkeKeyPair, K: EncryptionKey>,
+            delete_encryption_key_pair<EncryptionKey>;
+        KeyPackage:
+            write_key_package<K: HashReference, V: KeyPackage>,
+            key_package<K: HashReference, V: KeyPackage>,
+            delete_key_package<HashReference>;
+        Psk:
+            write_psk<K: PskId, V: PskBundle>,
+            psk<V: PskBundle, K: PskId>,
+            delete_psk<PskId>;
     }
 
-    fn tree<G: traits::GroupId<CURRENT_VERSION>, V: traits::TreeSync<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::Tree, group_id)
-    }
-
-    fn delete_tree<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
-        self.delete(Label::Tree, group_id)
-    }
-
-    fn write_interim_transcript_hash<
-        G: traits::GroupId<CURRENT_VERSION>,
-        V: traits::InterimTranscriptHash<CURRENT_VERSION>,
-    >(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::InterimTranscriptHash, group_id, value)
-    }
-
-    fn interim_transcript_hash<
-        G: traits::GroupId<CURRENT_VERSION>,
-        V: traits::InterimTranscriptHash<CURRENT_VERSION>,
-    >(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::InterimTranscriptHash, group_id)
-    }
-
-    fn delete_interim_transcript_hash<G: traits::GroupId<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<(), StorageError> {
-        self.delete(Label::InterimTranscriptHash, group_id)
-    }
-
-    fn write_context<G: traits::GroupId<CURRENT_VERSION>, V: traits::GroupContext<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::Context, group_id, value)
-    }
-
-    fn group_context<G: traits::GroupId<CURRENT_VERSION>, V: traits::GroupContext<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::Context, group_id)
-    }
-
-    fn delete_context<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
-        self.delete(Label::Context, group_id)
-    }
-
-    fn write_confirmation_tag<G: traits::GroupId<CURRENT_VERSION>, V: traits::ConfirmationTag<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::ConfirmationTag, group_id, value)
-    }
-
-    fn confirmation_tag<G: traits::GroupId<CURRENT_VERSION>, V: traits::ConfirmationTag<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::ConfirmationTag, group_id)
-    }
-
-    fn delete_confirmation_tag<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
-        self.delete(Label::ConfirmationTag, group_id)
-    }
-
-    fn write_resumption_psk_store<
-        G: traits::GroupId<CURRENT_VERSION>,
-        V: traits::ResumptionPskStore<CURRENT_VERSION>,
-    >(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::ResumptionPsks, group_id, value)
-    }
-
-    fn resumption_psk_store<G: traits::GroupId<CURRENT_VERSION>, V: traits::ResumptionPskStore<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::ResumptionPsks, group_id)
-    }
-
-    fn delete_all_resumption_psk_secrets<G: traits::GroupId<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<(), StorageError> {
-        self.delete(Label::ResumptionPsks, group_id)
-    }
-
-    fn write_own_leaf_index<G: traits::GroupId<CURRENT_VERSION>, V: traits::LeafNodeIndex<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::OwnLeafIndex, group_id, value)
-    }
-
-    fn own_leaf_index<G: traits::GroupId<CURRENT_VERSION>, V: traits::LeafNodeIndex<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::OwnLeafIndex, group_id)
-    }
-
-    fn delete_own_leaf_index<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
-        self.delete(Label::OwnLeafIndex, group_id)
-    }
-
-    fn write_group_epoch_secrets<G: traits::GroupId<CURRENT_VERSION>, V: traits::GroupEpochSecrets<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::EpochSecrets, group_id, value)
-    }
-
-    fn group_epoch_secrets<G: traits::GroupId<CURRENT_VERSION>, V: traits::GroupEpochSecrets<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::EpochSecrets, group_id)
-    }
-
-    fn delete_group_epoch_secrets<G: traits::GroupId<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<(), StorageError> {
-        self.delete(Label::EpochSecrets, group_id)
-    }
-
-    fn write_group_state<V: traits::GroupState<CURRENT_VERSION>, G: traits::GroupId<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::GroupState, group_id, value)
-    }
-
-    fn group_state<V: traits::GroupState<CURRENT_VERSION>, G: traits::GroupId<CURRENT_VERSION>>(
-        &self,
-        group_id: &G,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::GroupState, group_id)
-    }
-
-    fn delete_group_state<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
-        self.delete(Label::GroupState, group_id)
-    }
+    // ---- a group's configuration and message secrets, which may be put off
 
     fn write_mls_join_config<G: traits::GroupId<CURRENT_VERSION>, V: traits::MlsGroupJoinConfig<CURRENT_VERSION>>(
         &self,
@@ -245,7 +155,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         group_id: &G,
     ) -> Result<Vec<V>, StorageError> {
         let items = self.list(&key(Label::OwnLeafNodes, group_id)?)?;
-        items.iter().map(|item| decode(item)).collect()
+        items.iter().map(|item| self.decode(item)).collect()
     }
 
     fn delete_own_leaf_nodes<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
@@ -276,7 +186,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         group_id: &G,
     ) -> Result<Vec<R>, StorageError> {
         let items = self.list(&key(Label::ProposalRefs, group_id)?)?;
-        items.iter().map(|item| decode(item)).collect()
+        items.iter().map(|item| self.decode(item)).collect()
     }
 
     fn queued_proposals<
@@ -291,7 +201,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         refs.into_iter()
             .map(|proposal_ref| {
                 let stored = self.get(&key(Label::QueuedProposal, &(group_id, &proposal_ref))?)?;
-                let proposal = decode(&stored.ok_or(StorageError::ProposalMissing)?)?;
+                let proposal = self.decode(&stored.ok_or(StorageError::ProposalMissing)?)?;
                 Ok((proposal_ref, proposal))
             })
             .collect()
@@ -350,7 +260,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         leaf_index: u32,
     ) -> Result<Vec<V>, StorageError> {
         let stored = self.get(&epoch_key(group_id, epoch, leaf_index)?)?;
-        stored.map_or_else(|| Ok(Vec::new()), |value| decode(&value))
+        stored.map_or_else(|| Ok(Vec::new()), |value| self.decode(&value))
     }
 
     fn delete_encryption_epoch_key_pairs<G: traits::GroupId<CURRENT_VERSION>, E: traits::EpochKey<CURRENT_VERSION>>(
@@ -361,93 +271,5 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
     ) -> Result<(), StorageError> {
         self.remove(epoch_key(group_id, epoch, leaf_index)?);
         Ok(())
-    }
-
-    fn write_signature_key_pair<
-        K: traits::SignaturePublicKey<CURRENT_VERSION>,
-        V: traits::SignatureKeyPair<CURRENT_VERSION>,
-    >(
-        &self,
-        id: &K,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::SignatureKeyPair, id, value)
-    }
-
-    fn signature_key_pair<
-        K: traits::SignaturePublicKey<CURRENT_VERSION>,
-        V: traits::SignatureKeyPair<CURRENT_VERSION>,
-    >(
-        &self,
-        id: &K,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::SignatureKeyPair, id)
-    }
-
-    fn delete_signature_key_pair<K: traits::SignaturePublicKey<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-    ) -> Result<(), StorageError> {
-        self.delete(Label::SignatureKeyPair, id)
-    }
-
-    fn write_encryption_key_pair<K: traits::EncryptionKey<CURRENT_VERSION>, V: traits::HpkeKeyPair<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::EncryptionKeyPair, id, value)
-    }
-
-    fn encryption_key_pair<V: traits::HpkeKeyPair<CURRENT_VERSION>, K: traits::EncryptionKey<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::EncryptionKeyPair, id)
-    }
-
-    fn delete_encryption_key_pair<K: traits::EncryptionKey<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-    ) -> Result<(), StorageError> {
-        self.delete(Label::EncryptionKeyPair, id)
-    }
-
-    fn write_key_package<K: traits::HashReference<CURRENT_VERSION>, V: traits::KeyPackage<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::KeyPackage, id, value)
-    }
-
-    fn key_package<K: traits::HashReference<CURRENT_VERSION>, V: traits::KeyPackage<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::KeyPackage, id)
-    }
-
-    fn delete_key_package<K: traits::HashReference<CURRENT_VERSION>>(&self, id: &K) -> Result<(), StorageError> {
-        self.delete(Label::KeyPackage, id)
-    }
-
-    fn write_psk<K: traits::PskId<CURRENT_VERSION>, V: traits::PskBundle<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-        value: &V,
-    ) -> Result<(), StorageError> {
-        self.write(Label::Psk, id, value)
-    }
-
-    fn psk<V: traits::PskBundle<CURRENT_VERSION>, K: traits::PskId<CURRENT_VERSION>>(
-        &self,
-        id: &K,
-    ) -> Result<Option<V>, StorageError> {
-        self.read(Label::Psk, id)
-    }
-
-    fn delete_psk<K: traits::PskId<CURRENT_VERSION>>(&self, id: &K) -> Result<(), StorageError> {
-        self.delete(Label::Psk, id)
     }
 }

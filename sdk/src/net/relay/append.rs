@@ -45,15 +45,33 @@ struct Waiter {
     _room: OwnedSemaphorePermit,
 }
 
-/// Appends frames. Those of one appender reach the log in the order of the calls to [`Appender::append`].
+/// Appends frames. Those of one log reach it in the order of the calls to [`Appender::append`], or not at all: once one of
+/// them was refused with a code that [holds the log](Code::holds_log), the relay node refuses all that follow, until
+/// [`Appender::renew`].
+///
+/// Clones begin with the same stream and keep within the same bounds; each is renewed for itself.
 #[derive(Clone, Debug)]
 pub struct Appender {
-    requests: mpsc::Sender<Request>,
+    stream: Stream,
+    shared: Arc<Shared>,
+}
+
+/// What the appenders of one session have in common.
+#[derive(Debug)]
+struct Shared {
+    newest: tokio::sync::Mutex<Stream>,
     room: Arc<Semaphore>,
     room_bytes: usize,
     frame_bytes_max: usize,
-    pace: Arc<Mutex<Pace>>,
+    pace: Mutex<Pace>,
     ending: Ending,
+}
+
+/// One append stream. It ends with the last appender that uses it.
+#[derive(Clone, Debug)]
+struct Stream {
+    number: u64,
+    requests: mpsc::Sender<Request>,
 }
 
 /// An append on its way. Dropping it does not take the append back.
@@ -76,51 +94,57 @@ impl PendingAppend {
 impl Appender {
     /// Opens an append stream.
     pub async fn open(session: &Session) -> Result<Self, RelayError> {
-        let (send, answers) = session
-            .open(open::Stream::Append(AppendOpen {}), ANSWER_BYTES_MAX)
-            .await?;
-        let (requests, queue) = mpsc::channel(WRITE_BATCH_MAX);
-        let (waiters, waiting) = mpsc::channel(IN_FLIGHT_MAX);
-        let ending = session.ending();
-        session.tasks().spawn(write(send, queue, waiters, ending.clone()));
-        session.tasks().spawn(read(answers, waiting, ending.clone()));
+        let stream = Stream::open(session, 0).await?;
         let info = session.info();
+        let pace = Pace::new(info.frames_per_second, info.bytes_per_second, Instant::now());
         Ok(Self {
-            requests,
-            room: Arc::new(Semaphore::new(info.append_in_flight_bytes_max)),
-            room_bytes: info.append_in_flight_bytes_max,
-            frame_bytes_max: info.frame_bytes_max,
-            pace: Arc::new(Mutex::new(Pace::new(
-                info.frames_per_second,
-                info.bytes_per_second,
-                Instant::now(),
-            ))),
-            ending,
+            stream: stream.clone(),
+            shared: Arc::new(Shared {
+                newest: tokio::sync::Mutex::new(stream),
+                room: Arc::new(Semaphore::new(info.append_in_flight_bytes_max)),
+                room_bytes: info.append_in_flight_bytes_max,
+                frame_bytes_max: info.frame_bytes_max,
+                pace: Mutex::new(pace),
+                ending: session.ending(),
+            }),
         })
+    }
+
+    /// Goes on with another append stream of the same session, on which no log is held: a new one, or the newest that a
+    /// clone has begun meanwhile. To be called when all that was appended to the log in question has its outcome, since
+    /// frames on two streams have no order; then the log's frames are appended again, in order.
+    pub async fn renew(&mut self, session: &Session) -> Result<(), RelayError> {
+        let mut newest = self.shared.newest.lock().await;
+        if newest.number == self.stream.number {
+            *newest = Stream::open(session, newest.number + 1).await?;
+        }
+        self.stream = newest.clone();
+        Ok(())
     }
 
     /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
     /// that is refused for its rate would let others pass it.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {
-        if frame.len() > self.frame_bytes_max {
+        let shared = &*self.shared;
+        if frame.len() > shared.frame_bytes_max {
             return Err(Refused {
                 number: Code::FrameTooLarge.number(),
-                message: format!("{} bytes, the relay takes {}", frame.len(), self.frame_bytes_max),
+                message: format!("{} bytes, the relay takes {}", frame.len(), shared.frame_bytes_max),
                 retryable: false,
                 retry_after: None,
                 offset: Offset::ZERO,
             }
             .into());
         }
-        let bytes = u32::try_from(frame.len().min(self.room_bytes)).unwrap_or(u32::MAX);
-        let ended = || self.ending.explain(RelayError::lost("the append stream ended"));
-        let cancelled = self.ending.cancel.cancelled();
+        let bytes = u32::try_from(frame.len().min(shared.room_bytes)).unwrap_or(u32::MAX);
+        let ended = || shared.ending.explain(RelayError::lost("the append stream ended"));
+        let cancelled = shared.ending.cancel.cancelled();
         let queue = async {
-            let turn = self.pace.lock().take(frame.len(), Instant::now());
+            let turn = shared.pace.lock().take(frame.len(), Instant::now());
             if let Some(turn) = turn {
                 sleep_until(turn).await;
             }
-            let room = Arc::clone(&self.room)
+            let room = Arc::clone(&shared.room)
                 .acquire_many_owned(bytes)
                 .await
                 .map_err(|_| ended())?;
@@ -129,19 +153,34 @@ impl Appender {
                 outcome: sender,
                 _room: room,
             };
-            self.requests
+            self.stream
+                .requests
                 .send(Request { frame, waiter })
                 .await
                 .map_err(|_| ended())?;
             Ok(PendingAppend {
                 outcome,
-                ending: self.ending.clone(),
+                ending: shared.ending.clone(),
             })
         };
         tokio::select! {
             queued = queue => queued,
             () = cancelled => Err(ended()),
         }
+    }
+}
+
+impl Stream {
+    async fn open(session: &Session, number: u64) -> Result<Self, RelayError> {
+        let (send, answers) = session
+            .open(open::Stream::Append(AppendOpen {}), ANSWER_BYTES_MAX)
+            .await?;
+        let (requests, queue) = mpsc::channel(WRITE_BATCH_MAX);
+        let (waiters, waiting) = mpsc::channel(IN_FLIGHT_MAX);
+        let ending = session.ending();
+        session.tasks().spawn(write(send, queue, waiters, ending.clone()));
+        session.tasks().spawn(read(answers, waiting, ending));
+        Ok(Self { number, requests })
     }
 }
 

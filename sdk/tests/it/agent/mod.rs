@@ -2,8 +2,10 @@
 
 mod commits;
 pub(crate) mod crash;
+mod faulty;
 mod inbox;
 mod offline;
+mod order;
 mod restarts;
 mod talk;
 mod world;

@@ -116,3 +116,44 @@ async fn a_channel_made_offline_is_there_when_its_maker_comes_online() {
     soon("delivered", sent.delivered()).await.expect("delivered");
     assert_eq!(texts(&transcript(&channel).await), ["to nobody yet"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_before_a_restart_can_be_waited_for_after_it() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
+    let channels = channel_of(&[&alice, &bob]).await;
+    let id = channels[0].id();
+    alice.disconnect().await;
+    let mut sent = Vec::new();
+    for text in ["first", "second"] {
+        sent.push(channels[0].send(text).await.expect("queued").frame_id());
+    }
+    alice.close(Duration::from_secs(1)).await;
+
+    let alice = world.open("alice").await;
+    let channel = alice.channel(id).await.expect("in the vault");
+    let waiting = channel.outbox().await.expect("listed");
+    assert_eq!(waiting, alice.outbox().await.expect("listed"));
+    let ids: Vec<_> = waiting.iter().map(|queued| queued.frame_id).collect();
+    assert_eq!(ids, sent);
+    let first = channel.sent(sent[0]).await.expect("asked").expect("known");
+    let again = channel.sent(sent[0]).await.expect("asked").expect("known");
+    assert_eq!((first.frame_id(), first.channel()), (sent[0], id));
+    alice.connect().await.expect("a socket");
+    let at = soon("delivered", first.delivered()).await.expect("delivered");
+    assert_eq!(soon("delivered", again.delivered()).await.expect("delivered"), at);
+
+    soon("all out", alice.flushed()).await.expect("flushed");
+    assert!(alice.outbox().await.expect("listed").is_empty());
+    // What is known already ends at once, offline, too.
+    alice.disconnect().await;
+    for (sent, text) in sent.iter().zip(["first", "second"]) {
+        let delivered = channel.sent(*sent).await.expect("asked").expect("known");
+        let offset = soon("known", delivered.delivered()).await.expect("delivered").offset();
+        let history = transcript(&channel).await;
+        let message = history.iter().find(|message| Some(message.offset) == offset);
+        assert_eq!(message.expect("there").payload, text);
+    }
+    let unknown = skytale_proto::FrameId::generate();
+    assert!(channel.sent(unknown).await.expect("asked").is_none());
+}

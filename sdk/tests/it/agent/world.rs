@@ -157,9 +157,14 @@ impl World {
     /// Another relay node over the same log.
     pub(crate) async fn second_relay(&self) -> (RelayNode, Relay) {
         let store = self.running.lock().as_ref().map(|running| Arc::clone(&running.store));
+        self.relay_over(store.expect("a store")).await
+    }
+
+    /// A relay node over any store, which takes the same tokens.
+    pub(crate) async fn relay_over(&self, store: Arc<dyn LogStore>) -> (RelayNode, Relay) {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.admin.enabled = false;
-        let node = serve(&config, store.expect("a store"), &self.mint).await;
+        let node = serve(&config, store, &self.mint).await;
         let relay = Relay {
             endpoint: node.endpoint_id(),
             addresses: node.bound_addresses(),
@@ -201,7 +206,7 @@ async fn start(config: &RelayConfig, dir: &Path, mint: &Mint) -> Running {
     Running { node, store }
 }
 
-async fn serve(config: &RelayConfig, store: Arc<LocalStore>, mint: &Mint) -> RelayNode {
+async fn serve(config: &RelayConfig, store: Arc<dyn LogStore>, mint: &Mint) -> RelayNode {
     let trust = TrustSource::Static(Jwks {
         keys: vec![mint.signer.jwk()],
     });

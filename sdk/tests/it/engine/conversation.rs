@@ -3,7 +3,7 @@
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
 use bytes::Bytes;
 use skytale_proto::{Code, Detail, Offset};
-use skytale_sdk::engine::{ChannelState, EngineConfig, Event, Outcome, PAYLOAD_BYTES_MAX};
+use skytale_sdk::engine::{ChannelState, EngineConfig, Event, Fate, Outcome, PAYLOAD_BYTES_MAX, QueuedKind};
 
 #[test]
 fn two_agents_talk() {
@@ -46,6 +46,125 @@ fn a_message_comes_whole_up_to_the_limit_and_no_further() {
     assert_eq!(received.len(), 2);
     assert_eq!(received[0].payload, largest);
     assert_eq!(received[1].payload, Bytes::new());
+}
+
+#[test]
+fn what_waits_says_since_when_how_often_it_was_refused_and_why() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let first = a.send(channel, "first");
+    let second = a.engine().update_keys(channel).expect("queued");
+    let waiting = a.engine().outbox(channel).expect("listed");
+    let kinds: Vec<_> = waiting.iter().map(|queued| (queued.frame_id, queued.kind)).collect();
+    assert_eq!(kinds, [(first, QueuedKind::Message), (second, QueuedKind::UpdateKeys)]);
+    assert_eq!((waiting[0].channel, waiting[0].bytes), (channel, 5));
+    assert_eq!((waiting[0].attempts, waiting[0].last_refusal), (0, None));
+    assert!(waiting[0].since_ms > 1_600_000_000_000);
+
+    for _ in 0..2 {
+        let offered = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        assert_eq!(offered[0].frame.header().id, first);
+        let refused = Outcome::Refused {
+            code: Code::RateLimited,
+            retryable: true,
+        };
+        assert_eq!(a.engine().outcome(channel, first, refused).expect("taken"), []);
+    }
+    // Another's commit comes first.
+    b.engine().update_keys(channel).expect("queued");
+    b.push(&relay, channel);
+    a.push(&relay, channel);
+    a.crash();
+    let waiting = a.engine().outbox(channel).expect("listed");
+    assert_eq!(waiting[0].attempts, 3);
+    assert_eq!(
+        waiting[0].last_refusal.map(|refusal| refusal.code),
+        Some(Code::StaleEpoch)
+    );
+    assert!(
+        waiting[0]
+            .last_refusal
+            .is_some_and(|refusal| refusal.at_ms >= waiting[0].since_ms)
+    );
+    assert_eq!(a.engine().fate(channel, first).expect("known"), Some(Fate::Waiting));
+
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    a.crash();
+    assert_eq!(a.engine().outbox(channel).expect("listed"), []);
+    let offset = a.history(channel)[0].offset;
+    assert_eq!(
+        a.engine().fate(channel, first).expect("known"),
+        Some(Fate::Delivered(offset))
+    );
+    assert_eq!(
+        a.engine().fate(channel, second).expect("known"),
+        None,
+        "changes leave no trace"
+    );
+    // Of others' messages and of other channels nothing is known.
+    assert_eq!(b.engine().fate(channel, first).expect("known"), None);
+    let other = a.engine().create_channel("other").expect("made");
+    assert_eq!(a.engine().fate(other, first).expect("known"), None);
+    let create = a.engine().outbox(other).expect("listed")[0];
+    assert_eq!(create.kind, QueuedKind::Create);
+    assert_eq!(
+        a.engine().fate(other, create.frame_id).expect("known"),
+        None,
+        "nobody has sent it"
+    );
+
+    let hopeless = a.send(channel, "hopeless");
+    a.engine().next_frames(channel, FRAMES_BYTES).map(drop).expect("built");
+    let refused = Outcome::Refused {
+        code: Code::FrameTooLarge,
+        retryable: false,
+    };
+    assert_eq!(a.engine().outcome(channel, hopeless, refused).expect("taken").len(), 1);
+    let fate = a.engine().fate(channel, hopeless).expect("known");
+    assert_eq!(fate, Some(Fate::Failed(Code::FrameTooLarge)));
+    let _ = a.engine().purge(channel, Offset::MAX, 10).expect("purged");
+    assert_eq!(a.engine().fate(channel, first).expect("known"), None);
+}
+
+#[test]
+fn a_purge_takes_messages_and_nothing_else() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    for n in 0..20 {
+        a.send(channel, &format!("a{n}"));
+        b.send(channel, &format!("b{n}"));
+        settle(&relay, channel, &mut [&mut a, &mut b]);
+    }
+    b.engine().ack(channel, Offset::MAX).expect("acked");
+    let waiting = b.send(channel, "waiting");
+    let state = |agent: &mut Agent| {
+        let engine = agent.engine();
+        (
+            engine.channel(channel).expect("known"),
+            engine.digest(channel).expect("known"),
+            engine.acked(channel).expect("known"),
+        )
+    };
+    let before = state(&mut b);
+    assert_eq!(before.0.outbox, 1);
+    let purged = b.engine().purge(channel, Offset::MAX, u32::MAX).expect("purged");
+    assert_eq!((purged.messages, purged.unacked, purged.more), (40, 0, false));
+    while b.engine().compact().expect("compacted") {}
+    for _ in 0..2 {
+        assert_eq!(b.texts(channel), Vec::<String>::new());
+        assert_eq!(state(&mut b), before);
+        b.crash();
+    }
+    // What was replayed is not replayed again, and the talk goes on.
+    settle(&relay, channel, &mut [&mut b, &mut a]);
+    a.send(channel, "still here?");
+    settle(&relay, channel, &mut [&mut b, &mut a]);
+    assert_eq!(b.texts(channel), ["waiting", "still here?"]);
+    assert_eq!(a.history(channel).len(), 42);
+    assert_eq!(a.history(channel)[40].frame_id, waiting);
+    assert_agree(channel, &mut [&mut a, &mut b]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
 use bytes::Bytes;
 use skytale_proto::{Code, Offset, Record};
-use skytale_sdk::engine::{ChannelState, Engine, EngineConfig, Event, Gap, Outcome};
+use skytale_sdk::engine::{ChannelState, Engine, EngineConfig, Event, Gap, LABEL_BYTES_MAX, Outcome};
 use skytale_sdk::vault::VaultKey;
 use zeroize::Zeroizing;
 
@@ -86,6 +86,22 @@ fn a_restart_keeps_everything() {
     assert_eq!(b.engine().agent_cursor(), cursor);
     assert_eq!(b.texts(channel), ["kept"]);
     assert_eq!(b.engine().channels().expect("listed"), [info]);
+}
+
+#[test]
+fn a_label_is_short_one_line_and_no_id() {
+    let mut a = Agent::new();
+    let channel = a.engine().create_channel("").expect("none is one");
+    let (longest, too_long) = ("x".repeat(LABEL_BYTES_MAX), "x".repeat(LABEL_BYTES_MAX + 1));
+    a.engine().relabel(channel, &longest).expect("kept");
+    for wrong in [too_long.as_str(), "a\u{1b}[2J", &channel.to_string()] {
+        let refused = a.engine().relabel(channel, wrong).map_err(|error| error.code());
+        assert_eq!(refused, Err(Code::LabelInvalid));
+        let refused = a.engine().create_channel(wrong).map_err(|error| error.code());
+        assert_eq!(refused, Err(Code::LabelInvalid));
+    }
+    assert_eq!(a.engine().channel(channel).expect("known").label, longest);
+    assert_eq!(a.engine().channels().expect("listed").len(), 1);
 }
 
 #[test]

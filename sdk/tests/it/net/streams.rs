@@ -156,6 +156,47 @@ async fn a_lost_connection_makes_appends_ambiguous() {
     script.end().await;
 }
 
+#[tokio::test]
+async fn a_renewed_appender_goes_on_with_one_more_stream_which_its_clones_share() {
+    let script = Script::run(|mut peer| {
+        Box::pin(async move {
+            started(&mut peer).await;
+            let (_, mut first) = peer.stream().await;
+            assert_eq!(first.read::<AppendRequest>().await.frame, "refused");
+            let refusal = Refusal::because(Code::RelayInternal, "not now");
+            let outcome = Some(append_response::Outcome::Refusal(refusal));
+            first.write(&AppendResponse { outcome }).await;
+            let (open::Stream::Append(_), mut second) = peer.stream().await else {
+                panic!("an append stream");
+            };
+            for (offset, frame) in (1..).zip(["again", "a clone's"]) {
+                assert_eq!(second.read::<AppendRequest>().await.frame, frame);
+                second.write(&appended(offset)).await;
+            }
+            // Nobody uses the first one any more.
+            assert_eq!(first.receive.read(&mut [0; 1]).await.expect("an end"), None);
+            peer.connection.closed().await;
+        })
+    })
+    .await;
+    let (session, _endpoint) = connect(&script.relay).await.expect("a session");
+    let mut appender = within(Appender::open(&session)).await.expect("a stream");
+    let mut clone = appender.clone();
+    let refused = within(appender.append("refused".into())).await.expect("room");
+    let error = within(refused.outcome()).await.expect_err("refused");
+    assert!(error.code().holds_log());
+    within(appender.renew(&session)).await.expect("a stream");
+    within(clone.renew(&session)).await.expect("the same stream");
+    for (offset, appender, frame) in [(1, &appender, "again"), (2, &clone, "a clone's")] {
+        let pending = within(appender.append(frame.into())).await.expect("room");
+        let receipt = within(pending.outcome()).await.expect("appended");
+        assert_eq!(receipt.offset, Offset::new(offset));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    session.close().await;
+    script.end().await;
+}
+
 // ---- subscribe
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! `skytale channel list`.
 
 use super::Session;
+use super::names::{self, Names};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::{Human, Outcome, Style, table};
 use serde::Serialize;
+use skytale_proto::rest::ChannelName;
 use skytale_proto::{ChannelId, Offset};
 use skytale_sdk::engine::{ChannelInfo, ChannelState};
 use std::fmt;
@@ -20,9 +22,14 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
     let channels = with_agent(&session, &args.agent, mode, async |agent| {
-        agent.channels().await.map_err(failed("cannot list the channels"))
+        let channels = agent.channels().await.map_err(failed("cannot list the channels"))?;
+        let names = match mode {
+            Mode::Offline => Names::new(),
+            _ => names::of(&session, &channels).await,
+        };
+        Ok(channels.into_iter().map(|info| Row::new(info, &names)).collect())
     });
-    let channels = channels.await?.into_iter().map(Row::from).collect();
+    let channels = channels.await?;
     session.output.give(&List { channels })
 }
 
@@ -35,6 +42,8 @@ struct List {
 struct Row {
     channel: ChannelId,
     label: String,
+    /// As the account's other agents find it. Not known offline.
+    name: Option<ChannelName>,
     state: &'static str,
     cursor: Offset,
     epoch: u64,
@@ -42,11 +51,12 @@ struct Row {
     outbox: u64,
 }
 
-impl From<ChannelInfo> for Row {
-    fn from(info: ChannelInfo) -> Self {
+impl Row {
+    fn new(info: ChannelInfo, names: &Names) -> Self {
         Self {
             channel: info.id,
             label: info.label,
+            name: names.get(&info.id).cloned(),
             state: name(info.state),
             cursor: info.cursor,
             epoch: info.epoch,
@@ -71,18 +81,22 @@ impl Human for List {
         if self.channels.is_empty() {
             return writeln!(to, "no channels");
         }
+        let named = self.channels.iter().any(|row| row.name.is_some());
         let rows = self.channels.iter().map(|row| {
+            let name = row.name.as_ref().map(ToString::to_string).unwrap_or_default();
             let numbers = [row.unread, row.outbox, row.cursor.get(), row.epoch].map(|number| number.to_string());
-            [row.channel.to_string(), row.label.clone(), row.state.into()]
+            [row.channel.to_string(), row.label.clone()]
                 .into_iter()
+                .chain(named.then_some(name))
+                .chain([row.state.into()])
                 .chain(numbers)
                 .collect()
         });
-        table(
-            to,
-            style,
-            &["channel", "label", "state", "unread", "unsent", "cursor", "epoch"],
-            rows,
-        )
+        let heads: Vec<&str> = ["channel", "label"]
+            .into_iter()
+            .chain(named.then_some("name"))
+            .chain(["state", "unread", "unsent", "cursor", "epoch"])
+            .collect();
+        table(to, style, &heads, rows)
     }
 }

@@ -2,9 +2,13 @@
 
 mod change;
 mod create;
+mod label;
 mod list;
 mod members;
 mod message;
+mod names;
+mod outbox;
+mod purge;
 mod read;
 mod reference;
 mod send;
@@ -22,8 +26,10 @@ use skytale_proto::AgentId;
 pub(crate) enum Command {
     /// Make a channel.
     Create(create::Args),
-    /// List the channels of the vault.
+    /// List the channels of the vault, with what this agent and the account call them.
     List(list::Args),
+    /// Give a channel a label, by which commands then find it. It never leaves the vault.
+    Label(label::Args),
     /// Add agents, who need not be online. They read from here on.
     Add(Agents),
     /// Remove agents. They read nothing that comes later.
@@ -38,6 +44,10 @@ pub(crate) enum Command {
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
+    /// Show what was sent and is not in the log yet, and what a relay node said of it.
+    Outbox(outbox::Args),
+    /// Take read messages out of this agent's vault, for good. Others keep what they have.
+    Purge(purge::Args),
     /// Replace this agent's keys in the channel: what was stolen before is of no use after.
     Rotate(One),
 }
@@ -69,12 +79,15 @@ impl Command {
         let agent = match self {
             Self::Create(args) => &args.agent,
             Self::List(args) => &args.agent,
+            Self::Label(args) => &args.agent,
             Self::Add(args) | Self::Remove(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
             Self::Send(args) => &args.agent,
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
+            Self::Outbox(args) => &args.agent,
+            Self::Purge(args) => &args.agent,
         };
         agent.layers()
     }
@@ -84,6 +97,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
         Command::Create(args) => create::run(args, session).await,
         Command::List(args) => list::run(args, session).await,
+        Command::Label(args) => label::run(args, session).await,
         Command::Add(args) => change::add(args, session).await,
         Command::Remove(args) => change::remove(args, session).await,
         Command::Leave(args) => change::leave(args, session).await,
@@ -91,6 +105,8 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Send(args) => send::run(args, session).await,
         Command::Read(args) => read::run(args, session).await,
         Command::Tail(args) => tail::run(args, session).await,
+        Command::Outbox(args) => outbox::run(args, session).await,
+        Command::Purge(args) => purge::run(args, session).await,
         Command::Rotate(args) => change::rotate(args, session).await,
     }
 }

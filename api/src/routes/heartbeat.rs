@@ -1,0 +1,196 @@
+//! `/v1/relays/{endpoint}/heartbeat`: an enrolled relay node is there.
+
+use super::relays::{RELAYS_MAX, check_addresses};
+use crate::audit::{Action, Actor, Target};
+use crate::auth::Enrolled;
+use crate::directory::expires_after;
+use crate::openapi::Refusals;
+use crate::problem::Refusal;
+use crate::request::{Body, Meta};
+use crate::service::{Inner, Service};
+use crate::store::fleet::{self, StoredRelay};
+use crate::store::{Write, enrolments, relays};
+use axum::Json;
+use axum::extract::{Path, State};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ed25519_dalek::{Signature, VerifyingKey};
+use skytale_proto::rest::{
+    HEARTBEAT_SHARDS_MAX, Heartbeat, HeartbeatTaken, RELAY_VERSION_BYTES_MAX, Relay, registration_message,
+};
+use skytale_proto::{Code, EndpointId};
+use std::collections::HashSet;
+
+/// Says that a relay node is there, where, and what it has to do. The first one registers it; three that do not come take it
+/// out of the directory. The API's clock alone decides.
+#[utoipa::path(
+    put,
+    path = "/v1/relays/{endpoint}/heartbeat",
+    tag = "relays",
+    operation_id = "put_heartbeat",
+    params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint.")),
+    request_body = Heartbeat,
+    security(("enrolment" = [])),
+    responses((status = 200, description = "When to send the next.", body = HeartbeatTaken), Refusals)
+)]
+pub(super) async fn put(
+    State(service): State<Service>,
+    node: Enrolled,
+    meta: Meta,
+    Path(endpoint): Path<String>,
+    Body(heartbeat): Body<Heartbeat>,
+) -> Result<Json<HeartbeatTaken>, Refusal> {
+    let bad = |_| Refusal::new(Code::BadRequest, "the path must name an endpoint, 64 hex digits");
+    let endpoint: EndpointId = endpoint.parse().map_err(bad)?;
+    check(&heartbeat)?;
+    let inner = service.inner();
+    let taken = take(inner, node, &meta, endpoint, heartbeat).await;
+    if let Err(refusal) = &taken
+        && is_about_the_node(refusal.code)
+    {
+        // The transaction that refused was rolled back; that it refused is a fact of its own.
+        let mut write = inner.store.write().await?;
+        let action = of(node, "relay.refuse", endpoint, Some(refusal.code));
+        action.record(&mut write, &meta, inner.now_s()).await?;
+        write.commit().await?;
+    }
+    taken?;
+    let every = inner.config.relay_heartbeat;
+    Ok(Json(HeartbeatTaken {
+        next_ms: millis(every),
+        expires_ms: millis(expires_after(every)),
+    }))
+}
+
+async fn take(
+    inner: &Inner,
+    node: Enrolled,
+    meta: &Meta,
+    endpoint: EndpointId,
+    heartbeat: Heartbeat,
+) -> Result<(), Refusal> {
+    check_proof(node, endpoint, &heartbeat.proof)?;
+    let now_s = inner.now_s();
+    let mut write = inner.store.write().await?;
+    bind(&mut write, node, endpoint).await?;
+    let before = fleet::get(&mut write, endpoint).await?;
+    if before.is_none() && fleet::count(&mut write).await? >= u64::from(RELAYS_MAX) {
+        return Err(Refusal::new(
+            Code::QuotaExceeded,
+            format!("the directory has {RELAYS_MAX} relay nodes with heartbeats"),
+        ));
+    }
+    let relay = StoredRelay {
+        enrolment: node.enrolment,
+        relay: Relay {
+            endpoint,
+            addresses: heartbeat.addresses,
+            region: heartbeat.region,
+        },
+        version: heartbeat.version,
+        draining: heartbeat.draining,
+        load: heartbeat.load,
+        seen_s: now_s,
+    };
+    fleet::put(&mut write, &relay).await?;
+    // It may have registered without heartbeats, before it was enrolled: they alone say now whether it is there.
+    relays::remove(&mut write, endpoint).await?;
+    if let Some(name) = told(before.as_ref(), &relay) {
+        of(node, name, endpoint, None).record(&mut write, meta, now_s).await?;
+    }
+    write.commit().await?;
+    Ok(())
+}
+
+/// What a heartbeat tells that is new; a change of load alone is nothing new.
+fn told(before: Option<&StoredRelay>, now: &StoredRelay) -> Option<&'static str> {
+    let Some(before) = before.filter(|before| before.enrolment == now.enrolment) else {
+        return Some("relay.register");
+    };
+    let same = before.relay == now.relay && before.version == now.version && before.draining == now.draining;
+    (!same).then_some("relay.change")
+}
+
+/// The enrolment is in force and this endpoint's, from now on if it was nobody's.
+async fn bind(write: &mut Write, node: Enrolled, endpoint: EndpointId) -> Result<(), Refusal> {
+    let unknown = || Refusal::new(Code::EnrolmentUnknown, "no such enrolment");
+    let enrolment = enrolments::lock(write, node.enrolment).await?.ok_or_else(unknown)?;
+    if enrolment.revoked_s.is_some() {
+        return Err(Refusal::new(Code::EnrolmentRevoked, "the enrolment was revoked"));
+    }
+    match enrolment.endpoint {
+        Some(bound) if bound == endpoint => Ok(()),
+        Some(_) => Err(Refusal::new(
+            Code::EnrolmentTaken,
+            "the enrolment is bound to another endpoint",
+        )),
+        None => enrolments::bind(write, node.enrolment, endpoint)
+            .await
+            .map_err(|error| {
+                if error.is_taken() {
+                    Refusal::new(Code::EnrolmentTaken, "the endpoint has another enrolment in force")
+                } else {
+                    error.into()
+                }
+            }),
+    }
+}
+
+/// The relay node holds the secret key of the endpoint that it names.
+fn check_proof(node: Enrolled, endpoint: EndpointId, proof: &str) -> Result<(), Refusal> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(proof.as_bytes()).ok();
+    let proof: [u8; 64] = bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Refusal::new(Code::BadRequest, "`proof` must be 128 hex digits"))?;
+    let message = registration_message(&node.enrolment, &endpoint);
+    let invalid = |_| Refusal::new(Code::RegistrationProof, "the signature by the endpoint does not verify");
+    let key = VerifyingKey::from_bytes(endpoint.as_bytes()).map_err(invalid)?;
+    key.verify_strict(&message, &Signature::from_bytes(&proof))
+        .map_err(invalid)
+}
+
+fn check(heartbeat: &Heartbeat) -> Result<(), Refusal> {
+    let bad = |detail: String| Err(Refusal::new(Code::BadRequest, detail));
+    for address in check_addresses(&heartbeat.addresses)? {
+        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+            return bad(format!(
+                "no agent can reach `{address}`; say in `relay.advertise` where they reach this node"
+            ));
+        }
+    }
+    let version = heartbeat.version.as_bytes();
+    if version.is_empty() || version.len() > RELAY_VERSION_BYTES_MAX || !version.iter().all(u8::is_ascii_graphic) {
+        return bad(format!(
+            "`version` must be visible ASCII, 1 to {RELAY_VERSION_BYTES_MAX} bytes"
+        ));
+    }
+    let lag = &heartbeat.load.lag;
+    if lag.len() > HEARTBEAT_SHARDS_MAX {
+        return bad(format!("`load.lag` must have {HEARTBEAT_SHARDS_MAX} entries at most"));
+    }
+    let shards: HashSet<_> = lag.iter().map(|lag| (lag.region, lag.shard)).collect();
+    if shards.len() != lag.len() {
+        return bad("`load.lag` must have each shard once".to_owned());
+    }
+    Ok(())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const fn is_about_the_node(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RegistrationProof | Code::EnrolmentTaken | Code::EnrolmentRevoked | Code::QuotaExceeded
+    )
+}
+
+const fn of(node: Enrolled, name: &'static str, endpoint: EndpointId, code: Option<Code>) -> Action<'static> {
+    Action {
+        account: None,
+        actor: Actor::Enrolment(node.enrolment),
+        name,
+        target: Target::Relay(endpoint),
+        code,
+    }
+}

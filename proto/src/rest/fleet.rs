@@ -1,0 +1,272 @@
+//! The relay directory of a fleet: enrolments, the heartbeats of enrolled relay nodes, and what operators see of them.
+//!
+//! An operator makes an enrolment; its key is shown once and given to one relay node. The node sends a [`Heartbeat`] with it,
+//! again and again, and stands in the directory for as long as it does. [`Relay`](super::Relay) is what agents get to see.
+
+use crate::{EndpointId, EnrolmentId};
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+/// Text before an enrolment's key.
+pub const ENROLMENT_KEY_PREFIX: &str = "rk_live_";
+/// What a relay node signs to prove that it holds its endpoint's secret key: this, then the enrolment's id (16 bytes) and
+/// the endpoint id.
+pub const REGISTRATION_CONTEXT: &[u8] = b"skytale relay registration 1";
+/// Addresses of one relay node.
+pub const RELAY_ADDRESSES_MAX: usize = 16;
+/// Shards in one heartbeat. A node that follows more of them tells those in which it is behind the most.
+pub const HEARTBEAT_SHARDS_MAX: usize = 128;
+/// The longest version of a relay node, in bytes.
+pub const RELAY_VERSION_BYTES_MAX: usize = 64;
+
+/// `POST /v1/enrolments`: lets one more relay node into the fleet. With the operator's secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateEnrolment {
+    /// What a person knows the node by, 1 to 64 characters.
+    pub label: String,
+    /// The endpoint that it is for; without, the first that uses the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+}
+
+/// A new enrolment, with its key. The key is shown here and never again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreatedEnrolment {
+    /// `rk_live_...`.
+    pub secret: String,
+    /// The enrolment.
+    pub enrolment: Enrolment,
+}
+
+impl std::fmt::Debug for CreatedEnrolment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreatedEnrolment")
+            .field("secret", &"[redacted]")
+            .field("enrolment", &self.enrolment)
+            .finish()
+    }
+}
+
+/// An enrolment, without its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Enrolment {
+    /// Its id, which is also in its key.
+    pub id: EnrolmentId,
+    /// What a person knows the node by.
+    pub label: String,
+    /// The endpoint that it is bound to, for good: named when it was made, or the first that used the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+    /// When it was made, unix seconds.
+    pub created_s: u64,
+    /// When it was revoked, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_s: Option<u64>,
+}
+
+/// `GET /v1/enrolments?after=&limit=`: the enrolments, by id. With the operator's secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Enrolments {
+    /// Those after the id asked for.
+    pub enrolments: Vec<Enrolment>,
+    /// The id to ask after for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<EnrolmentId>,
+}
+
+/// `PUT /v1/relays/{endpoint}/heartbeat`: a relay node is there. With its enrolment's key, as `Authorization: Bearer
+/// rk_live_...`. The first one registers it; each carries everything, and takes the place of the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Ed25519 signature by the endpoint's secret key over [`registration_message`], 64 bytes, hex. The same each time.
+    pub proof: String,
+    /// Socket addresses (`ip:port`) under which agents reach it, 1 to [`RELAY_ADDRESSES_MAX`].
+    pub addresses: Vec<String>,
+    /// Its region; 0 on a single node.
+    #[serde(default)]
+    pub region: u8,
+    /// Its version, visible ASCII, 1 to [`RELAY_VERSION_BYTES_MAX`] bytes.
+    pub version: String,
+    /// Whether it is about to stop: agents are sent to it last.
+    #[serde(default)]
+    pub draining: bool,
+    /// What it has to do.
+    pub load: RelayLoad,
+}
+
+/// What a relay node has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RelayLoad {
+    /// Agents that are connected.
+    pub agents: u32,
+    /// Agents that it takes, at most.
+    pub agents_max: u32,
+    /// Appends acknowledged a second, since the heartbeat before.
+    pub appends_per_second: u32,
+    /// How far its replica is behind, by shard, [`HEARTBEAT_SHARDS_MAX`] at most; empty on a single node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lag: Vec<ShardLag>,
+}
+
+/// How far a relay node's replica of one shard is behind the shard's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ShardLag {
+    /// The shard's region.
+    pub region: u8,
+    /// The shard.
+    pub shard: u16,
+    /// Messages of the stream that it has not folded yet.
+    pub messages: u64,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeartbeatTaken {
+    /// When to send the next one, milliseconds from now.
+    pub next_ms: u64,
+    /// After how long without one it leaves the directory, milliseconds.
+    pub expires_ms: u64,
+}
+
+/// `GET /v1/fleet?after=&limit=`: every relay node that the directory knows, by endpoint. With the operator's secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Fleet {
+    /// Those after the endpoint asked for.
+    pub relays: Vec<FleetRelay>,
+    /// The endpoint to ask after for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<EndpointId>,
+}
+
+/// A relay node, as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FleetRelay {
+    /// Its iroh endpoint.
+    pub endpoint: EndpointId,
+    /// Its enrolment.
+    pub enrolment: EnrolmentId,
+    /// What a person knows it by: the enrolment's label.
+    pub label: String,
+    /// How it stands.
+    pub state: RelayState,
+    /// When it was heard of last, unix seconds by the API's clock.
+    pub seen_s: u64,
+    /// Socket addresses under which agents reach it.
+    pub addresses: Vec<String>,
+    /// Its region.
+    pub region: u8,
+    /// Its version.
+    pub version: String,
+    /// What it had to do when it was heard of last.
+    pub load: RelayLoad,
+}
+
+/// How a relay node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RelayState {
+    /// Agents are sent to it.
+    Live,
+    /// It is far behind a shard's stream: agents are sent to it after all that are not.
+    Behind,
+    /// It is about to stop: agents are sent to it last.
+    Draining,
+    /// It missed too many heartbeats: agents are not sent to it.
+    Missing,
+}
+
+/// The enrolment that a key is of, where the text has a key's form.
+pub fn enrolment_of(key: &str) -> Option<EnrolmentId> {
+    let (id, _) = key.strip_prefix(ENROLMENT_KEY_PREFIX)?.split_once('_')?;
+    let bytes = HEXLOWER.decode(id.as_bytes()).ok()?;
+    EnrolmentId::try_from(bytes.as_slice()).ok()
+}
+
+/// What a relay node signs with its endpoint's secret key to prove that it holds it.
+pub fn registration_message(enrolment: &EnrolmentId, endpoint: &EndpointId) -> Vec<u8> {
+    [REGISTRATION_CONTEXT, enrolment.as_bytes(), endpoint.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_its_enrolment() {
+        let id = EnrolmentId::from_bytes([7; 16]);
+        let key = format!("{ENROLMENT_KEY_PREFIX}{}_SECRET", "07".repeat(16));
+        assert_eq!(enrolment_of(&key), Some(id));
+        for wrong in [
+            "",
+            "rk_live_",
+            "rk_live_07_X",
+            "sk_live_07",
+            &key.to_uppercase(),
+            &key[1..],
+        ] {
+            assert_eq!(enrolment_of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_read_as_it_was_written_and_has_no_other_fields() {
+        let lag = ShardLag {
+            region: 1,
+            shard: 2,
+            messages: u64::MAX,
+        };
+        let heartbeat = Heartbeat {
+            proof: "00".repeat(64),
+            addresses: vec!["192.0.2.1:7601".to_owned()],
+            region: 1,
+            version: "0.1.0".to_owned(),
+            draining: true,
+            load: RelayLoad {
+                agents: 1,
+                agents_max: 2,
+                appends_per_second: 3,
+                lag: vec![lag],
+            },
+        };
+        let mut json = serde_json::to_value(&heartbeat).expect("JSON");
+        assert_eq!(
+            serde_json::from_value::<Heartbeat>(json.clone()).expect("one"),
+            heartbeat
+        );
+        json["load"]["agents"] = (-1).into();
+        assert!(serde_json::from_value::<Heartbeat>(json.clone()).is_err());
+        json["load"]["agents"] = 1.into();
+        json["admin"] = true.into();
+        assert!(serde_json::from_value::<Heartbeat>(json).is_err());
+    }
+
+    #[test]
+    fn a_new_enrolment_prints_no_key() {
+        let made = CreatedEnrolment {
+            secret: "rk_live_marker".to_owned(),
+            enrolment: Enrolment {
+                id: EnrolmentId::from_bytes([0; 16]),
+                label: "eu-1".to_owned(),
+                endpoint: None,
+                created_s: 1,
+                revoked_s: None,
+            },
+        };
+        assert!(!format!("{made:?}").contains("marker"));
+    }
+}

@@ -1,0 +1,198 @@
+//! How much of a channel's history is kept, and what becomes of the rest.
+//!
+//! A history is cut at one place: what is before it goes, what is behind it stays. A message of another agent that the
+//! application has not acknowledged never goes, and neither does anything behind it. Cursor, digests, group and outbox have
+//! no part in it.
+//!
+//! What goes is overwritten in the database (`secure_delete`); [`Engine::compact`] then empties the write-ahead log, where
+//! the pages stood before, and gives free pages back to the file system.
+
+use super::channel::{self, Position, one};
+use super::transact::now_ms;
+use super::{Engine, EngineError};
+use crate::vault::{Durability, integer, message_id, message_offset, unsigned};
+use rusqlite::{OptionalExtension, params};
+use skytale_proto::{ChannelId, Offset};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Which messages of a history are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// All of them.
+    #[default]
+    All,
+    /// So many of the newest ones. As a setting ([`EngineConfig::history`](super::EngineConfig::history)) it is held to
+    /// now and then: meanwhile there may be a sixteenth more, or 64.
+    Newest(u64),
+    /// Those that the log has accepted within this time, by the relay node's clock.
+    Younger(Duration),
+    /// Those at this offset and behind it.
+    From(Offset),
+}
+
+/// What was taken out of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Purged {
+    /// Messages that are gone.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Messages that stay only since the application has not acknowledged them. Counted at the end, when `more` is false.
+    pub unacked: u64,
+    /// There are more to be taken out: call again.
+    pub more: bool,
+}
+
+/// How far the setting has been held to.
+#[derive(Debug, Default)]
+pub(super) struct Retained {
+    /// Of each channel, cursor and acknowledged offset, added up, when it was last looked at.
+    seen: HashMap<ChannelId, u64>,
+    /// The channel that is being cut, and where.
+    cutting: Option<(ChannelId, Offset)>,
+    /// Messages have gone since the vault was last compacted.
+    freed: bool,
+}
+
+impl Retained {
+    /// Whether enough has happened in a channel since it was looked at. To find the newest so many takes time for each of
+    /// them, so that is not done for every message.
+    fn is_due(&self, channel: ChannelId, position: &Position, keep: Keep) -> bool {
+        let slack = match keep {
+            Keep::Newest(count) => (count / 16).max(64),
+            Keep::All | Keep::Younger(_) | Keep::From(_) => 0,
+        };
+        let seen = self.seen.get(&channel);
+        seen.is_none_or(|seen| progress(position).saturating_sub(*seen) >= slack)
+    }
+}
+
+fn progress(position: &Position) -> u64 {
+    position.cursor.get().saturating_add(position.acked.get())
+}
+
+impl Engine {
+    /// The first offset of a channel's history that is kept. What is to be taken out is before it.
+    pub fn first_kept(&self, channel: ChannelId, keep: Keep) -> Result<Offset, EngineError> {
+        let (position, no) = one(self.vault.sql(), channel)?;
+        self.cut(&position, no, keep)
+    }
+
+    fn cut(&self, position: &Position, no: i64, keep: Keep) -> Result<Offset, EngineError> {
+        let sql = self.vault.sql();
+        let (first, end) = (message_id(no, Offset::ZERO)?, message_id(no + 1, Offset::ZERO)?);
+        let found: Option<i64> = match keep {
+            Keep::All => return Ok(Offset::ZERO),
+            Keep::From(offset) => return Ok(offset),
+            Keep::Newest(0) => None,
+            Keep::Newest(count) => sql
+                .prepare_cached(
+                    "SELECT min(id) FROM (SELECT id FROM message WHERE id > ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3)",
+                )?
+                .query_row(params![first, end, i64::try_from(count).unwrap_or(i64::MAX)], |row| {
+                    row.get(0)
+                })?,
+            Keep::Younger(age) => {
+                let since = now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                sql.prepare_cached(
+                    "SELECT id FROM message WHERE id > ?1 AND id < ?2 AND time_ms >= ?3 ORDER BY id LIMIT 1",
+                )?
+                .query_row(params![first, end, integer(since).unwrap_or(i64::MAX)], |row| {
+                    row.get(0)
+                })
+                .optional()?
+            }
+        };
+        Ok(found.map_or(position.cursor.next(), message_offset))
+    }
+
+    /// Takes messages before an offset out of a channel's history, oldest first, at most `limit` of them.
+    pub fn purge(&mut self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
+        let (position, no) = one(self.vault.sql(), channel)?;
+        let before = message_id(no, before.min(position.cursor.next()))?;
+        let (purged, _) = self.transact(Durability::Later, |tx| {
+            let unacked: Option<i64> = match position.received > position.received_acked {
+                true => tx
+                    .sql
+                    .prepare_cached(
+                        "SELECT id FROM message WHERE id > ?1 AND id < ?2 AND received_no IS NOT NULL ORDER BY id LIMIT 1",
+                    )?
+                    .query_row([message_id(no, position.acked)?, before], |row| row.get(0))
+                    .optional()?,
+                false => None,
+            };
+            let first = message_id(no, Offset::ZERO)?;
+            let until = unacked.unwrap_or(before);
+            let (messages, bytes, last) = tx
+                .sql
+                .prepare_cached(
+                    "SELECT count(*), coalesce(sum(length(payload)), 0), coalesce(max(id), 0)
+                     FROM (SELECT id, payload FROM message WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3)",
+                )?
+                .query_row(params![first, until, limit], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+                })?;
+            tx.sql
+                .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
+                .execute([first, last])?;
+            let purged = Purged {
+                messages: unsigned(messages)?,
+                bytes: unsigned(bytes)?,
+                unacked: 0,
+                more: messages > 0 && messages >= i64::from(limit),
+            };
+            let Some(unacked) = unacked.filter(|_| !purged.more) else {
+                return Ok(purged);
+            };
+            let unacked = tx
+                .sql
+                .prepare_cached("SELECT count(*) FROM message WHERE id >= ?1 AND id < ?2 AND received_no IS NOT NULL")?
+                .query_row([unacked, before], |row| row.get(0))?;
+            Ok(Purged {
+                unacked: unsigned(unacked)?,
+                ..purged
+            })
+        })?;
+        Ok(purged)
+    }
+
+    /// Makes what was taken out be gone from the vault's files, and the files smaller; a piece at a time. Whether there is
+    /// more to be done.
+    pub fn compact(&mut self) -> Result<bool, EngineError> {
+        Ok(self.vault.compact()?)
+    }
+
+    /// Holds to [`EngineConfig::history`](super::EngineConfig::history): takes at most `limit` messages out of the
+    /// histories. Whether there is more to be done.
+    pub fn retain(&mut self, limit: u32) -> Result<bool, EngineError> {
+        let keep = self.config.history;
+        if keep == Keep::All {
+            return Ok(false);
+        }
+        for (position, no, id) in channel::all(self.vault.sql())? {
+            let before = match self.retained.cutting {
+                Some((channel, before)) if channel == id => before,
+                _ if self.retained.is_due(id, &position, keep) => self.cut(&position, no, keep)?,
+                _ => continue,
+            };
+            let purged = self.purge(id, before, limit)?;
+            self.retained.freed |= purged.messages > 0;
+            self.retained.cutting = purged.more.then_some((id, before));
+            if purged.more {
+                return Ok(true);
+            }
+            self.retained.seen.insert(id, progress(&position));
+        }
+        if self.retained.freed {
+            let more = self.vault.settle_freed()?;
+            self.retained.freed = more;
+            return Ok(more);
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+use super::*;
+use crate::engine::EngineConfig;
+use crate::vault::VaultKey;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const MARKER: &[u8] = b"a-plaintext-that-is-to-be-gone";
+/// The first half of the messages, which are acknowledged.
+const ACKED: u64 = 500;
+const MESSAGES: u64 = 1_000;
+
+fn open(path: &Path, history: Keep) -> Engine {
+    let config = EngineConfig {
+        history,
+        ..EngineConfig::default()
+    };
+    Engine::open(path, VaultKey::Raw(Zeroizing::new([1; 32])), config).expect("opens")
+}
+
+/// A vault with a channel of as many messages of another agent, one an entry, and something in the outbox.
+fn vault() -> (tempfile::TempDir, PathBuf, ChannelId) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vault.db");
+    let mut engine = open(&path, Keep::All);
+    let channel = engine.create_channel("test").expect("made");
+    let sql = engine.vault.sql();
+    let transaction = sql.unchecked_transaction().expect("begun");
+    for number in 1..=MESSAGES {
+        let payload = [MARKER, &number.to_be_bytes(), &[0; 2_000]].concat();
+        let id = message_id(1, Offset::new(number)).expect("in range");
+        sql.execute(
+            "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+             VALUES (?1, zeroblob(16), zeroblob(32), ?2, 0, ?3, ?4)",
+            params![id, number as i64, now_ms() as i64 - 1_000, payload],
+        )
+        .expect("written");
+    }
+    sql.execute(
+        "UPDATE channel SET cursor = ?1, received = ?1, acked = ?2, received_acked = ?2",
+        [MESSAGES as i64, ACKED as i64],
+    )
+    .expect("written");
+    transaction.commit().expect("committed");
+    (folder, path, channel)
+}
+
+fn purge(engine: &mut Engine, channel: ChannelId, keep: Keep) -> Purged {
+    let before = engine.first_kept(channel, keep).expect("known");
+    let mut all = Purged::default();
+    loop {
+        let piece = engine.purge(channel, before, 64).expect("purged");
+        all = Purged {
+            messages: all.messages + piece.messages,
+            bytes: all.bytes + piece.bytes,
+            ..piece
+        };
+        if !piece.more {
+            return all;
+        }
+    }
+}
+
+fn kept(engine: &Engine, channel: ChannelId) -> Vec<u64> {
+    let messages = engine.history(channel, Offset::ZERO, u32::MAX).expect("readable");
+    messages.iter().map(|message| message.offset.get()).collect()
+}
+
+/// How often the marker stands in the database, as it is to someone who has the key: free pages too.
+fn markers(engine: &Engine) -> usize {
+    let image = engine.vault.sql().serialize("main").expect("an image");
+    assert!(image.starts_with(b"SQLite format 3\0"), "decrypted");
+    image.windows(MARKER.len()).filter(|window| *window == MARKER).count()
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).expect("there").len()
+}
+
+fn log_length(path: &Path) -> u64 {
+    length(&path.with_file_name("vault.db-wal"))
+}
+
+#[test]
+fn what_is_purged_is_gone_from_the_files_and_they_get_smaller() {
+    for made_before in [false, true] {
+        let (_folder, path, channel) = vault();
+        let mut engine = open(&path, Keep::All);
+        if made_before {
+            // As by a version that did not say how free pages are given back.
+            let sql = engine.vault.sql();
+            sql.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM;").expect("done");
+            assert_eq!(sql.query_row("PRAGMA auto_vacuum", [], |row| row.get(0)), Ok(0));
+        }
+        while engine.compact().expect("compacted") {}
+        assert_eq!(markers(&engine) as u64, MESSAGES);
+        let before = length(&path);
+        let purged = purge(&mut engine, channel, Keep::From(Offset::new(ACKED + 1)));
+        let bytes = ACKED * (MARKER.len() + 8 + 2_000) as u64;
+        assert_eq!((purged.messages, purged.bytes, purged.unacked), (ACKED, bytes, 0));
+        assert_eq!(markers(&engine) as u64, MESSAGES - ACKED, "overwritten at once");
+        assert!(log_length(&path) > 0, "the log still has the pages as they were");
+        let mut rounds = 0;
+        while engine.compact().expect("compacted") {
+            rounds += 1;
+            assert!(rounds < 100, "compacting comes to an end");
+        }
+        assert_eq!(log_length(&path), 0);
+        assert!(length(&path) < before * 6 / 10, "{} of {before} bytes", length(&path));
+        assert_eq!(kept(&engine, channel), (ACKED + 1..=MESSAGES).collect::<Vec<_>>());
+        drop(engine);
+        let engine = open(&path, Keep::All);
+        assert_eq!(markers(&engine) as u64, MESSAGES - ACKED);
+        assert_eq!(kept(&engine, channel).len() as u64, MESSAGES - ACKED);
+        let sound: String = engine
+            .vault
+            .sql()
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .expect("checked");
+        assert_eq!(sound, "ok");
+    }
+}
+
+#[test]
+fn what_was_not_acknowledged_stays_whatever_is_asked_for() {
+    for keep in [
+        Keep::Newest(0),
+        Keep::Newest(10),
+        Keep::Younger(Duration::ZERO),
+        Keep::From(Offset::MAX),
+    ] {
+        let (_folder, path, channel) = vault();
+        let mut engine = open(&path, Keep::All);
+        let info = engine.channel(channel).expect("known");
+        let purged = purge(&mut engine, channel, keep);
+        assert_eq!(purged.messages, ACKED, "{keep:?}");
+        let spared = if keep == Keep::Newest(10) { 10 } else { 0 };
+        assert_eq!(purged.unacked, MESSAGES - ACKED - spared, "{keep:?}");
+        assert_eq!(
+            engine.inbox(channel, Offset::ZERO, u32::MAX).expect("readable").len() as u64,
+            MESSAGES - ACKED
+        );
+        assert_eq!(
+            engine.channel(channel).expect("known"),
+            info,
+            "the cursor and the outbox are as they were"
+        );
+        // Once they are acknowledged they go, too.
+        engine.ack(channel, Offset::MAX).expect("acked");
+        let _ = purge(&mut engine, channel, keep);
+        assert_eq!(kept(&engine, channel).len() as u64, spared, "{keep:?}");
+    }
+}
+
+#[test]
+fn each_way_to_keep_keeps_what_it_says() {
+    let (_folder, path, channel) = vault();
+    let mut engine = open(&path, Keep::All);
+    engine.ack(channel, Offset::MAX).expect("acked");
+    for keep in [
+        Keep::All,
+        Keep::Newest(MESSAGES),
+        Keep::Younger(Duration::from_secs(3_600)),
+        Keep::From(Offset::ZERO),
+    ] {
+        assert_eq!(purge(&mut engine, channel, keep), Purged::default(), "{keep:?}");
+    }
+    let _ = purge(&mut engine, channel, Keep::From(Offset::new(100)));
+    assert_eq!(kept(&engine, channel).first(), Some(&100));
+    let _ = purge(&mut engine, channel, Keep::Newest(50));
+    assert_eq!(kept(&engine, channel), (MESSAGES - 49..=MESSAGES).collect::<Vec<_>>());
+    let _ = purge(&mut engine, channel, Keep::Younger(Duration::from_millis(1)));
+    assert!(kept(&engine, channel).is_empty());
+}
+
+#[test]
+fn the_setting_is_held_to_in_small_pieces_and_the_file_comes_down() {
+    let (_folder, path, channel) = vault();
+    let mut engine = open(&path, Keep::All);
+    assert!(!engine.retain(64).expect("nothing to do"));
+    assert_eq!(kept(&engine, channel).len() as u64, MESSAGES);
+    while engine.compact().expect("compacted") {}
+    let before = length(&path);
+    drop(engine);
+
+    let mut engine = open(&path, Keep::Newest(600));
+    let mut pieces = 0;
+    while engine.retain(64).expect("tidied") {
+        pieces += 1;
+        assert!(pieces < 100);
+    }
+    assert_eq!(kept(&engine, channel), (MESSAGES - 599..=MESSAGES).collect::<Vec<_>>());
+    assert!(pieces >= 400 / 64);
+    assert_eq!(log_length(&path), 0);
+    assert!(length(&path) < before * 8 / 10);
+    assert_eq!(markers(&engine), 600);
+    // Nothing has happened since: nothing is looked at.
+    assert!(!engine.retain(64).expect("nothing to do"));
+
+    drop(engine);
+    let mut engine = open(&path, Keep::Younger(Duration::from_millis(1)));
+    while engine.retain(64).expect("tidied") {}
+    assert_eq!(
+        kept(&engine, channel).first(),
+        Some(&(ACKED + 1)),
+        "the rest is not acknowledged"
+    );
+    engine.ack(channel, Offset::MAX).expect("acked");
+    while engine.retain(64).expect("tidied") {}
+    assert!(kept(&engine, channel).is_empty());
+    assert_eq!(markers(&engine), 0);
+}

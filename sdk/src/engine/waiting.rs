@@ -1,0 +1,167 @@
+//! What was sent and is not in the log yet; what became of what was sent.
+
+use super::channel::one;
+use super::outbox::Intent;
+use super::transact::{Tx, now_ms};
+use super::{Engine, EngineError};
+use crate::vault::{VaultError, id, integer, message_id, message_offset, unsigned};
+use rusqlite::{OptionalExtension, Row, params};
+use skytale_proto::{ChannelId, Code, FrameId, Offset};
+
+/// Something that waits in a channel's outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Its frame's id, as [`Engine::send`] and the others gave it.
+    pub frame_id: FrameId,
+    /// What it is.
+    pub kind: QueuedKind,
+    /// When it was queued, unix milliseconds by this machine's clock.
+    pub since_ms: u64,
+    /// Bytes that it takes in the outbox: of a message, its payload.
+    pub bytes: u64,
+    /// How often it was offered to a relay node and refused, also since others' commits came first.
+    pub attempts: u32,
+    /// The last refusal.
+    pub last_refusal: Option<Refusal>,
+}
+
+/// What waits in an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueuedKind {
+    /// The channel's first entry. The engine's own.
+    Create,
+    /// A message.
+    Message,
+    /// An addition of agents.
+    Add,
+    /// A removal of agents.
+    Remove,
+    /// A replacement of this agent's keys.
+    UpdateKeys,
+    /// This agent's wish to leave.
+    Leave,
+    /// A commit that lets go those who asked to leave. The engine's own.
+    LetGo,
+    /// The channel digest, told to those who came. The engine's own.
+    Digest,
+}
+
+/// A refusal of a relay node that does not end an attempt to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: Code,
+    /// When, unix milliseconds by this machine's clock.
+    pub at_ms: u64,
+}
+
+/// What became of something that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits in the outbox.
+    Waiting,
+    /// A message that is in the log, and in the history.
+    Delivered(Offset),
+    /// It will not be delivered. See [`Engine::failed`].
+    Failed(Code),
+}
+
+impl From<Intent> for QueuedKind {
+    fn from(intent: Intent) -> Self {
+        match intent {
+            Intent::Create => Self::Create,
+            Intent::Message => Self::Message,
+            Intent::Add => Self::Add,
+            Intent::Remove => Self::Remove,
+            Intent::Update => Self::UpdateKeys,
+            Intent::Leave => Self::Leave,
+            Intent::Housekeeping => Self::LetGo,
+            Intent::Announce => Self::Digest,
+        }
+    }
+}
+
+impl Engine {
+    /// All that waits in a channel's outbox, in the order in which it goes out. No more than
+    /// [`EngineConfig::outbox_messages_max`](super::EngineConfig::outbox_messages_max) messages.
+    pub fn outbox(&self, channel: ChannelId) -> Result<Vec<Queued>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.vault
+            .sql()
+            .prepare_cached(
+                "SELECT frame_id, kind, sent_ms, length(intent), refusals, refused_code, refused_ms FROM outbox
+                 WHERE channel = ?1 ORDER BY seq",
+            )?
+            .query_map([no], |row| Ok(read(row, channel)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// What became of something that was sent on a channel; `None` where the vault no longer knows: a change to the group
+    /// that was made or not needed, a message that was purged, an id that is not of this channel, or not of a sending call.
+    pub fn fate(&self, channel: ChannelId, frame_id: FrameId) -> Result<Option<Fate>, EngineError> {
+        let sql = self.vault.sql();
+        let (_, no) = one(sql, channel)?;
+        let kind: Option<i64> = sql
+            .prepare_cached("SELECT kind FROM outbox WHERE channel = ?1 AND frame_id = ?2")?
+            .query_row(params![no, frame_id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        if let Some(kind) = kind {
+            return Ok(Intent::from_number(kind)?.is_told().then_some(Fate::Waiting));
+        }
+        let code: Option<u32> = sql
+            .prepare_cached("SELECT code FROM failed WHERE channel = ?1 AND frame_id = ?2")?
+            .query_row(params![no, frame_id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        if let Some(code) = code {
+            return Ok(Some(Fate::Failed(known(code)?)));
+        }
+        let (first, end) = (message_id(no, Offset::ZERO)?, message_id(no + 1, Offset::ZERO)?);
+        let message: Option<i64> = sql
+            .prepare_cached(
+                "SELECT id FROM message WHERE received_no IS NULL AND frame_id = ?1 AND +id > ?2 AND +id < ?3",
+            )?
+            .query_row(params![frame_id.as_bytes(), first, end], |row| row.get(0))
+            .optional()?;
+        Ok(message.map(|id| Fate::Delivered(message_offset(id))))
+    }
+}
+
+impl Tx<'_> {
+    /// Keeps what a relay node said of an intent that it may be offered again.
+    pub(super) fn refused_for_now(&self, channel_no: i64, seq: i64, code: Code) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET refusals = refusals + 1, refused_code = ?3, refused_ms = ?4
+                 WHERE channel = ?1 AND seq = ?2",
+            )?
+            .execute(params![channel_no, seq, code.number(), integer(now_ms())?])?;
+        Ok(())
+    }
+}
+
+fn read(row: &Row<'_>, channel: ChannelId) -> Result<Queued, EngineError> {
+    let frame_id: Vec<u8> = row.get(0)?;
+    let refused: Option<(u32, i64)> = row.get::<_, Option<u32>>(5)?.zip(row.get(6)?);
+    let refusal = |(code, at_ms)| {
+        Ok::<_, EngineError>(Refusal {
+            code: known(code)?,
+            at_ms: unsigned(at_ms)?,
+        })
+    };
+    Ok(Queued {
+        channel,
+        frame_id: id(&frame_id)?,
+        kind: Intent::from_number(row.get(1)?)?.into(),
+        since_ms: unsigned(row.get(2)?)?,
+        bytes: unsigned(row.get(3)?)?,
+        attempts: row.get(4)?,
+        last_refusal: refused.map(refusal).transpose()?,
+    })
+}
+
+fn known(code: u32) -> Result<Code, VaultError> {
+    Code::from_number(code).ok_or_else(|| VaultError::damaged("code of a refusal"))
+}
