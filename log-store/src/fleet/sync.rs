@@ -49,7 +49,11 @@ impl Prober {
             Self::Stated(false) => Some("the servers are said not to sync before they acknowledge".to_owned()),
             Self::System(client) => {
                 let answers = ask(client).await?;
-                let servers: BTreeSet<&str> = streams.iter().flat_map(servers_of).collect();
+                let mut servers: BTreeSet<&str> = streams.iter().flat_map(servers_of).collect();
+                if servers.is_empty() {
+                    // A server alone names no cluster: it is the one that answers.
+                    servers.extend(answers.keys().map(String::as_str));
+                }
                 let without: Vec<&str> = servers
                     .into_iter()
                     .filter(|server| answers.get(*server) != Some(&true))

@@ -2,4 +2,7 @@
 
 mod cluster;
 mod conformance;
+mod faults;
+mod nodes;
+mod refusals;
 mod script;

@@ -3,11 +3,11 @@
 use super::cluster::{Account, Cluster};
 use skytale_log_store::fleet::{FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 use skytale_log_store::{Accepted, AppendError, FleetStore, LocalConfig, LogStore as _};
-use skytale_proto::{AgentId, ChannelId, Detail, Frame, Region};
+use skytale_proto::{AgentId, ChannelId, Frame, Region};
 use std::path::Path;
 use std::time::Duration;
 
-pub(crate) use crate::local::script::{ACCOUNT, ALICE, BOB, at, bundle, claim, create, frame, key_package, message};
+pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
 
 fn password(user: &str) -> NatsAuth {
     NatsAuth::Password {
@@ -88,11 +88,6 @@ pub(crate) async fn accept(store: &FleetStore, frame: &Frame) -> Accepted {
     let accepted = append(store, frame).await.expect("accepted");
     assert!(!accepted.duplicate, "the frame is new");
     accepted
-}
-
-/// A Trim of a channel.
-pub(crate) fn trim(channel: ChannelId, up_to: u64) -> Frame {
-    frame(channel.log(), ALICE, 0, Detail::Trim { up_to: at(up_to) }, b"")
 }
 
 /// An agent that no other test has.
