@@ -40,7 +40,6 @@ mod channel;
 mod channels;
 mod config;
 mod error;
-mod event;
 mod evidence;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -53,9 +52,9 @@ mod transact;
 mod waiting;
 mod window;
 
+pub use crate::event::Event;
 pub use config::EngineConfig;
 pub use error::EngineError;
-pub use event::Event;
 pub use history::{Keep, Purged};
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
