@@ -64,6 +64,7 @@ impl Human for Listed {
                 state,
                 format!("{}/{}", relay.load.agents, relay.load.agents_max),
                 relay.load.appends_per_second.to_string(),
+                relay.load.reads_per_second.to_string(),
                 lag.to_string(),
                 relay.version.clone(),
             ]
@@ -75,6 +76,7 @@ impl Human for Listed {
             "state",
             "agents",
             "appends/s",
+            "reads/s",
             "lag",
             "version",
         ];
