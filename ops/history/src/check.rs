@@ -234,10 +234,8 @@ impl Account {
             .map(|(agent, frames)| (*agent, frames.iter().copied().collect()))
             .collect();
         for entry in log.values() {
-            if sent
-                .get(&entry.author)
-                .is_some_and(|frames| !frames.contains(&entry.frame))
-            {
+            let unknown = |frames: &HashSet<FrameId>| !frames.contains(&entry.frame);
+            if entry.kind == EntryKind::Message && sent.get(&entry.author).is_some_and(unknown) {
                 faults.push(Fault::Invented {
                     channel,
                     agent: entry.author,
