@@ -23,6 +23,7 @@ CREATE TABLE fleet_relays (
     agents BIGINT NOT NULL,
     agents_max BIGINT NOT NULL,
     appends_per_second BIGINT NOT NULL,
+    reads_per_second BIGINT NOT NULL,
     -- A JSON list, and the most that stands in it.
     lag TEXT NOT NULL,
     lag_max BIGINT NOT NULL,

@@ -1,6 +1,6 @@
 //! Who asks: taken from a request's head, and checked before anything else of it is read.
 
-use crate::auth::{Caller, Enrolled, KeyName, KeyText, SharedSecret};
+use crate::auth::{Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
 use crate::problem::Refusal;
 use crate::request::{Meta, rate_limited};
 use crate::service::{Inner, Service};
@@ -19,6 +19,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Whether a key's text fits its hash, or did a moment ago. Without a hash it takes as long, and does not.
 async fn fits<I: KeyName>(
     inner: &Inner,
+    hasher: &KeyHasher,
     meta: &Meta,
     text: &str,
     key: &KeyText<'_, I>,
@@ -29,7 +30,7 @@ async fn fits<I: KeyName>(
     }
     inner.rates.attempt(meta.address).map_err(rate_limited)?;
     let is_cached = || inner.verified.contains(text);
-    if !inner.hasher.verify(key.secret, hash, is_cached).await? {
+    if !hasher.verify(key.secret, hash, is_cached).await? {
         return Ok(false);
     }
     inner.verified.insert(text);
@@ -46,7 +47,7 @@ impl FromRequestParts<Service> for Caller {
         let inner = service.inner();
         let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
         let hash = stored.as_ref().map(|stored| stored.hash.as_str());
-        if !fits(inner, &meta, text, &key, hash).await? {
+        if !fits(inner, &inner.hasher, &meta, text, &key, hash).await? {
             return Err(unknown());
         }
         let stored = stored.ok_or_else(unknown)?;
@@ -75,11 +76,16 @@ impl FromRequestParts<Service> for Enrolled {
         let key = KeyText::<EnrolmentId>::parse(text).ok_or_else(unknown)?;
         let inner = service.inner();
         let stored = store::enrolments::get(&mut *inner.store.read().await?, key.id).await?;
-        let hash = stored.as_ref().map(|stored| stored.hash.as_str());
-        if !fits(inner, &meta, text, &key, hash).await? {
+        // No hash for an id that is not known: ids of enrolments are no secret, and who knows none must not keep relay
+        // nodes from theirs.
+        let Some(stored) = stored else {
+            inner.rates.attempt(meta.address).map_err(rate_limited)?;
+            return Err(unknown());
+        };
+        if !fits(inner, &inner.relay_hasher, &meta, text, &key, Some(&stored.hash)).await? {
             return Err(unknown());
         }
-        let enrolment = stored.ok_or_else(unknown)?.enrolment;
+        let enrolment = stored.enrolment;
         if enrolment.revoked_s.is_some() {
             return Err(Refusal::new(Code::EnrolmentRevoked, "the enrolment was revoked"));
         }

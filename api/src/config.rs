@@ -88,7 +88,7 @@ pub struct Limits {
     pub relay_rate: Rate,
     /// Secrets tried from one address: API keys not seen lately, operator's and relays' secrets.
     pub attempt_rate: Rate,
-    /// Key hashes computed at once; each takes 19 MiB.
+    /// Hashes of API keys computed at once; each takes 19 MiB. One more may be a relay node's.
     pub hashes_max: usize,
     /// Requests that wait for a key hash; one more is told to come back.
     pub hashes_waiting_max: usize,

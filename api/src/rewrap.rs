@@ -1,7 +1,8 @@
 //! Another key encryption key: the stored seeds of signing keys are encrypted under it, all of them or none.
 //!
 //! API processes may run meanwhile: each has the signing key in memory and goes on giving tokens, but rotates no more
-//! until it is started again with the new key encryption key.
+//! until it is started again with the new key encryption key. Once a process that has the new one rotates, those that
+//! have the old one can sign no more, and say so on `/readyz`: start all of them again soon.
 
 use crate::audit::{Action, Actor, Target};
 use crate::clock::Clock;

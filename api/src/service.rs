@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub store: Store,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
+    /// For keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
+    pub relay_hasher: KeyHasher,
     pub verified: VerifiedKeys,
     pub rates: Rates,
     pub distances: Distances,
@@ -110,8 +112,12 @@ impl Service {
             None => dev_key(config.mode, &location)?,
         };
         let ring = KeyRing::open(store.clone(), key, config.clock.now_s()).await?;
-        let hasher = KeyHasher::new(config.limits.hashes_max, config.limits.hashes_waiting_max)
-            .map_err(|error| StartError::environment("key hashing", error))?;
+        let limits = &config.limits;
+        let hasher = |at_once, waiting_max| {
+            KeyHasher::new(at_once, waiting_max).map_err(|error| StartError::environment("key hashing", error))
+        };
+        let relay_hasher = hasher(1, limits.enrolments_max as usize)?;
+        let hasher = hasher(limits.hashes_max, limits.hashes_waiting_max)?;
         // In production both are there: the configuration was checked.
         let admin_secret = secret_or_random(config.admin_secret.as_ref()).map_err(random)?;
         let relay_secret = secret_or_random(config.relay_secret.as_ref()).map_err(random)?;
@@ -119,6 +125,7 @@ impl Service {
             store,
             ring,
             hasher,
+            relay_hasher,
             verified: VerifiedKeys::new().map_err(random)?,
             rates: Rates::new(&config.limits),
             distances: config.distances()?,

@@ -1,12 +1,17 @@
 //! What an application can watch.
 
-use crate::engine;
+mod receiver;
+
+pub use receiver::Events;
+
 use skytale_proto::{AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
 use std::time::Duration;
-use tokio::sync::broadcast;
 
 /// Something that happened to an agent. Events are for watching: what matters after a crash (messages, failed sends,
-/// unreadable entries) is in the vault and can be read from there.
+/// unreadable entries, divergences) is in the vault and can be read from there.
+///
+/// An [`Engine`](crate::engine::Engine) tells those from [`Event::Joined`] to [`Event::HeaderLied`], each once, by the call
+/// whose transaction made it so. The others are the [`Agent`](crate::agent::Agent)'s, about its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -105,13 +110,13 @@ pub enum Event {
         /// The agent had asked for it.
         left: bool,
     },
-    /// The agent itself is no longer in a channel. Its history stays.
+    /// The agent itself is no longer in a channel. Its history stays readable; the group's secrets are gone.
     Left {
         /// The channel.
         channel: ChannelId,
-        /// The offset of the commit that removed it.
+        /// The offset of the commit that removed it; the cursor where it was alone and just went.
         offset: Offset,
-        /// Who removed it.
+        /// Who removed it; itself where it was alone.
         by: AgentId,
     },
     /// A message of another agent is in the inbox.
@@ -123,7 +128,7 @@ pub enum Event {
         /// Who sent it.
         author: AgentId,
     },
-    /// What this agent sent (a message, or a change to the group) is in the log.
+    /// What this agent sent (a message, or a change to the group) is in the log, seen at its place.
     Delivered {
         /// The channel.
         channel: ChannelId,
@@ -139,7 +144,7 @@ pub enum Event {
         /// As it was sent.
         frame_id: FrameId,
     },
-    /// What this agent sent will not be delivered. It is kept in the vault.
+    /// What this agent sent will not be delivered. It is kept: see [`Channel::failed`](crate::channel::Channel::failed).
     SendFailed {
         /// The channel.
         channel: ChannelId,
@@ -165,12 +170,13 @@ pub enum Event {
         offset: Offset,
         /// Whose message said so.
         author: AgentId,
-        /// The digest of what this agent was shown.
+        /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
         ours: Option<Digest>,
         /// The digest that the author had.
         theirs: Digest,
     },
-    /// An entry cannot be processed and never will be ([`Code::EntryUnreadable`]). It is recorded in the vault.
+    /// An entry cannot be processed and never will be ([`Code::EntryUnreadable`]). It is recorded: see
+    /// [`Channel::unreadable`](crate::channel::Channel::unreadable).
     EntryUnreadable {
         /// The channel; `None` is the agent's own log.
         channel: Option<ChannelId>,
@@ -181,7 +187,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// An entry's header contradicts its content.
+    /// An entry's header contradicts its content. It was not applied, by any member; an [`Event::EntryUnreadable`] goes with
+    /// it.
     HeaderLied {
         /// The channel.
         channel: ChannelId,
@@ -197,123 +204,4 @@ pub enum Event {
         /// How many.
         missed: u64,
     },
-}
-
-impl From<engine::Event> for Event {
-    fn from(event: engine::Event) -> Self {
-        use engine::Event as E;
-        match event {
-            E::Joined { channel, offset, by } => Self::Joined { channel, offset, by },
-            E::MemberAdded {
-                channel,
-                offset,
-                agent,
-                by,
-            } => Self::MemberAdded {
-                channel,
-                offset,
-                agent,
-                by,
-            },
-            E::MemberRemoved {
-                channel,
-                offset,
-                agent,
-                by,
-                left,
-            } => Self::MemberRemoved {
-                channel,
-                offset,
-                agent,
-                by,
-                left,
-            },
-            E::MessageReceived {
-                channel,
-                offset,
-                author,
-            } => Self::Message {
-                channel,
-                offset,
-                author,
-            },
-            E::Delivered {
-                channel,
-                frame_id,
-                offset,
-            } => Self::Delivered {
-                channel,
-                frame_id,
-                offset,
-            },
-            E::Unneeded { channel, frame_id } => Self::Unneeded { channel, frame_id },
-            E::SendFailed {
-                channel,
-                frame_id,
-                code,
-            } => Self::SendFailed {
-                channel,
-                frame_id,
-                code,
-            },
-            E::EpochChanged { channel, offset, epoch } => Self::EpochChanged { channel, offset, epoch },
-            E::Divergence {
-                channel,
-                offset,
-                author,
-                ours,
-                theirs,
-            } => Self::Divergence {
-                channel,
-                offset,
-                author,
-                ours,
-                theirs,
-            },
-            E::EntryUnreadable {
-                channel,
-                offset,
-                frame_id,
-                reason,
-            } => Self::EntryUnreadable {
-                channel,
-                offset,
-                frame_id,
-                reason,
-            },
-            E::HeaderLied {
-                channel,
-                offset,
-                author,
-                problem,
-            } => Self::HeaderLied {
-                channel,
-                offset,
-                author,
-                problem,
-            },
-            E::Left { channel, offset, by } => Self::Left { channel, offset, by },
-        }
-    }
-}
-
-/// Receives events. Bounded: a receiver that is too slow loses the oldest and is told how many ([`Event::Lagged`]).
-#[derive(Debug)]
-pub struct Events {
-    receiver: broadcast::Receiver<Event>,
-}
-
-impl Events {
-    pub(crate) const fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        Self { receiver }
-    }
-
-    /// The next event; `None` once the agent is closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Event> {
-        match self.receiver.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged { missed }),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
-    }
 }

@@ -71,6 +71,7 @@ fn stored(row: &AnyRow) -> Result<StoredRelay, StoreError> {
             agents: narrow(row, "agents")?,
             agents_max: narrow(row, "agents_max")?,
             appends_per_second: narrow(row, "appends_per_second")?,
+            reads_per_second: narrow(row, "reads_per_second")?,
             lag,
         },
         seen_s: number(row, "seen_s")?,
@@ -84,11 +85,13 @@ pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> 
     let lag_max = load.lag.iter().map(|shard| shard.messages).max().unwrap_or_default();
     sqlx::query(
         "INSERT INTO fleet_relays (endpoint, enrolment, addresses, region, version, draining, agents, agents_max, \
-         appends_per_second, lag, lag_max, seen_s) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+         appends_per_second, reads_per_second, lag, lag_max, seen_s) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
          ON CONFLICT (endpoint) DO UPDATE SET enrolment = excluded.enrolment, addresses = excluded.addresses, \
          region = excluded.region, version = excluded.version, draining = excluded.draining, \
          agents = excluded.agents, agents_max = excluded.agents_max, \
-         appends_per_second = excluded.appends_per_second, lag = excluded.lag, lag_max = excluded.lag_max, \
+         appends_per_second = excluded.appends_per_second, reads_per_second = excluded.reads_per_second, \
+         lag = excluded.lag, lag_max = excluded.lag_max, \
          seen_s = excluded.seen_s",
     )
     .bind(relay.relay.endpoint.to_string())
@@ -100,6 +103,7 @@ pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> 
     .bind(i64::from(load.agents))
     .bind(i64::from(load.agents_max))
     .bind(i64::from(load.appends_per_second))
+    .bind(i64::from(load.reads_per_second))
     .bind(lag)
     .bind(signed(lag_max))
     .bind(signed(relay.seen_s))

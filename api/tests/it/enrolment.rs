@@ -266,6 +266,28 @@ on_both! {
         api.stop().await;
     }
 
+    async fn a_flood_of_api_keys_keeps_no_node_from_its_heartbeat(backend: Backend) {
+        let api = TestApi::start(backend).await;
+        let key = api.account("acme").await.key.secret;
+        let node = TestRelay::start(&api, "eu-1", |_| {}).await;
+        // A process that has verified no key yet.
+        let flooded = api.another_with(|config| {
+            config.limits.hashes_max = 1;
+            config.limits.hashes_waiting_max = 2;
+        })
+        .await;
+        let mut flood = JoinSet::new();
+        for _ in 0..100 {
+            let (client, guess) = (flooded.client.clone(), format!("{}{}", &key[..41], "A".repeat(52)));
+            flood.spawn(async move { client.get("/v1/agents", &guess).await });
+        }
+        node.beat(&flooded).await.ok::<HeartbeatTaken>();
+        let answers = flood.join_all().await;
+        assert!(answers.iter().any(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+        flooded.stop().await;
+        api.stop().await;
+    }
+
     async fn enrolments_are_bounded_and_one_that_is_revoked_makes_room(backend: Backend) {
         let api = TestApi::start_with(backend, |config| config.limits.enrolments_max = 2).await;
         let first = TestRelay::enrol(&api, "one").await;

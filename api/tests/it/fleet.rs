@@ -211,6 +211,7 @@ on_both! {
             heartbeat.region = 2;
             heartbeat.version = "1.2.3+build".to_owned();
             heartbeat.load.appends_per_second = 1_234;
+            heartbeat.load.reads_per_second = 56_789;
             heartbeat.load.lag = vec![ShardLag { region: 2, shard: 7, messages: 5 }];
         })
         .await;

@@ -54,6 +54,7 @@ impl TestRelay {
                 agents: 0,
                 agents_max: 1_000,
                 appends_per_second: 0,
+                reads_per_second: 0,
                 lag: Vec::new(),
             },
         };

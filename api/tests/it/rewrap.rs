@@ -2,7 +2,8 @@
 
 use crate::agent::{TestAgent, random};
 use crate::database::{Backend, Database};
-use crate::harness::{ADMIN, KEK, TestApi, config, on_both};
+use crate::harness::{ADMIN, KEK, NOTHING, TestApi, config, on_both};
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 use skytale_api::{Api, KeyEncryptionKey, RewrapError, Rewrapped, rewrap_signing_keys};
@@ -70,6 +71,13 @@ on_both! {
         }
         let again: Jwks = next.post("/v1/signing-keys", ADMIN, &json!({})).await.ok();
         assert_eq!(again.keys.len(), 3);
+        // The process with the old key cannot read what signs now. It gives no token by a key that has been retired.
+        let is_ready = async || api.try_call(Method::GET, "/readyz", None, NOTHING).await.unwrap().status.is_success();
+        while is_ready().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        api.ask_token(&account, &agent).await.refused(Code::ApiInternal);
+        next.token(&account, &agent).await;
         next.stop().await;
         api.stop().await;
     }

@@ -112,6 +112,9 @@ pub struct RelayLoad {
     pub agents_max: u32,
     /// Appends acknowledged a second, since the heartbeat before.
     pub appends_per_second: u32,
+    /// Entries sent to readers a second, since the heartbeat before.
+    #[serde(default)]
+    pub reads_per_second: u32,
     /// How far its replica is behind, by shard, [`HEARTBEAT_SHARDS_MAX`] at most; empty on a single node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lag: Vec<ShardLag>,
@@ -240,6 +243,7 @@ mod tests {
                 agents: 1,
                 agents_max: 2,
                 appends_per_second: 3,
+                reads_per_second: 4,
                 lag: vec![lag],
             },
         };

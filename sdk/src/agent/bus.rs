@@ -1,7 +1,6 @@
 //! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
 
 use super::AgentError;
-use crate::engine;
 use crate::event::Event;
 use crate::net::Session;
 use parking_lot::Mutex;
@@ -110,21 +109,21 @@ impl Bus {
     }
 
     /// Tells what a call of the engine brought, once its transaction is through.
-    pub(crate) fn tell_all(&self, events: Vec<engine::Event>) {
+    pub(crate) fn tell_all(&self, events: Vec<Event>) {
         for event in events {
             self.act(&event);
-            self.tell(event.into());
+            self.tell(event);
         }
     }
 
-    fn act(&self, event: &engine::Event) {
+    fn act(&self, event: &Event) {
         match event {
-            engine::Event::MessageReceived { channel, .. } => self.bump_inbox(*channel),
-            engine::Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
-            engine::Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
-            engine::Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
-            engine::Event::Joined { .. } => self.channels_changed.notify_one(),
-            engine::Event::Left { channel, .. } => {
+            Event::Message { channel, .. } => self.bump_inbox(*channel),
+            Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
+            Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
+            Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
+            Event::Joined { .. } => self.channels_changed.notify_one(),
+            Event::Left { channel, .. } => {
                 self.bump_inbox(*channel);
                 self.joins_pending.notify_one();
             }

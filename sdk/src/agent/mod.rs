@@ -23,6 +23,7 @@ mod follow;
 mod outcome;
 mod running;
 mod stock;
+mod turn;
 mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};

@@ -17,6 +17,7 @@ use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
 use super::running::{End, Ground};
+use super::turn::Turn;
 use crate::agent::bus::{Followed, Signals};
 use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
 use crate::event::Event;
@@ -65,6 +66,8 @@ pub(super) struct Worker {
     pump: bool,
     pump_at: Instant,
     pump_backoff: Backoff,
+    /// When this agent commits for those who leave, unless another does before.
+    turn: Option<Turn>,
 }
 
 enum Happened {
@@ -92,6 +95,7 @@ impl Worker {
             pump: true,
             pump_at: now,
             pump_backoff: Backoff::new(RETRY.0, RETRY.1),
+            turn: None,
             ground,
         }
     }
@@ -138,6 +142,9 @@ impl Worker {
             self.subscribe().await?;
         }
         let in_flight_max = if self.held { 1 } else { IN_FLIGHT_MAX };
+        if self.turn.is_some_and(|turn| now >= turn.at) {
+            self.take_turn().await?;
+        }
         let may_pump = self.ground.draining.borrow().is_none() && self.in_flight.len() < in_flight_max;
         if self.pump && may_pump && now >= self.pump_at {
             self.pump().await?;
@@ -145,6 +152,7 @@ impl Worker {
         let wake = [
             (wanted && self.subscription.is_none()).then_some(self.subscribe_at),
             (self.pump && may_pump).then_some(self.pump_at),
+            self.turn.map(|turn| turn.at),
         ];
         let wake = wake.into_iter().flatten().min();
         let happened = tokio::select! {
@@ -315,10 +323,11 @@ impl Worker {
         let given = self.ground.core.try_call(move |actor| {
             let next = actor.engine.next_frames(channel, PUMP_BYTES)?;
             actor.bus.tell_all(next.events);
-            Ok((next.frames, actor.engine.channel(channel)?))
+            Ok((next.frames, next.turn, actor.engine.channel(channel)?))
         });
-        let (frames, view) = local(given.await)?;
+        let (frames, turn, view) = local(given.await)?;
         self.see(view);
+        self.turn = Turn::next(turn, self.view.handshake_head, self.turn, Instant::now());
         tracing::trace!(%channel, frames = frames.len(), outbox = self.view.outbox, "frames to append");
         // With nothing given there is nothing to ask for before something happens.
         self.pump = !frames.is_empty();
@@ -337,6 +346,15 @@ impl Worker {
             self.in_flight.push_back(verdict(frame_id, pending).boxed());
         }
         Ok(())
+    }
+
+    /// Nobody has let those go who asked for it, in the time that was theirs.
+    async fn take_turn(&mut self) -> Result<(), RelayError> {
+        self.turn = None;
+        self.pump = true;
+        let channel = self.channel;
+        let taken = self.ground.core.try_call(move |actor| actor.engine.take_turn(channel));
+        local(taken.await)
     }
 
     /// Gives the engine this verdict and those behind it that are there already.

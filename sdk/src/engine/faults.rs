@@ -183,7 +183,7 @@ fn life(write: &'static str) -> u32 {
         let delivered = |event: &&Event| matches!(event, Event::Delivered { frame_id, .. } if *frame_id == id);
         assert_eq!(events.iter().filter(delivered).count(), 1, "told once");
     }
-    let received = |event: &&Event| matches!(event, Event::MessageReceived { .. });
+    let received = |event: &&Event| matches!(event, Event::Message { .. });
     assert_eq!(events.iter().filter(received).count(), 8);
 
     // And it is whole on disk.
@@ -356,7 +356,7 @@ fn a_commit_of_another_that_cannot_be_processed_for_want_of_keys_is_not_to_blame
     let records = relay.readable(channel.log(), b.id(), cursor);
     assert_eq!(records.len(), 3);
     let events = spoiled(&mut b, channel, &records);
-    let received = |event: &&Event| matches!(event, Event::MessageReceived { .. });
+    let received = |event: &&Event| matches!(event, Event::Message { .. });
     assert_eq!(events.iter().filter(received).count(), 2, "each told once");
     assert_eq!(b.texts(channel), ["before", "after"]);
     settle(&relay, channel, &mut [&mut a, &mut b]);

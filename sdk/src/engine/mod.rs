@@ -31,6 +31,7 @@
 //!   entries arrive  -> process_entries(channel, &records)
 //!   next_frames(channel, bytes) -> append each, in order, pipelined; each answer -> outcome(channel, id, answer)
 //!   after a retryable refusal other than a stale one: take the answers that are still due, wait, then next_frames again
+//!   where next_frames gives a turn: wait the longer the more are before, and if it gives one still, take_turn
 //! ```
 //! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
 
@@ -39,7 +40,6 @@ mod channel;
 mod channels;
 mod config;
 mod error;
-mod event;
 mod evidence;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -52,9 +52,9 @@ mod transact;
 mod waiting;
 mod window;
 
+pub use crate::event::Event;
 pub use config::EngineConfig;
 pub use error::EngineError;
-pub use event::Event;
 pub use history::{Keep, Purged};
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
@@ -273,4 +273,7 @@ pub struct NextFrames {
     pub frames: Vec<OutboxFrame>,
     /// What building them brought to light: changes that are unneeded by now, or that cannot be made.
     pub events: Vec<Event>,
+    /// Others have asked to leave, and so many members are before this one in whose turn it is to commit that. If it is not
+    /// done after a time that grows with the number, call [`Engine::take_turn`].
+    pub turn: Option<u32>,
 }

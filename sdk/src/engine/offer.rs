@@ -45,11 +45,20 @@ impl Engine {
         if offered.barrier {
             return Ok(NextFrames::default());
         }
-        let (frames, events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+        let ((frames, turn), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
             tx.provider.defer_secrets();
             tx.offer(channel, max_bytes)
         })?;
-        Ok(NextFrames { frames, events })
+        Ok(NextFrames { frames, events, turn })
+    }
+
+    /// Queues the commit for those who asked to leave, in another's stead, where it is still to be made.
+    pub fn take_turn(&mut self, channel: ChannelId) -> Result<(), EngineError> {
+        self.transact_on(channel, Durability::Now, |tx, channel| match tx.turn(channel)? {
+            Some(_) => tx.let_go(channel),
+            None => Ok(()),
+        })?;
+        Ok(())
     }
 
     /// What the relay said of a frame of [`Engine::next_frames`].
@@ -81,11 +90,20 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    fn offer(&mut self, channel: &mut Channel, max_bytes: usize) -> Result<Vec<OutboxFrame>, EngineError> {
+    /// What may be appended; and how many are before this agent to commit for those who leave, where one has to.
+    fn offer(
+        &mut self,
+        channel: &mut Channel,
+        max_bytes: usize,
+    ) -> Result<(Vec<OutboxFrame>, Option<u32>), EngineError> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
-        self.commit_leavers(channel)?;
+        let mut turn = self.turn(channel)?;
+        if turn == Some(0) {
+            self.let_go(channel)?;
+            turn = None;
+        }
         let rows = self.rows_from(channel, channel.offered.next_seq, max_bytes)?;
         let (mut frames, mut bytes) = (Vec::new(), 0);
         for mut row in rows {
@@ -113,14 +131,15 @@ impl Tx<'_> {
                 break;
             }
         }
-        Ok(frames)
+        Ok((frames, turn))
     }
 
     /// Where others have asked to leave, their removal is committed before anything else: until then nothing can be
-    /// encrypted. Every member may do it; the first one wins, and the others drop theirs.
-    fn commit_leavers(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+    /// encrypted. Every member may do it, and the first one wins. So that not all of them try, each leaves it to those whose
+    /// turn it is before: how many these are, where it is still to be done.
+    fn turn(&self, channel: &Channel) -> Result<Option<u32>, EngineError> {
         let Some(group) = channel.group.as_ref() else {
-            return Ok(());
+            return Ok(None);
         };
         // A commit that is staged may be in the log already: it has to be seen there, or to be overtaken, before another.
         if !group.has_pending_proposals()
@@ -128,13 +147,16 @@ impl Tx<'_> {
             || channel.offered.housekeeping_refused == Some(channel.position.head)
             || mls::leavers(group).is_empty()
         {
-            return Ok(());
+            return Ok(None);
         }
+        // Any commit of this agent's does it by the way.
         let first = self.rows_from(channel, None, 1)?.pop();
-        if !first.is_some_and(|row| row.intent.is_commit()) {
-            let row = self.queue(channel, Intent::Housekeeping, FrameId::generate(), &[], Place::Front)?;
-            channel.offered.next_seq = Some(row.seq);
-        }
+        Ok((!first.is_some_and(|row| row.intent.is_commit())).then(|| mls::turn(group)))
+    }
+
+    fn let_go(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let row = self.queue(channel, Intent::Housekeeping, FrameId::generate(), &[], Place::Front)?;
+        channel.offered.next_seq = Some(row.seq);
         Ok(())
     }
 

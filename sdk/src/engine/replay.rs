@@ -323,7 +323,7 @@ impl Tx<'_> {
             &envelope.payload,
             false,
         )?;
-        self.events.push(Event::MessageReceived {
+        self.events.push(Event::Message {
             channel: channel.id,
             offset: record.offset,
             author,

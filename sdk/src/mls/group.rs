@@ -196,6 +196,16 @@ pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
         .collect()
 }
 
+/// How many members are before this agent where one has to commit for those who asked to leave: by their leaves, those who
+/// stay before those who leave, too. All members count alike, so they differ in it.
+pub(crate) fn turn(group: &MlsGroup) -> u32 {
+    let leaving: BTreeSet<LeafNodeIndex> = group.pending_proposals().filter_map(leaver).collect();
+    let place = |index: LeafNodeIndex| (leaving.contains(&index), index);
+    let own = place(group.own_leaf_index());
+    let before = group.members().filter(|member| place(member.index) < own).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
+}
+
 /// The leaf that a proposal is to remove, where it is its sender's own.
 pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
     match (proposal.proposal(), proposal.sender()) {

@@ -7,7 +7,7 @@ mod storage;
 pub(crate) use group::{
     CIPHERSUITE, Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, check_members,
     create_config, group_id, join_config, key_package, leaver, leavers, members, process, read_message, settle_secrets,
-    unreadable,
+    turn, unreadable,
 };
 pub(crate) use identity::Identity;
 pub(crate) use storage::{Storage, StorageError};

@@ -3,7 +3,7 @@
 use skytale_proto::Code;
 use skytale_sdk::engine::{Engine, EngineConfig, EngineError};
 use skytale_sdk::vault::VaultKey;
-use std::io::{BufRead as _, BufReader, Lines, Read as _};
+use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use zeroize::Zeroizing;
@@ -19,12 +19,17 @@ fn open(path: &Path) -> Result<Engine, EngineError> {
 /// The other process: tries to open the vault, says what came of it, and keeps it until its standard input ends.
 pub(crate) fn child() {
     let Some(path) = std::env::var_os(VAULT) else { return };
-    match open(Path::new(&path)) {
-        Ok(engine) => {
-            println!("\n{SAYS}{}", engine.agent_id());
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        }
-        Err(error) => println!("\n{SAYS}{}", error.code()),
+    let opened = open(Path::new(&path));
+    let said = match &opened {
+        Ok(engine) => engine.agent_id().to_string(),
+        Err(error) => error.code().to_string(),
+    };
+    let mut stdout = std::io::stdout();
+    write!(stdout, "\n{SAYS}{said}\n")
+        .and_then(|()| stdout.flush())
+        .expect("said");
+    if opened.is_ok() {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
     }
 }
 

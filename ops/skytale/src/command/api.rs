@@ -31,6 +31,11 @@ enum Command {
 }
 
 impl Args {
+    /// Whether this is no server but something that an operator does.
+    pub(crate) const fn is_errand(&self) -> bool {
+        self.command.is_some()
+    }
+
     pub(crate) fn layers(&self) -> Vec<Layer> {
         let listen = self.listen.map(|listen| Layer::flag("--listen", "api.listen", listen));
         let url = self.url.as_ref().map(|url| Layer::flag("--url", "api.url", url));

@@ -86,23 +86,27 @@ pub(crate) fn run(cli: Cli) -> Exit {
 
 fn dispatch(cli: Cli, output: Output) -> Outcome {
     let global = cli.global;
-    let client = |flags| Kind {
+    let client: fn(Vec<Layer>) -> Kind = |flags| Kind {
         default: telemetry::Default::Client,
         flags,
     };
-    let server = |flags| Kind {
+    let server: fn(Vec<Layer>) -> Kind = |flags| Kind {
         default: telemetry::Default::Server,
         flags,
     };
     match cli.command {
         Command::Demo(args) => within(&global, client(Vec::new()), output, |session| demo::run(args, session)),
         Command::Dev(args) => within(&global, client(Vec::new()), output, |session| dev::run(args, session)),
-        Command::Api(args) => within(&global, server(args.layers()), output, |session| {
-            api::run(args, session)
-        }),
-        Command::Relay(args) => within(&global, server(args.layers()), output, |session| {
-            relay::run(args, session)
-        }),
+        Command::Api(args) => {
+            let kind = if args.is_errand() { client } else { server };
+            within(&global, kind(args.layers()), output, |session| api::run(args, session))
+        }
+        Command::Relay(args) => {
+            let kind = if args.is_errand() { client } else { server };
+            within(&global, kind(args.layers()), output, |session| {
+                relay::run(args, session)
+            })
+        }
         Command::Init(args) => within(&global, client(args.agent.layers()), output, |session| {
             init::run(args, session)
         }),

@@ -1,4 +1,7 @@
-//! `skytale relay`: a relay node, in production.
+//! `skytale relay`: a relay node, in production; and what an operator does with a fleet of them.
+
+mod enrolment;
+mod fleet;
 
 use super::Session;
 use crate::config::Layer;
@@ -12,7 +15,10 @@ use std::path::PathBuf;
 use tokio::io::AsyncReadExt as _;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The data folder [key: relay.data_dir].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -27,7 +33,25 @@ pub(crate) struct Args {
     until_stdin_ends: bool,
 }
 
+/// What an operator does, with the operator's secret (SKYTALE_ADMIN_SECRET).
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Let a relay node into the fleet: make the key that it shows, which is shown once.
+    Enrol(enrolment::Enrol),
+    /// List the enrolments of relay nodes.
+    Enrolments,
+    /// Revoke an enrolment: its relay node leaves the directory at once.
+    Revoke(enrolment::Revoke),
+    /// List the enrolled relay nodes with what they have to do.
+    Fleet,
+}
+
 impl Args {
+    /// Whether this is no server but something that an operator does.
+    pub(crate) const fn is_errand(&self) -> bool {
+        self.command.is_some()
+    }
+
     pub(crate) fn layers(&self) -> Vec<Layer> {
         let data_dir = self
             .data_dir
@@ -45,6 +69,21 @@ impl Args {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    let Some(command) = args.command else {
+        return serve(args.until_stdin_ends, session).await;
+    };
+    let errand = async {
+        match command {
+            Command::Enrol(args) => enrolment::enrol(args, &session).await,
+            Command::Enrolments => enrolment::list(&session).await,
+            Command::Revoke(args) => enrolment::revoke(args, &session).await,
+            Command::Fleet => fleet::run(&session).await,
+        }
+    };
+    session.shutdown.unless(errand).await
+}
+
+async fn serve(until_stdin_ends: bool, session: Session) -> Outcome {
     let setup = session.loaded.relay()?;
     let server = RelayServer::start(setup, Some(serve::metrics()?)).await?;
     session.output.give(&Listening {
@@ -54,7 +93,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     })?;
     let ended = tokio::select! {
         () = session.shutdown.requested() => Ok(()),
-        () = stdin_ended(), if args.until_stdin_ends => Ok(()),
+        () = stdin_ended(), if until_stdin_ends => Ok(()),
         reason = server.broken() => Err(Failure::new(Code::StoreStopped, "the log takes no more appends").since(reason)),
     };
     let stopped = server.stop().await;

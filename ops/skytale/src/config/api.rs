@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use skytale_api::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
 use skytale_proto::Code;
-use skytale_proto::limits::TOKEN_LIFETIME_MAX;
+use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,6 +36,12 @@ pub(crate) struct Api {
     pub signing_key_lifetime_s: u64,
     /// How long audit rows are kept, in seconds.
     pub audit_retention_s: u64,
+    /// Where it is: agents that name no region are taken to be there.
+    pub region: u8,
+    /// How far regions are from one another, as `1-2=80`; the same both ways.
+    pub region_distances: Vec<String>,
+    /// How often enrolled relay nodes say that they are there, in seconds.
+    pub relay_heartbeat_s: u64,
     /// The section `[api.limits]`.
     pub limits: ApiLimits,
 }
@@ -56,6 +62,8 @@ pub(crate) struct ApiLimits {
     pub agents_max: u32,
     /// Channel names of an account.
     pub channels_max: u32,
+    /// Enrolments of relay nodes that are in force.
+    pub enrolments_max: u32,
 }
 
 impl Default for Api {
@@ -72,6 +80,9 @@ impl Default for Api {
             token_lifetime_s: TOKEN_LIFETIME_MAX.as_secs(),
             signing_key_lifetime_s: 2_592_000,
             audit_retention_s: 365 * 24 * 3_600,
+            region: 0,
+            region_distances: Vec::new(),
+            relay_heartbeat_s: RELAY_HEARTBEAT.as_secs(),
             limits: ApiLimits::default(),
         }
     }
@@ -87,6 +98,7 @@ impl Default for ApiLimits {
             keys_max: limits.keys_max,
             agents_max: limits.agents_max,
             channels_max: limits.channels_max,
+            enrolments_max: limits.enrolments_max,
         }
     }
 }
@@ -122,6 +134,9 @@ impl Loaded {
                 seconds => Some(Duration::from_secs(seconds)),
             },
             audit_retention: Duration::from_secs(api.audit_retention_s),
+            region: api.region,
+            region_distances: api.region_distances.clone(),
+            relay_heartbeat: Duration::from_secs(api.relay_heartbeat_s),
             limits: api.limits.over(Limits::default()),
             ..ApiConfig::dev("")
         };
@@ -158,6 +173,7 @@ impl ApiLimits {
             keys_max: self.keys_max,
             agents_max: self.agents_max,
             channels_max: self.channels_max,
+            enrolments_max: self.enrolments_max,
             ..limits
         }
     }

@@ -67,6 +67,9 @@ impl Exit {
             | Code::KeyUnknown
             | Code::KeyRevoked
             | Code::KeyScope
+            | Code::EnrolmentUnknown
+            | Code::EnrolmentRevoked
+            | Code::RegistrationProof
             | Code::QuotaExceeded
             | Code::AgentTaken
             | Code::ProofInvalid

@@ -1,5 +1,6 @@
 //! What an operator does with a fleet's API.
 
+use crate::node::text;
 use crate::process::{Place, Running};
 
 const CONFIG: &str = "[api]\nlisten = '127.0.0.1:0'\nurl = 'http://127.0.0.1:7600'\ndatabase = 'sqlite:api.db'\n\
@@ -65,4 +66,56 @@ fn signing_keys_go_under_another_key_and_a_wrong_one_changes_nothing() {
         &place,
         &["--json", "api", "--set", "api.key_encryption_key=file:new.key"],
     );
+}
+
+#[test]
+fn relay_nodes_are_enrolled_listed_and_revoked() {
+    let mut place = Place::new();
+    place.write("old.key", &"c3".repeat(32));
+    place.write("skytale.toml", CONFIG);
+    let mut api = Running::start(place.command(["--json", "api"]), &place.path("api.log"));
+    place.set("SKYTALE_API_URL", format!("http://{}", text(&api.json()["address"])));
+    let ran = place.run(["relay", "fleet"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("SKYTALE_ADMIN_SECRET"), "{}", ran.stderr);
+    place.set("SKYTALE_ADMIN_SECRET", "a7".repeat(16));
+
+    let endpoint = "07".repeat(32);
+    let made = place.json(&["relay", "enrol", "eu-1"]);
+    let named = place.json(&["relay", "enrol", "eu-2", "--endpoint", &endpoint]);
+    let (id, secret) = (text(&made["enrolment"]["id"]), text(&made["secret"]));
+    assert!(secret.starts_with("rk_live_"));
+    assert_eq!(named["enrolment"]["endpoint"], endpoint.as_str());
+    let ran = place.run(["--json", "relay", "enrol", "eu-2", "--endpoint", &endpoint]);
+    assert_eq!(ran.failure()["code"], "SKY-4022", "{}", ran.stderr);
+    let listed = place.json(&["relay", "enrolments"]);
+    assert!(!listed.to_string().contains(&secret), "shown once");
+    let labels: Vec<_> = listed["enrolments"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|enrolment| text(&enrolment["label"]))
+        .collect();
+    assert_eq!(labels, ["eu-1", "eu-2"]);
+    assert_eq!(place.json(&["relay", "fleet"])["relays"], serde_json::json!([]));
+
+    assert_eq!(place.json(&["relay", "revoke", &id])["revoked"], id.as_str());
+    let listed = place.json(&["relay", "enrolments"]);
+    assert!(listed["enrolments"][0]["revoked_s"].is_u64(), "{listed}");
+    let ran = place.run(["--json", "relay", "revoke", "00000000-0000-7000-8000-000000000000"]);
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (5, Some("SKY-4004")),
+        "{}",
+        ran.stderr
+    );
+    place.set("SKYTALE_ADMIN_SECRET", "wrong");
+    let ran = place.run(["--json", "relay", "enrolments"]);
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (4, Some("SKY-4015")),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(api.stop("TERM").0, 0);
 }

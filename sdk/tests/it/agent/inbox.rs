@@ -1,6 +1,9 @@
 //! The inbox: explicit acknowledgement, redelivery, back-pressure.
 
-use super::world::{World, channel_of, event, numbered, reach, soon};
+use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, transcript};
+use skytale_proto::Offset;
+use skytale_sdk::agent::Agent;
+use skytale_sdk::engine::Keep;
 use skytale_sdk::event::Event;
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ async fn a_slow_application_stops_its_channel_and_no_other() {
     let alice = world.agent("alice").await;
     let mut config = world.config("bob");
     config.driver.inbox_messages_max = 50;
-    let bob = skytale_sdk::agent::Agent::open(config).await.expect("opened");
+    let bob = Agent::open(config).await.expect("opened");
     bob.connect().await.expect("a socket");
     soon("bob current", bob.caught_up()).await.expect("current");
     let (slow, quick) = (channel_of(&[&alice, &bob]).await, channel_of(&[&alice, &bob]).await);
@@ -94,7 +97,7 @@ async fn a_slow_watcher_is_told_what_it_missed() {
     let world = World::new().await;
     let mut config = world.config("alice");
     config.driver.events_max = 16;
-    let alice = skytale_sdk::agent::Agent::open(config).await.expect("opened");
+    let alice = Agent::open(config).await.expect("opened");
     alice.connect().await.expect("a socket");
     let channel = alice.create_channel("test").await.expect("made");
     let mut events = alice.events();
@@ -103,4 +106,57 @@ async fn a_slow_watcher_is_told_what_it_missed() {
     }
     let first = events.next().await.expect("an event");
     assert!(matches!(first, Event::Lagged { missed } if missed >= 84), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_is_purged_by_hand_and_kept_short_by_setting_while_messages_come() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
+    let channels = channel_of(&[&alice, &bob]).await;
+    let id = channels[0].id();
+    let mut messages = channels[1].messages();
+    for round in 0..2 {
+        let range = round * 300..(round + 1) * 300;
+        channels[0].send_many(numbered("m", range.clone())).await.expect("sent");
+        let mut last = Offset::ZERO;
+        for number in range {
+            let message = soon("a message", messages.next()).await.expect("a message");
+            assert_eq!(
+                message.payload,
+                format!("m {number}"),
+                "each comes, whatever is purged meanwhile"
+            );
+            last = message.offset;
+            if number % 100 == 50 {
+                message.ack().await.expect("acked");
+                let purged = channels[1].purge(Keep::Newest(0)).await.expect("purged");
+                assert!(purged.messages > 0 && !purged.more);
+                let left = transcript(&channels[1]).await;
+                assert!(left.first().is_none_or(|first| first.offset > last));
+            }
+        }
+        channels[1].ack(last).await.expect("acked");
+    }
+    assert_eq!(transcript(&channels[0]).await.len(), 600, "others keep theirs");
+    drop(messages);
+    bob.close(Duration::from_secs(1)).await;
+
+    let mut config = world.config("bob");
+    config.engine.history = Keep::Newest(10);
+    let bob = Agent::open(config).await.expect("opened");
+    let channel = bob.channel(id).await.expect("in the vault");
+    let short = async {
+        while transcript(&channel).await.len() > 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("kept short", short).await;
+    bob.connect().await.expect("a socket");
+    channels[0].send("new").await.expect("sent");
+    let mut messages = channel.messages();
+    assert_eq!(
+        soon("a message", messages.next()).await.expect("a message").payload,
+        "new"
+    );
+    assert_same(&[channels[0].clone(), channel.clone()]).await;
 }

@@ -123,6 +123,8 @@ async fn what_was_sent_before_a_restart_can_be_waited_for_after_it() {
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
     let channels = channel_of(&[&alice, &bob]).await;
     let id = channels[0].id();
+    // The digest that it told bob is out.
+    soon("all out", alice.flushed()).await.expect("flushed");
     alice.disconnect().await;
     let mut sent = Vec::new();
     for text in ["first", "second"] {

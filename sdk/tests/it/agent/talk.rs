@@ -135,6 +135,40 @@ async fn an_agent_that_leaves_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_leaves_is_let_go_also_when_those_in_turn_are_away() {
+    let world = World::new().await;
+    let mut agents = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        agents.push(world.agent(name).await);
+    }
+    let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
+    // Of those who are there none is the first: that is who made the channel.
+    agents[0].disconnect().await;
+    let mut to_last = agents[4].events();
+    let mut leaver = agents[3].events();
+    channels[3].leave().await.expect("queued");
+    event(&mut leaver, "gone", |event| matches!(event, Event::Left { .. })).await;
+    let gone = event(&mut to_last, "told", |event| {
+        matches!(event, Event::MemberRemoved { .. })
+    })
+    .await;
+    let Event::MemberRemoved { agent, by, left, .. } = gone else {
+        panic!("{gone:?}");
+    };
+    assert!(agent == agents[3].id() && left);
+    assert!(by != agents[0].id() && by != agents[3].id());
+    let sent = channels[4].send("for those who stay").await.expect("sent");
+    soon("delivered", sent.delivered()).await.expect("delivered");
+    agents[0].connect().await.expect("a socket");
+    soon("current", channels[0].caught_up()).await.expect("current");
+    assert_same(&[channels[0].clone(), channels[1].clone(), channels[4].clone()]).await;
+    for at in [0, 1, 2, 4] {
+        let waiting = soon("all out", agents[at].flushed()).await;
+        waiting.expect("flushed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_rotated_in_the_middle_of_traffic() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);

@@ -24,7 +24,7 @@ fn two_agents_talk() {
         frame_id: hello,
         offset
     }));
-    assert!(b.take_events().contains(&Event::MessageReceived {
+    assert!(b.take_events().contains(&Event::Message {
         channel,
         offset,
         author: a.id()

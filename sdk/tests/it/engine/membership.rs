@@ -1,7 +1,7 @@
 //! Who is in a channel: added, removed, gone, back again; and commits that race.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
-use skytale_proto::Code;
+use skytale_proto::{ChannelId, Code};
 use skytale_sdk::engine::{ChannelState, ClaimedPackage, EngineConfig, Event};
 use std::time::Duration;
 
@@ -106,6 +106,78 @@ fn an_agent_that_leaves_is_removed_by_another() {
     assert_eq!(a.engine().channel(channel).expect("known").outbox, 0);
     assert_eq!(c.engine().channel(channel).expect("known").outbox, 0);
     assert_agree(channel, &mut [&mut a, &mut c]);
+}
+
+/// Pulls, and asks what may be appended: how many commits that is, and whose turn it is.
+fn commits(relay: &Relay, channel: ChannelId, agent: &mut Agent) -> (usize, Option<u32>) {
+    agent.pull(relay, channel, usize::MAX);
+    let next = agent.engine().next_frames(channel, FRAMES_BYTES).expect("built");
+    agent.engine().connection_lost();
+    (next.frames.len(), next.turn)
+}
+
+#[test]
+fn of_a_large_group_one_commits_for_those_who_leave_and_the_others_wait_in_turn() {
+    const MEMBERS: usize = 12;
+    let relay = Relay::new();
+    let mut agents: Vec<Agent> = (0..MEMBERS).map(|_| Agent::new()).collect();
+    let channel = channel_of(&relay, &mut agents.iter_mut().collect::<Vec<_>>());
+    for leaver in [0, 5] {
+        agents[leaver].engine().leave(channel).expect("queued");
+        agents[leaver].pull(&relay, channel, usize::MAX);
+        agents[leaver].push(&relay, channel);
+    }
+    for agent in &mut agents {
+        agent.pull(&relay, channel, usize::MAX);
+        // All have something to say, which waits until those are gone.
+        if agent.engine().channel(channel).expect("known").state == ChannelState::Active {
+            agent.send(channel, "waits");
+        }
+    }
+    let mut asked: Vec<_> = agents.iter_mut().map(|agent| commits(&relay, channel, agent)).collect();
+    // The first of those who stay commits at once; those who leave are the last ones in turn.
+    let first = asked.iter().position(|(frames, _)| *frames > 0).expect("one commits");
+    assert!(first != 0 && first != 5);
+    assert_eq!(asked.remove(first), (1, None));
+    assert!(asked.iter().all(|(frames, _)| *frames == 0), "and no other does");
+    let mut turns: Vec<u32> = asked.iter().map(|(_, turn)| turn.expect("waits")).collect();
+    assert_eq!((turns[0], turns[if first < 5 { 4 } else { 5 }]), (10, 11));
+    turns.sort_unstable();
+    assert_eq!(turns, (1..12).collect::<Vec<_>>(), "each has its own");
+    // Asked again they say the same.
+    let again = commits(&relay, channel, &mut agents[first]);
+    assert_eq!(again, (1, None));
+
+    // The first goes away without appending it. Nobody else commits before its turn.
+    for (at, agent) in agents.iter_mut().enumerate().filter(|(at, _)| *at != first) {
+        assert_eq!(commits(&relay, channel, agent).0, 0, "{at}");
+    }
+    let second = (0..MEMBERS)
+        .find(|at| *at != first && commits(&relay, channel, &mut agents[*at]).1 == Some(1))
+        .expect("one is second");
+    agents[second].engine().take_turn(channel).expect("taken");
+    agents[second].crash();
+    let head = agents[second].engine().handshake_head(channel).expect("known");
+    assert!(agents[second].push(&relay, channel));
+    for agent in &mut agents {
+        agent.pull(&relay, channel, usize::MAX);
+        // One that comes too late has nothing to do.
+        if agent.engine().channel(channel).expect("known").state == ChannelState::Active {
+            assert!(agent.engine().handshake_head(channel).expect("known") > head);
+            agent.engine().take_turn(channel).expect("taken");
+            assert_eq!(agent.engine().channel(channel).expect("known").outbox, 1, "its message");
+        }
+    }
+    settle(&relay, channel, &mut agents.iter_mut().collect::<Vec<_>>());
+    let mut stayed: Vec<&mut Agent> = agents
+        .iter_mut()
+        .enumerate()
+        .filter(|(at, _)| ![0, 5].contains(at))
+        .map(|(_, agent)| agent)
+        .collect();
+    assert_agree(channel, &mut stayed);
+    assert_eq!(stayed[0].engine().members(channel).expect("known").len(), MEMBERS - 2);
+    assert_eq!(stayed[0].texts(channel).len(), MEMBERS - 2);
 }
 
 #[test]

@@ -86,6 +86,8 @@ pub(crate) struct Agent {
     /// The engine is dropped and opened again after each call.
     pub(crate) crashes: bool,
     pub(crate) events: Vec<Event>,
+    /// How many are before it to commit for those who leave, as the engine said last.
+    pub(crate) turn: Option<u32>,
     _folder: tempfile::TempDir,
 }
 
@@ -113,6 +115,7 @@ impl Agent {
             config,
             crashes: false,
             events: Vec::new(),
+            turn: None,
             _folder: folder,
         }
     }
@@ -201,6 +204,7 @@ impl Agent {
             return false;
         };
         self.events.extend(next.events);
+        self.turn = next.turn;
         let any = !next.frames.is_empty();
         for frame in next.frames {
             let id = frame.frame.header().id;
@@ -252,8 +256,14 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
             busy |= agent.pull(relay, channel, usize::MAX);
             busy |= agent.push(relay, channel);
         }
-        if !busy {
-            return;
+        if busy {
+            continue;
+        }
+        // Time passes: of those who are here it is the first one's turn.
+        let waiting = agents.iter_mut().filter(|agent| agent.turn.is_some());
+        match waiting.min_by_key(|agent| agent.turn) {
+            Some(first) => first.engine().take_turn(channel).expect("taken"),
+            None => return,
         }
     }
     panic!("the agents do not come to rest");

@@ -25,6 +25,8 @@ enum Step {
     /// Appends so many frames; for the rest the relay has no time.
     PushUntilBusy(usize, usize),
     Leave(usize),
+    /// Does not wait for its turn.
+    TakeTurn(usize),
     Crash(usize),
     Ack(usize),
 }
@@ -41,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => who.clone().prop_map(Step::PushAndLose),
         2 => (who.clone(), 0..4usize).prop_map(|(a, n)| Step::PushUntilBusy(a, n)),
         1 => who.clone().prop_map(Step::Leave),
+        1 => who.clone().prop_map(Step::TakeTurn),
         2 => who.clone().prop_map(Step::Crash),
         1 => who.prop_map(Step::Ack),
     ]
@@ -102,6 +105,7 @@ fn run(steps: &[Step]) {
                 }
             }
             Step::Leave(who) => drop(agents[who].engine().leave(channel)),
+            Step::TakeTurn(who) => drop(agents[who].engine().take_turn(channel)),
             Step::Crash(who) => agents[who].crash(),
             Step::Ack(who) => {
                 let cursor = agents[who].engine().cursor(channel).expect("known");

@@ -140,7 +140,7 @@ impl Human for Changed {
             ("left", "leaving") => {
                 writeln!(
                     to,
-                    "{} another member's next use of the channel completes it",
+                    "{} a member that is online completes it, or the next one that writes",
                     style.good("leaving:")
                 )
             }

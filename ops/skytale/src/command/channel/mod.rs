@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Add(Agents),
     /// Remove agents. They read nothing that comes later.
     Remove(Agents),
-    /// Leave a channel: ask to be removed, which another member's next use of it does.
+    /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
     /// List the agents in a channel.
     Members(members::Args),

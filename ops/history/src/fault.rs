@@ -1,0 +1,118 @@
+//! What does not fit.
+
+use serde::Serialize;
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+
+/// A contradiction between what agents saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum Fault {
+    /// An acknowledged frame was not shown to an agent that read past it.
+    #[error("{channel}: {agent} read past {offset} and was not shown {frame}, which was acknowledged there")]
+    Missing {
+        /// Where.
+        channel: ChannelId,
+        /// Who was not shown it; its author, where nobody was.
+        agent: AgentId,
+        /// What.
+        frame: FrameId,
+        /// Where it stands.
+        offset: Offset,
+    },
+    /// An agent was shown one frame twice, or a frame stands at two offsets.
+    #[error("{channel}: {frame} stands at {first} and at {second}")]
+    Twice {
+        /// Where.
+        channel: ChannelId,
+        /// What.
+        frame: FrameId,
+        /// Where it stands.
+        first: Offset,
+        /// Where it stands, too; the same, where an agent was shown it twice.
+        second: Offset,
+    },
+    /// Two entries at one offset.
+    #[error("{channel}: at {offset} stand {first} and {second}, or they have other bytes")]
+    Fork {
+        /// Where.
+        channel: ChannelId,
+        /// At which offset.
+        offset: Offset,
+        /// One.
+        first: FrameId,
+        /// The other; the same, where only its bytes differ.
+        second: FrameId,
+    },
+    /// An agent was shown an offset that is not the one after the last.
+    #[error("{channel}: {agent} was shown {found} where {expected} was due")]
+    Gap {
+        /// Where.
+        channel: ChannelId,
+        /// Whom.
+        agent: AgentId,
+        /// The offset due.
+        expected: Offset,
+        /// The offset shown.
+        found: Offset,
+    },
+    /// An agent finished at a place where it had not read.
+    #[error("{channel}: {agent} finished at {at}, but was shown entries up to {last} alone")]
+    ShortRead {
+        /// Where.
+        channel: ChannelId,
+        /// Who.
+        agent: AgentId,
+        /// Where it finished.
+        at: Offset,
+        /// The last entry that it was shown.
+        last: Offset,
+    },
+    /// An author's frames stand in another order than they were sent.
+    #[error("{channel}: {agent} sent {earlier} before {later}, which stands before it")]
+    Order {
+        /// Where.
+        channel: ChannelId,
+        /// Whose.
+        agent: AgentId,
+        /// Sent first.
+        earlier: FrameId,
+        /// Sent after it.
+        later: FrameId,
+    },
+    /// An entry names another handshake head than the one before it.
+    #[error("{channel}: {frame} at {offset} names the head {named}, and the head is {head}")]
+    Epoch {
+        /// Where.
+        channel: ChannelId,
+        /// What.
+        frame: FrameId,
+        /// Where it stands.
+        offset: Offset,
+        /// The head that it names.
+        named: Offset,
+        /// The last commit before it.
+        head: Offset,
+    },
+    /// A frame was refused for good, and is in the log.
+    #[error("{channel}: {frame} stands at {offset}, and its author was told that it never will")]
+    RefusedButThere {
+        /// Where.
+        channel: ChannelId,
+        /// What.
+        frame: FrameId,
+        /// Where it stands.
+        offset: Offset,
+    },
+    /// A message stands in the log under an author's name, and that author, who wrote down what it sent, did not send it.
+    #[error("{channel}: {frame} at {offset} is no frame that {agent} sent")]
+    Invented {
+        /// Where.
+        channel: ChannelId,
+        /// Under whose name.
+        agent: AgentId,
+        /// What.
+        frame: FrameId,
+        /// Where it stands.
+        offset: Offset,
+    },
+}

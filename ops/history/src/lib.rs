@@ -1,0 +1,32 @@
+//! What agents saw of a run, and whether it can have happened on one log.
+//!
+//! Agents write down what they send, what they are told of it, and what they are shown ([`Event`]). When all is
+//! over, [`check`] puts those accounts together and names every contradiction ([`Fault`]). It knows nothing of relay nodes,
+//! stores or networks: whatever was killed or cut off in between, the accounts must fit.
+//!
+//! ```
+//! use skytale_history::{Event, Fault, check};
+//! use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+//!
+//! let (alice, channel) = (AgentId::from_bytes([1; 32]), ChannelId::from_bytes([7; 16]));
+//! let frame = FrameId::generate();
+//! let history = [
+//!     Event::Sent { agent: alice, channel, frame },
+//!     Event::Acknowledged { agent: alice, channel, frame, offset: Offset::new(2) },
+//!     Event::Reads { agent: alice, channel, from: Offset::new(2) },
+//!     Event::Finished { agent: alice, channel, at: Offset::new(2) },
+//! ];
+//! // Alice read up to offset 2, and was not shown what was acknowledged there.
+//! let faults = check(&history);
+//! assert!(faults.iter().any(|fault| matches!(fault, Fault::Missing { .. })));
+//! ```
+
+mod check;
+mod event;
+mod fault;
+#[cfg(test)]
+mod tests;
+
+pub use check::check;
+pub use event::{Entry, EntryKind, Event, HistoryError, read_lines, write_line};
+pub use fault::Fault;
