@@ -1,11 +1,14 @@
 //! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica stands.
 
+use super::bucket::{Bucket, shown};
 use super::chain::{self, Link};
+use super::checkpoint::Checkpoint;
 use super::guard::{self, Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
 use super::node::{Node, Shard};
 use super::shards::ShardId;
+use super::sweeper::random_fraction;
 use crate::local::ShardPosition;
 use crate::local::replica::{Follow, Followed, Following, Message};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -34,6 +37,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// After this long without its follower the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+/// How long a shard stands still for a checkpoint, at most.
+const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
+/// How long nodes wait for each other to write one.
+const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -59,12 +66,13 @@ enum End {
 }
 
 /// Follows a shard until the node ends.
-pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, beginning: Beginning) {
+pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: Beginning) {
     let Some(shard) = node.handles.get(&shard) else { return };
     let mut follower = Follower {
         node: &node,
         shard,
         recheck_to: beginning.position.sequence,
+        repeated: std::mem::take(&mut beginning.position.repeated),
         position: beginning.position,
         repeats: beginning.repeats,
         owes_after: beginning.owes_after,
@@ -115,6 +123,8 @@ struct Follower<'a> {
     /// Up to here messages were folded before this process began: only what they may owe is looked for.
     recheck_to: u64,
     repeats: BTreeSet<u64>,
+    /// Messages since the last checkpoint that were duplicates of entries.
+    repeated: Vec<u64>,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -335,6 +345,9 @@ impl Follower<'_> {
             metrics::garbage(&self.shard.label);
         }
         let repeated = self.repeats.remove(&sequence);
+        if repeated {
+            self.repeated.push(sequence);
+        }
         let frame = frame.filter(|_| !repeated);
         match frame.as_ref().map(Frame::header) {
             Some(header) if is_bundle(header) && sequence > self.owes_after => {
@@ -398,6 +411,9 @@ impl Follower<'_> {
         let mut bundles = bundles.into_iter().peekable();
         self.shard.followed.send_replace(part.to);
         for mut followed in outcomes {
+            if matches!(&followed.verdict, Some(Ok(accepted)) if accepted.duplicate) {
+                self.repeated.push(followed.sequence);
+            }
             if let Some((sequence, log)) = bundles.next_if(|(sequence, _)| *sequence == followed.sequence) {
                 let entry = match &followed.verdict {
                     Some(Ok(accepted)) if !accepted.duplicate => Some((log, accepted.offset)),
@@ -468,8 +484,51 @@ impl Follower<'_> {
             let outcome = outcome_of(&mut self.parts).await;
             self.folded(outcome)?;
         }
-        self.position.repeated_after = self.position.sequence;
+        let checkpoint = tokio::time::timeout(CHECKPOINT_WITHIN, self.checkpoint()).await;
+        match checkpoint.unwrap_or_else(|_| Err("it took too long".into())) {
+            Ok(Some(contradiction)) => return Err(End::Stop(contradiction)),
+            Ok(None) => {
+                self.repeated.clear();
+                self.position.repeated_after = self.position.sequence;
+            }
+            // The next one says what this one would have said.
+            Err(problem) => {
+                tracing::warn!(shard = %self.shard.label, sequence = self.position.sequence, %problem, "no checkpoint here");
+            }
+        }
         Ok(())
+    }
+
+    /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
+    async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
+        let bucket = Bucket::open(&self.node.context, self.node.config.replicas).await?;
+        let mine = shown(&self.position.chain);
+        let mut found = bucket.chain_at(self.shard.id, &self.position).await;
+        if found.is_none() {
+            // One node writes it, whichever is first.
+            tokio::time::sleep(CHECKPOINT_JITTER.mul_f64(random_fraction())).await;
+            found = bucket.chain_at(self.shard.id, &self.position).await;
+        }
+        if let Some(found) = found {
+            return Ok((found != mine).then(|| Contradiction::Diverged {
+                stream: self.shard.id.stream(),
+                sequence: self.position.sequence,
+            }));
+        }
+        let (shards, id) = (self.node.shards.clone(), self.shard.id);
+        let logs = self.node.replica.snapshots(move |log| shards.of(log) == Some(id)).await;
+        let mut repeated = self.repeated.clone();
+        repeated.sort_unstable();
+        let checkpoint = Checkpoint {
+            position: ShardPosition {
+                repeated,
+                ..self.position.clone()
+            },
+            logs: logs.map_err(|error| error.to_string())?,
+        };
+        bucket.put(self.shard.id, &checkpoint).await?;
+        metrics::checkpoint_written(&self.shard.label);
+        Ok(None)
     }
 }
 

@@ -17,15 +17,22 @@
 //! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was made anew, is missing,
 //!   or holds other bytes than were folded (`guard.rs`).
 //!
+//! - Entries are given up by Trims in the streams; then a checkpoint takes the place of what went before it
+//!   (`checkpoint.rs`, `keeper.rs`), and a node without a replica begins there (`bootstrap.rs`).
+//!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
+mod bootstrap;
+mod bucket;
 mod chain;
+mod checkpoint;
 mod config;
 mod connect;
 mod error;
 mod follower;
 mod guard;
 mod health;
+mod keeper;
 mod metrics;
 mod node;
 mod open;

@@ -1,5 +1,6 @@
 //! How a node of a fleet starts.
 
+use super::bootstrap::{self, Lazy, Need};
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
 use super::connect::connect;
 use super::error::OpenError;
@@ -9,7 +10,7 @@ use super::node::{Node, Shard};
 use super::owed::Owed;
 use super::shards::{ShardId, Shards};
 use super::sync::Prober;
-use super::{chain, publisher, streams, sweeper};
+use super::{chain, keeper, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::jetstream::stream::Info;
@@ -51,11 +52,26 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
     let context = ContextBuilder::new()
         .timeout(config.request_timeout)
         .build(client.clone());
-    let (replica, positions) = Replica::open(config.local.clone()).await?;
-    let positions = by_shard(positions, &shards)?;
+    let (mut replica, positions) = Replica::open(config.local.clone()).await?;
+    let mut positions = by_shard(positions, &shards)?;
     let opened = open_streams(&config, &shards, &context, &positions).await;
     let (infos, missing) = match opened {
         Ok(opened) => opened,
+        Err(error) => {
+            close(&replica).await;
+            return Err(error);
+        }
+    };
+    let mut bucket = Lazy::new(&context, config.replicas);
+    if matches!(bootstrap::need(&mut bucket, &positions, &infos).await, Need::Erase) {
+        replica.close().await?;
+        Replica::erase(&config.local.dir)?;
+        (replica, _) = Replica::open(config.local.clone()).await?;
+        positions.clear();
+    }
+    let installed = bootstrap::install(&mut bucket, &replica, shards.all(), &mut positions, &infos).await;
+    let installed = match installed {
+        Ok(installed) => installed,
         Err(error) => {
             close(&replica).await;
             return Err(error);
@@ -91,17 +107,21 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
             (None, Some(info)) => chain::beginning(shard, streams::stream_id(info)),
             (None, None) => chain::beginning(shard, 0),
         };
+        let mut beginning = Beginning {
+            repeats: BTreeSet::new(),
+            owes_after: 0,
+            position,
+        };
+        if let Some(info) = infos.get(&shard) {
+            beginning.repeats = bootstrap::repeats(&mut bucket, shard, &beginning.position, info).await?;
+            if installed.contains(&shard) {
+                beginning.owes_after = info.state.last_sequence;
+            }
+        }
         let (queue, receiver) = mpsc::unbounded_channel();
-        handles.insert(shard, Shard::new(shard, queue, position.sequence));
+        handles.insert(shard, Shard::new(shard, queue, beginning.position.sequence));
         queues.push((shard, receiver));
-        beginnings.push((
-            shard,
-            Beginning {
-                position,
-                repeats: BTreeSet::new(),
-                owes_after: 0,
-            },
-        ));
+        beginnings.push((shard, beginning));
     }
     let node = Arc::new(Node {
         frames: Arc::new(Semaphore::new(config.queue_frames_max)),
@@ -127,6 +147,9 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
     }
     for (shard, beginning) in beginnings {
         node.tasks.spawn(follower::follow_all(node.clone(), shard, beginning));
+    }
+    if let Some(retention) = node.config.retention {
+        node.tasks.spawn(keeper::keep_all(node.clone(), retention));
     }
     node.tasks.spawn(sweeper::sweep_all(node.clone()));
     node.tasks.spawn(ask_meaning(node.clone(), prober));

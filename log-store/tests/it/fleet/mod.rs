@@ -1,5 +1,6 @@
 //! The store of a fleet, on real NATS servers.
 
+mod checkpoints;
 mod cluster;
 mod conformance;
 mod faults;
