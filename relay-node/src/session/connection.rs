@@ -57,7 +57,7 @@ async fn begun(node: Arc<Shared>, incoming: Incoming) -> Option<BoxFuture<'stati
         }
     };
     match hello::admit(&node, &connection, deadline).await {
-        Ok(admitted) => Some(begin(node, connection, admitted).boxed()),
+        Ok(admitted) => Some(begin(node, connection, admitted)),
         Err(refused) => {
             close(&connection, refused.sender, refused.refusal).await;
             None
@@ -73,11 +73,7 @@ pub(crate) async fn turn_away(incoming: Incoming, why: Ending, _place: OwnedSema
 }
 
 /// Begins a session, and gives what serves it.
-fn begin(
-    node: Arc<Shared>,
-    connection: Connection,
-    admitted: hello::Admitted,
-) -> impl Future<Output = ()> + Send + 'static {
+fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -> BoxFuture<'static, ()> {
     let hello::Admitted {
         sender,
         receiver,
@@ -96,36 +92,35 @@ fn begin(
     run(session, connection, registration, sender, receiver)
 }
 
-async fn run(
+/// A block, since a function's future would keep room for its arguments twice.
+fn run(
     session: Arc<Session>,
     connection: Connection,
     registration: registry::Registration,
     sender: Sender,
     receiver: Receiver,
-) {
-    let sender = drive(&session, &connection, &registration, sender, receiver).await;
+) -> BoxFuture<'static, ()> {
+    async move {
+        let mut control = control::Control::new(&session, state(&session), &registration, sender, receiver);
+        control.queue(started(&session, &session.claims()));
+        drive(&session, &connection, &mut control).await;
+        let sender = Box::pin(control.into_sender()).await;
 
-    drop(registration);
-    let why = session.end.why();
-    metrics::session_ended(why.map(|why| why.code));
-    match why {
-        Some(why) => info!(agent = %Short(&session.agent), code = %why.code, why.message, "session ended"),
-        None => info!(agent = %Short(&session.agent), "session closed by the agent"),
+        drop(registration);
+        let why = session.end.why();
+        metrics::session_ended(why.map(|why| why.code));
+        match why {
+            Some(why) => info!(agent = %Short(&session.agent), code = %why.code, why.message, "session ended"),
+            None => info!(agent = %Short(&session.agent), "session closed by the agent"),
+        }
+        Box::pin(close(&connection, Some(sender), why.map(Ending::refusal))).await;
     }
-    Box::pin(close(&connection, Some(sender), why.map(Ending::refusal))).await;
+    .boxed()
 }
 
 /// Runs the session's streams until the session ends, then lets them finish what they have begun.
-async fn drive(
-    session: &Arc<Session>,
-    connection: &Connection,
-    registration: &registry::Registration,
-    sender: Sender,
-    receiver: Receiver,
-) -> Sender {
+async fn drive(session: &Arc<Session>, connection: &Connection, control: &mut control::Control<'_>) {
     let mut serving = JoinSet::new();
-    let mut control = control::Control::new(session, state(session), registration, sender, receiver);
-    control.queue(started(session, &session.claims()));
     tokio::select! {
         () = control.run() => {}
         () = streams::accept(session, connection, &mut serving) => {}
@@ -136,7 +131,6 @@ async fn drive(
     if timeout(CLOSE_WITHIN, finish).await.is_err() {
         serving.shutdown().await;
     }
-    Box::pin(control.into_sender()).await
 }
 
 fn state(session: &Session) -> SessionState {

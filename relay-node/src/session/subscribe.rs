@@ -79,24 +79,28 @@ pub(crate) fn serve(
     receiver: Receiver,
 ) -> BoxFuture<'static, ()> {
     match Asked::read(subscribe) {
-        Ok(asked) => follow(session, asked, sender, receiver).boxed(),
+        Ok(asked) => follow(session, asked, sender, receiver),
         Err(refusal) => refuse(sender, receiver, refusal).boxed(),
     }
 }
 
-async fn follow(session: Arc<Session>, asked: Asked, mut sender: Sender, mut receiver: Receiver) {
-    let stopped = sender.stopped();
-    let ended = tokio::select! {
-        biased;
-        () = session.end.ended() => return streams::end(&session, &mut sender, &mut receiver),
-        () = stopped => Ended::Gone,
-        ended = run(&session, asked, &mut sender) => ended,
-    };
-    match ended {
-        Ended::Done => sender.finish(),
-        Ended::Refused(refusal) => Box::pin(refuse(sender, receiver, refusal)).await,
-        Ended::Gone => {}
+/// A block, since a function's future would keep room for its arguments twice.
+fn follow(session: Arc<Session>, asked: Asked, mut sender: Sender, mut receiver: Receiver) -> BoxFuture<'static, ()> {
+    async move {
+        let stopped = sender.stopped();
+        let ended = tokio::select! {
+            biased;
+            () = session.end.ended() => return streams::end(&session, &mut sender, &mut receiver),
+            () = stopped => Ended::Gone,
+            ended = run(&session, &asked, &mut sender) => ended,
+        };
+        match ended {
+            Ended::Done => sender.finish(),
+            Ended::Refused(refusal) => Box::pin(refuse(sender, receiver, refusal)).await,
+            Ended::Gone => {}
+        }
     }
+    .boxed()
 }
 
 async fn refuse(mut sender: Sender, mut receiver: Receiver, refusal: Refusal) {
@@ -110,7 +114,7 @@ async fn refuse(mut sender: Sender, mut receiver: Receiver, refusal: Refusal) {
     receiver.stop(code);
 }
 
-async fn run(session: &Session, asked: Asked, sender: &mut Sender) -> Ended {
+async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
     if let Err(denied) = authorize::read(&session.claims(), &asked.log) {
         return denied.refusal().into();
     }
@@ -119,7 +123,7 @@ async fn run(session: &Session, asked: Asked, sender: &mut Sender) -> Ended {
         Err(error) => return failed(session, &error).into(),
     };
     let _counted = Subscribed::enter(session);
-    let subscription = Subscription {
+    let mut subscription = Subscription {
         session,
         log: asked.log,
         cursor: asked.after,
@@ -149,7 +153,7 @@ struct Subscription<'a> {
 }
 
 impl Subscription<'_> {
-    async fn run(mut self) -> Result<(), Ended> {
+    async fn run(&mut self) -> Result<(), Ended> {
         loop {
             let head = *self.head.borrow_and_update();
             if self.cursor > head {
