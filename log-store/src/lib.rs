@@ -56,6 +56,7 @@
 //! - [`state`] is the rule of the log: [`LogState`] folds frames into verdicts. Pure and synchronous: no clock, no I/O.
 //! - [`store`] is the [`LogStore`] trait: append, read, watch.
 //! - [`local`] keeps logs on one node: segment files, with sled as a derived index.
+//! - `fleet` (feature) keeps them in the streams of a NATS cluster, with a local replica on each node.
 //! - [`inspect`] checks and lists a stopped node's data.
 //! - [`memory`] keeps them in memory, for the tests of other crates.
 //! - [`watch`] tells readers that a head has moved; every store has one.
@@ -66,6 +67,8 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "fleet")]
+pub mod fleet;
 pub mod inspect;
 pub mod local;
 pub mod memory;
@@ -73,7 +76,9 @@ pub mod state;
 pub mod store;
 pub mod watch;
 
-pub use local::{LocalConfig, LocalStore};
+#[cfg(feature = "fleet")]
+pub use fleet::{FleetConfig, FleetStore};
+pub use local::{LocalConfig, LocalStore, Replica};
 pub use memory::MemoryStore;
 pub use state::{Effects, LogState, Refused, StateError, Verdict};
 pub use store::{

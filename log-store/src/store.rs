@@ -194,6 +194,21 @@ pub enum StoreError {
         /// File and position.
         place: String,
     },
+    /// The place where the log's home is does not answer. The frame may or may not have got there: append it again, and
+    /// it is an entry once.
+    #[error("the log's home {home} cannot be reached: {reason}")]
+    HomeUnreachable {
+        /// The home.
+        home: String,
+        /// What the last attempt said.
+        reason: String,
+    },
+    /// This node has not got there yet.
+    #[error("this node is still catching up with {home}")]
+    CatchingUp {
+        /// The log's home.
+        home: String,
+    },
     /// The files cannot be read or written.
     #[error("{doing}: {error}")]
     Io {
@@ -212,6 +227,8 @@ impl StoreError {
             Self::Trimmed { .. } => Code::Trimmed,
             Self::BeyondHead { .. } => Code::CursorBeyondHead,
             Self::Corrupt { .. } => Code::StoreCorrupt,
+            Self::HomeUnreachable { .. } => Code::HomeUnreachable,
+            Self::CatchingUp { .. } => Code::CatchingUp,
             Self::Io { .. } => Code::RelayInternal,
         }
     }

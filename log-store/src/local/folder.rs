@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <dir>/LOCK       held by the process that has the store open
-//! <dir>/FORMAT     three lines: what this is, its version, the store's id
+//! <dir>/FORMAT     three lines: what this is, its version (2 for a replica of streams), the store's id
 //! <dir>/segments/  the records: all that must not be lost
 //! <dir>/index/     derived; may be deleted while the store is closed
 //! ```
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The version of the folder's format that this crate writes and reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The version of a replica's format: as the other, and its marks hold positions.
+const REPLICA_VERSION: u32 = 2;
 const FORMAT_TITLE: &str = "skytale log store";
 const FORMAT_BYTES_MAX: u64 = 4_096;
 
@@ -37,9 +39,27 @@ pub(crate) struct Folder {
     _lock: File,
 }
 
+/// What a store's folder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The logs are here and nowhere else.
+    Alone,
+    /// A copy of what streams hold.
+    Replica,
+}
+
+impl Role {
+    const fn version(self) -> u32 {
+        match self {
+            Self::Alone => FORMAT_VERSION,
+            Self::Replica => REPLICA_VERSION,
+        }
+    }
+}
+
 impl Folder {
     /// Opens or makes the folder, for this process alone.
-    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, role: Role) -> Result<Self, OpenError> {
         fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
         let path = dir.join("LOCK");
         let lock = OpenOptions::new()
@@ -50,8 +70,17 @@ impl Folder {
             .map_err(OpenError::io("open", &path))?;
         locked(lock.try_lock(), dir, &path)?;
         let id = match read_format(dir)? {
-            Some(id) => id,
-            None => create_format(dir)?,
+            Some((found, id)) if found == role => id,
+            Some((found, _)) => {
+                return Err(OpenError::Foreign {
+                    path: dir.join("FORMAT"),
+                    problem: match found {
+                        Role::Replica => "a fleet's replica: only a node of that fleet opens it".into(),
+                        Role::Alone => "a single node's store: a fleet's node needs a folder of its own".into(),
+                    },
+                });
+            }
+            None => create_format(dir, role)?,
         };
         for folder in [segments_dir(dir), index_dir(dir)] {
             fs::create_dir_all(&folder).map_err(OpenError::io("create", &folder))?;
@@ -69,7 +98,7 @@ impl Folder {
         let path = dir.join("LOCK");
         let lock = File::open(&path).map_err(OpenError::io("open", &path))?;
         locked(lock.try_lock_shared(), dir, &path)?;
-        let id = read_format(dir)?.ok_or_else(|| OpenError::Foreign {
+        let (_, id) = read_format(dir)?.ok_or_else(|| OpenError::Foreign {
             path: dir.join("FORMAT"),
             problem: "missing: not a store's folder".into(),
         })?;
@@ -125,7 +154,7 @@ fn locked(outcome: Result<(), TryLockError>, dir: &Path, path: &Path) -> Result<
     }
 }
 
-fn create_format(dir: &Path) -> Result<StoreId, OpenError> {
+fn create_format(dir: &Path, role: Role) -> Result<StoreId, OpenError> {
     let path = dir.join("FORMAT");
     let segments = segments_dir(dir);
     if segments.is_dir() && fs::read_dir(&segments).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -136,12 +165,12 @@ fn create_format(dir: &Path) -> Result<StoreId, OpenError> {
     }
     let id = StoreId::generate().map_err(OpenError::io("take random bytes for", &path))?;
     let hex = data_encoding::HEXLOWER.encode(&id.0);
-    let text = format!("{FORMAT_TITLE}\nversion {FORMAT_VERSION}\nid {hex}\n");
+    let text = format!("{FORMAT_TITLE}\nversion {}\nid {hex}\n", role.version());
     replace_file(&path, text.as_bytes()).map_err(OpenError::io("write", &path))?;
     Ok(id)
 }
 
-fn read_format(dir: &Path) -> Result<Option<StoreId>, OpenError> {
+fn read_format(dir: &Path) -> Result<Option<(Role, StoreId)>, OpenError> {
     let path = dir.join("FORMAT");
     match fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -157,19 +186,20 @@ fn read_format(dir: &Path) -> Result<Option<StoreId>, OpenError> {
     let Some(version) = lines.next().and_then(|line| line.strip_prefix("version ")) else {
         return Err(not_a_format(path));
     };
-    if version != FORMAT_VERSION.to_string() {
+    let roles = [Role::Alone, Role::Replica];
+    let Some(role) = roles.into_iter().find(|role| version == role.version().to_string()) else {
         return Err(OpenError::Version {
             path,
             found: version.to_owned(),
-            supported: FORMAT_VERSION,
+            supported: REPLICA_VERSION,
         });
-    }
+    };
     let id = lines
         .next()
         .and_then(|line| line.strip_prefix("id "))
         .and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok())
         .and_then(|bytes| bytes.try_into().ok());
-    id.map(|id| Some(StoreId(id))).ok_or_else(|| not_a_format(path))
+    id.map(|id| Some((role, StoreId(id)))).ok_or_else(|| not_a_format(path))
 }
 
 fn not_a_format(path: PathBuf) -> OpenError {

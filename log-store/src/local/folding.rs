@@ -6,6 +6,9 @@
 use super::batch::Batch;
 use super::builder::{BatchBuilder, Laid};
 use super::config::LocalConfig;
+use super::known::Known;
+use super::position::ShardPosition;
+use super::replica::{Answer, Follow, Followed};
 use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
@@ -28,7 +31,6 @@ const GATHER_MAX: Duration = Duration::from_micros(900);
 const GATHER_PER_SYNC: f64 = 0.3;
 
 /// What the writer is asked to do.
-#[expect(clippy::large_enum_variant, reason = "nearly every command is an append")]
 pub(crate) enum Command {
     /// Append a frame.
     Append {
@@ -39,6 +41,14 @@ pub(crate) enum Command {
     Retire {
         logs: Vec<Retired>,
         answer: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    /// Fold messages of a stream.
+    Follow { follow: Follow, answer: Answer },
+    /// Take in states of logs that are not here.
+    Install {
+        states: Vec<Known>,
+        position: ShardPosition,
+        answer: Answer,
     },
     /// Take nothing more.
     Close,
@@ -62,6 +72,9 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    pub(crate) followed: Vec<(Answer, Vec<Followed>)>,
+    /// How many messages those are.
+    pub(crate) messages: usize,
     /// Logs whose damaged entries the batch gives up.
     pub(crate) healed: Vec<LogId>,
     /// Bytes of frames that leave the queue with the batch.
@@ -126,6 +139,18 @@ impl Stage {
                         folding.append(&self.shared, &frame, answer);
                     }
                     Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
+                    Command::Follow { follow, answer } => {
+                        self.wait_for_room(&mut folding);
+                        folding.follow(&self.shared, follow, answer);
+                    }
+                    Command::Install {
+                        states,
+                        position,
+                        answer,
+                    } => {
+                        self.wait_for_room(&mut folding);
+                        folding.install(&self.shared, states, position, answer);
+                    }
                     Command::Close => queue.close(),
                 }
             }
@@ -175,7 +200,7 @@ impl Stage {
         self.gather(&mut folding, there, GATHER_MAX.min(sync.mul_f64(GATHER_PER_SYNC)));
         folding.before = folding.answers.appends.len();
         folding.timed = false;
-        let taken = folding.lay(&self.shared);
+        let taken = folding.lay(&self.shared, false);
         self.moved.notify_all();
         Some(taken)
     }
@@ -206,7 +231,7 @@ impl Stage {
         if let Some(batch) = durable {
             folding.set.durable(batch, self.shared.progress.last());
         }
-        let (mut laid, _) = folding.lay(&self.shared);
+        let (mut laid, _) = folding.lay(&self.shared, true);
         laid.saved = folding.set.unsaved();
         laid
     }
@@ -262,13 +287,50 @@ impl Folding {
         }
     }
 
+    /// A message that cannot be folded stops the store: what follows it must not be folded without it.
+    fn follow(&mut self, shared: &Shared, follow: Follow, answer: Answer) {
+        if self.abandoned {
+            return;
+        }
+        self.answers.messages += follow.messages.len();
+        let outcome = shared
+            .running()
+            .and_then(|()| self.builder.follow(shared, &mut self.set, follow));
+        self.followed(shared, outcome, answer);
+    }
+
+    fn install(&mut self, shared: &Shared, states: Vec<Known>, position: ShardPosition, answer: Answer) {
+        if self.abandoned {
+            return;
+        }
+        let outcome = shared
+            .running()
+            .and_then(|()| self.builder.install(shared, &mut self.set, states, position));
+        self.followed(shared, outcome.map(|()| Vec::new()), answer);
+    }
+
+    fn followed(&mut self, shared: &Shared, outcome: Result<Vec<Followed>, StoreError>, answer: Answer) {
+        match outcome {
+            Ok(followed) => self.answers.followed.push((answer, followed)),
+            Err(error) => {
+                shared.stop(error.to_string());
+                // Who no longer waits finds the store stopped.
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+
     fn has_room(&self, config: &LocalConfig) -> bool {
-        self.builder.bytes() < config.batch_bytes_max && self.answers.appends.len() < config.batch_frames_max
+        self.builder.bytes() < config.batch_bytes_max
+            && self.answers.appends.len() + self.answers.messages < config.batch_frames_max
     }
 
     /// Whether there is nothing to write and nobody to answer.
     fn is_idle(&self) -> bool {
-        self.answers.appends.is_empty() && self.answers.retired.is_empty() && self.builder.is_empty()
+        self.answers.appends.is_empty()
+            && self.answers.retired.is_empty()
+            && self.answers.followed.is_empty()
+            && self.builder.is_empty()
     }
 
     /// The batch's time is that of its first command; it never goes back, whatever the clock does.
@@ -282,9 +344,9 @@ impl Folding {
         }
     }
 
-    fn lay(&mut self, shared: &Shared) -> (Laid, Answers) {
+    fn lay(&mut self, shared: &Shared, last: bool) -> (Laid, Answers) {
         // The batch before this one is durable; its states may go from memory.
-        let mut laid = self.builder.lay(&mut self.set);
+        let mut laid = self.builder.lay(&mut self.set, last);
         laid.saved.extend(self.set.evict(&shared.config, laid.number - 1));
         (laid, std::mem::take(&mut self.answers))
     }

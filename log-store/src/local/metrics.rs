@@ -1,5 +1,6 @@
 //! Every metric of the local store, with its unit.
 
+use crate::{Accepted, AppendError};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use std::time::Duration;
 
@@ -42,6 +43,16 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
+    /// Counts one more.
+    pub(crate) const fn count<T>(&mut self, outcome: &Result<(Accepted, T), AppendError>) {
+        match outcome {
+            Ok((accepted, _)) if accepted.duplicate => self.duplicate += 1,
+            Ok(_) => self.appended += 1,
+            Err(AppendError::Refused(_)) => self.refused += 1,
+            Err(AppendError::Store(_)) => self.failed += 1,
+        }
+    }
+
     pub(crate) fn record(&self) {
         let counts = [
             ("appended", self.appended),

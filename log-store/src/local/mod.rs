@@ -21,9 +21,11 @@ mod folding;
 mod index;
 pub(crate) mod known;
 mod metrics;
+pub(crate) mod position;
 mod progress;
 mod reading;
 mod recover;
+pub mod replica;
 mod retention;
 pub(crate) mod segment;
 mod shared;
@@ -33,9 +35,12 @@ mod writer;
 
 pub use config::{LocalConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OpenError;
+pub use position::ShardPosition;
+pub use replica::Replica;
 
 use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
 use bytes::Bytes;
+use folder::Role;
 use folding::{Command, Stage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -67,28 +72,33 @@ impl LocalStore {
     /// Opens the store in a folder, or makes one there. Reads the end of the last segment and what the index does not
     /// have; where the index is missing, all of it.
     pub async fn open(config: LocalConfig) -> Result<Self, OpenError> {
-        Self::open_with(config, true).await
+        Ok(Self::open_as(config, Role::Alone, true).await?.0)
     }
 
     /// As [`LocalStore::open`], but acknowledges without making anything durable. For the test that shows that it
     /// would notice.
     #[doc(hidden)]
     pub async fn open_without_sync(config: LocalConfig) -> Result<Self, OpenError> {
-        Self::open_with(config, false).await
+        Ok(Self::open_as(config, Role::Alone, false).await?.0)
     }
 
-    async fn open_with(config: LocalConfig, sync: bool) -> Result<Self, OpenError> {
+    async fn open_as(config: LocalConfig, role: Role, sync: bool) -> Result<(Self, Vec<ShardPosition>), OpenError> {
         if let Some(problem) = config.problem() {
             return Err(OpenError::Config { problem });
         }
         metrics::describe();
         let opened = tokio::task::spawn_blocking(move || {
-            let recovered = recover(config, sync)?;
-            Self::start(recovered)
+            let recovered = recover(config, role, sync)?;
+            let positions = recovered.beginning.positions.to_vec();
+            let (store, owed) = Self::start(recovered)?;
+            Ok::<_, OpenError>((store, owed, positions))
         });
-        let (store, owed) = opened.await.map_err(|error| OpenError::Store(panicked(&error)))??;
-        store.settle(owed).await?;
-        Ok(store)
+        let (store, owed, positions) = opened.await.map_err(|error| OpenError::Store(panicked(&error)))??;
+        // A replica's Welcomes come from the stream of their logs.
+        if role == Role::Alone {
+            store.settle(owed).await?;
+        }
+        Ok((store, positions))
     }
 
     fn start(recovered: Recovered) -> Result<(Self, Vec<Header>), OpenError> {

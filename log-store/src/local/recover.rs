@@ -3,9 +3,10 @@
 
 use super::config::LocalConfig;
 use super::error::{OpenError, store_io};
-use super::folder::Folder;
+use super::folder::{Folder, Role};
 use super::index::{Damage, Index, Located, Round, Standing};
 use super::known::Known;
+use super::position::Positions;
 use super::segment::{
     End, Extent, Footer, FooterBuilder, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step,
     Unsealed, take_log,
@@ -34,8 +35,8 @@ pub(crate) struct Recovered {
 }
 
 /// Opens a store's folder.
-pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, OpenError> {
-    let folder = Folder::open(&config.dir)?;
+pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Recovered, OpenError> {
+    let folder = Folder::open(&config.dir, role)?;
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
     let tail = match unsealed {
         Some(Unsealed {
@@ -55,7 +56,7 @@ pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, Open
     };
     let (index, standing) = open_index()?;
     let segment_bytes = config.segment_bytes;
-    let mut replay = Replay::new(Shared::new(config, folder, segments, index), standing)?;
+    let mut replay = Replay::new(Shared::new(config, role, folder, segments, index), standing)?;
     let shared = replay.shared.clone();
     let from = standing.map_or(0, |standing| standing.position.segment);
     for (sequence, info) in shared.segments.sealed() {
@@ -70,6 +71,7 @@ pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, Open
         None => None,
     };
     replay.finish()?;
+    let positions = positions(&shared.segments, tail, end)?;
     let segment = match end {
         Some((sequence, end)) => {
             let (at, cut) = match end {
@@ -101,11 +103,44 @@ pub(crate) fn recover(config: LocalConfig, sync: bool) -> Result<Recovered, Open
             segment,
             next_batch: replay.batch + 1,
             time_ms: replay.time_ms,
+            positions,
             sync,
         },
         owed: std::mem::take(&mut replay.owed),
         shared,
     })
+}
+
+/// Where a replica stands: the last segment with a batch says it, from its first batch on.
+fn positions(segments: &Segments, tail: Option<u32>, end: Option<(u32, End)>) -> Result<Positions, OpenError> {
+    let mut found = Positions::default();
+    let sealed = segments.sealed();
+    let sealed = sealed.iter().rev().map(|(sequence, info)| (*sequence, info.extent()));
+    for (sequence, extent) in tail.map(|sequence| (sequence, Extent::Last)).into_iter().chain(sealed) {
+        let path = segments.path(sequence);
+        let file = segments.file(sequence).map_err(OpenError::io("open", &path))?;
+        // What is to be cut off says nothing.
+        let cut = end.and_then(|(last, end)| match end {
+            End::Torn { at } if last == sequence => Some(at),
+            _ => None,
+        });
+        let mut scan = Scan::new(file, *segments.store(), extent, 0, 0).map_err(OpenError::io("read", &path))?;
+        let mut any = false;
+        while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
+            if let Step::Batch { at, positions, .. } = step {
+                if cut.is_some_and(|cut| at >= cut) {
+                    break;
+                }
+                any |= positions.complete;
+                found.take(positions);
+            }
+        }
+        if any {
+            return Ok(found);
+        }
+        found = Positions::default();
+    }
+    Ok(found)
 }
 
 fn now_ms() -> u64 {
@@ -160,6 +195,54 @@ fn read_record(file: &SegmentFile, at: u32) -> Option<Record> {
     Record::decode(&Bytes::from(bytes), length)
         .ok()
         .map(|(record, _)| record)
+}
+
+/// Holds a replica's batch back until it is whole: half of one must not be folded, since the stream's messages are
+/// folded again from the position before it.
+struct Held {
+    role: Role,
+    at: u32,
+    steps: Vec<Step>,
+}
+
+enum Hold {
+    Now(Step),
+    Later,
+    Whole(Vec<Step>),
+}
+
+impl Held {
+    const fn new(role: Role) -> Self {
+        Self {
+            role,
+            at: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) -> Hold {
+        match step {
+            step if self.role == Role::Alone => Hold::Now(step),
+            Step::Batch { at, .. } => {
+                self.at = at;
+                self.steps.push(step);
+                Hold::Later
+            }
+            Step::Entry { .. } | Step::State { .. } => {
+                self.steps.push(step);
+                Hold::Later
+            }
+            Step::BatchEnd { .. } => {
+                self.steps.push(step);
+                Hold::Whole(std::mem::take(&mut self.steps))
+            }
+            Step::End(_) if !self.steps.is_empty() => {
+                self.steps.clear();
+                Hold::Now(Step::End(End::Torn { at: self.at }))
+            }
+            step => Hold::Now(step),
+        }
+    }
 }
 
 /// Folds what segments hold into the index.
@@ -242,10 +325,32 @@ impl Replay {
         let store = *self.shared.segments.store();
         let mut scan = Scan::new(file.clone(), store, extent, from, before).map_err(OpenError::io("read", &path))?;
         let mut end = End::Clean { at: 0 };
+        let mut held = Held::new(self.shared.role);
         while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
+            let step = match held.take(step) {
+                Hold::Now(step) => step,
+                Hold::Later => continue,
+                Hold::Whole(steps) => {
+                    for step in steps {
+                        self.footer.take(&step);
+                        self.step(&file, step)?;
+                    }
+                    continue;
+                }
+            };
             self.footer.take(&step);
             match step {
                 Step::End(found) => end = found,
+                Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
+                    if self.shared.role == Role::Replica =>
+                {
+                    return Err(OpenError::Foreign {
+                        path,
+                        problem: format!(
+                            "damaged at {at}; it is a replica: delete the folder, and it is made again from the fleet"
+                        ),
+                    });
+                }
                 Step::Lost { at, to, why } => self.lost(&file, extent, at, to, &why)?,
                 step => self.step(&file, step)?,
             }
@@ -261,7 +366,9 @@ impl Replay {
                 .is_some_and(|standing| Position { segment, at } < standing.position)
         };
         match step {
-            Step::Batch { at, number, time_ms } => {
+            Step::Batch {
+                at, number, time_ms, ..
+            } => {
                 self.owed.clear();
                 self.time_ms = self.time_ms.max(time_ms);
                 self.current = (!indexed(at)).then_some(Standing {

@@ -4,6 +4,7 @@
 //! sequence again where the segment held the last one, so that the segments alone always tell it.
 
 use super::error::{OpenError, store_io};
+use super::folder::Role;
 use super::folding::{Command, Retired};
 use super::index::Seen;
 use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
@@ -49,7 +50,11 @@ impl Keeper {
             let file = self.shared.segments.file(sequence);
             let file = file.map_err(store_io("open", &self.shared.segments.path(sequence)))?;
             let (footer, newest_ms) = self.read_footer(&file, &info)?;
-            if !is_over(&self.shared.config.retention, bytes, newest_ms) {
+            let over = match self.shared.role {
+                Role::Alone => is_over(&self.shared.config.retention, bytes, newest_ms),
+                Role::Replica => self.is_trimmed(&footer)?,
+            };
+            if !over {
                 break;
             }
             self.drop_segment(&file, &info, &footer)?;
@@ -71,7 +76,8 @@ impl Keeper {
                     let kept = index.snapshot(&log.log)?;
                     Ok(Retired {
                         log: log.log,
-                        up_to: log.last(),
+                        // A replica trims nothing of its own accord, and drops what was trimmed.
+                        up_to: log.last().filter(|_| self.shared.role == Role::Alone),
                         with_state: kept.is_none_or(|segment| segment <= file.sequence),
                     })
                 })
@@ -101,6 +107,18 @@ impl Keeper {
             "dropped the oldest segment"
         );
         Ok(())
+    }
+
+    /// Whether all entries of a segment were given up by Trims.
+    fn is_trimmed(&self, footer: &Footer) -> Result<bool, StoreError> {
+        for log in &footer.logs {
+            if let Some(last) = log.last()
+                && self.shared.known(&log.log)?.state.first_available() <= last
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn retire(&self, logs: Vec<Retired>) -> Result<u64, StoreError> {

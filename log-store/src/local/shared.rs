@@ -1,7 +1,7 @@
 //! What the writer, the index thread and readers share.
 
 use super::config::LocalConfig;
-use super::folder::Folder;
+use super::folder::{Folder, Role};
 use super::index::{Damage, Index};
 use super::known::Known;
 use super::metrics;
@@ -24,6 +24,7 @@ const REFOLD_BYTES: usize = 1024 * 1024;
 /// What the writer, the index thread and readers share.
 pub(crate) struct Shared {
     pub(crate) config: LocalConfig,
+    pub(crate) role: Role,
     pub(crate) segments: Segments,
     /// `None` once the store is closed.
     index: RwLock<Option<Arc<Index>>>,
@@ -46,12 +47,13 @@ struct KnownCache {
 }
 
 impl Shared {
-    pub(crate) fn new(config: LocalConfig, folder: Folder, segments: Segments, index: Index) -> Self {
+    pub(crate) fn new(config: LocalConfig, role: Role, folder: Folder, segments: Segments, index: Index) -> Self {
         let damaged = index.damages().count();
         metrics::damaged_logs(damaged);
         Self {
             tail: RwLock::new(Tail::new(config.cache_bytes)),
             config,
+            role,
             segments,
             index: RwLock::new(Some(Arc::new(index))),
             folder: Mutex::new(Some(folder)),
@@ -99,6 +101,12 @@ impl Shared {
             }
             first
         })
+    }
+
+    /// Waits until the index has all that readers see. Blocks.
+    pub(crate) fn wait_for_index(&self) {
+        let last = self.tail.read().last();
+        self.progress.wait_for(last);
     }
 
     /// Whether appends are taken.

@@ -109,6 +109,11 @@ impl Tail {
         }
     }
 
+    /// The last batch that was published; 0 for none.
+    pub(crate) fn last(&self) -> u64 {
+        self.batches.back().map_or(0, |batch| batch.number)
+    }
+
     /// The head of a log with recent entries.
     pub(crate) fn head(&self, log: &LogId) -> Option<Offset> {
         self.logs.get(log).map(|known| known.head)

@@ -9,6 +9,7 @@ use super::builder::Laid;
 use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
+use super::position::{MarkPositions, Positions};
 use super::segment::{OpenSegment, SegmentHeader, SegmentInfo};
 use super::shared::{Shared, StopOnPanic};
 use crate::StoreError;
@@ -25,6 +26,8 @@ pub(crate) struct Writer {
     segment: Option<OpenSegment>,
     indexer: Indexer,
     last_batch: u64,
+    /// Where a replica stands after the last batch.
+    positions: Positions,
     /// How long writing and syncing the last batch took.
     took: Duration,
     /// Batches were written since the store was opened.
@@ -38,6 +41,7 @@ pub(crate) struct Beginning {
     pub(crate) segment: OpenSegment,
     pub(crate) next_batch: u64,
     pub(crate) time_ms: u64,
+    pub(crate) positions: Positions,
     pub(crate) sync: bool,
 }
 
@@ -56,6 +60,7 @@ impl Writer {
             segment: Some(beginning.segment),
             indexer,
             last_batch: beginning.next_batch - 1,
+            positions: beginning.positions,
             took: Duration::ZERO,
             dirty: false,
             sync: beginning.sync,
@@ -81,13 +86,16 @@ impl Writer {
     /// Commits a batch and tells those who wait for it.
     fn answer(&mut self, laid: Laid, answers: Answers) -> Option<Arc<Batch>> {
         laid.verdicts.record();
-        let committed = self.commit(laid, answers.appends.len());
+        let committed = self.commit(laid, answers.appends.len() + answers.messages);
         self.room.add_permits(answers.queued_bytes);
         match committed {
             Ok(batch) => {
                 for (answer, outcome) in answers.appends {
                     // Who no longer waits has left the entry in the log all the same.
                     let _ = answer.send(outcome);
+                }
+                for (answer, followed) in answers.followed {
+                    let _ = answer.send(Ok(followed));
                 }
                 for log in answers.healed {
                     if let Err(error) = self.shared.clear_damage(&log) {
@@ -105,6 +113,9 @@ impl Writer {
             Err(error) => {
                 for (answer, _) in answers.appends {
                     let _ = answer.send(Err(error.clone().into()));
+                }
+                for (answer, _) in answers.followed {
+                    let _ = answer.send(Err(error.clone()));
                 }
                 for answer in answers.retired {
                     let _ = answer.send(Err(error.clone()));
@@ -141,10 +152,24 @@ impl Writer {
     }
 
     /// Writes and syncs a batch. After an error the segment is given up: nothing is written to it again.
-    fn write(&mut self, laid: Laid, frames: usize) -> Result<Arc<Batch>, StoreError> {
-        let mark = laid.mark(self.shared.segments.store());
+    fn write(&mut self, mut laid: Laid, frames: usize) -> Result<Arc<Batch>, StoreError> {
+        let store = *self.shared.segments.store();
+        let mut positions = MarkPositions {
+            complete: false,
+            shards: std::mem::take(&mut laid.positions),
+        };
+        let mut mark = laid.mark(&positions, &store);
+        self.make_room(mark.len() + laid.records.len(), laid.time_ms)?;
+        self.positions.take(positions);
+        if self.segment.as_ref().is_some_and(OpenSegment::is_empty) {
+            // What older segments say may be dropped with them.
+            positions = MarkPositions {
+                complete: true,
+                shards: self.positions.to_vec(),
+            };
+            mark = laid.mark(&positions, &store);
+        }
         let bytes = mark.len() + laid.records.len();
-        self.make_room(bytes, laid.time_ms)?;
         let Some(mut segment) = self.segment.take() else {
             return Err(no_segment());
         };
@@ -212,8 +237,12 @@ impl Writer {
 
     /// Says in the segment that all before is synced, and closes the index.
     fn finish(mut self, durable: Option<&Arc<Batch>>) {
-        if self.dirty && self.segment.is_some() {
-            let laid = self.stage.take_last(durable);
+        let mut laid = self.stage.take_last(durable);
+        if self.shared.running().is_err() {
+            // A batch before this one may not have been written: then these positions are ahead of the entries.
+            laid.positions.clear();
+        }
+        if (self.dirty || !laid.is_empty()) && self.segment.is_some() {
             match self.write(laid, 0) {
                 Ok(batch) => self.hand_over(&batch),
                 Err(error) => self.shared.stop(error.to_string()),

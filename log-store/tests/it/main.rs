@@ -1,4 +1,5 @@
 //! What the stores promise.
 
+mod fleet;
 mod local;
 mod memory;

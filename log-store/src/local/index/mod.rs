@@ -16,12 +16,13 @@ pub(crate) use thread::Indexer;
 use super::error::OpenError;
 use super::folder::StoreId;
 use super::known::Known;
-use super::segment::Position;
+use super::segment::{Position, take_log};
 use crate::StoreError;
 use bytes::Bytes;
 use ids::FrameIds;
 use owner::Owner;
 use skytale_proto::{FrameId, LogId, Offset};
+use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -251,6 +252,24 @@ impl Index {
             })
         })
         .transpose()
+    }
+
+    /// The logs that have entries or a state here, in the order of their ids.
+    pub(crate) fn logs(&self) -> Result<BTreeSet<LogId>, StoreError> {
+        let mut found = BTreeSet::new();
+        for tree in [&self.runs, &self.states, &self.snapshots] {
+            let mut from: Vec<u8> = Vec::new();
+            while let Some(row) = tree.range(from.clone()..).next() {
+                let (key, _) = row.map_err(failed("read the index"))?;
+                let log = take_log(&mut key.as_ref()).ok_or_else(|| StoreError::Io {
+                    doing: "read the index".into(),
+                    error: "a row of no log".into(),
+                })?;
+                from = rows::after_runs(&log);
+                found.insert(log);
+            }
+        }
+        Ok(found)
     }
 
     /// The segment that holds a log's last state record.

@@ -198,7 +198,7 @@ impl Round {
                 },
                 length: entry.length,
             };
-            self.logs[places[entry.log as usize]].entry(located, entry.id, batch.time_ms);
+            self.logs[places[entry.log as usize]].entry(located, entry.id, entry.time_ms);
         }
         self.entries += batch.entries.len();
         for (log, state) in &batch.saved {

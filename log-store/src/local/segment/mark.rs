@@ -3,12 +3,14 @@
 //! ```text
 //!  record header: kind 2, offset = batch number, time_ms = the batch's time
 //!  payload: store id (16) | logs u32 | records u32 | logs x (log id, first offset u64) | records x (log u32, length u32)
+//!           | positions, in a replica alone (position.rs)
 //! ```
 //!
 //! `length` is the payload's; its highest bit is set for a log's state. With this, a damaged record is known by its log
 //! and offset, and the next one by its place. Numbers are little-endian. Persisted: keep stable.
 
 use super::super::folder::StoreId;
+use super::super::position::MarkPositions;
 use super::{KIND_MARK, take, take_log, take_u32, take_u64};
 use bytes::{BufMut as _, BytesMut};
 use skytale_proto::{LogId, Offset, Record, record};
@@ -26,6 +28,8 @@ pub(crate) struct Mark {
     pub(crate) logs: Vec<(LogId, Offset)>,
     /// The records that follow, in their order.
     pub(crate) records: Vec<MarkRecord>,
+    /// Where a replica stands after the batch.
+    pub(crate) positions: MarkPositions,
 }
 
 /// A record of a batch, as its mark has it.
@@ -46,6 +50,7 @@ impl Mark {
         time_ms: u64,
         logs: &[(LogId, Offset)],
         records: &[MarkRecord],
+        positions: &MarkPositions,
         store: &StoreId,
         out: &mut BytesMut,
     ) {
@@ -62,12 +67,21 @@ impl Mark {
             payload.put_u32_le(record.log);
             payload.put_u32_le(record.length | state);
         }
+        positions.encode(&mut payload);
         record::encode_parts(KIND_MARK, Offset::new(number), time_ms, &payload, out);
     }
 
     #[cfg(test)]
     pub(crate) fn encode_into(&self, store: &StoreId, out: &mut BytesMut) {
-        Self::encode_parts(self.number, self.time_ms, &self.logs, &self.records, store, out);
+        Self::encode_parts(
+            self.number,
+            self.time_ms,
+            &self.logs,
+            &self.records,
+            &self.positions,
+            store,
+            out,
+        );
     }
 
     /// Reads a mark of this store from its record.
@@ -94,11 +108,13 @@ impl Mark {
                 })
             })
             .collect::<Option<Vec<_>>>()?;
+        let positions = MarkPositions::decode(&mut rest)?;
         rest.is_empty().then_some(Self {
             number: record.offset.get(),
             time_ms: record.time_ms,
             logs,
             records,
+            positions,
         })
     }
 }
@@ -132,7 +148,8 @@ mod tests {
                 .into_iter()
                 .map(|(log, length, state)| MarkRecord { log: log.index(logs.len()) as u32, length, state })
                 .collect();
-            let (mark, store) = (Mark { number, time_ms: 7, logs, records }, StoreId([3; 16]));
+            let mark = Mark { number, time_ms: 7, logs, records, positions: MarkPositions::default() };
+            let store = StoreId([3; 16]);
             let mut out = BytesMut::new();
             mark.encode_into(&store, &mut out);
             let (record, length) = Record::decode(&out.clone().freeze(), 1 << 20)?;

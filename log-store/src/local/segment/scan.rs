@@ -5,6 +5,7 @@
 //! that nothing inside a frame's body can pass for one.
 
 use super::super::folder::StoreId;
+use super::super::position::MarkPositions;
 use super::{HEADER_BYTES, KIND_FOOTER, KIND_MARK, KIND_STATE, Mark, OWN_PAYLOAD_BYTES_MAX, SegmentFile};
 use bytes::Bytes;
 use skytale_proto::record::{self, KIND_ENTRY};
@@ -20,7 +21,12 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 /// What a scan finds next.
 pub(crate) enum Step {
     /// A batch begins.
-    Batch { at: u32, number: u64, time_ms: u64 },
+    Batch {
+        at: u32,
+        number: u64,
+        time_ms: u64,
+        positions: MarkPositions,
+    },
     /// All records of the batch have been given.
     BatchEnd { at: u32 },
     /// An entry, whole. Its frame is not decoded yet.
@@ -277,6 +283,7 @@ impl Scan {
             at,
             number: mark.number,
             time_ms: mark.time_ms,
+            positions: mark.positions,
         }
     }
 

@@ -54,6 +54,7 @@ impl Written {
                 time_ms: 7,
                 logs: vec![(log(), first)],
                 records: marks,
+                ..Mark::default()
             };
             let mut encoded = BytesMut::new();
             mark.encode_into(&STORE, &mut encoded);

@@ -10,6 +10,7 @@ mod inspect;
 mod poison;
 mod reopen;
 mod replay;
+mod replica;
 mod retention;
-mod script;
+pub(crate) mod script;
 mod torn;

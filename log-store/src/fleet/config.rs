@@ -1,0 +1,238 @@
+//! What a fleet's node can be told.
+
+use super::shards::Shards;
+use crate::LocalConfig;
+use skytale_proto::{Region, limits};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Messages in one batch, at most: the server's own limit is 1,000.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+/// What a message takes on the wire beyond its frame, in bytes, at most.
+pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 512;
+
+/// Settings of a [`super::FleetStore`]. [`FleetConfig::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// How to reach NATS.
+    pub nats: NatsConfig,
+    /// The regions, each with how many shards it has. Fixed once the streams exist.
+    pub regions: Vec<RegionConfig>,
+    /// Copies of each stream that a new one gets, and that an existing one must have.
+    pub replicas: usize,
+    /// The folder and settings of this node's replica.
+    pub local: LocalConfig,
+    /// How this node knows that servers sync before they acknowledge.
+    pub sync: SyncProof,
+    /// Serve although an acknowledgement means less than a synced quorum; every acknowledgement then says so.
+    pub allow_weaker: bool,
+    /// Frames in one published batch, at most.
+    pub batch_frames_max: usize,
+    /// Bytes of frames in one published batch, at most; one frame larger than that goes alone.
+    pub batch_bytes_max: usize,
+    /// Frames that may wait for their verdict; an append beyond them waits for room.
+    pub queue_frames_max: usize,
+    /// Bytes of frames that may wait for their verdict; an append beyond them waits for room.
+    pub queue_bytes_max: usize,
+    /// How long an append may take before its author is told that the home region cannot be reached.
+    pub append_timeout: Duration,
+    /// How long a request to NATS may take before it counts as lost.
+    pub request_timeout: Duration,
+    /// How often each stream is compared with what was folded of it.
+    pub verify_every: Duration,
+    /// How long a stream must go on contradicting what was folded before that is believed: longer than a server that was
+    /// cut off takes to notice that it no longer leads.
+    pub alarm_after: Duration,
+    /// How long after a bundle its Welcomes may be missing before any node publishes them.
+    pub welcome_grace: Duration,
+    /// Messages of a shard from one checkpoint to the next. The same on all nodes: written into the streams' metadata.
+    pub checkpoint_every: u64,
+    /// How long entries are kept; `None` keeps them. The same on all nodes.
+    pub retention: Option<Duration>,
+    /// How often this node looks for what may be given up.
+    pub retention_every: Duration,
+    /// How long opening may take until NATS answers.
+    pub open_timeout: Duration,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionConfig {
+    /// Its number: the first byte of the ids of its channels.
+    pub region: Region,
+    /// How many shards it has.
+    pub shards: u16,
+    /// The cluster that its streams are placed in, where there are several.
+    pub cluster: Option<String>,
+    /// Tags that the servers of its streams must have.
+    pub tags: Vec<String>,
+}
+
+/// How to reach NATS.
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    /// Addresses of servers, such as `nats://10.0.0.1:4222`.
+    pub servers: Vec<String>,
+    /// Who this node is.
+    pub auth: NatsAuth,
+    /// TLS beyond what the addresses say.
+    pub tls: NatsTls,
+    /// What the servers show as this connection's name.
+    pub name: String,
+    /// The prefix of this node's inboxes, where its user may not use the common one.
+    pub inbox_prefix: Option<String>,
+}
+
+/// Who a connection is.
+#[derive(Clone)]
+pub enum NatsAuth {
+    /// Nobody.
+    None,
+    /// A user with a password.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// The seed of an NKey.
+    NKey(Secret),
+    /// A credentials file.
+    Credentials(PathBuf),
+}
+
+/// TLS settings.
+#[derive(Clone, Debug, Default)]
+pub struct NatsTls {
+    /// Refuse a connection without TLS.
+    pub required: bool,
+    /// A file of root certificates to trust, besides the system's.
+    pub roots: Option<PathBuf>,
+    /// This node's certificate and key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A secret: shown as `[redacted]`, overwritten when it goes.
+#[derive(Clone)]
+pub struct Secret(zeroize::Zeroizing<String>);
+
+impl Secret {
+    /// Takes a secret in.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(zeroize::Zeroizing::new(secret.into()))
+    }
+
+    pub(super) fn reveal(&self) -> String {
+        self.0.as_str().to_owned()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl std::fmt::Debug for NatsAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Password { user, password } => {
+                let mut shown = f.debug_struct("Password");
+                shown.field("user", user).field("password", password).finish()
+            }
+            Self::NKey(seed) => f.debug_tuple("NKey").field(seed).finish(),
+            Self::Credentials(path) => f.debug_tuple("Credentials").field(path).finish(),
+        }
+    }
+}
+
+/// How a node knows whether servers sync a message before they acknowledge it (`sync_interval: always`). No user of an
+/// ordinary account can see that.
+#[derive(Clone, Debug)]
+pub enum SyncProof {
+    /// Asked of every server, at start and from time to time, as a user of the system account.
+    System(NatsAuth),
+    /// The operator says so. Nothing is checked.
+    Stated {
+        /// Whether they do.
+        always: bool,
+    },
+}
+
+impl FleetConfig {
+    /// The defaults: one region with eight shards, three copies of each, checked by a user of the system account.
+    pub fn new(nats: NatsConfig, sync: SyncProof, local: LocalConfig) -> Self {
+        Self {
+            nats,
+            regions: vec![RegionConfig {
+                region: Region::default(),
+                shards: 8,
+                cluster: None,
+                tags: Vec::new(),
+            }],
+            replicas: 3,
+            local,
+            sync,
+            allow_weaker: false,
+            batch_frames_max: 512,
+            batch_bytes_max: 900 * 1024,
+            queue_frames_max: 8_192,
+            queue_bytes_max: 32 * 1024 * 1024,
+            append_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(5),
+            verify_every: Duration::from_secs(10),
+            alarm_after: Duration::from_secs(30),
+            welcome_grace: Duration::from_secs(5),
+            checkpoint_every: 100_000,
+            retention: Some(limits::RETENTION),
+            retention_every: Duration::from_secs(600),
+            open_timeout: Duration::from_secs(30),
+        }
+    }
+
+    pub(super) fn shards(&self) -> Result<Shards, String> {
+        let regions = self.regions.iter().map(|region| (region.region, region.shards));
+        Shards::new(regions).ok_or_else(|| {
+            format!(
+                "each region must be named once and have between 1 and {} shards",
+                super::shards::SHARDS_MAX
+            )
+        })
+    }
+
+    /// What is wrong with the settings, if anything is.
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.nats.servers.is_empty() {
+            return Some("no NATS server is named".into());
+        }
+        if let Err(problem) = self.shards() {
+            return Some(problem);
+        }
+        if !matches!(self.replicas, 1 | 3 | 5) {
+            return Some("replicas must be 1, 3 or 5".into());
+        }
+        if !(1..=BATCH_MESSAGES_MAX).contains(&self.batch_frames_max) {
+            return Some(format!("batch_frames_max must be between 1 and {BATCH_MESSAGES_MAX}"));
+        }
+        if self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize {
+            return Some(format!(
+                "queue_bytes_max must be between {} (one frame) and {}",
+                limits::FRAME_BYTES_MAX,
+                u32::MAX
+            ));
+        }
+        if self.queue_frames_max == 0 || self.batch_bytes_max == 0 || self.checkpoint_every == 0 {
+            return Some("queue_frames_max, batch_bytes_max and checkpoint_every must be at least 1".into());
+        }
+        let times = [
+            ("append_timeout", self.append_timeout),
+            ("request_timeout", self.request_timeout),
+            ("verify_every", self.verify_every),
+            ("welcome_grace", self.welcome_grace),
+            ("retention_every", self.retention_every),
+        ];
+        let zero = times.iter().find(|(_, time)| time.is_zero());
+        zero.map(|(name, _)| format!("{name} must be longer than nothing"))
+    }
+}

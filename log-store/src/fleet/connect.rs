@@ -1,0 +1,80 @@
+//! The connection to NATS.
+
+use super::config::{NatsAuth, NatsConfig};
+use super::error::OpenError;
+use super::metrics;
+use async_nats::{Client, ConnectOptions, Event};
+use std::time::Duration;
+
+/// The longest pause between two attempts to connect.
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// How often a silent connection is tried; two pings without an answer end it.
+const PING_EVERY: Duration = Duration::from_secs(3);
+
+/// Connects, and stays connected: to whichever of the servers answers.
+pub(super) async fn connect(
+    config: &NatsConfig,
+    auth: &NatsAuth,
+    request_timeout: Duration,
+    open_timeout: Duration,
+) -> Result<Client, OpenError> {
+    let mut options = match auth {
+        NatsAuth::None => ConnectOptions::new(),
+        NatsAuth::Password { user, password } => {
+            ConnectOptions::with_user_and_password(user.clone(), password.reveal())
+        }
+        NatsAuth::NKey(seed) => ConnectOptions::with_nkey(seed.reveal()),
+        NatsAuth::Credentials(path) => {
+            ConnectOptions::with_credentials_file(path)
+                .await
+                .map_err(|error| OpenError::Credentials {
+                    path: path.clone(),
+                    error: error.to_string(),
+                })?
+        }
+    };
+    options = options
+        .name(&config.name)
+        .ping_interval(PING_EVERY)
+        .request_timeout(Some(request_timeout))
+        .connection_timeout(request_timeout)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            let wait = Duration::from_millis(20 << attempts.min(6));
+            wait.min(RECONNECT_MAX)
+        })
+        .require_tls(config.tls.required)
+        .event_callback(|event| async move {
+            match event {
+                Event::Connected => tracing::info!("connected to NATS"),
+                Event::Disconnected => {
+                    metrics::disconnected();
+                    tracing::warn!("lost the connection to NATS");
+                }
+                event => tracing::info!(%event, "NATS"),
+            }
+        });
+    if let Some(prefix) = &config.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    if let Some(roots) = &config.tls.roots {
+        options = options.add_root_certificates(roots.clone());
+    }
+    if let Some((certificate, key)) = &config.tls.certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    let begun = tokio::time::Instant::now();
+    loop {
+        let error = match options.clone().connect(&config.servers[..]).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error.to_string(),
+        };
+        if begun.elapsed() >= open_timeout {
+            return Err(OpenError::Unreachable {
+                servers: config.servers.join(", "),
+                error,
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,81 @@
+//! Why a fleet's node cannot start.
+
+use crate::StoreError;
+use crate::local;
+use skytale_proto::Code;
+use std::path::PathBuf;
+
+/// Why a fleet's node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting that cannot be.
+    #[error("{problem}")]
+    Config {
+        /// What is wrong.
+        problem: String,
+    },
+    /// A credentials file that cannot be read.
+    #[error("credentials for NATS in {}: {error}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// No server answers.
+    #[error("no NATS server of {servers} answers: {error}")]
+    Unreachable {
+        /// The servers.
+        servers: String,
+        /// What the last attempt said.
+        error: String,
+    },
+    /// JetStream refuses what is needed.
+    #[error("{doing}: {error}")]
+    JetStream {
+        /// What was being done.
+        doing: String,
+        /// What JetStream said.
+        error: String,
+    },
+    /// The streams are not what this node was told.
+    #[error("stream {stream}: {problem}")]
+    Stream {
+        /// The stream.
+        stream: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An acknowledgement would mean less than the settings promise.
+    #[error("{problem}; fix the servers, or set allow_weaker, and every acknowledgement says what it means")]
+    Weaker {
+        /// What is missing.
+        problem: String,
+    },
+    /// The replica's folder cannot be opened.
+    #[error("replica: {0}")]
+    Replica(#[from] local::OpenError),
+    /// What a running store would answer too.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// The code that a refusal for this carries.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Config { .. } | Self::Credentials { .. } | Self::Stream { .. } | Self::Weaker { .. } => Code::Config,
+            Self::Unreachable { .. } | Self::JetStream { .. } => Code::HomeUnreachable,
+            Self::Replica(error) => error.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    /// For `map_err`: what JetStream said, with what was being done.
+    pub(super) fn jetstream<E: std::fmt::Display>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
+        move |error| Self::JetStream {
+            doing: doing.into(),
+            error: error.to_string(),
+        }
+    }
+}

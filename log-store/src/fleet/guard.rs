@@ -1,0 +1,141 @@
+//! Whether a stream still is what was folded of it. What contradicts is told apart from what cannot be asked.
+
+use super::chain::message_hash;
+use super::shards::ShardId;
+use super::streams::{self, Found};
+use crate::local::ShardPosition;
+use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::{self, ErrorCode};
+
+/// What a stream says against what was folded of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// The stream is gone.
+    #[error("stream {stream} is missing, and this node has followed it to {position}")]
+    Missing {
+        /// The stream.
+        stream: String,
+        /// Where this node stands.
+        position: u64,
+    },
+    /// Another stream stands under the name.
+    #[error("stream {stream} was made anew after this node had followed it to {position}")]
+    Recreated {
+        /// The stream.
+        stream: String,
+        /// Where this node stands.
+        position: u64,
+    },
+    /// It ends before what was folded.
+    #[error("stream {stream} went back: it ends at {last}, and this node has followed it to {position}")]
+    WentBack {
+        /// The stream.
+        stream: String,
+        /// The stream's last sequence.
+        last: u64,
+        /// Where this node stands.
+        position: u64,
+    },
+    /// A message has other bytes.
+    #[error("stream {stream} has other bytes at {position} than this node has folded")]
+    OtherBytes {
+        /// The stream.
+        stream: String,
+        /// Where this node stands.
+        position: u64,
+    },
+    /// Messages that this node has not followed are gone.
+    #[error(
+        "stream {stream} begins at {first}, and this node has followed it to {position} only; no checkpoint closes the gap"
+    )]
+    Behind {
+        /// The stream.
+        stream: String,
+        /// The stream's first sequence.
+        first: u64,
+        /// Where this node stands.
+        position: u64,
+    },
+    /// A checkpoint of another history.
+    #[error("a checkpoint of stream {stream} at {sequence} has another hash than this node: the nodes have diverged")]
+    Diverged {
+        /// The stream.
+        stream: String,
+        /// The checkpoint's sequence.
+        sequence: u64,
+    },
+    /// The server's settings became weaker than promised.
+    #[error("{problem}")]
+    Weaker {
+        /// What is missing.
+        problem: String,
+    },
+}
+
+/// What a look at the stream gave.
+pub(super) enum Look {
+    /// All is as it was folded.
+    Well(Box<Info>),
+    /// It is not; a server that was cut off may say so for a while.
+    Contradicts(Contradiction),
+    /// Nobody could say.
+    Unknown(String),
+}
+
+/// Compares a stream with a position.
+pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position: &ShardPosition) -> Look {
+    let stream = shard.stream();
+    let at = position.sequence;
+    let info = match streams::find(context, &stream).await {
+        Ok(Found::There(info)) => info,
+        Ok(Found::Missing) => {
+            return Look::Contradicts(Contradiction::Missing { stream, position: at });
+        }
+        Err(error) => return Look::Unknown(error.to_string()),
+    };
+    if let Some(contradiction) = contradiction(&stream, &info, position) {
+        return Look::Contradicts(contradiction);
+    }
+    if at == 0 || at < info.state.first_sequence {
+        // Nothing folded, or purged: there are no bytes to compare.
+        return Look::Well(info);
+    }
+    match context.get_stream_no_info(&stream).await {
+        Err(error) => Look::Unknown(error.to_string()),
+        Ok(handle) => match handle.get_raw_message(at).await {
+            Ok(message) if message_hash(&message.subject, &message.payload) == position.message => Look::Well(info),
+            Ok(_) => Look::Contradicts(Contradiction::OtherBytes { stream, position: at }),
+            Err(error) => {
+                use async_nats::jetstream::stream::RawMessageErrorKind as Kind;
+                match error.kind() {
+                    // A purge may have come between the two questions.
+                    Kind::NoMessageFound => Look::Unknown("the message was purged just now".into()),
+                    Kind::JetStream(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                        Look::Unknown("the message was purged just now".into())
+                    }
+                    _ => Look::Unknown(error.to_string()),
+                }
+            }
+        },
+    }
+}
+
+fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<Contradiction> {
+    let (stream, at) = (stream.to_owned(), position.sequence);
+    let (first, last) = (info.state.first_sequence, info.state.last_sequence);
+    if streams::stream_id(info) != position.stream {
+        return Some(Contradiction::Recreated { stream, position: at });
+    }
+    if last < at {
+        return Some(Contradiction::WentBack {
+            stream,
+            last,
+            position: at,
+        });
+    }
+    (at + 1 < first).then_some(Contradiction::Behind {
+        stream,
+        first,
+        position: at,
+    })
+}

@@ -1,0 +1,66 @@
+//! What a node says of itself to those who watch over it.
+
+use super::shards::ShardId;
+use skytale_proto::session::Durability;
+
+/// How a shard's follower is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not caught up with what the stream held when the node started.
+    CatchingUp,
+    /// It follows.
+    Following,
+    /// Its stream does not answer; what was followed is served.
+    Unreachable,
+    /// It follows no more: see why the store stopped.
+    Stopped,
+}
+
+/// One shard of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardHealth {
+    /// Which.
+    pub shard: ShardId,
+    /// How it is doing.
+    pub phase: Phase,
+    /// It has once caught up with what the stream held when the node started.
+    pub ready: bool,
+    /// The last message folded.
+    pub position: u64,
+    /// The stream's last message, as far as this node knows.
+    pub last: u64,
+}
+
+impl ShardHealth {
+    pub(super) const fn new(shard: ShardId, position: u64) -> Self {
+        Self {
+            shard,
+            phase: Phase::CatchingUp,
+            ready: false,
+            position,
+            last: position,
+        }
+    }
+
+    /// Messages that this node has not folded yet, as far as it knows.
+    pub const fn lag(&self) -> u64 {
+        self.last.saturating_sub(self.position)
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// All shards are caught up with what their streams held when the node started, and nothing has stopped.
+    pub ready: bool,
+    /// Why it takes no appends any more, if it has stopped.
+    pub stopped: Option<String>,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// It is connected to a NATS server.
+    pub connected: bool,
+    /// Its shards.
+    pub shards: Vec<ShardHealth>,
+    /// Accepted bundles whose Welcomes are not all on their logs.
+    pub bundles_owing: usize,
+}

@@ -1,0 +1,89 @@
+//! Every metric of the fleet store, with its unit. Shards are told apart by the label `shard`, as `region/index`.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+const LAG: &str = "skytale_fleet_follower_lag_messages";
+const BATCH_FRAMES: &str = "skytale_fleet_publish_batch_frames";
+const BATCH_BYTES: &str = "skytale_fleet_publish_batch_bytes";
+const PUBLISH_SECONDS: &str = "skytale_fleet_publish_seconds";
+const APPEND_SECONDS: &str = "skytale_fleet_append_seconds";
+const REPUBLISHED: &str = "skytale_fleet_republished_batches_total";
+const FOLLOWED: &str = "skytale_fleet_followed_messages_total";
+const RESUMED: &str = "skytale_fleet_follower_resumed_total";
+const DISCONNECTED: &str = "skytale_fleet_disconnected_total";
+const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
+const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
+
+/// Tells the recorder what the metrics mean. Once a process is enough.
+pub(super) fn describe() {
+    describe_gauge!(
+        LAG,
+        Unit::Count,
+        "Messages of the stream that this node has not folded yet"
+    );
+    describe_histogram!(BATCH_FRAMES, Unit::Count, "Frames in one published batch");
+    describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of frames in one published batch");
+    describe_histogram!(
+        PUBLISH_SECONDS,
+        Unit::Seconds,
+        "Time until a batch was acknowledged by the stream"
+    );
+    describe_histogram!(APPEND_SECONDS, Unit::Seconds, "Time from an append to its verdict");
+    describe_counter!(
+        REPUBLISHED,
+        Unit::Count,
+        "Batches published again because what became of them was unknown"
+    );
+    describe_counter!(FOLLOWED, Unit::Count, "Messages folded");
+    describe_counter!(RESUMED, Unit::Count, "Times that a follower had to begin anew");
+    describe_counter!(DISCONNECTED, Unit::Count, "Connections to NATS lost");
+    describe_gauge!(
+        WELCOMES_OWED,
+        Unit::Count,
+        "Accepted bundles whose Welcomes are not all on their logs"
+    );
+    describe_counter!(
+        GARBAGE,
+        Unit::Count,
+        "Messages skipped because they hold no frame of their shard"
+    );
+}
+
+pub(super) fn lag(shard: &str, messages: u64) {
+    gauge!(LAG, "shard" => shard.to_owned()).set(messages as f64);
+}
+
+pub(super) fn published(shard: &str, frames: usize, bytes: usize, took: Duration) {
+    histogram!(BATCH_FRAMES, "shard" => shard.to_owned()).record(frames as f64);
+    histogram!(BATCH_BYTES, "shard" => shard.to_owned()).record(bytes as f64);
+    histogram!(PUBLISH_SECONDS, "shard" => shard.to_owned()).record(took.as_secs_f64());
+}
+
+pub(super) fn appended(took: Duration) {
+    histogram!(APPEND_SECONDS).record(took.as_secs_f64());
+}
+
+pub(super) fn republished(shard: &str) {
+    counter!(REPUBLISHED, "shard" => shard.to_owned()).increment(1);
+}
+
+pub(super) fn followed(shard: &str, messages: usize) {
+    counter!(FOLLOWED, "shard" => shard.to_owned()).increment(messages as u64);
+}
+
+pub(super) fn resumed(shard: &str) {
+    counter!(RESUMED, "shard" => shard.to_owned()).increment(1);
+}
+
+pub(super) fn disconnected() {
+    counter!(DISCONNECTED).increment(1);
+}
+
+pub(super) fn welcomes_owed(bundles: usize) {
+    gauge!(WELCOMES_OWED).set(bundles as f64);
+}
+
+pub(super) fn garbage(shard: &str) {
+    counter!(GARBAGE, "shard" => shard.to_owned()).increment(1);
+}

@@ -1,0 +1,255 @@
+//! Logs of a fleet: NATS JetStream is the truth, each node's local store a replica of it.
+//!
+//! ```text
+//!   node A                        stream of shard 0/3 (a Raft group)                       node B
+//!   append ──> queue ──batch──>  .. 41 42 43 44 45 46 47 48 49 50 |
+//!      ^                            \________ every node folds all of it, in order ________/
+//!      └── verdict <── replica <── follower                          follower ──> replica ──> readers
+//! ```
+//!
+//! No node leads. Each log belongs to one shard, by its id; a frame is put into the shard's stream, and the stream's order is
+//! the log's: every node folds it through the same [`crate::LogState`], so all give the same offsets and verdicts. An append
+//! is answered when this node has folded its own message. A message that folds to a refusal stays in the stream and is
+//! no entry, on all nodes alike. An entry's time is the stream's own, the same everywhere.
+//!
+//! - A bundle's Welcomes go to the streams of their recipients: put there by the node that took the bundle, or by any other
+//!   where that one is gone (`owed.rs`).
+//! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was made anew, is missing,
+//!   or holds other bytes than were folded (`guard.rs`).
+//!
+//! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
+
+mod chain;
+mod config;
+mod connect;
+mod error;
+mod follower;
+mod guard;
+mod health;
+mod metrics;
+mod node;
+mod open;
+mod owed;
+mod pending;
+mod publisher;
+mod shards;
+mod streams;
+mod sweeper;
+mod sync;
+
+pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
+pub use error::OpenError;
+pub use guard::Contradiction;
+pub use health::{Health, Phase, ShardHealth};
+pub use shards::{SHARDS_MAX, ShardId, Shards};
+
+use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, Refused, StoreError};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use node::{Node, Shard};
+use skytale_proto::session::Durability;
+use skytale_proto::{AccountId, AgentId, Frame, LogId, Offset};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+
+/// How long closing waits for appends that are on their way.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The store of one node of a fleet.
+pub struct FleetStore {
+    node: Arc<Node>,
+    /// Taken when the store is closed.
+    open: Mutex<bool>,
+}
+
+impl FleetStore {
+    /// Connects to NATS, makes the streams that are missing, opens the replica and begins to follow. Where the replica is
+    /// empty or too old, it begins with a checkpoint. Does not wait until it has caught up: [`FleetStore::health`] says.
+    pub async fn open(config: FleetConfig) -> Result<Self, OpenError> {
+        metrics::describe();
+        let node = open::open(config).await?;
+        Ok(Self {
+            node,
+            open: Mutex::new(true),
+        })
+    }
+
+    /// How the node is doing: for `/readyz`.
+    pub fn health(&self) -> Health {
+        let shards: Vec<ShardHealth> = self.node.handles.values().map(|shard| *shard.health.lock()).collect();
+        let stopped = self.node.replica.store().stopped().borrow().clone();
+        Health {
+            ready: stopped.is_none() && shards.iter().all(|shard| shard.ready),
+            stopped,
+            durability: *self.node.durability.borrow(),
+            connected: self.node.client.connection_state() == async_nats::connection::State::Connected,
+            shards,
+            bundles_owing: self.node.owed.bundles(),
+        }
+    }
+
+    /// Waits until all shards have caught up with what their streams held when the node started; or until the store stops.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        for shard in self.node.handles.values() {
+            let mut followed = shard.followed.subscribe();
+            while !shard.health.lock().ready {
+                tokio::select! {
+                    () = self.node.ended.cancelled() => return Err(self.node.why_ended()),
+                    _ = followed.changed() => {}
+                    // A shard with nothing to follow becomes ready without a message.
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The shard of a log; `None` where its home is no region of this fleet.
+    pub fn shard_of(&self, log: &LogId) -> Option<ShardId> {
+        self.node.shards.of(log)
+    }
+
+    fn home(&self, log: &LogId) -> Option<&Shard> {
+        self.node.shard_of(log)
+    }
+
+    async fn append_frame(&self, frame: Frame) -> Result<PendingAppend, StoreError> {
+        let node = &self.node;
+        node.running()?;
+        let Some(shard) = self.home(&frame.header().log) else {
+            // No region of this fleet: nobody can have made such a log.
+            let (answer, pending) = PendingAppend::new();
+            let _ = answer.send(Err(Refused::UnknownLog.into()));
+            return Ok(pending);
+        };
+        let closed = |_| node.why_ended();
+        let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
+        let place = node.frames.clone().acquire_owned().await.map_err(closed)?;
+        let room = node.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+        node.running()?;
+        node.enqueue(shard, frame, Some((place, room)))
+    }
+
+    async fn read_entries(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> Result<ReadBatch, StoreError> {
+        let replica = self.node.replica.store();
+        let read = replica.read(log, after, bytes_max, entries_max).await;
+        let Some(shard) = self.home(&log) else { return read };
+        match read {
+            // The cursor may come from a node that is ahead of this one.
+            Err(StoreError::BeyondHead { .. }) if self.node.running().is_ok() => {
+                self.node.barrier(shard).await?;
+                replica.read(log, after, bytes_max, entries_max).await
+            }
+            // Entries before the checkpoint that this replica began with: given up by a Trim that is yet to come.
+            Err(StoreError::Corrupt { .. }) if !shard.health.lock().ready => Err(StoreError::CatchingUp {
+                home: shard.label.clone(),
+            }),
+            read => read,
+        }
+    }
+
+    async fn access_to(
+        &self,
+        log: LogId,
+        agent: AgentId,
+        account: AccountId,
+        after: Offset,
+    ) -> Result<Access, StoreError> {
+        let replica = self.node.replica.store();
+        let access = replica.access(log, agent, account, after).await?;
+        let Some(shard) = self.home(&log) else {
+            return Ok(access);
+        };
+        // Another node may know of the log, or of the agent's joining, already.
+        let maybe_behind = matches!(access, Access::UnknownLog | Access::NotMember { next: None });
+        if !maybe_behind || self.node.running().is_err() {
+            return Ok(access);
+        }
+        self.node.barrier(shard).await?;
+        replica.access(log, agent, account, after).await
+    }
+
+    async fn close_once(&self) -> Result<(), StoreError> {
+        let mut open = self.open.lock().await;
+        if !std::mem::take(&mut *open) {
+            return Ok(());
+        }
+        let node = &self.node;
+        // Whoever waits for room is turned away; who has some is answered.
+        let all = u32::try_from(node.config.queue_frames_max).unwrap_or(u32::MAX);
+        let drained = async {
+            tokio::select! {
+                _ = node.frames.acquire_many(all) => {}
+                () = node.ended.cancelled() => {}
+            }
+        };
+        if tokio::time::timeout(CLOSE_WITHIN, drained).await.is_err() {
+            tracing::warn!("closed while appends were on their way; their authors are told that nobody knows");
+        }
+        node.frames.close();
+        node.bytes.close();
+        node.ended.cancel();
+        node.tasks.close();
+        node.tasks.wait().await;
+        node.replica.close().await
+    }
+}
+
+impl LogStore for FleetStore {
+    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        self.append_frame(frame).boxed()
+    }
+
+    fn read(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> BoxFuture<'_, Result<ReadBatch, StoreError>> {
+        self.read_entries(log, after, bytes_max, entries_max).boxed()
+    }
+
+    fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>> {
+        self.node.replica.store().watch_head(log)
+    }
+
+    fn access(
+        &self,
+        log: LogId,
+        agent: AgentId,
+        account: AccountId,
+        after: Offset,
+    ) -> BoxFuture<'_, Result<Access, StoreError>> {
+        self.access_to(log, agent, account, after).boxed()
+    }
+
+    fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {
+        self.node.replica.store().key_packages(agent)
+    }
+
+    fn durability(&self) -> Durability {
+        *self.node.durability.borrow()
+    }
+
+    fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.node.replica.store().stopped()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.close_once().boxed()
+    }
+}
+
+impl Drop for FleetStore {
+    fn drop(&mut self) {
+        self.node.ended.cancel();
+    }
+}

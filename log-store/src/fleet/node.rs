@@ -1,0 +1,246 @@
+//! What the tasks of a fleet's node share.
+
+use super::config::FleetConfig;
+use super::guard::Contradiction;
+use super::health::{Phase, ShardHealth};
+use super::metrics;
+use super::owed::Owed;
+use super::pending::Pending;
+use super::shards::{ShardId, Shards};
+use crate::local::replica::{Followed, Replica};
+use crate::{Accepted, AppendError, LogStore as _, PendingAppend, StoreError};
+use async_nats::jetstream;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use skytale_proto::session::Durability;
+use skytale_proto::{Detail, Frame, FrameId, Header, LogId, Offset};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Questions about a shard's end that may be under way at once.
+const BARRIERS_MAX: usize = 16;
+
+/// What the tasks of a node share.
+pub(super) struct Node {
+    pub(super) config: FleetConfig,
+    pub(super) shards: Shards,
+    pub(super) client: async_nats::Client,
+    pub(super) context: jetstream::Context,
+    pub(super) replica: Replica,
+    pub(super) handles: BTreeMap<ShardId, Shard>,
+    pub(super) owed: Owed,
+    pub(super) durability: watch::Sender<Durability>,
+    /// Room in the queues: frames, and their bytes.
+    pub(super) frames: Arc<Semaphore>,
+    pub(super) bytes: Arc<Semaphore>,
+    /// No task goes on after this.
+    pub(super) ended: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// One shard, as its tasks and callers share it.
+pub(super) struct Shard {
+    pub(super) id: ShardId,
+    /// For metrics and messages.
+    pub(super) label: String,
+    /// Frames to be published. Bounded by the node's room; the Welcomes of accepted bundles come without.
+    pub(super) queue: mpsc::UnboundedSender<Queued>,
+    pub(super) pending: Pending<Waiter>,
+    /// The last message that readers see the effect of.
+    pub(super) followed: watch::Sender<u64>,
+    pub(super) health: Mutex<ShardHealth>,
+    /// Asks the follower to compare the stream with what it folded, now.
+    pub(super) look: Notify,
+    barriers: Semaphore,
+}
+
+/// A frame on its way to the stream.
+pub(super) struct Queued {
+    pub(super) frame: Frame,
+    pub(super) waiter: Waiter,
+}
+
+/// Who waits for a verdict.
+pub(super) struct Waiter {
+    answer: tokio::sync::oneshot::Sender<Result<Accepted, AppendError>>,
+    /// The log, where the frame is a bundle with Welcomes to come.
+    bundle: Option<LogId>,
+    pub(super) since: Instant,
+    _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl Waiter {
+    /// Tells that the frame is not known to be an entry.
+    pub(super) fn fail(self, error: StoreError) {
+        // Who no longer waits does not need to know.
+        let _ = self.answer.send(Err(error.into()));
+    }
+
+    fn tell(self, outcome: Result<Accepted, AppendError>) {
+        metrics::appended(self.since.elapsed());
+        let _ = self.answer.send(outcome);
+    }
+}
+
+impl Shard {
+    pub(super) fn new(id: ShardId, queue: mpsc::UnboundedSender<Queued>, followed: u64) -> Self {
+        Self {
+            id,
+            label: id.to_string(),
+            queue,
+            pending: Pending::new(),
+            followed: watch::Sender::new(followed),
+            health: Mutex::new(ShardHealth::new(id, followed)),
+            look: Notify::new(),
+            barriers: Semaphore::new(BARRIERS_MAX),
+        }
+    }
+
+    pub(super) fn unreachable(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::HomeUnreachable {
+            home: self.label.clone(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Node {
+    /// Whether appends are taken.
+    pub(super) fn running(&self) -> Result<(), StoreError> {
+        match &*self.replica.store().stopped().borrow() {
+            None if self.ended.is_cancelled() => Err(closed()),
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Stopped { reason: reason.clone() }),
+        }
+    }
+
+    /// Why nothing is taken any more.
+    pub(super) fn why_ended(&self) -> StoreError {
+        self.running().err().unwrap_or_else(closed)
+    }
+
+    /// The shard of a log; `None` where its home is no region of this fleet.
+    pub(super) fn shard_of(&self, log: &LogId) -> Option<&Shard> {
+        self.handles.get(&self.shards.of(log)?)
+    }
+
+    /// Takes nothing more and answers reads alone: what this node has folded and what a stream says contradict.
+    pub(super) fn stop(&self, shard: &Shard, contradiction: &Contradiction) {
+        shard.health.lock().phase = Phase::Stopped;
+        self.replica.stop(contradiction.to_string());
+        self.ended.cancel();
+    }
+
+    /// Queues a frame for its shard's stream.
+    pub(super) fn enqueue(
+        &self,
+        shard: &Shard,
+        frame: Frame,
+        room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    ) -> Result<PendingAppend, StoreError> {
+        let header = frame.header();
+        let bundle = matches!(&header.detail, Detail::Commit { recipients, .. } if !recipients.is_empty());
+        let (answer, pending) = PendingAppend::new();
+        let waiter = Waiter {
+            answer,
+            bundle: bundle.then_some(header.log),
+            since: Instant::now(),
+            _room: room,
+        };
+        let queued = Queued { frame, waiter };
+        shard.queue.send(queued).map_err(|_| self.why_ended())?;
+        Ok(pending)
+    }
+
+    /// Answers an append whose message was folded; one of a bundle when its Welcomes are on their logs too.
+    pub(super) fn answer(self: &Arc<Self>, waiter: Waiter, followed: Followed) {
+        let outcome = match followed.verdict {
+            Some(Ok(accepted)) => Ok(accepted),
+            Some(Err(refused)) => Err(refused.into()),
+            None => Err(StoreError::Io {
+                doing: "append a frame".into(),
+                error: "the stream holds something else at its place".into(),
+            }
+            .into()),
+        };
+        match (&outcome, waiter.bundle) {
+            (Ok(accepted), Some(log)) if !self.owed.left(log, accepted.offset).is_empty() => {
+                let (node, offset) = (self.clone(), accepted.offset);
+                self.tasks.spawn(async move {
+                    match node.deliver(log, offset).await {
+                        Ok(()) => waiter.tell(outcome),
+                        Err(error) => waiter.fail(error),
+                    }
+                });
+            }
+            _ => waiter.tell(outcome),
+        }
+    }
+
+    /// Publishes the Welcomes that a bundle owes, and waits until all of them are on their logs.
+    async fn deliver(&self, log: LogId, offset: Offset) -> Result<(), StoreError> {
+        for header in self.owed.left(log, offset) {
+            // It is folded, or the sweeper tries again.
+            drop(self.publish_welcome(header)?);
+        }
+        let done = tokio::time::timeout(self.config.append_timeout, self.owed.wait(log, offset));
+        tokio::select! {
+            done = done => done.map_err(|_| StoreError::HomeUnreachable {
+                home: "of a recipient".into(),
+                reason: "the bundle is an entry, and not all of its Welcomes are on their logs yet".into(),
+            }),
+            () = self.ended.cancelled() => Err(self.why_ended()),
+        }
+    }
+
+    /// Queues a Welcome for its recipient's log.
+    pub(super) fn publish_welcome(&self, header: Header) -> Result<PendingAppend, StoreError> {
+        let (log, id): (LogId, FrameId) = (header.log, header.id);
+        let frame = Frame::new(header, Bytes::new()).map_err(|error| StoreError::Io {
+            doing: format!("make the Welcome {id} on {log}"),
+            error: error.to_string(),
+        })?;
+        let Some(shard) = self.shard_of(&log) else {
+            return Err(StoreError::Io {
+                doing: format!("publish the Welcome {id}"),
+                error: format!("{log} has no shard"),
+            });
+        };
+        self.enqueue(shard, frame, None)
+    }
+
+    /// Waits until this node has folded all that the shard's stream held when this was called: what another node has
+    /// acknowledged by now is here then.
+    pub(super) async fn barrier(&self, shard: &Shard) -> Result<(), StoreError> {
+        let look = async {
+            let _one_of = shard.barriers.acquire().await;
+            match super::streams::find(&self.context, &shard.id.stream()).await {
+                Ok(super::streams::Found::There(info)) => Ok(info.state.last_sequence),
+                Ok(super::streams::Found::Missing) => Err(shard.unreachable("its stream is missing")),
+                Err(error) => Err(shard.unreachable(error.to_string())),
+            }
+        };
+        let all = async {
+            let last = look.await?;
+            let mut followed = shard.followed.subscribe();
+            let there = followed.wait_for(|followed| *followed >= last).await;
+            there.map(drop).map_err(|_| self.why_ended())
+        };
+        tokio::select! {
+            done = tokio::time::timeout(self.config.append_timeout, all) => {
+                done.unwrap_or_else(|_| Err(StoreError::CatchingUp { home: shard.label.clone() }))
+            }
+            () = self.ended.cancelled() => Err(self.why_ended()),
+        }
+    }
+}
+
+pub(super) fn closed() -> StoreError {
+    StoreError::Stopped {
+        reason: "the store is closed".into(),
+    }
+}

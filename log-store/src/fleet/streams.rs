@@ -1,0 +1,153 @@
+//! The shards' streams: made where they are missing, and compared with what this node was told.
+
+use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES, RegionConfig};
+use super::error::OpenError;
+use super::shards::{ShardId, Shards};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Placement, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode};
+use skytale_proto::limits;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The window in which the server remembers message ids. None are sent: a batch with one id seen before is refused
+/// whole, and the fold knows repeated frames for as long as their entries are kept. The smallest there is.
+const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
+/// All shards of the fleet.
+const KEY_SHARDS: &str = "skytale-shards";
+/// Messages from one checkpoint to the next.
+const KEY_CHECKPOINT: &str = "skytale-checkpoint-every";
+/// The format of what stands in the stream.
+const KEY_FORMAT: &str = "skytale-format";
+const FORMAT: &str = "1";
+
+/// The stream of a shard as this node makes it.
+pub(super) fn wanted(shard: ShardId, region: &RegionConfig, shards: &Shards, config: &FleetConfig) -> Config {
+    let placement = (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
+        cluster: region.cluster.clone(),
+        tags: region.tags.clone(),
+    });
+    Config {
+        name: shard.stream(),
+        description: Some("Logs of Skytale: written by relay nodes alone".into()),
+        subjects: vec![shard.subjects()],
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_age: Duration::ZERO,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_message_size: i32::try_from(limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES).unwrap_or(i32::MAX),
+        num_replicas: config.replicas,
+        duplicate_window: DUPLICATE_WINDOW,
+        allow_atomic_publish: true,
+        deny_delete: true,
+        deny_purge: false,
+        allow_direct: false,
+        placement,
+        metadata: HashMap::from([
+            (KEY_SHARDS.to_owned(), shards.describe()),
+            (KEY_CHECKPOINT.to_owned(), config.checkpoint_every.to_string()),
+            (KEY_FORMAT.to_owned(), FORMAT.to_owned()),
+        ]),
+        ..Config::default()
+    }
+}
+
+/// What is wrong with a stream that is there.
+pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Option<String> {
+    for key in [KEY_FORMAT, KEY_SHARDS, KEY_CHECKPOINT] {
+        let (found, wanted) = (found.metadata.get(key), wanted.metadata.get(key));
+        if found != wanted {
+            let shown =
+                |value: Option<&String>| value.map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"));
+            return Some(format!(
+                "its metadata says {key} is {}, and this node was told {}; it cannot change once streams exist",
+                shown(found),
+                shown(wanted)
+            ));
+        }
+    }
+    let kept_whole = found.max_age.is_zero()
+        && found.max_bytes <= 0
+        && found.max_messages <= 0
+        && found.max_messages_per_subject <= 0
+        && found.retention == RetentionPolicy::Limits;
+    let facts = [
+        (found.subjects == wanted.subjects, "its subjects are another shard's"),
+        (found.storage == StorageType::File, "it is not kept in files"),
+        (
+            kept_whole,
+            "the server gives messages up by limits of its own; only Trims may",
+        ),
+        (found.allow_atomic_publish, "atomic batches are not allowed"),
+        (found.deny_delete, "single messages can be deleted"),
+        (found.mirror.is_none(), "it is a mirror"),
+        (
+            found.num_replicas >= wanted.num_replicas || allow_weaker,
+            "it has fewer replicas than this node was told",
+        ),
+    ];
+    let wrong = facts.iter().find(|(holds, _)| !holds);
+    wrong.map(|(_, problem)| (*problem).to_owned())
+}
+
+/// When the stream was made, unix nanoseconds: tells it from one made later under the same name.
+pub(super) fn stream_id(info: &Info) -> u64 {
+    u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default()
+}
+
+/// What became of a stream.
+pub(super) enum Found {
+    /// It is there.
+    There(Box<Info>),
+    /// It is not.
+    Missing,
+}
+
+/// Looks for a stream.
+pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Found, OpenError> {
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Found::There(Box::new(stream.cached_info().clone()))),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(Found::Missing)
+            }
+            _ => Err(OpenError::jetstream(format!("look for stream {name}"))(error)),
+        },
+    }
+}
+
+/// Gives the stream, made where it is missing and was never there.
+pub(super) async fn ensure(
+    context: &jetstream::Context,
+    wanted: &Config,
+    existed: bool,
+    allow_weaker: bool,
+) -> Result<Option<Info>, OpenError> {
+    let info = match find(context, &wanted.name).await? {
+        Found::There(info) => *info,
+        Found::Missing if existed => return Ok(None),
+        Found::Missing => {
+            let made = context.create_stream(wanted).await;
+            match made {
+                Ok(stream) => stream.cached_info().clone(),
+                // Another node may have made it at the same moment.
+                Err(error) => match find(context, &wanted.name).await? {
+                    Found::There(info) => *info,
+                    Found::Missing => {
+                        return Err(OpenError::jetstream(format!("make stream {}", wanted.name))(error));
+                    }
+                },
+            }
+        }
+    };
+    match problem(&info.config, wanted, allow_weaker) {
+        Some(problem) => Err(OpenError::Stream {
+            stream: wanted.name.clone(),
+            problem,
+        }),
+        None => Ok(Some(info)),
+    }
+}

@@ -1,0 +1,308 @@
+//! NATS servers for tests: a real cluster of three, on free loopback ports, in a temporary folder; ended with the test.
+//!
+//! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that none
+//! outlives this process, however that ends.
+
+use async_nats::jetstream;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Accounts of a cluster: each test has one of its own, and so streams of its own.
+const ACCOUNTS: usize = 128;
+/// How long servers may take to form a cluster.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether servers sync before they acknowledge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Always,
+    Sometimes,
+}
+
+/// A cluster of three.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    pub(crate) ports: Vec<u16>,
+    routes: Vec<u16>,
+    sync: Sync,
+    servers: Mutex<Vec<Option<Server>>>,
+    accounts: AtomicUsize,
+}
+
+struct Server {
+    shell: Child,
+    /// Its end is the server's.
+    input: Option<ChildStdin>,
+    pid: u32,
+}
+
+/// An account of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) user: String,
+    pub(crate) servers: Vec<String>,
+}
+
+fn program() -> PathBuf {
+    let named = std::env::var_os("SKYTALE_NATS_SERVER").map(PathBuf::from);
+    let named = named.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|dir| dir.join("nats-server"))
+            .find(|program| program.is_file())
+    });
+    let cached = std::env::var_os("HOME")
+        .map(|home| PathBuf::from(home).join(".cache/skytale-test/nats-server-2.15.1/nats-server"))
+        .filter(|program| program.is_file());
+    named.or(cached).expect(
+        "these tests start real NATS servers: run them with `ops/test/run test`, which installs nats-server 2.15.1, or \
+         set SKYTALE_NATS_SERVER to the program",
+    )
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    // Held together, so that no two are the same.
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().expect("an address").port())
+        .collect()
+}
+
+impl Cluster {
+    /// Starts three servers that sync before they acknowledge.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(3, Sync::Always).await
+    }
+
+    pub(crate) async fn start_with(count: usize, sync: Sync) -> Self {
+        let ports = free_ports(2 * count);
+        let cluster = Self {
+            dir: TempDir::new().expect("a folder"),
+            ports: ports[..count].to_vec(),
+            routes: ports[count..].to_vec(),
+            sync,
+            servers: Mutex::new((0..count).map(|_| None).collect()),
+            accounts: AtomicUsize::new(0),
+        };
+        for server in 0..count {
+            cluster.run(server);
+        }
+        cluster.settled().await;
+        cluster
+    }
+
+    /// The cluster that tests share which harm no server.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _one = STARTING.lock().await;
+        if let Some(cluster) = SHARED.get() {
+            return cluster;
+        }
+        let cluster = Self::start().await;
+        SHARED.get_or_init(|| cluster)
+    }
+
+    /// An account that no other test has.
+    pub(crate) fn account(&self) -> Account {
+        let number = self.accounts.fetch_add(1, Ordering::Relaxed);
+        assert!(number < ACCOUNTS, "more accounts are needed");
+        Account {
+            user: format!("relay{number}"),
+            servers: self
+                .ports
+                .iter()
+                .map(|port| format!("nats://127.0.0.1:{port}"))
+                .collect(),
+        }
+    }
+
+    fn folder(&self, server: usize) -> PathBuf {
+        self.dir.path().join(format!("n{server}"))
+    }
+
+    fn configuration(&self, server: usize) -> String {
+        let routes: Vec<String> = self
+            .routes
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
+        let cluster = if self.ports.len() == 1 {
+            String::new()
+        } else {
+            format!(
+                "cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: {routes:?} }}\n",
+                self.routes[server]
+            )
+        };
+        let accounts: String = (0..ACCOUNTS)
+            .map(|number| {
+                format!("  A{number} {{ jetstream: enabled, users: [{{ user: relay{number}, password: secret }}] }}\n")
+            })
+            .collect();
+        let sync = match self.sync {
+            Sync::Always => "always",
+            Sync::Sometimes => "2m",
+        };
+        format!(
+            "server_name: n{server}\nlisten: \"127.0.0.1:{}\"\nmax_payload: 2MB\npid_file: {:?}\nlog_file: {:?}\n\
+             jetstream {{ store_dir: {:?}, max_mem: 256MB, max_file: 20GB, sync_interval: {sync} }}\n{cluster}\
+             accounts {{\n  SYS {{ users: [{{ user: sys, password: secret }}] }}\n{accounts}}}\nsystem_account: SYS\n",
+            self.ports[server],
+            self.folder(server).join("pid"),
+            self.folder(server).join("log"),
+            self.folder(server).join("data"),
+        )
+    }
+
+    /// Starts a server, again where it ran before: with its data.
+    pub(crate) fn run(&self, server: usize) {
+        let folder = self.folder(server);
+        fs::create_dir_all(&folder).expect("a folder");
+        let config = folder.join("nats.conf");
+        fs::write(&config, self.configuration(server)).expect("written");
+        let script =
+            "\"$0\" -c \"$1\" >/dev/null 2>&1 & server=$!; echo $server; read -r _; kill -9 $server; wait $server";
+        let mut shell = Command::new("sh")
+            .args(["-c", script])
+            .arg(program())
+            .arg(&config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let mut line = String::new();
+        let output = shell.stdout.take().expect("its output");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("the server's id");
+        let running = Server {
+            input: shell.stdin.take(),
+            shell,
+            pid: line.trim().parse().expect("the server's id"),
+        };
+        self.servers.lock().expect("nobody panicked")[server] = Some(running);
+    }
+
+    /// Kills a server, as a crash of its process would.
+    pub(crate) fn kill(&self, server: usize) {
+        let running = self.servers.lock().expect("nobody panicked")[server].take();
+        if let Some(running) = running {
+            running.end();
+        }
+    }
+
+    /// Stops a server where it stands, and lets it go on: `STOP` or `CONT`.
+    pub(crate) fn signal(&self, server: usize, signal: &str) {
+        if let Some(running) = &self.servers.lock().expect("nobody panicked")[server] {
+            let status = Command::new("kill")
+                .args([format!("-{signal}"), running.pid.to_string()])
+                .status()
+                .expect("kill");
+            assert!(status.success());
+        }
+    }
+
+    /// The folder that holds a server's data.
+    pub(crate) fn data(&self, server: usize) -> PathBuf {
+        self.folder(server).join("data")
+    }
+
+    /// Waits until all servers have found each other and JetStream answers.
+    pub(crate) async fn settled(&self) {
+        let begun = Instant::now();
+        let account = Account {
+            user: format!("relay{}", ACCOUNTS - 1),
+            servers: self
+                .ports
+                .iter()
+                .map(|port| format!("nats://127.0.0.1:{port}"))
+                .collect(),
+        };
+        loop {
+            match self.try_settled(&account).await {
+                Ok(()) => return,
+                Err(error) => assert!(
+                    begun.elapsed() < STARTS_WITHIN,
+                    "the servers do not become a cluster: {error}\n{}",
+                    self.logs()
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn try_settled(&self, account: &Account) -> Result<(), String> {
+        let context = account.context().await?;
+        let config = jetstream::stream::Config {
+            name: "SETTLED".into(),
+            subjects: vec!["settled".into()],
+            num_replicas: self.ports.len(),
+            ..Default::default()
+        };
+        let mut stream = context
+            .get_or_create_stream(config)
+            .await
+            .map_err(|error| error.to_string())?;
+        let info = stream.info().await.map_err(|error| error.to_string())?;
+        let whole = self.ports.len() == 1
+            || info.cluster.as_ref().is_some_and(|cluster| {
+                cluster.leader.is_some() && cluster.replicas.iter().all(|peer| peer.current && !peer.offline)
+            });
+        let acked = context
+            .publish("settled", "".into())
+            .await
+            .map_err(|error| error.to_string())?;
+        acked.await.map_err(|error| error.to_string())?;
+        if whole {
+            Ok(())
+        } else {
+            Err("not all are current".into())
+        }
+    }
+
+    fn logs(&self) -> String {
+        let tail = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(15).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        (0..self.ports.len())
+            .map(|server| format!("-- n{server}\n{}\n", tail(&self.folder(server).join("log"))))
+            .collect()
+    }
+}
+
+impl Account {
+    /// JetStream, as this account.
+    pub(crate) async fn context(&self) -> Result<jetstream::Context, String> {
+        let options = async_nats::ConnectOptions::with_user_and_password(self.user.clone(), "secret".into());
+        let client = options
+            .connect(&self.servers[..])
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(jetstream::new(client))
+    }
+}
+
+impl Server {
+    fn end(mut self) {
+        drop(self.input.take());
+        self.shell.wait().expect("the shell ends");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for server in 0..self.ports.len() {
+            self.kill(server);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the tests of the fleet are told with.
+
+use super::cluster::{Account, Cluster};
+use skytale_log_store::fleet::{FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
+use skytale_log_store::{Accepted, AppendError, FleetStore, LocalConfig, LogStore as _};
+use skytale_proto::{AgentId, ChannelId, Frame, Region};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
+
+fn password(user: &str) -> NatsAuth {
+    NatsAuth::Password {
+        user: user.to_owned(),
+        password: Secret::new("secret"),
+    }
+}
+
+/// Settings of a node in a test: few shards, short times.
+pub(crate) fn settings(account: &Account, dir: &Path) -> FleetConfig {
+    let nats = NatsConfig {
+        servers: account.servers.clone(),
+        auth: password(&account.user),
+        tls: NatsTls::default(),
+        name: dir.display().to_string(),
+        inbox_prefix: None,
+    };
+    FleetConfig {
+        regions: vec![RegionConfig {
+            region: Region(0),
+            shards: 2,
+            cluster: None,
+            tags: Vec::new(),
+        }],
+        verify_every: Duration::from_millis(500),
+        alarm_after: Duration::from_secs(2),
+        welcome_grace: Duration::from_secs(1),
+        ..FleetConfig::new(nats, SyncProof::System(password("sys")), LocalConfig::new(dir))
+    }
+}
+
+/// Opens a node that must open, and waits until it has caught up.
+pub(crate) async fn open(config: FleetConfig) -> FleetStore {
+    let store = FleetStore::open(config).await.expect("the node opens");
+    store.ready().await.expect("it catches up");
+    store
+}
+
+/// Deletes an account's streams, so that the shared cluster stays light.
+pub(crate) struct Streams(pub(crate) Account);
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        let account = self.0.clone();
+        let deleted = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(delete_streams(&account)))
+        });
+        drop(deleted.join());
+    }
+}
+
+async fn delete_streams(account: &Account) {
+    use futures_util::StreamExt as _;
+    let Ok(context) = account.context().await else { return };
+    let names: Vec<String> = context
+        .stream_names()
+        .filter_map(|name| async { name.ok() })
+        .collect()
+        .await;
+    for name in names {
+        drop(context.delete_stream(name).await);
+    }
+}
+
+/// An account of the shared cluster, whose streams go with what is given.
+pub(crate) async fn shared_account() -> (Account, Streams) {
+    let account = Cluster::shared().await.account();
+    (account.clone(), Streams(account))
+}
+
+pub(crate) async fn append(store: &FleetStore, frame: &Frame) -> Result<Accepted, AppendError> {
+    store.append(frame.clone()).await?.verdict().await
+}
+
+/// Appends a frame that becomes an entry now.
+pub(crate) async fn accept(store: &FleetStore, frame: &Frame) -> Accepted {
+    let accepted = append(store, frame).await.expect("accepted");
+    assert!(!accepted.duplicate, "the frame is new");
+    accepted
+}
+
+/// An agent that no other test has.
+pub(crate) fn someone() -> AgentId {
+    let (one, two) = (ChannelId::generate(), ChannelId::generate());
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(one.as_bytes());
+    bytes[16..].copy_from_slice(two.as_bytes());
+    AgentId::from_bytes(bytes)
+}
