@@ -78,6 +78,11 @@ impl BatchBuilder {
     ) -> Result<Accepted, AppendError> {
         let outcome = self.fold(shared, working, frame);
         self.verdicts.count(&outcome);
+        // A state or an index that cannot be read for a moment must not let a later frame of the log pass this one. Damage
+        // cannot: it is noted, and refuses whatever follows.
+        if let Err(AppendError::Store(error @ StoreError::Io { .. })) = &outcome {
+            shared.stop(format!("a frame could not be folded: {error}"));
+        }
         let (accepted, welcomes) = outcome?;
         for welcome in welcomes {
             self.welcome(shared, working, welcome);
