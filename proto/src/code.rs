@@ -291,6 +291,8 @@ mod tests {
         for code in [
             Code::RelayInternal,
             Code::StoreStopped,
+            Code::HomeUnreachable,
+            Code::CatchingUp,
             Code::RateLimited,
             Code::Draining,
         ] {

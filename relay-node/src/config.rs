@@ -97,9 +97,12 @@ pub struct TrustConfig {
     /// How soon after a fetch an unknown key may cause another, in milliseconds.
     pub keys_refetch_after_ms: u64,
     /// How old the last answer on revocations may be before **new** sessions and token refreshes are refused, in
-    /// milliseconds. Sessions that run go on until their tokens end. `/readyz` says so well before, at
-    /// [`limits::REVOCATION_WITHIN`].
+    /// milliseconds. Sessions that run go on until their tokens end. `/readyz` says so well before, after
+    /// `revocations_stale_after_ms`.
     pub refuse_after_ms: u64,
+    /// How old the last answer on revocations may be before `/readyz` says so, in milliseconds: at most
+    /// [`limits::REVOCATION_WITHIN`], within which a revocation is to have its effect.
+    pub revocations_stale_after_ms: u64,
     /// How old the keys may be before `/readyz` says so, in milliseconds.
     pub keys_stale_after_ms: u64,
     /// How often the node registers in the relay directory, in milliseconds.
@@ -170,6 +173,7 @@ impl Default for TrustConfig {
             keys_every_ms: 60_000,
             keys_refetch_after_ms: 5_000,
             refuse_after_ms: 120_000,
+            revocations_stale_after_ms: ms(limits::REVOCATION_WITHIN),
             keys_stale_after_ms: 600_000,
             register_every_ms: 30_000,
             request_timeout_ms: 5_000,
@@ -321,6 +325,11 @@ impl RelayConfig {
             format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN) / 2),
         )?;
         must(
+            (1..=ms(limits::REVOCATION_WITHIN)).contains(&self.trust.revocations_stale_after_ms),
+            "trust.revocations_stale_after_ms",
+            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN)),
+        )?;
+        must(
             self.trust.keys_every_ms > 0,
             "trust.keys_every_ms",
             "must be above 0".into(),
@@ -417,6 +426,13 @@ mod tests {
             refused(|config| config.limits.batch_bytes_max = 1 << 30),
             "limits.batch_bytes_max"
         );
+    }
+
+    #[test]
+    fn revocations_are_never_taken_for_fresh_longer_than_is_promised() {
+        let key = "trust.revocations_stale_after_ms";
+        assert_eq!(refused(|config| config.trust.revocations_stale_after_ms = 30_001), key);
+        assert_eq!(refused(|config| config.trust.revocations_stale_after_ms = 0), key);
     }
 
     #[test]

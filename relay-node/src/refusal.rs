@@ -35,6 +35,12 @@ pub(crate) fn of_store(error: &StoreError) -> Refusal {
         StoreError::BeyondHead { head, .. } => Refusal::because(error.code(), error.to_string()).at(*head),
         StoreError::Stopped { .. } => Refusal::because(error.code(), "the store takes no appends"),
         StoreError::Corrupt { .. } => Refusal::because(error.code(), "a stored entry is damaged"),
+        StoreError::HomeUnreachable { .. } => {
+            Refusal::because(error.code(), "the streams of the log's home region do not answer")
+        }
+        StoreError::CatchingUp { .. } => {
+            Refusal::because(error.code(), "this relay node has not followed the log that far")
+        }
         StoreError::Io { .. } => Refusal::because(error.code(), "the store could not answer"),
     }
 }

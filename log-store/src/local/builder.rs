@@ -76,7 +76,7 @@ impl BatchBuilder {
         working: &mut WorkingSet,
         frame: &Frame,
     ) -> Result<Accepted, AppendError> {
-        let outcome = self.fold(shared, working, frame);
+        let outcome = self.fold_or_stop(shared, working, frame);
         self.verdicts.count(&outcome);
         let (accepted, welcomes) = outcome?;
         for welcome in welcomes {
@@ -168,6 +168,17 @@ impl BatchBuilder {
                 self.positions.insert(position.shard, position);
             }
         }
+    }
+
+    /// Folds a frame, or stops the store where a state or the index cannot be read: no later frame of the log may pass
+    /// this one, and no bundle is there without its Welcomes. Damage need not stop it: it is noted, and refuses whatever
+    /// follows.
+    fn fold_or_stop(&mut self, shared: &Shared, set: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
+        let outcome = self.fold(shared, set, frame);
+        if let Err(AppendError::Store(error @ StoreError::Io { .. })) = &outcome {
+            shared.stop(format!("a frame could not be folded: {error}"));
+        }
+        outcome
     }
 
     fn fold(&mut self, shared: &Shared, working: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
@@ -262,7 +273,10 @@ impl BatchBuilder {
         let (log, id) = (welcome.log, welcome.id);
         let outcome = Frame::new(welcome, Bytes::new())
             .map_err(|error| error.to_string())
-            .and_then(|frame| self.fold(shared, set, &frame).map_err(|error| error.to_string()));
+            .and_then(|frame| {
+                self.fold_or_stop(shared, set, &frame)
+                    .map_err(|error| error.to_string())
+            });
         if let Err(error) = outcome {
             tracing::error!(%log, %id, %error, "a Welcome cannot be put on its recipient's log");
         }

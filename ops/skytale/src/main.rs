@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod config;
 mod local;
+mod nats;
 mod output;
 mod serve;
 mod shutdown;

@@ -1,11 +1,12 @@
 //! Servers as a process runs them: started, watched, stopped in order.
 
-use crate::config::RelaySetup;
+use crate::config::{RelaySetup, StoreSetup};
 use crate::output::{Failure, Outcome};
 use crate::shutdown::{DEADLINE, within_deadline};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use skytale_api::{Api, ApiConfig};
 use skytale_log_store::LogStore;
+use skytale_log_store::fleet::FleetStore;
 use skytale_log_store::local::LocalStore;
 use skytale_proto::Code;
 use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
@@ -37,17 +38,13 @@ const SIZES: &[f64] = &[
 /// A relay node over its store.
 pub(crate) struct RelayServer {
     pub node: RelayNode,
-    store: Arc<LocalStore>,
+    store: Arc<dyn LogStore>,
 }
 
 impl RelayServer {
     /// Opens the store and listens.
     pub(crate) async fn start(setup: RelaySetup, metrics: Option<RenderMetrics>) -> Outcome<Self> {
-        let dir = setup.store.dir.clone();
-        let store = LocalStore::open(setup.store).await.map_err(|error| {
-            Failure::new(error.code(), format!("cannot open the log in {}", dir.display())).because(&error)
-        })?;
-        let store = Arc::new(store);
+        let store = open(setup.store).await?;
         match RelayNode::start(setup.node, store.clone(), setup.trust, metrics).await {
             Ok(node) => Ok(Self { node, store }),
             Err(error) => {
@@ -78,6 +75,25 @@ impl RelayServer {
                 .map_err(|error| Failure::new(error.code(), "cannot close the log").because(&error))
         })
         .await?
+    }
+}
+
+/// Opens the log.
+async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
+    match setup {
+        StoreSetup::Local(config) => {
+            let dir = config.dir.clone();
+            let store = LocalStore::open(config).await.map_err(|error| {
+                Failure::new(error.code(), format!("cannot open the log in {}", dir.display())).because(&error)
+            })?;
+            Ok(Arc::new(store))
+        }
+        StoreSetup::Fleet(config) => {
+            let store = FleetStore::open(*config)
+                .await
+                .map_err(|error| Failure::new(error.code(), "cannot open the fleet's log").because(&error))?;
+            Ok(Arc::new(store))
+        }
     }
 }
 

@@ -41,13 +41,13 @@ const ANSWERS_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves an append stream until either side ends it.
-pub(crate) async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
+pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
     let (queue, queued) = mpsc::channel(ANSWERS_MAX);
     let line = Mutex::new(Line::default());
     let ended = {
-        let mut write = pin!(write(session, &line, queued, &mut sender));
+        let mut write = pin!(write(&session, &line, queued, &mut sender));
         tokio::select! {
-            ended = read(session, &mut receiver, &line, queue) => {
+            ended = read(&session, &mut receiver, &line, queue) => {
                 // What was read is answered, also when the session has ended.
                 if write.await { ended } else { Ended::Gone }
             }

@@ -9,6 +9,8 @@ use crate::session::end::Ending;
 use crate::session::state::SessionState;
 use crate::session::{Session, control, hello, registry, streams};
 use crate::stream::{Receiver, Sender, error_code};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use iroh::endpoint::{Connection, Incoming, VarInt};
 use skytale_proto::Code;
 use skytale_proto::session::{ControlEvent, Refusal, Started, control_event::Event};
@@ -23,18 +25,43 @@ use tracing::{debug, info};
 /// How long an ending waits for its last words to arrive, and for appends in flight to be answered.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(node: Arc<Shared>, incoming: Incoming, _place: OwnedSemaphorePermit) {
+/// Serves a connection until it ends. Each part of that is boxed for itself: most of the time a session idles, and then it
+/// keeps nothing of the room that its beginning and its end take.
+pub(crate) fn serve(
+    node: Arc<Shared>,
+    incoming: Incoming,
+    place: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send + 'static {
+    let begun = Box::pin(begun(node, incoming));
+    async move {
+        let _place = place;
+        let serving = begun.await;
+        if let Some(serving) = serving {
+            serving.await;
+        }
+    }
+}
+
+/// Admits a connection, and gives what serves it from then on.
+async fn begun(node: Arc<Shared>, incoming: Incoming) -> Option<BoxFuture<'static, ()>> {
     let deadline = Instant::now() + node.config.session.hello_timeout();
-    let handshake = timeout_at(deadline, incoming).await;
-    let connection = match handshake {
+    let connection = match timeout_at(deadline, incoming).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return debug!(%error, "handshake failed"),
-        Err(_) => return debug!("handshake took too long"),
+        Ok(Err(error)) => {
+            debug!(%error, "handshake failed");
+            return None;
+        }
+        Err(_) => {
+            debug!("handshake took too long");
+            return None;
+        }
     };
     match hello::admit(&node, &connection, deadline).await {
-        Ok(admitted) => run(node, &connection, admitted).await,
-        Err(refused) => close(&connection, refused.sender, refused.refusal).await,
+        Ok(admitted) => Some(begin(node, connection, admitted)),
+        Err(refused) => {
+            close(&connection, refused.sender, refused.refusal).await;
+            None
+        }
     }
 }
 
@@ -45,7 +72,8 @@ pub(crate) async fn turn_away(incoming: Incoming, why: Ending, _place: OwnedSema
     }
 }
 
-async fn run(node: Arc<Shared>, connection: &Connection, admitted: hello::Admitted) {
+/// Begins a session, and gives what serves it.
+fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -> BoxFuture<'static, ()> {
     let hello::Admitted {
         sender,
         receiver,
@@ -58,34 +86,41 @@ async fn run(node: Arc<Shared>, connection: &Connection, admitted: hello::Admitt
         // Revoked between verification and registration: whoever told it did not see this session.
         session.end.end(registry::revoked_ending());
     }
-    let agent = session.agent;
-    info!(agent = %Short(&agent), sessions = node.sessions.len(), "session started");
+    info!(agent = %Short(&session.agent), sessions = node.sessions.len(), "session started");
     metrics::session_started();
-    endpoint::widen(connection, &node.config.limits);
+    endpoint::widen(&connection, &node.config.limits);
+    run(session, connection, registration, sender, receiver)
+}
 
-    let sender = drive(&session, connection, &registration, sender, receiver).await;
+/// A block, since a function's future would keep room for its arguments twice.
+fn run(
+    session: Arc<Session>,
+    connection: Connection,
+    registration: registry::Registration,
+    sender: Sender,
+    receiver: Receiver,
+) -> BoxFuture<'static, ()> {
+    async move {
+        let mut control = control::Control::new(&session, state(&session), &registration, sender, receiver);
+        control.queue(started(&session, &session.claims()));
+        drive(&session, &connection, &mut control).await;
+        let sender = Box::pin(control.into_sender()).await;
 
-    drop(registration);
-    let why = session.end.why();
-    metrics::session_ended(why.map(|why| why.code));
-    match why {
-        Some(why) => info!(agent = %Short(&agent), code = %why.code, why.message, "session ended"),
-        None => info!(agent = %Short(&agent), "session closed by the agent"),
+        drop(registration);
+        let why = session.end.why();
+        metrics::session_ended(why.map(|why| why.code));
+        match why {
+            Some(why) => info!(agent = %Short(&session.agent), code = %why.code, why.message, "session ended"),
+            None => info!(agent = %Short(&session.agent), "session closed by the agent"),
+        }
+        Box::pin(close(&connection, Some(sender), why.map(Ending::refusal))).await;
     }
-    close(connection, Some(sender), why.map(Ending::refusal)).await;
+    .boxed()
 }
 
 /// Runs the session's streams until the session ends, then lets them finish what they have begun.
-async fn drive(
-    session: &Arc<Session>,
-    connection: &Connection,
-    registration: &registry::Registration,
-    sender: Sender,
-    receiver: Receiver,
-) -> Sender {
+async fn drive(session: &Arc<Session>, connection: &Connection, control: &mut control::Control<'_>) {
     let mut serving = JoinSet::new();
-    let mut control = control::Control::new(session, state(session), registration, sender, receiver);
-    control.queue(started(session, &session.claims()));
     tokio::select! {
         () = control.run() => {}
         () = streams::accept(session, connection, &mut serving) => {}
@@ -96,7 +131,6 @@ async fn drive(
     if timeout(CLOSE_WITHIN, finish).await.is_err() {
         serving.shutdown().await;
     }
-    control.into_sender().await
 }
 
 fn state(session: &Session) -> SessionState {

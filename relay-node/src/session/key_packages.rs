@@ -17,8 +17,8 @@ use std::sync::Arc;
 use tracing::warn;
 
 /// Serves a key packages stream until either side ends it.
-pub(crate) async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
-    let mut run = Box::pin(run(session, &mut sender, &mut receiver));
+pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
+    let mut run = Box::pin(run(&session, &mut sender, &mut receiver));
     let ended = tokio::select! {
         biased;
         () = session.end.ended() => None,
@@ -26,7 +26,7 @@ pub(crate) async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiv
     };
     drop(run);
     match ended {
-        None => streams::end(session, &mut sender, &mut receiver),
+        None => streams::end(&session, &mut sender, &mut receiver),
         Some(Ok(())) => sender.finish(),
         Some(Err(error)) => {
             let Some(refusal) = refusal::of_receive(&error) else {

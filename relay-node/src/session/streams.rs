@@ -3,6 +3,8 @@
 use crate::metrics;
 use crate::session::{Session, append, key_packages, subscribe};
 use crate::stream::{Receiver, Sender, abort};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use iroh::endpoint::Connection;
 use skytale_proto::session::{Open, open};
 use skytale_proto::{Code, limits};
@@ -23,39 +25,49 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
                     refuse(&mut sender, &mut receiver, Code::TooManyStreams);
                     continue;
                 }
-                let session = session.clone();
-                streams.spawn(async move { serve(&session, sender, receiver).await });
+                streams.spawn(serve(session.clone(), sender, receiver));
             }
             Some(_) = streams.join_next() => {}
         }
     }
 }
 
-async fn serve(session: &Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
-    let opened = tokio::select! {
-        opened = timeout(session.node.config.session.hello_timeout(), receiver.message::<Open>(limits::HELLO_BYTES_MAX)) => opened,
-        () = session.end.ended() => return end(session, &mut sender, &mut receiver),
-    };
-    let stream = match opened {
-        Ok(Ok(Some(open))) => open.stream,
-        Ok(Ok(None)) => return,
-        Ok(Err(error)) => {
-            if let Some(code) = error.code() {
-                refuse(&mut sender, &mut receiver, code);
-            }
-            return;
-        }
-        Err(_) => return refuse(&mut sender, &mut receiver, Code::HelloTimeout),
-    };
-    match stream {
-        Some(open::Stream::Append(_)) => Box::pin(append::serve(session, sender, receiver)).await,
-        Some(open::Stream::Subscribe(subscribe)) => {
-            Box::pin(subscribe::serve(session, subscribe, sender, receiver)).await;
-        }
-        Some(open::Stream::KeyPackages(_)) => Box::pin(key_packages::serve(session, sender, receiver)).await,
-        // A second Hello, or a kind that this version does not know.
-        Some(open::Stream::Hello(_)) | None => refuse(&mut sender, &mut receiver, Code::MessageMalformed),
+/// Serves a stream of any kind. What reads its beginning is given back before what it is for begins.
+async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver) {
+    let serving = Box::pin(opened(session, sender, receiver)).await;
+    if let Some(serving) = serving {
+        serving.await;
     }
+}
+
+/// Reads what a stream is for, and gives what serves it.
+async fn opened(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) -> Option<BoxFuture<'static, ()>> {
+    let hello_timeout = session.node.config.session.hello_timeout();
+    let opened = tokio::select! {
+        opened = timeout(hello_timeout, receiver.message::<Open>(limits::HELLO_BYTES_MAX)) => opened,
+        () = session.end.ended() => {
+            end(&session, &mut sender, &mut receiver);
+            return None;
+        }
+    };
+    let refused = match opened {
+        Ok(Ok(Some(open))) => match open.stream {
+            Some(open::Stream::Append(_)) => return Some(append::serve(session, sender, receiver).boxed()),
+            Some(open::Stream::Subscribe(subscribe)) => {
+                return Some(subscribe::serve(session, &subscribe, sender, receiver));
+            }
+            Some(open::Stream::KeyPackages(_)) => return Some(key_packages::serve(session, sender, receiver).boxed()),
+            // A second Hello, or a kind that this version does not know.
+            Some(open::Stream::Hello(_)) | None => Some(Code::MessageMalformed),
+        },
+        Ok(Ok(None)) => None,
+        Ok(Err(error)) => error.code(),
+        Err(_) => Some(Code::HelloTimeout),
+    };
+    if let Some(code) = refused {
+        refuse(&mut sender, &mut receiver, code);
+    }
+    None
 }
 
 fn refuse(sender: &mut Sender, receiver: &mut Receiver, code: Code) {

@@ -9,6 +9,8 @@ use crate::refusal::{self, Short, counted};
 use crate::session::{Session, Subscribed, streams};
 use crate::stream::{Receiver, Sender};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use iroh::endpoint::WriteError;
 use skytale_log_store::{Access, ReadBatch, StoreError};
 use skytale_proto::session::{CaughtUp, Refusal, Subscribe, SubscribeEvent, batch_prefix, subscribe_event::Event};
@@ -42,57 +44,93 @@ impl From<Refusal> for Ended {
     }
 }
 
-/// Serves a subscription until it is done, refused, or nobody reads it.
-pub(crate) async fn serve(session: &Arc<Session>, subscribe: Subscribe, mut sender: Sender, mut receiver: Receiver) {
-    let stopped = sender.stopped();
-    let ended = tokio::select! {
-        biased;
-        () = session.end.ended() => return streams::end(session, &mut sender, &mut receiver),
-        () = stopped => Ended::Gone,
-        ended = run(session, &subscribe, &mut sender) => ended,
-    };
-    match ended {
-        Ended::Done => sender.finish(),
-        Ended::Refused(refusal) => {
-            let code = refusal.known_code().unwrap_or(Code::RelayInternal);
-            let event = SubscribeEvent {
-                event: Some(Event::Refusal(counted(refusal))),
-            };
-            if sender.send(&event).await.is_ok() {
-                sender.finish();
-            }
-            receiver.stop(code);
-        }
-        Ended::Gone => {}
+/// What was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    log: LogId,
+    after: Offset,
+    follow: bool,
+    /// Entries to send at most.
+    limit: u64,
+}
+
+impl Asked {
+    fn read(subscribe: &Subscribe) -> Result<Self, Refusal> {
+        let log = LogId::try_from(subscribe.log.as_ref())
+            .map_err(|error| Refusal::because(Code::MessageMalformed, error.to_string()))?;
+        Ok(Self {
+            log,
+            after: Offset::new(subscribe.after),
+            follow: subscribe.follow,
+            limit: if subscribe.limit == 0 {
+                u64::MAX
+            } else {
+                subscribe.limit
+            },
+        })
     }
 }
 
-async fn run(session: &Session, subscribe: &Subscribe, sender: &mut Sender) -> Ended {
-    let log = match LogId::try_from(subscribe.log.as_ref()) {
-        Ok(log) => log,
-        Err(error) => return Refusal::because(Code::MessageMalformed, error.to_string()).into(),
+/// Serves a subscription until it is done, refused, or nobody reads it.
+pub(crate) fn serve(
+    session: Arc<Session>,
+    subscribe: &Subscribe,
+    sender: Sender,
+    receiver: Receiver,
+) -> BoxFuture<'static, ()> {
+    match Asked::read(subscribe) {
+        Ok(asked) => follow(session, asked, sender, receiver),
+        Err(refusal) => refuse(sender, receiver, refusal).boxed(),
+    }
+}
+
+/// A block, since a function's future would keep room for its arguments twice.
+fn follow(session: Arc<Session>, asked: Asked, mut sender: Sender, mut receiver: Receiver) -> BoxFuture<'static, ()> {
+    async move {
+        let stopped = sender.stopped();
+        let ended = tokio::select! {
+            biased;
+            () = session.end.ended() => return streams::end(&session, &mut sender, &mut receiver),
+            () = stopped => Ended::Gone,
+            ended = run(&session, &asked, &mut sender) => ended,
+        };
+        match ended {
+            Ended::Done => sender.finish(),
+            Ended::Refused(refusal) => Box::pin(refuse(sender, receiver, refusal)).await,
+            Ended::Gone => {}
+        }
+    }
+    .boxed()
+}
+
+async fn refuse(mut sender: Sender, mut receiver: Receiver, refusal: Refusal) {
+    let code = refusal.known_code().unwrap_or(Code::RelayInternal);
+    let event = SubscribeEvent {
+        event: Some(Event::Refusal(counted(refusal))),
     };
-    if let Err(denied) = authorize::read(&session.claims(), &log) {
+    if sender.send(&event).await.is_ok() {
+        sender.finish();
+    }
+    receiver.stop(code);
+}
+
+async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
+    if let Err(denied) = authorize::read(&session.claims(), &asked.log) {
         return denied.refusal().into();
     }
-    let head = match session.node.store.watch_head(log).await {
+    let head = match session.node.store.watch_head(asked.log).await {
         Ok(head) => head,
         Err(error) => return failed(session, &error).into(),
     };
     let _counted = Subscribed::enter(session);
-    let after = Offset::new(subscribe.after);
-    let subscription = Subscription {
+    let mut subscription = Subscription {
         session,
-        log,
-        cursor: after,
-        left: if subscribe.limit == 0 {
-            u64::MAX
-        } else {
-            subscribe.limit
-        },
-        follow: subscribe.follow,
+        log: asked.log,
+        cursor: asked.after,
+        left: asked.limit,
+        follow: asked.follow,
         caught_up: false,
-        place: session.node.readers.enter(head.clone(), after),
+        place: session.node.readers.enter(head.clone(), asked.after),
         head,
         sender,
     };
@@ -115,7 +153,7 @@ struct Subscription<'a> {
 }
 
 impl Subscription<'_> {
-    async fn run(mut self) -> Result<(), Ended> {
+    async fn run(&mut self) -> Result<(), Ended> {
         loop {
             let head = *self.head.borrow_and_update();
             if self.cursor > head {
@@ -125,9 +163,11 @@ impl Subscription<'_> {
                 };
                 return Err(refusal::of_store(&error).into());
             }
-            let until = self.readable_until(head).await?;
+            // Boxed, as all that is not waiting at the head: there a reader is most of the time, and then keeps no room for
+            // the rest.
+            let until = Box::pin(self.readable_until(head)).await?;
             if until > self.cursor {
-                self.replay(until).await?;
+                Box::pin(self.replay(until)).await?;
                 if self.left == 0 {
                     return Ok(());
                 }
@@ -136,8 +176,7 @@ impl Subscription<'_> {
             // At the head, and on the roster there.
             if !self.caught_up {
                 self.caught_up = true;
-                let event = Event::CaughtUp(CaughtUp { head: head.get() });
-                self.sender.send(&SubscribeEvent { event: Some(event) }).await?;
+                Box::pin(self.caught_up(head)).await?;
             }
             if !self.follow {
                 return Ok(());
@@ -146,6 +185,11 @@ impl Subscription<'_> {
                 return Err(Refusal::because(Code::StoreStopped, "the store has closed the log").into());
             }
         }
+    }
+
+    async fn caught_up(&mut self, head: Offset) -> Result<(), Ended> {
+        let event = Event::CaughtUp(CaughtUp { head: head.get() });
+        Ok(self.sender.send(&SubscribeEvent { event: Some(event) }).await?)
     }
 
     /// The last offset that the agent may read now without asking again; the cursor, where there is nothing yet.

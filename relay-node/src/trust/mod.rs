@@ -214,7 +214,11 @@ impl Trust {
     /// What is wrong with what is believed; empty where it is fresh.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let keys_stale_after = Duration::from_millis(self.config.keys_stale_after_ms);
-        self.state.read().standing.problems(unix_ms(), keys_stale_after)
+        let revocations_stale_after = Duration::from_millis(self.config.revocations_stale_after_ms);
+        let state = self.state.read();
+        state
+            .standing
+            .problems(unix_ms(), keys_stale_after, revocations_stale_after)
     }
 
     /// How old revocations and keys are.

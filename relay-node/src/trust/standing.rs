@@ -104,7 +104,13 @@ impl Standing {
         Ok(())
     }
 
-    pub(crate) fn problems(&self, now_ms: u64, keys_stale_after: Duration) -> Vec<Problem> {
+    /// What is older than it may be, each with its own bound.
+    pub(crate) fn problems(
+        &self,
+        now_ms: u64,
+        keys_stale_after: Duration,
+        revocations_stale_after: Duration,
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.timeless {
             return problems;
@@ -116,7 +122,7 @@ impl Standing {
         }
         match self.age(self.revocations_told_ms, now_ms) {
             None => problems.push(Problem::NoRevocations),
-            Some(age) if age > limits::REVOCATION_WITHIN => problems.push(Problem::RevocationsStale(age)),
+            Some(age) if age > revocations_stale_after => problems.push(Problem::RevocationsStale(age)),
             Some(_) => {}
         }
         problems
@@ -223,7 +229,10 @@ mod tests {
         assert_eq!(standing.admits(0, REFUSE_AFTER), Err(Problem::NoRevocations));
         standing.revocations_told(0);
         assert_eq!(standing.admits(0, REFUSE_AFTER), Ok(()));
-        assert_eq!(standing.problems(0, KEYS_STALE_AFTER), vec![]);
+        assert_eq!(
+            standing.problems(0, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
+            vec![]
+        );
     }
 
     #[test]
@@ -234,12 +243,17 @@ mod tests {
         let told = 31_000;
         let age = Duration::from_secs(31);
         assert_eq!(
-            standing.problems(told, KEYS_STALE_AFTER),
+            standing.problems(told, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
             vec![Problem::RevocationsStale(age)]
         );
         assert_eq!(standing.admits(told, REFUSE_AFTER), Ok(()));
         assert!(standing.admits(121_000, REFUSE_AFTER).is_err());
-        assert_eq!(standing.problems(700_000, KEYS_STALE_AFTER).len(), 2);
+        assert_eq!(
+            standing
+                .problems(700_000, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN)
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -262,6 +276,9 @@ mod tests {
     fn static_keys_never_age() {
         let standing = Standing::new(true);
         assert_eq!(standing.admits(u64::MAX, REFUSE_AFTER), Ok(()));
-        assert_eq!(standing.problems(u64::MAX, KEYS_STALE_AFTER), vec![]);
+        assert_eq!(
+            standing.problems(u64::MAX, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
+            vec![]
+        );
     }
 }

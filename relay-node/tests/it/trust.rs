@@ -279,6 +279,46 @@ async fn without_the_api_sessions_go_on_and_none_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_revocations_are_old_is_not_ready_and_says_so_before_it_refuses() {
+    let api = TestApi::start().await;
+    let mut config = config();
+    config.trust.revocations_stale_after_ms = 1_000;
+    let fixture = api.fixture(config).await;
+    let ready = async |status| {
+        soon(async {
+            loop {
+                let (now, body) = admin::get(&fixture, "/readyz").await;
+                if now == status {
+                    return body;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    };
+    ready(200).await;
+    let agent = Agent::new().await;
+    let client = eventually(&fixture, &agent).await;
+
+    api.known.down.store(true, Ordering::SeqCst);
+    let body = ready(503).await;
+    let reasons = body["reasons"].as_array().expect("reasons");
+    assert_eq!((reasons.len(), &reasons[0]["check"]), (1, &"trust".into()), "{body}");
+    let detail = reasons[0]["detail"].as_str().expect("text");
+    assert!(detail.starts_with("the API has not told revocations for "), "{detail}");
+    // Whoever routes agents here knows first; those who come all the same are served for a while.
+    fixture.channel(&agent, &client).await;
+    let other = Agent::new().await;
+    let token = fixture.token(&other);
+    let late = Client::start(&other, &fixture.relay(), &token).await;
+    late.expect("not refused yet").leave();
+
+    api.known.down.store(false, Ordering::SeqCst);
+    let body = ready(200).await;
+    assert_eq!(body["reasons"], serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_api_was_reached_nothing_starts_and_the_node_is_not_ready() {
     let api = TestApi::start().await;
     api.known.down.store(true, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! `skytale dev`: a whole node on this machine.
 
 use super::Session;
-use crate::config::RelaySetup;
+use crate::config::{RelaySetup, StoreSetup};
 use crate::local::{AUDIENCE, LocalApi, private_folder};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use crate::serve::{self, RelayServer, stop_api};
@@ -139,7 +139,7 @@ fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
             },
             ..RelayConfig::default()
         },
-        store: LocalConfig::new(data_dir.join("log")),
+        store: StoreSetup::Local(LocalConfig::new(data_dir.join("log"))),
         trust: TrustSource::Http {
             api_url: api.url.clone(),
             relay_secret: RelaySecret::new(api.relay_secret()),

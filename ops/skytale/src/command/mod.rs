@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod demo;
 mod dev;
+mod fleet;
 mod init;
 mod key;
 mod log;
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     Api(api::Args),
     /// Serve a relay node: the log.
     Relay(relay::Args),
+    /// Run several relay nodes over one log.
+    #[command(subcommand)]
+    Fleet(fleet::Command),
     /// Make this agent's vault, and offer keys so that others can add it.
     Init(init::Args),
     /// Say who this agent is.
@@ -107,6 +111,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
                 relay::run(args, session)
             })
         }
+        Command::Fleet(command) => within(&global, client(Vec::new()), output, |session| {
+            fleet::run(command, session)
+        }),
         Command::Init(args) => within(&global, client(args.agent.layers()), output, |session| {
             init::run(args, session)
         }),

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod api;
+mod fleet;
 mod history;
 mod keys;
 mod layer;
@@ -16,7 +17,7 @@ pub(crate) use api::Api;
 pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
 pub(crate) use load::{Loaded, Sources, load};
-pub(crate) use relay::{Relay, RelaySetup};
+pub(crate) use relay::{Relay, RelaySetup, StoreSetup};
 pub(crate) use secret::Secret;
 pub(crate) use show::{TEMPLATE, rows};
 

@@ -1,8 +1,10 @@
 //! What `skytale relay` needs: the section `[relay]`.
 
+use super::fleet::Fleet;
 use super::{AUDIENCE, Loaded, Secret, addresses, loopback};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
+use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::local::{LocalConfig, Retention};
 use skytale_proto::limits;
 use skytale_relay_node::{
@@ -52,6 +54,8 @@ pub(crate) struct Relay {
     pub trust: TrustConfig,
     /// The log's files.
     pub store: Store,
+    /// The fleet that it is of.
+    pub fleet: Fleet,
 }
 
 /// The section `[relay.store]`.
@@ -94,6 +98,7 @@ impl Default for Relay {
             session: node.session,
             trust: node.trust,
             store: Store::default(),
+            fleet: Fleet::default(),
         }
     }
 }
@@ -117,9 +122,18 @@ pub(crate) struct RelaySetup {
     /// The node.
     pub node: RelayConfig,
     /// Its store.
-    pub store: LocalConfig,
+    pub store: StoreSetup,
     /// Whom it believes.
     pub trust: TrustSource,
+}
+
+/// Where its log is.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreSetup {
+    /// In files of its own.
+    Local(LocalConfig),
+    /// In JetStream, with a replica of its own.
+    Fleet(Box<FleetConfig>),
 }
 
 impl Loaded {
@@ -150,6 +164,7 @@ impl Loaded {
         };
         node.check().map_err(|error| self.refused_relay(&error))?;
         let above_zero = |value: u64| (value > 0).then_some(value);
+        let age = above_zero(relay.retention_s).map(Duration::from_secs);
         let store = LocalConfig {
             segment_bytes: relay.store.segment_bytes,
             batch_bytes_max: relay.store.batch_bytes_max,
@@ -157,11 +172,15 @@ impl Loaded {
             cache_bytes: relay.store.cache_bytes,
             index_cache_bytes: relay.store.index_cache_bytes,
             retention: Retention {
-                age: above_zero(relay.retention_s).map(Duration::from_secs),
+                age,
                 bytes: above_zero(relay.retention_bytes),
                 ..Retention::default()
             },
             ..LocalConfig::new(data_dir.join("log"))
+        };
+        let store = match self.fleet(store.clone(), age)? {
+            Some(fleet) => StoreSetup::Fleet(Box::new(fleet)),
+            None => StoreSetup::Local(store),
         };
         let trust = TrustSource::Http {
             api_url: api_url.clone(),

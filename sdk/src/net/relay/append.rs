@@ -123,7 +123,7 @@ impl Appender {
     }
 
     /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
-    /// that is refused for its rate would let others pass it.
+    /// that is refused for its rate holds its log back.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {
         let shared = &*self.shared;
         if frame.len() > shared.frame_bytes_max {

@@ -1,0 +1,167 @@
+//! Which servers there are.
+
+use crate::output::{Context as _, Failure, Outcome};
+use serde::Deserialize;
+use skytale_proto::Code;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Servers of one region, at most.
+const SERVERS_MAX: usize = 64;
+
+/// The NATS servers of a fleet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inventory {
+    /// Where each server finds `ca.pem`, `server.pem` and `server.key`.
+    pub tls_dir: Option<PathBuf>,
+    /// Where each server keeps its streams.
+    pub store_dir: PathBuf,
+    /// How much each may keep there, as NATS writes it.
+    pub max_file: String,
+    /// The regions.
+    #[serde(rename = "region")]
+    pub regions: Vec<Region>,
+}
+
+/// A region: one cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Region {
+    pub name: String,
+    /// The first byte of the ids of its channels.
+    pub number: u8,
+    /// Streams of its logs.
+    pub shards: u16,
+    pub servers: Vec<Server>,
+}
+
+/// One nats-server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    pub name: String,
+    /// Where the others and relay nodes reach it.
+    pub host: String,
+    /// On what it listens there.
+    #[serde(default)]
+    pub ports: Ports,
+    /// Where it keeps its streams, if not where all do.
+    pub store_dir: Option<PathBuf>,
+}
+
+/// What a server listens on.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ports {
+    pub client: u16,
+    pub cluster: u16,
+    pub gateway: u16,
+    /// On loopback alone.
+    pub monitor: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            client: 4_222,
+            cluster: 6_222,
+            gateway: 7_222,
+            monitor: 8_222,
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl Inventory {
+    /// Reads one from a file.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let text =
+            std::fs::read_to_string(path).failing(Code::Environment, || format!("cannot read {}", path.display()))?;
+        let inventory: Self = toml::from_str(&text).map_err(|error| {
+            Failure::new(Code::Config, format!("{} is no inventory", path.display())).because(&error)
+        })?;
+        match inventory.problem() {
+            Some(problem) => {
+                Err(Failure::new(Code::Config, format!("{} cannot be a fleet", path.display())).since(problem))
+            }
+            None => Ok(inventory),
+        }
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if self.regions.is_empty() {
+            return Some("it names no region".into());
+        }
+        let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+        for region in &self.regions {
+            let label = &region.name;
+            let servers = region.servers.len();
+            if !is_name(label) || !names.insert(label.clone()) {
+                return Some(format!(
+                    "`{label}` must be a name of letters, digits and `-` that stands once"
+                ));
+            }
+            if !numbers.insert(region.number) {
+                return Some(format!("two regions have the number {}", region.number));
+            }
+            if region.shards == 0 || region.shards > 1_024 {
+                return Some(format!("{label}: shards must be between 1 and 1024"));
+            }
+            if servers == 0 || servers > SERVERS_MAX {
+                return Some(format!("{label}: a region has between 1 and {SERVERS_MAX} servers"));
+            }
+            for server in &region.servers {
+                if !is_name(&server.name) || !names.insert(server.name.clone()) {
+                    return Some(format!(
+                        "`{}` must be a name of letters, digits and `-` that stands once",
+                        server.name
+                    ));
+                }
+                if server.host.is_empty() || !server.host.chars().all(is_of_host) {
+                    return Some(format!("{}: `{}` is no host", server.name, server.host));
+                }
+            }
+        }
+        let remote = self.servers().find(|server| !server.is_loopback());
+        if let (None, Some(remote)) = (&self.tls_dir, remote) {
+            return Some(format!(
+                "{} is not on loopback, and there is no tls_dir: relay nodes would talk to it in the clear",
+                remote.name
+            ));
+        }
+        let written = [Some(&self.store_dir), self.tls_dir.as_ref()].into_iter().flatten();
+        let paths = written.chain(self.servers().filter_map(|server| server.store_dir.as_ref()));
+        let odd = paths
+            .into_iter()
+            .find(|path| path.to_str().is_none_or(|path| path.contains(['"', '\\', '\n'])));
+        if let Some(odd) = odd {
+            return Some(format!(
+                "{} cannot be written into a server's configuration",
+                odd.display()
+            ));
+        }
+        let size = self.max_file.chars().all(|letter| letter.is_ascii_alphanumeric());
+        (!size || self.max_file.is_empty()).then(|| format!("`{}` is no size, such as 500GB", self.max_file))
+    }
+
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.regions.iter().flat_map(|region| &region.servers)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    (1..=32).contains(&text.len()) && text.chars().all(fits)
+}
+
+fn is_of_host(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | ':' | '[' | ']')
+}

@@ -1,0 +1,230 @@
+//! What `ops/nats` says, filled in.
+
+use super::inventory::{Inventory, Region, Server};
+use super::users::Users;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+const SERVER: &str = include_str!("../../../nats/server.conf");
+const ACCOUNTS: &str = include_str!("../../../nats/accounts.conf");
+
+/// One server's files: they belong together in one folder.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    /// The server.
+    pub name: String,
+    /// `nats-server.conf`.
+    pub server: String,
+    /// `accounts.conf`.
+    pub accounts: String,
+}
+
+/// The files of each server.
+pub(crate) fn render(inventory: &Inventory, users: &Users) -> Vec<Rendered> {
+    let accounts = accounts(inventory, users);
+    let of_region = |region| {
+        let accounts = &accounts;
+        move |server: &Server| Rendered {
+            name: server.name.clone(),
+            server: server_file(inventory, region, server),
+            accounts: accounts.clone(),
+        }
+    };
+    inventory
+        .regions
+        .iter()
+        .flat_map(|region| region.servers.iter().map(of_region(region)))
+        .collect()
+}
+
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = template.to_owned();
+    for (name, value) in values {
+        out = out.replace(&format!("{{{{{name}}}}}"), value);
+    }
+    out
+}
+
+fn server_file(inventory: &Inventory, region: &Region, server: &Server) -> String {
+    let tls = inventory.tls_dir.as_deref();
+    let listen = |port: u16| {
+        // Servers on loopback stay there.
+        let host = if server.is_loopback() {
+            server.host.as_str()
+        } else {
+            "0.0.0.0"
+        };
+        format!("{host}:{port}")
+    };
+    let others = region.servers.iter().filter(|other| other.name != server.name);
+    let routes: Vec<String> = others
+        .map(|other| format!("\"nats-route://{}:{}\"", other.host, other.ports.cluster))
+        .collect();
+    let store = server.store_dir.as_ref().unwrap_or(&inventory.store_dir);
+    fill(
+        SERVER,
+        &[
+            ("name", &server.name),
+            ("region", &region.name),
+            ("client_listen", &listen(server.ports.client)),
+            ("monitor_listen", &format!("127.0.0.1:{}", server.ports.monitor)),
+            ("store_dir", &store.to_string_lossy()),
+            ("max_file", &inventory.max_file),
+            ("cluster_listen", &listen(server.ports.cluster)),
+            ("routes", &routes.join(", ")),
+            (
+                "cluster_tls",
+                &tls.map(|dir| tls_block(dir, "  ", true)).unwrap_or_default(),
+            ),
+            ("gateway", &gateway(inventory, region, &listen(server.ports.gateway))),
+            (
+                "client_tls",
+                &tls.map(|dir| tls_block(dir, "", false)).unwrap_or_default(),
+            ),
+        ],
+    )
+}
+
+/// Servers check each other's certificates; relay nodes check the server's, and show their NKey.
+fn tls_block(dir: &Path, indent: &str, mutual: bool) -> String {
+    let path = |name: &str| -> PathBuf { dir.join(name) };
+    let mut out = String::new();
+    let _ = writeln!(out, "{indent}tls {{");
+    let _ = writeln!(out, "{indent}  cert_file: \"{}\"", path("server.pem").display());
+    let _ = writeln!(out, "{indent}  key_file: \"{}\"", path("server.key").display());
+    let _ = writeln!(out, "{indent}  ca_file: \"{}\"", path("ca.pem").display());
+    let _ = writeln!(out, "{indent}  min_version: \"1.3\"");
+    if mutual {
+        let _ = writeln!(out, "{indent}  verify: true");
+    }
+    let _ = write!(out, "{indent}}}");
+    out
+}
+
+/// Clusters of several regions are joined by gateways; a single one has none.
+fn gateway(inventory: &Inventory, region: &Region, listen: &str) -> String {
+    if inventory.regions.len() < 2 {
+        return String::new();
+    }
+    let mut out = format!(
+        "\ngateway {{\n  name: \"{}\"\n  listen: \"{listen}\"\n  gateways: [\n",
+        region.name
+    );
+    for other in &inventory.regions {
+        let urls: Vec<String> = other
+            .servers
+            .iter()
+            .map(|server| format!("\"nats://{}:{}\"", server.host, server.ports.gateway))
+            .collect();
+        let _ = writeln!(out, "    {{ name: \"{}\", urls: [{}] }}", other.name, urls.join(", "));
+    }
+    out.push_str("  ]\n");
+    if let Some(dir) = &inventory.tls_dir {
+        out.push_str(&tls_block(dir, "  ", true));
+        out.push('\n');
+    }
+    out.push_str("}\n");
+    out
+}
+
+fn accounts(inventory: &Inventory, users: &Users) -> String {
+    let mut streams: Vec<String> = Vec::new();
+    for region in &inventory.regions {
+        streams.extend((0..region.shards).map(|shard| format!("SKYTALE_LOG_{}_{shard}", region.number)));
+    }
+    streams.push("OBJ_SKYTALE_CHECKPOINTS".to_owned());
+    let mut subjects = String::new();
+    for stream in &streams {
+        for what in ["CREATE", "PURGE"] {
+            let _ = writeln!(subjects, "            \"$JS.API.STREAM.{what}.{stream}\"");
+        }
+    }
+    fill(
+        ACCOUNTS,
+        &[
+            ("relay_user", &users.relay.public),
+            ("sync_user", &users.sync.public),
+            ("operator_user", &users.operator.public),
+            ("system_user", &users.system.public),
+            ("relay_streams", subjects.trim_end()),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory() -> Inventory {
+        toml::from_str(include_str!("../../../nats/inventory.toml")).expect("the inventory that is shipped")
+    }
+
+    fn rendered(inventory: &Inventory) -> Vec<Rendered> {
+        let dir = tempfile::tempdir().expect("a folder");
+        render(inventory, &Users::in_folder(dir.path()).expect("keys"))
+    }
+
+    #[test]
+    fn the_shipped_inventory_makes_nine_servers_and_nothing_is_left_open() {
+        let inventory = inventory();
+        assert_eq!(inventory.problem(), None);
+        let rendered = rendered(&inventory);
+        assert_eq!(rendered.len(), 9);
+        for server in rendered {
+            for text in [&server.server, &server.accounts] {
+                assert!(!text.contains("{{"), "{text}");
+            }
+            assert!(server.server.contains("sync_interval: always"));
+            // Clients, routes and gateways.
+            assert_eq!(
+                server.server.matches("min_version: \"1.3\"").count(),
+                3,
+                "{}",
+                server.server
+            );
+        }
+    }
+
+    #[test]
+    fn servers_beyond_loopback_need_tls() {
+        let mut inventory = inventory();
+        inventory.tls_dir = None;
+        assert!(
+            inventory
+                .problem()
+                .is_some_and(|problem| problem.contains("in the clear"))
+        );
+        for region in &mut inventory.regions {
+            for server in &mut region.servers {
+                server.host = "127.0.0.1".into();
+            }
+        }
+        assert_eq!(inventory.problem(), None);
+        assert!(
+            rendered(&inventory)
+                .iter()
+                .all(|server| !server.server.contains("tls {"))
+        );
+    }
+
+    #[test]
+    fn a_single_region_has_no_gateway() {
+        let mut inventory = inventory();
+        inventory.regions.truncate(1);
+        assert!(
+            rendered(&inventory)
+                .iter()
+                .all(|server| !server.server.contains("gateway {"))
+        );
+    }
+
+    #[test]
+    fn nothing_that_is_named_can_break_out_of_the_file() {
+        let mut inventory = inventory();
+        inventory.regions[0].servers[0].host = "a\" b".into();
+        assert!(inventory.problem().is_some());
+        inventory.regions[0].servers[0].host = "a".into();
+        inventory.store_dir = "/x\"y".into();
+        assert!(inventory.problem().is_some());
+    }
+}
