@@ -137,8 +137,8 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
         ended: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
-    if let Some(contradiction) = missing
-        && let Some(shard) = node.handles.values().next()
+    if let Some((shard, contradiction)) = missing
+        && let Some(shard) = node.handles.get(&shard)
     {
         node.stop(shard, &contradiction);
     }
@@ -181,7 +181,7 @@ async fn open_streams(
     shards: &Shards,
     context: &jetstream::Context,
     positions: &BTreeMap<ShardId, ShardPosition>,
-) -> Result<(BTreeMap<ShardId, Info>, Option<Contradiction>), OpenError> {
+) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
     let mut infos = BTreeMap::new();
     let mut missing = None;
     for region in &config.regions {
@@ -208,10 +208,8 @@ async fn open_streams(
                     infos.insert(shard, info);
                 }
                 None => {
-                    missing = Some(Contradiction::Missing {
-                        stream: shard.stream(),
-                        position,
-                    });
+                    let stream = shard.stream();
+                    missing = Some((shard, Contradiction::Missing { stream, position }));
                 }
             }
         }
