@@ -46,6 +46,16 @@ impl Engine {
         self.endpoint_secret.clone()
     }
 
+    /// Keeps a value under a name, or with `None` forgets it. For what can be had again.
+    pub(crate) fn keep(&self, name: &str, value: Option<&[u8]>) -> Result<(), EngineError> {
+        Ok(self.vault.keep(name, value)?)
+    }
+
+    /// What is kept under a name.
+    pub(crate) fn kept(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, EngineError> {
+        Ok(self.vault.kept(name)?)
+    }
+
     /// The last entry of the agent's own log that was processed.
     pub fn agent_cursor(&self) -> Offset {
         self.agent_cursor
