@@ -3,6 +3,8 @@
 //! Everything runs on this machine: three servers that sync before they acknowledge, three copies of each stream, and the
 //! clients. `SKYTALE_NATS_SERVER` names the server's program. `SKYTALE_BENCH_SECONDS` is how long each figure is taken.
 
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
+
 #[path = "../tests/it/fleet/cluster.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod cluster;
@@ -27,7 +29,9 @@ const CHANNELS: usize = 100;
 const AUTHOR: AgentId = AgentId::from_bytes([1; 32]);
 
 fn seconds() -> Duration {
-    let named = std::env::var("SKYTALE_BENCH_SECONDS").ok().and_then(|named| named.parse().ok());
+    let named = std::env::var("SKYTALE_BENCH_SECONDS")
+        .ok()
+        .and_then(|named| named.parse().ok());
     Duration::from_secs_f64(named.unwrap_or(4.0))
 }
 
@@ -109,7 +113,15 @@ async fn raw_stream(account: &Account, window: Duration) -> jetstream::Context {
 /// Batches of bare JetStream a second, as messages a second.
 async fn raw(cluster: &Cluster, size: usize, in_flight: usize, ids: bool) -> f64 {
     let account = cluster.account();
-    let context = raw_stream(&account, if ids { Duration::from_secs(120) } else { Duration::from_millis(100) }).await;
+    let context = raw_stream(
+        &account,
+        if ids {
+            Duration::from_secs(120)
+        } else {
+            Duration::from_millis(100)
+        },
+    )
+    .await;
     let client = context.client();
     let payload = frame(ChannelId::generate().log(), 1, Detail::Message).encoded().clone();
     let (begun, limit) = (Instant::now(), seconds());
@@ -178,7 +190,10 @@ async fn appends(store: &FleetStore, channels: &[ChannelId], window: usize, limi
     while limit(sent) || !pending.is_empty() {
         while pending.len() < window && limit(sent) {
             let channel = channels[sent % channels.len()];
-            let append = store.append(frame(channel.log(), 1, Detail::Message)).await.expect("queued");
+            let append = store
+                .append(frame(channel.log(), 1, Detail::Message))
+                .await
+                .expect("queued");
             pending.push_back((Instant::now(), append));
             sent += 1;
         }
@@ -199,7 +214,9 @@ async fn appends(store: &FleetStore, channels: &[ChannelId], window: usize, limi
 
 async fn fleet(cluster: &Cluster, shards: u16, window: usize) -> Written {
     let (account, dir) = (cluster.account(), TempDir::new().expect("a folder"));
-    let store = FleetStore::open(settings(&account, dir.path(), shards)).await.expect("opens");
+    let store = FleetStore::open(settings(&account, dir.path(), shards))
+        .await
+        .expect("opens");
     store.ready().await.expect("ready");
     let channels = channels(&store).await;
     let (begun, limit) = (Instant::now(), seconds());
@@ -212,7 +229,9 @@ async fn fleet(cluster: &Cluster, shards: u16, window: usize) -> Written {
 /// joins.
 async fn replay(cluster: &Cluster, megabytes: usize) {
     let (account, dir) = (cluster.account(), TempDir::new().expect("a folder"));
-    let store = FleetStore::open(settings(&account, dir.path(), 1)).await.expect("opens");
+    let store = FleetStore::open(settings(&account, dir.path(), 1))
+        .await
+        .expect("opens");
     store.ready().await.expect("ready");
     let channels = channels(&store).await;
     let total = megabytes * 1_000_000 / BODY;
@@ -238,10 +257,7 @@ async fn replay(cluster: &Cluster, megabytes: usize) {
     let context = account.context().await.expect("JetStream");
     let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
     let subject = store.shard_of(&log).expect("a shard").subject(&log);
-    let expected = stream
-        .info_with_subjects(subject.clone())
-        .await
-        .expect("how many");
+    let expected = stream.info_with_subjects(subject.clone()).await.expect("how many");
     drop(expected);
     let ordered = pull::OrderedConfig {
         deliver_policy: DeliverPolicy::All,
@@ -260,11 +276,16 @@ async fn replay(cluster: &Cluster, megabytes: usize) {
         }
     }
     let consumer = bytes as f64 / begun.elapsed().as_secs_f64() / (1 << 20) as f64;
-    println!("replay of the same by an ordered consumer: {consumer:.1} MiB/s; through a node {:.0} times that", node / consumer);
+    println!(
+        "replay of the same by an ordered consumer: {consumer:.1} MiB/s; through a node {:.0} times that",
+        node / consumer
+    );
 
     let empty = TempDir::new().expect("a folder");
     let begun = Instant::now();
-    let joined = FleetStore::open(settings(&account, empty.path(), 1)).await.expect("opens");
+    let joined = FleetStore::open(settings(&account, empty.path(), 1))
+        .await
+        .expect("opens");
     joined.ready().await.expect("ready");
     let took = begun.elapsed().as_secs_f64();
     println!(
@@ -280,7 +301,10 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let cluster = Cluster::start().await;
         println!("a batch with an id seen before: {}", repeated_id(&cluster).await);
@@ -299,9 +323,13 @@ fn main() {
         }
         for (shards, window) in [(1, 1), (1, 64), (1, 512), (1, 4_096), (4, 512), (4, 4_096)] {
             let Written { rate, p50, p99 } = fleet(&cluster, shards, window).await;
-            println!("fleet, {shards} shards, {window} on their way: {rate:.0} appends/s, p50 {p50:.1?}, p99 {p99:.1?}");
+            println!(
+                "fleet, {shards} shards, {window} on their way: {rate:.0} appends/s, p50 {p50:.1?}, p99 {p99:.1?}"
+            );
         }
-        let megabytes = std::env::var("SKYTALE_BENCH_MEGABYTES").ok().and_then(|named| named.parse().ok());
+        let megabytes = std::env::var("SKYTALE_BENCH_MEGABYTES")
+            .ok()
+            .and_then(|named| named.parse().ok());
         replay(&cluster, megabytes.unwrap_or(200)).await;
     });
 }

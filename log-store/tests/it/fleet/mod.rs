@@ -4,6 +4,7 @@ mod checkpoints;
 mod cluster;
 mod conformance;
 mod faults;
+mod killed;
 mod nodes;
 mod refusals;
 mod script;
