@@ -6,6 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::guard::{self, Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
+use super::mirror;
 use super::node::{Node, Shard};
 use super::shards::ShardId;
 use super::sweeper::random_fraction;
@@ -78,6 +79,8 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         owes_after: beginning.owes_after,
         target: None,
         suspected: None,
+        home_ended: 0,
+        avoid_mirror: false,
         parts: VecDeque::new(),
     };
     let mut pause = RESUME_FIRST;
@@ -125,6 +128,10 @@ struct Follower<'a> {
     repeats: BTreeSet<u64>,
     /// Messages since the last checkpoint that were duplicates of entries.
     repeated: Vec<u64>,
+    /// Where the stream ended when it was last looked at, while a mirror of it was followed.
+    home_ended: u64,
+    /// The mirror does not keep up: the stream itself is followed.
+    avoid_mirror: bool,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -150,11 +157,22 @@ enum Note {
 impl Follower<'_> {
     /// Follows for as long as the stream answers.
     async fn stretch(&mut self) -> End {
+        let here = mirror::region(self.shard.id, &self.node.config);
+        let copy = match here {
+            Some(here) => mirror::goes_on(&self.node.context, self.shard.id, here, &self.position)
+                .await
+                .ok(),
+            None => None,
+        };
         let info = match guard::look(&self.node.context, self.shard.id, &self.position).await {
-            Look::Unknown(reason) => {
-                self.phase(Phase::Unreachable);
-                return End::Again(reason);
-            }
+            Look::Unknown(reason) => match &copy {
+                // The home region is cut off: its mirror has what came out of it.
+                Some(copy) => copy.clone(),
+                None => {
+                    self.phase(Phase::Unreachable);
+                    return End::Again(reason);
+                }
+            },
             look => match self.judge(look) {
                 Ok(Some(info)) => info,
                 Ok(None) => return End::Again("the stream contradicts what was folded; looking again".into()),
@@ -169,7 +187,18 @@ impl Follower<'_> {
         } else {
             self.position.sequence + 1
         };
-        let mut messages = match self.consume(from).await {
+        // The nearest copy, if it can be followed from here.
+        let source = match (here, &copy) {
+            (Some(here), Some(copy)) if copy.state.first_sequence.max(1) <= from && !self.avoid_mirror => {
+                mirror::name(self.shard.id, here)
+            }
+            _ => self.shard.id.stream(),
+        };
+        // It is given another chance the next time.
+        self.avoid_mirror = false;
+        self.home_ended = 0;
+        let by_mirror = source != self.shard.id.stream();
+        let mut messages = match self.consume(&source, from).await {
             Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
             Err(reason) => {
                 self.phase(Phase::Unreachable);
@@ -195,7 +224,15 @@ impl Follower<'_> {
                     };
                     look_at = Instant::now() + pause;
                     match self.judge(look) {
-                        Ok(Some(info)) => self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence)),
+                        Ok(Some(info)) => {
+                            let followed = *self.shard.followed.borrow();
+                            self.moved(followed, Some(info.state.last_sequence));
+                            if by_mirror && self.home_ended > followed {
+                                self.avoid_mirror = true;
+                                return End::Again("the mirror does not keep up".into());
+                            }
+                            self.home_ended = info.state.last_sequence;
+                        }
                         Ok(None) => {}
                         Err(contradiction) => return End::Stop(contradiction),
                     }
@@ -244,9 +281,9 @@ impl Follower<'_> {
         }
     }
 
-    async fn consume(&self, from: u64) -> Result<pull::Stream, String> {
+    async fn consume(&self, source: &str, from: u64) -> Result<pull::Stream, String> {
         let context = &self.node.context;
-        let stream = context.get_stream_no_info(self.shard.id.stream()).await;
+        let stream = context.get_stream_no_info(source).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },

@@ -13,6 +13,7 @@
 use super::bucket::{Bucket, Listed, covered};
 use super::checkpoint::Checkpoint;
 use super::health::Phase;
+use super::mirror;
 use super::node::{Node, Shard};
 use super::streams::{self, Found, stream_id};
 use async_nats::jetstream::stream::Info;
@@ -62,6 +63,9 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
     };
     if info.state.messages == 0 {
         return Ok(());
+    }
+    if let Some(here) = mirror::region(shard.id, &node.config) {
+        mirror::purge(&node.context, shard.id, here, info.state.first_sequence).await?;
     }
     let bucket = Bucket::open(&node.context, node.config.replicas).await?;
     let stream = stream_id(&info);

@@ -19,6 +19,8 @@
 //!
 //! - Entries are given up by Trims in the streams; then a checkpoint takes the place of what went before it
 //!   (`checkpoint.rs`, `keeper.rs`), and a node without a replica begins there (`bootstrap.rs`).
+//! - A node in another region follows a mirror of the stream, in its own region, and the stream itself where that is down. What
+//!   it appends goes to the home.
 //!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
@@ -34,6 +36,7 @@ mod guard;
 mod health;
 mod keeper;
 mod metrics;
+mod mirror;
 mod node;
 mod open;
 mod owed;

@@ -10,7 +10,7 @@ use super::node::{Node, Shard};
 use super::owed::Owed;
 use super::shards::{ShardId, Shards};
 use super::sync::Prober;
-use super::{chain, keeper, publisher, streams, sweeper};
+use super::{chain, keeper, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::jetstream::stream::Info;
@@ -26,6 +26,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often the servers are asked again what an acknowledgement means.
 const ASK_MEANING_EVERY: Duration = Duration::from_secs(60);
+/// How long another region may be silent while a node starts.
+const AWAY_AFTER: Duration = Duration::from_secs(3);
 
 /// Starts a node.
 pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
@@ -185,7 +187,7 @@ async fn open_streams(
     let mut infos = BTreeMap::new();
     let mut missing = None;
     for region in &config.regions {
-        for index in 0..region.shards {
+        'shards: for index in 0..region.shards {
             let shard = ShardId {
                 region: region.region,
                 index,
@@ -196,6 +198,13 @@ async fn open_streams(
             let info = loop {
                 match streams::ensure(context, &wanted, position > 0, config.allow_weaker).await {
                     Ok(info) => break info,
+                    // Another region may be cut off: what was followed of it is served, and its mirror goes on.
+                    Err(OpenError::JetStream { .. })
+                        if position > 0 && mirror::region(shard, config).is_some() && begun.elapsed() > AWAY_AFTER =>
+                    {
+                        tracing::warn!(%shard, "the home region does not answer");
+                        continue 'shards;
+                    }
                     // A cluster that has just started elects its leaders first.
                     Err(OpenError::JetStream { .. }) if begun.elapsed() < config.open_timeout => {
                         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -203,6 +212,9 @@ async fn open_streams(
                     Err(error) => return Err(error),
                 }
             };
+            if info.is_some() {
+                mirror::ensure(context, shard, config).await;
+            }
             match info {
                 Some(info) => {
                     infos.insert(shard, info);

@@ -42,10 +42,14 @@ async fn extent(account: &Account) -> (u64, u64) {
 /// The entries of a log that were not given up.
 async fn kept(store: &FleetStore, log: LogId) -> (Offset, Vec<Record>) {
     let mut after = Offset::ZERO;
-    if let Err(StoreError::Trimmed { first }) = store.read(log, after, 1, 1).await {
-        after = first.previous();
-    }
-    let batch = store.read(log, after, usize::MAX, u64::MAX).await.expect("a read");
+    let batch = loop {
+        match store.read(log, after, usize::MAX, u64::MAX).await {
+            Ok(batch) => break batch,
+            // A Trim may come at any time.
+            Err(StoreError::Trimmed { first }) => after = first.previous(),
+            Err(error) => panic!("{error}"),
+        }
+    };
     let records = batch.records.into_iter().flat_map(Record::decode_batch);
     (after.next(), records.map(|record| record.expect("whole")).collect())
 }

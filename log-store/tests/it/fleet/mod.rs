@@ -7,4 +7,5 @@ mod faults;
 mod killed;
 mod nodes;
 mod refusals;
+mod regions;
 mod script;
