@@ -43,7 +43,7 @@ use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
 use parking_lot::Mutex;
-use skytale_proto::{AgentId, ChannelId, EndpointId};
+use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -230,11 +230,25 @@ impl Agent {
 
     // ---- channels
 
-    /// Makes a channel with this agent as its only member. `label` stays in the vault.
+    /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
+    /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
+        self.create(label, self.inner.region.map(Region)).await
+    }
+
+    /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
+    pub async fn create_channel_in(&self, label: &str, home: Region) -> Result<Channel, AgentError> {
+        self.create(label, Some(home)).await
+    }
+
+    async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
-            let channel = actor.engine.create_channel(&label)?;
+            let home = match home {
+                Some(home) => home,
+                None => tokens::nearest_region(actor.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
+            };
+            let channel = actor.engine.create_channel_in(&label, home)?;
             actor.bus.channels_changed.notify_one();
             Ok(channel)
         });
