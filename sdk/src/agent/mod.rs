@@ -10,6 +10,9 @@
 //!
 //! Everything that an application does to its channels works offline: it goes into the vault, and the driver brings it to
 //! the log when there is a session. The one exception is adding agents, which claims their KeyPackages.
+//!
+//! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
+//! cannot append; the next session then stands before the last one is closed, where that can be.
 
 mod backoff;
 pub(crate) mod bus;
@@ -160,6 +163,7 @@ impl Agent {
             region: self.inner.region,
             relays: Mutex::new(Relays::new(config.backoff_min, config.backoff_max)),
             config: config.clone(),
+            troubles: Default::default(),
             tasks: tasks.clone(),
         };
         tasks.spawn(driver.run(cancel.clone()));

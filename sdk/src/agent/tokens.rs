@@ -106,10 +106,10 @@ impl Tokens {
         self.held.lock().relays.iter().filter_map(usable).collect()
     }
 
-    /// The token that there is was refused: it is not used again.
-    pub(super) async fn refused(&self) {
-        self.held.lock().token = None;
-        self.keep(TOKEN, None).await;
+    /// The token that there is was refused: the provider is asked before the next session. Where it does not answer, the same
+    /// one is tried again, since it may be the relay node that was wrong.
+    pub(super) fn refused(&self) {
+        self.held.lock().asked = None;
     }
 
     async fn ask(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
@@ -131,17 +131,14 @@ impl Tokens {
             }
             new_list
         };
-        self.keep(TOKEN, Some(encode_token(token))).await;
+        self.keep(TOKEN, encode_token(token)).await;
         if new_list && let Ok(bytes) = serde_json::to_vec(&relays) {
-            self.keep(RELAYS, Some(Zeroizing::new(bytes))).await;
+            self.keep(RELAYS, Zeroizing::new(bytes)).await;
         }
     }
 
-    async fn keep(&self, name: &'static str, value: Option<Zeroizing<Vec<u8>>>) {
-        let kept = self.core.try_call(move |actor| {
-            let value = value.as_ref().map(|value| value.as_slice());
-            actor.engine.keep(name, value)
-        });
+    async fn keep(&self, name: &'static str, value: Zeroizing<Vec<u8>>) {
+        let kept = self.core.try_call(move |actor| actor.engine.keep(name, &value));
         if let Err(error) = kept.await
             && error.code() != Code::Closed
         {

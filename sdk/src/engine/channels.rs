@@ -46,8 +46,8 @@ impl Engine {
         self.endpoint_secret.clone()
     }
 
-    /// Keeps a value under a name, or with `None` forgets it. For what can be had again.
-    pub(crate) fn keep(&self, name: &str, value: Option<&[u8]>) -> Result<(), EngineError> {
+    /// Keeps a value under a name. For what can be had again.
+    pub(crate) fn keep(&self, name: &str, value: &[u8]) -> Result<(), EngineError> {
         Ok(self.vault.keep(name, value)?)
     }
 
