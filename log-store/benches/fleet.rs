@@ -1,20 +1,16 @@
-//! Figures of the fleet store beside those of bare JetStream: `cargo bench -p skytale-log-store --features fleet --bench fleet`.
+//! Figures of the fleet store beside those of bare JetStream: `cargo bench -p skytale-log-store --features cluster --bench fleet`.
 //!
 //! Everything runs on this machine: three servers that sync before they acknowledge, three copies of each stream, and the
 //! clients. `SKYTALE_NATS_SERVER` names the server's program. `SKYTALE_BENCH_SECONDS` is how long each figure is taken.
 
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
-#[path = "../tests/it/fleet/cluster.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod cluster;
-
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::Config;
 use async_nats::{Client, HeaderMap, Request, jetstream};
 use bytes::Bytes;
-use cluster::{Account, Cluster};
 use futures_util::StreamExt as _;
+use skytale_log_store::cluster::{Account, Cluster};
 use skytale_log_store::fleet::{NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 use skytale_log_store::{FleetConfig, FleetStore, LocalConfig, LogStore as _};
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset, Region};

@@ -1,9 +1,12 @@
 //! The relay node, driven by a bare client of its protocol over a memory store.
 
 mod admin;
+mod api;
 mod client;
+mod directory;
 mod faulty;
 mod fixture;
+mod fleet;
 mod forge;
 mod gate;
 mod hostile_hello;
@@ -12,6 +15,7 @@ mod key_packages;
 mod lifecycle;
 mod limits;
 mod log;
+mod moving;
 mod order;
 mod trust;
 mod witness;

@@ -23,6 +23,7 @@ use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject}
 use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,8 +37,11 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A relay node that drains is left alone for so long, where there are others.
 const DRAINED_PAUSE: Duration = Duration::from_secs(2);
-/// A relay node that was left for its refusals is left alone for so long at least.
+/// A relay node that was left for its refusals is left alone for so long at least; for twice as long each time that the
+/// next one refused, too.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+/// The longest such time.
+const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Driver {
     pub(super) core: Arc<Core>,
@@ -47,6 +51,8 @@ pub(super) struct Driver {
     pub(super) region: Option<u8>,
     pub(super) config: DriverConfig,
     pub(super) relays: Mutex<Relays>,
+    /// How often in a row a session was left for what its relay node refused.
+    pub(super) troubles: AtomicU32,
     /// Where sessions that were left are closed.
     pub(super) tasks: TaskTracker,
 }
@@ -184,7 +190,7 @@ impl Driver {
         }
         let mut errors = errors.into_inner();
         if let Some(at) = errors.iter().position(|error| is_about_the_token(error.code())) {
-            self.tokens.refused().await;
+            self.tokens.refused();
             errors.swap(0, at);
         }
         Err(Missed {
@@ -232,9 +238,9 @@ impl Driver {
         bus.readiness.send_replace(Default::default());
         // Every frame in flight is ambiguous now: each is offered again in the next session.
         let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
+        self.judge(&ended, relay, began.elapsed() >= SESSION_GOOD);
         match &ended {
             Ended::Moved(next, Left { error, .. }) => {
-                self.judge(relay, error, began.elapsed() >= SESSION_GOOD).await;
                 bus.session.send_replace(Some(next.clone()));
                 tracing::info!(code = %error.code(), %error, from = %relay, to = %next.relay(), "moved");
                 self.tasks.spawn(async move { session.close().await });
@@ -242,7 +248,6 @@ impl Driver {
             Ended::Lost(Left { error, .. }) => {
                 bus.session.send_replace(None);
                 session.close().await;
-                self.judge(relay, error, began.elapsed() >= SESSION_GOOD).await;
                 tracing::info!(code = %error.code(), %error, "disconnected");
                 bus.tell(Event::Disconnected {
                     code: error.code(),
@@ -262,22 +267,30 @@ impl Driver {
     }
 
     /// What the end of a session says of its relay node and of its token.
-    async fn judge(&self, relay: EndpointId, error: &RelayError, was_good: bool) {
-        if was_good {
-            self.relays.lock().worked(relay);
-        }
+    fn judge(&self, ended: &Ended, relay: EndpointId, was_good: bool) {
+        let (error, is_trouble) = match ended {
+            Ended::Moved(_, left) => (&left.error, left.error.code() != Code::Draining),
+            Ended::Lost(left) => (&left.error, false),
+            Ended::Cancelled => return,
+        };
+        let troubles = match is_trouble {
+            true => self.troubles.fetch_add(1, Ordering::Relaxed).min(16),
+            false => self.troubles.swap(0, Ordering::Relaxed),
+        };
         if is_about_the_token(error.code()) {
-            self.tokens.refused().await;
+            self.tokens.refused();
             if was_good {
                 return;
             }
         }
         let mut relays = self.relays.lock();
-        let pause = match error {
+        if was_good && !is_trouble {
+            relays.worked(relay);
+        }
+        let pause = match error.code() {
             _ if !relays.are_there_others(relay) => None,
-            error if error.code() == Code::Draining => Some(DRAINED_PAUSE),
-            // The session stands, and was left for what was refused there.
-            RelayError::Refused(refused) if refused.retryable => Some(TROUBLE_PAUSE),
+            Code::Draining => Some(DRAINED_PAUSE),
+            _ if is_trouble => Some(TROUBLE_PAUSE.saturating_mul(1 << troubles).min(TROUBLE_PAUSE_MAX)),
             _ => None,
         };
         relays.failed(relay, pause.max(error.retry_after()), Instant::now());
@@ -287,9 +300,12 @@ impl Driver {
     async fn work(&self, session: &Session, cancel: &CancellationToken) -> Ended {
         let relay = session.relay();
         let lost = |error| Ended::Lost(Left { relay, error });
-        let ground = match Ground::new(&self.core, &self.config, session).await {
-            Ok(ground) => ground,
-            Err(error) => return lost(error),
+        let ground = tokio::select! {
+            () = cancel.cancelled() => return Ended::Cancelled,
+            ground = Ground::new(&self.core, &self.config, session) => match ground {
+                Ok(ground) => ground,
+                Err(error) => return lost(error),
+            },
         };
         let stop = CancellationToken::new();
         let mut work = Box::pin(running::run(&ground, &stop));

@@ -132,6 +132,8 @@ pub(super) async fn joins(ground: Ground) -> End {
                         failed = true;
                     }
                 }
+                // The session's end tells it.
+                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Draining => failed = true,
                 Ok(Err(RelayError::Refused(refused))) => {
                     bus.tell(Event::Refused {
                         channel: Some(join.channel),

@@ -10,6 +10,9 @@
 //!
 //! Everything that an application does to its channels works offline: it goes into the vault, and the driver brings it to
 //! the log when there is a session. The one exception is adding agents, which claims their KeyPackages.
+//!
+//! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
+//! cannot append; the next session then stands before the last one is closed, where that can be.
 
 mod backoff;
 pub(crate) mod bus;
@@ -43,7 +46,7 @@ use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
 use parking_lot::Mutex;
-use skytale_proto::{AgentId, ChannelId, EndpointId};
+use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -160,6 +163,7 @@ impl Agent {
             region: self.inner.region,
             relays: Mutex::new(Relays::new(config.backoff_min, config.backoff_max)),
             config: config.clone(),
+            troubles: Default::default(),
             tasks: tasks.clone(),
         };
         tasks.spawn(driver.run(cancel.clone()));
@@ -230,11 +234,25 @@ impl Agent {
 
     // ---- channels
 
-    /// Makes a channel with this agent as its only member. `label` stays in the vault.
+    /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
+    /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
+        self.create(label, self.inner.region.map(Region)).await
+    }
+
+    /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
+    pub async fn create_channel_in(&self, label: &str, home: Region) -> Result<Channel, AgentError> {
+        self.create(label, Some(home)).await
+    }
+
+    async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
-            let channel = actor.engine.create_channel(&label)?;
+            let home = match home {
+                Some(home) => home,
+                None => tokens::nearest_region(actor.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
+            };
+            let channel = actor.engine.create_channel_in(&label, home)?;
             actor.bus.channels_changed.notify_one();
             Ok(channel)
         });

@@ -10,10 +10,11 @@ use tokio::time::sleep;
 const AT_ONCE_MAX: usize = 3;
 
 /// Tries relay nodes in order until one answers; what the others are doing then is dropped. The next one is begun when one
-/// has failed, or when there was no answer for `stagger`. `failed` is told of each that fails, as it does.
+/// has failed, or when there was no answer for `stagger`, which doubles each time: where all are slow because all agents
+/// come at once, they are not to be made slower. `failed` is told of each that fails, as it does.
 pub(super) async fn race<T, Connecting>(
     relays: &[Relay],
-    stagger: Duration,
+    mut stagger: Duration,
     connect: impl Fn(Relay) -> Connecting,
     mut failed: impl FnMut(&Relay, RelayError),
 ) -> Option<(Relay, T)>
@@ -35,7 +36,7 @@ where
                 (relay, Ok(session)) => return Some((relay.clone(), session)),
                 (relay, Err(error)) => failed(relay, error),
             },
-            () = sleep(stagger), if more => {}
+            () = sleep(stagger), if more => stagger *= 2,
         }
     }
 }
@@ -98,7 +99,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_one_costs_the_stagger() {
         assert_eq!(run(&[DEAD, (20, true), (1, true)]).await, (Some(1), 270, vec![], 2));
-        assert_eq!(run(&[DEAD, DEAD, (20, true)]).await, (Some(2), 520, vec![], 3));
+        assert_eq!(run(&[DEAD, DEAD, (20, true)]).await, (Some(2), 770, vec![], 3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::net::{Relay, Token, TokenError, TokenProvider, TokenSubject};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use skytale_proto::{Code, rest};
+use skytale_proto::{Code, Region, rest};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -18,13 +18,13 @@ const LIFE_LAST: Duration = Duration::from_secs(2);
 /// How long the provider may take where there is a token to go on with.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The provider is not asked again within this time for the sake of a newer list alone.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Relay nodes of a directory that are kept.
 const RELAYS_MAX: usize = 64;
 
 /// Where they are in the vault. Persisted: keep stable.
 const TOKEN: &str = "relay_token";
-const RELAYS: &str = "relays";
+pub(super) const RELAYS: &str = "relays";
 
 /// Asks the provider, and remembers what it gave. Sessions ask through this, too, so that what they are given on the way
 /// is there for the next one.
@@ -106,10 +106,10 @@ impl Tokens {
         self.held.lock().relays.iter().filter_map(usable).collect()
     }
 
-    /// The token that there is was refused: it is not used again.
-    pub(super) async fn refused(&self) {
-        self.held.lock().token = None;
-        self.keep(TOKEN, None).await;
+    /// The token that there is was refused: the provider is asked before the next session. Where it does not answer, the same
+    /// one is tried again, since it may be the relay node that was wrong.
+    pub(super) fn refused(&self) {
+        self.held.lock().asked = None;
     }
 
     async fn ask(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
@@ -131,17 +131,14 @@ impl Tokens {
             }
             new_list
         };
-        self.keep(TOKEN, Some(encode_token(token))).await;
+        self.keep(TOKEN, encode_token(token)).await;
         if new_list && let Ok(bytes) = serde_json::to_vec(&relays) {
-            self.keep(RELAYS, Some(Zeroizing::new(bytes))).await;
+            self.keep(RELAYS, Zeroizing::new(bytes)).await;
         }
     }
 
-    async fn keep(&self, name: &'static str, value: Option<Zeroizing<Vec<u8>>>) {
-        let kept = self.core.try_call(move |actor| {
-            let value = value.as_ref().map(|value| value.as_slice());
-            actor.engine.keep(name, value)
-        });
+    async fn keep(&self, name: &'static str, value: Zeroizing<Vec<u8>>) {
+        let kept = self.core.try_call(move |actor| actor.engine.keep(name, &value));
         if let Err(error) = kept.await
             && error.code() != Code::Closed
         {
@@ -174,6 +171,12 @@ fn decode_token(bytes: &[u8]) -> Option<Token> {
     let (expires_s, text) = bytes.split_first_chunk::<8>()?;
     let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty())?;
     Some(Token::new(text, u64::from_be_bytes(*expires_s)))
+}
+
+/// The region of the relay node that was named nearest, from what is kept under [`RELAYS`].
+pub(super) fn nearest_region(kept: Option<Zeroizing<Vec<u8>>>) -> Option<Region> {
+    let relays = decode_relays(&kept?)?;
+    relays.first().map(|relay| Region(relay.region))
 }
 
 fn decode_relays(bytes: &[u8]) -> Option<Vec<rest::Relay>> {

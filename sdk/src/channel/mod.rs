@@ -20,7 +20,7 @@ use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Messages taken out of the history at once.
 const PURGED_MAX: u32 = 256;
@@ -294,6 +294,7 @@ impl Channel {
     }
 
     async fn claim_with(&self, claim: &Frame) -> Result<Frame, AgentError> {
+        let deadline = Instant::now() + self.online_timeout;
         let mut sessions = self.core.bus.session.subscribe();
         loop {
             let session = match sessions.wait_for(Option::is_some).await {
@@ -310,8 +311,11 @@ impl Channel {
                 // The same session may do it later, or the next one, where the relay node drains.
                 Err(RelayError::Refused(refused)) if waits(refused.code()) => {
                     let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
+                    if Instant::now() + pause >= deadline {
+                        return Err(RelayError::Refused(refused).into());
+                    }
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = sleep(pause) => {}
                         _ = sessions.changed() => {}
                     }
                 }
@@ -327,7 +331,8 @@ impl Channel {
     }
 }
 
-/// Whether a claim that was refused so is made again, as long as there is time.
+/// Whether a claim that was refused so is made again, as long as there is time: what passes by itself, or at another relay
+/// node.
 const fn waits(code: Code) -> bool {
-    matches!(code, Code::RateLimited | Code::Draining | Code::TrustStale)
+    code.holds_log() && !matches!(code, Code::RelayInternal | Code::StoreStopped)
 }

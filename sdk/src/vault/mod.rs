@@ -180,17 +180,14 @@ impl Vault {
         &self.connection
     }
 
-    /// Keeps a value under a name, or with `None` forgets it. For what can be had again: it is durable with what comes
+    /// Keeps a value under a name, in the place of the one before. For what can be had again: it is durable with what comes
     /// next.
-    pub(crate) fn keep(&self, name: &str, value: Option<&[u8]>) -> Result<(), VaultError> {
+    pub(crate) fn keep(&self, name: &str, value: &[u8]) -> Result<(), VaultError> {
         let transaction = self.begin(Durability::Later)?;
-        match value {
-            Some(value) => transaction.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
-                (name, value),
-            )?,
-            None => transaction.execute("DELETE FROM meta WHERE key = ?1", [name])?,
-        };
+        transaction.execute(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+            (name, value),
+        )?;
         Ok(transaction.commit()?)
     }
 

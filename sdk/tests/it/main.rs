@@ -3,6 +3,7 @@
 
 mod agent;
 mod engine;
+mod fleet;
 mod net;
 mod vault;
 

@@ -1,7 +1,6 @@
 //! The store of a fleet, on real NATS servers.
 
 mod checkpoints;
-mod cluster;
 mod conformance;
 mod faults;
 mod killed;
@@ -9,3 +8,5 @@ mod nodes;
 mod refusals;
 mod regions;
 mod script;
+
+pub(crate) use skytale_log_store::cluster;

@@ -8,4 +8,4 @@ mod offline;
 mod order;
 mod restarts;
 mod talk;
-mod world;
+pub(crate) mod world;

@@ -59,7 +59,7 @@ struct Running {
 
 /// Gives out tokens as the API does, without its questions.
 pub(crate) struct Mint {
-    signer: TokenSigner,
+    pub(crate) signer: TokenSigner,
     account: AccountId,
     key: KeyId,
     /// How long a token lives, in seconds.
@@ -78,7 +78,7 @@ impl Mint {
         })
     }
 
-    fn token(&self, subject: &TokenSubject) -> Token {
+    pub(crate) fn token(&self, subject: &TokenSubject) -> Token {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
         let expires_s = now + self.life_s.load(Ordering::Relaxed);
         self.given.fetch_add(1, Ordering::Relaxed);

@@ -124,7 +124,9 @@ async fn a_token_is_given_for_a_key_and_a_signed_nonce() {
     ])
     .await;
     let provider: Arc<dyn TokenProvider> = Arc::new(client(&base));
-    let token = within(provider.token(&subject(&key))).await.expect("a token");
+    let mut subject = subject(&key);
+    subject.region = Some(3);
+    let token = within(provider.token(&subject)).await.expect("a token");
     assert_eq!(token.expires_s(), 77);
     assert!(!format!("{token:?}").contains("a.b.c"));
 
@@ -133,6 +135,7 @@ async fn a_token_is_given_for_a_key_and_a_signed_nonce() {
     assert_eq!(requests[1].line, "POST /v1/token HTTP/1.1");
     assert!(requests[1].headers.contains("authorization: Bearer sk_live_test"));
     let asked: rest::TokenRequest = serde_json::from_slice(&requests[1].body).expect("a token request");
+    assert_eq!(asked.region, Some(3));
     let proof = rest::proof_message(&nonce, &asked.agent, &asked.endpoint);
     let signature: [u8; 64] = HEXLOWER
         .decode(asked.signature.as_bytes())

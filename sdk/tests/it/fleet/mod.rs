@@ -1,0 +1,10 @@
+//! Agents over several relay nodes that share one log: a cursor taken at one is valid at every other.
+
+mod account;
+mod directory;
+mod gate;
+mod moves;
+mod nodes;
+mod outage;
+mod refused;
+mod rolling;

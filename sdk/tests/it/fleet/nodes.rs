@@ -1,0 +1,259 @@
+//! Relay nodes, each as if it were a process of its own, and the directory that names them.
+
+use super::gate::Gate;
+use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon};
+use parking_lot::Mutex;
+use skytale_log_store::MemoryStore;
+use skytale_proto::rest::{self, Jwks};
+use skytale_proto::{Code, EndpointId};
+use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_sdk::agent::{Agent, AgentConfig, RelaySource};
+use skytale_sdk::net::{Relay, TokenError, TokenFn, TokenProvider, TokenSubject};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Relay nodes over one log.
+pub(crate) struct Fleet {
+    pub(crate) dir: TempDir,
+    pub(crate) log: Arc<MemoryStore>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) nodes: Vec<Node>,
+}
+
+pub(crate) struct Node {
+    config: RelayConfig,
+    pub(crate) gate: Arc<Gate>,
+    jwks: Jwks,
+    running: Mutex<Option<Running>>,
+    pub(crate) relay: Relay,
+}
+
+struct Running {
+    /// Its own, so that it can end as a process does that is killed: all at once, without a word.
+    runtime: Runtime,
+    node: Arc<RelayNode>,
+}
+
+/// The API: gives out tokens, and names relay nodes.
+pub(crate) struct Directory {
+    mint: Arc<Mint>,
+    named: Mutex<Vec<Relay>>,
+    /// It answers nobody.
+    pub(crate) away: AtomicBool,
+    pub(crate) regions: Mutex<Vec<Option<u8>>>,
+    pub(crate) life_s: Mutex<u64>,
+}
+
+impl Directory {
+    pub(crate) fn names(&self, relays: &[&Relay]) {
+        *self.named.lock() = relays.iter().copied().cloned().collect();
+    }
+
+    /// For an agent for which the one at `first` is the nearest.
+    fn provider(self: &Arc<Self>, first: usize) -> Arc<dyn TokenProvider> {
+        let directory = Arc::clone(self);
+        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+            let directory = Arc::clone(&directory);
+            async move {
+                if directory.away.load(Ordering::SeqCst) {
+                    return Err(TokenError::new(Code::ApiBusy, "the API is away"));
+                }
+                directory.regions.lock().push(subject.region);
+                directory.mint.life_s.store(*directory.life_s.lock(), Ordering::Relaxed);
+                let mut named: Vec<rest::Relay> = directory.named.lock().iter().map(entry).collect();
+                if !named.is_empty() {
+                    let first = first % named.len();
+                    named.rotate_left(first);
+                }
+                Ok(directory.mint.token(&subject).with_relays(named))
+            }
+        }))
+    }
+}
+
+fn entry(relay: &Relay) -> rest::Relay {
+    rest::Relay {
+        endpoint: relay.endpoint,
+        addresses: relay.addresses.iter().map(ToString::to_string).collect(),
+        region: 0,
+    }
+}
+
+impl Fleet {
+    pub(crate) async fn new(count: usize, keepalive_ms: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (log, mint) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
+        let mut nodes = Vec::new();
+        for number in 0..count {
+            let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+            config.secret_key_file = Some(dir.path().join(format!("relay-{number}.key")));
+            config.admin.enabled = false;
+            config.session.keepalive_ms = keepalive_ms;
+            let jwks = Jwks {
+                keys: vec![mint.signer.jwk()],
+            };
+            nodes.push(Node::new(config, Gate::new(Arc::clone(&log)), jwks).await);
+        }
+        let directory = Arc::new(Directory {
+            mint,
+            named: Mutex::new(nodes.iter().map(|node| node.relay.clone()).collect()),
+            away: AtomicBool::new(false),
+            regions: Mutex::default(),
+            life_s: Mutex::new(600),
+        });
+        Self {
+            dir,
+            log,
+            directory,
+            nodes,
+        }
+    }
+
+    pub(crate) fn endpoint(&self, number: usize) -> EndpointId {
+        self.nodes[number].relay.endpoint
+    }
+
+    /// The node that an agent works with.
+    pub(crate) fn node_of(&self, agent: &Agent) -> Option<usize> {
+        let relay = agent.relay()?;
+        self.nodes.iter().position(|node| node.relay.endpoint == relay)
+    }
+
+    /// An agent's settings; the directory names the node `first` as its nearest.
+    pub(crate) fn config(&self, name: &str, first: usize) -> AgentConfig {
+        let vault = self.dir.path().join(format!("{name}.vault"));
+        let mut config = agent_config(vault, self.directory.provider(first), self.nodes[0].relay.clone());
+        config.relays = RelaySource::Directory;
+        config
+    }
+
+    /// An agent that is current.
+    pub(crate) async fn agent(&self, name: &str, first: usize) -> Agent {
+        let agent = Agent::open(self.config(name, first)).await.expect("opened");
+        agent.connect().await.expect("a socket");
+        soon("an agent current", agent.caught_up()).await.expect("current");
+        agent
+    }
+
+    /// A few agents, each of which has another node as its nearest.
+    pub(crate) async fn agents(&self, count: usize) -> Vec<Agent> {
+        let mut agents = Vec::new();
+        for number in 0..count {
+            agents.push(self.agent(&format!("agent-{number}"), number).await);
+        }
+        agents
+    }
+
+    pub(crate) async fn end(self) {
+        for node in &self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+impl Node {
+    async fn new(mut config: RelayConfig, gate: Arc<Gate>, jwks: Jwks) -> Self {
+        let running = start(&config, &gate, &jwks).await;
+        // The port that was free stays this node's.
+        config.listen = running.node.bound_addresses();
+        let relay = Relay {
+            endpoint: running.node.endpoint_id(),
+            addresses: running.node.bound_addresses(),
+        };
+        Self {
+            config,
+            gate,
+            jwks,
+            running: Mutex::new(Some(running)),
+            relay,
+        }
+    }
+
+    /// Ends it as `SIGKILL` does: its tasks are gone where they stand, its socket is closed, and nobody is told.
+    pub(crate) fn kill(&self) {
+        if let Some(Running { runtime, node }) = self.running.lock().take() {
+            runtime.shutdown_background();
+            drop(node);
+        }
+    }
+
+    /// Makes it stand still, as a process does that is stopped: what comes meanwhile waits in its socket.
+    pub(crate) fn stand_still(&self, time: Duration) {
+        if let Some(running) = &*self.running.lock() {
+            // Its only thread.
+            running.runtime.spawn(async move { std::thread::sleep(time) });
+        }
+    }
+
+    /// Tells its agents to go elsewhere and returns when none is left, or the time is over. Goes on running.
+    pub(crate) async fn drain(&self, within: Duration) {
+        let node = self.running.lock().as_ref().map(|running| Arc::clone(&running.node));
+        if let Some(node) = node {
+            soon("drained", node.drain(within)).await;
+        }
+    }
+
+    /// Sessions that run on it.
+    pub(crate) fn sessions(&self) -> usize {
+        self.running
+            .lock()
+            .as_ref()
+            .map_or(0, |running| running.node.sessions())
+    }
+
+    /// Ends it, and its sessions with a word.
+    pub(crate) async fn stop(&self) {
+        let running = self.running.lock().take();
+        if let Some(Running { runtime, node }) = running {
+            if let Some(node) = Arc::into_inner(node) {
+                soon("stopped", node.shutdown()).await;
+            }
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Starts it again: same identity, same address.
+    pub(crate) async fn start(&self) {
+        let running = start(&self.config, &self.gate, &self.jwks).await;
+        assert_eq!(running.node.endpoint_id(), self.relay.endpoint);
+        *self.running.lock() = Some(running);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn start(config: &RelayConfig, gate: &Arc<Gate>, jwks: &Jwks) -> Running {
+    let starting = async {
+        loop {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let (config, gate, jwks) = (config.clone(), Arc::clone(gate), jwks.clone());
+            let started = runtime
+                .spawn(async move { RelayNode::start(config, gate, TrustSource::Static(jwks), None).await })
+                .await
+                .expect("no panic");
+            match started {
+                Ok(node) => {
+                    let node = Arc::new(node);
+                    return Running { runtime, node };
+                }
+                // The one before has not let go of its port yet.
+                Err(_) => {
+                    runtime.shutdown_background();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    };
+    soon("a relay node", starting).await
+}

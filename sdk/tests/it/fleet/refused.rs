@@ -1,0 +1,82 @@
+//! Relay nodes that replay, and cannot append.
+
+use super::account::Account;
+use super::nodes::Fleet;
+use crate::agent::world::{channel_of, event, soon};
+use skytale_proto::Code;
+use skytale_sdk::event::Event;
+use std::sync::atomic::Ordering;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_relay_cannot_append_goes_out_at_another() {
+    let fleet = Fleet::new(2, 1_000).await;
+    let agents = fleet.agents(2).await;
+    let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
+    let mut events = agents[0].events();
+    let account = Account::of(&agents, &channels);
+    fleet.nodes[0].gate.shut(true);
+    for round in 0..50 {
+        for number in [0, 1] {
+            account.send(number, format!("agent {number} says {round}")).await;
+        }
+    }
+    let mut disconnected = false;
+    let moved = event(&mut events, "moved", |event| {
+        disconnected |= matches!(event, Event::Disconnected { .. });
+        matches!(event, Event::Moved { .. })
+    })
+    .await;
+    let Event::Moved { to, code, .. } = moved else {
+        unreachable!()
+    };
+    assert_eq!((to, code), (fleet.endpoint(1), Code::RelayInternal));
+    assert!(!disconnected, "there was a session all the time");
+    account.settle(&fleet).await;
+    assert_eq!(fleet.node_of(&agents[0]), Some(1));
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_relay_can_append_waits_in_the_outbox_and_goes_out_when_one_can() {
+    let fleet = Fleet::new(2, 1_000).await;
+    let agents = fleet.agents(2).await;
+    let channels = channel_of(&agents.iter().collect::<Vec<_>>()).await;
+    let (mut events, mut held) = (agents[0].events(), agents[0].events());
+    // What the additions brought with them is out.
+    for agent in &agents {
+        soon("all out", agent.flushed()).await.expect("flushed");
+    }
+    let account = Account::of(&agents, &channels);
+    for node in &fleet.nodes {
+        node.gate.shut(true);
+    }
+    for round in 0..50 {
+        for number in [0, 1] {
+            account.send(number, format!("agent {number} says {round}")).await;
+        }
+    }
+    // Here, elsewhere, and then not to and fro all the time.
+    event(&mut events, "moved", |event| matches!(event, Event::Moved { .. })).await;
+    for _ in 0..6 {
+        let id = channels[0].id();
+        event(
+            &mut held,
+            "held",
+            |event| matches!(event, Event::SendHeld { channel, code: Code::RelayInternal, .. } if *channel == id),
+        )
+        .await;
+    }
+    let waiting = channels[0].outbox().await.expect("listed");
+    assert_eq!(waiting.len(), 50);
+    let kept_out: u64 = fleet
+        .nodes
+        .iter()
+        .map(|node| node.gate.kept_out.load(Ordering::SeqCst))
+        .sum();
+    assert!(kept_out > 0);
+    for node in &fleet.nodes {
+        node.gate.shut(false);
+    }
+    account.settle(&fleet).await;
+    fleet.end().await;
+}
