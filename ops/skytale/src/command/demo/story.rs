@@ -1,17 +1,14 @@
 //! What happens in a demonstration, in order.
 
 use super::Args;
-use super::cast::{Actor, PATIENCE};
 use super::disk;
-use super::ledger::Ledger;
-use super::relay::RelayProcess;
 use super::report::{Report, grouped};
-use super::timeline::Timeline;
 use crate::agent::failed;
 use crate::command::Session;
 use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome, Progress};
 use crate::serve::stop_api;
+use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_sdk::net::ApiClient;
@@ -63,7 +60,7 @@ pub(super) async fn tell(args: &Args, session: &Session, dir: &Path) -> Outcome<
 }
 
 async fn on_stage(args: &Args, dir: &Path, api: &LocalApi, timeline: Timeline) -> Outcome<Report> {
-    let relay = RelayProcess::start(&dir.join("relay"), api).await?;
+    let relay = RelayProcess::start(&dir.join("relay"), settings(api)).await?;
     let key = api.create_account().await?;
     let client = api.client(&key)?;
     api.registered(&client, relay.endpoint()).await?;

@@ -19,12 +19,13 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A relay node that runs.
 #[derive(Debug)]
-pub(super) struct RelayProcess {
+pub(crate) struct RelayProcess {
     dir: PathBuf,
     settings: toml::Table,
     child: Child,
     endpoint: EndpointId,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 /// What `skytale --json relay` says when it listens.
@@ -32,33 +33,39 @@ pub(super) struct RelayProcess {
 struct Listening {
     endpoint: EndpointId,
     addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+/// Settings of a relay node that a demonstration starts.
+pub(crate) fn settings(api: &LocalApi) -> toml::Table {
+    let mut settings = toml::toml! {
+        disk_free_bytes_min = 0
+        [admin]
+        enabled = false
+        // Agents notice that a relay node was killed by its silence, within twice this.
+        [session]
+        keepalive_ms = 1_000
+        // The demonstration shows the speed of the whole, not the limits of one agent.
+        [limits]
+        frames_per_second = 1_000_000
+        bytes_per_second = 2_000_000_000
+    };
+    let texts = [
+        ("api_url", api.url.clone()),
+        ("issuer", api.issuer.clone()),
+        ("audience", AUDIENCE.to_owned()),
+        ("relay_secret", api.relay_secret().to_owned()),
+    ];
+    settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+    settings
 }
 
 impl RelayProcess {
     /// Starts one on a free port, with its data in `dir`.
-    pub(super) async fn start(dir: &Path, api: &LocalApi) -> Outcome<Self> {
+    pub(crate) async fn start(dir: &Path, mut settings: toml::Table) -> Outcome<Self> {
         private_folder(dir)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut settings = toml::toml! {
-            disk_free_bytes_min = 0
-            [admin]
-            enabled = false
-            // Agents notice that a relay node was killed by its silence, within twice this.
-            [session]
-            keepalive_ms = 1_000
-            // The demonstration shows the speed of the whole, not the limits of one agent.
-            [limits]
-            frames_per_second = 1_000_000
-            bytes_per_second = 2_000_000_000
-        };
-        let texts = [
-            ("data_dir", dir.display().to_string()),
-            ("api_url", api.url.clone()),
-            ("issuer", api.issuer.clone()),
-            ("audience", AUDIENCE.to_owned()),
-            ("relay_secret", api.relay_secret().to_owned()),
-        ];
-        settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+        settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
         let (child, listening) = spawn(dir, &settings, any_port).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);
         Ok(Self {
@@ -67,19 +74,25 @@ impl RelayProcess {
             child,
             endpoint: listening.endpoint,
             address,
+            admin: listening.admin,
         })
     }
 
-    pub(super) const fn endpoint(&self) -> EndpointId {
+    /// Where its metrics are, if it has them.
+    pub(crate) const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    pub(crate) const fn endpoint(&self) -> EndpointId {
         self.endpoint
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
 
     /// SIGKILL: no goodbye, no flush.
-    pub(super) async fn kill(&mut self) -> Outcome {
+    pub(crate) async fn kill(&mut self) -> Outcome {
         self.child
             .kill()
             .await
@@ -87,9 +100,10 @@ impl RelayProcess {
     }
 
     /// Starts it again on the same data and the same port.
-    pub(super) async fn restart(&mut self) -> Outcome {
+    pub(crate) async fn restart(&mut self) -> Outcome {
         let (child, listening) = spawn(&self.dir, &self.settings, self.address).await?;
         self.child = child;
+        self.admin = listening.admin;
         if listening.endpoint == self.endpoint {
             Ok(())
         } else {
@@ -98,7 +112,7 @@ impl RelayProcess {
     }
 
     /// Asks it to stop by closing its stdin.
-    pub(super) async fn stop(mut self) -> Outcome {
+    pub(crate) async fn stop(mut self) -> Outcome {
         drop(self.child.stdin.take());
         match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
