@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod command;
 mod config;
+mod fleet;
 mod http;
 mod local;
 mod nats;

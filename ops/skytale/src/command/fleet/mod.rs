@@ -1,6 +1,7 @@
 //! `skytale fleet`: several relay nodes over one log.
 
 mod nats;
+mod up;
 
 use super::Session;
 use crate::output::Outcome;
@@ -9,12 +10,15 @@ use clap::Subcommand;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.
+    Up(up::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
     Nats(nats::Args),
 }
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
+        Command::Up(args) => up::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
     }
 }
