@@ -3,6 +3,7 @@
 use crate::Refused;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use skytale_proto::rest::ShardLag;
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Code, Frame, LogId, Offset};
 use tokio::sync::{oneshot, watch};
@@ -56,8 +57,33 @@ pub trait LogStore: Send + Sync + 'static {
     /// Why the store takes no appends, if it has stopped; and each later answer.
     fn stopped(&self) -> watch::Receiver<Option<String>>;
 
+    /// Whether the store can do all of its work now, and how far behind it is.
+    fn readiness(&self) -> Readiness {
+        let stopped = self.stopped().borrow().clone();
+        Readiness {
+            problems: stopped.iter().map(|why| stopped_problem(why)).collect(),
+            ..Readiness::default()
+        }
+    }
+
     /// Takes no more appends, finishes those queued, syncs and releases the files.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// How a store stands, for those who watch over its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why it cannot do its work now; empty where it is ready.
+    pub problems: Vec<String>,
+    /// What is not as it should be, though it does its work.
+    pub remarks: Vec<String>,
+    /// How far it is behind what it follows, each shard once; empty where it follows nothing.
+    pub lag: Vec<ShardLag>,
+}
+
+/// What is told of a store that has stopped.
+pub(crate) fn stopped_problem(why: &str) -> String {
+    format!("the store takes no appends: {why}")
 }
 
 /// An append on its way. Resolves when the verdict is durable.

@@ -1,6 +1,7 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
 use serde::{Deserialize, Serialize};
+use skytale_proto::rest::RELAY_ADDRESSES_MAX;
 use skytale_proto::{Code, limits, session};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -255,6 +256,11 @@ impl RelayConfig {
                 format!("`{}` is not `ip:port`", address.escape_default()),
             )?;
         }
+        must(
+            self.advertise.len() <= RELAY_ADDRESSES_MAX,
+            "advertise",
+            format!("names more than {RELAY_ADDRESSES_MAX} addresses"),
+        )?;
         must(!self.issuer.is_empty(), "issuer", "must be the API's URL".into())?;
         must(!self.audience.is_empty(), "audience", "must be set".into())?;
         must(
@@ -410,6 +416,16 @@ mod tests {
         config.admin.listen = public;
         config.admin.allow_remote = true;
         assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_the_relay_directory_would_not_take_is_refused() {
+        let addresses = |count| vec!["192.0.2.1:7601".to_owned(); count];
+        assert_eq!(refused(|config| config.advertise = addresses(17)), "advertise");
+        assert_eq!(
+            refused(|config| config.advertise = vec!["relay:7601".into()]),
+            "advertise"
+        );
     }
 
     #[test]

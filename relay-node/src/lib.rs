@@ -33,7 +33,8 @@
 //! `Refusal` on its control stream, then the connection is closed with the code's number and a reason.
 //!
 //! # Modules
-//! `authorize`, `rate`, `deframe` and `session::state` are pure; `node`, `session` and `trust` drive them;
+//! `authorize`, `rate`, `deframe`, `session::state` and `directory::pause` are pure; `node`, `session`, `trust` and `directory`
+//! drive them;
 //! [`config`] is what an operator sets, `metrics` what an operator sees.
 
 mod admin;
@@ -41,7 +42,9 @@ mod authorize;
 mod clock;
 pub mod config;
 mod deframe;
+mod directory;
 mod endpoint;
+mod load;
 mod metrics;
 mod node;
 mod rate;
@@ -58,4 +61,4 @@ pub use endpoint::BindError;
 pub use metrics::describe as describe_metrics;
 pub use node::{RelayNode, StartError};
 pub use secret_key::SecretKeyError;
-pub use trust::{ApiUrlError, RelaySecret, TrustSource};
+pub use trust::{ApiUrlError, EnrolmentKeyError, RelaySecret, TrustSource};

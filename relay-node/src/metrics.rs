@@ -21,6 +21,9 @@ const CLAIMS: &str = "skytale_relay_key_package_claims_total";
 const API_REQUESTS: &str = "skytale_relay_api_requests_total";
 const REVOCATIONS_AGE: &str = "skytale_relay_revocations_age_seconds";
 const KEYS_AGE: &str = "skytale_relay_keys_age_seconds";
+const HEARTBEAT_AGE: &str = "skytale_relay_heartbeat_age_seconds";
+const READY: &str = "skytale_relay_ready";
+const DRAINING: &str = "skytale_relay_draining";
 
 /// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
 pub fn describe() {
@@ -70,6 +73,13 @@ pub fn describe() {
         "Time since the API last told revocations."
     );
     describe_gauge!(KEYS_AGE, Unit::Seconds, "Time since the API last told its keys.");
+    describe_gauge!(
+        HEARTBEAT_AGE,
+        Unit::Seconds,
+        "Time since the relay directory last took a heartbeat, on an enrolled node."
+    );
+    describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
+    describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
 }
 
 pub(crate) fn append_requested(bytes: usize) {
@@ -139,6 +149,9 @@ pub(crate) struct Standing {
     pub(crate) lag_entries_max: u64,
     pub(crate) revocations_age: Option<Duration>,
     pub(crate) keys_age: Option<Duration>,
+    pub(crate) heartbeat_age: Option<Duration>,
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -147,6 +160,11 @@ pub(crate) fn standing(standing: Standing) {
     gauge!(SESSIONS).set(standing.sessions as f64);
     gauge!(SUBSCRIPTIONS).set(standing.subscriptions as f64);
     gauge!(LAG_MAX).set(standing.lag_entries_max as f64);
+    gauge!(READY).set(f64::from(u8::from(standing.ready)));
+    gauge!(DRAINING).set(f64::from(u8::from(standing.draining)));
+    if let Some(age) = standing.heartbeat_age {
+        gauge!(HEARTBEAT_AGE).set(age);
+    }
     if let Some(age) = standing.revocations_age {
         gauge!(REVOCATIONS_AGE).set(age);
     }

@@ -2,22 +2,24 @@
 
 use crate::admin::{self, RenderMetrics};
 use crate::config::{ConfigError, RelayConfig};
+use crate::directory::{Place, Presence};
 use crate::endpoint::{self, BindError};
+use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
 use crate::secret_key::{self, SecretKeyError};
 use crate::session::{self, Ending, Sessions};
-use crate::trust::{self, Api, ApiUrlError, Trust, TrustSource};
+use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Trust, TrustSource};
 use iroh::endpoint::Incoming;
 use iroh::{Endpoint, SecretKey};
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Relay;
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, EnrolmentId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -28,6 +30,10 @@ const TURNED_AWAY_MAX: usize = 64;
 const END_WITHIN: Duration = Duration::from_secs(3);
 /// How long the endpoint may take to tell its peers that it is gone.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+/// How long after a drain has begun sessions without a stream may stay: agents are told by then.
+const EMPTY_AFTER: Duration = Duration::from_secs(1);
+/// How often a drain looks for sessions without a stream.
+const EMPTY_EVERY: Duration = Duration::from_millis(250);
 /// How often what is no longer needed is let go.
 const TIDY_EVERY: Duration = Duration::from_secs(30);
 
@@ -40,6 +46,8 @@ pub struct RelayNode {
     stop: CancellationToken,
     background: TaskTracker,
     connections: TaskTracker,
+    /// Where the node is enrolled.
+    place: Option<Place>,
 }
 
 /// What everything in a node shares.
@@ -50,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) rates: Rates,
     pub(crate) readers: Arc<Readers>,
+    pub(crate) load: Load,
+    pub(crate) presence: Presence,
     /// Until when the node drains, once it does.
     pub(crate) drain: watch::Sender<Option<Instant>>,
     /// Places for connections.
@@ -71,6 +81,9 @@ pub enum StartError {
     /// The API's URL cannot be used.
     #[error(transparent)]
     ApiUrl(#[from] ApiUrlError),
+    /// The relay secret looks like an enrolment's key and is none.
+    #[error(transparent)]
+    EnrolmentKey(#[from] EnrolmentKeyError),
     /// The admin port cannot be bound.
     #[error("cannot serve admin HTTP on {listen}: {source}")]
     Admin {
@@ -85,7 +98,7 @@ impl StartError {
     /// The code that goes with this.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::ApiUrl(_) => Code::Config,
+            Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) => Code::Config,
             Self::SecretKey(_) | Self::Bind(_) | Self::Admin { .. } => Code::Environment,
         }
     }
@@ -105,7 +118,8 @@ impl RelayNode {
             Some(path) => secret_key::read_or_make(path)?,
             None => SecretKey::generate(),
         };
-        let endpoint = endpoint::bind(&config, key).await?;
+        let enrolment = enrolment(&trust, &config)?;
+        let endpoint = endpoint::bind(&config, key.clone()).await?;
         let api = match &trust {
             TrustSource::Static(_) => None,
             TrustSource::Http { api_url, relay_secret } => {
@@ -124,6 +138,8 @@ impl RelayNode {
             sessions: Arc::default(),
             rates: Rates::new(&config.limits),
             readers: Arc::default(),
+            load: Load::default(),
+            presence: Presence::default(),
             drain: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
             store,
@@ -136,10 +152,11 @@ impl RelayNode {
             stop: CancellationToken::new(),
             background: TaskTracker::new(),
             connections: TaskTracker::new(),
+            place: None,
         };
         node.serve_admin(metrics).await?;
         if let Some(api) = api {
-            node.follow(api);
+            node.follow(Arc::new(api), enrolment, &key);
         }
         node.run(tidy(node.shared.clone()));
         node.background.spawn(accept(
@@ -172,20 +189,34 @@ impl RelayNode {
         self.shared.sessions.len()
     }
 
-    /// Takes no new connection, tells every session to go elsewhere, refuses new appends and finishes those in flight.
-    /// Sessions may stay until `within` is over, then they end. Returns when none is left.
+    /// Takes no new connection, tells every session to go elsewhere, refuses new appends and finishes those in flight; the
+    /// relay directory is told at once. A session ends when it has no stream left, or when `within` is over. Returns when
+    /// none is left.
     pub async fn drain(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.shared.drain.send_replace(Some(deadline));
         info!(sessions = self.sessions(), "relay node drains");
         self.connections.close();
-        if timeout_at(deadline, self.connections.wait()).await.is_err() {
+        let empty = async {
+            sleep(EMPTY_AFTER).await;
+            loop {
+                self.shared.sessions.end_empty(&stops());
+                sleep(EMPTY_EVERY).await;
+            }
+        };
+        let left = async {
+            tokio::select! {
+                () = self.connections.wait() => {}
+                () = empty => {}
+            }
+        };
+        if timeout_at(deadline, left).await.is_err() {
             self.end_sessions().await;
         }
     }
 
-    /// Ends every session and stops. Call [`RelayNode::drain`] before it to let agents leave by themselves.
-    pub async fn shutdown(self) {
+    /// Ends every session, leaves the relay directory and stops. Call [`RelayNode::drain`] before it to let agents leave by themselves.
+    pub async fn shutdown(mut self) {
         self.shared.drain.send_replace(Some(Instant::now()));
         self.connections.close();
         self.end_sessions().await;
@@ -196,12 +227,15 @@ impl RelayNode {
         }
         self.connections.wait().await;
         self.background.wait().await;
+        // Nothing sends heartbeats now: what is taken out stays out.
+        if let Some(place) = self.place.take() {
+            place.leave().await;
+        }
         info!("relay node stopped");
     }
 
     async fn end_sessions(&self) {
-        let why = Ending::new(Code::Draining, "this relay node stops");
-        self.shared.sessions.end_all(&why);
+        self.shared.sessions.end_all(&stops());
         if timeout(END_WITHIN, self.connections.wait()).await.is_err() {
             warn!("some connections took too long to end");
         }
@@ -223,21 +257,39 @@ impl RelayNode {
         Ok(())
     }
 
-    fn follow(&self, api: Api) {
-        let advertised = &self.shared.config.advertise;
-        let relay = Relay {
-            endpoint: self.endpoint_id(),
-            addresses: if advertised.is_empty() {
-                self.bound_addresses().iter().map(ToString::to_string).collect()
-            } else {
-                advertised.clone()
-            },
-            region: self.shared.config.region,
-        };
-        let (node, api) = (self.shared.clone(), Arc::new(api));
+    fn follow(&mut self, api: Arc<Api>, enrolment: Option<EnrolmentId>, key: &SecretKey) {
+        let node = self.shared.clone();
         self.run(trust::follow_keys(node.clone(), api.clone()));
         self.run(trust::follow_revocations(node.clone(), api.clone()));
-        self.run(trust::register(node, api, relay));
+        let region = node.config.region;
+        let addresses = self.addresses();
+        match enrolment {
+            Some(enrolment) => {
+                let place = Place::new(api, &enrolment, key, addresses, region);
+                self.place = Some(place.clone());
+                // Ends by itself: a heartbeat that is on its way is waited for.
+                self.background.spawn(place.keep(node, self.stop.clone()));
+            }
+            None => {
+                let endpoint = self.endpoint_id();
+                let relay = Relay {
+                    endpoint,
+                    addresses,
+                    region,
+                };
+                self.run(trust::register(node, api, relay));
+            }
+        }
+    }
+
+    /// Under which agents reach the node.
+    fn addresses(&self) -> Vec<String> {
+        let advertised = &self.shared.config.advertise;
+        if advertised.is_empty() {
+            self.bound_addresses().iter().map(ToString::to_string).collect()
+        } else {
+            advertised.clone()
+        }
     }
 
     /// Runs something until the node stops.
@@ -276,6 +328,25 @@ impl std::fmt::Debug for Shared {
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
+}
+
+/// The enrolment whose key the node has, if it has one.
+fn enrolment(trust: &TrustSource, config: &RelayConfig) -> Result<Option<EnrolmentId>, StartError> {
+    let TrustSource::Http { relay_secret, .. } = trust else {
+        return Ok(None);
+    };
+    let enrolment = relay_secret.enrolment()?;
+    if enrolment.is_some() && config.secret_key_file.is_none() {
+        // It would work until the first restart.
+        let problem = "must be set for an enrolled node: an enrolment is bound to one endpoint for good".into();
+        let key = "secret_key_file";
+        return Err(ConfigError { key, problem }.into());
+    }
+    Ok(enrolment)
+}
+
+const fn stops() -> Ending {
+    Ending::new(Code::Draining, "this relay node stops")
 }
 
 async fn accept(node: Arc<Shared>, endpoint: Endpoint, connections: TaskTracker, stop: CancellationToken) {

@@ -7,6 +7,12 @@ use skytale_proto::session::Refusal;
 use skytale_proto::token::TokenError;
 use skytale_proto::{AgentId, Code};
 use std::fmt;
+use std::time::Duration;
+
+/// How long an agent leaves a log alone whose home does not answer: the store has asked for longer than that already.
+const HOME_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long an agent leaves a log alone that this node has not followed far enough. Other nodes may have.
+const CATCHING_UP_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Counts a refusal on its way out.
 pub(crate) fn counted(refusal: Refusal) -> Refusal {
@@ -36,10 +42,12 @@ pub(crate) fn of_store(error: &StoreError) -> Refusal {
         StoreError::Stopped { .. } => Refusal::because(error.code(), "the store takes no appends"),
         StoreError::Corrupt { .. } => Refusal::because(error.code(), "a stored entry is damaged"),
         StoreError::HomeUnreachable { .. } => {
-            Refusal::because(error.code(), "the streams of the log's home region do not answer")
+            let why = "the log's home region does not answer; the frame may be sent again";
+            Refusal::because(error.code(), why).after(HOME_RETRY_AFTER)
         }
         StoreError::CatchingUp { .. } => {
-            Refusal::because(error.code(), "this relay node has not followed the log that far")
+            let why = "this relay node has not followed the log that far";
+            Refusal::because(error.code(), why).after(CATCHING_UP_RETRY_AFTER)
         }
         StoreError::Io { .. } => Refusal::because(error.code(), "the store could not answer"),
     }

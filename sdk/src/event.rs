@@ -27,6 +27,30 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// The agent works with another relay node than before. It follows [`Event::Connected`]; where the session before was
+    /// given up for it, and not lost, there was no [`Event::Disconnected`] and no time without a session.
+    Moved {
+        /// The relay node before.
+        from: EndpointId,
+        /// The relay node now.
+        to: EndpointId,
+        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], or what it refused.
+        code: Code,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A relay node was not reached, or started no session. Others are tried; an [`Event::ConnectFailed`] follows where
+    /// there are none.
+    RelayFailed {
+        /// The relay node.
+        relay: EndpointId,
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        reason: String,
+        /// After what time it may be tried again.
+        retry_in: Duration,
+    },
     /// No session could be started.
     ConnectFailed {
         /// Why.
@@ -60,6 +84,18 @@ pub enum Event {
         reason: String,
         /// The offset that the code is about: with [`Code::Trimmed`] the first that is still there.
         offset: Offset,
+    },
+    /// The relay node does not take what is to be sent, for a reason of its own (it cannot reach the log's home region, say).
+    /// All of it waits in the outbox, in its order, and is tried again, after a few times at another relay node.
+    SendHeld {
+        /// The channel.
+        channel: ChannelId,
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        reason: String,
+        /// When it is tried again, at the latest as long as this session lasts.
+        retry_in: Duration,
     },
     /// An entry is missing in what the relay sent. The session is ended; another relay node may have it.
     Gap {

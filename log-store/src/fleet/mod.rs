@@ -32,6 +32,7 @@ mod open;
 mod owed;
 mod pending;
 mod publisher;
+mod readiness;
 mod shards;
 mod streams;
 mod sweeper;
@@ -43,7 +44,7 @@ pub use guard::Contradiction;
 pub use health::{Health, Phase, ShardHealth};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
-use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, Refused, StoreError};
+use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use node::{Node, Shard};
@@ -241,6 +242,10 @@ impl LogStore for FleetStore {
 
     fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.node.replica.store().stopped()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.health().readiness()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

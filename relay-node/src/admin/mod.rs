@@ -89,6 +89,9 @@ async fn render(State(admin): State<Admin>) -> Response {
         lag_entries_max: node.readers.lag_max(),
         revocations_age,
         keys_age,
+        heartbeat_age: node.presence.age(),
+        ready: ready::report(node).ready,
+        draining: node.is_draining(),
     });
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, (render.0)()).into_response()

@@ -2,7 +2,12 @@
 
 use crate::node::Shared;
 use serde::Serialize;
+use skytale_proto::rest::ShardLag;
 use std::path::Path;
+
+/// Messages of a shard that a replica may be behind and still be taken for caught up. The relay directory sends agents
+/// elsewhere above the same number.
+const LAG_MAX: u64 = 10_000;
 
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -11,6 +16,10 @@ pub(crate) struct Report {
     pub(crate) ready: bool,
     /// Why it is not ready.
     pub(crate) reasons: Vec<Reason>,
+    /// What is not as it should be, though the node does its work.
+    pub(crate) remarks: Vec<Reason>,
+    /// How far the store is behind what it follows, by shard; empty where it follows nothing.
+    pub(crate) lag: Vec<ShardLag>,
     /// Free space where the log lies, in bytes, where that is watched.
     pub(crate) disk_free_bytes: Option<u64>,
 }
@@ -18,7 +27,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk` or `drain`.
+    /// What was looked at: `store`, `trust`, `disk`, `drain` or `directory`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -28,8 +37,23 @@ pub(crate) struct Reason {
 pub(crate) fn report(node: &Shared) -> Report {
     let mut reasons = Vec::new();
     let mut not = |check, detail: String| reasons.push(Reason { check, detail });
-    if let Some(why) = node.store.stopped().borrow().as_ref() {
-        not("store", format!("the store takes no appends: {why}"));
+    let store = node.store.readiness();
+    for problem in store.problems {
+        not("store", problem);
+    }
+    if let Some(worst) = store
+        .lag
+        .iter()
+        .max_by_key(|lag| lag.messages)
+        .filter(|lag| lag.messages > LAG_MAX)
+    {
+        not(
+            "store",
+            format!(
+                "the replica is far behind: {} messages in shard {}/{}",
+                worst.messages, worst.region, worst.shard
+            ),
+        );
     }
     for problem in node.trust.problems() {
         not("trust", problem.to_string());
@@ -53,9 +77,15 @@ pub(crate) fn report(node: &Shared) -> Report {
             Err(error) => not("disk", format!("{} cannot be looked at: {error}", folder.display())),
         }
     }
+    let remark = |check| move |detail| Reason { check, detail };
+    let remarks = store.remarks.into_iter().map(remark("store"));
     Report {
         ready: reasons.is_empty(),
         reasons,
+        remarks: remarks
+            .chain(node.presence.problem().map(remark("directory")))
+            .collect(),
+        lag: store.lag,
         disk_free_bytes,
     }
 }

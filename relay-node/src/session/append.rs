@@ -222,6 +222,9 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         if answer.asked {
             metrics::append_took(read.elapsed());
         }
+        if answer.outcome.is_ok() {
+            session.node.load.appended();
+        }
         let outcome = outcome_of(answer.outcome, durability);
         metrics::append_answered(kind, verdict_of(&outcome));
         out.extend_from_slice(&frame_message(&AppendResponse { outcome: Some(outcome) }));

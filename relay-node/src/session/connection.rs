@@ -81,7 +81,9 @@ fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -
     } = admitted;
     let key = claims.key;
     let session = Arc::new(Session::new(node.clone(), claims));
-    let registration = node.sessions.register(session.agent, key, session.end.clone());
+    let registration = node
+        .sessions
+        .register(session.agent, key, session.end.clone(), session.streams.clone());
     if node.trust.is_revoked(&session.claims()) {
         // Revoked between verification and registration: whoever told it did not see this session.
         session.end.end(registry::revoked_ending());

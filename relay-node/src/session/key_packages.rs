@@ -107,6 +107,7 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
         Verdict::Appended
     };
     metrics::append_answered(Some(kind), verdict);
+    node.load.appended();
     let Some(package) = accepted.claimed else {
         if accepted.duplicate {
             return Err(Refusal::because(

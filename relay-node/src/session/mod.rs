@@ -38,6 +38,8 @@ pub(crate) struct Session {
     /// Bytes of requests that may be in flight.
     pub(crate) in_flight: Arc<Semaphore>,
     subscriptions: AtomicUsize,
+    /// Streams open beside the control stream.
+    streams: Arc<AtomicUsize>,
 }
 
 impl Session {
@@ -49,6 +51,7 @@ impl Session {
             end: Arc::default(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
             subscriptions: AtomicUsize::new(0),
+            streams: Arc::default(),
             node,
         }
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use skytale_proto::{AgentId, Code, KeyId};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// All sessions that run.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ struct Entry {
     id: u64,
     key: KeyId,
     end: Arc<EndSignal>,
+    streams: Arc<AtomicUsize>,
 }
 
 /// A session's place, for as long as it runs.
@@ -31,10 +32,17 @@ pub(crate) struct Registration {
 }
 
 impl Sessions {
-    /// An agent's session begins; one that it had ends.
-    pub(crate) fn register(self: &Arc<Self>, agent: AgentId, key: KeyId, end: Arc<EndSignal>) -> Registration {
+    /// An agent's session begins, with `streams` open beside its control stream; one that it had ends.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        agent: AgentId,
+        key: KeyId,
+        end: Arc<EndSignal>,
+        streams: Arc<AtomicUsize>,
+    ) -> Registration {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let older = self.by_agent.lock().insert(agent, Entry { id, key, end });
+        let entry = Entry { id, key, end, streams };
+        let older = self.by_agent.lock().insert(agent, entry);
         if let Some(older) = older {
             older.end.end(Ending::new(
                 Code::SessionReplaced,
@@ -53,6 +61,15 @@ impl Sessions {
         for (agent, entry) in self.by_agent.lock().iter() {
             if revoked.ends(&entry.key, agent) {
                 entry.end.end(revoked_ending());
+            }
+        }
+    }
+
+    /// Ends the sessions that have no stream open beside their control stream.
+    pub(crate) fn end_empty(&self, why: &Ending) {
+        for entry in self.by_agent.lock().values() {
+            if entry.streams.load(Ordering::Relaxed) == 0 {
+                entry.end.end(why.clone());
             }
         }
     }
@@ -116,8 +133,8 @@ mod tests {
     fn a_second_session_of_an_agent_ends_the_first_and_stays_registered() {
         let sessions = Arc::new(Sessions::default());
         let (first, second) = (Arc::new(EndSignal::default()), Arc::new(EndSignal::default()));
-        let older = sessions.register(A, KEY, first.clone());
-        let newer = sessions.register(A, KEY, second.clone());
+        let older = sessions.register(A, KEY, first.clone(), Arc::default());
+        let newer = sessions.register(A, KEY, second.clone(), Arc::default());
         drop(older);
         assert_eq!((code(&first), code(&second)), (Some(Code::SessionReplaced), None));
         assert_eq!(sessions.len(), 1);
@@ -126,12 +143,27 @@ mod tests {
     }
 
     #[test]
+    fn only_sessions_without_a_stream_are_empty() {
+        let sessions = Arc::new(Sessions::default());
+        let (idle, busy) = (Arc::new(EndSignal::default()), Arc::new(EndSignal::default()));
+        let streams = Arc::new(AtomicUsize::new(1));
+        let _idle = sessions.register(A, KEY, idle.clone(), Arc::default());
+        let _busy = sessions.register(B, KEY, busy.clone(), streams.clone());
+        let why = Ending::new(Code::Draining, "a test");
+        sessions.end_empty(&why);
+        assert_eq!((code(&idle), code(&busy)), (Some(Code::Draining), None));
+        streams.store(0, Ordering::Relaxed);
+        sessions.end_empty(&why);
+        assert_eq!(code(&busy), Some(Code::Draining));
+    }
+
+    #[test]
     fn a_revoked_key_or_agent_ends_its_sessions_and_no_others() {
         let sessions = Arc::new(Sessions::default());
         let ends: Vec<_> = (0..3).map(|_| Arc::new(EndSignal::default())).collect();
-        let of_a = sessions.register(A, KEY, ends[0].clone());
-        let _of_b = sessions.register(B, KEY, ends[1].clone());
-        let _of_c = sessions.register(C, OTHER_KEY, ends[2].clone());
+        let of_a = sessions.register(A, KEY, ends[0].clone(), Arc::default());
+        let _of_b = sessions.register(B, KEY, ends[1].clone(), Arc::default());
+        let _of_c = sessions.register(C, OTHER_KEY, ends[2].clone(), Arc::default());
         of_a.set_key(OTHER_KEY);
         let codes = || ends.iter().map(|end| code(end)).collect::<Vec<_>>();
         let mut revoked = NewlyRevoked::default();

@@ -9,6 +9,7 @@ use iroh::endpoint::Connection;
 use skytale_proto::session::{Open, open};
 use skytale_proto::{Code, limits};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, streams: &mut JoinSet<()>) {
     let streams_max = session.node.config.limits.streams_max as usize;
     loop {
+        session.streams.store(streams.len(), Ordering::Relaxed);
         tokio::select! {
             stream = connection.accept_bi() => {
                 let Ok((send, receive)) = stream else { return };

@@ -157,11 +157,8 @@ impl Subscription<'_> {
         loop {
             let head = *self.head.borrow_and_update();
             if self.cursor > head {
-                let error = StoreError::BeyondHead {
-                    after: self.cursor,
-                    head,
-                };
-                return Err(refusal::of_store(&error).into());
+                Box::pin(self.behind_cursor()).await?;
+                continue;
             }
             // Boxed, as all that is not waiting at the head: there a reader is most of the time, and then keeps no room for
             // the rest.
@@ -185,6 +182,19 @@ impl Subscription<'_> {
                 return Err(Refusal::because(Code::StoreStopped, "the store has closed the log").into());
             }
         }
+    }
+
+    /// The cursor is past the head that this node knows. It may come from another node of the fleet, which is ahead of this
+    /// one: the store is asked, and follows. Where it says that there is such an entry, its head has moved.
+    async fn behind_cursor(&mut self) -> Result<(), Ended> {
+        let store = &self.session.node.store;
+        let read = store.read(self.log, self.cursor, 1, 1).await;
+        read.map_err(|error| failed(self.session, &error))?;
+        if self.cursor > *self.head.borrow() {
+            warn!(log = %self.log, cursor = %self.cursor, "the store gave entries past the head that it shows");
+            return Err(refusal::internal().into());
+        }
+        Ok(())
     }
 
     async fn caught_up(&mut self, head: Offset) -> Result<(), Ended> {
@@ -235,6 +245,7 @@ impl Subscription<'_> {
             self.send(batch).await?;
             self.cursor = last;
             self.place.at(last);
+            self.session.node.load.sent(entries);
             self.left -= entries;
         }
         Ok(())

@@ -3,13 +3,16 @@
 use crate::config::TrustConfig;
 use crate::metrics;
 use crate::trust::RelaySecret;
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
-use skytale_proto::rest::{Jwks, Relay, Revocations};
+use skytale_proto::EndpointId;
+use skytale_proto::rest::{Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocations};
 use std::time::Duration;
 
 /// An answer of the API, in bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// What is told of a refusal's own words, in characters.
+const DETAIL_CHARS_MAX: usize = 300;
 
 /// The API, as a relay node sees it.
 #[derive(Clone, Debug)]
@@ -24,12 +27,36 @@ pub(crate) struct Api {
 pub(crate) enum ApiError {
     #[error("the API cannot be reached: {0}")]
     Request(String),
-    #[error("the API answered {0}")]
-    Status(StatusCode),
+    #[error("the API answered {status}{detail}")]
+    Status {
+        status: StatusCode,
+        /// The API's code and words, where it gave some.
+        detail: String,
+        retryable: bool,
+        retry_after: Option<Duration>,
+    },
     #[error("the API's answer is over {ANSWER_BYTES_MAX} bytes")]
     TooLarge,
     #[error("the API's answer cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl ApiError {
+    /// Whether the same request may succeed later, as far as the API said.
+    pub(crate) const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Status { retryable, .. } => *retryable,
+            Self::Request(_) | Self::TooLarge | Self::Malformed(_) => true,
+        }
+    }
+
+    /// How long the API asks to be left alone.
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Request(_) | Self::TooLarge | Self::Malformed(_) => None,
+        }
+    }
 }
 
 impl From<reqwest::Error> for ApiError {
@@ -110,6 +137,24 @@ impl Api {
         answered.map(|_| ())
     }
 
+    /// Tells the relay directory that this node is there, and how it does.
+    pub(crate) async fn heartbeat(
+        &self,
+        endpoint: &EndpointId,
+        heartbeat: &Heartbeat,
+    ) -> Result<HeartbeatTaken, ApiError> {
+        let request = self.client.put(self.url(&format!("v1/relays/{endpoint}/heartbeat")));
+        self.ask("heartbeat", self.with_secret(request).json(heartbeat)).await
+    }
+
+    /// Takes this node out of the relay directory.
+    pub(crate) async fn remove(&self, endpoint: &EndpointId) -> Result<(), ApiError> {
+        let request = self.client.delete(self.url(&format!("v1/relays/{endpoint}")));
+        let answered = answer(self.with_secret(request)).await;
+        metrics::api_asked("remove", answered.is_ok());
+        answered.map(|_| ())
+    }
+
     async fn ask<T: DeserializeOwned>(&self, what: &'static str, request: RequestBuilder) -> Result<T, ApiError> {
         let answered = answer(request)
             .await
@@ -132,8 +177,36 @@ impl Api {
 async fn answer(request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
     let mut response = request.send().await?;
     if !response.status().is_success() {
-        return Err(ApiError::Status(response.status()));
+        return Err(refusal(response).await);
     }
+    body(&mut response).await
+}
+
+/// Why the API refused, in its own words where it has some.
+async fn refusal(mut response: Response) -> ApiError {
+    let status = response.status();
+    let seconds = response.headers().get(header::RETRY_AFTER);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+    let problem = body(&mut response).await.ok();
+    let problem: Option<Problem> = problem.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    ApiError::Status {
+        status,
+        retryable: problem
+            .as_ref()
+            .map_or(!status.is_client_error(), |problem| problem.retryable),
+        retry_after: seconds.map(Duration::from_secs),
+        detail: problem.map_or_else(String::new, |problem| {
+            let words = format!(": {} {}", problem.code, problem.detail);
+            words
+                .chars()
+                .filter(|character| !character.is_control())
+                .take(DETAIL_CHARS_MAX)
+                .collect()
+        }),
+    }
+}
+
+async fn body(response: &mut Response) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {

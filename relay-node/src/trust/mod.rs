@@ -18,10 +18,10 @@ use crate::clock::{unix_ms, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
 use parking_lot::RwLock;
-use skytale_proto::Code;
-use skytale_proto::rest::{Jwks, Revocations};
+use skytale_proto::rest::{self, ENROLMENT_KEY_PREFIX, Jwks, Revocations};
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Claims, TokenError, TokenVerifier};
+use skytale_proto::{Code, EnrolmentId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +37,13 @@ pub enum TrustSource {
     Http {
         /// Its base URL: `https://...`, or `http://...` where the way there is trusted.
         api_url: String,
-        /// What relay nodes show to it.
+        /// What relay nodes show to it: an enrolment's key (`rk_live_...`), by which the node is in the relay directory
+        /// through its heartbeats; or the secret that all nodes share.
         relay_secret: RelaySecret,
     },
 }
 
-/// The secret that relay nodes show to the API. Printed as `[redacted]`, erased when dropped.
+/// What a relay node shows to the API. Printed as `[redacted]`, erased when dropped.
 #[derive(Clone)]
 pub struct RelaySecret(Zeroizing<String>);
 
@@ -55,7 +56,22 @@ impl RelaySecret {
     fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The enrolment whose key this is; `None` for the secret that all nodes share.
+    pub(crate) fn enrolment(&self) -> Result<Option<EnrolmentId>, EnrolmentKeyError> {
+        if !self.0.starts_with(ENROLMENT_KEY_PREFIX) {
+            return Ok(None);
+        }
+        rest::enrolment_of(&self.0).map(Some).ok_or(EnrolmentKeyError)
+    }
 }
+
+/// A relay secret that looks like an enrolment's key and is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the relay secret begins with `{ENROLMENT_KEY_PREFIX}` and is no enrolment's key: give all of what `skytale relay enrol` showed"
+)]
+pub struct EnrolmentKeyError;
 
 impl fmt::Debug for RelaySecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,6 +29,9 @@ pub struct AgentConfig {
     pub tokens: Arc<dyn TokenProvider>,
     /// Where relay nodes are.
     pub relays: RelaySource,
+    /// The region that the agent is in or nearest to: asked for with each token, so that the directory names relay nodes of
+    /// it first. Without, the API takes its own.
+    pub region: Option<u8>,
     /// The local UDP address; `None` is any address and a free port.
     pub bind: Option<SocketAddr>,
     /// The engine's settings.
@@ -40,10 +43,16 @@ pub struct AgentConfig {
 /// How the background work behaves.
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
-    /// The shortest wait before another attempt to connect; doubled each time, with jitter.
+    /// The shortest wait before another attempt to connect; doubled each time, with jitter. Where there are several relay
+    /// nodes, one that failed is left alone for a second at least.
     pub backoff_min: Duration,
     /// The longest.
     pub backoff_max: Duration,
+    /// A relay node that has not answered for so long is not waited for alone: the next one is tried beside it.
+    pub probe_stagger: Duration,
+    /// The longest time, of which each agent takes a random part, before it goes to another relay node: a node's agents do
+    /// not all come at one moment to the next.
+    pub move_jitter: Duration,
     /// With as many messages in a channel's inbox that the application has not acknowledged, the channel is no longer
     /// followed until half of them are, or until something is to be sent there.
     pub inbox_messages_max: u64,
@@ -63,10 +72,18 @@ impl AgentConfig {
             key,
             tokens,
             relays: RelaySource::default(),
+            region: None,
             bind: None,
             engine: EngineConfig::default(),
             driver: DriverConfig::default(),
         }
+    }
+
+    /// In or nearest to a region.
+    #[must_use]
+    pub const fn with_region(mut self, region: u8) -> Self {
+        self.region = Some(region);
+        self
     }
 
     /// With relay nodes given, instead of the directory's.
@@ -82,6 +99,8 @@ impl Default for DriverConfig {
         Self {
             backoff_min: Duration::from_millis(200),
             backoff_max: Duration::from_secs(30),
+            probe_stagger: Duration::from_millis(250),
+            move_jitter: Duration::from_millis(250),
             inbox_messages_max: 10_000,
             events_max: 4_096,
             online_timeout: Duration::from_secs(30),
@@ -95,6 +114,7 @@ impl fmt::Debug for AgentConfig {
         f.debug_struct("AgentConfig")
             .field("vault", &self.vault)
             .field("relays", &self.relays)
+            .field("region", &self.region)
             .field("bind", &self.bind)
             .field("engine", &self.engine)
             .field("driver", &self.driver)

@@ -1,145 +1,403 @@
-//! The background work: connect, run a session until it ends, connect again.
+//! The background work: find a relay node, work with it until it is lost or to be left, find the next.
+//!
+//! ```text
+//!   known relay nodes ──race──> session ──lost──> the next one, at once
+//!                                  │
+//!                                  └── drain, or refusals that another node may not have ──> the next one first,
+//!                                      then the work moves over, then the old session is closed
+//! ```
+//!
+//! A relay node that works is not left for a nearer one. Cursors and the outbox are the engine's: they hold at every relay
+//! node of a fleet.
 
 use super::backoff::Backoff;
 use super::config::{DriverConfig, RelaySource};
 use super::core::{Core, CoreSigner};
-use super::running;
+use super::race::race;
+use super::relays::Relays;
+use super::running::{self, Ground, Trouble};
+use super::tokens::Tokens;
 use crate::event::Event;
 use crate::net::relay::Endpoint;
 use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
-use skytale_proto::Code;
+use parking_lot::Mutex;
+use skytale_proto::{Code, EndpointId};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// A token with less life than this left is not used for another session.
-const TOKEN_LIFE_MIN: Duration = Duration::from_secs(30);
-/// A session that lasted so long was a good one: the next attempt comes soon.
+/// A session that lasted so long was a good one: what failed before it is forgotten.
 const SESSION_GOOD: Duration = Duration::from_secs(5);
-/// Relay nodes of a directory that are tried.
-const RELAYS_MAX: usize = 64;
+/// How long verdicts that are on their way are waited for before the work moves to another relay node.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// A relay node that drains is left after this time at the latest where there is no other to go to.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A relay node that drains is left alone for so long, where there are others.
+const DRAINED_PAUSE: Duration = Duration::from_secs(2);
+/// A relay node that was left for its refusals is left alone for so long at least.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Driver {
     pub(super) core: Arc<Core>,
     pub(super) endpoint: Endpoint,
-    pub(super) tokens: Arc<dyn TokenProvider>,
-    pub(super) relays: RelaySource,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) source: RelaySource,
+    pub(super) region: Option<u8>,
     pub(super) config: DriverConfig,
+    pub(super) relays: Mutex<Relays>,
+    /// Where sessions that were left are closed.
+    pub(super) tasks: TaskTracker,
+}
+
+/// Why a relay node was left.
+#[derive(Clone)]
+struct Left {
+    relay: EndpointId,
+    error: RelayError,
+}
+
+/// How the work with a session ended.
+enum Ended {
+    /// The session is gone.
+    Lost(Left),
+    /// Another one takes its place.
+    Moved(Session, Left),
+    /// The agent disconnects.
+    Cancelled,
+}
+
+/// Where to go from a session that is to be left.
+enum Elsewhere {
+    There(Session, RelayError),
+    /// Nowhere: the session is ended all the same.
+    Nowhere(RelayError),
+}
+
+/// A round of attempts brought nothing.
+struct Missed {
+    error: RelayError,
+    /// When it is worth another one; `None` where no relay node is known.
+    again_at: Option<Instant>,
 }
 
 impl Driver {
     /// Runs until cancelled.
     pub(super) async fn run(self, cancel: CancellationToken) {
+        self.tokens.load().await;
         let mut backoff = Backoff::new(self.config.backoff_min, self.config.backoff_max);
-        let mut token = None;
-        let mut turn = 0;
+        let (mut next, mut left) = (None, None);
         loop {
-            let connected = tokio::select! {
-                () = cancel.cancelled() => break,
-                connected = self.connect(&mut token, &mut turn) => connected,
+            let session = match next.take() {
+                Some(session) => session,
+                None => tokio::select! {
+                    () = cancel.cancelled() => return,
+                    session = self.seek(&mut backoff) => session,
+                },
             };
-            let error = match connected {
-                Ok((session, relay)) => {
-                    let began = Instant::now();
-                    let error = self.hold(&session, &relay, &cancel).await;
-                    if is_about_this_relay(&error) {
-                        turn = turn.wrapping_add(1);
+            let ended = self.hold(session, left.take(), &cancel).await;
+            match ended {
+                Ended::Cancelled => return,
+                Ended::Moved(session, from) => (next, left) = (Some(session), Some(from)),
+                Ended::Lost(from) => {
+                    let error = from.error.clone();
+                    left = Some(from);
+                    let pause = if error.is_retryable() {
+                        // Not all of a relay node's agents at one moment.
+                        self.config.move_jitter.mul_f64(rand::random())
+                    } else {
+                        // Neither here nor elsewhere, it seems.
+                        self.missed(&error, backoff.longest(error.retry_after()))
+                    };
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = sleep(pause) => {}
                     }
-                    if began.elapsed() >= SESSION_GOOD {
-                        backoff.reset();
-                    }
-                    if matches!(error, RelayError::Closed) && cancel.is_cancelled() {
-                        break;
-                    }
-                    error
                 }
-                Err(error) => error,
-            };
-            if is_about_the_token(error.code()) {
-                token = None;
-            }
-            let retry_in = if error.is_retryable() {
-                backoff.next(error.retry_after())
-            } else {
-                backoff.longest(error.retry_after())
-            };
-            self.core.bus.tell(Event::ConnectFailed {
-                code: error.code(),
-                reason: error.to_string(),
-                retry_in,
-            });
-            tracing::debug!(code = %error.code(), %error, ?retry_in, "no session with a relay node");
-            tokio::select! {
-                () = cancel.cancelled() => break,
-                () = sleep(retry_in) => {}
             }
         }
     }
 
-    /// One attempt at one relay node.
-    async fn connect(&self, kept: &mut Option<Token>, turn: &mut usize) -> Result<(Session, Relay), RelayError> {
+    /// Looks for a relay node until there is one.
+    async fn seek(&self, backoff: &mut Backoff) -> Session {
+        let mut fresh = false;
+        loop {
+            let Missed { error, again_at } = match self.round(fresh, None).await {
+                Ok(session) => {
+                    backoff.reset();
+                    return session;
+                }
+                Err(missed) => missed,
+            };
+            let retry_in = match again_at {
+                _ if !error.is_retryable() => backoff.longest(error.retry_after()),
+                Some(at) => at.saturating_duration_since(Instant::now()),
+                None => backoff.next(error.retry_after()),
+            };
+            sleep(self.missed(&error, retry_in)).await;
+            // Those that are known may be the wrong ones.
+            fresh = true;
+        }
+    }
+
+    fn missed(&self, error: &RelayError, retry_in: Duration) -> Duration {
+        tracing::debug!(code = %error.code(), %error, ?retry_in, "no session with a relay node");
+        self.core.bus.tell(Event::ConnectFailed {
+            code: error.code(),
+            reason: error.to_string(),
+            retry_in,
+        });
+        retry_in
+    }
+
+    /// Tries each relay node that may be tried, until one answers.
+    async fn round(&self, fresh: bool, except: Option<EndpointId>) -> Result<Session, Missed> {
         let subject = TokenSubject {
             agent: self.core.agent,
             endpoint: self.endpoint.id(),
+            region: self.region,
             signer: Arc::new(CoreSigner(Arc::clone(&self.core))),
         };
-        let token = match kept.take().filter(|token| token.remaining() >= TOKEN_LIFE_MIN) {
-            Some(token) => token,
-            None => self.tokens.token(&subject).await?,
-        };
-        *kept = Some(token.clone());
-        let relays = match &self.relays {
-            RelaySource::Fixed(relays) => relays.clone(),
-            RelaySource::Directory => token
-                .relays()
-                .iter()
-                .take(RELAYS_MAX)
-                .filter_map(|relay| match Relay::from_directory(relay) {
-                    Ok(relay) => Some(relay),
-                    Err(error) => {
-                        tracing::warn!(%error, "relay directory entry not usable");
-                        None
-                    }
-                })
-                .collect(),
-        };
-        let Some(relay) = relays.get(*turn % relays.len().max(1)).cloned() else {
-            return Err(RelayError::Unreachable {
-                reason: "the relay directory is empty".into(),
+        let token = self.tokens.ready(&subject, fresh).await.map_err(|error| Missed {
+            error: error.into(),
+            again_at: None,
+        })?;
+        let ready = {
+            let mut relays = self.relays.lock();
+            relays.update(match &self.source {
+                RelaySource::Fixed(fixed) => fixed.clone(),
+                RelaySource::Directory => self.tokens.relays(),
             });
+            let mut ready = relays.ready(Instant::now());
+            ready.retain(|relay| Some(relay.endpoint) != except);
+            ready
         };
-        // Whatever comes of this one, the next attempt is at the next; a session that was good stays.
-        *turn = turn.wrapping_add(1);
-        let session = Session::connect(&self.endpoint, &relay, subject, token, Arc::clone(&self.tokens)).await?;
-        *turn = turn.wrapping_sub(1);
-        Ok((session, relay))
+        let errors = Mutex::new(Vec::new());
+        let failed = |relay: &Relay, error| {
+            self.failed(relay.endpoint, &error);
+            errors.lock().push(error);
+        };
+        let connect = |relay: Relay| self.connect(relay, subject.clone(), token.clone());
+        if let Some((_, session)) = race(&ready, self.config.probe_stagger, connect, failed).await {
+            return Ok(session);
+        }
+        let mut errors = errors.into_inner();
+        if let Some(at) = errors.iter().position(|error| is_about_the_token(error.code())) {
+            self.tokens.refused().await;
+            errors.swap(0, at);
+        }
+        Err(Missed {
+            again_at: self.relays.lock().next_at(Instant::now()),
+            error: errors.into_iter().next().unwrap_or_else(|| RelayError::Unreachable {
+                reason: "the relay directory names no relay node that may be tried now".into(),
+            }),
+        })
     }
 
-    /// Works with a session until it ends, and cleans up after it.
-    async fn hold(&self, session: &Session, relay: &Relay, cancel: &CancellationToken) -> RelayError {
-        let bus = &self.core.bus;
-        bus.session.send_replace(Some(session.clone()));
-        bus.tell(Event::Connected { relay: relay.endpoint });
-        tracing::info!(relay = %relay.endpoint, "connected");
-        let error = running::run(&self.core, &self.config, session, cancel).await;
-        bus.session.send_replace(None);
-        bus.readiness.send_replace(Default::default());
-        session.close().await;
-        // Every frame in flight is ambiguous now: each is offered again in the next session.
-        let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
-        tracing::info!(code = %error.code(), %error, "disconnected");
-        bus.tell(Event::Disconnected {
+    async fn connect(&self, relay: Relay, subject: TokenSubject, token: Token) -> Result<Session, RelayError> {
+        let provider: Arc<dyn TokenProvider> = Arc::clone(&self.tokens) as _;
+        Session::connect(&self.endpoint, &relay, subject, token, provider).await
+    }
+
+    /// A relay node failed, or a session with it.
+    fn failed(&self, relay: EndpointId, error: &RelayError) {
+        let now = Instant::now();
+        let until = self.relays.lock().failed(relay, error.retry_after(), now);
+        tracing::debug!(%relay, code = %error.code(), %error, "relay node failed");
+        self.core.bus.tell(Event::RelayFailed {
+            relay,
             code: error.code(),
             reason: error.to_string(),
+            retry_in: until.saturating_duration_since(now),
         });
-        error
+    }
+
+    /// Works with a session until it ends or another takes its place, and cleans up after it.
+    async fn hold(&self, session: Session, left: Option<Left>, cancel: &CancellationToken) -> Ended {
+        let (bus, relay) = (&self.core.bus, session.relay());
+        bus.session.send_replace(Some(session.clone()));
+        bus.tell(Event::Connected { relay });
+        tracing::info!(%relay, "connected");
+        if let Some(Left { relay: from, error }) = left.filter(|left| left.relay != relay) {
+            bus.tell(Event::Moved {
+                from,
+                to: relay,
+                code: error.code(),
+                reason: error.to_string(),
+            });
+        }
+        let began = Instant::now();
+        let ended = self.work(&session, cancel).await;
+        bus.readiness.send_replace(Default::default());
+        // Every frame in flight is ambiguous now: each is offered again in the next session.
+        let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
+        match &ended {
+            Ended::Moved(next, Left { error, .. }) => {
+                self.judge(relay, error, began.elapsed() >= SESSION_GOOD).await;
+                bus.session.send_replace(Some(next.clone()));
+                tracing::info!(code = %error.code(), %error, from = %relay, to = %next.relay(), "moved");
+                self.tasks.spawn(async move { session.close().await });
+            }
+            Ended::Lost(Left { error, .. }) => {
+                bus.session.send_replace(None);
+                session.close().await;
+                self.judge(relay, error, began.elapsed() >= SESSION_GOOD).await;
+                tracing::info!(code = %error.code(), %error, "disconnected");
+                bus.tell(Event::Disconnected {
+                    code: error.code(),
+                    reason: error.to_string(),
+                });
+            }
+            Ended::Cancelled => {
+                bus.session.send_replace(None);
+                session.close().await;
+                bus.tell(Event::Disconnected {
+                    code: RelayError::Closed.code(),
+                    reason: RelayError::Closed.to_string(),
+                });
+            }
+        }
+        ended
+    }
+
+    /// What the end of a session says of its relay node and of its token.
+    async fn judge(&self, relay: EndpointId, error: &RelayError, was_good: bool) {
+        if was_good {
+            self.relays.lock().worked(relay);
+        }
+        if is_about_the_token(error.code()) {
+            self.tokens.refused().await;
+            if was_good {
+                return;
+            }
+        }
+        let mut relays = self.relays.lock();
+        let pause = match error {
+            _ if !relays.are_there_others(relay) => None,
+            error if error.code() == Code::Draining => Some(DRAINED_PAUSE),
+            // The session stands, and was left for what was refused there.
+            RelayError::Refused(refused) if refused.retryable => Some(TROUBLE_PAUSE),
+            _ => None,
+        };
+        relays.failed(relay, pause.max(error.retry_after()), Instant::now());
+    }
+
+    /// The work of a session, until it ends or is to go on in another one. When this returns, none of it runs.
+    async fn work(&self, session: &Session, cancel: &CancellationToken) -> Ended {
+        let relay = session.relay();
+        let lost = |error| Ended::Lost(Left { relay, error });
+        let ground = match Ground::new(&self.core, &self.config, session).await {
+            Ok(ground) => ground,
+            Err(error) => return lost(error),
+        };
+        let stop = CancellationToken::new();
+        let mut work = Box::pin(running::run(&ground, &stop));
+        let elsewhere = tokio::select! {
+            () = cancel.cancelled() => None,
+            error = &mut work => return lost(error),
+            elsewhere = Box::pin(self.elsewhere(session, &ground)) => Some(elsewhere),
+        };
+        let Some(elsewhere) = elsewhere else {
+            stop.cancel();
+            work.await;
+            return Ended::Cancelled;
+        };
+        // Nothing new is appended from here on; what was gets its verdict, if it comes soon.
+        ground.leaving.send_replace(true);
+        tokio::select! {
+            // Another session is there: that this one ended by itself changes nothing.
+            _ = &mut work => {}
+            _ = timeout(SETTLE_MAX, ground.appender.settled()) => {
+                stop.cancel();
+                work.await;
+            }
+        }
+        match elsewhere {
+            Elsewhere::There(next, error) => Ended::Moved(next, Left { relay, error }),
+            Elsewhere::Nowhere(error) => lost(error),
+        }
+    }
+
+    /// Resolves when the session is to be left: with the one to go on in, where there is any.
+    async fn elsewhere(&self, session: &Session, ground: &Ground) -> Elsewhere {
+        let (mut draining, mut trouble) = (session.draining(), ground.trouble.subscribe());
+        loop {
+            tokio::select! {
+                within = drained(&mut draining) => return self.drain(session, ground, within).await,
+                trouble = troubled(&mut trouble) => {
+                    let here = session.relay();
+                    let now = Instant::now();
+                    let others = || self.relays.lock().ready(now).iter().any(|relay| relay.endpoint != here);
+                    // Where every other one was tried a moment ago, this one is as good.
+                    if !others() {
+                        continue;
+                    }
+                    if let Ok(next) = self.round(false, Some(here)).await {
+                        return Elsewhere::There(next, trouble.0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The relay node is about to stop: finds another, as long as there is time for it.
+    async fn drain(&self, session: &Session, ground: &Ground, within: Duration) -> Elsewhere {
+        let here = session.relay();
+        // The relay node takes no more: what is queued waits for the next one.
+        ground.leaving.send_replace(true);
+        let error = RelayError::Refused(crate::net::relay::Refused {
+            number: Code::Draining.number(),
+            message: "the relay node is about to stop".into(),
+            retryable: true,
+            retry_after: None,
+            offset: skytale_proto::Offset::ZERO,
+        });
+        let deadline = Instant::now() + (within / 2).min(DRAIN_WAIT_MAX);
+        if !self.relays.lock().are_there_others(here) {
+            // Verdicts of what is in flight are waited for by the caller.
+            return Elsewhere::Nowhere(error);
+        }
+        // Not all of its agents at one moment.
+        sleep(self.config.move_jitter.min(within / 4).mul_f64(rand::random())).await;
+        loop {
+            let missed = match self.round(false, Some(here)).await {
+                Ok(next) => return Elsewhere::There(next, error),
+                Err(missed) => missed,
+            };
+            let again_at = missed
+                .again_at
+                .unwrap_or(deadline)
+                .max(Instant::now() + self.config.backoff_min);
+            if again_at >= deadline {
+                sleep_until(deadline).await;
+                return Elsewhere::Nowhere(error);
+            }
+            sleep_until(again_at).await;
+        }
     }
 }
 
-/// Whether another relay node is likely to be better than this one.
-fn is_about_this_relay(error: &RelayError) -> bool {
-    matches!(error, RelayError::Gap { .. } | RelayError::Protocol { .. }) || error.code() == Code::Draining
+/// Waits for the relay node's notice that it is about to stop.
+async fn drained(draining: &mut tokio::sync::watch::Receiver<Option<Duration>>) -> Duration {
+    match draining.wait_for(Option::is_some).await.map(|within| *within) {
+        Ok(within) => within.unwrap_or_default(),
+        // The control stream has ended: the session's end says why.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Waits for the next refusal that another relay node may not have.
+async fn troubled(trouble: &mut tokio::sync::watch::Receiver<Option<Trouble>>) -> Trouble {
+    loop {
+        // The sender lives as long as the session's ground.
+        if trouble.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(trouble) = trouble.borrow_and_update().clone() {
+            return trouble;
+        }
+    }
 }
 
 /// Whether another token may help.

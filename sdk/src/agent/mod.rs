@@ -21,8 +21,11 @@ mod error;
 mod faults;
 mod follow;
 mod outcome;
+mod race;
+mod relays;
 mod running;
 mod stock;
+mod tokens;
 mod turn;
 mod worker;
 
@@ -32,13 +35,15 @@ pub use error::AgentError;
 use self::bus::Followed;
 use self::core::Core;
 use self::driver::Driver;
+use self::relays::Relays;
+use self::tokens::Tokens;
 use crate::channel::Channel;
 use crate::engine::{ChannelInfo, ChannelState, Queued};
 use crate::event::Events;
-use crate::net::TokenProvider;
 use crate::net::relay::Endpoint;
+use crate::net::{Session, TokenProvider};
 use parking_lot::Mutex;
-use skytale_proto::{AgentId, ChannelId, EndpointId};
+use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -71,6 +76,7 @@ struct Inner {
     core: Arc<Core>,
     tokens: Arc<dyn TokenProvider>,
     relays: RelaySource,
+    region: Option<u8>,
     bind: Option<std::net::SocketAddr>,
     config: DriverConfig,
     secret: zeroize::Zeroizing<[u8; 32]>,
@@ -101,6 +107,7 @@ impl Agent {
             key,
             tokens,
             relays,
+            region,
             bind,
             engine,
             driver,
@@ -111,6 +118,7 @@ impl Agent {
                 core: Arc::new(core),
                 tokens,
                 relays,
+                region,
                 bind,
                 config: driver,
                 secret,
@@ -143,12 +151,16 @@ impl Agent {
         let endpoint = Endpoint::bind(&self.inner.secret, self.inner.bind).await?;
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let (core, config) = (&self.inner.core, &self.inner.config);
         let driver = Driver {
-            core: Arc::clone(&self.inner.core),
+            core: Arc::clone(core),
             endpoint: endpoint.clone(),
-            tokens: Arc::clone(&self.inner.tokens),
-            relays: self.inner.relays.clone(),
-            config: self.inner.config.clone(),
+            tokens: Arc::new(Tokens::new(Arc::clone(core), Arc::clone(&self.inner.tokens))),
+            source: self.inner.relays.clone(),
+            region: self.inner.region,
+            relays: Mutex::new(Relays::new(config.backoff_min, config.backoff_max)),
+            config: config.clone(),
+            tasks: tasks.clone(),
         };
         tasks.spawn(driver.run(cancel.clone()));
         tasks.close();
@@ -174,6 +186,11 @@ impl Agent {
             tasks.wait().await;
             endpoint.close().await;
         }
+    }
+
+    /// The relay node that the agent has a session with now.
+    pub fn relay(&self) -> Option<EndpointId> {
+        self.inner.core.bus.session.borrow().as_ref().map(Session::relay)
     }
 
     /// Whether there is a session now.
@@ -213,11 +230,25 @@ impl Agent {
 
     // ---- channels
 
-    /// Makes a channel with this agent as its only member. `label` stays in the vault.
+    /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
+    /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
+        self.create(label, self.inner.region.map(Region)).await
+    }
+
+    /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
+    pub async fn create_channel_in(&self, label: &str, home: Region) -> Result<Channel, AgentError> {
+        self.create(label, Some(home)).await
+    }
+
+    async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
-            let channel = actor.engine.create_channel(&label)?;
+            let home = match home {
+                Some(home) => home,
+                None => tokens::nearest_region(actor.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
+            };
+            let channel = actor.engine.create_channel_in(&label, home)?;
             actor.bus.channels_changed.notify_one();
             Ok(channel)
         });

@@ -12,14 +12,13 @@ use crate::net::{RelayError, Session};
 use skytale_proto::ChannelId;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How long verdicts that are on their way are waited for when the relay drains.
-const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
+/// A refusal that another relay node may not have.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble(pub(super) RelayError);
 
 /// What the tasks of one session share.
 #[derive(Clone)]
@@ -28,8 +27,27 @@ pub(super) struct Ground {
     pub(super) session: Session,
     pub(super) appender: Appender,
     pub(super) config: DriverConfig,
-    /// The relay is about to stop: nothing new is appended.
-    pub(super) draining: watch::Receiver<Option<Duration>>,
+    /// The session is about to be left: nothing new is appended.
+    pub(super) leaving: watch::Sender<bool>,
+    /// Moves with each refusal, after several, that another relay node may not have.
+    pub(super) trouble: watch::Sender<Option<Trouble>>,
+}
+
+impl Ground {
+    pub(super) async fn new(core: &Arc<Core>, config: &DriverConfig, session: &Session) -> Result<Self, RelayError> {
+        Ok(Self {
+            core: Arc::clone(core),
+            session: session.clone(),
+            appender: Appender::open(session).await?,
+            config: config.clone(),
+            leaving: watch::Sender::new(false),
+            trouble: watch::Sender::new(None),
+        })
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
+    }
 }
 
 /// How a task of a session ended.
@@ -40,42 +58,22 @@ pub(super) enum End {
     Session(RelayError),
 }
 
-/// Runs until the session ends or must be ended, and gives the reason.
-pub(super) async fn run(
-    core: &Arc<Core>,
-    config: &DriverConfig,
-    session: &Session,
-    cancel: &CancellationToken,
-) -> RelayError {
-    let appender = tokio::select! {
-        () = cancel.cancelled() => return RelayError::Closed,
-        appender = Appender::open(session) => match appender {
-            Ok(appender) => appender,
-            Err(error) => return error,
-        },
-    };
-    let ground = Ground {
-        core: Arc::clone(core),
-        session: session.clone(),
-        appender,
-        config: config.clone(),
-        draining: session.draining(),
-    };
+/// Runs until the session ends, must be ended, or is left by `stop`, and gives the reason.
+pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError {
+    let Ground { core, session, .. } = ground;
     let mut tasks = JoinSet::new();
     tasks.spawn(follow::agent_log(ground.clone()));
     tasks.spawn(follow::joins(ground.clone()));
     tasks.spawn(stock::keep(ground.clone()));
     let mut working = HashSet::new();
-    let mut draining = session.draining();
     // Channels that there are are not announced.
     core.bus.channels_changed.notify_one();
     let reason = loop {
         tokio::select! {
-            () = cancel.cancelled() => break RelayError::Closed,
+            () = stop.cancelled() => break RelayError::Closed,
             error = session.ended() => break error,
-            within = drained(&mut draining) => break drain(within).await,
             () = core.bus.channels_changed.notified() => {
-                if let Err(error) = start_workers(&ground, &mut working, &mut tasks).await {
+                if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
                     break error;
                 }
             }
@@ -83,7 +81,7 @@ pub(super) async fn run(
                 Ok(End::Channel(channel)) => {
                     working.remove(&channel);
                     // It may have come back while its worker ended.
-                    if let Err(error) = start_workers(&ground, &mut working, &mut tasks).await {
+                    if let Err(error) = start_workers(ground, &mut working, &mut tasks).await {
                         break error;
                     }
                 }
@@ -126,28 +124,4 @@ async fn start_workers(
         }
     }
     Ok(())
-}
-
-async fn drained(draining: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    let within = draining
-        .wait_for(Option::is_some)
-        .await
-        .map(|within| within.unwrap_or_default());
-    match within {
-        Ok(within) => within,
-        // The control stream has ended: the session's end says why.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Workers append nothing new meanwhile; what they have appended gets its verdict.
-async fn drain(within: Duration) -> RelayError {
-    sleep((within / 2).min(DRAIN_WAIT_MAX)).await;
-    RelayError::Refused(crate::net::relay::Refused {
-        number: skytale_proto::Code::Draining.number(),
-        message: "the relay node is about to stop".into(),
-        retryable: true,
-        retry_after: None,
-        offset: skytale_proto::Offset::ZERO,
-    })
 }

@@ -7,6 +7,7 @@ use super::running::{End, Ground};
 use crate::event::Event;
 use crate::net::RelayError;
 use crate::net::relay::{Appender, KeyPackages};
+use skytale_proto::Code;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -28,6 +29,8 @@ pub(super) async fn keep(ground: Ground) -> End {
                 bus.tell(Event::VaultFailed { code, reason });
                 backoff.next(None)
             }
+            // The session is about to be left: the next one is soon there.
+            Err(RelayError::Refused(refused)) if refused.code() == Code::Draining => backoff.next(refused.retry_after),
             Err(RelayError::Refused(refused)) => {
                 // A token without the scope, perhaps: nobody can add this agent, but the rest goes on.
                 bus.tell(Event::Refused {
@@ -59,6 +62,9 @@ async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayErro
         .core
         .try_call(move |actor| actor.engine.key_packages_wanted(stock.live, stock.last_resort));
     let mut pending = Vec::new();
+    if ground.is_leaving() {
+        return Ok(());
+    }
     for frame in local(wanted.await)? {
         pending.push((frame.header().id, appender.append(frame.encoded().clone()).await?));
     }

@@ -16,7 +16,7 @@
 use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground};
+use super::running::{End, Ground, Trouble};
 use super::turn::Turn;
 use crate::agent::bus::{Followed, Signals};
 use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
@@ -31,8 +31,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Between attempts after a refusal.
+/// Between attempts to subscribe after a refusal.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Between attempts to append after a refusal.
+const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The longest wait of what is to be sent, in a channel in which something comes.
+const RETRY_LIVE: Duration = Duration::from_secs(1);
+/// After so many refusals in a row another relay node may be better.
+const REFUSALS_BORNE: u32 = 3;
 /// Frames asked of the engine at once, in bytes.
 const PUMP_BYTES: usize = 256 * 1024;
 /// Frames of one channel without a verdict.
@@ -66,8 +72,16 @@ pub(super) struct Worker {
     pump: bool,
     pump_at: Instant,
     pump_backoff: Backoff,
+    refusals: Refusals,
     /// When this agent commits for those who leave, unless another does before.
     turn: Option<Turn>,
+}
+
+/// Refusals in a row that another relay node may not have.
+#[derive(Default)]
+struct Refusals {
+    reads: u32,
+    appends: u32,
 }
 
 enum Happened {
@@ -94,7 +108,8 @@ impl Worker {
             in_flight: FuturesOrdered::new(),
             pump: true,
             pump_at: now,
-            pump_backoff: Backoff::new(RETRY.0, RETRY.1),
+            pump_backoff: Backoff::new(RETRY_APPEND.0, RETRY_APPEND.1),
+            refusals: Refusals::default(),
             turn: None,
             ground,
         }
@@ -145,7 +160,7 @@ impl Worker {
         if self.turn.is_some_and(|turn| now >= turn.at) {
             self.take_turn().await?;
         }
-        let may_pump = self.ground.draining.borrow().is_none() && self.in_flight.len() < in_flight_max;
+        let may_pump = !self.ground.is_leaving() && self.in_flight.len() < in_flight_max;
         if self.pump && may_pump && now >= self.pump_at {
             self.pump().await?;
         }
@@ -232,6 +247,7 @@ impl Worker {
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
                     self.subscribe_backoff.reset();
+                    self.refusals.reads = 0;
                     self.signals.followed.send_replace(Followed::Live);
                     let channel = self.channel;
                     self.ground.core.bus.tell(Event::CaughtUp { channel, head });
@@ -277,6 +293,11 @@ impl Worker {
         self.see(view);
         // The head may have moved: what was stale can be built again.
         self.pump = true;
+        if self.refusals.appends > 0 {
+            // What others send comes: what this one sends may be taken again, too.
+            self.pump_at = self.pump_at.min(Instant::now() + RETRY_LIVE);
+        }
+        self.refusals.reads = 0;
         match gap {
             Some(gap) => Err(RelayError::Gap {
                 expected: gap.expected,
@@ -293,7 +314,9 @@ impl Worker {
             RelayError::Local { code, reason } => (*code, reason.clone(), self.view.cursor),
             _ => return Err(error),
         };
-        let pause = if error.is_retryable() {
+        // A relay node of a fleet that has not followed so far yet says that it does not know this.
+        let may_pass = matches!(code, Code::CursorBeyondHead | Code::UnknownLog | Code::NotMember);
+        let pause = if error.is_retryable() || may_pass {
             self.subscribe_backoff.next(error.retry_after())
         } else {
             self.subscribe_backoff.longest(error.retry_after())
@@ -302,6 +325,14 @@ impl Worker {
         if code == Code::Draining {
             // The session's end tells it.
             return Ok(());
+        }
+        if may_be_better_elsewhere(code) || matches!(code, Code::CursorBeyondHead | Code::StoreCorrupt) {
+            self.refusals.reads += 1;
+            if self.refusals.reads >= REFUSALS_BORNE {
+                self.ground.trouble.send_replace(Some(Trouble(error)));
+            } else if code == Code::CursorBeyondHead {
+                return Ok(());
+            }
         }
         self.ground.core.bus.tell(Event::Refused {
             channel: Some(self.channel),
@@ -398,15 +429,37 @@ impl Worker {
             Outcome::Appended { .. } | Outcome::Duplicate { .. } => {
                 self.exists = true;
                 self.pump_backoff.reset();
+                self.refusals.appends = 0;
             }
             // Those behind one that was refused are refused like it.
             Outcome::Refused { retryable: true, .. } if self.held => {}
             Outcome::Refused { retryable: true, code } => {
                 self.held = code.holds_log();
                 let asked = answer.as_ref().err().and_then(RelayError::retry_after);
-                self.pump_at = self.pump_at.max(Instant::now() + self.pump_backoff.next(asked));
+                let pause = self.pump_backoff.next(asked);
+                self.pump_at = self.pump_at.max(Instant::now() + pause);
+                if let Err(error) = answer {
+                    self.held_back(*code, error, pause);
+                }
             }
             _ => {}
+        }
+    }
+
+    /// What is to be sent was refused for now.
+    fn held_back(&mut self, code: Code, error: &RelayError, retry_in: Duration) {
+        if !may_be_better_elsewhere(code) {
+            return;
+        }
+        self.ground.core.bus.tell(Event::SendHeld {
+            channel: self.channel,
+            code,
+            reason: error.to_string(),
+            retry_in,
+        });
+        self.refusals.appends += 1;
+        if self.refusals.appends >= REFUSALS_BORNE {
+            self.ground.trouble.send_replace(Some(Trouble(error.clone())));
         }
     }
 
@@ -419,6 +472,11 @@ impl Worker {
         self.see(local(view.await)?);
         Ok(())
     }
+}
+
+/// Whether a refusal is about the relay node, or what it can reach, and not about the agent or the log.
+const fn may_be_better_elsewhere(code: Code) -> bool {
+    code.holds_log() && !matches!(code, Code::RateLimited | Code::Draining | Code::TooManyStreams)
 }
 
 async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<Receipt, RelayError>) {

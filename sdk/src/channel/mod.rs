@@ -16,7 +16,7 @@ use crate::engine::{
 use crate::net::RelayError;
 use crate::net::relay::KeyPackages;
 use bytes::Bytes;
-use skytale_proto::{AgentId, ChannelId, Digest, Frame, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use tokio::time::timeout;
 
 /// Messages taken out of the history at once.
 const PURGED_MAX: u32 = 256;
+/// Between two attempts to claim, where the relay node did not say it.
+const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 /// A channel. Clones are the same channel.
 #[derive(Clone, Debug)]
@@ -305,8 +307,13 @@ impl Channel {
             };
             match claimed {
                 Ok(claimed) => return Ok(claimed.frame),
-                Err(RelayError::Refused(refused)) if refused.code() == skytale_proto::Code::RateLimited => {
-                    tokio::time::sleep(refused.retry_after.unwrap_or(Duration::from_millis(200))).await;
+                // The same session may do it later, or the next one, where the relay node drains.
+                Err(RelayError::Refused(refused)) if waits(refused.code()) => {
+                    let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = sessions.changed() => {}
+                    }
                 }
                 Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
                     tracing::debug!(%error, "claim not answered, trying again");
@@ -318,4 +325,9 @@ impl Channel {
             }
         }
     }
+}
+
+/// Whether a claim that was refused so is made again, as long as there is time.
+const fn waits(code: Code) -> bool {
+    matches!(code, Code::RateLimited | Code::Draining | Code::TrustStale)
 }

@@ -6,7 +6,7 @@ use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, age
 use crate::mls::{self, Identity};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
-use skytale_proto::{AgentId, ChannelId, Digest, Offset};
+use skytale_proto::{AgentId, ChannelId, Digest, Offset, Region};
 use std::collections::HashMap;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -46,16 +46,31 @@ impl Engine {
         self.endpoint_secret.clone()
     }
 
+    /// Keeps a value under a name, or with `None` forgets it. For what can be had again.
+    pub(crate) fn keep(&self, name: &str, value: Option<&[u8]>) -> Result<(), EngineError> {
+        Ok(self.vault.keep(name, value)?)
+    }
+
+    /// What is kept under a name.
+    pub(crate) fn kept(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, EngineError> {
+        Ok(self.vault.kept(name)?)
+    }
+
     /// The last entry of the agent's own log that was processed.
     pub fn agent_cursor(&self) -> Offset {
         self.agent_cursor
     }
 
-    /// Makes a channel with this agent as its only member. Its Create goes out with the channel's outbox. For the label see
-    /// [`Engine::relabel`].
+    /// Makes a channel with this agent as its only member, on a single node. Its Create goes out with the channel's outbox.
+    /// For the label see [`Engine::relabel`].
     pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
+        self.create_channel_in(label, Region::default())
+    }
+
+    /// As [`Engine::create_channel`], with its log in a region: the id's first byte, for ever.
+    pub fn create_channel_in(&mut self, label: &str, home: Region) -> Result<ChannelId, EngineError> {
         check_label(label)?;
-        let id = ChannelId::generate();
+        let id = ChannelId::generate_in(home);
         let (channel, _) = self.transact(Durability::Now, |tx| agent_log::create(tx, id, label))?;
         self.put_back(channel);
         Ok(id)

@@ -211,7 +211,7 @@ impl ApiClient {
             nonce: nonce.nonce,
             signature: HEXLOWER.encode(&signature),
             scopes: self.scopes.clone(),
-            region: None,
+            region: subject.region,
         };
         let answer: rest::TokenResponse = self.call(Method::POST, "/v1/token", Some(&request)).await?;
         if answer.token.len() > limits::TOKEN_BYTES_MAX {

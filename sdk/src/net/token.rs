@@ -20,6 +20,8 @@ pub struct TokenSubject {
     pub agent: AgentId,
     /// The iroh endpoint that will present the token.
     pub endpoint: EndpointId,
+    /// The region that the agent is in or nearest to: relay nodes of it are named first. Without, the provider's own.
+    pub region: Option<u8>,
     /// Signs as the agent.
     pub signer: Arc<dyn ProofSigner>,
 }
@@ -29,6 +31,7 @@ impl fmt::Debug for TokenSubject {
         f.debug_struct("TokenSubject")
             .field("agent", &self.agent)
             .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
             .finish_non_exhaustive()
     }
 }

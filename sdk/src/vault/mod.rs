@@ -180,14 +180,33 @@ impl Vault {
         &self.connection
     }
 
-    /// A secret of 32 bytes that is made once, under a name.
-    pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, VaultError> {
-        let stored = self
+    /// Keeps a value under a name, or with `None` forgets it. For what can be had again: it is durable with what comes
+    /// next.
+    pub(crate) fn keep(&self, name: &str, value: Option<&[u8]>) -> Result<(), VaultError> {
+        let transaction = self.begin(Durability::Later)?;
+        match value {
+            Some(value) => transaction.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+                (name, value),
+            )?,
+            None => transaction.execute("DELETE FROM meta WHERE key = ?1", [name])?,
+        };
+        Ok(transaction.commit()?)
+    }
+
+    /// What is kept under a name.
+    pub(crate) fn kept(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+        Ok(self
             .connection
             .query_row("SELECT value FROM meta WHERE key = ?1", [name], |row| {
                 row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
             })
-            .optional()?;
+            .optional()?)
+    }
+
+    /// A secret of 32 bytes that is made once, under a name.
+    pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        let stored = self.kept(name)?;
         let mut secret = Zeroizing::new([0; 32]);
         match stored {
             Some(stored) if stored.len() == secret.len() => secret.copy_from_slice(&stored),

@@ -122,6 +122,15 @@ impl Appender {
         Ok(())
     }
 
+    /// Resolves when nothing is in flight: all that was queued before has its outcome, or the session has ended.
+    pub async fn settled(&self) {
+        let all = u32::try_from(self.shared.room_bytes).unwrap_or(u32::MAX);
+        tokio::select! {
+            _ = self.shared.room.acquire_many(all) => {}
+            () = self.shared.ending.cancel.cancelled() => {}
+        }
+    }
+
     /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
     /// that is refused for its rate holds its log back.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {

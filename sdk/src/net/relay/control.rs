@@ -24,6 +24,8 @@ const REFRESH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const REFRESH_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How far ahead a refresh is planned.
 const REFRESH_AHEAD_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// A timer that is late by so much says that this process stood still.
+const STOOD_STILL_MIN: Duration = Duration::from_millis(250);
 
 pub(super) struct Control {
     pub(super) info: SessionInfo,
@@ -68,6 +70,8 @@ async fn after_close(error: &iroh::endpoint::ConnectionError, events: &mut Messa
     closed_by(error)
 }
 
+/// The keepalive that the relay node told decides how soon its death is noticed: nothing else tells it where a process was
+/// killed, or a machine lost. Silence for as long brings a ping, silence for twice as long the session's end.
 async fn drive(control: &Control, send: &mut SendStream, events: &mut MessageReader) -> RelayError {
     let keepalive = control.info.keepalive;
     let mut refresh = Refresh::At(refresh_at(control, control.info.token_expires_s, Duration::ZERO));
@@ -114,6 +118,10 @@ async fn drive(control: &Control, send: &mut SendStream, events: &mut MessageRea
         };
         if let Err(error) = outcome {
             return error;
+        }
+        if Instant::now() > wake + (keepalive / 2).max(STOOD_STILL_MIN) {
+            // This process stood still, and knows nothing of the relay's silence meanwhile: it listens anew.
+            control.activity.heard();
         }
     }
 }

@@ -8,7 +8,7 @@ use super::message::{self, MessageReader};
 use crate::net::token::{Token, TokenProvider, TokenSubject};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use skytale_proto::session::{self, ControlEvent, Durability, Hello, Open, Started, control_event, open};
-use skytale_proto::{Code, limits};
+use skytale_proto::{Code, EndpointId, limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message of the control stream, in bytes.
 pub(super) const CONTROL_BYTES_MAX: usize = 64 * 1024;
+/// The control stream's bytes go before those of other streams, whose priority is 0.
+const CONTROL_PRIORITY: i32 = 1;
 /// What a relay node may ask for as keepalive.
 const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(300));
 /// What is sent in a Hello of the SDK's version.
@@ -185,6 +187,8 @@ impl Session {
     ) -> Result<Self, RelayError> {
         let activity = Activity::new();
         let (mut send, receive) = connection.open_bi().await.map_err(|error| closed_by(&error))?;
+        // A ping does not wait behind frames. A stream that is closed already fails at the next write.
+        let _ = send.set_priority(CONTROL_PRIORITY);
         let hello = Hello {
             token: token.expose().to_owned(),
             sdk_version: SDK_VERSION.to_owned(),
@@ -218,6 +222,11 @@ impl Session {
                 tasks,
             }),
         })
+    }
+
+    /// The relay node's endpoint.
+    pub fn relay(&self) -> EndpointId {
+        EndpointId::from_bytes(*self.inner.connection.remote_id().as_bytes())
     }
 
     /// What the relay node said when the session started.

@@ -86,6 +86,7 @@ fn subject(key: &SigningKey) -> TokenSubject {
     TokenSubject {
         agent: AgentId::from_bytes(key.verifying_key().to_bytes()),
         endpoint: EndpointId::from_bytes([5; 32]),
+        region: None,
         signer: Arc::new(Identity(key.clone())),
     }
 }

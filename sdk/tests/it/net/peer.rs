@@ -165,6 +165,7 @@ pub(crate) async fn connect_until(relay: &Relay, expires_s: u64) -> Result<(Sess
     let subject = TokenSubject {
         agent: AgentId::from_bytes([7; 32]),
         endpoint: endpoint.id(),
+        region: None,
         signer: Arc::new(NoSigner),
     };
     let provider: Arc<dyn TokenProvider> =

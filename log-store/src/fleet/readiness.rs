@@ -1,0 +1,151 @@
+//! From a node's health to whether it is ready, in sentences.
+//!
+//! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them is
+//! not. One that a single region is cut off from is ready: it serves what it has of that region, and all of the others.
+
+use super::health::{Health, Phase, ShardHealth};
+use crate::store::{Readiness, stopped_problem};
+use skytale_proto::rest::ShardLag;
+use skytale_proto::session::Durability;
+
+/// Shards that one sentence names.
+const NAMED_MAX: usize = 4;
+
+impl Health {
+    /// Whether the node is ready, and why not.
+    pub(super) fn readiness(&self) -> Readiness {
+        let (mut problems, mut remarks) = (Vec::new(), Vec::new());
+        problems.extend(self.stopped.as_deref().map(stopped_problem));
+        if !self.connected {
+            problems.push("no NATS server is connected".to_owned());
+        }
+        let unreachable = self.named(|shard| shard.phase == Phase::Unreachable);
+        if let Some(named) = unreachable {
+            let sentence = format!("streams do not answer, and are served as far as they were followed: {named}");
+            if self.shards.iter().all(|shard| shard.phase == Phase::Unreachable) {
+                problems.push(sentence);
+            } else {
+                remarks.push(sentence);
+            }
+        }
+        if let Some(named) = self.named(|shard| !shard.ready) {
+            problems.push(format!(
+                "the replica has not caught up with what was there when the node started: {named}"
+            ));
+        }
+        if self.durability != Durability::QuorumSynced {
+            remarks.push("an acknowledgement means less than a synced quorum, as the configuration allows".to_owned());
+        }
+        Readiness {
+            problems,
+            remarks,
+            lag: self.shards.iter().map(lag).collect(),
+        }
+    }
+
+    /// Which shards are so, those behind the most first; `None` where none is.
+    fn named(&self, is: impl Fn(&ShardHealth) -> bool) -> Option<String> {
+        let mut shards: Vec<&ShardHealth> = self.shards.iter().filter(|shard| is(shard)).collect();
+        shards.sort_by_key(|shard| std::cmp::Reverse(shard.lag()));
+        let more = shards.len().saturating_sub(NAMED_MAX);
+        let named = shards.iter().take(NAMED_MAX);
+        let mut text = named
+            .map(|shard| format!("shard {} ({} messages behind)", shard.shard, shard.lag()))
+            .collect::<Vec<_>>()
+            .join(", ");
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        (!shards.is_empty()).then_some(text)
+    }
+}
+
+fn lag(shard: &ShardHealth) -> ShardLag {
+    ShardLag {
+        region: shard.shard.region.0,
+        shard: shard.shard.index,
+        messages: shard.lag(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::ShardId;
+    use skytale_proto::Region;
+
+    fn shard(index: u16, phase: Phase, ready: bool, lag: u64) -> ShardHealth {
+        let region = Region(1);
+        ShardHealth {
+            phase,
+            ready,
+            last: 100 + lag,
+            ..ShardHealth::new(ShardId { region, index }, 100)
+        }
+    }
+
+    fn health(shards: Vec<ShardHealth>) -> Health {
+        Health {
+            ready: shards.iter().all(|shard| shard.ready),
+            stopped: None,
+            durability: Durability::QuorumSynced,
+            connected: true,
+            shards,
+            bundles_owing: 0,
+        }
+    }
+
+    #[test]
+    fn a_node_that_follows_is_ready_and_tells_its_lag() {
+        let found = health(vec![
+            shard(0, Phase::Following, true, 0),
+            shard(1, Phase::Following, true, 7),
+        ])
+        .readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (0, 0));
+        let lags: Vec<_> = found
+            .lag
+            .iter()
+            .map(|lag| (lag.region, lag.shard, lag.messages))
+            .collect();
+        assert_eq!(lags, [(1, 0, 0), (1, 1, 7)]);
+    }
+
+    #[test]
+    fn a_node_that_is_catching_up_says_where_and_how_far() {
+        let shards = (0..6).map(|index| shard(index, Phase::CatchingUp, false, u64::from(index)));
+        let found = health(shards.collect()).readiness();
+        let [problem] = &found.problems[..] else {
+            panic!("{found:?}")
+        };
+        assert!(
+            problem.contains("shard 1/5 (5 messages behind), shard 1/4"),
+            "{problem}"
+        );
+        assert!(problem.ends_with("and 2 more"), "{problem}");
+    }
+
+    #[test]
+    fn one_region_cut_off_is_a_remark_and_all_of_them_a_problem() {
+        let mut shards = vec![
+            shard(0, Phase::Unreachable, true, 0),
+            shard(1, Phase::Following, true, 0),
+        ];
+        let found = health(shards.clone()).readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (0, 1), "{found:?}");
+        shards.pop();
+        let found = health(shards).readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (1, 0), "{found:?}");
+    }
+
+    #[test]
+    fn what_has_stopped_or_is_cut_off_is_not_ready_and_what_is_weaker_says_so() {
+        let mut one = health(vec![shard(0, Phase::Following, true, 0)]);
+        one.stopped = Some("the stream went back".to_owned());
+        one.connected = false;
+        one.durability = Durability::Unsynced;
+        let found = one.readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (2, 1), "{found:?}");
+        assert!(found.problems[0].contains("the stream went back"));
+    }
+}

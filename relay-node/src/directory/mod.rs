@@ -1,0 +1,163 @@
+//! The relay directory: an enrolled node stands in it for as long as it sends heartbeats.
+//!
+//! ```text
+//!  start ── heartbeat ── next_ms ──> heartbeat ── ... ── drain ──> heartbeat { draining } ── ... ── shutdown ──> gone
+//!                 └── failed ── short pause ──> heartbeat
+//! ```
+//!
+//! Each heartbeat carries everything. [`pause`] says when the next one is due, [`presence`] how the last one went.
+
+mod pause;
+mod presence;
+
+pub(crate) use presence::Presence;
+
+use crate::load::{Meter, Rates};
+use crate::node::Shared;
+use crate::trust::Api;
+use iroh::SecretKey;
+use pause::Pause;
+use skytale_proto::rest::{HEARTBEAT_SHARDS_MAX, Heartbeat, RelayLoad, ShardLag, registration_message};
+use skytale_proto::{EndpointId, EnrolmentId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// How long a heartbeat on its way, and the farewell after it, may each keep the node from stopping.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A node's place in the directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    api: Arc<Api>,
+    endpoint: EndpointId,
+    addresses: Vec<String>,
+    region: u8,
+    proof: String,
+}
+
+impl Place {
+    /// The place that an enrolment gives to the endpoint of this key.
+    pub(crate) fn new(
+        api: Arc<Api>,
+        enrolment: &EnrolmentId,
+        key: &SecretKey,
+        addresses: Vec<String>,
+        region: u8,
+    ) -> Self {
+        let endpoint = EndpointId::from_bytes(*key.public().as_bytes());
+        let signature = key.sign(&registration_message(enrolment, &endpoint)).to_bytes();
+        Self {
+            api,
+            endpoint,
+            addresses,
+            region,
+            proof: signature.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
+    fn heartbeat(&self, node: &Shared, rates: Rates) -> Heartbeat {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Heartbeat {
+            proof: self.proof.clone(),
+            addresses: self.addresses.clone(),
+            region: self.region,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            // A node that takes no appends is one that agents should not be sent to either.
+            draining: node.is_draining() || node.store.stopped().borrow().is_some(),
+            load: RelayLoad {
+                agents: count(node.sessions.len()),
+                agents_max: node.config.limits.connections_max,
+                appends_per_second: rates.appends_per_second,
+                reads_per_second: rates.reads_per_second,
+                lag: farthest(node.store.readiness().lag),
+            },
+        }
+    }
+
+    /// Sends heartbeats until the node stops: one at once, then as often as the API says; and one at once when the node
+    /// begins to drain, or its store stops.
+    pub(crate) async fn keep(self, node: Arc<Shared>, stop: CancellationToken) {
+        let mut drain = node.drain.subscribe();
+        let mut stopped = node.store.stopped();
+        let mut pause = Pause::default();
+        let mut meter = Meter::new(node.load.counts(), Instant::now());
+        loop {
+            drain.mark_unchanged();
+            stopped.mark_unchanged();
+            let rates = meter.rates(node.load.counts(), Instant::now());
+            let heartbeat = self.heartbeat(&node, rates);
+            let sent = tokio::select! {
+                sent = self.api.heartbeat(&self.endpoint, &heartbeat) => sent,
+                // One that is on its way must not arrive after the farewell.
+                () = within(&stop, LEAVE_WITHIN) => return,
+            };
+            match &sent {
+                Ok(taken) => {
+                    pause.taken(Duration::from_millis(taken.next_ms));
+                    if node.presence.taken() {
+                        info!(region = self.region, addresses = ?self.addresses, "in the relay directory");
+                    }
+                }
+                Err(error) => {
+                    pause.failed(error.is_retryable(), error.retry_after());
+                    if node.presence.failed(error.to_string()) {
+                        warn!(%error, "the relay directory takes no heartbeat");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause.next(rand::random())) => {}
+                Ok(()) = drain.changed() => {}
+                Ok(()) = stopped.changed() => {}
+            }
+        }
+    }
+
+    /// Takes the node out of the directory. After [`Place::keep`] has ended.
+    pub(crate) async fn leave(&self) {
+        match timeout(LEAVE_WITHIN, self.api.remove(&self.endpoint)).await {
+            Ok(Ok(())) => debug!("out of the relay directory"),
+            Ok(Err(error)) => {
+                warn!(%error, "the relay directory still names this node, until its heartbeats are missed")
+            }
+            Err(_) => warn!("the relay directory still names this node, until its heartbeats are missed: no answer"),
+        }
+    }
+}
+
+/// Some time after the node was told to stop.
+async fn within(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    sleep(time).await;
+}
+
+/// As many shards as a heartbeat takes: those in which the node is behind the most, in order.
+fn farthest(mut lag: Vec<ShardLag>) -> Vec<ShardLag> {
+    if lag.len() > HEARTBEAT_SHARDS_MAX {
+        lag.sort_unstable_by_key(|lag| std::cmp::Reverse(lag.messages));
+        lag.truncate(HEARTBEAT_SHARDS_MAX);
+        lag.sort_unstable_by_key(|lag| (lag.region, lag.shard));
+    }
+    lag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_shards_those_behind_the_most_are_told() {
+        let lag = |shard| ShardLag {
+            region: 1,
+            shard,
+            messages: u64::from(shard),
+        };
+        assert_eq!(farthest(vec![lag(1), lag(0)]), [lag(1), lag(0)]);
+        let told = farthest((0..200).map(lag).collect());
+        assert_eq!(told, (72..200).map(lag).collect::<Vec<_>>());
+    }
+}

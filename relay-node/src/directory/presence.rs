@@ -1,0 +1,73 @@
+//! Whether the relay directory knows of the node, as far as the node can tell.
+
+use parking_lot::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How the last heartbeat went.
+#[derive(Debug, Default)]
+pub(crate) struct Presence(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    taken: Option<Instant>,
+    problem: Option<String>,
+}
+
+impl Presence {
+    /// A heartbeat was taken; true where none was before, or the last one was not.
+    pub(crate) fn taken(&self) -> bool {
+        let mut state = self.0.lock();
+        let first = state.taken.replace(Instant::now()).is_none();
+        state.problem.take().is_some() || first
+    }
+
+    /// A heartbeat failed; true where the last one did not, or not for the same reason.
+    pub(crate) fn failed(&self, why: String) -> bool {
+        let mut state = self.0.lock();
+        let new = state.problem.as_ref() != Some(&why);
+        state.problem = Some(why);
+        new
+    }
+
+    /// Time since a heartbeat was taken.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.0.lock().taken.map(|taken| taken.elapsed())
+    }
+
+    /// What is wrong, where the last heartbeat failed.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let state = self.0.lock();
+        let problem = state.problem.as_ref()?;
+        Some(match state.taken {
+            Some(taken) => format!(
+                "the relay directory has taken no heartbeat for {} s: {problem}",
+                taken.elapsed().as_secs()
+            ),
+            None => format!("the relay directory has taken no heartbeat: {problem}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_told_once() {
+        let presence = Presence::default();
+        assert_eq!((presence.age(), presence.problem()), (None, None));
+        assert!(presence.failed("refused".into()));
+        assert!(!presence.failed("refused".into()));
+        assert_eq!(
+            presence.problem().as_deref(),
+            Some("the relay directory has taken no heartbeat: refused")
+        );
+        assert!(presence.taken());
+        assert!(!presence.taken());
+        assert!(presence.age().is_some() && presence.problem().is_none());
+        assert!(presence.failed("gone".into()));
+        assert!(presence.problem().expect("one").ends_with(" s: gone"));
+        assert!(presence.taken());
+    }
+}
