@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use skytale_log_store::{Access, KeyPackageStock, LogStore, MemoryStore, PendingAppend, ReadBatch, StoreError};
+use parking_lot::Mutex;
+use skytale_log_store::{
+    Access, KeyPackageStock, LogStore, MemoryStore, PendingAppend, ReadBatch, Readiness, StoreError,
+};
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, LogId, Offset};
 use std::sync::Arc;
@@ -16,6 +19,7 @@ pub(crate) struct GatedStore {
     open: watch::Sender<bool>,
     appended_bytes: AtomicUsize,
     read_bytes: AtomicUsize,
+    readiness: Mutex<Readiness>,
 }
 
 impl GatedStore {
@@ -25,6 +29,7 @@ impl GatedStore {
             open: watch::Sender::new(open),
             appended_bytes: AtomicUsize::new(0),
             read_bytes: AtomicUsize::new(0),
+            readiness: Mutex::default(),
         })
     }
 
@@ -34,6 +39,11 @@ impl GatedStore {
 
     pub(crate) fn close_gate(&self) {
         self.open.send_replace(false);
+    }
+
+    /// What it says of itself from now on.
+    pub(crate) fn stands(&self, readiness: Readiness) {
+        *self.readiness.lock() = readiness;
     }
 
     /// Bytes of frames taken so far.
@@ -107,6 +117,10 @@ impl LogStore for GatedStore {
 
     fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.inner.stopped()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().clone()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

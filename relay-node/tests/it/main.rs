@@ -1,7 +1,9 @@
 //! The relay node, driven by a bare client of its protocol over a memory store.
 
 mod admin;
+mod api;
 mod client;
+mod directory;
 mod faulty;
 mod fixture;
 mod forge;
@@ -12,6 +14,7 @@ mod key_packages;
 mod lifecycle;
 mod limits;
 mod log;
+mod moving;
 mod order;
 mod trust;
 mod witness;

@@ -1,180 +1,16 @@
-//! Keys, revocations and the relay directory, over HTTP from a real server.
+//! Keys and revocations, over HTTP from a real server.
 
 use crate::admin;
+use crate::api::{TestApi, ending, enrolment_key, eventually, revocation};
 use crate::client::{Agent, Client, closed, soon};
-use crate::fixture::{AUDIENCE, Fixture, ISSUER, config};
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
-use axum::{Json, Router};
-use parking_lot::Mutex;
+use crate::fixture::{AUDIENCE, ISSUER, config};
 use skytale_log_store::MemoryStore;
-use skytale_proto::rest::{AgentRevocation, Jwks, Relay, Revocation, Revocations};
 use skytale_proto::token::TokenSigner;
-use skytale_proto::{AgentId, Code, EndpointId, KeyId, Offset};
-use skytale_relay_node::{RelayConfig, RelaySecret, TrustSource};
-use std::collections::HashMap;
+use skytale_proto::{AgentId, Code, KeyId, Offset};
+use skytale_relay_node::RelayConfig;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-const SECRET: &str = "relay secret of the test";
-
-/// What the API of the test knows.
-#[derive(Default)]
-struct Known {
-    signers: Mutex<Vec<TokenSigner>>,
-    revocations: Mutex<Vec<Revocation>>,
-    ended: Mutex<Vec<AgentRevocation>>,
-    relays: Mutex<HashMap<EndpointId, Relay>>,
-    down: AtomicBool,
-    oversize: AtomicBool,
-    keys_asked: AtomicUsize,
-}
-
-struct TestApi {
-    url: String,
-    known: Arc<Known>,
-}
-
-impl TestApi {
-    async fn start() -> Self {
-        let known = Arc::new(Known::default());
-        known.signers.lock().push(TokenSigner::generate());
-        let routes = Router::new()
-            .route("/.well-known/jwks.json", get(keys))
-            .route("/v1/revocations", get(revocations))
-            .route("/v1/relays/{endpoint}", put(register))
-            .with_state(known.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { url, known }
-    }
-
-    fn source(&self) -> TrustSource {
-        TrustSource::Http {
-            api_url: self.url.clone(),
-            relay_secret: RelaySecret::new(SECRET),
-        }
-    }
-
-    fn revoke(&self, key: KeyId) {
-        let mut revocations = self.known.revocations.lock();
-        let sequence = revocations.len() as u64 + 1;
-        let revoked_s = crate::fixture::now_s();
-        revocations.push(Revocation {
-            sequence,
-            key,
-            revoked_s,
-        });
-    }
-
-    fn end(&self, agent: AgentId) {
-        let mut ended = self.known.ended.lock();
-        let sequence = ended.len() as u64 + 1;
-        let ended_s = crate::fixture::now_s();
-        ended.push(AgentRevocation {
-            sequence,
-            agent,
-            ended_s,
-        });
-    }
-
-    /// A node that trusts this API, with a signer that the API has just begun to use.
-    async fn fixture(&self, config: RelayConfig) -> Fixture {
-        let signer = TokenSigner::generate();
-        let fixture = Fixture::trusting(config, Arc::new(MemoryStore::new()), signer, self.source()).await;
-        let again = TokenSigner::from_seed(seed());
-        self.known.signers.lock().push(again);
-        Fixture {
-            signer: TokenSigner::from_seed(seed()),
-            ..fixture
-        }
-    }
-}
-
-/// One key for the test API and the fixture, which each need a signer of their own.
-fn seed() -> zeroize::Zeroizing<[u8; 32]> {
-    zeroize::Zeroizing::new([42; 32])
-}
-
-async fn keys(State(known): State<Arc<Known>>) -> Response {
-    known.keys_asked.fetch_add(1, Ordering::SeqCst);
-    if known.down.load(Ordering::SeqCst) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    if known.oversize.load(Ordering::SeqCst) {
-        return vec![b' '; 4 * 1024 * 1024].into_response();
-    }
-    let keys = known.signers.lock().iter().map(TokenSigner::jwk).collect();
-    Json(Jwks { keys }).into_response()
-}
-
-fn authorized(headers: &HeaderMap) -> bool {
-    headers
-        .get("authorization")
-        .is_some_and(|value| value == &format!("Bearer {SECRET}"))
-}
-
-async fn revocations(
-    State(known): State<Arc<Known>>,
-    Query(query): Query<HashMap<String, u64>>,
-    headers: HeaderMap,
-) -> Response {
-    if known.down.load(Ordering::SeqCst) || !authorized(&headers) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let after = query["after"];
-    let all = known.revocations.lock();
-    // Pages of two, so that there is more than one.
-    let page: Vec<_> = all.iter().filter(|one| one.sequence > after).take(2).cloned().collect();
-    let next = page.last().map_or(after, |last| last.sequence);
-    let agents_after = query["agents_after"];
-    let ended = known.ended.lock();
-    let agents: Vec<_> = ended
-        .iter()
-        .filter(|one| one.sequence > agents_after)
-        .take(2)
-        .cloned()
-        .collect();
-    let agents_next = agents.last().map_or(agents_after, |last| last.sequence);
-    let page = Revocations {
-        revocations: page,
-        next,
-        agents,
-        agents_next,
-        ..Revocations::default()
-    };
-    Json(page).into_response()
-}
-
-async fn register(
-    State(known): State<Arc<Known>>,
-    Path(endpoint): Path<EndpointId>,
-    headers: HeaderMap,
-    Json(relay): Json<Relay>,
-) -> StatusCode {
-    if !authorized(&headers) || relay.endpoint != endpoint {
-        return StatusCode::FORBIDDEN;
-    }
-    known.relays.lock().insert(endpoint, relay);
-    StatusCode::NO_CONTENT
-}
-
-/// A session, once the node has heard from the API.
-async fn eventually(fixture: &Fixture, agent: &Agent) -> Client {
-    soon(async {
-        loop {
-            match Client::start(agent, &fixture.relay(), &fixture.token(agent)).await {
-                Ok(client) => return client,
-                Err(refused) => assert_eq!(refused.closed, Some(Code::TrustStale)),
-            }
-        }
-    })
-    .await
-}
 
 fn slow() -> RelayConfig {
     let mut config = config();
@@ -365,20 +201,110 @@ async fn an_answer_without_end_is_no_answer() {
     assert_eq!(refused.expect("refused").closed, Some(Code::TrustStale));
 }
 
+/// The API's database is another one, as after a backup was put back: its feeds begin anew, with other entries under the
+/// same numbers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_node_is_in_the_relay_directory() {
+async fn a_feed_that_begins_anew_is_read_from_its_beginning_and_nothing_revoked_is_forgotten() {
     let api = TestApi::start().await;
-    let mut config = config();
-    config.region = 3;
-    config.advertise = vec!["192.0.2.7:4433".into()];
-    let fixture = api.fixture(config).await;
-    let id = fixture.node.endpoint_id();
-    soon(async {
-        while !api.known.relays.lock().contains_key(&id) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let relay = api.known.relays.lock()[&id].clone();
-    assert_eq!((relay.region, relay.addresses), (3, vec!["192.0.2.7:4433".to_owned()]));
+    let fixture = api.fixture(config()).await;
+    let (one, two, old) = (Agent::new().await, Agent::new().await, Agent::new().await);
+    let mut by_key = eventually(&fixture, &one).await;
+    let mut claims = fixture.claims(&two);
+    claims.key = KeyId::generate();
+    let mut by_agent = fixture.session(&two, &claims).await;
+
+    let (old_key, someone) = (KeyId::generate(), || {
+        AgentId::from_bytes(*KeyId::generate().as_bytes().repeat(2).first_chunk().expect("32 bytes"))
+    });
+    for _ in 0..6 {
+        api.revoke(KeyId::generate());
+        api.end(someone());
+    }
+    api.revoke(old_key);
+    // Four pages, and one that is empty.
+    api.asked_again(6).await;
+    let mut before = fixture.claims(&old);
+    before.key = old_key;
+    let before = fixture.signer.sign(&before);
+    let refused = Client::start(&old, &fixture.relay(), &before).await.err();
+    assert_eq!(refused.expect("refused").closed, Some(Code::TokenRevoked));
+
+    // All numbers are less than those that were read already, and there is more than one page.
+    {
+        let (mut keys, mut ended) = (api.known.revocations.lock(), api.known.ended.lock());
+        *keys = (1..=2)
+            .map(|sequence| revocation(sequence, KeyId::generate()))
+            .collect();
+        keys.push(revocation(3, fixture.key));
+        *ended = (1..=2).map(|sequence| ending(sequence, someone())).collect();
+        ended.push(ending(3, two.id));
+    }
+    assert_eq!(by_key.refused().await, Some(Code::TokenRevoked));
+    assert_eq!(by_agent.refused().await, Some(Code::TokenRevoked));
+    // What the former database had revoked stays so, for as long as a token can be in force.
+    let refused = Client::start(&old, &fixture.relay(), &before).await.err();
+    assert_eq!(refused.expect("refused").closed, Some(Code::TokenRevoked));
+
+    // It is followed from there.
+    let three = Agent::new().await;
+    let mut claims = fixture.claims(&three);
+    claims.key = KeyId::generate();
+    let mut third = fixture.session(&three, &claims).await;
+    api.revoke(claims.key);
+    assert_eq!(third.refused().await, Some(Code::TokenRevoked));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_revocations_reach_every_node_and_a_token_holds_at_each() {
+    let api = TestApi::start().await;
+    let store = Arc::new(MemoryStore::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut nodes = Vec::new();
+    for number in 1..=2 {
+        let mut config = slow();
+        config.secret_key_file = Some(folder.path().join(format!("{number}.key")));
+        let source = api.source_with(&enrolment_key(number));
+        nodes.push(api.fixture_over(config, store.clone(), source).await);
+    }
+    let (key, account) = (nodes[0].key, nodes[0].account);
+    nodes[1].key = key;
+    nodes[1].account = account;
+    let agent = Agent::new().await;
+    let mut first = eventually(&nodes[0], &agent).await;
+    let mut second = eventually(&nodes[1], &agent).await;
+    let channel = nodes[0].channel(&agent, &first).await;
+
+    // The API signs with another key from now on: each node asks for it, once it sees a token of it.
+    api.known
+        .signers
+        .lock()
+        .push(TokenSigner::from_seed(zeroize::Zeroizing::new([7; 32])));
+    let signer = TokenSigner::from_seed(zeroize::Zeroizing::new([7; 32]));
+    // One token for all: its audience is the fleet's.
+    let token = signer.sign(&nodes[0].claims(&agent));
+    for client in [&mut first, &mut second] {
+        soon(async {
+            loop {
+                client.refresh(token.clone()).await.expect("sent");
+                use skytale_proto::session::control_event::Event;
+                match client.event().await.expect("an event") {
+                    Event::TokenAccepted(_) => return,
+                    // The keys were asked for a moment ago.
+                    Event::Refusal(refusal) => assert_eq!(refusal.known_code(), Some(Code::TokenSignature)),
+                    _ => {}
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(second.replay(channel.log(), Offset::ZERO).await.offsets(), [1]);
+
+    api.revoke(key);
+    assert_eq!(first.refused().await, Some(Code::TokenRevoked));
+    assert_eq!(second.refused().await, Some(Code::TokenRevoked));
+    for node in &nodes {
+        let again = Client::start(&agent, &node.relay(), &token).await;
+        assert_eq!(again.err().expect("refused").closed, Some(Code::TokenRevoked));
+    }
 }

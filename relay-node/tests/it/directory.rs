@@ -1,0 +1,256 @@
+//! A node's place in the relay directory.
+
+use crate::admin;
+use crate::api::{Said, TestApi, enrolment_key, eventually};
+use crate::client::{Agent, Client, soon};
+use crate::fixture::{Fixture, config, message};
+use crate::gate::GatedStore;
+use axum::http::StatusCode;
+use skytale_log_store::{LogStore, MemoryStore, Readiness};
+use skytale_proto::rest::ShardLag;
+use skytale_proto::{Code, Offset};
+use skytale_relay_node::{RelayConfig, RelayNode, StartError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// So long that a test does not see a heartbeat that is due by time.
+const NEVER_MS: u64 = 3_600_000;
+
+async fn enrolled_over(api: &TestApi, config: RelayConfig, store: Arc<dyn LogStore>) -> (Fixture, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = RelayConfig {
+        secret_key_file: Some(folder.path().join("relay.key")),
+        ..config
+    };
+    let source = api.source_with(&enrolment_key(1));
+    (api.fixture_over(config, store, source).await, folder)
+}
+
+async fn enrolled(api: &TestApi, config: RelayConfig) -> (Fixture, TempDir) {
+    enrolled_over(api, config, Arc::new(MemoryStore::new())).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_shared_secret_a_node_registers_and_sends_no_heartbeat() {
+    let api = TestApi::start().await;
+    let mut config = config();
+    config.region = 3;
+    config.advertise = vec!["192.0.2.7:4433".into()];
+    let fixture = api.fixture(config).await;
+    let id = fixture.node.endpoint_id();
+    soon(async {
+        while !api.known.relays.lock().contains_key(&id) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let relay = api.known.relays.lock()[&id].clone();
+    assert_eq!((relay.region, relay.addresses), (3, vec!["192.0.2.7:4433".to_owned()]));
+    soon(fixture.node.shutdown()).await;
+    assert_eq!(api.known.heartbeats_asked.load(Ordering::SeqCst), 0);
+    assert_eq!(*api.known.said.lock(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enrolled_node_tells_everything_again_and_again_and_says_when_it_goes() {
+    let api = TestApi::start().await;
+    let mut config = config();
+    config.region = 3;
+    config.advertise = vec!["192.0.2.7:4433".into(), "[2001:db8::7]:4433".into()];
+    config.limits.connections_max = 77;
+    let (fixture, _folder) = enrolled(&api, config).await;
+    let id = fixture.node.endpoint_id();
+    let first = api.heartbeat(0, |_| true).await;
+    assert_eq!((first.region, first.draining), (3, false));
+    assert_eq!(first.addresses, ["192.0.2.7:4433", "[2001:db8::7]:4433"]);
+    assert_eq!(first.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!((first.load.agents, first.load.agents_max), (0, 77));
+    assert_eq!(first.load.lag, []);
+
+    // What it has to do is told with each.
+    let agent = Agent::new().await;
+    let client = eventually(&fixture, &agent).await;
+    let channel = fixture.channel(&agent, &client).await;
+    let mut appends = client.appends().await;
+    let working = async {
+        for n in 0u64.. {
+            let frame = message(channel, agent.id, 1, format!("{n}"));
+            appends.send(&frame).await.expect("sent");
+            assert_eq!(appends.verdict().await, None);
+            let replayed = client.replay(channel.log(), Offset::new(n)).await;
+            assert_eq!(replayed.entries.len(), 2);
+        }
+    };
+    let told = api.heartbeat(1, |heartbeat| {
+        let load = &heartbeat.load;
+        load.agents == 1 && load.appends_per_second > 0 && load.reads_per_second > load.appends_per_second
+    });
+    tokio::select! {
+        _ = told => {}
+        () = working => {}
+    }
+    client.leave();
+    let so_far = api.known.said.lock().len();
+    api.heartbeat(so_far, |heartbeat| {
+        heartbeat.load.agents == 0 && heartbeat.load.appends_per_second == 0
+    })
+    .await;
+
+    soon(fixture.node.shutdown()).await;
+    let said = api.known.said.lock().clone();
+    assert_eq!(said.last(), Some(&Said::Removed(id)));
+    let of_this_node = |said: &Said| matches!(said, Said::Heartbeat(endpoint, _) if *endpoint == id);
+    assert!(said[..said.len() - 1].iter().all(of_this_node), "{said:?}");
+    assert!(api.known.relays.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_is_told_at_once() {
+    let api = TestApi::start().await;
+    api.known.next_ms.store(NEVER_MS, Ordering::SeqCst);
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    assert!(!api.heartbeat(0, |_| true).await.draining);
+    soon(fixture.node.drain(Duration::from_secs(30))).await;
+    api.heartbeat(1, |heartbeat| heartbeat.draining).await;
+    soon(fixture.node.shutdown()).await;
+    let said = api.known.said.lock().clone();
+    assert!(matches!(said.last(), Some(Said::Removed(_))), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stops_sends_agents_elsewhere_at_once() {
+    let api = TestApi::start().await;
+    api.known.next_ms.store(NEVER_MS, Ordering::SeqCst);
+    let store = Arc::new(MemoryStore::new());
+    let (_fixture, _folder) = enrolled_over(&api, config(), store.clone()).await;
+    assert!(!api.heartbeat(0, |_| true).await.draining);
+    store.stop("the disk failed");
+    api.heartbeat(1, |heartbeat| heartbeat.draining).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_behind_says_how_far_to_the_directory_and_to_whoever_asks() {
+    let api = TestApi::start().await;
+    let store = GatedStore::new(true);
+    let lag = |messages| {
+        let shard = |shard, messages| ShardLag {
+            region: 2,
+            shard,
+            messages,
+        };
+        vec![shard(0, 1), shard(1, messages)]
+    };
+    let readiness = |problem: &[&str], messages| Readiness {
+        problems: problem.iter().map(|text| (*text).to_owned()).collect(),
+        remarks: vec!["a region does not answer".into()],
+        lag: lag(messages),
+    };
+    store.stands(readiness(&["catching up"], 90_000));
+    let (fixture, _folder) = enrolled_over(&api, config(), store.clone()).await;
+    eventually(&fixture, &Agent::new().await).await.leave();
+    assert_eq!(api.heartbeat(0, |_| true).await.load.lag, lag(90_000));
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    let checks = |body: &serde_json::Value| {
+        let reasons = body["reasons"].as_array().expect("reasons");
+        reasons.iter().map(|reason| reason["check"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (status, checks(&body)),
+        (503, vec!["store".into(), "store".into()]),
+        "{body}"
+    );
+    assert_eq!(body["reasons"][0]["detail"], "catching up");
+    let detail = body["reasons"][1]["detail"].as_str().expect("text");
+    assert!(detail.contains("90000 messages in shard 2/1"), "{detail}");
+    assert_eq!(body["lag"][1]["messages"], 90_000);
+
+    store.stands(readiness(&[], 10_000));
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!((status, checks(&body)), (200, vec![]), "{body}");
+    assert_eq!(body["remarks"][0]["detail"], "a region does not answer");
+    let so_far = api.known.said.lock().len();
+    api.heartbeat(so_far, |heartbeat| heartbeat.load.lag == lag(10_000))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_directory_does_not_hear_says_so_and_comes_back_by_itself() {
+    let api = TestApi::start().await;
+    // Longer than any test: what comes after a failure comes by the retry.
+    api.known.next_ms.store(NEVER_MS, Ordering::SeqCst);
+    api.known.down.store(true, Ordering::SeqCst);
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    soon(async {
+        while api.known.heartbeats_asked.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let (_, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!(body["remarks"][0]["check"], "directory", "{body}");
+    api.known.down.store(false, Ordering::SeqCst);
+    api.heartbeat(0, |_| true).await;
+    soon(async {
+        while admin::get(&fixture, "/readyz").await.1["remarks"] != serde_json::json!([]) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_enrolment_was_revoked_takes_no_new_session() {
+    let api = TestApi::start().await;
+    let mut config = config();
+    config.trust.refuse_after_ms = 300;
+    let (fixture, _folder) = enrolled(&api, config).await;
+    let agent = Agent::new().await;
+    let client = eventually(&fixture, &agent).await;
+    *api.known.refusing.lock() = Some((StatusCode::FORBIDDEN, Code::EnrolmentRevoked));
+    let other = Agent::new().await;
+    let token = fixture.token(&other);
+    soon(async {
+        loop {
+            match Client::start(&other, &fixture.relay(), &token).await {
+                Ok(client) => client.leave(),
+                Err(refused) => return assert_eq!(refused.closed, Some(Code::TrustStale)),
+            }
+        }
+    })
+    .await;
+    // Whoever is there goes on; the operator reads why nobody else comes.
+    fixture.channel(&agent, &client).await;
+    let told = soon(async {
+        loop {
+            let (_, body) = admin::get(&fixture, "/readyz").await;
+            match body["remarks"][0]["detail"].as_str() {
+                Some(detail) => return detail.to_owned(),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    assert!(told.contains("SKY-4021"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enrolled_node_keeps_its_endpoint_or_does_not_start() {
+    let api = TestApi::start().await;
+    let start = async |config, secret: &str| {
+        let store = Arc::new(MemoryStore::new());
+        RelayNode::start(config, store, api.source_with(secret), None).await
+    };
+    let error = start(config(), &enrolment_key(1)).await.expect_err("refused");
+    assert!(
+        matches!(&error, StartError::Config(config) if config.key == "secret_key_file"),
+        "{error}"
+    );
+    let key = enrolment_key(1);
+    let cut = &key[..key.len() / 2];
+    let error = start(config(), cut).await.expect_err("refused");
+    assert!(matches!(error, StartError::EnrolmentKey(_)), "{error}");
+    assert_eq!(error.code(), Code::Config);
+    assert!(!error.to_string().contains(cut), "it does not show the key");
+}

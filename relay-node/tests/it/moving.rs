@@ -1,0 +1,158 @@
+//! Agents that move from one node of a fleet to another, and lose nothing.
+
+use crate::client::{Agent, Client, Gone, closed, soon};
+use crate::fixture::{Fixture, config, message};
+use skytale_log_store::MemoryStore;
+use skytale_proto::rest::Jwks;
+use skytale_proto::session::{control_event::Event, notice};
+use skytale_proto::token::TokenSigner;
+use skytale_proto::{Code, Frame, Offset};
+use skytale_relay_node::TrustSource;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const FRAMES: usize = 400;
+/// Frames on their way at once.
+const WINDOW: usize = 16;
+
+/// Two nodes over one log, of one fleet: what one agent may do at one of them, it may do at the other.
+async fn two() -> [Fixture; 2] {
+    let store = Arc::new(MemoryStore::new());
+    let seed = || zeroize::Zeroizing::new([9; 32]);
+    let keys = || {
+        let keys = vec![TokenSigner::from_seed(seed()).jwk()];
+        TrustSource::Static(Jwks { keys })
+    };
+    let one = Fixture::trusting(config(), store.clone(), TokenSigner::from_seed(seed()), keys()).await;
+    let two = Fixture::trusting(config(), store, TokenSigner::from_seed(seed()), keys()).await;
+    let two = Fixture {
+        account: one.account,
+        key: one.key,
+        ..two
+    };
+    [one, two]
+}
+
+/// Appends frames in order until all are acknowledged or the node takes no more; how many are acknowledged then.
+async fn append_all(client: &Client, frames: &[Frame], mut acked: usize, progress: &watch::Sender<usize>) -> usize {
+    let mut appends = client.appends().await;
+    let mut sent = acked;
+    while acked < frames.len() {
+        while sent < frames.len() && sent - acked < WINDOW {
+            if appends.send(&frames[sent]).await.is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        match appends.answer().await {
+            Ok(Ok(_)) => acked += 1,
+            Ok(Err(refusal)) => {
+                assert_eq!(refusal.known_code(), Some(Code::Draining));
+                assert!(refusal.retryable);
+                break;
+            }
+            Err(gone) => {
+                assert_eq!(gone.code(), Some(Code::Draining), "{gone:?}");
+                break;
+            }
+        }
+        progress.send_replace(acked);
+    }
+    acked
+}
+
+/// One agent's work: it appends to its channel at the first node until that is over, then at the second. Gives how many
+/// frames the first one acknowledged.
+async fn work(nodes: Arc<[Fixture; 2]>, agent: Agent, progress: watch::Sender<usize>) -> usize {
+    let token = nodes[0].token(&agent);
+    let client = Client::start(&agent, &nodes[0].relay(), &token)
+        .await
+        .expect("a session");
+    let channel = nodes[0].channel(&agent, &client).await;
+    let frame = |n| message(channel, agent.id, 1, format!("{n}"));
+    let frames: Vec<Frame> = (0..FRAMES).map(frame).collect();
+    let mut follow = client.subscribe(channel.log(), Offset::FIRST, true).await;
+    let first = append_all(&client, &frames, 0, &progress).await;
+    // It has read some of what it wrote.
+    let mut cursor = Offset::FIRST;
+    for _ in 0..first / 2 {
+        match follow.entry().await {
+            Ok(entry) => cursor = entry.offset,
+            Err(Gone::Connection(Some(Code::Draining)) | Gone::Stream(Some(Code::Draining))) => break,
+            Err(gone) => panic!("{gone:?}"),
+        }
+    }
+    client.leave();
+
+    // The same token, and the same cursor.
+    let client = Client::start(&agent, &nodes[1].relay(), &token)
+        .await
+        .expect("a session");
+    let mut follow = client.subscribe(channel.log(), cursor, true).await;
+    assert_eq!(append_all(&client, &frames, first, &progress).await, FRAMES);
+    for n in cursor.get() - 1..FRAMES as u64 {
+        let entry = follow.entry().await.expect("an entry");
+        assert_eq!(entry.offset.get(), n + 2);
+        assert_eq!(&entry.payload, frames[n as usize].encoded());
+    }
+    // Each is there once, in the order in which it was sent.
+    let replayed = client.replay(channel.log(), Offset::FIRST).await;
+    let found: Vec<_> = replayed.entries.iter().map(|entry| &entry.payload).collect();
+    assert_eq!(found, frames.iter().map(Frame::encoded).collect::<Vec<_>>());
+    client.leave();
+    first
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_moves_agents_under_load_and_none_loses_a_send() {
+    let nodes = Arc::new(two().await);
+    let mut working = Vec::new();
+    let mut progress = Vec::new();
+    for _ in 0..4 {
+        let (told, watched) = watch::channel(0);
+        working.push(tokio::spawn(work(nodes.clone(), Agent::new().await, told)));
+        progress.push(watched);
+    }
+    for watched in &mut progress {
+        soon(watched.wait_for(|acked| *acked >= FRAMES / 10))
+            .await
+            .expect("it works");
+    }
+    soon(nodes[0].node.drain(Duration::from_secs(50))).await;
+    assert_eq!(nodes[0].node.sessions(), 0);
+    let mut moved = 0;
+    for work in working {
+        let first = soon(work).await.expect("nothing went wrong");
+        moved += usize::from(first < FRAMES);
+    }
+    assert!(moved > 0, "nobody was in the middle of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_sessions_that_have_nothing_open_and_waits_for_the_others() {
+    let fixture = Arc::new(Fixture::new().await);
+    let (_, mut idle) = fixture.agent().await;
+    let (alice, mut busy) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &busy).await;
+    let mut follow = busy.subscribe(channel.log(), Offset::ZERO, true).await;
+    follow.caught_up().await;
+    let draining = tokio::spawn({
+        let fixture = fixture.clone();
+        // Nobody waits for that.
+        async move { fixture.node.drain(Duration::from_secs(3_600)).await }
+    });
+    for client in [&mut idle, &mut busy] {
+        let Event::Notice(notice) = client.event().await.expect("an event") else {
+            panic!("a notice")
+        };
+        assert_eq!(notice.kind(), notice::Kind::Drain);
+    }
+    assert_eq!(idle.refused().await, Some(Code::Draining));
+    assert_eq!(closed(&idle.connection).await, Some(Code::Draining));
+    // The other one reads on, until it has closed what it had open.
+    assert_eq!(busy.replay(channel.log(), Offset::ZERO).await.offsets(), [1]);
+    drop(follow);
+    assert_eq!(closed(&busy.connection).await, Some(Code::Draining));
+    soon(draining).await.expect("drained");
+}
