@@ -18,6 +18,8 @@ const ALONE: &str = "local";
 /// How often relay nodes and agents say that they are there, in milliseconds: a node that was killed is noticed by its
 /// silence, within twice this.
 const KEEPALIVE_MS: i64 = 500;
+/// How often relay nodes tell the API that they are there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a node may take to follow what it has missed.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
@@ -72,7 +74,7 @@ impl Machine {
             1 => format!("{servers} NATS servers have found each other"),
             regions => format!("{servers} NATS servers in {regions} regions have found each other"),
         });
-        let api = LocalApi::start(dir, layout.api_listen).await?;
+        let api = LocalApi::start_for(dir, layout.api_listen, HEARTBEAT).await?;
         let mut machine = Self {
             api,
             nats,
@@ -90,7 +92,10 @@ impl Machine {
     async fn node(&self, dir: &Path, number: usize) -> Outcome<Node> {
         let region = number % self.nats.regions.len();
         let name = format!("relay-{}", number + 1);
-        let relay = RelayProcess::start(&dir.join(&name), self.settings(region)).await?;
+        let mut settings = self.settings(region);
+        let key = self.api.enrol(&name).await?;
+        settings.insert("relay_secret".into(), Value::String(key.to_string()));
+        let relay = RelayProcess::start(&dir.join(&name), settings).await?;
         Ok(Node {
             name,
             region,
@@ -165,6 +170,11 @@ impl Machine {
 }
 
 impl Node {
+    /// Where its replica is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.relay.dir().join("log")
+    }
+
     /// Waits until it says that it is ready.
     pub(crate) async fn ready(&self) -> Outcome {
         let begun = Instant::now();

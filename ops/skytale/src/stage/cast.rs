@@ -47,6 +47,8 @@ pub(crate) struct Actor {
     pub name: String,
     vault: PathBuf,
     client: ApiClient,
+    /// Where it is, in a fleet of several regions.
+    region: Option<u8>,
     pub agent: Agent,
     application: Option<Application>,
     received: Arc<Mutex<Received>>,
@@ -72,15 +74,16 @@ struct Application {
 
 impl Actor {
     /// Makes an agent with a vault of its own, and brings it online.
-    pub(crate) async fn enter(dir: &Path, name: &str, client: &ApiClient) -> Outcome<Self> {
+    pub(crate) async fn enter(dir: &Path, name: &str, client: &ApiClient, region: Option<u8>) -> Outcome<Self> {
         let vault = dir.join(format!("{name}.vault"));
-        let agent = open(&vault, client).await?;
+        let agent = open(&vault, client, region).await?;
         connect(&agent, PATIENCE).await?;
         current(&agent, PATIENCE).await?;
         Ok(Self {
             name: name.to_owned(),
             vault,
             client: client.clone(),
+            region,
             agent,
             application: None,
             received: Arc::default(),
@@ -117,7 +120,7 @@ impl Actor {
 
     /// Opens the vault again, from nothing but its file.
     pub(crate) async fn come_back(&mut self, channel: ChannelId) -> Outcome {
-        self.agent = open(&self.vault, &self.client).await?;
+        self.agent = open(&self.vault, &self.client, self.region).await?;
         self.listen(channel).await?;
         connect(&self.agent, PATIENCE).await
     }
@@ -157,6 +160,18 @@ impl Actor {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until the agent, which was added, has joined.
+    pub(crate) async fn joined(&self, channel: ChannelId) -> Outcome {
+        let joining = async {
+            while self.agent.channel(channel).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, joining)
+            .await
+            .map_err(|_| Failure::new(Code::Mismatch, format!("{} was added and never joined", self.name)))
     }
 
     async fn stop_listening(&mut self) -> Outcome {
@@ -208,10 +223,11 @@ impl Actor {
     }
 }
 
-async fn open(vault: &Path, client: &ApiClient) -> Outcome<Agent> {
+async fn open(vault: &Path, client: &ApiClient, region: Option<u8>) -> Outcome<Agent> {
     let mut key = vault.as_os_str().to_owned();
     key.push(".key");
-    let config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
+    let mut config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
+    config.region = region;
     Agent::open(config).await.map_err(failed("cannot open a vault"))
 }
 

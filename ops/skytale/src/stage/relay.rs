@@ -2,6 +2,7 @@
 
 use crate::local::{AUDIENCE, LocalApi, private_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use skytale_proto::{Code, EndpointId};
 use std::fs::File;
@@ -91,6 +92,41 @@ impl RelayProcess {
         self.child.id().unwrap_or_default()
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// SIGSTOP: it is there and says nothing.
+    pub(crate) fn freeze(&self) -> Outcome {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) -> Outcome {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, which: Signal) -> Outcome {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let signalling = || "cannot signal a relay node".to_owned();
+        match pid {
+            Some(pid) => kill_process(pid, which).failing(Code::Environment, signalling),
+            None => Err(Failure::new(Code::Environment, signalling()).since("it has ended")),
+        }
+    }
+
+    /// Asks it to stop, as for a new version, and waits until it has: its agents go elsewhere first.
+    pub(crate) async fn drain(&mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(status) => Err(self
+                .failed("the relay node did not stop in order")
+                .since(format!("{status:?}"))),
+            Err(_) => Err(self.failed("the relay node did not stop")),
+        }
+    }
+
     /// SIGKILL: no goodbye, no flush.
     pub(crate) async fn kill(&mut self) -> Outcome {
         self.child
@@ -113,14 +149,7 @@ impl RelayProcess {
 
     /// Asks it to stop by closing its stdin.
     pub(crate) async fn stop(mut self) -> Outcome {
-        drop(self.child.stdin.take());
-        match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(self
-                .failed("the relay node did not stop in order")
-                .since(format!("{status:?}"))),
-            Err(_) => Err(self.failed("the relay node did not stop")),
-        }
+        self.drain().await
     }
 
     fn failed(&self, what: &str) -> Failure {
