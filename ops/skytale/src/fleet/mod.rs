@@ -3,5 +3,5 @@
 mod machine;
 mod watch;
 
-pub(crate) use machine::{Layout, Machine, Node};
+pub(crate) use machine::{Layout, Machine};
 pub(crate) use watch::{NodeSample, Watch};

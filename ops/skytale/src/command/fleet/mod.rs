@@ -1,5 +1,6 @@
 //! `skytale fleet`: several relay nodes over one log.
 
+mod demo;
 mod nats;
 mod up;
 
@@ -12,6 +13,8 @@ use clap::Subcommand;
 pub(crate) enum Command {
     /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.
     Up(up::Args),
+    /// Watch agents talk while nodes, NATS servers and regions are killed and cut off, and compare what they have.
+    Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
     Nats(nats::Args),
 }
@@ -19,6 +22,7 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
         Command::Up(args) => up::run(&args, &session).await,
+        Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
     }
 }
