@@ -60,11 +60,14 @@
 //! - [`inspect`] checks and lists a stopped node's data.
 //! - [`memory`] keeps them in memory, for the tests of other crates.
 //! - [`watch`] tells readers that a head has moved; every store has one.
+//! - `cluster` (feature) runs NATS servers for tests.
 //! - `conformance` (feature) is the suite that every store passes.
 //!
 //! This crate never sees a token or a connection: who may append or read *as whom* is the relay node's
 //! business; who is on a roster is the fold's.
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "fleet")]

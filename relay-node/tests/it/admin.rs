@@ -77,7 +77,7 @@ async fn a_full_disk_is_told_before_it_is_full() {
 }
 
 /// The process' recorder: there is one, for all tests.
-fn recorder() -> &'static PrometheusHandle {
+pub(crate) fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER.get_or_init(|| {
         let handle = PrometheusBuilder::new().install_recorder().expect("the only recorder");

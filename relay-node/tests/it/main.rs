@@ -6,6 +6,7 @@ mod client;
 mod directory;
 mod faulty;
 mod fixture;
+mod fleet;
 mod forge;
 mod gate;
 mod hostile_hello;

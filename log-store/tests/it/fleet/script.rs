@@ -1,42 +1,16 @@
 //! What the tests of the fleet are told with.
 
 use super::cluster::{Account, Cluster};
-use skytale_log_store::fleet::{FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
-use skytale_log_store::{Accepted, AppendError, FleetStore, LocalConfig, LogStore as _};
-use skytale_proto::{AgentId, ChannelId, Frame, Region};
+use skytale_log_store::fleet::FleetConfig;
+use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _};
+use skytale_proto::{AgentId, ChannelId, Frame};
 use std::path::Path;
-use std::time::Duration;
 
 pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
 
-fn password(user: &str) -> NatsAuth {
-    NatsAuth::Password {
-        user: user.to_owned(),
-        password: Secret::new("secret"),
-    }
-}
-
 /// Settings of a node in a test: few shards, short times.
 pub(crate) fn settings(account: &Account, dir: &Path) -> FleetConfig {
-    let nats = NatsConfig {
-        servers: account.servers.clone(),
-        auth: password(&account.user),
-        tls: NatsTls::default(),
-        name: dir.display().to_string(),
-        inbox_prefix: None,
-    };
-    FleetConfig {
-        regions: vec![RegionConfig {
-            region: Region(0),
-            shards: 2,
-            cluster: None,
-            tags: Vec::new(),
-        }],
-        verify_every: Duration::from_millis(500),
-        alarm_after: Duration::from_secs(2),
-        welcome_grace: Duration::from_secs(1),
-        ..FleetConfig::new(nats, SyncProof::System(password("sys")), LocalConfig::new(dir))
-    }
+    account.settings(dir)
 }
 
 /// Opens a node that must open, and waits until it has caught up.

@@ -1,9 +1,12 @@
 //! NATS servers for tests: a real cluster of three, on free loopback ports, in a temporary folder; ended with the test.
 //!
 //! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that none
-//! outlives this process, however that ends.
+//! outlives this process, however that ends. Everything here panics where it cannot do what it is for.
 
+use crate::LocalConfig;
+use crate::fleet::{FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 use async_nats::jetstream;
+use skytale_proto::Region;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -19,22 +22,27 @@ const ACCOUNTS: usize = 128;
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether servers sync before they acknowledge.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sync {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// They do.
     Always,
+    /// They do every two minutes.
     Sometimes,
 }
 
-/// A cluster of three.
-pub(crate) struct Cluster {
+/// A cluster of servers.
+#[derive(Debug)]
+pub struct Cluster {
     dir: TempDir,
-    pub(crate) ports: Vec<u16>,
+    /// Where each server listens for clients, on 127.0.0.1.
+    pub ports: Vec<u16>,
     routes: Vec<u16>,
     sync: Sync,
     servers: Mutex<Vec<Option<Server>>>,
     accounts: AtomicUsize,
 }
 
+#[derive(Debug)]
 struct Server {
     shell: Child,
     /// Its end is the server's.
@@ -44,9 +52,11 @@ struct Server {
 
 /// An account of a cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Account {
-    pub(crate) user: String,
-    pub(crate) servers: Vec<String>,
+pub struct Account {
+    /// Its user.
+    pub user: String,
+    /// Addresses of all servers.
+    pub servers: Vec<String>,
 }
 
 fn program() -> PathBuf {
@@ -78,11 +88,12 @@ fn free_ports(count: usize) -> Vec<u16> {
 
 impl Cluster {
     /// Starts three servers that sync before they acknowledge.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(3, Sync::Always).await
     }
 
-    pub(crate) async fn start_with(count: usize, sync: Sync) -> Self {
+    /// Starts some servers.
+    pub async fn start_with(count: usize, sync: Sync) -> Self {
         let ports = free_ports(2 * count);
         let cluster = Self {
             dir: TempDir::new().expect("a folder"),
@@ -100,7 +111,7 @@ impl Cluster {
     }
 
     /// The cluster that tests share which harm no server.
-    pub(crate) async fn shared() -> &'static Self {
+    pub async fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _one = STARTING.lock().await;
@@ -112,7 +123,7 @@ impl Cluster {
     }
 
     /// An account that no other test has.
-    pub(crate) fn account(&self) -> Account {
+    pub fn account(&self) -> Account {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         assert!(number < ACCOUNTS, "more accounts are needed");
         Account {
@@ -164,7 +175,7 @@ impl Cluster {
     }
 
     /// Starts a server, again where it ran before: with its data.
-    pub(crate) fn run(&self, server: usize) {
+    pub fn run(&self, server: usize) {
         let folder = self.folder(server);
         fs::create_dir_all(&folder).expect("a folder");
         let config = folder.join("nats.conf");
@@ -192,7 +203,7 @@ impl Cluster {
     }
 
     /// Kills a server, as a crash of its process would.
-    pub(crate) fn kill(&self, server: usize) {
+    pub fn kill(&self, server: usize) {
         let running = self.servers.lock().expect("nobody panicked")[server].take();
         if let Some(running) = running {
             running.end();
@@ -200,7 +211,7 @@ impl Cluster {
     }
 
     /// Stops a server where it stands, and lets it go on: `STOP` or `CONT`.
-    pub(crate) fn signal(&self, server: usize, signal: &str) {
+    pub fn signal(&self, server: usize, signal: &str) {
         if let Some(running) = &self.servers.lock().expect("nobody panicked")[server] {
             let status = Command::new("kill")
                 .args([format!("-{signal}"), running.pid.to_string()])
@@ -211,12 +222,12 @@ impl Cluster {
     }
 
     /// The folder that holds a server's data.
-    pub(crate) fn data(&self, server: usize) -> PathBuf {
+    pub fn data(&self, server: usize) -> PathBuf {
         self.folder(server).join("data")
     }
 
     /// Waits until all servers have found each other and JetStream answers.
-    pub(crate) async fn settled(&self) {
+    pub async fn settled(&self) {
         let begun = Instant::now();
         let account = Account {
             user: format!("relay{}", ACCOUNTS - 1),
@@ -282,13 +293,43 @@ impl Cluster {
 
 impl Account {
     /// JetStream, as this account.
-    pub(crate) async fn context(&self) -> Result<jetstream::Context, String> {
+    pub async fn context(&self) -> Result<jetstream::Context, String> {
         let options = async_nats::ConnectOptions::with_user_and_password(self.user.clone(), "secret".into());
         let client = options
             .connect(&self.servers[..])
             .await
             .map_err(|error| error.to_string())?;
         Ok(jetstream::new(client))
+    }
+
+    /// Settings of a node of this account's fleet in a test, with its replica in a folder: few shards, short times.
+    pub fn settings(&self, dir: &Path) -> FleetConfig {
+        let nats = NatsConfig {
+            servers: self.servers.clone(),
+            auth: password(&self.user),
+            tls: NatsTls::default(),
+            name: dir.display().to_string(),
+            inbox_prefix: None,
+        };
+        FleetConfig {
+            regions: vec![RegionConfig {
+                region: Region(0),
+                shards: 2,
+                cluster: None,
+                tags: Vec::new(),
+            }],
+            verify_every: Duration::from_millis(500),
+            alarm_after: Duration::from_secs(2),
+            welcome_grace: Duration::from_secs(1),
+            ..FleetConfig::new(nats, SyncProof::System(password("sys")), LocalConfig::new(dir))
+        }
+    }
+}
+
+fn password(user: &str) -> NatsAuth {
+    NatsAuth::Password {
+        user: user.to_owned(),
+        password: Secret::new("secret"),
     }
 }
 
