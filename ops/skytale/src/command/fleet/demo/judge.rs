@@ -51,3 +51,18 @@ pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Ve
     });
     Ok(events)
 }
+
+/// The messages up to an offset, as if their authors had written down that they sent them.
+pub(super) fn messages(kept: &[Event], up_to: Offset) -> Vec<Event> {
+    let sent = kept.iter().filter_map(|event| match event {
+        Event::Delivered { channel, entry, .. } if entry.kind == EntryKind::Message && entry.offset <= up_to => {
+            Some(Event::Sent {
+                agent: entry.author,
+                channel: *channel,
+                frame: entry.frame,
+            })
+        }
+        _ => None,
+    });
+    sent.collect()
+}

@@ -132,7 +132,7 @@ impl Human for Report {
                 style.bad(&count.to_string())
             }
         };
-        let mut row = |name: &str, value: String| writeln!(to, "  {name:<28}{value}");
+        let mut row = |name: &str, value: String| writeln!(to, "  {name:<32}{value}");
         row("relay nodes", format!("{} in {} region(s)", self.nodes, self.regions))?;
         row(
             "messages sent",

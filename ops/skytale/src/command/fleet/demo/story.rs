@@ -11,7 +11,7 @@ use crate::fleet::{Layout, Machine};
 use crate::output::{Context as _, Failure, Outcome};
 use crate::stage::{Actor, Ledger, PATIENCE, Timeline};
 use skytale_history::{check, write_line};
-use skytale_proto::{AgentId, ChannelId, Code, Region};
+use skytale_proto::{AgentId, ChannelId, Code, Offset, Region};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -43,7 +43,7 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
         actors.push(Actor::enter(dir, name, &client, region).await?);
     }
     let home = Region(machine.nats.regions[0].number);
-    let channel = gather(&mut actors, home).await?;
+    let (channel, begins_after) = gather(&mut actors, home).await?;
     timeline.say(format_args!("{} agents are in channel {channel}", actors.len()));
 
     let mut channels = Vec::new();
@@ -80,9 +80,14 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
     let logs: Vec<_> = machine.nodes.iter().map(|node| node.log()).collect();
     machine.stop().await?;
     timeline.say("everyone has stopped; what they have is compared");
-    let mut events = std::mem::take(&mut traffic.seen.lock().events);
+    let mut events = Vec::new();
     for (node, log) in logs.iter().enumerate() {
         let kept = judge::replica(node, log, channel)?;
+        if node == 0 {
+            // What agents tell each other of their own accord when some are added.
+            events.extend(judge::messages(&kept, begins_after));
+            events.append(&mut traffic.seen.lock().events);
+        }
         report.entries = report.entries.max(kept.len() as u64 - 2);
         events.extend(kept);
     }
@@ -99,8 +104,8 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
     Ok(report)
 }
 
-/// The first makes a channel and adds the others.
-async fn gather(actors: &mut [Actor], home: Region) -> Outcome<ChannelId> {
+/// The first makes a channel and adds the others. Gives the offset up to which that was.
+async fn gather(actors: &mut [Actor], home: Region) -> Outcome<(ChannelId, Offset)> {
     let founder = &actors[0].agent;
     let channel = founder.create_channel_in("fleet", home).await;
     let channel = channel.map_err(failed("cannot make the channel"))?;
@@ -128,7 +133,7 @@ async fn gather(actors: &mut [Actor], home: Region) -> Outcome<ChannelId> {
         actor.reach(&handle, head, |_| {}).await?;
         actor.listen(id).await?;
     }
-    Ok(id)
+    Ok((id, head))
 }
 
 /// Lets a fault happen, and waits until messages go through again.
@@ -174,7 +179,7 @@ async fn suffer(
 /// Waits until every agent has everything, and compares it with what was sent.
 async fn compare(report: &mut Report, actors: &mut [Actor], channel: ChannelId, traffic: &Traffic) -> Outcome {
     let ledger = traffic.ledger.lock().clone();
-    let mut head = skytale_proto::Offset::ZERO;
+    let mut head = Offset::ZERO;
     for actor in actors.iter() {
         let handle = actor.channel(channel).await?;
         head = head.max(handle.cursor().await.map_err(failed("cannot read the cursor"))?);
