@@ -52,10 +52,16 @@ pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Ve
     Ok(events)
 }
 
-/// The messages up to an offset, as if their authors had written down that they sent them.
-pub(super) fn messages(kept: &[Event], up_to: Offset) -> Vec<Event> {
+/// The messages that a node kept before all that was seen to be sent, as if their authors had written down that they sent
+/// them.
+pub(super) fn greetings(kept: &[Event], seen: &[Event]) -> Vec<Event> {
+    let acknowledged = seen.iter().filter_map(|event| match event {
+        Event::Acknowledged { offset, .. } => Some(*offset),
+        _ => None,
+    });
+    let begins = acknowledged.min().unwrap_or(Offset::ZERO);
     let sent = kept.iter().filter_map(|event| match event {
-        Event::Delivered { channel, entry, .. } if entry.kind == EntryKind::Message && entry.offset <= up_to => {
+        Event::Delivered { channel, entry, .. } if entry.kind == EntryKind::Message && entry.offset < begins => {
             Some(Event::Sent {
                 agent: entry.author,
                 channel: *channel,

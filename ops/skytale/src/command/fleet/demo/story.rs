@@ -43,7 +43,7 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
         actors.push(Actor::enter(dir, name, &client, region).await?);
     }
     let home = Region(machine.nats.regions[0].number);
-    let (channel, begins_after) = gather(&mut actors, home).await?;
+    let channel = gather(&mut actors, home).await?;
     timeline.say(format_args!("{} agents are in channel {channel}", actors.len()));
 
     let mut channels = Vec::new();
@@ -84,9 +84,10 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
     for (node, log) in logs.iter().enumerate() {
         let kept = judge::replica(node, log, channel)?;
         if node == 0 {
-            // What agents tell each other of their own accord when some are added.
-            events.extend(judge::messages(&kept, begins_after));
-            events.append(&mut traffic.seen.lock().events);
+            let mut seen = std::mem::take(&mut traffic.seen.lock().events);
+            // What agents tell each other of their own accord when some are added stands before all that was sent.
+            events.extend(judge::greetings(&kept, &seen));
+            events.append(&mut seen);
         }
         report.entries = report.entries.max(kept.len() as u64 - 2);
         events.extend(kept);
@@ -104,8 +105,8 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
     Ok(report)
 }
 
-/// The first makes a channel and adds the others. Gives the offset up to which that was.
-async fn gather(actors: &mut [Actor], home: Region) -> Outcome<(ChannelId, Offset)> {
+/// The first makes a channel and adds the others.
+async fn gather(actors: &mut [Actor], home: Region) -> Outcome<ChannelId> {
     let founder = &actors[0].agent;
     let channel = founder.create_channel_in("fleet", home).await;
     let channel = channel.map_err(failed("cannot make the channel"))?;
@@ -133,7 +134,7 @@ async fn gather(actors: &mut [Actor], home: Region) -> Outcome<(ChannelId, Offse
         actor.reach(&handle, head, |_| {}).await?;
         actor.listen(id).await?;
     }
-    Ok((id, head))
+    Ok(id)
 }
 
 /// Lets a fault happen, and waits until messages go through again.
