@@ -5,7 +5,7 @@ use crate::serve::start_api;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use skytale_api::{Api, ApiConfig};
-use skytale_proto::rest::{CreateAccount, CreatedAccount, Keys, Relays};
+use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use std::fs::OpenOptions;
@@ -35,8 +35,14 @@ pub(crate) struct LocalApi {
 impl LocalApi {
     /// Starts it over a database in `dir`.
     pub(crate) async fn start(dir: &Path, listen: SocketAddr) -> Outcome<Self> {
+        Self::start_for(dir, listen, ApiConfig::dev("").relay_heartbeat).await
+    }
+
+    /// The same, for relay nodes that say so often that they are there.
+    pub(crate) async fn start_for(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration) -> Outcome<Self> {
         let issuer = format!("http://{listen}");
         let config = ApiConfig {
+            relay_heartbeat,
             listen,
             url: issuer.clone(),
             audience: AUDIENCE.into(),
@@ -61,10 +67,28 @@ impl LocalApi {
         ApiClient::new(&self.url, key).map_err(|error| self.failed(&error))
     }
 
+    /// Lets a relay node into the fleet, and gives the key that it shows.
+    pub(crate) async fn enrol(&self, label: &str) -> Outcome<Zeroizing<String>> {
+        let request = CreateEnrolment {
+            label: label.to_owned(),
+            endpoint: None,
+        };
+        let created: CreatedEnrolment = self
+            .operator()?
+            .call(Method::POST, "/v1/enrolments", Some(&request))
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(Zeroizing::new(created.secret))
+    }
+
+    fn operator(&self) -> Outcome<ApiClient> {
+        let secret = ApiKey::operator(self.api.admin_secret().expose_secret()).map_err(|error| self.failed(&error))?;
+        ApiClient::new(&self.url, secret).map_err(|error| self.failed(&error))
+    }
+
     /// Makes an account and gives its first API key.
     pub(crate) async fn create_account(&self) -> Outcome<Zeroizing<String>> {
-        let secret = ApiKey::operator(self.api.admin_secret().expose_secret()).map_err(|error| self.failed(&error))?;
-        let operator = ApiClient::new(&self.url, secret).map_err(|error| self.failed(&error))?;
+        let operator = self.operator()?;
         // The second name is for a folder whose key file was lost: the account of the first one is still there.
         let spare = format!("{ORG}-{:x}", std::process::id());
         let mut refused = None;

@@ -9,11 +9,14 @@ mod cli;
 mod client;
 mod command;
 mod config;
+mod fleet;
+mod http;
 mod local;
 mod nats;
 mod output;
 mod serve;
 mod shutdown;
+mod stage;
 mod telemetry;
 mod time;
 

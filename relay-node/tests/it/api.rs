@@ -209,10 +209,10 @@ fn bearer(headers: &HeaderMap) -> &str {
 }
 
 /// The enrolment that asks, or why it may not.
-fn enrolled(known: &Known, headers: &HeaderMap) -> Result<EnrolmentId, Response> {
+fn enrolled(known: &Known, headers: &HeaderMap) -> Result<EnrolmentId, Box<Response>> {
     let problem = |status: StatusCode, code| {
         let problem = Problem::new(code, status.as_u16(), "the test's API refuses");
-        (status, Json(problem)).into_response()
+        Box::new((status, Json(problem)).into_response())
     };
     let Some(enrolment) = rest::enrolment_of(bearer(headers)) else {
         return Err(problem(StatusCode::UNAUTHORIZED, Code::EnrolmentUnknown));
@@ -234,7 +234,7 @@ async fn revocations(
     if bearer(&headers) != SECRET
         && let Err(refusal) = enrolled(&known, &headers)
     {
-        return refusal;
+        return *refusal;
     }
     known.revocations_asked.fetch_add(1, Ordering::SeqCst);
     let keys = page(&known.revocations.lock(), |one| one.sequence, query["after"]);
@@ -289,7 +289,7 @@ async fn heartbeat(
     }
     let enrolment = match enrolled(&known, &headers) {
         Ok(enrolment) => enrolment,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let proof = HEXLOWER.decode(heartbeat.proof.as_bytes()).unwrap_or_default();
     let message = rest::registration_message(&enrolment, &endpoint);
@@ -303,14 +303,14 @@ async fn heartbeat(
     Json(HeartbeatTaken { next_ms, expires_ms }).into_response()
 }
 
-async fn remove(
-    State(known): State<Arc<Known>>,
-    Path(endpoint): Path<EndpointId>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Response> {
-    enrolled(&known, &headers)?;
-    known.said.lock().push(Said::Removed(endpoint));
-    Ok(StatusCode::NO_CONTENT)
+async fn remove(State(known): State<Arc<Known>>, Path(endpoint): Path<EndpointId>, headers: HeaderMap) -> Response {
+    match enrolled(&known, &headers) {
+        Ok(_) => {
+            known.said.lock().push(Said::Removed(endpoint));
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
 /// A session, once the node has heard from the API.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod behind;
 mod client;
 mod directory;
 mod faulty;

@@ -1,8 +1,9 @@
 //! Agents that move from one node of a fleet to another, and lose nothing.
 
+use crate::behind::BehindStore;
 use crate::client::{Agent, Client, Gone, closed, soon};
 use crate::fixture::{Fixture, config, message};
-use skytale_log_store::MemoryStore;
+use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::session::{control_event::Event, notice};
 use skytale_proto::token::TokenSigner;
@@ -19,13 +20,17 @@ const WINDOW: usize = 16;
 /// Two nodes over one log, of one fleet: what one agent may do at one of them, it may do at the other.
 async fn two() -> [Fixture; 2] {
     let store = Arc::new(MemoryStore::new());
+    two_over(store.clone(), store).await
+}
+
+async fn two_over(first: Arc<dyn LogStore>, second: Arc<dyn LogStore>) -> [Fixture; 2] {
     let seed = || zeroize::Zeroizing::new([9; 32]);
     let keys = || {
         let keys = vec![TokenSigner::from_seed(seed()).jwk()];
         TrustSource::Static(Jwks { keys })
     };
-    let one = Fixture::trusting(config(), store.clone(), TokenSigner::from_seed(seed()), keys()).await;
-    let two = Fixture::trusting(config(), store, TokenSigner::from_seed(seed()), keys()).await;
+    let one = Fixture::trusting(config(), first, TokenSigner::from_seed(seed()), keys()).await;
+    let two = Fixture::trusting(config(), second, TokenSigner::from_seed(seed()), keys()).await;
     let two = Fixture {
         account: one.account,
         key: one.key,
@@ -155,4 +160,34 @@ async fn a_drain_ends_sessions_that_have_nothing_open_and_waits_for_the_others()
     drop(follow);
     assert_eq!(closed(&busy.connection).await, Some(Code::Draining));
     soon(draining).await.expect("drained");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_from_a_node_that_is_ahead_is_waited_for_and_not_called_wrong() {
+    let store = Arc::new(MemoryStore::new());
+    let behind = BehindStore::new(store.clone(), Offset::new(2));
+    let [ahead, second] = two_over(store, behind.clone()).await;
+    let (alice, a) = ahead.agent().await;
+    let channel = ahead.channel(&alice, &a).await;
+    for offset in 2..6 {
+        let frame = message(channel, alice.id, 1, format!("{offset}"));
+        assert_eq!(a.append(&frame).await.expect("appended").offset, offset);
+    }
+    let b = second.session(&alice, &second.claims(&alice)).await;
+    // It does not know, and says so: whoever comes again, or goes elsewhere, is right.
+    let refused = b.replay(channel.log(), Offset::new(4)).await.refusal.expect("refused");
+    assert_eq!(refused.known_code(), Some(Code::CatchingUp));
+    assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
+
+    behind.follow();
+    let replayed = b.replay(channel.log(), Offset::new(4)).await;
+    assert_eq!(
+        (replayed.offsets(), replayed.caught_up),
+        (vec![5], Some(Offset::new(5)))
+    );
+    let refused = b.replay(channel.log(), Offset::new(9)).await.refusal.expect("refused");
+    assert_eq!(
+        (refused.known_code(), refused.offset),
+        (Some(Code::CursorBeyondHead), 5)
+    );
 }

@@ -70,7 +70,7 @@ impl Args {
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     let Some(command) = args.command else {
-        return serve(args.until_stdin_ends, session).await;
+        return Box::pin(serve(args.until_stdin_ends, session)).await;
     };
     let errand = async {
         match command {

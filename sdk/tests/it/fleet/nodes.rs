@@ -1,7 +1,7 @@
 //! Relay nodes, each as if it were a process of its own, and the directory that names them.
 
 use super::gate::Gate;
-use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon};
+use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon, watch};
 use parking_lot::Mutex;
 use skytale_log_store::MemoryStore;
 use skytale_proto::rest::{self, Jwks};
@@ -84,6 +84,7 @@ fn entry(relay: &Relay) -> rest::Relay {
 
 impl Fleet {
     pub(crate) async fn new(count: usize, keepalive_ms: u64) -> Self {
+        watch();
         let dir = tempfile::tempdir().expect("a folder");
         let (log, mint) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
         let mut nodes = Vec::new();

@@ -1,12 +1,8 @@
 //! `skytale demo`: the whole path, on real input, before your eyes.
 
-mod cast;
 mod disk;
-mod ledger;
-mod relay;
 mod report;
 mod story;
-mod timeline;
 
 use super::Session;
 use crate::output::{Context as _, Failure, Outcome};

@@ -1,7 +1,7 @@
 //! What a demonstration ends with.
 
-use super::ledger::Comparison;
 use crate::output::{Human, Style};
+use crate::stage::{AgentReport, Comparison};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -51,21 +51,6 @@ pub(super) struct Report {
     pub agents: Vec<AgentReport>,
     /// Where the data is, if it was kept.
     pub kept: Option<String>,
-}
-
-/// One agent's end.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct AgentReport {
-    pub name: String,
-    pub agent: String,
-    /// The last offset that it processed.
-    pub cursor: u64,
-    /// The channel digest there.
-    pub digest: Option<String>,
-    /// BLAKE3 of its decrypted transcript.
-    pub transcript: String,
-    #[serde(skip)]
-    pub compared: Comparison,
 }
 
 impl Report {

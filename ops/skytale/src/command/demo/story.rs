@@ -1,17 +1,14 @@
 //! What happens in a demonstration, in order.
 
 use super::Args;
-use super::cast::{Actor, PATIENCE};
 use super::disk;
-use super::ledger::Ledger;
-use super::relay::RelayProcess;
 use super::report::{Report, grouped};
-use super::timeline::Timeline;
 use crate::agent::failed;
 use crate::command::Session;
 use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome, Progress};
 use crate::serve::stop_api;
+use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_sdk::net::ApiClient;
@@ -63,7 +60,7 @@ pub(super) async fn tell(args: &Args, session: &Session, dir: &Path) -> Outcome<
 }
 
 async fn on_stage(args: &Args, dir: &Path, api: &LocalApi, timeline: Timeline) -> Outcome<Report> {
-    let relay = RelayProcess::start(&dir.join("relay"), api).await?;
+    let relay = RelayProcess::start(&dir.join("relay"), settings(api)).await?;
     let key = api.create_account().await?;
     let client = api.client(&key)?;
     api.registered(&client, relay.endpoint()).await?;
@@ -124,13 +121,13 @@ async fn gather(
 ) -> Outcome<(Stage, Actor)> {
     let mut senders = Vec::new();
     for name in SENDERS.iter().take(usize::try_from(args.senders).unwrap_or(1)) {
-        senders.push(Actor::enter(dir, name, client).await?);
+        senders.push(Actor::enter(dir, name, client, None).await?);
     }
-    let mut away = Actor::enter(dir, AWAY, client).await?;
+    let mut away = Actor::enter(dir, AWAY, client, None).await?;
     let mut guests = Vec::new();
     if args.changes > 0 {
         for name in GUESTS {
-            guests.push(Actor::enter(dir, name, client).await?);
+            guests.push(Actor::enter(dir, name, client, None).await?);
         }
     }
     let names: Vec<_> = senders.iter().chain([&away]).map(|actor| actor.name.as_str()).collect();
@@ -162,7 +159,7 @@ async fn gather(
         channel.cursor().await.map_err(failed("cannot read the cursor"))?,
     );
     for actor in senders.iter_mut().chain([&mut away]) {
-        joined(actor, id).await?;
+        actor.joined(id).await?;
         let handle = actor.channel(id).await?;
         actor.reach(&handle, head, |_| {}).await?;
         actor.listen(id).await?;
@@ -186,18 +183,6 @@ async fn gather(
         kills: 0,
     };
     Ok((stage, away))
-}
-
-/// Waits until an agent that was added has joined.
-async fn joined(actor: &Actor, channel: ChannelId) -> Outcome {
-    let joining = async {
-        while actor.agent.channel(channel).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, joining)
-        .await
-        .map_err(|_| Failure::new(Code::Mismatch, format!("{} was added and never joined", actor.name)))
 }
 
 async fn settled(sent: Sent) -> Outcome<Option<Offset>> {

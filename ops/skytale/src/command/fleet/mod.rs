@@ -1,6 +1,8 @@
 //! `skytale fleet`: several relay nodes over one log.
 
+mod demo;
 mod nats;
+mod up;
 
 use super::Session;
 use crate::output::Outcome;
@@ -9,12 +11,18 @@ use clap::Subcommand;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.
+    Up(up::Args),
+    /// Watch agents talk while nodes, NATS servers and regions are killed and cut off, and compare what they have.
+    Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
     Nats(nats::Args),
 }
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
+        Command::Up(args) => up::run(&args, &session).await,
+        Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::local::{AUDIENCE, LocalApi, private_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use skytale_proto::{Code, EndpointId};
 use std::fs::File;
@@ -19,12 +20,13 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A relay node that runs.
 #[derive(Debug)]
-pub(super) struct RelayProcess {
+pub(crate) struct RelayProcess {
     dir: PathBuf,
     settings: toml::Table,
     child: Child,
     endpoint: EndpointId,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
 }
 
 /// What `skytale --json relay` says when it listens.
@@ -32,33 +34,39 @@ pub(super) struct RelayProcess {
 struct Listening {
     endpoint: EndpointId,
     addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+/// Settings of a relay node that a demonstration starts.
+pub(crate) fn settings(api: &LocalApi) -> toml::Table {
+    let mut settings = toml::toml! {
+        disk_free_bytes_min = 0
+        [admin]
+        enabled = false
+        // Agents notice that a relay node was killed by its silence, within twice this.
+        [session]
+        keepalive_ms = 1_000
+        // The demonstration shows the speed of the whole, not the limits of one agent.
+        [limits]
+        frames_per_second = 1_000_000
+        bytes_per_second = 2_000_000_000
+    };
+    let texts = [
+        ("api_url", api.url.clone()),
+        ("issuer", api.issuer.clone()),
+        ("audience", AUDIENCE.to_owned()),
+        ("relay_secret", api.relay_secret().to_owned()),
+    ];
+    settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+    settings
 }
 
 impl RelayProcess {
     /// Starts one on a free port, with its data in `dir`.
-    pub(super) async fn start(dir: &Path, api: &LocalApi) -> Outcome<Self> {
+    pub(crate) async fn start(dir: &Path, mut settings: toml::Table) -> Outcome<Self> {
         private_folder(dir)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut settings = toml::toml! {
-            disk_free_bytes_min = 0
-            [admin]
-            enabled = false
-            // Agents notice that a relay node was killed by its silence, within twice this.
-            [session]
-            keepalive_ms = 1_000
-            // The demonstration shows the speed of the whole, not the limits of one agent.
-            [limits]
-            frames_per_second = 1_000_000
-            bytes_per_second = 2_000_000_000
-        };
-        let texts = [
-            ("data_dir", dir.display().to_string()),
-            ("api_url", api.url.clone()),
-            ("issuer", api.issuer.clone()),
-            ("audience", AUDIENCE.to_owned()),
-            ("relay_secret", api.relay_secret().to_owned()),
-        ];
-        settings.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+        settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
         let (child, listening) = spawn(dir, &settings, any_port).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);
         Ok(Self {
@@ -67,38 +75,48 @@ impl RelayProcess {
             child,
             endpoint: listening.endpoint,
             address,
+            admin: listening.admin,
         })
     }
 
-    pub(super) const fn endpoint(&self) -> EndpointId {
+    /// Where its metrics are, if it has them.
+    pub(crate) const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    pub(crate) const fn endpoint(&self) -> EndpointId {
         self.endpoint
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
 
-    /// SIGKILL: no goodbye, no flush.
-    pub(super) async fn kill(&mut self) -> Outcome {
-        self.child
-            .kill()
-            .await
-            .failing(Code::Environment, || "cannot kill the relay node".into())
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
-    /// Starts it again on the same data and the same port.
-    pub(super) async fn restart(&mut self) -> Outcome {
-        let (child, listening) = spawn(&self.dir, &self.settings, self.address).await?;
-        self.child = child;
-        if listening.endpoint == self.endpoint {
-            Ok(())
-        } else {
-            Err(Failure::new(Code::Mismatch, "the relay node came back as another one"))
+    /// SIGSTOP: it is there and says nothing.
+    pub(crate) fn freeze(&self) -> Outcome {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) -> Outcome {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, which: Signal) -> Outcome {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let signalling = || "cannot signal a relay node".to_owned();
+        match pid {
+            Some(pid) => kill_process(pid, which).failing(Code::Environment, signalling),
+            None => Err(Failure::new(Code::Environment, signalling()).since("it has ended")),
         }
     }
 
-    /// Asks it to stop by closing its stdin.
-    pub(super) async fn stop(mut self) -> Outcome {
+    /// Asks it to stop, as for a new version, and waits until it has: its agents go elsewhere first.
+    pub(crate) async fn drain(&mut self) -> Outcome {
         drop(self.child.stdin.take());
         match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
@@ -107,6 +125,31 @@ impl RelayProcess {
                 .since(format!("{status:?}"))),
             Err(_) => Err(self.failed("the relay node did not stop")),
         }
+    }
+
+    /// SIGKILL: no goodbye, no flush.
+    pub(crate) async fn kill(&mut self) -> Outcome {
+        self.child
+            .kill()
+            .await
+            .failing(Code::Environment, || "cannot kill the relay node".into())
+    }
+
+    /// Starts it again on the same data and the same port.
+    pub(crate) async fn restart(&mut self) -> Outcome {
+        let (child, listening) = spawn(&self.dir, &self.settings, self.address).await?;
+        self.child = child;
+        self.admin = listening.admin;
+        if listening.endpoint == self.endpoint {
+            Ok(())
+        } else {
+            Err(Failure::new(Code::Mismatch, "the relay node came back as another one"))
+        }
+    }
+
+    /// Asks it to stop by closing its stdin.
+    pub(crate) async fn stop(mut self) -> Outcome {
+        self.drain().await
     }
 
     fn failed(&self, what: &str) -> Failure {

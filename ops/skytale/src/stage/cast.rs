@@ -1,10 +1,10 @@
 //! The agents of a demonstration.
 
-use super::ledger::{Ledger, Reading};
-use super::report::AgentReport;
+use super::ledger::{Comparison, Ledger, Reading};
 use crate::agent::{connect, current, failed};
 use crate::output::{Failure, Outcome};
 use parking_lot::Mutex;
+use serde::Serialize;
 use skytale_proto::{ChannelId, Code, Offset};
 use skytale_sdk::agent::{Agent, AgentConfig};
 use skytale_sdk::channel::Channel;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long something may show no progress before it is taken for stuck.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long what was sent may take to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// Messages read from the vault at once.
@@ -26,12 +26,29 @@ const PAGE: u32 = 512;
 /// An acknowledgement is a transaction: the application makes one for so many messages.
 const ACK_EVERY: u64 = 64;
 
+/// One agent's end.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct AgentReport {
+    pub name: String,
+    pub agent: String,
+    /// The last offset that it processed.
+    pub cursor: u64,
+    /// The channel digest there.
+    pub digest: Option<String>,
+    /// BLAKE3 of its decrypted transcript.
+    pub transcript: String,
+    #[serde(skip)]
+    pub compared: Comparison,
+}
+
 /// An agent, with what its application has been given.
 #[derive(Debug)]
-pub(super) struct Actor {
+pub(crate) struct Actor {
     pub name: String,
     vault: PathBuf,
     client: ApiClient,
+    /// Where it is, in a fleet of several regions.
+    region: Option<u8>,
     pub agent: Agent,
     application: Option<Application>,
     received: Arc<Mutex<Received>>,
@@ -57,15 +74,16 @@ struct Application {
 
 impl Actor {
     /// Makes an agent with a vault of its own, and brings it online.
-    pub(super) async fn enter(dir: &Path, name: &str, client: &ApiClient) -> Outcome<Self> {
+    pub(crate) async fn enter(dir: &Path, name: &str, client: &ApiClient, region: Option<u8>) -> Outcome<Self> {
         let vault = dir.join(format!("{name}.vault"));
-        let agent = open(&vault, client).await?;
+        let agent = open(&vault, client, region).await?;
         connect(&agent, PATIENCE).await?;
         current(&agent, PATIENCE).await?;
         Ok(Self {
             name: name.to_owned(),
             vault,
             client: client.clone(),
+            region,
             agent,
             application: None,
             received: Arc::default(),
@@ -73,7 +91,7 @@ impl Actor {
     }
 
     /// The agent's application begins to read a channel.
-    pub(super) async fn listen(&mut self, channel: ChannelId) -> Outcome {
+    pub(crate) async fn listen(&mut self, channel: ChannelId) -> Outcome {
         let channel = self.channel(channel).await?;
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watch(self.agent.clone(), self.received.clone(), stop.clone()));
@@ -86,7 +104,7 @@ impl Actor {
         Ok(())
     }
 
-    pub(super) async fn channel(&self, channel: ChannelId) -> Outcome<Channel> {
+    pub(crate) async fn channel(&self, channel: ChannelId) -> Outcome<Channel> {
         self.agent
             .channel(channel)
             .await
@@ -94,21 +112,21 @@ impl Actor {
     }
 
     /// The agent's process ends, as far as the agent is concerned: application, session and vault.
-    pub(super) async fn go_away(&mut self) -> Outcome {
+    pub(crate) async fn go_away(&mut self) -> Outcome {
         self.stop_listening().await?;
         self.agent.close(CLOSE_WITHIN).await;
         Ok(())
     }
 
     /// Opens the vault again, from nothing but its file.
-    pub(super) async fn come_back(&mut self, channel: ChannelId) -> Outcome {
-        self.agent = open(&self.vault, &self.client).await?;
+    pub(crate) async fn come_back(&mut self, channel: ChannelId) -> Outcome {
+        self.agent = open(&self.vault, &self.client, self.region).await?;
         self.listen(channel).await?;
         connect(&self.agent, PATIENCE).await
     }
 
     /// Waits until the channel was processed up to an offset.
-    pub(super) async fn reach(&self, channel: &Channel, offset: Offset, each: impl Fn(Offset)) -> Outcome {
+    pub(crate) async fn reach(&self, channel: &Channel, offset: Offset, each: impl Fn(Offset)) -> Outcome {
         let (mut last, mut moved) = (Offset::ZERO, Instant::now());
         loop {
             let cursor = channel.cursor().await.map_err(failed("cannot read the cursor"))?;
@@ -127,7 +145,7 @@ impl Actor {
     }
 
     /// Waits until the application was given as many messages of others as there are.
-    pub(super) async fn given(&self, count: u64) -> Outcome {
+    pub(crate) async fn given(&self, count: u64) -> Outcome {
         let (mut last, mut moved) = (0, Instant::now());
         loop {
             let got = self.received.lock().count;
@@ -142,6 +160,18 @@ impl Actor {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until the agent, which was added, has joined.
+    pub(crate) async fn joined(&self, channel: ChannelId) -> Outcome {
+        let joining = async {
+            while self.agent.channel(channel).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, joining)
+            .await
+            .map_err(|_| Failure::new(Code::Mismatch, format!("{} was added and never joined", self.name)))
     }
 
     async fn stop_listening(&mut self) -> Outcome {
@@ -159,7 +189,7 @@ impl Actor {
     }
 
     /// Compares what the agent has with what was sent, and takes its leave.
-    pub(super) async fn report(&mut self, channel: ChannelId, ledger: &Ledger) -> Outcome<AgentReport> {
+    pub(crate) async fn report(&mut self, channel: ChannelId, ledger: &Ledger) -> Outcome<AgentReport> {
         let (handle, what) = (self.channel(channel).await?, "cannot read the history");
         let mut reading = Reading::new(ledger);
         let mut after = Offset::ZERO;
@@ -193,10 +223,11 @@ impl Actor {
     }
 }
 
-async fn open(vault: &Path, client: &ApiClient) -> Outcome<Agent> {
+async fn open(vault: &Path, client: &ApiClient, region: Option<u8>) -> Outcome<Agent> {
     let mut key = vault.as_os_str().to_owned();
     key.push(".key");
-    let config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
+    let mut config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
+    config.region = region;
     Agent::open(config).await.map_err(failed("cannot open a vault"))
 }
 

@@ -4,13 +4,13 @@
 use skytale_proto::{AgentId, Offset};
 
 /// The shortest payload: author, number and a little content.
-pub(super) const PAYLOAD_BYTES_MIN: usize = 32;
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 32;
 /// Author and number, in bytes.
 const HEAD_BYTES: usize = 12;
 
 /// The messages of a run.
 #[derive(Clone, Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     seed: [u8; 32],
     payload_bytes: usize,
     authors: Vec<AgentId>,
@@ -20,7 +20,7 @@ pub(super) struct Ledger {
 
 /// How a reader's transcript compares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Comparison {
+pub(crate) struct Comparison {
     /// Messages that are there as they were sent.
     pub delivered: u64,
     /// Messages that were sent and are not there.
@@ -35,11 +35,11 @@ pub(super) struct Comparison {
 
 impl Comparison {
     /// Whether the transcript is exactly what was sent.
-    pub(super) const fn is_exact(&self) -> bool {
+    pub(crate) const fn is_exact(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.out_of_order == 0 && self.foreign == 0
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.delivered += other.delivered;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
@@ -49,7 +49,7 @@ impl Comparison {
 }
 
 impl Ledger {
-    pub(super) fn new(seed: [u8; 32], payload_bytes: usize, authors: Vec<AgentId>) -> Self {
+    pub(crate) fn new(seed: [u8; 32], payload_bytes: usize, authors: Vec<AgentId>) -> Self {
         assert!(payload_bytes >= PAYLOAD_BYTES_MIN, "the command line refuses less");
         Self {
             seed,
@@ -60,19 +60,19 @@ impl Ledger {
     }
 
     /// The next message of an author, who is told by its place in the list of authors.
-    pub(super) fn next(&mut self, author: usize) -> Vec<u8> {
+    pub(crate) fn next(&mut self, author: usize) -> Vec<u8> {
         let payload = self.payload(author, self.sent[author]);
         self.sent[author] += 1;
         payload
     }
 
     /// How many messages were sent.
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.iter().sum()
     }
 
     /// How many of them an agent sent.
-    pub(super) fn sent_by(&self, agent: &AgentId) -> u64 {
+    pub(crate) fn sent_by(&self, agent: &AgentId) -> u64 {
         self.authors
             .iter()
             .position(|author| author == agent)
@@ -102,7 +102,7 @@ impl Ledger {
 
 /// Reads a transcript in the order of the log and compares.
 #[derive(Debug)]
-pub(super) struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     ledger: &'a Ledger,
     seen: Vec<Vec<bool>>,
     last: Vec<Option<u64>>,
@@ -111,7 +111,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(ledger: &'a Ledger) -> Self {
+    pub(crate) fn new(ledger: &'a Ledger) -> Self {
         let seen = ledger
             .sent
             .iter()
@@ -126,7 +126,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The next message of the transcript.
-    pub(super) fn message(&mut self, offset: Offset, author: &AgentId, payload: &[u8]) {
+    pub(crate) fn message(&mut self, offset: Offset, author: &AgentId, payload: &[u8]) {
         self.transcript.update(&offset.get().to_le_bytes());
         self.transcript.update(author.as_bytes());
         self.transcript.update(&(payload.len() as u64).to_le_bytes());
@@ -149,7 +149,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The comparison, and a hash of the whole transcript.
-    pub(super) fn finish(mut self) -> (Comparison, blake3::Hash) {
+    pub(crate) fn finish(mut self) -> (Comparison, blake3::Hash) {
         self.found.lost = self.seen.iter().flatten().filter(|seen| !**seen).count() as u64;
         (self.found, self.transcript.finalize())
     }

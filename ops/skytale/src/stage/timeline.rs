@@ -6,13 +6,13 @@ use std::time::Instant;
 
 /// The lines of a run, on stderr.
 #[derive(Debug)]
-pub(super) struct Timeline {
+pub(crate) struct Timeline {
     output: Output,
     began: Instant,
 }
 
 impl Timeline {
-    pub(super) fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         Self {
             output,
             began: Instant::now(),
@@ -20,18 +20,18 @@ impl Timeline {
     }
 
     /// Says that something happened.
-    pub(super) fn say(&self, text: impl Display) {
+    pub(crate) fn say(&self, text: impl Display) {
         let since = format!("[{:>7.2} s]", self.began.elapsed().as_secs_f64());
         self.output
             .note(format_args!("{} {text}", self.output.style().dim(&since)));
     }
 
     /// The same, above a bar.
-    pub(super) fn say_above(&self, bar: &Progress, text: impl Display) {
+    pub(crate) fn say_above(&self, bar: &Progress, text: impl Display) {
         bar.around(|| self.say(text));
     }
 
-    pub(super) fn bar(&self, total: u64, what: &str) -> Progress {
+    pub(crate) fn bar(&self, total: u64, what: &str) -> Progress {
         self.output.progress(total, what)
     }
 }

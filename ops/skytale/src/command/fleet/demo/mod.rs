@@ -1,0 +1,82 @@
+//! `skytale fleet demo`: agents talk while everything below them fails in turn.
+
+mod faults;
+mod judge;
+mod report;
+mod story;
+mod traffic;
+
+use super::up::Size;
+use crate::command::Session;
+use crate::local::private_folder;
+use crate::output::{Context as _, Failure, Outcome};
+use skytale_proto::Code;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Agents, at most.
+const AGENTS_MAX: i64 = 16;
+
+/// Starts a fleet in a temporary folder, lets agents on different nodes and regions exchange messages and change the group
+/// at once, kills and cuts off nodes, NATS servers and a region meanwhile, and compares what everyone has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    size: Size,
+    /// Agents that exchange messages.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=AGENTS_MAX))]
+    agents: u8,
+    /// Messages that each sends a second.
+    #[arg(long, value_name = "COUNT", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    rate: u32,
+    /// Bytes of each message.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..=65_536))]
+    payload_bytes: u32,
+    /// How long each fault lasts, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
+    fault_s: u32,
+    /// How often the whole list of faults is gone through.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// Keep the data and what was seen of the run, and say where.
+    #[arg(long)]
+    keep: bool,
+    /// Where the data goes [default: a temporary folder].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
+    let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("skytale-fleet-");
+    let folder = match &args.dir {
+        Some(dir) => {
+            private_folder(dir)?;
+            builder.tempdir_in(dir)
+        }
+        None => builder.tempdir(),
+    };
+    let mut folder = folder.failing(Code::Environment, || {
+        "cannot make a folder for the demonstration".into()
+    })?;
+    folder.disable_cleanup(args.keep);
+    // Given up in the middle, everything that was started ends with it.
+    let telling = Box::pin(story::tell(args, &layout, session, folder.path()));
+    let told = session.shutdown.unless(telling).await;
+    if args.keep {
+        session
+            .output
+            .note(format_args!("data kept in {}", folder.path().display()));
+    }
+    let report = told?;
+    session.output.give(&report)?;
+    if report.ok {
+        Ok(())
+    } else {
+        Err(Failure::new(
+            Code::Mismatch,
+            "what was seen of the run cannot have happened on one log",
+        ))
+    }
+}

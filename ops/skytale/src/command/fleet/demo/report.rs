@@ -1,0 +1,208 @@
+//! What a fleet's demonstration ends with.
+
+use super::traffic::Answer;
+use crate::output::{Human, Style, table};
+use crate::stage::{AgentReport, Comparison};
+use serde::Serialize;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// The figures. Fields are stable.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Report {
+    /// Whether everything held.
+    pub ok: bool,
+    pub regions: usize,
+    pub nodes: usize,
+    /// Messages sent.
+    pub sent: u64,
+    pub payload_bytes: u32,
+    /// Messages that stand in the transcript of an agent as they were sent, over all agents.
+    pub delivered: u64,
+    /// As many should.
+    pub expected: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub out_of_order: u64,
+    /// Messages that nobody sent.
+    pub foreign: u64,
+    /// Epochs that the group passed.
+    pub epochs: u64,
+    pub faults: Vec<FaultReport>,
+    /// Contradictions in what agents were told and nodes kept.
+    pub contradictions: Vec<String>,
+    /// Entries that the nodes kept, each the same.
+    pub entries: u64,
+    pub digests_agree: bool,
+    pub transcripts_agree: bool,
+    pub agents: Vec<AgentReport>,
+}
+
+/// One fault.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct FaultReport {
+    pub what: String,
+    /// From its beginning until all was mended and messages went through again, in seconds.
+    pub took_s: f64,
+    /// The longest time in it in which no author saw a message in the log, in seconds.
+    pub silence_s: f64,
+    /// The longest that an author waited for one message, in seconds.
+    pub longest_wait_s: f64,
+    /// Messages that were seen in the log meanwhile.
+    pub answered: usize,
+}
+
+impl FaultReport {
+    /// From what was seen in a stretch of time.
+    pub(super) fn new(what: String, from: Instant, to: Instant, answers: &[Answer]) -> Self {
+        let mut within: Vec<&Answer> = answers
+            .iter()
+            .filter(|answer| (from..=to).contains(&answer.at))
+            .collect();
+        within.sort_by_key(|answer| answer.at);
+        let (mut last, mut silence) = (from, Duration::ZERO);
+        for answer in &within {
+            silence = silence.max(answer.at - last);
+            last = answer.at;
+        }
+        silence = silence.max(to - last);
+        let waited = within.iter().map(|answer| answer.waited).max().unwrap_or(to - from);
+        Self {
+            what,
+            took_s: (to - from).as_secs_f64(),
+            silence_s: silence.as_secs_f64(),
+            longest_wait_s: waited.as_secs_f64(),
+            answered: within.len(),
+        }
+    }
+}
+
+impl Report {
+    /// Judges: everything that must hold.
+    pub(super) fn judge(&mut self) {
+        let mut total = Comparison::default();
+        for agent in &self.agents {
+            total.add(&agent.compared);
+        }
+        self.delivered = total.delivered;
+        self.lost = total.lost;
+        self.duplicated = total.duplicated;
+        self.out_of_order = total.out_of_order;
+        self.foreign = total.foreign;
+        self.expected = self.sent * self.agents.len() as u64;
+        let same =
+            |pick: &dyn Fn(&AgentReport) -> String| self.agents.windows(2).all(|pair| pick(&pair[0]) == pick(&pair[1]));
+        self.digests_agree = self.agents.iter().all(|agent| agent.digest.is_some())
+            && same(&|agent| format!("{} {:?}", agent.cursor, agent.digest));
+        self.transcripts_agree = same(&|agent| agent.transcript.clone());
+        self.ok = total.is_exact()
+            && self.delivered == self.expected
+            && !self.agents.is_empty()
+            && self.contradictions.is_empty()
+            && self.digests_agree
+            && self.transcripts_agree;
+    }
+}
+
+impl Human for Report {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        let rows = self.faults.iter().map(|fault| {
+            vec![
+                fault.what.clone(),
+                format!("{:.1}", fault.took_s),
+                format!("{:.2}", fault.silence_s),
+                format!("{:.2}", fault.longest_wait_s),
+                fault.answered.to_string(),
+            ]
+        });
+        writeln!(to)?;
+        let heads = [
+            "fault",
+            "mended in s",
+            "without service s",
+            "longest wait s",
+            "messages meanwhile",
+        ];
+        table(to, style, &heads, rows)?;
+        writeln!(to)?;
+        let zero = |count: u64| {
+            if count == 0 {
+                style.good("0")
+            } else {
+                style.bad(&count.to_string())
+            }
+        };
+        let mut row = |name: &str, value: String| writeln!(to, "  {name:<32}{value}");
+        row("relay nodes", format!("{} in {} region(s)", self.nodes, self.regions))?;
+        row(
+            "messages sent",
+            format!("{} of {} bytes", self.sent, self.payload_bytes),
+        )?;
+        row(
+            "delivered",
+            format!("{} of {} ({} agents)", self.delivered, self.expected, self.agents.len()),
+        )?;
+        row("lost", zero(self.lost))?;
+        row("duplicated", zero(self.duplicated))?;
+        row("out of order", zero(self.out_of_order))?;
+        if self.foreign > 0 {
+            row("altered or foreign", zero(self.foreign))?;
+        }
+        row("epochs passed", self.epochs.to_string())?;
+        row("entries, the same on all nodes", self.entries.to_string())?;
+        row("contradictions", zero(self.contradictions.len() as u64))?;
+        writeln!(to)?;
+        for contradiction in &self.contradictions {
+            writeln!(to, "  {} {contradiction}", style.bad("!"))?;
+        }
+        for agent in &self.agents {
+            let digest = agent.digest.as_deref().unwrap_or("unknown");
+            writeln!(
+                to,
+                "  {:<8}at {:<8}digest {}  transcript {}",
+                agent.name,
+                agent.cursor,
+                &digest[..digest.len().min(16)],
+                &agent.transcript[..agent.transcript.len().min(16)],
+            )?;
+        }
+        writeln!(to)?;
+        if self.ok {
+            let said = "all agents and all nodes have the same log and the same messages, each exactly once";
+            writeln!(to, "  {} {said}", style.good("ok:"))
+        } else {
+            let said = "what was sent, what was acknowledged and what there is do not fit";
+            writeln!(to, "  {} {said}", style.bad("MISMATCH:"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_counted_to_the_edges_of_the_fault() {
+        let from = Instant::now();
+        let at = |ms: u64, waited: u64| Answer {
+            at: from + Duration::from_millis(ms),
+            waited: Duration::from_millis(waited),
+        };
+        let to = from + Duration::from_secs(10);
+        let report = FaultReport::new(
+            "x".into(),
+            from,
+            to,
+            &[at(4_000, 300), at(1_000, 20), at(12_000, 9_000)],
+        );
+        assert_eq!(
+            (report.silence_s, report.longest_wait_s, report.answered),
+            (6.0, 0.3, 2)
+        );
+        let silent = FaultReport::new("x".into(), from, to, &[]);
+        assert_eq!(
+            (silent.silence_s, silent.longest_wait_s, silent.answered),
+            (10.0, 10.0, 0)
+        );
+    }
+}

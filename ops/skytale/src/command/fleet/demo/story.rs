@@ -1,0 +1,201 @@
+//! What happens, in order.
+
+use super::Args;
+use super::faults::Fault;
+use super::judge;
+use super::report::{FaultReport, Report};
+use super::traffic::Traffic;
+use crate::agent::failed;
+use crate::command::Session;
+use crate::fleet::{Layout, Machine};
+use crate::output::{Context as _, Failure, Outcome};
+use crate::stage::{Actor, Ledger, PATIENCE, Timeline};
+use skytale_history::{check, write_line};
+use skytale_proto::{AgentId, ChannelId, Code, Offset, Region};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Names of those who talk.
+const NAMES: [&str; 16] = [
+    "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "ken", "liam", "mallory",
+    "niaj", "olivia", "peggy",
+];
+/// How long everything is left in peace before a fault, and after the last.
+const PEACE: Duration = Duration::from_secs(2);
+/// How long messages may take to go through again after a fault is mended.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
+
+/// Runs it all, and judges.
+pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &Path) -> Outcome<Report> {
+    let timeline = Timeline::new(session.output);
+    let mut machine = Machine::start(&dir.join("fleet"), layout, |text| timeline.say(text)).await?;
+    let key = machine.api.create_account().await?;
+    let client = machine.api.client(&key)?;
+    for node in &machine.nodes {
+        machine.api.registered(&client, node.relay.endpoint()).await?;
+    }
+    let several = machine.nats.regions.len() > 1;
+    let mut actors = Vec::new();
+    for (number, name) in NAMES.iter().take(usize::from(args.agents)).enumerate() {
+        let region = several.then(|| machine.nats.regions[number % machine.nats.regions.len()].number);
+        actors.push(Actor::enter(dir, name, &client, region).await?);
+    }
+    let home = Region(machine.nats.regions[0].number);
+    let channel = gather(&mut actors, home).await?;
+    timeline.say(format_args!("{} agents are in channel {channel}", actors.len()));
+
+    let mut channels = Vec::new();
+    for actor in &actors {
+        channels.push((actor.agent.id(), actor.channel(channel).await?));
+    }
+    let authors = actors.iter().map(|actor| actor.agent.id()).collect();
+    let seed = *blake3::hash(channel.as_bytes()).as_bytes();
+    let ledger = Ledger::new(seed, args.payload_bytes as usize, authors);
+    let mut traffic = Traffic::start(channels, ledger, args.rate);
+    timeline.say(format_args!(
+        "each sends {} messages a second, and changes its keys every two seconds",
+        args.rate
+    ));
+    tokio::time::sleep(PEACE).await;
+    let mut faults = Vec::new();
+    for round in 0..args.rounds as usize {
+        for (number, fault) in Fault::of(machine.nats.regions.len()).into_iter().enumerate() {
+            faults.push(suffer(args, &mut machine, &traffic, &timeline, fault, round + number).await?);
+        }
+    }
+    tokio::time::sleep(PEACE).await;
+    traffic.finish().await?;
+    timeline.say("nothing more is sent, and all that was sent is in the log");
+    let mut report = Report {
+        regions: machine.nats.regions.len(),
+        nodes: machine.nodes.len(),
+        payload_bytes: args.payload_bytes,
+        faults,
+        ..Report::default()
+    };
+    compare(&mut report, &mut actors, channel, &traffic).await?;
+    machine.ready().await?;
+    let logs: Vec<_> = machine.nodes.iter().map(|node| node.log()).collect();
+    machine.stop().await?;
+    timeline.say("everyone has stopped; what they have is compared");
+    let mut events = Vec::new();
+    for (node, log) in logs.iter().enumerate() {
+        let kept = judge::replica(node, log, channel)?;
+        if node == 0 {
+            let mut seen = std::mem::take(&mut traffic.seen.lock().events);
+            // What agents tell each other of their own accord when some are added stands before all that was sent.
+            events.extend(judge::greetings(&kept, &seen));
+            events.append(&mut seen);
+        }
+        report.entries = report.entries.max(kept.len() as u64 - 2);
+        events.extend(kept);
+    }
+    if args.keep {
+        let file = dir.join("history.jsonl");
+        let writing = || format!("cannot write {}", file.display());
+        let mut out = BufWriter::new(File::create(&file).failing(Code::Environment, writing)?);
+        for event in &events {
+            write_line(event, &mut out).failing(Code::Environment, writing)?;
+        }
+    }
+    report.contradictions = check(&events).iter().map(ToString::to_string).collect();
+    report.judge();
+    Ok(report)
+}
+
+/// The first makes a channel and adds the others.
+async fn gather(actors: &mut [Actor], home: Region) -> Outcome<ChannelId> {
+    let founder = &actors[0].agent;
+    let channel = founder.create_channel_in("fleet", home).await;
+    let channel = channel.map_err(failed("cannot make the channel"))?;
+    let others: Vec<AgentId> = actors[1..].iter().map(|actor| actor.agent.id()).collect();
+    let sent = channel
+        .add(&others)
+        .await
+        .map_err(failed("cannot add to the channel"))?;
+    match tokio::time::timeout(PATIENCE, sent.delivered()).await {
+        Ok(delivered) => delivered.map_err(failed("the others cannot be added"))?,
+        Err(_) => {
+            return Err(Failure::new(
+                Code::Mismatch,
+                "the others were neither added nor refused",
+            ));
+        }
+    };
+    let (id, head) = (
+        channel.id(),
+        channel.cursor().await.map_err(failed("cannot read the cursor"))?,
+    );
+    for actor in actors {
+        actor.joined(id).await?;
+        let handle = actor.channel(id).await?;
+        actor.reach(&handle, head, |_| {}).await?;
+        actor.listen(id).await?;
+    }
+    Ok(id)
+}
+
+/// Lets a fault happen, and waits until messages go through again.
+async fn suffer(
+    args: &Args,
+    machine: &mut Machine,
+    traffic: &Traffic,
+    timeline: &Timeline,
+    fault: Fault,
+    round: usize,
+) -> Outcome<FaultReport> {
+    let what = fault.what(machine, round);
+    timeline.say(&what);
+    let from = Instant::now();
+    fault
+        .happen(machine, round, Duration::from_secs(u64::from(args.fault_s)))
+        .await?;
+    machine.ready().await?;
+    // What every author sent after the fault was mended must go through.
+    let mended = Instant::now();
+    let enough = traffic.answered() + usize::from(args.agents);
+    while traffic.answered() < enough {
+        if mended.elapsed() > RECOVERS_WITHIN {
+            return Err(Failure::new(
+                Code::Mismatch,
+                format!(
+                    "no message has gone through for {} s: {what}",
+                    RECOVERS_WITHIN.as_secs()
+                ),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(PEACE).await;
+    let report = FaultReport::new(what, from, Instant::now(), &traffic.seen.lock().answers);
+    timeline.say(format_args!(
+        "mended; {:.2} s without service, {:.2} s the longest wait",
+        report.silence_s, report.longest_wait_s
+    ));
+    Ok(report)
+}
+
+/// Waits until every agent has everything, and compares it with what was sent.
+async fn compare(report: &mut Report, actors: &mut [Actor], channel: ChannelId, traffic: &Traffic) -> Outcome {
+    let ledger = traffic.ledger.lock().clone();
+    let mut head = Offset::ZERO;
+    for actor in actors.iter() {
+        let handle = actor.channel(channel).await?;
+        head = head.max(handle.cursor().await.map_err(failed("cannot read the cursor"))?);
+        report.epochs = report
+            .epochs
+            .max(handle.epoch().await.map_err(failed("cannot read the epoch"))?);
+    }
+    for actor in actors.iter() {
+        let handle = actor.channel(channel).await?;
+        actor.reach(&handle, head, |_| {}).await?;
+    }
+    report.sent = ledger.sent();
+    for actor in actors.iter_mut() {
+        actor.given(ledger.sent() - ledger.sent_by(&actor.agent.id())).await?;
+        report.agents.push(actor.report(channel, &ledger).await?);
+    }
+    Ok(())
+}

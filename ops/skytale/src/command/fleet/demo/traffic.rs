@@ -1,0 +1,174 @@
+//! What agents do meanwhile: they send, and now and then change their keys, each at a pace of its own.
+
+use crate::agent::failed;
+use crate::output::Outcome;
+use crate::stage::Ledger;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use skytale_history::Event;
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+use skytale_sdk::agent::AgentError;
+use skytale_sdk::channel::{Channel, Delivered, Sent};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Messages that an author may have sent and not seen in the log. What it would send beyond them, it does not.
+const IN_FLIGHT_MAX: usize = 256;
+/// How often each author commits. All begin at once, so that they do so at the same time again and again.
+const ROTATES_EVERY: Duration = Duration::from_secs(2);
+
+/// What was seen of a run.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub events: Vec<Event>,
+    /// When which author saw a message of its own in the log, and how long it had waited.
+    pub answers: Vec<Answer>,
+}
+
+/// A message that its author saw in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub at: Instant,
+    pub waited: Duration,
+}
+
+/// Authors at work.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    pub seen: Arc<Mutex<Seen>>,
+    pub ledger: Arc<Mutex<Ledger>>,
+    stop: CancellationToken,
+    authors: Vec<JoinHandle<Outcome>>,
+}
+
+/// Something on its way.
+enum Way {
+    Message,
+    Change,
+}
+
+impl Traffic {
+    /// Each of `channels` is one author's handle of the channel, with the author's place in the ledger.
+    pub(super) fn start(channels: Vec<(AgentId, Channel)>, ledger: Ledger, per_second: u32) -> Self {
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let ledger = Arc::new(Mutex::new(ledger));
+        let stop = CancellationToken::new();
+        let author = |(place, (agent, channel)): (usize, (AgentId, Channel))| {
+            let author = Author {
+                place,
+                agent,
+                channel,
+                seen: seen.clone(),
+                ledger: ledger.clone(),
+                flight: FuturesUnordered::new(),
+            };
+            tokio::spawn(author.work(per_second, stop.clone()))
+        };
+        let authors = channels.into_iter().enumerate().map(author).collect();
+        Self {
+            seen,
+            ledger,
+            stop,
+            authors,
+        }
+    }
+
+    /// Messages that were seen in the log so far.
+    pub(super) fn answered(&self) -> usize {
+        self.seen.lock().answers.len()
+    }
+
+    /// Nothing more is sent; waits until all that was sent is in the log.
+    pub(super) async fn finish(&mut self) -> Outcome {
+        self.stop.cancel();
+        for author in self.authors.drain(..) {
+            author.await.map_err(|error| {
+                crate::output::Failure::new(skytale_proto::Code::Mismatch, "an author ended by itself").because(&error)
+            })??;
+        }
+        Ok(())
+    }
+}
+
+type Flight =
+    FuturesUnordered<futures_util::future::BoxFuture<'static, (Way, FrameId, Instant, Result<Delivered, AgentError>)>>;
+
+struct Author {
+    place: usize,
+    agent: AgentId,
+    channel: Channel,
+    seen: Arc<Mutex<Seen>>,
+    ledger: Arc<Mutex<Ledger>>,
+    flight: Flight,
+}
+
+impl Author {
+    async fn work(mut self, per_second: u32, stop: CancellationToken) -> Outcome {
+        let mut turns = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut rotations = tokio::time::interval(ROTATES_EVERY);
+        rotations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        rotations.reset();
+        let mut rotating = false;
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some((way, frame, since, delivered)) = self.flight.next() => {
+                    rotating &= matches!(way, Way::Message);
+                    self.arrived(&way, frame, since, delivered)?;
+                }
+                _ = rotations.tick(), if !rotating => {
+                    rotating = true;
+                    let sent = self.channel.rotate().await.map_err(failed("cannot change keys"))?;
+                    self.fly(Way::Change, sent);
+                }
+                _ = turns.tick(), if self.flight.len() < IN_FLIGHT_MAX => {
+                    let payload = self.ledger.lock().next(self.place);
+                    let sent = self.channel.send(payload).await.map_err(failed("cannot send"))?;
+                    self.note(Event::Sent { agent: self.agent, channel: self.channel.id(), frame: sent.frame_id() });
+                    self.fly(Way::Message, sent);
+                }
+            }
+        }
+        while let Some((way, frame, since, delivered)) = self.flight.next().await {
+            self.arrived(&way, frame, since, delivered)?;
+        }
+        Ok(())
+    }
+
+    fn fly(&self, way: Way, sent: Sent) {
+        let (frame, since) = (sent.frame_id(), Instant::now());
+        self.flight
+            .push(Box::pin(async move { (way, frame, since, sent.delivered().await) }));
+    }
+
+    fn arrived(&self, way: &Way, frame: FrameId, since: Instant, delivered: Result<Delivered, AgentError>) -> Outcome {
+        let delivered = delivered.map_err(failed("what was sent was refused"))?;
+        let Some(offset) = delivered.offset() else {
+            return Ok(());
+        };
+        self.note(Event::Acknowledged {
+            agent: self.agent,
+            channel: self.channel.id(),
+            frame,
+            offset,
+        });
+        if matches!(way, Way::Message) {
+            let at = Instant::now();
+            self.seen.lock().answers.push(Answer { at, waited: at - since });
+        }
+        Ok(())
+    }
+
+    fn note(&self, event: Event) {
+        self.seen.lock().events.push(event);
+    }
+}
+
+/// What an application was shown, for the history.
+pub(super) fn reads(agent: AgentId, channel: ChannelId, from: Offset) -> Event {
+    Event::Reads { agent, channel, from }
+}

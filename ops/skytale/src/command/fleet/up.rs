@@ -1,0 +1,204 @@
+//! `skytale fleet up`: a fleet on this machine, to learn it.
+
+use crate::command::Session;
+use crate::fleet::{Layout, Machine, NodeSample, Watch};
+use crate::local::private_folder;
+use crate::nats::program;
+use crate::output::{Context as _, Human, Outcome, Style, table};
+use serde::Serialize;
+use skytale_proto::Code;
+use std::fmt::{self, Write as _};
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often the table is drawn.
+const DRAWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts NATS servers, relay nodes and the API on this machine, on loopback, and shows what the nodes are doing. Ctrl-C
+/// ends all of it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub size: Size,
+    /// Where data is kept [default: a temporary folder, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The API's address, for HTTP; port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600")]
+    api_listen: SocketAddr,
+}
+
+/// How large a fleet is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Size {
+    /// Regions, each with three NATS servers of its own.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub regions: u8,
+    /// Relay nodes, over all regions.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub nodes: u8,
+    /// The program `nats-server` [default: SKYTALE_NATS_SERVER, or the one on the PATH].
+    #[arg(long, value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
+}
+
+impl Size {
+    pub(crate) fn layout(&self, api_listen: SocketAddr) -> Outcome<Layout> {
+        Ok(Layout {
+            nats_server: program(self.nats_server.as_deref())?,
+            regions: usize::from(self.regions),
+            nodes: usize::from(self.nodes),
+            api_listen,
+        })
+    }
+}
+
+pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
+    let layout = args.size.layout(args.api_listen)?;
+    let temporary = match &args.dir {
+        Some(dir) => {
+            private_folder(dir)?;
+            None
+        }
+        None => {
+            let folder = tempfile::Builder::new().prefix("skytale-fleet-").tempdir();
+            Some(folder.failing(Code::Environment, || "cannot make a temporary folder".into())?)
+        }
+    };
+    let dir = temporary.as_ref().map(|folder| folder.path()).or(args.dir.as_deref());
+    let dir = dir.unwrap_or(Path::new("."));
+    let say = |text: String| session.output.note(text);
+    // Given up in the middle, everything that was started ends with it.
+    let machine = session.shutdown.unless(Machine::start(dir, &layout, say)).await?;
+    let shown = session.shutdown.unless(announce(dir, session, &machine)).await;
+    let shown = match shown {
+        Ok(()) => {
+            tokio::select! {
+                () = session.shutdown.requested() => Ok(()),
+                shown = show(session, &machine) => shown,
+            }
+        }
+        Err(failure) => Err(failure),
+    };
+    session.output.note("stopping");
+    let stopped = machine.stop().await;
+    shown.and(stopped)
+}
+
+async fn announce(dir: &Path, session: &Session, machine: &Machine) -> Outcome {
+    let key = machine.api.key_in(&dir.join("api-key")).await?;
+    let client = machine.api.client(&key)?;
+    for node in &machine.nodes {
+        machine.api.registered(&client, node.relay.endpoint()).await?;
+    }
+    session.output.note(format_args!(
+        "Data: {}. Copy these lines to each agent's terminal, and give each agent a vault of its own:\n",
+        dir.display()
+    ));
+    session.output.give(&Running {
+        api_url: &machine.api.url,
+        api_key: &key,
+        dir,
+    })?;
+    session
+        .output
+        .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C ends the fleet.\n");
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    api_url: &'a str,
+    api_key: &'a str,
+    dir: &'a Path,
+}
+
+impl Human for Running<'_> {
+    fn human(&self, to: &mut dyn fmt::Write, _: &Style) -> fmt::Result {
+        writeln!(to, "export SKYTALE_API_URL={}", self.api_url)?;
+        writeln!(to, "export SKYTALE_API_KEY={}", self.api_key)
+    }
+}
+
+/// Shows the table again and again: over itself on a terminal, as lines of JSON for a program.
+async fn show(session: &Session, machine: &Machine) -> Outcome {
+    let mut watch = Watch::default();
+    let mut turns = tokio::time::interval(DRAWN_EVERY);
+    let on_terminal = std::io::stdout().is_terminal() && !session.output.is_json();
+    let mut drawn = 0;
+    loop {
+        turns.tick().await;
+        let nodes = Nodes {
+            nodes: watch.look(&machine.nodes).await,
+        };
+        if on_terminal {
+            let text = over(&nodes, &mut drawn)?;
+            session.output.write(text.as_bytes())?;
+        } else if session.output.is_json() {
+            session.output.give(&nodes)?;
+        }
+        std::io::stdout()
+            .flush()
+            .failing(Code::Environment, || "cannot write".into())?;
+    }
+}
+
+/// The table, drawn over the one before.
+fn over(nodes: &Nodes, drawn: &mut usize) -> Outcome<String> {
+    let mut table = String::new();
+    let style = Style::new(std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()));
+    nodes
+        .human(&mut table, &style)
+        .failing(Code::Environment, || "cannot write the table".into())?;
+    let mut text = String::new();
+    if *drawn > 0 {
+        // Up to where the last one began, and away with it.
+        let _ = write!(text, "\x1b[{drawn}A\x1b[J");
+    }
+    *drawn = table.lines().count();
+    text.push_str(&table);
+    Ok(text)
+}
+
+/// The nodes of a fleet at one moment.
+#[derive(Serialize)]
+pub(crate) struct Nodes {
+    pub nodes: Vec<NodeSample>,
+}
+
+impl Human for Nodes {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        let rows = self.nodes.iter().map(|node| {
+            let lag: Vec<String> = node
+                .lag
+                .iter()
+                .map(|lag| format!("{}: {}", lag.shard, lag.messages))
+                .collect();
+            vec![
+                node.node.clone(),
+                node.region.clone(),
+                node.state.to_owned(),
+                node.agents.to_string(),
+                format!("{:.0}", node.appends_per_s),
+                format!("{:.2}", node.replay_bytes_per_s / 1e6),
+                if lag.is_empty() { "0".into() } else { lag.join("  ") },
+            ]
+        });
+        table(
+            to,
+            style,
+            &[
+                "node",
+                "region",
+                "state",
+                "agents",
+                "appends/s",
+                "replay MB/s",
+                "lag by shard",
+            ],
+            rows,
+        )
+    }
+}

@@ -1,0 +1,198 @@
+//! Starts a fleet, and ends it.
+
+use crate::local::{LocalApi, private_folder};
+use crate::nats::NatsServers;
+use crate::output::{Failure, Outcome};
+use crate::serve::stop_api;
+use crate::stage::{RelayProcess, settings};
+use skytale_proto::Code;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use toml::Value;
+
+/// Names of regions, in the order in which they are taken.
+const REGIONS: [&str; 3] = ["eu", "us", "ap"];
+/// The name of a single region.
+const ALONE: &str = "local";
+/// How often relay nodes and agents say that they are there, in milliseconds: a node that was killed is noticed by its
+/// silence, within twice this.
+const KEEPALIVE_MS: i64 = 500;
+/// How often relay nodes tell the API that they are there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a node may take to follow what it has missed.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// What a fleet is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub nats_server: PathBuf,
+    /// Between 1 and 3.
+    pub regions: usize,
+    /// At least 1.
+    pub nodes: usize,
+    /// The API's address.
+    pub api_listen: SocketAddr,
+}
+
+/// A fleet that runs.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub api: LocalApi,
+    pub nats: NatsServers,
+    pub nodes: Vec<Node>,
+}
+
+/// A relay node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub name: String,
+    /// Its region's place in the list.
+    pub region: usize,
+    pub region_name: String,
+    pub relay: RelayProcess,
+}
+
+impl Layout {
+    fn region_names(&self) -> &'static [&'static str] {
+        if self.regions == 1 {
+            &[ALONE]
+        } else {
+            REGIONS.get(..self.regions).unwrap_or(&REGIONS)
+        }
+    }
+}
+
+impl Machine {
+    /// Starts all of it with its data in `dir`, and waits until every node is ready. `say` is told how far it is.
+    pub(crate) async fn start(dir: &Path, layout: &Layout, say: impl Fn(String)) -> Outcome<Self> {
+        private_folder(dir)?;
+        let names = layout.region_names();
+        let nats = NatsServers::start(&dir.join("nats"), layout.nats_server.clone(), names).await?;
+        let (servers, regions) = (nats.servers().len(), nats.regions.len());
+        say(match regions {
+            1 => format!("{servers} NATS servers have found each other"),
+            regions => format!("{servers} NATS servers in {regions} regions have found each other"),
+        });
+        let api = LocalApi::start_for(dir, layout.api_listen, HEARTBEAT).await?;
+        let mut machine = Self {
+            api,
+            nats,
+            nodes: Vec::new(),
+        };
+        for number in 0..layout.nodes {
+            let node = machine.node(dir, number).await?;
+            machine.nodes.push(node);
+        }
+        machine.ready().await?;
+        say(format!("{} relay nodes follow one log", machine.nodes.len()));
+        Ok(machine)
+    }
+
+    async fn node(&self, dir: &Path, number: usize) -> Outcome<Node> {
+        let region = number % self.nats.regions.len();
+        let name = format!("relay-{}", number + 1);
+        let mut settings = self.settings(region);
+        let key = self.api.enrol(&name).await?;
+        settings.insert("relay_secret".into(), Value::String(key.to_string()));
+        let relay = RelayProcess::start(&dir.join(&name), settings).await?;
+        Ok(Node {
+            name,
+            region,
+            region_name: self.nats.regions[region].name.clone(),
+            relay,
+        })
+    }
+
+    fn settings(&self, region: usize) -> toml::Table {
+        let mut settings = settings(&self.api);
+        let text = |text: String| Value::String(text);
+        let several = self.nats.regions.len() > 1;
+        let regions = self.nats.regions.iter().map(|region| {
+            let cluster = if several {
+                format!("@{}", region.name)
+            } else {
+                String::new()
+            };
+            text(format!("{}={}{cluster}", region.number, region.shards))
+        });
+        let seed = |file: &Path| text(format!("file:{}", file.display()));
+        let fleet = [
+            (
+                "nats",
+                Value::Array(self.nats.addresses(region).into_iter().map(text).collect()),
+            ),
+            ("nats_key", seed(&self.nats.users.relay.seed_file)),
+            ("sync_key", seed(&self.nats.users.sync.seed_file)),
+            ("regions", Value::Array(regions.collect())),
+        ];
+        let mut put = |section: &str, values: Vec<(&str, Value)>| {
+            let table = settings
+                .entry(section)
+                .or_insert_with(|| Value::Table(toml::Table::new()));
+            if let Value::Table(table) = table {
+                table.extend(values.into_iter().map(|(key, value)| (key.to_owned(), value)));
+            }
+        };
+        put("fleet", fleet.into());
+        put(
+            "admin",
+            vec![
+                ("enabled", Value::Boolean(true)),
+                ("listen", text("127.0.0.1:0".into())),
+            ],
+        );
+        put("session", vec![("keepalive_ms", Value::Integer(KEEPALIVE_MS))]);
+        settings.insert(
+            "region".into(),
+            Value::Integer(i64::from(self.nats.regions[region].number)),
+        );
+        settings
+    }
+
+    /// Waits until every node says that it is ready.
+    pub(crate) async fn ready(&self) -> Outcome {
+        for node in &self.nodes {
+            node.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all of it, in order.
+    pub(crate) async fn stop(self) -> Outcome {
+        let mut first = Ok(());
+        for node in self.nodes {
+            first = first.and(node.relay.stop().await);
+        }
+        first = first.and(stop_api(self.api.api).await);
+        first.and(self.nats.stop().await)
+    }
+}
+
+impl Node {
+    /// Where its replica is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.relay.dir().join("log")
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            let page = match self.relay.admin() {
+                Some(admin) => crate::http::get(admin, "/readyz").await,
+                None => return Ok(()),
+            };
+            let said = match page {
+                Ok((200, _)) => return Ok(()),
+                Ok((_, body)) => body,
+                Err(error) => error.to_string(),
+            };
+            if begun.elapsed() > READY_WITHIN {
+                let what = format!("{} does not get ready", self.name);
+                return Err(Failure::new(Code::Environment, what).since(said));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
