@@ -14,7 +14,7 @@ pub(crate) struct Layer {
 /// Before the names of environment variables that are settings.
 const PREFIX: &str = "SKYTALE_";
 /// Variables that begin like settings and are none.
-const OTHERS: &[&str] = &["SKYTALE_CONFIG"];
+const OTHERS: &[&str] = &["SKYTALE_CONFIG", "SKYTALE_NATS_SERVER"];
 /// Beginnings of variables that belong to the project's scripts.
 const SCRIPTS: &[&str] = &["SKYTALE_CI_", "SKYTALE_TEST_"];
 
@@ -80,6 +80,7 @@ mod tests {
             ("SKYTALE_RELAY__DATA_DIR", "/srv"),
             ("SKYTALE_API_URL", "http://x"),
             ("SKYTALE_CONFIG", "c.toml"),
+            ("SKYTALE_NATS_SERVER", "/usr/bin/nats-server"),
             ("SKYTALE_CI_CACHE", "/cache"),
             ("HOME", "/root"),
         ];

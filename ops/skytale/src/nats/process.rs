@@ -61,12 +61,9 @@ pub(crate) fn program(named: Option<&Path>) -> Outcome<PathBuf> {
              SKYTALE_NATS_SERVER, or put it on the PATH."
         ))
     };
-    let named = named
-        .map(Path::to_owned)
-        .or_else(|| std::env::var_os("SKYTALE_NATS_SERVER").map(PathBuf::from));
     if let Some(named) = named {
         return if named.is_file() {
-            Ok(named)
+            Ok(named.to_owned())
         } else {
             Err(missing(format!("there is no nats-server at {}", named.display())))
         };

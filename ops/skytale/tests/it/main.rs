@@ -3,6 +3,7 @@
 mod channels;
 mod configuration;
 mod demo;
+mod fleet;
 mod help;
 mod markers;
 mod node;

@@ -39,8 +39,8 @@ pub(crate) struct Size {
     /// Relay nodes, over all regions.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub nodes: u8,
-    /// The program `nats-server` [default: SKYTALE_NATS_SERVER, or the one on the PATH].
-    #[arg(long, value_name = "FILE")]
+    /// The program `nats-server` [default: the one on the PATH].
+    #[arg(long, value_name = "FILE", env = "SKYTALE_NATS_SERVER")]
     pub nats_server: Option<PathBuf>,
 }
 
