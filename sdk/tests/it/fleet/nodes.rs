@@ -43,6 +43,8 @@ pub(crate) struct Directory {
     named: Mutex<Vec<Relay>>,
     /// It answers nobody.
     pub(crate) away: AtomicBool,
+    /// It takes every question and answers none.
+    pub(crate) hangs: AtomicBool,
     pub(crate) regions: Mutex<Vec<Option<u8>>>,
     pub(crate) life_s: Mutex<u64>,
 }
@@ -60,6 +62,9 @@ impl Directory {
             async move {
                 if directory.away.load(Ordering::SeqCst) {
                     return Err(TokenError::new(Code::ApiBusy, "the API is away"));
+                }
+                if directory.hangs.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
                 }
                 directory.regions.lock().push(subject.region);
                 directory.mint.life_s.store(*directory.life_s.lock(), Ordering::Relaxed);
@@ -102,6 +107,7 @@ impl Fleet {
             mint,
             named: Mutex::new(nodes.iter().map(|node| node.relay.clone()).collect()),
             away: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             regions: Mutex::default(),
             life_s: Mutex::new(600),
         });
