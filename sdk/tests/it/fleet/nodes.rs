@@ -129,6 +129,12 @@ impl Fleet {
         self.nodes.iter().position(|node| node.relay.endpoint == relay)
     }
 
+    /// The same, of one that is connected.
+    pub(crate) async fn node_with(&self, agent: &Agent) -> usize {
+        soon("connected", agent.connected()).await;
+        self.node_of(agent).expect("one of these")
+    }
+
     /// An agent's settings; the directory names the node `first` as its nearest.
     pub(crate) fn config(&self, name: &str, first: usize) -> AgentConfig {
         let vault = self.dir.path().join(format!("{name}.vault"));

@@ -40,10 +40,11 @@ async fn service_goes_on_after_a_kill_and_a_drain() {
     let fleet = Fleet::new(3, 500).await;
     let alice = fleet.agent("alice", 0).await;
     let channels = channel_of(&[&alice]).await;
-    let silence = longest_silence(&channels[0], async { fleet.nodes[0].kill() }).await;
+    let first = fleet.node_with(&alice).await;
+    let silence = longest_silence(&channels[0], async { fleet.nodes[first].kill() }).await;
     eprintln!("keepalive 500 ms: killed, {} ms without service", silence.as_millis());
-    let at = fleet.node_of(&alice).expect("connected");
-    assert_ne!(at, 0);
+    let at = fleet.node_with(&alice).await;
+    assert_ne!(at, first);
     let drain = async { fleet.nodes[at].drain(Duration::from_secs(60)).await };
     let silence = longest_silence(&channels[0], drain).await;
     eprintln!("keepalive 500 ms: drained, {} ms without service", silence.as_millis());
