@@ -76,9 +76,11 @@ impl<W> Pending<W> {
         None
     }
 
-    /// Takes all who wait for a message that was published.
-    pub(super) fn take_waiting(&self) -> Vec<W> {
-        self.inner.lock().waiting.drain().map(|(_, waiter)| waiter).collect()
+    /// Takes those who wait for a message that was published, where `which` says so.
+    pub(super) fn take_waiting(&self, which: impl Fn(&W) -> bool) -> Vec<W> {
+        let mut inner = self.inner.lock();
+        let taken = inner.waiting.extract_if(|_, waiter| which(waiter));
+        taken.map(|(_, waiter)| waiter).collect()
     }
 }
 
@@ -97,6 +99,20 @@ mod tests {
     }
 
     #[test]
+    fn who_has_waited_too_long_is_let_go_and_the_others_wait_on() {
+        let pending = Pending::new();
+        let frame = FrameId::generate();
+        pending.publishing(std::iter::once(frame));
+        assert!(pending.published(8, vec!["long", "short"]).is_empty());
+        assert_eq!(pending.take_waiting(|waiter| *waiter == "long"), ["long"]);
+        assert!(pending.followed(followed(8, frame)).is_none());
+        assert_eq!(
+            pending.followed(followed(9, frame)),
+            Some(("short", followed(9, frame)))
+        );
+    }
+
+    #[test]
     fn a_verdict_reaches_who_published_that_very_message() {
         let pending = Pending::new();
         let (mine, other) = (FrameId::generate(), FrameId::generate());
@@ -109,6 +125,6 @@ mod tests {
         assert_eq!(decided, [("first", followed(6, mine))]);
         assert_eq!(pending.followed(followed(7, mine)), Some(("second", followed(7, mine))));
         assert_eq!(pending.followed(followed(7, mine)), None);
-        assert!(pending.take_waiting().is_empty());
+        assert!(pending.take_waiting(|_| true).is_empty());
     }
 }

@@ -17,9 +17,20 @@ pub(super) async fn sweep_all(node: Arc<Node>) {
             () = tokio::time::sleep(grace / 2 + jitter / 2) => {}
             () = node.ended.cancelled() => return,
         }
+        let_go(&node);
         tokio::select! {
             () = sweep(&node, grace + jitter) => {}
             () = node.ended.cancelled() => return,
+        }
+    }
+}
+
+/// Tells authors whose frames are in the stream and were not folded in time: a follower may have to wait for its stream.
+fn let_go(node: &Node) {
+    let longest = 2 * node.config.append_timeout;
+    for shard in node.handles.values() {
+        for waiter in shard.pending.take_waiting(|waiter| waiter.since.elapsed() > longest) {
+            waiter.fail(shard.unreachable("the frame is in the stream, and this node has not followed it there yet"));
         }
     }
 }
@@ -38,7 +49,11 @@ async fn sweep(node: &Arc<Node>, longer: Duration) {
         }
     }
     for (log, id, append) in pending {
-        match append.verdict().await {
+        // It may be folded later: who else waits must be let go meanwhile.
+        let Ok(verdict) = tokio::time::timeout(node.config.append_timeout, append.verdict()).await else {
+            return;
+        };
+        match verdict {
             Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
             Err(error) => tracing::warn!(%log, %id, %error, "an owed Welcome is not on its log yet"),
         }
