@@ -18,6 +18,9 @@ pub struct FleetConfig {
     pub nats: NatsConfig,
     /// The regions, each with how many shards it has. Fixed once the streams exist.
     pub regions: Vec<RegionConfig>,
+    /// The region that this node stands in: it follows the streams of the others by mirrors here. `None` follows every stream
+    /// itself.
+    pub here: Option<Region>,
     /// Copies of each stream that a new one gets, and that an existing one must have.
     pub replicas: usize,
     /// The folder and settings of this node's replica.
@@ -171,6 +174,7 @@ impl FleetConfig {
                 cluster: None,
                 tags: Vec::new(),
             }],
+            here: None,
             replicas: 3,
             local,
             sync,
@@ -208,6 +212,14 @@ impl FleetConfig {
         }
         if let Err(problem) = self.shards() {
             return Some(problem);
+        }
+        if let Some(here) = self.here
+            && !self.regions.iter().any(|region| region.region == here)
+        {
+            return Some(format!(
+                "the node stands in region {}, which is none of the fleet's",
+                here.0
+            ));
         }
         if !matches!(self.replicas, 1 | 3 | 5) {
             return Some("replicas must be 1, 3 or 5".into());

@@ -1,11 +1,15 @@
 //! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica stands.
 
+use super::bucket::{Bucket, shown};
 use super::chain::{self, Link};
+use super::checkpoint::Checkpoint;
 use super::guard::{self, Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
+use super::mirror;
 use super::node::{Node, Shard};
 use super::shards::ShardId;
+use super::sweeper::random_fraction;
 use crate::local::ShardPosition;
 use crate::local::replica::{Follow, Followed, Following, Message};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -34,6 +38,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// After this long without its follower the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+/// How long a shard stands still for a checkpoint, at most.
+const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
+/// How long nodes wait for each other to write one.
+const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -59,17 +67,20 @@ enum End {
 }
 
 /// Follows a shard until the node ends.
-pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, beginning: Beginning) {
+pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: Beginning) {
     let Some(shard) = node.handles.get(&shard) else { return };
     let mut follower = Follower {
         node: &node,
         shard,
         recheck_to: beginning.position.sequence,
+        repeated: std::mem::take(&mut beginning.position.repeated),
         position: beginning.position,
         repeats: beginning.repeats,
         owes_after: beginning.owes_after,
         target: None,
         suspected: None,
+        home_ended: 0,
+        avoid_mirror: false,
         parts: VecDeque::new(),
     };
     let mut pause = RESUME_FIRST;
@@ -115,6 +126,12 @@ struct Follower<'a> {
     /// Up to here messages were folded before this process began: only what they may owe is looked for.
     recheck_to: u64,
     repeats: BTreeSet<u64>,
+    /// Messages since the last checkpoint that were duplicates of entries.
+    repeated: Vec<u64>,
+    /// Where the stream ended when it was last looked at, while a mirror of it was followed.
+    home_ended: u64,
+    /// The mirror does not keep up: the stream itself is followed.
+    avoid_mirror: bool,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -140,11 +157,22 @@ enum Note {
 impl Follower<'_> {
     /// Follows for as long as the stream answers.
     async fn stretch(&mut self) -> End {
+        let here = mirror::region(self.shard.id, &self.node.config);
+        let copy = match here {
+            Some(here) => mirror::goes_on(&self.node.context, self.shard.id, here, &self.position)
+                .await
+                .ok(),
+            None => None,
+        };
         let info = match guard::look(&self.node.context, self.shard.id, &self.position).await {
-            Look::Unknown(reason) => {
-                self.phase(Phase::Unreachable);
-                return End::Again(reason);
-            }
+            Look::Unknown(reason) => match &copy {
+                // The home region is cut off: its mirror has what came out of it.
+                Some(copy) => copy.clone(),
+                None => {
+                    self.phase(Phase::Unreachable);
+                    return End::Again(reason);
+                }
+            },
             look => match self.judge(look) {
                 Ok(Some(info)) => info,
                 Ok(None) => return End::Again("the stream contradicts what was folded; looking again".into()),
@@ -159,7 +187,18 @@ impl Follower<'_> {
         } else {
             self.position.sequence + 1
         };
-        let mut messages = match self.consume(from).await {
+        // The nearest copy, if it can be followed from here.
+        let source = match (here, &copy) {
+            (Some(here), Some(copy)) if copy.state.first_sequence.max(1) <= from && !self.avoid_mirror => {
+                mirror::name(self.shard.id, here)
+            }
+            _ => self.shard.id.stream(),
+        };
+        // It is given another chance the next time.
+        self.avoid_mirror = false;
+        self.home_ended = 0;
+        let by_mirror = source != self.shard.id.stream();
+        let mut messages = match self.consume(&source, from).await {
             Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
             Err(reason) => {
                 self.phase(Phase::Unreachable);
@@ -185,7 +224,15 @@ impl Follower<'_> {
                     };
                     look_at = Instant::now() + pause;
                     match self.judge(look) {
-                        Ok(Some(info)) => self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence)),
+                        Ok(Some(info)) => {
+                            let followed = *self.shard.followed.borrow();
+                            self.moved(followed, Some(info.state.last_sequence));
+                            if by_mirror && self.home_ended > followed {
+                                self.avoid_mirror = true;
+                                return End::Again("the mirror does not keep up".into());
+                            }
+                            self.home_ended = info.state.last_sequence;
+                        }
                         Ok(None) => {}
                         Err(contradiction) => return End::Stop(contradiction),
                     }
@@ -234,9 +281,9 @@ impl Follower<'_> {
         }
     }
 
-    async fn consume(&self, from: u64) -> Result<pull::Stream, String> {
+    async fn consume(&self, source: &str, from: u64) -> Result<pull::Stream, String> {
         let context = &self.node.context;
-        let stream = context.get_stream_no_info(self.shard.id.stream()).await;
+        let stream = context.get_stream_no_info(source).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
@@ -335,6 +382,9 @@ impl Follower<'_> {
             metrics::garbage(&self.shard.label);
         }
         let repeated = self.repeats.remove(&sequence);
+        if repeated {
+            self.repeated.push(sequence);
+        }
         let frame = frame.filter(|_| !repeated);
         match frame.as_ref().map(Frame::header) {
             Some(header) if is_bundle(header) && sequence > self.owes_after => {
@@ -398,6 +448,9 @@ impl Follower<'_> {
         let mut bundles = bundles.into_iter().peekable();
         self.shard.followed.send_replace(part.to);
         for mut followed in outcomes {
+            if matches!(&followed.verdict, Some(Ok(accepted)) if accepted.duplicate) {
+                self.repeated.push(followed.sequence);
+            }
             if let Some((sequence, log)) = bundles.next_if(|(sequence, _)| *sequence == followed.sequence) {
                 let entry = match &followed.verdict {
                     Some(Ok(accepted)) if !accepted.duplicate => Some((log, accepted.offset)),
@@ -468,8 +521,51 @@ impl Follower<'_> {
             let outcome = outcome_of(&mut self.parts).await;
             self.folded(outcome)?;
         }
-        self.position.repeated_after = self.position.sequence;
+        let checkpoint = tokio::time::timeout(CHECKPOINT_WITHIN, self.checkpoint()).await;
+        match checkpoint.unwrap_or_else(|_| Err("it took too long".into())) {
+            Ok(Some(contradiction)) => return Err(End::Stop(contradiction)),
+            Ok(None) => {
+                self.repeated.clear();
+                self.position.repeated_after = self.position.sequence;
+            }
+            // The next one says what this one would have said.
+            Err(problem) => {
+                tracing::warn!(shard = %self.shard.label, sequence = self.position.sequence, %problem, "no checkpoint here");
+            }
+        }
         Ok(())
+    }
+
+    /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
+    async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
+        let bucket = Bucket::open(&self.node.context, self.node.config.replicas).await?;
+        let mine = shown(&self.position.chain);
+        let mut found = bucket.chain_at(self.shard.id, &self.position).await;
+        if found.is_none() {
+            // One node writes it, whichever is first.
+            tokio::time::sleep(CHECKPOINT_JITTER.mul_f64(random_fraction())).await;
+            found = bucket.chain_at(self.shard.id, &self.position).await;
+        }
+        if let Some(found) = found {
+            return Ok((found != mine).then(|| Contradiction::Diverged {
+                stream: self.shard.id.stream(),
+                sequence: self.position.sequence,
+            }));
+        }
+        let (shards, id) = (self.node.shards.clone(), self.shard.id);
+        let logs = self.node.replica.snapshots(move |log| shards.of(log) == Some(id)).await;
+        let mut repeated = self.repeated.clone();
+        repeated.sort_unstable();
+        let checkpoint = Checkpoint {
+            position: ShardPosition {
+                repeated,
+                ..self.position.clone()
+            },
+            logs: logs.map_err(|error| error.to_string())?,
+        };
+        bucket.put(self.shard.id, &checkpoint).await?;
+        metrics::checkpoint_written(&self.shard.label);
+        Ok(None)
     }
 }
 

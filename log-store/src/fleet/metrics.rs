@@ -13,6 +13,7 @@ const FOLLOWED: &str = "skytale_fleet_followed_messages_total";
 const RESUMED: &str = "skytale_fleet_follower_resumed_total";
 const DISCONNECTED: &str = "skytale_fleet_disconnected_total";
 const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
+const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
@@ -43,6 +44,7 @@ pub(super) fn describe() {
         Unit::Count,
         "Accepted bundles whose Welcomes are not all on their logs"
     );
+    describe_counter!(CHECKPOINTS, Unit::Count, "Checkpoints written by this node");
     describe_counter!(
         GARBAGE,
         Unit::Count,
@@ -82,6 +84,10 @@ pub(super) fn disconnected() {
 
 pub(super) fn welcomes_owed(bundles: usize) {
     gauge!(WELCOMES_OWED).set(bundles as f64);
+}
+
+pub(super) fn checkpoint_written(shard: &str) {
+    counter!(CHECKPOINTS, "shard" => shard.to_owned()).increment(1);
 }
 
 pub(super) fn garbage(shard: &str) {

@@ -17,16 +17,26 @@
 //! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was made anew, is missing,
 //!   or holds other bytes than were folded (`guard.rs`).
 //!
+//! - Entries are given up by Trims in the streams; then a checkpoint takes the place of what went before it
+//!   (`checkpoint.rs`, `keeper.rs`), and a node without a replica begins there (`bootstrap.rs`).
+//! - A node in another region follows a mirror of the stream, in its own region, and the stream itself where that is down. What
+//!   it appends goes to the home.
+//!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
+mod bootstrap;
+mod bucket;
 mod chain;
+mod checkpoint;
 mod config;
 mod connect;
 mod error;
 mod follower;
 mod guard;
 mod health;
+mod keeper;
 mod metrics;
+mod mirror;
 mod node;
 mod open;
 mod owed;

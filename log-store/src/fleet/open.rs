@@ -1,5 +1,6 @@
 //! How a node of a fleet starts.
 
+use super::bootstrap::{self, Lazy, Need};
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
 use super::connect::connect;
 use super::error::OpenError;
@@ -9,7 +10,7 @@ use super::node::{Node, Shard};
 use super::owed::Owed;
 use super::shards::{ShardId, Shards};
 use super::sync::Prober;
-use super::{chain, publisher, streams, sweeper};
+use super::{chain, keeper, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::jetstream::stream::Info;
@@ -25,6 +26,8 @@ use tokio_util::task::TaskTracker;
 
 /// How often the servers are asked again what an acknowledgement means.
 const ASK_MEANING_EVERY: Duration = Duration::from_secs(60);
+/// How long another region may be silent while a node starts.
+const AWAY_AFTER: Duration = Duration::from_secs(3);
 
 /// Starts a node.
 pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
@@ -51,11 +54,26 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
     let context = ContextBuilder::new()
         .timeout(config.request_timeout)
         .build(client.clone());
-    let (replica, positions) = Replica::open(config.local.clone()).await?;
-    let positions = by_shard(positions, &shards)?;
+    let (mut replica, positions) = Replica::open(config.local.clone()).await?;
+    let mut positions = by_shard(positions, &shards)?;
     let opened = open_streams(&config, &shards, &context, &positions).await;
     let (infos, missing) = match opened {
         Ok(opened) => opened,
+        Err(error) => {
+            close(&replica).await;
+            return Err(error);
+        }
+    };
+    let mut bucket = Lazy::new(&context, config.replicas);
+    if matches!(bootstrap::need(&mut bucket, &positions, &infos).await, Need::Erase) {
+        replica.close().await?;
+        Replica::erase(&config.local.dir)?;
+        (replica, _) = Replica::open(config.local.clone()).await?;
+        positions.clear();
+    }
+    let installed = bootstrap::install(&mut bucket, &replica, shards.all(), &mut positions, &infos).await;
+    let installed = match installed {
+        Ok(installed) => installed,
         Err(error) => {
             close(&replica).await;
             return Err(error);
@@ -91,17 +109,21 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
             (None, Some(info)) => chain::beginning(shard, streams::stream_id(info)),
             (None, None) => chain::beginning(shard, 0),
         };
+        let mut beginning = Beginning {
+            repeats: BTreeSet::new(),
+            owes_after: 0,
+            position,
+        };
+        if let Some(info) = infos.get(&shard) {
+            beginning.repeats = bootstrap::repeats(&mut bucket, shard, &beginning.position, info).await?;
+            if installed.contains(&shard) {
+                beginning.owes_after = info.state.last_sequence;
+            }
+        }
         let (queue, receiver) = mpsc::unbounded_channel();
-        handles.insert(shard, Shard::new(shard, queue, position.sequence));
+        handles.insert(shard, Shard::new(shard, queue, beginning.position.sequence));
         queues.push((shard, receiver));
-        beginnings.push((
-            shard,
-            Beginning {
-                position,
-                repeats: BTreeSet::new(),
-                owes_after: 0,
-            },
-        ));
+        beginnings.push((shard, beginning));
     }
     let node = Arc::new(Node {
         frames: Arc::new(Semaphore::new(config.queue_frames_max)),
@@ -117,8 +139,8 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
         ended: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
-    if let Some(contradiction) = missing
-        && let Some(shard) = node.handles.values().next()
+    if let Some((shard, contradiction)) = missing
+        && let Some(shard) = node.handles.get(&shard)
     {
         node.stop(shard, &contradiction);
     }
@@ -127,6 +149,9 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
     }
     for (shard, beginning) in beginnings {
         node.tasks.spawn(follower::follow_all(node.clone(), shard, beginning));
+    }
+    if let Some(retention) = node.config.retention {
+        node.tasks.spawn(keeper::keep_all(node.clone(), retention));
     }
     node.tasks.spawn(sweeper::sweep_all(node.clone()));
     node.tasks.spawn(ask_meaning(node.clone(), prober));
@@ -158,11 +183,11 @@ async fn open_streams(
     shards: &Shards,
     context: &jetstream::Context,
     positions: &BTreeMap<ShardId, ShardPosition>,
-) -> Result<(BTreeMap<ShardId, Info>, Option<Contradiction>), OpenError> {
+) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
     let mut infos = BTreeMap::new();
     let mut missing = None;
     for region in &config.regions {
-        for index in 0..region.shards {
+        'shards: for index in 0..region.shards {
             let shard = ShardId {
                 region: region.region,
                 index,
@@ -173,6 +198,13 @@ async fn open_streams(
             let info = loop {
                 match streams::ensure(context, &wanted, position > 0, config.allow_weaker).await {
                     Ok(info) => break info,
+                    // Another region may be cut off: what was followed of it is served, and its mirror goes on.
+                    Err(OpenError::JetStream { .. })
+                        if position > 0 && mirror::region(shard, config).is_some() && begun.elapsed() > AWAY_AFTER =>
+                    {
+                        tracing::warn!(%shard, "the home region does not answer");
+                        continue 'shards;
+                    }
                     // A cluster that has just started elects its leaders first.
                     Err(OpenError::JetStream { .. }) if begun.elapsed() < config.open_timeout => {
                         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -180,15 +212,16 @@ async fn open_streams(
                     Err(error) => return Err(error),
                 }
             };
+            if info.is_some() {
+                mirror::ensure(context, shard, config).await;
+            }
             match info {
                 Some(info) => {
                     infos.insert(shard, info);
                 }
                 None => {
-                    missing = Some(Contradiction::Missing {
-                        stream: shard.stream(),
-                        position,
-                    });
+                    let stream = shard.stream();
+                    missing = Some((shard, Contradiction::Missing { stream, position }));
                 }
             }
         }

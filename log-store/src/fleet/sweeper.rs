@@ -12,7 +12,7 @@ pub(super) async fn sweep_all(node: Arc<Node>) {
     let grace = node.config.welcome_grace;
     loop {
         // All nodes see the same debts: the one that wakes first pays.
-        let jitter = grace.mul_f64(f64::from(random()) / 255.0);
+        let jitter = grace.mul_f64(random_fraction());
         tokio::select! {
             () = tokio::time::sleep(grace / 2 + jitter / 2) => {}
             () = node.ended.cancelled() => return,
@@ -45,9 +45,9 @@ async fn sweep(node: &Arc<Node>, longer: Duration) {
     }
 }
 
-/// A byte without a pattern; none where the system has no randomness.
-fn random() -> u8 {
+/// A number from 0 to 1 without a pattern; 0 where the system has no randomness.
+pub(super) fn random_fraction() -> f64 {
     let mut byte = [0];
     let _ = getrandom::fill(&mut byte);
-    byte[0]
+    f64::from(byte[0]) / 255.0
 }

@@ -122,7 +122,7 @@ fn segments_dir(dir: &Path) -> PathBuf {
     dir.join("segments")
 }
 
-fn index_dir(dir: &Path) -> PathBuf {
+pub(crate) fn index_dir(dir: &Path) -> PathBuf {
     dir.join("index")
 }
 

@@ -36,6 +36,20 @@ pub(crate) struct Recovered {
 
 /// Opens a store's folder.
 pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Recovered, OpenError> {
+    if let Some(recovered) = attempt(config.clone(), role, sync)? {
+        return Ok(recovered);
+    }
+    let index = super::folder::index_dir(&config.dir);
+    tracing::warn!(dir = %index.display(), "the index is ahead of what is left of the segments; it is built again");
+    fs::remove_dir_all(&index).map_err(OpenError::io("remove", &index))?;
+    attempt(config, role, sync)?.ok_or_else(|| OpenError::Foreign {
+        path: index,
+        problem: "a new index is ahead of the segments it was made from".into(),
+    })
+}
+
+/// `None` where the index has more than is left of the segments.
+fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recovered>, OpenError> {
     let folder = Folder::open(&config.dir, role)?;
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
     let tail = match unsealed {
@@ -70,6 +84,13 @@ pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Rec
         Some(sequence) => Some((sequence, replay.segment(sequence, Extent::Last, None)?)),
         None => None,
     };
+    let left = end.and_then(|(segment, end)| match end {
+        End::Torn { at } => Some(Position { segment, at }),
+        _ => None,
+    });
+    if role == Role::Replica && left.is_some_and(|left| standing.is_some_and(|standing| left < standing.position)) {
+        return Ok(None);
+    }
     replay.finish()?;
     let positions = positions(&shared.segments, tail, end)?;
     let segment = match end {
@@ -98,7 +119,7 @@ pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Rec
             OpenSegment::create(shared.segments.dir(), &header, segment_bytes)?
         }
     };
-    Ok(Recovered {
+    Ok(Some(Recovered {
         beginning: Beginning {
             segment,
             next_batch: replay.batch + 1,
@@ -108,7 +129,7 @@ pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Rec
         },
         owed: std::mem::take(&mut replay.owed),
         shared,
-    })
+    }))
 }
 
 /// Where a replica stands: the last segment with a batch says it, from its first batch on.
@@ -218,6 +239,11 @@ impl Held {
             at: 0,
             steps: Vec::new(),
         }
+    }
+
+    /// Where the batch begins that is held back.
+    fn begun(&self) -> Option<u32> {
+        (!self.steps.is_empty()).then_some(self.at)
     }
 
     fn take(&mut self, step: Step) -> Hold {
@@ -341,6 +367,15 @@ impl Replay {
             self.footer.take(&step);
             match step {
                 Step::End(found) => end = found,
+                Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
+                    if self.shared.role == Role::Replica && extent == Extent::Last =>
+                {
+                    // A replica's last segment is not synced batch by batch: what stands after the damage is followed again.
+                    end = End::Torn {
+                        at: held.begun().unwrap_or(at),
+                    };
+                    break;
+                }
                 Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
                     if self.shared.role == Role::Replica =>
                 {

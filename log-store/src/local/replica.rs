@@ -7,7 +7,9 @@
 //! ```
 //!
 //! A batch and the positions in it are there together or not at all. So after a crash the segments alone say where
-//! each shard stands, and folding goes on with the next message: none is folded twice, none is left out. Frames are not
+//! each shard stands, and folding goes on with the next message: none is folded twice, none is left out. What is here is
+//! durable in the streams, so no batch is synced on its way: a crash of the machine takes the end of the last segment, and
+//! that is followed again. Frames are not
 //! appended here, nothing is dropped by age, and Welcomes are given to the caller, who sees that they get into the
 //! streams of their logs. The folder's format says that it is a replica; it may be deleted, and made again from
 //! the streams.
@@ -75,7 +77,7 @@ pub struct Following {
 }
 
 impl Following {
-    /// What became of them, once that is durable. May be asked again where the answer was not waited for.
+    /// What became of them, once that was written. May be asked again where the answer was not waited for.
     pub async fn outcome(&mut self) -> Result<Vec<Followed>, StoreError> {
         let outcome = (&mut self.outcome).await;
         outcome.unwrap_or_else(|_| Err(self.shared.running().err().unwrap_or_else(super::closed)))
@@ -119,7 +121,7 @@ pub struct Replica {
 impl Replica {
     /// Opens the replica in a folder, or makes an empty one there; and says where each shard stands.
     pub async fn open(config: LocalConfig) -> Result<(Self, Vec<ShardPosition>), OpenError> {
-        let (store, positions) = LocalStore::open_as(config, Role::Replica, true).await?;
+        let (store, positions) = LocalStore::open_as(config, Role::Replica, false).await?;
         Ok((Self { store }, positions))
     }
 
@@ -135,7 +137,7 @@ impl Replica {
         &self.store
     }
 
-    /// Folds messages. What is given back is durable, and readers see it. Messages of one shard are to be given in their
+    /// Folds messages. What is given back was written, and readers see it. Messages of one shard are to be given in their
     /// order, without a gap; an error is the end of following.
     pub async fn follow(&self, follow: Follow) -> Result<Vec<Followed>, StoreError> {
         self.submit(follow).await?.outcome().await
@@ -215,7 +217,7 @@ impl Replica {
         .await
     }
 
-    /// The durable states of the logs that `which` chooses, in the order of their ids. Nobody may follow a message of
+    /// The states of the logs that `which` chooses, in the order of their ids. Nobody may follow a message of
     /// those logs meanwhile.
     pub async fn snapshots(
         &self,
@@ -236,7 +238,7 @@ impl Replica {
         .await
     }
 
-    /// A log's durable state. The head in it may be behind.
+    /// A log's state. The head in it may be behind.
     pub async fn state(&self, log: LogId) -> Result<LogState, StoreError> {
         Ok(self.store.known(log).await?.state.clone())
     }

@@ -6,6 +6,7 @@
 
 use super::batch::Batch;
 use super::builder::Laid;
+use super::folder::Role;
 use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
@@ -247,6 +248,11 @@ impl Writer {
                 Ok(batch) => self.hand_over(&batch),
                 Err(error) => self.shared.stop(error.to_string()),
             }
+        }
+        if let (Role::Replica, Some(segment)) = (self.shared.role, &self.segment)
+            && let Err(error) = segment.sync()
+        {
+            tracing::warn!(path = %segment.path.display(), %error, "the replica's end is not synced");
         }
         self.indexer.finish();
         self.shared.closed();

@@ -156,7 +156,11 @@ impl Worker {
         if wanted && self.subscription.is_none() && now >= self.subscribe_at {
             self.subscribe().await?;
         }
-        let in_flight_max = if self.held { 1 } else { IN_FLIGHT_MAX };
+        let in_flight_max = if self.held || self.is_probing() {
+            1
+        } else {
+            IN_FLIGHT_MAX
+        };
         if self.turn.is_some_and(|turn| now >= turn.at) {
             self.take_turn().await?;
         }
@@ -351,8 +355,10 @@ impl Worker {
             self.held = false;
         }
         let channel = self.channel;
+        // At least one is given.
+        let bytes = if self.is_probing() { 1 } else { PUMP_BYTES };
         let given = self.ground.core.try_call(move |actor| {
-            let next = actor.engine.next_frames(channel, PUMP_BYTES)?;
+            let next = actor.engine.next_frames(channel, bytes)?;
             actor.bus.tell_all(next.events);
             Ok((next.frames, next.turn, actor.engine.channel(channel)?))
         });
@@ -442,8 +448,14 @@ impl Worker {
                     self.held_back(*code, error, pause);
                 }
             }
-            _ => {}
+            // The log has spoken.
+            _ => self.refusals.appends = 0,
         }
+    }
+
+    /// The relay node did not take what was sent last, for a reason of its own: one frame shows whether it does again.
+    const fn is_probing(&self) -> bool {
+        self.refusals.appends > 0
     }
 
     /// What is to be sent was refused for now.

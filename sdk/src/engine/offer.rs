@@ -81,10 +81,14 @@ impl Engine {
         Ok(events)
     }
 
-    /// Frames of all channels that were given and have no outcome are offered again.
+    /// Frames of all channels that were given and have no outcome are offered again. So is a Create that has one, as long as
+    /// it was not seen in the log: its outcome in the next session says there that the log exists.
     pub fn connection_lost(&mut self) {
         for channel in self.loaded.values_mut() {
             channel.offered.again();
+            if channel.position.state == ChannelState::Creating {
+                channel.offered.accepted.clear();
+            }
         }
     }
 }

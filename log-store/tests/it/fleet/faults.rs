@@ -108,7 +108,7 @@ async fn accept_at_last(store: &FleetStore, channel: ChannelId) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_server_killed_in_turn_loses_nothing_acknowledged() {
     let cluster = Cluster::start().await;
-    under_load(&cluster, async {
+    Box::pin(under_load(&cluster, async {
         for server in 0..3 {
             tokio::time::sleep(Duration::from_millis(700)).await;
             cluster.kill(server);
@@ -116,14 +116,14 @@ async fn each_server_killed_in_turn_loses_nothing_acknowledged() {
             cluster.run(server);
             cluster.settled().await;
         }
-    })
+    }))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_servers_killed_at_once_lose_nothing_acknowledged() {
     let cluster = Cluster::start().await;
-    under_load(&cluster, async {
+    Box::pin(under_load(&cluster, async {
         for _ in 0..2 {
             tokio::time::sleep(Duration::from_millis(1_000)).await;
             for server in 0..3 {
@@ -134,14 +134,14 @@ async fn all_servers_killed_at_once_lose_nothing_acknowledged() {
             }
             cluster.settled().await;
         }
-    })
+    }))
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stands_still_for_a_while_is_done_without() {
     let cluster = Cluster::start().await;
-    under_load(&cluster, async {
+    Box::pin(under_load(&cluster, async {
         for server in 0..2 {
             tokio::time::sleep(Duration::from_millis(500)).await;
             cluster.signal(server, "STOP");
@@ -149,7 +149,7 @@ async fn a_server_that_stands_still_for_a_while_is_done_without() {
             cluster.signal(server, "CONT");
             cluster.settled().await;
         }
-    })
+    }))
     .await;
 }
 

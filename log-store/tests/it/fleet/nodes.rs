@@ -11,6 +11,9 @@ use tempfile::TempDir;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(60);
 
+/// What one writer was told of a channel: frames, with offset and time.
+type Written = (ChannelId, Vec<(FrameId, Offset, u64)>);
+
 /// All entries of a log, as records.
 pub(crate) async fn records(store: &FleetStore, log: LogId) -> Vec<Record> {
     let mut found: Vec<Record> = Vec::new();
@@ -101,7 +104,7 @@ async fn two_nodes_give_the_same_entries_during_load() {
     }
     // Meanwhile both are read, and compared.
     let mut compared = 0;
-    let mut written: Vec<(ChannelId, Vec<(FrameId, Offset, u64)>)> = Vec::new();
+    let mut written: Vec<Written> = Vec::new();
     while !writers.is_empty() {
         tokio::select! {
             Some(done) = writers.join_next() => written.push(done.expect("the writer ends")),

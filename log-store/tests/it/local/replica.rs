@@ -207,30 +207,63 @@ async fn a_batch_cut_at_any_byte_is_not_there_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_before_the_end_is_said_and_how_to_mend_it() {
+async fn what_a_crash_of_the_machine_took_is_followed_again() {
     let dir = TempDir::new().expect("a folder");
     let channel = ChannelId::generate();
+    let mut stream = Stream(vec![create(channel)]);
+    stream
+        .0
+        .extend((0..9).map(|number| message(channel, 1, format!("body {number}, to be lost").as_bytes())));
     let (whole, _) = replica(LocalConfig::new(dir.path())).await;
-    let stream = Stream(vec![
-        create(channel),
-        message(channel, 1, b"a body to be damaged"),
-        message(channel, 1, b"more"),
-    ]);
-    follow(&whole, stream.follow(0, 0, 2)).await;
-    follow(&whole, stream.follow(0, 2, 3)).await;
-    let copy = TempDir::new().expect("a folder");
-    copy_of_segments(dir.path(), copy.path());
+    let mut followed = Vec::new();
+    for from in 0..10 {
+        followed.extend(follow(&whole, stream.follow(0, from, from + 1)).await);
+    }
     whole.close().await.expect("closed");
-    let path = segments(copy.path()).pop().expect("a segment");
+    // Pages are written back in any order: one in the middle is missing, with the index or without it.
+    for (lost, with_index) in [(0, true), (4, true), (4, false), (8, true)] {
+        let copy = TempDir::new().expect("a folder");
+        super::script::copy_folder(dir.path(), copy.path());
+        let path = segments(copy.path()).pop().expect("a segment");
+        let mut bytes = fs::read(&path).expect("read");
+        let place = super::script::find(&bytes, format!("body {lost}, to be lost").as_bytes());
+        bytes[place..place + 10].fill(0);
+        fs::write(&path, bytes).expect("written");
+        if !with_index {
+            fs::remove_dir_all(copy.path().join("index")).expect("removed");
+        }
+        let (replica, positions) = replica(LocalConfig::new(copy.path())).await;
+        assert_eq!(positions.get(&0), Some(&stream.position(0, lost + 1)), "lost {lost}");
+        holds(replica.store(), channel.log(), &stream.0[..=lost as usize]).await;
+        let again = follow(&replica, stream.follow(0, lost + 1, 10)).await;
+        assert_eq!(again, followed[lost as usize + 1..]);
+        holds(replica.store(), channel.log(), &stream.0).await;
+        replica.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_a_sealed_segment_is_said_and_how_to_mend_it() {
+    let dir = TempDir::new().expect("a folder");
+    let channel = ChannelId::generate();
+    let (whole, _) = replica(small(dir.path())).await;
+    let mut stream = Stream(vec![create(channel), message(channel, 1, b"a body to be damaged")]);
+    stream.0.extend((0..100).map(|_| message(channel, 1, &[7; 1_000])));
+    for from in (0..100).step_by(10) {
+        follow(&whole, stream.follow(0, from, from + 10)).await;
+    }
+    whole.close().await.expect("closed");
+    fs::remove_dir_all(dir.path().join("index")).expect("removed");
+    let path = segments(dir.path()).remove(0);
     let place = super::script::find(&fs::read(&path).expect("read"), b"a body to be damaged");
     super::script::flip(&path, place);
-    let Err(error) = Replica::open(LocalConfig::new(copy.path())).await else {
+    let Err(error) = Replica::open(small(dir.path())).await else {
         panic!("opens");
     };
     assert_eq!(error.code(), Code::StoreCorrupt);
     assert!(error.to_string().contains("delete the folder"), "{error}");
-    Replica::erase(copy.path()).expect("erased");
-    let (made_again, positions) = replica(LocalConfig::new(copy.path())).await;
+    Replica::erase(dir.path()).expect("erased");
+    let (made_again, positions) = replica(small(dir.path())).await;
     assert!(positions.is_empty());
     made_again.close().await.expect("closed");
 }

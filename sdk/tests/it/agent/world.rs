@@ -33,7 +33,7 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Shows what happens, where `RUST_LOG` asks for it.
-fn watch() {
+pub(crate) fn watch() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have begun it.

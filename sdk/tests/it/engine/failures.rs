@@ -63,6 +63,28 @@ fn a_commit_that_was_staged_survives_a_crash_whether_it_was_accepted_or_not() {
 }
 
 #[test]
+fn a_channel_whose_create_was_accepted_and_not_seen_is_known_to_exist_in_the_next_session() {
+    let relay = Relay::new();
+    let mut a = Agent::new();
+    let channel = a.engine().create_channel("test").expect("made");
+    let mut offered = || {
+        let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        let frame = frames.into_iter().next().expect("the Create").frame;
+        let (id, outcome) = (frame.header().id, relay.outcome(frame));
+        a.engine().outcome(channel, id, outcome).expect("told");
+        a.engine().connection_lost();
+        (id, outcome)
+    };
+    let ((first, appended), (again, duplicate)) = (offered(), offered());
+    assert_eq!(first, again);
+    let offset = Offset::FIRST;
+    assert_eq!(appended, Outcome::Appended { offset });
+    assert_eq!(duplicate, Outcome::Duplicate { offset });
+    settle(&relay, channel, &mut [&mut a]);
+    assert_eq!(a.engine().channel(channel).expect("known").state, ChannelState::Active);
+}
+
+#[test]
 fn a_restart_keeps_everything() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());

@@ -1,20 +1,29 @@
 //! The list of relay nodes: where it comes from, and what is done with it while nobody gives another.
 
-use super::nodes::Fleet;
+use super::nodes::{Directory, Fleet};
 use crate::agent::world::{channel_of, event, soon};
 use skytale_proto::Code;
 use skytale_sdk::agent::Agent;
 use skytale_sdk::event::Event;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_starts_while_the_api_is_away_goes_on_with_what_its_vault_has() {
+    Box::pin(starts_without(|directory| &directory.away)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_starts_while_the_api_does_not_answer_goes_on_with_what_its_vault_has() {
+    Box::pin(starts_without(|directory| &directory.hangs)).await;
+}
+
+async fn starts_without(api: impl Fn(&Directory) -> &AtomicBool) {
     let fleet = Fleet::new(2, 1_000).await;
     let alice = fleet.agent("alice", 0).await;
     let channel = alice.create_channel("test").await.expect("made").id();
     alice.close(Duration::from_secs(10)).await;
-    fleet.directory.away.store(true, Ordering::SeqCst);
+    api(&fleet.directory).store(true, Ordering::SeqCst);
     // Nor is the nearest one there.
     fleet.nodes[0].kill();
     let alice = fleet.agent("alice", 0).await;

@@ -1,7 +1,7 @@
 //! Relay nodes, each as if it were a process of its own, and the directory that names them.
 
 use super::gate::Gate;
-use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon};
+use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon, watch};
 use parking_lot::Mutex;
 use skytale_log_store::MemoryStore;
 use skytale_proto::rest::{self, Jwks};
@@ -43,6 +43,8 @@ pub(crate) struct Directory {
     named: Mutex<Vec<Relay>>,
     /// It answers nobody.
     pub(crate) away: AtomicBool,
+    /// It takes every question and answers none.
+    pub(crate) hangs: AtomicBool,
     pub(crate) regions: Mutex<Vec<Option<u8>>>,
     pub(crate) life_s: Mutex<u64>,
 }
@@ -60,6 +62,9 @@ impl Directory {
             async move {
                 if directory.away.load(Ordering::SeqCst) {
                     return Err(TokenError::new(Code::ApiBusy, "the API is away"));
+                }
+                if directory.hangs.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
                 }
                 directory.regions.lock().push(subject.region);
                 directory.mint.life_s.store(*directory.life_s.lock(), Ordering::Relaxed);
@@ -84,6 +89,7 @@ fn entry(relay: &Relay) -> rest::Relay {
 
 impl Fleet {
     pub(crate) async fn new(count: usize, keepalive_ms: u64) -> Self {
+        watch();
         let dir = tempfile::tempdir().expect("a folder");
         let (log, mint) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
         let mut nodes = Vec::new();
@@ -101,6 +107,7 @@ impl Fleet {
             mint,
             named: Mutex::new(nodes.iter().map(|node| node.relay.clone()).collect()),
             away: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             regions: Mutex::default(),
             life_s: Mutex::new(600),
         });

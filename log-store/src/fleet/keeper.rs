@@ -1,0 +1,180 @@
+//! Gives up what is older than the retention: Trims in the streams, then a purge up to a checkpoint.
+//!
+//! ```text
+//!   checkpoint C              Trims of all that C had      checkpoint D, in which all of that is trimmed
+//!  ------|------------------------------|----------------------------|--------->
+//!        └── a node may begin here once the stream is purged up to it
+//! ```
+//!
+//! The purge comes last, and only when D is there: a node that begins with C is told by the checkpoints up to D which
+//! messages repeat what C does not have the frame ids of; after the Trims those ids are forgotten everywhere. Every node
+//! does this, at its own times; what is done twice changes nothing.
+
+use super::bucket::{Bucket, Listed, covered};
+use super::checkpoint::Checkpoint;
+use super::health::Phase;
+use super::mirror;
+use super::node::{Node, Shard};
+use super::streams::{self, Found, stream_id};
+use async_nats::jetstream::stream::Info;
+use bytes::Bytes;
+use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, LogId, Offset};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The author of Trims that a node publishes of its own accord: no agent has this key.
+const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
+/// Trims under way at once, at most.
+const TRIMS_AT_ONCE: usize = 256;
+
+/// Keeps until the node ends.
+pub(super) async fn keep_all(node: Arc<Node>, retention: Duration) {
+    loop {
+        // All nodes do this: at times of their own.
+        let wait = node
+            .config
+            .retention_every
+            .mul_f64(0.5 + super::sweeper::random_fraction());
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = node.ended.cancelled() => return,
+        }
+        for shard in node.handles.values() {
+            let kept = tokio::select! {
+                kept = keep(&node, shard, retention) => kept,
+                () = node.ended.cancelled() => return,
+            };
+            if let Err(problem) = kept {
+                tracing::warn!(shard = %shard.label, %problem, "retention could not be enforced; it is tried again later");
+            }
+        }
+    }
+}
+
+async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<(), String> {
+    if shard.health.lock().phase != Phase::Following {
+        return Ok(());
+    }
+    let info = match streams::find(&node.context, &shard.id.stream()).await {
+        Ok(Found::There(info)) => info,
+        Ok(Found::Missing) => return Err("its stream is missing".into()),
+        Err(error) => return Err(error.to_string()),
+    };
+    if info.state.messages == 0 {
+        return Ok(());
+    }
+    if let Some(here) = mirror::region(shard.id, &node.config) {
+        mirror::purge(&node.context, shard.id, here, info.state.first_sequence).await?;
+    }
+    let bucket = Bucket::open(&node.context, node.config.replicas).await?;
+    let stream = stream_id(&info);
+    let listed = bucket.list(shard.id, stream).await?;
+    let Some(chosen) = listed.iter().rev().find(|listed| is_older(listed, retention)) else {
+        return Ok(());
+    };
+    if chosen.sequence >= info.state.first_sequence {
+        let Some(checkpoint) = bucket.get(shard.id, stream, chosen.sequence).await? else {
+            return Ok(());
+        };
+        let gone: BTreeMap<LogId, Offset> = checkpoint
+            .logs
+            .iter()
+            .map(|log| (log.log(), log.state().head()))
+            .collect();
+        drop(checkpoint);
+        trim(node, shard, &gone).await?;
+        if !purge(node, &bucket, shard, &info, &listed, chosen.sequence, &gone).await? {
+            return Ok(());
+        }
+    }
+    for older in listed.iter().filter(|listed| listed.sequence < chosen.sequence) {
+        bucket.delete(shard.id, stream, older.sequence).await?;
+    }
+    Ok(())
+}
+
+fn is_older(listed: &Listed, retention: Duration) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(listed.time_ms).saturating_add(retention) < now
+}
+
+/// Publishes a Trim for each log that still has entries that the checkpoint had.
+async fn trim(node: &Arc<Node>, shard: &Shard, gone: &BTreeMap<LogId, Offset>) -> Result<(), String> {
+    let mut pending = Vec::new();
+    for (log, head) in gone {
+        let state = node.replica.state(*log).await.map_err(|error| error.to_string())?;
+        if state.first_available() > *head {
+            continue;
+        }
+        let header = Header {
+            log: *log,
+            id: FrameId::generate(),
+            author: STORE_AUTHOR,
+            parent: Offset::ZERO,
+            detail: Detail::Trim { up_to: *head },
+        };
+        let frame = Frame::new(header, Bytes::new()).map_err(|error| error.to_string())?;
+        pending.push(node.enqueue(shard, frame, None).map_err(|error| error.to_string())?);
+        if pending.len() >= TRIMS_AT_ONCE {
+            settle(&mut pending).await?;
+        }
+    }
+    settle(&mut pending).await
+}
+
+async fn settle(pending: &mut Vec<crate::PendingAppend>) -> Result<(), String> {
+    for append in pending.drain(..) {
+        match append.verdict().await {
+            // Another node's Trim was first.
+            Ok(_) | Err(crate::AppendError::Refused(_)) => {}
+            Err(crate::AppendError::Store(error)) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Purges the stream up to a checkpoint, where a later one shows that all it had is trimmed. Says whether that was so.
+async fn purge(
+    node: &Arc<Node>,
+    bucket: &Bucket,
+    shard: &Shard,
+    info: &Info,
+    listed: &[Listed],
+    chosen: u64,
+    gone: &BTreeMap<LogId, Offset>,
+) -> Result<bool, String> {
+    let Some(newest) = listed.last().filter(|newest| newest.sequence > chosen) else {
+        return Ok(false);
+    };
+    if covered(listed, chosen) < newest.sequence {
+        return Err(format!(
+            "the checkpoints after {chosen} leave a gap: nothing is purged, so that a new node can follow from the beginning"
+        ));
+    }
+    let Some(later) = bucket.get(shard.id, stream_id(info), newest.sequence).await? else {
+        return Ok(false);
+    };
+    if !all_trimmed(&later, gone) {
+        return Ok(false);
+    }
+    let stream = node.context.get_stream_no_info(shard.id.stream()).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let purged = stream
+        .purge()
+        .sequence(chosen + 1)
+        .await
+        .map_err(|error| error.to_string())?;
+    tracing::info!(shard = %shard.label, up_to = chosen, messages = purged.purged, "purged the stream up to a checkpoint");
+    Ok(true)
+}
+
+fn all_trimmed(later: &Checkpoint, gone: &BTreeMap<LogId, Offset>) -> bool {
+    let firsts: BTreeMap<LogId, Offset> = later
+        .logs
+        .iter()
+        .map(|log| (log.log(), log.state().first_available()))
+        .collect();
+    gone.iter()
+        .all(|(log, head)| firsts.get(log).is_some_and(|first| first > head))
+}

@@ -1,0 +1,279 @@
+//! What is older than the retention goes, on all nodes alike; and a node without a replica begins with a checkpoint.
+
+use super::cluster::Account;
+use super::nodes::reaches;
+use super::script::*;
+use async_nats::jetstream::object_store::ObjectMetadata;
+use skytale_log_store::fleet::{FleetConfig, OpenError, RegionConfig};
+use skytale_log_store::{FleetStore, LogStore as _, StoreError};
+use skytale_proto::{AgentId, ChannelId, Frame, LogId, Offset, Record, Region};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(90);
+const EVERY: u64 = 20;
+
+/// One shard, with a checkpoint every few messages.
+fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
+    FleetConfig {
+        regions: vec![RegionConfig {
+            region: Region(0),
+            shards: 1,
+            cluster: None,
+            tags: Vec::new(),
+        }],
+        checkpoint_every: EVERY,
+        retention,
+        retention_every: Duration::from_millis(200),
+        ..settings(account, dir.path())
+    }
+}
+
+/// The first and the last message of the one stream.
+async fn extent(account: &Account) -> (u64, u64) {
+    let context = account.context().await.expect("JetStream");
+    let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+    let state = &stream.info().await.expect("its state").state;
+    (state.first_sequence, state.last_sequence)
+}
+
+/// The entries of a log that were not given up.
+async fn kept(store: &FleetStore, log: LogId) -> (Offset, Vec<Record>) {
+    let mut after = Offset::ZERO;
+    let batch = loop {
+        match store.read(log, after, usize::MAX, u64::MAX).await {
+            Ok(batch) => break batch,
+            // A Trim may come at any time.
+            Err(StoreError::Trimmed { first }) => after = first.previous(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let records = batch.records.into_iter().flat_map(Record::decode_batch);
+    (after.next(), records.map(|record| record.expect("whole")).collect())
+}
+
+async fn the_same(one: &FleetStore, two: &FleetStore, logs: &[LogId]) {
+    for log in logs {
+        let head = *one.watch_head(*log).await.expect("a watch").borrow();
+        reaches(two, *log, head).await;
+        assert_eq!(kept(one, *log).await, kept(two, *log).await, "{log}");
+    }
+}
+
+/// A history whose beginning is purged up to its first checkpoint; and what is in it.
+struct Purged {
+    account: Account,
+    _streams: Streams,
+    dir: TempDir,
+    logs: Vec<LogId>,
+    channel: ChannelId,
+    agent: AgentId,
+    /// A copy of the replica as it was at the very beginning.
+    old: TempDir,
+}
+
+async fn purged() -> Purged {
+    let (account, streams) = shared_account().await;
+    let (dir, old) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let retention = Duration::from_secs(3);
+    let store = open(one_shard(&account, &dir, None)).await;
+    let (channel, idle) = (ChannelId::generate(), ChannelId::generate());
+    let agent = someone();
+    let early = message(channel, 1, b"early");
+    let packages = [key_package(agent, false), key_package(agent, false)];
+    let first_claim = claim(agent);
+    accept(&store, &create(channel)).await;
+    accept(&store, &create(idle)).await;
+    accept(&store, &early).await;
+    for package in &packages {
+        accept(&store, package).await;
+    }
+    accept(&store, &first_claim).await;
+    store.close().await.expect("closed");
+    crate::local::script::copy_folder(dir.path(), old.path());
+
+    let store = open(one_shard(&account, &dir, None)).await;
+    while extent(&account).await.1 < EVERY + 1 {
+        accept(&store, &message(channel, 1, b"before the checkpoint")).await;
+    }
+    tokio::time::sleep(retention).await;
+    // After the first checkpoint, before anything of it is trimmed: frames from before it, again.
+    for frame in [&early, &first_claim, &packages[0]] {
+        let again = append(&store, frame).await.expect("a duplicate");
+        assert!(again.duplicate);
+    }
+    let unclaimed = accept(&store, &claim(agent)).await.claimed.expect("a package");
+    assert_eq!(
+        unclaimed.offset,
+        at(2),
+        "the second package: the first was claimed before"
+    );
+    accept(&store, &bundle(channel, 1, &[BOB])).await;
+    store.close().await.expect("closed");
+
+    // Now the retention is enforced, until the stream's beginning is gone.
+    let store = open(one_shard(&account, &dir, Some(retention))).await;
+    let begun = Instant::now();
+    while extent(&account).await.0 <= 1 {
+        assert!(begun.elapsed() < HANGING, "nothing is purged");
+        accept(&store, &message(channel, parent(&store, channel).await, b"later")).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await.expect("closed");
+    Purged {
+        account,
+        _streams: streams,
+        dir,
+        logs: vec![channel.log(), idle.log(), agent.log(), BOB.log()],
+        channel,
+        agent,
+        old,
+    }
+}
+
+/// The handshake head: what a message must be built on. The bundle is the last commit in these tests.
+async fn parent(store: &FleetStore, channel: ChannelId) -> u64 {
+    let (_, records) = kept(store, channel.log()).await;
+    let commit = records.iter().find(|record| {
+        let frame = Frame::decode(record.payload.clone()).expect("a frame");
+        matches!(frame.header().detail, skytale_proto::Detail::Commit { .. })
+    });
+    commit.expect("the bundle is kept").offset.get()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_node_begins_with_a_checkpoint_and_gives_what_the_others_give() {
+    let purged = purged().await;
+    let (first, _) = extent(&purged.account).await;
+    assert_eq!((first - 1) % EVERY, 0, "purged up to a checkpoint");
+    let whole = open(one_shard(&purged.account, &purged.dir, None)).await;
+    let (available, _) = kept(&whole, purged.channel.log()).await;
+    assert!(available > at(1), "the beginning was given up");
+
+    let empty = TempDir::new().expect("a folder");
+    let fresh = open(one_shard(&purged.account, &empty, None)).await;
+    the_same(&whole, &fresh, &purged.logs).await;
+    // Both go on alike: verdicts, stock, dedup.
+    let stock = whole.key_packages(purged.agent).await.expect("an answer");
+    assert_eq!(fresh.key_packages(purged.agent).await, Ok(stock));
+    let next = message(
+        purged.channel,
+        parent(&fresh, purged.channel).await,
+        b"at the fresh node",
+    );
+    let accepted = accept(&fresh, &next).await;
+    reaches(&whole, purged.channel.log(), accepted.offset).await;
+    assert_eq!(
+        append(&whole, &next).await.map(|again| (again.offset, again.duplicate)),
+        Ok((accepted.offset, true))
+    );
+    accept(&fresh, &create(ChannelId::generate())).await;
+    the_same(&whole, &fresh, &purged.logs).await;
+
+    // It is there after a restart, too.
+    fresh.close().await.expect("closed");
+    let fresh = open(one_shard(&purged.account, &empty, None)).await;
+    the_same(&whole, &fresh, &purged.logs).await;
+    for store in [whole, fresh] {
+        store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_too_old_is_made_anew() {
+    let purged = purged().await;
+    let whole = open(one_shard(&purged.account, &purged.dir, None)).await;
+    let late = open(one_shard(&purged.account, &purged.old, None)).await;
+    the_same(&whole, &late, &purged.logs).await;
+    for store in [whole, late] {
+        store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_node_without_a_checkpoint_does_not_start() {
+    let purged = purged().await;
+    let context = purged.account.context().await.expect("JetStream");
+    context
+        .delete_object_store("SKYTALE_CHECKPOINTS")
+        .await
+        .expect("deleted");
+    let empty = TempDir::new().expect("a folder");
+    let Err(error) = FleetStore::open(one_shard(&purged.account, &empty, None)).await else {
+        panic!("it opens");
+    };
+    assert!(matches!(&error, OpenError::Stream { .. }), "{error}");
+    assert!(error.to_string().contains("no checkpoint"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_with_another_hash_stops_the_node() {
+    let (account, _streams) = shared_account().await;
+    let dir = TempDir::new().expect("a folder");
+    let store = open(one_shard(&account, &dir, None)).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    let context = account.context().await.expect("JetStream");
+    let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+    let made = stream.info().await.expect("its state").created.unix_timestamp_nanos();
+    let bucket = async_nats::jetstream::object_store::Config {
+        bucket: "SKYTALE_CHECKPOINTS".into(),
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let bucket = context.create_object_store(bucket).await.expect("a bucket");
+    let other = ObjectMetadata {
+        name: format!("0/0/{made:016x}/{EVERY:020}"),
+        metadata: HashMap::from([("chain".to_owned(), "00".repeat(32))]),
+        ..ObjectMetadata::default()
+    };
+    bucket
+        .put(other, &mut b"another history".as_slice())
+        .await
+        .expect("written");
+    let mut stopped = store.stopped();
+    for _ in 0..EVERY {
+        // The last of them may not be answered any more.
+        drop(append(&store, &message(channel, 1, b"one of many")).await);
+    }
+    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
+    let reason = reason
+        .expect("it stops")
+        .expect("the store is there")
+        .clone()
+        .unwrap_or_default();
+    assert!(reason.contains("diverged"), "{reason}");
+    store.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_write_each_checkpoint_once_and_agree_on_it() {
+    let (account, _streams) = shared_account().await;
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let one = open(one_shard(&account, &dirs[0], None)).await;
+    let two = open(one_shard(&account, &dirs[1], None)).await;
+    let channel = ChannelId::generate();
+    accept(&one, &create(channel)).await;
+    reaches(&two, channel.log(), at(1)).await;
+    for _ in 0..3 * EVERY {
+        accept(&two, &message(channel, 1, b"counted")).await;
+    }
+    reaches(&one, channel.log(), at(1 + 3 * EVERY)).await;
+    let context = account.context().await.expect("JetStream");
+    let bucket = context
+        .get_object_store("SKYTALE_CHECKPOINTS")
+        .await
+        .expect("the bucket");
+    let mut names: Vec<String> = Vec::new();
+    let mut objects = bucket.list().await.expect("a list");
+    while let Some(object) = futures_util::StreamExt::next(&mut objects).await {
+        names.push(object.expect("an object").name);
+    }
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!((one.health().stopped, two.health().stopped), (None, None));
+    for store in [one, two] {
+        store.close().await.expect("closed");
+    }
+}

@@ -1,0 +1,159 @@
+//! Three regions: what is read is near, what is appended goes home, and a region that is cut off takes nobody else with it.
+
+use super::cluster::{Account, Cluster};
+use super::nodes::{agree, reaches, records};
+use super::script::*;
+use skytale_log_store::fleet::{FleetConfig, RegionConfig};
+use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
+use skytale_proto::{AgentId, ChannelId, Code, Frame, Region};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(120);
+
+/// A node in a region, connected to its region's server first.
+fn in_region(account: &Account, here: u8, dir: &Path) -> FleetConfig {
+    let one = |region: u8| RegionConfig {
+        region: Region(region),
+        shards: 1,
+        cluster: Some(format!("r{region}")),
+        tags: Vec::new(),
+    };
+    let mut config = FleetConfig {
+        regions: vec![one(0), one(1), one(2)],
+        here: Some(Region(here)),
+        replicas: 1,
+        allow_weaker: true,
+        request_timeout: Duration::from_secs(1),
+        append_timeout: Duration::from_secs(3),
+        ..settings(account, dir)
+    };
+    config.nats.servers = vec![account.servers[usize::from(here)].clone()];
+    config
+}
+
+/// An agent whose log is at home in a region.
+fn agent_of(store: &FleetStore, region: u8) -> AgentId {
+    loop {
+        let agent = someone();
+        if store
+            .shard_of(&agent.log())
+            .is_some_and(|shard| shard.region == Region(region))
+        {
+            return agent;
+        }
+    }
+}
+
+async fn taken_at_last(store: &FleetStore, frame: &Frame) -> u64 {
+    let taken = async {
+        loop {
+            match append(store, frame).await {
+                Ok(accepted) => return accepted.offset.get(),
+                Err(error) => assert!(error.code().is_retryable(), "{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(HANGING, taken).await.expect("taken at last")
+}
+
+/// How many follow a stream.
+async fn followers(account: &Account, stream: &str) -> usize {
+    let context = account.context().await.expect("JetStream");
+    let mut stream = context.get_stream(stream).await.expect("the stream");
+    stream.info().await.expect("its state").state.consumer_count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_cut_off_and_comes_back_loses_nothing() {
+    let cluster = Cluster::start_regions().await;
+    let account = cluster.account();
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let home = open(in_region(&account, 0, dirs[0].path())).await;
+    let away = open(in_region(&account, 1, dirs[1].path())).await;
+    let (theirs, ours) = (ChannelId::generate_in(Region(0)), ChannelId::generate_in(Region(1)));
+    // Everything is taken everywhere, with Welcomes from region to region.
+    let (bob, carol) = (agent_of(&home, 1), agent_of(&home, 0));
+    accept(&home, &create(theirs)).await;
+    accept(&away, &create(ours)).await;
+    reaches(&away, theirs.log(), at(1)).await;
+    accept(&away, &bundle(theirs, 1, &[bob, carol])).await;
+    accept(&home, &message(theirs, 2, b"before")).await;
+    for log in [theirs.log(), ours.log(), bob.log(), carol.log()] {
+        assert!(!agree(&home, &away, log).await.is_empty());
+    }
+    // Each follows the other's stream by a mirror in its own region: what is left at the stream itself is the mirror's source.
+    assert!(followers(&account, "SKYTALE_LOG_0_0_IN_1").await >= 1);
+    assert!(followers(&account, "SKYTALE_LOG_1_0_IN_0").await >= 1);
+
+    // The home of `theirs` is gone, with its servers.
+    home.close().await.expect("closed");
+    cluster.kill(0);
+    assert_eq!(
+        records(&away, theirs.log()).await.len(),
+        3,
+        "what was followed is served"
+    );
+    let kept = message(theirs, 2, b"kept by its author");
+    let refused = append(&away, &kept).await;
+    assert!(
+        matches!(refused, Err(AppendError::Store(StoreError::HomeUnreachable { .. }))),
+        "{refused:?}"
+    );
+    assert_eq!(refused.map_err(|error| error.code()), Err(Code::HomeUnreachable));
+    taken_at_last(&away, &message(ours, 1, b"of a region that is there")).await;
+    assert_eq!(away.health().stopped, None);
+
+    // A node that restarts meanwhile serves what it has, too.
+    away.close().await.expect("closed");
+    let config = FleetConfig {
+        open_timeout: HANGING,
+        ..in_region(&account, 1, dirs[1].path())
+    };
+    let away = FleetStore::open(config).await.expect("it opens");
+    assert_eq!(records(&away, theirs.log()).await.len(), 3);
+    taken_at_last(&away, &message(ours, 1, b"and more")).await;
+
+    // It comes back, and everything goes out.
+    cluster.run(0);
+    cluster.settled().await;
+    assert_eq!(taken_at_last(&away, &kept).await, 4, "once, however often it got there");
+    let home = open(in_region(&account, 0, dirs[0].path())).await;
+    for log in [theirs.log(), ours.log(), bob.log(), carol.log()] {
+        agree(&home, &away, log).await;
+    }
+    assert_eq!((home.health().stopped, away.health().stopped), (None, None));
+    for store in [home, away] {
+        store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_mirror_a_node_follows_the_stream_itself() {
+    let cluster = Cluster::start_regions().await;
+    let account = cluster.account();
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let home = open(in_region(&account, 0, dirs[0].path())).await;
+    let away = open(in_region(&account, 1, dirs[1].path())).await;
+    let channel = ChannelId::generate_in(Region(0));
+    accept(&home, &create(channel)).await;
+    reaches(&away, channel.log(), at(1)).await;
+    let context = account.context().await.expect("JetStream");
+    context.delete_stream("SKYTALE_LOG_0_0_IN_1").await.expect("deleted");
+    for _ in 0..10 {
+        accept(&home, &message(channel, 1, b"without a mirror")).await;
+    }
+    reaches(&away, channel.log(), at(11)).await;
+    agree(&home, &away, channel.log()).await;
+    // And a node that starts makes it again.
+    away.close().await.expect("closed");
+    let away = open(in_region(&account, 1, dirs[1].path())).await;
+    accept(&home, &message(channel, 1, b"with one again")).await;
+    reaches(&away, channel.log(), at(12)).await;
+    assert!(context.get_stream("SKYTALE_LOG_0_0_IN_1").await.is_ok());
+    for store in [home, away] {
+        store.close().await.expect("closed");
+    }
+}
