@@ -114,11 +114,11 @@ impl RelayNode {
         metrics: Option<RenderMetrics>,
     ) -> Result<Self, StartError> {
         config.check()?;
+        let enrolment = enrolment(&trust, &config)?;
         let key = match &config.secret_key_file {
             Some(path) => secret_key::read_or_make(path)?,
             None => SecretKey::generate(),
         };
-        let enrolment = enrolment(&trust, &config)?;
         let endpoint = endpoint::bind(&config, key.clone()).await?;
         let api = match &trust {
             TrustSource::Static(_) => None,
@@ -335,14 +335,27 @@ fn enrolment(trust: &TrustSource, config: &RelayConfig) -> Result<Option<Enrolme
     let TrustSource::Http { relay_secret, .. } = trust else {
         return Ok(None);
     };
-    let enrolment = relay_secret.enrolment()?;
-    if enrolment.is_some() && config.secret_key_file.is_none() {
+    let Some(enrolment) = relay_secret.enrolment()? else {
+        return Ok(None);
+    };
+    let wrong = |key, problem: &str| {
+        let problem = problem.to_owned();
+        Err(ConfigError { key, problem }.into())
+    };
+    if config.secret_key_file.is_none() {
         // It would work until the first restart.
-        let problem = "must be set for an enrolled node: an enrolment is bound to one endpoint for good".into();
-        let key = "secret_key_file";
-        return Err(ConfigError { key, problem }.into());
+        return wrong(
+            "secret_key_file",
+            "must be set for an enrolled node: an enrolment is bound to one endpoint for good",
+        );
     }
-    Ok(enrolment)
+    if config.advertise.is_empty() && config.listen.iter().any(|address| address.ip().is_unspecified()) {
+        return wrong(
+            "advertise",
+            "must be set for an enrolled node that listens on all addresses: agents are told where to connect",
+        );
+    }
+    Ok(Some(enrolment))
 }
 
 const fn stops() -> Ending {

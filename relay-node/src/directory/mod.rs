@@ -121,6 +121,8 @@ impl Place {
     pub(crate) async fn leave(&self) {
         match timeout(LEAVE_WITHIN, self.api.remove(&self.endpoint)).await {
             Ok(Ok(())) => debug!("out of the relay directory"),
+            // Its enrolment was revoked, say: it is out already.
+            Ok(Err(error)) if !error.is_retryable() => debug!(%error, "the relay directory takes no farewell"),
             Ok(Err(error)) => {
                 warn!(%error, "the relay directory still names this node, until its heartbeats are missed")
             }

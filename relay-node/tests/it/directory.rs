@@ -236,7 +236,7 @@ async fn a_node_whose_enrolment_was_revoked_takes_no_new_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_enrolled_node_keeps_its_endpoint_or_does_not_start() {
+async fn an_enrolled_node_keeps_its_endpoint_and_can_be_found_or_does_not_start() {
     let api = TestApi::start().await;
     let start = async |config, secret: &str| {
         let store = Arc::new(MemoryStore::new());
@@ -245,6 +245,16 @@ async fn an_enrolled_node_keeps_its_endpoint_or_does_not_start() {
     let error = start(config(), &enrolment_key(1)).await.expect_err("refused");
     assert!(
         matches!(&error, StartError::Config(config) if config.key == "secret_key_file"),
+        "{error}"
+    );
+    let everywhere = RelayConfig {
+        listen: vec![([0, 0, 0, 0], 0).into()],
+        secret_key_file: Some(std::env::temp_dir().join("never made")),
+        ..config()
+    };
+    let error = start(everywhere, &enrolment_key(1)).await.expect_err("refused");
+    assert!(
+        matches!(&error, StartError::Config(config) if config.key == "advertise"),
         "{error}"
     );
     let key = enrolment_key(1);

@@ -1,0 +1,120 @@
+//! What the kernel tells of a process, this one or another.
+
+use anyhow::Context as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Ticks of `/proc/<pid>/stat` in a second: the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    proc: PathBuf,
+}
+
+/// Its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident now, in KiB.
+    pub resident_kib: u64,
+    /// The most that was resident since the process began, or since [`Process::forget_peak`], in KiB.
+    pub peak_kib: u64,
+}
+
+impl Process {
+    /// This one.
+    pub fn this() -> Self {
+        Self {
+            proc: "/proc/self".into(),
+        }
+    }
+
+    /// The one whose id stands in a file.
+    pub fn from_pid_file(path: &Path) -> anyhow::Result<Self> {
+        let pid: u32 = fs::read_to_string(path)?.trim().parse()?;
+        Ok(Self {
+            proc: format!("/proc/{pid}").into(),
+        })
+    }
+
+    /// Processor time of all its threads since it began, those that ended included.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = fs::read_to_string(self.proc.join("stat"))?;
+        // What stands before may hold spaces: the program's name, in parentheses.
+        let (_, rest) = stat.rsplit_once(')').context("a program's name")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks = |index: usize| -> anyhow::Result<u64> { Ok(fields.get(index).context("a field")?.parse()?) };
+        // Fields 14 and 15: user and system; the first after the name is the third.
+        let ticks = ticks(11)? + ticks(12)?;
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        let status = fs::read_to_string(self.proc.join("status"))?;
+        let value = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            Ok(kib.with_context(|| format!("{name} of the process"))?.trim().parse()?)
+        };
+        Ok(Memory {
+            resident_kib: value("VmRSS:")?,
+            peak_kib: value("VmHWM:")?,
+        })
+    }
+
+    /// Lets the peak begin anew.
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        Ok(fs::write(self.proc.join("clear_refs"), "5")?)
+    }
+}
+
+/// Bytes of all files under a folder, as many as the file system has set aside for them.
+pub fn disk_bytes(folder: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // A file that goes away meanwhile takes no room.
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += if metadata.is_dir() {
+            disk_bytes(&entry.path())?
+        } else {
+            metadata.blocks() * 512
+        };
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_memory_and_its_time() {
+        let this = Process::this();
+        let held = vec![1u8; 32 * 1024 * 1024];
+        let memory = this.memory().unwrap();
+        assert!(memory.resident_kib >= 32 * 1024 && memory.peak_kib >= memory.resident_kib);
+        assert!(held.iter().all(|byte| *byte == 1));
+        let before = this.cpu().unwrap();
+        let mut value = 1u64;
+        while this.cpu().unwrap() == before {
+            value = std::hint::black_box(value.wrapping_mul(3));
+        }
+    }
+
+    #[test]
+    fn a_folder_takes_as_much_disk_as_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("inner")).unwrap();
+        let written = vec![7; 100_000];
+        let path = folder.path().join("inner").join("file");
+        fs::write(&path, &written).unwrap();
+        fs::File::open(&path).unwrap().sync_all().unwrap();
+        let bytes = disk_bytes(folder.path()).unwrap();
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
+    }
+}
