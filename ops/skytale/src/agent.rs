@@ -125,6 +125,7 @@ pub(crate) async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<A
     let mut config = AgentConfig::new(vault, vault_key(loaded, vault)?, tokens);
     // The inbox of a command that is run now and then is on disk: it never holds up the rest.
     config.driver.inbox_messages_max = u64::MAX;
+    config.region = loaded.config.region;
     config.engine.history = loaded.config.history.keep();
     Agent::open(config).await.map_err(|error| {
         let failure = Failure::new(error.code(), format!("cannot open the vault {}", vault.display())).because(&error);

@@ -294,7 +294,6 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
     let account = cluster.account();
     let node = Node::start_with(&account, owner(), |settings| {
         settings.append_timeout = Duration::from_secs(2);
-        settings.request_timeout = Duration::from_secs(1);
         settings.alarm_after = Duration::from_secs(60);
     })
     .await;
@@ -309,6 +308,8 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
     assert_eq!(refused.known_code(), Some(Code::HomeUnreachable), "{refused:?}");
     assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
     assert_eq!(replay(&a, channel.log(), Offset::ZERO).await.offsets(), [1]);
+    // With no server left, whoever watches is told that the node is not ready, and its agents still read.
+    cluster.kill(2);
     soon(async {
         loop {
             let (status, body) = admin::get(&node.fixture, "/readyz").await;
@@ -319,10 +320,12 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
         }
     })
     .await;
+    assert_eq!(replay(&a, channel.log(), Offset::ZERO).await.offsets(), [1]);
 
-    cluster.run(0);
-    cluster.run(1);
-    soon(Box::pin(cluster.settled())).await;
+    for server in 0..3 {
+        cluster.run(server);
+    }
+    Box::pin(cluster.settled()).await;
     let offset = soon(async {
         loop {
             match a.append(&frame).await {

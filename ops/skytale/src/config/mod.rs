@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub vault_key_file: Option<PathBuf>,
     /// The vault's passphrase, instead of a key file.
     pub vault_passphrase: Option<Secret>,
+    /// The region that the agent is in or nearest to, in a fleet of several.
+    pub region: Option<u8>,
     /// How much of each channel's messages the vault keeps, of what was read.
     pub history: History,
     /// `skytale api`.
@@ -64,6 +66,7 @@ impl Default for Config {
             vault: None,
             vault_key_file: None,
             vault_passphrase: None,
+            region: None,
             history: History::default(),
             api: Api::default(),
             relay: Relay::default(),

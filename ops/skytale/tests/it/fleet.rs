@@ -110,7 +110,7 @@ fn without_nats_server_the_next_step_is_told() {
     let failure = ran.failure();
     assert!(ran.stdout.is_empty());
     assert!(
-        failure["message"]
+        failure["what"]
             .as_str()
             .is_some_and(|text| text.contains("/nowhere/nats-server")),
         "{failure}"

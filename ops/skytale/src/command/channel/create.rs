@@ -7,7 +7,7 @@ use crate::output::{Failure, Human, Outcome, Style};
 use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, ChannelName, NameChannel};
-use skytale_proto::{ChannelId, Code};
+use skytale_proto::{ChannelId, Code, Region};
 use skytale_sdk::engine::ChannelState;
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Give it a name that the account's other agents can look up, org/namespace/name.
     #[arg(long, value_name = "NAME")]
     name: Option<ChannelName>,
+    /// The region where its log is at home, for ever [default: the agent's, or else that of the nearest relay node].
+    #[arg(long, value_name = "NUMBER")]
+    region: Option<u8>,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
@@ -27,7 +30,11 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let created = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let what = "cannot make the channel";
-        let channel = agent.create_channel(&args.label).await.map_err(failed(what))?;
+        let created = match args.region {
+            Some(region) => agent.create_channel_in(&args.label, Region(region)).await,
+            None => agent.create_channel(&args.label).await,
+        };
+        let channel = created.map_err(failed(what))?;
         let in_the_log = async {
             while channel.info().await.map_err(failed(what))?.state == ChannelState::Creating {
                 sleep(Duration::from_millis(10)).await;
