@@ -11,11 +11,15 @@ use super::error::OpenError;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The version of the folder's format that this crate writes and reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// The version of a replica's format: as the other, and its marks hold positions.
 const REPLICA_VERSION: u32 = 2;
+/// A process that another one is just being started from has the lock twice, until the new one is itself: for this long a lock
+/// that was let go may seem held.
+const FORKED_WITHIN: Duration = Duration::from_millis(300);
 const FORMAT_TITLE: &str = "skytale log store";
 const FORMAT_BYTES_MAX: u64 = 4_096;
 
@@ -68,6 +72,10 @@ impl Folder {
             .write(true)
             .open(&path)
             .map_err(OpenError::io("open", &path))?;
+        let begun = Instant::now();
+        while matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) && begun.elapsed() < FORKED_WITHIN {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         locked(lock.try_lock(), dir, &path)?;
         let id = match read_format(dir)? {
             Some((found, id)) if found == role => id,
