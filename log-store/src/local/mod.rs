@@ -25,6 +25,7 @@ pub(crate) mod position;
 mod progress;
 mod reading;
 mod recover;
+mod replay;
 pub mod replica;
 mod retention;
 pub(crate) mod segment;
