@@ -32,7 +32,7 @@ pub(crate) struct Args {
     admin_listen: SocketAddr,
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text
         .parse()
         .map_err(|_| "give an address and port, as in 127.0.0.1:7600".to_owned())?;
@@ -40,7 +40,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         Ok(address)
     } else {
         Err(
-            "`dev` is for this machine alone: a loopback address; use `skytale api` and `skytale relay` otherwise"
+            "this is for one machine alone: give a loopback address, and use `skytale api` and `skytale relay` otherwise"
                 .into(),
         )
     }

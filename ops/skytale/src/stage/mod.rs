@@ -1,10 +1,12 @@
 //! What demonstrations are made of: agents with their applications, what they sent, relay nodes as processes of their own.
 
+mod agreement;
 mod cast;
 mod ledger;
 mod relay;
 mod timeline;
 
+pub(crate) use agreement::Agreement;
 pub(crate) use cast::{Actor, AgentReport, PATIENCE};
 pub(crate) use ledger::{Comparison, Ledger};
 pub(crate) use relay::{RelayProcess, settings};

@@ -41,10 +41,22 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
             }
             Ok(())
         };
-        timeout(args.agent.timeout(), in_the_log).await.unwrap_or_else(|_| {
-            let what = format!("channel {} is not in the log yet", channel.id());
-            Err(Failure::new(Code::Offline, what))
-        })?;
+        match timeout(args.agent.timeout(), in_the_log).await {
+            Ok(made) => made?,
+            Err(_) => {
+                let late = Failure::new(Code::Offline, format!("channel {} is not in the log yet", channel.id()));
+                let waiting = channel.outbox().await.map_err(failed(what))?;
+                // A relay node that answered has said why: that the fleet has no such region, say.
+                return Err(match waiting.into_iter().find_map(|queued| queued.last_refusal) {
+                    Some(refusal) => late.since(format!(
+                        "a relay node refused it: {}. {}",
+                        refusal.code,
+                        refusal.code.help()
+                    )),
+                    None => late,
+                });
+            }
+        }
         if let Some(name) = &args.name {
             let request = NameChannel {
                 name: name.clone(),

@@ -1,7 +1,7 @@
 //! What a demonstration ends with.
 
 use crate::output::{Human, Style};
-use crate::stage::{AgentReport, Comparison};
+use crate::stage::{AgentReport, Agreement};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -56,27 +56,16 @@ pub(super) struct Report {
 impl Report {
     /// Judges: everything that must hold.
     pub(super) fn judge(&mut self) {
-        let mut total = Comparison::default();
-        for agent in &self.agents {
-            total.add(&agent.compared);
-        }
-        self.delivered = total.delivered;
-        self.lost = total.lost;
-        self.duplicated = total.duplicated;
-        self.out_of_order = total.out_of_order;
-        self.foreign = total.foreign;
-        self.expected = self.sent * self.agents.len() as u64;
-        let same =
-            |pick: &dyn Fn(&AgentReport) -> String| self.agents.windows(2).all(|pair| pick(&pair[0]) == pick(&pair[1]));
-        self.digests_agree = self.agents.iter().all(|agent| agent.digest.is_some())
-            && same(&|agent| format!("{} {:?}", agent.cursor, agent.digest));
-        self.transcripts_agree = same(&|agent| agent.transcript.clone());
-        self.ok = total.is_exact()
-            && self.delivered == self.expected
-            && !self.agents.is_empty()
-            && self.log_is_whole
-            && self.digests_agree
-            && self.transcripts_agree;
+        let agreement = Agreement::of(&self.agents, self.sent);
+        self.delivered = agreement.found.delivered;
+        self.lost = agreement.found.lost;
+        self.duplicated = agreement.found.duplicated;
+        self.out_of_order = agreement.found.out_of_order;
+        self.foreign = agreement.found.foreign;
+        self.expected = agreement.expected;
+        self.digests_agree = agreement.digests;
+        self.transcripts_agree = agreement.transcripts;
+        self.ok = agreement.holds() && self.log_is_whole;
     }
 
     /// Sets the figures that follow from a time.
@@ -203,6 +192,7 @@ pub(super) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Comparison;
 
     fn agent(digest: &str, transcript: &str, delivered: u64) -> AgentReport {
         AgentReport {

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The API's address, for HTTP; port 0 is any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600", value_parser = crate::command::dev::loopback)]
     api_listen: SocketAddr,
 }
 

@@ -1,0 +1,43 @@
+//! Whether agents have what was sent, and the same.
+
+use super::{AgentReport, Comparison};
+
+/// How the ends of all agents compare with what was sent, and with one another.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreement {
+    /// What was found, over all agents.
+    pub found: Comparison,
+    /// How many agents there are.
+    pub agents: usize,
+    /// Messages that should be found: each at each agent.
+    pub expected: u64,
+    /// Whether all are at one offset with one digest.
+    pub digests: bool,
+    /// Whether all have one transcript.
+    pub transcripts: bool,
+}
+
+impl Agreement {
+    pub(crate) fn of(agents: &[AgentReport], sent: u64) -> Self {
+        let mut found = Comparison::default();
+        for agent in agents {
+            found.add(&agent.compared);
+        }
+        let same =
+            |pick: &dyn Fn(&AgentReport) -> String| agents.windows(2).all(|pair| pick(&pair[0]) == pick(&pair[1]));
+        Self {
+            found,
+            agents: agents.len(),
+            expected: sent * agents.len() as u64,
+            digests: agents.iter().all(|agent| agent.digest.is_some())
+                && same(&|agent| format!("{} {:?}", agent.cursor, agent.digest)),
+            transcripts: same(&|agent| agent.transcript.clone()),
+        }
+    }
+
+    /// Whether there are agents, and each has exactly what was sent.
+    pub(crate) const fn holds(&self) -> bool {
+        let complete = self.agents > 0 && self.found.delivered == self.expected;
+        complete && self.found.is_exact() && self.digests && self.transcripts
+    }
+}
