@@ -38,7 +38,14 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, mut queu
         };
         let (batch, next) = gather(&node, first, &mut queue);
         held = next;
-        publish(&node, shard, batch).await;
+        if let Err(error) = publish(&node, shard, batch).await {
+            // What was queued before the authors were told must not pass what was given up; what came after may be refused too.
+            let behind = held
+                .take()
+                .into_iter()
+                .chain(std::iter::from_fn(|| queue.try_recv().ok()));
+            behind.for_each(|queued| queued.waiter.fail(error.clone()));
+        }
     }
     queue.close();
     if let Some(queued) = held {
@@ -64,7 +71,8 @@ fn gather(node: &Node, first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued
     (batch, None)
 }
 
-async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) {
+/// Publishes a batch until its outcome is known; an error is that its authors were told that nobody knows.
+async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) -> Result<(), StoreError> {
     let messages: Vec<(String, Bytes)> = batch
         .iter()
         .map(|queued| {
@@ -82,7 +90,7 @@ async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) {
         let before = *shard.followed.borrow();
         let attempt = tokio::select! {
             attempt = attempt(node, shard, &messages) => attempt,
-            () = node.ended.cancelled() => return give_up(shard, batch, &node.why_ended()),
+            () = node.ended.cancelled() => return Err(give_up(shard, batch, node.why_ended())),
         };
         let reason = match attempt {
             Ok(first) => {
@@ -96,28 +104,29 @@ async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) {
                 for (waiter, followed) in shard.pending.published(first, waiters) {
                     node.answer(waiter, followed);
                 }
-                return;
+                return Ok(());
             }
             Err(reason) => reason,
         };
         tracing::debug!(shard = %shard.label, %reason, frames = batch.len(), "a batch is published again");
         if Instant::now() + pause >= deadline {
-            return give_up(shard, batch, &shard.unreachable(reason));
+            return Err(give_up(shard, batch, shard.unreachable(reason)));
         }
         metrics::republished(&shard.label);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = node.ended.cancelled() => return give_up(shard, batch, &node.why_ended()),
+            () = node.ended.cancelled() => return Err(give_up(shard, batch, node.why_ended())),
         }
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
-fn give_up(shard: &Shard, batch: Vec<Queued>, error: &StoreError) {
+fn give_up(shard: &Shard, batch: Vec<Queued>, error: StoreError) -> StoreError {
     shard.pending.gave_up();
     for queued in batch {
         queued.waiter.fail(error.clone());
     }
+    error
 }
 
 /// What a stream answers to a published message or batch.
