@@ -205,6 +205,7 @@ impl Follower<'_> {
                 return End::Again(reason);
             }
         };
+        metrics::follows_mirror(&self.shard.label, by_mirror);
         self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence));
         let mut looking: Option<BoxFuture<'static, Look>> = None;
         let mut look_at = Instant::now() + self.node.config.verify_every;
