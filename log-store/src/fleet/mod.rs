@@ -24,6 +24,8 @@
 //!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
+mod attempt;
+mod barrier;
 mod bootstrap;
 mod bucket;
 mod chain;
@@ -35,6 +37,7 @@ mod follower;
 mod guard;
 mod health;
 mod keeper;
+mod mark;
 mod metrics;
 mod mirror;
 mod node;
@@ -125,7 +128,7 @@ impl FleetStore {
         self.node.shard_of(log)
     }
 
-    async fn append_frame(&self, frame: Frame) -> Result<PendingAppend, StoreError> {
+    async fn append_frame(&self, frame: Frame, asked: u64) -> Result<PendingAppend, StoreError> {
         let node = &self.node;
         node.running()?;
         let Some(shard) = self.home(&frame.header().log) else {
@@ -139,7 +142,7 @@ impl FleetStore {
         let place = node.frames.clone().acquire_owned().await.map_err(closed)?;
         let room = node.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
         node.running()?;
-        node.enqueue(shard, frame, Some((place, room)))
+        node.enqueue_asked(shard, frame, Some((place, room)), asked)
     }
 
     async fn read_entries(
@@ -154,14 +157,19 @@ impl FleetStore {
         let Some(shard) = self.home(&log) else { return read };
         match read {
             // The cursor may come from a node that is ahead of this one.
-            Err(StoreError::BeyondHead { .. }) if self.node.running().is_ok() => {
+            Err(StoreError::BeyondHead { .. }) if self.node.running().is_err() => Err(shard.catching_up()),
+            Err(StoreError::BeyondHead { .. }) => {
                 self.node.barrier(shard).await?;
+                let read = replica.read(log, after, bytes_max, entries_max).await;
+                if !matches!(read, Err(StoreError::BeyondHead { .. })) {
+                    return read;
+                }
+                // The leader that said so may be none any more, and to be called wrong is final for a cursor.
+                self.node.confirm(shard).await?;
                 replica.read(log, after, bytes_max, entries_max).await
             }
             // Entries before the checkpoint that this replica began with: given up by a Trim that is yet to come.
-            Err(StoreError::Corrupt { .. }) if !shard.health.lock().ready => Err(StoreError::CatchingUp {
-                home: shard.label.clone(),
-            }),
+            Err(StoreError::Corrupt { .. }) if !shard.health.lock().ready => Err(shard.catching_up()),
             read => read,
         }
     }
@@ -180,8 +188,11 @@ impl FleetStore {
         };
         // Another node may know of the log, or of the agent's joining, already.
         let maybe_behind = matches!(access, Access::UnknownLog | Access::NotMember { next: None });
-        if !maybe_behind || self.node.running().is_err() {
+        if !maybe_behind {
             return Ok(access);
+        }
+        if self.node.running().is_err() {
+            return Err(shard.catching_up());
         }
         self.node.barrier(shard).await?;
         replica.access(log, agent, account, after).await
@@ -215,7 +226,9 @@ impl FleetStore {
 
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        self.append_frame(frame).boxed()
+        // Now, and not when the future is polled: what was told before this call is what its author knew.
+        let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
+        self.append_frame(frame, asked).boxed()
     }
 
     fn read(

@@ -4,7 +4,7 @@ mod boundary;
 mod intake;
 mod judge;
 
-use super::guard::{self, Contradiction, Look};
+use super::guard::{Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
 use super::mirror;
@@ -15,7 +15,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use intake::{Part, outcome_of};
-use judge::look_done;
+use judge::{Judged, look_done};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         suspected: None,
         home_ended: 0,
         avoid_mirror: false,
+        answers: true,
         parts: VecDeque::new(),
     };
     let mut pause = RESUME_FIRST;
@@ -125,6 +126,8 @@ struct Follower<'a> {
     home_ended: u64,
     /// The mirror does not keep up: the stream itself is followed.
     avoid_mirror: bool,
+    /// The stream itself answered when it was last asked.
+    answers: bool,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -144,20 +147,15 @@ impl Follower<'_> {
                 .ok(),
             None => None,
         };
-        let info = match guard::look(&self.node.context, self.shard.id, &self.position).await {
-            Look::Unknown(reason) => match &copy {
+        let info = match self.judge(self.look().await) {
+            Judged::Well(info) => *info,
+            Judged::Again(reason) => return End::Again(reason),
+            Judged::Silent(reason) => match &copy {
                 // The home region is cut off: its mirror has what came out of it.
                 Some(copy) => copy.clone(),
-                None => {
-                    self.phase(Phase::Unreachable);
-                    return End::Again(reason);
-                }
+                None => return End::Again(reason),
             },
-            look => match self.judge(look) {
-                Ok(Some(info)) => info,
-                Ok(None) => return End::Again("the stream contradicts what was folded; looking again".into()),
-                Err(contradiction) => return End::Stop(contradiction),
-            },
+            Judged::Stop(contradiction) => return End::Stop(contradiction),
         };
         self.target.get_or_insert(info.state.last_sequence);
         let from = if self.recheck_to == self.position.sequence {
@@ -181,7 +179,7 @@ impl Follower<'_> {
         let mut messages = match self.consume(&source, from).await {
             Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
             Err(reason) => {
-                self.phase(Phase::Unreachable);
+                self.silent();
                 return End::Again(reason);
             }
         };
@@ -198,14 +196,11 @@ impl Follower<'_> {
                     }
                 }
                 look = look_done(&mut looking) => {
-                    let pause = if matches!(look, Look::Contradicts(_)) {
-                        RESUME_MAX
-                    } else {
-                        self.node.config.verify_every
-                    };
+                    let usual = self.node.config.verify_every;
+                    let pause = if matches!(look, Look::Well(_)) { usual } else { usual.min(RESUME_MAX) };
                     look_at = Instant::now() + pause;
                     match self.judge(look) {
-                        Ok(Some(info)) => {
+                        Judged::Well(info) => {
                             let followed = *self.shard.followed.borrow();
                             self.moved(followed, Some(info.state.last_sequence));
                             if by_mirror && self.home_ended > followed {
@@ -214,14 +209,18 @@ impl Follower<'_> {
                             }
                             self.home_ended = info.state.last_sequence;
                         }
-                        Ok(None) => {}
-                        Err(contradiction) => return End::Stop(contradiction),
+                        Judged::Again(_) | Judged::Silent(_) => {}
+                        Judged::Stop(contradiction) => return End::Stop(contradiction),
                     }
                 }
                 () = self.shard.look.notified() => look_at = Instant::now(),
+                () = self.shard.stalled.notified(), if !by_mirror => {
+                    if *self.shard.acked.borrow() > self.position.sequence {
+                        return End::Again("what the stream acknowledged does not come".into());
+                    }
+                }
                 () = tokio::time::sleep_until(look_at), if looking.is_none() => {
-                    let (context, id, position) = (self.node.context.clone(), self.shard.id, self.position.clone());
-                    looking = Some(Box::pin(async move { guard::look(&context, id, &position).await }));
+                    looking = Some(self.look());
                 }
                 chunk = messages.next(), if self.parts.len() < PARTS_MAX => {
                     let Some(chunk) = chunk else { return End::Again("the consumer ended".into()) };
@@ -266,7 +265,9 @@ impl Follower<'_> {
         if self.target.is_some_and(|target| followed >= target) {
             health.ready = true;
         }
-        health.phase = if health.ready {
+        health.phase = if !self.answers {
+            Phase::Unreachable
+        } else if health.ready {
             Phase::Following
         } else {
             Phase::CatchingUp
@@ -274,7 +275,9 @@ impl Follower<'_> {
         metrics::lag(&self.shard.label, health.lag());
     }
 
-    fn phase(&self, phase: Phase) {
-        self.shard.health.lock().phase = phase;
+    /// The stream did not answer: what was followed is served, and said to be what there is.
+    fn silent(&mut self) {
+        self.answers = false;
+        self.shard.health.lock().phase = Phase::Unreachable;
     }
 }

@@ -5,6 +5,7 @@ mod conformance;
 mod faults;
 mod killed;
 mod nodes;
+mod order;
 mod refusals;
 mod regions;
 mod script;
