@@ -3,6 +3,7 @@
 use super::{End, Follower};
 use crate::StoreError;
 use crate::fleet::chain::{self, Link};
+use crate::fleet::mark::Mark;
 use crate::fleet::metrics;
 use crate::local::replica::{Follow, Followed, Following, Message};
 use async_nats::jetstream::consumer::pull;
@@ -79,7 +80,8 @@ impl Follower<'_> {
                 self.submit(part.0, part.1).await?;
                 bytes = 0;
             }
-            if sequence.is_multiple_of(self.node.config.checkpoint_every) {
+            let told = Mark::of(self.shard.id, &message.subject) == Some(Mark::Checkpoint);
+            if told || sequence.is_multiple_of(self.node.config.checkpoint_every) {
                 let part = (std::mem::take(&mut messages), std::mem::take(&mut notes));
                 self.submit(part.0, part.1).await?;
                 bytes = 0;
@@ -93,11 +95,12 @@ impl Follower<'_> {
 
     /// A message for the replica. What holds no frame of this very log and shard is skipped, by every node alike.
     fn message(&mut self, sequence: u64, message: &async_nats::Message, notes: &mut Vec<Note>) -> Message {
+        let mark = Mark::of(self.shard.id, &message.subject);
         let frame = Frame::decode(message.payload.clone()).ok().filter(|frame| {
             let log = &frame.header().log;
             self.node.shards.of(log) == Some(self.shard.id) && self.shard.id.subject(log) == *message.subject
         });
-        if frame.is_none() {
+        if frame.is_none() && mark.is_none() {
             tracing::warn!(shard = %self.shard.label, sequence, "a message without a frame of this shard is skipped");
             metrics::garbage(&self.shard.label);
         }

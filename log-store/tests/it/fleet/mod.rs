@@ -1,5 +1,6 @@
 //! The store of a fleet, on real NATS servers.
 
+mod away;
 mod checkpoints;
 mod conformance;
 mod faults;
