@@ -68,6 +68,14 @@ pub enum Contradiction {
         /// The checkpoint's sequence.
         sequence: u64,
     },
+    /// It is not what this node was told.
+    #[error("stream {stream}: {problem}")]
+    Settings {
+        /// The stream.
+        stream: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The server's settings became weaker than promised.
     #[error("{problem}")]
     Weaker {

@@ -67,7 +67,7 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
     if let Some(here) = mirror::region(shard.id, &node.config) {
         mirror::purge(&node.context, shard.id, here, info.state.first_sequence).await?;
     }
-    let bucket = Bucket::open(&node.context, node.config.replicas).await?;
+    let bucket = Bucket::open(&node.context, &node.config, shard.id.region).await?;
     let stream = stream_id(&info);
     let listed = bucket.list(shard.id, stream).await?;
     let Some(chosen) = listed.iter().rev().find(|listed| is_older(listed, retention)) else {

@@ -33,6 +33,7 @@ mod checkpoint;
 mod config;
 mod connect;
 mod error;
+mod facts;
 mod follower;
 mod guard;
 mod health;
@@ -78,8 +79,13 @@ pub struct FleetStore {
 }
 
 impl FleetStore {
-    /// Connects to NATS, makes the streams that are missing, opens the replica and begins to follow. Where the replica is
+    /// Opens the replica, connects to NATS, makes the streams that are missing and begins to follow. Where the replica is
     /// empty or too old, it begins with a checkpoint. Does not wait until it has caught up: [`FleetStore::health`] says.
+    ///
+    /// A node that has followed before starts without NATS too, or without some of the streams: it serves what it has, and
+    /// goes on by itself when they answer. What it would have checked of them at its start is checked then, before the first
+    /// append is taken; where they are not what they must be, the store stops and says why. A node that has followed nothing has
+    /// nothing to serve: it fails after `open_timeout`.
     pub async fn open(config: FleetConfig) -> Result<Self, OpenError> {
         metrics::describe();
         let node = open::open(config).await?;
@@ -97,7 +103,13 @@ impl FleetStore {
             ready: stopped.is_none() && shards.iter().all(|shard| shard.ready),
             stopped,
             durability: *self.node.durability.borrow(),
-            connected: self.node.client.connection_state() == async_nats::connection::State::Connected,
+            connected: self.node.connected().is_ok(),
+            unchecked: self
+                .node
+                .handles
+                .values()
+                .find_map(|shard| Some((shard.id, shard.checked().err()?)))
+                .map(|(shard, error)| (shard, error.to_string())),
             shards,
             bundles_owing: self.node.owed.bundles(),
         }
@@ -137,6 +149,11 @@ impl FleetStore {
             let _ = answer.send(Err(Refused::UnknownLog.into()));
             return Ok(pending);
         };
+        if let Err(error) = shard.checked() {
+            // None that was asked for before this is told is taken after it.
+            shard.give_up();
+            return Err(error);
+        }
         let closed = |_| node.why_ended();
         let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
         let place = node.frames.clone().acquire_owned().await.map_err(closed)?;

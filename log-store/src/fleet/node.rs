@@ -2,12 +2,14 @@
 
 use super::barrier::Round;
 use super::config::FleetConfig;
+use super::facts::Facts;
 use super::guard::Contradiction;
 use super::health::{Phase, ShardHealth};
 use super::metrics;
 use super::owed::Owed;
 use super::pending::Pending;
 use super::shards::{ShardId, Shards};
+use super::sync::Prober;
 use crate::local::replica::{Followed, Replica};
 use crate::{Accepted, AppendError, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
@@ -33,6 +35,11 @@ pub(super) struct Node {
     pub(super) handles: BTreeMap<ShardId, Shard>,
     pub(super) owed: Owed,
     pub(super) durability: watch::Sender<Durability>,
+    pub(super) prober: Prober,
+    /// Asks what an acknowledgement means, now.
+    pub(super) ask_sync: Notify,
+    /// What the replica's folder says of the streams, if anything.
+    pub(super) facts: tokio::sync::Mutex<Option<Facts>>,
     /// Room in the queues: frames, and their bytes.
     pub(super) frames: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
@@ -58,6 +65,8 @@ pub(super) struct Shard {
     pub(super) acked: watch::Sender<u64>,
     /// Tells the follower that such messages do not come.
     pub(super) stalled: Notify,
+    /// Why its stream was not found yet to be what this node was told; `None` once it was.
+    unchecked: Mutex<Option<String>>,
     /// How often authors were told that nobody knows what became of their frames.
     given_up: AtomicU64,
     /// How far the stream goes, as its leader says.
@@ -108,6 +117,7 @@ impl Shard {
             look: Notify::new(),
             acked: watch::Sender::new(0),
             stalled: Notify::new(),
+            unchecked: Mutex::new(Some("its stream has not answered since this node started".into())),
             given_up: AtomicU64::new(0),
             ends: Round::new(),
             marks: Round::new(),
@@ -123,6 +133,19 @@ impl Shard {
     /// Authors are about to be told so.
     pub(super) fn give_up(&self) {
         self.given_up.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the stream was found to be what this node was told. Nothing is put into it before.
+    pub(super) fn checked(&self) -> Result<(), StoreError> {
+        match &*self.unchecked.lock() {
+            None => Ok(()),
+            Some(reason) => Err(self.unreachable(reason.clone())),
+        }
+    }
+
+    /// The stream was checked: `None`. Or why it could not be.
+    pub(super) fn check(&self, problem: Option<String>) {
+        *self.unchecked.lock() = problem;
     }
 
     pub(super) fn unreachable(&self, reason: impl Into<String>) -> StoreError {
@@ -181,6 +204,7 @@ impl Node {
         frame: Frame,
         room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
     ) -> Result<PendingAppend, StoreError> {
+        shard.checked()?;
         self.enqueue_asked(shard, frame, room, shard.given_up())
     }
 

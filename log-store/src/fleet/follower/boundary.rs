@@ -16,11 +16,16 @@ const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
 const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
 
 impl Follower<'_> {
-    /// The stream has come to a multiple of the checkpoints' distance.
+    /// The stream has come to the place of a checkpoint.
     pub(super) async fn boundary(&mut self) -> Result<(), End> {
         while !self.parts.is_empty() {
             let outcome = outcome_of(&mut self.parts).await;
             self.folded(outcome)?;
+        }
+        if !self.answers {
+            // Its bucket stands where the stream does. The next checkpoint says what this one would have said.
+            tracing::debug!(shard = %self.shard.label, sequence = self.position.sequence, "no checkpoint here: its home is away");
+            return Ok(());
         }
         let checkpoint = tokio::time::timeout(CHECKPOINT_WITHIN, self.checkpoint()).await;
         match checkpoint.unwrap_or_else(|_| Err("it took too long".into())) {
@@ -32,6 +37,9 @@ impl Follower<'_> {
             // The next one says what this one would have said.
             Err(problem) => {
                 tracing::warn!(shard = %self.shard.label, sequence = self.position.sequence, %problem, "no checkpoint here");
+                // Until the home is known to answer, no other is waited for.
+                self.silent();
+                self.shard.look.notify_one();
             }
         }
         Ok(())
@@ -39,13 +47,13 @@ impl Follower<'_> {
 
     /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
     async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
-        let bucket = Bucket::open(&self.node.context, self.node.config.replicas).await?;
+        let bucket = Bucket::open(&self.node.context, &self.node.config, self.shard.id.region).await?;
         let mine = shown(&self.position.chain);
-        let mut found = bucket.chain_at(self.shard.id, &self.position).await;
+        let mut found = bucket.chain_at(self.shard.id, &self.position).await?;
         if found.is_none() {
             // One node writes it, whichever is first.
             tokio::time::sleep(CHECKPOINT_JITTER.mul_f64(random_fraction())).await;
-            found = bucket.chain_at(self.shard.id, &self.position).await;
+            found = bucket.chain_at(self.shard.id, &self.position).await?;
         }
         if let Some(found) = found {
             return Ok((found != mine).then(|| Contradiction::Diverged {

@@ -1,5 +1,6 @@
 //! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica stands.
 
+mod admit;
 mod boundary;
 mod intake;
 mod judge;
@@ -12,6 +13,7 @@ use super::node::{Node, Shard};
 use super::shards::ShardId;
 use crate::local::ShardPosition;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use intake::{Part, outcome_of};
@@ -47,6 +49,8 @@ pub(super) struct Beginning {
     pub(super) repeats: BTreeSet<u64>,
     /// Bundles up to this message owe nothing: other nodes saw to them.
     pub(super) owes_after: u64,
+    /// The stream was found to be what this node was told.
+    pub(super) checked: bool,
 }
 
 /// Why a stretch of following ended.
@@ -75,6 +79,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         home_ended: 0,
         avoid_mirror: false,
         answers: true,
+        checked: beginning.checked,
         parts: VecDeque::new(),
     };
     let mut pause = RESUME_FIRST;
@@ -128,6 +133,8 @@ struct Follower<'a> {
     avoid_mirror: bool,
     /// The stream itself answered when it was last asked.
     answers: bool,
+    /// The stream was found to be what this node was told.
+    checked: bool,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -140,6 +147,10 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Follows for as long as the stream answers.
     async fn stretch(&mut self) -> End {
+        if let Err(reason) = self.node.connected() {
+            self.silent();
+            return End::Again(reason);
+        }
         let here = mirror::region(self.shard.id, &self.node.config);
         let copy = match here {
             Some(here) => mirror::goes_on(&self.node.context, self.shard.id, here, &self.position)
@@ -147,16 +158,45 @@ impl Follower<'_> {
                 .ok(),
             None => None,
         };
+        if !self.checked {
+            match self.admit().await {
+                Ok(()) => self.checked = true,
+                Err(End::Again(reason)) => {
+                    self.silent();
+                    self.shard.check(Some(reason.clone()));
+                    return match &copy {
+                        Some(copy) if self.may_follow_unchecked().await => self.follow(copy, None).await,
+                        _ => End::Again(reason),
+                    };
+                }
+                Err(end) => return end,
+            }
+        }
         let info = match self.judge(self.look().await) {
             Judged::Well(info) => *info,
             Judged::Again(reason) => return End::Again(reason),
             Judged::Silent(reason) => match &copy {
                 // The home region is cut off: its mirror has what came out of it.
-                Some(copy) => copy.clone(),
+                Some(copy) => return self.follow(copy, None).await,
                 None => return End::Again(reason),
             },
             Judged::Stop(contradiction) => return End::Stop(contradiction),
         };
+        if self.shard.checked().is_err() {
+            tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");
+            self.shard.check(None);
+            self.node.ask_sync.notify_one();
+        }
+        match copy {
+            Some(copy) if !self.avoid_mirror => self.follow(&copy, Some(&info)).await,
+            _ => self.follow(&info, Some(&info)).await,
+        }
+    }
+
+    /// Follows a copy of the stream, or the stream itself where that is it or the copy cannot be followed from here. `home` is
+    /// the stream itself, if it answers.
+    async fn follow(&mut self, copy: &Info, home: Option<&Info>) -> End {
+        let info = home.unwrap_or(copy);
         self.target.get_or_insert(info.state.last_sequence);
         let from = if self.recheck_to == self.position.sequence {
             self.position
@@ -166,11 +206,10 @@ impl Follower<'_> {
             self.position.sequence + 1
         };
         // The nearest copy, if it can be followed from here.
-        let source = match (here, &copy) {
-            (Some(here), Some(copy)) if copy.state.first_sequence.max(1) <= from && !self.avoid_mirror => {
-                mirror::name(self.shard.id, here)
-            }
-            _ => self.shard.id.stream(),
+        let source = match home {
+            _ if copy.state.first_sequence.max(1) <= from => copy.config.name.clone(),
+            Some(_) => self.shard.id.stream(),
+            None => return End::Again("the mirror does not hold what must be looked at again".into()),
         };
         // It is given another chance the next time.
         self.avoid_mirror = false;
@@ -201,6 +240,9 @@ impl Follower<'_> {
                     look_at = Instant::now() + pause;
                     match self.judge(look) {
                         Judged::Well(info) => {
+                            if !self.checked {
+                                return End::Again("the stream answers, and is checked first".into());
+                            }
                             let followed = *self.shard.followed.borrow();
                             self.moved(followed, Some(info.state.last_sequence));
                             if by_mirror && self.home_ended > followed {
