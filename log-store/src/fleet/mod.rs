@@ -24,6 +24,7 @@
 //!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
+mod asking;
 mod attempt;
 mod barrier;
 mod bootstrap;

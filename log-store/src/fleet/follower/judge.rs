@@ -1,6 +1,7 @@
 //! Looks at the stream from time to time, and what is made of what is seen.
 
 use super::Follower;
+use crate::fleet::asking::{self, AGAIN_AFTER};
 use crate::fleet::guard::{self, Contradiction, Look};
 use async_nats::jetstream::stream::Info;
 use futures_util::future::BoxFuture;
@@ -28,7 +29,9 @@ impl Follower<'_> {
             }
             // Two questions.
             let within = 2 * node.config.request_timeout;
-            let look = tokio::time::timeout(within, guard::look(&node.context, id, &position)).await;
+            let answered = |look: &Look| !matches!(look, Look::Unknown(_));
+            let look = asking::again(AGAIN_AFTER, answered, || guard::look(&node.context, id, &position));
+            let look = tokio::time::timeout(within, look).await;
             look.unwrap_or_else(|_| Look::Unknown("no answer in time".into()))
         })
     }

@@ -5,6 +5,7 @@ mod boundary;
 mod intake;
 mod judge;
 
+use super::asking::{self, AGAIN_AFTER};
 use super::guard::{Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
@@ -32,7 +33,7 @@ const PULL_MESSAGES: usize = 2_048;
 /// Bytes asked for at once.
 const PULL_BYTES: usize = 8 * 1024 * 1024;
 /// How long the server may be silent; twice that, and the follower begins anew.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the server waits for messages before it says that there are none.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// After this long without its follower the server forgets a consumer.
@@ -215,7 +216,7 @@ impl Follower<'_> {
         self.avoid_mirror = false;
         self.home_ended = 0;
         let by_mirror = source != self.shard.id.stream();
-        let mut messages = match self.consume(&source, from).await {
+        let mut messages = match asking::again(AGAIN_AFTER, Result::is_ok, || self.consume(&source, from)).await {
             Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
             Err(reason) => {
                 self.silent();
