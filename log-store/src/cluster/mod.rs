@@ -48,7 +48,7 @@ pub struct Cluster {
     peers: Vec<Vec<u16>>,
     /// Whether something stands between the servers.
     linked: bool,
-    sync: Sync,
+    sync: Mutex<Sync>,
     servers: Mutex<Vec<Option<Server>>>,
     accounts: AtomicUsize,
 }
@@ -101,7 +101,7 @@ impl Cluster {
             ports: ports[..count].to_vec(),
             routes,
             gateways: if regions { gateways } else { Vec::new() },
-            sync,
+            sync: Mutex::new(sync),
             servers: Mutex::new((0..count).map(|_| None).collect()),
             accounts: AtomicUsize::new(0),
         }
@@ -164,13 +164,18 @@ impl Cluster {
         self.dir.path().join(format!("n{server}"))
     }
 
+    /// Whether servers that are started from now on sync before they acknowledge.
+    pub fn syncs(&self, sync: Sync) {
+        *self.sync.lock().expect("nobody panicked") = sync;
+    }
+
     /// Starts a server, again where it ran before: with its data.
     pub fn run(&self, server: usize) {
         let folder = self.folder(server);
         let configuration = Configuration {
             number: server,
             folder: &folder,
-            sync: self.sync,
+            sync: *self.sync.lock().expect("nobody panicked"),
             port: self.ports[server],
             route: self.routes[server],
             gateway: self.gateways.get(server).copied(),

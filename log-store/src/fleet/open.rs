@@ -141,8 +141,19 @@ impl Opening {
         }
         let prober = Prober::new(&config, !connected).await?;
         let infos: Vec<Info> = infos.into_values().collect();
-        let durability = self.meaning(&prober, &infos).await?;
+        let meaning = self.meaning(&prober, &infos, followed).await?;
         drop(bucket);
+        if meaning.is_none() {
+            // Asked again, with all else, before anything is put into a stream.
+            beginnings
+                .iter_mut()
+                .for_each(|(_, beginning)| beginning.checked = false);
+        }
+        let durability = meaning.unwrap_or(if config.allow_weaker {
+            Durability::Unsynced
+        } else {
+            Durability::QuorumSynced
+        });
         Ok(Found {
             client,
             context,
@@ -177,7 +188,7 @@ impl Opening {
         followed: bool,
     ) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
         let away_at = Instant::now() + AWAY_AFTER;
-        let asked = self.shards.all().iter().map(|&shard| async move {
+        let asked = self.shards.all().to_vec().into_iter().map(|shard| async move {
             let position = positions.get(&shard).map_or(0, |position| position.sequence);
             let found = self
                 .stream(context, shard, position > 0, followed.then_some(away_at))
@@ -238,29 +249,29 @@ impl Opening {
         self.begun.elapsed() < self.config.open_timeout
     }
 
-    /// What an acknowledgement means: at the streams that answered, and so far as it is known.
-    async fn meaning(&self, prober: &Prober, infos: &[Info]) -> Result<Durability, OpenError> {
+    /// What an acknowledgement means at the streams that answered; `None` where nobody says, and this node can do without.
+    async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Durability>, OpenError> {
         let weaker = |problem: String| OpenError::Weaker { problem };
         let allowed = self.config.allow_weaker;
         if infos.is_empty() {
-            // Nothing is acknowledged before it was asked.
-            return Ok(if allowed {
-                Durability::Unsynced
-            } else {
-                Durability::QuorumSynced
-            });
+            return Ok(None);
         }
+        let away_at = Instant::now() + AWAY_AFTER;
         loop {
             match prober.meaning(infos).await {
                 Ok(meaning) => match meaning.problem {
                     Some(problem) if !allowed => return Err(weaker(problem)),
-                    _ => return Ok(meaning.durability),
+                    _ => return Ok(Some(meaning.durability)),
                 },
+                Err(problem) if followed && Instant::now() >= away_at => {
+                    tracing::warn!(%problem, "nothing is appended until it is known");
+                    return Ok(None);
+                }
                 Err(problem) if self.has_time() => {
                     tracing::debug!(%problem, "it is asked again");
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
-                Err(_) if allowed => return Ok(Durability::Unsynced),
+                Err(_) if allowed => return Ok(Some(Durability::Unsynced)),
                 Err(problem) => return Err(weaker(problem)),
             }
         }

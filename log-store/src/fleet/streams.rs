@@ -2,6 +2,7 @@
 
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
 use super::error::OpenError;
+use super::guard::is_in_contact;
 use super::shards::{ShardId, Shards};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
@@ -139,11 +140,17 @@ pub(super) async fn ensure(
             }
         }
     };
-    match problem(&info.config, wanted, allow_weaker) {
-        Some(problem) => Err(OpenError::Stream {
+    if let Some(problem) = problem(&info.config, wanted, allow_weaker) {
+        return Err(OpenError::Stream {
             stream: wanted.name.clone(),
             problem,
-        }),
-        None => Ok(Some(info)),
+        });
     }
+    if !is_in_contact(&info) {
+        let looking = OpenError::jetstream(format!("look for stream {}", wanted.name));
+        return Err(looking(
+            "its leader, if there is one, has not heard from a majority of its servers",
+        ));
+    }
+    Ok(Some(info))
 }
