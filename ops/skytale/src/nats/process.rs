@@ -4,7 +4,7 @@ use super::render::Rendered;
 use crate::http;
 use crate::local::{private_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use skytale_proto::Code;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 
 /// How long a server may take to move its leaders and clients to others before it ends.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
+/// Lines of a server's log that are told when it fails.
+const LAST_WORDS: usize = 10;
 /// Runs the server, says which process it is, and ends when it does; kills it when the input ends.
 const WRAPPER: &str = "exec 3<&0; \"$0\" -c nats-server.conf >>nats.log 2>&1 & server=$!; echo $server; \
                        { read -r _ <&3; kill -9 $server; } 2>/dev/null & reader=$!; \
@@ -55,6 +57,12 @@ impl NatsServer {
 
     pub(super) const fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Whether it was started and is no longer there, although nobody ended it.
+    pub(super) fn is_gone(&self) -> bool {
+        let gone = |running: &Running| test_kill_process(running.pid).is_err();
+        self.running.as_ref().is_some_and(gone)
     }
 
     /// What it logged, over all its lives.
@@ -134,6 +142,14 @@ impl NatsServer {
     }
 
     pub(super) fn failed(&self, what: String) -> Failure {
-        Failure::new(Code::Environment, what).help(format!("Its log is {}.", self.log().display()))
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut tail: Vec<&str> = text.lines().rev().take(LAST_WORDS).collect();
+        tail.reverse();
+        Failure::new(Code::Environment, what).help(format!(
+            "Its last words ({}):\n{}",
+            self.log().display(),
+            tail.join("\n")
+        ))
     }
 }

@@ -146,8 +146,7 @@ fn accounts(inventory: &Inventory, users: &Users) -> String {
     }
     let buckets = inventory.regions.iter();
     streams.extend(buckets.map(|region| format!("OBJ_SKYTALE_CHECKPOINTS_{}", region.number)));
-    streams.push("OBJ_SKYTALE_CHECKPOINTS".into());
-    let mut subjects = String::from("            \"$O.SKYTALE_CHECKPOINTS.>\"\n");
+    let mut subjects = String::new();
     for region in &inventory.regions {
         let _ = writeln!(subjects, "            \"$O.SKYTALE_CHECKPOINTS_{}.>\"", region.number);
     }
@@ -231,8 +230,8 @@ mod tests {
             let prefix = format!("\"$JS.API.STREAM.{what}.");
             text.lines().filter(|line| line.trim().starts_with(&prefix)).count()
         };
-        // Three regions of eight shards, each with two mirrors, and the checkpoints.
-        assert_eq!((named("CREATE"), named("PURGE")), (3 * 8 * 3 + 1, 3 * 8 * 3 + 1));
+        // Three regions of eight shards, each with two mirrors, and the checkpoints of each.
+        assert_eq!((named("CREATE"), named("PURGE")), (3 * 8 * 3 + 3, 3 * 8 * 3 + 3));
         assert!(
             text.contains("\"$JS.API.STREAM.CREATE.SKYTALE_LOG_1_0_IN_2\""),
             "{text}"

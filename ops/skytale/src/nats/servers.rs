@@ -179,6 +179,9 @@ impl NatsServers {
         let begun = Instant::now();
         for server in self.servers.iter().filter(|server| server.is_running()) {
             while !server.is_well().await {
+                if server.is_gone() {
+                    return Err(server.failed(format!("the NATS server {} ended by itself", server.name)));
+                }
                 if begun.elapsed() > READY_WITHIN {
                     return Err(server.failed(format!("the NATS server {} does not get well", server.name)));
                 }

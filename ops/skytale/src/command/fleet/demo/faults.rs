@@ -1,7 +1,7 @@
 //! What fails, and how it comes back.
 
 use super::dice::Dice;
-use crate::fleet::Machine;
+use crate::fleet::{Machine, Watch};
 use crate::output::{Context as _, Outcome};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -102,7 +102,7 @@ impl Fault {
         spans: Spans,
         stream: &str,
     ) -> Outcome<Self> {
-        let relay = dice.below(machine.nodes.len());
+        let relay = busy_relay(machine, dice).await;
         let mut servers = machine.nats.of_region(0);
         dice.shuffle(&mut servers);
         let mut region = 1 + dice.below(machine.nats.regions.len() - 1);
@@ -259,6 +259,17 @@ impl Fault {
         }
         Ok(())
     }
+}
+
+/// A relay node that agents are at, if there is one: who has none is not missed.
+async fn busy_relay(machine: &Machine, dice: &mut Dice) -> usize {
+    let nodes = Watch::default().look(&machine.nodes).await;
+    let busy = nodes.iter().enumerate().filter(|(_, node)| node.agents > 0);
+    let busy: Vec<usize> = busy.map(|(place, _)| place).collect();
+    let any = dice.below(nodes.len());
+    // Thrown whether it is needed or not, so that what comes after is the same.
+    let one_of_them = dice.below(busy.len());
+    busy.get(one_of_them).copied().unwrap_or(any)
 }
 
 #[cfg(test)]
