@@ -4,11 +4,13 @@ mod away;
 mod checkpoints;
 mod conformance;
 mod faults;
+mod idle;
 mod killed;
 mod nodes;
 mod order;
 mod refusals;
 mod regions;
 mod script;
+mod weaker;
 
 pub(crate) use skytale_log_store::cluster;
