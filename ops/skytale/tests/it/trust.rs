@@ -189,9 +189,9 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
         let newer = client.token(&subject).await.expect("a token");
         let mut sessions = Vec::new();
         for node in &nodes {
-            sessions.push(session_at_last(&endpoint, node, &subject, &newer, &provider).await);
             let with_the_old = session(&endpoint, node, &subject, &token, &provider).await;
-            sessions.push(with_the_old.expect("a session"));
+            with_the_old.expect("a session").close().await;
+            sessions.push(session_at_last(&endpoint, node, &subject, &newer, &provider).await);
         }
 
         // The key that both tokens came from is revoked: what runs ends, and nothing begins, anywhere.
