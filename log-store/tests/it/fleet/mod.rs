@@ -3,6 +3,7 @@
 mod away;
 mod checkpoints;
 mod conformance;
+mod cuts;
 mod faults;
 mod idle;
 mod killed;
