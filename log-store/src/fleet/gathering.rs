@@ -9,7 +9,7 @@
 //!                 answers ──> A's authors come                        answers ──> AB's authors come
 //! ```
 //!
-//! So the next batch waits until the authors of the one before have been answered and had a moment to come; but no
+//! So the next batch waits until the authors of the one before have been answered and no more of them come; but no
 //! longer than publishing took, which is what the wait can save. Where authors do not come again (they are far away, or each sends
 //! one frame and no more) the wait shows it: no more arrives than always does. Then the next batches do without it.
 
@@ -17,8 +17,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long who was answered may take to come again.
+/// How long the next of those who were answered may take to come again, at least.
 const COMES_WITHIN: Duration = Duration::from_millis(1);
+/// And as a part of what publishing took: authors wait for answers of other shards too.
+const COMES_PER_PUBLISH: f64 = 0.25;
 /// How long a batch waits at most.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Batches that do without waiting after it brought nothing, at most: twice as many each time.
@@ -97,14 +99,19 @@ impl Gathering {
             return;
         }
         self.waiting.get_or_insert_with(|| (Instant::now(), frames));
+        let next = COMES_WITHIN.max(self.before.took.mul_f64(COMES_PER_PUBLISH));
+        let mut until = self.before.until;
+        if self.before.answered {
+            until = until.min(Instant::now() + next);
+        }
         loop {
             if !self.before.answered && *self.followed.borrow_and_update() >= self.before.last {
                 self.before.answered = true;
-                self.before.until = self.before.until.min(Instant::now() + COMES_WITHIN);
+                until = until.min(Instant::now() + next);
             }
             tokio::select! {
                 biased;
-                () = sleep_until(self.before.until) => return,
+                () = sleep_until(until) => return,
                 moved = self.followed.changed(), if !self.before.answered => if moved.is_err() {
                     return;
                 },
@@ -165,8 +172,9 @@ mod tests {
         followed.send_replace(31);
         assert!(gathering.over(8).now_or_never().is_none());
         followed.send_replace(32);
-        // Ends, although the time that it may take has not.
+        // Ends, although the time that it may take has not; and after the next one a moment later.
         gathering.over(8).await;
+        gathering.over(9).await;
     }
 
     #[tokio::test]
