@@ -10,7 +10,7 @@ use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, Refuse
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// The pause before a frame is appended again.
@@ -109,8 +109,14 @@ impl Author {
     }
 
     /// After an answer that is none.
-    async fn again(&mut self, error: &AppendError) {
+    async fn again(&mut self, error: &AppendError, since: Instant) {
         assert!(error.code().is_retryable(), "an author is refused for good: {error}");
+        assert!(
+            since.elapsed() < HANGING,
+            "{} at node {} does not get on: {error}",
+            self.agent,
+            self.node
+        );
         if self.moves && self.chance.below(3) == 0 {
             self.node = self.chance.below(self.shared.nodes.len());
         }
@@ -121,6 +127,7 @@ impl Author {
     async fn messages(&mut self) {
         let mut left: Vec<FrameId> = (0..=self.chance.below(8)).map(|_| FrameId::generate()).collect();
         left.iter().for_each(|id| self.sent(*id));
+        let since = Instant::now();
         while !left.is_empty() {
             let frames: Vec<Frame> = left.iter().map(|id| self.frame(*id, Detail::Message)).collect();
             let verdicts = queue(&self.shared.nodes[self.node], frames).await;
@@ -142,7 +149,7 @@ impl Author {
             left.drain(..taken);
             match failed {
                 Some(AppendError::Refused(Refused::StaleEpoch { head })) => self.head = head,
-                Some(error) => self.again(&error).await,
+                Some(error) => self.again(&error, since).await,
                 None => {}
             }
         }
@@ -166,6 +173,7 @@ impl Author {
             },
         );
         self.sent(id);
+        let since = Instant::now();
         loop {
             let verdicts = queue(&self.shared.nodes[self.node], vec![frame.clone()]).await;
             match verdicts.into_iter().next().expect("one frame, one verdict") {
@@ -176,7 +184,7 @@ impl Author {
                         .extend(recipients.iter().map(|agent| (*agent, accepted.offset)));
                     return;
                 }
-                Err(AppendError::Refused(Refused::StaleEpoch { head })) => {
+                Err(AppendError::Refused(Refused::StaleHandshake { head })) => {
                     let (agent, channel) = (self.agent, self.channel);
                     self.events.push(Event::Refused {
                         agent,
@@ -186,7 +194,7 @@ impl Author {
                     self.head = head;
                     return;
                 }
-                Err(error) => self.again(&error).await,
+                Err(error) => self.again(&error, since).await,
             }
         }
     }
@@ -201,7 +209,7 @@ async fn queue(node: &FleetStore, frames: Vec<Frame>) -> Vec<Result<Accepted, Ap
         if told.iter_mut().any(failed) {
             break;
         }
-        match append.await {
+        match timeout(HANGING, append).await.expect("room") {
             Ok(pending) => told.push(Told::Waiting(pending.verdict().boxed())),
             Err(error) => {
                 told.push(Told::Verdict(Err(error.into())));

@@ -107,7 +107,7 @@ impl Load {
         let mut history = Vec::new();
         let mut welcomed = Vec::new();
         for author in self.authors {
-            let author = tokio::time::timeout(HANGING, author).await.expect("all goes out");
+            let author = tokio::time::timeout(2 * HANGING, author).await.expect("all goes out");
             let author = author.expect("the author ends");
             history.extend(author.events);
             welcomed.extend(

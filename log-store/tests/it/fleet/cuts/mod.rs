@@ -2,8 +2,10 @@
 
 mod author;
 mod chance;
+mod leader;
 mod load;
 mod nodes;
 mod reader;
+mod regions;
 mod servers;
 mod wires;

@@ -3,8 +3,9 @@
 use super::super::cluster::{Account, Cluster};
 use super::super::script::*;
 use super::chance::Chance;
+use super::leader::lead;
 use super::load::Load;
-use super::wires::{Lines, Wired, led};
+use super::wires::{Lines, Wired};
 use skytale_log_store::FleetStore;
 use skytale_log_store::fleet::FleetConfig;
 use skytale_proto::ChannelId;
@@ -103,23 +104,4 @@ async fn a_node_that_hears_no_answers_publishes_again_and_each_frame_is_there_on
         load.goes_on(victim).await;
     }
     load.check().await;
-}
-
-/// Has one server lead the streams, if they will.
-async fn lead(account: &Account, server: usize) {
-    let context = account.context().await.expect("JetStream");
-    for shard in 0..2 {
-        let stream = format!("SKYTALE_LOG_0_{shard}");
-        if led(account, &stream, |_| true).await != server {
-            let wanted = format!("{{\"placement\":{{\"preferred\":\"n{server}\"}}}}");
-            let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
-            let answer = context
-                .client()
-                .request(subject, wanted.into())
-                .await
-                .expect("an answer");
-            assert!(!answer.payload.is_empty());
-            led(account, &stream, |leader| leader == server).await;
-        }
-    }
 }
