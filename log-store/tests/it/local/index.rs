@@ -1,11 +1,15 @@
 //! The index is derived: whatever happens to it, the segments tell everything.
 
 use super::script::*;
-use skytale_log_store::LocalStore;
-use skytale_proto::{ChannelId, Frame};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore as _};
+use skytale_proto::{ChannelId, Code, Frame};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(60);
 
 async fn grow(store: &LocalStore, channel: ChannelId, frames: &mut Vec<Frame>, by: usize) {
     for _ in 0..by {
@@ -130,4 +134,75 @@ async fn an_index_left_open_elsewhere_is_not_believed() {
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
         .collect();
     assert!(names.contains(&"sled.2".to_owned()), "{names:?}");
+}
+
+/// Files under a folder.
+fn files_in(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_cannot_be_read_any_more_stops_the_store_and_is_built_again() {
+    let dir = TempDir::new().expect("a folder");
+    // Far more states than fit into memory, so that they must be read from the index.
+    let tight = LocalConfig {
+        index_cache_bytes: 64 * 1024,
+        states_bytes_max: 1_024,
+        ..small(dir.path())
+    };
+    let store = open(tight.clone()).await;
+    let creates: Vec<Frame> = (0..3_000).map(|_| create(ChannelId::generate())).collect();
+    let mut pending = Vec::new();
+    for frame in &creates {
+        pending.push(store.append(frame.clone()).await.expect("queued"));
+    }
+    for append in pending {
+        append.verdict().await.expect("accepted");
+    }
+    close(store).await;
+    let store = open(tight.clone()).await;
+    for file in files_in(&dir.path().join("index")) {
+        fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&file)
+            .expect("emptied");
+    }
+    let mut said = None;
+    for frame in &creates {
+        let channel = frame.header().log.channel().expect("a channel");
+        if let Err(error) = append(&store, &message(channel, 1, b"after the damage")).await {
+            said = Some(error.code());
+            break;
+        }
+    }
+    // The append that met the damage is told so, or that the store has stopped; whatever follows is told why.
+    assert!(said.is_some(), "the index was not read");
+    let mut stopped = store.stopped();
+    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some))
+        .await
+        .expect("it stops")
+        .expect("the store is there")
+        .clone();
+    let reason = reason.expect("a reason");
+    assert!(reason.contains("could not be folded: read the index"), "{reason}");
+    let channel = creates[0].header().log.channel().expect("a channel");
+    let refused = append(&store, &message(channel, 1, b"none"))
+        .await
+        .expect_err("stopped");
+    assert_eq!(refused.code(), Code::StoreStopped);
+    // It closes, however it ended; the segments have all that was acknowledged.
+    drop(store.close().await);
+    drop(store);
+    let store = open(tight).await;
+    for frame in &creates {
+        let again = append(&store, frame).await.expect("a duplicate");
+        assert_eq!((again.offset, again.duplicate), (at(1), true));
+    }
+    close(store).await;
 }
