@@ -8,6 +8,7 @@ use super::config::{FleetConfig, SyncProof};
 use super::connect::{connect, connect_later};
 use super::error::OpenError;
 use super::guard::Contradiction;
+use super::health::Phase;
 use super::node::Node;
 use super::streams::{self, Found};
 use async_nats::jetstream::stream::Info;
@@ -100,13 +101,16 @@ pub(super) async fn ask_again(node: Arc<Node>) {
             () = node.ended.cancelled() => return,
         }
         let mut infos = Vec::new();
-        for shard in node.shards.all() {
-            if let Ok(Found::There(info)) = streams::find(&node.context, &shard.stream()).await {
+        for shard in node.handles.values() {
+            // While servers are away nobody can say, and nothing is acknowledged by those.
+            if shard.health.lock().phase != Phase::Unreachable
+                && let Ok(Found::There(info)) = streams::find(&node.context, &shard.id.stream()).await
+                && is_settled(&info)
+            {
                 infos.push(*info);
             }
         }
-        // While servers are away nobody can say, and nothing is acknowledged by those.
-        if infos.len() < node.shards.all().len() || !infos.iter().all(is_settled) {
+        if infos.is_empty() {
             continue;
         }
         let meaning = match node.prober.meaning(&infos).await {
@@ -116,7 +120,9 @@ pub(super) async fn ask_again(node: Arc<Node>) {
                 continue;
             }
         };
-        node.durability.send_replace(meaning.durability);
+        if infos.len() == node.handles.len() {
+            node.durability.send_replace(meaning.durability);
+        }
         if let (Some(problem), false) = (meaning.problem, node.config.allow_weaker)
             && let Some(shard) = node.handles.values().next()
         {
