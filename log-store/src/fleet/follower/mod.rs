@@ -3,10 +3,10 @@
 mod admit;
 mod boundary;
 mod bridge;
+mod consumer;
 mod intake;
 mod judge;
 
-use super::asking::{self, AGAIN_AFTER};
 use super::guard::{Contradiction, Look};
 use super::health::Phase;
 use super::metrics;
@@ -14,15 +14,12 @@ use super::mirror;
 use super::node::{Node, Shard};
 use super::shards::ShardId;
 use crate::local::ShardPosition;
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use intake::{Arrived, Part, outcome_of};
 use judge::{Judged, look_done};
 use std::collections::{BTreeSet, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,16 +28,6 @@ use tokio::time::Instant;
 const FOLD_MESSAGES_MAX: usize = 512;
 /// Parts on their way into the replica, at most: while one is synced, the next are folded.
 const PARTS_MAX: usize = 4;
-/// Messages asked for at once.
-const PULL_MESSAGES: usize = 2_048;
-/// Bytes asked for at once.
-const PULL_BYTES: usize = 8 * 1024 * 1024;
-/// How long the server may be silent; twice that, and the follower begins anew.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long the server waits for messages before it says that there are none.
-const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// After this long without its follower the server forgets a consumer.
-const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -280,35 +267,6 @@ impl Follower<'_> {
         }
     }
 
-    /// Makes a consumer of a stream. While it cannot be had, and this is the stream itself, follows without.
-    async fn consumer(&mut self, source: &str, from: u64, bridged: bool) -> Result<pull::Stream, End> {
-        let context = self.node.context.clone();
-        let mut making = pin!(asking::again(AGAIN_AFTER, Result::is_ok, || {
-            consume(context.clone(), source.to_owned(), from)
-        }));
-        // What is looked at again when a node starts is the consumer's.
-        let bridged = bridged && from == self.position.sequence + 1;
-        let mut after = bridge::BEGINS_AFTER;
-        let mut fetching = None;
-        loop {
-            let fetch = async {
-                let (context, next) = (self.node.context.clone(), self.position.sequence + 1);
-                let to = *self.shard.acked.borrow();
-                fetching
-                    .get_or_insert_with(|| Box::pin(bridge::fetch(context, source.to_owned(), next, to, after)))
-                    .await
-            };
-            tokio::select! {
-                biased;
-                made = &mut making => return made.map_err(End::Again),
-                outcome = outcome_of(&mut self.parts) => self.folded(outcome)?,
-                fetched = fetch, if bridged && self.parts.len() < PARTS_MAX => {
-                    (fetching, after) = (None, Duration::ZERO);
-                    self.chunk(fetched).await?;
-                }
-            }
-        }
-    }
     /// Notes where the shard stands, and where the stream ends.
     fn moved(&self, followed: u64, last: Option<u64>) {
         let mut health = self.shard.health.lock();
@@ -332,29 +290,4 @@ impl Follower<'_> {
         self.answers = false;
         self.shard.health.lock().phase = Phase::Unreachable;
     }
-}
-
-/// Makes a consumer that only this follower reads.
-async fn consume(context: jetstream::Context, source: String, from: u64) -> Result<pull::Stream, String> {
-    let stream = context.get_stream_no_info(&source).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let config = pull::Config {
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
-        ack_policy: AckPolicy::None,
-        num_replicas: 1,
-        memory_storage: true,
-        inactive_threshold: CONSUMER_IDLE,
-        ..pull::Config::default()
-    };
-    let consumer = stream
-        .create_consumer(config)
-        .await
-        .map_err(|error| error.to_string())?;
-    let messages = consumer
-        .stream()
-        .max_messages_per_batch(PULL_MESSAGES)
-        .max_bytes_per_batch(PULL_BYTES)
-        .heartbeat(HEARTBEAT)
-        .expires(PULL_EXPIRES);
-    messages.messages().await.map_err(|error| error.to_string())
 }
