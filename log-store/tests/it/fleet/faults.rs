@@ -109,7 +109,8 @@ async fn accept_at_last(store: &FleetStore, channel: ChannelId) {
 async fn each_server_killed_in_turn_loses_nothing_acknowledged() {
     let cluster = Cluster::start().await;
     Box::pin(under_load(&cluster, async {
-        for server in 0..3 {
+        for round in 0..rounds(3) {
+            let server = round as usize % 3;
             tokio::time::sleep(Duration::from_millis(700)).await;
             cluster.kill(server);
             tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -124,7 +125,7 @@ async fn each_server_killed_in_turn_loses_nothing_acknowledged() {
 async fn all_servers_killed_at_once_lose_nothing_acknowledged() {
     let cluster = Cluster::start().await;
     Box::pin(under_load(&cluster, async {
-        for _ in 0..2 {
+        for _ in 0..rounds(2) {
             tokio::time::sleep(Duration::from_millis(1_000)).await;
             for server in 0..3 {
                 cluster.kill(server);
@@ -142,7 +143,8 @@ async fn all_servers_killed_at_once_lose_nothing_acknowledged() {
 async fn a_server_that_stands_still_for_a_while_is_done_without() {
     let cluster = Cluster::start().await;
     Box::pin(under_load(&cluster, async {
-        for server in 0..2 {
+        for round in 0..rounds(2) {
+            let server = round as usize % 3;
             tokio::time::sleep(Duration::from_millis(500)).await;
             cluster.signal(server, "STOP");
             tokio::time::sleep(Duration::from_secs(12)).await;

@@ -120,7 +120,7 @@ async fn a_killed_node_comes_back_with_what_the_others_have() {
     let (mine, other) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let witness = open(settings(&account, other.path())).await;
     let mut acked = Acked::default();
-    for kill in 0..KILLS {
+    for kill in 0..rounds(KILLS) {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "fleet::killed::child", "--nocapture"])
             .env(FOLDER, mine.path())

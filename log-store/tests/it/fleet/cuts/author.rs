@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use skytale_history::Event;
 use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, Refused};
-use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset};
+use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -155,9 +155,21 @@ impl Author {
         }
     }
 
+    /// An agent at home where the channel is: a bundle for one of a region that is cut off would wait for that region.
+    fn joiner(&self) -> AgentId {
+        let node = &self.shared.nodes[0];
+        let home = |log: LogId| node.shard_of(&log).map(|shard| shard.region);
+        loop {
+            let agent = someone();
+            if home(agent.log()) == home(self.channel.log()) {
+                return agent;
+            }
+        }
+    }
+
     /// Sends one commit until its verdict is known. Another's may win; then it is not made again.
     async fn commit(&mut self) {
-        let joiner = someone();
+        let joiner = self.joiner();
         let recipients = if self.chance.below(2) == 0 {
             vec![joiner]
         } else {
