@@ -11,6 +11,7 @@
 
 use super::guard::is_in_contact;
 use super::mark::Mark;
+use super::metrics;
 use super::node::{Node, Shard};
 use super::streams::{self, Found};
 use crate::StoreError;
@@ -114,6 +115,7 @@ impl Node {
     async fn mark(&self, shard: &Shard) -> Result<u64, StoreError> {
         let marked = async {
             self.connected()?;
+            metrics::marked(&shard.label);
             Mark::Place.put(&self.client, shard.id, None).await
         };
         let marked = tokio::time::timeout(self.config.request_timeout, marked).await;

@@ -15,6 +15,7 @@ const DISCONNECTED: &str = "skytale_fleet_disconnected_total";
 const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
 const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
 const BY_MIRROR: &str = "skytale_fleet_follows_mirror";
+const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
@@ -50,6 +51,11 @@ pub(super) fn describe() {
         BY_MIRROR,
         Unit::Count,
         "1 where the shard is followed by its mirror in this node's region, 0 where the stream itself is"
+    );
+    describe_counter!(
+        MARKS,
+        Unit::Count,
+        "Marks written to find out how far a stream goes: a cursor was past all that this node had"
     );
     describe_counter!(
         GARBAGE,
@@ -98,6 +104,10 @@ pub(super) fn welcomes_owed(bundles: usize) {
 
 pub(super) fn checkpoint_written(shard: &str) {
     counter!(CHECKPOINTS, "shard" => shard.to_owned()).increment(1);
+}
+
+pub(super) fn marked(shard: &str) {
+    counter!(MARKS, "shard" => shard.to_owned()).increment(1);
 }
 
 pub(super) fn garbage(shard: &str) {
