@@ -19,6 +19,8 @@ const ALONE: &str = "local";
 /// How often relay nodes and agents say that they are there, in milliseconds: a node that was killed is noticed by its
 /// silence, within twice this.
 const KEEPALIVE_MS: i64 = 500;
+/// Messages of a shard from one checkpoint to the next: few, so that a short run sees some.
+const CHECKPOINT_EVERY: i64 = 1_000;
 /// How often relay nodes tell the API that they are there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a node may take to follow what it has missed.
@@ -147,6 +149,7 @@ impl Machine {
             ("nats_key", seed(&self.nats.users.relay.seed_file)),
             ("sync_key", seed(&self.nats.users.sync.seed_file)),
             ("regions", Value::Array(regions.collect())),
+            ("checkpoint_every", Value::Integer(CHECKPOINT_EVERY)),
         ];
         let mut put = |section: &str, values: Vec<(&str, Value)>| {
             let table = settings
