@@ -136,3 +136,20 @@ fn a_log_filter_that_is_none_is_refused() {
     assert_eq!(ran.code, 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("`skytale=loud`"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_node_of_a_fleet_stands_in_one_of_its_regions() {
+    let place = Place::new();
+    place.write(
+        "skytale.toml",
+        "[relay]\nregion = 7\ndata_dir = 'relay'\napi_url = 'http://127.0.0.1:7600'\n\
+         relay_secret = 'rk_live_any'\n[relay.fleet]\nnats = ['nats://127.0.0.1:4222']\n\
+         sync_is_always = true\nregions = ['1=8@eu', '2=8@us']\n",
+    );
+    let ran = place.run(["relay"]);
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    for word in ["`relay.region`", "skytale.toml", "7", "1, 2"] {
+        assert!(ran.stderr.contains(word), "no {word}: {}", ran.stderr);
+    }
+    assert!(!place.path("relay/log").exists(), "nothing was begun");
+}

@@ -103,6 +103,11 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     session.output.give(&report)?;
     if report.ok {
         Ok(())
+    } else if report.is_one_log {
+        Err(
+            Failure::new(Code::Environment, "the NATS servers refused relay nodes something")
+                .help("What relay nodes may do is in ops/nats/accounts.conf."),
+        )
     } else {
         Err(Failure::new(
             Code::Mismatch,

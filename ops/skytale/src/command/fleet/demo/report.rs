@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Report {
     /// Whether everything held.
     pub ok: bool,
+    /// Whether what all were told and have fits one log.
+    pub is_one_log: bool,
     /// What decided the faults.
     pub seed: u64,
     pub regions: usize,
@@ -107,7 +109,8 @@ impl Report {
         self.expected = agreement.expected;
         self.digests_agree = agreement.digests;
         self.transcripts_agree = agreement.transcripts;
-        self.ok = agreement.holds() && self.contradictions.is_empty() && self.denied.is_empty();
+        self.is_one_log = agreement.holds() && self.contradictions.is_empty();
+        self.ok = self.is_one_log && self.denied.is_empty();
     }
 }
 
@@ -186,6 +189,9 @@ impl Human for Report {
         if self.ok {
             let said = "all agents and all nodes have the same log and the same messages, each exactly once";
             writeln!(to, "  {} {said}", style.good("ok:"))
+        } else if self.is_one_log {
+            let said = "relay nodes lack a right at the NATS servers, or ask for more than they should";
+            writeln!(to, "  {} {said}", style.bad("DENIED:"))
         } else {
             let said = "what was sent, what was acknowledged and what there is do not fit";
             writeln!(to, "  {} {said}", style.bad("MISMATCH:"))
