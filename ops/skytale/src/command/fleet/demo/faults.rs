@@ -102,7 +102,7 @@ impl Fault {
         spans: Spans,
         stream: &str,
     ) -> Outcome<Self> {
-        let relay = busy_relay(machine, dice).await;
+        let (relay, agents) = busy_relay(machine, dice).await;
         let mut servers = machine.nats.of_region(0);
         dice.shuffle(&mut servers);
         let mut region = 1 + dice.below(machine.nats.regions.len() - 1);
@@ -113,7 +113,10 @@ impl Fault {
             region = 0;
         }
         let name = |server: usize| machine.nats.servers()[server].name.as_str();
-        let node = machine.nodes[relay].name.as_str();
+        let node = match agents {
+            1 => format!("{} with 1 agent", machine.nodes[relay].name),
+            agents => format!("{} with {agents} agents", machine.nodes[relay].name),
+        };
         let of_region = machine.nats.regions.get(region).map_or("", |region| &region.name);
         let what = match kind {
             Kind::RelayKilled => format!("{node} is killed"),
@@ -261,15 +264,16 @@ impl Fault {
     }
 }
 
-/// A relay node that agents are at, if there is one: who has none is not missed.
-async fn busy_relay(machine: &Machine, dice: &mut Dice) -> usize {
+/// A relay node that agents are at, if there is one, since who has none is not missed; and how many those are.
+async fn busy_relay(machine: &Machine, dice: &mut Dice) -> (usize, u64) {
     let nodes = Watch::default().look(&machine.nodes).await;
-    let busy = nodes.iter().enumerate().filter(|(_, node)| node.agents > 0);
-    let busy: Vec<usize> = busy.map(|(place, _)| place).collect();
+    let agents = |place: usize| nodes.get(place).map_or(0, |node| node.agents);
+    let busy: Vec<usize> = (0..nodes.len()).filter(|place| agents(*place) > 0).collect();
     let any = dice.below(nodes.len());
     // Thrown whether it is needed or not, so that what comes after is the same.
     let one_of_them = dice.below(busy.len());
-    busy.get(one_of_them).copied().unwrap_or(any)
+    let relay = busy.get(one_of_them).copied().unwrap_or(any);
+    (relay, agents(relay))
 }
 
 #[cfg(test)]
