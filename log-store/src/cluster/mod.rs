@@ -53,14 +53,19 @@ pub struct Cluster {
     accounts: AtomicUsize,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
-    // Held together, so that no two are the same.
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().expect("an address").port())
-        .collect()
+/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// Ports that are free, each held until what is given for it is dropped: so that no two are the same.
+fn free_ports(count: usize) -> Vec<TcpListener> {
+    let mut held = Vec::new();
+    while held.len() < count {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).expect("random bytes");
+        let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    }
+    held
 }
 
 impl Cluster {
@@ -91,7 +96,9 @@ impl Cluster {
     }
 
     fn plan(count: usize, sync: Sync, regions: bool) -> Self {
-        let ports = free_ports(3 * count);
+        let held = free_ports(3 * count);
+        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        let ports: Vec<u16> = held.iter().map(port).collect();
         let (routes, gateways) = (ports[count..2 * count].to_vec(), ports[2 * count..].to_vec());
         let direct = if regions { &gateways } else { &routes };
         Self {

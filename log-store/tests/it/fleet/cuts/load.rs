@@ -98,6 +98,7 @@ impl Load {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        println!("node {node} goes on after {:.1?}", begun.elapsed());
     }
 
     /// Stops the authors when all that they sent is acknowledged, lets the readers read to the end, and checks what all were told.

@@ -3,12 +3,11 @@
 use super::super::cluster::{Account, Cluster};
 use super::super::script::*;
 use super::chance::Chance;
-use super::leader::lead;
 use super::load::Load;
-use super::wires::{Lines, Wired};
+use super::wires::{Lines, Wired, led};
 use skytale_log_store::FleetStore;
-use skytale_log_store::fleet::FleetConfig;
-use skytale_proto::ChannelId;
+use skytale_log_store::fleet::{FleetConfig, RegionConfig};
+use skytale_proto::{ChannelId, Region};
 use skytale_wire::Cut;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +18,14 @@ use tempfile::TempDir;
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a node that finds out soon.
-pub(crate) fn quick(account: &Account, dir: &Path) -> FleetConfig {
+fn quick(account: &Account, shards: u16, dir: &Path) -> FleetConfig {
     FleetConfig {
+        regions: vec![RegionConfig {
+            region: Region(0),
+            shards,
+            cluster: None,
+            tags: Vec::new(),
+        }],
         request_timeout: Duration::from_millis(500),
         append_timeout: APPEND_TIMEOUT,
         alarm_after: Duration::from_secs(30),
@@ -36,10 +41,10 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) async fn open(cluster: &Cluster, account: &Account) -> Self {
+    pub(crate) async fn open(cluster: &Cluster, account: &Account, shards: u16) -> Self {
         let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
         let lines = [Lines::new(cluster), Lines::new(cluster)];
-        let config = |node: usize| quick(&lines[node].account(account), dirs[node].path());
+        let config = |node: usize| quick(&lines[node].account(account), shards, dirs[node].path());
         let stores = [Arc::new(open(config(0)).await), Arc::new(open(config(1)).await)];
         Self {
             stores,
@@ -67,12 +72,13 @@ fn shorter_or_longer(chance: &mut Chance, longer: bool) -> Duration {
 async fn a_node_that_is_cut_off_from_nats_catches_up_and_the_other_goes_on() {
     let mut chance = Chance::new("a node cut off");
     let wired = Wired::cluster().await;
-    let nodes = Nodes::open(&wired.cluster, &wired.cluster.account()).await;
+    let nodes = Nodes::open(&wired.cluster, &wired.cluster.account(), 2).await;
     let load = nodes.load(&mut chance).await;
     for round in 0..rounds(6) as usize {
         let cut = [Cut::Silent, Cut::Reset, Cut::Held][round % 3];
         let victim = chance.below(2);
         let lasts = shorter_or_longer(&mut chance, round % 2 == 0);
+        println!("{cut:?} at node {victim} for {lasts:?}");
         nodes.lines[victim].cut(cut);
         load.goes_on(1 - victim).await;
         tokio::time::sleep(lasts).await;
@@ -88,16 +94,19 @@ async fn a_node_that_hears_no_answers_publishes_again_and_each_frame_is_there_on
     let mut chance = Chance::new("one way, at the leader");
     let wired = Wired::cluster().await;
     let account = wired.cluster.account();
-    let nodes = Nodes::open(&wired.cluster, &account).await;
+    let nodes = Nodes::open(&wired.cluster, &account, 1).await;
     let load = nodes.load(&mut chance).await;
     for round in 0..rounds(4) as usize {
         let cut = [Cut::Answers, Cut::Requests, Cut::Answers, Cut::Silent][round % 4];
         let victim = chance.below(2);
         // It talks to the server that leads: what it publishes goes nowhere else.
-        let used = nodes.lines[victim].used().await;
-        lead(&account, used).await;
-        nodes.lines[victim].0[used].cut(cut);
+        let leader = led(&account, "SKYTALE_LOG_0_0").await;
+        nodes.lines[victim].leave(|server| server == leader);
+        load.goes_on(victim).await;
+        nodes.lines[victim].mend();
         let lasts = shorter_or_longer(&mut chance, round % 2 == 0);
+        println!("{cut:?} between node {victim} and n{leader} for {lasts:?}");
+        nodes.lines[victim].0[leader].cut(cut);
         load.goes_on(1 - victim).await;
         tokio::time::sleep(lasts).await;
         nodes.lines[victim].mend();

@@ -108,42 +108,31 @@ impl Lines {
         self.0.iter().for_each(Link::mend);
     }
 
-    /// The server that the node talks to: the one that something goes to.
-    pub(crate) async fn used(&self) -> usize {
-        let begun = Instant::now();
-        let carried = || -> Vec<u64> { self.0.iter().map(|link| link.carried().0).collect() };
-        let mut before = carried();
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let now = carried();
-            let grown: Vec<u64> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
-            if let Some((server, _)) = grown
-                .iter()
-                .enumerate()
-                .max_by_key(|(_, grown)| **grown)
-                .filter(|(_, grown)| **grown > 0)
-            {
-                return server;
+    /// Leaves the node one server to talk to, or the others: the rest refuses it.
+    pub(crate) fn leave(&self, which: impl Fn(usize) -> bool) {
+        for (server, link) in self.0.iter().enumerate() {
+            if which(server) {
+                link.mend();
+            } else {
+                link.cut(Cut::Reset);
             }
-            assert!(begun.elapsed() < HANGING, "the node says nothing to anybody");
-            before = now;
         }
     }
 }
 
 /// The server that leads a stream, of those that are asked.
-pub(crate) async fn leader_of(account: &Account, stream: &str) -> Option<usize> {
+async fn leader_of(account: &Account, stream: &str) -> Option<usize> {
     let context = account.context().await.ok()?;
     let mut stream = context.get_stream(stream).await.ok()?;
     let leader = stream.info().await.ok()?.cluster.as_ref()?.leader.clone()?;
     leader.strip_prefix('n')?.parse().ok()
 }
 
-/// Waits until a stream is led, and by whom it is wanted if that is said.
-pub(crate) async fn led(account: &Account, stream: &str, by: impl Fn(usize) -> bool) -> usize {
+/// Waits until a stream is led, and gives by whom.
+pub(crate) async fn led(account: &Account, stream: &str) -> usize {
     let begun = Instant::now();
     loop {
-        if let Some(leader) = leader_of(account, stream).await.filter(|leader| by(*leader)) {
+        if let Some(leader) = leader_of(account, stream).await {
             return leader;
         }
         assert!(begun.elapsed() < HANGING, "nobody leads {stream}");
