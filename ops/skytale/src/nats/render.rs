@@ -240,6 +240,8 @@ mod tests {
             "_IN_1_",
             "SKYTALE_LOG_1_0_IN_1\"",
             "STREAM.DELETE",
+            "STREAM.LIST",
+            "STREAM.NAMES",
             "STREAM.UPDATE",
             "MSG.DELETE",
         ] {
