@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod conformance;
+mod crash;
 mod faults;
 mod killed;
 mod nodes;

@@ -1,0 +1,159 @@
+//! A node in a process of its own: this binary again. It says how far it is and what it acknowledged, and is stopped and
+//! killed with the machine that it is said to be on.
+
+use super::super::cluster::Account;
+use super::super::script::open;
+use super::load::{Acknowledged, Load};
+use super::write_back::WriteBack;
+use super::{SCENARIO, word};
+use skytale_log_store::LogStore as _;
+use skytale_log_store::fleet::FleetConfig;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FOLDER: &str = "SKYTALE_TEST_CRASH_NODE";
+const USER: &str = "SKYTALE_TEST_CRASH_USER";
+const SERVERS: &str = "SKYTALE_TEST_CRASH_SERVERS";
+/// Authors at the child itself.
+const AUTHORS: usize = 2;
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(60);
+
+/// What the child is told: who it is, and its folder.
+pub(super) fn told() -> Option<(Account, PathBuf)> {
+    let folder = std::env::var_os(FOLDER)?;
+    let account = Account {
+        user: word(USER),
+        servers: word(SERVERS).split(',').map(str::to_owned).collect(),
+    };
+    Some((account, folder.into()))
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())
+        .and_then(|()| out.flush())
+        .expect("printed");
+}
+
+/// The child.
+pub(super) async fn go_on(config: FleetConfig) {
+    // The machine writes back what it likes from the beginning.
+    let _writes_back = WriteBack::start(&config.local.dir);
+    let store = Arc::new(open(config).await);
+    say("\nready .\n");
+    let _load = Load::start_telling(&[&store], AUTHORS, Arc::new(|told: &Acknowledged| say(&told.line())));
+    let mut stopped = store.stopped();
+    loop {
+        let at: u64 = store.health().shards.iter().map(|shard| shard.position).sum();
+        say(&format!("\nat {at} .\n"));
+        let stops = stopped.wait_for(Option::is_some);
+        if let Ok(reason) = tokio::time::timeout(Duration::from_millis(20), stops).await {
+            panic!("stopped: {:?}", *reason.expect("the store is there"));
+        }
+    }
+}
+
+/// The child's process, as its parent has it.
+pub(super) struct NodeProcess {
+    /// It kills the node when its input ends, and so with this process, however that ends.
+    shell: Child,
+    input: Option<ChildStdin>,
+    pid: u32,
+    said: PathBuf,
+}
+
+impl NodeProcess {
+    /// Starts a node in a folder; what it says goes to a file.
+    pub(super) fn start(account: &Account, folder: &Path, said: PathBuf) -> Self {
+        let script = "\"$0\" \"$@\" & node=$!; echo $node >&2; read -r _; kill -9 $node; wait $node";
+        let mut shell = Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().expect("this program"))
+            .args(["--exact", "fleet::crash::child", "--nocapture"])
+            .env(FOLDER, folder)
+            .env(USER, &account.user)
+            .env(SERVERS, account.servers.join(","))
+            .env(SCENARIO, word(SCENARIO))
+            .stdin(Stdio::piped())
+            .stdout(File::create(&said).expect("created"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut lines = BufReader::new(shell.stderr.take().expect("its output"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("the node's id");
+        // What the node complains of.
+        std::thread::spawn(move || {
+            lines
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| println!("node: {line}"))
+        });
+        Self {
+            input: shell.stdin.take(),
+            shell,
+            pid: line.trim().parse().expect("the node's id"),
+            said,
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let said = std::fs::read_to_string(&self.said).expect("read");
+        said.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until it has caught up.
+    pub(super) async fn ready(&self) {
+        let begun = Instant::now();
+        while !self.is_ready() {
+            assert!(begun.elapsed() < HANGING, "the node is not ready: {:?}", self.lines());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.lines().iter().any(|line| line == "ready .")
+    }
+
+    /// How far it said it was: messages of all shards.
+    pub(super) fn at(&self) -> u64 {
+        let at = |line: &String| line.strip_prefix("at ")?.strip_suffix(" .")?.parse().ok();
+        self.lines().iter().rev().find_map(at).unwrap_or_default()
+    }
+
+    /// What it acknowledged. The authors are one to the reader: each log has one.
+    pub(super) fn acknowledged(&self) -> Vec<Acknowledged> {
+        let lines = self.lines();
+        lines.iter().filter_map(|line| Acknowledged::parse(line)).collect()
+    }
+
+    /// Stops it where it stands.
+    pub(super) fn stand_still(&self) {
+        let status = Command::new("kill")
+            .args(["-STOP", &self.pid.to_string()])
+            .status()
+            .expect("kill");
+        assert!(status.success(), "the node is there");
+    }
+
+    /// Kills it.
+    pub(super) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.input.take());
+        let _ = self.shell.wait();
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
