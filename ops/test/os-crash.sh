@@ -128,35 +128,39 @@ run_local() {
     echo "os-crash: local: $rounds rounds, nothing acknowledged was lost"
 }
 
-# A fleet: the test binary runs servers and nodes, and cuts the power itself.
+# A fleet: the test binary runs servers and nodes, and cuts the power itself. Scenarios, each with its rounds.
 run_fleet() {
-    local scenario=$1 rounds=$2 tmp=$work/outside began=$SECONDS
+    local scenarios=$* tmp=$work/outside began=$SECONDS
     # The servers' folders are temporary ones.
-    case $scenario in *server*) tmp=$work/disk/live ;; esac
+    case $scenarios in *server*) tmp=$work/disk/live ;; esac
     mkdir -p "$work/outside"
-    env SKYTALE_TEST_CRASH="$scenario" SKYTALE_TEST_CRASH_ROUNDS="$rounds" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" \
-        SKYTALE_TEST_CRASH_FOLDER="$work/disk" SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" \
-        ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
-        timeout --kill-after=5 "$((60 + rounds * 60))" "$binary" --exact fleet::crash::scenario --nocapture \
+    env SKYTALE_TEST_CRASH="$scenarios" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" SKYTALE_TEST_CRASH_FOLDER="$work/disk" \
+        SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
+        timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$binary" --exact fleet::crash::scenarios --nocapture \
         >"$work/fleet.log" 2>&1 &
     child=$!
     if ! await; then
         cat "$work/fleet.log" >&2
-        echo "os-crash: $scenario: does not hold" >&2
+        echo "os-crash: $scenarios: does not hold" >&2
         return 1
     fi
-    grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenario: nothing was tried" >&2; return 1; }
-    echo "os-crash: $scenario: $rounds rounds in $((SECONDS - began)) s"
+    grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
+    echo "os-crash: $scenarios: $((SECONDS - began)) s"
     rm -rf "$work/outside" "$work/disk/live"/*
 }
 
+# By what they share: the servers' place.
+nodes=()
+servers=()
 failed=0
 for scenario in "${scenarios[@]}"; do
     case $scenario in
     local) run_local "${rounds:-5}" || failed=1 ;;
-    replica | bootstrap) run_fleet "$scenario" "${rounds:-4}" || failed=1 ;;
-    servers) run_fleet "$scenario" "${rounds:-2}" || failed=1 ;;
-    one-server) run_fleet "$scenario" "${rounds:-2}" || failed=1 ;;
+    replica | bootstrap) nodes+=("$scenario:${rounds:-3}") ;;
+    servers) servers+=("$scenario:${rounds:-2}") ;;
+    one-server) servers+=("$scenario:${rounds:-1}") ;;
     esac
 done
+[ ${#nodes[@]} = 0 ] || run_fleet "${nodes[@]}" || failed=1
+[ ${#servers[@]} = 0 ] || run_fleet "${servers[@]}" || failed=1
 exit "$failed"

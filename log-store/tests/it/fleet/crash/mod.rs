@@ -5,22 +5,23 @@
 //!
 //! | variable | means |
 //! |---|---|
-//! | `SKYTALE_TEST_CRASH` | the scenario: `replica`, `bootstrap`, `servers` or `one-server` |
-//! | `SKYTALE_TEST_CRASH_ROUNDS` | how often |
+//! | `SKYTALE_TEST_CRASH` | the scenarios, each with its rounds: `replica:3 bootstrap:3`, or `servers:2 one-server:1` |
 //! | `SKYTALE_TEST_CRASH_DISK` | the program that cuts the power |
 //! | `SKYTALE_TEST_CRASH_FOLDER` | the disk's folder |
-//! | `SKYTALE_TEST_CRASH_OUTSIDE` | a folder that crashes never |
+//! | `SKYTALE_TEST_CRASH_OUTSIDE` | a folder that never crashes; the servers' is the temporary one |
 //! | `SKYTALE_TEST_NO_SYNC` | for `servers`: they acknowledge without syncing |
-//! | `SKYTALE_TEST_CRASH_NODE`, `_USER`, `_SERVERS` | for the child, which is a node: its folder, user and servers |
+//! | `SKYTALE_TEST_CRASH_NODE`, `_USER`, `_SERVERS`, `_KIND` | for the child, which is a node: its folder, user, servers and settings |
 
+mod bootstrap;
 mod disk;
+mod left;
 mod load;
 mod node;
 mod replica;
 mod servers;
 mod write_back;
 
-use super::cluster::Account;
+use super::cluster::{Account, Cluster, Sync};
 use super::script::settings;
 use disk::Disk;
 use skytale_log_store::LocalConfig;
@@ -30,8 +31,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-const SCENARIO: &str = "SKYTALE_TEST_CRASH";
-const ROUNDS: &str = "SKYTALE_TEST_CRASH_ROUNDS";
+const SCENARIOS: &str = "SKYTALE_TEST_CRASH";
 const NO_SYNC: &str = "SKYTALE_TEST_NO_SYNC";
 
 fn word(variable: &str) -> String {
@@ -49,59 +49,76 @@ fn run(future: impl Future<Output = ()>) {
 
 /// What the environment says. Without it, nothing.
 #[test]
-fn scenario() {
-    let (Ok(scenario), Ok(rounds)) = (std::env::var(SCENARIO), std::env::var(ROUNDS)) else {
-        return;
-    };
+fn scenarios() {
+    if let Ok(scenarios) = std::env::var(SCENARIOS) {
+        run(Box::pin(try_all(scenarios)));
+    }
+}
+
+async fn try_all(scenarios: String) {
     let disk = Disk::from_environment();
-    let rounds = rounds.parse().expect("a number of rounds");
-    let unsynced = std::env::var_os(NO_SYNC).is_some();
-    match (scenario.as_str(), unsynced) {
-        ("replica", false) => run(Box::pin(replica::followed(&disk, rounds))),
-        ("bootstrap", false) => run(Box::pin(replica::bootstrapped(&disk, rounds))),
-        ("servers", false) => run(Box::pin(servers::all(&disk, rounds))),
-        ("servers", true) => run(Box::pin(servers::all_unsynced(&disk, rounds))),
-        ("one-server", false) => run(Box::pin(servers::one(&disk, rounds))),
-        other => panic!("no such scenario: {other:?}"),
+    let sync = std::env::var_os(NO_SYNC).map_or(Sync::Always, |_| Sync::Sometimes);
+    let cluster = Cluster::start_with(servers::SERVERS, sync).await;
+    println!("the servers are up");
+    for scenario in scenarios.split(' ') {
+        let (name, rounds) = scenario.split_once(':').expect("a scenario and its rounds");
+        let rounds = rounds.parse().expect("a number of rounds");
+        match (name, sync) {
+            ("replica", Sync::Always) => Box::pin(replica::followed(&cluster, &disk, rounds)).await,
+            ("bootstrap", Sync::Always) => Box::pin(bootstrap::bootstrapped(&cluster, &disk, rounds)).await,
+            ("servers", Sync::Always) => Box::pin(servers::all(&cluster, &disk, rounds)).await,
+            ("servers", Sync::Sometimes) => Box::pin(servers::all_unsynced(&cluster, &disk, rounds)).await,
+            ("one-server", Sync::Always) => Box::pin(servers::one(&cluster, &disk, rounds)).await,
+            other => panic!("no such scenario: {other:?}"),
+        }
     }
 }
 
 /// The child: a node that goes on until it is killed. Without the environment's words, nothing.
 #[test]
 fn child() {
-    if let Some((account, folder)) = node::told() {
-        run(Box::pin(node::go_on(config(&word(SCENARIO), &account, &folder))));
+    if let Some((kind, account, folder)) = node::told() {
+        run(Box::pin(node::go_on(kind.settings(&account, &folder))));
     }
 }
 
-/// Settings of a scenario's nodes: small segments, frequent checkpoints.
-fn config(scenario: &str, account: &Account, dir: &Path) -> FleetConfig {
-    let settings = settings(account, dir);
-    let settings = FleetConfig {
-        checkpoint_every: 200,
-        retention: None,
-        request_timeout: Duration::from_secs(1),
-        alarm_after: Duration::from_secs(20),
-        local: LocalConfig {
-            segment_bytes: 256 * 1024,
-            cache_bytes: 64 * 1024,
-            states_max: 64,
-            ..settings.local.clone()
-        },
-        ..settings
-    };
-    if scenario != "bootstrap" {
-        return settings;
+/// A fleet's settings: small segments, frequent checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    TwoShards,
+    OneShard,
+}
+
+impl Kind {
+    fn settings(self, account: &Account, dir: &Path) -> FleetConfig {
+        let settings = settings(account, dir);
+        let (shards, checkpoint_every) = match self {
+            Self::TwoShards => (2, 200),
+            Self::OneShard => (1, 100),
+        };
+        FleetConfig {
+            regions: vec![RegionConfig {
+                region: Region(0),
+                shards,
+                cluster: None,
+                tags: Vec::new(),
+            }],
+            checkpoint_every,
+            retention: None,
+            request_timeout: Duration::from_secs(1),
+            alarm_after: Duration::from_secs(20),
+            local: local(dir),
+            ..settings
+        }
     }
-    FleetConfig {
-        regions: vec![RegionConfig {
-            region: Region(0),
-            shards: 1,
-            cluster: None,
-            tags: Vec::new(),
-        }],
-        checkpoint_every: 100,
-        ..settings
+}
+
+fn local(dir: &Path) -> LocalConfig {
+    LocalConfig {
+        segment_bytes: 512 * 1024,
+        cache_bytes: 64 * 1024,
+        states_max: 64,
+        ..LocalConfig::new(dir)
     }
 }
 

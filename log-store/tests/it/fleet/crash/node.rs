@@ -5,7 +5,7 @@ use super::super::cluster::Account;
 use super::super::script::open;
 use super::load::{Acknowledged, Load};
 use super::write_back::WriteBack;
-use super::{SCENARIO, word};
+use super::{Kind, word};
 use skytale_log_store::LogStore as _;
 use skytale_log_store::fleet::FleetConfig;
 use std::fs::File;
@@ -18,19 +18,23 @@ use std::time::{Duration, Instant};
 const FOLDER: &str = "SKYTALE_TEST_CRASH_NODE";
 const USER: &str = "SKYTALE_TEST_CRASH_USER";
 const SERVERS: &str = "SKYTALE_TEST_CRASH_SERVERS";
+const KIND: &str = "SKYTALE_TEST_CRASH_KIND";
 /// Authors at the child itself.
 const AUTHORS: usize = 2;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(60);
 
-/// What the child is told: who it is, and its folder.
-pub(super) fn told() -> Option<(Account, PathBuf)> {
+/// What the child is told: its settings, who it is, and its folder.
+pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     let folder = std::env::var_os(FOLDER)?;
+    let kinds = [Kind::TwoShards, Kind::OneShard];
+    let named = |kind: &Kind| format!("{kind:?}") == word(KIND);
+    let kind = kinds.into_iter().find(named).expect("settings");
     let account = Account {
         user: word(USER),
         servers: word(SERVERS).split(',').map(str::to_owned).collect(),
     };
-    Some((account, folder.into()))
+    Some((kind, account, folder.into()))
 }
 
 fn say(line: &str) {
@@ -69,7 +73,7 @@ pub(super) struct NodeProcess {
 
 impl NodeProcess {
     /// Starts a node in a folder; what it says goes to a file.
-    pub(super) fn start(account: &Account, folder: &Path, said: PathBuf) -> Self {
+    pub(super) fn start(kind: Kind, account: &Account, folder: &Path, said: PathBuf) -> Self {
         let script = "\"$0\" \"$@\" & node=$!; echo $node >&2; read -r _; kill -9 $node; wait $node";
         let mut shell = Command::new("sh")
             .args(["-c", script])
@@ -78,7 +82,7 @@ impl NodeProcess {
             .env(FOLDER, folder)
             .env(USER, &account.user)
             .env(SERVERS, account.servers.join(","))
-            .env(SCENARIO, word(SCENARIO))
+            .env(KIND, format!("{kind:?}"))
             .stdin(Stdio::piped())
             .stdout(File::create(&said).expect("created"))
             .stderr(Stdio::piped())

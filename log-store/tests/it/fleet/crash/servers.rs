@@ -1,14 +1,15 @@
 //! The machine of NATS servers crashes: what was acknowledged is in the streams when they are back, and no node has folded more
 //! than they hold.
 
-use super::super::cluster::{Account, Cluster, Sync};
+use super::super::cluster::{Account, Cluster};
 use super::super::script::*;
 use super::disk::Disk;
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::write_back::WriteBack;
-use super::{config, random_ms};
+use super::{Kind, random_ms};
 use crate::local::script::copy_folder;
+use futures_util::StreamExt as _;
 use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::{FleetStore, LogStore as _};
 use std::fs;
@@ -17,8 +18,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 
-const SERVERS: usize = 3;
+/// Servers of the cluster.
+pub(super) const SERVERS: usize = 3;
 /// Authors at each node that does not crash.
 const AUTHORS: usize = 3;
 /// For what the kernel was writing when everybody was stopped.
@@ -44,10 +47,9 @@ async fn cut(cluster: &Cluster, disk: &Disk) {
 }
 
 /// All servers are on one machine, and a node with them; two nodes are elsewhere and stay up, a fourth was away meanwhile.
-pub(super) async fn all(disk: &Disk, rounds: u32) {
-    let cluster = Cluster::start().await;
+pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let account = cluster.account();
-    let settings = |dir: &Path| config("servers", &account, dir);
+    let settings = |dir: &Path| Kind::TwoShards.settings(&account, dir);
     let outside = |_| TempDir::new_in(disk.outside()).expect("a folder");
     let [home, second, away] = [(), (), ()].map(outside);
     let one = Arc::new(open(settings(home.path())).await);
@@ -57,22 +59,25 @@ pub(super) async fn all(disk: &Disk, rounds: u32) {
     let mut history = History::default();
     for round in 1..=rounds {
         let load = Load::start(&[&one, &two], AUTHORS);
-        let node = NodeProcess::start(&account, &beside, said.clone());
+        let node = NodeProcess::start(Kind::TwoShards, &account, &beside, said.clone());
         node.ready().await;
         load.goes_on().await;
         let writes_back = WriteBack::start(&disk.live());
         tokio::time::sleep(random_ms(500, 2_500)).await;
         node.stand_still();
-        all_stand_still(&cluster);
+        all_stand_still(cluster);
         drop(writes_back);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
+        println!("the power is cut");
         history.add(vec![node.acknowledged()]);
         node.kill();
         let begun = Instant::now();
-        cut(&cluster, disk).await;
+        cut(cluster, disk).await;
         cluster.settled().await;
+        println!("the servers are back");
         load.goes_on().await;
+        println!("it goes on");
         let away_for = begun.elapsed();
         history.add(load.finish().await);
 
@@ -86,9 +91,10 @@ pub(super) async fn all(disk: &Disk, rounds: u32) {
         }
         println!(
             "os-crash: servers, round {round}: {} acknowledged, 0 lost, no node ahead, {} were there before they were \
-             acknowledged; back in {:.1} s",
+             acknowledged, {} whole checkpoints; back in {:.1} s",
             history.len(),
             history.again(),
+            checkpoints_are_whole(&account).await,
             away_for.as_secs_f64()
         );
     }
@@ -99,24 +105,26 @@ pub(super) async fn all(disk: &Disk, rounds: u32) {
 
 /// One server's machine crashes under load. Without it things go on; when it is back, another one goes, so that nothing
 /// is acknowledged without what came back.
-pub(super) async fn one(disk: &Disk, rounds: u32) {
-    let cluster = Cluster::start().await;
+pub(super) async fn one(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let account = cluster.account();
-    let settings = |dir: &Path| config("servers", &account, dir);
+    let settings = |dir: &Path| Kind::TwoShards.settings(&account, dir);
     let homes = [(), ()].map(|()| TempDir::new_in(disk.outside()).expect("a folder"));
     let one = Arc::new(open(settings(homes[0].path())).await);
     let two = Arc::new(open(settings(homes[1].path())).await);
     let mut history = History::default();
     for round in 1..=rounds {
-        let (crashes, goes) = (round as usize % SERVERS, (round as usize + 1) % SERVERS);
+        // Once the one that leads, once another.
+        let crashes = (leader(&account).await + (round as usize + 1) % 2) % SERVERS;
+        let goes = (crashes + 1) % SERVERS;
         let load = Load::start(&[&one, &two], AUTHORS);
         load.goes_on().await;
         let writes_back = WriteBack::start(&disk.live());
         tokio::time::sleep(random_ms(500, 2_500)).await;
-        all_stand_still(&cluster);
+        all_stand_still(cluster);
         drop(writes_back);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
+        println!("the power is cut");
         cluster.kill(crashes);
         for server in (0..SERVERS).filter(|server| *server != crashes) {
             cluster.signal(server, "CONT");
@@ -129,11 +137,14 @@ pub(super) async fn one(disk: &Disk, rounds: u32) {
         load.goes_on().await;
         cluster.run(crashes);
         cluster.settled().await;
+        println!("the servers are back");
         cluster.kill(goes);
         load.goes_on().await;
         cluster.run(goes);
         cluster.settled().await;
+        println!("the servers are back");
         load.goes_on().await;
+        println!("it goes on");
         history.add(load.finish().await);
 
         history.holds(&one, &two).await;
@@ -152,11 +163,49 @@ pub(super) async fn one(disk: &Disk, rounds: u32) {
     }
 }
 
+/// The server that leads the first shard's stream.
+async fn leader(account: &Account) -> usize {
+    let context = account.context().await.expect("JetStream");
+    let begun = Instant::now();
+    loop {
+        let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+        let leader = stream
+            .cached_info()
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.leader.clone());
+        match leader.and_then(|name| name.strip_prefix('n')?.parse().ok()) {
+            Some(leader) => return leader,
+            None => assert!(begun.elapsed() < HANGING, "nobody leads"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// All checkpoints that there are can be read to their ends; says how many.
+async fn checkpoints_are_whole(account: &Account) -> usize {
+    let context = account.context().await.expect("JetStream");
+    let bucket = context
+        .get_object_store("SKYTALE_CHECKPOINTS")
+        .await
+        .expect("the bucket");
+    let mut objects = bucket.list().await.expect("a list");
+    let mut count = 0;
+    while let Some(object) = objects.next().await {
+        let mut object = bucket.get(object.expect("an object").name).await.expect("it is there");
+        let mut bytes = Vec::new();
+        // The last read compares with the object's hash.
+        object.read_to_end(&mut bytes).await.expect("it is whole");
+        assert!(!bytes.is_empty());
+        count += 1;
+    }
+    count
+}
+
 /// Servers that acknowledge without syncing lose what they acknowledged; and a node that has more than they must stop.
-pub(super) async fn all_unsynced(disk: &Disk, rounds: u32) {
+pub(super) async fn all_unsynced(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let mut lost_rounds = 0;
     for round in 1..=rounds {
-        let cluster = Cluster::start_with(SERVERS, Sync::Sometimes).await;
         let account = cluster.account();
         let home = TempDir::new_in(disk.outside()).expect("a folder");
         let node = Arc::new(open(weaker(&account, home.path())).await);
@@ -166,11 +215,13 @@ pub(super) async fn all_unsynced(disk: &Disk, rounds: u32) {
         let synced = Command::new("sync").arg("-f").arg(disk.live()).status();
         assert!(synced.expect("sync").success());
         tokio::time::sleep(random_ms(1_000, 2_000)).await;
-        all_stand_still(&cluster);
+        all_stand_still(cluster);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        cut(&cluster, disk).await;
+        println!("the power is cut");
+        cut(cluster, disk).await;
         cluster.settled().await;
+        println!("the servers are back");
 
         let stopped = stops(&node).await;
         let mut history = History::default();
@@ -187,7 +238,6 @@ pub(super) async fn all_unsynced(disk: &Disk, rounds: u32) {
         );
         assert!(lost == 0 || stopped.is_some(), "a node serves what its stream has lost");
         lost_rounds += u32::from(lost > 0);
-        drop(cluster);
     }
     assert!(lost_rounds > 0, "nothing was lost without syncs: this test cannot fail");
 }
@@ -196,7 +246,7 @@ fn weaker(account: &Account, dir: &Path) -> FleetConfig {
     FleetConfig {
         allow_weaker: true,
         alarm_after: Duration::from_secs(2),
-        ..config("servers", account, dir)
+        ..Kind::TwoShards.settings(account, dir)
     }
 }
 

@@ -1,0 +1,46 @@
+//! A replica as a crash left it, and the node that goes on with it.
+
+use super::local;
+use crate::local::script::copy_folder;
+use skytale_log_store::FleetStore;
+use skytale_log_store::fleet::FleetConfig;
+use skytale_log_store::local::replica::Replica;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(90);
+
+/// What opening a replica finds in it.
+pub(super) struct Left {
+    /// Messages folded, of all shards.
+    pub(super) messages: u64,
+    pub(super) segments: usize,
+    pub(super) half_installed: bool,
+}
+
+/// Opens a copy of a replica's folder, so that the folder itself stays as it was left.
+pub(super) async fn left(folder: &Path, outside: &Path) -> Left {
+    let copy = TempDir::new_in(outside).expect("a folder");
+    if folder.is_dir() {
+        copy_folder(folder, copy.path());
+    }
+    let segments = fs::read_dir(copy.path().join("segments")).map_or(0, Iterator::count);
+    let (replica, positions) = Replica::open(local(copy.path())).await.expect("the replica opens");
+    replica.close().await.expect("closed");
+    Left {
+        messages: positions.iter().map(|position| position.sequence).sum(),
+        segments,
+        half_installed: positions.iter().any(Replica::is_half_installed),
+    }
+}
+
+/// Opens a node on what is left, and waits until it has the whole.
+pub(super) async fn back(config: FleetConfig) -> FleetStore {
+    let store = FleetStore::open(config).await.expect("the node opens");
+    let ready = tokio::time::timeout(HANGING, store.ready()).await;
+    ready.expect("it catches up in time").expect("it catches up");
+    store
+}
