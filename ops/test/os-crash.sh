@@ -8,6 +8,7 @@
 #
 #   local        a single node's store
 #   replica      a node of a fleet: its replica is cut off at the first damage, and goes on as the others
+#   retention    a node of a fleet while it drops what was given up
 #   bootstrap    a node of a fleet while it begins with a checkpoint
 #   servers      the machine of all NATS servers: nothing acknowledged is lost, and no node is ahead
 #   one-server   the machine of one NATS server: it comes back, and the quorum then rests on it
@@ -30,12 +31,12 @@ while [ $# -gt 0 ]; do
     --rounds) rounds=$2; shift 2 ;;
     --no-sync) no_sync=1; shift ;;
     --binary) binary=$2; shift 2 ;;
-    local | replica | bootstrap | servers | one-server) scenarios+=("$1"); shift ;;
+    local | replica | retention | bootstrap | servers | one-server) scenarios+=("$1"); shift ;;
     *) echo "unknown argument: $1" >&2; exit 64 ;;
     esac
 done
 if [ ${#scenarios[@]} = 0 ]; then
-    scenarios=(local replica bootstrap servers one-server)
+    scenarios=(local replica retention bootstrap servers one-server)
     [ -z "$no_sync" ] || scenarios=(local servers)
 fi
 
@@ -156,7 +157,7 @@ failed=0
 for scenario in "${scenarios[@]}"; do
     case $scenario in
     local) run_local "${rounds:-5}" || failed=1 ;;
-    replica | bootstrap) nodes+=("$scenario:${rounds:-3}") ;;
+    replica | retention | bootstrap) nodes+=("$scenario:${rounds:-3}") ;;
     servers) servers+=("$scenario:${rounds:-2}") ;;
     one-server) servers+=("$scenario:${rounds:-1}") ;;
     esac

@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::left::{back, left};
 use super::load::{History, Load, kept, the_same};
 use super::node::NodeProcess;
-use super::{Kind, random_ms};
+use super::{Kind, RETENTION, random_ms};
 use crate::local::script::{ALICE, frame};
 use skytale_log_store::LogStore as _;
 use skytale_log_store::fleet::FleetConfig;
@@ -23,7 +23,8 @@ const AUTHORS: usize = 4;
 /// Channels with a large roster: a checkpoint of them is installed in parts.
 const LARGE: usize = 40;
 const LARGE_ROSTER: usize = 2_000;
-const RETENTION: Duration = Duration::from_secs(1);
+/// Crashes in each round.
+const CRASHES: u32 = 2;
 /// For what the kernel was writing when everybody was stopped.
 const IN_FLIGHT: Duration = Duration::from_millis(150);
 /// Waiting for longer is hanging.
@@ -53,17 +54,27 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
     for round in 1..=rounds {
         fs::remove_dir_all(&folder).expect("removed");
         let load = Load::start(&[&witness], AUTHORS);
-        let node = start(&folder);
-        // On its way, or a while after.
-        tokio::time::sleep(random_ms(took / 5, took * 5 / 4)).await;
-        node.stand_still();
-        tokio::time::sleep(IN_FLIGHT).await;
-        disk.copy();
-        let (was_ready, acknowledged) = (node.is_ready(), node.acknowledged());
-        node.kill();
-        disk.cut();
-        history.add(vec![acknowledged]);
-        let left = left(&folder, disk.outside()).await;
+        // From the beginning, and then from what that left.
+        let mut crashes = Vec::new();
+        for _ in 0..CRASHES {
+            let node = start(&folder);
+            // On its way, or a while after.
+            tokio::time::sleep(random_ms(took / 5, took * 5 / 4)).await;
+            node.stand_still();
+            tokio::time::sleep(IN_FLIGHT).await;
+            disk.copy();
+            let was_ready = node.is_ready();
+            history.add(vec![node.acknowledged()]);
+            node.kill();
+            disk.cut();
+            let left = left(&folder, disk.outside()).await;
+            crashes.push(match (left.half_installed, left.messages) {
+                (true, _) => "half a checkpoint".to_owned(),
+                (false, 0) => "nothing".to_owned(),
+                (false, messages) if was_ready => format!("all up to {messages}, ready before"),
+                (false, messages) => format!("all up to {messages}"),
+            });
+        }
         let node = back(settings(&folder)).await;
         println!("it is back");
         history.add(load.finish().await);
@@ -76,13 +87,8 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
         assert!(given_up > 0, "it began with a checkpoint");
         node.close().await.expect("closed");
         println!(
-            "os-crash: bootstrap, round {round}: crashed {}, {} left; {} acknowledged, 0 lost, all the same",
-            if was_ready { "after it was ready" } else { "on the way" },
-            match (left.half_installed, left.messages) {
-                (true, _) => "half a checkpoint".to_owned(),
-                (false, 0) => "nothing".to_owned(),
-                (false, messages) => format!("the state at {messages}"),
-            },
+            "os-crash: bootstrap, round {round}: crashes left {}; {} acknowledged, 0 lost, all the same",
+            crashes.join(", then "),
             history.len()
         );
     }
@@ -116,7 +122,6 @@ async fn give_up_the_beginning(account: &Account, dir: &Path) -> BTreeSet<LogId>
 
     let enforcing = FleetConfig {
         retention: Some(RETENTION),
-        retention_every: Duration::from_millis(200),
         ..settings
     };
     let store = open(enforcing).await;

@@ -18,6 +18,8 @@ pub(super) struct Left {
     /// Messages folded, of all shards.
     pub(super) messages: u64,
     pub(super) segments: usize,
+    /// The number of the oldest segment.
+    pub(super) first_segment: u64,
     pub(super) half_installed: bool,
 }
 
@@ -27,12 +29,14 @@ pub(super) async fn left(folder: &Path, outside: &Path) -> Left {
     if folder.is_dir() {
         copy_folder(folder, copy.path());
     }
-    let segments = fs::read_dir(copy.path().join("segments")).map_or(0, Iterator::count);
+    let names = fs::read_dir(copy.path().join("segments")).into_iter().flatten();
+    let numbers: Vec<u64> = names.filter_map(|entry| number(&entry.ok()?.path())).collect();
     let (replica, positions) = Replica::open(local(copy.path())).await.expect("the replica opens");
     replica.close().await.expect("closed");
     Left {
         messages: positions.iter().map(|position| position.sequence).sum(),
-        segments,
+        segments: numbers.len(),
+        first_segment: numbers.into_iter().min().unwrap_or_default(),
         half_installed: positions.iter().any(Replica::is_half_installed),
     }
 }
@@ -43,4 +47,13 @@ pub(super) async fn back(config: FleetConfig) -> FleetStore {
     let ready = tokio::time::timeout(HANGING, store.ready()).await;
     ready.expect("it catches up in time").expect("it catches up");
     store
+}
+
+/// The number in a segment's name.
+fn number(path: &Path) -> Option<u64> {
+    path.file_stem()?
+        .to_str()?
+        .trim_start_matches(|digit: char| !digit.is_ascii_digit())
+        .parse()
+        .ok()
 }

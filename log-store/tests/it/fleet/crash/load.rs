@@ -2,6 +2,7 @@
 
 use super::super::nodes::reaches;
 use super::super::script::*;
+use super::random;
 use skytale_log_store::{FleetStore, LogStore as _, StoreError};
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, LogId, Offset, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -130,17 +131,22 @@ impl Author {
         let channel = ChannelId::generate();
         self.append(&create(channel)).await?;
         let mut parent = 1;
-        for round in 0..60u8 {
+        for round in 0..Self::channel_length() {
             if round % 20 == 19 {
                 parent = self
                     .append(&bundle(channel, parent, &[someone(), someone()]))
                     .await?
                     .get();
             }
-            let length = usize::from(round) * 40;
+            let length = usize::from(round % 60) * 40;
             self.append(&message(channel, parent, &vec![round; length])).await?;
         }
         Some(())
+    }
+
+    /// Some channels are long enough to be in several segments.
+    fn channel_length() -> u8 {
+        if random(3) == 0 { 240 } else { 40 }
     }
 
     /// Appends until it is acknowledged. `None` at the end, or where it cannot be.
@@ -217,26 +223,31 @@ impl History {
         channels.chain(recipients.map(|recipient| recipient.log())).collect()
     }
 
-    /// What was acknowledged and is not there; frames in a log twice are asserted not to be.
+    /// What was acknowledged and is not there, although its place was not given up; frames in a log twice are asserted not to
+    /// be.
     pub(super) async fn lost(&self, store: &FleetStore) -> Vec<FrameId> {
-        let mut logs: BTreeMap<LogId, HashMap<FrameId, Offset>> = BTreeMap::new();
+        let mut logs: BTreeMap<LogId, (Offset, HashMap<FrameId, Offset>)> = BTreeMap::new();
         for log in self.logs() {
-            let (_, records) = kept(store, log).await;
-            let places = logs.entry(log).or_default();
+            let (first, records) = kept(store, log).await;
+            let mut places = HashMap::new();
             for record in records {
                 let id = Frame::decode(record.payload).expect("a frame").header().id;
                 assert_eq!(places.insert(id, record.offset), None, "an entry twice in {log}");
             }
+            logs.insert(log, (first, places));
         }
         let mut lost = Vec::new();
         for acknowledged in self.all() {
-            if logs[&acknowledged.log].get(&acknowledged.id) != Some(&acknowledged.offset) {
+            let (first, places) = &logs[&acknowledged.log];
+            if acknowledged.offset >= *first && places.get(&acknowledged.id) != Some(&acknowledged.offset) {
                 lost.push(acknowledged.id);
             }
             for recipient in &acknowledged.recipients {
                 let channel = acknowledged.log.channel().expect("a channel");
                 let welcome = FrameId::of_welcome(&channel, acknowledged.offset, recipient);
-                if !logs[&recipient.log()].contains_key(&welcome) {
+                let (first, places) = &logs[&recipient.log()];
+                // A recipient has one Welcome alone.
+                if *first == Offset::FIRST && !places.contains_key(&welcome) {
                     lost.push(welcome);
                 }
             }

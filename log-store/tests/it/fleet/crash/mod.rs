@@ -18,6 +18,7 @@ mod left;
 mod load;
 mod node;
 mod replica;
+mod retention;
 mod servers;
 mod write_back;
 
@@ -26,12 +27,15 @@ use super::script::settings;
 use disk::Disk;
 use skytale_log_store::LocalConfig;
 use skytale_log_store::fleet::{FleetConfig, RegionConfig};
+use skytale_log_store::local::Retention;
 use skytale_proto::Region;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
 const SCENARIOS: &str = "SKYTALE_TEST_CRASH";
+/// Entries are kept for so long, where they are given up at all.
+const RETENTION: Duration = Duration::from_secs(1);
 const NO_SYNC: &str = "SKYTALE_TEST_NO_SYNC";
 
 fn word(variable: &str) -> String {
@@ -65,6 +69,7 @@ async fn try_all(scenarios: String) {
         let rounds = rounds.parse().expect("a number of rounds");
         match (name, sync) {
             ("replica", Sync::Always) => Box::pin(replica::followed(&cluster, &disk, rounds)).await,
+            ("retention", Sync::Always) => Box::pin(retention::given_up(&cluster, &disk, rounds)).await,
             ("bootstrap", Sync::Always) => Box::pin(bootstrap::bootstrapped(&cluster, &disk, rounds)).await,
             ("servers", Sync::Always) => Box::pin(servers::all(&cluster, &disk, rounds)).await,
             ("servers", Sync::Sometimes) => Box::pin(servers::all_unsynced(&cluster, &disk, rounds)).await,
@@ -87,6 +92,8 @@ fn child() {
 enum Kind {
     TwoShards,
     OneShard,
+    /// One shard, of which little is kept.
+    Retention,
 }
 
 impl Kind {
@@ -94,7 +101,7 @@ impl Kind {
         let settings = settings(account, dir);
         let (shards, checkpoint_every) = match self {
             Self::TwoShards => (2, 200),
-            Self::OneShard => (1, 100),
+            Self::OneShard | Self::Retention => (1, 100),
         };
         FleetConfig {
             regions: vec![RegionConfig {
@@ -104,7 +111,8 @@ impl Kind {
                 tags: Vec::new(),
             }],
             checkpoint_every,
-            retention: None,
+            retention: (self == Self::Retention).then_some(RETENTION),
+            retention_every: Duration::from_millis(200),
             request_timeout: Duration::from_secs(1),
             alarm_after: Duration::from_secs(20),
             local: local(dir),
@@ -115,6 +123,10 @@ impl Kind {
 
 fn local(dir: &Path) -> LocalConfig {
     LocalConfig {
+        retention: Retention {
+            check_every: Duration::from_millis(100),
+            ..Retention::default()
+        },
         segment_bytes: 512 * 1024,
         cache_bytes: 64 * 1024,
         states_max: 64,

@@ -27,7 +27,7 @@ const HANGING: Duration = Duration::from_secs(60);
 /// What the child is told: its settings, who it is, and its folder.
 pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     let folder = std::env::var_os(FOLDER)?;
-    let kinds = [Kind::TwoShards, Kind::OneShard];
+    let kinds = [Kind::TwoShards, Kind::OneShard, Kind::Retention];
     let named = |kind: &Kind| format!("{kind:?}") == word(KIND);
     let kind = kinds.into_iter().find(named).expect("settings");
     let account = Account {

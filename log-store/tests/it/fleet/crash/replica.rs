@@ -83,7 +83,7 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
 }
 
 /// Takes pages and sectors out of a replica's last segment: it is not synced, and a crash may take any of it.
-fn take_pages(folder: &Path) {
+pub(super) fn take_pages(folder: &Path) {
     let Some(path) = segments(folder).pop() else { return };
     let mut bytes = fs::read(&path).expect("read");
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
