@@ -3,10 +3,10 @@
 use super::super::cluster::{Account, Cluster};
 use super::super::script::*;
 use super::disk::Disk;
-use super::left::{back, left};
+use super::left::{back, boot, left};
 use super::load::{History, Load, kept, the_same};
 use super::node::NodeProcess;
-use super::{Kind, RETENTION, random_ms};
+use super::{Kind, random_ms};
 use crate::local::script::{ALICE, frame};
 use skytale_log_store::LogStore as _;
 use skytale_log_store::fleet::FleetConfig;
@@ -23,6 +23,8 @@ const AUTHORS: usize = 4;
 /// Channels with a large roster: a checkpoint of them is installed in parts.
 const LARGE: usize = 40;
 const LARGE_ROSTER: usize = 2_000;
+/// For the stream's beginning.
+const RETENTION: Duration = Duration::from_millis(500);
 /// Crashes in each round.
 const CRASHES: u32 = 2;
 /// For what the kernel was writing when everybody was stopped.
@@ -48,18 +50,20 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
     // How long it takes, where nothing happens.
     let begun = Instant::now();
     let node = start(&folder);
-    node.ready().await;
+    node.opens().await;
     let took = u64::try_from(begun.elapsed().as_millis()).expect("short");
     node.kill();
+    println!("a node begins in {took} ms");
     for round in 1..=rounds {
         fs::remove_dir_all(&folder).expect("removed");
         let load = Load::start(&[&witness], AUTHORS);
         // From the beginning, and then from what that left.
         let mut crashes = Vec::new();
-        for _ in 0..CRASHES {
+        for crash in 1..=CRASHES {
             let node = start(&folder);
-            // On its way, or a while after.
-            tokio::time::sleep(random_ms(took / 5, took * 5 / 4)).await;
+            // On its way; and then there, or a while after.
+            let (earliest, latest) = (took * u64::from(crash) / 6, took * u64::from(crash));
+            tokio::time::sleep(random_ms(earliest, latest)).await;
             node.stand_still();
             tokio::time::sleep(IN_FLIGHT).await;
             disk.copy();
@@ -67,6 +71,7 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
             history.add(vec![node.acknowledged()]);
             node.kill();
             disk.cut();
+            boot(&folder);
             let left = left(&folder, disk.outside()).await;
             crashes.push(match (left.half_installed, left.messages) {
                 (true, _) => "half a checkpoint".to_owned(),

@@ -23,6 +23,14 @@ pub(super) struct Left {
     pub(super) half_installed: bool,
 }
 
+/// The machine has booted since: what the index says of the boot that it was open in is of another.
+pub(super) fn boot(folder: &Path) {
+    let owner = folder.join("index/OWNER");
+    if fs::read_to_string(&owner).is_ok_and(|said| said.starts_with("open boot")) {
+        fs::write(&owner, "open boot of before\n").expect("written");
+    }
+}
+
 /// Opens a copy of a replica's folder, so that the folder itself stays as it was left.
 pub(super) async fn left(folder: &Path, outside: &Path) -> Left {
     let copy = TempDir::new_in(outside).expect("a folder");

@@ -34,8 +34,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const SCENARIOS: &str = "SKYTALE_TEST_CRASH";
-/// Entries are kept for so long, where they are given up at all.
-const RETENTION: Duration = Duration::from_secs(1);
+/// Entries are kept for so long, where they are given up at all: longer than a node that comes back takes.
+const RETENTION: Duration = Duration::from_secs(4);
 const NO_SYNC: &str = "SKYTALE_TEST_NO_SYNC";
 
 fn word(variable: &str) -> String {
@@ -101,7 +101,7 @@ impl Kind {
         let settings = settings(account, dir);
         let (shards, checkpoint_every) = match self {
             Self::TwoShards => (2, 200),
-            Self::OneShard | Self::Retention => (1, 100),
+            Self::OneShard | Self::Retention => (1, 300),
         };
         FleetConfig {
             regions: vec![RegionConfig {

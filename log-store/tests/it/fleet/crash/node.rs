@@ -2,12 +2,11 @@
 //! killed with the machine that it is said to be on.
 
 use super::super::cluster::Account;
-use super::super::script::open;
 use super::load::{Acknowledged, Load};
 use super::write_back::WriteBack;
 use super::{Kind, word};
-use skytale_log_store::LogStore as _;
 use skytale_log_store::fleet::FleetConfig;
+use skytale_log_store::{FleetStore, LogStore as _};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -48,7 +47,9 @@ fn say(line: &str) {
 pub(super) async fn go_on(config: FleetConfig) {
     // The machine writes back what it likes from the beginning.
     let _writes_back = WriteBack::start(&config.local.dir);
-    let store = Arc::new(open(config).await);
+    let store = Arc::new(FleetStore::open(config).await.expect("the node opens"));
+    say("\nopen .\n");
+    store.ready().await.expect("it catches up");
     say("\nready .\n");
     let _load = Load::start_telling(&[&store], AUTHORS, Arc::new(|told: &Acknowledged| say(&told.line())));
     let mut stopped = store.stopped();
@@ -68,7 +69,7 @@ pub(super) struct NodeProcess {
     shell: Child,
     input: Option<ChildStdin>,
     pid: u32,
-    said: PathBuf,
+    told: PathBuf,
 }
 
 impl NodeProcess {
@@ -102,26 +103,43 @@ impl NodeProcess {
             input: shell.stdin.take(),
             shell,
             pid: line.trim().parse().expect("the node's id"),
-            said,
+            told: said,
         }
     }
 
     fn lines(&self) -> Vec<String> {
-        let said = std::fs::read_to_string(&self.said).expect("read");
+        let said = std::fs::read_to_string(&self.told).expect("read");
         said.lines().map(str::to_owned).collect()
     }
 
     /// Waits until it has caught up.
     pub(super) async fn ready(&self) {
+        self.says("ready .").await;
+    }
+
+    /// Waits until it has opened its replica, empty ones with a checkpoint in them.
+    pub(super) async fn opens(&self) {
+        self.says("open .").await;
+    }
+
+    async fn says(&self, line: &str) {
         let begun = Instant::now();
-        while !self.is_ready() {
-            assert!(begun.elapsed() < HANGING, "the node is not ready: {:?}", self.lines());
+        while !self.said(line) {
+            assert!(
+                begun.elapsed() < HANGING,
+                "the node does not say `{line}`: {:?}",
+                self.lines()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.lines().iter().any(|line| line == "ready .")
+        self.said("ready .")
+    }
+
+    fn said(&self, line: &str) -> bool {
+        self.lines().iter().any(|said| said == line)
     }
 
     /// How far it said it was: messages of all shards.

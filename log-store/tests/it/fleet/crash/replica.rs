@@ -3,7 +3,7 @@
 use super::super::cluster::Cluster;
 use super::super::script::open;
 use super::disk::Disk;
-use super::left::{back, left};
+use super::left::{back, boot, left};
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::{Kind, local, random, random_ms};
@@ -53,6 +53,7 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let (at, acknowledged) = (node.at(), node.acknowledged());
         node.kill();
         disk.cut();
+        boot(&folder);
         println!("the power was cut");
         history.add(vec![acknowledged]);
         let whole = left(&folder, disk.outside()).await;

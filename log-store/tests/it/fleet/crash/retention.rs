@@ -3,7 +3,7 @@
 use super::super::cluster::Cluster;
 use super::super::script::open;
 use super::disk::Disk;
-use super::left::{back, left};
+use super::left::{back, boot, left};
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::{Kind, random_ms};
@@ -32,7 +32,7 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let node = NodeProcess::start(Kind::Retention, &account, &folder, said.clone());
         node.ready().await;
         println!("the node is up");
-        tokio::time::sleep(random_ms(2_500, 5_000)).await;
+        tokio::time::sleep(random_ms(3_000, 6_000)).await;
         node.stand_still();
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
@@ -40,6 +40,7 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         history.add(vec![node.acknowledged()]);
         node.kill();
         disk.cut();
+        boot(&folder);
         println!("the power was cut");
         let left = left(&folder, disk.outside()).await;
         let node = back(settings(&folder)).await;

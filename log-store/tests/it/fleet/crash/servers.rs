@@ -4,6 +4,7 @@
 use super::super::cluster::{Account, Cluster};
 use super::super::script::*;
 use super::disk::Disk;
+use super::left::boot;
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::write_back::WriteBack;
@@ -74,6 +75,7 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
         node.kill();
         let begun = Instant::now();
         cut(cluster, disk).await;
+        boot(&beside);
         cluster.settled().await;
         println!("the servers are back");
         load.goes_on().await;
