@@ -61,12 +61,12 @@ trap 'exit 143' TERM
 disk() { "$here/crash-disk" "$1" "$work/disk" "${@:2}"; }
 
 code=0
-disk make 1G || code=$?
-if [ "$code" = 77 ]; then
-    echo "os-crash: skipped: see above" >&2
-    exit 77
+disk make 1G 2>"$work/make.err" || code=$?
+if [ "$code" != 0 ]; then
+    [ "$code" != 77 ] || sed -n 's/^crash-disk: /os-crash: skipped: /p' "$work/make.err" >&2
+    [ "$code" = 77 ] || cat "$work/make.err" >&2
+    exit "$code"
 fi
-[ "$code" = 0 ] || exit 1
 
 if [ -z "$binary" ]; then
     root=$(cd "$here/../.." && pwd)
@@ -101,11 +101,11 @@ run_local() {
         # Stopped, so that the copy is of one moment; what the kernel has not written by then is not in it.
         kill -STOP "$child"
         sleep 0.1
-        disk copy
+        disk copy || return 1
         kill -KILL "$child"
         await 2>/dev/null || true
 
-        disk show
+        disk show || return 1
         env SKYTALE_TEST_STORE="$work/disk/copy/store.$round" SKYTALE_TEST_ROLE=check SKYTALE_TEST_ACKED="$acked" \
             "${test[@]}" >"$work/check" 2>&1 &
         child=$!
@@ -117,7 +117,7 @@ run_local() {
             [ -n "$no_sync" ] && [ -z "${VERBOSE:-}" ] || cat "$work/check" >&2
         fi
         echo "os-crash: local, round $round: $verdict"
-        disk hide
+        disk hide || return 1
         rm -rf "$work/disk/live/store.$round"
     done
     if [ -n "$no_sync" ]; then
@@ -147,7 +147,8 @@ run_fleet() {
     fi
     grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
     echo "os-crash: $scenarios: $((SECONDS - began)) s"
-    rm -rf "$work/outside" "$work/disk/live"/*
+    rm -rf "$work/outside"
+    find "$work/disk/live" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 }
 
 # By what they share: the servers' place.
@@ -157,7 +158,7 @@ failed=0
 for scenario in "${scenarios[@]}"; do
     case $scenario in
     local) run_local "${rounds:-5}" || failed=1 ;;
-    replica | retention | bootstrap) nodes+=("$scenario:${rounds:-3}") ;;
+    replica | retention | bootstrap) nodes+=("$scenario:${rounds:-2}") ;;
     servers) servers+=("$scenario:${rounds:-2}") ;;
     one-server) servers+=("$scenario:${rounds:-1}") ;;
     esac
