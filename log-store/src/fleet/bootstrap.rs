@@ -3,14 +3,21 @@
 //! Entries before the checkpoint are not here. All of them were given up by Trims, which come later in the stream: so the
 //! replica is ready only when it has caught up.
 
-use super::bucket::{Bucket, covered};
+use super::bucket::{Bucket, Listed, covered};
+use super::chain;
+use super::checkpoint::Checkpoint;
+use super::config::FleetConfig;
 use super::error::OpenError;
+use super::facts::Facts;
+use super::follower::Beginning;
 use super::shards::ShardId;
 use super::streams::stream_id;
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::Info;
+use skytale_proto::Region;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a replica needs before it can follow.
@@ -43,49 +50,66 @@ pub(super) async fn need(
     Need::Nothing
 }
 
-/// Installs checkpoints for the shards that have no position and whose streams do not begin at their beginning. Gives the
-/// positions; and of each shard the messages that change nothing.
-pub(super) async fn install(
+/// What a shard is followed on from; one that has no position, and whose stream does not begin at its beginning, begins with
+/// the checkpoint that the stream's first message follows.
+pub(super) async fn begin(
     bucket: &mut Lazy<'_>,
     replica: &Replica,
-    shards: &[ShardId],
-    positions: &mut BTreeMap<ShardId, ShardPosition>,
-    infos: &BTreeMap<ShardId, Info>,
-) -> Result<BTreeSet<ShardId>, OpenError> {
-    let mut installed = BTreeSet::new();
-    for shard in shards {
-        let Some(info) = infos.get(shard) else { continue };
-        let (first, stream) = (info.state.first_sequence, stream_id(info));
-        if first <= 1 || positions.get(shard).is_some_and(|position| position.sequence > 0) {
-            continue;
+    facts: &mut Facts,
+    shard: ShardId,
+    position: Option<ShardPosition>,
+    info: &Info,
+) -> Result<Beginning, OpenError> {
+    let (first, stream) = (info.state.first_sequence, stream_id(info));
+    let position = match position {
+        Some(position) if position.sequence > 0 => position,
+        _ if first <= 1 => chain::beginning(shard, stream),
+        _ => {
+            facts.begins(shard, info.state.last_sequence);
+            facts.save(&bucket.config.local.dir)?;
+            install(bucket, replica, shard, info).await?
         }
-        let named = |problem: String| OpenError::Stream {
-            stream: shard.stream(),
-            problem,
-        };
-        let checkpoint = bucket.get(*shard, stream, first - 1).await.map_err(named)?;
-        let Some(checkpoint) = checkpoint else {
-            return Err(named(format!(
-                "it begins at {first}, and there is no checkpoint at {} to begin with",
-                first - 1
-            )));
-        };
-        let logs = checkpoint.logs.len();
-        let position = ShardPosition {
-            repeated_after: checkpoint.position.sequence,
-            repeated: Vec::new(),
-            ..checkpoint.position
-        };
-        replica.install(checkpoint.logs, position.clone()).await?;
-        tracing::info!(%shard, sequence = position.sequence, logs, "began with a checkpoint");
-        positions.insert(*shard, position);
-        installed.insert(*shard);
-    }
-    Ok(installed)
+    };
+    Ok(Beginning {
+        repeats: repeats(bucket, shard, &position, info).await?,
+        // Other nodes saw to what was owed before.
+        owes_after: facts.began_at(shard),
+        position,
+        checked: true,
+    })
+}
+
+async fn install(
+    bucket: &mut Lazy<'_>,
+    replica: &Replica,
+    shard: ShardId,
+    info: &Info,
+) -> Result<ShardPosition, OpenError> {
+    let (first, stream) = (info.state.first_sequence, stream_id(info));
+    let named = |problem: String| OpenError::Stream {
+        stream: shard.stream(),
+        problem,
+    };
+    let checkpoint = bucket.get(shard, stream, first - 1).await.map_err(named)?;
+    let Some(checkpoint) = checkpoint else {
+        return Err(named(format!(
+            "it begins at {first}, and there is no checkpoint at {} to begin with",
+            first - 1
+        )));
+    };
+    let logs = checkpoint.logs.len();
+    let position = ShardPosition {
+        repeated_after: checkpoint.position.sequence,
+        repeated: Vec::new(),
+        ..checkpoint.position
+    };
+    replica.install(checkpoint.logs, position.clone()).await?;
+    tracing::info!(%shard, sequence = position.sequence, logs, "began with a checkpoint");
+    Ok(position)
 }
 
 /// The messages after a position that are known to repeat entries: from the checkpoints after it.
-pub(super) async fn repeats(
+async fn repeats(
     bucket: &mut Lazy<'_>,
     shard: ShardId,
     position: &ShardPosition,
@@ -116,40 +140,34 @@ pub(super) async fn repeats(
     Ok(repeats)
 }
 
-/// The bucket, opened when it is first needed.
+/// The buckets, opened when they are first needed.
 pub(super) struct Lazy<'a> {
     context: &'a jetstream::Context,
-    replicas: usize,
-    bucket: Option<Bucket>,
+    config: &'a FleetConfig,
+    buckets: BTreeMap<u8, Bucket>,
 }
 
 impl<'a> Lazy<'a> {
-    pub(super) const fn new(context: &'a jetstream::Context, replicas: usize) -> Self {
+    pub(super) const fn new(context: &'a jetstream::Context, config: &'a FleetConfig) -> Self {
         Self {
             context,
-            replicas,
-            bucket: None,
+            config,
+            buckets: BTreeMap::new(),
         }
     }
 
-    async fn open(&mut self) -> Result<&Bucket, String> {
-        let bucket = match self.bucket.take() {
-            Some(bucket) => bucket,
-            None => Bucket::open(self.context, self.replicas).await?,
-        };
-        Ok(self.bucket.insert(bucket))
+    async fn of(&mut self, home: Region) -> Result<&Bucket, String> {
+        Ok(match self.buckets.entry(home.0) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(Bucket::open(self.context, self.config, home).await?),
+        })
     }
 
-    async fn get(
-        &mut self,
-        shard: ShardId,
-        stream: u64,
-        sequence: u64,
-    ) -> Result<Option<super::checkpoint::Checkpoint>, String> {
-        self.open().await?.get(shard, stream, sequence).await
+    async fn get(&mut self, shard: ShardId, stream: u64, sequence: u64) -> Result<Option<Checkpoint>, String> {
+        self.of(shard.region).await?.get(shard, stream, sequence).await
     }
 
-    async fn list(&mut self, shard: ShardId, stream: u64) -> Result<Vec<super::bucket::Listed>, String> {
-        self.open().await?.list(shard, stream).await
+    async fn list(&mut self, shard: ShardId, stream: u64) -> Result<Vec<Listed>, String> {
+        self.of(shard.region).await?.list(shard, stream).await
     }
 }

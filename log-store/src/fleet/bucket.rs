@@ -1,18 +1,20 @@
-//! The bucket that holds the checkpoints: `<region>/<shard>/<stream>/<sequence>`.
+//! The buckets that hold the checkpoints: one for each home region, placed there as its streams are. Objects are named
+//! `<region>/<shard>/<stream>/<sequence>`.
 
 use super::checkpoint::Checkpoint;
+use super::config::FleetConfig;
 use super::shards::ShardId;
+use super::streams::{self, Found};
 use crate::local::ShardPosition;
-use async_nats::jetstream::object_store::{Config, ObjectMetadata, ObjectStore};
+use async_nats::jetstream::object_store::{Config, InfoErrorKind, ObjectMetadata, ObjectStore};
 use async_nats::jetstream::stream::StorageType;
 use async_nats::jetstream::{self};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use skytale_proto::Region;
 use std::collections::HashMap;
 use tokio::io::AsyncReadExt as _;
 
-/// The bucket.
-pub(super) const BUCKET: &str = "SKYTALE_CHECKPOINTS";
 /// A checkpoint, in bytes, at most.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 
@@ -32,6 +34,11 @@ pub(super) struct Bucket {
     store: ObjectStore,
 }
 
+/// The bucket of a home region.
+fn bucket(home: Region) -> String {
+    format!("SKYTALE_CHECKPOINTS_{}", home.0)
+}
+
 fn prefix(shard: ShardId, stream: u64) -> String {
     format!("{}/{}/{stream:016x}/", shard.region.0, shard.index)
 }
@@ -45,16 +52,24 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Bucket {
-    /// Opens the bucket, or makes it.
-    pub(super) async fn open(context: &jetstream::Context, replicas: usize) -> Result<Self, String> {
-        if let Ok(store) = context.get_object_store(BUCKET).await {
-            return Ok(Self { store });
+    /// Opens the bucket of a home region, or makes it.
+    pub(super) async fn open(context: &jetstream::Context, config: &FleetConfig, home: Region) -> Result<Self, String> {
+        let bucket = bucket(home);
+        match streams::find(context, &format!("OBJ_{bucket}")).await {
+            Ok(Found::There(_)) => {
+                let store = context.get_object_store(&bucket).await;
+                let store = store.map_err(|error| error.to_string())?;
+                return Ok(Self { store });
+            }
+            Ok(Found::Missing) => {}
+            Err(error) => return Err(error.to_string()),
         }
         let config = Config {
-            bucket: BUCKET.to_owned(),
+            bucket: bucket.clone(),
             description: Some("Checkpoints of Skytale's logs: written by relay nodes alone".into()),
             storage: StorageType::File,
-            num_replicas: replicas,
+            num_replicas: config.replicas,
+            placement: config.placement(home),
             max_bytes: -1,
             ..Config::default()
         };
@@ -62,19 +77,20 @@ impl Bucket {
         let store = match made {
             Ok(store) => store,
             // Another node may have made it at the same moment.
-            Err(error) => context.get_object_store(BUCKET).await.map_err(|_| error.to_string())?,
+            Err(error) => context.get_object_store(&bucket).await.map_err(|_| error.to_string())?,
         };
         Ok(Self { store })
     }
 
     /// The chain's hash in the checkpoint at a position's sequence, if there is one.
-    pub(super) async fn chain_at(&self, shard: ShardId, position: &ShardPosition) -> Option<String> {
-        let info = self
-            .store
-            .info(name(shard, position.stream, position.sequence))
-            .await
-            .ok()?;
-        (!info.deleted).then(|| info.metadata.get("chain").cloned()).flatten()
+    pub(super) async fn chain_at(&self, shard: ShardId, position: &ShardPosition) -> Result<Option<String>, String> {
+        let info = self.store.info(name(shard, position.stream, position.sequence));
+        match info.await {
+            Ok(info) if info.deleted => Ok(None),
+            Ok(info) => Ok(info.metadata.get("chain").cloned()),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Writes a checkpoint. Two nodes that write the same one write the same bytes, but for how far back `repeated` goes.

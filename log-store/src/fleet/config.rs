@@ -2,6 +2,7 @@
 
 use super::shards::Shards;
 use crate::LocalConfig;
+use async_nats::jetstream::stream::Placement;
 use skytale_proto::{Region, limits};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct FleetConfig {
     pub request_timeout: Duration,
     /// How often each stream is compared with what was folded of it.
     pub verify_every: Duration,
+    /// How often the servers are asked again whether they sync.
+    pub ask_sync_every: Duration,
     /// How long a stream must go on contradicting what was folded before that is believed: longer than a server that was
     /// cut off takes to notice that it no longer leads.
     pub alarm_after: Duration,
@@ -54,7 +57,7 @@ pub struct FleetConfig {
     pub retention: Option<Duration>,
     /// How often this node looks for what may be given up.
     pub retention_every: Duration,
-    /// How long opening may take until NATS answers.
+    /// How long opening may take until NATS answers. A node that has a replica does not wait for it.
     pub open_timeout: Duration,
 }
 
@@ -186,6 +189,7 @@ impl FleetConfig {
             append_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(5),
             verify_every: Duration::from_secs(10),
+            ask_sync_every: Duration::from_secs(60),
             alarm_after: Duration::from_secs(30),
             welcome_grace: Duration::from_secs(5),
             checkpoint_every: 100_000,
@@ -193,6 +197,15 @@ impl FleetConfig {
             retention_every: Duration::from_secs(600),
             open_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// Where the streams of a home region stand; `None` where anywhere.
+    pub(super) fn placement(&self, home: Region) -> Option<Placement> {
+        let region = self.regions.iter().find(|region| region.region == home)?;
+        (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
+            cluster: region.cluster.clone(),
+            tags: region.tags.clone(),
+        })
     }
 
     pub(super) fn shards(&self) -> Result<Shards, String> {
@@ -241,6 +254,7 @@ impl FleetConfig {
             ("append_timeout", self.append_timeout),
             ("request_timeout", self.request_timeout),
             ("verify_every", self.verify_every),
+            ("ask_sync_every", self.ask_sync_every),
             ("welcome_grace", self.welcome_grace),
             ("retention_every", self.retention_every),
         ];

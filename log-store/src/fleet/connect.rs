@@ -18,6 +18,41 @@ pub(super) async fn connect(
     request_timeout: Duration,
     open_timeout: Duration,
 ) -> Result<Client, OpenError> {
+    let options = options(config, auth, request_timeout).await?;
+    let begun = tokio::time::Instant::now();
+    loop {
+        let error = match options.clone().connect(&config.servers[..]).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        if begun.elapsed() >= open_timeout {
+            use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
+            let (servers, refused) = (config.servers.join(", "), error.kind());
+            let error = error.to_string();
+            return Err(match refused {
+                Authentication | AuthorizationViolation => OpenError::Denied { servers, error },
+                _ => OpenError::Unreachable { servers, error },
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// As [`connect`], where no server has to answer now: requests fail until one does.
+pub(super) async fn connect_later(
+    config: &NatsConfig,
+    auth: &NatsAuth,
+    request_timeout: Duration,
+) -> Result<Client, OpenError> {
+    let options = options(config, auth, request_timeout).await?.retry_on_initial_connect();
+    let client = options.connect(&config.servers[..]).await;
+    client.map_err(|error| OpenError::Unreachable {
+        servers: config.servers.join(", "),
+        error: error.to_string(),
+    })
+}
+
+async fn options(config: &NatsConfig, auth: &NatsAuth, request_timeout: Duration) -> Result<ConnectOptions, OpenError> {
     let mut options = match auth {
         NatsAuth::None => ConnectOptions::new(),
         NatsAuth::Password { user, password } => {
@@ -63,18 +98,5 @@ pub(super) async fn connect(
     if let Some((certificate, key)) = &config.tls.certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    let begun = tokio::time::Instant::now();
-    loop {
-        let error = match options.clone().connect(&config.servers[..]).await {
-            Ok(client) => return Ok(client),
-            Err(error) => error.to_string(),
-        };
-        if begun.elapsed() >= open_timeout {
-            return Err(OpenError::Unreachable {
-                servers: config.servers.join(", "),
-                error,
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    Ok(options)
 }

@@ -30,6 +30,14 @@ pub enum OpenError {
         /// What the last attempt said.
         error: String,
     },
+    /// Servers answer, and do not let this node in.
+    #[error("the NATS servers {servers} refuse this node's user: {error}")]
+    Denied {
+        /// The servers.
+        servers: String,
+        /// What they said.
+        error: String,
+    },
     /// JetStream refuses what is needed.
     #[error("{doing}: {error}")]
     JetStream {
@@ -64,7 +72,11 @@ impl OpenError {
     /// The code that a refusal for this carries.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config { .. } | Self::Credentials { .. } | Self::Stream { .. } | Self::Weaker { .. } => Code::Config,
+            Self::Config { .. }
+            | Self::Credentials { .. }
+            | Self::Denied { .. }
+            | Self::Stream { .. }
+            | Self::Weaker { .. } => Code::Config,
             Self::Unreachable { .. } | Self::JetStream { .. } => Code::HomeUnreachable,
             Self::Replica(error) => error.code(),
             Self::Store(error) => error.code(),

@@ -6,7 +6,11 @@ use super::streams::{self, Found};
 use crate::local::ShardPosition;
 use async_nats::jetstream::stream::Info;
 use async_nats::jetstream::{self, ErrorCode};
+use std::time::Duration;
 
+/// A server that a leader has heard from within this long is in contact with it: followers answer every second, and take
+/// none for leader after four.
+const CONTACT_WITHIN: Duration = Duration::from_secs(3);
 /// What a stream says against what was folded of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
@@ -64,6 +68,14 @@ pub enum Contradiction {
         /// The checkpoint's sequence.
         sequence: u64,
     },
+    /// It is not what this node was told.
+    #[error("stream {stream}: {problem}")]
+    Settings {
+        /// The stream.
+        stream: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The server's settings became weaker than promised.
     #[error("{problem}")]
     Weaker {
@@ -93,6 +105,9 @@ pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position:
         }
         Err(error) => return Look::Unknown(error.to_string()),
     };
+    if !is_in_contact(&info) {
+        return Look::Unknown("its leader, if there is one, has not heard from a majority of its servers".into());
+    }
     if let Some(contradiction) = contradiction(&stream, &info, position) {
         return Look::Contradicts(contradiction);
     }
@@ -118,6 +133,19 @@ pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position:
             }
         },
     }
+}
+
+/// Whether a stream's leader has heard from a majority of the stream's servers just now. One server alone is one.
+pub(super) fn is_in_contact(info: &Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let servers = 1 + cluster.replicas.len();
+    let heard = |active: Duration| !active.is_zero() && active < CONTACT_WITHIN;
+    let near = cluster
+        .replicas
+        .iter()
+        .filter(|peer| !peer.offline && heard(peer.active))
+        .count();
+    cluster.leader.is_some() && 2 * (1 + near) > servers
 }
 
 fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<Contradiction> {

@@ -59,6 +59,8 @@ pub struct Health {
     pub durability: Durability,
     /// It is connected to a NATS server.
     pub connected: bool,
+    /// A shard whose stream could not be checked since the node started, so that no append is taken for it; and why not.
+    pub unchecked: Option<(ShardId, String)>,
     /// Its shards.
     pub shards: Vec<ShardHealth>,
     /// Accepted bundles whose Welcomes are not all on their logs.

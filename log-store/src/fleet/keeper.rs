@@ -9,14 +9,19 @@
 //! The purge comes last, and only when D is there: a node that begins with C is told by the checkpoints up to D which
 //! messages repeat what C does not have the frame ids of; after the Trims those ids are forgotten everywhere. Every node
 //! does this, at its own times; what is done twice changes nothing.
+//!
+//! A shard with little traffic takes long from one multiple of the checkpoints' distance to the next. So where its newest
+//! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one stands here
+//! too: all nodes find it in the sequence, and mean the same.
 
 use super::bucket::{Bucket, Listed, covered};
 use super::checkpoint::Checkpoint;
 use super::health::Phase;
+use super::mark::Mark;
 use super::mirror;
 use super::node::{Node, Shard};
 use super::streams::{self, Found, stream_id};
-use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind};
 use bytes::Bytes;
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, LogId, Offset};
 use std::collections::BTreeMap;
@@ -25,6 +30,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The author of Trims that a node publishes of its own accord: no agent has this key.
 const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
+/// A checkpoint that is this part of the retention old is followed by the next, if anything came after it.
+const CHECKPOINT_PART: u32 = 4;
 /// Trims under way at once, at most.
 const TRIMS_AT_ONCE: usize = 256;
 
@@ -67,12 +74,25 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
     if let Some(here) = mirror::region(shard.id, &node.config) {
         mirror::purge(&node.context, shard.id, here, info.state.first_sequence).await?;
     }
-    let bucket = Bucket::open(&node.context, node.config.replicas).await?;
+    let bucket = Bucket::open(&node.context, &node.config, shard.id.region).await?;
     let stream = stream_id(&info);
     let listed = bucket.list(shard.id, stream).await?;
-    let Some(chosen) = listed.iter().rev().find(|listed| is_older(listed, retention)) else {
-        return Ok(());
-    };
+    if let Some(chosen) = listed.iter().rev().find(|listed| is_older(listed.time_ms, retention)) {
+        give_up(node, shard, &bucket, &info, &listed, chosen).await?;
+    }
+    mark(node, shard, listed.last(), retention / CHECKPOINT_PART).await
+}
+
+/// Gives up what a checkpoint had.
+async fn give_up(
+    node: &Arc<Node>,
+    shard: &Shard,
+    bucket: &Bucket,
+    info: &Info,
+    listed: &[Listed],
+    chosen: &Listed,
+) -> Result<(), String> {
+    let stream = stream_id(info);
     if chosen.sequence >= info.state.first_sequence {
         let Some(checkpoint) = bucket.get(shard.id, stream, chosen.sequence).await? else {
             return Ok(());
@@ -84,7 +104,7 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
             .collect();
         drop(checkpoint);
         trim(node, shard, &gone).await?;
-        if !purge(node, &bucket, shard, &info, &listed, chosen.sequence, &gone).await? {
+        if !purge(node, bucket, shard, info, listed, chosen.sequence, &gone).await? {
             return Ok(());
         }
     }
@@ -94,9 +114,49 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
     Ok(())
 }
 
-fn is_older(listed: &Listed, retention: Duration) -> bool {
+/// Says that a checkpoint stands here, where the newest is too old for what came after it.
+async fn mark(node: &Arc<Node>, shard: &Shard, newest: Option<&Listed>, period: Duration) -> Result<(), String> {
+    let name = shard.id.stream();
+    let info = match streams::find(&node.context, &name).await {
+        Ok(Found::There(info)) => info,
+        Ok(Found::Missing) => return Err("its stream is missing".into()),
+        Err(error) => return Err(error.to_string()),
+    };
+    // What was not checked stands since the first message.
+    let since = newest.map_or_else(
+        || unix_ms(info.state.first_timestamp.unix_timestamp_nanos()),
+        |newest| newest.time_ms,
+    );
+    if info.state.last_sequence <= newest.map_or(0, |newest| newest.sequence) || !is_older(since, period) {
+        return Ok(());
+    }
+    let stream = node.context.get_stream_no_info(&name).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let last = stream
+        .get_last_raw_message_by_subject(&Mark::Checkpoint.subject(shard.id))
+        .await;
+    let after = match last {
+        // Another node was first, and its checkpoint is being written.
+        Ok(last) if !is_older(unix_ms(last.time.unix_timestamp_nanos()), period) => return Ok(()),
+        Ok(last) => last.sequence,
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => 0,
+        Err(error) => return Err(error.to_string()),
+    };
+    // Of nodes that do so at once, one is the first.
+    match Mark::Checkpoint.put(&node.client, shard.id, Some(after)).await {
+        Ok(sequence) => tracing::info!(shard = %shard.label, sequence, "a checkpoint stands here"),
+        Err(reason) => tracing::debug!(shard = %shard.label, %reason, "no mark for a checkpoint"),
+    }
+    Ok(())
+}
+
+fn unix_ms(nanos: i128) -> u64 {
+    u64::try_from(nanos / 1_000_000).unwrap_or_default()
+}
+
+fn is_older(time_ms: u64, age: Duration) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(listed.time_ms).saturating_add(retention) < now
+    Duration::from_millis(time_ms).saturating_add(age) < now
 }
 
 /// Publishes a Trim for each log that still has entries that the checkpoint had.

@@ -14,6 +14,7 @@ const RESUMED: &str = "skytale_fleet_follower_resumed_total";
 const DISCONNECTED: &str = "skytale_fleet_disconnected_total";
 const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
 const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
+const BY_MIRROR: &str = "skytale_fleet_follows_mirror";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
@@ -45,6 +46,11 @@ pub(super) fn describe() {
         "Accepted bundles whose Welcomes are not all on their logs"
     );
     describe_counter!(CHECKPOINTS, Unit::Count, "Checkpoints written by this node");
+    describe_gauge!(
+        BY_MIRROR,
+        Unit::Count,
+        "1 where the shard is followed by its mirror in this node's region, 0 where the stream itself is"
+    );
     describe_counter!(
         GARBAGE,
         Unit::Count,
@@ -54,6 +60,10 @@ pub(super) fn describe() {
 
 pub(super) fn lag(shard: &str, messages: u64) {
     gauge!(LAG, "shard" => shard.to_owned()).set(messages as f64);
+}
+
+pub(super) fn follows_mirror(shard: &str, by_mirror: bool) {
+    gauge!(BY_MIRROR, "shard" => shard.to_owned()).set(f64::from(u8::from(by_mirror)));
 }
 
 pub(super) fn published(shard: &str, frames: usize, bytes: usize, took: Duration) {

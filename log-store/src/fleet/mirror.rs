@@ -10,7 +10,7 @@ use super::shards::ShardId;
 use super::streams::{self, Found};
 use crate::local::ShardPosition;
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, Info, Placement, Source, StorageType};
+use async_nats::jetstream::stream::{Config, Info, Source, StorageType};
 use skytale_proto::Region;
 
 /// The mirror of a shard's stream in a region.
@@ -35,11 +35,6 @@ pub(super) async fn ensure(context: &jetstream::Context, shard: ShardId, config:
             return;
         }
     }
-    let placement = config
-        .regions
-        .iter()
-        .find(|region| region.region == here)
-        .filter(|region| region.cluster.is_some() || !region.tags.is_empty());
     let wanted = Config {
         name: name.clone(),
         description: Some("Logs of Skytale, mirrored from their home region".into()),
@@ -51,10 +46,7 @@ pub(super) async fn ensure(context: &jetstream::Context, shard: ShardId, config:
             name: shard.stream(),
             ..Source::default()
         }),
-        placement: placement.map(|region| Placement {
-            cluster: region.cluster.clone(),
-            tags: region.tags.clone(),
-        }),
+        placement: config.placement(here),
         ..Config::default()
     };
     // Another node may make it at the same moment.

@@ -24,6 +24,9 @@
 //!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
+mod asking;
+mod attempt;
+mod barrier;
 mod bootstrap;
 mod bucket;
 mod chain;
@@ -31,10 +34,12 @@ mod checkpoint;
 mod config;
 mod connect;
 mod error;
+mod facts;
 mod follower;
 mod guard;
 mod health;
 mod keeper;
+mod mark;
 mod metrics;
 mod mirror;
 mod node;
@@ -75,8 +80,13 @@ pub struct FleetStore {
 }
 
 impl FleetStore {
-    /// Connects to NATS, makes the streams that are missing, opens the replica and begins to follow. Where the replica is
+    /// Opens the replica, connects to NATS, makes the streams that are missing and begins to follow. Where the replica is
     /// empty or too old, it begins with a checkpoint. Does not wait until it has caught up: [`FleetStore::health`] says.
+    ///
+    /// A node that has followed before starts without NATS too, or without some of the streams: it serves what it has, and
+    /// goes on by itself when they answer. What it would have checked of them at its start is checked then, before the first
+    /// append is taken; where they are not what they must be, the store stops and says why. A node that has followed nothing has
+    /// nothing to serve: it fails after `open_timeout`.
     pub async fn open(config: FleetConfig) -> Result<Self, OpenError> {
         metrics::describe();
         let node = open::open(config).await?;
@@ -94,7 +104,13 @@ impl FleetStore {
             ready: stopped.is_none() && shards.iter().all(|shard| shard.ready),
             stopped,
             durability: *self.node.durability.borrow(),
-            connected: self.node.client.connection_state() == async_nats::connection::State::Connected,
+            connected: self.node.connected().is_ok(),
+            unchecked: self
+                .node
+                .handles
+                .values()
+                .find_map(|shard| Some((shard.id, shard.checked().err()?)))
+                .map(|(shard, error)| (shard, error.to_string())),
             shards,
             bundles_owing: self.node.owed.bundles(),
         }
@@ -125,7 +141,7 @@ impl FleetStore {
         self.node.shard_of(log)
     }
 
-    async fn append_frame(&self, frame: Frame) -> Result<PendingAppend, StoreError> {
+    async fn append_frame(&self, frame: Frame, asked: u64) -> Result<PendingAppend, StoreError> {
         let node = &self.node;
         node.running()?;
         let Some(shard) = self.home(&frame.header().log) else {
@@ -134,12 +150,17 @@ impl FleetStore {
             let _ = answer.send(Err(Refused::UnknownLog.into()));
             return Ok(pending);
         };
+        if let Err(error) = shard.checked() {
+            // None that was asked for before this is told is taken after it.
+            shard.give_up();
+            return Err(error);
+        }
         let closed = |_| node.why_ended();
         let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
         let place = node.frames.clone().acquire_owned().await.map_err(closed)?;
         let room = node.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
         node.running()?;
-        node.enqueue(shard, frame, Some((place, room)))
+        node.enqueue_asked(shard, frame, Some((place, room)), asked)
     }
 
     async fn read_entries(
@@ -154,14 +175,19 @@ impl FleetStore {
         let Some(shard) = self.home(&log) else { return read };
         match read {
             // The cursor may come from a node that is ahead of this one.
-            Err(StoreError::BeyondHead { .. }) if self.node.running().is_ok() => {
+            Err(StoreError::BeyondHead { .. }) if self.node.running().is_err() => Err(shard.catching_up()),
+            Err(StoreError::BeyondHead { .. }) => {
                 self.node.barrier(shard).await?;
+                let read = replica.read(log, after, bytes_max, entries_max).await;
+                if !matches!(read, Err(StoreError::BeyondHead { .. })) {
+                    return read;
+                }
+                // The leader that said so may be none any more, and to be called wrong is final for a cursor.
+                self.node.confirm(shard).await?;
                 replica.read(log, after, bytes_max, entries_max).await
             }
             // Entries before the checkpoint that this replica began with: given up by a Trim that is yet to come.
-            Err(StoreError::Corrupt { .. }) if !shard.health.lock().ready => Err(StoreError::CatchingUp {
-                home: shard.label.clone(),
-            }),
+            Err(StoreError::Corrupt { .. }) if !shard.health.lock().ready => Err(shard.catching_up()),
             read => read,
         }
     }
@@ -180,8 +206,11 @@ impl FleetStore {
         };
         // Another node may know of the log, or of the agent's joining, already.
         let maybe_behind = matches!(access, Access::UnknownLog | Access::NotMember { next: None });
-        if !maybe_behind || self.node.running().is_err() {
+        if !maybe_behind {
             return Ok(access);
+        }
+        if self.node.running().is_err() {
+            return Err(shard.catching_up());
         }
         self.node.barrier(shard).await?;
         replica.access(log, agent, account, after).await
@@ -215,7 +244,9 @@ impl FleetStore {
 
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        self.append_frame(frame).boxed()
+        // Now, and not when the future is polled: what was told before this call is what its author knew.
+        let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
+        self.append_frame(frame, asked).boxed()
     }
 
     fn read(

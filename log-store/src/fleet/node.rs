@@ -1,12 +1,15 @@
 //! What the tasks of a fleet's node share.
 
+use super::barrier::Round;
 use super::config::FleetConfig;
+use super::facts::Facts;
 use super::guard::Contradiction;
 use super::health::{Phase, ShardHealth};
 use super::metrics;
 use super::owed::Owed;
 use super::pending::Pending;
 use super::shards::{ShardId, Shards};
+use super::sync::Prober;
 use crate::local::replica::{Followed, Replica};
 use crate::{Accepted, AppendError, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
@@ -16,13 +19,11 @@ use skytale_proto::session::Durability;
 use skytale_proto::{Detail, Frame, FrameId, Header, LogId, Offset};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Questions about a shard's end that may be under way at once.
-const BARRIERS_MAX: usize = 16;
 
 /// What the tasks of a node share.
 pub(super) struct Node {
@@ -34,6 +35,11 @@ pub(super) struct Node {
     pub(super) handles: BTreeMap<ShardId, Shard>,
     pub(super) owed: Owed,
     pub(super) durability: watch::Sender<Durability>,
+    pub(super) prober: Prober,
+    /// Asks what an acknowledgement means, now.
+    pub(super) ask_sync: Notify,
+    /// What the replica's folder says of the streams, if anything.
+    pub(super) facts: tokio::sync::Mutex<Option<Facts>>,
     /// Room in the queues: frames, and their bytes.
     pub(super) frames: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
@@ -55,12 +61,25 @@ pub(super) struct Shard {
     pub(super) health: Mutex<ShardHealth>,
     /// Asks the follower to compare the stream with what it folded, now.
     pub(super) look: Notify,
-    barriers: Semaphore,
+    /// The last message of this node that the stream acknowledged.
+    pub(super) acked: watch::Sender<u64>,
+    /// Tells the follower that such messages do not come.
+    pub(super) stalled: Notify,
+    /// Why its stream was not found yet to be what this node was told; `None` once it was.
+    unchecked: Mutex<Option<String>>,
+    /// How often authors were told that nobody knows what became of their frames.
+    given_up: AtomicU64,
+    /// How far the stream goes, as its leader says.
+    pub(super) ends: Round<Result<u64, StoreError>>,
+    /// How far it goes at least, as agreed on by its servers.
+    pub(super) marks: Round<Result<u64, StoreError>>,
 }
 
 /// A frame on its way to the stream.
 pub(super) struct Queued {
     pub(super) frame: Frame,
+    /// [`Shard::given_up`] when the append was asked for.
+    pub(super) asked: u64,
     pub(super) waiter: Waiter,
 }
 
@@ -96,14 +115,49 @@ impl Shard {
             followed: watch::Sender::new(followed),
             health: Mutex::new(ShardHealth::new(id, followed)),
             look: Notify::new(),
-            barriers: Semaphore::new(BARRIERS_MAX),
+            acked: watch::Sender::new(0),
+            stalled: Notify::new(),
+            unchecked: Mutex::new(Some("its stream has not answered since this node started".into())),
+            given_up: AtomicU64::new(0),
+            ends: Round::new(),
+            marks: Round::new(),
         }
+    }
+
+    /// How often authors were told that nobody knows what became of their frames: what was asked for before the last time is
+    /// not published any more.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Authors are about to be told so.
+    pub(super) fn give_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the stream was found to be what this node was told. Nothing is put into it before.
+    pub(super) fn checked(&self) -> Result<(), StoreError> {
+        match &*self.unchecked.lock() {
+            None => Ok(()),
+            Some(reason) => Err(self.unreachable(reason.clone())),
+        }
+    }
+
+    /// The stream was checked: `None`. Or why it could not be.
+    pub(super) fn check(&self, problem: Option<String>) {
+        *self.unchecked.lock() = problem;
     }
 
     pub(super) fn unreachable(&self, reason: impl Into<String>) -> StoreError {
         StoreError::HomeUnreachable {
             home: self.label.clone(),
             reason: reason.into(),
+        }
+    }
+
+    pub(super) fn catching_up(&self) -> StoreError {
+        StoreError::CatchingUp {
+            home: self.label.clone(),
         }
     }
 }
@@ -121,6 +175,14 @@ impl Node {
     /// Why nothing is taken any more.
     pub(super) fn why_ended(&self) -> StoreError {
         self.running().err().unwrap_or_else(closed)
+    }
+
+    /// Whether a NATS server is connected: what would be asked otherwise would wait.
+    pub(super) fn connected(&self) -> Result<(), String> {
+        match self.client.connection_state() {
+            async_nats::connection::State::Connected => Ok(()),
+            _ => Err("no NATS server is connected".into()),
+        }
     }
 
     /// The shard of a log; `None` where its home is no region of this fleet.
@@ -142,6 +204,18 @@ impl Node {
         frame: Frame,
         room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
     ) -> Result<PendingAppend, StoreError> {
+        shard.checked()?;
+        self.enqueue_asked(shard, frame, room, shard.given_up())
+    }
+
+    /// Queues a frame that was asked for when [`Shard::given_up`] was `asked`.
+    pub(super) fn enqueue_asked(
+        &self,
+        shard: &Shard,
+        frame: Frame,
+        room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+        asked: u64,
+    ) -> Result<PendingAppend, StoreError> {
         let header = frame.header();
         let bundle = matches!(&header.detail, Detail::Commit { recipients, .. } if !recipients.is_empty());
         let (answer, pending) = PendingAppend::new();
@@ -151,7 +225,7 @@ impl Node {
             since: Instant::now(),
             _room: room,
         };
-        let queued = Queued { frame, waiter };
+        let queued = Queued { frame, asked, waiter };
         shard.queue.send(queued).map_err(|_| self.why_ended())?;
         Ok(pending)
     }
@@ -211,31 +285,6 @@ impl Node {
             });
         };
         self.enqueue(shard, frame, None)
-    }
-
-    /// Waits until this node has folded all that the shard's stream held when this was called: what another node has
-    /// acknowledged by now is here then.
-    pub(super) async fn barrier(&self, shard: &Shard) -> Result<(), StoreError> {
-        let look = async {
-            let _one_of = shard.barriers.acquire().await;
-            match super::streams::find(&self.context, &shard.id.stream()).await {
-                Ok(super::streams::Found::There(info)) => Ok(info.state.last_sequence),
-                Ok(super::streams::Found::Missing) => Err(shard.unreachable("its stream is missing")),
-                Err(error) => Err(shard.unreachable(error.to_string())),
-            }
-        };
-        let all = async {
-            let last = look.await?;
-            let mut followed = shard.followed.subscribe();
-            let there = followed.wait_for(|followed| *followed >= last).await;
-            there.map(drop).map_err(|_| self.why_ended())
-        };
-        tokio::select! {
-            done = tokio::time::timeout(self.config.append_timeout, all) => {
-                done.unwrap_or_else(|_| Err(StoreError::CatchingUp { home: shard.label.clone() }))
-            }
-            () = self.ended.cancelled() => Err(self.why_ended()),
-        }
     }
 }
 

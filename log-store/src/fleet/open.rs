@@ -2,32 +2,38 @@
 
 use super::bootstrap::{self, Lazy, Need};
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
-use super::connect::connect;
+use super::connect::{connect, connect_later};
 use super::error::OpenError;
+use super::facts::Facts;
 use super::follower::{self, Beginning};
 use super::guard::Contradiction;
 use super::node::{Node, Shard};
 use super::owed::Owed;
 use super::shards::{ShardId, Shards};
-use super::sync::Prober;
+use super::sync::{self, Prober};
 use super::{chain, keeper, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
+use async_nats::connection::State;
 use async_nats::jetstream::stream::Info;
 use async_nats::jetstream::{self, context::ContextBuilder};
+use futures_util::StreamExt as _;
 use skytale_proto::limits;
 use skytale_proto::session::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often the servers are asked again what an acknowledgement means.
-const ASK_MEANING_EVERY: Duration = Duration::from_secs(60);
-/// How long another region may be silent while a node starts.
+/// How long NATS, or a stream, may be silent before a node that has followed it starts without.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
+/// The pause before what did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// Streams that are looked for at once.
+const STREAMS_AT_ONCE: usize = 8;
 
 /// Starts a node.
 pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
@@ -35,127 +41,296 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
         return Err(OpenError::Config { problem });
     }
     let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
-    let client = connect(
-        &config.nats,
-        &config.nats.auth,
-        config.request_timeout,
-        config.open_timeout,
-    )
-    .await?;
-    let needed = limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
-    if client.max_payload() < needed {
-        return Err(OpenError::Config {
-            problem: format!(
-                "the NATS servers take messages of {} bytes; set max_payload to {needed} or more",
-                client.max_payload()
-            ),
-        });
-    }
-    let context = ContextBuilder::new()
-        .timeout(config.request_timeout)
-        .build(client.clone());
-    let (mut replica, positions) = Replica::open(config.local.clone()).await?;
-    let mut positions = by_shard(positions, &shards)?;
-    let opened = open_streams(&config, &shards, &context, &positions).await;
-    let (infos, missing) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            close(&replica).await;
-            return Err(error);
-        }
-    };
-    let mut bucket = Lazy::new(&context, config.replicas);
-    if matches!(bootstrap::need(&mut bucket, &positions, &infos).await, Need::Erase) {
-        replica.close().await?;
-        Replica::erase(&config.local.dir)?;
-        (replica, _) = Replica::open(config.local.clone()).await?;
-        positions.clear();
-    }
-    let installed = bootstrap::install(&mut bucket, &replica, shards.all(), &mut positions, &infos).await;
-    let installed = match installed {
-        Ok(installed) => installed,
-        Err(error) => {
-            close(&replica).await;
-            return Err(error);
-        }
-    };
-    let prober = Prober::new(&config).await?;
-    let all: Vec<Info> = infos.values().cloned().collect();
-    let meaning = prober.meaning(&all).await;
-    let durability = match meaning {
-        Some(meaning) => {
-            if let (Some(problem), false) = (&meaning.problem, config.allow_weaker) {
-                close(&replica).await;
-                return Err(OpenError::Weaker {
-                    problem: problem.clone(),
-                });
-            }
-            meaning.durability
-        }
-        None if config.allow_weaker => Durability::Unsynced,
-        None => {
-            close(&replica).await;
-            return Err(OpenError::Weaker {
-                problem: "no server of the system account says whether sync_interval is `always`".into(),
-            });
-        }
-    };
-    let mut handles = BTreeMap::new();
-    let mut queues = Vec::new();
-    let mut beginnings = Vec::new();
-    for &shard in shards.all() {
-        let position = match (positions.get(&shard), infos.get(&shard)) {
-            (Some(position), _) => position.clone(),
-            (None, Some(info)) => chain::beginning(shard, streams::stream_id(info)),
-            (None, None) => chain::beginning(shard, 0),
-        };
-        let mut beginning = Beginning {
-            repeats: BTreeSet::new(),
-            owes_after: 0,
-            position,
-        };
-        if let Some(info) = infos.get(&shard) {
-            beginning.repeats = bootstrap::repeats(&mut bucket, shard, &beginning.position, info).await?;
-            if installed.contains(&shard) {
-                beginning.owes_after = info.state.last_sequence;
-            }
-        }
-        let (queue, receiver) = mpsc::unbounded_channel();
-        handles.insert(shard, Shard::new(shard, queue, beginning.position.sequence));
-        queues.push((shard, receiver));
-        beginnings.push((shard, beginning));
-    }
-    let node = Arc::new(Node {
-        frames: Arc::new(Semaphore::new(config.queue_frames_max)),
-        bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+    let (replica, positions) = Replica::open(config.local.clone()).await?;
+    let mut opening = Opening {
+        begun: Instant::now(),
         config,
         shards,
-        client,
-        context,
         replica,
-        handles,
-        owed: Owed::new(),
-        durability: watch::Sender::new(durability),
-        ended: CancellationToken::new(),
-        tasks: TaskTracker::new(),
-    });
-    if let Some((shard, contradiction)) = missing
-        && let Some(shard) = node.handles.get(&shard)
-    {
-        node.stop(shard, &contradiction);
+        facts: None,
+    };
+    match opening.find(positions).await {
+        Ok(found) => Ok(opening.start(found)),
+        Err(error) => {
+            close(&opening.replica).await;
+            Err(error)
+        }
     }
-    for (shard, receiver) in queues {
-        node.tasks.spawn(publisher::publish_all(node.clone(), shard, receiver));
+}
+
+/// What is wrong with the connection, if anything is.
+pub(super) fn payload_problem(client: &async_nats::Client) -> Option<String> {
+    let (needed, taken) = (limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES, client.max_payload());
+    (taken < needed)
+        .then(|| format!("the NATS servers take messages of {taken} bytes; set max_payload to {needed} or more"))
+}
+
+/// A node that is starting.
+struct Opening {
+    begun: Instant,
+    config: FleetConfig,
+    shards: Shards,
+    replica: Replica,
+    facts: Option<Facts>,
+}
+
+/// What it found.
+struct Found {
+    client: async_nats::Client,
+    context: jetstream::Context,
+    prober: Prober,
+    durability: Durability,
+    beginnings: Vec<(ShardId, Beginning)>,
+    /// What stops it at once.
+    missing: Option<(ShardId, Contradiction)>,
+}
+
+impl Opening {
+    async fn find(&mut self, positions: Vec<ShardPosition>) -> Result<Found, OpenError> {
+        let dir = self.config.local.dir.clone();
+        let mut positions = by_shard(positions, &self.shards)?;
+        let told = Facts::of(&self.shards, &self.config);
+        self.facts = Facts::load(&dir);
+        if let Some(problem) = self.facts.as_ref().and_then(|facts| facts.problem(&told)) {
+            return Err(OpenError::Config { problem });
+        }
+        // A node with something to serve does without what is away.
+        let followed = positions.values().any(|position| position.sequence > 0)
+            && !positions.values().any(Replica::is_half_installed);
+        let client = self.connect(followed).await?;
+        let context = ContextBuilder::new()
+            .timeout(self.config.request_timeout)
+            .build(client.clone());
+        let connected = client.connection_state() == State::Connected;
+        let (infos, missing) = if connected {
+            if let Some(problem) = payload_problem(&client) {
+                return Err(OpenError::Config { problem });
+            }
+            self.streams(&context, &positions, followed).await?
+        } else {
+            (BTreeMap::new(), None)
+        };
+        let config = self.config.clone();
+        let mut bucket = Lazy::new(&context, &config);
+        if matches!(bootstrap::need(&mut bucket, &positions, &infos).await, Need::Erase) {
+            self.replica.close().await?;
+            Replica::erase(&dir)?;
+            (self.replica, _) = Replica::open(self.config.local.clone()).await?;
+            self.facts = None;
+            positions.clear();
+        }
+        if !infos.is_empty() && self.facts.is_none() {
+            told.save(&dir)?;
+            self.facts = Some(told);
+        }
+        let mut beginnings = Vec::new();
+        for &shard in self.shards.all() {
+            let position = positions.remove(&shard);
+            let beginning = match (infos.get(&shard), &mut self.facts) {
+                (Some(info), Some(facts)) => {
+                    bootstrap::begin(&mut bucket, &self.replica, facts, shard, position, info).await?
+                }
+                _ => Beginning {
+                    repeats: BTreeSet::new(),
+                    owes_after: 0,
+                    position: position.unwrap_or_else(|| chain::beginning(shard, 0)),
+                    checked: false,
+                },
+            };
+            beginnings.push((shard, beginning));
+        }
+        let prober = Prober::new(&config, !connected).await?;
+        let infos: Vec<Info> = infos.into_values().collect();
+        let meaning = self.meaning(&prober, &infos, followed).await?;
+        drop(bucket);
+        if meaning.is_none() {
+            // Asked again, with all else, before anything is put into a stream.
+            beginnings
+                .iter_mut()
+                .for_each(|(_, beginning)| beginning.checked = false);
+        }
+        let durability = meaning.unwrap_or(if config.allow_weaker {
+            Durability::Unsynced
+        } else {
+            Durability::QuorumSynced
+        });
+        Ok(Found {
+            client,
+            context,
+            prober,
+            durability,
+            beginnings,
+            missing,
+        })
     }
-    for (shard, beginning) in beginnings {
-        node.tasks.spawn(follower::follow_all(node.clone(), shard, beginning));
+
+    async fn connect(&self, followed: bool) -> Result<async_nats::Client, OpenError> {
+        let config = &self.config;
+        let within = if followed {
+            AWAY_AFTER.min(config.open_timeout)
+        } else {
+            config.open_timeout
+        };
+        match connect(&config.nats, &config.nats.auth, config.request_timeout, within).await {
+            Err(error @ OpenError::Unreachable { .. }) if followed => {
+                tracing::warn!(%error, "what was followed is served; the rest waits for NATS");
+                connect_later(&config.nats, &config.nats.auth, config.request_timeout).await
+            }
+            connected => connected,
+        }
     }
-    if let Some(retention) = node.config.retention {
-        node.tasks.spawn(keeper::keep_all(node.clone(), retention));
+
+    /// Finds or makes the streams. And what is wrong, where one that was followed is gone.
+    async fn streams(
+        &self,
+        context: &jetstream::Context,
+        positions: &BTreeMap<ShardId, ShardPosition>,
+        followed: bool,
+    ) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
+        let away_at = Instant::now() + AWAY_AFTER;
+        let asked = self.shards.all().to_vec().into_iter().map(|shard| async move {
+            let position = positions.get(&shard).map_or(0, |position| position.sequence);
+            let found = self
+                .stream(context, shard, position > 0, followed.then_some(away_at))
+                .await;
+            (shard, position, found)
+        });
+        let mut asked = futures_util::stream::iter(asked).buffer_unordered(STREAMS_AT_ONCE);
+        let (mut infos, mut missing) = (BTreeMap::new(), None);
+        while let Some((shard, position, found)) = asked.next().await {
+            match found? {
+                Sought::There(info) => {
+                    infos.insert(shard, *info);
+                }
+                Sought::Missing => {
+                    let stream = shard.stream();
+                    missing = Some((shard, Contradiction::Missing { stream, position }));
+                }
+                Sought::Away => tracing::warn!(%shard, "its stream does not answer; what was followed is served"),
+            }
+        }
+        Ok((infos, missing))
     }
-    node.tasks.spawn(sweeper::sweep_all(node.clone()));
-    node.tasks.spawn(ask_meaning(node.clone(), prober));
-    Ok(node)
+
+    /// Finds or makes one, within the time for opening; until `away_at`, where it may be done without.
+    async fn stream(
+        &self,
+        context: &jetstream::Context,
+        shard: ShardId,
+        existed: bool,
+        away_at: Option<Instant>,
+    ) -> Result<Sought, OpenError> {
+        let wanted = streams::wanted(shard, &self.shards, &self.config);
+        loop {
+            let asked = streams::ensure(context, &wanted, existed, self.config.allow_weaker);
+            let asked = match away_at {
+                Some(away_at) => match tokio::time::timeout_at(away_at, asked).await {
+                    Ok(asked) => asked,
+                    Err(_) => return Ok(Sought::Away),
+                },
+                None => asked.await,
+            };
+            match asked {
+                Ok(Some(info)) => {
+                    mirror::ensure(context, shard, &self.config).await;
+                    return Ok(Sought::There(Box::new(info)));
+                }
+                Ok(None) => return Ok(Sought::Missing),
+                // A cluster that has just started elects its leaders first.
+                Err(OpenError::JetStream { .. }) if away_at.is_some() || self.has_time() => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn has_time(&self) -> bool {
+        self.begun.elapsed() < self.config.open_timeout
+    }
+
+    /// What an acknowledgement means at the streams that answered; `None` where nobody says, and this node can do without.
+    async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Durability>, OpenError> {
+        let weaker = |problem: String| OpenError::Weaker { problem };
+        let allowed = self.config.allow_weaker;
+        if infos.is_empty() {
+            return Ok(None);
+        }
+        let away_at = Instant::now() + AWAY_AFTER;
+        loop {
+            match prober.meaning(infos).await {
+                Ok(meaning) => match meaning.problem {
+                    Some(problem) if !allowed => return Err(weaker(problem)),
+                    _ => return Ok(Some(meaning.durability)),
+                },
+                Err(problem) if followed && Instant::now() >= away_at => {
+                    tracing::warn!(%problem, "nothing is appended until it is known");
+                    return Ok(None);
+                }
+                Err(problem) if self.has_time() => {
+                    tracing::debug!(%problem, "it is asked again");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(_) if allowed => return Ok(Some(Durability::Unsynced)),
+                Err(problem) => return Err(weaker(problem)),
+            }
+        }
+    }
+
+    fn start(self, found: Found) -> Arc<Node> {
+        let (mut handles, mut queues) = (BTreeMap::new(), Vec::new());
+        for (shard, beginning) in &found.beginnings {
+            let (queue, receiver) = mpsc::unbounded_channel();
+            let handle = Shard::new(*shard, queue, beginning.position.sequence);
+            if beginning.checked {
+                handle.check(None);
+            }
+            handles.insert(*shard, handle);
+            queues.push((*shard, receiver));
+        }
+        let node = Arc::new(Node {
+            frames: Arc::new(Semaphore::new(self.config.queue_frames_max)),
+            bytes: Arc::new(Semaphore::new(self.config.queue_bytes_max)),
+            config: self.config,
+            shards: self.shards,
+            client: found.client,
+            context: found.context,
+            replica: self.replica,
+            handles,
+            owed: Owed::new(),
+            durability: watch::Sender::new(found.durability),
+            prober: found.prober,
+            ask_sync: Notify::new(),
+            facts: tokio::sync::Mutex::new(self.facts),
+            ended: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        if let Some((shard, contradiction)) = found.missing
+            && let Some(shard) = node.handles.get(&shard)
+        {
+            node.stop(shard, &contradiction);
+        }
+        for (shard, receiver) in queues {
+            node.tasks.spawn(publisher::publish_all(node.clone(), shard, receiver));
+        }
+        for (shard, beginning) in found.beginnings {
+            node.tasks.spawn(follower::follow_all(node.clone(), shard, beginning));
+        }
+        if let Some(retention) = node.config.retention {
+            node.tasks.spawn(keeper::keep_all(node.clone(), retention));
+        }
+        node.tasks.spawn(sweeper::sweep_all(node.clone()));
+        node.tasks.spawn(sync::ask_again(node.clone()));
+        node
+    }
+}
+
+/// What became of a stream that is looked for.
+enum Sought {
+    There(Box<Info>),
+    Missing,
+    /// It does not answer, and is done without for now.
+    Away,
 }
 
 /// The positions by shard. One of a shard that there is not means that the settings are another fleet's.
@@ -175,92 +350,6 @@ fn by_shard(positions: Vec<ShardPosition>, shards: &Shards) -> Result<BTreeMap<S
         found.insert(*shard, position);
     }
     Ok(found)
-}
-
-/// Finds or makes the streams. And what is wrong, where one that was followed is gone.
-async fn open_streams(
-    config: &FleetConfig,
-    shards: &Shards,
-    context: &jetstream::Context,
-    positions: &BTreeMap<ShardId, ShardPosition>,
-) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
-    let mut infos = BTreeMap::new();
-    let mut missing = None;
-    for region in &config.regions {
-        'shards: for index in 0..region.shards {
-            let shard = ShardId {
-                region: region.region,
-                index,
-            };
-            let wanted = streams::wanted(shard, region, shards, config);
-            let position = positions.get(&shard).map_or(0, |position| position.sequence);
-            let begun = tokio::time::Instant::now();
-            let info = loop {
-                match streams::ensure(context, &wanted, position > 0, config.allow_weaker).await {
-                    Ok(info) => break info,
-                    // Another region may be cut off: what was followed of it is served, and its mirror goes on.
-                    Err(OpenError::JetStream { .. })
-                        if position > 0 && mirror::region(shard, config).is_some() && begun.elapsed() > AWAY_AFTER =>
-                    {
-                        tracing::warn!(%shard, "the home region does not answer");
-                        continue 'shards;
-                    }
-                    // A cluster that has just started elects its leaders first.
-                    Err(OpenError::JetStream { .. }) if begun.elapsed() < config.open_timeout => {
-                        tokio::time::sleep(Duration::from_millis(250)).await;
-                    }
-                    Err(error) => return Err(error),
-                }
-            };
-            if info.is_some() {
-                mirror::ensure(context, shard, config).await;
-            }
-            match info {
-                Some(info) => {
-                    infos.insert(shard, info);
-                }
-                None => {
-                    let stream = shard.stream();
-                    missing = Some((shard, Contradiction::Missing { stream, position }));
-                }
-            }
-        }
-    }
-    Ok((infos, missing))
-}
-
-/// Asks from time to time what an acknowledgement means.
-async fn ask_meaning(node: Arc<Node>, prober: Prober) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(ASK_MEANING_EVERY) => {}
-            () = node.ended.cancelled() => return,
-        }
-        let mut infos = Vec::new();
-        for shard in node.shards.all() {
-            if let Ok(streams::Found::There(info)) = streams::find(&node.context, &shard.stream()).await {
-                infos.push(*info);
-            }
-        }
-        // While servers are away nobody can say, and nothing is acknowledged by those.
-        let settled = infos.len() == node.shards.all().len() && infos.iter().all(is_settled);
-        let Some(meaning) = (if settled { prober.meaning(&infos).await } else { None }) else {
-            continue;
-        };
-        node.durability.send_replace(meaning.durability);
-        if let (Some(problem), false) = (meaning.problem, node.config.allow_weaker)
-            && let Some(shard) = node.handles.values().next()
-        {
-            node.stop(shard, &Contradiction::Weaker { problem });
-        }
-    }
-}
-
-/// Whether all servers of a stream are up.
-fn is_settled(info: &Info) -> bool {
-    info.cluster
-        .as_ref()
-        .is_none_or(|cluster| cluster.leader.is_some() && cluster.replicas.iter().all(|peer| !peer.offline))
 }
 
 async fn close(replica: &Replica) {

@@ -57,11 +57,13 @@ impl<W> Pending<W> {
         decided
     }
 
-    /// They were given up.
-    pub(super) fn gave_up(&self) {
+    /// They were given up. Gives who waits for messages that were published before them: they have waited longer.
+    pub(super) fn gave_up(&self) -> Vec<W> {
         let mut inner = self.inner.lock();
         inner.publishing.clear();
         inner.early.clear();
+        drop(inner);
+        self.take_waiting(|_| true)
     }
 
     /// A message was folded. Gives who waits for it.
@@ -76,11 +78,13 @@ impl<W> Pending<W> {
         None
     }
 
-    /// Takes those who wait for a message that was published, where `which` says so.
+    /// Takes those who wait for a message that was published, where `which` says so; in the order of their messages.
     pub(super) fn take_waiting(&self, which: impl Fn(&W) -> bool) -> Vec<W> {
         let mut inner = self.inner.lock();
-        let taken = inner.waiting.extract_if(|_, waiter| which(waiter));
-        taken.map(|(_, waiter)| waiter).collect()
+        let mut taken: Vec<(u64, W)> = inner.waiting.extract_if(|_, waiter| which(waiter)).collect();
+        drop(inner);
+        taken.sort_unstable_by_key(|(sequence, _)| *sequence);
+        taken.into_iter().map(|(_, waiter)| waiter).collect()
     }
 }
 

@@ -3,200 +3,325 @@
 //! The server may take two batches in flight in either order, and one log's frames must keep theirs. One in flight gathers
 //! by itself: what arrives meanwhile is the next batch. Where what became of a batch is unknown it is published again:
 //! a frame that was there already folds to a duplicate of itself.
+//!
+//! ```text
+//!   batch ──> attempt ── acknowledged ─────────────────────────────────> the follower answers
+//!                │ ^
+//!      no answer │ └── all of it again ──────┐
+//!                v                           │ acknowledged
+//!             its first frame alone asks, again and again ── too late ──> given up, and all behind it
+//! ```
+//!
+//! # What an author may rely on
+//! - A log's frames get into the stream in the order in which they were queued.
+//! - When a batch is given up, every frame that was asked for before the first of its authors was told is refused with it. So
+//!   whoever sends again what was refused, in its order and under the same ids, has it in the log in that order: also where
+//!   the batch that was given up comes into the stream late, at any time. What comes second of a frame is a duplicate.
+//! - A frame that was given up and that its author never sends again may still become an entry, for as long as a server
+//!   holds it: then behind frames that the author sent later. Nobody can say that it will not; so an author keeps a
+//!   frame until it is accepted, or refused by the fold.
 
+use super::attempt::{Acked, Failure, Outgoing, attempt};
 use super::metrics;
 use super::node::{Node, Queued, Shard};
 use crate::StoreError;
-use async_nats::client::Request;
-use async_nats::{HeaderMap, HeaderValue};
-use bytes::Bytes;
-use serde::Deserialize;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// The pause before a batch is published again, to begin with.
+/// How long a batch is waited for at least before somebody asks whether the stream is there.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// And for each unit of time that the batch before took.
+const PATIENCE_PER_PUBLISH: u32 = 4;
+/// How often the stream is asked whether it is there, where the frame that asks is small.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How many bytes of a frame add as much again.
+const ASK_BYTES: usize = 64 * 1024;
+/// The longest such pause.
+const ASK_MAX: Duration = Duration::from_secs(1);
+/// The pause before a batch that the servers refused is published again, to begin with.
 const RETRY_FIRST: Duration = Duration::from_millis(25);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// How long an acknowledged message may take to come back before the follower is told to begin anew.
+const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long a batch waits at most for authors who are about to come again, for each unit of time that the batch before took:
+/// one batch for all of them is better than one for the first half and another for the second.
+const GATHER_PER_PUBLISH: f64 = 0.3;
+/// How long it waits at most in all.
+const GATHER_MAX: Duration = Duration::from_millis(100);
 
 /// Publishes what is queued for a shard until the node ends.
-pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, mut queue: mpsc::UnboundedReceiver<Queued>) {
+pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: mpsc::UnboundedReceiver<Queued>) {
     let Some(shard) = node.handles.get(&shard) else { return };
-    let mut held = None;
-    loop {
-        let first = match held.take() {
-            Some(queued) => queued,
-            None => tokio::select! {
-                biased;
-                () = node.ended.cancelled() => break,
-                queued = queue.recv() => match queued {
+    let mut source = Source {
+        node: &node,
+        shard,
+        queue,
+        held: None,
+        refusal: node.why_ended(),
+        before: Before::default(),
+    };
+    let publishing = async {
+        while let Some(first) = source.next().await {
+            let batch = source.gather(first).await;
+            let (frames, begun) = (batch.len(), Instant::now());
+            match publish(&node, shard, batch, source.before.took).await {
+                Ok(()) => source.published(frames, begun.elapsed()),
+                Err(error) => source.refusal = error,
+            }
+        }
+    };
+    tokio::select! {
+        () = publishing => {}
+        () = mind(shard) => {}
+    }
+    source.end().await;
+}
+
+/// The batch before.
+#[derive(Default)]
+struct Before {
+    /// How long it took.
+    took: Duration,
+    /// With how many frames the next one need not wait for more.
+    enough: usize,
+    /// Until when the next one may wait for more.
+    until: Option<Instant>,
+}
+
+/// What is queued for a shard.
+struct Source<'a> {
+    node: &'a Node,
+    shard: &'a Shard,
+    queue: mpsc::UnboundedReceiver<Queued>,
+    /// Was over the limits of the batch before.
+    held: Option<Queued>,
+    /// What was told of a batch that was given up, and is told of what was asked for before that.
+    refusal: StoreError,
+    before: Before,
+}
+
+impl Source<'_> {
+    /// The next frame; `None` when the node ends.
+    async fn next(&mut self) -> Option<Queued> {
+        loop {
+            let queued = match self.held.take() {
+                Some(queued) => queued,
+                None => tokio::select! {
+                    biased;
+                    () = self.node.ended.cancelled() => return None,
+                    queued = self.queue.recv() => queued?,
+                },
+            };
+            if let Some(queued) = self.fresh(queued) {
+                return Some(queued);
+            }
+        }
+    }
+
+    /// What was asked for before an author was told that nobody knows must not pass what was given up.
+    fn fresh(&self, queued: Queued) -> Option<Queued> {
+        if queued.asked == self.shard.given_up() {
+            return Some(queued);
+        }
+        queued.waiter.fail(self.refusal.clone());
+        None
+    }
+
+    /// What is waiting and what comes in a moment, up to a batch's limits.
+    async fn gather(&mut self, first: Queued) -> Vec<Queued> {
+        let config = &self.node.config;
+        let mut bytes = first.frame.encoded().len();
+        let mut batch = vec![first];
+        while batch.len() < config.batch_frames_max {
+            let queued = match self.queue.try_recv() {
+                Ok(queued) => queued,
+                Err(_) => match self.wait(batch.len()).await {
                     Some(queued) => queued,
                     None => break,
                 },
-            },
-        };
-        let (batch, next) = gather(&node, first, &mut queue);
-        held = next;
-        if let Err(error) = publish(&node, shard, batch).await {
-            // What was queued before the authors were told must not pass what was given up; what came after may be refused too.
-            let behind = held
-                .take()
-                .into_iter()
-                .chain(std::iter::from_fn(|| queue.try_recv().ok()));
-            behind.for_each(|queued| queued.waiter.fail(error.clone()));
+            };
+            let Some(queued) = self.fresh(queued) else { continue };
+            bytes += queued.frame.encoded().len();
+            if bytes > config.batch_bytes_max {
+                self.held = Some(queued);
+                break;
+            }
+            batch.push(queued);
         }
+        batch
     }
-    queue.close();
-    if let Some(queued) = held {
-        queued.waiter.fail(node.why_ended());
-    }
-    while let Some(queued) = queue.recv().await {
-        queued.waiter.fail(node.why_ended());
-    }
-}
 
-/// What is waiting, up to a batch's limits; and the first that is over them.
-fn gather(node: &Node, first: Queued, queue: &mut mpsc::UnboundedReceiver<Queued>) -> (Vec<Queued>, Option<Queued>) {
-    let mut bytes = first.frame.encoded().len();
-    let mut batch = vec![first];
-    while batch.len() < node.config.batch_frames_max {
-        let Ok(queued) = queue.try_recv() else { break };
-        bytes += queued.frame.encoded().len();
-        if bytes > node.config.batch_bytes_max {
-            return (batch, Some(queued));
+    /// Waits for those who were just answered. Where one author appends one frame at a time nobody is left to wait for.
+    async fn wait(&mut self, frames: usize) -> Option<Queued> {
+        let until = self.before.until.filter(|_| frames < self.before.enough)?;
+        tokio::select! {
+            biased;
+            queued = self.queue.recv() => queued,
+            () = sleep_until(until) => None,
+            () = self.node.ended.cancelled() => None,
         }
-        batch.push(queued);
     }
-    (batch, None)
+
+    fn published(&mut self, frames: usize, took: Duration) {
+        let longest = GATHER_MAX.min(took.mul_f64(GATHER_PER_PUBLISH));
+        let there = self.queue.len() + usize::from(self.held.is_some());
+        self.before = Before {
+            took,
+            enough: there + frames - frames / 4,
+            until: Some(Instant::now() + longest),
+        };
+    }
+
+    /// Whoever waits is told why nothing more is taken.
+    async fn end(mut self) {
+        self.queue.close();
+        if let Some(queued) = self.held.take() {
+            queued.waiter.fail(self.node.why_ended());
+        }
+        while let Some(queued) = self.queue.recv().await {
+            queued.waiter.fail(self.node.why_ended());
+        }
+    }
 }
 
 /// Publishes a batch until its outcome is known; an error is that its authors were told that nobody knows.
-async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>) -> Result<(), StoreError> {
-    let messages: Vec<(String, Bytes)> = batch
-        .iter()
-        .map(|queued| {
-            let subject = shard.id.subject(&queued.frame.header().log);
-            (subject, queued.frame.encoded().clone())
-        })
-        .collect();
+async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>, before: Duration) -> Result<(), StoreError> {
+    let outgoing = batch.iter().map(|queued| Outgoing {
+        subject: shard.id.subject(&queued.frame.header().log).into(),
+        payload: queued.frame.encoded().clone(),
+    });
+    let messages: Vec<Outgoing> = outgoing.collect();
     shard
         .pending
         .publishing(batch.iter().map(|queued| queued.frame.header().id));
-    let newest = batch.last().map_or_else(Instant::now, |queued| queued.waiter.since);
-    let deadline = newest + node.config.append_timeout;
-    let (begun, mut pause) = (Instant::now(), RETRY_FIRST);
-    loop {
-        let before = *shard.followed.borrow();
-        let attempt = tokio::select! {
-            attempt = attempt(node, shard, &messages) => attempt,
-            () = node.ended.cancelled() => return Err(give_up(shard, batch, node.why_ended())),
-        };
-        let reason = match attempt {
-            Ok(first) => {
-                if first <= before {
-                    // Its place was taken by what this node has folded: the follower finds out what happened.
-                    shard.look.notify_one();
-                }
-                let bytes = messages.iter().map(|(_, payload)| payload.len()).sum();
-                metrics::published(&shard.label, batch.len(), bytes, begun.elapsed());
-                let waiters = batch.into_iter().map(|queued| queued.waiter).collect();
-                for (waiter, followed) in shard.pending.published(first, waiters) {
-                    node.answer(waiter, followed);
-                }
-                return Ok(());
+    let since = batch.last().map(|queued| queued.waiter.since);
+    let deadline = since.map_or_else(Instant::now, Instant::from_std) + node.config.append_timeout;
+    let begun = Instant::now();
+    let mut reason = "no answer".to_owned();
+    let outcome = tokio::select! {
+        biased;
+        acked = insist(node, shard, &messages, before, &mut reason) => Ok(acked),
+        () = node.ended.cancelled() => Err(Some(node.why_ended())),
+        () = sleep_until(deadline) => Err(None),
+    };
+    match outcome {
+        Ok(acked) => {
+            if acked.doubtful {
+                // The follower finds out what happened.
+                shard.look.notify_one();
             }
-            Err(reason) => reason,
-        };
-        tracing::debug!(shard = %shard.label, %reason, frames = batch.len(), "a batch is published again");
-        if Instant::now() + pause >= deadline {
-            return Err(give_up(shard, batch, shard.unreachable(reason)));
+            let bytes = messages.iter().map(|message| message.payload.len()).sum();
+            metrics::published(&shard.label, batch.len(), bytes, begun.elapsed());
+            shard.acked.send_replace(acked.first + messages.len() as u64 - 1);
+            let waiters = batch.into_iter().map(|queued| queued.waiter).collect();
+            for (waiter, followed) in shard.pending.published(acked.first, waiters) {
+                node.answer(waiter, followed);
+            }
+            Ok(())
         }
-        metrics::republished(&shard.label);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = node.ended.cancelled() => return Err(give_up(shard, batch, node.why_ended())),
-        }
-        pause = (pause * 2).min(RETRY_MAX);
+        Err(ended) => Err(give_up(
+            shard,
+            batch,
+            ended.unwrap_or_else(|| shard.unreachable(reason)),
+        )),
     }
 }
 
+/// Tells the authors of a batch that nobody knows: in the order of their frames, those first whose frames were acknowledged
+/// before and have not come back.
 fn give_up(shard: &Shard, batch: Vec<Queued>, error: StoreError) -> StoreError {
-    shard.pending.gave_up();
+    // First of all: who asks after having been told is not refused with these.
+    shard.give_up();
+    for waiter in shard.pending.gave_up() {
+        waiter.fail(shard.unreachable("the frame is in the stream, and this node has not followed it there yet"));
+    }
     for queued in batch {
         queued.waiter.fail(error.clone());
     }
     error
 }
 
-/// What a stream answers to a published message or batch.
-#[derive(Deserialize)]
-struct Ack {
-    #[serde(default)]
-    stream: String,
-    #[serde(default, rename = "seq")]
-    last: u64,
-    #[serde(default)]
-    count: u64,
-    error: Option<AckError>,
-}
-
-#[derive(Deserialize)]
-struct AckError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-/// Publishes messages once, all or none of them; gives the first one's sequence. An error is "nobody knows".
-async fn attempt(node: &Node, shard: &Shard, messages: &[(String, Bytes)]) -> Result<u64, String> {
-    let Some(((subject, payload), others)) = messages.split_last() else {
-        return Err("nothing to publish".into());
-    };
-    let mut request = Request::new().payload(payload.clone());
-    let expected = HeaderValue::from(shard.id.stream());
-    if others.is_empty() {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Stream", expected);
-        request = request.headers(headers);
-    } else {
-        let id = uuid_like()?;
-        for (index, (subject, payload)) in others.iter().enumerate() {
-            let mut headers = HeaderMap::new();
-            headers.insert("Nats-Batch-Id", id.as_str());
-            headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
-            let sent = node
-                .client
-                .publish_with_headers(subject.clone(), headers, payload.clone());
-            sent.await.map_err(|error| error.to_string())?;
+/// Publishes messages until the stream has acknowledged all of them together. Where nobody answers the first of them
+/// alone asks whether the stream is there: it may be there twice then, and that costs less than all of them twice.
+async fn insist(node: &Node, shard: &Shard, messages: &[Outgoing], before: Duration, reason: &mut String) -> Acked {
+    let patience = (before * PATIENCE_PER_PUBLISH).clamp(PATIENCE_MIN, node.config.request_timeout.max(PATIENCE_MIN));
+    let mut attempts = FuturesUnordered::new();
+    let mut pause = RETRY_FIRST;
+    loop {
+        attempts.push(attempt(node, shard, messages));
+        let refused = tokio::select! {
+            Some(outcome) = attempts.next() => match outcome {
+                Ok(acked) => return acked,
+                Err(failure) => {
+                    let refused = matches!(failure, Failure::Refused(_));
+                    *reason = failure.reason();
+                    refused
+                }
+            },
+            () = sleep(patience) => false,
+        };
+        tracing::debug!(shard = %shard.label, %reason, frames = messages.len(), "a batch is not acknowledged");
+        if refused {
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        } else {
+            let mut asks = FuturesUnordered::new();
+            let first = &messages[..messages.len().min(1)];
+            let bytes = first.iter().map(|message| message.payload.len()).sum::<usize>();
+            let every = ASK_MAX.min(ASK_EVERY * (1 + u32::try_from(bytes / ASK_BYTES).unwrap_or(u32::MAX)));
+            loop {
+                asks.push(attempt(node, shard, first));
+                let next = sleep(every);
+                tokio::pin!(next);
+                let there = loop {
+                    tokio::select! {
+                        biased;
+                        Some(outcome) = attempts.next() => match outcome {
+                            Ok(acked) => return acked,
+                            Err(failure) => *reason = failure.reason(),
+                        },
+                        Some(outcome) = asks.next() => match outcome {
+                            Ok(acked) if messages.len() == 1 => return acked,
+                            Ok(_) => break true,
+                            Err(failure) => *reason = failure.reason(),
+                        },
+                        () = &mut next => break false,
+                    }
+                };
+                if there {
+                    break;
+                }
+            }
         }
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Batch-Id", id.as_str());
-        headers.insert("Nats-Batch-Sequence", messages.len().to_string());
-        headers.insert("Nats-Batch-Commit", "1");
-        request = request.headers(headers);
+        metrics::republished(&shard.label);
     }
-    let answer = node.client.send_request(subject.clone(), request).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let ack: Ack =
-        serde_json::from_slice(&answer.payload).map_err(|error| format!("answer not understood: {error}"))?;
-    if let Some(error) = ack.error {
-        return Err(format!("{} ({})", error.description, error.err_code));
-    }
-    let count = messages.len() as u64;
-    if ack.stream != shard.id.stream() || ack.last < count || (count > 1 && ack.count != count) {
-        return Err(format!(
-            "stream {} answered for {} of {count} messages",
-            ack.stream, ack.count
-        ));
-    }
-    Ok(ack.last + 1 - count)
 }
 
-/// A batch's id: at most 64 characters, and no other batch's.
-fn uuid_like() -> Result<String, String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(data_encoding::HEXLOWER.encode(&bytes))
+/// Tells the follower to begin anew where what the stream acknowledged does not come back: the server of its consumer may
+/// be gone, and would be missed only after two of its heartbeats.
+async fn mind(shard: &Shard) {
+    let (mut acked, mut followed) = (shard.acked.subscribe(), shard.followed.subscribe());
+    let mut patience = COMES_BACK_WITHIN;
+    loop {
+        if *followed.borrow_and_update() >= *acked.borrow_and_update() {
+            patience = COMES_BACK_WITHIN;
+            if acked.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        }
+        match tokio::time::timeout(patience, followed.changed()).await {
+            Ok(_) => patience = COMES_BACK_WITHIN,
+            Err(_) => {
+                shard.stalled.notify_one();
+                patience = (patience * 2).min(16 * COMES_BACK_WITHIN);
+            }
+        }
+    }
 }

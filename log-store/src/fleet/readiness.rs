@@ -19,6 +19,14 @@ impl Health {
         if !self.connected {
             problems.push("no NATS server is connected".to_owned());
         }
+        if let Some((shard, why)) = &self.unchecked {
+            let sentence = format!("appends are refused until the stream of shard {shard} was checked: {why}");
+            if self.shards.iter().all(|shard| shard.phase == Phase::Unreachable) {
+                problems.push(sentence);
+            } else {
+                remarks.push(sentence);
+            }
+        }
         let unreachable = self.named(|shard| shard.phase == Phase::Unreachable);
         if let Some(named) = unreachable {
             let sentence = format!("streams do not answer, and are served as far as they were followed: {named}");
@@ -90,6 +98,7 @@ mod tests {
             stopped: None,
             durability: Durability::QuorumSynced,
             connected: true,
+            unchecked: None,
             shards,
             bundles_owing: 0,
         }

@@ -39,8 +39,12 @@ impl ShardId {
 
     /// The subject of one of its logs.
     pub fn subject(self, log: &LogId) -> String {
-        let id = data_encoding::HEXLOWER.encode(&log.to_bytes());
-        format!("skytale.log.{}.{}.{id}", self.region.0, self.index)
+        self.named(&data_encoding::HEXLOWER.encode(&log.to_bytes()))
+    }
+
+    /// A subject of its stream.
+    pub(super) fn named(self, last: &str) -> String {
+        format!("skytale.log.{}.{}.{last}", self.region.0, self.index)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The shards' streams: made where they are missing, and compared with what this node was told.
 
-use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES, RegionConfig};
+use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
 use super::error::OpenError;
+use super::guard::is_in_contact;
 use super::shards::{ShardId, Shards};
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Placement, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 use skytale_proto::limits;
 use std::collections::HashMap;
@@ -22,11 +23,7 @@ const KEY_FORMAT: &str = "skytale-format";
 const FORMAT: &str = "1";
 
 /// The stream of a shard as this node makes it.
-pub(super) fn wanted(shard: ShardId, region: &RegionConfig, shards: &Shards, config: &FleetConfig) -> Config {
-    let placement = (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
-        cluster: region.cluster.clone(),
-        tags: region.tags.clone(),
-    });
+pub(super) fn wanted(shard: ShardId, shards: &Shards, config: &FleetConfig) -> Config {
     Config {
         name: shard.stream(),
         description: Some("Logs of Skytale: written by relay nodes alone".into()),
@@ -45,7 +42,7 @@ pub(super) fn wanted(shard: ShardId, region: &RegionConfig, shards: &Shards, con
         deny_delete: true,
         deny_purge: false,
         allow_direct: false,
-        placement,
+        placement: config.placement(shard.region),
         metadata: HashMap::from([
             (KEY_SHARDS.to_owned(), shards.describe()),
             (KEY_CHECKPOINT.to_owned(), config.checkpoint_every.to_string()),
@@ -143,11 +140,17 @@ pub(super) async fn ensure(
             }
         }
     };
-    match problem(&info.config, wanted, allow_weaker) {
-        Some(problem) => Err(OpenError::Stream {
+    if let Some(problem) = problem(&info.config, wanted, allow_weaker) {
+        return Err(OpenError::Stream {
             stream: wanted.name.clone(),
             problem,
-        }),
-        None => Ok(Some(info)),
+        });
     }
+    if !is_in_contact(&info) {
+        let looking = OpenError::jetstream(format!("look for stream {}", wanted.name));
+        return Err(looking(
+            "its leader, if there is one, has not heard from a majority of its servers",
+        ));
+    }
+    Ok(Some(info))
 }

@@ -43,6 +43,9 @@ async fn sweep(node: &Arc<Node>, longer: Duration) {
             Ok(Some(_)) => node.owed.settle(&id),
             Ok(None) => match node.publish_welcome(welcome) {
                 Ok(append) => pending.push((log, id, append)),
+                Err(error) if error.code().is_retryable() => {
+                    tracing::debug!(%log, %id, %error, "an owed Welcome is published later");
+                }
                 Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be published"),
             },
             Err(error) => tracing::warn!(%log, %id, %error, "an owed Welcome cannot be looked for"),

@@ -400,6 +400,14 @@ impl Tx<'_> {
         } else {
             self.fail(channel, row, code)?;
         }
+        if row.intent == Intent::Create {
+            // There will never be such a channel: what waited for it fails with it.
+            if let Some(mut group) = channel.group.take() {
+                group.delete(self.provider.storage())?;
+            }
+            channel.position.state = ChannelState::Left;
+            self.fail_all(channel, code)?;
+        }
         if row.intent == Intent::Leave {
             if let Some(group) = channel.group.as_mut() {
                 withdraw_own_proposals(group, self)?;

@@ -188,7 +188,8 @@ impl Tx<'_> {
     /// Gives an intent up. It is kept where the application can see it.
     pub(super) fn fail(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
-        if !row.intent.is_told() {
+        // A channel that will never be is something to tell, too.
+        if !row.intent.is_told() && row.intent != Intent::Create {
             return Ok(());
         }
         self.sql

@@ -197,7 +197,7 @@ async fn an_empty_node_without_a_checkpoint_does_not_start() {
     let purged = purged().await;
     let context = purged.account.context().await.expect("JetStream");
     context
-        .delete_object_store("SKYTALE_CHECKPOINTS")
+        .delete_object_store("SKYTALE_CHECKPOINTS_0")
         .await
         .expect("deleted");
     let empty = TempDir::new().expect("a folder");
@@ -219,7 +219,7 @@ async fn a_checkpoint_with_another_hash_stops_the_node() {
     let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
     let made = stream.info().await.expect("its state").created.unix_timestamp_nanos();
     let bucket = async_nats::jetstream::object_store::Config {
-        bucket: "SKYTALE_CHECKPOINTS".into(),
+        bucket: "SKYTALE_CHECKPOINTS_0".into(),
         num_replicas: 3,
         ..Default::default()
     };
@@ -263,7 +263,7 @@ async fn two_nodes_write_each_checkpoint_once_and_agree_on_it() {
     reaches(&one, channel.log(), at(1 + 3 * EVERY)).await;
     let context = account.context().await.expect("JetStream");
     let bucket = context
-        .get_object_store("SKYTALE_CHECKPOINTS")
+        .get_object_store("SKYTALE_CHECKPOINTS_0")
         .await
         .expect("the bucket");
     let mut names: Vec<String> = Vec::new();

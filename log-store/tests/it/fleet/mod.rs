@@ -1,13 +1,17 @@
 //! The store of a fleet, on real NATS servers.
 
+mod away;
 mod checkpoints;
 mod conformance;
 mod crash;
 mod faults;
+mod idle;
 mod killed;
 mod nodes;
+mod order;
 mod refusals;
 mod regions;
 mod script;
+mod weaker;
 
 pub(crate) use skytale_log_store::cluster;

@@ -157,3 +157,88 @@ async fn without_its_mirror_a_node_follows_the_stream_itself() {
         store.close().await.expect("closed");
     }
 }
+
+/// How many checkpoints a region's bucket holds of its one shard.
+async fn checkpoints_of(account: &Account, region: u8) -> usize {
+    let context = account.context().await.expect("JetStream");
+    let Ok(bucket) = context.get_object_store(format!("SKYTALE_CHECKPOINTS_{region}")).await else {
+        return 0;
+    };
+    let Ok(objects) = bucket.list().await else { return 0 };
+    let shard = format!("{region}/0/");
+    let here = futures_util::StreamExt::filter(objects, |object| {
+        std::future::ready(object.as_ref().is_ok_and(|object| object.name.starts_with(&shard)))
+    });
+    futures_util::StreamExt::count(here).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_cut_off_takes_no_other_regions_checkpoints_with_it() {
+    let cluster = Cluster::start_regions().await;
+    let account = cluster.account();
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let close_by = |here: u8, every: u64| FleetConfig {
+        checkpoint_every: every,
+        ..in_region(&account, here, dirs[usize::from(here)].path())
+    };
+    let every = 4;
+    let home = open(close_by(0, every)).await;
+    let away = open(close_by(1, every)).await;
+    let (theirs, ours) = (ChannelId::generate_in(Region(0)), ChannelId::generate_in(Region(1)));
+    accept(&home, &create(theirs)).await;
+    accept(&home, &create(ours)).await;
+    reaches(&away, theirs.log(), at(1)).await;
+    away.close().await.expect("closed");
+    // Much for the mirror in region 1, that the node there has not followed.
+    for _ in 0..50 * every {
+        accept(&home, &message(theirs, 1, b"in the mirror")).await;
+    }
+    let head = at(1 + 50 * every);
+    let context = account.context().await.expect("JetStream");
+    for region in [0, 1] {
+        let bucket = format!("OBJ_SKYTALE_CHECKPOINTS_{region}");
+        let placed = async {
+            loop {
+                if let Ok(mut stream) = context.get_stream(&bucket).await {
+                    break stream.info().await.expect("its state").cluster.clone();
+                }
+                // It is made with the first checkpoint.
+                accept(&home, &message(ours, 1, b"up to a checkpoint")).await;
+            }
+        };
+        let placed = tokio::time::timeout(HANGING, placed).await.expect("it is made");
+        let name = placed.and_then(|cluster| cluster.name);
+        assert_eq!(name, Some(format!("r{region}")), "where the region's streams are");
+    }
+    let mirrored = async {
+        let mut mirror = context.get_stream("SKYTALE_LOG_0_0_IN_1").await.expect("the mirror");
+        while mirror.info().await.expect("its state").state.last_sequence <= 50 * every {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(HANGING, mirrored)
+        .await
+        .expect("the mirror gets there");
+    home.close().await.expect("closed");
+    cluster.kill(0);
+
+    // What the mirror has is followed without standing still at each of its fifty checkpoints.
+    let away = FleetStore::open(close_by(1, every)).await.expect("it opens");
+    let followed = tokio::time::timeout(HANGING, reaches(&away, theirs.log(), head)).await;
+    followed.expect("it follows the mirror");
+    // And region 1 has all of its own.
+    let before = checkpoints_of(&account, 1).await;
+    let going_on = async {
+        while checkpoints_of(&account, 1).await < before + 3 {
+            taken_at_last(&away, &message(ours, 1, b"of a region that is there")).await;
+        }
+    };
+    tokio::time::timeout(HANGING, going_on)
+        .await
+        .expect("checkpoints go on");
+    assert_eq!(away.health().stopped, None);
+    cluster.run(0);
+    cluster.settled().await;
+    taken_at_last(&away, &message(theirs, 1, b"and it is back")).await;
+    away.close().await.expect("closed");
+}

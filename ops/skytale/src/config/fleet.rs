@@ -115,6 +115,15 @@ impl Loaded {
                 )
             })
         });
+        let regions: Vec<RegionConfig> = regions.collect::<Outcome<_>>()?;
+        let here = Region(self.config.relay.region);
+        if !regions.iter().any(|region| region.region == here) {
+            let numbers: Vec<String> = regions.iter().map(|region| region.region.0.to_string()).collect();
+            return Err(self.refused(
+                "relay.region",
+                &format!("is {}, and `relay.fleet.regions` has {}", here.0, numbers.join(", ")),
+            ));
+        }
         let nats = NatsConfig {
             servers: fleet.nats.clone(),
             auth: key,
@@ -127,7 +136,9 @@ impl Loaded {
             inbox_prefix: None,
         };
         Ok(Some(FleetConfig {
-            regions: regions.collect::<Outcome<_>>()?,
+            // The streams of other regions are followed by mirrors in this one.
+            here: (regions.len() > 1).then_some(here),
+            regions,
             replicas: fleet.replicas,
             allow_weaker: fleet.allow_weaker,
             checkpoint_every: fleet.checkpoint_every,

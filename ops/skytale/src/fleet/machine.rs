@@ -2,10 +2,11 @@
 
 use crate::local::{LocalApi, private_folder};
 use crate::nats::NatsServers;
-use crate::output::{Failure, Outcome};
+use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use skytale_proto::Code;
+use skytale_wire::{Cut, Link};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub(crate) struct Layout {
     pub nodes: usize,
     /// The API's address.
     pub api_listen: SocketAddr,
+    /// Links between relay nodes and NATS servers, and between regions: what is to be cut goes through them.
+    pub links: bool,
 }
 
 /// A fleet that runs.
@@ -51,6 +54,8 @@ pub(crate) struct Node {
     pub region: usize,
     pub region_name: String,
     pub relay: RelayProcess,
+    /// What it reaches the NATS servers of its region by.
+    links: Vec<Link>,
 }
 
 impl Layout {
@@ -68,7 +73,7 @@ impl Machine {
     pub(crate) async fn start(dir: &Path, layout: &Layout, say: impl Fn(String)) -> Outcome<Self> {
         private_folder(dir)?;
         let names = layout.region_names();
-        let nats = NatsServers::start(&dir.join("nats"), layout.nats_server.clone(), names).await?;
+        let nats = NatsServers::start(&dir.join("nats"), layout.nats_server.clone(), names, layout.links).await?;
         let (servers, regions) = (nats.servers().len(), nats.regions.len());
         say(match regions {
             1 => format!("{servers} NATS servers have found each other"),
@@ -81,7 +86,7 @@ impl Machine {
             nodes: Vec::new(),
         };
         for number in 0..layout.nodes {
-            let node = machine.node(dir, number).await?;
+            let node = machine.node(dir, number, layout.links).await?;
             machine.nodes.push(node);
         }
         machine.ready().await?;
@@ -89,10 +94,19 @@ impl Machine {
         Ok(machine)
     }
 
-    async fn node(&self, dir: &Path, number: usize) -> Outcome<Node> {
+    async fn node(&self, dir: &Path, number: usize, linked: bool) -> Outcome<Node> {
         let region = number % self.nats.regions.len();
         let name = format!("relay-{}", number + 1);
-        let mut settings = self.settings(region);
+        let mut servers = self.nats.addresses(region);
+        let mut links = Vec::new();
+        if linked {
+            for server in &mut servers {
+                let link = Link::open(*server).failing(Code::Environment, || "cannot open a link".into())?;
+                *server = link.address();
+                links.push(link);
+            }
+        }
+        let mut settings = self.settings(region, &servers);
         let key = self.api.enrol(&name).await?;
         settings.insert("relay_secret".into(), Value::String(key.to_string()));
         let relay = RelayProcess::start(&dir.join(&name), settings).await?;
@@ -101,10 +115,11 @@ impl Machine {
             region,
             region_name: self.nats.regions[region].name.clone(),
             relay,
+            links,
         })
     }
 
-    fn settings(&self, region: usize) -> toml::Table {
+    fn settings(&self, region: usize, servers: &[SocketAddr]) -> toml::Table {
         let mut settings = settings(&self.api);
         let text = |text: String| Value::String(text);
         let several = self.nats.regions.len() > 1;
@@ -120,7 +135,7 @@ impl Machine {
         let fleet = [
             (
                 "nats",
-                Value::Array(self.nats.addresses(region).into_iter().map(text).collect()),
+                Value::Array(servers.iter().map(|server| text(format!("nats://{server}"))).collect()),
             ),
             ("nats_key", seed(&self.nats.users.relay.seed_file)),
             ("sync_key", seed(&self.nats.users.sync.seed_file)),
@@ -170,6 +185,16 @@ impl Machine {
 }
 
 impl Node {
+    /// Cuts it off from all NATS servers.
+    pub(crate) fn cut_off(&self, how: Cut) {
+        self.links.iter().for_each(|link| link.cut(how));
+    }
+
+    /// And mends that.
+    pub(crate) fn join_again(&self) {
+        self.links.iter().for_each(Link::mend);
+    }
+
     /// Where its replica is.
     pub(crate) fn log(&self) -> PathBuf {
         self.relay.dir().join("log")

@@ -18,6 +18,10 @@ pub(crate) struct NodeSample {
     pub agents: u64,
     pub appends_per_s: f64,
     pub replay_bytes_per_s: f64,
+    /// Shards that it follows by their own streams.
+    pub streams: u64,
+    /// Shards of other regions that it follows by mirrors in its own.
+    pub mirrors: u64,
     /// Messages that the node has not followed yet, by shard; those of which there are any.
     pub lag: Vec<ShardLag>,
 }
@@ -42,6 +46,23 @@ struct Counts {
     replay_bytes: f64,
 }
 
+impl NodeSample {
+    /// What is known of a node that does not answer.
+    fn down(node: &str, region: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            region: region.to_owned(),
+            state: "down",
+            agents: 0,
+            appends_per_s: 0.0,
+            replay_bytes_per_s: 0.0,
+            streams: 0,
+            mirrors: 0,
+            lag: Vec::new(),
+        }
+    }
+}
+
 impl Watch {
     /// Looks at all of them.
     pub(crate) async fn look(&mut self, nodes: &[Node]) -> Vec<NodeSample> {
@@ -53,15 +74,7 @@ impl Watch {
     }
 
     async fn look_at(&mut self, node: &str, region: &str, admin: Option<SocketAddr>) -> NodeSample {
-        let mut sample = NodeSample {
-            node: node.to_owned(),
-            region: region.to_owned(),
-            state: "down",
-            agents: 0,
-            appends_per_s: 0.0,
-            replay_bytes_per_s: 0.0,
-            lag: Vec::new(),
-        };
+        let mut sample = NodeSample::down(node, region);
         let Some(admin) = admin else { return sample };
         let Ok((200, page)) = http::get(admin, "/metrics").await else {
             self.last.remove(node);
@@ -72,8 +85,7 @@ impl Watch {
             Ok((200, _)) => "ready",
             _ => "behind",
         };
-        let (agents, counts, lag) = read(&page);
-        (sample.agents, sample.lag) = (agents, lag);
+        let counts = read(&page, &mut sample);
         if let Some((then, before)) = self.last.insert(node.to_owned(), (now, counts)) {
             let seconds = now.duration_since(then).as_secs_f64().max(1e-3);
             // A node that was started anew counts from nothing.
@@ -85,8 +97,8 @@ impl Watch {
 }
 
 /// What is wanted of a page in Prometheus' text format.
-fn read(page: &str) -> (u64, Counts, Vec<ShardLag>) {
-    let (mut agents, mut counts, mut lag) = (0, Counts::default(), Vec::new());
+fn read(page: &str, sample: &mut NodeSample) -> Counts {
+    let mut counts = Counts::default();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else {
             continue;
@@ -94,12 +106,14 @@ fn read(page: &str) -> (u64, Counts, Vec<ShardLag>) {
         let Ok(value) = value.parse::<f64>() else { continue };
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         match name {
-            "skytale_relay_sessions" => agents = value as u64,
+            "skytale_relay_sessions" => sample.agents = value as u64,
             "skytale_relay_verdicts_total" if labels.contains("\"appended\"") => counts.appends += value,
             "skytale_relay_replay_bytes_total" => counts.replay_bytes += value,
+            "skytale_fleet_follows_mirror" if value > 0.0 => sample.mirrors += 1,
+            "skytale_fleet_follows_mirror" => sample.streams += 1,
             "skytale_fleet_follower_lag_messages" if value > 0.0 => {
                 let shard = labels.split('"').nth(1).unwrap_or_default().to_owned();
-                lag.push(ShardLag {
+                sample.lag.push(ShardLag {
                     shard,
                     messages: value as u64,
                 });
@@ -107,8 +121,8 @@ fn read(page: &str) -> (u64, Counts, Vec<ShardLag>) {
             _ => {}
         }
     }
-    lag.sort_by(|a, b| a.shard.cmp(&b.shard));
-    (agents, counts, lag)
+    sample.lag.sort_by(|a, b| a.shard.cmp(&b.shard));
+    counts
 }
 
 #[cfg(test)]
@@ -123,14 +137,18 @@ mod tests {
                     skytale_relay_verdicts_total{kind=\"message\",verdict=\"duplicate\"} 5\n\
                     skytale_relay_replay_bytes_total 4096\n\
                     skytale_fleet_follower_lag_messages{shard=\"0/1\"} 7\n\
-                    skytale_fleet_follower_lag_messages{shard=\"0/0\"} 0\nnonsense\n";
-        let (agents, counts, lag) = read(page);
-        assert_eq!(agents, 3);
+                    skytale_fleet_follower_lag_messages{shard=\"0/0\"} 0\nnonsense\n\
+                    skytale_fleet_follows_mirror{shard=\"0/0\"} 0\n\
+                    skytale_fleet_follows_mirror{shard=\"0/1\"} 1\n\
+                    skytale_fleet_follows_mirror{shard=\"1/1\"} 1\n";
+        let mut sample = NodeSample::down("relay-1", "eu");
+        let counts = read(page, &mut sample);
+        assert_eq!((sample.agents, sample.streams, sample.mirrors), (3, 1, 2));
         assert_eq!((counts.appends, counts.replay_bytes), (12.0, 4_096.0));
         let behind = ShardLag {
             shard: "0/1".into(),
             messages: 7,
         };
-        assert_eq!(lag, [behind]);
+        assert_eq!(sample.lag, [behind]);
     }
 }

@@ -1,5 +1,6 @@
 //! Which servers there are.
 
+use super::gateways::Detours;
 use crate::output::{Context as _, Failure, Outcome};
 use serde::Deserialize;
 use skytale_proto::Code;
@@ -23,6 +24,9 @@ pub(crate) struct Inventory {
     /// The regions.
     #[serde(rename = "region")]
     pub regions: Vec<Region>,
+    /// Ways from one region to another that are not the straight ones; on this machine alone.
+    #[serde(skip)]
+    pub detours: Detours,
 }
 
 /// A region: one cluster.

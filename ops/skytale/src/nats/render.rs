@@ -106,15 +106,21 @@ fn gateway(inventory: &Inventory, region: &Region, listen: &str) -> String {
     if inventory.regions.len() < 2 {
         return String::new();
     }
-    let mut out = format!(
-        "\ngateway {{\n  name: \"{}\"\n  listen: \"{listen}\"\n  gateways: [\n",
-        region.name
-    );
+    let mut out = format!("\ngateway {{\n  name: \"{}\"\n  listen: \"{listen}\"\n", region.name);
+    if !inventory.detours.is_empty() {
+        // Nobody listens there: the others come by the ways that they were told of, and learn no straight ones.
+        out.push_str("  advertise: \"127.0.0.1:1\"\n");
+    }
+    out.push_str("  gateways: [\n");
     for other in &inventory.regions {
         let urls: Vec<String> = other
             .servers
             .iter()
-            .map(|server| format!("\"nats://{}:{}\"", server.host, server.ports.gateway))
+            .map(|server| {
+                let detour = inventory.detours.get(&(region.name.clone(), server.name.clone()));
+                let port = detour.copied().unwrap_or(server.ports.gateway);
+                format!("\"nats://{}:{port}\"", server.host)
+            })
             .collect();
         let _ = writeln!(out, "    {{ name: \"{}\", urls: [{}] }}", other.name, urls.join(", "));
     }
@@ -130,10 +136,20 @@ fn gateway(inventory: &Inventory, region: &Region, listen: &str) -> String {
 fn accounts(inventory: &Inventory, users: &Users) -> String {
     let mut streams: Vec<String> = Vec::new();
     for region in &inventory.regions {
-        streams.extend((0..region.shards).map(|shard| format!("SKYTALE_LOG_{}_{shard}", region.number)));
+        let others = inventory.regions.iter().filter(|other| other.number != region.number);
+        for shard in 0..region.shards {
+            let stream = format!("SKYTALE_LOG_{}_{shard}", region.number);
+            // Its mirrors in the other regions.
+            streams.extend(others.clone().map(|other| format!("{stream}_IN_{}", other.number)));
+            streams.push(stream);
+        }
     }
-    streams.push("OBJ_SKYTALE_CHECKPOINTS".to_owned());
+    let buckets = inventory.regions.iter();
+    streams.extend(buckets.map(|region| format!("OBJ_SKYTALE_CHECKPOINTS_{}", region.number)));
     let mut subjects = String::new();
+    for region in &inventory.regions {
+        let _ = writeln!(subjects, "            \"$O.SKYTALE_CHECKPOINTS_{}.>\"", region.number);
+    }
     for stream in &streams {
         for what in ["CREATE", "PURGE"] {
             let _ = writeln!(subjects, "            \"$JS.API.STREAM.{what}.{stream}\"");
@@ -205,6 +221,30 @@ mod tests {
                 .iter()
                 .all(|server| !server.server.contains("tls {"))
         );
+    }
+
+    #[test]
+    fn relay_nodes_may_make_and_purge_each_stream_and_its_mirrors_and_no_other() {
+        let text = rendered(&inventory()).remove(0).accounts;
+        let named = |what: &str| {
+            let prefix = format!("\"$JS.API.STREAM.{what}.");
+            text.lines().filter(|line| line.trim().starts_with(&prefix)).count()
+        };
+        // Three regions of eight shards, each with two mirrors, and the checkpoints of each.
+        assert_eq!((named("CREATE"), named("PURGE")), (3 * 8 * 3 + 3, 3 * 8 * 3 + 3));
+        assert!(
+            text.contains("\"$JS.API.STREAM.CREATE.SKYTALE_LOG_1_0_IN_2\""),
+            "{text}"
+        );
+        for never in [
+            "_IN_1_",
+            "SKYTALE_LOG_1_0_IN_1\"",
+            "STREAM.DELETE",
+            "STREAM.UPDATE",
+            "MSG.DELETE",
+        ] {
+            assert!(!text.contains(never), "{never}");
+        }
     }
 
     #[test]

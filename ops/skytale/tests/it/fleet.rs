@@ -1,9 +1,12 @@
 //! A fleet on one machine: real NATS servers, relay nodes as processes.
 
+use crate::node::text;
 use crate::process::{Place, Running};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The program, as `ops/test/run` installs it.
 fn nats_server() -> PathBuf {
@@ -14,15 +17,27 @@ fn nats_server() -> PathBuf {
     there.expect("nats-server is missing: run the tests with `ops/test/run test`, or set SKYTALE_NATS_SERVER")
 }
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let mut place = Place::new();
     place.set("SKYTALE_NATS_SERVER", nats_server().to_string_lossy());
     place
 }
 
-/// Processes that work in a folder of this place.
-fn servers_left(place: &Place) -> usize {
-    let folder = place.path("fleet/nats");
+/// Starts a fleet that keeps its data in the folder `fleet`, waits until it runs, and tells those in this place where it is.
+pub(crate) fn fleet(place: &mut Place, options: &[&str]) -> Running {
+    let line = ["--json", "fleet", "up", "--dir", "fleet", "--api-listen", "127.0.0.1:0"];
+    let line = line.iter().chain(options);
+    let mut running = Running::start(place.command(line), &place.path("fleet.log"));
+    let told: Value = running.json();
+    for (variable, name) in [("SKYTALE_API_URL", "api_url"), ("SKYTALE_API_KEY", "api_key")] {
+        place.set(variable, text(&told[name]));
+    }
+    running
+}
+
+/// Processes that work in this place.
+fn processes_left(place: &Place) -> usize {
+    let folder = place.path("");
     let processes = std::fs::read_dir("/proc").expect("a system with /proc").flatten();
     let working = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
     working.filter(|dir| dir.starts_with(&folder)).count()
@@ -34,14 +49,15 @@ fn holds(report: &Value) {
         assert_eq!(report[none], 0, "{none}");
     }
     assert_eq!(report["contradictions"].as_array().map(Vec::len), Some(0));
+    assert_eq!(report["denied"].as_array().map(Vec::len), Some(0), "a right is missing");
     assert_eq!(report["digests_agree"], true);
     assert_eq!(report["transcripts_agree"], true);
     assert_eq!(report["delivered"], report["expected"]);
 }
 
-#[test]
-fn nodes_and_servers_fail_in_turn_and_nothing_is_lost() {
-    let report = place().json(&[
+/// Each fault once, with the moments and lengths of a seed that is shown when it goes wrong.
+fn demonstration(options: &[&str]) -> Value {
+    let line = [
         "fleet",
         "demo",
         "--agents",
@@ -50,58 +66,106 @@ fn nodes_and_servers_fail_in_turn_and_nothing_is_lost() {
         "20",
         "--fault-s",
         "1",
+        "--pause-s",
+        "3",
         "--dir",
         "fleet",
-    ]);
+    ];
+    let report = place().json(&[&line[..], options].concat());
     holds(&report);
-    assert_eq!(report["faults"].as_array().map(Vec::len), Some(6));
+    report
+}
+
+fn kinds(report: &Value) -> BTreeSet<String> {
+    let faults = report["faults"].as_array().expect("a list");
+    faults.iter().map(|fault| text(&fault["kind"])).collect()
+}
+
+#[test]
+fn nodes_and_servers_fail_in_turn_and_nothing_is_lost() {
+    let report = demonstration(&[]);
+    let all = [
+        "leader-killed",
+        "nats-killed",
+        "nats-paused",
+        "relay-cut",
+        "relay-emptied",
+        "relay-killed",
+        "relay-paused",
+        "restart",
+    ];
+    assert_eq!(kinds(&report), all.map(str::to_owned).into());
     assert!(report["epochs"].as_u64() > Some(5), "{report:#}");
 }
 
 #[test]
 fn a_region_is_cut_off_and_the_others_go_on() {
-    let line = [
-        "fleet",
-        "demo",
-        "--regions",
-        "3",
-        "--agents",
-        "3",
-        "--rate",
-        "20",
-        "--fault-s",
-        "1",
-        "--dir",
-        "fleet",
-    ];
-    let report = place().json(&line);
-    holds(&report);
+    let faults = "region-cut,home-cut,region-killed,leader-killed,relay-cut";
+    let report = demonstration(&["--regions", "3", "--fault", faults]);
     assert_eq!(
         (report["regions"].as_u64(), report["nodes"].as_u64()),
         (Some(3), Some(3))
     );
-    assert_eq!(report["faults"].as_array().map(Vec::len), Some(8));
+    assert_eq!(kinds(&report), faults.split(',').map(str::to_owned).collect());
+    // Three nodes, each with the two shards of its own region, and mirrors of the four of the others.
+    assert_eq!(
+        (report["streams"].as_u64(), report["mirrors"].as_u64()),
+        (Some(6), Some(12))
+    );
+}
+
+#[test]
+fn a_fault_between_regions_needs_regions() {
+    let ran = place().run(["--json", "fleet", "demo", "--fault", "home-cut"]);
+    let failure = ran.failure();
+    assert_eq!((ran.code, failure["code"].as_str()), (2, Some("SKY-6004")), "{failure}");
+    assert!(text(&failure["help"]).contains("--regions"), "{failure}");
 }
 
 #[test]
 fn a_fleet_says_what_its_nodes_do_and_ends_with_its_starter() {
-    let place = place();
-    let line = ["--json", "fleet", "up", "--dir", "fleet", "--api-listen", "127.0.0.1:0"];
-    let mut running = Running::start(place.command(line), &place.path("stderr"));
-    let told: Value = running.json();
-    assert!(
-        told["api_url"]
-            .as_str()
-            .is_some_and(|url| url.starts_with("http://127.0.0.1:"))
-    );
+    let mut place = place();
+    let mut running = fleet(&mut place, &[]);
     let nodes: Value = running.json();
     let nodes = nodes["nodes"].as_array().expect("a list");
     assert_eq!(nodes.len(), 3);
     assert!(nodes.iter().all(|node| node["state"] == "ready"), "{nodes:?}");
-    assert!(servers_left(&place) > 0);
+    assert!(nodes.iter().all(|node| node["streams"].as_u64() > Some(0)), "{nodes:?}");
+
+    // A region that there is not, and which there are.
+    let vault = ["--vault", "alice.vault", "--timeout-s", "60"];
+    let run = |line: &[&str]| place.run(std::iter::once(&"--json").chain(line).chain(&vault));
+    assert_eq!(run(&["init"]).code, 0);
+    let nowhere = run(&["channel", "create", "plans", "--region", "9"]);
+    let failure = nowhere.failure();
+    assert_eq!(failure["code"], "SKY-1007", "{failure}");
+    assert!(text(&failure["what"]).contains("no region 9"), "{failure}");
+    assert!(text(&failure["help"]).contains("region 0"), "{failure}");
+    let here = run(&["channel", "create", "plans here"]);
+    assert_eq!(here.code, 0, "{}", here.stderr);
+
     let (code, _) = running.stop("INT");
     assert_eq!(code, 0);
-    assert_eq!(servers_left(&place), 0);
+    assert_eq!(processes_left(&place), 0);
+}
+
+#[test]
+fn a_fleet_whose_starter_is_killed_ends_with_it() {
+    let mut place = place();
+    let running = fleet(&mut place, &["--nodes", "2"]);
+    assert!(
+        processes_left(&place) > 5,
+        "servers, what watches over them, and relay nodes"
+    );
+    running.signal("KILL");
+    let killed = Instant::now();
+    while processes_left(&place) > 0 {
+        assert!(
+            killed.elapsed() < Duration::from_secs(120),
+            "something goes on without it"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

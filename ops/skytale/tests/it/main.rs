@@ -10,3 +10,4 @@ mod node;
 mod operator;
 mod process;
 mod servers;
+mod trust;

@@ -85,6 +85,31 @@ fn a_channel_whose_create_was_accepted_and_not_seen_is_known_to_exist_in_the_nex
 }
 
 #[test]
+fn a_channel_whose_create_is_refused_for_good_is_told_and_takes_nothing_more() {
+    let mut a = Agent::new();
+    let channel = a.engine().create_channel("test").expect("made");
+    a.send(channel, "to nobody");
+    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let create = frames.into_iter().next().expect("the Create").frame.header().id;
+    let refused = Outcome::Refused {
+        code: Code::UnknownLog,
+        retryable: false,
+    };
+    a.engine().outcome(channel, create, refused).expect("told");
+    a.crash();
+    let info = a.engine().channel(channel).expect("known");
+    assert_eq!((info.state, info.outbox), (ChannelState::Left, 0));
+    let failed = a.engine().failed(channel).expect("listed");
+    assert!(failed.iter().all(|failed| failed.code == Code::UnknownLog));
+    assert_eq!(
+        failed.iter().map(|failed| failed.payload.is_some()).collect::<Vec<_>>(),
+        [false, true],
+        "the Create, and the message that waited for it"
+    );
+    assert!(a.engine().send(channel, b"more").is_err());
+}
+
+#[test]
 fn a_restart_keeps_everything() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());

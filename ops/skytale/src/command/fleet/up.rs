@@ -45,18 +45,20 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    pub(crate) fn layout(&self, api_listen: SocketAddr) -> Outcome<Layout> {
+    /// What is to be started; with links that can be cut, for who means to cut them.
+    pub(crate) fn layout(&self, api_listen: SocketAddr, links: bool) -> Outcome<Layout> {
         Ok(Layout {
             nats_server: program(self.nats_server.as_deref())?,
             regions: usize::from(self.regions),
             nodes: usize::from(self.nodes),
             api_listen,
+            links,
         })
     }
 }
 
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
-    let layout = args.size.layout(args.api_listen)?;
+    let layout = args.size.layout(args.api_listen, false)?;
     let temporary = match &args.dir {
         Some(dir) => {
             private_folder(dir)?;
@@ -183,6 +185,10 @@ impl Human for Nodes {
                 node.agents.to_string(),
                 format!("{:.0}", node.appends_per_s),
                 format!("{:.2}", node.replay_bytes_per_s / 1e6),
+                match node.mirrors {
+                    0 => format!("{} streams", node.streams),
+                    mirrors => format!("{} streams, {mirrors} mirrors", node.streams),
+                },
                 if lag.is_empty() { "0".into() } else { lag.join("  ") },
             ]
         });
@@ -196,6 +202,7 @@ impl Human for Nodes {
                 "agents",
                 "appends/s",
                 "replay MB/s",
+                "follows",
                 "lag by shard",
             ],
             rows,

@@ -1,148 +1,286 @@
 //! What fails, and how it comes back.
 
-use crate::fleet::Machine;
+use super::dice::Dice;
+use crate::fleet::{Machine, Watch};
 use crate::output::{Context as _, Outcome};
+use clap::ValueEnum;
+use serde::Serialize;
 use skytale_proto::Code;
+use skytale_wire::Cut;
 use std::time::Duration;
 
-/// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
     /// A relay node is killed, and started again.
     RelayKilled,
-    /// A relay node is there and says nothing, then goes on.
-    RelayFrozen,
+    /// A relay node is there and does nothing for a while (--pause-s), then goes on as if no time had passed.
+    RelayPaused,
     /// A relay node is killed, and comes back without its data.
     RelayEmptied,
-    /// A NATS server is killed, and started again.
+    /// A relay node reaches no NATS server.
+    RelayCut,
+    /// The NATS server that leads the channel's stream is killed, and started again.
+    LeaderKilled,
+    /// One NATS server is killed, and another once it is back and current.
     NatsKilled,
-    /// One NATS server is killed, and then another, each started again before the next.
-    NatsRolling,
-    /// Every relay node is drained and started again, one after the other.
-    RelaysRolling,
-    /// All of a region that is not the channel's home says nothing: servers and nodes.
-    RegionFrozen,
-    /// The NATS servers of the channel's home region say nothing.
-    HomeFrozen,
+    /// A NATS server is there and does nothing for a while.
+    NatsPaused,
+    /// Everything is restarted one after the other: relay nodes drain, NATS servers leave by lame duck mode.
+    Restart,
+    /// A region that is not the channel's home is cut off from the others.
+    RegionCut,
+    /// The channel's home region is cut off from the others.
+    HomeCut,
+    /// All servers and relay nodes of a region that is not the channel's home are killed, and started again.
+    RegionKilled,
 }
 
-impl Fault {
-    /// Those of a fleet of so many regions, in the order in which they happen.
+impl Kind {
+    /// Those that a fleet of so many regions can have.
     pub(super) fn of(regions: usize) -> Vec<Self> {
-        let mut faults = vec![
-            Self::RelayKilled,
-            Self::RelayFrozen,
-            Self::NatsKilled,
-            Self::NatsRolling,
-            Self::RelayEmptied,
-            Self::RelaysRolling,
-        ];
-        if regions > 1 {
-            faults.extend([Self::RegionFrozen, Self::HomeFrozen]);
-        }
-        faults
+        let all = Self::value_variants().iter().copied();
+        all.filter(|kind| regions > 1 || !kind.needs_regions()).collect()
     }
 
+    pub(super) const fn needs_regions(self) -> bool {
+        matches!(self, Self::RegionCut | Self::HomeCut | Self::RegionKilled)
+    }
+
+    /// As it is named on the command line.
+    pub(super) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// How long faults last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spans {
+    /// At most, and at least half of it.
+    pub fault: Duration,
+    /// A relay node that is paused: this long.
+    pub pause: Duration,
+}
+
+/// A fault that is to happen.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub kind: Kind,
     /// In words.
-    pub(super) fn what(self, machine: &Machine, round: usize) -> String {
-        let relay = &machine.nodes[round % machine.nodes.len()].name;
-        let servers = machine.nats.servers();
-        let server = &servers[round % servers.len()].name;
-        match self {
-            Self::RelayKilled => format!("{relay} is killed"),
-            Self::RelayFrozen => format!("{relay} is frozen"),
-            Self::RelayEmptied => format!("{relay} is killed and loses its data"),
-            Self::NatsKilled => format!("NATS server {server} is killed"),
-            Self::NatsRolling => "NATS servers are killed one after the other".into(),
-            Self::RelaysRolling => "relay nodes are restarted one after the other".into(),
-            Self::RegionFrozen => format!("region {} is cut off", machine.nats.regions[1].name),
-            Self::HomeFrozen => format!(
-                "the NATS servers of {}, the channel's home, are cut off",
-                machine.nats.regions[0].name
-            ),
+    pub what: String,
+    /// How long it lasts; of a restart, as long as it takes.
+    pub lasts: Option<Duration>,
+    relay: usize,
+    servers: Vec<usize>,
+    region: usize,
+    cut: Cut,
+}
+
+/// Ways in which the network between a relay node and its servers can fail.
+const CUTS: [(Cut, &str); 5] = [
+    (Cut::Silent, "is cut off from NATS"),
+    (Cut::Requests, "cannot be heard by NATS"),
+    (Cut::Answers, "hears nothing of NATS"),
+    (Cut::Held, "reaches NATS late"),
+    (Cut::Reset, "is reset by NATS again and again"),
+];
+/// Ways in which the network between regions can fail.
+const CUTS_OF_REGIONS: [(Cut, &str); 3] = [
+    (Cut::Silent, "is cut off"),
+    (Cut::Held, "is reached late"),
+    (Cut::Reset, "refuses the others"),
+];
+
+impl Fault {
+    /// Decides whom it hits, and for how long. The channel's home is the first region, its stream `stream`.
+    pub(super) async fn plan(
+        kind: Kind,
+        machine: &Machine,
+        dice: &mut Dice,
+        spans: Spans,
+        stream: &str,
+    ) -> Outcome<Self> {
+        let relay = busy_relay(machine, dice).await;
+        let mut servers = machine.nats.of_region(0);
+        dice.shuffle(&mut servers);
+        let mut region = 1 + dice.below(machine.nats.regions.len() - 1);
+        let lasts = dice.between(spans.fault / 2, spans.fault);
+        let (cut, cut_off) = CUTS[dice.below(CUTS.len())];
+        let (cut_of_region, region_cut_off) = CUTS_OF_REGIONS[dice.below(CUTS_OF_REGIONS.len())];
+        if kind == Kind::HomeCut {
+            region = 0;
         }
+        let name = |server: usize| machine.nats.servers()[server].name.as_str();
+        let node = machine.nodes[relay].name.as_str();
+        let of_region = machine.nats.regions.get(region).map_or("", |region| &region.name);
+        let what = match kind {
+            Kind::RelayKilled => format!("{node} is killed"),
+            Kind::RelayPaused => format!("{node} is paused"),
+            Kind::RelayEmptied => format!("{node} is killed and loses its data"),
+            Kind::RelayCut => format!("{node} {cut_off}"),
+            Kind::LeaderKilled => {
+                let leader = machine.nats.leader(0, stream).await?;
+                servers = vec![leader];
+                format!("{} is killed, which leads {stream}", name(leader))
+            }
+            Kind::NatsKilled => {
+                servers.truncate(2);
+                let both: Vec<&str> = servers.iter().map(|server| name(*server)).collect();
+                format!("{} are killed", both.join(", then "))
+            }
+            Kind::NatsPaused => {
+                servers.truncate(1);
+                let paused: Vec<&str> = servers.iter().map(|server| name(*server)).collect();
+                format!("{} is paused", paused.join(", "))
+            }
+            Kind::Restart => {
+                servers = (0..machine.nats.servers().len()).collect();
+                format!(
+                    "{} relay nodes and {} NATS servers are restarted in turn",
+                    machine.nodes.len(),
+                    servers.len()
+                )
+            }
+            Kind::RegionCut => format!("region {of_region} {region_cut_off}"),
+            Kind::HomeCut => format!("region {of_region}, the channel's home, {region_cut_off}"),
+            Kind::RegionKilled => {
+                servers = machine.nats.of_region(region);
+                format!("all of region {of_region} is killed")
+            }
+        };
+        let lasts = match kind {
+            Kind::Restart => None,
+            Kind::RelayPaused => Some(spans.pause),
+            _ => Some(lasts),
+        };
+        let cut = if kind == Kind::RelayCut { cut } else { cut_of_region };
+        Ok(Self {
+            kind,
+            what,
+            lasts,
+            relay,
+            servers,
+            region,
+            cut,
+        })
     }
 
     /// Makes it happen, lets it last, and mends it.
-    pub(super) async fn happen(self, machine: &mut Machine, round: usize, lasts: Duration) -> Outcome {
-        let relay = round % machine.nodes.len();
-        let server = round % machine.nats.servers().len();
-        match self {
-            Self::RelayKilled => {
-                machine.nodes[relay].relay.kill().await?;
-                tokio::time::sleep(lasts).await;
-                machine.nodes[relay].relay.restart().await
+    pub(super) async fn happen(&self, machine: &mut Machine) -> Outcome {
+        let last = tokio::time::sleep(self.lasts.unwrap_or_default());
+        match self.kind {
+            Kind::RelayKilled => {
+                machine.nodes[self.relay].relay.kill().await?;
+                last.await;
+                machine.nodes[self.relay].relay.restart().await
             }
-            Self::RelayFrozen => {
-                machine.nodes[relay].relay.freeze()?;
-                tokio::time::sleep(lasts).await;
-                machine.nodes[relay].relay.thaw()
+            Kind::RelayPaused => {
+                machine.nodes[self.relay].relay.freeze()?;
+                last.await;
+                machine.nodes[self.relay].relay.thaw()
             }
-            Self::RelayEmptied => {
-                machine.nodes[relay].relay.kill().await?;
-                let log = machine.nodes[relay].log();
+            Kind::RelayEmptied => {
+                machine.nodes[self.relay].relay.kill().await?;
+                let log = machine.nodes[self.relay].log();
                 std::fs::remove_dir_all(&log)
                     .failing(Code::Environment, || format!("cannot remove {}", log.display()))?;
-                tokio::time::sleep(lasts).await;
-                machine.nodes[relay].relay.restart().await
+                last.await;
+                machine.nodes[self.relay].relay.restart().await
             }
-            Self::NatsKilled => nats_killed(machine, server, lasts).await,
-            Self::NatsRolling => {
-                for server in 0..machine.nats.servers().len() {
-                    if machine.nats.servers()[server].region == 0 {
-                        nats_killed(machine, server, lasts / 3).await?;
-                    }
+            Kind::RelayCut => {
+                machine.nodes[self.relay].cut_off(self.cut);
+                last.await;
+                machine.nodes[self.relay].join_again();
+                Ok(())
+            }
+            Kind::LeaderKilled | Kind::NatsKilled => self.kill_servers(machine).await,
+            Kind::NatsPaused => {
+                for server in &self.servers {
+                    machine.nats.freeze(*server)?;
+                }
+                last.await;
+                for server in &self.servers {
+                    machine.nats.thaw(*server)?;
                 }
                 Ok(())
             }
-            Self::RelaysRolling => {
-                for relay in 0..machine.nodes.len() {
-                    machine.nodes[relay].relay.drain().await?;
-                    machine.nodes[relay].relay.restart().await?;
-                    machine.nodes[relay].ready().await?;
-                }
+            Kind::Restart => self.restart(machine).await,
+            Kind::RegionCut | Kind::HomeCut => {
+                machine.nats.cut_off(self.region, self.cut);
+                last.await;
+                machine.nats.join_again(self.region);
                 Ok(())
             }
-            Self::RegionFrozen => {
-                frozen(machine, 1, true)?;
-                tokio::time::sleep(lasts).await;
-                thawed(machine, 1, true)
-            }
-            Self::HomeFrozen => {
-                frozen(machine, 0, false)?;
-                tokio::time::sleep(lasts).await;
-                thawed(machine, 0, false)
+            Kind::RegionKilled => {
+                let nodes = machine.nodes.iter().enumerate();
+                let nodes = nodes.filter(|(_, node)| node.region == self.region);
+                let nodes: Vec<usize> = nodes.map(|(place, _)| place).collect();
+                for server in &self.servers {
+                    machine.nats.kill(*server).await?;
+                }
+                for node in &nodes {
+                    machine.nodes[*node].relay.kill().await?;
+                }
+                last.await;
+                for server in &self.servers {
+                    machine.nats.run(*server).await?;
+                }
+                for node in &nodes {
+                    machine.nodes[*node].relay.restart().await?;
+                }
+                Ok(())
             }
         }
     }
-}
 
-async fn nats_killed(machine: &mut Machine, server: usize, lasts: Duration) -> Outcome {
-    machine.nats.kill(server).await?;
-    tokio::time::sleep(lasts).await;
-    machine.nats.run(server).await?;
-    machine.nats.ready().await
-}
-
-fn of_region(machine: &Machine, region: usize) -> impl Iterator<Item = usize> + '_ {
-    let servers = machine.nats.servers().iter().enumerate();
-    servers
-        .filter(move |(_, server)| server.region == region)
-        .map(|(place, _)| place)
-}
-
-fn frozen(machine: &Machine, region: usize, with_nodes: bool) -> Outcome {
-    for server in of_region(machine, region) {
-        machine.nats.freeze(server)?;
+    /// Kills servers one after the other, each when the one before is back and current.
+    async fn kill_servers(&self, machine: &mut Machine) -> Outcome {
+        for server in &self.servers {
+            machine.nats.kill(*server).await?;
+            tokio::time::sleep(self.lasts.unwrap_or_default()).await;
+            machine.nats.run(*server).await?;
+            machine.nats.ready().await?;
+        }
+        Ok(())
     }
-    let mut nodes = machine.nodes.iter().filter(|node| with_nodes && node.region == region);
-    nodes.try_for_each(|node| node.relay.freeze())
+
+    async fn restart(&self, machine: &mut Machine) -> Outcome {
+        for node in &mut machine.nodes {
+            node.relay.drain().await?;
+            node.relay.restart().await?;
+            node.ready().await?;
+        }
+        for server in &self.servers {
+            machine.nats.leave(*server).await?;
+            machine.nats.run(*server).await?;
+            machine.nats.ready().await?;
+        }
+        Ok(())
+    }
 }
 
-fn thawed(machine: &Machine, region: usize, with_nodes: bool) -> Outcome {
-    for server in of_region(machine, region) {
-        machine.nats.thaw(server)?;
+/// A relay node that agents are at, if there is one: who has none is not missed.
+async fn busy_relay(machine: &Machine, dice: &mut Dice) -> usize {
+    let nodes = Watch::default().look(&machine.nodes).await;
+    let busy = nodes.iter().enumerate().filter(|(_, node)| node.agents > 0);
+    let busy: Vec<usize> = busy.map(|(place, _)| place).collect();
+    let any = dice.below(nodes.len());
+    // Thrown whether it is needed or not, so that what comes after is the same.
+    let one_of_them = dice.below(busy.len());
+    busy.get(one_of_them).copied().unwrap_or(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_region_has_no_faults_between_regions() {
+        assert_eq!(Kind::of(3).len(), Kind::value_variants().len());
+        assert!(Kind::of(1).iter().all(|kind| !kind.needs_regions()));
+        assert_eq!(Kind::of(3).len() - Kind::of(1).len(), 3);
+        assert_eq!(Kind::LeaderKilled.name(), "leader-killed");
     }
-    let mut nodes = machine.nodes.iter().filter(|node| with_nodes && node.region == region);
-    nodes.try_for_each(|node| node.relay.thaw())
 }

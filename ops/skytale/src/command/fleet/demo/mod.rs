@@ -1,11 +1,13 @@
 //! `skytale fleet demo`: agents talk while everything below them fails in turn.
 
+mod dice;
 mod faults;
 mod judge;
 mod report;
 mod story;
 mod traffic;
 
+use self::faults::Kind;
 use super::up::Size;
 use crate::command::Session;
 use crate::local::private_folder;
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 const AGENTS_MAX: i64 = 16;
 
 /// Starts a fleet in a temporary folder, lets agents on different nodes and regions exchange messages and change the group
-/// at once, kills and cuts off nodes, NATS servers and a region meanwhile, and compares what everyone has.
+/// at once, kills, pauses and cuts off nodes, NATS servers and regions meanwhile, and compares what everyone has.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -32,12 +34,21 @@ pub(crate) struct Args {
     /// Bytes of each message.
     #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..=65_536))]
     payload_bytes: u32,
-    /// How long each fault lasts, in seconds.
+    /// How long each fault lasts, in seconds: at most, and at least half of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
     fault_s: u32,
-    /// How often the whole list of faults is gone through.
+    /// How long a relay node is paused, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=120))]
+    pause_s: u32,
+    /// Which faults there are; may be given again [default: all that a fleet of so many regions can have].
+    #[arg(long = "fault", value_name = "FAULT", value_enum, value_delimiter = ',')]
+    faults: Vec<Kind>,
+    /// How often the whole list of faults is gone through, each time in another order.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+    /// Decides the order of faults, whom they hit, when, and for how long [default: a random one, which is shown].
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// Keep the data and what was seen of the run, and say where.
     #[arg(long)]
     keep: bool,
@@ -46,8 +57,27 @@ pub(crate) struct Args {
     dir: Option<PathBuf>,
 }
 
+impl Args {
+    /// The faults of a round, in no order.
+    fn faults(&self) -> Outcome<Vec<Kind>> {
+        let regions = usize::from(self.size.regions);
+        if self.faults.is_empty() {
+            return Ok(Kind::of(regions));
+        }
+        match self.faults.iter().find(|kind| regions == 1 && kind.needs_regions()) {
+            Some(kind) => Err(Failure::new(
+                Code::Usage,
+                format!("there is no fault `{}` in a fleet of one region", kind.name()),
+            )
+            .help("Give it more of them: `--regions 3`.")),
+            None => Ok(self.faults.clone()),
+        }
+    }
+}
+
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
-    let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let faults = args.faults()?;
+    let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)), true)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix("skytale-fleet-");
     let folder = match &args.dir {
@@ -62,7 +92,7 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     })?;
     folder.disable_cleanup(args.keep);
     // Given up in the middle, everything that was started ends with it.
-    let telling = Box::pin(story::tell(args, &layout, session, folder.path()));
+    let telling = Box::pin(story::tell(args, &faults, &layout, session, folder.path()));
     let told = session.shutdown.unless(telling).await;
     if args.keep {
         session

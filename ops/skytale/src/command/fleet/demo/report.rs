@@ -1,5 +1,6 @@
 //! What a fleet's demonstration ends with.
 
+use super::faults::Kind;
 use super::traffic::Answer;
 use crate::output::{Human, Style, table};
 use crate::stage::{AgentReport, Agreement};
@@ -12,8 +13,14 @@ use std::time::{Duration, Instant};
 pub(super) struct Report {
     /// Whether everything held.
     pub ok: bool,
+    /// What decided the faults.
+    pub seed: u64,
     pub regions: usize,
     pub nodes: usize,
+    /// Shards that the nodes followed by their own streams when all began, over all nodes.
+    pub streams: u64,
+    /// Shards of other regions that they followed by mirrors.
+    pub mirrors: u64,
     /// Messages sent.
     pub sent: u64,
     pub payload_bytes: u32,
@@ -31,6 +38,8 @@ pub(super) struct Report {
     pub faults: Vec<FaultReport>,
     /// Contradictions in what agents were told and nodes kept.
     pub contradictions: Vec<String>,
+    /// What NATS servers refused to relay nodes for want of a right.
+    pub denied: Vec<String>,
     /// Entries that the nodes kept, each the same.
     pub entries: u64,
     pub digests_agree: bool,
@@ -41,20 +50,30 @@ pub(super) struct Report {
 /// One fault.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct FaultReport {
+    pub kind: Kind,
     pub what: String,
-    /// From its beginning until all was mended and messages went through again, in seconds.
+    /// How long it lasted, in seconds; of a restart, nothing.
+    pub lasted_s: Option<f64>,
+    #[serde(flatten)]
+    pub meanwhile: Meanwhile,
+}
+
+/// What authors saw from the beginning of a fault until all was mended and each one's messages went through again.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Meanwhile {
+    /// How long that was, in seconds.
     pub took_s: f64,
     /// The longest time in it in which no author saw a message in the log, in seconds.
     pub silence_s: f64,
     /// The longest that an author waited for one message, in seconds.
     pub longest_wait_s: f64,
-    /// Messages that were seen in the log meanwhile.
+    /// Messages that were seen in the log.
     pub answered: usize,
 }
 
-impl FaultReport {
+impl Meanwhile {
     /// From what was seen in a stretch of time.
-    pub(super) fn new(what: String, from: Instant, to: Instant, answers: &[Answer]) -> Self {
+    pub(super) fn of(from: Instant, to: Instant, answers: &[Answer]) -> Self {
         let mut within: Vec<&Answer> = answers
             .iter()
             .filter(|answer| (from..=to).contains(&answer.at))
@@ -68,7 +87,6 @@ impl FaultReport {
         silence = silence.max(to - last);
         let waited = within.iter().map(|answer| answer.waited).max().unwrap_or(to - from);
         Self {
-            what,
             took_s: (to - from).as_secs_f64(),
             silence_s: silence.as_secs_f64(),
             longest_wait_s: waited.as_secs_f64(),
@@ -89,7 +107,7 @@ impl Report {
         self.expected = agreement.expected;
         self.digests_agree = agreement.digests;
         self.transcripts_agree = agreement.transcripts;
-        self.ok = agreement.holds() && self.contradictions.is_empty();
+        self.ok = agreement.holds() && self.contradictions.is_empty() && self.denied.is_empty();
     }
 }
 
@@ -98,15 +116,19 @@ impl Human for Report {
         let rows = self.faults.iter().map(|fault| {
             vec![
                 fault.what.clone(),
-                format!("{:.1}", fault.took_s),
-                format!("{:.2}", fault.silence_s),
-                format!("{:.2}", fault.longest_wait_s),
-                fault.answered.to_string(),
+                fault
+                    .lasted_s
+                    .map_or_else(|| "-".into(), |lasted| format!("{lasted:.1}")),
+                format!("{:.1}", fault.meanwhile.took_s),
+                format!("{:.2}", fault.meanwhile.silence_s),
+                format!("{:.2}", fault.meanwhile.longest_wait_s),
+                fault.meanwhile.answered.to_string(),
             ]
         });
         writeln!(to)?;
         let heads = [
             "fault",
+            "lasted s",
             "mended in s",
             "without service s",
             "longest wait s",
@@ -123,6 +145,10 @@ impl Human for Report {
         };
         let mut row = |name: &str, value: String| writeln!(to, "  {name:<32}{value}");
         row("relay nodes", format!("{} in {} region(s)", self.nodes, self.regions))?;
+        if self.mirrors > 0 {
+            let follow = format!("{} by mirrors, {} by streams", self.mirrors, self.streams);
+            row("shards followed at first", follow)?;
+        }
         row(
             "messages sent",
             format!("{} of {} bytes", self.sent, self.payload_bytes),
@@ -140,8 +166,9 @@ impl Human for Report {
         row("epochs passed", self.epochs.to_string())?;
         row("entries, the same on all nodes", self.entries.to_string())?;
         row("contradictions", zero(self.contradictions.len() as u64))?;
+        row("rights that were missing", zero(self.denied.len() as u64))?;
         writeln!(to)?;
-        for contradiction in &self.contradictions {
+        for contradiction in self.contradictions.iter().chain(&self.denied) {
             writeln!(to, "  {} {contradiction}", style.bad("!"))?;
         }
         for agent in &self.agents {
@@ -174,21 +201,14 @@ mod tests {
     fn silence_is_counted_to_the_edges_of_the_fault() {
         let from = Instant::now();
         let at = |ms: u64, waited: u64| Answer {
+            author: 0,
             at: from + Duration::from_millis(ms),
             waited: Duration::from_millis(waited),
         };
         let to = from + Duration::from_secs(10);
-        let report = FaultReport::new(
-            "x".into(),
-            from,
-            to,
-            &[at(4_000, 300), at(1_000, 20), at(12_000, 9_000)],
-        );
-        assert_eq!(
-            (report.silence_s, report.longest_wait_s, report.answered),
-            (6.0, 0.3, 2)
-        );
-        let silent = FaultReport::new("x".into(), from, to, &[]);
+        let seen = Meanwhile::of(from, to, &[at(4_000, 300), at(1_000, 20), at(12_000, 9_000)]);
+        assert_eq!((seen.silence_s, seen.longest_wait_s, seen.answered), (6.0, 0.3, 2));
+        let silent = Meanwhile::of(from, to, &[]);
         assert_eq!(
             (silent.silence_s, silent.longest_wait_s, silent.answered),
             (10.0, 10.0, 0)

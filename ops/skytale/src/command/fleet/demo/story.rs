@@ -1,16 +1,18 @@
 //! What happens, in order.
 
 use super::Args;
-use super::faults::Fault;
+use super::dice::Dice;
+use super::faults::{Fault, Kind, Spans};
 use super::judge;
-use super::report::{FaultReport, Report};
+use super::report::{FaultReport, Meanwhile, Report};
 use super::traffic::Traffic;
 use crate::agent::failed;
 use crate::command::Session;
-use crate::fleet::{Layout, Machine};
+use crate::fleet::{Layout, Machine, Watch};
 use crate::output::{Context as _, Failure, Outcome};
 use crate::stage::{Actor, Ledger, PATIENCE, Timeline};
 use skytale_history::{check, write_line};
+use skytale_log_store::fleet::Shards;
 use skytale_proto::{AgentId, ChannelId, Code, Offset, Region};
 use std::fs::File;
 use std::io::BufWriter;
@@ -22,14 +24,23 @@ const NAMES: [&str; 16] = [
     "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "ken", "liam", "mallory",
     "niaj", "olivia", "peggy",
 ];
-/// How long everything is left in peace before a fault, and after the last.
-const PEACE: Duration = Duration::from_secs(2);
+/// How long everything is left in peace before a fault, at least and at most; and after the last.
+const PEACE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
 /// How long messages may take to go through again after a fault is mended.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs it all, and judges.
-pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &Path) -> Outcome<Report> {
+pub(super) async fn tell(
+    args: &Args,
+    kinds: &[Kind],
+    layout: &Layout,
+    session: &Session,
+    dir: &Path,
+) -> Outcome<Report> {
     let timeline = Timeline::new(session.output);
+    let seed = args.seed.unwrap_or_else(Dice::any_seed);
+    let mut dice = Dice::new(seed);
+    timeline.say(format_args!("--seed {seed} has the same faults again"));
     let mut machine = Machine::start(&dir.join("fleet"), layout, |text| timeline.say(text)).await?;
     let key = machine.api.create_account().await?;
     let client = machine.api.client(&key)?;
@@ -51,33 +62,46 @@ pub(super) async fn tell(args: &Args, layout: &Layout, session: &Session, dir: &
         channels.push((actor.agent.id(), actor.channel(channel).await?));
     }
     let authors = actors.iter().map(|actor| actor.agent.id()).collect();
-    let seed = *blake3::hash(channel.as_bytes()).as_bytes();
-    let ledger = Ledger::new(seed, args.payload_bytes as usize, authors);
+    let contents = *blake3::hash(channel.as_bytes()).as_bytes();
+    let ledger = Ledger::new(contents, args.payload_bytes as usize, authors);
     let mut traffic = Traffic::start(channels, ledger, args.rate);
     timeline.say(format_args!(
         "each sends {} messages a second, and changes its keys every two seconds",
         args.rate
     ));
-    tokio::time::sleep(PEACE).await;
-    let mut faults = Vec::new();
-    for round in 0..args.rounds as usize {
-        for (number, fault) in Fault::of(machine.nats.regions.len()).into_iter().enumerate() {
-            faults.push(suffer(args, &mut machine, &traffic, &timeline, fault, round + number).await?);
-        }
-    }
-    tokio::time::sleep(PEACE).await;
-    traffic.finish().await?;
-    timeline.say("nothing more is sent, and all that was sent is in the log");
+    let nodes = Watch::default().look(&machine.nodes).await;
     let mut report = Report {
+        seed,
         regions: machine.nats.regions.len(),
         nodes: machine.nodes.len(),
+        streams: nodes.iter().map(|node| node.streams).sum(),
+        mirrors: nodes.iter().map(|node| node.mirrors).sum(),
         payload_bytes: args.payload_bytes,
-        faults,
         ..Report::default()
     };
+    let stream = stream_of(&machine, channel)?;
+    let spans = Spans {
+        fault: Duration::from_secs(u64::from(args.fault_s)),
+        pause: Duration::from_secs(u64::from(args.pause_s)),
+    };
+    let mut kinds = kinds.to_vec();
+    for _ in 0..args.rounds {
+        dice.shuffle(&mut kinds);
+        for kind in &kinds {
+            tokio::time::sleep(dice.between(PEACE[0], PEACE[1])).await;
+            let fault = Fault::plan(*kind, &machine, &mut dice, spans, &stream).await?;
+            report
+                .faults
+                .push(suffer(&mut machine, &traffic, &timeline, &fault).await?);
+        }
+    }
+    tokio::time::sleep(PEACE[1]).await;
+    traffic.finish().await?;
+    timeline.say("nothing more is sent, and all that was sent is in the log");
     compare(&mut report, &mut actors, channel, &traffic).await?;
     machine.ready().await?;
     let logs: Vec<_> = machine.nodes.iter().map(|node| node.log()).collect();
+    report.denied = machine.nats.denied();
     machine.stop().await?;
     timeline.say("everyone has stopped; what they have is compared");
     let mut events = Vec::new();
@@ -137,44 +161,50 @@ async fn gather(actors: &mut [Actor], home: Region) -> Outcome<ChannelId> {
     Ok(id)
 }
 
-/// Lets a fault happen, and waits until messages go through again.
-async fn suffer(
-    args: &Args,
-    machine: &mut Machine,
-    traffic: &Traffic,
-    timeline: &Timeline,
-    fault: Fault,
-    round: usize,
-) -> Outcome<FaultReport> {
-    let what = fault.what(machine, round);
-    timeline.say(&what);
+/// The stream that holds a channel.
+fn stream_of(machine: &Machine, channel: ChannelId) -> Outcome<String> {
+    let regions = machine.nats.regions.iter();
+    let shards = Shards::new(regions.map(|region| (Region(region.number), region.shards)));
+    let shard = shards.and_then(|shards| shards.of(&channel.log()));
+    let shard = shard.ok_or_else(|| Failure::new(Code::Mismatch, format!("{channel} has no shard")))?;
+    Ok(shard.stream())
+}
+
+/// Lets a fault happen, and waits until it is mended: all is current, and what each author sends goes through again.
+async fn suffer(machine: &mut Machine, traffic: &Traffic, timeline: &Timeline, fault: &Fault) -> Outcome<FaultReport> {
+    let what = &fault.what;
+    timeline.say(match fault.lasts {
+        Some(lasts) => format!("{what}, for {:.1} s", lasts.as_secs_f64()),
+        None => what.clone(),
+    });
     let from = Instant::now();
-    fault
-        .happen(machine, round, Duration::from_secs(u64::from(args.fault_s)))
-        .await?;
+    fault.happen(machine).await?;
+    machine.nats.ready().await?;
     machine.ready().await?;
-    // What every author sent after the fault was mended must go through.
     let mended = Instant::now();
-    let enough = traffic.answered() + usize::from(args.agents);
-    while traffic.answered() < enough {
+    while !traffic.all_answered_since(mended) {
         if mended.elapsed() > RECOVERS_WITHIN {
             return Err(Failure::new(
                 Code::Mismatch,
                 format!(
-                    "no message has gone through for {} s: {what}",
+                    "an author's messages have not gone through for {} s: {what}",
                     RECOVERS_WITHIN.as_secs()
                 ),
             ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tokio::time::sleep(PEACE).await;
-    let report = FaultReport::new(what, from, Instant::now(), &traffic.seen.lock().answers);
+    let meanwhile = Meanwhile::of(from, Instant::now(), &traffic.seen.lock().answers);
     timeline.say(format_args!(
         "mended; {:.2} s without service, {:.2} s the longest wait",
-        report.silence_s, report.longest_wait_s
+        meanwhile.silence_s, meanwhile.longest_wait_s
     ));
-    Ok(report)
+    Ok(FaultReport {
+        kind: fault.kind,
+        what: what.clone(),
+        lasted_s: fault.lasts.map(|lasts| lasts.as_secs_f64()),
+        meanwhile,
+    })
 }
 
 /// Waits until every agent has everything, and compares it with what was sent.

@@ -10,6 +10,7 @@ use skytale_history::Event;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use skytale_sdk::agent::AgentError;
 use skytale_sdk::channel::{Channel, Delivered, Sent};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -31,6 +32,8 @@ pub(super) struct Seen {
 /// A message that its author saw in the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
+    /// The author's place.
+    pub author: usize,
     pub at: Instant,
     pub waited: Duration,
 }
@@ -76,9 +79,13 @@ impl Traffic {
         }
     }
 
-    /// Messages that were seen in the log so far.
-    pub(super) fn answered(&self) -> usize {
-        self.seen.lock().answers.len()
+    /// Whether each author has seen a message in the log that it sent since then.
+    pub(super) fn all_answered_since(&self, then: Instant) -> bool {
+        let seen = self.seen.lock();
+        let recent = seen.answers.iter().rev().take_while(|answer| answer.at >= then);
+        let sent_since = recent.filter(|answer| answer.at.checked_sub(answer.waited).is_some_and(|sent| sent >= then));
+        let authors: BTreeSet<usize> = sent_since.map(|answer| answer.author).collect();
+        authors.len() == self.authors.len()
     }
 
     /// Nothing more is sent; waits until all that was sent is in the log.
@@ -158,7 +165,11 @@ impl Author {
         });
         if matches!(way, Way::Message) {
             let at = Instant::now();
-            self.seen.lock().answers.push(Answer { at, waited: at - since });
+            self.seen.lock().answers.push(Answer {
+                author: self.place,
+                at,
+                waited: at - since,
+            });
         }
         Ok(())
     }

@@ -1,0 +1,84 @@
+//! Looks at the stream from time to time, and what is made of what is seen.
+
+use super::Follower;
+use crate::fleet::asking::{self, AGAIN_AFTER};
+use crate::fleet::guard::{self, Contradiction, Look};
+use async_nats::jetstream::stream::Info;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+/// What a look means.
+pub(super) enum Judged {
+    /// All is as it was folded.
+    Well(Box<Info>),
+    /// Not as it should be, and not yet believed.
+    Again(String),
+    /// Nobody answered.
+    Silent(String),
+    /// Not to be followed any more.
+    Stop(Contradiction),
+}
+
+impl Follower<'_> {
+    /// Compares the stream with what was folded of it. Ends within a bound, whoever does not answer.
+    pub(super) fn look(&self) -> BoxFuture<'static, Look> {
+        let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
+        Box::pin(async move {
+            if let Err(reason) = node.connected() {
+                return Look::Unknown(reason);
+            }
+            // Two questions.
+            let within = 2 * node.config.request_timeout;
+            let answered = |look: &Look| !matches!(look, Look::Unknown(_));
+            let look = asking::again(AGAIN_AFTER, answered, || guard::look(&node.context, id, &position));
+            let look = tokio::time::timeout(within, look).await;
+            look.unwrap_or_else(|_| Look::Unknown("no answer in time".into()))
+        })
+    }
+
+    /// What a look at the stream means. A contradiction is believed when it has stood for a while: a server that was cut
+    /// off from the others answers from what it has until it notices.
+    pub(super) fn judge(&mut self, look: Look) -> Judged {
+        match look {
+            Look::Well(info) => {
+                self.suspected = None;
+                self.answers = true;
+                Judged::Well(info)
+            }
+            Look::Unknown(reason) => {
+                if self.answers {
+                    tracing::warn!(shard = %self.shard.label, %reason, "the stream does not answer");
+                }
+                self.silent();
+                Judged::Silent(reason)
+            }
+            Look::Contradicts(contradiction) => {
+                let same = |suspected: &&(Contradiction, Instant)| {
+                    std::mem::discriminant(&suspected.0) == std::mem::discriminant(&contradiction)
+                };
+                let since = match self.suspected.as_ref().filter(same) {
+                    Some((_, since)) => *since,
+                    None => {
+                        tracing::warn!(shard = %self.shard.label, %contradiction, "looking again before this is believed");
+                        Instant::now()
+                    }
+                };
+                if since.elapsed() >= self.node.config.alarm_after {
+                    return Judged::Stop(contradiction);
+                }
+                self.suspected = Some((contradiction, since));
+                Judged::Again("the stream contradicts what was folded; looking again".into())
+            }
+        }
+    }
+}
+
+/// What a look under way gives; never, where there is none.
+pub(super) async fn look_done(looking: &mut Option<BoxFuture<'static, Look>>) -> Look {
+    let look = match looking {
+        Some(look) => look.await,
+        None => std::future::pending().await,
+    };
+    *looking = None;
+    look
+}

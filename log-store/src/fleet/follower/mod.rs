@@ -1,0 +1,326 @@
+//! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica stands.
+
+mod admit;
+mod boundary;
+mod intake;
+mod judge;
+
+use super::asking::{self, AGAIN_AFTER};
+use super::guard::{Contradiction, Look};
+use super::health::Phase;
+use super::metrics;
+use super::mirror;
+use super::node::{Node, Shard};
+use super::shards::ShardId;
+use crate::local::ShardPosition;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::Info;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use intake::{Part, outcome_of};
+use judge::{Judged, look_done};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Messages folded at once, at most.
+const FOLD_MESSAGES_MAX: usize = 512;
+/// Parts on their way into the replica, at most: while one is synced, the next are folded.
+const PARTS_MAX: usize = 4;
+/// Messages asked for at once.
+const PULL_MESSAGES: usize = 2_048;
+/// Bytes asked for at once.
+const PULL_BYTES: usize = 8 * 1024 * 1024;
+/// How long the server may be silent; twice that, and the follower begins anew.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the server waits for messages before it says that there are none.
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+/// After this long without its follower the server forgets a consumer.
+const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+/// The pause before a follower begins anew, to begin with.
+const RESUME_FIRST: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const RESUME_MAX: Duration = Duration::from_secs(1);
+
+/// What a follower begins with.
+pub(super) struct Beginning {
+    pub(super) position: ShardPosition,
+    /// Messages that are known to repeat entries which this replica does not have.
+    pub(super) repeats: BTreeSet<u64>,
+    /// Bundles up to this message owe nothing: other nodes saw to them.
+    pub(super) owes_after: u64,
+    /// The stream was found to be what this node was told.
+    pub(super) checked: bool,
+}
+
+/// Why a stretch of following ended.
+enum End {
+    /// The node ends.
+    Ended,
+    /// To be tried again.
+    Again(String),
+    /// Never.
+    Stop(Contradiction),
+}
+
+/// Follows a shard until the node ends.
+pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: Beginning) {
+    let Some(shard) = node.handles.get(&shard) else { return };
+    let mut follower = Follower {
+        node: &node,
+        shard,
+        recheck_to: beginning.position.sequence,
+        repeated: std::mem::take(&mut beginning.position.repeated),
+        position: beginning.position,
+        repeats: beginning.repeats,
+        owes_after: beginning.owes_after,
+        target: None,
+        suspected: None,
+        home_ended: 0,
+        avoid_mirror: false,
+        answers: true,
+        checked: beginning.checked,
+        parts: VecDeque::new(),
+    };
+    let mut pause = RESUME_FIRST;
+    loop {
+        let before = follower.position.sequence;
+        let end = tokio::select! {
+            end = follower.stretch() => end,
+            () = node.ended.cancelled() => End::Ended,
+        };
+        match end {
+            End::Ended => break,
+            End::Stop(contradiction) => {
+                node.stop(shard, &contradiction);
+                break;
+            }
+            End::Again(reason) => {
+                tracing::debug!(shard = %shard.label, %reason, "the follower begins anew");
+                metrics::resumed(&shard.label);
+                // What was on its way into the replica gets there: the position is what was submitted.
+                pause = if follower.position.sequence > before {
+                    RESUME_FIRST
+                } else {
+                    pause
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = node.ended.cancelled() => break,
+                }
+                pause = (pause * 2).min(RESUME_MAX);
+            }
+        }
+    }
+    for waiter in shard.pending.take_waiting(|_| true) {
+        waiter.fail(node.why_ended());
+    }
+}
+
+struct Follower<'a> {
+    node: &'a Arc<Node>,
+    shard: &'a Shard,
+    /// The last message submitted.
+    position: ShardPosition,
+    /// Up to here messages were folded before this process began: only what they may owe is looked for.
+    recheck_to: u64,
+    repeats: BTreeSet<u64>,
+    /// Messages since the last checkpoint that were duplicates of entries.
+    repeated: Vec<u64>,
+    /// Where the stream ended when it was last looked at, while a mirror of it was followed.
+    home_ended: u64,
+    /// The mirror does not keep up: the stream itself is followed.
+    avoid_mirror: bool,
+    /// The stream itself answered when it was last asked.
+    answers: bool,
+    /// The stream was found to be what this node was told.
+    checked: bool,
+    owes_after: u64,
+    /// Where the stream ended when the node started.
+    target: Option<u64>,
+    /// A contradiction, and since when.
+    suspected: Option<(Contradiction, Instant)>,
+    /// What is on its way into the replica, whichever consumer it came from.
+    parts: VecDeque<Part>,
+}
+
+impl Follower<'_> {
+    /// Follows for as long as the stream answers.
+    async fn stretch(&mut self) -> End {
+        if let Err(reason) = self.node.connected() {
+            self.silent();
+            return End::Again(reason);
+        }
+        let here = mirror::region(self.shard.id, &self.node.config);
+        let copy = match here {
+            Some(here) => mirror::goes_on(&self.node.context, self.shard.id, here, &self.position)
+                .await
+                .ok(),
+            None => None,
+        };
+        if !self.checked {
+            match self.admit().await {
+                Ok(()) => self.checked = true,
+                Err(End::Again(reason)) => {
+                    self.silent();
+                    self.shard.check(Some(reason.clone()));
+                    return match &copy {
+                        Some(copy) if self.may_follow_unchecked().await => self.follow(copy, None).await,
+                        _ => End::Again(reason),
+                    };
+                }
+                Err(end) => return end,
+            }
+        }
+        let info = match self.judge(self.look().await) {
+            Judged::Well(info) => *info,
+            Judged::Again(reason) => return End::Again(reason),
+            Judged::Silent(reason) => match &copy {
+                // The home region is cut off: its mirror has what came out of it.
+                Some(copy) => return self.follow(copy, None).await,
+                None => return End::Again(reason),
+            },
+            Judged::Stop(contradiction) => return End::Stop(contradiction),
+        };
+        if self.shard.checked().is_err() {
+            tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");
+            self.shard.check(None);
+            self.node.ask_sync.notify_one();
+        }
+        match copy {
+            Some(copy) if !self.avoid_mirror => self.follow(&copy, Some(&info)).await,
+            _ => self.follow(&info, Some(&info)).await,
+        }
+    }
+
+    /// Follows a copy of the stream, or the stream itself where that is it or the copy cannot be followed from here. `home` is
+    /// the stream itself, if it answers.
+    async fn follow(&mut self, copy: &Info, home: Option<&Info>) -> End {
+        let info = home.unwrap_or(copy);
+        self.target.get_or_insert(info.state.last_sequence);
+        let from = if self.recheck_to == self.position.sequence {
+            self.position
+                .owed_from
+                .clamp(info.state.first_sequence.max(1), self.position.sequence + 1)
+        } else {
+            self.position.sequence + 1
+        };
+        // The nearest copy, if it can be followed from here.
+        let source = match home {
+            _ if copy.state.first_sequence.max(1) <= from => copy.config.name.clone(),
+            Some(_) => self.shard.id.stream(),
+            None => return End::Again("the mirror does not hold what must be looked at again".into()),
+        };
+        // It is given another chance the next time.
+        self.avoid_mirror = false;
+        self.home_ended = 0;
+        let by_mirror = source != self.shard.id.stream();
+        let mut messages = match asking::again(AGAIN_AFTER, Result::is_ok, || self.consume(&source, from)).await {
+            Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
+            Err(reason) => {
+                self.silent();
+                return End::Again(reason);
+            }
+        };
+        metrics::follows_mirror(&self.shard.label, by_mirror);
+        self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence));
+        let mut looking: Option<BoxFuture<'static, Look>> = None;
+        let mut look_at = Instant::now() + self.node.config.verify_every;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = outcome_of(&mut self.parts) => {
+                    if let Err(end) = self.folded(outcome) {
+                        return end;
+                    }
+                }
+                look = look_done(&mut looking) => {
+                    let usual = self.node.config.verify_every;
+                    let pause = if matches!(look, Look::Well(_)) { usual } else { usual.min(RESUME_MAX) };
+                    look_at = Instant::now() + pause;
+                    match self.judge(look) {
+                        Judged::Well(info) => {
+                            if !self.checked {
+                                return End::Again("the stream answers, and is checked first".into());
+                            }
+                            let followed = *self.shard.followed.borrow();
+                            self.moved(followed, Some(info.state.last_sequence));
+                            if by_mirror && self.home_ended > followed {
+                                self.avoid_mirror = true;
+                                return End::Again("the mirror does not keep up".into());
+                            }
+                            self.home_ended = info.state.last_sequence;
+                        }
+                        Judged::Again(_) | Judged::Silent(_) => {}
+                        Judged::Stop(contradiction) => return End::Stop(contradiction),
+                    }
+                }
+                () = self.shard.look.notified() => look_at = Instant::now(),
+                () = self.shard.stalled.notified(), if !by_mirror => {
+                    if *self.shard.acked.borrow() > self.position.sequence {
+                        return End::Again("what the stream acknowledged does not come".into());
+                    }
+                }
+                () = tokio::time::sleep_until(look_at), if looking.is_none() => {
+                    looking = Some(self.look());
+                }
+                chunk = messages.next(), if self.parts.len() < PARTS_MAX => {
+                    let Some(chunk) = chunk else { return End::Again("the consumer ended".into()) };
+                    if let Err(end) = self.chunk(chunk).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn consume(&self, source: &str, from: u64) -> Result<pull::Stream, String> {
+        let context = &self.node.context;
+        let stream = context.get_stream_no_info(source).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
+            ack_policy: AckPolicy::None,
+            num_replicas: 1,
+            memory_storage: true,
+            inactive_threshold: CONSUMER_IDLE,
+            ..pull::Config::default()
+        };
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .map_err(|error| error.to_string())?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(PULL_MESSAGES)
+            .max_bytes_per_batch(PULL_BYTES)
+            .heartbeat(HEARTBEAT)
+            .expires(PULL_EXPIRES);
+        messages.messages().await.map_err(|error| error.to_string())
+    }
+
+    /// Notes where the shard stands, and where the stream ends.
+    fn moved(&self, followed: u64, last: Option<u64>) {
+        let mut health = self.shard.health.lock();
+        health.position = followed;
+        health.last = last.unwrap_or(health.last).max(health.last).max(followed);
+        if self.target.is_some_and(|target| followed >= target) {
+            health.ready = true;
+        }
+        health.phase = if !self.answers {
+            Phase::Unreachable
+        } else if health.ready {
+            Phase::Following
+        } else {
+            Phase::CatchingUp
+        };
+        metrics::lag(&self.shard.label, health.lag());
+    }
+
+    /// The stream did not answer: what was followed is served, and said to be what there is.
+    fn silent(&mut self) {
+        self.answers = false;
+        self.shard.health.lock().phase = Phase::Unreachable;
+    }
+}

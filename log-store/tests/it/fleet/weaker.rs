@@ -1,0 +1,88 @@
+//! Servers or streams that become weaker than promised while a node runs.
+
+use super::cluster::{Account, Cluster, Sync};
+use super::nodes::records;
+use super::script::*;
+use skytale_log_store::fleet::{FleetConfig, Phase};
+use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
+use skytale_proto::ChannelId;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(90);
+
+fn asking(account: &Account, dir: &Path) -> FleetConfig {
+    FleetConfig {
+        ask_sync_every: Duration::from_millis(500),
+        ..settings(account, dir)
+    }
+}
+
+/// The reason for which a store stops; it is read, and takes nothing.
+async fn stops(store: &FleetStore, channel: ChannelId) -> String {
+    let mut stopped = store.stopped();
+    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
+    let reason = reason
+        .expect("it stops")
+        .expect("the store is there")
+        .clone()
+        .unwrap_or_default();
+    assert_eq!(records(store, channel.log()).await.len(), 1);
+    let refused = append(store, &message(channel, 1, b"for less")).await;
+    assert!(
+        matches!(&refused, Err(AppendError::Store(StoreError::Stopped { reason: why })) if *why == reason),
+        "{refused:?}"
+    );
+    assert!(store.health().shards.iter().any(|shard| shard.phase == Phase::Stopped));
+    assert!(
+        store
+            .readiness()
+            .problems
+            .iter()
+            .any(|problem| problem.contains(&reason))
+    );
+    reason
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_with_fewer_copies_than_promised_stops_a_running_node() {
+    let (account, _streams) = shared_account().await;
+    let dir = TempDir::new().expect("a folder");
+    let store = open(asking(&account, dir.path())).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    let context = account.context().await.expect("JetStream");
+    let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+    let mut fewer = stream.info().await.expect("its settings").config.clone();
+    fewer.num_replicas = 1;
+    context.update_stream(fewer).await.expect("changed");
+    let reason = stops(&store, channel).await;
+    assert!(reason.contains("one copy"), "{reason}");
+    store.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_back_without_syncing_stops_a_running_node() {
+    let cluster = Cluster::start().await;
+    let account = cluster.account();
+    let dir = TempDir::new().expect("a folder");
+    let store = open(asking(&account, dir.path())).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    cluster.kill(2);
+    cluster.syncs(Sync::Sometimes);
+    cluster.run(2);
+    let reason = stops(&store, channel).await;
+    assert!(reason.contains("sync_interval is not `always` on n2"), "{reason}");
+    store.close().await.expect("closed");
+
+    // Nor does one begin, that has followed or not.
+    for dir in [dir, TempDir::new().expect("a folder")] {
+        let Err(error) = FleetStore::open(asking(&account, dir.path())).await else {
+            panic!("it opens");
+        };
+        assert!(error.to_string().contains("sync_interval"), "{error}");
+    }
+}

@@ -1,0 +1,277 @@
+//! The NATS servers of a fleet on this machine.
+
+use super::gateways::{Detours, Gateways};
+use super::inventory::{Inventory, Ports, Region, Server};
+use super::process::NatsServer;
+use super::{Users, render};
+use crate::local::private_folder;
+use crate::output::{Context as _, Failure, Outcome};
+use rustix::process::Signal;
+use skytale_proto::Code;
+use skytale_wire::Cut;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Servers of a region.
+const SERVERS: usize = 3;
+/// Shards of a region: as many as one machine's disk has use for.
+const SHARDS: u16 = 4;
+/// The same where there are several regions: each shard has a mirror in each of the others.
+const SHARDS_OF_SEVERAL: u16 = 2;
+/// How long they may take until they have found each other, or are current again.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Refusals in the servers' logs that are told, at most.
+const DENIED_MAX: usize = 20;
+
+/// The servers of a fleet on this machine.
+#[derive(Debug)]
+pub(crate) struct NatsServers {
+    program: PathBuf,
+    pub users: Users,
+    pub regions: Vec<Region>,
+    servers: Vec<NatsServer>,
+    gateways: Gateways,
+}
+
+/// Free ports: held together while they are chosen, so that no two are the same.
+fn free_ports(count: usize) -> Outcome<Vec<u16>> {
+    let finding = || "cannot find free ports".to_owned();
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .failing(Code::Environment, finding)?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr().failing(Code::Environment, finding)?.port()))
+        .collect()
+}
+
+fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
+    let mut ports = free_ports(names.len() * SERVERS * 4)?.into_iter();
+    let mut port = || ports.next().unwrap_or_default();
+    let mut regions = Vec::new();
+    // A single region is the one that agents are in who name none.
+    let first = u8::from(names.len() > 1);
+    for (number, name) in (first..).zip(names) {
+        let servers = (1..=SERVERS).map(|number| Server {
+            name: format!("{name}-{number}"),
+            host: "127.0.0.1".into(),
+            ports: Ports {
+                client: port(),
+                cluster: port(),
+                gateway: port(),
+                monitor: port(),
+            },
+            store_dir: Some(dir.join(format!("{name}-{number}/data"))),
+        });
+        regions.push(Region {
+            name: (*name).to_owned(),
+            number,
+            shards: if names.len() > 1 { SHARDS_OF_SEVERAL } else { SHARDS },
+            servers: servers.collect(),
+        });
+    }
+    Ok(Inventory {
+        tls_dir: None,
+        store_dir: dir.join("data"),
+        max_file: "64GB".into(),
+        regions,
+        detours: Detours::new(),
+    })
+}
+
+impl NatsServers {
+    /// Starts three servers for each region, with their data in `dir`, and waits until they have found each other. With
+    /// `links` between the regions, these can be cut off from one another.
+    pub(crate) async fn start(dir: &Path, program: PathBuf, regions: &[&str], links: bool) -> Outcome<Self> {
+        private_folder(dir)?;
+        let mut inventory = inventory(dir, regions)?;
+        if let Some(problem) = inventory.problem() {
+            return Err(Failure::new(Code::Environment, "cannot lay out the NATS servers").since(problem));
+        }
+        let gateways = if links {
+            let (gateways, detours) = Gateways::between(&inventory.regions)?;
+            inventory.detours = detours;
+            gateways
+        } else {
+            Gateways::default()
+        };
+        let users = Users::in_folder(dir)?;
+        let mut servers = Vec::new();
+        let places = inventory.regions.iter().enumerate();
+        let places =
+            places.flat_map(|(region, of)| of.servers.iter().map(move |server| (region, server.ports.monitor)));
+        for (rendered, (region, monitor)) in render(&inventory, &users).iter().zip(places) {
+            servers.push(NatsServer::lay_out(dir, rendered, region, monitor)?);
+        }
+        let mut all = Self {
+            program,
+            users,
+            regions: inventory.regions,
+            servers,
+            gateways,
+        };
+        for server in 0..all.servers.len() {
+            all.run(server).await?;
+        }
+        all.ready().await?;
+        Ok(all)
+    }
+
+    pub(crate) fn servers(&self) -> &[NatsServer] {
+        &self.servers
+    }
+
+    /// Places of the servers of a region.
+    pub(crate) fn of_region(&self, region: usize) -> Vec<usize> {
+        let servers = self.servers.iter().enumerate();
+        servers
+            .filter(|(_, server)| server.region == region)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Where the clients of a region find its servers.
+    pub(crate) fn addresses(&self, region: usize) -> Vec<SocketAddr> {
+        let servers = self.regions[region].servers.iter();
+        servers
+            .map(|server| SocketAddr::from(([127, 0, 0, 1], server.ports.client)))
+            .collect()
+    }
+
+    /// Starts a server, again where it ran before: with its data.
+    pub(crate) async fn run(&mut self, server: usize) -> Outcome {
+        self.servers[server].run(&self.program).await
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(&mut self, server: usize) -> Outcome {
+        self.servers[server].kill().await
+    }
+
+    /// Lame duck mode, as for a new version.
+    pub(crate) async fn leave(&mut self, server: usize) -> Outcome {
+        self.servers[server].leave().await
+    }
+
+    /// SIGSTOP: it is there and says nothing.
+    pub(crate) fn freeze(&self, server: usize) -> Outcome {
+        self.servers[server].signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self, server: usize) -> Outcome {
+        self.servers[server].signal(Signal::CONT)
+    }
+
+    /// Cuts the gateways between a region and all others.
+    pub(crate) fn cut_off(&self, region: usize, how: Cut) {
+        self.gateways.cut(region, how);
+    }
+
+    /// And mends them.
+    pub(crate) fn join_again(&self, region: usize) {
+        self.gateways.mend(region);
+    }
+
+    /// Waits until every server that runs says that it is well.
+    pub(crate) async fn ready(&self) -> Outcome {
+        let begun = Instant::now();
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            while !server.is_well().await {
+                if server.is_gone() {
+                    return Err(server.failed(format!("the NATS server {} ended by itself", server.name)));
+                }
+                if begun.elapsed() > READY_WITHIN {
+                    return Err(server.failed(format!("the NATS server {} does not get well", server.name)));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The server that leads a stream, as a server of its region says. Waits while an election goes on.
+    pub(crate) async fn leader(&self, region: usize, stream: &str) -> Outcome<usize> {
+        let begun = Instant::now();
+        loop {
+            for server in self.of_region(region) {
+                let page = self.servers[server].page("/jsz?acc=SKYTALE&streams=true").await;
+                let leader = page.as_ref().and_then(|page| leader_in(page, stream));
+                let place = leader.and_then(|name| self.servers.iter().position(|server| server.name == name));
+                if let Some(place) = place {
+                    return Ok(place);
+                }
+            }
+            if begun.elapsed() > READY_WITHIN {
+                return Err(Failure::new(Code::Environment, format!("no server leads {stream}")));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What the servers refused to relay nodes for want of a right: nothing, if the rights are what nodes need.
+    pub(crate) fn denied(&self) -> Vec<String> {
+        let mut denied = Vec::new();
+        for server in &self.servers {
+            let text = std::fs::read(server.log()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines = text.lines().filter(|line| is_denial(line));
+            denied.extend(lines.map(|line| format!("{}: {line}", server.name)).take(DENIED_MAX));
+        }
+        denied.truncate(DENIED_MAX);
+        denied
+    }
+
+    /// Ends all of them.
+    pub(crate) async fn stop(mut self) -> Outcome {
+        for server in 0..self.servers.len() {
+            self.kill(server).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who leads a stream, in a server's page about JetStream.
+fn leader_in<'a>(page: &'a serde_json::Value, stream: &str) -> Option<&'a str> {
+    let accounts = page["account_details"].as_array()?.iter();
+    let mut streams = accounts
+        .filter_map(|account| account["stream_detail"].as_array())
+        .flatten();
+    streams.find(|found| found["name"] == stream)?["cluster"]["leader"].as_str()
+}
+
+/// Whether a line of a server's log tells that somebody was refused a subject, or to connect.
+fn is_denial(line: &str) -> bool {
+    ["Publish Violation", "Subscription Violation", "authentication error"]
+        .iter()
+        .any(|what| line.contains(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_of_a_stream_is_found_in_a_servers_page() {
+        let page = serde_json::json!({"account_details": [
+            {"name": "OTHER"},
+            {"name": "SKYTALE", "stream_detail": [
+                {"name": "SKYTALE_LOG_1_0", "cluster": {"leader": "eu-2"}},
+                {"name": "SKYTALE_LOG_1_1", "cluster": {}}
+            ]}
+        ]});
+        assert_eq!(leader_in(&page, "SKYTALE_LOG_1_0"), Some("eu-2"));
+        assert_eq!(leader_in(&page, "SKYTALE_LOG_1_1"), None);
+        assert_eq!(leader_in(&page, "SKYTALE_LOG_2_0"), None);
+        assert_eq!(leader_in(&serde_json::json!({}), "SKYTALE_LOG_1_0"), None);
+    }
+
+    #[test]
+    fn a_refusal_in_a_servers_log_is_seen() {
+        let line =
+            "[1] 2026/11/23 08:00:00 [ERR] 127.0.0.1:5 - cid:9 - Publish Violation - Nkey \"U\", Subject \"$JS.API.X\"";
+        assert!(is_denial(line));
+        assert!(!is_denial("[1] 2026/11/23 08:00:00 [INF] Server is ready"));
+    }
+}

@@ -1,0 +1,212 @@
+//! What the API says of keys and tokens holds at every node of a fleet: real servers, nodes and API.
+
+use crate::fleet::{fleet, place};
+use crate::node::text;
+use crate::process::{Place, Running};
+use futures_util::future::BoxFuture;
+use nkeys::{KeyPair, KeyPairType};
+use reqwest::Method;
+use skytale_proto::rest::Jwks;
+use skytale_proto::{AgentId, Code};
+use skytale_sdk::net::relay::{Endpoint, Session};
+use skytale_sdk::net::{
+    ApiClient, ApiKey, ProofSigner, Relay, RelayError, Token, TokenError, TokenProvider, TokenSubject,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Nodes of the fleet.
+const NODES: usize = 3;
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(120);
+
+/// An agent's key.
+struct Identity(KeyPair);
+
+impl ProofSigner for Identity {
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>> {
+        let signature = self.0.sign(message).expect("signed");
+        Box::pin(async move { Ok(signature.try_into().expect("64 bytes")) })
+    }
+}
+
+fn identity() -> (AgentId, Identity) {
+    let pair = KeyPair::new_from_raw(KeyPairType::User, [7; 32]).expect("a key");
+    let public = data_encoding::BASE32_NOPAD.decode(pair.public_key().as_bytes());
+    let public = public.expect("base 32");
+    // A prefix of one byte, the key, a checksum of two.
+    let id = public[1..33].try_into().expect("32 bytes");
+    (AgentId::from_bytes(id), Identity(pair))
+}
+
+/// An API with an operator's secret, over a fleet's streams, and nodes that believe it.
+struct Operated {
+    place: Place,
+    url: String,
+    _servers: Vec<Running>,
+}
+
+impl Operated {
+    fn start() -> Self {
+        let mut place = place();
+        let streams = fleet(&mut place, &["--nodes", "1"]);
+        let port = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("an address").port()
+        };
+        let url = format!("http://127.0.0.1:{port}");
+        let secret = |byte: &str| byte.repeat(32);
+        place.write(
+            "api.toml",
+            &format!(
+                "api_url = '{url}'\nadmin_secret = '{admin}'\n[api]\nlisten = '127.0.0.1:{port}'\nurl = '{url}'\n\
+                 database = 'sqlite:api.db'\nadmin_secret = '{admin}'\nrelay_secret = '{relay}'\n\
+                 key_encryption_key = '{kek}'\n",
+                admin = secret("a7"),
+                relay = secret("r5"),
+                kek = secret("c3"),
+            ),
+        );
+        let line = ["--json", "--config", "api.toml", "api"];
+        let mut api = Running::start(place.command(line), &place.path("api.log"));
+        api.json();
+        let mut servers = vec![streams, api];
+        for number in 0..NODES {
+            let file = format!("node-{number}.toml");
+            place.write(&file, &settings(&place.path("fleet/relay-1/relay.toml"), number, &url));
+            let line = ["--json", "--config", &file, "relay"];
+            let mut node = Running::start(place.command(line), &place.path(&format!("node-{number}.log")));
+            node.json();
+            servers.push(node);
+        }
+        place.set("SKYTALE_CONFIG", "api.toml");
+        // Not the API that started the streams.
+        place.set("SKYTALE_API_URL", &url);
+        Self {
+            place,
+            url,
+            _servers: servers,
+        }
+    }
+
+    fn client(&self, key: ApiKey) -> ApiClient {
+        ApiClient::new(&self.url, key).expect("a client")
+    }
+}
+
+/// The settings of a node over the same streams as another one.
+fn settings(of: &Path, number: usize, api: &str) -> String {
+    let text = std::fs::read_to_string(of).expect("a relay node's settings");
+    let mut settings: toml::Table = text.parse().expect("TOML");
+    let relay = settings["relay"].as_table_mut().expect("a section");
+    let texts = [
+        ("data_dir", format!("node-{number}")),
+        ("listen", "127.0.0.1:0".into()),
+        ("api_url", api.to_owned()),
+        ("issuer", api.to_owned()),
+        ("relay_secret", "r5".repeat(32)),
+    ];
+    relay.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
+    settings.to_string()
+}
+
+/// A session at a node.
+async fn session(
+    endpoint: &Endpoint,
+    relay: &Relay,
+    subject: &TokenSubject,
+    token: &Token,
+    provider: &Arc<dyn TokenProvider>,
+) -> Result<Session, RelayError> {
+    let connecting = Session::connect(endpoint, relay, subject.clone(), token.clone(), provider.clone());
+    tokio::time::timeout(HANGING, connecting).await.expect("answered")
+}
+
+/// The same, once the node knows the key that signed the token.
+async fn session_at_last(
+    endpoint: &Endpoint,
+    relay: &Relay,
+    subject: &TokenSubject,
+    token: &Token,
+    provider: &Arc<dyn TokenProvider>,
+) -> Session {
+    let at_last = async {
+        loop {
+            match session(endpoint, relay, subject, token, provider).await {
+                Ok(session) => return session,
+                // The keys were asked for a moment ago.
+                Err(error) if error.code() == Code::TokenSignature => {}
+                Err(error) => panic!("{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(HANGING, at_last).await.expect("taken at last")
+}
+
+#[test]
+fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
+    let mut operated = Operated::start();
+    let account = operated.place.json(&["account", "create", "acme"]);
+    operated.place.set("SKYTALE_API_KEY", text(&account["key"]["secret"]));
+    let worker = operated.place.json(&["key", "create", "--label", "worker"]);
+    let client = operated.client(ApiKey::new(text(&worker["secret"])).expect("a key"));
+    let operator = operated.client(ApiKey::operator("a7".repeat(32)).expect("a secret"));
+
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let endpoint = Endpoint::bind(&Zeroizing::new([9; 32]), Some(any))
+            .await
+            .expect("an endpoint");
+        let (agent, identity) = identity();
+        let subject = TokenSubject {
+            agent,
+            endpoint: endpoint.id(),
+            region: None,
+            signer: Arc::new(identity),
+        };
+        let token = client.token(&subject).await.expect("a token");
+        let listed = token.relays().iter();
+        let nodes: Vec<Relay> = listed
+            .map(|relay| Relay::from_directory(relay).expect("an address"))
+            .collect();
+        assert_eq!(nodes.len(), NODES, "the token names every node");
+        let provider: Arc<dyn TokenProvider> = Arc::new(client.clone());
+        for node in &nodes {
+            let session = session_at_last(&endpoint, node, &subject, &token, &provider).await;
+            session.close().await;
+        }
+
+        // From now on the API signs with another key; what the old one signed holds until it ends.
+        let keys: Jwks = operator
+            .call(Method::POST, "/v1/signing-keys", None::<&()>)
+            .await
+            .expect("rotated");
+        assert!(keys.keys.len() > 1);
+        let newer = client.token(&subject).await.expect("a token");
+        let mut sessions = Vec::new();
+        for node in &nodes {
+            let with_the_old = session(&endpoint, node, &subject, &token, &provider).await;
+            with_the_old.expect("a session").close().await;
+            sessions.push(session_at_last(&endpoint, node, &subject, &newer, &provider).await);
+        }
+
+        // The key that both tokens came from is revoked: what runs ends, and nothing begins, anywhere.
+        let revoked = operated.place.json(&["key", "revoke", &text(&worker["key"]["id"])]);
+        assert_eq!(revoked["revoked"], worker["key"]["id"]);
+        for session in &sessions {
+            let ended = tokio::time::timeout(HANGING, session.ended()).await.expect("ended");
+            assert_eq!(ended.code(), Code::TokenRevoked, "{ended}");
+        }
+        for node in &nodes {
+            for token in [&token, &newer] {
+                let refused = session(&endpoint, node, &subject, token, &provider).await;
+                assert_eq!(refused.err().map(|error| error.code()), Some(Code::TokenRevoked));
+            }
+        }
+        endpoint.close().await;
+    });
+}

@@ -1,0 +1,4 @@
+//! What a link promises.
+
+mod cut;
+mod links;
