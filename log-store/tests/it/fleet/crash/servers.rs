@@ -188,7 +188,7 @@ async fn leader(account: &Account) -> usize {
 async fn checkpoints_are_whole(account: &Account) -> usize {
     let context = account.context().await.expect("JetStream");
     let bucket = context
-        .get_object_store("SKYTALE_CHECKPOINTS")
+        .get_object_store("SKYTALE_CHECKPOINTS_0")
         .await
         .expect("the bucket");
     let mut objects = bucket.list().await.expect("a list");
