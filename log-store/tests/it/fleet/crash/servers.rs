@@ -63,8 +63,9 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let node = NodeProcess::start(Kind::TwoShards, &account, &beside, said.clone());
         node.ready().await;
         load.goes_on().await;
+        let before = checkpoints_are_whole(&account).await;
         let writes_back = WriteBack::start(&disk.live());
-        tokio::time::sleep(random_ms(500, 2_500)).await;
+        tokio::time::sleep(random_ms(1_000, 3_000)).await;
         node.stand_still();
         all_stand_still(cluster);
         drop(writes_back);
@@ -91,12 +92,16 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
             history.holds(&node, &one).await;
             node.close().await.expect("closed");
         }
+        let checkpoints = checkpoints_are_whole(&account).await;
+        assert!(
+            checkpoints >= before,
+            "there were {before} checkpoints, now {checkpoints}"
+        );
         println!(
             "os-crash: servers, round {round}: {} acknowledged, 0 lost, no node ahead, {} were there before they were \
-             acknowledged, {} whole checkpoints; back in {:.1} s",
+             acknowledged, {checkpoints} whole checkpoints; back in {:.1} s",
             history.len(),
             history.again(),
-            checkpoints_are_whole(&account).await,
             away_for.as_secs_f64()
         );
     }
@@ -187,10 +192,11 @@ async fn leader(account: &Account) -> usize {
 /// All checkpoints that there are can be read to their ends; says how many.
 async fn checkpoints_are_whole(account: &Account) -> usize {
     let context = account.context().await.expect("JetStream");
-    let bucket = context
-        .get_object_store("SKYTALE_CHECKPOINTS_0")
-        .await
-        .expect("the bucket");
+    let bucket = match context.get_object_store("SKYTALE_CHECKPOINTS_0").await {
+        Ok(bucket) => bucket,
+        Err(error) if format!("{error:?}").contains("stream not found") => return 0,
+        Err(error) => panic!("the bucket: {error:?}"),
+    };
     let mut objects = bucket.list().await.expect("a list");
     let mut count = 0;
     while let Some(object) = objects.next().await {
