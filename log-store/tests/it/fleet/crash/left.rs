@@ -5,8 +5,9 @@ use crate::local::script::copy_folder;
 use skytale_log_store::FleetStore;
 use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::local::replica::Replica;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -37,14 +38,13 @@ pub(super) async fn left(folder: &Path, outside: &Path) -> Left {
     if folder.is_dir() {
         copy_folder(folder, copy.path());
     }
-    let names = fs::read_dir(copy.path().join("segments")).into_iter().flatten();
-    let numbers: Vec<u64> = names.filter_map(|entry| number(&entry.ok()?.path())).collect();
+    let numbers = segments(copy.path());
     let (replica, positions) = Replica::open(local(copy.path())).await.expect("the replica opens");
     replica.close().await.expect("closed");
     Left {
         messages: positions.iter().map(|position| position.sequence).sum(),
         segments: numbers.len(),
-        first_segment: numbers.into_iter().min().unwrap_or_default(),
+        first_segment: numbers.first().copied().unwrap_or_default(),
         half_installed: positions.iter().any(Replica::is_half_installed),
     }
 }
@@ -57,11 +57,9 @@ pub(super) async fn back(config: FleetConfig) -> FleetStore {
     store
 }
 
-/// The number in a segment's name.
-fn number(path: &Path) -> Option<u64> {
-    path.file_stem()?
-        .to_str()?
-        .trim_start_matches(|digit: char| !digit.is_ascii_digit())
-        .parse()
-        .ok()
+/// The numbers of the segments in a replica's folder.
+pub(super) fn segments(folder: &Path) -> BTreeSet<u64> {
+    let names = fs::read_dir(folder.join("segments")).into_iter().flatten();
+    let number = |name: PathBuf| name.file_stem()?.to_str()?.parse().ok();
+    names.filter_map(|entry| number(entry.ok()?.path())).collect()
 }

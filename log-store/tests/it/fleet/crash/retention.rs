@@ -3,18 +3,20 @@
 use super::super::cluster::Cluster;
 use super::super::script::open;
 use super::disk::Disk;
-use super::left::{back, boot, left};
+use super::left::{back, boot, left, segments};
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::{Kind, random_ms};
 use skytale_log_store::LogStore as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Authors at the node that does not crash.
 const AUTHORS: usize = 4;
+/// Waiting for longer is hanging.
+const HANGING: Duration = Duration::from_secs(60);
 /// For what the kernel was writing when everybody was stopped.
 const IN_FLIGHT: Duration = Duration::from_millis(150);
 
@@ -32,7 +34,9 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let node = NodeProcess::start(Kind::Retention, &account, &folder, said.clone());
         node.ready().await;
         println!("the node is up");
-        tokio::time::sleep(random_ms(3_000, 6_000)).await;
+        tokio::time::sleep(random_ms(1_000, 4_000)).await;
+        drops(&folder).await;
+        tokio::time::sleep(random_ms(0, 150)).await;
         node.stand_still();
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
@@ -58,4 +62,13 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         );
     }
     witness.close().await.expect("closed");
+}
+
+/// Waits until a replica drops a segment.
+async fn drops(folder: &Path) {
+    let (first, begun) = (segments(folder).first().copied(), Instant::now());
+    while segments(folder).first().copied() == first {
+        assert!(begun.elapsed() < HANGING, "no segment is dropped");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
