@@ -45,31 +45,56 @@ pub async fn make_stream(context: &Context, name: &str, subjects: &str) -> anyho
 
 /// Publishes messages in atomic batches of `batch`, with `in_flight` batches unanswered.
 pub async fn publish(context: &Context, messages: &[Message], batch: usize, in_flight: usize) -> anyhow::Result<()> {
-    let batches = futures_util::stream::iter(messages.chunks(batch).map(Ok));
-    batches
-        .try_for_each_concurrent(in_flight, |batch| publish_batch(context, batch))
+    publish_as(context, messages, batch, in_flight, None).await
+}
+
+/// The same, each message with an id: the first one's number, and so on.
+pub async fn publish_with_ids(
+    context: &Context,
+    messages: &[Message],
+    batch: usize,
+    in_flight: usize,
+    first_id: u64,
+) -> anyhow::Result<()> {
+    publish_as(context, messages, batch, in_flight, Some(first_id)).await
+}
+
+async fn publish_as(
+    context: &Context,
+    messages: &[Message],
+    batch: usize,
+    in_flight: usize,
+    first_id: Option<u64>,
+) -> anyhow::Result<()> {
+    let batches = messages.chunks(batch).enumerate();
+    let batches = batches.map(|(number, messages)| (first_id.map(|first| first + (number * batch) as u64), messages));
+    futures_util::stream::iter(batches.map(Ok))
+        .try_for_each_concurrent(in_flight, |(first_id, messages)| {
+            publish_batch(context, messages, first_id)
+        })
         .await
 }
 
 /// Publishes one atomic batch and waits for its acknowledgement.
-async fn publish_batch(context: &Context, batch: &[Message]) -> anyhow::Result<()> {
+async fn publish_batch(context: &Context, batch: &[Message], first_id: Option<u64>) -> anyhow::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let id = format!("b{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let (last, others) = batch.split_last().context("a batch of at least one message")?;
-    let headers = |sequence: usize| {
+    let headers = |index: usize| {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Batch-Id", id.as_str());
-        headers.insert("Nats-Batch-Sequence", sequence.to_string());
+        headers.insert("Nats-Batch-Sequence", (index + 1).to_string());
+        if let Some(first) = first_id {
+            headers.insert("Nats-Msg-Id", (first + index as u64).to_string());
+        }
         headers
     };
     let client = context.client();
     for (index, message) in others.iter().enumerate() {
         let (subject, payload) = (message.subject.clone(), message.payload.clone());
-        client
-            .publish_with_headers(subject, headers(index + 1), payload)
-            .await?;
+        client.publish_with_headers(subject, headers(index), payload).await?;
     }
-    let mut commit = headers(batch.len());
+    let mut commit = headers(others.len());
     commit.insert("Nats-Batch-Commit", "1");
     let request = Request::new().headers(commit).payload(last.payload.clone());
     let answer = client.send_request(last.subject.clone(), request).await?;

@@ -31,12 +31,16 @@ impl Process {
         }
     }
 
+    /// The one with an id.
+    pub fn of(pid: u32) -> Self {
+        Self {
+            proc: format!("/proc/{pid}").into(),
+        }
+    }
+
     /// The one whose id stands in a file.
     pub fn from_pid_file(path: &Path) -> anyhow::Result<Self> {
-        let pid: u32 = fs::read_to_string(path)?.trim().parse()?;
-        Ok(Self {
-            proc: format!("/proc/{pid}").into(),
-        })
+        Ok(Self::of(fs::read_to_string(path)?.trim().parse()?))
     }
 
     /// Processor time of all its threads since it began, those that ended included.

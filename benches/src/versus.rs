@@ -16,7 +16,7 @@ use std::time::Duration;
 /// What one run of a benchmark is given: criterion, how large to be, and the table that closes it.
 pub struct Bench {
     criterion: Criterion,
-    title: &'static str,
+    title: String,
     rows: Vec<Row>,
     notes: Vec<String>,
 }
@@ -96,7 +96,15 @@ impl Bench {
             .configure_from_args();
         Self {
             criterion,
-            title,
+            ..Self::tabled(title)
+        }
+    }
+
+    /// A benchmark whose cases are all measured elsewhere, and that reads no arguments: see [`Bench::add`].
+    pub fn tabled(title: impl Into<String>) -> Self {
+        Self {
+            criterion: Criterion::default().without_plots(),
+            title: title.into(),
             rows: Vec::new(),
             notes: Vec::new(),
         }

@@ -134,7 +134,11 @@ run_fleet() {
     local scenarios=$* tmp=$work/outside began=$SECONDS
     # The servers' folders are temporary ones.
     case $scenarios in *server*) tmp=$work/disk/live ;; esac
-    mkdir -p "$work/outside"
+    # Nothing of the one before.
+    rm -rf "$work/outside"
+    mkdir "$work/outside"
+    disk remove
+    disk make 1G
     env SKYTALE_TEST_CRASH="$scenarios" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" SKYTALE_TEST_CRASH_FOLDER="$work/disk" \
         SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
         timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$binary" --exact fleet::crash::scenarios --nocapture \
@@ -147,8 +151,6 @@ run_fleet() {
     fi
     grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
     echo "os-crash: $scenarios: $((SECONDS - began)) s"
-    rm -rf "$work/outside"
-    find "$work/disk/live" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 }
 
 # By what they share: the servers' place.

@@ -138,6 +138,8 @@ impl Configuration<'_> {
             let remotes: Vec<String> = urls
                 .iter()
                 .enumerate()
+                // What a region says of itself is gossiped too.
+                .filter(|(number, _)| !self.only || *number != self.number)
                 .map(|(number, url)| format!("{{ name: r{number}, url: {url:?} }}"))
                 .collect();
             format!(

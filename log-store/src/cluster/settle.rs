@@ -62,10 +62,11 @@ impl Cluster {
         }
     }
 
-    fn logs(&self) -> String {
+    /// The last lines of each server's log.
+    pub fn logs(&self) -> String {
         let tail = |path: &Path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().rev().take(15).collect();
+            let lines: Vec<&str> = text.lines().rev().take(40).collect();
             lines.into_iter().rev().collect::<Vec<_>>().join("\n")
         };
         (0..self.ports.len())

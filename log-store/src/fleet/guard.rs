@@ -50,7 +50,8 @@ pub enum Contradiction {
     },
     /// Messages that this node has not followed are gone.
     #[error(
-        "stream {stream} begins at {first}, and this node has followed it to {position} only; no checkpoint closes the gap"
+        "stream {stream} begins at {first}, and this node has followed it to {position} only; no checkpoint closes the gap while it \
+         runs (started again, it begins with one, if there is one)"
     )]
     Behind {
         /// The stream.

@@ -21,6 +21,8 @@
 //!   (`checkpoint.rs`, `keeper.rs`), and a node without a replica begins there (`bootstrap.rs`).
 //! - A node in another region follows a mirror of the stream, in its own region, and the stream itself where that is down. What
 //!   it appends goes to the home.
+//! - Before it says that a cursor or a log is not there, a node makes sure that it is not merely behind (`barrier.rs`, `mark.rs`).
+//! - A node that has followed before starts without the streams that do not answer (`open.rs`, `follower/admit.rs`, `facts.rs`).
 //!
 //! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
 
@@ -36,6 +38,7 @@ mod connect;
 mod error;
 mod facts;
 mod follower;
+mod gathering;
 mod guard;
 mod health;
 mod keeper;

@@ -22,6 +22,7 @@
 //!   frame until it is accepted, or refused by the fold.
 
 use super::attempt::{Acked, Failure, Outgoing, attempt};
+use super::gathering::Gathering;
 use super::metrics;
 use super::node::{Node, Queued, Shard};
 use crate::StoreError;
@@ -49,12 +50,6 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long an acknowledged message may take to come back before the follower is told to begin anew.
 const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long a batch waits at most for authors who are about to come again, for each unit of time that the batch before took:
-/// one batch for all of them is better than one for the first half and another for the second.
-const GATHER_PER_PUBLISH: f64 = 0.3;
-/// How long it waits at most in all.
-const GATHER_MAX: Duration = Duration::from_millis(100);
-
 /// Publishes what is queued for a shard until the node ends.
 pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: mpsc::UnboundedReceiver<Queued>) {
     let Some(shard) = node.handles.get(&shard) else { return };
@@ -64,14 +59,14 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: m
         queue,
         held: None,
         refusal: node.why_ended(),
-        before: Before::default(),
+        gathering: Gathering::new(shard.followed.subscribe()),
     };
     let publishing = async {
         while let Some(first) = source.next().await {
             let batch = source.gather(first).await;
-            let (frames, begun) = (batch.len(), Instant::now());
-            match publish(&node, shard, batch, source.before.took).await {
-                Ok(()) => source.published(frames, begun.elapsed()),
+            let frames = batch.len();
+            match publish(&node, shard, batch, source.gathering.took()).await {
+                Ok(took) => source.published(frames, took),
                 Err(error) => source.refusal = error,
             }
         }
@@ -83,17 +78,6 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: m
     source.end().await;
 }
 
-/// The batch before.
-#[derive(Default)]
-struct Before {
-    /// How long it took.
-    took: Duration,
-    /// With how many frames the next one need not wait for more.
-    enough: usize,
-    /// Until when the next one may wait for more.
-    until: Option<Instant>,
-}
-
 /// What is queued for a shard.
 struct Source<'a> {
     node: &'a Node,
@@ -103,7 +87,7 @@ struct Source<'a> {
     held: Option<Queued>,
     /// What was told of a batch that was given up, and is told of what was asked for before that.
     refusal: StoreError,
-    before: Before,
+    gathering: Gathering,
 }
 
 impl Source<'_> {
@@ -141,9 +125,11 @@ impl Source<'_> {
         while batch.len() < config.batch_frames_max {
             let queued = match self.queue.try_recv() {
                 Ok(queued) => queued,
-                Err(_) => match self.wait(batch.len()).await {
-                    Some(queued) => queued,
-                    None => break,
+                Err(_) => tokio::select! {
+                    biased;
+                    Some(queued) = self.queue.recv() => queued,
+                    () = self.gathering.over(batch.len()) => break,
+                    () = self.node.ended.cancelled() => break,
                 },
             };
             let Some(queued) = self.fresh(queued) else { continue };
@@ -154,28 +140,14 @@ impl Source<'_> {
             }
             batch.push(queued);
         }
+        self.gathering.gathered(batch.len());
         batch
     }
 
-    /// Waits for those who were just answered. Where one author appends one frame at a time nobody is left to wait for.
-    async fn wait(&mut self, frames: usize) -> Option<Queued> {
-        let until = self.before.until.filter(|_| frames < self.before.enough)?;
-        tokio::select! {
-            biased;
-            queued = self.queue.recv() => queued,
-            () = sleep_until(until) => None,
-            () = self.node.ended.cancelled() => None,
-        }
-    }
-
     fn published(&mut self, frames: usize, took: Duration) {
-        let longest = GATHER_MAX.min(took.mul_f64(GATHER_PER_PUBLISH));
         let there = self.queue.len() + usize::from(self.held.is_some());
-        self.before = Before {
-            took,
-            enough: there + frames - frames / 4,
-            until: Some(Instant::now() + longest),
-        };
+        self.gathering
+            .published(frames, there, *self.shard.acked.borrow(), took);
     }
 
     /// Whoever waits is told why nothing more is taken.
@@ -190,8 +162,14 @@ impl Source<'_> {
     }
 }
 
-/// Publishes a batch until its outcome is known; an error is that its authors were told that nobody knows.
-async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>, before: Duration) -> Result<(), StoreError> {
+/// Publishes a batch until its outcome is known, and gives how long that took the last time that it was sent; an error is that
+/// its authors were told that nobody knows.
+async fn publish(
+    node: &Arc<Node>,
+    shard: &Shard,
+    batch: Vec<Queued>,
+    before: Duration,
+) -> Result<Duration, StoreError> {
     let outgoing = batch.iter().map(|queued| Outgoing {
         subject: shard.id.subject(&queued.frame.header().log).into(),
         payload: queued.frame.encoded().clone(),
@@ -211,7 +189,7 @@ async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>, before: Du
         () = sleep_until(deadline) => Err(None),
     };
     match outcome {
-        Ok(acked) => {
+        Ok((acked, took)) => {
             if acked.doubtful {
                 // The follower finds out what happened.
                 shard.look.notify_one();
@@ -223,7 +201,7 @@ async fn publish(node: &Arc<Node>, shard: &Shard, batch: Vec<Queued>, before: Du
             for (waiter, followed) in shard.pending.published(acked.first, waiters) {
                 node.answer(waiter, followed);
             }
-            Ok(())
+            Ok(took)
         }
         Err(ended) => Err(give_up(
             shard,
@@ -249,15 +227,22 @@ fn give_up(shard: &Shard, batch: Vec<Queued>, error: StoreError) -> StoreError {
 
 /// Publishes messages until the stream has acknowledged all of them together. Where nobody answers the first of them
 /// alone asks whether the stream is there: it may be there twice then, and that costs less than all of them twice.
-async fn insist(node: &Node, shard: &Shard, messages: &[Outgoing], before: Duration, reason: &mut String) -> Acked {
+async fn insist(
+    node: &Node,
+    shard: &Shard,
+    messages: &[Outgoing],
+    before: Duration,
+    reason: &mut String,
+) -> (Acked, Duration) {
     let patience = (before * PATIENCE_PER_PUBLISH).clamp(PATIENCE_MIN, node.config.request_timeout.max(PATIENCE_MIN));
     let mut attempts = FuturesUnordered::new();
     let mut pause = RETRY_FIRST;
     loop {
         attempts.push(attempt(node, shard, messages));
+        let sent = Instant::now();
         let refused = tokio::select! {
             Some(outcome) = attempts.next() => match outcome {
-                Ok(acked) => return acked,
+                Ok(acked) => return (acked, sent.elapsed()),
                 Err(failure) => {
                     let refused = matches!(failure, Failure::Refused(_));
                     *reason = failure.reason();
@@ -283,11 +268,11 @@ async fn insist(node: &Node, shard: &Shard, messages: &[Outgoing], before: Durat
                     tokio::select! {
                         biased;
                         Some(outcome) = attempts.next() => match outcome {
-                            Ok(acked) => return acked,
+                            Ok(acked) => return (acked, sent.elapsed()),
                             Err(failure) => *reason = failure.reason(),
                         },
                         Some(outcome) = asks.next() => match outcome {
-                            Ok(acked) if messages.len() == 1 => return acked,
+                            Ok(acked) if messages.len() == 1 => return (acked, sent.elapsed()),
                             Ok(_) => break true,
                             Err(failure) => *reason = failure.reason(),
                         },

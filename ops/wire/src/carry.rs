@@ -3,6 +3,7 @@
 use crate::link::{Counts, Flow, State, reset};
 use crate::way::{Ended, Way, pass};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -12,11 +13,18 @@ use tokio_util::sync::CancellationToken;
 /// How long a target may take to be reached, once nobody needs it any more.
 const DIALS_FOR: Duration = Duration::from_secs(1);
 
+/// Where connections go, and whose.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// What the first bytes of the one who dials must contain.
+    pub(crate) greeting: Option<Arc<[u8]>>,
+}
+
 /// Carries a connection until both sides have ended it, one has reset it, or the link ends or resets what was there when it had
 /// done so `born` times.
 pub(crate) async fn carry(
     mut near: TcpStream,
-    to: SocketAddr,
+    to: &Target,
     born: u64,
     state: watch::Receiver<State>,
     counts: &Counts,
@@ -29,7 +37,7 @@ pub(crate) async fn carry(
         () = &mut over => return reset(near),
         () = passable(state.clone()) => {}
     }
-    let dial = TcpStream::connect(to);
+    let dial = TcpStream::connect(to.address);
     tokio::pin!(dial);
     let dialled = tokio::select! {
         biased;
@@ -48,7 +56,7 @@ pub(crate) async fn carry(
     let orderly = tokio::select! {
         biased;
         () = &mut over => false,
-        ended = both_ways(&mut near, &mut far, &state, counts) => ended.is_ok(),
+        ended = both_ways(&mut near, &mut far, to, &state, counts) => ended.is_ok(),
     };
     if !orderly {
         reset(near);
@@ -59,6 +67,7 @@ pub(crate) async fn carry(
 async fn both_ways(
     near: &mut TcpStream,
     far: &mut TcpStream,
+    to: &Target,
     state: &watch::Receiver<State>,
     counts: &Counts,
 ) -> Result<(), Ended> {
@@ -68,11 +77,13 @@ async fn both_ways(
         flow: |state| state.requests,
         delay: |state| state.requests_delay,
         bytes: &counts.request_bytes,
+        greeting: to.greeting.as_deref(),
     };
     let answers = Way {
         flow: |state| state.answers,
         delay: |state| state.answers_delay,
         bytes: &counts.answer_bytes,
+        greeting: None,
     };
     tokio::try_join!(
         pass(&requests, &mut near_in, &mut far_out, state.clone()),

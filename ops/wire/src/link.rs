@@ -1,9 +1,9 @@
 //! A link: its listener, its state, its connections.
 
-use crate::carry::carry;
+use crate::carry::{Target, carry};
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use tokio_util::task::TaskTracker;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// The pause after a connection could not be accepted: the process has no file left, as a rule.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Any free port of loopback.
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How a link fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,11 +127,21 @@ impl Link {
     /// Listens on a free port of 127.0.0.1 and carries each connection to the target, which need not listen yet: a connection
     /// that the target refuses is reset. Must be called within a Tokio runtime.
     pub fn open(to: SocketAddr) -> io::Result<Self> {
-        Self::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), to)
+        Self::start(FREE, to, None)
+    }
+
+    /// Like [`Link::open`], for one dialler alone: a connection is reset unless the first bytes of the one who dialled contain
+    /// this (its name in a greeting, say). For programs that tell each other of addresses, and then take each other's ways.
+    pub fn open_for(to: SocketAddr, greeting: &[u8]) -> io::Result<Self> {
+        Self::start(FREE, to, Some(greeting.into()))
     }
 
     /// Like [`Link::open`], on an address of choice. A link is no way into a machine: what is not loopback is refused.
     pub fn listen(on: SocketAddr, to: SocketAddr) -> io::Result<Self> {
+        Self::start(on, to, None)
+    }
+
+    fn start(on: SocketAddr, to: SocketAddr, greeting: Option<Arc<[u8]>>) -> io::Result<Self> {
         if !on.ip().is_loopback() || !to.ip().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -148,6 +161,7 @@ impl Link {
         };
         let accepting = Accepting {
             to,
+            greeting,
             state: link.state.subscribe(),
             counts: link.counts.clone(),
             tasks: link.tasks.clone(),
@@ -242,6 +256,7 @@ impl fmt::Debug for Link {
 /// What accepts a link's connections.
 struct Accepting {
     to: SocketAddr,
+    greeting: Option<Arc<[u8]>>,
     state: watch::Receiver<State>,
     counts: Arc<Counts>,
     tasks: TaskTracker,
@@ -262,9 +277,13 @@ impl Accepting {
                 reset(near);
                 continue;
             };
-            let (to, state, counts, ended) = (self.to, self.state.clone(), self.counts.clone(), ended.clone());
+            let (state, counts, ended) = (self.state.clone(), self.counts.clone(), ended.clone());
+            let to = Target {
+                address: self.to,
+                greeting: self.greeting.clone(),
+            };
             self.tasks.spawn(async move {
-                carry(near, to, breaks, state, &counts, &ended).await;
+                carry(near, &to, breaks, state, &counts, &ended).await;
                 drop(place);
             });
         }

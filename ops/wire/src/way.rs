@@ -20,6 +20,8 @@ pub(crate) struct Way<'a> {
     pub(crate) flow: fn(&State) -> Flow,
     pub(crate) delay: fn(&State) -> Duration,
     pub(crate) bytes: &'a AtomicU64,
+    /// What the first bytes must contain.
+    pub(crate) greeting: Option<&'a [u8]>,
 }
 
 /// Why a connection is over before both its sides have ended it.
@@ -56,9 +58,17 @@ pub(crate) async fn pass(
 
 async fn read_all(way: &Way<'_>, from: &mut ReadHalf<'_>, state: watch::Receiver<State>, sender: mpsc::Sender<Due>) {
     let mut buffer = vec![0; CHUNK_BYTES_MAX];
+    let mut greeting = way.greeting;
     loop {
         let what = match from.read(&mut buffer).await {
             Ok(0) => What::End,
+            Ok(count)
+                if !greeting
+                    .take()
+                    .is_none_or(|greeting| contains(&buffer[..count], greeting)) =>
+            {
+                What::Reset
+            }
             Ok(count) => What::Bytes(buffer[..count].into()),
             Err(_) => What::Reset,
         };
@@ -68,6 +78,10 @@ async fn read_all(way: &Way<'_>, from: &mut ReadHalf<'_>, state: watch::Receiver
             return;
         }
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || bytes.windows(part.len()).any(|window| window == part)
 }
 
 async fn deliver_all(

@@ -7,11 +7,62 @@ use crate::fleet::mark::Mark;
 use crate::fleet::metrics;
 use crate::local::replica::{Follow, Followed, Following, Message};
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::message::StreamMessage;
 use skytale_proto::{Detail, Frame, FrameId, Header, LogId};
 use std::collections::VecDeque;
 
 /// Bytes of messages folded at once, about.
 const FOLD_BYTES_MAX: usize = 1024 * 1024;
+
+/// A message of the stream, whichever way it came.
+pub(super) struct Arrived {
+    sequence: u64,
+    /// The stream's own time of it, unix milliseconds.
+    published_ms: u64,
+    /// Messages behind it, as far as is known.
+    pending: u64,
+    message: async_nats::Message,
+}
+
+impl Arrived {
+    /// One that a consumer gave.
+    pub(super) fn delivered(
+        delivered: Result<async_nats::jetstream::Message, pull::MessagesError>,
+    ) -> Result<Self, String> {
+        let delivered = delivered.map_err(|error| error.to_string())?;
+        let info = delivered.info().map_err(|error| error.to_string())?;
+        let (sequence, pending) = (info.stream_sequence, info.pending);
+        Ok(Self {
+            sequence,
+            published_ms: unix_ms(info.published),
+            pending,
+            message: delivered.message,
+        })
+    }
+
+    /// One that the stream's leader was asked for.
+    pub(super) fn fetched(fetched: StreamMessage) -> Self {
+        Self {
+            sequence: fetched.sequence,
+            published_ms: unix_ms(fetched.time),
+            pending: 0,
+            message: async_nats::Message {
+                subject: fetched.subject,
+                reply: None,
+                length: fetched.payload.len(),
+                payload: fetched.payload,
+                headers: None,
+                status: None,
+                description: None,
+            },
+        }
+    }
+}
+
+/// The same for both ways: it becomes an entry's time.
+fn unix_ms(time: async_nats::datetime::DateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+}
 
 /// Messages on their way into the replica.
 pub(super) struct Part {
@@ -27,31 +78,26 @@ pub(super) enum Note {
 }
 
 impl Follower<'_> {
-    /// Takes what the consumer gave, and hands it to the replica in parts.
-    pub(super) async fn chunk(
-        &mut self,
-        chunk: Vec<Result<async_nats::jetstream::Message, pull::MessagesError>>,
-    ) -> Result<(), End> {
-        let (mut messages, mut notes, mut bytes) = (Vec::with_capacity(chunk.len()), Vec::new(), 0);
+    /// Takes what came, and hands it to the replica in parts.
+    pub(super) async fn chunk(&mut self, chunk: impl IntoIterator<Item = Result<Arrived, String>>) -> Result<(), End> {
+        let chunk = chunk.into_iter();
+        let (mut messages, mut notes, mut bytes) = (Vec::with_capacity(chunk.size_hint().0), Vec::new(), 0);
         let mut end = None;
         let mut last = None;
         for message in chunk {
-            let message = match message {
+            let Arrived {
+                sequence,
+                published_ms,
+                pending,
+                message,
+            } = match message {
                 Ok(message) => message,
-                Err(error) => {
-                    end = Some(End::Again(error.to_string()));
+                Err(reason) => {
+                    end = Some(End::Again(reason));
                     break;
                 }
             };
-            let info = match message.info() {
-                Ok(info) => info,
-                Err(error) => {
-                    end = Some(End::Again(error.to_string()));
-                    break;
-                }
-            };
-            let sequence = info.stream_sequence;
-            last = Some(sequence + info.pending);
+            last = Some(sequence + pending);
             if sequence <= self.position.sequence {
                 if sequence <= self.recheck_to {
                     self.recheck(sequence, &message).await?;
@@ -65,7 +111,6 @@ impl Follower<'_> {
                 )));
                 break;
             }
-            let published_ms = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
             let link = Link {
                 sequence,
                 published_ms,

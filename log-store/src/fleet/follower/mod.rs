@@ -2,6 +2,7 @@
 
 mod admit;
 mod boundary;
+mod bridge;
 mod intake;
 mod judge;
 
@@ -13,13 +14,15 @@ use super::mirror;
 use super::node::{Node, Shard};
 use super::shards::ShardId;
 use crate::local::ShardPosition;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use intake::{Part, outcome_of};
+use intake::{Arrived, Part, outcome_of};
 use judge::{Judged, look_done};
 use std::collections::{BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -216,12 +219,14 @@ impl Follower<'_> {
         self.avoid_mirror = false;
         self.home_ended = 0;
         let by_mirror = source != self.shard.id.stream();
-        let mut messages = match asking::again(AGAIN_AFTER, Result::is_ok, || self.consume(&source, from)).await {
+        let made = self.consumer(&source, from, !by_mirror).await;
+        let mut messages = match made {
             Ok(messages) => messages.ready_chunks(FOLD_MESSAGES_MAX),
-            Err(reason) => {
+            Err(End::Again(reason)) => {
                 self.silent();
                 return End::Again(reason);
             }
+            Err(end) => return end,
         };
         metrics::follows_mirror(&self.shard.label, by_mirror);
         self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence));
@@ -267,7 +272,7 @@ impl Follower<'_> {
                 }
                 chunk = messages.next(), if self.parts.len() < PARTS_MAX => {
                     let Some(chunk) = chunk else { return End::Again("the consumer ended".into()) };
-                    if let Err(end) = self.chunk(chunk).await {
+                    if let Err(end) = self.chunk(chunk.into_iter().map(Arrived::delivered)).await {
                         return end;
                     }
                 }
@@ -275,31 +280,35 @@ impl Follower<'_> {
         }
     }
 
-    async fn consume(&self, source: &str, from: u64) -> Result<pull::Stream, String> {
-        let context = &self.node.context;
-        let stream = context.get_stream_no_info(source).await;
-        let stream = stream.map_err(|error| error.to_string())?;
-        let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
-            ack_policy: AckPolicy::None,
-            num_replicas: 1,
-            memory_storage: true,
-            inactive_threshold: CONSUMER_IDLE,
-            ..pull::Config::default()
-        };
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| error.to_string())?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(PULL_MESSAGES)
-            .max_bytes_per_batch(PULL_BYTES)
-            .heartbeat(HEARTBEAT)
-            .expires(PULL_EXPIRES);
-        messages.messages().await.map_err(|error| error.to_string())
+    /// Makes a consumer of a stream. While it cannot be had, and this is the stream itself, follows without.
+    async fn consumer(&mut self, source: &str, from: u64, bridged: bool) -> Result<pull::Stream, End> {
+        let context = self.node.context.clone();
+        let mut making = pin!(asking::again(AGAIN_AFTER, Result::is_ok, || {
+            consume(context.clone(), source.to_owned(), from)
+        }));
+        // What is looked at again when a node starts is the consumer's.
+        let bridged = bridged && from == self.position.sequence + 1;
+        let mut after = bridge::BEGINS_AFTER;
+        let mut fetching = None;
+        loop {
+            let fetch = async {
+                let (context, next) = (self.node.context.clone(), self.position.sequence + 1);
+                let to = *self.shard.acked.borrow();
+                fetching
+                    .get_or_insert_with(|| Box::pin(bridge::fetch(context, source.to_owned(), next, to, after)))
+                    .await
+            };
+            tokio::select! {
+                biased;
+                made = &mut making => return made.map_err(End::Again),
+                outcome = outcome_of(&mut self.parts) => self.folded(outcome)?,
+                fetched = fetch, if bridged && self.parts.len() < PARTS_MAX => {
+                    (fetching, after) = (None, Duration::ZERO);
+                    self.chunk(fetched).await?;
+                }
+            }
+        }
     }
-
     /// Notes where the shard stands, and where the stream ends.
     fn moved(&self, followed: u64, last: Option<u64>) {
         let mut health = self.shard.health.lock();
@@ -323,4 +332,29 @@ impl Follower<'_> {
         self.answers = false;
         self.shard.health.lock().phase = Phase::Unreachable;
     }
+}
+
+/// Makes a consumer that only this follower reads.
+async fn consume(context: jetstream::Context, source: String, from: u64) -> Result<pull::Stream, String> {
+    let stream = context.get_stream_no_info(&source).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
+        ack_policy: AckPolicy::None,
+        num_replicas: 1,
+        memory_storage: true,
+        inactive_threshold: CONSUMER_IDLE,
+        ..pull::Config::default()
+    };
+    let consumer = stream
+        .create_consumer(config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let messages = consumer
+        .stream()
+        .max_messages_per_batch(PULL_MESSAGES)
+        .max_bytes_per_batch(PULL_BYTES)
+        .heartbeat(HEARTBEAT)
+        .expires(PULL_EXPIRES);
+    messages.messages().await.map_err(|error| error.to_string())
 }

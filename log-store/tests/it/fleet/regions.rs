@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const HANGING: Duration = Duration::from_secs(120);
 
 /// A node in a region, connected to its region's server first.
-fn in_region(account: &Account, here: u8, dir: &Path) -> FleetConfig {
+pub(crate) fn in_region(account: &Account, here: u8, dir: &Path) -> FleetConfig {
     let one = |region: u8| RegionConfig {
         region: Region(region),
         shards: 1,
@@ -35,7 +35,7 @@ fn in_region(account: &Account, here: u8, dir: &Path) -> FleetConfig {
 }
 
 /// An agent whose log is at home in a region.
-fn agent_of(store: &FleetStore, region: u8) -> AgentId {
+pub(crate) fn agent_of(store: &FleetStore, region: u8) -> AgentId {
     loop {
         let agent = someone();
         if store

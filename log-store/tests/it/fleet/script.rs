@@ -13,6 +13,12 @@ pub(crate) fn settings(account: &Account, dir: &Path) -> FleetConfig {
     account.settings(dir)
 }
 
+/// How often something random is repeated: as often as told here, or `SKYTALE_ROUNDS` times that.
+pub(crate) fn rounds(count: u32) -> u32 {
+    let times = std::env::var("SKYTALE_ROUNDS").map(|times| times.parse().expect("SKYTALE_ROUNDS is a number"));
+    count * times.unwrap_or(1)
+}
+
 /// Opens a node that must open, and waits until it has caught up.
 pub(crate) async fn open(config: FleetConfig) -> FleetStore {
     let store = FleetStore::open(config).await.expect("the node opens");

@@ -1,6 +1,6 @@
 //! Starts a fleet, and ends it.
 
-use crate::local::{LocalApi, private_folder};
+use crate::local::{LocalApi, private_folder, write_private};
 use crate::nats::NatsServers;
 use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::stop_api;
@@ -79,6 +79,8 @@ impl Machine {
             1 => format!("{servers} NATS servers have found each other"),
             regions => format!("{servers} NATS servers in {regions} regions have found each other"),
         });
+        // Over a folder of an earlier fleet, nodes are known already, and each has its key.
+        let known = dir.join("api.db").is_file();
         let api = LocalApi::start_for(dir, layout.api_listen, HEARTBEAT).await?;
         let mut machine = Self {
             api,
@@ -86,7 +88,7 @@ impl Machine {
             nodes: Vec::new(),
         };
         for number in 0..layout.nodes {
-            let node = machine.node(dir, number, layout.links).await?;
+            let node = machine.node(dir, number, known, layout.links).await?;
             machine.nodes.push(node);
         }
         machine.ready().await?;
@@ -94,7 +96,7 @@ impl Machine {
         Ok(machine)
     }
 
-    async fn node(&self, dir: &Path, number: usize, linked: bool) -> Outcome<Node> {
+    async fn node(&self, dir: &Path, number: usize, known: bool, linked: bool) -> Outcome<Node> {
         let region = number % self.nats.regions.len();
         let name = format!("relay-{}", number + 1);
         let mut servers = self.nats.addresses(region);
@@ -107,9 +109,14 @@ impl Machine {
             }
         }
         let mut settings = self.settings(region, &servers);
-        let key = self.api.enrol(&name).await?;
-        settings.insert("relay_secret".into(), Value::String(key.to_string()));
-        let relay = RelayProcess::start(&dir.join(&name), settings).await?;
+        let dir = dir.join(&name);
+        let file = dir.join("enrolment.key");
+        if !(known && file.is_file()) {
+            private_folder(&dir)?;
+            write_private(&file, self.api.enrol(&name).await?.as_bytes())?;
+        }
+        settings.insert("relay_secret".into(), Value::String(format!("file:{}", file.display())));
+        let relay = RelayProcess::start(&dir, settings).await?;
         Ok(Node {
             name,
             region,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// How long a server may take to move its leaders and clients to others before it ends.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ pub(crate) struct NatsServer {
 struct Running {
     wrapper: Child,
     pid: Pid,
+    /// While this is open, the server may run. Not the child's own any more, which is closed by waiting for it.
+    _lifeline: Option<ChildStdin>,
 }
 
 impl NatsServer {
@@ -91,7 +93,11 @@ impl NatsServer {
         }
         let pid = line.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure::new(Code::Environment, starting()))?;
-        self.running = Some(Running { wrapper, pid });
+        self.running = Some(Running {
+            _lifeline: wrapper.stdin.take(),
+            wrapper,
+            pid,
+        });
         Ok(())
     }
 

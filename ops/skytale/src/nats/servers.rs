@@ -7,6 +7,7 @@ use super::{Users, render};
 use crate::local::private_folder;
 use crate::output::{Context as _, Failure, Outcome};
 use rustix::process::Signal;
+use serde_json::Value;
 use skytale_proto::Code;
 use skytale_wire::Cut;
 use std::net::{SocketAddr, TcpListener};
@@ -21,6 +22,8 @@ const SHARDS: u16 = 4;
 const SHARDS_OF_SEVERAL: u16 = 2;
 /// How long they may take until they have found each other, or are current again.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// The page that tells of a server's streams.
+const STREAMS: &str = "/jsz?acc=SKYTALE&streams=true";
 /// Refusals in the servers' logs that are told, at most.
 const DENIED_MAX: usize = 20;
 
@@ -174,16 +177,25 @@ impl NatsServers {
         self.gateways.mend(region);
     }
 
-    /// Waits until every server that runs says that it is well.
+    /// Waits until every server that runs says that it is well, and every stream's leader that all its copies are current:
+    /// a server that is stopped before that hands its streams over to nobody, and they wait for an election.
     pub(crate) async fn ready(&self) -> Outcome {
         let begun = Instant::now();
         for server in self.servers.iter().filter(|server| server.is_running()) {
-            while !server.is_well().await {
-                if server.is_gone() {
-                    return Err(server.failed(format!("the NATS server {} ended by itself", server.name)));
-                }
+            loop {
+                let problem = match server.is_well().await {
+                    true => server
+                        .page(STREAMS)
+                        .await
+                        .and_then(|page| behind_in(&page, &server.name)),
+                    false if server.is_gone() => {
+                        return Err(server.failed(format!("the NATS server {} ended by itself", server.name)));
+                    }
+                    false => Some("it does not get well".into()),
+                };
+                let Some(problem) = problem else { break };
                 if begun.elapsed() > READY_WITHIN {
-                    return Err(server.failed(format!("the NATS server {} does not get well", server.name)));
+                    return Err(server.failed(format!("the NATS server {}: {problem}", server.name)));
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -196,7 +208,7 @@ impl NatsServers {
         let begun = Instant::now();
         loop {
             for server in self.of_region(region) {
-                let page = self.servers[server].page("/jsz?acc=SKYTALE&streams=true").await;
+                let page = self.servers[server].page(STREAMS).await;
                 let leader = page.as_ref().and_then(|page| leader_in(page, stream));
                 let place = leader.and_then(|name| self.servers.iter().position(|server| server.name == name));
                 if let Some(place) = place {
@@ -232,13 +244,28 @@ impl NatsServers {
     }
 }
 
+/// The streams in a server's page about JetStream.
+fn streams_in(page: &Value) -> impl Iterator<Item = &Value> {
+    let accounts = page["account_details"].as_array().into_iter().flatten();
+    accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten())
+}
+
 /// Who leads a stream, in a server's page about JetStream.
-fn leader_in<'a>(page: &'a serde_json::Value, stream: &str) -> Option<&'a str> {
-    let accounts = page["account_details"].as_array()?.iter();
-    let mut streams = accounts
-        .filter_map(|account| account["stream_detail"].as_array())
-        .flatten();
-    streams.find(|found| found["name"] == stream)?["cluster"]["leader"].as_str()
+fn leader_in<'a>(page: &'a Value, stream: &str) -> Option<&'a str> {
+    streams_in(page).find(|found| found["name"] == stream)?["cluster"]["leader"].as_str()
+}
+
+/// A stream that a server leads and that has a copy that is not current, or one that nobody leads; in words.
+fn behind_in(page: &Value, server: &str) -> Option<String> {
+    streams_in(page).find_map(|stream| {
+        let (name, cluster) = (&stream["name"], &stream["cluster"]);
+        let Some(leader) = cluster["leader"].as_str().filter(|leader| !leader.is_empty()) else {
+            return Some(format!("nobody leads {name}"));
+        };
+        let mut copies = cluster["replicas"].as_array().into_iter().flatten();
+        let behind = copies.find(|copy| leader == server && copy["current"] != true)?;
+        Some(format!("the copy of {name} at {} is not current", behind["name"]))
+    })
 }
 
 /// Whether a line of a server's log tells that somebody was refused a subject, or to connect.
@@ -251,20 +278,29 @@ fn is_denial(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_leader_of_a_stream_is_found_in_a_servers_page() {
-        let page = serde_json::json!({"account_details": [
+        let page = json!({"account_details": [
             {"name": "OTHER"},
             {"name": "SKYTALE", "stream_detail": [
-                {"name": "SKYTALE_LOG_1_0", "cluster": {"leader": "eu-2"}},
+                {"name": "SKYTALE_LOG_1_0", "cluster": {"leader": "eu-2", "replicas": [
+                    {"name": "eu-1", "current": true}, {"name": "eu-3", "current": false}
+                ]}},
                 {"name": "SKYTALE_LOG_1_1", "cluster": {}}
             ]}
         ]});
         assert_eq!(leader_in(&page, "SKYTALE_LOG_1_0"), Some("eu-2"));
         assert_eq!(leader_in(&page, "SKYTALE_LOG_1_1"), None);
         assert_eq!(leader_in(&page, "SKYTALE_LOG_2_0"), None);
-        assert_eq!(leader_in(&serde_json::json!({}), "SKYTALE_LOG_1_0"), None);
+        // Only the leader knows of the others.
+        let behind = behind_in(&page, "eu-2").unwrap_or_default();
+        assert!(behind.contains("LOG_1_0") && behind.contains("eu-3"), "{behind}");
+        let led_by_nobody = behind_in(&page, "eu-1").unwrap_or_default();
+        assert!(led_by_nobody.contains("LOG_1_1"), "{led_by_nobody}");
+        assert_eq!(leader_in(&json!({}), "SKYTALE_LOG_1_0"), None);
+        assert_eq!(behind_in(&json!({}), "eu-1"), None);
     }
 
     #[test]

@@ -150,9 +150,20 @@ fn a_fleet_says_what_its_nodes_do_and_ends_with_its_starter() {
 }
 
 #[test]
-fn a_fleet_whose_starter_is_killed_ends_with_it() {
+fn a_fleet_whose_starter_is_killed_ends_with_it_and_goes_on_over_its_folder() {
     let mut place = place();
     let running = fleet(&mut place, &["--nodes", "2"]);
+    let init = place.json(&["init", "--vault", "alice.vault", "--timeout-s", "60"]);
+    let create = [
+        "channel",
+        "create",
+        "plans",
+        "--vault",
+        "alice.vault",
+        "--timeout-s",
+        "60",
+    ];
+    place.json(&create);
     assert!(
         processes_left(&place) > 5,
         "servers, what watches over them, and relay nodes"
@@ -166,6 +177,23 @@ fn a_fleet_whose_starter_is_killed_ends_with_it() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+    drop(running);
+
+    let running = fleet(&mut place, &["--nodes", "2"]);
+    let again = place.json(&["init", "--vault", "alice.vault", "--timeout-s", "60"]);
+    assert_eq!((&again["agent"], &again["created"]), (&init["agent"], &false.into()));
+    let send = [
+        "channel",
+        "send",
+        "plans",
+        "still there",
+        "--vault",
+        "alice.vault",
+        "--timeout-s",
+        "60",
+    ];
+    assert!(place.json(&send).is_object());
+    assert_eq!(running.stop("INT").0, 0);
 }
 
 #[test]

@@ -122,6 +122,21 @@ async fn a_link_that_is_closed_or_dropped_takes_its_connections_with_it() {
 }
 
 #[tokio::test]
+async fn a_link_for_one_dialler_carries_no_other() {
+    let target = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let link = Link::open_for(target.local_addr().expect("an address"), b"I am one").expect("a link");
+    let (mut near, mut far) = connect(&target, &link).await;
+    // Whoever is dialled may speak first.
+    says(&mut far, &mut near, b"who are you?").await;
+    says(&mut near, &mut far, b"Hello, I am one.").await;
+    says(&mut near, &mut far, b"And more.").await;
+    let (mut other, mut far) = connect(&target, &link).await;
+    other.write_all(b"Hello, I am two.").await.expect("written");
+    assert!(outcome(&mut far).await.is_err());
+    assert!(outcome(&mut other).await.is_err());
+}
+
+#[tokio::test]
 async fn a_link_stays_on_loopback() {
     let (out, local): (SocketAddr, SocketAddr) = (([0, 0, 0, 0], 0).into(), ([127, 0, 0, 1], 1).into());
     for (on, to) in [(out, local), (local, ([192, 0, 2, 1], 4222).into())] {

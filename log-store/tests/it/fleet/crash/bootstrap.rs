@@ -23,8 +23,8 @@ const AUTHORS: usize = 4;
 /// Channels with a large roster: a checkpoint of them is installed in parts.
 const LARGE: usize = 40;
 const LARGE_ROSTER: usize = 2_000;
-/// For the stream's beginning.
-const RETENTION: Duration = Duration::from_millis(500);
+/// For the stream's beginning: several checkpoints fit in.
+const RETENTION: Duration = Duration::from_secs(3);
 /// Crashes in each round.
 const CRASHES: u32 = 2;
 /// For what the kernel was writing when everybody was stopped.

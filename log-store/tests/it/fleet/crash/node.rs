@@ -21,7 +21,7 @@ const KIND: &str = "SKYTALE_TEST_CRASH_KIND";
 /// Authors at the child itself.
 const AUTHORS: usize = 2;
 /// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(60);
+const HANGING: Duration = Duration::from_secs(90);
 
 /// What the child is told: its settings, who it is, and its folder.
 pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {

@@ -56,7 +56,7 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let one = Arc::new(open(settings(home.path())).await);
     let two = Arc::new(open(settings(second.path())).await);
     open(settings(away.path())).await.close().await.expect("closed");
-    let (beside, said) = (disk.live().join("node"), disk.outside().join("said"));
+    let (beside, said) = (disk.live().join("node-beside"), disk.outside().join("said"));
     let mut history = History::default();
     for round in 1..=rounds {
         let load = Load::start(&[&one, &two], AUTHORS);

@@ -1,0 +1,151 @@
+//! Regions that are cut off at their gateways, and regions that are far apart.
+
+use super::super::cluster::Account;
+use super::super::nodes::{agree, reaches};
+use super::super::regions::{agent_of, in_region};
+use super::super::script::*;
+use super::chance::Chance;
+use super::load::Load;
+use super::wires::{HANGING, Wired};
+use skytale_log_store::fleet::FleetConfig;
+use skytale_log_store::{FleetStore, LogStore as _};
+use skytale_proto::{ChannelId, Code, Frame, Region};
+use skytale_wire::Cut;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn patient(account: &Account, here: u8, dir: &Path) -> FleetConfig {
+    FleetConfig {
+        alarm_after: Duration::from_secs(60),
+        ..in_region(account, here, dir)
+    }
+}
+
+/// An append to another region is refused at last, and in a way that its author may try again.
+async fn refused(store: &FleetStore, frame: &Frame) {
+    let refused = async {
+        // What was on its way when the region was cut off may still get there.
+        while let Ok(accepted) = append(store, frame).await {
+            assert!(accepted.offset > at(0));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let told = tokio::time::timeout(HANGING, refused).await;
+    assert!(told.is_ok(), "a region that is cut off takes appends");
+    let code = append(store, frame).await.map_err(|error| error.code());
+    assert_eq!(code, Err(Code::HomeUnreachable));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_nothing() {
+    let mut chance = Chance::new("a region cut off");
+    let wired = Wired::regions().await;
+    let account = wired.cluster.account();
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let home = Arc::new(open(patient(&account, 0, dirs[0].path())).await);
+    let away = Arc::new(open(patient(&account, 1, dirs[1].path())).await);
+    let (theirs, ours) = (ChannelId::generate_in(Region(0)), ChannelId::generate_in(Region(1)));
+    let unheard = ChannelId::generate_in(Region(0));
+    accept(&home, &create(unheard)).await;
+    reaches(&away, unheard.log(), at(1)).await;
+    let load = Load::begin(&[&home, &away], &[theirs, ours], &mut chance).await;
+    let mut kept = Vec::new();
+    let begun = std::time::Instant::now();
+    for round in 0..rounds(2) as usize {
+        eprintln!("{:?} round {round}", begun.elapsed());
+        let cut = [Cut::Silent, Cut::Reset, Cut::Held][round % 3];
+        // First the home of what is appended, then the region of the mirror.
+        wired.around(round % 2).for_each(|link| link.cut(cut));
+        let frame = message(unheard, 1, b"kept by its author");
+        refused(&away, &frame).await;
+        eprintln!("{:?} refused", begun.elapsed());
+        kept.push(frame);
+        // Each goes on with the channels of its own region, and reads all: the readers see to that.
+        load.goes_on(0).await;
+        load.goes_on(1).await;
+        let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(3));
+        tokio::time::sleep(lasts).await;
+        eprintln!("{:?} mended", begun.elapsed());
+        wired.mend();
+        wired.sees([2, 2, 2]).await;
+        eprintln!("{:?} seen", begun.elapsed());
+        load.goes_on(0).await;
+        load.goes_on(1).await;
+    }
+    for frame in &kept {
+        let taken = async {
+            while let Err(error) = append(&away, frame).await {
+                assert!(error.code().is_retryable(), "{error}");
+            }
+        };
+        let taken = tokio::time::timeout(HANGING, taken).await;
+        assert!(taken.is_ok(), "it does not go out");
+    }
+    let entries = agree(&home, &away, unheard.log()).await;
+    let ids: HashSet<_> = entries
+        .iter()
+        .map(|record| Frame::decode(record.payload.clone()).expect("a frame").header().id)
+        .collect();
+    assert_eq!(
+        (entries.len(), ids.len()),
+        (1 + kept.len(), 1 + kept.len()),
+        "each once"
+    );
+    load.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regions_far_apart_agree_and_what_is_sent_at_once_travels_together() {
+    const FRAMES: u64 = 240;
+    let wired = Wired::regions().await;
+    let account = wired.cluster.account();
+    for (one, other, each_way) in [(0, 1, 40), (0, 2, 80), (1, 2, 80)] {
+        let each_way = Duration::from_millis(each_way);
+        wired.between(one, other).for_each(|link| link.delay(each_way));
+    }
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let home = Arc::new(open(patient(&account, 0, dirs[0].path())).await);
+    let away = Arc::new(open(patient(&account, 1, dirs[1].path())).await);
+    // A channel, a Welcome from region to region, a KeyPackage and who takes it, each made where it is not at home.
+    let channel = ChannelId::generate_in(Region(0));
+    let (bob, carol) = (agent_of(&home, 1), agent_of(&home, 0));
+    accept(&away, &create(channel)).await;
+    accept(&away, &bundle(channel, 1, &[bob, carol])).await;
+    accept(&home, &key_package(bob, false)).await;
+    let claimed = accept(&away, &claim(bob)).await.claimed.expect("a package");
+    assert!(!claimed.last_resort);
+    // What is sent while a batch is on its way is the next batch.
+    let mut pending = Vec::new();
+    for number in 0..FRAMES {
+        let frame = message(channel, 2, &number.to_le_bytes());
+        pending.push(away.append(frame).await.expect("queued"));
+    }
+    for (append, expected) in pending.into_iter().zip(3..) {
+        assert_eq!(append.verdict().await.expect("accepted").offset, at(expected));
+    }
+    for log in [channel.log(), bob.log(), carol.log()] {
+        assert!(!agree(&home, &away, log).await.is_empty());
+    }
+    let context = account.context().await.expect("JetStream");
+    let stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
+    let last = stream.get_info().await.expect("its state").state.last_sequence;
+    let mut batches = HashSet::new();
+    for sequence in 1..=last {
+        let message = stream.get_raw_message(sequence).await.expect("a message");
+        // One alone is in no batch.
+        let batch = message.headers.get("Nats-Batch-Id").map(ToString::to_string);
+        batches.insert(batch.unwrap_or_else(|| sequence.to_string()));
+    }
+    assert!(last > FRAMES);
+    assert!(
+        (batches.len() as u64) < last / 8,
+        "{last} messages in {} batches",
+        batches.len()
+    );
+    for store in [home, away] {
+        store.close().await.expect("closed");
+    }
+}

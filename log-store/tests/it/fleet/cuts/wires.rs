@@ -1,0 +1,152 @@
+//! Servers with a link between each two of them, and links from a node to each.
+
+use super::super::cluster::{Account, Cluster};
+use skytale_wire::{Cut, Link};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Waiting for longer is hanging.
+pub(crate) const HANGING: Duration = Duration::from_secs(90);
+
+/// Three servers that reach each other by links alone.
+pub(crate) struct Wired {
+    pub(crate) cluster: Cluster,
+    /// From each server that dials to each that is dialled.
+    between: HashMap<(usize, usize), Link>,
+}
+
+fn link(to: SocketAddr) -> Link {
+    Link::open(to).expect("a link")
+}
+
+impl Wired {
+    pub(crate) async fn cluster() -> Self {
+        let mut between = HashMap::new();
+        let cluster = Cluster::start_through(|from, to, address| {
+            let opened = between.entry((from, to)).or_insert_with(|| link(address));
+            opened.port()
+        });
+        let cluster = cluster.await;
+        Self { cluster, between }
+    }
+
+    /// Three regions of one server each. Gateways tell each other by which addresses they reach the others: so each link is for
+    /// the one region that dials by it.
+    pub(crate) async fn regions() -> Self {
+        let mut between = HashMap::new();
+        let cluster = Cluster::start_regions_through(|from, to, address| {
+            let greeting = format!("\"gateway\":\"r{from}\"");
+            let link = Link::open_for(address, greeting.as_bytes()).expect("a link");
+            between.entry((from, to)).or_insert(link).port()
+        });
+        let cluster = cluster.await;
+        Self { cluster, between }
+    }
+
+    /// The links between a server and all others, whoever dials.
+    pub(crate) fn around(&self, server: usize) -> impl Iterator<Item = &Link> {
+        let ends = move |(from, to): &(usize, usize)| *from == server || *to == server;
+        self.between
+            .iter()
+            .filter(move |(pair, _)| ends(pair))
+            .map(|(_, link)| link)
+    }
+
+    /// The links between two servers, whoever dials.
+    pub(crate) fn between(&self, one: usize, other: usize) -> impl Iterator<Item = &Link> {
+        [(one, other), (other, one)]
+            .into_iter()
+            .filter_map(|pair| self.between.get(&pair))
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Link> {
+        self.between.values()
+    }
+
+    pub(crate) fn mend(&self) {
+        self.all().for_each(Link::mend);
+    }
+
+    /// Waits until each server sees so many others, by its own account.
+    pub(crate) async fn sees(&self, expected: [usize; 3]) {
+        let begun = Instant::now();
+        loop {
+            let mut seen = Vec::new();
+            for server in 0..3 {
+                seen.push(self.cluster.sees(server).await.expect("it says whom it sees"));
+            }
+            if seen.iter().map(Vec::len).eq(expected) {
+                return;
+            }
+            assert!(begun.elapsed() < HANGING, "they see {seen:?}\n{}", self.cluster.logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// What a node has to each server's port for clients.
+pub(crate) struct Lines(pub(crate) Vec<Link>);
+
+impl Lines {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        let to = |port: &u16| link(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
+        Self(cluster.ports.iter().map(to).collect())
+    }
+
+    /// An account as the node reaches it.
+    pub(crate) fn account(&self, account: &Account) -> Account {
+        let ports: Vec<u16> = self.0.iter().map(Link::port).collect();
+        account.through(&ports)
+    }
+
+    pub(crate) fn cut(&self, cut: Cut) {
+        self.0.iter().for_each(|link| link.cut(cut));
+    }
+
+    pub(crate) fn mend(&self) {
+        self.0.iter().for_each(Link::mend);
+    }
+
+    /// The server that the node talks to: the one that something goes to.
+    pub(crate) async fn used(&self) -> usize {
+        let begun = Instant::now();
+        let carried = || -> Vec<u64> { self.0.iter().map(|link| link.carried().0).collect() };
+        let mut before = carried();
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = carried();
+            let grown: Vec<u64> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+            if let Some((server, _)) = grown
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, grown)| **grown)
+                .filter(|(_, grown)| **grown > 0)
+            {
+                return server;
+            }
+            assert!(begun.elapsed() < HANGING, "the node says nothing to anybody");
+            before = now;
+        }
+    }
+}
+
+/// The server that leads a stream, of those that are asked.
+pub(crate) async fn leader_of(account: &Account, stream: &str) -> Option<usize> {
+    let context = account.context().await.ok()?;
+    let mut stream = context.get_stream(stream).await.ok()?;
+    let leader = stream.info().await.ok()?.cluster.as_ref()?.leader.clone()?;
+    leader.strip_prefix('n')?.parse().ok()
+}
+
+/// Waits until a stream is led, and by whom it is wanted if that is said.
+pub(crate) async fn led(account: &Account, stream: &str, by: impl Fn(usize) -> bool) -> usize {
+    let begun = Instant::now();
+    loop {
+        if let Some(leader) = leader_of(account, stream).await.filter(|leader| by(*leader)) {
+            return leader;
+        }
+        assert!(begun.elapsed() < HANGING, "nobody leads {stream}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
