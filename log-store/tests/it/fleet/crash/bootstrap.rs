@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::left::{back, boot, left};
 use super::load::{History, Load, kept, the_same};
 use super::node::NodeProcess;
-use super::{Kind, random_ms};
+use super::{Kind, random_ms, say};
 use crate::local::script::{ALICE, frame};
 use skytale_log_store::LogStore as _;
 use skytale_log_store::fleet::FleetConfig;
@@ -42,7 +42,7 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
     };
     let home = TempDir::new_in(disk.outside()).expect("a folder");
     let old = give_up_the_beginning(&account, home.path()).await;
-    println!("the beginning of the stream is given up");
+    say("the beginning of the stream is given up");
     let witness = Arc::new(open(settings(home.path())).await);
     let folder = disk.live().join("new-node");
     let mut history = History::default();
@@ -53,7 +53,7 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
     node.opens().await;
     let took = u64::try_from(begun.elapsed().as_millis()).expect("short");
     node.kill();
-    println!("a node begins in {took} ms");
+    say(format_args!("a node begins in {took} ms"));
     for round in 1..=rounds {
         fs::remove_dir_all(&folder).expect("removed");
         let load = Load::start(&[&witness], AUTHORS);
@@ -62,7 +62,11 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
         for crash in 1..=CRASHES {
             let node = start(&folder);
             // On its way; and then there, or a while after.
-            let (earliest, latest) = (took * u64::from(crash) / 6, took * u64::from(crash));
+            let (earliest, latest) = if crash == 1 {
+                (took / 8, took / 2)
+            } else {
+                (took / 3, took * 2)
+            };
             tokio::time::sleep(random_ms(earliest, latest)).await;
             node.stand_still();
             tokio::time::sleep(IN_FLIGHT).await;
@@ -81,7 +85,7 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
             });
         }
         let node = back(settings(&folder)).await;
-        println!("it is back");
+        say("it is back");
         history.add(load.finish().await);
         history.holds(&node, &witness).await;
         the_same(&node, &witness, &old).await;
@@ -91,11 +95,11 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
         }
         assert!(given_up > 0, "it began with a checkpoint");
         node.close().await.expect("closed");
-        println!(
+        say(format_args!(
             "os-crash: bootstrap, round {round}: crashes left {}; {} acknowledged, 0 lost, all the same",
             crashes.join(", then "),
             history.len()
-        );
+        ));
     }
     witness.close().await.expect("closed");
 }

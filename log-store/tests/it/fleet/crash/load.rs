@@ -2,7 +2,7 @@
 
 use super::super::nodes::reaches;
 use super::super::script::*;
-use super::random;
+use super::{random, say};
 use skytale_log_store::{FleetStore, LogStore as _, StoreError};
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, LogId, Offset, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,7 +30,7 @@ impl Acknowledged {
     pub(super) fn line(&self) -> String {
         let recipients: Vec<String> = self.recipients.iter().map(ToString::to_string).collect();
         format!(
-            "\nacked {} {} {} {} .\n",
+            "acked {} {} {} {} .",
             self.log,
             self.offset,
             self.id,
@@ -160,7 +160,7 @@ impl Author {
                 }
                 // The scenario finds out why.
                 Err(error) => {
-                    println!("an author gives up: {error}");
+                    say(format_args!("an author gives up: {error}"));
                     return None;
                 }
             };

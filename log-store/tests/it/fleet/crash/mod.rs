@@ -29,7 +29,9 @@ use skytale_log_store::LocalConfig;
 use skytale_log_store::fleet::{FleetConfig, RegionConfig};
 use skytale_log_store::local::Retention;
 use skytale_proto::Region;
+use std::fmt::Display;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,6 +42,12 @@ const NO_SYNC: &str = "SKYTALE_TEST_NO_SYNC";
 
 fn word(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"))
+}
+
+/// Prints a line, at once: libtest may have begun one of its own.
+fn say(line: impl Display) {
+    let mut out = std::io::stdout().lock();
+    write!(out, "\n{line}\n").and_then(|()| out.flush()).expect("printed");
 }
 
 fn run(future: impl Future<Output = ()>) {
@@ -63,7 +71,7 @@ async fn try_all(scenarios: String) {
     let disk = Disk::from_environment();
     let sync = std::env::var_os(NO_SYNC).map_or(Sync::Always, |_| Sync::Sometimes);
     let cluster = Cluster::start_with(servers::SERVERS, sync).await;
-    println!("the servers are up");
+    say("the servers are up");
     for scenario in scenarios.split(' ') {
         let (name, rounds) = scenario.split_once(':').expect("a scenario and its rounds");
         let rounds = rounds.parse().expect("a number of rounds");

@@ -4,11 +4,11 @@
 use super::super::cluster::Account;
 use super::load::{Acknowledged, Load};
 use super::write_back::WriteBack;
-use super::{Kind, word};
+use super::{Kind, say, word};
 use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::{FleetStore, LogStore as _};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -36,26 +36,19 @@ pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     Some((kind, account, folder.into()))
 }
 
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(line.as_bytes())
-        .and_then(|()| out.flush())
-        .expect("printed");
-}
-
 /// The child.
 pub(super) async fn go_on(config: FleetConfig) {
     // The machine writes back what it likes from the beginning.
     let _writes_back = WriteBack::start(&config.local.dir);
     let store = Arc::new(FleetStore::open(config).await.expect("the node opens"));
-    say("\nopen .\n");
+    say("open .");
     store.ready().await.expect("it catches up");
-    say("\nready .\n");
-    let _load = Load::start_telling(&[&store], AUTHORS, Arc::new(|told: &Acknowledged| say(&told.line())));
+    say("ready .");
+    let _load = Load::start_telling(&[&store], AUTHORS, Arc::new(|told: &Acknowledged| say(told.line())));
     let mut stopped = store.stopped();
     loop {
         let at: u64 = store.health().shards.iter().map(|shard| shard.position).sum();
-        say(&format!("\nat {at} .\n"));
+        say(format_args!("at {at} ."));
         let stops = stopped.wait_for(Option::is_some);
         if let Ok(reason) = tokio::time::timeout(Duration::from_millis(20), stops).await {
             panic!("stopped: {:?}", *reason.expect("the store is there"));
@@ -97,7 +90,7 @@ impl NodeProcess {
             lines
                 .lines()
                 .map_while(Result::ok)
-                .for_each(|line| println!("node: {line}"))
+                .for_each(|line| say(format_args!("node: {line}")))
         });
         Self {
             input: shell.stdin.take(),

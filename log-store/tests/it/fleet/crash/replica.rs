@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::left::{back, boot, left};
 use super::load::{History, Load};
 use super::node::NodeProcess;
-use super::{Kind, local, random, random_ms};
+use super::{Kind, local, random, random_ms, say};
 use crate::local::script::{copy_folder, segments};
 use skytale_log_store::LogStore as _;
 use skytale_log_store::local::replica::Replica;
@@ -36,7 +36,7 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let load = Load::start(&[&witness], AUTHORS);
         let node = NodeProcess::start(Kind::TwoShards, &account, &folder, said.clone());
         node.ready().await;
-        println!("the node is up");
+        say("the node is up");
         tokio::time::sleep(random_ms(500, 2_500)).await;
         node.stand_still();
         tokio::time::sleep(IN_FLIGHT).await;
@@ -54,13 +54,13 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
         node.kill();
         disk.cut();
         boot(&folder);
-        println!("the power was cut");
+        say("the power was cut");
         history.add(vec![acknowledged]);
         let whole = left(&folder, disk.outside()).await;
 
         // It comes back while the others go on.
         let node = back(settings(&folder)).await;
-        println!("it is back");
+        say("it is back");
         history.add(load.finish().await);
         history.holds(&node, &witness).await;
         node.close().await.expect("closed");
@@ -71,13 +71,13 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
             history.holds(&node, &witness).await;
             node.close().await.expect("closed");
         }
-        println!(
+        say(format_args!(
             "os-crash: replica, round {round}: followed to {at}; left are {} in {} segments, {less:?} where pages are \
              missing; {} acknowledged, 0 lost, all the same",
             whole.messages,
             whole.segments,
             history.len()
-        );
+        ));
     }
     witness.close().await.expect("closed");
     same_states(home.path(), &folder).await;

@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::left::{back, boot, left, segments};
 use super::load::{History, Load};
 use super::node::NodeProcess;
-use super::{Kind, random_ms};
+use super::{Kind, random_ms, say};
 use skytale_log_store::LogStore as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let load = Load::start(&[&witness], AUTHORS);
         let node = NodeProcess::start(Kind::Retention, &account, &folder, said.clone());
         node.ready().await;
-        println!("the node is up");
+        say("the node is up");
         tokio::time::sleep(random_ms(1_000, 4_000)).await;
         drops(&folder).await;
         tokio::time::sleep(random_ms(0, 150)).await;
@@ -45,21 +45,21 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
         node.kill();
         disk.cut();
         boot(&folder);
-        println!("the power was cut");
+        say("the power was cut");
         let left = left(&folder, disk.outside()).await;
         let node = back(settings(&folder)).await;
-        println!("it is back");
+        say("it is back");
         history.add(load.finish().await);
         history.holds(&node, &witness).await;
         node.close().await.expect("closed");
-        println!(
+        say(format_args!(
             "os-crash: retention, round {round}: followed to {at}; left are the segments from {} to {}, up to {}; {} \
              acknowledged, 0 of what is kept lost, all the same",
             left.first_segment,
             left.first_segment + left.segments as u64 - 1,
             left.messages,
             history.len()
-        );
+        ));
     }
     witness.close().await.expect("closed");
 }

@@ -8,7 +8,7 @@ use super::left::boot;
 use super::load::{History, Load};
 use super::node::NodeProcess;
 use super::write_back::WriteBack;
-use super::{Kind, random_ms};
+use super::{Kind, random_ms, say};
 use crate::local::script::copy_folder;
 use futures_util::StreamExt as _;
 use skytale_log_store::fleet::FleetConfig;
@@ -71,16 +71,16 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
         drop(writes_back);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        println!("the power is cut");
+        say("the power is cut");
         history.add(vec![node.acknowledged()]);
         node.kill();
         let begun = Instant::now();
         cut(cluster, disk).await;
         boot(&beside);
         cluster.settled().await;
-        println!("the servers are back");
+        say("the servers are back");
         load.goes_on().await;
-        println!("it goes on");
+        say("it goes on");
         let away_for = begun.elapsed();
         history.add(load.finish().await);
 
@@ -97,13 +97,13 @@ pub(super) async fn all(cluster: &Cluster, disk: &Disk, rounds: u32) {
             checkpoints >= before,
             "there were {before} checkpoints, now {checkpoints}"
         );
-        println!(
+        say(format_args!(
             "os-crash: servers, round {round}: {} acknowledged, 0 lost, no node ahead, {} were there before they were \
              acknowledged, {checkpoints} whole checkpoints; back in {:.1} s",
             history.len(),
             history.again(),
             away_for.as_secs_f64()
-        );
+        ));
     }
     for store in [one, two] {
         store.close().await.expect("closed");
@@ -131,7 +131,7 @@ pub(super) async fn one(cluster: &Cluster, disk: &Disk, rounds: u32) {
         drop(writes_back);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        println!("the power is cut");
+        say("the power is cut");
         cluster.kill(crashes);
         for server in (0..SERVERS).filter(|server| *server != crashes) {
             cluster.signal(server, "CONT");
@@ -144,14 +144,14 @@ pub(super) async fn one(cluster: &Cluster, disk: &Disk, rounds: u32) {
         load.goes_on().await;
         cluster.run(crashes);
         cluster.settled().await;
-        println!("the servers are back");
+        say("the servers are back");
         cluster.kill(goes);
         load.goes_on().await;
         cluster.run(goes);
         cluster.settled().await;
-        println!("the servers are back");
+        say("the servers are back");
         load.goes_on().await;
-        println!("it goes on");
+        say("it goes on");
         history.add(load.finish().await);
 
         history.holds(&one, &two).await;
@@ -159,11 +159,11 @@ pub(super) async fn one(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let fresh = open(settings(empty.path())).await;
         history.holds(&fresh, &one).await;
         fresh.close().await.expect("closed");
-        println!(
+        say(format_args!(
             "os-crash: one-server, round {round}: {} acknowledged, 0 lost, {} were there before they were acknowledged",
             history.len(),
             history.again()
-        );
+        ));
     }
     for store in [one, two] {
         store.close().await.expect("closed");
@@ -226,10 +226,10 @@ pub(super) async fn all_unsynced(cluster: &Cluster, disk: &Disk, rounds: u32) {
         all_stand_still(cluster);
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        println!("the power is cut");
+        say("the power is cut");
         cut(cluster, disk).await;
         cluster.settled().await;
-        println!("the servers are back");
+        say("the servers are back");
 
         let stopped = stops(&node).await;
         let mut history = History::default();
@@ -239,11 +239,11 @@ pub(super) async fn all_unsynced(cluster: &Cluster, disk: &Disk, rounds: u32) {
         let lost = history.lost(&fresh).await.len();
         fresh.close().await.expect("closed");
         node.close().await.expect("closed");
-        println!(
+        say(format_args!(
             "os-crash: servers, unsynced, round {round}: {} acknowledged, {lost} lost; the node that was ahead: {}",
             history.len(),
             stopped.as_deref().unwrap_or("goes on")
-        );
+        ));
         assert!(lost == 0 || stopped.is_some(), "a node serves what its stream has lost");
         lost_rounds += u32::from(lost > 0);
     }

@@ -97,6 +97,6 @@ fn newest(folder: &Path) -> Vec<PathBuf> {
             }
         }
     }
-    found.sort_by(|one, two| two.0.cmp(&one.0));
+    found.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
     found.into_iter().take(NEWEST).map(|(_, path)| path).collect()
 }
