@@ -1,122 +1,170 @@
 #!/usr/bin/env bash
-# A crash of the machine: is what the store acknowledged on the disk, or only in the kernel's memory?
+# A crash of the machine: is what was acknowledged on the disk, or only in the kernel's memory?
 #
-# A store on ext4 in a loop device that bypasses the page cache: the image file then holds what the device was given,
-# and no more. A writer appends, and is stopped at some moment; the image is copied, with nothing synced or unmounted:
-# the copy is the disk after a power loss at that moment. It is mounted, the store in it is opened, and compared with
-# what the writer had been told by then.
+# Who writes does so on a disk whose power can be cut (crash-disk). It is stopped at some moment, and goes on with what
+# the disk was given by then; what that is, is compared with what was acknowledged.
 #
-#   ops/test/os-crash.sh [--rounds N] [--no-sync] [--binary PATH]
+#   ops/test/os-crash.sh [--rounds N] [--no-sync] [--binary PATH] [SCENARIO...]
 #
-#   --no-sync   the writer acknowledges without syncing: this script must then find losses, and fails if it does not
-#   --binary    the log-store's integration test binary (default: built with cargo)
+#   local        a single node's store
+#   replica      a node of a fleet: its replica is cut off at the first damage, and goes on as the others
+#   retention    a node of a fleet while it drops what was given up
+#   bootstrap    a node of a fleet while it begins with a checkpoint
+#   servers      the machine of all NATS servers: nothing acknowledged is lost, and no node is ahead
+#   one-server   the machine of one NATS server: it comes back, and the quorum then rests on it
+#
+#   --rounds N   rounds of each (default: a few)
+#   --no-sync    acknowledge without syncing (local, servers): losses must then be found, and nodes that are ahead must
+#                stop; it fails if not
+#   --binary     the log-store's integration test binary (default: built with cargo)
 #
 # Exit: 0 it holds; 1 it does not; 77 it cannot be tried here (no root, or no loop devices).
 set -euo pipefail
 
-rounds=5
+here=$(cd "$(dirname "$0")" && pwd)
+rounds=
 no_sync=
 binary=
+scenarios=()
 while [ $# -gt 0 ]; do
     case $1 in
     --rounds) rounds=$2; shift 2 ;;
     --no-sync) no_sync=1; shift ;;
     --binary) binary=$2; shift 2 ;;
+    local | replica | retention | bootstrap | servers | one-server) scenarios+=("$1"); shift ;;
     *) echo "unknown argument: $1" >&2; exit 64 ;;
     esac
 done
+if [ ${#scenarios[@]} = 0 ]; then
+    scenarios=(local replica retention bootstrap servers one-server)
+    [ -z "$no_sync" ] || scenarios=(local servers)
+fi
 
-skip() {
-    echo "os-crash: skipped: $1" >&2
-    exit 77
+work=$(mktemp -d)
+child=
+cleanup() {
+    trap - EXIT INT TERM
+    if [ -n "$child" ]; then
+        kill -TERM "$child" 2>/dev/null || true
+        kill -CONT "$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+        # What it had started ends with it, in a moment.
+        sleep 0.5
+    fi
+    "$here/crash-disk" remove "$work/disk" || true
+    rm -rf "$work"
 }
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
-[ "$(id -u)" = 0 ] || skip "needs root, to mount a loop device"
-for tool in mkfs.ext4 losetup mount umount; do
-    command -v "$tool" >/dev/null || skip "needs $tool"
-done
+disk() { "$here/crash-disk" "$1" "$work/disk" "${@:2}"; }
+
+code=0
+disk make 1G 2>"$work/make.err" || code=$?
+if [ "$code" != 0 ]; then
+    [ "$code" != 77 ] || sed -n 's/^crash-disk: /os-crash: skipped: /p' "$work/make.err" >&2
+    [ "$code" = 77 ] || cat "$work/make.err" >&2
+    exit "$code"
+fi
 
 if [ -z "$binary" ]; then
-    root=$(cd "$(dirname "$0")/../.." && pwd)
+    root=$(cd "$here/../.." && pwd)
     binary=$(cd "$root" && cargo test -p skytale-log-store --test it --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 fi
 [ -x "$binary" ] || { echo "os-crash: the test binary was not built" >&2; exit 1; }
 
-work=$(mktemp -d)
-writer=
-devices=()
-cleanup() {
-    [ -z "$writer" ] || kill -KILL "$writer" 2>/dev/null || true
-    [ -z "$writer" ] || wait "$writer" 2>/dev/null || true
-    for folder in "$work"/copy "$work"/live; do
-        mountpoint -q "$folder" && umount "$folder" || true
-    done
-    for device in "${devices[@]}"; do
-        losetup --detach "$device" 2>/dev/null || true
-    done
-    rm -rf "$work"
-}
-trap cleanup EXIT
-
-attach() {
-    # Past the page cache, so that the image has what the device was given. Some systems under the image cannot.
-    losetup --find --show --direct-io=on "$1" 2>/dev/null
+# Runs in the background and waits, so that a signal is heard at once.
+await() {
+    wait "$child" && code=0 || code=$?
+    child=
+    return "$code"
 }
 
-child=("$binary" --exact local::crash::child --nocapture)
+# A single node's store: a writer on the disk, stopped, copied, killed; and the copy is checked.
+run_local() {
+    local rounds=$1 lost_rounds=0 round acked verdict
+    local -a test=("$binary" --exact local::crash::child --nocapture)
+    for round in $(seq "$rounds"); do
+        acked=$work/acked.$round
+        : >"$acked"
+        env SKYTALE_TEST_STORE="$work/disk/live/store.$round" SKYTALE_TEST_ROLE=write \
+            ${no_sync:+SKYTALE_TEST_NO_SYNC=1} "${test[@]}" >"$acked" 2>"$work/writer.err" &
+        child=$!
+        for _ in $(seq 600); do
+            grep -q '^acked' "$acked" && break
+            sleep 0.05
+        done
+        grep -q '^acked' "$acked" || { echo "os-crash: the writer acknowledged nothing" >&2; cat "$work/writer.err" >&2; exit 1; }
+        sleep "0.$((RANDOM % 900 + 100))"
+        # Stopped, so that the copy is of one moment; what the kernel has not written by then is not in it.
+        kill -STOP "$child"
+        sleep 0.1
+        disk copy || return 1
+        kill -KILL "$child"
+        await 2>/dev/null || true
 
-mkdir "$work/live" "$work/copy"
-truncate --size 512M "$work/image"
-mkfs.ext4 -q -F "$work/image"
-device=$(attach "$work/image") || skip "no loop device with direct I/O"
-devices+=("$device")
-[ "$(losetup --noheadings --output DIO "$device" | tr -d ' ')" = 1 ] || skip "the loop device goes through the page cache"
-# commit=300: the file system's own timer makes nothing durable that the store did not ask for.
-mount -o commit=300 "$device" "$work/live" || skip "mounting is not allowed here"
-
-lost_rounds=0
-for round in $(seq "$rounds"); do
-    acked=$work/acked.$round
-    : >"$acked"
-    env SKYTALE_TEST_STORE="$work/live/store.$round" SKYTALE_TEST_ROLE=write ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
-        "${child[@]}" >"$acked" 2>"$work/writer.err" &
-    writer=$!
-    for _ in $(seq 600); do
-        grep -q '^acked' "$acked" && break
-        sleep 0.05
+        disk show || return 1
+        env SKYTALE_TEST_STORE="$work/disk/copy/store.$round" SKYTALE_TEST_ROLE=check SKYTALE_TEST_ACKED="$acked" \
+            "${test[@]}" >"$work/check" 2>&1 &
+        child=$!
+        if await; then
+            verdict=$(grep 'acknowledged,' "$work/check")
+        else
+            lost_rounds=$((lost_rounds + 1))
+            verdict="does not hold: $(grep -m 1 -E 'acknowledged,|panicked|cannot|refused' "$work/check" || tail -n 1 "$work/check")"
+            [ -n "$no_sync" ] && [ -z "${VERBOSE:-}" ] || cat "$work/check" >&2
+        fi
+        echo "os-crash: local, round $round: $verdict"
+        disk hide || return 1
+        rm -rf "$work/disk/live/store.$round"
     done
-    grep -q '^acked' "$acked" || { echo "os-crash: the writer acknowledged nothing" >&2; cat "$work/writer.err" >&2; exit 1; }
-    sleep "0.$((RANDOM % 900 + 100))"
-    # Stopped, so that the copy is of one moment; what the kernel has not written by then is not in it.
-    kill -STOP "$writer"
-    sleep 0.1
-    cp --sparse=always "$work/image" "$work/image.copy"
-    kill -KILL "$writer"
-    wait "$writer" 2>/dev/null || true
-    writer=
-
-    copy=$(attach "$work/image.copy")
-    devices+=("$copy")
-    mount "$copy" "$work/copy"
-    if env SKYTALE_TEST_STORE="$work/copy/store.$round" SKYTALE_TEST_ROLE=check SKYTALE_TEST_ACKED="$acked" \
-        "${child[@]}" >"$work/check" 2>&1; then
-        verdict=$(grep 'acknowledged,' "$work/check")
-    else
-        lost_rounds=$((lost_rounds + 1))
-        verdict="does not hold: $(grep -m 1 -E 'acknowledged,|panicked|cannot|refused' "$work/check" || tail -n 1 "$work/check")"
-        [ -n "$no_sync" ] && [ -z "${VERBOSE:-}" ] || cat "$work/check" >&2
+    if [ -n "$no_sync" ]; then
+        [ "$lost_rounds" -gt 0 ] || { echo "os-crash: nothing was lost without syncs: this test cannot fail" >&2; return 1; }
+        echo "os-crash: local: without syncs, $lost_rounds of $rounds rounds lost acknowledged entries: the test can fail"
+        return 0
     fi
-    echo "os-crash: round $round: $verdict"
-    umount "$work/copy"
-    losetup --detach "$copy"
-    rm -rf "$work/image.copy" "${work:?}/live/store.$round"
-done
+    [ "$lost_rounds" = 0 ] || return 1
+    echo "os-crash: local: $rounds rounds, nothing acknowledged was lost"
+}
 
-if [ -n "$no_sync" ]; then
-    [ "$lost_rounds" -gt 0 ] || { echo "os-crash: nothing was lost without syncs: this test cannot fail" >&2; exit 1; }
-    echo "os-crash: without syncs, $lost_rounds of $rounds rounds lost acknowledged entries: the test can fail"
-    exit 0
-fi
-[ "$lost_rounds" = 0 ] || exit 1
-echo "os-crash: $rounds rounds, nothing acknowledged was lost"
+# A fleet: the test binary runs servers and nodes, and cuts the power itself. Scenarios, each with its rounds.
+run_fleet() {
+    local scenarios=$* tmp=$work/outside began=$SECONDS
+    # The servers' folders are temporary ones.
+    case $scenarios in *server*) tmp=$work/disk/live ;; esac
+    # Nothing of the one before.
+    rm -rf "$work/outside"
+    mkdir "$work/outside"
+    disk remove
+    disk make 1G
+    env SKYTALE_TEST_CRASH="$scenarios" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" SKYTALE_TEST_CRASH_FOLDER="$work/disk" \
+        SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
+        timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$binary" --exact fleet::crash::scenarios --nocapture \
+        >"$work/fleet.log" 2>&1 &
+    child=$!
+    if ! await; then
+        cat "$work/fleet.log" >&2
+        echo "os-crash: $scenarios: does not hold" >&2
+        return 1
+    fi
+    grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
+    echo "os-crash: $scenarios: $((SECONDS - began)) s"
+}
+
+# By what they share: the servers' place.
+nodes=()
+servers=()
+failed=0
+for scenario in "${scenarios[@]}"; do
+    case $scenario in
+    local) run_local "${rounds:-5}" || failed=1 ;;
+    replica | retention | bootstrap) nodes+=("$scenario:${rounds:-2}") ;;
+    servers) servers+=("$scenario:${rounds:-2}") ;;
+    one-server) servers+=("$scenario:${rounds:-1}") ;;
+    esac
+done
+[ ${#nodes[@]} = 0 ] || run_fleet "${nodes[@]}" || failed=1
+[ ${#servers[@]} = 0 ] || run_fleet "${servers[@]}" || failed=1
+exit "$failed"

@@ -8,6 +8,7 @@
 //! ```
 
 use super::error::OpenError;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,21 @@ impl Folder {
             id,
             _lock: lock,
         })
+    }
+
+    /// Deletes the folder. Its newest segments go first and its format last: what a crash leaves of a replica is an older
+    /// one, or an empty one.
+    pub(crate) fn erase(self) -> Result<(), OpenError> {
+        let remove_all = |folder: &Path| fs::remove_dir_all(folder).map_err(OpenError::io("remove", folder));
+        remove_all(&self.index())?;
+        let segments = self.segments();
+        let listed = fs::read_dir(&segments).map_err(OpenError::io("list", &segments))?;
+        let listed: Result<BTreeSet<PathBuf>, _> = listed.map(|entry| entry.map(|entry| entry.path())).collect();
+        for path in listed.map_err(OpenError::io("list", &segments))?.into_iter().rev() {
+            fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+            sync_dir(&segments)?;
+        }
+        remove_all(&self.dir)
     }
 
     pub(crate) fn segments(&self) -> PathBuf {

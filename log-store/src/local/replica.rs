@@ -128,8 +128,7 @@ impl Replica {
     /// Deletes a replica's folder, so that it is made again. It must not be open.
     pub fn erase(dir: &Path) -> Result<(), OpenError> {
         // Only what is a replica, and only where nobody has it open.
-        drop(super::folder::Folder::open(dir, Role::Replica)?);
-        std::fs::remove_dir_all(dir).map_err(OpenError::io("remove", dir))
+        super::folder::Folder::open(dir, Role::Replica)?.erase()
     }
 
     /// The store, to read from. It takes no appends.

@@ -106,8 +106,11 @@ impl Writer {
                 if let Some(batch) = &batch {
                     self.hand_over(batch);
                 }
-                for answer in answers.retired {
-                    let _ = answer.send(Ok(self.last_batch));
+                if !answers.retired.is_empty() {
+                    let retired = self.make_durable().map(|()| self.last_batch);
+                    for answer in answers.retired {
+                        let _ = answer.send(retired.clone());
+                    }
                 }
                 batch
             }
@@ -124,6 +127,19 @@ impl Writer {
                 None
             }
         }
+    }
+
+    /// Makes durable what is not synced on its way: a replica's, where a segment is about to go whose logs' states and Trims
+    /// stand in what was written since.
+    fn make_durable(&self) -> Result<(), StoreError> {
+        let Some(segment) = self.segment.as_ref().filter(|_| self.shared.role == Role::Replica) else {
+            return Ok(());
+        };
+        segment.sync().map_err(|error| {
+            let reason = format!("syncing {} failed: {error}", segment.path.display());
+            self.shared.stop(reason.clone());
+            StoreError::Stopped { reason }
+        })
     }
 
     /// Makes a batch durable and shows it to readers. `None` where there was nothing to write.

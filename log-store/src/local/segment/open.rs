@@ -109,6 +109,8 @@ impl OpenSegment {
     /// Writes the footer and makes the file exactly as long as it must be, durably.
     pub(crate) fn seal(self) -> io::Result<(Trailer, u64)> {
         let (footer, trailer) = self.footer.finish(self.at);
+        // A footer says that all before it is durable, whichever of the two a crash leaves.
+        self.sync()?;
         self.file.write_all_at(&footer, u64::from(self.at))?;
         let length = u64::from(self.at) + footer.len() as u64;
         self.file.set_len(length)?;

@@ -3,6 +3,7 @@
 mod away;
 mod checkpoints;
 mod conformance;
+mod crash;
 mod cuts;
 mod faults;
 mod idle;

@@ -269,6 +269,43 @@ async fn damage_in_a_sealed_segment_is_said_and_how_to_mend_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_replica_that_was_being_erased_is_an_older_one() {
+    let dir = TempDir::new().expect("a folder");
+    let channel = ChannelId::generate();
+    let mut stream = Stream(vec![create(channel)]);
+    stream.0.extend((0..100).map(|_| message(channel, 1, &[7; 1_000])));
+    let (whole, _) = replica(small(dir.path())).await;
+    for from in (0..100).step_by(10) {
+        follow(&whole, stream.follow(0, from, from + 10)).await;
+    }
+    whole.close().await.expect("closed");
+    fs::remove_dir_all(dir.path().join("index")).expect("removed");
+    let mut before = 101;
+    // The newest segments go first.
+    while let Some(newest) = segments(dir.path()).pop() {
+        fs::remove_file(newest).expect("removed");
+        let copy = TempDir::new().expect("a folder");
+        copy_of_segments(dir.path(), copy.path());
+        let (older, positions) = replica(small(copy.path())).await;
+        let stands = positions.get(&0).map_or(0, |position| position.sequence);
+        assert!(stands < before, "{stands} after {before}");
+        let expected = stream.position(0, stands);
+        assert_eq!(positions.get(&0), (stands > 0).then_some(&expected));
+        follow(&older, stream.follow(0, stands, 100)).await;
+        holds(older.store(), channel.log(), &stream.0[..100]).await;
+        older.close().await.expect("closed");
+        before = stands;
+    }
+    assert_eq!(before, 0);
+    // Last of all its format goes.
+    fs::remove_dir_all(dir.path().join("segments")).expect("removed");
+    fs::remove_file(dir.path().join("FORMAT")).expect("removed");
+    let (empty, positions) = replica(small(dir.path())).await;
+    assert!(positions.is_empty());
+    empty.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_and_a_single_nodes_store_do_not_open_each_other() {
     let (alone, copy) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let store = open(LocalConfig::new(alone.path())).await;
