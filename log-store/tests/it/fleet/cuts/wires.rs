@@ -68,6 +68,15 @@ impl Wired {
         self.all().for_each(Link::mend);
     }
 
+    /// What the servers say: whom each sees, and their logs.
+    pub(crate) async fn told(&self) -> String {
+        let mut seen = Vec::new();
+        for server in 0..3 {
+            seen.push(self.cluster.sees(server).await);
+        }
+        format!("they see {seen:?}\n{}", self.cluster.logs())
+    }
+
     /// Waits until each server sees so many others, by its own account.
     pub(crate) async fn sees(&self, expected: [usize; 3]) {
         let begun = Instant::now();
@@ -79,7 +88,7 @@ impl Wired {
             if seen.iter().map(Vec::len).eq(expected) {
                 return;
             }
-            assert!(begun.elapsed() < HANGING, "they see {seen:?}\n{}", self.cluster.logs());
+            assert!(begun.elapsed() < HANGING, "{}", self.told().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -120,14 +129,6 @@ impl Lines {
     }
 }
 
-/// The server that leads a stream, of those that are asked.
-async fn leader_of(account: &Account, stream: &str) -> Option<usize> {
-    let context = account.context().await.ok()?;
-    let mut stream = context.get_stream(stream).await.ok()?;
-    let leader = stream.info().await.ok()?.cluster.as_ref()?.leader.clone()?;
-    leader.strip_prefix('n')?.parse().ok()
-}
-
 /// Waits until a stream is led, and gives by whom.
 pub(crate) async fn led(account: &Account, stream: &str) -> usize {
     let begun = Instant::now();
@@ -138,4 +139,11 @@ pub(crate) async fn led(account: &Account, stream: &str) -> usize {
         assert!(begun.elapsed() < HANGING, "nobody leads {stream}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn leader_of(account: &Account, stream: &str) -> Option<usize> {
+    let context = account.context().await.ok()?;
+    let mut stream = context.get_stream(stream).await.ok()?;
+    let leader = stream.info().await.ok()?.cluster.as_ref()?.leader.clone()?;
+    leader.strip_prefix('n')?.parse().ok()
 }
