@@ -15,7 +15,7 @@ impl Chance {
             let random = skytale_proto::FrameId::generate();
             u64::from_le_bytes(random.as_bytes()[8..].try_into().expect("eight bytes"))
         });
-        println!("{test}: SKYTALE_SEED={seed}");
+        eprintln!("{test}: SKYTALE_SEED={seed}");
         Self(seed)
     }
 

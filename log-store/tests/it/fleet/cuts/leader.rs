@@ -38,7 +38,7 @@ async fn leader_cut_off(cut: Cut, chance: &mut Chance) {
     nodes.lines[1].leave(|server| server != leader);
     load.goes_on(0).await;
     load.goes_on(1).await;
-    println!("{cut:?} around n{leader}, which leads");
+    eprintln!("{cut:?} around n{leader}, which leads");
     wired.around(leader).for_each(|link| link.cut(cut));
     // What was acknowledged just before is told; then the others elect one of themselves.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -69,7 +69,7 @@ async fn cuts_of_any_kind_at_any_time_lose_nothing() {
                 _ => wired.between(some, (some + 1 + other) % 3).collect(),
             };
             let lasts = chance.between(Duration::from_millis(50), Duration::from_secs(4));
-            println!("{cut:?} of {} links for {lasts:?}", links.len());
+            eprintln!("{cut:?} of {} links for {lasts:?}", links.len());
             links.iter().for_each(|link| link.cut(cut));
             tokio::time::sleep(lasts).await;
         }

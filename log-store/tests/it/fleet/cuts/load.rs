@@ -98,7 +98,7 @@ impl Load {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        println!("node {node} goes on after {:.1?}", begun.elapsed());
+        eprintln!("node {node} goes on after {:.1?}", begun.elapsed());
     }
 
     /// Stops the authors when all that they sent is acknowledged, lets the readers read to the end, and checks what all were told.
@@ -171,7 +171,7 @@ impl Load {
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .collect();
-        println!("{} events, acknowledged at each node: {acknowledged:?}", history.len());
+        eprintln!("{} events, acknowledged at each node: {acknowledged:?}", history.len());
     }
 }
 

@@ -78,7 +78,7 @@ async fn a_node_that_is_cut_off_from_nats_catches_up_and_the_other_goes_on() {
         let cut = [Cut::Silent, Cut::Reset, Cut::Held][round % 3];
         let victim = chance.below(2);
         let lasts = shorter_or_longer(&mut chance, round % 2 == 0);
-        println!("{cut:?} at node {victim} for {lasts:?}");
+        eprintln!("{cut:?} at node {victim} for {lasts:?}");
         nodes.lines[victim].cut(cut);
         load.goes_on(1 - victim).await;
         tokio::time::sleep(lasts).await;
@@ -105,7 +105,7 @@ async fn a_node_that_hears_no_answers_publishes_again_and_each_frame_is_there_on
         load.goes_on(victim).await;
         nodes.lines[victim].mend();
         let lasts = shorter_or_longer(&mut chance, round % 2 == 0);
-        println!("{cut:?} between node {victim} and n{leader} for {lasts:?}");
+        eprintln!("{cut:?} between node {victim} and n{leader} for {lasts:?}");
         nodes.lines[victim].0[leader].cut(cut);
         load.goes_on(1 - victim).await;
         tokio::time::sleep(lasts).await;

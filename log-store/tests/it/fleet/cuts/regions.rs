@@ -56,7 +56,7 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
     for round in 0..rounds(2) as usize {
         let cut = [Cut::Silent, Cut::Reset, Cut::Held][round % 3];
         // First the home of what is appended, then the region of the mirror.
-        println!("{cut:?} around region {}", round % 2);
+        eprintln!("{cut:?} around region {}", round % 2);
         wired.around(round % 2).for_each(|link| link.cut(cut));
         let frame = message(unheard, 1, b"kept by its author");
         refused(&away, &frame).await;
