@@ -16,8 +16,6 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 const AGENTS: usize = 1_000;
-/// Sockets that they share: a process may not have a thousand endpoints. Each agent has a connection of its own.
-const ENDPOINTS: usize = 50;
 const CHANNELS: usize = 100;
 /// What each of them missed, in entries.
 const MISSED: usize = 512;
@@ -37,16 +35,10 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
     let agents = sized(AGENTS, AGENTS / 10);
     let returning = runtime.block_on(async {
         let store = node(&account, folder.path(), 1).await?;
-        let mut endpoints = Vec::new();
-        for _ in 0..sized(ENDPOINTS, ENDPOINTS / 10) {
-            endpoints.push(Agent::new().await?);
+        let mut all = Vec::new();
+        for _ in 0..agents {
+            all.push(Agent::new().await?);
         }
-        let all: Vec<Agent> = (0..agents)
-            .map(|number| Agent {
-                id: nobody(1_000_000 + number as u32),
-                endpoint: endpoints[number % endpoints.len()].endpoint.clone(),
-            })
-            .collect();
         let mut returning = Vec::new();
         for (number, members) in all.chunks(agents / CHANNELS.min(agents)).enumerate() {
             let ids: Vec<AgentId> = members.iter().map(|agent| agent.id).collect();
@@ -105,7 +97,7 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
     let (one, all) = (of(0), of(1));
     let mib = (MISSED * FRAME_BYTES) as f64 / 1_048_576.0;
     bench.note(format!(
-        "{agents} agents, each with a connection and session of its own ({ENDPOINTS} sockets), {MISSED} entries of {FRAME_BYTES} \
+        "{agents} agents, each with an endpoint, connection and session of its own, {MISSED} entries of {FRAME_BYTES} \
          bytes each; client, node and servers on the same processors; {} rounds",
         rounds.len()
     ));
