@@ -9,30 +9,26 @@
 //!                 answers ──> A's authors come                        answers ──> AB's authors come
 //! ```
 //!
-//! So the next batch waits until the authors of the one before have been answered and no more of them come; but no
-//! longer than publishing took, which is what the wait can save. Where authors do not come again (they are far away, or each sends
-//! one frame and no more) the wait shows it: no more arrives than always does. Then the next batches do without it.
+//! So the next batch waits until most authors of the one before have come again; but no longer than publishing took, which is
+//! what the wait can save, and not where it is large already. Where authors do not come again (they are far away, or each sends
+//! one frame and no more) the wait shows it, and the next batches do without.
 
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long the next of those who were answered may take to come again, at least.
-const COMES_WITHIN: Duration = Duration::from_millis(1);
-/// And as a part of what publishing took: authors wait for answers of other shards too.
-const COMES_PER_PUBLISH: f64 = 0.25;
 /// How long a batch waits at most.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// The part of the frames before that come again where waiting brings something. Where frames come as they like, and no
+/// answer brings them, half as many as were in the batch before come while one waits for as long as it took.
+const COME_AGAIN: f64 = 0.625;
 /// Batches that do without waiting after it brought nothing, at most: twice as many each time.
 const WITHOUT_MAX: u32 = 32;
 
 /// What the next batch waits for.
 pub(super) struct Gathering {
-    /// What this node has followed of the shard.
-    followed: watch::Receiver<u64>,
-    before: Before,
-    /// Since when the batch waits, and with how many frames it began to.
-    waiting: Option<(Instant, usize)>,
+    before: Option<Before>,
+    /// With how many frames the batch began to wait.
+    waited_with: Option<usize>,
     /// Batches that are to do without waiting, and how many did the last time.
     without: u32,
     did_without: u32,
@@ -44,93 +40,58 @@ struct Before {
     frames: usize,
     /// Frames that came while it was published.
     there: usize,
-    /// Its last message.
-    last: u64,
     took: Duration,
-    /// Until when the next one may wait.
-    until: Instant,
-    /// Its authors have been answered.
-    answered: bool,
+    acked: Instant,
+}
+
+impl Before {
+    /// With this many frames a batch has those that it waits for. One author who sends a frame at a time waits for nobody.
+    const fn enough(&self) -> usize {
+        self.there + self.frames - self.frames / 4
+    }
 }
 
 impl Gathering {
-    pub(super) fn new(followed: watch::Receiver<u64>) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            followed,
-            before: Before {
-                frames: 0,
-                there: 0,
-                last: 0,
-                took: Duration::ZERO,
-                until: Instant::now(),
-                answered: true,
-            },
-            waiting: None,
+            before: None,
+            waited_with: None,
             without: 0,
             did_without: 0,
         }
     }
 
     /// How long the batch before took.
-    pub(super) const fn took(&self) -> Duration {
-        self.before.took
+    pub(super) fn took(&self) -> Duration {
+        self.before.map_or(Duration::ZERO, |before| before.took)
     }
 
-    /// A batch was acknowledged, its last message as `last`, while `there` frames came.
-    pub(super) fn published(&mut self, frames: usize, there: usize, last: u64, took: Duration) {
-        self.before = Before {
+    /// A batch was acknowledged after `took`, while `there` frames came.
+    pub(super) fn published(&mut self, frames: usize, there: usize, took: Duration) {
+        self.before = Some(Before {
             frames,
             there,
-            last,
             took,
-            until: Instant::now() + took.min(WAIT_MAX),
-            answered: false,
-        };
-    }
-
-    /// With this many frames a batch has all that it can wait for. One author who sends a frame at a time waits for nobody.
-    const fn enough(&self) -> usize {
-        self.before.there + self.before.frames - self.before.frames / 8
+            acked: Instant::now(),
+        });
     }
 
     /// Ends when a batch of so many frames should wait no longer. May be asked again after each frame.
     pub(super) async fn over(&mut self, frames: usize) {
-        if self.without > 0 || frames >= self.enough() {
-            return;
-        }
-        self.waiting.get_or_insert_with(|| (Instant::now(), frames));
-        let next = COMES_WITHIN.max(self.before.took.mul_f64(COMES_PER_PUBLISH));
-        let mut until = self.before.until;
-        if self.before.answered {
-            until = until.min(Instant::now() + next);
-        }
-        loop {
-            if !self.before.answered && *self.followed.borrow_and_update() >= self.before.last {
-                self.before.answered = true;
-                until = until.min(Instant::now() + next);
-            }
-            tokio::select! {
-                biased;
-                () = sleep_until(until) => return,
-                moved = self.followed.changed(), if !self.before.answered => if moved.is_err() {
-                    return;
-                },
-            }
+        let waits = |before: &Before| self.without == 0 && frames < before.enough();
+        if let Some(before) = self.before.filter(waits) {
+            self.waited_with.get_or_insert(frames);
+            sleep_until(before.acked + before.took.min(WAIT_MAX)).await;
         }
     }
 
     /// The batch has so many frames, and goes.
     pub(super) fn gathered(&mut self, frames: usize) {
-        match self.waiting.take() {
-            Some((since, with)) => self.judge(frames - with, since.elapsed()),
-            None => self.without = self.without.saturating_sub(1),
-        }
-    }
-
-    /// Whether more came during the wait than always comes.
-    fn judge(&mut self, came: usize, waited: Duration) {
-        let usual = self.before.there as f64 / self.before.took.as_secs_f64().max(1e-6);
-        if came as f64 > 1.25 * usual * waited.as_secs_f64() {
+        let (Some(with), Some(before)) = (self.waited_with.take(), self.before) else {
+            self.without = self.without.saturating_sub(1);
+            return;
+        };
+        if (frames - with) as f64 >= COME_AGAIN * before.frames as f64 || frames >= before.enough() {
             self.did_without = 0;
         } else {
             self.did_without = (self.did_without * 2).clamp(1, WITHOUT_MAX);
@@ -144,57 +105,50 @@ mod tests {
     use super::*;
     use futures_util::FutureExt as _;
 
-    const TOOK: Duration = Duration::from_secs(3_600);
-
-    fn gathering() -> (watch::Sender<u64>, Gathering) {
-        let (followed, receiver) = watch::channel(0);
-        (followed, Gathering::new(receiver))
-    }
+    const LONG: Duration = Duration::from_secs(3_600);
+    const SHORT: Duration = Duration::from_millis(1);
 
     #[tokio::test]
     async fn one_author_who_sends_a_frame_at_a_time_waits_for_nobody() {
-        let (_followed, mut gathering) = gathering();
+        let mut gathering = Gathering::new();
         assert!(
             gathering.over(1).now_or_never().is_some(),
             "nothing was published before"
         );
-        gathering.published(1, 0, 1, TOOK);
+        gathering.published(1, 0, LONG);
         assert!(gathering.over(1).now_or_never().is_some());
     }
 
     #[tokio::test]
-    async fn a_batch_waits_for_those_who_are_not_answered_and_a_moment_longer() {
-        let (followed, mut gathering) = gathering();
-        gathering.published(32, 4, 32, TOOK.min(WAIT_MAX));
-        gathering.before.until = Instant::now() + TOOK;
+    async fn a_batch_waits_until_most_authors_of_the_one_before_have_come() {
+        let mut gathering = Gathering::new();
+        gathering.published(32, 4, LONG);
         assert!(gathering.over(4).now_or_never().is_none(), "they are on their way");
-        assert!(gathering.over(32).now_or_never().is_some(), "nearly all have come");
-        followed.send_replace(31);
-        assert!(gathering.over(8).now_or_never().is_none());
-        followed.send_replace(32);
-        // Ends, although the time that it may take has not; and after the next one a moment later.
-        gathering.over(8).await;
-        gathering.over(9).await;
+        assert!(gathering.over(27).now_or_never().is_none());
+        assert!(gathering.over(28).now_or_never().is_some());
+        // And not for ever.
+        gathering.over(4).await;
     }
 
     #[tokio::test]
-    async fn where_waiting_brings_nothing_it_is_left_for_ever_longer() {
-        let (_followed, mut gathering) = gathering();
+    async fn where_nobody_comes_again_waiting_is_left_for_ever_longer() {
+        let mut gathering = Gathering::new();
         let mut waits = Vec::new();
         for batch in 0..40 {
-            gathering.published(8, 8, 8, Duration::from_millis(1));
+            gathering.published(8, 8, SHORT);
             if gathering.without == 0 {
                 waits.push(batch);
             }
             gathering.over(8).await;
-            gathering.gathered(8);
+            // Half of the frames before, as where they come as they like.
+            gathering.gathered(12);
         }
         assert_eq!(waits, [0, 2, 5, 10, 19, 36]);
-        // And is taken up again where it brings much.
+        // And is taken up again where they do.
         gathering.without = 0;
-        gathering.published(8, 0, 8, Duration::from_millis(1));
+        gathering.published(8, 0, SHORT);
         gathering.over(1).await;
-        gathering.gathered(8);
+        gathering.gathered(7);
         assert_eq!((gathering.without, gathering.did_without), (0, 0));
     }
 }

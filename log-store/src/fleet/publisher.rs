@@ -50,6 +50,9 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How long an acknowledged message may take to come back before the follower is told to begin anew.
 const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
 
+/// A batch that is a fourth of what it may be waits for no more: what it costs beside its frames matters no longer.
+const LARGE: usize = 4;
+
 /// Publishes what is queued for a shard until the node ends.
 pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: mpsc::UnboundedReceiver<Queued>) {
     let Some(shard) = node.handles.get(&shard) else { return };
@@ -59,7 +62,7 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: m
         queue,
         held: None,
         refusal: node.why_ended(),
-        gathering: Gathering::new(shard.followed.subscribe()),
+        gathering: Gathering::new(),
     };
     let publishing = async {
         while let Some(first) = source.next().await {
@@ -125,6 +128,9 @@ impl Source<'_> {
         while batch.len() < config.batch_frames_max {
             let queued = match self.queue.try_recv() {
                 Ok(queued) => queued,
+                Err(_) if batch.len() * LARGE >= config.batch_frames_max || bytes * LARGE >= config.batch_bytes_max => {
+                    break;
+                }
                 Err(_) => tokio::select! {
                     biased;
                     Some(queued) = self.queue.recv() => queued,
@@ -146,8 +152,7 @@ impl Source<'_> {
 
     fn published(&mut self, frames: usize, took: Duration) {
         let there = self.queue.len() + usize::from(self.held.is_some());
-        self.gathering
-            .published(frames, there, *self.shard.acked.borrow(), took);
+        self.gathering.published(frames, there, took);
     }
 
     /// Whoever waits is told why nothing more is taken.
