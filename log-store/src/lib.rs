@@ -62,6 +62,7 @@
 //! - [`watch`] tells readers that a head has moved; every store has one.
 //! - `cluster` (feature) runs NATS servers for tests.
 //! - `conformance` (feature) is the suite that every store passes.
+//! - `faulty` (feature) is a store that fails on demand, for the tests of other crates.
 //!
 //! This crate never sees a token or a connection: who may append or read *as whom* is the relay node's
 //! business; who is on a roster is the fold's.
@@ -70,6 +71,8 @@
 pub mod cluster;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "faulty")]
+pub mod faulty;
 #[cfg(feature = "fleet")]
 pub mod fleet;
 pub mod inspect;

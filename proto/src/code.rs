@@ -120,6 +120,8 @@ codes! {
     KeepaliveLost = 2012, true, "Connect again.";
     /// The relay node could not ask the API for its keys or revocations, and starts no session until it can.
     TrustStale = 2013, true, "Connect to another relay node, or later; the operator must look at the relay node's /readyz.";
+    /// The relay node is there, and has not answered what it was asked.
+    Unanswered = 2014, true, "The SDK goes to another relay node by itself; the operator must look at this one and its store.";
 
     // ---- tokens
     /// Not a token.

@@ -43,6 +43,7 @@ mod clock;
 pub mod config;
 mod deframe;
 mod directory;
+mod drain;
 mod endpoint;
 mod load;
 mod metrics;

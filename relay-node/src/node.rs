@@ -3,6 +3,7 @@
 use crate::admin::{self, RenderMetrics};
 use crate::config::{ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
+use crate::drain::told_over;
 use crate::endpoint::{self, BindError};
 use crate::load::Load;
 use crate::rate::Rates;
@@ -30,7 +31,7 @@ const TURNED_AWAY_MAX: usize = 64;
 const END_WITHIN: Duration = Duration::from_secs(3);
 /// How long the endpoint may take to tell its peers that it is gone.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
-/// How long after a drain has begun sessions without a stream may stay: agents are told by then.
+/// How long after all agents were told of a drain sessions without a stream may stay.
 const EMPTY_AFTER: Duration = Duration::from_secs(1);
 /// How often a drain looks for sessions without a stream.
 const EMPTY_EVERY: Duration = Duration::from_millis(250);
@@ -189,16 +190,18 @@ impl RelayNode {
         self.shared.sessions.len()
     }
 
-    /// Takes no new connection, tells every session to go elsewhere, refuses new appends and finishes those in flight; the
-    /// relay directory is told at once. A session ends when it has no stream left, or when `within` is over. Returns when
+    /// Takes no new connection, and tells every session to go elsewhere: a few hundred a second, each of which is served
+    /// until its turn; then its new appends are refused, and those in flight are finished. The relay directory is told at
+    /// once. A session ends when it has no stream left, or when `within` is over. Returns when
     /// none is left.
     pub async fn drain(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.shared.drain.send_replace(Some(deadline));
         info!(sessions = self.sessions(), "relay node drains");
         self.connections.close();
+        let all_told = told_over(self.sessions(), within);
         let empty = async {
-            sleep(EMPTY_AFTER).await;
+            sleep(all_told + EMPTY_AFTER).await;
             loop {
                 self.shared.sessions.end_empty(&stops());
                 sleep(EMPTY_EVERY).await;

@@ -34,7 +34,8 @@ pub enum Event {
         from: EndpointId,
         /// The relay node now.
         to: EndpointId,
-        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], or what it refused.
+        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], [`Code::Unanswered`], or what it
+        /// refused.
         code: Code,
         /// Why, in words.
         reason: String,
@@ -50,6 +51,16 @@ pub enum Event {
         reason: String,
         /// After what time it may be tried again.
         retry_in: Duration,
+    },
+    /// The relay node is there, and owes an answer (a verdict, a part of a replay) for longer than a sound one takes. Another
+    /// one is looked for: an [`Event::Moved`] follows where there is one that may be tried.
+    RelaySilent {
+        /// The relay node.
+        relay: EndpointId,
+        /// [`Code::Unanswered`].
+        code: Code,
+        /// What it owes, in words.
+        reason: String,
     },
     /// No session could be started.
     ConnectFailed {

@@ -94,7 +94,7 @@ pub struct Heartbeat {
     pub region: u8,
     /// Its version, visible ASCII, 1 to [`RELAY_VERSION_BYTES_MAX`] bytes.
     pub version: String,
-    /// Whether it is about to stop: agents are sent to it last.
+    /// Whether it is about to stop, or cannot do its work now: agents are sent to it last.
     #[serde(default)]
     pub draining: bool,
     /// What it has to do.
@@ -187,7 +187,7 @@ pub enum RelayState {
     Live,
     /// It is far behind a shard's stream: agents are sent to it after all that are not.
     Behind,
-    /// It is about to stop: agents are sent to it last.
+    /// It is about to stop, or cannot do its work now: agents are sent to it last.
     Draining,
     /// It missed too many heartbeats: agents are not sent to it.
     Missing,

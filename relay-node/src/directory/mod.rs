@@ -60,19 +60,20 @@ impl Place {
 
     fn heartbeat(&self, node: &Shared, rates: Rates) -> Heartbeat {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let store = node.store.readiness();
         Heartbeat {
             proof: self.proof.clone(),
             addresses: self.addresses.clone(),
             region: self.region,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            // A node that takes no appends is one that agents should not be sent to either.
-            draining: node.is_draining() || node.store.stopped().borrow().is_some(),
+            // A node whose store has stopped, or is not ready yet, is one that agents should not be sent to either.
+            draining: node.is_draining() || !store.problems.is_empty(),
             load: RelayLoad {
                 agents: count(node.sessions.len()),
                 agents_max: node.config.limits.connections_max,
                 appends_per_second: rates.appends_per_second,
                 reads_per_second: rates.reads_per_second,
-                lag: farthest(node.store.readiness().lag),
+                lag: farthest(store.lag),
             },
         }
     }

@@ -152,7 +152,7 @@ async fn begin(
     request: &mut Request,
 ) -> Result<PendingAppend, Refusal> {
     let node = &session.node;
-    if node.is_draining() {
+    if session.is_going() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
     }
     let bytes = encoded.len();

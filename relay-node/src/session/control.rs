@@ -1,6 +1,7 @@
 //! The control stream: one task's loop over requests, time, drain and the end. It never waits for a slow agent.
 
 use crate::clock::Now;
+use crate::drain::told_over;
 use crate::refusal::counted;
 use crate::session::Session;
 use crate::session::end::Ending;
@@ -16,6 +17,7 @@ use skytale_proto::session::{
 use skytale_proto::token::Claims;
 use skytale_proto::{Code, limits};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -67,13 +69,19 @@ impl<'a> Control<'a> {
     /// Runs until the session's end was said, or the agent has left.
     pub(crate) async fn run(&mut self) {
         let mut drain = self.session.node.drain.subscribe();
-        let mut told_drain = false;
+        let (mut turn, mut told_drain) = (None, false);
         loop {
             if let Some(deadline) = *drain.borrow_and_update()
                 && !told_drain
             {
-                told_drain = true;
-                self.queue(draining(deadline));
+                // A later drain may leave less time.
+                let at = turn.map_or_else(|| self.turn(deadline), |at: Instant| at.min(deadline));
+                turn = Some(at);
+                if at <= Instant::now() {
+                    (turn, told_drain) = (None, true);
+                    self.session.going.store(true, Ordering::Relaxed);
+                    self.queue(draining(deadline));
+                }
             }
             while let Some(step) = self.state.on_time(Now::read()) {
                 if self.take(step) {
@@ -81,6 +89,7 @@ impl<'a> Control<'a> {
                 }
             }
             let wake = self.state.wake(Now::read());
+            let wake = turn.map_or(wake, |turn| turn.min(wake));
             let listening = self.verifying.is_none() && self.waiting.len() < WAITING_BYTES_MAX;
             tokio::select! {
                 written = self.sender.write(&self.waiting), if !self.waiting.is_empty() => match written {
@@ -102,6 +111,16 @@ impl<'a> Control<'a> {
                 () = self.session.end.ended() => return,
             }
         }
+    }
+
+    /// When the agent is told that the node is about to stop: not all of them at one moment.
+    fn turn(&self, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        let over = told_over(
+            self.session.node.sessions.len(),
+            deadline.saturating_duration_since(now),
+        );
+        now + over.mul_f64(rand::random())
     }
 
     fn on_received(&mut self, received: Result<Option<ControlRequest>, ReceiveError>) -> bool {

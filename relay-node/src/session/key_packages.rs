@@ -80,7 +80,7 @@ async fn count(session: &Session) -> Result<KeyPackageStock, Refusal> {
 async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, Refusal> {
     let node = &session.node;
     metrics::append_requested(encoded.len());
-    if node.is_draining() {
+    if session.is_going() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
     }
     if let Err(wait) = node.rates.take(&session.agent, encoded.len()) {

@@ -24,7 +24,7 @@ use parking_lot::RwLock;
 use skytale_proto::AgentId;
 use skytale_proto::token::Claims;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 /// What the streams of one session share.
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     /// Bytes of requests that may be in flight.
     pub(crate) in_flight: Arc<Semaphore>,
     subscriptions: AtomicUsize,
+    /// The agent was told to go elsewhere.
+    going: AtomicBool,
     /// Streams open beside the control stream.
     streams: Arc<AtomicUsize>,
 }
@@ -51,6 +53,7 @@ impl Session {
             end: Arc::default(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
             subscriptions: AtomicUsize::new(0),
+            going: AtomicBool::new(false),
             streams: Arc::default(),
             node,
         }
@@ -63,6 +66,11 @@ impl Session {
 
     fn refresh(&self, claims: Claims) {
         *self.claims.write() = Arc::new(claims);
+    }
+
+    /// Whether the agent was told to go elsewhere: nothing new is taken from it.
+    fn is_going(&self) -> bool {
+        self.going.load(Ordering::Relaxed)
     }
 
     /// How large a subscription's next batch may be, in bytes.

@@ -3,12 +3,12 @@
 use crate::admin;
 use crate::api::{Said, TestApi, enrolment_key, eventually};
 use crate::client::{Agent, Client, soon};
-use crate::fixture::{Fixture, config, message};
-use crate::gate::GatedStore;
+use crate::fixture::{Fixture, config, create, message};
 use axum::http::StatusCode;
-use skytale_log_store::{LogStore, MemoryStore, Readiness};
+use skytale_log_store::faulty::{FaultyStore, Way};
+use skytale_log_store::{LogStore, MemoryStore, Readiness, StoreError};
 use skytale_proto::rest::ShardLag;
-use skytale_proto::{Code, Offset};
+use skytale_proto::{ChannelId, Code, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, StartError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -131,9 +131,52 @@ async fn a_store_that_stops_sends_agents_elsewhere_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_store_is_not_ready_comes_up_and_says_so_and_is_ready_by_itself() {
+    let api = TestApi::start().await;
+    let store = FaultyStore::new();
+    store.stands(Readiness {
+        problems: vec!["no NATS server is connected".into()],
+        ..Readiness::default()
+    });
+    store.reads(Way::Refused(StoreError::CatchingUp { home: "0/0".into() }));
+    store.appends(Way::Refused(StoreError::HomeUnreachable {
+        home: "0/0".into(),
+        reason: "no answer".into(),
+    }));
+    let (fixture, _folder) = enrolled_over(&api, config(), store.clone()).await;
+    // Whoever watches sees why, and agents are sent elsewhere from the first heartbeat on.
+    assert!(api.heartbeat(0, |_| true).await.draining);
+    let agent = Agent::new().await;
+    let client = eventually(&fixture, &agent).await;
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    let reason = serde_json::json!([{ "check": "store", "detail": "no NATS server is connected" }]);
+    assert_eq!((status, &body["reasons"]), (503, &reason), "{body}");
+    // Who comes all the same is told to come again, in time.
+    let channel = ChannelId::generate();
+    let create = create(channel, agent.id);
+    let refused = client.append(&create).await.expect_err("refused");
+    assert_eq!(refused.known_code(), Some(Code::HomeUnreachable));
+    assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
+    let replayed = client.replay(agent.id.log(), Offset::ZERO).await;
+    assert_eq!(replayed.code(), Some(Code::CatchingUp));
+
+    store.reads(Way::Through);
+    store.appends(Way::Through);
+    store.stands(Readiness::default());
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!((status, &body["reasons"]), (200, &serde_json::json!([])), "{body}");
+    let so_far = api.known.said.lock().len();
+    api.heartbeat(so_far, |heartbeat| !heartbeat.draining).await;
+    // The same session, and nothing was done to it.
+    assert_eq!(client.append(&create).await.expect("appended").offset, 1);
+    assert_eq!(client.replay(channel.log(), Offset::ZERO).await.offsets(), [1]);
+    soon(fixture.node.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_behind_says_how_far_to_the_directory_and_to_whoever_asks() {
     let api = TestApi::start().await;
-    let store = GatedStore::new(true);
+    let store = FaultyStore::new();
     let lag = |messages| {
         let shard = |shard, messages| ShardLag {
             region: 2,

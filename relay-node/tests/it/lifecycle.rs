@@ -3,6 +3,7 @@
 use crate::client::{Agent, Client, Gone, Wire, closed, soon};
 use crate::fixture::{Fixture, config, message, now_s};
 use crate::witness::Witness;
+use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_proto::session::{Hello, Open, control_event::Event, frame_message, notice, open};
 use skytale_proto::{Code, Offset};
 use std::sync::Arc;
@@ -173,13 +174,13 @@ async fn an_agent_that_leaves_is_forgotten() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_tells_everyone_answers_what_is_in_flight_and_takes_nothing_new() {
-    let store = crate::gate::GatedStore::new(true);
+    let store = FaultyStore::new();
     let fixture = Fixture::over(config(), store.clone()).await;
     let (alice, mut a) = fixture.agent().await;
     let channel = fixture.channel(&alice, &a).await;
     let token = fixture.token(&alice);
     let mut appends = a.appends().await;
-    store.close_gate();
+    store.appends(Way::Silent);
     for n in 0..10 {
         appends
             .send(&message(channel, alice.id, 1, format!("{n}")))
@@ -221,7 +222,7 @@ async fn a_drain_tells_everyone_answers_what_is_in_flight_and_takes_nothing_new(
         .send(&message(channel, alice.id, 1, "late"))
         .await
         .expect("sent");
-    store.open();
+    store.appends(Way::Through);
     for offset in 2..12 {
         assert_eq!(
             appends.answer().await.expect("answered").expect("appended").offset,
@@ -235,15 +236,9 @@ async fn a_drain_tells_everyone_answers_what_is_in_flight_and_takes_nothing_new(
     soon(draining).await.expect("drained");
 }
 
-async fn fixture_offset(store: &crate::gate::GatedStore, channel: skytale_proto::ChannelId) -> u64 {
+async fn fixture_offset(store: &FaultyStore, channel: skytale_proto::ChannelId) -> u64 {
     use skytale_log_store::LogStore;
-    store
-        .inner
-        .watch_head(channel.log())
-        .await
-        .expect("a head")
-        .borrow()
-        .get()
+    store.watch_head(channel.log()).await.expect("a head").borrow().get()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,15 +2,15 @@
 
 use crate::client::{Agent, Gone, Subscription, Wire, soon};
 use crate::fixture::{Fixture, config, message};
-use crate::gate::GatedStore;
 use crate::witness::Witness;
+use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_proto::session::{Open, Subscribe, open};
 use skytale_proto::{Code, Offset};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_never_reads_holds_a_bounded_part_of_the_log_and_loses_nothing() {
-    let store = GatedStore::new(true);
+    let store = FaultyStore::new();
     let mut config = config();
     config.limits.bytes_per_second = 1 << 30;
     config.limits.send_window_bytes = 1024 * 1024;
@@ -45,7 +45,7 @@ async fn a_reader_that_never_reads_holds_a_bounded_part_of_the_log_and_loses_not
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_readers_that_do_not_read_share_one_bound() {
-    let store = GatedStore::new(true);
+    let store = FaultyStore::new();
     let mut config = config();
     config.limits.replay_bytes_max = 2 * 1024 * 1024;
     let fixture = Fixture::over(config, store.clone()).await;
@@ -75,7 +75,7 @@ async fn many_readers_that_do_not_read_share_one_bound() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_in_flight_are_bounded_and_the_agent_is_held_back() {
-    let store = GatedStore::new(true);
+    let store = FaultyStore::new();
     let mut config = config();
     config.limits.bytes_per_second = 1 << 30;
     config.limits.append_in_flight_bytes_max = 4 * 1024 * 1024;
@@ -83,7 +83,7 @@ async fn appends_in_flight_are_bounded_and_the_agent_is_held_back() {
     let (alice, a) = fixture.agent().await;
     let channel = fixture.channel(&alice, &a).await;
     let before = store.appended_bytes();
-    store.close_gate();
+    store.appends(Way::Silent);
     let mut appends = a.appends().await;
     let mut sent = 0;
     let frames: Vec<_> = (0..40)
@@ -104,7 +104,7 @@ async fn appends_in_flight_are_bounded_and_the_agent_is_held_back() {
 
     // Another agent has its own bound.
     let (bob, b) = fixture.agent().await;
-    store.open();
+    store.appends(Way::Through);
     fixture.channel(&bob, &b).await;
     for _ in 0..sent {
         assert_eq!(appends.verdict().await, None);

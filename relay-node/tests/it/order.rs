@@ -1,9 +1,9 @@
 //! An author's order: frames of one log never change places, whatever fails.
 
 use crate::client::{Appends, Client, soon};
-use crate::faulty::{FaultyStore, Way};
 use crate::fixture::{Fixture, commit, config, message};
 use skytale_log_store::StoreError;
+use skytale_log_store::faulty::{Fails, FaultyStore};
 use skytale_proto::{ChannelId, Code, Frame, Offset};
 
 const COUNT: usize = 20;
@@ -40,22 +40,22 @@ async fn behind_a_frame_that_failed_no_other_of_its_log_is_accepted_on_the_strea
     let store = FaultyStore::new();
     let fixture = Fixture::over(config(), store.clone()).await;
     let (alice, a) = fixture.agent().await;
-    for (way, error, code) in [
-        (Way::NotTaken, io(), Code::RelayInternal),
-        (Way::NotTaken, stopped(), Code::StoreStopped),
-        (Way::Failed, io(), Code::RelayInternal),
-        (Way::FailedUntold, io(), Code::RelayInternal),
-        (Way::FailedUntold, stopped(), Code::StoreStopped),
+    for (fails, error, code) in [
+        (Fails::NotTaken, io(), Code::RelayInternal),
+        (Fails::NotTaken, stopped(), Code::StoreStopped),
+        (Fails::AtOnce, io(), Code::RelayInternal),
+        (Fails::Untold, io(), Code::RelayInternal),
+        (Fails::Untold, stopped(), Code::StoreStopped),
     ] {
         for position in [0, 1, 7, COUNT - 1] {
             let channel = fixture.channel(&alice, &a).await;
             let other = fixture.channel(&alice, &a).await;
-            let texts: Vec<String> = (0..COUNT).map(|n| format!("{way:?} {position} {n}")).collect();
+            let texts: Vec<String> = (0..COUNT).map(|n| format!("{fails:?} {position} {n}")).collect();
             let frames: Vec<Frame> = texts
                 .iter()
                 .map(|text| message(channel, alice.id, 1, text.clone()))
                 .collect();
-            store.fail(texts[position].clone(), way, error.clone());
+            store.fail(texts[position].clone(), fails, error.clone());
             let before = store.frames();
 
             let mut appends = a.appends().await;
@@ -64,7 +64,7 @@ async fn behind_a_frame_that_failed_no_other_of_its_log_is_accepted_on_the_strea
                 let aside = message(other, alice.id, 1, n.to_string());
                 appends.send(&aside).await.expect("sent");
             }
-            if way == Way::FailedUntold {
+            if fails == Fails::Untold {
                 // All of them are in the store by then.
                 soon(store.taken(before + 2 * COUNT)).await;
                 store.tell();
@@ -74,7 +74,7 @@ async fn behind_a_frame_that_failed_no_other_of_its_log_is_accepted_on_the_strea
                 assert_eq!(
                     appends.verdict().await,
                     expected,
-                    "{way:?}: frame {n}, {position} failed"
+                    "{fails:?}: frame {n}, {position} failed"
                 );
                 assert_eq!(appends.verdict().await, None, "another log goes on");
             }

@@ -5,6 +5,7 @@ use crate::api::{TestApi, ending, enrolment_key, eventually, revocation};
 use crate::client::{Agent, Client, closed, soon};
 use crate::fixture::{AUDIENCE, ISSUER, config};
 use skytale_log_store::MemoryStore;
+use skytale_proto::session::control_event::Event;
 use skytale_proto::token::TokenSigner;
 use skytale_proto::{AgentId, Code, KeyId, Offset};
 use skytale_relay_node::RelayConfig;
@@ -92,7 +93,7 @@ async fn without_the_api_sessions_go_on_and_none_starts() {
     config.trust.refuse_after_ms = 300;
     let fixture = api.fixture(config).await;
     let agent = Agent::new().await;
-    let client = eventually(&fixture, &agent).await;
+    let mut client = eventually(&fixture, &agent).await;
     api.known.down.store(true, Ordering::SeqCst);
     let other = Agent::new().await;
     let token = fixture.token(&other);
@@ -110,8 +111,24 @@ async fn without_the_api_sessions_go_on_and_none_starts() {
     })
     .await;
     fixture.channel(&agent, &client).await;
+    // A token that cannot be checked now changes nothing; brought again when the API is back, it holds.
+    client.refresh(fixture.token(&agent)).await.expect("sent");
+    assert_eq!(client.refused().await, Some(Code::TrustStale));
+    fixture.channel(&agent, &client).await;
     api.known.down.store(false, Ordering::SeqCst);
     eventually(&fixture, &other).await;
+    soon(async {
+        loop {
+            client.refresh(fixture.token(&agent)).await.expect("sent");
+            match client.event().await.expect("an event") {
+                Event::TokenAccepted(_) => return,
+                // The node was slow to ask.
+                Event::Refusal(refusal) => assert_eq!(refusal.known_code(), Some(Code::TrustStale)),
+                _ => {}
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -286,7 +303,6 @@ async fn keys_and_revocations_reach_every_node_and_a_token_holds_at_each() {
         soon(async {
             loop {
                 client.refresh(token.clone()).await.expect("sent");
-                use skytale_proto::session::control_event::Event;
                 match client.event().await.expect("an event") {
                     Event::TokenAccepted(_) => return,
                     // The keys were asked for a moment ago.

@@ -1,6 +1,7 @@
 //! What an agent is opened with.
 
 use crate::engine::EngineConfig;
+use crate::net::relay::PATIENCE;
 use crate::net::{Relay, TokenProvider};
 use crate::vault::VaultKey;
 use std::fmt;
@@ -53,6 +54,10 @@ pub struct DriverConfig {
     /// The longest time, of which each agent takes a random part, before it goes to another relay node: a node's agents do
     /// not all come at one moment to the next.
     pub move_jitter: Duration,
+    /// A relay node that is there and owes an answer (a verdict, a part of a replay) for so long is left for another, where there
+    /// is one. It must be longer than a sound one may take, whatever it cannot reach itself: in a fleet twice the store's
+    /// `append_timeout_ms`.
+    pub answer_timeout: Duration,
     /// With as many messages in a channel's inbox that the application has not acknowledged, the channel is no longer
     /// followed until half of them are, or until something is to be sent there.
     pub inbox_messages_max: u64,
@@ -101,6 +106,7 @@ impl Default for DriverConfig {
             backoff_max: Duration::from_secs(30),
             probe_stagger: Duration::from_millis(250),
             move_jitter: Duration::from_millis(250),
+            answer_timeout: PATIENCE,
             inbox_messages_max: 10_000,
             events_max: 4_096,
             online_timeout: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 //! ```text
 //!   known relay nodes ──race──> session ──lost──> the next one, at once
 //!                                  │
-//!                                  └── drain, or refusals that another node may not have ──> the next one first,
+//!                                  └── drain, or refusals or silence that another node may not have ──> the next one first,
 //!                                      then the work moves over, then the old session is closed
 //! ```
 //!
@@ -15,7 +15,7 @@ use super::config::{DriverConfig, RelaySource};
 use super::core::{Core, CoreSigner};
 use super::race::race;
 use super::relays::Relays;
-use super::running::{self, Ground, Trouble};
+use super::running::{self, Ground};
 use super::tokens::Tokens;
 use crate::event::Event;
 use crate::net::relay::Endpoint;
@@ -37,8 +37,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A relay node that drains is left alone for so long, where there are others.
 const DRAINED_PAUSE: Duration = Duration::from_secs(2);
-/// A relay node that was left for its refusals is left alone for so long at least; for twice as long each time that the
-/// next one refused, too.
+/// A relay node that was left for its refusals, or its silence, is left alone for so long at least; for twice as long each time
+/// that the next one was no better.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// The longest such time.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(super) struct Driver {
     pub(super) region: Option<u8>,
     pub(super) config: DriverConfig,
     pub(super) relays: Mutex<Relays>,
-    /// How often in a row a session was left for what its relay node refused.
+    /// How often in a row a session was left for what its relay node refused, or did not answer.
     pub(super) troubles: AtomicU32,
     /// Where sessions that were left are closed.
     pub(super) tasks: TaskTracker,
@@ -337,24 +337,43 @@ impl Driver {
 
     /// Resolves when the session is to be left: with the one to go on in, where there is any.
     async fn elsewhere(&self, session: &Session, ground: &Ground) -> Elsewhere {
-        let (mut draining, mut trouble) = (session.draining(), ground.trouble.subscribe());
+        let (mut draining, mut refused) = (session.draining(), ground.trouble.subscribe());
+        let mut overdue = session.overdue();
         loop {
-            tokio::select! {
+            let trouble = tokio::select! {
                 within = drained(&mut draining) => return self.drain(session, ground, within).await,
-                trouble = troubled(&mut trouble) => {
-                    let here = session.relay();
-                    let now = Instant::now();
-                    let others = || self.relays.lock().ready(now).iter().any(|relay| relay.endpoint != here);
-                    // Where every other one was tried a moment ago, this one is as good.
-                    if !others() {
-                        continue;
-                    }
-                    if let Ok(next) = self.round(false, Some(here)).await {
-                        return Elsewhere::There(next, trouble.0);
-                    }
+                refused = told(&mut refused) => refused,
+                overdue = told(&mut overdue) => {
+                    tracing::warn!(relay = %session.relay(), error = %overdue, "the relay node is silent");
+                    self.core.bus.tell(Event::RelaySilent {
+                        relay: session.relay(),
+                        code: overdue.code(),
+                        reason: overdue.to_string(),
+                    });
+                    overdue
                 }
+            };
+            let next = tokio::select! {
+                within = drained(&mut draining) => return self.drain(session, ground, within).await,
+                next = self.better(session.relay()) => next,
+            };
+            if let Some(next) = next {
+                return Elsewhere::There(next, trouble);
             }
         }
+    }
+
+    /// A session elsewhere, where another relay node may be tried and answers.
+    async fn better(&self, here: EndpointId) -> Option<Session> {
+        let now = Instant::now();
+        let others = self.relays.lock().ready(now).iter().any(|relay| relay.endpoint != here);
+        // Where every other one was tried a moment ago, this one is as good.
+        if !others {
+            return None;
+        }
+        // Not all of its agents at one moment.
+        sleep(self.config.move_jitter.mul_f64(rand::random())).await;
+        self.round(false, Some(here)).await.ok()
     }
 
     /// The relay node is about to stop: finds another, as long as there is time for it.
@@ -403,10 +422,10 @@ async fn drained(draining: &mut tokio::sync::watch::Receiver<Option<Duration>>) 
     }
 }
 
-/// Waits for the next refusal that another relay node may not have.
-async fn troubled(trouble: &mut tokio::sync::watch::Receiver<Option<Trouble>>) -> Trouble {
+/// Waits for the next trouble that another relay node may not have.
+async fn told(trouble: &mut tokio::sync::watch::Receiver<Option<RelayError>>) -> RelayError {
     loop {
-        // The sender lives as long as the session's ground.
+        // The sender lives as long as the session and its ground.
         if trouble.changed().await.is_err() {
             std::future::pending::<()>().await;
         }

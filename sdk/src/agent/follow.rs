@@ -2,7 +2,7 @@
 
 use super::backoff::Backoff;
 use super::bus::Followed;
-use super::running::{End, Ground};
+use super::running::{End, Ground, Refusals};
 use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
@@ -18,9 +18,9 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Follows the agent's own log for the whole session.
 pub(super) async fn agent_log(ground: Ground) -> End {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     loop {
-        let error = match follow(&ground, &mut backoff).await {
+        let error = match follow(&ground, &mut backoff, &mut refusals).await {
             Err(error) => error,
             Ok(()) => RelayError::Lost {
                 code: Code::Offline,
@@ -34,6 +34,7 @@ pub(super) async fn agent_log(ground: Ground) -> End {
                 sleep(backoff.next(refused.retry_after)).await;
             }
             RelayError::Refused(refused) => {
+                ground.count(&mut refusals, &refused);
                 ground.core.bus.tell(Event::Refused {
                     channel: None,
                     code: refused.code(),
@@ -60,7 +61,7 @@ pub(super) async fn agent_log(ground: Ground) -> End {
     }
 }
 
-async fn follow(ground: &Ground, backoff: &mut Backoff) -> Result<(), RelayError> {
+async fn follow(ground: &Ground, backoff: &mut Backoff, refusals: &mut Refusals) -> Result<(), RelayError> {
     let core = &ground.core;
     let cursor = local(core.call(|actor| actor.engine.agent_cursor()).await)?;
     let log = core.agent.log();
@@ -68,6 +69,7 @@ async fn follow(ground: &Ground, backoff: &mut Backoff) -> Result<(), RelayError
     let mut pending = local(core.try_call(|actor| actor.engine.pending_joins()).await)?.len();
     while let Some(item) = subscription.next().await? {
         backoff.reset();
+        refusals.reset();
         match item {
             SubscriptionItem::Batch(records) => pending = process(ground, records).await?,
             SubscriptionItem::CaughtUp { .. } => core.bus.readiness.send_modify(|ready| {
@@ -107,7 +109,7 @@ async fn process(ground: &Ground, records: Vec<Record>) -> Result<usize, RelayEr
 
 /// Fetches bundles and joins, for the whole session.
 pub(super) async fn joins(ground: Ground) -> End {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     loop {
         let bus = &ground.core.bus;
         let pending = match ground.core.try_call(|actor| actor.engine.pending_joins()).await {
@@ -124,7 +126,7 @@ pub(super) async fn joins(ground: Ground) -> End {
         let mut failed = false;
         for join in &pending {
             match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => refusals.reset(),
                 // The bundle is gone for good. What a relay refuses for another reason another relay may give.
                 Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Trimmed => {
                     if let Err(error) = abandon(&ground, *join, refused.message).await {
@@ -135,6 +137,7 @@ pub(super) async fn joins(ground: Ground) -> End {
                 // The session's end tells it.
                 Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Draining => failed = true,
                 Ok(Err(RelayError::Refused(refused))) => {
+                    ground.count(&mut refusals, &refused);
                     bus.tell(Event::Refused {
                         channel: Some(join.channel),
                         code: refused.code(),

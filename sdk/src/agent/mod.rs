@@ -151,7 +151,9 @@ impl Agent {
         if self.inner.driving.lock().is_some() {
             return Ok(());
         }
-        let endpoint = Endpoint::bind(&self.inner.secret, self.inner.bind).await?;
+        let endpoint = Endpoint::bind(&self.inner.secret, self.inner.bind)
+            .await?
+            .with_patience(self.inner.config.answer_timeout);
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (core, config) = (&self.inner.core, &self.inner.config);

@@ -7,18 +7,37 @@ use super::worker::Worker;
 use super::{follow, stock};
 use crate::engine::ChannelState;
 use crate::event::Event;
-use crate::net::relay::Appender;
+use crate::net::relay::{Appender, Refused};
 use crate::net::{RelayError, Session};
-use skytale_proto::ChannelId;
+use skytale_proto::{ChannelId, Code};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A refusal that another relay node may not have.
-#[derive(Clone, Debug)]
-pub(super) struct Trouble(pub(super) RelayError);
+/// After so many refusals in a row another relay node may be better.
+const REFUSALS_BORNE: u32 = 3;
+
+/// Refusals in a row that another relay node may not have, of one task and kind.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(u32);
+
+impl Refusals {
+    /// It was not refused, or not by the relay node.
+    pub(super) const fn reset(&mut self) {
+        self.0 = 0;
+    }
+
+    pub(super) const fn any(&self) -> bool {
+        self.0 > 0
+    }
+
+    /// Another relay node may be better.
+    pub(super) const fn are_too_many(&self) -> bool {
+        self.0 >= REFUSALS_BORNE
+    }
+}
 
 /// What the tasks of one session share.
 #[derive(Clone)]
@@ -30,7 +49,7 @@ pub(super) struct Ground {
     /// The session is about to be left: nothing new is appended.
     pub(super) leaving: watch::Sender<bool>,
     /// Moves with each refusal, after several, that another relay node may not have.
-    pub(super) trouble: watch::Sender<Option<Trouble>>,
+    pub(super) trouble: watch::Sender<Option<RelayError>>,
 }
 
 impl Ground {
@@ -47,6 +66,28 @@ impl Ground {
 
     pub(super) fn is_leaving(&self) -> bool {
         *self.leaving.borrow()
+    }
+
+    /// Counts a refusal that another relay node may not have; after several another one is looked for. False where it is
+    /// none of those.
+    pub(super) fn count(&self, refusals: &mut Refusals, refused: &Refused) -> bool {
+        let counts = may_be_better_elsewhere(refused.code());
+        if counts {
+            refusals.0 += 1;
+            if refusals.are_too_many() {
+                self.trouble.send_replace(Some(refused.clone().into()));
+            }
+        }
+        counts
+    }
+}
+
+/// Whether a refusal is about the relay node, or what it has and can reach, and not about the agent or the log.
+const fn may_be_better_elsewhere(code: Code) -> bool {
+    match code {
+        Code::RateLimited | Code::Draining | Code::TooManyStreams => false,
+        Code::CursorBeyondHead | Code::StoreCorrupt => true,
+        code => code.holds_log(),
     }
 }
 
@@ -87,7 +128,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
                 }
                 Ok(End::Session(error)) => break error,
                 Err(failed) => break RelayError::Local {
-                    code: skytale_proto::Code::RelayInternal,
+                    code: Code::RelayInternal,
                     reason: format!("a task of the session ended by itself: {failed}"),
                 },
             },

@@ -3,7 +3,7 @@
 use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground};
+use super::running::{End, Ground, Refusals};
 use crate::event::Event;
 use crate::net::RelayError;
 use crate::net::relay::{Appender, KeyPackages};
@@ -15,13 +15,14 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// Counts and offers for the whole session: at its beginning, when packages may have been claimed, and now and then.
 pub(super) async fn keep(ground: Ground) -> End {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     let mut appender = ground.appender.clone();
     loop {
         let bus = &ground.core.bus;
         let pause = match replenish(&ground, &appender).await {
             Ok(()) => {
                 backoff.reset();
+                refusals.reset();
                 bus.readiness.send_modify(|ready| ready.stock = true);
                 ground.config.stock_interval
             }
@@ -32,6 +33,7 @@ pub(super) async fn keep(ground: Ground) -> End {
             // The session is about to be left: the next one is soon there.
             Err(RelayError::Refused(refused)) if refused.code() == Code::Draining => backoff.next(refused.retry_after),
             Err(RelayError::Refused(refused)) => {
+                ground.count(&mut refusals, &refused);
                 // A token without the scope, perhaps: nobody can add this agent, but the rest goes on.
                 bus.tell(Event::Refused {
                     channel: None,

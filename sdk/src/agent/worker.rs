@@ -16,17 +16,17 @@
 use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground, Trouble};
+use super::running::{End, Ground, Refusals};
 use super::turn::Turn;
 use crate::agent::bus::{Followed, Signals};
 use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Appender, PendingAppend, Receipt, Subscription, SubscriptionItem};
+use crate::net::relay::{Appender, PendingAppend, Receipt, Refused, Subscription, SubscriptionItem};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use skytale_proto::{ChannelId, Code, FrameId, Record};
+use skytale_proto::{ChannelId, Code, FrameId, Offset, Record};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -37,8 +37,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// The longest wait of what is to be sent, in a channel in which something comes.
 const RETRY_LIVE: Duration = Duration::from_secs(1);
-/// After so many refusals in a row another relay node may be better.
-const REFUSALS_BORNE: u32 = 3;
 /// Frames asked of the engine at once, in bytes.
 const PUMP_BYTES: usize = 256 * 1024;
 /// Frames of one channel without a verdict.
@@ -72,16 +70,12 @@ pub(super) struct Worker {
     pump: bool,
     pump_at: Instant,
     pump_backoff: Backoff,
-    refusals: Refusals,
+    reads_refused: Refusals,
+    appends_refused: Refusals,
+    /// The last entry that this agent's relay node said it has appended: it comes back by the subscription.
+    appended: Offset,
     /// When this agent commits for those who leave, unless another does before.
     turn: Option<Turn>,
-}
-
-/// Refusals in a row that another relay node may not have.
-#[derive(Default)]
-struct Refusals {
-    reads: u32,
-    appends: u32,
 }
 
 enum Happened {
@@ -109,7 +103,9 @@ impl Worker {
             pump: true,
             pump_at: now,
             pump_backoff: Backoff::new(RETRY_APPEND.0, RETRY_APPEND.1),
-            refusals: Refusals::default(),
+            reads_refused: Refusals::default(),
+            appends_refused: Refusals::default(),
+            appended: Offset::ZERO,
             turn: None,
             ground,
         }
@@ -228,7 +224,8 @@ impl Worker {
     async fn subscribe(&mut self) -> Result<(), RelayError> {
         let (log, cursor) = (self.channel.log(), self.view.cursor);
         match Subscription::open(&self.ground.session, log, cursor, true, None).await {
-            Ok(subscription) => {
+            Ok(mut subscription) => {
+                subscription.expect(self.appended);
                 self.subscription = Some(subscription);
                 Ok(())
             }
@@ -251,7 +248,7 @@ impl Worker {
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
                     self.subscribe_backoff.reset();
-                    self.refusals.reads = 0;
+                    self.reads_refused.reset();
                     self.signals.followed.send_replace(Followed::Live);
                     let channel = self.channel;
                     self.ground.core.bus.tell(Event::CaughtUp { channel, head });
@@ -297,11 +294,11 @@ impl Worker {
         self.see(view);
         // The head may have moved: what was stale can be built again.
         self.pump = true;
-        if self.refusals.appends > 0 {
+        if self.appends_refused.any() {
             // What others send comes: what this one sends may be taken again, too.
             self.pump_at = self.pump_at.min(Instant::now() + RETRY_LIVE);
         }
-        self.refusals.reads = 0;
+        self.reads_refused.reset();
         match gap {
             Some(gap) => Err(RelayError::Gap {
                 expected: gap.expected,
@@ -330,13 +327,11 @@ impl Worker {
             // The session's end tells it.
             return Ok(());
         }
-        if may_be_better_elsewhere(code) || matches!(code, Code::CursorBeyondHead | Code::StoreCorrupt) {
-            self.refusals.reads += 1;
-            if self.refusals.reads >= REFUSALS_BORNE {
-                self.ground.trouble.send_replace(Some(Trouble(error)));
-            } else if code == Code::CursorBeyondHead {
-                return Ok(());
-            }
+        if let Some(refused) = error.refused() {
+            self.ground.count(&mut self.reads_refused, refused);
+        }
+        if code == Code::CursorBeyondHead && !self.reads_refused.are_too_many() {
+            return Ok(());
         }
         self.ground.core.bus.tell(Event::Refused {
             channel: Some(self.channel),
@@ -432,10 +427,14 @@ impl Worker {
 
     fn note(&mut self, outcome: &Outcome, answer: &Result<Receipt, RelayError>) {
         match outcome {
-            Outcome::Appended { .. } | Outcome::Duplicate { .. } => {
+            Outcome::Appended { offset } | Outcome::Duplicate { offset } => {
+                self.appended = self.appended.max(*offset);
+                if let Some(subscription) = &mut self.subscription {
+                    subscription.expect(*offset);
+                }
                 self.exists = true;
                 self.pump_backoff.reset();
-                self.refusals.appends = 0;
+                self.appends_refused.reset();
             }
             // Those behind one that was refused are refused like it.
             Outcome::Refused { retryable: true, .. } if self.held => {}
@@ -444,35 +443,31 @@ impl Worker {
                 let asked = answer.as_ref().err().and_then(RelayError::retry_after);
                 let pause = self.pump_backoff.next(asked);
                 self.pump_at = self.pump_at.max(Instant::now() + pause);
-                if let Err(error) = answer {
-                    self.held_back(*code, error, pause);
+                if let Some(refused) = answer.as_ref().err().and_then(RelayError::refused) {
+                    self.held_back(*code, refused, pause);
                 }
             }
             // The log has spoken.
-            _ => self.refusals.appends = 0,
+            _ => self.appends_refused.reset(),
         }
     }
 
     /// The relay node did not take what was sent last, for a reason of its own: one frame shows whether it does again.
     const fn is_probing(&self) -> bool {
-        self.refusals.appends > 0
+        self.appends_refused.any()
     }
 
     /// What is to be sent was refused for now.
-    fn held_back(&mut self, code: Code, error: &RelayError, retry_in: Duration) {
-        if !may_be_better_elsewhere(code) {
+    fn held_back(&mut self, code: Code, refused: &Refused, retry_in: Duration) {
+        if !self.ground.count(&mut self.appends_refused, refused) {
             return;
         }
         self.ground.core.bus.tell(Event::SendHeld {
             channel: self.channel,
             code,
-            reason: error.to_string(),
+            reason: refused.to_string(),
             retry_in,
         });
-        self.refusals.appends += 1;
-        if self.refusals.appends >= REFUSALS_BORNE {
-            self.ground.trouble.send_replace(Some(Trouble(error.clone())));
-        }
     }
 
     async fn look(&mut self) -> Result<(), RelayError> {
@@ -484,11 +479,6 @@ impl Worker {
         self.see(local(view.await)?);
         Ok(())
     }
-}
-
-/// Whether a refusal is about the relay node, or what it can reach, and not about the agent or the log.
-const fn may_be_better_elsewhere(code: Code) -> bool {
-    code.holds_log() && !matches!(code, Code::RateLimited | Code::Draining | Code::TooManyStreams)
 }
 
 async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<Receipt, RelayError>) {

@@ -191,6 +191,11 @@ impl<'a> Storage<'a> {
         Ok(())
     }
 
+    /// All items of a list.
+    fn items<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Vec<T>, StorageError> {
+        self.list(key)?.iter().map(|item| self.decode(item)).collect()
+    }
+
     /// A list is stored as its items, each after its length (u32, little-endian).
     fn list(&self, key: &[u8]) -> Result<Vec<Value>, StorageError> {
         let cut = || self.noted(Err(StorageError::Decode("a list ends inside an item".into())));

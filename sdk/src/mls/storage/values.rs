@@ -154,8 +154,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         &self,
         group_id: &G,
     ) -> Result<Vec<V>, StorageError> {
-        let items = self.list(&key(Label::OwnLeafNodes, group_id)?)?;
-        items.iter().map(|item| self.decode(item)).collect()
+        self.items(&key(Label::OwnLeafNodes, group_id)?)
     }
 
     fn delete_own_leaf_nodes<G: traits::GroupId<CURRENT_VERSION>>(&self, group_id: &G) -> Result<(), StorageError> {
@@ -185,8 +184,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         &self,
         group_id: &G,
     ) -> Result<Vec<R>, StorageError> {
-        let items = self.list(&key(Label::ProposalRefs, group_id)?)?;
-        items.iter().map(|item| self.decode(item)).collect()
+        self.items(&key(Label::ProposalRefs, group_id)?)
     }
 
     fn queued_proposals<

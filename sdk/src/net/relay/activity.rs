@@ -1,11 +1,11 @@
-//! When the relay was last heard.
+//! When something was last heard of the relay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The time of the last bytes from the relay, on any stream of a session.
+/// The time of the last bytes from the relay, on some streams of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Activity {
     began: Instant,

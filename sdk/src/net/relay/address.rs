@@ -1,6 +1,7 @@
 //! The local endpoint, and where relay nodes are.
 
 use super::error::RelayError;
+use super::patience::PATIENCE;
 use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
 use iroh::{EndpointAddr, TransportAddr};
 use skytale_proto::{Code, EndpointId, rest};
@@ -84,6 +85,7 @@ impl Relay {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub(super) inner: iroh::Endpoint,
+    pub(super) patience: Duration,
 }
 
 impl Endpoint {
@@ -114,7 +116,17 @@ impl Endpoint {
                 .map_err(|error| unusable(&error))?;
         }
         let inner = builder.bind().await.map_err(|error| unusable(&error))?;
-        Ok(Self { inner })
+        Ok(Self {
+            inner,
+            patience: PATIENCE,
+        })
+    }
+
+    /// How long a relay node may owe an answer, in sessions that begin from now on: see [`Session::overdue`](super::Session::overdue).
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Its id.

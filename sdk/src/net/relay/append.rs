@@ -41,6 +41,8 @@ struct Request {
 }
 
 struct Waiter {
+    /// Of its frame.
+    bytes: usize,
     outcome: oneshot::Sender<Outcome>,
     _room: OwnedSemaphorePermit,
 }
@@ -159,6 +161,7 @@ impl Appender {
                 .map_err(|_| ended())?;
             let (sender, outcome) = oneshot::channel();
             let waiter = Waiter {
+                bytes: frame.len(),
                 outcome: sender,
                 _room: room,
             };
@@ -228,10 +231,13 @@ async fn write(
 async fn read(mut answers: MessageReader, mut waiting: mpsc::Receiver<Waiter>, ending: Ending) {
     let reading = async {
         while let Some(waiter) = waiting.recv().await {
+            // It may be on its way for a while.
+            answers.owed().begin(waiter.bytes);
             let answer = match answers.next::<AppendResponse>().await? {
                 Some(answer) => answer,
                 None => return Err(RelayError::lost("the relay ended the append stream")),
             };
+            answers.owed().end();
             // Whoever asked may have gone.
             let _ = waiter.outcome.send(Ok(outcome(answer)?).and_then(|outcome| outcome));
         }

@@ -156,7 +156,15 @@ async fn handle(
             heed(control, &notice, refresh, *refreshed);
             Ok(())
         }
-        Some(control_event::Event::Refusal(refusal)) => Err(Refused::from(refusal).into()),
+        Some(control_event::Event::Refusal(refusal)) => {
+            let refused = Refused::from(refusal);
+            // The relay cannot ask the API now. The token that there is stays in force, here more than elsewhere.
+            if refused.code() == Code::TrustStale && matches!(refresh, Refresh::Sent(_)) {
+                *refresh = retry(*refreshed, refused.retry_after);
+                return Ok(());
+            }
+            Err(refused.into())
+        }
         Some(control_event::Event::Started(_)) => Err(RelayError::protocol("Started twice")),
         // A kind of event of a later version.
         None => Ok(()),
@@ -196,9 +204,7 @@ async fn advance(control: &Control, refresh: &mut Refresh, refreshed: Instant) -
             Ok(token) => Step::Send(token),
             Err(error) if error.is_retryable() => {
                 tracing::warn!(code = %error.code(), %error, "token not refreshed, trying again");
-                let pause = error.retry_after().unwrap_or_else(|| refreshed.elapsed() / 20);
-                let pause = pause.clamp(REFRESH_INTERVAL_MIN, REFRESH_RETRY_MAX);
-                Step::To(Refresh::At(Instant::now() + pause))
+                Step::To(retry(refreshed, error.retry_after()))
             }
             Err(error) => {
                 tracing::warn!(code = %error.code(), %error, "token not refreshed: the session ends with its token");
@@ -207,6 +213,12 @@ async fn advance(control: &Control, refresh: &mut Refresh, refreshed: Instant) -
         },
         Refresh::Sent(_) | Refresh::GivenUp => std::future::pending().await,
     }
+}
+
+/// A refresh that did not come about is tried again, the more often the younger the token is.
+fn retry(refreshed: Instant, asked: Option<Duration>) -> Refresh {
+    let pause = asked.unwrap_or_else(|| refreshed.elapsed() / 20);
+    Refresh::At(Instant::now() + pause.clamp(REFRESH_INTERVAL_MIN, REFRESH_RETRY_MAX))
 }
 
 /// When to ask for the next token, by the relay's clock, since it is the relay that ends the session.

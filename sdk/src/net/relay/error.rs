@@ -75,6 +75,14 @@ pub enum RelayError {
         /// Why.
         reason: String,
     },
+    /// The relay is there, and owes an answer for longer than a sound one takes.
+    #[error("the relay answers, and has not given {what} for {} ms", .waited.as_millis())]
+    Unanswered {
+        /// What it owes.
+        what: &'static str,
+        /// For how long.
+        waited: Duration,
+    },
     /// The relay sent what the protocol does not allow.
     #[error("relay broke the protocol: {problem}")]
     Protocol {
@@ -128,6 +136,7 @@ impl RelayError {
             Self::Unreachable { .. } => Code::Offline,
             Self::Refused(refused) => refused.code(),
             Self::Lost { code, .. } | Self::Protocol { code, .. } | Self::Local { code, .. } => *code,
+            Self::Unanswered { .. } => Code::Unanswered,
             Self::Gap { .. } => Code::Gap,
             Self::Token(error) => error.code(),
             Self::Closed => Code::Closed,
@@ -137,7 +146,7 @@ impl RelayError {
     /// Whether the same may succeed later, perhaps at another relay node.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Unanswered { .. } => true,
             // Another relay node may be sound.
             Self::Protocol { .. } | Self::Gap { .. } => true,
             Self::Refused(refused) => refused.retryable,

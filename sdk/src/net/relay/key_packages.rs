@@ -4,6 +4,7 @@ use super::error::{Refused, RelayError};
 use super::message::{self, MessageReader};
 use super::session::Session;
 use iroh::endpoint::SendStream;
+use prost::Message as _;
 use skytale_proto::session::{
     KeyPackageCount, KeyPackagesOpen, KeyPackagesRequest, KeyPackagesResponse, key_packages_request,
     key_packages_response, open,
@@ -101,10 +102,12 @@ impl KeyPackages {
         request: key_packages_request::Request,
     ) -> Result<key_packages_response::Outcome, RelayError> {
         let message = KeyPackagesRequest { request: Some(request) };
+        self.answers.owed().begin(message.encoded_len());
         let answer = match message::write(&mut self.send, &message).await {
             Ok(()) => self.answers.next::<KeyPackagesResponse>().await,
             Err(error) => Err(error),
         };
+        self.answers.owed().end();
         match answer.map_err(|error| self.session.explain(error))? {
             Some(KeyPackagesResponse {
                 outcome: Some(key_packages_response::Outcome::Refusal(refusal)),

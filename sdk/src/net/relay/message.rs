@@ -2,6 +2,7 @@
 
 use super::activity::Activity;
 use super::error::{Refused, RelayError};
+use super::patience::Owed;
 use bytes::{Buf, Bytes, BytesMut};
 use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
 use prost::Message;
@@ -18,17 +19,24 @@ pub(super) struct MessageReader {
     buffer: BytesMut,
     limit: usize,
     activity: Activity,
+    owed: Owed,
 }
 
 impl MessageReader {
     /// `limit` bounds one message, in bytes.
-    pub(super) fn new(stream: RecvStream, limit: usize, activity: Activity) -> Self {
+    pub(super) fn new(stream: RecvStream, limit: usize, activity: Activity, owed: Owed) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
             limit,
             activity,
+            owed,
         }
+    }
+
+    /// What the relay owes on this stream.
+    pub(super) const fn owed(&mut self) -> &mut Owed {
+        &mut self.owed
     }
 
     /// The next message; `None` where the stream ended after one. Cancel-safe: what was read is kept.
@@ -37,9 +45,10 @@ impl MessageReader {
             if let Some(message) = self.take()? {
                 return Ok(Some(session::decode_message(message)?));
             }
-            match self.stream.read_chunk(CHUNK_BYTES).await {
+            match self.owed.wait(self.stream.read_chunk(CHUNK_BYTES)).await {
                 Ok(Some(chunk)) => {
                     self.activity.heard();
+                    self.owed.heard();
                     self.buffer.extend_from_slice(&chunk);
                 }
                 Ok(None) if self.buffer.is_empty() => return Ok(None),

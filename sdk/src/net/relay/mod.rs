@@ -19,6 +19,7 @@ mod error;
 mod key_packages;
 mod message;
 mod pace;
+mod patience;
 mod session;
 mod subscribe;
 
@@ -26,5 +27,6 @@ pub use address::{Endpoint, Relay};
 pub use append::{Appender, PendingAppend, Receipt};
 pub use error::{Refused, RelayError};
 pub use key_packages::{Claimed, KeyPackages, Stock};
+pub(crate) use patience::PATIENCE;
 pub use session::{Session, SessionInfo};
 pub use subscribe::{Subscription, SubscriptionItem};

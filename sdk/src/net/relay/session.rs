@@ -5,6 +5,7 @@ use super::address::{Endpoint, Relay};
 use super::control::{self, Control};
 use super::error::{Refused, RelayError};
 use super::message::{self, MessageReader};
+use super::patience::{Patience, What};
 use crate::net::token::{Token, TokenProvider, TokenSubject};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use skytale_proto::session::{self, ControlEvent, Durability, Hello, Open, Started, control_event, open};
@@ -66,6 +67,7 @@ struct Inner {
     connection: Connection,
     info: SessionInfo,
     activity: Activity,
+    patience: Patience,
     ending: Ending,
     draining: watch::Receiver<Option<Duration>>,
     tasks: TaskTracker,
@@ -160,7 +162,14 @@ impl Session {
         let ending = Ending::new(connection.clone());
         match timeout(
             limits::HELLO_TIMEOUT,
-            Self::start(connection, &ending, subject, token, provider),
+            Self::start(
+                connection,
+                Patience::new(endpoint.patience),
+                &ending,
+                subject,
+                token,
+                provider,
+            ),
         )
         .await
         {
@@ -180,6 +189,7 @@ impl Session {
 
     async fn start(
         connection: Connection,
+        patience: Patience,
         ending: &Ending,
         subject: TokenSubject,
         token: Token,
@@ -194,7 +204,8 @@ impl Session {
             sdk_version: SDK_VERSION.to_owned(),
         };
         message::write(&mut send, &opening(open::Stream::Hello(hello))).await?;
-        let mut events = MessageReader::new(receive, CONTROL_BYTES_MAX, activity.clone());
+        let owed = patience.clone().stream(What::Control);
+        let mut events = MessageReader::new(receive, CONTROL_BYTES_MAX, activity.clone(), owed);
         let started = match events.next::<ControlEvent>().await?.and_then(|event| event.event) {
             Some(control_event::Event::Started(started)) => started,
             Some(control_event::Event::Refusal(refusal)) => return Err(Refused::from(refusal).into()),
@@ -217,6 +228,7 @@ impl Session {
                 connection,
                 info,
                 activity,
+                patience,
                 ending: ending.clone(),
                 draining,
                 tasks,
@@ -249,6 +261,12 @@ impl Session {
         self.inner.draining.clone()
     }
 
+    /// Moves each time that the relay node, which is there, owes an answer for longer than a sound one takes: a verdict, an
+    /// entry of a log before its head, a claim's answer. A refusal is an answer. The session goes on: the answer may come.
+    pub fn overdue(&self) -> watch::Receiver<Option<RelayError>> {
+        self.inner.patience.overdue()
+    }
+
     /// Ends the session and waits for its tasks.
     pub async fn close(&self) {
         self.inner.ending.end(RelayError::Closed);
@@ -262,6 +280,7 @@ impl Session {
         first: open::Stream,
         limit: usize,
     ) -> Result<(SendStream, MessageReader), RelayError> {
+        let owed = self.inner.patience.clone().stream(what(&first));
         let opened = async {
             let (mut send, receive): (SendStream, RecvStream) = self
                 .inner
@@ -270,7 +289,10 @@ impl Session {
                 .await
                 .map_err(|error| closed_by(&error))?;
             message::write(&mut send, &opening(first)).await?;
-            Ok((send, MessageReader::new(receive, limit, self.inner.activity.clone())))
+            Ok((
+                send,
+                MessageReader::new(receive, limit, self.inner.activity.clone(), owed),
+            ))
         };
         match timeout(STREAM_TIMEOUT, opened).await {
             Ok(opened) => opened.map_err(|error| self.explain(error)),
@@ -291,6 +313,15 @@ impl Session {
 
     pub(super) fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
+    }
+}
+
+const fn what(first: &open::Stream) -> What {
+    match first {
+        open::Stream::Hello(_) => What::Control,
+        open::Stream::Append(_) => What::Verdicts,
+        open::Stream::Subscribe(_) => What::Replay,
+        open::Stream::KeyPackages(_) => What::KeyPackages,
     }
 }
 

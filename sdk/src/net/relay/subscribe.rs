@@ -26,6 +26,8 @@ pub struct Subscription {
     session: Session,
     log: LogId,
     last: Offset,
+    /// An entry that is known to be there.
+    expected: Offset,
     left: Option<u64>,
     caught_up: bool,
     // Finished: there is nothing more to say. Held, since dropping it tells the relay nothing that it needs.
@@ -47,15 +49,17 @@ impl Subscription {
             follow,
             limit: limit.unwrap_or(0),
         };
-        let (mut send, events) = session
+        let (mut send, mut events) = session
             .open(open::Stream::Subscribe(subscribe), limits::MESSAGE_BYTES_MAX)
             .await?;
         let _ = send.finish();
+        events.owed().begin(0);
         Ok(Self {
             events,
             session: session.clone(),
             log,
             last: after,
+            expected: after,
             left: limit,
             caught_up: false,
             _send: send,
@@ -72,6 +76,23 @@ impl Subscription {
         self.last
     }
 
+    /// The log has an entry at `offset`: one that comes here, or is owed.
+    pub fn expect(&mut self, offset: Offset) {
+        self.expected = self.expected.max(offset);
+        if self.last < self.expected {
+            self.events.owed().go_on();
+        }
+    }
+
+    /// Up to the head, entries are owed; behind it, those that are known to be there.
+    fn settle(&mut self) {
+        if self.caught_up && self.last >= self.expected {
+            self.events.owed().end();
+        } else {
+            self.events.owed().begin(0);
+        }
+    }
+
     /// The next batch; `None` where the relay ended the stream. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<SubscriptionItem>, RelayError> {
         loop {
@@ -83,6 +104,7 @@ impl Subscription {
             match event.event {
                 Some(subscribe_event::Event::Batch(batch)) => {
                     let records = self.check(batch.records).map_err(|error| self.session.explain(error))?;
+                    self.settle();
                     return Ok(Some(SubscriptionItem::Batch(records)));
                 }
                 Some(subscribe_event::Event::CaughtUp(caught_up)) => {
@@ -91,6 +113,7 @@ impl Subscription {
                         let error = RelayError::protocol("caught up twice, or at a head behind the entries sent");
                         return Err(self.session.explain(error));
                     }
+                    self.settle();
                     return Ok(Some(SubscriptionItem::CaughtUp { head }));
                 }
                 Some(subscribe_event::Event::Refusal(refusal)) => return Err(Refused::from(refusal).into()),

@@ -2,7 +2,6 @@
 
 mod commits;
 pub(crate) mod crash;
-mod faulty;
 mod inbox;
 mod offline;
 mod order;

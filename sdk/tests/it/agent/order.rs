@@ -1,7 +1,8 @@
 //! An agent's messages arrive in the order in which they were sent, whatever the relay node fails on the way.
 
-use super::faulty::{FaultyStore, Way};
 use super::world::{World, agent_config, assert_same, channel_of, numbered, soon, texts};
+use skytale_log_store::StoreError;
+use skytale_log_store::faulty::{Fails, FaultyStore};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::event::Event;
 use std::time::Duration;
@@ -28,10 +29,14 @@ async fn messages_keep_their_order_though_the_relay_fails_some_of_them() {
     soon("all out", alice.flushed()).await.expect("flushed");
     let mut events = alice.events();
     let mut expected = Vec::new();
-    for way in [Way::NotTaken, Way::Failed, Way::FailedLater] {
+    let failure = StoreError::Io {
+        doing: "test".into(),
+        error: "not now".into(),
+    };
+    for fails in [Fails::NotTaken, Fails::AtOnce, Fails::Late] {
         for positions in [&[0][..], &[1], &[7], &[63], &[150], &[COUNT - 1], &[2, 3, 90, 180]] {
-            let name = format!("{way:?} {positions:?}");
-            store.fail(way, positions);
+            let name = format!("{fails:?} {positions:?}");
+            store.fail_messages(positions, fails, &failure);
             let batch = numbered(&name, 0..COUNT);
             // All at once, and one after another.
             let (many, singly) = batch.split_at(COUNT / 2);

@@ -4,7 +4,6 @@ use super::nodes::Fleet;
 use crate::agent::world::{assert_same, soon, transcript};
 use parking_lot::Mutex;
 use skytale_history::{Entry, EntryKind, Event, check};
-use skytale_log_store::LogStore;
 use skytale_proto::{AgentId, ChannelId, Frame, FrameId, Kind, Offset, Record};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::channel::{Channel, Messages};

@@ -1,10 +1,11 @@
 //! Agents over several relay nodes that share one log: a cursor taken at one is valid at every other.
 
 mod account;
+mod crowd;
 mod directory;
-mod gate;
 mod moves;
 mod nodes;
 mod outage;
 mod refused;
 mod rolling;
+mod silent;

@@ -1,9 +1,9 @@
 //! Relay nodes, each as if it were a process of its own, and the directory that names them.
 
-use super::gate::Gate;
 use crate::agent::world::{AUDIENCE, ISSUER, Mint, SEED, agent_config, soon, watch};
 use parking_lot::Mutex;
-use skytale_log_store::MemoryStore;
+use skytale_log_store::faulty::FaultyStore;
+use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::{self, Jwks};
 use skytale_proto::{Code, EndpointId};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
@@ -18,14 +18,16 @@ use tokio::runtime::Runtime;
 /// Relay nodes over one log.
 pub(crate) struct Fleet {
     pub(crate) dir: TempDir,
-    pub(crate) log: Arc<MemoryStore>,
+    pub(crate) log: Arc<dyn LogStore>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) nodes: Vec<Node>,
+    /// Of agents that are made from now on.
+    pub(crate) answer_timeout: Duration,
 }
 
 pub(crate) struct Node {
     config: RelayConfig,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) store: Arc<FaultyStore>,
     jwks: Jwks,
     running: Mutex<Option<Running>>,
     pub(crate) relay: Relay,
@@ -56,9 +58,33 @@ impl Directory {
 
     /// For an agent for which the one at `first` is the nearest.
     fn provider(self: &Arc<Self>, first: usize) -> Arc<dyn TokenProvider> {
+        self.ordering(move |named| {
+            if !named.is_empty() {
+                let first = first % named.len();
+                named.rotate_left(first);
+            }
+        })
+    }
+
+    /// For an agent that has an order of its own among relay nodes that are alike: with its number, all orders come in turn.
+    pub(crate) fn spread(self: &Arc<Self>, number: usize) -> Arc<dyn TokenProvider> {
+        self.ordering(move |named| {
+            let mut number = number;
+            for place in 0..named.len() {
+                let left = named.len() - place;
+                named[place..].rotate_left(number % left);
+                number /= left;
+            }
+        })
+    }
+
+    fn ordering(
+        self: &Arc<Self>,
+        order: impl Fn(&mut Vec<rest::Relay>) + Clone + Send + Sync + 'static,
+    ) -> Arc<dyn TokenProvider> {
         let directory = Arc::clone(self);
         Arc::new(TokenFn::new(move |subject: TokenSubject| {
-            let directory = Arc::clone(&directory);
+            let (directory, order) = (Arc::clone(&directory), order.clone());
             async move {
                 if directory.away.load(Ordering::SeqCst) {
                     return Err(TokenError::new(Code::ApiBusy, "the API is away"));
@@ -69,10 +95,7 @@ impl Directory {
                 directory.regions.lock().push(subject.region);
                 directory.mint.life_s.store(*directory.life_s.lock(), Ordering::Relaxed);
                 let mut named: Vec<rest::Relay> = directory.named.lock().iter().map(entry).collect();
-                if !named.is_empty() {
-                    let first = first % named.len();
-                    named.rotate_left(first);
-                }
+                order(&mut named);
                 Ok(directory.mint.token(&subject).with_relays(named))
             }
         }))
@@ -91,7 +114,7 @@ impl Fleet {
     pub(crate) async fn new(count: usize, keepalive_ms: u64) -> Self {
         watch();
         let dir = tempfile::tempdir().expect("a folder");
-        let (log, mint) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
+        let (log, mint): (Arc<dyn LogStore>, _) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
         let mut nodes = Vec::new();
         for number in 0..count {
             let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
@@ -101,7 +124,7 @@ impl Fleet {
             let jwks = Jwks {
                 keys: vec![mint.signer.jwk()],
             };
-            nodes.push(Node::new(config, Gate::new(Arc::clone(&log)), jwks).await);
+            nodes.push(Node::new(config, FaultyStore::over(Arc::clone(&log)), jwks).await);
         }
         let directory = Arc::new(Directory {
             mint,
@@ -116,6 +139,7 @@ impl Fleet {
             log,
             directory,
             nodes,
+            answer_timeout: Duration::from_secs(30),
         }
     }
 
@@ -140,6 +164,7 @@ impl Fleet {
         let vault = self.dir.path().join(format!("{name}.vault"));
         let mut config = agent_config(vault, self.directory.provider(first), self.nodes[0].relay.clone());
         config.relays = RelaySource::Directory;
+        config.driver.answer_timeout = self.answer_timeout;
         config
     }
 
@@ -168,8 +193,8 @@ impl Fleet {
 }
 
 impl Node {
-    async fn new(mut config: RelayConfig, gate: Arc<Gate>, jwks: Jwks) -> Self {
-        let running = start(&config, &gate, &jwks).await;
+    async fn new(mut config: RelayConfig, store: Arc<FaultyStore>, jwks: Jwks) -> Self {
+        let running = start(&config, &store, &jwks).await;
         // The port that was free stays this node's.
         config.listen = running.node.bound_addresses();
         let relay = Relay {
@@ -178,7 +203,7 @@ impl Node {
         };
         Self {
             config,
-            gate,
+            store,
             jwks,
             running: Mutex::new(Some(running)),
             relay,
@@ -230,7 +255,7 @@ impl Node {
 
     /// Starts it again: same identity, same address.
     pub(crate) async fn start(&self) {
-        let running = start(&self.config, &self.gate, &self.jwks).await;
+        let running = start(&self.config, &self.store, &self.jwks).await;
         assert_eq!(running.node.endpoint_id(), self.relay.endpoint);
         *self.running.lock() = Some(running);
     }
@@ -242,7 +267,7 @@ impl Drop for Node {
     }
 }
 
-async fn start(config: &RelayConfig, gate: &Arc<Gate>, jwks: &Jwks) -> Running {
+async fn start(config: &RelayConfig, store: &Arc<FaultyStore>, jwks: &Jwks) -> Running {
     let starting = async {
         loop {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -250,9 +275,9 @@ async fn start(config: &RelayConfig, gate: &Arc<Gate>, jwks: &Jwks) -> Running {
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            let (config, gate, jwks) = (config.clone(), Arc::clone(gate), jwks.clone());
+            let (config, store, jwks) = (config.clone(), Arc::clone(store), jwks.clone());
             let started = runtime
-                .spawn(async move { RelayNode::start(config, gate, TrustSource::Static(jwks), None).await })
+                .spawn(async move { RelayNode::start(config, store, TrustSource::Static(jwks), None).await })
                 .await
                 .expect("no panic");
             match started {

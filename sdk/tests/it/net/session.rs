@@ -215,6 +215,46 @@ async fn a_token_is_refreshed_in_band_before_its_end() {
 }
 
 #[tokio::test]
+async fn a_relay_that_cannot_ask_the_api_keeps_its_session_and_is_given_the_token_again() {
+    let script = Script::run(|mut peer| {
+        Box::pin(async move {
+            peer.start(LONG, now_s() + 3).await;
+            for _ in 0..2 {
+                let request = peer.control.request().await;
+                assert!(
+                    matches!(request, control_request::Request::TokenRefresh(_)),
+                    "{request:?}"
+                );
+                let refusal = Refusal::because(Code::TrustStale, "the API does not answer");
+                peer.control.event(control_event::Event::Refusal(refusal)).await;
+            }
+            let control_request::Request::TokenRefresh(_) = peer.control.request().await else {
+                panic!("a refresh");
+            };
+            let token_expires_s = now_s() + 600;
+            peer.control
+                .event(control_event::Event::TokenAccepted(TokenAccepted { token_expires_s }))
+                .await;
+            peer.control.event(control_event::Event::Ping(Ping { nonce: 1 })).await;
+            let request = peer.control.request().await;
+            assert!(
+                matches!(request, control_request::Request::Pong(_)),
+                "the session goes on"
+            );
+            // Another refusal is the session's end.
+            let refusal = Refusal::because(Code::TrustStale, "the API does not answer");
+            peer.control.event(control_event::Event::Refusal(refusal)).await;
+            peer.connection.closed().await;
+        })
+    })
+    .await;
+    let (session, _endpoint) = connect_until(&script.relay, now_s() + 3).await.expect("a session");
+    let ended = within(session.ended()).await;
+    assert_eq!(ended.code(), Code::TrustStale);
+    script.end().await;
+}
+
+#[tokio::test]
 async fn a_notice_that_the_token_ends_brings_a_refresh() {
     let script = Script::run(|mut peer| {
         Box::pin(async move {

@@ -1,0 +1,364 @@
+//! A store that fails as a test wants it to: a frame here and there, all appends, all reads, or what it says of itself.
+//!
+//! ```text
+//!   append ── untold failure of its log? ── planned failure? ── Way of all appends ── the store behind
+//!   read, watch_head, access, key_packages ── Way of all reads ── the store behind
+//! ```
+//!
+//! Whatever fails, it keeps what [`LogStore`] promises of an author's order: behind a failure that nobody was told of, no
+//! frame of that log is accepted.
+
+use crate::MemoryStore;
+use crate::store::{Accepted, Access, AppendError, KeyPackageStock, LogStore, PendingAppend, ReadBatch};
+use crate::store::{Readiness, StoreError};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, pending};
+use parking_lot::Mutex;
+use skytale_proto::session::Durability;
+use skytale_proto::{AccountId, AgentId, Frame, FrameId, Kind, LogId, Offset};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// After what time [`Fails::Late`] is told.
+const LATE: Duration = Duration::from_millis(10);
+
+/// How one frame fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// It is not taken.
+    NotTaken,
+    /// It is taken, and its verdict is an error at once.
+    AtOnce,
+    /// The same, a moment later.
+    Late,
+    /// The same, but nothing is told before [`FaultyStore::tell`].
+    Untold,
+}
+
+/// What becomes of all appends, or of all reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// The store behind answers.
+    #[default]
+    Through,
+    /// Nothing is answered until the way is another one. An append is in the log all the same: its verdict is kept.
+    Silent,
+    /// The same, and an append gets no further. It has failed when [`FaultyStore::tell`] tells so.
+    Lost(StoreError),
+    /// Refused.
+    Refused(StoreError),
+}
+
+type Teller = oneshot::Sender<Result<Accepted, AppendError>>;
+
+/// A store in front of another one, whose failures a test decides.
+pub struct FaultyStore {
+    behind: Arc<dyn LogStore>,
+    plan: Mutex<Plan>,
+    untold: Arc<Mutex<HashMap<LogId, Untold>>>,
+    appends: watch::Sender<Way>,
+    reads: watch::Sender<Way>,
+    readiness: Mutex<Option<Readiness>>,
+    taken: watch::Sender<usize>,
+    kept_out: AtomicUsize,
+    appended_bytes: AtomicUsize,
+    read_bytes: AtomicUsize,
+}
+
+/// Frames that are to fail, once each.
+#[derive(Debug, Default)]
+struct Plan {
+    faults: Vec<(Which, Fails, StoreError)>,
+    /// Messages that have come since positions were planned.
+    seen: HashSet<FrameId>,
+}
+
+#[derive(Debug)]
+enum Which {
+    Body(Bytes),
+    Position(usize),
+}
+
+/// A failure that nobody has been told of, and the frames of its log that came since, in order.
+struct Untold {
+    error: StoreError,
+    tellers: Vec<Teller>,
+}
+
+impl Untold {
+    fn tell(self) {
+        for teller in self.tellers {
+            // Who no longer waits does not need to know.
+            let _ = teller.send(Err(self.error.clone().into()));
+        }
+    }
+}
+
+impl Plan {
+    fn due(&mut self, frame: &Frame) -> Option<(Fails, StoreError)> {
+        let header = frame.header();
+        let next = self.seen.len();
+        let position = (header.kind() == Kind::Message && self.seen.insert(header.id)).then_some(next);
+        let fits = |which: &Which| match which {
+            Which::Body(body) => body == frame.body(),
+            Which::Position(due) => Some(*due) == position,
+        };
+        let at = self.faults.iter().position(|(which, ..)| fits(which))?;
+        let (_, fails, error) = self.faults.remove(at);
+        Some((fails, error))
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore")
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FaultyStore {
+    /// In front of a memory store of its own. Nothing fails yet.
+    pub fn new() -> Arc<Self> {
+        Self::over(Arc::new(MemoryStore::new()))
+    }
+
+    /// In front of a store, which others may use too. Nothing fails yet.
+    pub fn over(behind: Arc<dyn LogStore>) -> Arc<Self> {
+        Arc::new(Self {
+            behind,
+            plan: Mutex::default(),
+            untold: Arc::default(),
+            appends: watch::Sender::default(),
+            reads: watch::Sender::default(),
+            readiness: Mutex::default(),
+            taken: watch::Sender::new(0),
+            kept_out: AtomicUsize::new(0),
+            appended_bytes: AtomicUsize::new(0),
+            read_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Fails the next frame with this body.
+    pub fn fail(&self, body: impl Into<Bytes>, fails: Fails, error: StoreError) {
+        self.plan.lock().faults.push((Which::Body(body.into()), fails, error));
+    }
+
+    /// Fails some of the messages that come from now on, by their positions from 0, each message counted once. Takes the
+    /// place of what was planned before.
+    pub fn fail_messages(&self, positions: &[usize], fails: Fails, error: &StoreError) {
+        let fault = |position: &usize| (Which::Position(*position), fails, error.clone());
+        *self.plan.lock() = Plan {
+            faults: positions.iter().map(fault).collect(),
+            seen: HashSet::new(),
+        };
+    }
+
+    /// Planned failures that have not happened yet.
+    pub fn failures_left(&self) -> usize {
+        self.plan.lock().faults.len()
+    }
+
+    /// Tells all failures that are untold.
+    pub fn tell(&self) {
+        let untold: Vec<Untold> = self.untold.lock().drain().map(|(_, untold)| untold).collect();
+        untold.into_iter().for_each(Untold::tell);
+    }
+
+    /// What becomes of appends from now on.
+    pub fn appends(&self, way: Way) {
+        self.appends.send_replace(way);
+    }
+
+    /// What becomes of reads, and of all other questions, from now on.
+    pub fn reads(&self, way: Way) {
+        self.reads.send_replace(way);
+    }
+
+    /// What it says of itself from now on.
+    pub fn stands(&self, readiness: Readiness) {
+        *self.readiness.lock() = Some(readiness);
+    }
+
+    /// Frames that have come, in all.
+    pub fn frames(&self) -> usize {
+        *self.taken.borrow()
+    }
+
+    /// Waits until so many frames have come, in all.
+    pub async fn taken(&self, frames: usize) {
+        // The sender lives as long as the store.
+        let _ = self.taken.subscribe().wait_for(|taken| *taken >= frames).await;
+    }
+
+    /// Frames that were refused, by [`Way::Refused`].
+    pub fn kept_out(&self) -> usize {
+        self.kept_out.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of the frames that came, in all.
+    pub fn appended_bytes(&self) -> usize {
+        self.appended_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of records read, in all.
+    pub fn read_bytes(&self) -> usize {
+        self.read_bytes.load(Ordering::SeqCst)
+    }
+
+    /// What was planned for a frame, or follows from what was not told of its log yet.
+    fn planned(&self, frame: &Frame) -> Option<Result<PendingAppend, StoreError>> {
+        let log = frame.header().log;
+        let (teller, pending) = PendingAppend::new();
+        let mut untold = self.untold.lock();
+        if let Some(untold) = untold.get_mut(&log) {
+            untold.tellers.push(teller);
+            return Some(Ok(pending));
+        }
+        let due = self.plan.lock().due(frame);
+        let (fails, error) = due.or_else(|| match &*self.appends.borrow() {
+            Way::Lost(error) => Some((Fails::Untold, error.clone())),
+            Way::Through | Way::Silent | Way::Refused(_) => None,
+        })?;
+        let failure = |error| Untold {
+            error,
+            tellers: vec![teller],
+        };
+        match fails {
+            Fails::NotTaken => return Some(Err(error)),
+            Fails::AtOnce => failure(error).tell(),
+            Fails::Untold => drop(untold.insert(log, failure(error))),
+            Fails::Late => {
+                untold.insert(log, failure(error));
+                let untold = Arc::clone(&self.untold);
+                tokio::spawn(async move {
+                    tokio::time::sleep(LATE).await;
+                    let due = untold.lock().remove(&log);
+                    due.into_iter().for_each(Untold::tell);
+                });
+            }
+        }
+        Some(Ok(pending))
+    }
+
+    /// An append's verdict, which is kept while appends are silent.
+    fn kept(&self, taken: PendingAppend) -> PendingAppend {
+        let mut way = self.appends.subscribe();
+        if *way.borrow() != Way::Silent {
+            return taken;
+        }
+        let (teller, pending) = PendingAppend::new();
+        tokio::spawn(async move {
+            if way.wait_for(|way| *way != Way::Silent).await.is_ok() {
+                let _ = teller.send(taken.verdict().await);
+            }
+        });
+        pending
+    }
+
+    /// Waits while reads are silent.
+    async fn readable(&self) -> Result<(), StoreError> {
+        let mut way = self.reads.subscribe();
+        let answers = |way: &Way| matches!(way, Way::Through | Way::Refused(_));
+        let Ok(way) = way.wait_for(answers).await else {
+            // The sender lives as long as the store.
+            return pending().await;
+        };
+        match &*way {
+            Way::Refused(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl LogStore for FaultyStore {
+    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        async move {
+            self.appended_bytes.fetch_add(frame.encoded().len(), Ordering::SeqCst);
+            let refused = match &*self.appends.borrow() {
+                Way::Refused(error) => Some(error.clone()),
+                _ => None,
+            };
+            let taken = match (self.planned(&frame), refused) {
+                (Some(planned), _) => planned,
+                (None, Some(error)) => {
+                    self.kept_out.fetch_add(1, Ordering::SeqCst);
+                    Err(error)
+                }
+                (None, None) => self.behind.append(frame).await.map(|taken| self.kept(taken)),
+            };
+            self.taken.send_modify(|taken| *taken += 1);
+            taken
+        }
+        .boxed()
+    }
+
+    fn read(
+        &self,
+        log: LogId,
+        after: Offset,
+        bytes_max: usize,
+        entries_max: u64,
+    ) -> BoxFuture<'_, Result<ReadBatch, StoreError>> {
+        async move {
+            self.readable().await?;
+            let batch = self.behind.read(log, after, bytes_max, entries_max).await?;
+            let bytes: usize = batch.records.iter().map(Bytes::len).sum();
+            self.read_bytes.fetch_add(bytes, Ordering::SeqCst);
+            Ok(batch)
+        }
+        .boxed()
+    }
+
+    fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>> {
+        async move {
+            self.readable().await?;
+            self.behind.watch_head(log).await
+        }
+        .boxed()
+    }
+
+    fn access(
+        &self,
+        log: LogId,
+        agent: AgentId,
+        account: AccountId,
+        after: Offset,
+    ) -> BoxFuture<'_, Result<Access, StoreError>> {
+        async move {
+            self.readable().await?;
+            self.behind.access(log, agent, account, after).await
+        }
+        .boxed()
+    }
+
+    fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {
+        async move {
+            self.readable().await?;
+            self.behind.key_packages(agent).await
+        }
+        .boxed()
+    }
+
+    fn durability(&self) -> Durability {
+        self.behind.durability()
+    }
+
+    fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.behind.stopped()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let said = self.readiness.lock().clone();
+        said.unwrap_or_else(|| self.behind.readiness())
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.behind.close()
+    }
+}
