@@ -7,7 +7,7 @@ use skytale_log_store::LogStore;
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
 use skytale_proto::{AccountId, EndpointId, FrameId, KeyId};
-use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_relay_node::{RelayConfig, RelayNode, SessionConfig, TrustSource};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,6 +77,7 @@ impl Relay {
     /// instead of the node.
     pub async fn start(store: Arc<dyn LogStore>) -> anyhow::Result<Self> {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+        config.session = SessionConfig::default();
         config.admin.enabled = false;
         config.limits.frames_per_second = 1_000_000;
         config.limits.bytes_per_second = 1 << 34;

@@ -4,13 +4,15 @@ use super::chain::message_hash;
 use super::shards::ShardId;
 use super::streams::{self, Found};
 use crate::local::ShardPosition;
-use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::stream::{Info, PeerInfo};
 use async_nats::jetstream::{self, ErrorCode};
 use std::time::Duration;
 
 /// A server that a leader has heard from within this long is in contact with it: followers answer every second, and take
 /// none for leader after four.
 const CONTACT_WITHIN: Duration = Duration::from_secs(3);
+/// A copy that is as many of its group's operations behind is not just the slowest of those that take part under load.
+const OPERATIONS_BEHIND: u64 = 1_000;
 /// What a stream says against what was folded of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
@@ -147,6 +149,18 @@ pub(super) fn is_in_contact(info: &Info) -> bool {
         .filter(|peer| !peer.offline && heard(peer.active))
         .count();
     cluster.leader.is_some() && 2 * (1 + near) > servers
+}
+
+/// Copies that a stream's leader has not heard from, or that are far behind it. Appends go on without them for as long as the
+/// others are a majority.
+pub(super) fn copies_behind(info: &Info) -> usize {
+    let behind = |peer: &&PeerInfo| {
+        let far = peer.lag.unwrap_or(u64::MAX) > OPERATIONS_BEHIND;
+        peer.offline || (!peer.current && far)
+    };
+    info.cluster
+        .as_ref()
+        .map_or(0, |cluster| cluster.replicas.iter().filter(behind).count())
 }
 
 fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<Contradiction> {

@@ -29,6 +29,8 @@ pub struct ShardHealth {
     pub position: u64,
     /// The stream's last message, as far as this node knows.
     pub last: u64,
+    /// Copies of the stream that its leader misses, or that are far behind it: in two looks, one after the other.
+    pub copies_behind: usize,
 }
 
 impl ShardHealth {
@@ -39,6 +41,7 @@ impl ShardHealth {
             ready: false,
             position,
             last: position,
+            copies_behind: 0,
         }
     }
 

@@ -15,6 +15,7 @@ const DISCONNECTED: &str = "skytale_fleet_disconnected_total";
 const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
 const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
 const BY_MIRROR: &str = "skytale_fleet_follows_mirror";
+const COPIES_BEHIND: &str = "skytale_fleet_copies_behind";
 const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
@@ -52,6 +53,11 @@ pub(super) fn describe() {
         Unit::Count,
         "1 where the shard is followed by its mirror in this node's region, 0 where the stream itself is"
     );
+    describe_gauge!(
+        COPIES_BEHIND,
+        Unit::Count,
+        "Copies of the stream that its leader misses, or that are far behind it"
+    );
     describe_counter!(
         MARKS,
         Unit::Count,
@@ -70,6 +76,10 @@ pub(super) fn lag(shard: &str, messages: u64) {
 
 pub(super) fn follows_mirror(shard: &str, by_mirror: bool) {
     gauge!(BY_MIRROR, "shard" => shard.to_owned()).set(f64::from(u8::from(by_mirror)));
+}
+
+pub(super) fn copies_behind(shard: &str, copies: usize) {
+    gauge!(COPIES_BEHIND, "shard" => shard.to_owned()).set(copies as f64);
 }
 
 pub(super) fn published(shard: &str, frames: usize, bytes: usize, took: Duration) {

@@ -41,6 +41,11 @@ impl Health {
                 "the replica has not caught up with what was there when the node started: {named}"
             ));
         }
+        if let Some(named) = self.named(|shard| shard.copies_behind > 0) {
+            remarks.push(format!(
+                "copies of streams are missing or far behind, and appends rest on the others: {named}"
+            ));
+        }
         if self.durability != Durability::QuorumSynced {
             remarks.push("an acknowledgement means less than a synced quorum, as the configuration allows".to_owned());
         }
@@ -58,7 +63,10 @@ impl Health {
         let more = shards.len().saturating_sub(NAMED_MAX);
         let named = shards.iter().take(NAMED_MAX);
         let mut text = named
-            .map(|shard| format!("shard {} ({} messages behind)", shard.shard, shard.lag()))
+            .map(|shard| match shard.lag() {
+                0 => format!("shard {}", shard.shard),
+                behind => format!("shard {} ({behind} messages behind)", shard.shard),
+            })
             .collect::<Vec<_>>()
             .join(", ");
         if more > 0 {
@@ -132,6 +140,17 @@ mod tests {
             "{problem}"
         );
         assert!(problem.ends_with("and 2 more"), "{problem}");
+    }
+
+    #[test]
+    fn copies_that_are_missing_are_a_remark() {
+        let one = ShardHealth {
+            copies_behind: 1,
+            ..shard(3, Phase::Following, true, 0)
+        };
+        let found = health(vec![one, shard(0, Phase::Following, true, 0)]).readiness();
+        assert_eq!(found.problems.len(), 0);
+        assert!(found.remarks[0].ends_with("rest on the others: shard 1/3"), "{found:?}");
     }
 
     #[test]

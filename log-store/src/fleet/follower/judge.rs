@@ -3,6 +3,7 @@
 use super::Follower;
 use crate::fleet::asking::{self, AGAIN_AFTER};
 use crate::fleet::guard::{self, Contradiction, Look};
+use crate::fleet::metrics;
 use async_nats::jetstream::stream::Info;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -43,6 +44,7 @@ impl Follower<'_> {
             Look::Well(info) => {
                 self.suspected = None;
                 self.answers = true;
+                self.count_copies(guard::copies_behind(&info));
                 Judged::Well(info)
             }
             Look::Unknown(reason) => {
@@ -69,6 +71,20 @@ impl Follower<'_> {
                 self.suspected = Some((contradiction, since));
                 Judged::Again("the stream contradicts what was folded; looking again".into())
             }
+        }
+    }
+    /// One look alone may have come while a server began.
+    fn count_copies(&mut self, behind: usize) {
+        let told = behind.min(self.copies_behind);
+        self.copies_behind = behind;
+        metrics::copies_behind(&self.shard.label, told);
+        let before = std::mem::replace(&mut self.shard.health.lock().copies_behind, told);
+        if told > before {
+            tracing::warn!(
+                shard = %self.shard.label,
+                copies = told,
+                "copies of the stream are missing or far behind: appends rest on the others"
+            );
         }
     }
 }

@@ -70,6 +70,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         home_ended: 0,
         avoid_mirror: false,
         answers: true,
+        copies_behind: 0,
         checked: beginning.checked,
         parts: VecDeque::new(),
     };
@@ -124,6 +125,8 @@ struct Follower<'a> {
     avoid_mirror: bool,
     /// The stream itself answered when it was last asked.
     answers: bool,
+    /// Copies of the stream that were missing or far behind when it was last looked at.
+    copies_behind: usize,
     /// The stream was found to be what this node was told.
     checked: bool,
     owes_after: u64,

@@ -94,7 +94,7 @@ async fn under_load<F: Future<Output = ()>>(cluster: &Cluster, fault: F) {
     }
 }
 
-async fn accept_at_last(store: &FleetStore, channel: ChannelId) {
+pub(super) async fn accept_at_last(store: &FleetStore, channel: ChannelId) {
     let frame = message(channel, 1, b"afterwards");
     let taken = async {
         while let Err(error) = append(store, &frame).await {

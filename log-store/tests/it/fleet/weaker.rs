@@ -1,13 +1,14 @@
 //! Servers or streams that become weaker than promised while a node runs.
 
 use super::cluster::{Account, Cluster, Sync};
+use super::faults::accept_at_last;
 use super::nodes::records;
 use super::script::*;
 use skytale_log_store::fleet::{FleetConfig, Phase};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
 use skytale_proto::ChannelId;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Waiting for longer is hanging.
@@ -60,6 +61,42 @@ async fn a_stream_with_fewer_copies_than_promised_stops_a_running_node() {
     context.update_stream(fewer).await.expect("changed");
     let reason = stops(&store, channel).await;
     assert!(reason.contains("one copy"), "{reason}");
+    store.close().await.expect("closed");
+}
+
+/// Waits until the node says so of copies of its streams.
+async fn copies(store: &FleetStore, missing: bool) {
+    let begun = Instant::now();
+    loop {
+        let behind = store.health().shards.iter().any(|shard| shard.copies_behind > 0);
+        let readiness = store.readiness();
+        let remarked = readiness
+            .remarks
+            .iter()
+            .any(|remark| remark.contains("copies of streams"));
+        if (behind, remarked) == (missing, missing) {
+            assert_eq!(readiness.problems, Vec::<String>::new());
+            return;
+        }
+        assert!(begun.elapsed() < HANGING, "missing: {behind}, {readiness:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_missing_is_told_and_appends_go_on() {
+    let cluster = Cluster::start().await;
+    let account = cluster.account();
+    let dir = TempDir::new().expect("a folder");
+    let store = open(settings(&account, dir.path())).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    copies(&store, false).await;
+    cluster.kill(1);
+    copies(&store, true).await;
+    accept_at_last(&store, channel).await;
+    cluster.run(1);
+    copies(&store, false).await;
     store.close().await.expect("closed");
 }
 

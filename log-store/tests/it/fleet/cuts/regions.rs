@@ -39,6 +39,17 @@ async fn refused(store: &FleetStore, frame: &Frame) {
     assert_eq!(code, Err(Code::HomeUnreachable));
 }
 
+/// What its author kept is taken at last.
+async fn goes_out(store: &FleetStore, frame: &Frame) {
+    let taken = async {
+        while let Err(error) = append(store, frame).await {
+            assert!(error.code().is_retryable(), "{error}");
+        }
+    };
+    let taken = tokio::time::timeout(HANGING, taken).await;
+    assert!(taken.is_ok(), "it does not go out");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_nothing() {
     let mut chance = Chance::new("a region cut off");
@@ -55,12 +66,19 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
     let mut kept = Vec::new();
     for round in 0..rounds(2) as usize {
         let cut = [Cut::Silent, Cut::Reset, Cut::Held][round % 3];
+        // A channel of this region, to which somebody of the other will be added.
+        let (joined, invited) = (ChannelId::generate_in(Region(0)), agent_of(&home, 1));
+        accept(&home, &create(joined)).await;
+        let invitation = bundle(joined, 1, &[invited]);
         // First the home of what is appended, then the region of the mirror.
         eprintln!("{cut:?} around region {}", round % 2);
         wired.around(round % 2).for_each(|link| link.cut(cut));
         let frame = message(unheard, 1, b"kept by its author");
         refused(&away, &frame).await;
         kept.push(frame);
+        // The commit gets into its log, and the Welcome not where it belongs: that is not an acknowledgement.
+        let told = append(&home, &invitation).await.map_err(|error| error.code());
+        assert!(matches!(told, Err(code) if code.is_retryable()), "{told:?}");
         // Each goes on with the channels of its own region, and reads all: the readers see to that.
         load.goes_on(0).await;
         load.goes_on(1).await;
@@ -70,15 +88,16 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
         wired.sees([2, 2, 2]).await;
         load.goes_on(0).await;
         load.goes_on(1).await;
+        goes_out(&home, &invitation).await;
+        assert_eq!(
+            agree(&home, &away, joined.log()).await.len(),
+            2,
+            "created, and one commit"
+        );
+        assert_eq!(agree(&home, &away, invited.log()).await.len(), 1, "one Welcome");
     }
     for frame in &kept {
-        let taken = async {
-            while let Err(error) = append(&away, frame).await {
-                assert!(error.code().is_retryable(), "{error}");
-            }
-        };
-        let taken = tokio::time::timeout(HANGING, taken).await;
-        assert!(taken.is_ok(), "it does not go out");
+        goes_out(&away, frame).await;
     }
     let entries = agree(&home, &away, unheard.log()).await;
     let ids: HashSet<_> = entries
