@@ -7,6 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What a connection may have on its way from this node at least, in bytes.
+const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
+
 /// The relay node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,6 +76,9 @@ pub struct LimitsConfig {
     pub burst_s: u32,
     /// Bytes sent on one connection and not yet acknowledged by its peer, which the node must keep.
     pub send_window_bytes: u32,
+    /// And on all connections together, about: with many of them each gets its share when it begins, at least 256 KiB; and
+    /// batches are smaller where many are sent at once.
+    pub send_bytes_max: u64,
 }
 
 /// Sessions.
@@ -153,6 +159,7 @@ impl Default for LimitsConfig {
             bytes_per_second: limits::BYTES_PER_SECOND,
             burst_s: 2,
             send_window_bytes: 4 * 1024 * 1024,
+            send_bytes_max: 256 * 1024 * 1024,
         }
     }
 }
@@ -311,9 +318,14 @@ impl RelayConfig {
             "times `limits.burst_s` is too large".into(),
         )?;
         must(
-            limits.send_window_bytes >= 64 * 1024,
+            limits.send_window_bytes >= SEND_WINDOW_BYTES_MIN,
             "limits.send_window_bytes",
-            "must be at least 65536".into(),
+            format!("must be at least {}", SEND_WINDOW_BYTES_MIN),
+        )?;
+        must(
+            limits.send_bytes_max >= limits.send_window_bytes.into(),
+            "limits.send_bytes_max",
+            "must be at least `limits.send_window_bytes`".into(),
         )?;
         must(
             self.session.keepalive_ms >= 50,

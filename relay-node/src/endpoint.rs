@@ -1,9 +1,13 @@
 //! The iroh endpoint: bound where the configuration says, without discovery and without iroh's own relays.
 
 use crate::config::{LimitsConfig, RelayConfig};
-use iroh::endpoint::{Connection, QuicTransportConfig, VarInt, presets};
+use iroh::endpoint::{
+    Accepting, Connection, ConnectionError, Incoming, QuicTransportConfig, ServerConfig, VarInt, presets,
+};
 use iroh::{Endpoint, RelayMode, SecretKey};
 use skytale_proto::session;
+use std::sync::Arc;
+use tokio::runtime::{self, Handle, Runtime};
 
 /// Streams that a connection may open before its session has started: each of them but the first is given back.
 const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
@@ -11,6 +15,9 @@ const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What a connection may have on its way to this node before its session has started, in bytes: a few Hellos.
 const WINDOW_BEFORE_HELLO_BYTES: u32 = 64 * 1024;
+/// The least that a connection has as its share of what all may have on its way from this node, in bytes:
+/// 2.5 MB/s at a round trip of 100 ms.
+const SEND_WINDOW_SHARE_BYTES_MIN: u32 = 256 * 1024;
 /// Streams over the limit that get a code each; those behind them wait until the transport lets them through.
 const STREAMS_OVER: u32 = 16;
 
@@ -22,8 +29,35 @@ pub struct BindError {
     problem: String,
 }
 
-/// Binds the endpoint.
-pub(crate) async fn bind(config: &RelayConfig, key: SecretKey) -> Result<Endpoint, BindError> {
+/// The thread that receives for an endpoint. A thousand connections that are being sent to keep all other threads busy for
+/// tens of milliseconds a turn; a task that had to wait for its turn among theirs would come to the socket too seldom, and
+/// the socket would drop what it has no room for: the connections' acknowledgements.
+#[derive(Debug)]
+pub(crate) struct Receiving(Option<Runtime>);
+
+impl Receiving {
+    fn start() -> std::io::Result<(Self, Handle)> {
+        let thread = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("skytale-receives")
+            .enable_all()
+            .build()?;
+        let handle = thread.handle().clone();
+        Ok((Self(Some(thread)), handle))
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // Waiting for it is not allowed where this may be dropped.
+        if let Some(thread) = self.0.take() {
+            thread.shutdown_background();
+        }
+    }
+}
+
+/// Binds the endpoint. It receives for as long as its thread is kept.
+pub(crate) async fn bind(config: &RelayConfig, key: SecretKey) -> Result<(Endpoint, Receiving), BindError> {
     let error = |problem: String| BindError {
         listen: config
             .listen
@@ -39,13 +73,18 @@ pub(crate) async fn bind(config: &RelayConfig, key: SecretKey) -> Result<Endpoin
         .clear_ip_transports()
         .secret_key(key)
         .alpns(vec![session::ALPN.to_vec()])
-        .transport_config(transport(&config.limits));
+        .transport_config(transport(config.limits.send_window_bytes));
     for address in &config.listen {
         builder = builder
             .bind_addr(*address)
             .map_err(|cause| error(format!("{cause:#}")))?;
     }
-    builder.bind().await.map_err(|cause| error(format!("{cause:#}")))
+    let (receiving, thread) = Receiving::start().map_err(|cause| error(format!("no thread: {cause}")))?;
+    // What receives is a task of the runtime in which this is called.
+    let bound = thread.spawn(builder.bind()).await;
+    let bound = bound.map_err(|cause| error(cause.to_string()))?;
+    let endpoint = bound.map_err(|cause| error(format!("{cause:#}")))?;
+    Ok((endpoint, receiving))
 }
 
 /// Gives a connection what a session may have: until then it gets little.
@@ -57,13 +96,80 @@ pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 
-fn transport(limits: &LimitsConfig) -> QuicTransportConfig {
+/// Accepts connections with what each may have on its way from this node: less, the more there are. It is set once, when a
+/// connection begins.
+pub(crate) struct SendWindows {
+    /// For all connections together, in bytes.
+    total: u64,
+    /// From the widest to the narrowest, in bytes.
+    windows: Vec<(u32, Arc<ServerConfig>)>,
+}
+
+impl SendWindows {
+    pub(crate) fn new(endpoint: &Endpoint, limits: &LimitsConfig) -> Self {
+        let config = |window| {
+            let builder = endpoint.create_server_config_builder(vec![session::ALPN.to_vec()]);
+            Arc::new(builder.set_transport_config(transport(window)).build())
+        };
+        Self {
+            total: limits.send_bytes_max,
+            windows: windows(limits.send_window_bytes)
+                .map(|window| (window, config(window)))
+                .collect(),
+        }
+    }
+
+    /// Accepts a connection as one of so many.
+    pub(crate) fn accept(&self, incoming: Incoming, connections: usize) -> Result<Accepting, ConnectionError> {
+        let share = share(self.total, connections);
+        let fits = self.windows.iter().find(|(window, _)| u64::from(*window) <= share);
+        match fits.or(self.windows.last()) {
+            Some((_, config)) => incoming.accept_with(config.clone()),
+            None => incoming.accept(),
+        }
+    }
+}
+
+/// What one of so many has of a total.
+pub(crate) fn share(total: u64, many: usize) -> u64 {
+    total / u64::try_from(many).unwrap_or(u64::MAX).max(1)
+}
+
+/// Windows from the widest on, each half of the one before.
+fn windows(widest: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(widest), |window| Some(window / 2))
+        .take_while(move |window| *window >= SEND_WINDOW_SHARE_BYTES_MIN.min(widest))
+}
+
+fn transport(send_window_bytes: u32) -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_BEFORE_HELLO_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BEFORE_HELLO_BYTES))
-        .send_window(limits.send_window_bytes.into())
+        .send_window(send_window_bytes.into())
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_halved_down_to_the_least() {
+        let widest = LimitsConfig::default().send_window_bytes;
+        let all: Vec<u32> = windows(widest).collect();
+        assert_eq!((all[0], all.len()), (widest, 5));
+        assert_eq!(all.last(), Some(&SEND_WINDOW_SHARE_BYTES_MIN));
+        assert_eq!(windows(70_000).collect::<Vec<_>>(), [70_000]);
+    }
+
+    #[test]
+    fn nobody_shares_with_nobody() {
+        assert_eq!(
+            (share(100, 0), share(100, 1), share(100, 3), share(100, 101)),
+            (100, 100, 33, 0)
+        );
+    }
 }

@@ -4,7 +4,7 @@ use crate::admin::{self, RenderMetrics};
 use crate::config::{ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
 use crate::drain::told_over;
-use crate::endpoint::{self, BindError};
+use crate::endpoint::{self, BindError, Receiving, SendWindows};
 use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
@@ -18,6 +18,7 @@ use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
@@ -43,6 +44,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(30);
 pub struct RelayNode {
     shared: Arc<Shared>,
     endpoint: Endpoint,
+    _receiving: Receiving,
     admin: Option<SocketAddr>,
     stop: CancellationToken,
     background: TaskTracker,
@@ -65,6 +67,9 @@ pub(crate) struct Shared {
     pub(crate) drain: watch::Sender<Option<Instant>>,
     /// Places for connections.
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) send_windows: SendWindows,
+    /// Subscriptions that entries are being sent to.
+    pub(crate) sending: AtomicUsize,
 }
 
 /// A node that cannot start.
@@ -120,7 +125,7 @@ impl RelayNode {
             Some(path) => secret_key::read_or_make(path)?,
             None => SecretKey::generate(),
         };
-        let endpoint = endpoint::bind(&config, key.clone()).await?;
+        let (endpoint, receiving) = endpoint::bind(&config, key.clone()).await?;
         let api = match &trust {
             TrustSource::Static(_) => None,
             TrustSource::Http { api_url, relay_secret } => {
@@ -143,12 +148,15 @@ impl RelayNode {
             presence: Presence::default(),
             drain: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+            send_windows: SendWindows::new(&endpoint, &config.limits),
+            sending: AtomicUsize::new(0),
             store,
             config,
         });
         let mut node = Self {
             shared,
             endpoint,
+            _receiving: receiving,
             admin: None,
             stop: CancellationToken::new(),
             background: TaskTracker::new(),

@@ -45,7 +45,9 @@ pub(crate) fn serve(
 /// Admits a connection, and gives what serves it from then on.
 async fn begun(node: Arc<Shared>, incoming: Incoming) -> Option<BoxFuture<'static, ()>> {
     let deadline = Instant::now() + node.config.session.hello_timeout();
-    let connection = match timeout_at(deadline, incoming).await {
+    let accepting = node.send_windows.accept(incoming, node.connections());
+    let handshake = async { accepting?.await };
+    let connection = match timeout_at(deadline, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             debug!(%error, "handshake failed");

@@ -19,6 +19,7 @@ pub(crate) use connection::{serve, turn_away};
 pub(crate) use end::Ending;
 pub(crate) use registry::Sessions;
 
+use crate::endpoint;
 use crate::node::Shared;
 use parking_lot::RwLock;
 use skytale_proto::AgentId;
@@ -26,6 +27,11 @@ use skytale_proto::token::Claims;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
+
+/// Batches that wait to be sent have this part of what may be on its way.
+const BATCHES_OF_SENT: u64 = 4;
+/// A batch, at least, however many are sent at once, in bytes.
+const BATCH_BYTES_MIN: usize = 16 * 1024;
 
 /// What the streams of one session share.
 #[derive(Debug)]
@@ -76,23 +82,26 @@ impl Session {
     /// How large a subscription's next batch may be, in bytes.
     fn batch_bytes_max(&self) -> usize {
         let limits = &self.node.config.limits;
-        let share = limits.replay_bytes_max / self.subscriptions.load(Ordering::Relaxed).max(1);
-        share.min(limits.batch_bytes_max)
+        let own = limits.replay_bytes_max / self.subscriptions.load(Ordering::Relaxed).max(1);
+        let sending = self.node.sending.load(Ordering::Relaxed);
+        let of_all = endpoint::share(limits.send_bytes_max / BATCHES_OF_SENT, sending);
+        let of_all = usize::try_from(of_all).unwrap_or(usize::MAX).max(BATCH_BYTES_MIN);
+        own.min(of_all).min(limits.batch_bytes_max)
     }
 }
 
-/// Counts a subscription among its session's, for as long as it runs.
-struct Subscribed<'a>(&'a Session);
+/// Counts one more, for as long as it is there.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Subscribed<'a> {
-    fn enter(session: &'a Session) -> Self {
-        session.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Self(session)
+impl<'a> Counted<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
-impl Drop for Subscribed<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

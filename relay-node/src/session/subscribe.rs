@@ -6,7 +6,7 @@
 use crate::authorize;
 use crate::metrics;
 use crate::refusal::{self, Short, counted};
-use crate::session::{Session, Subscribed, streams};
+use crate::session::{Counted, Session, streams};
 use crate::stream::{Receiver, Sender};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -122,7 +122,7 @@ async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
         Ok(head) => head,
         Err(error) => return failed(session, &error).into(),
     };
-    let _counted = Subscribed::enter(session);
+    let _counted = Counted::enter(&session.subscriptions);
     let mut subscription = Subscription {
         session,
         log: asked.log,
@@ -230,6 +230,7 @@ impl Subscription<'_> {
 
     /// Sends entries up to and with `until`, a batch at a time: while one is sent, no other is read.
     async fn replay(&mut self, until: Offset) -> Result<(), Ended> {
+        let _sending = Counted::enter(&self.session.node.sending);
         while self.cursor < until && self.left > 0 {
             let entries_max = (until.get() - self.cursor.get()).min(self.left);
             let bytes_max = self.session.batch_bytes_max();

@@ -33,6 +33,11 @@ pub(crate) struct Agent {
     pub(crate) endpoint: Endpoint,
 }
 
+/// An agent's id that nobody else has.
+pub(crate) fn someone() -> AgentId {
+    AgentId::from_bytes(*SecretKey::generate().public().as_bytes())
+}
+
 impl Agent {
     /// A new agent on a free loopback port. The relay node never sees its identity key: any 32 bytes will do for one.
     pub(crate) async fn new() -> Self {
@@ -54,7 +59,7 @@ impl Agent {
             .bind()
             .await
             .expect("bound");
-        let id = AgentId::from_bytes(*SecretKey::generate().public().as_bytes());
+        let id = someone();
         Self { id, endpoint }
     }
 

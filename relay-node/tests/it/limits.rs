@@ -1,11 +1,12 @@
 //! Bounds: what one agent can take, and that others do not feel it.
 
-use crate::client::{Agent, Gone, Subscription, Wire, soon};
-use crate::fixture::{Fixture, config, message};
+use crate::client::{Agent, Gone, Subscription, Wire, someone, soon};
+use crate::fixture::{Fixture, commit, config, message};
 use crate::witness::Witness;
 use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_proto::session::{Open, Subscribe, open};
-use skytale_proto::{Code, Offset};
+use skytale_proto::{AgentId, Code, Offset};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,6 +72,81 @@ async fn many_readers_that_do_not_read_share_one_bound() {
     for follow in &mut stalled {
         follow.caught_up().await;
     }
+}
+
+/// How much is read for agents that stand still, so that nothing is acknowledged; they get all of it when they go on.
+async fn read_for_agents_that_stand_still(send_bytes_max: u64) -> usize {
+    const AGENTS: usize = 48;
+    let store = FaultyStore::new();
+    let mut config = config();
+    config.limits.bytes_per_second = 1 << 30;
+    config.limits.send_bytes_max = send_bytes_max;
+    let fixture = Arc::new(Fixture::over(config, store.clone()).await);
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+
+    let (begun, all_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let members: Vec<AgentId> = (0..AGENTS).map(|_| someone()).collect();
+    a.append(&commit(channel, alice.id, 1, &members, &[]))
+        .await
+        .expect("added");
+    let relay = fixture.clone();
+    let agents = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut following = Vec::new();
+            for id in members {
+                let agent = Agent {
+                    id,
+                    ..Agent::new().await
+                };
+                let client = relay.session(&agent, &relay.claims(&agent)).await;
+                let mut subscription = client.subscribe(channel.log(), Offset::new(2), true).await;
+                subscription.caught_up().await;
+                following.push((agent, client, subscription));
+            }
+            begun.send(()).expect("somebody waits");
+            // Nothing goes on in this thread meanwhile.
+            may_go_on.recv().expect("told");
+            for (_agent, client, mut subscription) in following {
+                for offset in 3..=102 {
+                    assert_eq!(subscription.entry().await.expect("goes on").offset, Offset::new(offset));
+                }
+                client.leave();
+            }
+        });
+    });
+    soon(all_begun).await.expect("begun");
+    let before = store.read_bytes();
+    for _ in 0..100 {
+        a.append(&message(channel, alice.id, 2, vec![7; 20_000]))
+            .await
+            .expect("appended");
+    }
+    let mut read = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let more = store.read_bytes() - before;
+        if more == read {
+            break;
+        }
+        read = more;
+    }
+    go_on.send(()).expect("somebody waits");
+    let agents = tokio::task::spawn_blocking(|| agents.join());
+    soon(agents).await.expect("joined").expect("all is read");
+    read
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_node_keeps_for_agents_that_stand_still_is_shared_by_all() {
+    let shared = read_for_agents_that_stand_still(4 * 1024 * 1024).await;
+    let each_its_own = read_for_agents_that_stand_still(1 << 30).await;
+    assert!(
+        shared * 2 < each_its_own,
+        "{shared} bytes are read for agents that share, {each_its_own} for others"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
