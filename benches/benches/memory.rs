@@ -7,15 +7,14 @@
 
 use anyhow::{Context as _, bail, ensure};
 use skytale_benches::bare::{Bare, BareServer};
-use skytale_benches::client::{Agent, Client};
+use skytale_benches::client::Agent;
 use skytale_benches::frames::{Channel, append_windowed, nobody};
-use skytale_benches::relay::{Relay, Tokens, parse_address, print_address};
+use skytale_benches::served::{self, Served};
 use skytale_benches::versus::sized;
-use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore as _};
 use skytale_proto::{AgentId, LogId, Offset};
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -47,6 +46,11 @@ fn main() -> anyhow::Result<()> {
     idle(&runtime)
 }
 
+/// A relay node over a local store.
+fn relay_over(folder: &Path) -> anyhow::Result<Served> {
+    Served::start(ROLE, &format!("relay\n{}", folder.display()))
+}
+
 // ---- replay
 
 #[allow(clippy::print_stdout)]
@@ -64,8 +68,8 @@ fn replays(runtime: &Runtime) -> anyhow::Result<()> {
         channels.push((mib, fill(folder.path(), reader.id, mib)?));
     }
     for (mib, channel) in channels {
-        let relay = Served::relay(folder.path())?;
-        let before = relay.memory()?;
+        let relay = relay_over(folder.path())?;
+        let before = relay.process().memory()?;
         let replayed = runtime.block_on(async {
             let client = relay.session(&reader).await?;
             let replayed = client
@@ -80,7 +84,7 @@ fn replays(runtime: &Runtime) -> anyhow::Result<()> {
             replayed.entries == (mib * MIB / FRAME_BYTES) as u64,
             "all entries are replayed"
         );
-        let after = relay.memory()?;
+        let after = relay.process().memory()?;
         println!(
             "  {:>5} MiB  {:>10}  {:>10}  {:>10}  {:>8}",
             mib, before.resident_kib, after.resident_kib, after.peak_kib, replayed.entries
@@ -137,9 +141,9 @@ fn child_fill(folder: &Path, reader: &str, mib: usize) -> anyhow::Result<()> {
 fn idle(runtime: &Runtime) -> anyhow::Result<()> {
     let (warm, count) = (agents_that_fit(50)?, agents_that_fit(sized(500, 100))?);
     let folder = tempfile::tempdir()?;
-    let relay = Served::relay(folder.path())?;
+    let relay = relay_over(folder.path())?;
     let mut agents = Vec::new();
-    let mut figures = vec![relay.memory()?];
+    let mut figures = vec![relay.process().memory()?];
     for more in [warm, count] {
         runtime.block_on(async {
             for _ in 0..more {
@@ -150,7 +154,7 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
             tokio::time::sleep(SETTLE).await;
             anyhow::Ok(())
         })?;
-        figures.push(relay.memory()?);
+        figures.push(relay.process().memory()?);
     }
     let subscriptions = runtime.block_on(async {
         let mut subscriptions = Vec::new();
@@ -162,7 +166,7 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
         tokio::time::sleep(SETTLE).await;
         anyhow::Ok(subscriptions)
     })?;
-    figures.push(relay.memory()?);
+    figures.push(relay.process().memory()?);
     drop(subscriptions);
     for (_, client) in agents {
         client.leave();
@@ -191,18 +195,18 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
 
 /// What an iroh endpoint alone keeps for a connection.
 fn bare_connection_kib(runtime: &Runtime, warm: u32, count: u32) -> anyhow::Result<f64> {
-    let server = Served::start("bare".into())?;
+    let server = Served::start(ROLE, "bare")?;
     let mut connections = Vec::new();
     let mut resident = Vec::new();
     for more in [warm, count] {
         runtime.block_on(async {
             for _ in 0..more {
-                connections.push(Bare::connect(server.address.clone()).await?);
+                connections.push(Bare::connect(server.address().clone()).await?);
             }
             tokio::time::sleep(SETTLE).await;
             anyhow::Ok(())
         })?;
-        resident.push(server.memory()?.resident_kib as f64);
+        resident.push(server.process().memory()?.resident_kib as f64);
     }
     drop(connections);
     server.end()?;
@@ -226,105 +230,16 @@ fn agents_that_fit(count: u32) -> anyhow::Result<u32> {
 /// Files that an agent's endpoint holds open, at most.
 const FILES_OF_AN_AGENT: u32 = 8;
 
-// ---- the relay node's process
+// ---- the children
 
-/// A relay node, or a bare endpoint, in a process of its own.
-struct Served {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    address: iroh::EndpointAddr,
-    tokens: Tokens,
-}
-
-/// What the kernel says of a process.
-struct Memory {
-    resident_kib: u64,
-    peak_kib: u64,
-}
-
-impl Served {
-    fn relay(folder: &Path) -> anyhow::Result<Self> {
-        Self::start(format!("relay\n{}", folder.display()))
-    }
-
-    fn start(role: String) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .env(ROLE, role)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take().context("a pipe")?;
-        let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
-        let address = parse_address(&line(&mut stdout)?)?;
-        Ok(Self {
-            child,
-            stdin,
-            stdout,
-            address,
-            tokens: Tokens::new(),
-        })
-    }
-
-    async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
-        Client::start(agent, &self.address, self.tokens.token(agent)?).await
-    }
-
-    fn memory(&self) -> anyhow::Result<Memory> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let value = |name: &str| -> anyhow::Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-            Ok(kib.with_context(|| format!("{name} of the child"))?.trim().parse()?)
-        };
-        Ok(Memory {
-            resident_kib: value("VmRSS:")?,
-            peak_kib: value("VmHWM:")?,
-        })
-    }
-
-    fn end(mut self) -> anyhow::Result<()> {
-        drop(self.stdin);
-        ensure!(line(&mut self.stdout)? == "closed", "the child closes what it has");
-        ensure!(self.child.wait()?.success(), "the child ends well");
-        Ok(())
-    }
-}
-
-fn line(from: &mut impl std::io::BufRead) -> anyhow::Result<String> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    Ok(line.trim_end().to_owned())
-}
-
-/// Serves until its standard input is closed.
-#[allow(clippy::print_stdout)]
 fn child_relay(folder: &Path) -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
-    let store: Arc<dyn LogStore> = Arc::new(runtime.block_on(LocalStore::open(LocalConfig::new(folder)))?);
-    let relay = runtime.block_on(Relay::start(store.clone()))?;
-    serve_until_closed(relay.address())?;
-    runtime.block_on(relay.shutdown());
-    runtime.block_on(store.close())?;
-    println!("closed");
-    Ok(())
+    let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder)))?;
+    served::serve_relay(&runtime, Arc::new(store))
 }
 
-#[allow(clippy::print_stdout)]
 fn child_bare() -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     let server = runtime.block_on(BareServer::start())?;
-    serve_until_closed(&server.address())?;
-    println!("closed");
-    Ok(())
-}
-
-/// Says where it is, and waits until standard input is closed.
-#[allow(clippy::print_stdout)]
-fn serve_until_closed(address: &iroh::EndpointAddr) -> anyhow::Result<()> {
-    println!("{}", print_address(address)?);
-    std::io::stdout().flush()?;
-    let mut lines = std::io::stdin().lock().lines();
-    while lines.next().transpose()?.is_some() {}
-    Ok(())
+    served::serve(&server.address(), || Ok(()))
 }

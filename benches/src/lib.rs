@@ -6,7 +6,8 @@
 //!
 //! - [`versus`] measures pairs with criterion and prints the closing table; [`stopwatch`] tells work from waiting.
 //! - [`bare`] is the limit on the network: an iroh endpoint that echoes, or sends bytes.
-//! - [`relay`] is a relay node over any store, [`client`] a client of its protocol that does no more than it must.
+//! - [`relay`] is a relay node over any store, [`served`] one in a process of its own, [`client`] a client of its protocol that
+//!   does no more than it must.
 //! - [`frames`] makes what is appended, [`figures`] reads what a store tells of itself, [`process`] what the kernel tells.
 //! - [`nats`] is the limit of a fleet: a JetStream client that publishes batches, or reads, and does nothing besides.
 //! - [`model`] computes what a fleet carries from what its parts cost.
@@ -19,5 +20,6 @@ pub mod model;
 pub mod nats;
 pub mod process;
 pub mod relay;
+pub mod served;
 pub mod stopwatch;
 pub mod versus;

@@ -118,13 +118,13 @@ fn address_of(id: &EndpointId, sockets: Vec<SocketAddr>) -> anyhow::Result<Endpo
 }
 
 /// A node's address on one line, for another process.
-pub fn print_address(address: &EndpointAddr) -> anyhow::Result<String> {
+pub(crate) fn print_address(address: &EndpointAddr) -> anyhow::Result<String> {
     let socket = address.ip_addrs().next().context("an address on the network")?;
     Ok(format!("{} {socket}", EndpointId::from_bytes(*address.id.as_bytes())))
 }
 
 /// What [`print_address`] printed.
-pub fn parse_address(line: &str) -> anyhow::Result<EndpointAddr> {
+pub(crate) fn parse_address(line: &str) -> anyhow::Result<EndpointAddr> {
     let (id, socket) = line.split_once(' ').with_context(|| format!("no address: {line:?}"))?;
     address_of(&id.parse()?, vec![socket.parse()?])
 }

@@ -2,17 +2,15 @@
 
 use crate::common::{check, node};
 use anyhow::{Context as _, bail, ensure};
-use skytale_benches::client::{Agent, Client};
 use skytale_benches::process::Process;
-use skytale_benches::relay::{Relay, Tokens, parse_address, print_address};
+use skytale_benches::served::{self, Served};
 use skytale_benches::stopwatch::Stopwatch;
 use skytale_log_store::LogStore as _;
 use skytale_log_store::cluster::Account;
 use skytale_proto::LogId;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -85,68 +83,13 @@ fn joins(account: &Account, folder: &Path, entries: u64, logs: &[LogId]) -> anyh
 
 // ---- a relay node
 
-/// A relay node of a fleet in a process of its own.
-pub(crate) struct Served {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    address: iroh::EndpointAddr,
-    tokens: Tokens,
+/// Starts a relay node of a fleet in a process of its own.
+pub(crate) fn serve(account: &Account, folder: &Path) -> anyhow::Result<Served> {
+    Served::start(ROLE, &role("relay", account, folder))
 }
 
-impl Served {
-    pub(crate) fn start(account: &Account, folder: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .env(ROLE, role("relay", account, folder))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take().context("a pipe")?;
-        let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
-        let address = parse_address(&line(&mut stdout)?)?;
-        Ok(Self {
-            child,
-            stdin,
-            stdout,
-            address,
-            tokens: Tokens::new(),
-        })
-    }
-
-    pub(crate) async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
-        Client::start(agent, &self.address, self.tokens.token(agent)?).await
-    }
-
-    pub(crate) fn process(&self) -> Process {
-        Process::of(self.child.id())
-    }
-
-    pub(crate) fn end(mut self) -> anyhow::Result<()> {
-        drop(self.stdin);
-        ensure!(line(&mut self.stdout)? == "closed", "the child closes what it has");
-        ensure!(self.child.wait()?.success(), "the child ends well");
-        Ok(())
-    }
-}
-
-fn line(from: &mut impl BufRead) -> anyhow::Result<String> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    Ok(line.trim_end().to_owned())
-}
-
-/// Serves until its standard input is closed.
-#[allow(clippy::print_stdout)]
 fn serves(account: &Account, folder: &Path) -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
-    let store = Arc::new(runtime.block_on(node(account, folder, 1))?);
-    let relay = runtime.block_on(Relay::start(store.clone()))?;
-    println!("{}", print_address(relay.address())?);
-    std::io::stdout().flush()?;
-    let mut lines = std::io::stdin().lock().lines();
-    while lines.next().transpose()?.is_some() {}
-    runtime.block_on(relay.shutdown());
-    runtime.block_on(store.close())?;
-    println!("closed");
-    Ok(())
+    let store = runtime.block_on(node(account, folder, 1))?;
+    served::serve_relay(&runtime, Arc::new(store))
 }

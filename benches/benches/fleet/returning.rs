@@ -1,12 +1,13 @@
 //! A thousand agents that come back at once to a relay node of a fleet, against one.
 
 use crate::FRAME_BYTES;
-use crate::child::Served;
+use crate::child::serve;
 use crate::common::node;
 use anyhow::ensure;
 use futures_util::future::try_join_all;
 use skytale_benches::client::Agent;
 use skytale_benches::frames::{Channel, append_windowed, nobody};
+use skytale_benches::served::Served;
 use skytale_benches::stopwatch::Stopwatch;
 use skytale_benches::versus::{Bench, median, sized};
 use skytale_log_store::LogStore as _;
@@ -59,7 +60,7 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
         anyhow::Ok(returning)
     })?;
 
-    let served = Served::start(&account, folder.path())?;
+    let served = serve(&account, folder.path())?;
     let process = served.process();
     let refused = AtomicU64::new(0);
     let fresh = process.memory()?.resident_kib as f64 / 1_024.0;
