@@ -26,7 +26,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts this program again, told by a variable what to be; it should [serve](serve) then.
+    /// Starts this program again, told by a variable what to be; it should [`serve`] then.
     pub fn start(variable: &str, role: &str) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .env(variable, role)
