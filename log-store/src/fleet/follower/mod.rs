@@ -69,6 +69,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         suspected: None,
         home_ended: 0,
         avoid_mirror: false,
+        stood_still: None,
         answers: true,
         copies_behind: 0,
         checked: beginning.checked,
@@ -123,6 +124,8 @@ struct Follower<'a> {
     home_ended: u64,
     /// The mirror does not keep up: the stream itself is followed.
     avoid_mirror: bool,
+    /// Where this node was when something acknowledged did not come by the mirror.
+    stood_still: Option<u64>,
     /// The stream itself answered when it was last asked.
     answers: bool,
     /// Copies of the stream that were missing or far behind when it was last looked at.
@@ -252,9 +255,16 @@ impl Follower<'_> {
                     }
                 }
                 () = self.shard.look.notified() => look_at = Instant::now(),
-                () = self.shard.stalled.notified(), if !by_mirror => {
-                    if *self.shard.acked.borrow() > self.position.sequence {
-                        return End::Again("what the stream acknowledged does not come".into());
+                () = self.shard.stalled.notified() => {
+                    let at = self.position.sequence;
+                    if *self.shard.acked.borrow() > at {
+                        // A mirror that moves at all only is behind. One that does not has lost its way to the stream, and
+                        // servers look for another after ten seconds.
+                        if !by_mirror || self.stood_still == Some(at) {
+                            self.avoid_mirror = by_mirror;
+                            return End::Again("what the stream acknowledged does not come".into());
+                        }
+                        self.stood_still = Some(at);
                     }
                 }
                 () = tokio::time::sleep_until(look_at), if looking.is_none() => {
