@@ -28,6 +28,8 @@ use tokio::time::Instant;
 const FOLD_MESSAGES_MAX: usize = 512;
 /// Parts on their way into the replica, at most: while one is synced, the next are folded.
 const PARTS_MAX: usize = 4;
+/// How long a mirror may take to say that it keeps up again: nothing is followed meanwhile.
+const MIRROR_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -142,6 +144,16 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
+    /// Whether the mirror in this node's region goes on from here, and has all that was followed.
+    async fn mirror_has(&self, followed: u64) -> bool {
+        let Some(here) = mirror::region(self.shard.id, &self.node.config) else {
+            return false;
+        };
+        let asked = mirror::goes_on(&self.node.context, self.shard.id, here, &self.position);
+        let copy = tokio::time::timeout(MIRROR_ANSWERS_WITHIN, asked).await;
+        matches!(copy, Ok(Ok(copy)) if copy.state.last_sequence >= followed)
+    }
+
     /// Follows for as long as the stream answers.
     async fn stretch(&mut self) -> End {
         if let Err(reason) = self.node.connected() {
@@ -209,7 +221,7 @@ impl Follower<'_> {
             None => return End::Again("the mirror does not hold what must be looked at again".into()),
         };
         // It is given another chance the next time.
-        self.avoid_mirror = false;
+        let avoided = std::mem::take(&mut self.avoid_mirror);
         self.home_ended = 0;
         let by_mirror = source != self.shard.id.stream();
         let made = self.consumer(&source, from, !by_mirror).await;
@@ -249,6 +261,9 @@ impl Follower<'_> {
                                 return End::Again("the mirror does not keep up".into());
                             }
                             self.home_ended = info.state.last_sequence;
+                            if avoided && !by_mirror && self.mirror_has(followed).await {
+                                return End::Again("the mirror keeps up again".into());
+                            }
                         }
                         Judged::Again(_) | Judged::Silent(_) => {}
                         Judged::Stop(contradiction) => return End::Stop(contradiction),
