@@ -24,16 +24,15 @@ pub(super) fn region(shard: ShardId, config: &FleetConfig) -> Option<Region> {
 }
 
 /// Makes the mirror where it is missing. Where it cannot be made now, the stream itself is followed.
-pub(super) async fn ensure(context: &jetstream::Context, shard: ShardId, config: &FleetConfig) {
-    let Some(here) = region(shard, config) else { return };
+pub(super) async fn ensure(context: &jetstream::Context, shard: ShardId, config: &FleetConfig) -> Result<(), String> {
+    let Some(here) = region(shard, config) else {
+        return Ok(());
+    };
     let name = name(shard, here);
     match streams::find(context, &name).await {
-        Ok(Found::There(_)) => return,
+        Ok(Found::There(_)) => return Ok(()),
         Ok(Found::Missing) => {}
-        Err(error) => {
-            tracing::warn!(stream = %name, %error, "the mirror cannot be looked for");
-            return;
-        }
+        Err(error) => return Err(format!("the mirror {name} cannot be looked for: {error}")),
     }
     let wanted = Config {
         name: name.clone(),
@@ -50,8 +49,9 @@ pub(super) async fn ensure(context: &jetstream::Context, shard: ShardId, config:
         ..Config::default()
     };
     // Another node may make it at the same moment.
-    if let Err(error) = context.create_stream(&wanted).await {
-        tracing::warn!(stream = %name, %error, "the mirror is not made now");
+    match context.create_stream(&wanted).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("the mirror {name} is not made now: {error}")),
     }
 }
 

@@ -232,7 +232,9 @@ impl Opening {
             };
             match asked {
                 Ok(Some(info)) => {
-                    mirror::ensure(context, shard, &self.config).await;
+                    if let Err(reason) = mirror::ensure(context, shard, &self.config).await {
+                        tracing::warn!(stream = %shard.stream(), %reason, "the stream itself is followed");
+                    }
                     return Ok(Sought::There(Box::new(info)));
                 }
                 Ok(None) => return Ok(Sought::Missing),

@@ -67,7 +67,9 @@ impl Follower<'_> {
         }
         self.repeats = begun.repeats;
         self.owes_after = begun.owes_after;
-        mirror::ensure(&node.context, id, config).await;
+        if let Err(reason) = mirror::ensure(&node.context, id, config).await {
+            tracing::warn!(shard = %self.shard.label, %reason, "the stream itself is followed");
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::Follower;
 use crate::fleet::asking::{self, AGAIN_AFTER};
 use crate::fleet::guard::{self, Contradiction, Look};
-use crate::fleet::metrics;
+use crate::fleet::{metrics, mirror};
 use async_nats::jetstream::stream::Info;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -20,7 +20,40 @@ pub(super) enum Judged {
     Stop(Contradiction),
 }
 
+/// What was seen while something is followed.
+pub(super) struct Seen {
+    /// Of the stream itself.
+    pub(super) look: Look,
+    /// The mirror in this node's region, where it is not followed and could be.
+    pub(super) mirror: Option<Info>,
+}
+
 impl Follower<'_> {
+    /// Looks at the stream, and, unless it is by its mirror that the stream is followed, whether there is one that could be: one
+    /// that is missing is made.
+    pub(super) fn look_around(&self, by_mirror: bool) -> BoxFuture<'static, Seen> {
+        let look = self.look();
+        let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
+        let here = mirror::region(id, &node.config).filter(|_| !by_mirror);
+        Box::pin(async move {
+            let look = look.await;
+            let (Some(here), Look::Well(_)) = (here, &look) else {
+                return Seen { look, mirror: None };
+            };
+            let mirror = async {
+                mirror::ensure(&node.context, id, &node.config).await?;
+                mirror::goes_on(&node.context, id, here, &position).await
+            };
+            let mirror = tokio::time::timeout(2 * node.config.request_timeout, mirror).await;
+            let mirror = mirror.unwrap_or_else(|_| Err("no answer in time".into()));
+            if let Err(reason) = &mirror {
+                tracing::debug!(stream = %id.stream(), %reason, "the stream itself is followed");
+            }
+            let mirror = mirror.ok();
+            Seen { look, mirror }
+        })
+    }
+
     /// Compares the stream with what was folded of it. Ends within a bound, whoever does not answer.
     pub(super) fn look(&self) -> BoxFuture<'static, Look> {
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
@@ -90,11 +123,11 @@ impl Follower<'_> {
 }
 
 /// What a look under way gives; never, where there is none.
-pub(super) async fn look_done(looking: &mut Option<BoxFuture<'static, Look>>) -> Look {
-    let look = match looking {
+pub(super) async fn look_done(looking: &mut Option<BoxFuture<'static, Seen>>) -> Seen {
+    let seen = match looking {
         Some(look) => look.await,
         None => std::future::pending().await,
     };
     *looking = None;
-    look
+    seen
 }

@@ -18,7 +18,7 @@ use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use intake::{Arrived, Part, outcome_of};
-use judge::{Judged, look_done};
+use judge::{Judged, Seen, look_done};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,6 @@ use tokio::time::Instant;
 const FOLD_MESSAGES_MAX: usize = 512;
 /// Parts on their way into the replica, at most: while one is synced, the next are folded.
 const PARTS_MAX: usize = 4;
-/// How long a mirror may take to say that it keeps up again: nothing is followed meanwhile.
-const MIRROR_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -144,14 +142,20 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Whether the mirror in this node's region goes on from here, and has all that was followed.
-    async fn mirror_has(&self, followed: u64) -> bool {
-        let Some(here) = mirror::region(self.shard.id, &self.node.config) else {
-            return false;
-        };
-        let asked = mirror::goes_on(&self.node.context, self.shard.id, here, &self.position);
-        let copy = tokio::time::timeout(MIRROR_ANSWERS_WITHIN, asked).await;
-        matches!(copy, Ok(Ok(copy)) if copy.state.last_sequence >= followed)
+    /// The message to go on with, of a stream that begins at `first`.
+    fn next_of(&self, first: u64) -> u64 {
+        let next = self.position.sequence + 1;
+        if self.recheck_to == self.position.sequence {
+            self.position.owed_from.clamp(first.clamp(1, next), next)
+        } else {
+            next
+        }
+    }
+
+    /// Whether a mirror can be followed from here, and has all that was followed of the stream itself.
+    fn keeps_up(&self, mirror: &Info, home: &Info) -> bool {
+        let from = self.next_of(home.state.first_sequence);
+        mirror.state.first_sequence.max(1) <= from && mirror.state.last_sequence >= *self.shard.followed.borrow()
     }
 
     /// Follows for as long as the stream answers.
@@ -207,13 +211,7 @@ impl Follower<'_> {
     async fn follow(&mut self, copy: &Info, home: Option<&Info>) -> End {
         let info = home.unwrap_or(copy);
         self.target.get_or_insert(info.state.last_sequence);
-        let from = if self.recheck_to == self.position.sequence {
-            self.position
-                .owed_from
-                .clamp(info.state.first_sequence.max(1), self.position.sequence + 1)
-        } else {
-            self.position.sequence + 1
-        };
+        let from = self.next_of(info.state.first_sequence);
         // The nearest copy, if it can be followed from here.
         let source = match home {
             _ if copy.state.first_sequence.max(1) <= from => copy.config.name.clone(),
@@ -221,7 +219,7 @@ impl Follower<'_> {
             None => return End::Again("the mirror does not hold what must be looked at again".into()),
         };
         // It is given another chance the next time.
-        let avoided = std::mem::take(&mut self.avoid_mirror);
+        self.avoid_mirror = false;
         self.home_ended = 0;
         let by_mirror = source != self.shard.id.stream();
         let made = self.consumer(&source, from, !by_mirror).await;
@@ -235,7 +233,7 @@ impl Follower<'_> {
         };
         metrics::follows_mirror(&self.shard.label, by_mirror);
         self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence));
-        let mut looking: Option<BoxFuture<'static, Look>> = None;
+        let mut looking: Option<BoxFuture<'static, Seen>> = None;
         let mut look_at = Instant::now() + self.node.config.verify_every;
         loop {
             tokio::select! {
@@ -245,7 +243,7 @@ impl Follower<'_> {
                         return end;
                     }
                 }
-                look = look_done(&mut looking) => {
+                Seen { look, mirror } = look_done(&mut looking) => {
                     let usual = self.node.config.verify_every;
                     let pause = if matches!(look, Look::Well(_)) { usual } else { usual.min(RESUME_MAX) };
                     look_at = Instant::now() + pause;
@@ -261,7 +259,7 @@ impl Follower<'_> {
                                 return End::Again("the mirror does not keep up".into());
                             }
                             self.home_ended = info.state.last_sequence;
-                            if avoided && !by_mirror && self.mirror_has(followed).await {
+                            if mirror.is_some_and(|mirror| self.keeps_up(&mirror, &info)) {
                                 return End::Again("the mirror keeps up again".into());
                             }
                         }
@@ -283,7 +281,7 @@ impl Follower<'_> {
                     }
                 }
                 () = tokio::time::sleep_until(look_at), if looking.is_none() => {
-                    looking = Some(self.look());
+                    looking = Some(self.look_around(by_mirror));
                 }
                 chunk = messages.next(), if self.parts.len() < PARTS_MAX => {
                     let Some(chunk) = chunk else { return End::Again("the consumer ended".into()) };

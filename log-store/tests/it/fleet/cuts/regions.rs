@@ -2,7 +2,7 @@
 
 use super::super::cluster::Account;
 use super::super::nodes::{agree, reaches};
-use super::super::regions::{agent_of, in_region};
+use super::super::regions::{agent_of, followers, in_region, is_followed_anew};
 use super::super::script::*;
 use super::chance::Chance;
 use super::load::Load;
@@ -110,6 +110,35 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
         "each once"
     );
     load.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_that_stands_still_is_left_and_taken_again_when_it_keeps_up() {
+    const MIRROR: &str = "SKYTALE_LOG_0_0_IN_1";
+    let wired = Wired::regions().await;
+    // The home, and its own region's mirror, are reached by the third region: they lose each other, and nobody loses them.
+    let account = wired.cluster.account();
+    let third = account.through(&wired.cluster.ports[2..]);
+    let dir = TempDir::new().expect("a folder");
+    let mut config = patient(&account, 1, dir.path());
+    config.verify_every = Duration::from_secs(5);
+    config.nats.servers.clone_from(&third.servers);
+    let node = open(config).await;
+    let channel = ChannelId::generate_in(Region(0));
+    accept(&node, &create(channel)).await;
+    for round in 0..u64::from(rounds(2)) {
+        is_followed_anew(&third, MIRROR, &HashSet::new()).await;
+        let before = followers(&third, MIRROR).await;
+        wired.between(0, 1).for_each(|link| link.cut(Cut::Held));
+        goes_out(&node, &message(channel, 1, b"not by the mirror")).await;
+        goes_out(&node, &message(channel, 1, b"nor this one")).await;
+        wired.mend();
+        is_followed_anew(&third, MIRROR, &before).await;
+        goes_out(&node, &message(channel, 1, b"by the mirror again")).await;
+        reaches(&node, channel.log(), at(1 + 3 * (round + 1))).await;
+    }
+    assert_eq!(node.health().stopped, None);
+    node.close().await.expect("closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
