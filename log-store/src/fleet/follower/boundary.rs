@@ -2,6 +2,7 @@
 
 use super::intake::outcome_of;
 use super::{End, Follower};
+use crate::fleet::asking::{self, AGAIN_AFTER};
 use crate::fleet::bucket::{Bucket, shown};
 use crate::fleet::checkpoint::Checkpoint;
 use crate::fleet::guard::Contradiction;
@@ -47,13 +48,18 @@ impl Follower<'_> {
 
     /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
     async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
-        let bucket = Bucket::open(&self.node.context, &self.node.config, self.shard.id.region).await?;
+        let (node, home) = (self.node, self.shard.id.region);
+        // The server that led the bucket may be gone, with or without the one that led the stream.
+        let within = 2 * node.config.request_timeout;
+        let open = || Bucket::open(&node.context, &node.config, home);
+        let bucket = asking::again(AGAIN_AFTER, within, Result::is_ok, open).await?;
+        let look = || bucket.chain_at(self.shard.id, &self.position);
         let mine = shown(&self.position.chain);
-        let mut found = bucket.chain_at(self.shard.id, &self.position).await?;
+        let mut found = asking::again(AGAIN_AFTER, within, Result::is_ok, look).await?;
         if found.is_none() {
             // One node writes it, whichever is first.
             tokio::time::sleep(CHECKPOINT_JITTER.mul_f64(random_fraction())).await;
-            found = bucket.chain_at(self.shard.id, &self.position).await?;
+            found = asking::again(AGAIN_AFTER, within, Result::is_ok, look).await?;
         }
         if let Some(found) = found {
             return Ok((found != mine).then(|| Contradiction::Diverged {

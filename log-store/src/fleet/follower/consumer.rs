@@ -24,7 +24,8 @@ impl Follower<'_> {
     /// Makes a consumer of a stream. While it cannot be had, and this is the stream itself, follows without.
     pub(super) async fn consumer(&mut self, source: &str, from: u64, bridged: bool) -> Result<pull::Stream, End> {
         let context = self.node.context.clone();
-        let mut making = pin!(asking::again(AGAIN_AFTER, Result::is_ok, || {
+        let within = 2 * self.node.config.request_timeout;
+        let mut making = pin!(asking::again(AGAIN_AFTER, within, Result::is_ok, || {
             consume(context.clone(), source.to_owned(), from)
         }));
         // What is looked at again when a node starts is the consumer's.

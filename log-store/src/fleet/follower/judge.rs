@@ -64,9 +64,10 @@ impl Follower<'_> {
             // Two questions.
             let within = 2 * node.config.request_timeout;
             let answered = |look: &Look| !matches!(look, Look::Unknown(_));
-            let look = asking::again(AGAIN_AFTER, answered, || guard::look(&node.context, id, &position));
-            let look = tokio::time::timeout(within, look).await;
-            look.unwrap_or_else(|_| Look::Unknown("no answer in time".into()))
+            asking::again(AGAIN_AFTER, within, answered, || {
+                guard::look(&node.context, id, &position)
+            })
+            .await
         })
     }
 

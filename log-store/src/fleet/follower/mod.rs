@@ -28,6 +28,8 @@ use tokio::time::Instant;
 const FOLD_MESSAGES_MAX: usize = 512;
 /// Parts on their way into the replica, at most: while one is synced, the next are folded.
 const PARTS_MAX: usize = 4;
+/// How long a mirror may take to say how far it is, before it is done without.
+const MIRROR_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// The pause before a follower begins anew, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
@@ -158,34 +160,35 @@ impl Follower<'_> {
         mirror.state.first_sequence.max(1) <= from && mirror.state.last_sequence >= *self.shard.followed.borrow()
     }
 
+    /// The mirror in this node's region, where there is one that goes on from here and answers.
+    async fn mirror(&self) -> Option<Info> {
+        let here = mirror::region(self.shard.id, &self.node.config)?;
+        let asked = mirror::goes_on(&self.node.context, self.shard.id, here, &self.position);
+        tokio::time::timeout(MIRROR_ANSWERS_WITHIN, asked).await.ok()?.ok()
+    }
+
     /// Follows for as long as the stream answers.
     async fn stretch(&mut self) -> End {
         if let Err(reason) = self.node.connected() {
             self.silent();
             return End::Again(reason);
         }
-        let here = mirror::region(self.shard.id, &self.node.config);
-        let copy = match here {
-            Some(here) => mirror::goes_on(&self.node.context, self.shard.id, here, &self.position)
-                .await
-                .ok(),
-            None => None,
-        };
         if !self.checked {
             match self.admit().await {
                 Ok(()) => self.checked = true,
                 Err(End::Again(reason)) => {
                     self.silent();
                     self.shard.check(Some(reason.clone()));
-                    return match &copy {
-                        Some(copy) if self.may_follow_unchecked().await => self.follow(copy, None).await,
+                    return match self.mirror().await {
+                        Some(copy) if self.may_follow_unchecked().await => self.follow(&copy, None).await,
                         _ => End::Again(reason),
                     };
                 }
                 Err(end) => return end,
             }
         }
-        let info = match self.judge(self.look().await) {
+        let (look, copy) = tokio::join!(self.look(), self.mirror());
+        let info = match self.judge(look) {
             Judged::Well(info) => *info,
             Judged::Again(reason) => return End::Again(reason),
             Judged::Silent(reason) => match &copy {
@@ -218,8 +221,6 @@ impl Follower<'_> {
             Some(_) => self.shard.id.stream(),
             None => return End::Again("the mirror does not hold what must be looked at again".into()),
         };
-        // It is given another chance the next time.
-        self.avoid_mirror = false;
         self.home_ended = 0;
         let by_mirror = source != self.shard.id.stream();
         let made = self.consumer(&source, from, !by_mirror).await;
@@ -231,6 +232,8 @@ impl Follower<'_> {
             }
             Err(end) => return end,
         };
+        // The mirror is given another chance the next time.
+        self.avoid_mirror = false;
         metrics::follows_mirror(&self.shard.label, by_mirror);
         self.moved(*self.shard.followed.borrow(), Some(info.state.last_sequence));
         let mut looking: Option<BoxFuture<'static, Seen>> = None;
