@@ -320,7 +320,7 @@ impl RelayConfig {
         must(
             limits.send_window_bytes >= SEND_WINDOW_BYTES_MIN,
             "limits.send_window_bytes",
-            format!("must be at least {}", SEND_WINDOW_BYTES_MIN),
+            format!("must be at least {SEND_WINDOW_BYTES_MIN}"),
         )?;
         must(
             limits.send_bytes_max >= limits.send_window_bytes.into(),
@@ -453,6 +453,14 @@ mod tests {
         assert_eq!(
             refused(|config| config.limits.batch_bytes_max = 1 << 30),
             "limits.batch_bytes_max"
+        );
+        assert_eq!(
+            refused(|config| config.limits.send_window_bytes = 1024),
+            "limits.send_window_bytes"
+        );
+        assert_eq!(
+            refused(|config| config.limits.send_bytes_max = u64::from(config.limits.send_window_bytes) - 1),
+            "limits.send_bytes_max"
         );
     }
 

@@ -13,8 +13,9 @@ pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The longest such wait: a leader that there is at last is heard within it.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
-/// Asks again and again, for so long, until an answer comes for which `answered` holds. Where none does, this ends with a
-/// failure when no question is under way, or when one fails after that time: a question later than it, at the latest.
+/// Asks again and again until an answer comes for which `answered` holds, and asks nothing more when `within` is over. Where
+/// none comes, this ends with a failure when no question is under way, or when one fails after that time: so it takes
+/// `within` and one question, at the longest.
 pub(super) async fn again<T, F: Future<Output = T>>(
     mut after: Duration,
     within: Duration,

@@ -13,6 +13,7 @@ use std::time::Duration;
 const CONTACT_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that is as many of its group's operations behind is not just the slowest of those that take part under load.
 const OPERATIONS_BEHIND: u64 = 1_000;
+
 /// What a stream says against what was folded of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
@@ -142,25 +143,26 @@ pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position:
 pub(super) fn is_in_contact(info: &Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
     let servers = 1 + cluster.replicas.len();
-    let heard = |active: Duration| !active.is_zero() && active < CONTACT_WITHIN;
-    let near = cluster
-        .replicas
-        .iter()
-        .filter(|peer| !peer.offline && heard(peer.active))
-        .count();
+    let near = cluster.replicas.iter().filter(|peer| is_heard(peer)).count();
     cluster.leader.is_some() && 2 * (1 + near) > servers
 }
 
-/// Copies that a stream's leader has not heard from, or that are far behind it. Appends go on without them for as long as the
-/// others are a majority.
+/// Copies that a stream's leader has not heard from just now, or that are far behind it. Appends go on without them for as
+/// long as the others are a majority.
 pub(super) fn copies_behind(info: &Info) -> usize {
-    let behind = |peer: &&PeerInfo| {
-        let far = peer.lag.unwrap_or(u64::MAX) > OPERATIONS_BEHIND;
-        peer.offline || (!peer.current && far)
-    };
-    info.cluster
-        .as_ref()
-        .map_or(0, |cluster| cluster.replicas.iter().filter(behind).count())
+    let replicas = info.cluster.iter().flat_map(|cluster| &cluster.replicas);
+    replicas.filter(|peer| is_behind(peer)).count()
+}
+
+/// Whether a leader has heard from a server just now.
+fn is_heard(peer: &PeerInfo) -> bool {
+    !peer.offline && !peer.active.is_zero() && peer.active < CONTACT_WITHIN
+}
+
+fn is_behind(peer: &PeerInfo) -> bool {
+    // A server that lags by nothing does not say so.
+    let far = peer.lag.unwrap_or(0) > OPERATIONS_BEHIND;
+    !is_heard(peer) || (!peer.current && far)
 }
 
 fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<Contradiction> {
@@ -181,4 +183,40 @@ fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<
         first,
         position: at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(current: bool, active: Duration, lag: Option<u64>) -> PeerInfo {
+        PeerInfo {
+            name: "n1".into(),
+            current,
+            active,
+            offline: false,
+            lag,
+        }
+    }
+
+    #[test]
+    fn a_copy_is_behind_that_is_not_heard_or_lags_far() {
+        let (now, long_ago) = (Duration::from_millis(700), Duration::from_secs(5));
+        assert!(!is_behind(&peer(true, now, None)));
+        assert!(
+            !is_behind(&peer(false, now, Some(3))),
+            "the slowest of those that take part"
+        );
+        assert!(is_behind(&peer(false, now, Some(OPERATIONS_BEHIND + 1))));
+        // However little was to be taken since then.
+        for lag in [None, Some(1), Some(OPERATIONS_BEHIND + 1)] {
+            assert!(is_behind(&peer(false, long_ago, lag)), "{lag:?}");
+        }
+        assert!(is_behind(&peer(false, Duration::ZERO, None)), "never heard");
+        let offline = PeerInfo {
+            offline: true,
+            ..peer(true, now, None)
+        };
+        assert!(is_behind(&offline));
+    }
 }

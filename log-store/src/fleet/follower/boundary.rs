@@ -49,8 +49,9 @@ impl Follower<'_> {
     /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
     async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
         let (node, home) = (self.node, self.shard.id.region);
-        // The server that led the bucket may be gone, with or without the one that led the stream.
-        let within = 2 * node.config.request_timeout;
+        // The server that led the bucket may be gone, with or without the one that led the stream. Where all are, the shard
+        // stands still for no longer than one question takes.
+        let within = node.config.request_timeout;
         let open = || Bucket::open(&node.context, &node.config, home);
         let bucket = asking::again(AGAIN_AFTER, within, Result::is_ok, open).await?;
         let look = || bucket.chain_at(self.shard.id, &self.position);

@@ -107,7 +107,9 @@ impl Follower<'_> {
             }
         }
     }
-    /// One look alone may have come while a server began.
+
+    /// Tells how many copies were behind in this look and in the one before: one look alone may have come while a server
+    /// began.
     fn count_copies(&mut self, behind: usize) {
         let told = behind.min(self.copies_behind);
         self.copies_behind = behind;

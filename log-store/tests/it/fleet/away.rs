@@ -193,20 +193,6 @@ async fn refused_for_now(store: &FleetStore, frame: &skytale_proto::Frame) {
     );
 }
 
-/// Appends until it is taken, as an outbox does.
-async fn taken_at_last(store: &FleetStore, frame: &skytale_proto::Frame) -> u64 {
-    let taken = async {
-        loop {
-            match append(store, frame).await {
-                Ok(accepted) => return accepted.offset.get(),
-                Err(error) => assert!(error.code().is_retryable(), "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(HANGING, taken).await.expect("taken at last")
-}
-
 /// A node that has followed a channel of three entries, closed.
 async fn followed(config: FleetConfig) -> ChannelId {
     let store = open(config).await;
@@ -271,7 +257,7 @@ async fn a_node_starts_from_its_replica_while_nats_is_away_and_goes_on_by_itself
         cluster.run(server);
     }
     cluster.settled().await;
-    assert_eq!(taken_at_last(&store, &frame).await, 5, "after what it had not seen");
+    assert_eq!(taken_at_last(&store, &frame).await, at(5), "after what it had not seen");
     store.ready().await.expect("it catches up");
     until(&store, "every shard is there", |store| all(store, Phase::Following)).await;
     assert_eq!(store.readiness().problems, Vec::<String>::new());
@@ -303,7 +289,7 @@ async fn a_node_starts_while_its_streams_have_no_majority() {
     cluster.run(1);
     cluster.run(2);
     cluster.settled().await;
-    assert_eq!(taken_at_last(&store, &frame).await, 4);
+    assert_eq!(taken_at_last(&store, &frame).await, at(4));
     store.close().await.expect("closed");
 }
 

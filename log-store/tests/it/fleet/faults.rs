@@ -74,8 +74,9 @@ async fn under_load<F: Future<Output = ()>>(cluster: &Cluster, fault: F) {
     fault.await;
     // It goes on afterwards.
     for channel in channels {
-        accept_at_last(&one, channel).await;
-        accept_at_last(&two, channel).await;
+        for node in [&one, &two] {
+            taken_at_last(node, &message(channel, 1, b"afterwards")).await;
+        }
     }
     stop.store(true, Ordering::Relaxed);
     let mut written: HashMap<ChannelId, Vec<_>> = HashMap::new();
@@ -92,17 +93,6 @@ async fn under_load<F: Future<Output = ()>>(cluster: &Cluster, fault: F) {
     for store in [one, two] {
         store.close().await.expect("closed");
     }
-}
-
-pub(super) async fn accept_at_last(store: &FleetStore, channel: ChannelId) {
-    let frame = message(channel, 1, b"afterwards");
-    let taken = async {
-        while let Err(error) = append(store, &frame).await {
-            assert!(error.code().is_retryable(), "{error}");
-        }
-    };
-    let taken = tokio::time::timeout(Duration::from_secs(90), taken).await;
-    assert!(taken.is_ok(), "it does not go on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,18 +176,8 @@ async fn while_the_home_is_away_appends_are_retryable_and_reads_go_on() {
     cluster.run(0);
     cluster.run(1);
     cluster.settled().await;
-    let taken = async {
-        loop {
-            match append(&store, &frame).await {
-                Ok(accepted) => return accepted,
-                Err(error) => assert!(error.code().is_retryable(), "{error}"),
-            }
-        }
-    };
-    let taken = tokio::time::timeout(Duration::from_secs(60), taken)
-        .await
-        .expect("taken at last");
-    assert_eq!(taken.offset, at(2), "once, however often it got there");
+    let taken = taken_at_last(&store, &frame).await;
+    assert_eq!(taken, at(2), "once, however often it got there");
     let batch = store
         .read(channel.log(), Offset::ZERO, 10_000, 10)
         .await

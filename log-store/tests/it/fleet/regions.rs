@@ -6,7 +6,7 @@ use super::script::*;
 use futures_util::TryStreamExt as _;
 use skytale_log_store::fleet::{FleetConfig, RegionConfig};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
-use skytale_proto::{AgentId, ChannelId, Code, Frame, Region};
+use skytale_proto::{AgentId, ChannelId, Code, Region};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
@@ -47,18 +47,6 @@ pub(crate) fn agent_of(store: &FleetStore, region: u8) -> AgentId {
             return agent;
         }
     }
-}
-
-async fn taken_at_last(store: &FleetStore, frame: &Frame) -> u64 {
-    let taken = async {
-        loop {
-            match append(store, frame).await {
-                Ok(accepted) => return accepted.offset.get(),
-                Err(error) => assert!(error.code().is_retryable(), "{error}"),
-            }
-        }
-    };
-    tokio::time::timeout(HANGING, taken).await.expect("taken at last")
 }
 
 /// Who follows a stream; nobody, where it is not there.
@@ -135,7 +123,11 @@ async fn a_region_that_is_cut_off_and_comes_back_loses_nothing() {
     // It comes back, and everything goes out.
     cluster.run(0);
     cluster.settled().await;
-    assert_eq!(taken_at_last(&away, &kept).await, 4, "once, however often it got there");
+    assert_eq!(
+        taken_at_last(&away, &kept).await,
+        at(4),
+        "once, however often it got there"
+    );
     let home = open(in_region(&account, 0, dirs[0].path())).await;
     for log in [theirs.log(), ours.log(), bob.log(), carol.log()] {
         agree(&home, &away, log).await;

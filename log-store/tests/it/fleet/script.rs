@@ -3,8 +3,9 @@
 use super::cluster::{Account, Cluster};
 use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _};
-use skytale_proto::{AgentId, ChannelId, Frame};
+use skytale_proto::{AgentId, ChannelId, Frame, Offset};
 use std::path::Path;
+use std::time::Duration;
 
 pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
 
@@ -61,6 +62,22 @@ pub(crate) async fn shared_account() -> (Account, Streams) {
 
 pub(crate) async fn append(store: &FleetStore, frame: &Frame) -> Result<Accepted, AppendError> {
     store.append(frame.clone()).await?.verdict().await
+}
+
+/// Appends until it is taken, as an outbox does.
+pub(crate) async fn taken_at_last(store: &FleetStore, frame: &Frame) -> Offset {
+    let taken = async {
+        loop {
+            match append(store, frame).await {
+                Ok(accepted) => return accepted.offset,
+                Err(error) => assert!(error.code().is_retryable(), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Waiting for longer is hanging.
+    let taken = tokio::time::timeout(Duration::from_secs(120), taken).await;
+    taken.expect("taken at last")
 }
 
 /// Appends a frame that becomes an entry now.

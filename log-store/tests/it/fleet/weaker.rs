@@ -1,7 +1,6 @@
 //! Servers or streams that become weaker than promised while a node runs.
 
 use super::cluster::{Account, Cluster, Sync};
-use super::faults::accept_at_last;
 use super::nodes::records;
 use super::script::*;
 use skytale_log_store::fleet::{FleetConfig, Phase};
@@ -94,7 +93,7 @@ async fn a_copy_that_is_missing_is_told_and_appends_go_on() {
     copies(&store, false).await;
     cluster.kill(1);
     copies(&store, true).await;
-    accept_at_last(&store, channel).await;
+    taken_at_last(&store, &message(channel, 1, b"with two copies")).await;
     cluster.run(1);
     copies(&store, false).await;
     store.close().await.expect("closed");

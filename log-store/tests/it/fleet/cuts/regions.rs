@@ -39,17 +39,6 @@ async fn refused(store: &FleetStore, frame: &Frame) {
     assert_eq!(code, Err(Code::HomeUnreachable));
 }
 
-/// What its author kept is taken at last.
-async fn goes_out(store: &FleetStore, frame: &Frame) {
-    let taken = async {
-        while let Err(error) = append(store, frame).await {
-            assert!(error.code().is_retryable(), "{error}");
-        }
-    };
-    let taken = tokio::time::timeout(HANGING, taken).await;
-    assert!(taken.is_ok(), "it does not go out");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_nothing() {
     let mut chance = Chance::new("a region cut off");
@@ -88,7 +77,7 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
         wired.sees([2, 2, 2]).await;
         load.goes_on(0).await;
         load.goes_on(1).await;
-        goes_out(&home, &invitation).await;
+        taken_at_last(&home, &invitation).await;
         assert_eq!(
             agree(&home, &away, joined.log()).await.len(),
             2,
@@ -97,7 +86,7 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
         assert_eq!(agree(&home, &away, invited.log()).await.len(), 1, "one Welcome");
     }
     for frame in &kept {
-        goes_out(&away, frame).await;
+        taken_at_last(&away, frame).await;
     }
     let entries = agree(&home, &away, unheard.log()).await;
     let ids: HashSet<_> = entries
@@ -120,22 +109,34 @@ async fn a_mirror_that_stands_still_is_left_and_taken_again_when_it_keeps_up() {
     let account = wired.cluster.account();
     let third = account.through(&wired.cluster.ports[2..]);
     let dir = TempDir::new().expect("a folder");
-    let mut config = patient(&account, 1, dir.path());
-    config.verify_every = Duration::from_secs(5);
-    config.nats.servers.clone_from(&third.servers);
-    let node = open(config).await;
+    let config = |verify_every| {
+        let mut config = patient(&account, 1, dir.path());
+        config.verify_every = verify_every;
+        config.nats.servers.clone_from(&third.servers);
+        config
+    };
+    // It is left for what does not come by it: nobody looks at the stream.
+    let node = open(config(Duration::from_secs(3_600))).await;
     let channel = ChannelId::generate_in(Region(0));
     accept(&node, &create(channel)).await;
+    is_followed_anew(&third, MIRROR, &HashSet::new()).await;
+    wired.between(0, 1).for_each(|link| link.cut(Cut::Held));
+    taken_at_last(&node, &message(channel, 1, b"not by the mirror")).await;
+    wired.mend();
+    node.close().await.expect("closed");
+
+    // And it is taken again at a look.
+    let node = open(config(Duration::from_secs(5))).await;
     for round in 0..u64::from(rounds(2)) {
         is_followed_anew(&third, MIRROR, &HashSet::new()).await;
         let before = followers(&third, MIRROR).await;
         wired.between(0, 1).for_each(|link| link.cut(Cut::Held));
-        goes_out(&node, &message(channel, 1, b"not by the mirror")).await;
-        goes_out(&node, &message(channel, 1, b"nor this one")).await;
+        taken_at_last(&node, &message(channel, 1, b"not by the mirror")).await;
+        taken_at_last(&node, &message(channel, 1, b"nor this one")).await;
         wired.mend();
         is_followed_anew(&third, MIRROR, &before).await;
-        goes_out(&node, &message(channel, 1, b"by the mirror again")).await;
-        reaches(&node, channel.log(), at(1 + 3 * (round + 1))).await;
+        taken_at_last(&node, &message(channel, 1, b"by the mirror again")).await;
+        reaches(&node, channel.log(), at(2 + 3 * (round + 1))).await;
     }
     assert_eq!(node.health().stopped, None);
     node.close().await.expect("closed");
