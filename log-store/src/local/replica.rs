@@ -136,7 +136,8 @@ impl Replica {
         &self.store
     }
 
-    /// Folds messages. What is given back was written, and readers see it. Messages of one shard are to be given in their
+    /// Folds messages. Entries that are given back were written, and readers see them; messages that became none may have to
+    /// be followed again after a crash, and fold to the same. Messages of one shard are to be given in their
     /// order, without a gap; an error is the end of following.
     pub async fn follow(&self, follow: Follow) -> Result<Vec<Followed>, StoreError> {
         self.submit(follow).await?.outcome().await

@@ -5,7 +5,7 @@ use super::inventory::{Inventory, Ports, Region, Server};
 use super::process::NatsServer;
 use super::{Users, render};
 use crate::local::private_folder;
-use crate::output::{Context as _, Failure, Outcome};
+use crate::output::{Failure, Outcome};
 use rustix::process::Signal;
 use serde_json::Value;
 use skytale_proto::Code;
@@ -37,16 +37,26 @@ pub(crate) struct NatsServers {
     gateways: Gateways,
 }
 
+/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// Where a process begins to look, so many from where the one before it does.
+const PORTS_APART: u32 = 97;
+
 /// Free ports: held together while they are chosen, so that no two are the same.
 fn free_ports(count: usize) -> Outcome<Vec<u16>> {
-    let finding = || "cannot find free ports".to_owned();
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .failing(Code::Environment, finding)?;
-    held.iter()
-        .map(|listener| Ok(listener.local_addr().failing(Code::Environment, finding)?.port()))
-        .collect()
+    let first = std::process::id().wrapping_mul(PORTS_APART) % u32::from(PORTS.end - PORTS.start);
+    let looked_at = PORTS.chain(PORTS).skip(first as usize).take(PORTS.len());
+    let free = looked_at.filter_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)));
+    let (ports, held): (Vec<u16>, Vec<TcpListener>) = free.take(count).unzip();
+    drop(held);
+    if ports.len() < count {
+        let what = format!(
+            "of ports {} to {}, {count} must be free on 127.0.0.1",
+            PORTS.start, PORTS.end
+        );
+        return Err(Failure::new(Code::Environment, what));
+    }
+    Ok(ports)
 }
 
 fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
