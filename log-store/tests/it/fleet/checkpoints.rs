@@ -236,7 +236,8 @@ async fn a_checkpoint_with_another_hash_stops_the_node() {
     let mut stopped = store.stopped();
     for _ in 0..EVERY {
         // The last of them may not be answered any more.
-        drop(append(&store, &message(channel, 1, b"one of many")).await);
+        let frame = message(channel, 1, b"one of many");
+        drop(tokio::time::timeout(HANGING, append(&store, &frame)).await);
     }
     let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
     let reason = reason
