@@ -155,9 +155,13 @@ impl Source<'_> {
         self.gathering.published(frames, there, took);
     }
 
-    /// Whoever waits is told why nothing more is taken.
+    /// Whoever waits is told why nothing more is taken: also those whose frames are in the stream. Nobody else adds to them,
+    /// so none is left that nobody will answer: the last batch may be acknowledged after the follower has ended.
     async fn end(mut self) {
         self.queue.close();
+        for waiter in self.shard.pending.take_waiting(|_| true) {
+            waiter.fail(self.node.why_ended());
+        }
         if let Some(queued) = self.held.take() {
             queued.waiter.fail(self.node.why_ended());
         }

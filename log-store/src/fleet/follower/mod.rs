@@ -107,9 +107,6 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
             }
         }
     }
-    for waiter in shard.pending.take_waiting(|_| true) {
-        waiter.fail(node.why_ended());
-    }
 }
 
 struct Follower<'a> {

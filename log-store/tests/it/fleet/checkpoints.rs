@@ -14,6 +14,8 @@ use tempfile::TempDir;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(90);
 const EVERY: u64 = 20;
+/// Who appends at once.
+const AUTHORS: usize = 4;
 
 /// One shard, with a checkpoint every few messages.
 fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
@@ -234,11 +236,12 @@ async fn a_checkpoint_with_another_hash_stops_the_node() {
         .await
         .expect("written");
     let mut stopped = store.stopped();
-    for _ in 0..EVERY {
-        // The last of them may not be answered any more.
-        let frame = message(channel, 1, b"one of many");
-        drop(tokio::time::timeout(HANGING, append(&store, &frame)).await);
-    }
+    // It stops while frames of several authors are on their way: all of them are answered.
+    let authors =
+        (0..AUTHORS).map(async |_| while append(&store, &message(channel, 1, b"one of many")).await.is_ok() {});
+    tokio::time::timeout(HANGING, futures_util::future::join_all(authors))
+        .await
+        .expect("every append is answered");
     let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
     let reason = reason
         .expect("it stops")

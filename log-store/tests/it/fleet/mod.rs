@@ -5,6 +5,7 @@ mod checkpoints;
 mod conformance;
 mod crash;
 mod cuts;
+mod ends;
 mod faults;
 mod idle;
 mod killed;

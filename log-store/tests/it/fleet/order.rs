@@ -5,7 +5,7 @@ use super::cluster::{Account, Cluster};
 use super::script::*;
 use async_nats::jetstream::stream::Config;
 use skytale_log_store::fleet::FleetConfig;
-use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, PendingAppend, StoreError};
+use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, StoreError};
 use skytale_proto::{ChannelId, Code, Frame, FrameId, Offset, Record};
 use std::path::Path;
 use std::time::Duration;
@@ -39,15 +39,6 @@ async fn set_room(account: &Account, stream: &str, room: Option<i64>) {
     context.update_stream(config).await.expect("updated");
 }
 
-/// What an author was told of frames that it sent one behind the other.
-async fn told(pending: Vec<PendingAppend>) -> Vec<Result<Accepted, AppendError>> {
-    let mut told = Vec::new();
-    for append in pending {
-        told.push(append.verdict().await);
-    }
-    told
-}
-
 /// Those told of are accepted up to some frame, and none from there on. Gives how many are accepted.
 fn accepted_then_none(told: &[Result<Accepted, AppendError>]) -> usize {
     let accepted = told.iter().take_while(|outcome| outcome.is_ok()).count();
@@ -56,14 +47,6 @@ fn accepted_then_none(told: &[Result<Accepted, AppendError>]) -> usize {
         assert_eq!(error.code(), Code::HomeUnreachable, "{error}");
     }
     accepted
-}
-
-async fn queue(store: &FleetStore, frames: &[Frame]) -> Vec<PendingAppend> {
-    let mut pending = Vec::new();
-    for frame in frames {
-        pending.push(store.append(frame.clone()).await.expect("queued"));
-    }
-    pending
 }
 
 /// Sends again what has failed, in its order, until all of it is accepted.

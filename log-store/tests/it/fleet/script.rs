@@ -2,7 +2,7 @@
 
 use super::cluster::{Account, Cluster};
 use skytale_log_store::fleet::FleetConfig;
-use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _};
+use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, PendingAppend};
 use skytale_proto::{AgentId, ChannelId, Frame, Offset};
 use std::path::Path;
 use std::time::Duration;
@@ -62,6 +62,24 @@ pub(crate) async fn shared_account() -> (Account, Streams) {
 
 pub(crate) async fn append(store: &FleetStore, frame: &Frame) -> Result<Accepted, AppendError> {
     store.append(frame.clone()).await?.verdict().await
+}
+
+/// Queues frames one behind the other.
+pub(crate) async fn queue(store: &FleetStore, frames: &[Frame]) -> Vec<PendingAppend> {
+    let mut pending = Vec::new();
+    for frame in frames {
+        pending.push(store.append(frame.clone()).await.expect("queued"));
+    }
+    pending
+}
+
+/// What an author was told of frames that it sent one behind the other.
+pub(crate) async fn told(pending: Vec<PendingAppend>) -> Vec<Result<Accepted, AppendError>> {
+    let mut told = Vec::new();
+    for append in pending {
+        told.push(append.verdict().await);
+    }
+    told
 }
 
 /// Appends until it is taken, as an outbox does.
