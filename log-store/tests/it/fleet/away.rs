@@ -10,9 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(120);
-
 /// A node connected to one server first, with so many shards.
 fn at_server(account: &Account, server: usize, shards: u16, dir: &Path) -> FleetConfig {
     let mut config = FleetConfig {

@@ -11,8 +11,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(90);
 const EVERY: u64 = 20;
 /// Who appends at once.
 const AUTHORS: usize = 4;
@@ -235,19 +233,13 @@ async fn a_checkpoint_with_another_hash_stops_the_node() {
         .put(other, &mut b"another history".as_slice())
         .await
         .expect("written");
-    let mut stopped = store.stopped();
     // It stops while frames of several authors are on their way: all of them are answered.
     let authors =
         (0..AUTHORS).map(async |_| while append(&store, &message(channel, 1, b"one of many")).await.is_ok() {});
     tokio::time::timeout(HANGING, futures_util::future::join_all(authors))
         .await
         .expect("every append is answered");
-    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
-    let reason = reason
-        .expect("it stops")
-        .expect("the store is there")
-        .clone()
-        .unwrap_or_default();
+    let reason = why_stopped(&store).await;
     assert!(reason.contains("diverged"), "{reason}");
     store.close().await.expect("closed");
 }

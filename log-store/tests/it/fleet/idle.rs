@@ -9,9 +9,6 @@ use skytale_proto::{ChannelId, Offset, Region};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(90);
-
 /// One shard, whose checkpoints are farther apart than anything is ever written here.
 fn settings_for(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
     FleetConfig {

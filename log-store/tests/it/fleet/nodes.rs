@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(60);
-
 /// What one writer was told of a channel: frames, with offset and time.
 type Written = (ChannelId, Vec<(FrameId, Offset, u64)>);
 

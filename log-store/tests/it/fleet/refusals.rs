@@ -11,22 +11,11 @@ use skytale_proto::{ChannelId, Code};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(90);
-
 async fn refused(config: FleetConfig) -> OpenError {
     match FleetStore::open(config).await {
         Ok(_) => panic!("it opens"),
         Err(error) => error,
     }
-}
-
-/// The reason for which a store stops.
-async fn stops(store: &FleetStore) -> String {
-    let mut stopped = store.stopped();
-    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
-    let reason = reason.expect("it stops").expect("the store is there").clone();
-    reason.unwrap_or_default()
 }
 
 /// A node that has followed a channel of three entries, closed; and the account.
@@ -55,7 +44,7 @@ async fn stream_of(account: &Account, channel: ChannelId) -> (String, Config) {
 
 /// Reads go on, appends are refused with the reason.
 async fn serves_reads_alone(store: &FleetStore, channel: ChannelId, expected: &str) {
-    let reason = stops(store).await;
+    let reason = why_stopped(store).await;
     assert!(reason.contains(expected), "{reason}");
     assert_eq!(records(store, channel.log()).await.len(), 3);
     let append = append(store, &message(channel, 1, b"more")).await;

@@ -12,9 +12,6 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(120);
-
 /// A node in a region, connected to its region's server first.
 pub(crate) fn in_region(account: &Account, here: u8, dir: &Path) -> FleetConfig {
     let one = |region: u8| RegionConfig {

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
 
+/// Waiting for longer is hanging.
+pub(crate) const HANGING: Duration = Duration::from_secs(120);
+
 /// Settings of a node in a test: few shards, short times.
 pub(crate) fn settings(account: &Account, dir: &Path) -> FleetConfig {
     account.settings(dir)
@@ -80,6 +83,14 @@ pub(crate) async fn told(pending: Vec<PendingAppend>) -> Vec<Result<Accepted, Ap
         told.push(append.verdict().await);
     }
     told
+}
+
+/// The reason for which a store stops.
+pub(crate) async fn why_stopped(store: &FleetStore) -> String {
+    let mut stopped = store.stopped();
+    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
+    let reason = reason.expect("it stops").expect("the store is there").clone();
+    reason.unwrap_or_default()
 }
 
 /// Appends until it is taken, as an outbox does.

@@ -10,9 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Waiting for longer is hanging.
-const HANGING: Duration = Duration::from_secs(90);
-
 fn asking(account: &Account, dir: &Path) -> FleetConfig {
     FleetConfig {
         ask_sync_every: Duration::from_millis(500),
@@ -22,13 +19,7 @@ fn asking(account: &Account, dir: &Path) -> FleetConfig {
 
 /// The reason for which a store stops; it is read, and takes nothing.
 async fn stops(store: &FleetStore, channel: ChannelId) -> String {
-    let mut stopped = store.stopped();
-    let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
-    let reason = reason
-        .expect("it stops")
-        .expect("the store is there")
-        .clone()
-        .unwrap_or_default();
+    let reason = why_stopped(store).await;
     assert_eq!(records(store, channel.log()).await.len(), 1);
     let refused = append(store, &message(channel, 1, b"for less")).await;
     assert!(
