@@ -60,7 +60,7 @@ type Teller = oneshot::Sender<Result<Accepted, AppendError>>;
 pub struct FaultyStore {
     behind: Arc<dyn LogStore>,
     plan: Mutex<Plan>,
-    untold: Arc<Mutex<HashMap<LogId, Untold>>>,
+    failures: Arc<Mutex<Failures>>,
     appends: watch::Sender<Way>,
     reads: watch::Sender<Way>,
     readiness: Mutex<Option<Readiness>>,
@@ -82,6 +82,27 @@ struct Plan {
 enum Which {
     Body(Bytes),
     Position(usize),
+}
+
+/// Failures of which nobody was told at first, by their logs.
+#[derive(Default)]
+struct Failures {
+    untold: HashMap<LogId, Untold>,
+    /// How many were told since.
+    told: HashMap<LogId, (u64, StoreError)>,
+}
+
+impl Failures {
+    fn told(&self, log: &LogId) -> u64 {
+        self.told.get(log).map_or(0, |(times, _)| *times)
+    }
+
+    fn tell(&mut self, log: LogId) {
+        if let Some(untold) = self.untold.remove(&log) {
+            self.told.insert(log, (self.told(&log) + 1, untold.error.clone()));
+            untold.tell();
+        }
+    }
 }
 
 /// A failure that nobody has been told of, and the frames of its log that came since, in order.
@@ -133,7 +154,7 @@ impl FaultyStore {
         Arc::new(Self {
             behind,
             plan: Mutex::default(),
-            untold: Arc::default(),
+            failures: Arc::default(),
             appends: watch::Sender::default(),
             reads: watch::Sender::default(),
             readiness: Mutex::default(),
@@ -166,8 +187,9 @@ impl FaultyStore {
 
     /// Tells all failures that are untold.
     pub fn tell(&self) {
-        let untold: Vec<Untold> = self.untold.lock().drain().map(|(_, untold)| untold).collect();
-        untold.into_iter().for_each(Untold::tell);
+        let mut failures = self.failures.lock();
+        let logs: Vec<LogId> = failures.untold.keys().copied().collect();
+        logs.into_iter().for_each(|log| failures.tell(log));
     }
 
     /// What becomes of appends from now on.
@@ -211,12 +233,15 @@ impl FaultyStore {
         self.read_bytes.load(Ordering::SeqCst)
     }
 
-    /// What was planned for a frame, or follows from what was not told of its log yet.
-    fn planned(&self, frame: &Frame) -> Option<Result<PendingAppend, StoreError>> {
+    /// What was planned for a frame, or follows from what was not told of its log when it was `asked` for.
+    fn planned(&self, frame: &Frame, asked: u64) -> Option<Result<PendingAppend, StoreError>> {
         let log = frame.header().log;
         let (teller, pending) = PendingAppend::new();
-        let mut untold = self.untold.lock();
-        if let Some(untold) = untold.get_mut(&log) {
+        let mut failures = self.failures.lock();
+        if let Some((_, error)) = failures.told.get(&log).filter(|(times, _)| *times != asked) {
+            return Some(Err(error.clone()));
+        }
+        if let Some(untold) = failures.untold.get_mut(&log) {
             untold.tellers.push(teller);
             return Some(Ok(pending));
         }
@@ -232,14 +257,13 @@ impl FaultyStore {
         match fails {
             Fails::NotTaken => return Some(Err(error)),
             Fails::AtOnce => failure(error).tell(),
-            Fails::Untold => drop(untold.insert(log, failure(error))),
+            Fails::Untold => drop(failures.untold.insert(log, failure(error))),
             Fails::Late => {
-                untold.insert(log, failure(error));
-                let untold = Arc::clone(&self.untold);
+                failures.untold.insert(log, failure(error));
+                let failures = Arc::clone(&self.failures);
                 tokio::spawn(async move {
                     tokio::time::sleep(LATE).await;
-                    let due = untold.lock().remove(&log);
-                    due.into_iter().for_each(Untold::tell);
+                    failures.lock().tell(log);
                 });
             }
         }
@@ -278,13 +302,15 @@ impl FaultyStore {
 
 impl LogStore for FaultyStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        // Now, and not when the future is polled: so is the promise.
+        let asked = self.failures.lock().told(&frame.header().log);
         async move {
             self.appended_bytes.fetch_add(frame.encoded().len(), Ordering::SeqCst);
             let refused = match &*self.appends.borrow() {
                 Way::Refused(error) => Some(error.clone()),
                 _ => None,
             };
-            let taken = match (self.planned(&frame), refused) {
+            let taken = match (self.planned(&frame, asked), refused) {
                 (Some(planned), _) => planned,
                 (None, Some(error)) => {
                     self.kept_out.fetch_add(1, Ordering::SeqCst);
@@ -360,5 +386,47 @@ impl LogStore for FaultyStore {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.behind.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Header};
+
+    fn frame(log: LogId, parent: Offset, detail: Detail) -> Frame {
+        let header = Header {
+            log,
+            id: FrameId::generate(),
+            author: AgentId::from_bytes([1; 32]),
+            parent,
+            detail,
+        };
+        Frame::new(header, Bytes::new()).expect("a frame")
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_before_a_failure_was_told_is_not_taken_after_it() {
+        let store = FaultyStore::new();
+        let log = ChannelId::generate().log();
+        let mode = ChannelMode::Mls;
+        let create = frame(log, Offset::ZERO, Detail::Create { mode, account: None });
+        let created = store.append(create).await.expect("taken").verdict().await;
+        let parent = created.expect("accepted").offset;
+        let message = || frame(log, parent, Detail::Message);
+        let failure = StoreError::Io {
+            doing: "test".into(),
+            error: "not now".into(),
+        };
+        store.fail_messages(&[0], Fails::Untold, &failure);
+        let first = store.append(message()).await.expect("taken");
+        let (second, third) = (store.append(message()), store.append(message()));
+        let second = second.await.expect("taken");
+        store.tell();
+        assert_eq!(first.verdict().await, Err(failure.clone().into()));
+        assert_eq!(second.verdict().await, Err(failure.clone().into()));
+        assert_eq!(third.await.err(), Some(failure));
+        let again = store.append(message()).await.expect("taken");
+        assert!(again.verdict().await.is_ok());
     }
 }

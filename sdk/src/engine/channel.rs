@@ -55,6 +55,8 @@ pub(super) struct Offered {
     pub(super) accepted: BTreeMap<FrameId, Offset>,
     /// The latest encryption that the relay has acknowledged.
     pub(super) accepted_no: i64,
+    /// The latest encryption that was offered since everything was offered again.
+    pub(super) encrypted_no: i64,
     /// The relay knows this head; until it is reached nothing is offered.
     pub(super) wait_for: Offset,
     /// A commit for those who leave was refused at this head.
@@ -67,6 +69,7 @@ impl Offered {
         self.next_seq = None;
         self.barrier = false;
         self.in_flight = 0;
+        self.encrypted_no = 0;
     }
 }
 

@@ -130,6 +130,7 @@ impl Tx<'_> {
             }
             channel.offered.next_seq = Some(row.seq + 1);
             channel.offered.in_flight += 1;
+            channel.offered.encrypted_no = row.encrypted_no.max(channel.offered.encrypted_no);
             if !is_message {
                 channel.offered.barrier = true;
                 break;
@@ -165,10 +166,15 @@ impl Tx<'_> {
     }
 
     fn build(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
-        // A frame whose ratchet key is older than one that the log has accepted is encrypted again where that can be:
-        // its readers keep only a few keys that were skipped.
-        let accepted_no = channel.position.accepted_no.max(channel.offered.accepted_no);
-        let overtaken = row.intent.is_message() && row.encrypted_no < accepted_no && channel.can_encrypt();
+        // A frame whose ratchet key is older than one that the log has accepted, or that goes out before it, is encrypted
+        // again where that can be: its readers keep only a few keys that were skipped.
+        let offered = &channel.offered;
+        let before = channel
+            .position
+            .accepted_no
+            .max(offered.accepted_no)
+            .max(offered.encrypted_no);
+        let overtaken = row.intent.is_message() && row.encrypted_no < before && channel.can_encrypt();
         if let Some(frame) = row.frame.clone().filter(|_| !overtaken) {
             return Ok(Built::Frame(Box::new(Frame::decode(frame)?)));
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
-use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId};
 
 /// What an intent is. Persisted: keep stable (`Channel::load` counts all but 2 and 8 as changes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,17 @@ pub(super) struct OutboxRow {
     pub(super) content: Bytes,
     /// The frame, built for the current head.
     pub(super) frame: Option<Bytes>,
+    /// Hashes of frames that were built for it before, and may be in the log as well.
+    pub(super) earlier: Vec<u8>,
+}
+
+impl OutboxRow {
+    /// Whether a frame is this intent's.
+    pub(super) fn has_built(&self, frame: &Bytes) -> bool {
+        let hash = || Digest::hash_frame(frame);
+        self.frame.as_ref() == Some(frame)
+            || !self.earlier.is_empty() && self.earlier.chunks_exact(32).any(|earlier| earlier == hash())
+    }
 }
 
 /// Packages of an addition, as they are kept.
@@ -88,7 +99,7 @@ pub(super) enum Place {
     Back,
 }
 
-const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame";
+const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame, earlier";
 
 pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
     let frame_id: Vec<u8> = row.get(2)?;
@@ -101,6 +112,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
         encrypted_no: row.get(5)?,
         content: row.get::<_, Vec<u8>>(6)?.into(),
         frame: row.get::<_, Option<Vec<u8>>>(7)?.map(Bytes::from),
+        earlier: row.get::<_, Option<Vec<u8>>>(8)?.unwrap_or_default(),
     })
 }
 
@@ -136,6 +148,7 @@ impl Tx<'_> {
             encrypted_no: 0,
             content: Bytes::copy_from_slice(content),
             frame: None,
+            earlier: Vec::new(),
         };
         self.sql
             .prepare_cached(
@@ -161,12 +174,22 @@ impl Tx<'_> {
     pub(super) fn built(&self, channel: &mut Channel, row: &mut OutboxRow, frame: &Frame) -> Result<(), EngineError> {
         channel.position.encrypted_no += 1;
         row.encrypted_no = channel.position.encrypted_no;
-        self.sql
-            .prepare_cached("UPDATE outbox SET frame = ?3, encrypted_no = ?4 WHERE channel = ?1 AND seq = ?2")?
-            .execute(params![channel.no, row.seq, frame.encoded().as_ref(), row.encrypted_no])?;
-        if row.frame.is_none() {
-            channel.waiting.unbuilt = channel.waiting.unbuilt.saturating_sub(1);
+        match &row.frame {
+            Some(before) => row.earlier.extend(Digest::hash_frame(before)),
+            None => channel.waiting.unbuilt = channel.waiting.unbuilt.saturating_sub(1),
         }
+        let earlier = (!row.earlier.is_empty()).then_some(&row.earlier);
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET frame = ?3, encrypted_no = ?4, earlier = ?5 WHERE channel = ?1 AND seq = ?2",
+            )?
+            .execute(params![
+                channel.no,
+                row.seq,
+                frame.encoded().as_ref(),
+                row.encrypted_no,
+                earlier
+            ])?;
         row.frame = Some(frame.encoded().clone());
         Ok(())
     }

@@ -212,7 +212,7 @@ impl Tx<'_> {
         let Some(row) = self.row_of(channel, header.id)? else {
             return Err(rejected("appended as this agent, but not by this vault"));
         };
-        if row.frame.as_ref() != Some(frame.encoded()) {
+        if !row.has_built(frame.encoded()) {
             self.fail(channel, &row, Code::EntryUnreadable)?;
             channel.offered.again();
             return Err(lied(
@@ -439,7 +439,8 @@ impl Tx<'_> {
         if channel.waiting.rows > channel.waiting.unbuilt {
             self.sql
                 .prepare_cached(
-                    "UPDATE outbox SET frame = NULL, attempts = attempts + 1 WHERE channel = ?1 AND frame IS NOT NULL",
+                    "UPDATE outbox SET frame = NULL, earlier = NULL, attempts = attempts + 1
+                     WHERE channel = ?1 AND frame IS NOT NULL",
                 )?
                 .execute([channel.no])?;
             channel.waiting.unbuilt = channel.waiting.rows;

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -104,6 +104,11 @@ ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE outbox ADD COLUMN refused_code INTEGER;
 ALTER TABLE outbox ADD COLUMN refused_ms INTEGER;
 CREATE INDEX message_own ON message (frame_id) WHERE received_no IS NULL;
+";
+
+/// - Hashes of an intent's frames that were encrypted again, 32 bytes each: the log may have one of those.
+const V3: &str = "
+ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.

@@ -170,6 +170,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE outbox DROP COLUMN refusals;
              ALTER TABLE outbox DROP COLUMN refused_code;
              ALTER TABLE outbox DROP COLUMN refused_ms;
+             ALTER TABLE outbox DROP COLUMN earlier;
              INSERT INTO outbox VALUES (1, 1, 2, x'01', 5, 0, 0, x'02', NULL);
              INSERT INTO message VALUES (1, x'01', x'02', NULL, 3, 4, x'05');
              PRAGMA user_version = 1;",
@@ -178,13 +179,14 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
     drop(vault);
     for _ in 0..2 {
         let vault = Vault::open(&path, &raw(1)).expect("opens");
-        let outbox: (i64, i64, Option<i64>) = vault
+        let query = "SELECT sent_ms, refusals, refused_code, earlier FROM outbox";
+        let outbox: (i64, i64, Option<i64>, Option<Vec<u8>>) = vault
             .sql()
-            .query_row("SELECT sent_ms, refusals, refused_code FROM outbox", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            .query_row(query, [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })
             .expect("read");
-        assert_eq!(outbox, (5, 0, None));
+        assert_eq!(outbox, (5, 0, None, None));
         let query = "SELECT payload FROM message INDEXED BY message_own WHERE received_no IS NULL AND frame_id = x'01'";
         let payload: Vec<u8> = vault.sql().query_row(query, [], |row| row.get(0)).expect("read");
         assert_eq!(payload, [5]);

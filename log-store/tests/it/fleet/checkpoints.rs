@@ -6,7 +6,7 @@ use super::script::*;
 use async_nats::jetstream::object_store::ObjectMetadata;
 use skytale_log_store::fleet::{FleetConfig, OpenError, RegionConfig};
 use skytale_log_store::{FleetStore, LogStore as _, StoreError};
-use skytale_proto::{AgentId, ChannelId, Frame, LogId, Offset, Record, Region};
+use skytale_proto::{AgentId, ChannelId, LogId, Offset, Record, Region};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -69,6 +69,8 @@ struct Purged {
     dir: TempDir,
     logs: Vec<LogId>,
     channel: ChannelId,
+    /// The handshake head: what a message is built on.
+    parent: u64,
     agent: AgentId,
     /// A copy of the replica as it was at the very beginning.
     old: TempDir,
@@ -110,7 +112,7 @@ async fn purged() -> Purged {
         at(2),
         "the second package: the first was claimed before"
     );
-    accept(&store, &bundle(channel, 1, &[BOB])).await;
+    let parent = accept(&store, &bundle(channel, 1, &[BOB])).await.offset.get();
     store.close().await.expect("closed");
 
     // Now the retention is enforced, until the stream's beginning is gone.
@@ -118,7 +120,7 @@ async fn purged() -> Purged {
     let begun = Instant::now();
     while extent(&account).await.0 <= 1 {
         assert!(begun.elapsed() < HANGING, "nothing is purged");
-        accept(&store, &message(channel, parent(&store, channel).await, b"later")).await;
+        accept(&store, &message(channel, parent, b"later")).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     store.close().await.expect("closed");
@@ -128,19 +130,10 @@ async fn purged() -> Purged {
         dir,
         logs: vec![channel.log(), idle.log(), agent.log(), BOB.log()],
         channel,
+        parent,
         agent,
         old,
     }
-}
-
-/// The handshake head: what a message must be built on. The bundle is the last commit in these tests.
-async fn parent(store: &FleetStore, channel: ChannelId) -> u64 {
-    let (_, records) = kept(store, channel.log()).await;
-    let commit = records.iter().find(|record| {
-        let frame = Frame::decode(record.payload.clone()).expect("a frame");
-        matches!(frame.header().detail, skytale_proto::Detail::Commit { .. })
-    });
-    commit.expect("the bundle is kept").offset.get()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,11 +151,7 @@ async fn an_empty_node_begins_with_a_checkpoint_and_gives_what_the_others_give()
     // Both go on alike: verdicts, stock, dedup.
     let stock = whole.key_packages(purged.agent).await.expect("an answer");
     assert_eq!(fresh.key_packages(purged.agent).await, Ok(stock));
-    let next = message(
-        purged.channel,
-        parent(&fresh, purged.channel).await,
-        b"at the fresh node",
-    );
+    let next = message(purged.channel, purged.parent, b"at the fresh node");
     let accepted = accept(&fresh, &next).await;
     reaches(&whole, purged.channel.log(), accepted.offset).await;
     assert_eq!(

@@ -84,6 +84,67 @@ fn a_channel_whose_create_was_accepted_and_not_seen_is_known_to_exist_in_the_nex
     assert_eq!(a.engine().channel(channel).expect("known").state, ChannelState::Active);
 }
 
+/// The relay was not there for it.
+const NOT_NOW: Outcome = Outcome::Refused {
+    code: Code::RelayInternal,
+    retryable: true,
+};
+
+#[test]
+fn a_log_that_takes_later_messages_first_hides_none_from_their_readers() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let mut sent: Vec<String> = (0..120).map(|number| format!("message {number}")).collect();
+    for text in &sent {
+        a.send(channel, text);
+    }
+    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    assert_eq!(frames.len(), sent.len());
+    // No relay node should, but one may.
+    for (number, frame) in frames.into_iter().enumerate() {
+        let outcome = match number {
+            0..=6 | 60 | 61 => relay.outcome(frame.frame.clone()),
+            _ => NOT_NOW,
+        };
+        let id = frame.frame.header().id;
+        a.engine().outcome(channel, id, outcome).expect("taken");
+    }
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let mut read = b.texts(channel);
+    assert_eq!(read, a.texts(channel));
+    read.sort_unstable();
+    sent.sort_unstable();
+    assert_eq!(read, sent);
+    let unreadable = b.engine().unreadable(Some(channel), Offset::ZERO, 10);
+    assert_eq!(unreadable.expect("listed"), []);
+}
+
+#[test]
+fn a_message_that_was_encrypted_again_is_known_by_what_the_log_has_of_it() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    for text in ["one", "two"] {
+        a.send(channel, text);
+    }
+    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let mut outcomes = frames
+        .iter()
+        .map(|frame| (frame.frame.header().id, relay.outcome(frame.frame.clone())));
+    let (_lost, told) = (outcomes.next().expect("one"), outcomes.next().expect("two"));
+    a.engine().outcome(channel, told.0, told.1).expect("taken");
+    // In this session and after a restart.
+    a.engine().connection_lost();
+    a.push(&relay, channel);
+    a.crash();
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    assert_eq!(a.texts(channel), ["one", "two"]);
+    assert_eq!(b.texts(channel), ["one", "two"]);
+    assert_eq!(a.engine().failed(channel).expect("listed"), []);
+    assert_eq!(a.engine().channel(channel).expect("known").outbox, 0);
+}
+
 #[test]
 fn a_channel_whose_create_is_refused_for_good_is_told_and_takes_nothing_more() {
     let mut a = Agent::new();
