@@ -11,6 +11,9 @@ use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId};
 
+/// Earlier frames of an intent that are known again. A relay decides how often a message is encrypted again.
+const EARLIER_MAX: usize = 64;
+
 /// What an intent is. Persisted: keep stable (`Channel::load` counts all but 2 and 8 as changes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
@@ -72,16 +75,23 @@ pub(super) struct OutboxRow {
     pub(super) content: Bytes,
     /// The frame, built for the current head.
     pub(super) frame: Option<Bytes>,
-    /// Hashes of frames that were built for it before, and may be in the log as well.
+    /// Hashes of frames that were built for it before, the last [`EARLIER_MAX`] of them: one may be in the log.
     pub(super) earlier: Vec<u8>,
 }
 
 impl OutboxRow {
     /// Whether a frame is this intent's.
     pub(super) fn has_built(&self, frame: &Bytes) -> bool {
-        let hash = || Digest::hash_frame(frame);
-        self.frame.as_ref() == Some(frame)
-            || !self.earlier.is_empty() && self.earlier.chunks_exact(32).any(|earlier| earlier == hash())
+        let (earlier, _) = self.earlier.as_chunks();
+        self.frame.as_ref() == Some(frame) || earlier.contains(&Digest::hash_frame(frame))
+    }
+
+    /// Keeps the hash of a frame in whose place another was built, and lets go of the oldest.
+    fn replaced(&mut self, frame: &Bytes) {
+        let hash = Digest::hash_frame(frame);
+        let over = (self.earlier.len() + hash.len()).saturating_sub(EARLIER_MAX * hash.len());
+        self.earlier.drain(..over);
+        self.earlier.extend(hash);
     }
 }
 
@@ -174,8 +184,8 @@ impl Tx<'_> {
     pub(super) fn built(&self, channel: &mut Channel, row: &mut OutboxRow, frame: &Frame) -> Result<(), EngineError> {
         channel.position.encrypted_no += 1;
         row.encrypted_no = channel.position.encrypted_no;
-        match &row.frame {
-            Some(before) => row.earlier.extend(Digest::hash_frame(before)),
+        match row.frame.take() {
+            Some(before) => row.replaced(&before),
             None => channel.waiting.unbuilt = channel.waiting.unbuilt.saturating_sub(1),
         }
         let earlier = (!row.earlier.is_empty()).then_some(&row.earlier);
@@ -484,4 +494,33 @@ fn made_ms(frame_id: FrameId) -> u64 {
         .iter()
         .take(6)
         .fold(0, |ms, byte| (ms << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_an_intents_frames_are_known_and_no_more_are_kept() {
+        let frame = |number: usize| Bytes::from(number.to_string());
+        let newest = 2 * EARLIER_MAX;
+        let mut row = OutboxRow {
+            seq: 1,
+            intent: Intent::Message,
+            frame_id: FrameId::generate(),
+            sent_ms: 0,
+            attempts: 0,
+            encrypted_no: 0,
+            content: Bytes::new(),
+            frame: Some(frame(newest)),
+            earlier: Vec::new(),
+        };
+        for number in 0..newest {
+            row.replaced(&frame(number));
+        }
+        let known: Vec<usize> = (0..=newest + 1)
+            .filter(|number| row.has_built(&frame(*number)))
+            .collect();
+        assert_eq!(known, (newest - EARLIER_MAX..=newest).collect::<Vec<_>>());
+    }
 }
