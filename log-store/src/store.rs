@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use skytale_proto::rest::ShardLag;
 use skytale_proto::session::Durability;
-use skytale_proto::{AccountId, AgentId, Code, Frame, LogId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Frame, LogId, Offset};
 use tokio::sync::{oneshot, watch};
 
 /// Keeps logs. Appends to one log are folded in the order in which [`LogStore::append`] returned.
@@ -47,6 +47,9 @@ pub trait LogStore: Send + Sync + 'static {
         account: AccountId,
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>>;
+
+    /// What became of the entries of a log that Trims gave up.
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>>;
 
     /// How many KeyPackages an agent has left to give, and whether it has a last resort.
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>>;
@@ -140,6 +143,22 @@ pub struct KeyPackageStock {
     pub live: u32,
     /// Whether a last resort is there.
     pub last_resort: bool,
+}
+
+/// How far a log goes, and what of it was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LogStatus {
+    /// The last entry; [`Offset::ZERO`] while there is none.
+    pub head: Offset,
+    /// The first entry that no Trim gave up.
+    pub first: Offset,
+    /// The last entry given up that was not itself a Trim, or a later one where that is no longer known; [`Offset::ZERO`]
+    /// where none was.
+    pub given_up: Offset,
+    /// Of a channel: the last commit, or the Create.
+    pub handshake_head: Offset,
+    /// Of an agent's log: Welcomes whose entries were given up, each channel's newest with its bundle's offset.
+    pub welcomes: Vec<(ChannelId, Offset)>,
 }
 
 /// Entries as they stand on disk.

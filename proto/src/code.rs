@@ -236,6 +236,12 @@ codes! {
     KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
     /// A channel's label that cannot be used.
     LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
+    /// What was sent may be among entries that the log no longer keeps.
+    DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
+    /// This agent cannot follow the group's changes.
+    OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. What is sent waits.";
+    /// Another copy of this vault is in use.
+    Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
 
     // ---- the command
     /// The configuration is wrong.

@@ -62,7 +62,7 @@ pub use guard::Contradiction;
 pub use health::{Health, Phase, ShardHealth};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
-use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
+use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use node::{Node, Shard};
@@ -274,6 +274,10 @@ impl LogStore for FleetStore {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>> {
         self.access_to(log, agent, account, after).boxed()
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        self.node.replica.store().status(log)
     }
 
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {

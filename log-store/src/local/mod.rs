@@ -39,7 +39,7 @@ pub use error::OpenError;
 pub use position::ShardPosition;
 pub use replica::Replica;
 
-use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
+use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, StoreError};
 use bytes::Bytes;
 use folder::Role;
 use folding::{Command, Stage};
@@ -267,6 +267,10 @@ impl LogStore for LocalStore {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>> {
         async move { Ok(self.known(log).await?.state.access(agent, account, after)) }.boxed()
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        async move { Ok(self.known(log).await?.state.status()) }.boxed()
     }
 
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {

@@ -2,24 +2,27 @@
 
 use super::channel::Channel;
 use super::evidence::AGENT_LOG_NO;
+use super::lost::{LogStatus, LostReason};
+use super::rejoin::read_bundle;
 use super::replay::contiguous;
+use super::standing::{Recovery, Standing};
 use super::transact::{Tx, now_ms};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
 use crate::mls::{self, Rejected, unreadable};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
-use openmls::framing::{MlsMessageBodyIn, MlsMessageIn};
-use openmls::group::{MlsGroup, StagedWelcome, WelcomeError};
-use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
-use prost::Message as _;
 use rusqlite::{OptionalExtension, params};
 use skytale_proto::limits::{KEY_PACKAGES_MAX, RETENTION};
-use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Record};
 use zeroize::Zeroizing;
+
+/// Channels that this agent is out of sync with, beyond which none comes from a Welcome that does not work: who adds an agent
+/// to channels with such Welcomes fills no vault.
+const APART_MAX: i64 = 256;
 
 impl Engine {
     /// Processes entries of the agent's own log. Entries up to the cursor are skipped.
@@ -103,6 +106,41 @@ impl Engine {
         Ok(events)
     }
 
+    /// The log of a channel that this agent was added to no longer keeps the bundle with its Welcome: the agent follows what
+    /// there is, and asks to be added again.
+    pub fn join_trimmed(&mut self, join: PendingJoin, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
+        self.loaded.remove(&join.channel);
+        let (joined, events) = self.transact(Durability::Now, |tx| {
+            let reason = "the log no longer keeps it".to_owned();
+            tx.give_up_join(join.channel, join.offset, None, reason)?;
+            let behind = status.first.previous();
+            if behind < join.offset {
+                return Ok(None);
+            }
+            let head = Some(status.handshake_head)
+                .filter(|head| *head <= behind)
+                .unwrap_or(Offset::ZERO);
+            let reason = "the log no longer keeps the Welcome to this channel".to_owned();
+            let Some(channel) = tx.join_apart(join.channel, behind, head, reason)? else {
+                return Ok(None);
+            };
+            tx.lose(
+                &channel,
+                join.offset,
+                status.given_up.max(join.offset),
+                LostReason::Trimmed,
+            )?;
+            tx.sql
+                .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
+                .execute(params![join.channel.as_bytes(), integer(behind.get())?])?;
+            Ok(Some(channel))
+        })?;
+        if let Some(joined) = joined {
+            self.put_back(joined);
+        }
+        Ok(events)
+    }
+
     /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
     /// above the low-water mark. Frames that were given before and have no outcome yet come again, the same.
     pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
@@ -145,7 +183,7 @@ pub(super) fn agent_cursor(sql: &rusqlite::Connection) -> Result<Offset, VaultEr
     Ok(Offset::new(unsigned(cursor)?))
 }
 
-fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
+pub(super) fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
     tx.sql
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('agent_cursor', ?1)")?
         .execute([integer(cursor.get())?])?;
@@ -164,43 +202,49 @@ impl Tx<'_> {
             Err(error) => return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, error.to_string()),
         };
         match frame.header().detail {
-            Detail::Welcome { channel, offset } => {
-                let known = self
-                    .sql
-                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
-                    .query_row(params![channel.as_bytes(), integer(offset.get())?], |row| {
-                        row.get::<_, bool>(0)
-                    })?;
-                if !known {
-                    self.sql
-                        .prepare_cached(
-                            "INSERT INTO pending_join (no, channel, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                        )?
-                        .execute(params![
-                            integer(record.offset.get())?,
-                            channel.as_bytes(),
-                            integer(offset.get())?
-                        ])?;
-                }
-                Ok(())
-            }
+            Detail::Welcome { channel, offset } => self.note_welcome(integer(record.offset.get())?, channel, offset),
             Detail::KeyPackage { .. } => self.key_package_offered(frame.header().id),
             _ => Ok(()),
         }
     }
 
+    /// A Welcome, on the agent's log or told by a relay node after its entry was given up.
+    pub(super) fn note_welcome(&self, no: i64, channel: ChannelId, bundle: Offset) -> Result<(), EngineError> {
+        let known = self
+            .sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
+            .query_row(params![channel.as_bytes(), integer(bundle.get())?], |row| {
+                row.get::<_, bool>(0)
+            })?;
+        if !known {
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO pending_join (no, channel, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![no, channel.as_bytes(), integer(bundle.get())?])?;
+        }
+        Ok(())
+    }
+
     fn join(&mut self, id: ChannelId, offset: Offset, frame: &Frame) -> Result<Option<Channel>, EngineError> {
         let header = frame.header();
-        let group = match self.welcomed(id, frame) {
-            Ok(group) => group,
+        let scratch = self.provider.scratch(None);
+        let welcomed = read_bundle(frame)
+            .map_err(unreadable)
+            .and_then(|bundle| mls::welcomed(&scratch, id, frame, &bundle.welcome, self.config.padding_bytes));
+        if let Some(failure) = scratch.failure() {
+            return Err(VaultError::io("the group's storage", failure).into());
+        }
+        let welcomed = match welcomed {
+            Ok(welcomed) => welcomed,
             Err(Rejected::Storage(error)) => return Err(error.into()),
-            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason)) => {
+            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason) | Rejected::OutOfSync(reason)) => {
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
-                self.provider.discard();
-                self.give_up_join(id, offset, Some(header.id), reason)?;
-                return Ok(None);
+                self.give_up_join(id, offset, Some(header.id), reason.clone())?;
+                return self.join_apart(id, offset, offset, format!("the Welcome cannot be used: {reason}"));
             }
         };
+        self.provider.absorb(&scratch);
         let mut channel = match Channel::load(self.sql, self.provider, id)? {
             Some(channel) if channel.position.state == ChannelState::Left => channel,
             Some(_) => {
@@ -214,9 +258,11 @@ impl Tx<'_> {
         channel.position.state = ChannelState::Active;
         channel.position.cursor = offset;
         channel.position.head = offset;
-        channel.position.epoch = group.epoch().as_u64();
+        channel.position.epoch = welcomed.group.epoch().as_u64();
+        channel.position.reboot = welcomed.reboot;
+        channel.position.recovery = Recovery::default();
         channel.window = Window::joined(offset);
-        channel.group = Some(group);
+        channel.group = Some(welcomed.group);
         channel.save(self.sql)?;
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
@@ -229,42 +275,35 @@ impl Tx<'_> {
         Ok(Some(channel))
     }
 
-    /// The group that a bundle's Welcome leads into, where it is one that a member may be in.
-    fn welcomed(&self, id: ChannelId, frame: &Frame) -> Result<MlsGroup, Rejected> {
-        let refuse = |error: WelcomeError<mls::StorageError>| match error {
-            WelcomeError::StorageError(error) => Rejected::Storage(error),
-            error => unreadable(error.to_string()),
+    /// This agent is on the roster of a channel, and has no Welcome that works: it follows the log and asks to be added
+    /// again. `None` where it does so in too many channels already.
+    fn join_apart(
+        &mut self,
+        id: ChannelId,
+        cursor: Offset,
+        head: Offset,
+        reason: String,
+    ) -> Result<Option<Channel>, EngineError> {
+        let apart: i64 = self
+            .sql
+            .prepare_cached("SELECT count(*) FROM channel WHERE standing = ?1")?
+            .query_row([Standing::OutOfSync as i64], |row| row.get(0))?;
+        if apart >= APART_MAX {
+            return Ok(None);
+        }
+        let mut channel = match Channel::load(self.sql, self.provider, id)? {
+            Some(channel) if channel.position.state == ChannelState::Left => channel,
+            Some(_) => return Ok(None),
+            None => Channel::new(self.sql, id, "")?,
         };
-        let bundle = Bundle::decode(frame.body().clone()).map_err(|error| unreadable(error.to_string()))?;
-        let message =
-            MlsMessageIn::tls_deserialize_exact(&bundle.welcome).map_err(|error| unreadable(error.to_string()))?;
-        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
-            return Err(unreadable("not a Welcome"));
-        };
-        let config = mls::join_config(self.config.padding_bytes);
-        let staged = StagedWelcome::build_from_welcome(self.provider, &config, welcome)
-            .map_err(refuse)?
-            .skip_lifetime_validation()
-            .build()
-            .map_err(refuse)?;
-        if *staged.group_context().group_id() != mls::group_id(id) {
-            return Err(unreadable("the Welcome is to another channel"));
-        }
-        if staged.group_context().ciphersuite() != mls::CIPHERSUITE {
-            return Err(unreadable("the group uses another ciphersuite"));
-        }
-        mls::check_members(staged.members()).map_err(unreadable)?;
-        let sender = staged
-            .welcome_sender()
-            .map_err(|error| unreadable(error.to_string()))
-            .and_then(|leaf| mls::agent_of_leaf(leaf).map_err(unreadable))?;
-        if sender != frame.header().author {
-            return Err(unreadable(format!(
-                "the Welcome is from {sender}, not from {}",
-                frame.header().author
-            )));
-        }
-        staged.into_group(self.provider).map_err(refuse)
+        channel.position.state = ChannelState::Active;
+        channel.position.cursor = cursor;
+        channel.position.head = head;
+        channel.window = Window::joined(cursor);
+        self.out_of_sync(&mut channel, cursor.next(), reason)?;
+        channel.position.recovery.unsure = head == Offset::ZERO;
+        channel.save(self.sql)?;
+        Ok(Some(channel))
     }
 
     fn give_up_join(
@@ -282,7 +321,9 @@ impl Tx<'_> {
             .optional()?;
         let Some(no) = no else { return Ok(()) };
         let reason = format!("the Welcome to channel {channel} at {offset} cannot be used: {reason}");
-        self.keep_unreadable(None, AGENT_LOG_NO, Offset::new(unsigned(no)?), frame_id, reason)
+        // A Welcome whose own entry is gone has a number below zero.
+        let at = Offset::new(u64::try_from(no).unwrap_or_default());
+        self.keep_unreadable(None, AGENT_LOG_NO, at, frame_id, reason)
     }
 
     // ---- KeyPackages
@@ -326,6 +367,13 @@ impl Tx<'_> {
             .prepare_cached("SELECT coalesce(max(made_ms), 0) FROM key_package WHERE last_resort")?
             .query_row([], |row| row.get(0))?;
         Ok(now.saturating_sub(unsigned(newest)?) > lifetime / 2)
+    }
+
+    /// A KeyPackage for a request to rejoin. It is not on offer; its private keys are kept as those of others.
+    pub(super) fn key_package_for_rejoin(&self) -> Result<Vec<u8>, EngineError> {
+        let frame = self.make_key_package(now_ms(), false)?;
+        self.key_package_offered(frame.header().id)?;
+        Ok(frame.body().to_vec())
     }
 
     fn make_key_package(&self, now: u64, last_resort: bool) -> Result<Frame, EngineError> {
@@ -402,7 +450,7 @@ pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel,
         tx.provider,
         tx.identity,
         &mls::create_config(tx.config.padding_bytes),
-        mls::group_id(id),
+        mls::group_id(id, 0),
         tx.identity.credential(),
     )
     .map_err(|error| EngineError::mls("making a group", error))?;

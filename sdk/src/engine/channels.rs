@@ -7,7 +7,7 @@ use crate::mls::{self, Identity};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset, Region};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -26,6 +26,7 @@ impl Engine {
             config,
             agent_cursor,
             loaded: HashMap::new(),
+            reached: HashSet::new(),
             retained: Retained::default(),
         })
     }
@@ -100,6 +101,7 @@ impl Engine {
             id,
             label: position.label,
             state: position.state,
+            standing: position.recovery.standing,
             cursor: position.cursor,
             handshake_head: position.head,
             epoch: position.epoch,

@@ -100,7 +100,10 @@ impl Victim {
         }
         let records = relay.readable(channel.log(), id, info.cursor);
         self.process(|engine| engine.process_entries(channel, &records));
-        let next = self.call(|engine| engine.next_frames(channel, FRAMES_BYTES));
+        let next = self.call(|engine| {
+            let _ = engine.reached_head(channel)?;
+            engine.next_frames(channel, FRAMES_BYTES)
+        });
         self.agent.events.extend(next.events);
         let busy = !records.is_empty() || !next.frames.is_empty();
         for frame in next.frames {

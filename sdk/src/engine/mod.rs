@@ -36,6 +36,7 @@
 //! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
 
 mod agent_log;
+mod apart;
 mod channel;
 mod channels;
 mod config;
@@ -45,9 +46,14 @@ mod evidence;
 pub(crate) mod faults;
 mod history;
 mod inbox;
+mod lost;
 mod offer;
+mod other_copy;
 mod outbox;
+mod reboot;
+mod rejoin;
 mod replay;
+mod standing;
 mod transact;
 mod waiting;
 mod window;
@@ -56,6 +62,8 @@ pub use crate::event::Event;
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use history::{Keep, Purged};
+pub use lost::{LogStatus, Lost, LostReason};
+pub use standing::Standing;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
 use crate::mls::Identity;
@@ -65,7 +73,7 @@ use channel::Channel;
 use history::Retained;
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -86,6 +94,8 @@ pub struct Engine {
     agent_cursor: Offset,
     /// Channels in memory. What is here agrees with the vault.
     loaded: HashMap<ChannelId, Channel>,
+    /// Channels that were replayed to their head in this session: what waits in them may be offered.
+    reached: HashSet<ChannelId>,
     retained: Retained,
 }
 
@@ -151,6 +161,8 @@ pub struct ChannelInfo {
     pub label: String,
     /// Where this agent stands in it.
     pub state: ChannelState,
+    /// How it stands with its group.
+    pub standing: Standing,
     /// The last entry processed.
     pub cursor: Offset,
     /// The last commit (or the Create) in the log, as far as processed.

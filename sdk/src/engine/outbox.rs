@@ -28,6 +28,12 @@ pub(super) enum Intent {
     Housekeeping = 7,
     /// Tells the channel digest to those whom this agent has added. Made by the engine, not by the application.
     Announce = 8,
+    /// Asks to be removed and added again. Made by the engine, not by the application.
+    Rejoin = 9,
+    /// Takes a new leaf by an external commit. Made by the engine, not by the application.
+    Renew = 10,
+    /// Begins the group again.
+    Reboot = 11,
 }
 
 impl Intent {
@@ -41,6 +47,9 @@ impl Intent {
             Self::Leave,
             Self::Housekeeping,
             Self::Announce,
+            Self::Rejoin,
+            Self::Renew,
+            Self::Reboot,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -58,7 +67,15 @@ impl Intent {
 
     /// The application asked for it, and is told what becomes of it.
     pub(super) const fn is_told(self) -> bool {
-        !matches!(self, Self::Create | Self::Housekeeping | Self::Announce)
+        !matches!(
+            self,
+            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew
+        )
+    }
+
+    /// It leads back into the group: nothing else goes out before.
+    pub(super) const fn is_way_back(self) -> bool {
+        matches!(self, Self::Rejoin | Self::Renew | Self::Reboot)
     }
 }
 
@@ -285,6 +302,17 @@ impl Tx<'_> {
         Ok(taken)
     }
 
+    /// The first intent of a kind.
+    pub(super) fn first_of(&self, channel: &Channel, intent: Intent) -> Result<Option<OutboxRow>, EngineError> {
+        self.sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 ORDER BY seq LIMIT 1"
+            ))?
+            .query_row(params![channel.no, intent as i64], |row| Ok(read(row)))
+            .optional()?
+            .transpose()
+    }
+
     /// Whether an intent of a kind waits.
     pub(super) fn waits(&self, channel: &Channel, intent: Intent) -> Result<bool, EngineError> {
         Ok(self
@@ -373,7 +401,7 @@ impl Engine {
     }
 
     /// The KeyPackage in a frame that was claimed, where it is one to be used.
-    fn check_claimed(&self, package: &ClaimedPackage, limit_ms: u64) -> Result<Bytes, EngineError> {
+    pub(super) fn check_claimed(&self, package: &ClaimedPackage, limit_ms: u64) -> Result<Bytes, EngineError> {
         let agent = package.agent;
         let foreign = |problem: String| EngineError::KeyPackageForeign { agent, problem };
         let frame = Frame::decode(package.frame.clone()).map_err(|error| foreign(error.to_string()))?;

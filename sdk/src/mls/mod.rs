@@ -1,15 +1,18 @@
 //! MLS (RFC 9420), as this SDK uses it: identity, storage, and the rules of a group.
 
+mod external;
 mod group;
 mod identity;
+mod rejoin;
 mod storage;
 
+pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
-    CIPHERSUITE, Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, check_members,
-    create_config, group_id, join_config, key_package, leaver, leavers, members, process, read_message, settle_secrets,
-    turn, unreadable,
+    Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id, key_package,
+    leaver, leavers, members, process, read_message, settle_secrets, turn, unreadable,
 };
 pub(crate) use identity::Identity;
+pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
 pub(crate) use storage::{Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;
@@ -35,9 +38,22 @@ impl<'a> Provider<'a> {
         self.storage.flush()
     }
 
-    /// Forgets all that OpenMLS wrote.
-    pub(crate) fn discard(&self) {
-        self.storage.discard();
+    /// See [`Storage::scratch`].
+    pub(crate) fn scratch(&self, set_aside: Option<&[u8]>) -> Self {
+        Self {
+            crypto: self.crypto,
+            storage: self.storage.scratch(set_aside),
+        }
+    }
+
+    /// See [`Storage::absorb`].
+    pub(crate) fn absorb(&self, scratch: &Self) {
+        self.storage.absorb(&scratch.storage);
+    }
+
+    /// See [`Storage::end_set_aside`].
+    pub(crate) fn end_set_aside(&self, name: &[u8], take: bool) -> Result<(), StorageError> {
+        self.storage.end_set_aside(name, take)
     }
 
     /// See [`Storage::failure`].

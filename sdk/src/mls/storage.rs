@@ -66,9 +66,14 @@ enum Secrets {
 
 type Value = Zeroizing<Vec<u8>>;
 
+/// The first byte of the keys of a group that takes the place of another one later. No [`Label`] has it.
+const SET_ASIDE: u8 = 0xff;
+
 /// OpenMLS' storage, for the time of one transaction.
 pub(crate) struct Storage<'a> {
     connection: &'a Connection,
+    /// What stands before each key: empty, except for a group that is set aside.
+    prefix: Vec<u8>,
     /// The last value of each key that was written; `None` is deleted.
     written: RefCell<HashMap<Vec<u8>, Option<Value>>>,
     secrets: Cell<Secrets>,
@@ -82,11 +87,54 @@ impl<'a> Storage<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Self {
         Self {
             connection,
+            prefix: Vec::new(),
             written: RefCell::default(),
             secrets: Cell::new(Secrets::Written),
             unsettled: RefCell::default(),
             failure: RefCell::default(),
         }
+    }
+
+    /// Storage for something that may fail, or for a group that is set aside under a name: what it writes goes nowhere
+    /// before [`Storage::absorb`]. It reads what the database has, not what this one has written meanwhile; with a name, what
+    /// was set aside under it and nothing else.
+    pub(crate) fn scratch(&self, set_aside: Option<&[u8]>) -> Self {
+        let prefix = set_aside.map(prefix).unwrap_or_default();
+        Self {
+            prefix,
+            ..Self::new(self.connection)
+        }
+    }
+
+    /// Takes over all that a scratch storage has written.
+    pub(crate) fn absorb(&self, scratch: &Self) {
+        self.written.borrow_mut().extend(scratch.written.borrow_mut().drain());
+    }
+
+    /// Forgets what was set aside under a name; with `take`, puts it in the place of what has the same keys.
+    pub(crate) fn end_set_aside(&self, name: &[u8], take: bool) -> Result<(), StorageError> {
+        let prefix = prefix(name);
+        let mut aside: HashMap<Vec<u8>, Option<Value>> = self
+            .connection
+            .prepare_cached("SELECT key, value FROM mls WHERE substr(key, 1, ?2) = ?1 AND key >= ?1")?
+            .query_map((&prefix, prefix.len()), |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>(0)?,
+                    Some(Zeroizing::new(row.get::<_, Vec<u8>>(1)?)),
+                ))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut written = self.written.borrow_mut();
+        // What this transaction wrote there is newer.
+        let newer = written.iter().filter(|(key, _)| key.starts_with(&prefix));
+        aside.extend(newer.map(|(key, value)| (key.clone(), value.clone())));
+        for (key, value) in aside {
+            if take && let Some(key) = key.strip_prefix(prefix.as_slice()) {
+                written.insert(key.to_vec(), value);
+            }
+            written.insert(key, None);
+        }
+        Ok(())
     }
 
     /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
@@ -121,6 +169,7 @@ impl<'a> Storage<'a> {
     }
 
     /// Forgets all that was written.
+    #[cfg(test)]
     pub(crate) fn discard(&self) {
         self.written.borrow_mut().clear();
         self.unsettled.borrow_mut().clear();
@@ -145,14 +194,24 @@ impl<'a> Storage<'a> {
     }
 
     fn put(&self, key: Vec<u8>, value: Value) {
-        self.written.borrow_mut().insert(key, Some(value));
+        self.written.borrow_mut().insert(self.place(key), Some(value));
     }
 
     fn remove(&self, key: Vec<u8>) {
-        self.written.borrow_mut().insert(key, None);
+        self.written.borrow_mut().insert(self.place(key), None);
+    }
+
+    /// Where a key stands in the database.
+    fn place(&self, mut key: Vec<u8>) -> Vec<u8> {
+        if !self.prefix.is_empty() {
+            key.splice(..0, self.prefix.iter().copied());
+        }
+        key
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        let placed = (!self.prefix.is_empty()).then(|| self.place(key.to_vec()));
+        let key = placed.as_deref().unwrap_or(key);
         if let Some(value) = self.written.borrow().get(key) {
             return Ok(value.clone());
         }
@@ -228,6 +287,11 @@ impl<'a> Storage<'a> {
         items.push(item);
         self.put_list(key, &items)
     }
+}
+
+/// What stands before the keys of what is set aside under a name. Names have one length, so none begins another.
+fn prefix(name: &[u8]) -> Vec<u8> {
+    [&[SET_ASIDE], name].concat()
 }
 
 fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Value, StorageError> {

@@ -4,5 +4,6 @@ mod conversation;
 mod failures;
 mod hostile;
 mod membership;
+mod recovery;
 mod relay;
 mod schedules;

@@ -322,6 +322,7 @@ const fn what(first: &open::Stream) -> What {
         open::Stream::Append(_) => What::Verdicts,
         open::Stream::Subscribe(_) => What::Replay,
         open::Stream::KeyPackages(_) => What::KeyPackages,
+        open::Stream::LogStatus(_) => What::Replay,
     }
 }
 

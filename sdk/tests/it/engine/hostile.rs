@@ -156,6 +156,7 @@ impl Rogue {
         let body = Bundle {
             commit: commit.to_bytes().expect("encodes").into(),
             welcome: welcome.unwrap_or_default().into(),
+            ..Bundle::default()
         };
         group.clear_pending_commit(self.provider.storage()).expect("cleared");
         body.encode_to_vec()
