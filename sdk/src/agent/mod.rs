@@ -41,7 +41,7 @@ use self::driver::Driver;
 use self::relays::Relays;
 use self::tokens::Tokens;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState, Queued};
+use crate::engine::{ChannelInfo, ChannelState, FailedSend, Queued};
 use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
@@ -285,6 +285,19 @@ impl Agent {
             Ok(waiting)
         });
         waiting.await
+    }
+
+    /// All that was sent and will not be delivered, channel by channel, of channels that were left, too. See
+    /// [`Channel::failed`].
+    pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        let failed = self.inner.core.try_call(|actor| {
+            let mut failed = Vec::new();
+            for channel in actor.engine.channels()?.iter().filter(|channel| channel.failed > 0) {
+                failed.extend(actor.engine.failed(channel.id)?);
+            }
+            Ok(failed)
+        });
+        failed.await
     }
 
     fn handle(&self, channel: ChannelId) -> Channel {

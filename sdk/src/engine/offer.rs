@@ -103,6 +103,9 @@ impl Tx<'_> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
             return Ok((Vec::new(), None));
         }
+        if self.leave_alone(channel)? {
+            return Ok((Vec::new(), None));
+        }
         let mut turn = self.turn(channel)?;
         if turn == Some(0) {
             self.let_go(channel)?;
@@ -245,7 +248,6 @@ impl Tx<'_> {
             return Ok(Built::NotYet);
         };
         if group.members().count() == 1 {
-            self.unqueue(channel, row)?;
             self.left(channel, channel.position.cursor, self.identity.agent_id())?;
             return Ok(Built::Gone);
         }
@@ -342,7 +344,7 @@ impl Tx<'_> {
         Ok((packages, removed))
     }
 
-    fn unneeded(&mut self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
+    pub(super) fn unneeded(&mut self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
         if row.intent.is_told() {
             self.events.push(Event::Unneeded {

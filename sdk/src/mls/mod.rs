@@ -2,6 +2,7 @@
 
 mod group;
 mod identity;
+mod life;
 mod storage;
 
 pub(crate) use group::{
@@ -10,6 +11,7 @@ pub(crate) use group::{
     turn, unreadable,
 };
 pub(crate) use identity::Identity;
+pub(crate) use life::Life;
 pub(crate) use storage::{Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -109,6 +109,14 @@ CREATE INDEX message_own ON message (frame_id) WHERE received_no IS NULL;
 /// - Hashes of an intent's frames that were encrypted again, 32 bytes each: the log may have one of those.
 const V3: &str = "
 ALTER TABLE outbox ADD COLUMN earlier BLOB;
+";
+
+/// - When something failed. NULL where a version before did not keep it.
+/// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
+const V4: &str = "
+ALTER TABLE failed ADD COLUMN failed_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN expires_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN at INTEGER;
 ";
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.

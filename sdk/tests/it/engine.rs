@@ -1,8 +1,11 @@
 //! The engine against the real fold: agents that talk, go away, race, crash and lie.
 
 mod conversation;
+mod failed;
 mod failures;
 mod hostile;
+mod leaving;
 mod membership;
 mod relay;
 mod schedules;
+mod stock;

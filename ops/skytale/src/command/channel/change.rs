@@ -5,6 +5,7 @@ use crate::agent::{Mode, failed, with_agent};
 use crate::output::{Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
+use skytale_sdk::agent::AgentError;
 use skytale_sdk::channel::{Channel, Delivered, Sent};
 use std::fmt;
 use std::time::Duration;
@@ -12,22 +13,49 @@ use tokio::time::timeout;
 
 pub(super) async fn add(args: Agents, session: Session) -> Outcome {
     let what = "cannot add to the channel";
-    let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
+    let added = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let members = channel.members().await.map_err(failed(what))?;
-        if args.agents.iter().all(|agent| members.contains(agent)) {
-            return Changed::unneeded(&channel, "added", args.agents.clone()).await;
-        }
-        let sent = channel.add(&args.agents).await.map_err(|error| {
-            let failure = failed(what)(error);
-            if failure.code() == Code::KeyPackagesExhausted {
-                return failure.help("That agent offers no keys yet: run `skytale init` for it once, online.");
-            }
-            failure
-        })?;
-        settle(&channel, sent, what, args.agent.timeout(), "added", args.agents.clone()).await
+        let added = match channel.add_available(&args.agents).await {
+            Ok(added) => added,
+            Err(AgentError::NobodyAdded { refused }) => return Err(not_added(what, &refused)),
+            Err(error) => return Err(failed(what)(error)),
+        };
+        let Some(sent) = added.sent else {
+            let changed = Changed::unneeded(&channel, "added", args.agents.clone()).await?;
+            return Ok((changed, Vec::new()));
+        };
+        let is_refused = |agent: &&AgentId| added.refused.iter().any(|(refused, _)| refused == *agent);
+        let agents = args.agents.iter().filter(|agent| !is_refused(agent)).copied().collect();
+        let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
+        let mut changed = settled.map_err(|failure| naming(failure, &added.refused))?;
+        changed.refused = added.refused.iter().map(Refused::from).collect();
+        Ok((changed, added.refused))
     });
-    session.output.give(&changed.await?)
+    let (changed, refused) = added.await?;
+    session.output.give(&changed)?;
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} of {} not added", refused.len(), args.agents.len());
+    Err(not_added(&what, &refused).partly())
+}
+
+/// Why agents were not added, one after another. The code is the first one's.
+fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
+    let code = refused
+        .first()
+        .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code());
+    let failure = naming(Failure::new(code, what), refused);
+    match code {
+        Code::KeyPackagesExhausted => failure.help(
+            "An agent that offers no keys must come online once: run `skytale init` for it. Then add it again.",
+        ),
+        Code::KeyPackageExpired => failure.help(
+            "An agent whose keys are too old must come online once, with its clock set right: run `skytale init` for it. \
+             Then add it again.",
+        ),
+        _ => failure,
+    }
 }
 
 pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
@@ -57,7 +85,12 @@ pub(super) async fn leave(args: One, session: Session) -> Outcome {
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let sent = channel.leave().await.map_err(failed(what))?;
-        settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await
+        let changed = settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await?;
+        // The last member is gone without an entry.
+        Ok(Changed {
+            needed: true,
+            ..changed
+        })
     });
     session.output.give(&changed.await?)
 }
@@ -97,6 +130,7 @@ async fn settle(
         offset: delivered.offset(),
         epoch: info.epoch,
         state: list::name(info.state),
+        refused: Vec::new(),
     })
 }
 
@@ -115,8 +149,16 @@ impl Changed {
             offset: None,
             epoch: info.epoch,
             state: list::name(info.state),
+            refused: Vec::new(),
         })
     }
+}
+
+/// Names agents that were not added.
+fn naming(failure: Failure, refused: &[(AgentId, AgentError)]) -> Failure {
+    refused.iter().fold(failure, |failure, (agent, error)| {
+        failure.since(format!("{agent}: {} {error}", error.code()))
+    })
 }
 
 #[derive(Serialize)]
@@ -129,6 +171,30 @@ struct Changed {
     offset: Option<Offset>,
     epoch: u64,
     state: &'static str,
+    /// Of those that were to be added, who was not.
+    refused: Vec<Refused>,
+}
+
+/// An agent that was not added, and why.
+#[derive(Serialize)]
+struct Refused {
+    agent: AgentId,
+    code: String,
+    name: &'static str,
+    why: String,
+    retryable: bool,
+}
+
+impl From<&(AgentId, AgentError)> for Refused {
+    fn from((agent, error): &(AgentId, AgentError)) -> Self {
+        Self {
+            agent: *agent,
+            code: error.code().to_string(),
+            name: error.code().name(),
+            why: error.to_string(),
+            retryable: error.is_retryable(),
+        }
+    }
 }
 
 impl Human for Changed {

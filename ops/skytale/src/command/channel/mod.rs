@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod failed;
 mod label;
 mod list;
 mod members;
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
-    /// Show what was sent and is not in the log yet, and what a relay node said of it.
+    /// Show what was sent and is not in the log yet, what a relay node said of it, and what has failed; drop or retry that.
     Outbox(outbox::Args),
     /// Take read messages out of this agent's vault, for good. Others keep what they have.
     Purge(purge::Args),
@@ -86,7 +87,7 @@ impl Command {
             Self::Send(args) => &args.agent,
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
-            Self::Outbox(args) => &args.agent,
+            Self::Outbox(args) => args.agent(),
             Self::Purge(args) => &args.agent,
         };
         agent.layers()
