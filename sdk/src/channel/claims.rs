@@ -16,7 +16,7 @@ const CLAIM_RETRY: Duration = Duration::from_millis(200);
 impl Channel {
     /// A KeyPackage of an agent that is in force. Those whose time has passed are used up and skipped; the last resort comes
     /// after all of them, and is the last one to be tried.
-    pub(super) async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
+    pub(crate) async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
         let mut claims = 1;
         loop {
             let (claimed, relay_ms) = self.claim_one(agent).await?;

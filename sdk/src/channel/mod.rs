@@ -11,7 +11,7 @@ use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged, Queued,
+    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged, Queued,
     UnreadableEntry,
 };
 use bytes::Bytes;
@@ -173,6 +173,34 @@ impl Channel {
             sent: Some(sent),
             refused,
         })
+    }
+
+    /// Adds agents once they have KeyPackages on offer: tried whenever this agent is online, until it succeeds, it is
+    /// cancelled, or this agent has left. Durable when this returns. What then becomes of the commit, events tell.
+    pub async fn add_later(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        let (channel, agents) = (self.id, agents.to_vec());
+        let kept = self.core.try_call(move |actor| {
+            actor.engine.add_later(channel, &agents)?;
+            actor.bus.deferred_changed.notify_one();
+            Ok(())
+        });
+        kept.await
+    }
+
+    /// Additions that wait for their agents.
+    pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.deferred_adds(channel))
+            .await
+    }
+
+    /// Forgets additions that wait for these agents. How many there were.
+    pub async fn cancel_add(&self, agents: &[AgentId]) -> Result<usize, AgentError> {
+        let (channel, agents) = (self.id, agents.to_vec());
+        self.core
+            .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
+            .await
     }
 
     async fn not_members(&self, agents: &[AgentId]) -> Result<BTreeSet<AgentId>, AgentError> {

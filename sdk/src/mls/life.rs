@@ -43,3 +43,43 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mls::{CIPHERSUITE, Identity};
+    use openmls::prelude::{Capabilities, ExtensionType};
+    use openmls_rust_crypto::OpenMlsRustCrypto;
+
+    fn package(extension: Option<&[u8]>) -> KeyPackage {
+        let identity = Identity::new(&[7; 32]);
+        let extensions = [ExtensionType::Unknown(LIFE_EXTENSION)];
+        let capabilities = Capabilities::new(None, None, Some(&extensions), None, None);
+        let mut builder = KeyPackage::builder().leaf_node_capabilities(capabilities);
+        if let Some(bytes) = extension {
+            let extension = Extension::Unknown(LIFE_EXTENSION, UnknownExtension(bytes.to_vec()));
+            builder = builder.key_package_extensions(Extensions::single(extension).expect("allowed"));
+        }
+        let provider = OpenMlsRustCrypto::default();
+        let built = builder.build(CIPHERSUITE, &provider, &identity, identity.credential());
+        built.expect("built").into_key_package()
+    }
+
+    #[test]
+    fn a_life_has_one_encoding_and_is_not_guessed() {
+        let bytes = [&5_u64.to_be_bytes()[..], &u64::MAX.to_be_bytes()].concat();
+        let life = Life {
+            made_s: 5,
+            expires_s: u64::MAX,
+        };
+        assert_eq!(Life::of(&package(Some(&bytes))), Ok(Some(life)));
+        assert_eq!(
+            life.extensions().expect("made"),
+            package(Some(&bytes)).extensions().clone()
+        );
+        assert_eq!(Life::of(&package(None)), Ok(None));
+        for wrong in [&bytes[..15], &[], &[bytes.as_slice(), &[0]].concat(), &[0; 32]] {
+            assert!(Life::of(&package(Some(wrong))).is_err(), "{} bytes", wrong.len());
+        }
+    }
+}

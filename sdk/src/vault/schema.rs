@@ -112,11 +112,20 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
 /// - When something failed. NULL where a version before did not keep it.
+/// - Additions that wait until the agent to be added has KeyPackages.
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
 ALTER TABLE failed ADD COLUMN failed_ms INTEGER;
 ALTER TABLE key_package ADD COLUMN expires_ms INTEGER;
 ALTER TABLE key_package ADD COLUMN at INTEGER;
+CREATE TABLE deferred (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    since_ms INTEGER NOT NULL,
+    refused_code INTEGER,
+    refused_ms INTEGER,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
 ";
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.

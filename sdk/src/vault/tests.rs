@@ -172,6 +172,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE outbox DROP COLUMN refused_ms;
              ALTER TABLE outbox DROP COLUMN earlier;
              ALTER TABLE failed DROP COLUMN failed_ms;
+             DROP TABLE deferred;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);

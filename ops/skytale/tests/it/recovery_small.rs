@@ -263,3 +263,41 @@ fn the_last_ones_to_leave_are_gone_at_once() {
         );
     }
 }
+
+#[test]
+fn who_has_no_keys_yet_is_added_later_if_that_is_wanted() {
+    let node = Node::start("warn");
+    let bob = (node.join("alice"), node.join("bob")).1;
+    let stranger = "ab".repeat(32);
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    // An identity that was never online.
+    let late = text(&node.agent("late", &["init", "--offline"])["agent"]);
+    let added = node.agent("alice", &["channel", "add", "plans", "--later", &bob, &late, &stranger]);
+    assert_eq!(
+        (&added["agents"], &added["deferred"], &added["refused"]),
+        (&json!([bob]), &json!([late, stranger]), &json!([]))
+    );
+    let deferred = node.agent("alice", &["channel", "outbox"])["deferred"].clone();
+    let waiting: Vec<_> = deferred
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| text(&row["agent"]))
+        .collect();
+    assert!(
+        waiting.len() == 2 && waiting.contains(&late) && waiting.contains(&stranger),
+        "{deferred}"
+    );
+    let cancelled = node.agent("alice", &["channel", "remove", "plans", &stranger]);
+    assert_eq!(cancelled["needed"], true);
+
+    // It comes online, then alice does, whatever for.
+    node.agent("late", &["init"]);
+    node.agent("alice", &["channel", "list"]);
+    assert_eq!(node.agent("alice", &["channel", "outbox"])["deferred"], json!([]));
+    let listed = node.agent("late", &["channel", "list"]);
+    assert_eq!(
+        (&listed["channels"][0]["channel"], &listed["channels"][0]["state"]),
+        (&json!(channel), &json!("active"))
+    );
+}

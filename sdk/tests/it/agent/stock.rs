@@ -189,3 +189,41 @@ async fn a_message_that_failed_is_sent_again() {
     assert_eq!(bob.failed().await.expect("listed"), []);
     assert!(channels[1].retry(frame_id).await.expect("asked").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_was_never_online_is_added_when_it_has_been() {
+    let world = World::new().await;
+    let alice = world.agent("alice").await;
+    let channel = alice.create_channel("test").await.expect("made");
+    let late = world.open("late").await;
+    let stranger = AgentId::from_bytes([0xcd; 32]);
+    channel.add_later(&[late.id(), stranger]).await.expect("kept");
+    let tried = async {
+        loop {
+            let waiting = channel.deferred_adds().await.expect("listed");
+            assert_eq!(waiting.len(), 2);
+            if waiting.iter().all(|add| add.last_refusal.is_some()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("both tried", tried).await;
+    late.connect().await.expect("a socket");
+    soon("late is current", late.caught_up()).await.expect("current");
+    // Tried in each session, so also in the next one.
+    alice.close(Duration::from_secs(5)).await;
+    joined(&late, &channel, async {
+        let alice = world.agent("alice").await;
+        let waiting = alice.deferred_adds().await.expect("listed");
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].agent, stranger);
+        let refused = waiting[0].last_refusal.map(|refusal| refusal.code);
+        assert_eq!(refused, Some(Code::KeyPackagesExhausted));
+        let channel = alice.channel(channel.id()).await.expect("in the vault");
+        assert_eq!(channel.cancel_add(&[stranger]).await.expect("forgotten"), 1);
+        soon("all out", alice.flushed()).await.expect("flushed");
+        assert_eq!(channel.members().await.expect("known").len(), 2);
+    })
+    .await;
+}

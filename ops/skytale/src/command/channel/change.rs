@@ -11,25 +11,52 @@ use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub(super) async fn add(args: Agents, session: Session) -> Outcome {
+/// Whom to add.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    pub(super) agents: Agents,
+    /// Add those who have no keys on offer when they have: this agent tries whenever it is online. `channel outbox` lists
+    /// them, `channel remove` cancels.
+    #[arg(long)]
+    later: bool,
+}
+
+pub(super) async fn add(args: Add, session: Session) -> Outcome {
+    let (args, later) = (args.agents, args.later);
     let what = "cannot add to the channel";
     let added = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let added = match channel.add_available(&args.agents).await {
-            Ok(added) => added,
-            Err(AgentError::NobodyAdded { refused }) => return Err(not_added(what, &refused)),
+        let (sent, refused) = match channel.add_available(&args.agents).await {
+            Ok(added) => (added.sent, added.refused),
+            Err(AgentError::NobodyAdded { refused }) => (None, refused),
             Err(error) => return Err(failed(what)(error)),
         };
-        let Some(sent) = added.sent else {
-            let changed = Changed::unneeded(&channel, "added", args.agents.clone()).await?;
-            return Ok((changed, Vec::new()));
+        let is_deferred = |(_, error): &(AgentId, AgentError)| later && has_no_keys(error.code());
+        let (deferred, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(is_deferred);
+        let waiting: Vec<AgentId> = deferred.iter().map(|(agent, _)| *agent).collect();
+        channel.add_later(&waiting).await.map_err(failed(what))?;
+        let is_missing = |agent: &AgentId| {
+            let mut missing = deferred.iter().chain(&refused);
+            missing.any(|(missing, _)| missing == agent)
         };
-        let is_refused = |agent: &&AgentId| added.refused.iter().any(|(refused, _)| refused == *agent);
-        let agents = args.agents.iter().filter(|agent| !is_refused(agent)).copied().collect();
-        let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
-        let mut changed = settled.map_err(|failure| naming(failure, &added.refused))?;
-        changed.refused = added.refused.iter().map(Refused::from).collect();
-        Ok((changed, added.refused))
+        let agents: Vec<AgentId> = args.agents.iter().filter(|agent| !is_missing(agent)).copied().collect();
+        let changed = match sent {
+            Some(sent) => {
+                let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
+                settled.map_err(|failure| naming(failure, &refused))?
+            }
+            // None of those who are no members.
+            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused)),
+            None => Changed::unneeded(&channel, "added", agents).await?,
+        };
+        let changed = Changed {
+            needed: changed.needed || !waiting.is_empty(),
+            refused: refused.iter().map(Refused::from).collect(),
+            deferred: waiting,
+            ..changed
+        };
+        Ok((changed, refused))
     });
     let (changed, refused) = added.await?;
     session.output.give(&changed)?;
@@ -40,6 +67,11 @@ pub(super) async fn add(args: Agents, session: Session) -> Outcome {
     Err(not_added(&what, &refused).partly())
 }
 
+/// Whether an agent can be added once it has been online.
+const fn has_no_keys(code: Code) -> bool {
+    matches!(code, Code::KeyPackagesExhausted | Code::KeyPackageExpired)
+}
+
 /// Why agents were not added, one after another. The code is the first one's.
 fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
     let code = refused
@@ -48,11 +80,12 @@ fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
     let failure = naming(Failure::new(code, what), refused);
     match code {
         Code::KeyPackagesExhausted => failure.help(
-            "An agent that offers no keys must come online once: run `skytale init` for it. Then add it again.",
+            "An agent that offers no keys must come online once: run `skytale init` for it. Then add it \
+             again. Or `--later` adds it when it was online.",
         ),
         Code::KeyPackageExpired => failure.help(
             "An agent whose keys are too old must come online once, with its clock set right: run `skytale init` for it. \
-             Then add it again.",
+             Then add it again. Or `--later` adds it when it was online.",
         ),
         _ => failure,
     }
@@ -63,8 +96,13 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let members = channel.members().await.map_err(failed(what))?;
+        let cancelled = channel.cancel_add(&args.agents).await.map_err(failed(what))?;
         if !args.agents.iter().any(|agent| members.contains(agent)) {
-            return Changed::unneeded(&channel, "removed", args.agents.clone()).await;
+            let changed = Changed::unneeded(&channel, "removed", args.agents.clone()).await?;
+            return Ok(Changed {
+                needed: cancelled > 0,
+                ..changed
+            });
         }
         let sent = channel.remove(&args.agents).await.map_err(failed(what))?;
         settle(
@@ -131,6 +169,7 @@ async fn settle(
         epoch: info.epoch,
         state: list::name(info.state),
         refused: Vec::new(),
+        deferred: Vec::new(),
     })
 }
 
@@ -150,6 +189,7 @@ impl Changed {
             epoch: info.epoch,
             state: list::name(info.state),
             refused: Vec::new(),
+            deferred: Vec::new(),
         })
     }
 }
@@ -173,6 +213,8 @@ struct Changed {
     state: &'static str,
     /// Of those that were to be added, who was not.
     refused: Vec<Refused>,
+    /// Who is added later.
+    deferred: Vec<AgentId>,
 }
 
 /// An agent that was not added, and why.
@@ -213,6 +255,9 @@ impl Human for Changed {
             _ => {
                 for agent in &self.agents {
                     writeln!(to, "{} {agent}", style.good(self.change))?;
+                }
+                for agent in &self.deferred {
+                    writeln!(to, "{} {agent}, when it has keys on offer", style.bold("added later:"))?;
                 }
                 writeln!(to, "{}", style.dim(&format!("epoch {}", self.epoch)))
             }

@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Give a channel a label, by which commands then find it. It never leaves the vault.
     Label(label::Args),
     /// Add agents, who need not be online. They read from here on.
-    Add(Agents),
+    Add(change::Add),
     /// Remove agents. They read nothing that comes later.
     Remove(Agents),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
@@ -81,7 +81,8 @@ impl Command {
             Self::Create(args) => &args.agent,
             Self::List(args) => &args.agent,
             Self::Label(args) => &args.agent,
-            Self::Add(args) | Self::Remove(args) => &args.agent,
+            Self::Add(args) => &args.agents.agent,
+            Self::Remove(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
             Self::Send(args) => &args.agent,

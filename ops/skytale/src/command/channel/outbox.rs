@@ -7,8 +7,8 @@ use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
 use clap::Subcommand;
 use serde::Serialize;
-use skytale_proto::{ChannelId, FrameId};
-use skytale_sdk::engine::{Queued, QueuedKind, Refusal};
+use skytale_proto::{AgentId, ChannelId, FrameId};
+use skytale_sdk::engine::{DeferredAdd, Queued, QueuedKind, Refusal};
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
@@ -74,16 +74,25 @@ async fn show(args: Args, session: Session) -> Outcome {
     // Without the network: what is shown does not go out meanwhile.
     let outbox = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
         let what = "cannot read the outbox";
-        let (waiting, not_sent) = match &args.channel {
+        let (waiting, not_sent, deferred) = match &args.channel {
             Some(channel) => {
                 let channel = channel.of(agent, &session).await?;
-                (channel.outbox().await, channel.failed().await)
+                (
+                    channel.outbox().await,
+                    channel.failed().await,
+                    channel.deferred_adds().await,
+                )
             }
-            None => (agent.outbox().await, agent.failed().await),
+            None => (agent.outbox().await, agent.failed().await, agent.deferred_adds().await),
         };
         Ok(Outbox {
             outbox: waiting.map_err(failed(what))?.into_iter().map(Row::from).collect(),
             failed: not_sent.map_err(failed(what))?.into_iter().map(Failed::from).collect(),
+            deferred: deferred
+                .map_err(failed(what))?
+                .into_iter()
+                .map(Deferred::from)
+                .collect(),
         })
     });
     session.output.give(&outbox.await?)
@@ -93,6 +102,28 @@ async fn show(args: Args, session: Session) -> Outcome {
 struct Outbox {
     outbox: Vec<Row>,
     failed: Vec<Failed>,
+    deferred: Vec<Deferred>,
+}
+
+/// An addition that waits for its agent.
+#[derive(Serialize)]
+struct Deferred {
+    channel: ChannelId,
+    agent: AgentId,
+    /// By this machine's clock, unix milliseconds.
+    since_ms: u64,
+    last_refusal: Option<Refused>,
+}
+
+impl From<DeferredAdd> for Deferred {
+    fn from(add: DeferredAdd) -> Self {
+        Self {
+            channel: add.channel,
+            agent: add.agent,
+            since_ms: add.since_ms,
+            last_refusal: add.last_refusal.map(Refused::from),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -162,6 +193,7 @@ impl Human for Outbox {
         } else {
             self.waiting(to, style)?;
         }
+        self.deferred(to, style)?;
         if self.failed.is_empty() {
             return Ok(());
         }
@@ -174,13 +206,34 @@ impl Human for Outbox {
     }
 }
 
+impl Refused {
+    fn shown(refused: Option<&Self>) -> String {
+        refused.map_or_else(String::new, |refused| {
+            format!("{} {} at {}", refused.code, refused.name, utc(refused.at_ms / 1_000))
+        })
+    }
+}
+
 impl Outbox {
+    fn deferred(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
+        writeln!(to, "\n{} when they have keys on offer", style.bold("added later:"))?;
+        let rows = self.deferred.iter().map(|row| {
+            vec![
+                row.channel.to_string(),
+                row.agent.to_string(),
+                utc(row.since_ms / 1_000),
+                Refused::shown(row.last_refusal.as_ref()),
+            ]
+        });
+        table(to, style, &["channel", "agent", "since", "last refusal"], rows)
+    }
+
     fn waiting(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let rows = self.outbox.iter().map(|row| {
-            let refused = row.last_refusal.as_ref();
-            let refused = refused.map_or_else(String::new, |refused| {
-                format!("{} {} at {}", refused.code, refused.name, utc(refused.at_ms / 1_000))
-            });
+            let refused = Refused::shown(row.last_refusal.as_ref());
             vec![
                 row.channel.to_string(),
                 row.frame_id.to_string(),
