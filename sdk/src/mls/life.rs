@@ -50,9 +50,10 @@ mod tests {
     use crate::mls::{CIPHERSUITE, Identity};
     use openmls::prelude::{Capabilities, ExtensionType};
     use openmls_rust_crypto::OpenMlsRustCrypto;
+    use zeroize::Zeroizing;
 
     fn package(extension: Option<&[u8]>) -> KeyPackage {
-        let identity = Identity::new(&[7; 32]);
+        let identity = Identity::new(&Zeroizing::new([7; 32]));
         let extensions = [ExtensionType::Unknown(LIFE_EXTENSION)];
         let capabilities = Capabilities::new(None, None, Some(&extensions), None, None);
         let mut builder = KeyPackage::builder().leaf_node_capabilities(capabilities);

@@ -30,6 +30,7 @@ async fn expired(world: &World, name: &str) -> AgentId {
     agent.id()
 }
 
+/// Waits until an agent has joined a channel by what is done meanwhile.
 async fn joined(agent: &Agent, channel: &Channel, by: impl Future<Output = ()>) {
     let mut events = agent.events();
     let id = channel.id();
@@ -213,17 +214,16 @@ async fn an_agent_that_was_never_online_is_added_when_it_has_been() {
     soon("late is current", late.caught_up()).await.expect("current");
     // Tried in each session, so also in the next one.
     alice.close(Duration::from_secs(5)).await;
-    joined(&late, &channel, async {
-        let alice = world.agent("alice").await;
-        let waiting = alice.deferred_adds().await.expect("listed");
-        assert_eq!(waiting.len(), 1);
-        assert_eq!(waiting[0].agent, stranger);
-        let refused = waiting[0].last_refusal.map(|refusal| refusal.code);
-        assert_eq!(refused, Some(Code::KeyPackagesExhausted));
-        let channel = alice.channel(channel.id()).await.expect("in the vault");
-        assert_eq!(channel.cancel_add(&[stranger]).await.expect("forgotten"), 1);
-        soon("all out", alice.flushed()).await.expect("flushed");
-        assert_eq!(channel.members().await.expect("known").len(), 2);
-    })
-    .await;
+    let mut events = late.events();
+    let alice = world.agent("alice").await;
+    let waiting = alice.deferred_adds().await.expect("listed");
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].agent, stranger);
+    let refused = waiting[0].last_refusal.map(|refusal| refusal.code);
+    assert_eq!(refused, Some(Code::KeyPackagesExhausted));
+    let channel = alice.channel(channel.id()).await.expect("in the vault");
+    assert_eq!(channel.cancel_add(&[stranger]).await.expect("forgotten"), 1);
+    event(&mut events, "joined", |event| matches!(event, Event::Joined { .. })).await;
+    soon("all out", alice.flushed()).await.expect("flushed");
+    assert_eq!(channel.members().await.expect("known").len(), 2);
 }

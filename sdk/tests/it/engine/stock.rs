@@ -43,26 +43,26 @@ impl Hands {
 /// Does what an agent does that is online: offers, claims its own KeyPackages whose time has come, offers again. How many
 /// it has taken back.
 fn renew(relay: &Relay, agent: &mut Agent) -> u32 {
-    let due = {
-        let live = relay.key_packages(agent.id()).0;
-        agent.engine().key_package_is_due(live).expect("judged")
-    };
+    let due = head_is_due(relay, agent);
     agent.stock_up(relay);
     let mut taken = 0;
-    while due {
-        let live = relay.key_packages(agent.id()).0;
-        if live == 0 || !agent.engine().key_package_is_due(live).expect("judged") {
-            break;
-        }
-        let own = agent.id();
-        let claimed = agent.claim(relay, own);
-        taken += 1;
-        if !agent.engine().key_package_was_due(id_of(&claimed)).expect("judged") {
-            break;
+    if due {
+        while head_is_due(relay, agent) {
+            let own = agent.id();
+            let claimed = agent.claim(relay, own);
+            taken += 1;
+            if !agent.engine().key_package_was_due(id_of(&claimed)).expect("judged") {
+                break;
+            }
         }
     }
     agent.stock_up(relay);
     taken
+}
+
+fn head_is_due(relay: &Relay, agent: &mut Agent) -> bool {
+    let live = relay.key_packages(agent.id()).0;
+    live > 0 && agent.engine().key_package_is_due(live).expect("judged")
 }
 
 fn id_of(package: &ClaimedPackage) -> skytale_proto::FrameId {
