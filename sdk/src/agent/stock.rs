@@ -91,7 +91,7 @@ async fn withdraw(ground: &Ground, packages: &mut KeyPackages) -> Result<bool, R
         let Some(claim) = local(claim.await)? else { break };
         let package = match packages.claim(&claim).await {
             Ok(package) => package,
-            // Without the scope for it: who adds this agent skips what is too old.
+            // The token lacks the scope. Agents that add this one skip what is too old.
             Err(RelayError::Refused(refused)) if !refused.retryable => {
                 tracing::debug!(code = %refused.code(), "key packages that are too old stay on offer");
                 break;

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 pub(crate) struct Add {
     #[command(flatten)]
     pub(super) agents: Agents,
-    /// Add those who have no keys on offer when they have: this agent tries whenever it is online. `channel outbox` lists
-    /// them, `channel remove` cancels.
+    /// Add agents that offer no keys yet as soon as they do. This agent retries whenever it is online; `channel outbox`
+    /// lists them, `channel remove` cancels.
     #[arg(long)]
     later: bool,
 }

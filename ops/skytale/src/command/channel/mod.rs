@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
-    /// Show what was sent and is not in the log yet, what a relay node said of it, and what has failed; drop or retry that.
+    /// Show what waits to be sent and why, and what has failed; drop or retry what has failed.
     Outbox(outbox::Args),
     /// Take read messages out of this agent's vault, for good. Others keep what they have.
     Purge(purge::Args),
