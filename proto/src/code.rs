@@ -233,7 +233,7 @@ codes! {
     /// A head moved each time a commit was tried.
     Contended = 5017, true, "Others commit all the time; try again.";
     /// The KeyPackage is older than this agent accepts.
-    KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
+    KeyPackageExpired = 5018, true, "All that the agent offers is too old: it must come online once, with its clock set right, to offer new ones.";
     /// A channel's label that cannot be used.
     LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
     /// What was sent may be among entries that the log no longer keeps.

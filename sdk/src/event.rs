@@ -269,7 +269,7 @@ pub enum Event {
         /// Where it stands.
         offset: Offset,
     },
-    /// A change to the group that others have made meanwhile.
+    /// A change to the group that needs no entry: others have made it meanwhile, or the only member left.
     Unneeded {
         /// The channel.
         channel: ChannelId,

@@ -58,6 +58,8 @@ pub(crate) struct Readiness {
     pub(crate) joins: bool,
     /// KeyPackages were counted and offered.
     pub(crate) stock: bool,
+    /// Additions that wait for their agents were tried.
+    pub(crate) deferred: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub(crate) struct Bus {
     pub(crate) joins_pending: Notify,
     /// The stock of KeyPackages may have shrunk.
     pub(crate) stock_changed: Notify,
+    /// Additions may be there that wait for their agents.
+    pub(crate) deferred_changed: Notify,
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -87,6 +91,7 @@ impl Bus {
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
+            deferred_changed: Notify::new(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             readiness: watch::Sender::default(),

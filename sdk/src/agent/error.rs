@@ -2,7 +2,7 @@
 
 use crate::engine::EngineError;
 use crate::net::RelayError;
-use skytale_proto::{Code, FrameId};
+use skytale_proto::{AgentId, Code, FrameId};
 use std::time::Duration;
 
 /// Why an operation was not done.
@@ -29,6 +29,20 @@ pub enum AgentError {
         /// Why.
         code: Code,
     },
+    /// An agent cannot be added: no KeyPackage of it is to be had.
+    #[error("{agent} cannot be added: {source}")]
+    NotAdded {
+        /// Whom.
+        agent: AgentId,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// None of several agents can be added.
+    #[error("nobody can be added: {}", listed(refused))]
+    NobodyAdded {
+        /// Who, and why.
+        refused: Vec<(AgentId, Self)>,
+    },
     /// The agent is closed.
     #[error("the agent is closed")]
     Closed,
@@ -48,6 +62,10 @@ impl AgentError {
             Self::Relay(error) => error.code(),
             Self::Offline { .. } => Code::Offline,
             Self::SendFailed { code, .. } => *code,
+            Self::NotAdded { source, .. } => source.code(),
+            Self::NobodyAdded { refused } => refused
+                .first()
+                .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code()),
             Self::Closed => Code::Closed,
             Self::Environment { .. } => Code::Environment,
         }
@@ -58,7 +76,28 @@ impl AgentError {
         match self {
             Self::Relay(error) => error.is_retryable(),
             Self::SendFailed { .. } => false,
+            Self::NotAdded { source, .. } => source.is_retryable(),
+            Self::NobodyAdded { refused } => refused.iter().any(|(_, error)| error.is_retryable()),
             _ => self.code().is_retryable(),
         }
     }
+
+    /// Names the agent that could not be added, where the error is about that agent.
+    pub(crate) fn of(self, agent: AgentId) -> Self {
+        match self {
+            error @ (Self::Closed | Self::Offline { .. } | Self::Engine(EngineError::Vault(_))) => error,
+            error => Self::NotAdded {
+                agent,
+                source: Box::new(error),
+            },
+        }
+    }
+}
+
+fn listed(refused: &[(AgentId, AgentError)]) -> String {
+    let each: Vec<_> = refused
+        .iter()
+        .map(|(agent, error)| format!("{agent}: {error}"))
+        .collect();
+    each.join("; ")
 }

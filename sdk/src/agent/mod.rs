@@ -18,6 +18,7 @@ mod backoff;
 pub(crate) mod bus;
 mod config;
 pub(crate) mod core;
+mod deferred;
 mod driver;
 mod error;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use self::driver::Driver;
 use self::relays::Relays;
 use self::tokens::Tokens;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState, Queued};
+use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, FailedSend, Queued};
 use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
@@ -211,11 +212,11 @@ impl Agent {
     }
 
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
-    /// added to are joined, KeyPackages are on offer, and each channel is replayed to its head, paused or left.
+    /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed to its head, paused or left.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         let mut readiness = self.inner.core.bus.readiness.subscribe();
         let _ = readiness
-            .wait_for(|ready| ready.log && ready.joins && ready.stock)
+            .wait_for(|ready| ready.log && ready.joins && ready.stock && ready.deferred)
             .await;
         for channel in self.channels().await? {
             if matches!(channel.state, ChannelState::Active | ChannelState::Leaving) {
@@ -285,6 +286,31 @@ impl Agent {
             Ok(waiting)
         });
         waiting.await
+    }
+
+    /// All that was sent and will not be delivered, channel by channel, of channels that were left, too. See
+    /// [`Channel::failed`].
+    pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        let failed = self.inner.core.try_call(|actor| {
+            let mut failed = Vec::new();
+            for channel in actor.engine.channels()?.iter().filter(|channel| channel.failed > 0) {
+                failed.extend(actor.engine.failed(channel.id)?);
+            }
+            Ok(failed)
+        });
+        failed.await
+    }
+
+    /// All additions that wait for their agents, channel by channel. See [`Channel::add_later`].
+    pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        let deferred = self.inner.core.try_call(|actor| {
+            let mut deferred = Vec::new();
+            for channel in actor.engine.channels()? {
+                deferred.extend(actor.engine.deferred_adds(channel.id)?);
+            }
+            Ok(deferred)
+        });
+        deferred.await
     }
 
     fn handle(&self, channel: ChannelId) -> Channel {

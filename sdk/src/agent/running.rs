@@ -4,7 +4,7 @@ use super::bus::Followed;
 use super::config::DriverConfig;
 use super::core::Core;
 use super::worker::Worker;
-use super::{follow, stock};
+use super::{deferred, follow, stock};
 use crate::engine::ChannelState;
 use crate::event::Event;
 use crate::net::relay::{Appender, Refused};
@@ -106,6 +106,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     tasks.spawn(follow::agent_log(ground.clone()));
     tasks.spawn(follow::joins(ground.clone()));
     tasks.spawn(stock::keep(ground.clone()));
+    tasks.spawn(deferred::keep(ground.clone()));
     let mut working = HashSet::new();
     // Channels that there are are not announced.
     core.bus.channels_changed.notify_one();

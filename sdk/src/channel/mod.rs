@@ -1,31 +1,27 @@
 //! A channel, as one of its members has it.
 
+mod claims;
 mod messages;
 mod sent;
 
 pub use messages::{Messages, Received};
-pub use sent::{Delivered, Sent};
+pub use sent::{Added, Delivered, Sent};
 
 use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged,
-    Queued, UnreadableEntry,
+    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged, Queued,
+    UnreadableEntry,
 };
-use crate::net::RelayError;
-use crate::net::relay::KeyPackages;
 use bytes::Bytes;
-use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
 
 /// Messages taken out of the history at once.
 const PURGED_MAX: u32 = 256;
-/// Between two attempts to claim, where the relay node did not say it.
-const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 /// A channel. Clones are the same channel.
 #[derive(Clone, Debug)]
@@ -101,31 +97,116 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.failed(channel)).await
     }
 
-    /// Forgets something that failed.
-    pub async fn dismiss(&self, frame_id: FrameId) -> Result<(), AgentError> {
+    /// Forgets something that failed. Whether there was such a thing.
+    pub async fn dismiss(&self, frame_id: FrameId) -> Result<bool, AgentError> {
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.dismiss(channel, frame_id))
             .await
     }
 
+    /// Sends a message again that failed, behind what waits, and forgets the failure. It has another id from now on. `None`
+    /// where no such thing failed; an error for a change to the group, and for a channel that takes no more messages.
+    pub async fn retry(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        let channel = self.id;
+        let queued = self.core.try_call(move |actor| {
+            let Some(again) = actor.engine.retry(channel, frame_id)? else {
+                return Ok(None);
+            };
+            actor.bus.signals(channel).work.notify_one();
+            Ok(Some(Sent::new(channel, again, actor.bus.wait_for(again))))
+        });
+        queued.await
+    }
+
     // ---- membership
 
-    /// Adds agents: claims a KeyPackage of each that is no member yet, and commits. Needs a session; waits for one as long
-    /// as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    /// Adds agents, all of them or none: claims a KeyPackage of each that is no member yet, and commits. Needs a session;
+    /// waits for one as long as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    ///
+    /// Ends with [`AgentError::NotAdded`] at the first agent that has no KeyPackage to be used.
+    /// [`Channel::add_available`] adds the others all the same.
     pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
-        let members = self.members().await?;
-        let wanted: BTreeSet<AgentId> = agents
-            .iter()
-            .copied()
-            .filter(|agent| !members.contains(agent))
-            .collect();
-        let mut packages = Vec::with_capacity(wanted.len());
-        for agent in wanted {
-            packages.push(self.claim(agent).await?);
+        let mut packages = Vec::new();
+        for agent in self.not_members(agents).await? {
+            packages.push(self.claim(agent).await.map_err(|error| error.of(agent))?);
         }
         let channel = self.id;
         self.queue(move |actor| actor.engine.add(channel, packages)).await
+    }
+
+    /// Adds those agents that can be added, in one commit, and says of each other one why it cannot. As [`Channel::add`]
+    /// does, it leaves members out and needs a session.
+    ///
+    /// Ends with [`AgentError::NobodyAdded`] where none can be added, and at once where the agent itself is at fault: its
+    /// vault, or that it is closed.
+    pub async fn add_available(&self, agents: &[AgentId]) -> Result<Added, AgentError> {
+        let (mut packages, mut refused) = (Vec::new(), Vec::new());
+        let mut offline = None;
+        for agent in self.not_members(agents).await? {
+            let claimed = match offline {
+                // One wait for a session is enough.
+                Some(waited) => Err(AgentError::Offline { waited }),
+                None => self.claim(agent).await,
+            };
+            match claimed {
+                Ok(package) => packages.push(package),
+                Err(error @ AgentError::Closed) => return Err(error),
+                Err(AgentError::Engine(error @ EngineError::Vault(_))) => return Err(error.into()),
+                Err(error) => {
+                    if let AgentError::Offline { waited } = error {
+                        offline = Some(waited);
+                    }
+                    refused.push((agent, error));
+                }
+            }
+        }
+        if packages.is_empty() {
+            return match refused.is_empty() {
+                true => Ok(Added { sent: None, refused }),
+                false => Err(AgentError::NobodyAdded { refused }),
+            };
+        }
+        let channel = self.id;
+        let sent = self.queue(move |actor| actor.engine.add(channel, packages)).await?;
+        Ok(Added {
+            sent: Some(sent),
+            refused,
+        })
+    }
+
+    /// Adds agents once they have KeyPackages on offer: tried whenever this agent is online, until it succeeds, it is
+    /// cancelled, or this agent has left. Durable when this returns. What then becomes of the commit, events tell.
+    pub async fn add_later(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        let (channel, agents) = (self.id, agents.to_vec());
+        let kept = self.core.try_call(move |actor| {
+            actor.engine.add_later(channel, &agents)?;
+            actor.bus.deferred_changed.notify_one();
+            Ok(())
+        });
+        kept.await
+    }
+
+    /// Additions that wait for their agents.
+    pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.deferred_adds(channel))
+            .await
+    }
+
+    /// Forgets additions that wait for these agents. How many there were.
+    pub async fn cancel_add(&self, agents: &[AgentId]) -> Result<usize, AgentError> {
+        let (channel, agents) = (self.id, agents.to_vec());
+        self.core
+            .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
+            .await
+    }
+
+    async fn not_members(&self, agents: &[AgentId]) -> Result<BTreeSet<AgentId>, AgentError> {
+        let members = self.members().await?;
+        let agents = agents.iter().copied();
+        Ok(agents.filter(|agent| !members.contains(agent)).collect())
     }
 
     /// Removes agents. Those that are no members when the commit is built are left out.
@@ -140,10 +221,19 @@ impl Channel {
         self.queue(move |actor| actor.engine.update_keys(channel)).await
     }
 
-    /// Leaves the channel: asks to be removed, which another member commits.
+    /// Leaves the channel: asks to be removed, which another member commits. The only member is gone at once, also offline;
+    /// that ends as [`Delivered::Unneeded`].
     pub async fn leave(&self) -> Result<Sent, AgentError> {
         let channel = self.id;
-        self.queue(move |actor| actor.engine.leave(channel)).await
+        let queued = self.core.try_call(move |actor| {
+            let frame_id = actor.engine.leave(channel)?;
+            let sent = Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            let events = actor.engine.leave_alone(channel)?;
+            actor.bus.tell_all(events);
+            actor.bus.signals(channel).work.notify_one();
+            Ok(sent)
+        });
+        queued.await
     }
 
     /// The agents in the group, by id. Empty for a channel that was left.
@@ -278,61 +368,4 @@ impl Channel {
         });
         queued.await
     }
-
-    /// Claims a KeyPackage. A claim whose answer was lost is made again with the very same frame, which takes the very
-    /// same package.
-    async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
-        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
-        let waited = self.online_timeout;
-        match timeout(waited, self.claim_with(&claim)).await {
-            Ok(frame) => Ok(ClaimedPackage {
-                agent,
-                frame: frame?.encoded().clone(),
-            }),
-            Err(_) => Err(AgentError::Offline { waited }),
-        }
-    }
-
-    async fn claim_with(&self, claim: &Frame) -> Result<Frame, AgentError> {
-        let deadline = Instant::now() + self.online_timeout;
-        let mut sessions = self.core.bus.session.subscribe();
-        loop {
-            let session = match sessions.wait_for(Option::is_some).await {
-                Ok(session) => session.clone(),
-                Err(_) => return Err(AgentError::Closed),
-            };
-            let Some(session) = session else { continue };
-            let claimed = match KeyPackages::open(&session).await {
-                Ok(mut packages) => packages.claim(claim).await,
-                Err(error) => Err(error),
-            };
-            match claimed {
-                Ok(claimed) => return Ok(claimed.frame),
-                // The same session may do it later, or the next one, where the relay node drains.
-                Err(RelayError::Refused(refused)) if waits(refused.code()) => {
-                    let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
-                    if Instant::now() + pause >= deadline {
-                        return Err(RelayError::Refused(refused).into());
-                    }
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        _ = sessions.changed() => {}
-                    }
-                }
-                Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
-                    tracing::debug!(%error, "claim not answered, trying again");
-                    // Until the driver has noticed, too.
-                    session.ended().await;
-                    let _ = sessions.changed().await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-/// Whether a claim that was refused so is made again, as long as there is time: what passes by itself, or at another relay
-/// node.
-const fn waits(code: Code) -> bool {
-    code.holds_log() && !matches!(code, Code::RelayInternal | Code::StoreStopped)
 }

@@ -2,7 +2,7 @@
 
 use crate::agent::AgentError;
 use crate::agent::bus::Delivery;
-use skytale_proto::{ChannelId, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use tokio::sync::oneshot;
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
@@ -19,8 +19,18 @@ pub struct Sent {
 pub enum Delivered {
     /// It is in the log, and this agent has seen it there.
     At(Offset),
-    /// A change to the group that others had made already: there was nothing left to do.
+    /// A change to the group that needed no entry: others had made it already, or the only member left.
     Unneeded,
+}
+
+/// What [`Channel::add_available`](super::Channel::add_available) did.
+#[derive(Debug)]
+#[must_use]
+pub struct Added {
+    /// The commit that adds those who can be added; `None` where all are members already.
+    pub sent: Option<Sent>,
+    /// Who is not added, and why.
+    pub refused: Vec<(AgentId, AgentError)>,
 }
 
 impl Delivered {

@@ -1,11 +1,13 @@
 //! The agent's own log: KeyPackages it offers, Welcomes that come to it.
 
 use super::channel::Channel;
+use super::clock::millis;
 use super::evidence::AGENT_LOG_NO;
 use super::lost::{LogStatus, LostReason};
 use super::rejoin::read_bundle;
 use super::replay::contiguous;
 use super::standing::{Recovery, Standing};
+use super::stock::Shelf;
 use super::transact::{Tx, now_ms};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
@@ -36,9 +38,10 @@ impl Engine {
                 gap,
             });
         };
+        let shelf = self.shelf();
         let ((), events) = self.transact(Durability::Later, |tx| {
             for record in fresh {
-                tx.agent_entry(record)?;
+                tx.agent_entry(record, shelf)?;
             }
             set_agent_cursor(tx, last)
         })?;
@@ -142,16 +145,20 @@ impl Engine {
     }
 
     /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
-    /// above the low-water mark. Frames that were given before and have no outcome yet come again, the same.
+    /// above the low-water mark, of those whose time has not come. Frames that were given before and have no outcome yet
+    /// come again, the same.
     pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
-        let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort))?;
+        let shelf = self.shelf();
+        let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort, shelf))?;
         Ok(frames)
     }
 
     /// What the relay said of a frame of [`Engine::key_packages_wanted`].
     pub fn key_package_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
         self.transact(Durability::Now, |tx| match outcome {
-            Outcome::Appended { .. } | Outcome::Duplicate { .. } => tx.key_package_offered(frame_id),
+            Outcome::Appended { offset } | Outcome::Duplicate { offset } => {
+                tx.key_package_offered(frame_id, offset).map(drop)
+            }
             Outcome::Refused { retryable: true, .. } => Ok(()),
             Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { .. } => {
                 tx.forget_key_package(frame_id)
@@ -191,7 +198,7 @@ pub(super) fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), Engine
 }
 
 impl Tx<'_> {
-    fn agent_entry(&mut self, record: &Record) -> Result<(), EngineError> {
+    fn agent_entry(&mut self, record: &Record, shelf: Shelf) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         let frame = match Frame::decode(record.payload.clone()) {
             Ok(frame) if frame.header().log == own.log() => frame,
@@ -203,7 +210,9 @@ impl Tx<'_> {
         };
         match frame.header().detail {
             Detail::Welcome { channel, offset } => self.note_welcome(integer(record.offset.get())?, channel, offset),
-            Detail::KeyPackage { .. } => self.key_package_offered(frame.header().id),
+            Detail::KeyPackage { last_resort } => {
+                self.key_package_in_log(frame.header().id, last_resort, record.offset, shelf)
+            }
             _ => Ok(()),
         }
     }
@@ -328,26 +337,26 @@ impl Tx<'_> {
 
     // ---- KeyPackages
 
-    fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
-        let now = now_ms();
-        let lifetime = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
-        self.forget_old_key_packages(now, lifetime)?;
+    fn key_packages_wanted(&mut self, live: u32, last_resort: bool, shelf: Shelf) -> Result<Vec<Frame>, EngineError> {
+        self.forget_old_key_packages(shelf)?;
+        let due = self.on_offer(shelf, live)?.due;
         let mut frames = self.unanswered_key_packages()?;
         let unanswered = |frames: &[Frame], kind: bool| {
             let is = |frame: &&Frame| frame.header().detail == Detail::KeyPackage { last_resort: kind };
             u32::try_from(frames.iter().filter(is).count()).unwrap_or(u32::MAX)
         };
-        let stock = live.saturating_add(unanswered(&frames, false));
+        let taken = live.saturating_add(unanswered(&frames, false));
+        let stock = taken.saturating_sub(due);
         if stock < self.config.key_packages_low {
             // One place is the last resort's.
-            let room = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
-            let wanted = self.config.key_packages_target.min(room).saturating_sub(stock);
-            for _ in 0..wanted {
-                frames.push(self.make_key_package(now, false)?);
+            let places = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
+            let wanted = self.config.key_packages_target.min(places).saturating_sub(stock);
+            for _ in 0..wanted.min(places.saturating_sub(taken)) {
+                frames.push(self.make_key_package(shelf, false)?);
             }
         }
-        if unanswered(&frames, true) == 0 && (!last_resort || self.last_resort_ages(now, lifetime)?) {
-            frames.push(self.make_key_package(now, true)?);
+        if unanswered(&frames, true) == 0 && (!last_resort || self.last_resort_is_due(shelf)?) {
+            frames.push(self.make_key_package(shelf, true)?);
         }
         Ok(frames)
     }
@@ -360,25 +369,23 @@ impl Tx<'_> {
             .collect()
     }
 
-    /// Whether the newest last resort has come to the middle of its life, so that a new one should follow it.
-    fn last_resort_ages(&self, now: u64, lifetime: u64) -> Result<bool, EngineError> {
-        let newest: i64 = self
-            .sql
-            .prepare_cached("SELECT coalesce(max(made_ms), 0) FROM key_package WHERE last_resort")?
-            .query_row([], |row| row.get(0))?;
-        Ok(now.saturating_sub(unsigned(newest)?) > lifetime / 2)
-    }
-
     /// A KeyPackage for a request to rejoin. It is not on offer; its private keys are kept as those of others.
     pub(super) fn key_package_for_rejoin(&self) -> Result<Vec<u8>, EngineError> {
-        let frame = self.make_key_package(now_ms(), false)?;
-        self.key_package_offered(frame.header().id)?;
+        let now_ms = now_ms();
+        let shelf = Shelf {
+            now_ms,
+            own_ms: now_ms,
+            lifetime_ms: millis(self.config.key_package_lifetime),
+        };
+        let frame = self.make_key_package(shelf, false)?;
+        // It stands nowhere in the agent's log.
+        self.key_package_offered(frame.header().id, Offset::ZERO)?;
         Ok(frame.body().to_vec())
     }
 
-    fn make_key_package(&self, now: u64, last_resort: bool) -> Result<Frame, EngineError> {
-        let own = self.identity.agent_id();
-        let (package, reference) = mls::key_package(self.provider, self.identity, last_resort)
+    fn make_key_package(&self, shelf: Shelf, last_resort: bool) -> Result<Frame, EngineError> {
+        let (own, life) = (self.identity.agent_id(), shelf.life());
+        let (package, reference) = mls::key_package(self.provider, self.identity, life, last_resort)
             .map_err(|error| EngineError::mls("making a key package", error))?;
         let header = Header {
             log: own.log(),
@@ -393,26 +400,30 @@ impl Tx<'_> {
             .map_err(|error| EngineError::mls("encoding a reference", error))?;
         self.sql
             .prepare_cached(
-                "INSERT INTO key_package (frame_id, reference, made_ms, last_resort, frame) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO key_package (frame_id, reference, made_ms, last_resort, frame, expires_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 frame.header().id.as_bytes(),
                 encoded,
-                integer(now)?,
+                integer(life.made_s.saturating_mul(1_000))?,
                 last_resort,
-                frame.encoded().as_ref()
+                frame.encoded().as_ref(),
+                integer(life.expires_s.saturating_mul(1_000)).unwrap_or(i64::MAX)
             ])?;
         Ok(frame)
     }
 
-    fn key_package_offered(&self, frame_id: FrameId) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("UPDATE key_package SET frame = NULL WHERE frame_id = ?1 AND frame IS NOT NULL")?
-            .execute([frame_id.as_bytes()])?;
-        Ok(())
+    /// A frame stands in the agent's log. Whether it is one of a KeyPackage that this vault knows.
+    pub(super) fn key_package_offered(&self, frame_id: FrameId, at: Offset) -> Result<bool, EngineError> {
+        let known = self
+            .sql
+            .prepare_cached("UPDATE key_package SET frame = NULL, at = ?2 WHERE frame_id = ?1")?
+            .execute(params![frame_id.as_bytes(), integer(at.get())?])?;
+        Ok(known > 0)
     }
 
-    fn forget_key_package(&self, frame_id: FrameId) -> Result<(), EngineError> {
+    pub(super) fn forget_key_package(&self, frame_id: FrameId) -> Result<(), EngineError> {
         let reference = self
             .sql
             .prepare_cached("DELETE FROM key_package WHERE frame_id = ?1 RETURNING reference")?
@@ -420,7 +431,10 @@ impl Tx<'_> {
                 row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
             })
             .optional()?;
-        let Some(reference) = reference else { return Ok(()) };
+        // One that another vault made has none.
+        let Some(reference) = reference.filter(|reference| !reference.is_empty()) else {
+            return Ok(());
+        };
         let reference: openmls::prelude::KeyPackageRef = ciborium::from_reader(reference.as_slice())
             .map_err(|error| VaultError::damaged(format!("reference of a key package: {error}")))?;
         self.provider.storage().delete_key_package(&reference)?;
@@ -429,9 +443,11 @@ impl Tx<'_> {
 
     /// Private keys that no Welcome can need any more: nobody may use the KeyPackage now, and a log keeps no Welcome
     /// as old as that.
-    fn forget_old_key_packages(&self, now: u64, lifetime: u64) -> Result<(), EngineError> {
+    fn forget_old_key_packages(&self, shelf: Shelf) -> Result<(), EngineError> {
         let retention = u64::try_from(RETENTION.as_millis()).unwrap_or(u64::MAX);
-        let before = now.saturating_sub(lifetime.saturating_add(retention.saturating_mul(2)));
+        let before = shelf
+            .own_ms
+            .saturating_sub(shelf.lifetime_ms.saturating_add(retention.saturating_mul(2)));
         let old: Vec<Vec<u8>> = self
             .sql
             .prepare_cached("SELECT frame_id FROM key_package WHERE made_ms < ?1")?

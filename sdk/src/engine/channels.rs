@@ -1,6 +1,7 @@
 //! Opening the engine, and looking at its channels.
 
 use super::channel::{self, Position};
+use super::clock::Clocks;
 use super::history::Retained;
 use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
 use crate::mls::{self, Identity};
@@ -18,12 +19,14 @@ impl Engine {
         let identity = Identity::new(&vault.secret("identity")?);
         let endpoint_secret = vault.secret("endpoint")?;
         let agent_cursor = agent_log::agent_cursor(vault.sql())?;
+        let clocks = Clocks::new(config.clock.clone());
         Ok(Self {
             vault,
             crypto: RustCrypto::default(),
             identity,
             endpoint_secret,
             config,
+            clocks,
             agent_cursor,
             loaded: HashMap::new(),
             reached: HashSet::new(),
@@ -92,11 +95,14 @@ impl Engine {
     }
 
     fn info(&self, position: Position, no: i64, id: ChannelId) -> Result<ChannelInfo, EngineError> {
-        let outbox = self
-            .vault
-            .sql()
-            .prepare_cached("SELECT count(*) FROM outbox WHERE channel = ?1")?
-            .query_row([no], |row| row.get(0))?;
+        let count = |query| {
+            self.vault
+                .sql()
+                .prepare_cached(query)?
+                .query_row([no], |row| row.get(0))
+        };
+        let outbox = count("SELECT count(*) FROM outbox WHERE channel = ?1")?;
+        let failed = count("SELECT count(*) FROM failed WHERE channel = ?1")?;
         Ok(ChannelInfo {
             id,
             label: position.label,
@@ -107,6 +113,7 @@ impl Engine {
             epoch: position.epoch,
             unacked: position.received.saturating_sub(position.received_acked),
             outbox: unsigned(outbox)?,
+            failed: unsigned(failed)?,
         })
     }
 

@@ -19,7 +19,7 @@ impl Engine {
 }
 
 /// Writes of each kind that there is to each table that a channel's life touches.
-const WRITES: [&str; 14] = [
+const WRITES: [&str; 15] = [
     "INSERT ON message",
     "DELETE ON message",
     "INSERT ON channel",
@@ -34,6 +34,7 @@ const WRITES: [&str; 14] = [
     "INSERT ON pending_join",
     "DELETE ON pending_join",
     "INSERT ON key_package",
+    "UPDATE ON key_package",
 ];
 
 /// An agent whose vault refuses one kind of write, the first time in each call.

@@ -39,14 +39,18 @@ mod agent_log;
 mod apart;
 mod channel;
 mod channels;
+mod clock;
 mod config;
+mod deferred;
 mod error;
 mod evidence;
+mod failed;
 #[cfg(test)]
 pub(crate) mod faults;
 mod history;
 mod inbox;
 mod lost;
+mod leaving;
 mod offer;
 mod other_copy;
 mod outbox;
@@ -54,13 +58,17 @@ mod reboot;
 mod rejoin;
 mod replay;
 mod standing;
+mod stock;
 mod transact;
 mod waiting;
 mod window;
 
 pub use crate::event::Event;
+pub use clock::Clock;
 pub use config::EngineConfig;
+pub use deferred::DeferredAdd;
 pub use error::EngineError;
+pub use failed::FailedSend;
 pub use history::{Keep, Purged};
 pub use lost::{LogStatus, Lost, LostReason};
 pub use standing::Standing;
@@ -70,6 +78,7 @@ use crate::mls::Identity;
 use crate::vault::Vault;
 use bytes::Bytes;
 use channel::Channel;
+use clock::Clocks;
 use history::Retained;
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
@@ -91,6 +100,7 @@ pub struct Engine {
     identity: Identity,
     endpoint_secret: Zeroizing<[u8; 32]>,
     config: EngineConfig,
+    clocks: Clocks,
     agent_cursor: Offset,
     /// Channels in memory. What is here agrees with the vault.
     loaded: HashMap<ChannelId, Channel>,
@@ -173,6 +183,8 @@ pub struct ChannelInfo {
     pub unacked: u64,
     /// Intents that wait in the outbox.
     pub outbox: u64,
+    /// What was sent and will not be delivered, and was not dismissed.
+    pub failed: u64,
 }
 
 /// A message of the history.
@@ -240,17 +252,6 @@ pub enum Outcome {
         /// As the refusal said: offer it again later; else it has failed.
         retryable: bool,
     },
-}
-
-/// Something that was sent and will not be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedSend {
-    /// As [`Engine::send`] and the others gave it.
-    pub frame_id: FrameId,
-    /// Why.
-    pub code: Code,
-    /// The message; `None` where it was a change to the group.
-    pub payload: Option<Bytes>,
 }
 
 /// Proof, to this agent, that the relay showed it and another one different logs.

@@ -110,6 +110,9 @@ impl Tx<'_> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
             return Ok((Vec::new(), None));
         }
+        if self.leave_alone(channel)? {
+            return Ok((Vec::new(), None));
+        }
         let apart = match channel.position.recovery.standing {
             Standing::Superseded => return Ok((Vec::new(), None)),
             standing => standing.is_apart(),
@@ -270,7 +273,6 @@ impl Tx<'_> {
             return Ok(Built::NotYet);
         };
         if group.members().count() == 1 {
-            self.unqueue(channel, row)?;
             self.left(channel, channel.position.cursor, self.identity.agent_id())?;
             return Ok(Built::Gone);
         }

@@ -56,9 +56,8 @@ impl Engine {
             return Err(EngineError::ChannelLeft { channel });
         }
         let mut intent = Packages::default();
-        let limit_ms = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
         for package in packages {
-            intent.packages.push(self.check_claimed(&package, limit_ms)?);
+            intent.packages.push(self.check_claimed(&package)?);
         }
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();

@@ -208,7 +208,7 @@ impl Tx<'_> {
                 self.own_entry(channel, record, frame, culprit)
             }
             Detail::Message => self.message(channel, record, frame),
-            Detail::Proposal => self.proposal(channel, frame),
+            Detail::Proposal => self.proposal(channel, record, frame),
             Detail::Commit { .. } => self.commit(channel, record, frame, culprit),
             Detail::Create { .. } => Err(rejected("the channel was created by another agent")),
             Detail::Raw { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
@@ -270,6 +270,9 @@ impl Tx<'_> {
             }
         }
         self.delivered(channel, &row, record.offset)?;
+        if row.intent == Intent::Leave {
+            self.end_if_all_leave(channel, record.offset)?;
+        }
         Ok(())
     }
 
@@ -367,7 +370,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn proposal(&mut self, channel: &mut Channel, frame: &Frame) -> Result<(), Halt> {
+    fn proposal(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         let header = frame.header();
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
@@ -384,6 +387,7 @@ impl Tx<'_> {
         group
             .store_pending_proposal(self.provider.storage(), *proposal)
             .map_err(EngineError::from)?;
+        self.end_if_all_leave(channel, record.offset)?;
         Ok(())
     }
 

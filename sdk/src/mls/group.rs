@@ -3,9 +3,10 @@
 //! Each rule is decided by the log and the group's state alone, never by a clock or a setting, so that all members judge
 //! an entry alike. That is why a leaf's lifetime (RFC 9420 section 7.2) is required to be without end: OpenMLS checks it
 //! against the clock of whoever processes the commit, and an agent that comes back late would judge otherwise than those
-//! who were there. How old a KeyPackage may be is decided by the agent that uses it, by the time in its frame's id.
+//! who were there. How old a KeyPackage may be is decided by the agent that uses it: see [`Life`].
 
-use super::{Identity, Provider, StorageError};
+use super::life::LIFE_EXTENSION;
+use super::{Identity, Life, Provider, StorageError};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
 use openmls::treesync::LeafNode;
@@ -96,7 +97,8 @@ pub(super) fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[CIPHERSUITE]),
-        Some(&[ExtensionType::LastResort]),
+        // All that a KeyPackage carries is listed (RFC 9420 section 13.4).
+        Some(&[ExtensionType::LastResort, ExtensionType::Unknown(LIFE_EXTENSION)]),
         None,
         Some(&[CredentialType::Basic]),
     )
@@ -154,9 +156,11 @@ fn agent_at(group: &MlsGroup, index: LeafNodeIndex) -> Option<AgentId> {
 pub(crate) fn key_package(
     provider: &Provider<'_>,
     identity: &Identity,
+    life: Life,
     last_resort: bool,
 ) -> Result<(Vec<u8>, KeyPackageRef), String> {
     let mut builder = KeyPackage::builder()
+        .key_package_extensions(life.extensions()?)
         .key_package_lifetime(lifetime())
         .leaf_node_capabilities(capabilities());
     if last_resort {

@@ -4,6 +4,7 @@ mod external;
 mod group;
 mod identity;
 mod rejoin;
+mod life;
 mod storage;
 
 pub(crate) use external::{build_external, open_external, seal_external};
@@ -13,6 +14,7 @@ pub(crate) use group::{
 };
 pub(crate) use identity::Identity;
 pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
+pub(crate) use life::Life;
 pub(crate) use storage::{Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;

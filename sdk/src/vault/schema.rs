@@ -115,6 +115,9 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - `reboot` tells which of a channel's groups it is; `offered_no` is the last encryption that was offered to a relay.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
+/// - When something failed. NULL where a version before did not keep it.
+/// - Additions that wait until the agent to be added has KeyPackages.
+/// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
 ALTER TABLE channel ADD COLUMN reboot INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN offered_no INTEGER NOT NULL DEFAULT 0;
@@ -138,6 +141,17 @@ CREATE TABLE rejoin (
     agent BLOB NOT NULL,
     at INTEGER NOT NULL,
     key_package BLOB NOT NULL,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
+ALTER TABLE failed ADD COLUMN failed_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN expires_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN at INTEGER;
+CREATE TABLE deferred (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    since_ms INTEGER NOT NULL,
+    refused_code INTEGER,
+    refused_ms INTEGER,
     PRIMARY KEY (channel, agent)
 ) WITHOUT ROWID;
 ";

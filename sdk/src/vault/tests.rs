@@ -171,6 +171,11 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE outbox DROP COLUMN refused_code;
              ALTER TABLE outbox DROP COLUMN refused_ms;
              ALTER TABLE outbox DROP COLUMN earlier;
+             ALTER TABLE failed DROP COLUMN failed_ms;
+             DROP TABLE deferred;
+             ALTER TABLE key_package DROP COLUMN expires_ms;
+             ALTER TABLE key_package DROP COLUMN at;
+             INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);
              INSERT INTO outbox VALUES (1, 1, 2, x'01', 5, 0, 0, x'02', NULL);
              INSERT INTO message VALUES (1, x'01', x'02', NULL, 3, 4, x'05');
              PRAGMA user_version = 1;",
@@ -190,6 +195,12 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
         let query = "SELECT payload FROM message INDEXED BY message_own WHERE received_no IS NULL AND frame_id = x'01'";
         let payload: Vec<u8> = vault.sql().query_row(query, [], |row| row.get(0)).expect("read");
         assert_eq!(payload, [5]);
+        let query = "SELECT made_ms, expires_ms, at FROM key_package";
+        let package: (i64, Option<i64>, Option<i64>) = vault
+            .sql()
+            .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .expect("read");
+        assert_eq!(package, (6, None, None));
         let version: u32 = vault
             .sql()
             .query_row("PRAGMA user_version", [], |row| row.get(0))

@@ -31,6 +31,8 @@ const COMMANDS: &[&str] = &[
     "channel read",
     "channel tail",
     "channel outbox",
+    "channel outbox drop",
+    "channel outbox retry",
     "channel purge",
     "channel rotate",
     "key",

@@ -9,5 +9,6 @@ mod markers;
 mod node;
 mod operator;
 mod process;
+mod recovery_small;
 mod servers;
 mod trust;

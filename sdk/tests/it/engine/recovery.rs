@@ -39,7 +39,7 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
     let channel = channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
     a.send(channel, "zero");
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
-    let copy = a.copy_vault();
+    let copy = a.vault_files();
     for text in ["one", "two", "three"] {
         a.send(channel, text);
     }
@@ -86,7 +86,7 @@ fn what_was_queued_before_a_copy_and_sent_by_the_other_is_not_sent_twice() {
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let id = a.send(channel, "once");
-    let copy = a.copy_vault();
+    let copy = a.vault_files();
     b.engine().update_keys(channel).expect("queued");
     settle(&relay, channel, &mut [&mut b]);
     settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -108,7 +108,7 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
-    let copy = a.copy_vault();
+    let copy = a.vault_files();
     a.engine().update_keys(channel).expect("queued");
     a.send(channel, "in another epoch");
     settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -139,7 +139,7 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
-    let copy = a.copy_vault();
+    let copy = a.vault_files();
     let mut second = a.second(&copy);
     a.send(channel, "from the first");
     settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -304,7 +304,7 @@ fn a_group_that_nobody_can_go_on_with_begins_again() {
     let relay = Relay::new();
     let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
-    let copies = [a.copy_vault(), b.copy_vault(), c.copy_vault()];
+    let copies = [a.vault_files(), b.vault_files(), c.vault_files()];
     a.engine().update_keys(channel).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
     b.engine().update_keys(channel).expect("queued");

@@ -158,6 +158,21 @@ impl Agent {
         self.engine = Some(Engine::open(&self.path, key(), self.config.clone()).expect("opens again"));
     }
 
+    /// Copies the vault's files, as a backup does while nobody has it open.
+    pub(crate) fn copy_vault(&mut self, to: &std::path::Path) {
+        self.engine = None;
+        std::fs::create_dir_all(to).expect("a folder");
+        copy_vault(self.folder(), to);
+        self.crash();
+    }
+
+    /// Puts a copy back in the vault's place.
+    pub(crate) fn put_vault_back(&mut self, from: &std::path::Path) {
+        self.engine = None;
+        copy_vault(from, self.folder());
+        self.crash();
+    }
+
     pub(crate) fn engine(&mut self) -> &mut Engine {
         if self.crashes {
             self.crash();
@@ -170,7 +185,7 @@ impl Agent {
     }
 
     /// The vault's files as they are now.
-    pub(crate) fn copy_vault(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn vault_files(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
         self.engine = None;
         let files = std::fs::read_dir(self.folder()).expect("listed");
         let files = files.map(|file| file.expect("a file").path());
@@ -356,6 +371,20 @@ impl Agent {
     /// Events since the last time.
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+}
+
+fn copy_vault(from: &std::path::Path, to: &std::path::Path) {
+    let files = |folder: &std::path::Path| {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    for file in files(to) {
+        std::fs::remove_file(file).expect("gone");
+    }
+    for file in files(from) {
+        std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
     }
 }
 

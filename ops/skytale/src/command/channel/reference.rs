@@ -110,6 +110,7 @@ mod tests {
             epoch: 0,
             unacked: 0,
             outbox: 0,
+            failed: 0,
         }
     }
 
