@@ -2,7 +2,7 @@
 
 use super::AgentError;
 use crate::event::Event;
-use crate::net::Session;
+use crate::net::{RelayError, Session};
 use parking_lot::Mutex;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use std::collections::HashMap;
@@ -36,6 +36,19 @@ pub(crate) struct Signals {
     pub(crate) followed: watch::Sender<Followed>,
 }
 
+impl Signals {
+    /// The channel is not followed, or not live yet; one that was left stays so.
+    pub(crate) fn fall_behind(&self) {
+        self.followed.send_if_modified(|followed| {
+            let changes = *followed != Followed::Left;
+            if changes {
+                *followed = Followed::Behind;
+            }
+            changes
+        });
+    }
+}
+
 /// How far a channel is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Followed {
@@ -60,6 +73,24 @@ pub(crate) struct Readiness {
     pub(crate) stock: bool,
 }
 
+impl Readiness {
+    /// All of it.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.log && self.joins && self.stock
+    }
+}
+
+/// Whether what is waited for can still come.
+#[derive(Clone, Debug)]
+pub(crate) enum Outlook {
+    /// It can: the agent is open, and nothing is known that stands in the way for good.
+    Open,
+    /// There is no session, and there will be none as things are.
+    Hopeless(RelayError),
+    /// The agent is closed.
+    Closed,
+}
+
 #[derive(Debug)]
 pub(crate) struct Bus {
     // `None` once the agent is closed: receivers then come to an end.
@@ -76,6 +107,7 @@ pub(crate) struct Bus {
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
     pub(crate) readiness: watch::Sender<Readiness>,
+    outlook: watch::Sender<Outlook>,
 }
 
 impl Bus {
@@ -90,6 +122,7 @@ impl Bus {
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             readiness: watch::Sender::default(),
+            outlook: watch::Sender::new(Outlook::Open),
         }
     }
 
@@ -122,8 +155,14 @@ impl Bus {
             Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
             Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
             Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
-            Event::Joined { .. } => self.channels_changed.notify_one(),
+            Event::Joined { channel, .. } => {
+                self.bump_inbox(*channel);
+                // Also one that was left before, or whose worker does not know yet that it was.
+                self.signals(*channel).followed.send_replace(Followed::Behind);
+                self.channels_changed.notify_one();
+            }
             Event::Left { channel, .. } => {
+                self.signals(*channel).followed.send_replace(Followed::Left);
                 self.bump_inbox(*channel);
                 self.joins_pending.notify_one();
             }
@@ -131,7 +170,8 @@ impl Bus {
         }
     }
 
-    fn bump_inbox(&self, channel: ChannelId) {
+    /// Whoever waits for something in a channel looks again.
+    pub(crate) fn bump_inbox(&self, channel: ChannelId) {
         self.signals(channel).inbox.send_modify(|version| *version += 1);
     }
 
@@ -156,18 +196,68 @@ impl Bus {
     pub(crate) fn close(&self) {
         self.waiters.lock().clear();
         self.events.lock().take();
+        self.outlook.send_replace(Outlook::Closed);
     }
 
-    /// Waits until a channel is followed as far as `enough` says.
+    /// There is no session any more, and nothing of what was known through it.
+    pub(crate) fn offline(&self) {
+        self.session.send_replace(None);
+        self.readiness.send_replace(Readiness::default());
+        for signals in self.channels.lock().values() {
+            signals.fall_behind();
+        }
+    }
+
+    /// There will be no session, as things are: who waits for what needs one is told why.
+    pub(crate) fn despair(&self, error: RelayError) {
+        self.foresee(Outlook::Hopeless(error));
+    }
+
+    /// There is a session, or it is worth waiting for one.
+    pub(crate) fn hope(&self) {
+        self.foresee(Outlook::Open);
+    }
+
+    fn foresee(&self, next: Outlook) {
+        self.outlook.send_if_modified(|outlook| {
+            let changes = !matches!(outlook, Outlook::Closed);
+            if changes {
+                *outlook = next;
+            }
+            changes
+        });
+    }
+
+    /// Waits for something that needs a session, as long as it can come: else gives the reason why not. What is there
+    /// already goes first.
+    pub(crate) async fn wait<T>(&self, waited: impl Future<Output = T>) -> Result<T, AgentError> {
+        let mut outlook = self.outlook.subscribe();
+        let reason = async {
+            match outlook.wait_for(|outlook| !matches!(outlook, Outlook::Open)).await {
+                Ok(outlook) => match &*outlook {
+                    Outlook::Hopeless(error) => error.clone().into(),
+                    _ => AgentError::Closed,
+                },
+                Err(_) => AgentError::Closed,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = waited => Ok(done),
+            error = reason => Err(error),
+        }
+    }
+
+    /// Waits until a channel is followed as far as `enough` says, and gives how far that is.
     pub(crate) async fn followed(
         &self,
         channel: ChannelId,
         enough: impl Fn(Followed) -> bool,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Followed, AgentError> {
         // The sender lives as long as the bus.
         let mut followed = self.signals(channel).followed.subscribe();
-        let waited = followed.wait_for(|followed| enough(*followed)).await;
-        waited.map(drop).map_err(|_| AgentError::Closed)
+        let waited = async { followed.wait_for(|followed| enough(*followed)).await.map(|at| *at) };
+        self.wait(waited).await?.map_err(|_| AgentError::Closed)
     }
 
     pub(crate) fn signals(&self, channel: ChannelId) -> Arc<Signals> {

@@ -84,6 +84,8 @@ enum Elsewhere {
 /// A round of attempts brought nothing.
 struct Missed {
     error: RelayError,
+    /// All said no, and to what would be no other the next time.
+    for_good: bool,
     /// When it is worth another one; `None` where no relay node is known.
     again_at: Option<Instant>,
 }
@@ -92,6 +94,8 @@ impl Driver {
     /// Runs until cancelled.
     pub(super) async fn run(self, cancel: CancellationToken) {
         self.tokens.load().await;
+        // Of a session that ended with its runtime.
+        let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
         let mut backoff = Backoff::new(self.config.backoff_min, self.config.backoff_max);
         let (mut next, mut left) = (None, None);
         loop {
@@ -114,7 +118,9 @@ impl Driver {
                         self.config.move_jitter.mul_f64(rand::random())
                     } else {
                         // Neither here nor elsewhere, it seems.
-                        self.missed(&error, backoff.longest(error.retry_after()))
+                        let pause = backoff.longest(error.retry_after());
+                        // Another token may do.
+                        self.missed(&error, pause, !is_about_the_token(error.code()))
                     };
                     tokio::select! {
                         () = cancel.cancelled() => return,
@@ -129,7 +135,11 @@ impl Driver {
     async fn seek(&self, backoff: &mut Backoff) -> Session {
         let mut fresh = false;
         loop {
-            let Missed { error, again_at } = match self.round(fresh, None).await {
+            let Missed {
+                error,
+                for_good,
+                again_at,
+            } = match self.round(fresh, None).await {
                 Ok(session) => {
                     backoff.reset();
                     return session;
@@ -141,19 +151,22 @@ impl Driver {
                 Some(at) => at.saturating_duration_since(Instant::now()),
                 None => backoff.next(error.retry_after()),
             };
-            sleep(self.missed(&error, retry_in)).await;
+            sleep(self.missed(&error, retry_in, for_good)).await;
             // Those that are known may be the wrong ones.
             fresh = true;
         }
     }
 
-    fn missed(&self, error: &RelayError, retry_in: Duration) -> Duration {
-        tracing::debug!(code = %error.code(), %error, ?retry_in, "no session with a relay node");
+    fn missed(&self, error: &RelayError, retry_in: Duration, for_good: bool) -> Duration {
+        tracing::debug!(code = %error.code(), %error, ?retry_in, for_good, "no session with a relay node");
         self.core.bus.tell(Event::ConnectFailed {
             code: error.code(),
             reason: error.to_string(),
             retry_in,
         });
+        if for_good {
+            self.core.bus.despair(error.clone());
+        }
         retry_in
     }
 
@@ -166,9 +179,11 @@ impl Driver {
             signer: Arc::new(CoreSigner(Arc::clone(&self.core))),
         };
         let token = self.tokens.ready(&subject, fresh).await.map_err(|error| Missed {
+            for_good: !error.is_retryable(),
             error: error.into(),
             again_at: None,
         })?;
+        let token_is_fresh = self.tokens.is_fresh();
         let ready = {
             let mut relays = self.relays.lock();
             relays.update(match &self.source {
@@ -189,11 +204,14 @@ impl Driver {
             return Ok(session);
         }
         let mut errors = errors.into_inner();
+        let no = |error: &RelayError| !error.is_retryable() && (token_is_fresh || !is_about_the_token(error.code()));
+        let for_good = !errors.is_empty() && errors.iter().all(no);
         if let Some(at) = errors.iter().position(|error| is_about_the_token(error.code())) {
             self.tokens.refused();
             errors.swap(0, at);
         }
         Err(Missed {
+            for_good,
             again_at: self.relays.lock().next_at(Instant::now()),
             error: errors.into_iter().next().unwrap_or_else(|| RelayError::Unreachable {
                 reason: "the relay directory names no relay node that may be tried now".into(),
@@ -223,6 +241,7 @@ impl Driver {
     async fn hold(&self, session: Session, left: Option<Left>, cancel: &CancellationToken) -> Ended {
         let (bus, relay) = (&self.core.bus, session.relay());
         bus.session.send_replace(Some(session.clone()));
+        bus.hope();
         bus.tell(Event::Connected { relay });
         tracing::info!(%relay, "connected");
         if let Some(Left { relay: from, error }) = left.filter(|left| left.relay != relay) {

@@ -1,7 +1,7 @@
 //! Follows the agent's own log, and joins the channels that it points to.
 
 use super::backoff::Backoff;
-use super::bus::Followed;
+use super::core::Actor;
 use super::running::{End, Ground, Refusals};
 use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
@@ -66,36 +66,30 @@ async fn follow(ground: &Ground, backoff: &mut Backoff, refusals: &mut Refusals)
     let cursor = local(core.call(|actor| actor.engine.agent_cursor()).await)?;
     let log = core.agent.log();
     let mut subscription = Subscription::open(&ground.session, log, cursor, true, None).await?;
-    let mut pending = local(core.try_call(|actor| actor.engine.pending_joins()).await)?.len();
     while let Some(item) = subscription.next().await? {
         backoff.reset();
         refusals.reset();
         match item {
-            SubscriptionItem::Batch(records) => pending = process(ground, records).await?,
-            SubscriptionItem::CaughtUp { .. } => core.bus.readiness.send_modify(|ready| {
-                ready.log = true;
-                ready.joins = pending == 0;
-            }),
-        }
-        if pending > 0 {
-            core.bus.joins_pending.notify_one();
+            SubscriptionItem::Batch(records) => process(ground, records).await?,
+            SubscriptionItem::CaughtUp { .. } => {
+                local(core.try_call(Actor::joins_pending).await)?;
+                core.bus.readiness.send_modify(|ready| ready.log = true);
+            }
         }
     }
     Ok(())
 }
 
-/// Gives entries to the engine; how many bundles are to be fetched then.
-async fn process(ground: &Ground, records: Vec<Record>) -> Result<usize, RelayError> {
+/// Gives entries to the engine.
+async fn process(ground: &Ground, records: Vec<Record>) -> Result<(), RelayError> {
     let bus = &ground.core.bus;
     let processed = ground.core.try_call(move |actor| {
         let Processed { events, gap, .. } = actor.engine.process_agent_entries(&records)?;
         actor.bus.tell_all(events);
-        Ok((gap, actor.engine.pending_joins()?.len()))
+        actor.joins_pending()?;
+        Ok(gap)
     });
-    let (gap, pending) = local(processed.await)?;
-    if pending > 0 {
-        bus.readiness.send_modify(|ready| ready.joins = false);
-    }
+    let gap = local(processed.await)?;
     // Among the entries may be claims of this agent's KeyPackages.
     bus.stock_changed.notify_one();
     match gap {
@@ -103,7 +97,7 @@ async fn process(ground: &Ground, records: Vec<Record>) -> Result<usize, RelayEr
             expected: gap.expected,
             found: gap.found,
         }),
-        None => Ok(pending),
+        None => Ok(()),
     }
 }
 
@@ -112,7 +106,16 @@ pub(super) async fn joins(ground: Ground) -> End {
     let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     loop {
         let bus = &ground.core.bus;
-        let pending = match ground.core.try_call(|actor| actor.engine.pending_joins()).await {
+        let pending = ground.core.try_call(|actor| {
+            let pending = actor.engine.pending_joins()?;
+            // On the engine's thread: what is pending next is told after this.
+            actor
+                .bus
+                .readiness
+                .send_modify(|ready| ready.joins = pending.is_empty());
+            Ok(pending)
+        });
+        let pending = match pending.await {
             Ok(pending) => pending,
             Err(error) => {
                 bus.tell(Event::VaultFailed {
@@ -153,9 +156,6 @@ pub(super) async fn joins(ground: Ground) -> End {
                 Err(_) => failed = true,
             }
         }
-        if pending.is_empty() {
-            bus.readiness.send_modify(|ready| ready.joins = true);
-        }
         if pending.is_empty() || failed {
             let pause = if failed {
                 backoff.next(None)
@@ -177,6 +177,7 @@ async fn abandon(ground: &Ground, join: PendingJoin, reason: String) -> Result<(
     let abandoned = ground.core.try_call(move |actor| {
         let events = actor.engine.abandon_join(join, &reason)?;
         actor.bus.tell_all(events);
+        actor.bus.bump_inbox(join.channel);
         Ok(())
     });
     local(abandoned.await)
@@ -186,16 +187,9 @@ async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayE
     let bundle = fetch(ground, join).await?;
     let joined = ground.core.try_call(move |actor| {
         let events = actor.engine.join(join.channel, &bundle)?;
-        // It may be one that was left before.
-        let followed = &actor.bus.signals(join.channel).followed;
-        followed.send_if_modified(|followed| {
-            let rejoined = *followed == Followed::Left;
-            if rejoined {
-                *followed = Followed::Behind;
-            }
-            rejoined
-        });
         actor.bus.tell_all(events);
+        // Whether it was joined or cannot be.
+        actor.bus.bump_inbox(join.channel);
         Ok(())
     });
     local(joined.await)

@@ -1,6 +1,5 @@
 //! One session at work: followers, workers and the stock keeper, all ended with it.
 
-use super::bus::Followed;
 use super::config::DriverConfig;
 use super::core::Core;
 use super::worker::Worker;
@@ -136,7 +135,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     };
     tasks.shutdown().await;
     for channel in working {
-        core.bus.signals(channel).followed.send_replace(Followed::Behind);
+        core.bus.signals(channel).fall_behind();
     }
     reason
 }

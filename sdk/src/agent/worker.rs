@@ -113,10 +113,9 @@ impl Worker {
 
     /// Runs until the channel is left or the session is of no more use.
     pub(super) async fn run(mut self) -> End {
-        self.signals.followed.send_replace(Followed::Behind);
+        self.signals.fall_behind();
         let end = loop {
             if self.view.state == ChannelState::Left {
-                self.signals.followed.send_replace(Followed::Left);
                 return End::Channel(self.channel);
             }
             match self.step().await {
@@ -141,7 +140,7 @@ impl Worker {
                 }
             }
         };
-        self.signals.followed.send_replace(Followed::Behind);
+        self.signals.fall_behind();
         end
     }
 
@@ -218,7 +217,7 @@ impl Worker {
     fn unsubscribe(&mut self, pause: Duration) {
         self.subscription = None;
         self.subscribe_at = Instant::now() + pause;
-        self.signals.followed.send_replace(Followed::Behind);
+        self.signals.fall_behind();
     }
 
     async fn subscribe(&mut self) -> Result<(), RelayError> {

@@ -6,9 +6,10 @@ mod sent;
 pub use messages::{Messages, Received};
 pub use sent::{Delivered, Sent};
 
-use crate::agent::AgentError;
-use crate::agent::bus::{Delivery, Followed, settled};
+use self::messages::is_over;
+use crate::agent::bus::{Bus, Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
+use crate::agent::{AgentError, runtime};
 use crate::engine::{
     ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged,
     Queued, UnreadableEntry,
@@ -20,7 +21,7 @@ use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// Messages taken out of the history at once.
 const PURGED_MAX: u32 = 256;
@@ -64,7 +65,10 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_ids = actor.engine.send_many(channel, &payloads)?;
             actor.bus.signals(channel).work.notify_one();
-            let wait = |frame_id| Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            let wait = |frame_id| {
+                let delivery = actor.bus.wait_for(frame_id);
+                Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))
+            };
             Ok(frame_ids.into_iter().map(wait).collect())
         });
         queued.await
@@ -90,7 +94,7 @@ impl Channel {
                 Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
                 Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
             };
-            Ok(Some(Sent::new(channel, frame_id, delivery)))
+            Ok(Some(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))))
         });
         found.await
     }
@@ -258,11 +262,29 @@ impl Channel {
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
     /// not acknowledged.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
-        if self.info().await?.state == ChannelState::Left {
-            return Ok(());
+        let channel = self.id;
+        let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
+        loop {
+            // Marked before the look: what comes during it wakes.
+            inbox.mark_unchanged();
+            let (state, over) = self
+                .core
+                .try_call(move |actor| Ok((actor.engine.channel(channel)?.state, is_over(actor, channel)?)))
+                .await?;
+            if over {
+                return Ok(());
+            }
+            if state == ChannelState::Left {
+                // It is about to be joined again.
+                let changed = self.core.bus.wait(inbox.changed()).await?;
+                changed.map_err(|_| AgentError::Closed)?;
+                continue;
+            }
+            let done = |followed| matches!(followed, Followed::Live | Followed::Left);
+            if self.core.bus.followed(channel, done).await? == Followed::Live {
+                return Ok(());
+            }
         }
-        let done = |followed| matches!(followed, Followed::Live | Followed::Left);
-        self.core.bus.followed(self.id, done).await
     }
 
     /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.
@@ -274,7 +296,8 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_id = function(actor)?;
             actor.bus.signals(channel).work.notify_one();
-            Ok(Sent::new(channel, frame_id, actor.bus.wait_for(frame_id)))
+            let delivery = actor.bus.wait_for(frame_id);
+            Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
         });
         queued.await
     }
@@ -283,50 +306,52 @@ impl Channel {
     /// same package.
     async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
         let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
-        let waited = self.online_timeout;
-        match timeout(waited, self.claim_with(&claim)).await {
-            Ok(frame) => Ok(ClaimedPackage {
-                agent,
-                frame: frame?.encoded().clone(),
-            }),
-            Err(_) => Err(AgentError::Offline { waited }),
-        }
+        let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
+        // In a task, which is polled whether or not the caller is: a claim holds one of the session's streams.
+        let claiming = runtime::spawn(async move {
+            let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
+            claimed.unwrap_or(Err(AgentError::Offline { waited }))?
+        })?;
+        Ok(ClaimedPackage {
+            agent,
+            frame: claiming.await?.encoded().clone(),
+        })
     }
+}
 
-    async fn claim_with(&self, claim: &Frame) -> Result<Frame, AgentError> {
-        let deadline = Instant::now() + self.online_timeout;
-        let mut sessions = self.core.bus.session.subscribe();
-        loop {
-            let session = match sessions.wait_for(Option::is_some).await {
-                Ok(session) => session.clone(),
-                Err(_) => return Err(AgentError::Closed),
-            };
-            let Some(session) = session else { continue };
-            let claimed = match KeyPackages::open(&session).await {
-                Ok(mut packages) => packages.claim(claim).await,
-                Err(error) => Err(error),
-            };
-            match claimed {
-                Ok(claimed) => return Ok(claimed.frame),
-                // The same session may do it later, or the next one, where the relay node drains.
-                Err(RelayError::Refused(refused)) if waits(refused.code()) => {
-                    let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
-                    if Instant::now() + pause >= deadline {
-                        return Err(RelayError::Refused(refused).into());
-                    }
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        _ = sessions.changed() => {}
-                    }
+async fn claim_with(bus: &Bus, claim: &Frame, within: Duration) -> Result<Frame, AgentError> {
+    let deadline = Instant::now() + within;
+    let mut sessions = bus.session.subscribe();
+    loop {
+        let session = match sessions.wait_for(Option::is_some).await {
+            Ok(session) => session.clone(),
+            Err(_) => return Err(AgentError::Closed),
+        };
+        let Some(session) = session else { continue };
+        let claimed = match KeyPackages::open(&session).await {
+            Ok(mut packages) => packages.claim(claim).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
+            Ok(claimed) => return Ok(claimed.frame),
+            // The same session may do it later, or the next one, where the relay node drains.
+            Err(RelayError::Refused(refused)) if waits(refused.code()) => {
+                let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
+                if Instant::now() + pause >= deadline {
+                    return Err(RelayError::Refused(refused).into());
                 }
-                Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
-                    tracing::debug!(%error, "claim not answered, trying again");
-                    // Until the driver has noticed, too.
-                    session.ended().await;
-                    let _ = sessions.changed().await;
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = sessions.changed() => {}
                 }
-                Err(error) => return Err(error.into()),
             }
+            Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
+                tracing::debug!(%error, "claim not answered, trying again");
+                // Until the driver has noticed, too.
+                session.ended().await;
+                let _ = sessions.changed().await;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -7,4 +7,6 @@ mod offline;
 mod order;
 mod restarts;
 mod talk;
+mod unpolled;
+mod waits;
 pub(crate) mod world;

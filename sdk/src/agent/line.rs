@@ -1,0 +1,174 @@
+//! A queue whose entries belong to those who wait for them.
+//!
+//! ```text
+//!   join -> Place --dropped--> the item is taken out of the line
+//!             |
+//!             v  in the order of the joins
+//!           next, on the thread that works
+//! ```
+//!
+//! Joining never waits, so nobody holds a slot or a permit that others need: a future that is not polled keeps its own
+//! item in the line and nothing else. The line is bounded by the number of live places, each of which somebody holds.
+
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The line. Items come out in the order in which they joined.
+#[derive(Debug)]
+pub(super) struct Line<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    next: u64,
+    waiting: BTreeMap<u64, T>,
+    closed: bool,
+}
+
+/// A place in the line. Dropping it takes the item out, unless it was taken to be worked on.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Place<T> {
+    line: Arc<Line<T>>,
+    number: u64,
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        let left = self.line.state.lock().waiting.remove(&self.number);
+        // After the lock: an item may hold anything.
+        drop(left);
+    }
+}
+
+impl<T> Line<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                next: 0,
+                waiting: BTreeMap::new(),
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Joins at the end. `None` once the line is closed.
+    pub(super) fn join(self: &Arc<Self>, item: T) -> Option<Place<T>> {
+        let number = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return None;
+            }
+            let number = state.next;
+            state.next += 1;
+            state.waiting.insert(number, item);
+            number
+        };
+        self.changed.notify_one();
+        Some(Place {
+            line: Arc::clone(self),
+            number,
+        })
+    }
+
+    /// Waits for the first item. `None` once the line is closed and empty.
+    pub(super) fn next(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some((_, item)) = state.waiting.pop_first() {
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Whether [`Line::next`] would wait.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.is_empty() && !state.closed
+    }
+
+    /// Nobody joins any more. Items in the line still come out.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Closes the line, and drops what is in it.
+    pub(super) fn abandon(&self) {
+        let left = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        self.changed.notify_all();
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(line: &Line<u32>) -> usize {
+        line.state.lock().waiting.len()
+    }
+
+    #[test]
+    fn items_come_in_order_and_those_that_left_do_not_come() {
+        let line = Arc::new(Line::new());
+        let mut places: Vec<_> = (0..1_000).map(|number| line.join(number)).collect();
+        assert_eq!(waiting(&line), 1_000, "joining never waits");
+        places.retain(|place| place.as_ref().is_some_and(|place| place.number % 3 == 0));
+        assert_eq!(waiting(&line), 334, "the line is as long as there are places");
+        let mut expected = (0..1_000).filter(|number| number % 3 == 0);
+        while !line.is_idle() {
+            assert_eq!(line.next(), expected.next());
+        }
+        assert_eq!(expected.next(), None);
+        // What was taken is no longer its place's.
+        drop(places);
+        assert!(line.is_idle());
+    }
+
+    #[test]
+    fn a_closed_line_gives_what_it_has_and_takes_no_more() {
+        let line = Arc::new(Line::new());
+        let place = line.join(1);
+        line.close();
+        assert!(line.join(2).is_none() && line.is_closed());
+        assert_eq!((line.next(), line.next()), (Some(1), None));
+        drop(place);
+    }
+
+    #[test]
+    fn who_waits_for_an_item_hears_of_the_end() {
+        let line = Arc::new(Line::<u32>::new());
+        let waits = Arc::clone(&line);
+        let waiter = std::thread::spawn(move || waits.next());
+        line.close();
+        assert_eq!(waiter.join().expect("no panic"), None);
+    }
+
+    #[test]
+    fn an_abandoned_line_drops_its_items() {
+        let line = Arc::new(Line::new());
+        let item = Arc::new(());
+        let place = line.join(Arc::clone(&item));
+        line.abandon();
+        assert_eq!(Arc::strong_count(&item), 1);
+        assert_eq!(line.next(), None);
+        drop(place);
+    }
+}
