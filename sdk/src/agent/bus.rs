@@ -39,10 +39,15 @@ pub(crate) struct Signals {
 impl Signals {
     /// The channel is not followed, or not live yet; one that was left stays so.
     pub(crate) fn fall_behind(&self) {
+        self.follow(Followed::Behind);
+    }
+
+    /// The channel is followed so far; one that was left stays so, until it is joined again.
+    pub(crate) fn follow(&self, far: Followed) {
         self.followed.send_if_modified(|followed| {
             let changes = *followed != Followed::Left;
             if changes {
-                *followed = Followed::Behind;
+                *followed = far;
             }
             changes
         });

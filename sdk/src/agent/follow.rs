@@ -1,55 +1,52 @@
 //! Follows the agent's own log, and joins the channels that it points to.
 
-use super::backoff::Backoff;
+mod state;
+
+use self::state::{FetchDecision, JoinsState, LogDecision, LogState, Tell};
 use super::core::Actor;
-use super::running::{End, Ground, Refusals};
+use super::running::{End, Ground};
 use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Subscription, SubscriptionItem};
-use skytale_proto::{Code, Offset, Record};
+use crate::net::relay::{Refused, Subscription, SubscriptionItem};
+use skytale_proto::{ChannelId, Code, Offset, Record};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Between attempts to read the agent's log, or a bundle.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long one bundle may take to come.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Follows the agent's own log for the whole session.
 pub(super) async fn agent_log(ground: Ground) -> End {
-    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
+    let mut state = LogState::new();
     loop {
-        let error = match follow(&ground, &mut backoff, &mut refusals).await {
+        let error = match follow(&ground, &mut state).await {
             Err(error) => error,
             Ok(()) => RelayError::Lost {
                 code: Code::Offline,
                 reason: "the relay ended the subscription to the agent's log".into(),
             },
         };
-        ground.core.bus.readiness.send_modify(|ready| ready.log = false);
-        match error {
-            // The session's end tells it.
-            RelayError::Refused(refused) if refused.code() == Code::Draining => {
-                sleep(backoff.next(refused.retry_after)).await;
+        let bus = &ground.core.bus;
+        bus.readiness.send_modify(|ready| ready.log = false);
+        match state.on_end(&error) {
+            LogDecision::Again { pause, tell, move_on } => {
+                match (tell, &error) {
+                    (Tell::Refused, RelayError::Refused(refused)) => bus.tell(refused_event(None, refused)),
+                    (Tell::VaultFailed, error) => bus.tell(Event::VaultFailed {
+                        code: error.code(),
+                        reason: error.to_string(),
+                    }),
+                    _ => {}
+                }
+                if move_on {
+                    ground.move_on(error);
+                }
+                sleep(pause).await;
             }
-            RelayError::Refused(refused) => {
-                ground.count(&mut refusals, &refused);
-                ground.core.bus.tell(Event::Refused {
-                    channel: None,
-                    code: refused.code(),
-                    reason: refused.message.clone(),
-                    offset: refused.offset,
-                });
-                sleep(backoff.next(refused.retry_after)).await;
-            }
-            RelayError::Local { code, reason } => {
-                ground.core.bus.tell(Event::VaultFailed { code, reason });
-                sleep(backoff.next(None)).await;
-            }
-            error => {
+            LogDecision::EndSession => {
                 if let RelayError::Gap { expected, found } = error {
-                    ground.core.bus.tell(Event::Gap {
+                    bus.tell(Event::Gap {
                         channel: None,
                         expected,
                         found,
@@ -61,14 +58,22 @@ pub(super) async fn agent_log(ground: Ground) -> End {
     }
 }
 
-async fn follow(ground: &Ground, backoff: &mut Backoff, refusals: &mut Refusals) -> Result<(), RelayError> {
+fn refused_event(channel: Option<ChannelId>, refused: &Refused) -> Event {
+    Event::Refused {
+        channel,
+        code: refused.code(),
+        reason: refused.message.clone(),
+        offset: refused.offset,
+    }
+}
+
+async fn follow(ground: &Ground, state: &mut LogState) -> Result<(), RelayError> {
     let core = &ground.core;
     let cursor = local(core.call(|actor| actor.engine.agent_cursor()).await)?;
     let log = core.agent.log();
     let mut subscription = Subscription::open(&ground.session, log, cursor, true, None).await?;
     while let Some(item) = subscription.next().await? {
-        backoff.reset();
-        refusals.reset();
+        state.on_item();
         match item {
             SubscriptionItem::Batch(records) => process(ground, records).await?,
             SubscriptionItem::CaughtUp { .. } => {
@@ -103,7 +108,7 @@ async fn process(ground: &Ground, records: Vec<Record>) -> Result<(), RelayError
 
 /// Fetches bundles and joins, for the whole session.
 pub(super) async fn joins(ground: Ground) -> End {
-    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
+    let mut state = JoinsState::new();
     loop {
         let bus = &ground.core.bus;
         let pending = ground.core.try_call(|actor| {
@@ -115,60 +120,52 @@ pub(super) async fn joins(ground: Ground) -> End {
                 .send_modify(|ready| ready.joins = pending.is_empty());
             Ok(pending)
         });
-        let pending = match pending.await {
-            Ok(pending) => pending,
-            Err(error) => {
-                bus.tell(Event::VaultFailed {
-                    code: error.code(),
-                    reason: error.to_string(),
-                });
-                sleep(backoff.next(None)).await;
-                continue;
-            }
-        };
-        let mut failed = false;
+        let pending = pending.await.unwrap_or_else(|error| {
+            bus.tell(Event::VaultFailed {
+                code: error.code(),
+                reason: error.to_string(),
+            });
+            state.on_vault_failed();
+            Vec::new()
+        });
         for join in &pending {
-            match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
-                Ok(Ok(())) => refusals.reset(),
-                // The bundle is gone for good. What a relay refuses for another reason another relay may give.
-                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Trimmed => {
-                    if let Err(error) = abandon(&ground, *join, refused.message).await {
+            let error = match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
+                Ok(Ok(())) => {
+                    state.on_fetched();
+                    continue;
+                }
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            tracing::debug!(channel = %join.channel, ?error, "bundle not fetched");
+            let decision = state.on_not_fetched(error.as_ref());
+            match (decision, error) {
+                (FetchDecision::GiveUp, error) => {
+                    let reason = match error {
+                        Some(RelayError::Refused(refused)) => refused.message,
+                        _ => String::new(),
+                    };
+                    if let Err(error) = abandon(&ground, *join, reason).await {
                         tracing::debug!(channel = %join.channel, %error, "join not abandoned");
-                        failed = true;
+                        state.on_vault_failed();
                     }
                 }
-                // The session's end tells it.
-                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Draining => failed = true,
-                Ok(Err(RelayError::Refused(refused))) => {
-                    ground.count(&mut refusals, &refused);
-                    bus.tell(Event::Refused {
-                        channel: Some(join.channel),
-                        code: refused.code(),
-                        reason: refused.message.clone(),
-                        offset: refused.offset,
-                    });
-                    failed = true;
+                (FetchDecision::Again { tell, move_on }, Some(RelayError::Refused(refused))) => {
+                    if tell {
+                        bus.tell(refused_event(Some(join.channel), &refused));
+                    }
+                    if move_on {
+                        ground.move_on(refused.into());
+                    }
                 }
-                Ok(Err(error)) => {
-                    tracing::debug!(channel = %join.channel, %error, "bundle not fetched");
-                    failed = true;
-                }
-                Err(_) => failed = true,
+                (FetchDecision::Again { .. }, _) => {}
             }
         }
-        if pending.is_empty() || failed {
-            let pause = if failed {
-                backoff.next(None)
-            } else {
-                Duration::from_secs(3_600)
-            };
+        if let Some(pause) = state.on_round(pending.len()) {
             tokio::select! {
                 () = bus.joins_pending.notified() => {}
                 () = sleep(pause) => {}
             }
-        }
-        if !failed {
-            backoff.reset();
         }
     }
 }

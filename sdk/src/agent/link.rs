@@ -4,8 +4,8 @@
 //! holds nothing that another one needs, and a change that has begun is finished.
 
 use super::core::Core;
+use super::course::Course;
 use super::driver::Driver;
-use super::relays::Relays;
 use super::tokens::Tokens;
 use super::{AgentError, DriverConfig, RelaySource, runtime};
 use crate::net::relay::Endpoint;
@@ -123,9 +123,8 @@ impl Link {
             tokens: Arc::new(Tokens::new(Arc::clone(core), Arc::clone(&self.tokens))),
             source: self.relays.clone(),
             region: self.region,
-            relays: Mutex::new(Relays::new(config.backoff_min, config.backoff_max)),
+            course: Mutex::new(Course::new(config.backoff_min, config.backoff_max)),
             config: config.clone(),
-            troubles: Default::default(),
             tasks: tasks.clone(),
         };
         core.bus.hope();

@@ -18,6 +18,7 @@ mod backoff;
 pub(crate) mod bus;
 mod config;
 pub(crate) mod core;
+mod course;
 mod driver;
 mod error;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod line;
 mod link;
 mod outcome;
 mod race;
+mod refusals;
 mod relays;
 mod running;
 pub(crate) mod runtime;
