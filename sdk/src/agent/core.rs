@@ -2,9 +2,9 @@
 
 use super::bus::Bus;
 use super::error::AgentError;
-use super::line::Line;
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::event::Event;
+use crate::line::Line;
 use crate::net::{ProofSigner, TokenError};
 use crate::vault::VaultKey;
 use futures_util::future::BoxFuture;

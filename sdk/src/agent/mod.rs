@@ -24,7 +24,6 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod follow;
-mod line;
 mod link;
 mod outcome;
 mod race;

@@ -4,7 +4,7 @@
 //!   join -> Place --dropped--> the item is taken out of the line
 //!             |
 //!             v  in the order of the joins
-//!           next, on the thread that works
+//!           next, on the thread that works; come, in the task that works
 //! ```
 //!
 //! Joining never waits, so nobody holds a slot or a permit that others need: a future that is not polled keeps its own
@@ -12,16 +12,19 @@
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The line. Items come out in the order in which they joined.
-#[derive(Debug)]
-pub(super) struct Line<T> {
+pub(crate) struct Line<T> {
     state: Mutex<State<T>>,
+    /// For a thread that waits.
     changed: Condvar,
+    /// For a task that waits.
+    woken: Notify,
 }
 
-#[derive(Debug)]
 struct State<T> {
     next: u64,
     waiting: BTreeMap<u64, T>,
@@ -29,9 +32,8 @@ struct State<T> {
 }
 
 /// A place in the line. Dropping it takes the item out, unless it was taken to be worked on.
-#[derive(Debug)]
 #[must_use]
-pub(super) struct Place<T> {
+pub(crate) struct Place<T> {
     line: Arc<Line<T>>,
     number: u64,
 }
@@ -44,8 +46,14 @@ impl<T> Drop for Place<T> {
     }
 }
 
+impl<T> fmt::Debug for Line<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl<T> Line<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 next: 0,
@@ -53,11 +61,20 @@ impl<T> Line<T> {
                 closed: false,
             }),
             changed: Condvar::new(),
+            woken: Notify::new(),
         }
     }
 
     /// Joins at the end. `None` once the line is closed.
-    pub(super) fn join(self: &Arc<Self>, item: T) -> Option<Place<T>> {
+    pub(crate) fn join(self: &Arc<Self>, item: T) -> Option<Place<T>> {
+        self.push(item).map(|number| Place {
+            line: Arc::clone(self),
+            number,
+        })
+    }
+
+    /// Puts an item at the end that is nobody's, whose number is bounded by what it holds. `None` once the line is closed.
+    pub(crate) fn push(&self, item: T) -> Option<u64> {
         let number = {
             let mut state = self.state.lock();
             if state.closed {
@@ -68,15 +85,17 @@ impl<T> Line<T> {
             state.waiting.insert(number, item);
             number
         };
-        self.changed.notify_one();
-        Some(Place {
-            line: Arc::clone(self),
-            number,
-        })
+        self.wake();
+        Some(number)
+    }
+
+    /// How many items are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().waiting.len()
     }
 
     /// Waits for the first item. `None` once the line is closed and empty.
-    pub(super) fn next(&self) -> Option<T> {
+    pub(crate) fn next(&self) -> Option<T> {
         let mut state = self.state.lock();
         loop {
             if let Some((_, item)) = state.waiting.pop_first() {
@@ -89,30 +108,57 @@ impl<T> Line<T> {
         }
     }
 
+    /// The first item, if there is one.
+    pub(crate) fn try_next(&self) -> Option<T> {
+        self.state.lock().waiting.pop_first().map(|(_, item)| item)
+    }
+
+    /// As [`Line::next`], in a task: one of them at a time. Cancel-safe.
+    pub(crate) async fn come(&self) -> Option<T> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if let Some((_, item)) = state.waiting.pop_first() {
+                    return Some(item);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            // What came since the look has left its permit.
+            self.woken.notified().await;
+        }
+    }
+
+    fn wake(&self) {
+        self.changed.notify_all();
+        self.woken.notify_one();
+    }
+
     /// Whether [`Line::next`] would wait.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.waiting.is_empty() && !state.closed
     }
 
     /// Nobody joins any more. Items in the line still come out.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().closed = true;
-        self.changed.notify_all();
+        self.wake();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
 
     /// Closes the line, and drops what is in it.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         let left = {
             let mut state = self.state.lock();
             state.closed = true;
             std::mem::take(&mut state.waiting)
         };
-        self.changed.notify_all();
+        self.wake();
         drop(left);
     }
 }
@@ -159,6 +205,26 @@ mod tests {
         let waiter = std::thread::spawn(move || waits.next());
         line.close();
         assert_eq!(waiter.join().expect("no panic"), None);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_hears_of_items_and_of_the_end() {
+        let line = Arc::new(Line::new());
+        let waits = Arc::clone(&line);
+        let task = tokio::spawn(async move {
+            let mut came = Vec::new();
+            while let Some(item) = waits.come().await {
+                came.push(item);
+            }
+            came
+        });
+        let mut places = Vec::new();
+        for number in 0..100 {
+            places.push(line.join(number));
+            tokio::task::yield_now().await;
+        }
+        line.close();
+        assert_eq!(task.await.expect("no panic"), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
