@@ -14,10 +14,14 @@ use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
+
+/// How long the background work may take to end. It ends by itself long before, unless nobody runs its runtime.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// What the background work is begun with, and whether it runs.
 pub(super) struct Link {
@@ -155,10 +159,17 @@ impl Link {
             let _changing = Arc::clone(&link.changing).lock_owned().await;
             link.end().await;
         });
-        if ended.await.is_err() {
-            // That runtime is gone, and all that ran in it.
+        tokio::pin!(ended);
+        let done = match runtime::within(END_MAX, &mut ended).await {
+            Ok(done) => done.is_some_and(|done| done.is_ok()),
+            // There is no timer here.
+            Err(_) => ended.await.is_ok(),
+        };
+        if !done {
+            // That runtime is gone, and all that ran in it; or nobody runs it.
             let gone = self.state.lock().driving.take();
             drop(gone);
+            self.core.bus.offline();
         }
     }
 

@@ -270,6 +270,25 @@ async fn an_agent_whose_runtime_is_gone_says_so_and_is_connected_in_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_runtime_nobody_runs_is_closed_all_the_same() {
+    let world = World::new().await;
+    let alice = world.open("alice").await;
+    let agent = alice.clone();
+    let mut idle = Builder::new_current_thread();
+    idle.enable_all();
+    let (connected, runtime) = elsewhere(idle, move |runtime| {
+        let connected = runtime.block_on(async { agent.connect().await.and(agent.caught_up().await) });
+        (connected, runtime)
+    })
+    .await;
+    connected.expect("current");
+    soon("closed", alice.close(Duration::from_secs(1))).await;
+    assert!(!alice.is_connected());
+    world.open("alice").await;
+    runtime.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_without_what_is_needed_gives_an_error() {
     let world = World::new().await;
     let alice = world.open("alice").await;
