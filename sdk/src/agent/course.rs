@@ -34,6 +34,8 @@ pub(super) struct Course {
     backoff: Backoff,
     /// How often in a row a session was left for what its relay node refused, or did not answer.
     troubles: u32,
+    /// The last session was a good one.
+    was_good: bool,
 }
 
 /// A round of attempts brought no session.
@@ -83,6 +85,7 @@ impl Course {
             pauses: (pause_min, pause_max),
             backoff: Backoff::new(pause_min, pause_max),
             troubles: 0,
+            was_good: false,
         }
     }
 
@@ -165,6 +168,7 @@ impl Course {
         now: Instant,
     ) -> AfterSession {
         let was_good = lasted >= SESSION_GOOD;
+        self.was_good = was_good;
         let is_trouble = parting == Parting::Moved && error.code() != Code::Draining;
         let troubles = self.troubles.min(16);
         self.troubles = match is_trouble {
@@ -190,13 +194,14 @@ impl Course {
 
     /// A session was lost: what follows.
     pub(super) fn on_lost(&mut self, error: &RelayError) -> AfterLoss {
-        if error.is_retryable() {
+        // Another token may do: whoever gives them out says at once if there will be none.
+        let is_about_the_token = is_about_the_token(error.code());
+        if error.is_retryable() || (is_about_the_token && self.was_good) {
             return AfterLoss::Soon;
         }
         AfterLoss::After {
             pause: self.backoff.longest(error.retry_after()),
-            // Another token may do.
-            for_good: !is_about_the_token(error.code()),
+            for_good: !is_about_the_token,
         }
     }
 }
@@ -352,6 +357,18 @@ mod tests {
         );
         let after = course.on_lost(&refused(Code::TokenRevoked));
         assert!(matches!(after, AfterLoss::After { for_good: false, .. }), "{after:?}");
+    }
+
+    #[test]
+    fn after_a_good_session_that_its_token_ended_another_token_is_asked_for_at_once() {
+        let now = Instant::now();
+        let mut course = course(&[1], now);
+        let revoked = refused(Code::TokenRevoked);
+        course.on_session_end(relay(1).endpoint, Parting::Lost, &revoked, LONG, now);
+        assert_eq!(course.on_lost(&revoked), AfterLoss::Soon);
+        // And not again and again, where the next session ends at once, too.
+        course.on_session_end(relay(1).endpoint, Parting::Lost, &revoked, Duration::ZERO, now);
+        assert!(matches!(course.on_lost(&revoked), AfterLoss::After { .. }));
     }
 
     #[test]
