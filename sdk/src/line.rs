@@ -1,14 +1,14 @@
-//! A queue whose entries belong to those who wait for them.
+//! A queue whose entries are owned by their callers.
 //!
 //! ```text
 //!   join -> Place --dropped--> the item is taken out of the line
 //!             |
 //!             v  in the order of the joins
-//!           next, on the thread that works; come, in the task that works
+//!           next, on the thread that works; recv, in the task that works
 //! ```
 //!
-//! Joining never waits, so nobody holds a slot or a permit that others need: a future that is not polled keeps its own
-//! item in the line and nothing else. The line is bounded by the number of live places, each of which somebody holds.
+//! Joining never waits, so there is no slot or permit to hold: a future that is not polled keeps its own item in the queue
+//! and nothing else. The queue is bounded by the number of live [`Place`]s, one a caller.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ struct State<T> {
     closed: bool,
 }
 
-/// A place in the line. Dropping it takes the item out, unless it was taken to be worked on.
+/// A place in the queue. Dropping it removes the item, unless a worker has taken it.
 #[must_use]
 pub(crate) struct Place<T> {
     line: Arc<Line<T>>,
@@ -41,7 +41,7 @@ pub(crate) struct Place<T> {
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         let left = self.line.state.lock().waiting.remove(&self.number);
-        // After the lock: an item may hold anything.
+        // Outside the lock: dropping an item may run any code.
         drop(left);
     }
 }
@@ -73,7 +73,8 @@ impl<T> Line<T> {
         })
     }
 
-    /// Puts an item at the end that is nobody's, whose number is bounded by what it holds. `None` once the line is closed.
+    /// Adds an item that no [`Place`] owns; the caller bounds their number. Gives its number, or `None` once the line is
+    /// closed.
     pub(crate) fn push(&self, item: T) -> Option<u64> {
         let number = {
             let mut state = self.state.lock();
@@ -114,7 +115,7 @@ impl<T> Line<T> {
     }
 
     /// As [`Line::next`], in a task: one of them at a time. Cancel-safe.
-    pub(crate) async fn come(&self) -> Option<T> {
+    pub(crate) async fn recv(&self) -> Option<T> {
         loop {
             {
                 let mut state = self.state.lock();
@@ -125,7 +126,7 @@ impl<T> Line<T> {
                     return None;
                 }
             }
-            // What came since the look has left its permit.
+            // A join since the check above has left a permit, so this does not miss it.
             self.woken.notified().await;
         }
     }
@@ -213,7 +214,7 @@ mod tests {
         let waits = Arc::clone(&line);
         let task = tokio::spawn(async move {
             let mut came = Vec::new();
-            while let Some(item) = waits.come().await {
+            while let Some(item) = waits.recv().await {
                 came.push(item);
             }
             came

@@ -85,13 +85,13 @@ impl Readiness {
     }
 }
 
-/// Whether what is waited for can still come.
+/// Whether a wait that needs a session can still end well.
 #[derive(Clone, Debug)]
 pub(crate) enum Outlook {
-    /// It can: the agent is open, and nothing is known that stands in the way for good.
+    /// It can: the agent is open, and no permanent failure is known.
     Open,
-    /// There is no session, and there will be none as things are.
-    Hopeless(RelayError),
+    /// There is no session, and retrying does not help: the API key was revoked, say.
+    Failed(RelayError),
     /// The agent is closed.
     Closed,
 }
@@ -162,7 +162,7 @@ impl Bus {
             Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
             Event::Joined { channel, .. } => {
                 self.bump_inbox(*channel);
-                // Also one that was left before, or whose worker does not know yet that it was.
+                // The channel may have been left before, and its old worker may not know that yet.
                 self.signals(*channel).followed.send_replace(Followed::Behind);
                 self.channels_changed.notify_one();
             }
@@ -175,7 +175,7 @@ impl Bus {
         }
     }
 
-    /// Whoever waits for something in a channel looks again.
+    /// Wakes readers of a channel's inbox.
     pub(crate) fn bump_inbox(&self, channel: ChannelId) {
         self.signals(channel).inbox.send_modify(|version| *version += 1);
     }
@@ -204,7 +204,7 @@ impl Bus {
         self.outlook.send_replace(Outlook::Closed);
     }
 
-    /// There is no session any more, and nothing of what was known through it.
+    /// Forgets the session, and everything that was known through it.
     pub(crate) fn offline(&self) {
         self.session.send_replace(None);
         self.readiness.send_replace(Readiness::default());
@@ -213,17 +213,17 @@ impl Bus {
         }
     }
 
-    /// There will be no session, as things are: who waits for what needs one is told why.
-    pub(crate) fn despair(&self, error: RelayError) {
-        self.foresee(Outlook::Hopeless(error));
+    /// No session can be had, and retrying does not help: ends all waits that need one with this error.
+    pub(crate) fn fail_waits(&self, error: RelayError) {
+        self.set_outlook(Outlook::Failed(error));
     }
 
-    /// There is a session, or it is worth waiting for one.
-    pub(crate) fn hope(&self) {
-        self.foresee(Outlook::Open);
+    /// There is a session, or it is worth waiting for one again.
+    pub(crate) fn allow_waits(&self) {
+        self.set_outlook(Outlook::Open);
     }
 
-    fn foresee(&self, next: Outlook) {
+    fn set_outlook(&self, next: Outlook) {
         self.outlook.send_if_modified(|outlook| {
             let changes = !matches!(outlook, Outlook::Closed);
             if changes {
@@ -233,14 +233,14 @@ impl Bus {
         });
     }
 
-    /// Waits for something that needs a session, as long as it can come: else gives the reason why not. What is there
-    /// already goes first.
+    /// Waits for something that needs a session. Fails with the reason if it cannot end well; a result that is ready
+    /// wins over that.
     pub(crate) async fn wait<T>(&self, waited: impl Future<Output = T>) -> Result<T, AgentError> {
         let mut outlook = self.outlook.subscribe();
         let reason = async {
             match outlook.wait_for(|outlook| !matches!(outlook, Outlook::Open)).await {
                 Ok(outlook) => match &*outlook {
-                    Outlook::Hopeless(error) => error.clone().into(),
+                    Outlook::Failed(error) => error.clone().into(),
                     _ => AgentError::Closed,
                 },
                 Err(_) => AgentError::Closed,

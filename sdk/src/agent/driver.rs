@@ -133,7 +133,7 @@ impl Driver {
             retry_in,
         });
         if for_good {
-            self.core.bus.despair(error.clone());
+            self.core.bus.fail_waits(error.clone());
         }
         retry_in
     }
@@ -198,7 +198,7 @@ impl Driver {
     async fn hold(&self, session: Session, left: Option<Left>, cancel: &CancellationToken) -> Ended {
         let (bus, relay) = (&self.core.bus, session.relay());
         bus.session.send_replace(Some(session.clone()));
-        bus.hope();
+        bus.allow_waits();
         bus.tell(Event::Connected { relay });
         tracing::info!(%relay, "connected");
         if let Some(Left { relay: from, error }) = left.filter(|left| left.relay != relay) {

@@ -1,7 +1,7 @@
 //! The background work of an agent, begun and ended: one change at a time.
 //!
-//! Changes run in tasks of the runtime, which are polled whether or not the caller still is: a caller that stops polling
-//! holds nothing that another one needs, and a change that has begun is finished.
+//! Each change runs in a task, which makes progress even if the caller stops polling. So a caller never holds the lock that
+//! another one needs, and a change that has begun is finished.
 
 use super::core::Core;
 use super::course::Course;
@@ -131,7 +131,7 @@ impl Link {
             config: config.clone(),
             tasks: tasks.clone(),
         };
-        core.bus.hope();
+        core.bus.allow_waits();
         let presence = Presence {
             core: Arc::clone(core),
             cancel: cancel.clone(),
@@ -187,7 +187,7 @@ impl Link {
             drop(cancel);
             tasks.wait().await;
             endpoint.close().await;
-            self.core.bus.hope();
+            self.core.bus.allow_waits();
         }
         if closing {
             self.core.shut();
@@ -224,7 +224,7 @@ impl Drop for Presence {
         let bus = &self.core.bus;
         bus.offline();
         if !self.cancel.is_cancelled() {
-            bus.despair(RelayError::Local {
+            bus.fail_waits(RelayError::Local {
                 code: Code::Environment,
                 reason: "the agent's background work has ended: its runtime was shut down, or it panicked".into(),
             });

@@ -190,7 +190,7 @@ impl Agent {
         loop {
             let ready = async { readiness.wait_for(|ready| ready.is_complete()).await.map(drop) };
             bus.wait(ready).await?.map_err(|_| AgentError::Closed)?;
-            // What was replayed may have shown more to do: this looks until there is nothing.
+            // Replay may have found more to do: check until there is nothing.
             match self.inner.core.try_call(Actor::behind).await? {
                 Behind::Nothing => return Ok(()),
                 Behind::Joins => {}

@@ -1,4 +1,4 @@
-//! What this crate needs of the async runtime that an application runs it in. Where that is not there, an error says so.
+//! Checks that the application's async runtime has what this crate needs, and fails with an error if not.
 
 use super::AgentError;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -16,7 +16,7 @@ pub(super) fn current() -> Result<Handle, AgentError> {
     if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         && socket.set_nonblocking(true).is_ok()
     {
-        // Tokio has no other way to ask than to try.
+        // Tokio has no way to ask for a driver: using one that is missing panics, inside tokio.
         catch_unwind(|| drop(tokio::net::UdpSocket::from_std(socket)))
             .map_err(|_| missing("the tokio runtime has no I/O driver: build it with `enable_all`"))?;
     }

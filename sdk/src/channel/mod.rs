@@ -307,7 +307,7 @@ impl Channel {
     async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
         let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
         let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
-        // In a task, which is polled whether or not the caller is: a claim holds one of the session's streams.
+        // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
         let claiming = runtime::spawn(async move {
             let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
             claimed.unwrap_or(Err(AgentError::Offline { waited }))?

@@ -129,7 +129,8 @@ struct Stream {
 #[derive(Debug)]
 struct Requests {
     line: Arc<Line<Request>>,
-    /// How many in it have no room yet. While there are any, those behind them take none: they would keep it from them.
+    /// How many requests in the line have no room yet. While there are any, later requests take none: they would hold room
+    /// that the writer needs for the earlier ones first.
     waiting: Arc<Mutex<usize>>,
 }
 
@@ -184,7 +185,7 @@ impl Appender {
     pub async fn renew(&mut self, session: &Session) -> Result<(), RelayError> {
         let (shared, session, number) = (Arc::clone(&self.shared), session.clone(), self.stream.number);
         let ending = session.ending();
-        // In a task, which is polled whether or not the caller is: others wait for it.
+        // In a task, which makes progress even if the caller stops polling: other appenders wait for the lock.
         let renewing = session.tasks().clone().spawn(async move {
             let mut newest = shared.newest.lock().await;
             if newest.number == number {
@@ -247,7 +248,7 @@ impl Appender {
         unsettled: Unsettled,
     ) -> Option<Option<(Place<Request>, oneshot::Receiver<()>)>> {
         let (requests, limits) = (&*self.stream.requests, &*self.shared.limits);
-        // Held until it is in line: what takes room here stands behind none that waits for it.
+        // Held until the request is in line: one that has room must not stand behind one that waits for room.
         let mut waiting = requests.waiting.lock();
         let turn = limits.pace.lock().take(frame.len(), Instant::now());
         let at_once = *waiting == 0 && turn.is_none() && requests.line.len() < WRITE_BATCH_MAX;
@@ -311,7 +312,7 @@ struct Writer {
 impl Writer {
     async fn run(&mut self) -> Result<(), RelayError> {
         let mut chunks = Vec::with_capacity(WRITE_BATCH_MAX);
-        while let Some(request) = self.requests.come().await {
+        while let Some(request) = self.requests.recv().await {
             let mut next = Some(request);
             while let Some(request) = next.take() {
                 let bytes = request.frame.len();
@@ -349,7 +350,7 @@ impl Writer {
             Room::Taken(room) => return Ok(Some(room)),
             Room::Wanted { turn, taken, _waits } => (turn, taken, _waits),
         };
-        // What is to wait does not keep what goes before it.
+        // Write what is ready before waiting.
         self.flush(chunks).await?;
         if let Some(turn) = turn {
             sleep_until(turn).await;
@@ -390,7 +391,7 @@ async fn write(mut writer: Writer, ending: Ending) {
         () = ending.cancel.cancelled() => Ok(()),
         written = writer.run() => written,
     };
-    // Nobody is left waiting in it.
+    // Requests that are left fail.
     writer.requests.abandon();
     if let Err(error) = written {
         ending.end(error);
