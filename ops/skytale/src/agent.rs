@@ -175,15 +175,14 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
     let mut last = None;
     agent.connect().await.map_err(failed("cannot go online"))?;
     let waiting = async {
+        let connected = agent.connected();
+        tokio::pin!(connected);
         loop {
             tokio::select! {
                 biased;
-                () = agent.connected() => return Ok(()),
-                event = events.next() => {
-                    if let Some(Event::ConnectFailed { code, reason, .. }) = event {
-                        if !code.is_retryable() {
-                            return Err(Failure::new(code, "cannot go online").since(reason));
-                        }
+                connected = &mut connected => return connected.map_err(failed("cannot go online")),
+                Some(event) = events.next() => {
+                    if let Event::ConnectFailed { code, reason, .. } = event {
                         last = Some((code, reason));
                     }
                 }

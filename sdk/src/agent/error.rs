@@ -14,7 +14,7 @@ pub enum AgentError {
     Engine(#[from] EngineError),
     /// The relay node refused, or is not reached.
     #[error(transparent)]
-    Relay(#[from] RelayError),
+    Relay(RelayError),
     /// No session with a relay node within the time that an operation waits for one.
     #[error("no relay node was reached within {} s", waited.as_secs())]
     Offline {
@@ -43,15 +43,27 @@ pub enum AgentError {
         /// Who, and why.
         refused: Vec<(AgentId, Self)>,
     },
-    /// The agent is closed.
+    /// The agent is closed, or was dropped.
     #[error("the agent is closed")]
     Closed,
-    /// A thread or a socket could not be had.
+    /// A thread, a socket, or a part of the async runtime could not be had.
     #[error("{reason}")]
     Environment {
         /// What.
         reason: String,
     },
+}
+
+impl From<RelayError> for AgentError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Local {
+                code: Code::Environment,
+                reason,
+            } => Self::Environment { reason },
+            error => Self::Relay(error),
+        }
+    }
 }
 
 impl AgentError {

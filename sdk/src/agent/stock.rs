@@ -3,7 +3,8 @@
 use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground, Refusals};
+use super::refusals::Refusals;
+use super::running::{End, Ground};
 use crate::event::Event;
 use crate::net::RelayError;
 use crate::net::relay::{Appender, KeyPackages, Stock};

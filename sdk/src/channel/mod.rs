@@ -7,12 +7,13 @@ mod sent;
 pub use messages::{Messages, Received};
 pub use sent::{Added, Delivered, Sent};
 
+use self::messages::is_over;
 use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged, Queued,
-    UnreadableEntry,
+    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost, Message, Purged,
+    Queued, UnreadableEntry,
 };
 use bytes::Bytes;
 use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Offset};
@@ -60,7 +61,10 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_ids = actor.engine.send_many(channel, &payloads)?;
             actor.bus.signals(channel).work.notify_one();
-            let wait = |frame_id| Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            let wait = |frame_id| {
+                let delivery = actor.bus.wait_for(frame_id);
+                Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))
+            };
             Ok(frame_ids.into_iter().map(wait).collect())
         });
         queued.await
@@ -86,7 +90,7 @@ impl Channel {
                 Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
                 Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
             };
-            Ok(Some(Sent::new(channel, frame_id, delivery)))
+            Ok(Some(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))))
         });
         found.await
     }
@@ -114,7 +118,12 @@ impl Channel {
                 return Ok(None);
             };
             actor.bus.signals(channel).work.notify_one();
-            Ok(Some(Sent::new(channel, again, actor.bus.wait_for(again))))
+            Ok(Some(Sent::new(
+                channel,
+                again,
+                actor.bus.wait_for(again),
+                Arc::clone(&actor.bus),
+            )))
         });
         queued.await
     }
@@ -227,7 +236,7 @@ impl Channel {
         let channel = self.id;
         let queued = self.core.try_call(move |actor| {
             let frame_id = actor.engine.leave(channel)?;
-            let sent = Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            let sent = Sent::new(channel, frame_id, actor.bus.wait_for(frame_id), Arc::clone(&actor.bus));
             let events = actor.engine.leave_alone(channel)?;
             actor.bus.tell_all(events);
             actor.bus.signals(channel).work.notify_one();
@@ -299,6 +308,33 @@ impl Channel {
             .await
     }
 
+    /// Entries that this agent will never read, and why: the log no longer kept them, or it was out of sync with the group.
+    pub async fn lost(&self) -> Result<Vec<Lost>, AgentError> {
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.lost(Some(channel))).await
+    }
+
+    /// Begins the group again with all members whose KeyPackages can be had: the way back where no member can go on. Members
+    /// come over without being asked; the others ask to be added again. If two members do it at once the first wins. Needs a
+    /// session.
+    ///
+    /// Where all members are out of sync, they do it by themselves.
+    pub async fn reboot(&self) -> Result<Sent, AgentError> {
+        let channel = self.id;
+        let wanted = self
+            .core
+            .try_call(move |actor| actor.engine.reboot_wants(channel))
+            .await?;
+        let mut packages = Vec::with_capacity(wanted.len());
+        for agent in wanted {
+            match self.claim(agent).await {
+                Ok(package) => packages.push(package),
+                Err(error) => tracing::debug!(%agent, %error, "a member is not taken over by the new group"),
+            }
+        }
+        self.queue(move |actor| actor.engine.reboot(channel, packages)).await
+    }
+
     /// Proofs that the relay showed this agent and another member different logs.
     pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
         let channel = self.id;
@@ -348,11 +384,29 @@ impl Channel {
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
     /// not acknowledged.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
-        if self.info().await?.state == ChannelState::Left {
-            return Ok(());
+        let channel = self.id;
+        let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
+        loop {
+            // Marked before the look: what comes during it wakes.
+            inbox.mark_unchanged();
+            let (state, over) = self
+                .core
+                .try_call(move |actor| Ok((actor.engine.channel(channel)?.state, is_over(actor, channel)?)))
+                .await?;
+            if over {
+                return Ok(());
+            }
+            if state == ChannelState::Left {
+                // It is about to be joined again.
+                let changed = self.core.bus.wait(inbox.changed()).await?;
+                changed.map_err(|_| AgentError::Closed)?;
+                continue;
+            }
+            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Denied);
+            if self.core.bus.followed(channel, done).await? == Followed::Live {
+                return Ok(());
+            }
         }
-        let done = |followed| matches!(followed, Followed::Live | Followed::Left);
-        self.core.bus.followed(self.id, done).await
     }
 
     /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.
@@ -364,7 +418,8 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_id = function(actor)?;
             actor.bus.signals(channel).work.notify_one();
-            Ok(Sent::new(channel, frame_id, actor.bus.wait_for(frame_id)))
+            let delivery = actor.bus.wait_for(frame_id);
+            Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
         });
         queued.await
     }

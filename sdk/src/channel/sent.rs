@@ -1,8 +1,9 @@
 //! Something that was sent, and what becomes of it.
 
 use crate::agent::AgentError;
-use crate::agent::bus::Delivery;
+use crate::agent::bus::{Bus, Delivery};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
@@ -12,6 +13,7 @@ pub struct Sent {
     channel: ChannelId,
     frame_id: FrameId,
     delivery: oneshot::Receiver<Delivery>,
+    bus: Arc<Bus>,
 }
 
 /// What became of something that was sent.
@@ -44,11 +46,17 @@ impl Delivered {
 }
 
 impl Sent {
-    pub(super) const fn new(channel: ChannelId, frame_id: FrameId, delivery: oneshot::Receiver<Delivery>) -> Self {
+    pub(super) const fn new(
+        channel: ChannelId,
+        frame_id: FrameId,
+        delivery: oneshot::Receiver<Delivery>,
+        bus: Arc<Bus>,
+    ) -> Self {
         Self {
             channel,
             frame_id,
             delivery,
+            bus,
         }
     }
 
@@ -62,10 +70,11 @@ impl Sent {
         self.frame_id
     }
 
-    /// Waits until it is in the log, as long as that takes: offline, too. Ends with [`AgentError::Closed`] when the agent is
-    /// closed before; it then goes out the next time.
+    /// Waits until it is in the log, as long as that takes: offline, too. Ends with the reason where it
+    /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say: it stays in the
+    /// outbox and goes out the next time, unless the error is [`AgentError::SendFailed`].
     pub async fn delivered(self) -> Result<Delivered, AgentError> {
-        match self.delivery.await {
+        match self.bus.wait(self.delivery).await? {
             Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
             Ok(Delivery::Unneeded) => Ok(Delivered::Unneeded),
             Ok(Delivery::Failed(code)) => Err(AgentError::SendFailed {

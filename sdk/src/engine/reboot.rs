@@ -48,6 +48,21 @@ impl Engine {
         Ok(others.into_iter().all(|agent| channel.rejoins.contains(&agent)))
     }
 
+    /// Where a new beginning is due: how many members are before this one in making it, by their ids.
+    pub fn reboot_turn(&mut self, channel: ChannelId) -> Result<Option<u32>, EngineError> {
+        if !self.is_reboot_due(channel)? {
+            return Ok(None);
+        }
+        let own = self.agent_id();
+        let before = self
+            .loaded(channel)?
+            .rejoins
+            .iter()
+            .filter(|agent| **agent < own)
+            .count();
+        Ok(Some(u32::try_from(before).unwrap_or(u32::MAX)))
+    }
+
     /// Queues a new beginning of the group with all members whose KeyPackage is at hand. Members come over without being
     /// asked; those without a KeyPackage here ask to rejoin. What was said before stays readable to those who had read it.
     pub fn reboot(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {

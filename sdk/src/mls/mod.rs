@@ -3,8 +3,8 @@
 mod external;
 mod group;
 mod identity;
-mod rejoin;
 mod life;
+mod rejoin;
 mod storage;
 
 pub(crate) use external::{build_external, open_external, seal_external};
@@ -13,8 +13,8 @@ pub(crate) use group::{
     leaver, leavers, members, process, read_message, settle_secrets, turn, unreadable,
 };
 pub(crate) use identity::Identity;
-pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
 pub(crate) use life::Life;
+pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
 pub(crate) use storage::{Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;

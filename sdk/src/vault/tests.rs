@@ -173,6 +173,16 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE outbox DROP COLUMN earlier;
              ALTER TABLE failed DROP COLUMN failed_ms;
              DROP TABLE deferred;
+             DROP TABLE lost;
+             DROP TABLE rejoin;
+             ALTER TABLE channel DROP COLUMN reboot;
+             ALTER TABLE channel DROP COLUMN offered_no;
+             ALTER TABLE channel DROP COLUMN standing;
+             ALTER TABLE channel DROP COLUMN since;
+             ALTER TABLE channel DROP COLUMN reason;
+             ALTER TABLE channel DROP COLUMN missed;
+             ALTER TABLE channel DROP COLUMN asked;
+             ALTER TABLE channel DROP COLUMN unsure;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);

@@ -8,4 +8,6 @@ mod order;
 mod restarts;
 mod stock;
 mod talk;
+mod unpolled;
+mod waits;
 pub(crate) mod world;

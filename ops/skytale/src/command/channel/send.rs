@@ -5,7 +5,7 @@ use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use skytale_sdk::agent::Agent;
+use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::Sent;
 use std::fmt;
 use std::fs::File;
@@ -65,7 +65,11 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args:
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
         for (sent, message) in sent.into_iter().zip(messages) {
-            let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
+            let delivered = sent.delivered().await.map_err(|error| match error {
+                AgentError::SendFailed { .. } => failed("cannot send")(error),
+                // It waits for what this agent lacks now.
+                _ => waiting(failed("cannot send")(error)),
+            })?;
             message.state = "delivered";
             message.offset = delivered.offset();
         }
