@@ -236,6 +236,10 @@ codes! {
     KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
     /// A channel's label that cannot be used.
     LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
+    /// There is no space left on the vault's disk.
+    VaultFull = 5020, true, "Free disk space, or run `skytale channel purge`.";
+    /// The vault, or a channel's group in it, is damaged.
+    VaultDamaged = 5021, false, "Restore the newest backup with `skytale vault restore`; keep the damaged file.";
 
     // ---- the command
     /// The configuration is wrong.

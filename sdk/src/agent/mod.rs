@@ -45,8 +45,10 @@ use crate::engine::{ChannelInfo, ChannelState, Queued};
 use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
+use crate::vault::BackupInfo;
 use parking_lot::Mutex;
 use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -285,6 +287,18 @@ impl Agent {
             Ok(waiting)
         });
         waiting.await
+    }
+
+    /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
+    /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
+    /// wait as long as it takes: about a second for 100 MB. See [`restore`](crate::vault::restore) for the way back.
+    pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
+        let path = path.into();
+        let made = self
+            .inner
+            .core
+            .try_call(move |actor| actor.engine.backup(&path, replace));
+        made.await
     }
 
     fn handle(&self, channel: ChannelId) -> Channel {

@@ -204,7 +204,10 @@ impl Channel {
 fn load_group(provider: &mls::Provider<'_>, id: ChannelId) -> Result<MlsGroup, EngineError> {
     use openmls_traits::OpenMlsProvider as _;
     MlsGroup::load(provider.storage(), &mls::group_id(id))
-        .map_err(|error| VaultError::damaged(format!("group of channel {id}: {error}")))?
+        .map_err(|error| match error.is_damage() {
+            true => VaultError::damaged(format!("group of channel {id}: {error}")).into(),
+            false => EngineError::from(error),
+        })?
         .ok_or_else(|| VaultError::damaged(format!("group of channel {id} is missing")).into())
 }
 

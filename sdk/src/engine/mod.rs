@@ -36,9 +36,12 @@
 //! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
 
 mod agent_log;
+mod backup;
 mod channel;
 mod channels;
 mod config;
+#[cfg(test)]
+mod copies;
 mod error;
 mod evidence;
 #[cfg(test)]

@@ -23,7 +23,10 @@ impl Tx<'_> {
     pub(super) fn storage_is_sound(&self) -> Result<(), EngineError> {
         match self.provider.failure() {
             None => Ok(()),
-            Some(failure) => Err(VaultError::io("the group's storage", failure).into()),
+            Some(failure) if failure.is_damage => {
+                Err(VaultError::damaged(format!("the group's storage: {}", failure.reason)).into())
+            }
+            Some(failure) => Err(VaultError::io("the group's storage", failure.reason).into()),
         }
     }
 }

@@ -10,7 +10,7 @@ pub(crate) use group::{
     turn, unreadable,
 };
 pub(crate) use identity::Identity;
-pub(crate) use storage::{Storage, StorageError};
+pub(crate) use storage::{Failure, Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
@@ -41,7 +41,7 @@ impl<'a> Provider<'a> {
     }
 
     /// See [`Storage::failure`].
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.storage.failure()
     }
 

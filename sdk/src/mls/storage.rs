@@ -11,7 +11,7 @@
 //! Values are CBOR: self-describing, as OpenMLS needs it to read what an earlier version of it wrote.
 
 use openmls_traits::storage::{CURRENT_VERSION, Entity, Key};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use zeroize::Zeroizing;
@@ -55,6 +55,27 @@ pub(crate) enum StorageError {
     Unsettled,
 }
 
+impl StorageError {
+    /// Whether what is stored cannot be what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Decode(_) | Self::ProposalMissing => true,
+            Self::Database(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Encode(_) | Self::Unsettled => false,
+        }
+    }
+}
+
+/// A read that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) is_damage: bool,
+    pub(crate) reason: String,
+}
+
 /// How writes of message secrets are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Secrets {
@@ -75,7 +96,7 @@ pub(crate) struct Storage<'a> {
     /// Keys of message secrets whose newest value is in memory alone.
     unsettled: RefCell<BTreeSet<Vec<u8>>>,
     /// The first read that failed.
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Failure>>,
 }
 
 impl<'a> Storage<'a> {
@@ -91,13 +112,16 @@ impl<'a> Storage<'a> {
 
     /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
     /// Whoever is told so asks here whether it is the vault that is to blame.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }
 
     fn noted<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
         if let Err(error) = &read {
-            self.failure.borrow_mut().get_or_insert_with(|| error.to_string());
+            self.failure.borrow_mut().get_or_insert_with(|| Failure {
+                is_damage: error.is_damage(),
+                reason: error.to_string(),
+            });
         }
         read
     }

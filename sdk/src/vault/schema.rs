@@ -111,6 +111,25 @@ const V3: &str = "
 ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
+/// Refuses a database that is no vault, or of a newer version.
+pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found {
+        0 => Err(VaultError::damaged("no vault is in the file")),
+        1..=VERSION => Ok(()),
+        _ => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
+
+/// Refuses a vault that cannot be used without being brought to [`VERSION`].
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found == VERSION {
+        true => Ok(()),
+        false => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
+
 /// Brings the tables to [`VERSION`]; refuses a newer vault.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), VaultError> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;

@@ -11,3 +11,4 @@ mod operator;
 mod process;
 mod servers;
 mod trust;
+mod vault;
