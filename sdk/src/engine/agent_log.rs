@@ -217,7 +217,7 @@ impl Tx<'_> {
         channel.position.epoch = group.epoch().as_u64();
         channel.window = Window::joined(offset);
         channel.group = Some(group);
-        channel.save(self.sql)?;
+        channel.save(self.sql, self.provider)?;
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
             .execute(params![id.as_bytes(), integer(offset.get())?])?;
@@ -408,7 +408,7 @@ pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel,
     .map_err(|error| EngineError::mls("making a group", error))?;
     let mut channel = Channel::new(tx.sql, id, label)?;
     channel.group = Some(group);
-    channel.save(tx.sql)?;
+    channel.save(tx.sql, tx.provider)?;
     tx.queue(
         &mut channel,
         super::outbox::Intent::Create,

@@ -30,6 +30,16 @@ pub(super) struct Position {
     pub(super) received_acked: u64,
 }
 
+impl Position {
+    /// What must be of the same moment as the group. Persisted as a hash: keep stable.
+    fn sealed(&self) -> Vec<u8> {
+        let numbers = [self.cursor.get(), self.head.get(), self.epoch];
+        let counts = [self.encrypted_no, self.accepted_no];
+        let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
+        numbers.chain(counts.iter().flat_map(|count| count.to_be_bytes())).collect()
+    }
+}
+
 /// What waits in a channel's outbox.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waiting {
@@ -137,7 +147,7 @@ impl Channel {
         };
         let group = match position.state {
             ChannelState::Left => None,
-            _ => Some(load_group(provider, id)?),
+            _ => Some(load_group(provider, id, &position)?),
         };
         let window = Window::load(sql, no, position.cursor, position.digest)?;
         let waiting = sql
@@ -167,13 +177,17 @@ impl Channel {
     }
 
     /// Puts what has changed into the transaction under way.
-    pub(super) fn save(&mut self, sql: &Connection) -> Result<(), EngineError> {
+    pub(super) fn save(&mut self, sql: &Connection, provider: &mls::Provider<'_>) -> Result<(), EngineError> {
         self.position.digest = self.window.digest();
         self.window.save(sql, self.no)?;
         if self.saved.as_ref() == Some(&self.position) {
             return Ok(());
         }
         let position = &self.position;
+        if self.group.is_some() {
+            let storage = openmls_traits::OpenMlsProvider::storage(provider);
+            storage.seal_position(&mls::group_id(self.id), position.sealed())?;
+        }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id)
@@ -201,14 +215,22 @@ impl Channel {
     }
 }
 
-fn load_group(provider: &mls::Provider<'_>, id: ChannelId) -> Result<MlsGroup, EngineError> {
+fn load_group(provider: &mls::Provider<'_>, id: ChannelId, position: &Position) -> Result<MlsGroup, EngineError> {
     use openmls_traits::OpenMlsProvider as _;
-    MlsGroup::load(provider.storage(), &mls::group_id(id))
-        .map_err(|error| match error.is_damage() {
-            true => VaultError::damaged(format!("group of channel {id}: {error}")).into(),
-            false => EngineError::from(error),
-        })?
-        .ok_or_else(|| VaultError::damaged(format!("group of channel {id} is missing")).into())
+    let (storage, group_id) = (provider.storage(), mls::group_id(id));
+    let damaged = |problem: &str| VaultError::damaged(format!("group of channel {id}: {problem}"));
+    let explained = |error: mls::StorageError| match error.is_damage() {
+        true => damaged(&error.to_string()).into(),
+        false => EngineError::from(error),
+    };
+    storage.check_position(&group_id, &position.sealed()).map_err(explained)?;
+    let group = MlsGroup::load(storage, &group_id)
+        .map_err(explained)?
+        .ok_or_else(|| damaged("it is missing"))?;
+    if group.epoch().as_u64() != position.epoch {
+        return Err(damaged("it is in another epoch than the channel").into());
+    }
+    Ok(group)
 }
 
 /// All channels' rows, in the order in which they came.

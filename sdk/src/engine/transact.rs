@@ -71,7 +71,7 @@ impl Engine {
             if let Some(group) = channel.group.as_mut() {
                 mls::settle_secrets(group, tx.provider)?;
             }
-            channel.save(tx.sql)?;
+            channel.save(tx.sql, tx.provider)?;
             Ok(result)
         })?;
         self.put_back(channel);
