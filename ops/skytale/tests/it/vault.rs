@@ -10,16 +10,17 @@ use std::process::Command;
 
 #[test]
 fn a_backup_is_restored_on_another_machine_and_a_vault_is_not_overwritten() {
-    let place = Place::new();
-    let agent = text(&place.json(&["init", "--offline", "--vault", "a.vault"])["agent"]);
-    place.json(&["channel", "create", "before", "--offline", "--vault", "a.vault"]);
+    let node = Node::start("warn");
+    let place = &node.place;
+    let agent = node.join("a");
+    node.agent("a", &["channel", "create", "before"]);
     let made = place.json(&["vault", "backup", "a.backup", "--vault", "a.vault"]);
     assert_eq!((made["file"].as_str(), made["key"].as_str()), (Some("a.backup"), Some("file")));
     let key_file = text(&made["key_file"]);
     assert!(key_file.ends_with("a.vault.key"), "{made}");
     let found = std::fs::metadata(place.path("a.backup")).expect("there");
     assert_eq!((found.permissions().mode() & 0o777, Some(found.len())), (0o600, made["bytes"].as_u64()));
-    place.json(&["channel", "create", "after", "--offline", "--vault", "a.vault"]);
+    node.agent("a", &["channel", "create", "after"]);
 
     let refused = |arguments: &[&str], exit: i32, code: &str| {
         let ran = place.run(std::iter::once(&"--json").chain(arguments));
