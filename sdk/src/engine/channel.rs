@@ -36,7 +36,9 @@ impl Position {
         let numbers = [self.cursor.get(), self.head.get(), self.epoch];
         let counts = [self.encrypted_no, self.accepted_no];
         let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
-        numbers.chain(counts.iter().flat_map(|count| count.to_be_bytes())).collect()
+        numbers
+            .chain(counts.iter().flat_map(|count| count.to_be_bytes()))
+            .collect()
     }
 }
 
@@ -223,7 +225,9 @@ fn load_group(provider: &mls::Provider<'_>, id: ChannelId, position: &Position) 
         true => damaged(&error.to_string()).into(),
         false => EngineError::from(error),
     };
-    storage.check_position(&group_id, &position.sealed()).map_err(explained)?;
+    storage
+        .check_position(&group_id, &position.sealed())
+        .map_err(explained)?;
     let group = MlsGroup::load(storage, &group_id)
         .map_err(explained)?
         .ok_or_else(|| damaged("it is missing"))?;

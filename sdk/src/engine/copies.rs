@@ -33,6 +33,11 @@ fn key() -> VaultKey {
     VaultKey::Raw(Zeroizing::new([7; 32]))
 }
 
+/// A channel's group, as it stands in keys.
+fn group(channel: ChannelId) -> Vec<u8> {
+    crate::mls::in_keys(&crate::mls::group_id(channel))
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -43,12 +48,19 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn state(engine: &Engine, channel: ChannelId) -> rusqlite::Result<Vec<u8>> {
     let query = "SELECT cursor, head, epoch, encrypted_no, accepted_no, received FROM channel WHERE id = ?1";
     let position: [i64; 6] = engine.sql().query_row(query, [channel.as_bytes()], |row| {
-        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
+        Ok([
+            row.get(0)?,
+            row.get(1)?,
+            row.get(2)?,
+            row.get(3)?,
+            row.get(4)?,
+            row.get(5)?,
+        ])
     })?;
     let mut all: Vec<u8> = position.iter().flat_map(|number| number.to_be_bytes()).collect();
     let query = "SELECT key, value FROM mls WHERE instr(key, ?1) > 0 ORDER BY key";
     let mut statement = engine.sql().prepare(query)?;
-    let mut rows = statement.query([channel.as_bytes()])?;
+    let mut rows = statement.query([group(channel)])?;
     while let Some(row) = rows.next()? {
         all.extend(row.get::<_, Vec<u8>>(0)?);
         all.extend(row.get::<_, Vec<u8>>(1)?);
@@ -115,7 +127,11 @@ impl Busy {
             let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
                 break;
             };
-            let length = if slowly { rest.len().min(SLICE_BYTES) } else { rest.len() };
+            let length = if slowly {
+                rest.len().min(SLICE_BYTES)
+            } else {
+                rest.len()
+            };
             copied.extend_from_slice(&rest[..length]);
             at += length;
             if slowly {
@@ -150,9 +166,56 @@ fn a_copy_of_a_vault_in_use_is_of_one_moment_and_known_as_a_copy_or_refused() {
         }
     }
     println!("{found:?}");
-    for what in [Found::Usable, Found::Refused, Found::GroupRefused] {
+    for what in [Found::Usable, Found::Refused] {
         assert!(found.contains_key(&what), "{what:?} is not among {found:?}");
     }
+}
+
+#[test]
+fn a_channel_whose_group_is_of_two_moments_is_refused_alone() {
+    let mut busy = Busy::new(2_048);
+    let [spoiled, sound] = busy.channels;
+    // The group's message secrets: what would be encrypted with them has been encrypted before.
+    let query = "SELECT value FROM mls WHERE substr(key, 1, 1) = x'12' AND instr(key, ?1) > 0";
+    let secrets = |busy: &mut Busy| -> Vec<u8> {
+        let read = busy
+            .agent
+            .engine()
+            .sql()
+            .query_row(query, [group(spoiled)], |row| row.get(0));
+        read.expect("read")
+    };
+    let early = secrets(&mut busy);
+    (0..6).for_each(|_| busy.step());
+    let late = secrets(&mut busy);
+    assert_ne!(early, late);
+    let put = |busy: &mut Busy, value: &[u8]| {
+        let update = "UPDATE mls SET value = ?2 WHERE substr(key, 1, 1) = x'12' AND instr(key, ?1) > 0";
+        let done = busy.agent.engine().sql().execute(update, (group(spoiled), value));
+        assert_eq!(done, Ok(1));
+    };
+    put(&mut busy, &early);
+    for _ in 0..2 {
+        busy.agent.crash();
+        let engine = busy.agent.engine();
+        let error = engine.send(spoiled, b"twice under one key").expect_err("refused");
+        assert_eq!(error.code(), Code::VaultDamaged, "{error}");
+        assert!(!error.is_retryable());
+        assert!(error.to_string().contains(&spoiled.to_string()), "{error}");
+        assert_eq!(engine.channels().expect("listed").len(), 2);
+        assert!(!engine.history(spoiled, Offset::ZERO, 10).expect("readable").is_empty());
+        assert!(engine.outbox(spoiled).expect("listed").is_empty());
+        engine.send(sound, b"fine").expect("sent");
+        settle(&busy.relay, sound, &mut [&mut busy.agent, &mut busy.other]);
+    }
+    put(&mut busy, &late);
+    busy.agent.crash();
+    busy.agent.send(spoiled, "sound again");
+    settle(&busy.relay, spoiled, &mut [&mut busy.agent, &mut busy.other]);
+    assert_eq!(
+        busy.other.texts(spoiled).last().map(String::as_str),
+        Some("sound again")
+    );
 }
 
 /// A log that was copied slowly may end anywhere: before the channels were made, or in the middle of a step.

@@ -10,6 +10,8 @@ pub(crate) use group::{
     turn, unreadable,
 };
 pub(crate) use identity::Identity;
+#[cfg(test)]
+pub(crate) use storage::in_keys;
 pub(crate) use storage::{Failure, Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;

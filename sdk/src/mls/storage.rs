@@ -337,6 +337,12 @@ fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
+/// A group as it stands in the keys of its values.
+#[cfg(test)]
+pub(crate) fn in_keys<K: serde::Serialize + ?Sized>(group: &K) -> Vec<u8> {
+    key(Label::Tree, group).expect("encoded").split_off(1)
+}
+
 fn epoch_key<G: serde::Serialize, E: serde::Serialize>(
     group_id: &G,
     epoch: &E,

@@ -1,6 +1,6 @@
 //! A copy of a vault that is whole at every moment, made while the vault is in use.
 
-use super::{VaultError, Vault, check, keyed, key, mark};
+use super::{Vault, VaultError, check, key, keyed, mark};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
@@ -53,7 +53,10 @@ impl Vault {
         self.refuse_own_files(target)?;
         let parameters = key::beside(target, "kdf");
         let needs_parameters = self.opened_with == key::Kind::Passphrase;
-        for path in [target, &parameters].into_iter().take(1 + usize::from(needs_parameters)) {
+        for path in [target, &parameters]
+            .into_iter()
+            .take(1 + usize::from(needs_parameters))
+        {
             if !replace && path.symlink_metadata().is_ok() {
                 return Err(VaultError::Exists { path: path.to_owned() });
             }
@@ -64,12 +67,16 @@ impl Vault {
             problem: "a backup needs a name in UTF-8".into(),
         })?;
         // The copy has no free pages, and so nothing that was deleted. It gets the key of the database that it is of.
+        match mark::lineage(&self.connection) {
+            // Only a vault of an older version has none. What cannot be kept there is kept in the copy.
+            Err(error) if !error.is_full() && !self.read_only => return Err(error),
+            _ => {}
+        }
         self.connection.execute("VACUUM INTO ?1", [name])?;
-        let of = mark::lineage(&self.connection)?;
         let copy = keyed(&partial.path, &self.key, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // Nobody else sees the copy before it has its name: it needs no journal.
         copy.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")?;
-        let made = mark::set_backup(&copy, of)?;
+        let made = mark::set_backup(&copy, mark::lineage(&copy)?)?;
         close(copy)?;
         partial.sync()?;
         check::all(&keyed(&partial.path, &self.key, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?;
@@ -116,21 +123,26 @@ impl Partial {
     fn create(target: &Path) -> Result<Self, VaultError> {
         let path = key::beside(target, "partial");
         let fail = |error: &std::io::Error| VaultError::file(format!("writing {}", path.display()), error);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(|error| fail(&error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(VaultError::Unsuitable {
-                    path: target.to_owned(),
-                    problem: "another backup is being written there".into(),
-                });
-            }
-            Err(error) => return Err(fail(&error.into())),
+        let busy = || VaultError::Unsuitable {
+            path: target.to_owned(),
+            problem: "another backup is being written there".into(),
+        };
+        let lock = |file: &File| match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Err(busy()),
+            locked => locked.map_err(|error| fail(&error.into())),
+        };
+        // A backup that was killed may have left something. The folder may be others' too: nothing of theirs is written to.
+        if let Ok(left) = File::open(&path) {
+            lock(&left)?;
+            std::fs::remove_file(&path).map_err(|error| fail(&error))?;
         }
-        // One that was killed may have left something.
-        file.set_len(0).map_err(|error| fail(&error))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = match options.open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(busy()),
+            file => file.map_err(|error| fail(&error))?,
+        };
+        lock(&file)?;
         Ok(Self {
             file,
             path,

@@ -224,10 +224,11 @@ pub(super) fn copy_parameters(from: &Path, to: &Path) -> Result<(), VaultError> 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let fail = |error: std::io::Error| VaultError::file(format!("writing {}", path.display()), &error);
     let temporary = beside(path, "new");
+    // One that was killed may have left something. The folder may be others' too: nothing of theirs is written to.
+    let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)
         .map_err(fail)?;

@@ -322,7 +322,14 @@ fn open_to_write(path: &Path, key: &key::Key, origin: Origin) -> Result<Connecti
     if matches!(origin, Origin::Left | Origin::Foreign) {
         check::structure(&connection)?;
     }
+    if origin == Origin::Foreign {
+        // Else an empty database would become a vault with another identity.
+        schema::refuse_foreign(&connection)?;
+    }
     schema::migrate(&connection)?;
+    if origin == Origin::New {
+        mark::lineage(&connection)?;
+    }
     if origin == Origin::Foreign || mark::backup(&connection)?.is_some() {
         let transaction = connection.unchecked_transaction()?;
         mark::set_restored(&transaction)?;
@@ -352,7 +359,10 @@ fn full_if_it_is(path: &Path, error: VaultError) -> VaultError {
 /// Opens a database where not even an empty write-ahead log can be made. Nothing may be waiting in one.
 fn open_to_read(path: &Path, key: &key::Key, origin: Origin) -> Result<Connection, VaultError> {
     if lock::has_log(path) {
-        return Err(VaultError::io(format!("opening {}", path.display()), "it has a write-ahead log"));
+        return Err(VaultError::io(
+            format!("opening {}", path.display()),
+            "it has a write-ahead log",
+        ));
     }
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
@@ -381,10 +391,12 @@ fn keyed(path: &Path, key: &key::Key, flags: OpenFlags) -> Result<Connection, Va
     // to be said before anything is read.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE;")?;
     match connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())) {
-        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => Err(VaultError::Key {
-            path: path.to_owned(),
-            problem: "the key is wrong, or this is not a vault".into(),
-        }),
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
+            Err(VaultError::Key {
+                path: path.to_owned(),
+                problem: "the key is wrong, or this is not a vault".into(),
+            })
+        }
         read => {
             read?;
             Ok(connection)

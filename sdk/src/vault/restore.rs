@@ -58,7 +58,10 @@ pub fn restore(file: &Path, vault: &Path, key: &VaultKey, replace: bool) -> Resu
     let lock = Lock::take(vault)?;
     settle(vault, &lock)?;
     let before = present(vault);
-    if before.as_ref().is_some_and(|before| (before.dev(), before.ino()) == (found.dev(), found.ino())) {
+    if before
+        .as_ref()
+        .is_some_and(|before| (before.dev(), before.ino()) == (found.dev(), found.ino()))
+    {
         return unsuitable("it is the vault itself");
     }
     if before.is_some() && !replace {

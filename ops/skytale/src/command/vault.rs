@@ -100,7 +100,9 @@ fn explained(file: &Path, vault: &Path, error: &VaultError) -> Failure {
             "Give the key of the vault that was backed up: its key file (--vault-key-file), or its passphrase \
              (SKYTALE_VAULT_PASSPHRASE) with the backup's .kdf file beside the backup.",
         ),
-        VaultError::Damaged { .. } => failure.help("Restore another backup. This one, and the vault, stay as they are."),
+        VaultError::Damaged { .. } => {
+            failure.help("Restore another backup. This one, and the vault, stay as they are.")
+        }
         _ => failure,
     }
 }
@@ -143,11 +145,17 @@ impl Human for Made {
         writeln!(to, "{} {file} ({bytes} bytes)", style.good("backed up:"))?;
         if let Some(parameters) = &self.key_parameters {
             let parameters = parameters.display();
-            writeln!(to, "key        the vault's passphrase, with {parameters}: keep both files together")?;
+            writeln!(
+                to,
+                "key        the vault's passphrase, with {parameters}: keep both files together"
+            )?;
         }
         if let Some(key_file) = &self.key_file {
             let key_file = key_file.display();
-            writeln!(to, "key        {key_file}: not in the backup, keep a copy of it in another place")?;
+            writeln!(
+                to,
+                "key        {key_file}: not in the backup, keep a copy of it in another place"
+            )?;
         }
         let next = format!("skytale vault restore {file}");
         writeln!(to, "{}", style.dim(&format!("To use it: `{next}`.")))
@@ -183,7 +191,11 @@ impl Human for Restored {
         );
         writeln!(to, "{} {} ({of})", style.good("restored:"), self.vault.display())?;
         if let Some(replaced) = &self.replaced {
-            writeln!(to, "replaced   {}: delete it when you no longer need it", replaced.display())?;
+            writeln!(
+                to,
+                "replaced   {}: delete it when you no longer need it",
+                replaced.display()
+            )?;
         }
         let next = "Never use the replaced vault, or another copy, at the same time. `skytale channel list` catches up; \
                     the agent takes fresh keys in every channel before it sends.";

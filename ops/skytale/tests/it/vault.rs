@@ -15,21 +15,36 @@ fn a_backup_is_restored_on_another_machine_and_a_vault_is_not_overwritten() {
     let agent = node.join("a");
     node.agent("a", &["channel", "create", "before"]);
     let made = place.json(&["vault", "backup", "a.backup", "--vault", "a.vault"]);
-    assert_eq!((made["file"].as_str(), made["key"].as_str()), (Some("a.backup"), Some("file")));
+    assert_eq!(
+        (made["file"].as_str(), made["key"].as_str()),
+        (Some("a.backup"), Some("file"))
+    );
     let key_file = text(&made["key_file"]);
     assert!(key_file.ends_with("a.vault.key"), "{made}");
     let found = std::fs::metadata(place.path("a.backup")).expect("there");
-    assert_eq!((found.permissions().mode() & 0o777, Some(found.len())), (0o600, made["bytes"].as_u64()));
+    assert_eq!(
+        (found.permissions().mode() & 0o777, Some(found.len())),
+        (0o600, made["bytes"].as_u64())
+    );
     node.agent("a", &["channel", "create", "after"]);
 
     let refused = |arguments: &[&str], exit: i32, code: &str| {
         let ran = place.run(std::iter::once(&"--json").chain(arguments));
-        assert_eq!((ran.code, ran.failure()["code"].as_str()), (exit, Some(code)), "{}", ran.stderr);
+        assert_eq!(
+            (ran.code, ran.failure()["code"].as_str()),
+            (exit, Some(code)),
+            "{}",
+            ran.stderr
+        );
         text(&ran.failure()["help"])
     };
     let help = refused(&["vault", "backup", "a.backup", "--vault", "a.vault"], 3, "SKY-6002");
     assert!(help.contains("--force"), "{help}");
-    refused(&["vault", "backup", "a.vault", "--force", "--vault", "a.vault"], 3, "SKY-6002");
+    refused(
+        &["vault", "backup", "a.vault", "--force", "--vault", "a.vault"],
+        3,
+        "SKY-6002",
+    );
     let help = refused(&["vault", "restore", "a.backup", "--vault", "a.vault"], 3, "SKY-6002");
     assert!(help.contains("--force") && help.contains("moved aside"), "{help}");
     // Another machine has no key.
@@ -38,7 +53,15 @@ fn a_backup_is_restored_on_another_machine_and_a_vault_is_not_overwritten() {
     assert!(!place.path("b.vault").exists());
 
     let labels = |vault: &str, key: &str| {
-        let line = ["channel", "list", "--offline", "--vault", vault, "--vault-key-file", key];
+        let line = [
+            "channel",
+            "list",
+            "--offline",
+            "--vault",
+            vault,
+            "--vault-key-file",
+            key,
+        ];
         let listed = place.json(&line)["channels"].clone();
         let rows = listed.as_array().expect("a list").clone();
         rows.iter().map(|row| text(&row["label"])).collect::<Vec<_>>()
@@ -59,7 +82,11 @@ fn a_backup_is_restored_on_another_machine_and_a_vault_is_not_overwritten() {
 
     let ran = place.run(["vault", "backup", "a.backup", "--force", "--vault", "a.vault"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(ran.stdout.contains("a.vault.key") && ran.stdout.contains("skytale vault restore"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("a.vault.key") && ran.stdout.contains("skytale vault restore"),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]
@@ -73,7 +100,12 @@ fn a_backup_of_a_vault_with_a_passphrase_is_two_files() {
     place.json(&["whoami", "--vault", "b.vault"]);
     place.set("SKYTALE_VAULT_PASSPHRASE", "incorrect horse");
     let ran = place.run(["--json", "vault", "restore", "a.backup", "--vault", "c.vault"]);
-    assert_eq!((ran.code, ran.failure()["code"].as_str()), (3, Some("SKY-5002")), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (3, Some("SKY-5002")),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -89,8 +121,17 @@ fn a_damaged_vault_is_named_with_what_to_do() {
     }
     std::fs::write(&path, bytes).expect("written");
     let ran = place.run(["--json", "channel", "list", "--offline", "--vault", "a.vault"]);
-    assert_eq!((ran.code, ran.failure()["code"].as_str()), (7, Some("SKY-5021")), "{}", ran.stderr);
-    assert!(text(&ran.failure()["help"]).contains("skytale vault restore"), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (7, Some("SKY-5021")),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        text(&ran.failure()["help"]).contains("skytale vault restore"),
+        "{}",
+        ran.stderr
+    );
     place.json(&["vault", "restore", "a.backup", "--force", "--vault", "a.vault"]);
     place.json(&["channel", "list", "--offline", "--vault", "a.vault"]);
 }
@@ -140,13 +181,23 @@ impl Drop for Disk {
 #[test]
 fn on_a_full_disk_an_agent_reads_purges_and_goes_on() {
     let node = Node::start("warn");
-    let Some(disk) = Disk::mount(&node.place.path("disk")) else { return };
+    let Some(disk) = Disk::mount(&node.place.path("disk")) else {
+        return;
+    };
     let bob = (node.join("alice"), node.join("disk/bob")).1;
     let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
     node.agent("alice", &["channel", "add", "plans", &bob]);
     let long = "x".repeat(200_000);
     for _ in 0..10 {
-        let line = ["channel", "send", "plans", "--vault", "alice.vault", "--timeout-s", "120"];
+        let line = [
+            "channel",
+            "send",
+            "plans",
+            "--vault",
+            "alice.vault",
+            "--timeout-s",
+            "120",
+        ];
         let ran = node.place.run_with(line, long.as_bytes());
         assert_eq!(ran.code, 0, "{}", ran.stderr);
     }
@@ -162,11 +213,20 @@ fn on_a_full_disk_an_agent_reads_purges_and_goes_on() {
     assert_eq!(listed.code, 0, "{}", listed.stderr);
     for _ in 0..2 {
         let ran = run(&["channel", "send", &channel, &long[..100_000], "--queue"]);
-        assert_eq!((ran.code, ran.failure()["code"].as_str()), (6, Some("SKY-5020")), "{}", ran.stderr);
+        assert_eq!(
+            (ran.code, ran.failure()["code"].as_str()),
+            (6, Some("SKY-5020")),
+            "{}",
+            ran.stderr
+        );
         assert!(text(&ran.failure()["help"]).contains("purge"), "{}", ran.stderr);
     }
     let outbox = run(&["channel", "outbox"]);
-    assert!(outbox.stdout.contains("\"outbox\":[]"), "nothing is half done: {}", outbox.stdout);
+    assert!(
+        outbox.stdout.contains("\"outbox\":[]"),
+        "nothing is half done: {}",
+        outbox.stdout
+    );
 
     // To be purged they have to be read; both work without room.
     assert_eq!(node.read("disk/bob", &[&channel, "--unread", "--offline"]).len(), 10);
@@ -181,5 +241,8 @@ fn on_a_full_disk_an_agent_reads_purges_and_goes_on() {
     node.agent("alice", &["channel", "send", "plans", "last"]);
     assert_eq!(node.read("disk/bob", &[&channel]), ["last"]);
     node.agent("disk/bob", &["channel", "send", &channel, "thanks"]);
-    assert_eq!(node.read("alice", &["plans"]).last().map(String::as_str), Some("thanks"));
+    assert_eq!(
+        node.read("alice", &["plans"]).last().map(String::as_str),
+        Some("thanks")
+    );
 }

@@ -41,7 +41,8 @@ fn vault() -> (tempfile::TempDir, PathBuf, ChannelId) {
     )
     .expect("written");
     // The position is no longer the one that was sealed.
-    sql.execute("DELETE FROM mls WHERE substr(key, 1, 1) = x'13'", []).expect("deleted");
+    sql.execute("DELETE FROM mls WHERE substr(key, 1, 1) = x'13'", [])
+        .expect("deleted");
     transaction.commit().expect("committed");
     (folder, path, channel)
 }

@@ -239,7 +239,9 @@ fn a_list_that_is_cut_is_refused() {
     storage.append_own_leaf_node(&thing(1), &thing(3)).expect("stored");
     storage.flush().expect("flushed");
     // As a version without seals left it.
-    connection.execute("DELETE FROM mls WHERE key >= x'13'", []).expect("deleted");
+    connection
+        .execute("DELETE FROM mls WHERE key >= x'13'", [])
+        .expect("deleted");
     connection
         .execute("UPDATE mls SET value = substr(value, 1, length(value) - 1)", [])
         .expect("cut");
@@ -287,7 +289,10 @@ fn a_value_of_another_moment_than_the_rest_of_its_group_is_refused() {
     let storage = Storage::new(&connection);
     let read: Result<Option<Thing>, _> = storage.tree(&thing(1));
     assert!(matches!(read, Err(StorageError::Torn)));
-    assert!(storage.failure().is_some_and(|failure| failure.is_damage), "noted, whatever OpenMLS makes of it");
+    assert!(
+        storage.failure().is_some_and(|failure| failure.is_damage),
+        "noted, whatever OpenMLS makes of it"
+    );
     let context: Result<Option<Thing>, _> = storage.group_context(&thing(1));
     assert_eq!(context.expect("sound"), Some(thing(2)));
 
@@ -296,7 +301,9 @@ fn a_value_of_another_moment_than_the_rest_of_its_group_is_refused() {
     assert!(matches!(tree(), Err(StorageError::Torn)), "an old seal");
     write(3);
     let deleted = key(Label::Tree, &thing(1)).expect("encoded");
-    connection.execute("DELETE FROM mls WHERE key = ?1", [deleted]).expect("deleted");
+    connection
+        .execute("DELETE FROM mls WHERE key = ?1", [deleted])
+        .expect("deleted");
     assert!(matches!(tree(), Err(StorageError::Torn)), "one that is missing");
     overwrite(&connection, Label::JoinConfig, &early);
     let config: Result<Option<Thing>, _> = Storage::new(&connection).mls_group_join_config(&thing(1));
@@ -321,14 +328,20 @@ fn a_group_that_was_never_sealed_is_read_and_sealed_whole_when_it_is_written() {
     storage.write_tree(&thing(2), &thing(1)).expect("stored");
     storage.flush().expect("flushed");
     let sealed = raw(&connection, Label::Seal);
-    connection.execute("DELETE FROM mls WHERE key >= x'13'", []).expect("deleted");
+    connection
+        .execute("DELETE FROM mls WHERE key >= x'13'", [])
+        .expect("deleted");
 
     let storage = Storage::new(&connection);
     let read: Result<Option<Thing>, _> = storage.tree(&thing(1));
     assert_eq!(read.expect("read"), Some(thing(1)));
     storage.write_context(&thing(1), &thing(2)).expect("stored");
     storage.flush().expect("flushed");
-    assert_eq!(raw(&connection, Label::Seal).len(), sealed.len(), "all that there is of it");
+    assert_eq!(
+        raw(&connection, Label::Seal).len(),
+        sealed.len(),
+        "all that there is of it"
+    );
     let proposals: Result<Vec<(Thing, Thing)>, _> = storage.queued_proposals(&thing(1));
     assert_eq!(proposals.expect("sound"), [(thing(4), thing(5))]);
     let pairs: Result<Vec<Thing>, _> = storage.encryption_epoch_key_pairs(&thing(1), &thing(6), 3);

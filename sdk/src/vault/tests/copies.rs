@@ -71,9 +71,15 @@ fn a_backup_does_not_go_over_the_vault_s_own_files() {
         assert_eq!(refused.code(), Code::Environment, "{}", target.display());
     }
     let nowhere = folder.path().join("nowhere/backup");
-    assert_eq!(vault.backup(&nowhere, false).expect_err("no folder").code(), Code::VaultIo);
+    assert_eq!(
+        vault.backup(&nowhere, false).expect_err("no folder").code(),
+        Code::VaultIo
+    );
     drop(vault);
-    assert!(has(&Vault::open(&path, &VaultKey::File(key_file)).expect("opens"), "kept"));
+    assert!(has(
+        &Vault::open(&path, &VaultKey::File(key_file)).expect("opens"),
+        "kept"
+    ));
 }
 
 #[test]
@@ -97,7 +103,10 @@ fn a_backup_of_a_vault_with_a_passphrase_takes_its_parameters_with_it() {
     let elsewhere = tempfile::tempdir().expect("a folder");
     let target = elsewhere.path().join("vault.db");
     let wrong = VaultKey::Passphrase(Zeroizing::new("incorrect horse".into()));
-    assert_eq!(restore(&file, &target, &wrong, false).expect_err("refused").code(), Code::VaultKey);
+    assert_eq!(
+        restore(&file, &target, &wrong, false).expect_err("refused").code(),
+        Code::VaultKey
+    );
     assert!(!target.exists() && !key::beside(&target, "kdf").exists());
     restore(&file, &target, &key, false).expect("restored");
     assert!(has(&Vault::open(&target, &key).expect("opens"), "kept"));
@@ -120,7 +129,10 @@ fn a_restore_replaces_a_vault_only_when_told_to_and_keeps_the_old_one_with_its_l
     assert_eq!(refused.code(), Code::VaultInUse);
 
     // The vault is left with a write-ahead log, as by a process that was killed.
-    let (main, log) = (std::fs::read(&path).expect("read"), std::fs::read(log_of(&path)).expect("read"));
+    let (main, log) = (
+        std::fs::read(&path).expect("read"),
+        std::fs::read(log_of(&path)).expect("read"),
+    );
     assert!(!log.is_empty());
     drop(vault);
     std::fs::write(&path, main).expect("written");
@@ -128,7 +140,10 @@ fn a_restore_replaces_a_vault_only_when_told_to_and_keeps_the_old_one_with_its_l
 
     let refused = restore(&file, &path, &raw(1), false).expect_err("it exists");
     assert!(matches!(refused, VaultError::Exists { .. }), "{refused}");
-    assert_eq!(restore(&file, &path, &raw(2), true).expect_err("another key").code(), Code::VaultKey);
+    assert_eq!(
+        restore(&file, &path, &raw(2), true).expect_err("another key").code(),
+        Code::VaultKey
+    );
     let done = restore(&file, &path, &raw(1), true).expect("restored");
     assert!(done.backup_ms.is_some());
     assert!(!log_of(&path).exists(), "the old log is not applied to the new file");
@@ -137,7 +152,10 @@ fn a_restore_replaces_a_vault_only_when_told_to_and_keeps_the_old_one_with_its_l
     drop(restored);
 
     let aside = Vault::open(&done.replaced.expect("kept"), &raw(1)).expect("opens");
-    assert!(has(&aside, "before") && has(&aside, "after"), "with what was in its log");
+    assert!(
+        has(&aside, "before") && has(&aside, "after"),
+        "with what was in its log"
+    );
 }
 
 #[test]
@@ -182,7 +200,10 @@ fn what_is_no_sound_backup_is_refused_and_the_vault_stays() {
 
     let names = std::fs::read_dir(folder.path()).expect("a folder");
     for name in names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")) {
-        assert!(!name.contains("replaced") && !name.contains("restoring"), "{name} is left");
+        assert!(
+            !name.contains("replaced") && !name.contains("restoring"),
+            "{name} is left"
+        );
     }
     let vault = Vault::open(&path, &raw(1)).expect("opens");
     assert!(has(&vault, "kept") && vault.restored().expect("known").is_none());
@@ -197,7 +218,10 @@ fn a_restore_that_was_interrupted_is_undone_or_ended_by_whoever_opens_the_vault(
         note(&vault, "before");
         vault.backup(&file, false).expect("made");
         note(&vault, "after");
-        let (main, log) = (std::fs::read(&path).expect("read"), std::fs::read(log_of(&path)).expect("read"));
+        let (main, log) = (
+            std::fs::read(&path).expect("read"),
+            std::fs::read(log_of(&path)).expect("read"),
+        );
         drop(vault);
         // What a restore prepares.
         let ready = folder.path().join("ready");
@@ -249,7 +273,10 @@ fn a_backup_that_is_copied_to_a_vault_s_place_counts_as_restored() {
     again.clear(vault.sql()).expect("cleared");
     assert_eq!(vault.restored().expect("known"), None);
     drop(vault);
-    assert_eq!(Vault::open(&path, &raw(1)).expect("opens").restored().expect("known"), None);
+    assert_eq!(
+        Vault::open(&path, &raw(1)).expect("opens").restored().expect("known"),
+        None
+    );
 }
 
 #[test]
@@ -278,7 +305,9 @@ fn files_that_were_copied_count_as_restored_and_those_that_were_left_here_do_not
         drop(vault);
         if !open {
             copy(&path, &copied, suffixes);
-            let modified = std::fs::metadata(&path).and_then(|found| found.modified()).expect("known");
+            let modified = std::fs::metadata(&path)
+                .and_then(|found| found.modified())
+                .expect("known");
             let file = std::fs::File::options().write(true).open(&copied).expect("there");
             file.set_modified(modified).expect("as `cp -p` does");
         }
@@ -316,7 +345,10 @@ fn a_vault_of_a_version_without_these_marks_is_no_copy() {
     let (_folder, path) = folder();
     drop(Vault::open(&path, &raw(1)).expect("opens"));
     std::fs::write(key::beside(&path, "lock"), []).expect("as it was left");
-    assert_eq!(Vault::open(&path, &raw(1)).expect("opens").restored().expect("known"), None);
+    assert_eq!(
+        Vault::open(&path, &raw(1)).expect("opens").restored().expect("known"),
+        None
+    );
 }
 
 #[test]
@@ -336,7 +368,10 @@ fn a_vault_whose_pages_do_not_belong_together_is_refused_as_damaged_and_left_as_
     insert(1, 50);
     vault.empty_log().expect("emptied");
     let early = std::fs::read(&path).expect("read");
-    vault.sql().execute("DELETE FROM message WHERE id % 3 = 0", []).expect("deleted");
+    vault
+        .sql()
+        .execute("DELETE FROM message WHERE id % 3 = 0", [])
+        .expect("deleted");
     insert(100, 200);
     vault.empty_log().expect("emptied");
     drop(vault);
@@ -353,4 +388,26 @@ fn a_vault_whose_pages_do_not_belong_together_is_refused_as_damaged_and_left_as_
     }
     let left = std::fs::read(&copied).expect("read");
     assert!(left == mixed, "{} bytes became {}", mixed.len(), left.len());
+}
+
+#[test]
+fn what_others_put_in_the_way_of_a_backup_is_not_written_to() {
+    let (folder, path) = folder();
+    let vault = Vault::open(&path, &raw(1)).expect("opens");
+    let (file, partial) = (folder.path().join("backup"), folder.path().join("backup.partial"));
+    let mine = folder.path().join("mine");
+    std::fs::write(&mine, b"mine").expect("written");
+    std::os::unix::fs::symlink(&mine, &partial).expect("linked");
+    vault.backup(&file, false).expect("made");
+    assert_eq!(std::fs::read(&mine).expect("read"), b"mine");
+    assert!(file.symlink_metadata().expect("there").is_file());
+
+    // What a backup that was killed has left is no obstacle; one that is being written is.
+    std::fs::write(&partial, b"left").expect("written");
+    let other = std::fs::File::open(&partial).expect("there");
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    assert_eq!(vault.backup(&file, true).expect_err("busy").code(), Code::Environment);
+    drop(other);
+    vault.backup(&file, true).expect("made");
+    assert!(!partial.exists());
 }

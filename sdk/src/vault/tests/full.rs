@@ -122,7 +122,9 @@ fn a_vault_that_was_killed_on_a_full_disk_is_opened_and_emptied() {
 
 #[test]
 fn where_not_even_a_file_can_be_made_a_vault_is_read() {
-    let Some(disk) = Disk::of("size=32m,nr_inodes=5") else { return };
+    let Some(disk) = Disk::of("size=32m,nr_inodes=5") else {
+        return;
+    };
     let path = filled(&disk);
     // Root, vault, lock, reserve, ballast: no file is left for a write-ahead log, or for anything else.
     std::fs::remove_file(key::beside(&path, "reserve")).expect("removed");
