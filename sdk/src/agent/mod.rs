@@ -291,7 +291,7 @@ impl Agent {
 
     /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
     /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
-    /// wait as long as it takes: about a second for 100 MB. See [`restore`](crate::vault::restore) for the way back.
+    /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
     pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
         let path = path.into();
         let made = self

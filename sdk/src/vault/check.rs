@@ -2,7 +2,7 @@
 //!
 //! SQLCipher authenticates each page with its number, so a page that is torn or foreign is found when it is read. A page of
 //! an earlier moment is authentic, too: what a copy of a vault in use may have, pages of two moments, is found by the
-//! structure that no longer fits. `PRAGMA quick_check` reads all of it. It takes about half a second for 100 MB, so it is
+//! structure that no longer fits. `PRAGMA quick_check` reads all of it. It takes about a second for 100 MB, so it is
 //! run when a vault was not closed in order, or was put here from elsewhere, and not each time.
 
 use super::VaultError;
