@@ -165,7 +165,6 @@ fn a_copy_of_a_vault_in_use_is_of_one_moment_and_known_as_a_copy_or_refused() {
             *found.entry(judge(&copy, &busy, slowly)).or_default() += 1;
         }
     }
-    println!("{found:?}");
     for what in [Found::Usable, Found::Refused] {
         assert!(found.contains_key(&what), "{what:?} is not among {found:?}");
     }

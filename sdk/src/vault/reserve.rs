@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub(super) const RESERVE_BYTES: u64 = 10 * 1024 * 1024;
 /// Less is kept if there is no room for all of it, but not less than this share.
 const SHARES: [u64; 4] = [1, 2, 4, 8];
+/// How often it is tried to allocate space while what stands in the way may pass.
+const ATTEMPTS_MAX: u32 = 16;
 
 /// The reserve of one vault.
 #[derive(Debug)]
@@ -60,7 +62,10 @@ impl Reserve {
 
     /// Gives the space back to the file system. Whether there was any.
     pub(super) fn release(&self) -> bool {
-        std::fs::remove_file(&self.path).is_ok()
+        // Cut first: whoever has the file open would keep its blocks.
+        let cut = OpenOptions::new().write(true).truncate(true).open(&self.path);
+        let removed = std::fs::remove_file(&self.path);
+        cut.is_ok() && removed.is_ok()
     }
 
     fn remove(&self) {
@@ -71,12 +76,16 @@ impl Reserve {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&self.path)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-            Ok(()) => Ok(()),
-            // A file system that cannot promise blocks gives them for what is written.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&mut file, bytes),
-            Err(error) => Err(error.into()),
+        for _ in 0..ATTEMPTS_MAX {
+            match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+                // Interrupted, or a file system in memory while the machine is short of it.
+                Err(Errno::INTR | Errno::NOMEM) => {}
+                // A file system that cannot promise blocks gives them for what is written.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return write_zeros(&mut file, bytes),
+                done => return Ok(done?),
+            }
         }
+        Err(Errno::AGAIN.into())
     }
 }
 

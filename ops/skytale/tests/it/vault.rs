@@ -149,11 +149,11 @@ impl Disk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
             Ok(output) => {
-                println!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
+                eprintln!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
                 None
             }
             Err(error) => {
-                println!("not mounted: {error}");
+                eprintln!("not mounted: {error}");
                 None
             }
         }
@@ -168,6 +168,9 @@ impl Disk {
     }
 
     fn make_room(&self) {
+        // Cut first: a process that is just being started may have the file open.
+        let ballast = File::options().write(true).open(self.0.join("ballast"));
+        ballast.and_then(|file| file.set_len(0)).expect("cut");
         std::fs::remove_file(self.0.join("ballast")).expect("removed");
     }
 }

@@ -21,11 +21,11 @@ impl Disk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { folder }),
             Ok(output) => {
-                println!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
+                eprintln!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
                 None
             }
             Err(error) => {
-                println!("not mounted: {error}");
+                eprintln!("not mounted: {error}");
                 None
             }
         }
@@ -53,6 +53,9 @@ impl Disk {
 
     /// Gives it back.
     pub(crate) fn make_room(&self) {
+        // Cut first: a process that is just being started may have the file open.
+        let ballast = File::options().write(true).open(self.ballast()).expect("there");
+        ballast.set_len(0).expect("cut");
         std::fs::remove_file(self.ballast()).expect("removed");
     }
 }
