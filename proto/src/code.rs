@@ -236,6 +236,10 @@ codes! {
     KeyPackageExpired = 5018, true, "All that the agent offers is too old: it must come online once, with its clock set right, to offer new ones.";
     /// A channel's label that cannot be used.
     LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
+    /// There is no space left on the vault's disk.
+    VaultFull = 5020, true, "Free disk space, or run `skytale channel purge`.";
+    /// The vault, or a channel's group in it, is damaged.
+    VaultDamaged = 5021, false, "Restore the newest backup with `skytale vault restore`; keep the damaged file.";
     /// What was sent may be among entries that the log no longer keeps.
     DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
     /// This agent cannot follow the group's changes.

@@ -136,12 +136,17 @@ pub(crate) async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<A
                 "Another process has it open, perhaps a `skytale channel tail`: end that one, or give this agent a \
                  vault of its own (SKYTALE_VAULT).",
             ),
+            Code::VaultDamaged => failure.help(
+                "Restore the newest backup: `skytale vault restore FILE --force`. The damaged file is kept. A vault file that \
+                 was copied under a running agent is no backup: `skytale vault backup` makes one.",
+            ),
             _ => failure,
         }
     })
 }
 
-fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
+/// What opens a vault.
+pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     let config = &loaded.config;
     match (&config.vault_passphrase, &config.vault_key_file) {
         (Some(_), Some(_)) => Err(Failure::new(

@@ -47,7 +47,9 @@ use crate::channel::Channel;
 use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Queued};
 use crate::event::Events;
 use crate::net::Session;
+use crate::vault::BackupInfo;
 use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -283,6 +285,18 @@ impl Agent {
             Ok(deferred)
         });
         deferred.await
+    }
+
+    /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
+    /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
+    /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
+    pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
+        let path = path.into();
+        let made = self
+            .inner
+            .core
+            .try_call(move |actor| actor.engine.backup(&path, replace));
+        made.await
     }
 
     fn handle(&self, channel: ChannelId) -> Channel {

@@ -8,7 +8,7 @@ use super::rejoin::read_bundle;
 use super::replay::contiguous;
 use super::standing::{Recovery, Standing};
 use super::stock::Shelf;
-use super::transact::{Tx, now_ms};
+use super::transact::{Tx, now_ms, storage_failed};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
 use crate::mls::{self, Rejected, unreadable};
@@ -242,7 +242,7 @@ impl Tx<'_> {
             .map_err(unreadable)
             .and_then(|bundle| mls::welcomed(&scratch, id, frame, &bundle.welcome, self.config.padding_bytes));
         if let Some(failure) = scratch.failure() {
-            return Err(VaultError::io("the group's storage", failure).into());
+            return Err(storage_failed(failure));
         }
         let welcomed = match welcomed {
             Ok(welcomed) => welcomed,
@@ -272,7 +272,7 @@ impl Tx<'_> {
         channel.position.recovery = Recovery::default();
         channel.window = Window::joined(offset);
         channel.group = Some(welcomed.group);
-        channel.save(self.sql)?;
+        channel.save(self.sql, self.provider)?;
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
             .execute(params![id.as_bytes(), integer(offset.get())?])?;
@@ -311,7 +311,7 @@ impl Tx<'_> {
         channel.window = Window::joined(cursor);
         self.out_of_sync(&mut channel, cursor.next(), reason)?;
         channel.position.recovery.unsure = head == Offset::ZERO;
-        channel.save(self.sql)?;
+        channel.save(self.sql, self.provider)?;
         Ok(Some(channel))
     }
 
@@ -472,7 +472,7 @@ pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel,
     .map_err(|error| EngineError::mls("making a group", error))?;
     let mut channel = Channel::new(tx.sql, id, label)?;
     channel.group = Some(group);
-    channel.save(tx.sql)?;
+    channel.save(tx.sql, tx.provider)?;
     tx.queue(
         &mut channel,
         super::outbox::Intent::Create,

@@ -6,10 +6,9 @@ use super::outbox::Intent;
 use super::rejoin::read_bundle;
 use super::replay::{Halt, rejected};
 use super::standing::Standing;
-use super::transact::Tx;
+use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
-use crate::vault::VaultError;
 use skytale_proto::{Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
@@ -137,7 +136,7 @@ impl Tx<'_> {
             Err(Halt::Failed(error)) => Err(Halt::Failed(error)),
             Err(Halt::Rejected(mls::Rejected::Storage(error))) => Err(error.into()),
             Err(Halt::Rejected(_)) => match self.provider.failure() {
-                Some(failure) => Err(VaultError::io("the group's storage", failure).into()),
+                Some(failure) => Err(storage_failed(failure).into()),
                 None => {
                     channel.position.recovery.missed += 1;
                     Ok(())

@@ -36,6 +36,18 @@ pub(super) struct Position {
     pub(super) recovery: Recovery,
 }
 
+impl Position {
+    /// What must be of the same moment as the group. Persisted as a hash: keep stable.
+    fn sealed(&self) -> Vec<u8> {
+        let numbers = [self.cursor.get(), self.head.get(), self.epoch];
+        let counts = [self.encrypted_no, self.accepted_no];
+        let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
+        numbers
+            .chain(counts.iter().flat_map(|count| count.to_be_bytes()))
+            .collect()
+    }
+}
+
 /// What waits in a channel's outbox.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Waiting {
@@ -180,13 +192,17 @@ impl Channel {
     }
 
     /// Puts what has changed into the transaction under way.
-    pub(super) fn save(&mut self, sql: &Connection) -> Result<(), EngineError> {
+    pub(super) fn save(&mut self, sql: &Connection, provider: &mls::Provider<'_>) -> Result<(), EngineError> {
         self.position.digest = self.window.digest();
         self.window.save(sql, self.no)?;
         if self.saved.as_ref() == Some(&self.position) {
             return Ok(());
         }
         let position = &self.position;
+        if self.group.is_some() {
+            let storage = openmls_traits::OpenMlsProvider::storage(provider);
+            storage.seal_position(&mls::group_id(self.id, position.reboot), position.sealed())?;
+        }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id, reboot, offered_no, standing, since, reason, missed, asked,
@@ -225,19 +241,43 @@ impl Channel {
     }
 }
 
-/// A channel's group. A member that cannot follow its group may have none.
-pub(super) fn load_group(
+/// A channel's group, of the same moment as its row. A member that cannot follow its group may have none.
+fn load_group(
     provider: &mls::Provider<'_>,
     id: ChannelId,
     position: &Position,
 ) -> Result<Option<MlsGroup>, EngineError> {
     use openmls_traits::OpenMlsProvider as _;
-    let group = MlsGroup::load(provider.storage(), &mls::group_id(id, position.reboot))
-        .map_err(|error| VaultError::damaged(format!("group of channel {id}: {error}")))?;
-    if group.is_none() && !position.recovery.standing.is_apart() {
-        return Err(VaultError::damaged(format!("group of channel {id} is missing")).into());
+    let checked = provider
+        .storage()
+        .check_position(&mls::group_id(id, position.reboot), &position.sealed());
+    checked.map_err(|error| explained(id, error))?;
+    let group = take_group(provider, id, position)?;
+    let damaged = |problem: &str| VaultError::damaged(format!("group of channel {id}: {problem}"));
+    match &group {
+        None if !position.recovery.standing.is_apart() => Err(damaged("it is missing").into()),
+        Some(group) if group.epoch().as_u64() != position.epoch => {
+            Err(damaged("it is in another epoch than the channel").into())
+        }
+        _ => Ok(group),
     }
-    Ok(group)
+}
+
+/// A channel's group as the transaction under way has it.
+pub(super) fn take_group(
+    provider: &mls::Provider<'_>,
+    id: ChannelId,
+    position: &Position,
+) -> Result<Option<MlsGroup>, EngineError> {
+    use openmls_traits::OpenMlsProvider as _;
+    MlsGroup::load(provider.storage(), &mls::group_id(id, position.reboot)).map_err(|error| explained(id, error))
+}
+
+fn explained(id: ChannelId, error: mls::StorageError) -> EngineError {
+    match error.is_damage() {
+        true => VaultError::damaged(format!("group of channel {id}: {error}")).into(),
+        false => error.into(),
+    }
 }
 
 /// All channels' rows, in the order in which they came.

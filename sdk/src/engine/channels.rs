@@ -20,7 +20,8 @@ impl Engine {
         let endpoint_secret = vault.secret("endpoint")?;
         let agent_cursor = agent_log::agent_cursor(vault.sql())?;
         let clocks = Clocks::new(config.clock.clone());
-        Ok(Self {
+        let restored = vault.restored()?;
+        let mut engine = Self {
             vault,
             crypto: RustCrypto::default(),
             identity,
@@ -31,7 +32,13 @@ impl Engine {
             loaded: HashMap::new(),
             reached: HashSet::new(),
             retained: Retained::default(),
-        })
+            restored,
+        };
+        // On a full disk it is done before anything is sent.
+        if let Err(error) = engine.renew_restored() {
+            tracing::warn!(%error, "a restored vault has not prepared to take new keys yet");
+        }
+        Ok(engine)
     }
 
     /// The agent's identity: the public key.

@@ -141,6 +141,10 @@ impl From<rusqlite::Error> for EngineError {
 
 impl From<StorageError> for EngineError {
     fn from(error: StorageError) -> Self {
-        Self::Vault(VaultError::io("the group's storage", error))
+        Self::Vault(match error {
+            StorageError::Database(error) => error.into(),
+            error if error.is_damage() => VaultError::damaged(format!("the group's storage: {error}")),
+            error => VaultError::io("the group's storage", error),
+        })
     }
 }

@@ -37,11 +37,14 @@
 
 mod agent_log;
 mod apart;
+mod backup;
 mod channel;
 mod channels;
 mod clock;
 mod config;
 mod deferred;
+#[cfg(test)]
+mod copies;
 mod error;
 mod evidence;
 mod failed;
@@ -75,7 +78,7 @@ pub use standing::Standing;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
 use crate::mls::Identity;
-use crate::vault::Vault;
+use crate::vault::{Restored, Vault};
 use bytes::Bytes;
 use channel::Channel;
 use clock::Clocks;
@@ -107,6 +110,8 @@ pub struct Engine {
     /// Channels that were replayed to their head in this session: what waits in them may be offered.
     reached: HashSet<ChannelId>,
     retained: Retained,
+    /// The vault was restored, and not every channel knows it yet.
+    restored: Option<Restored>,
 }
 
 impl fmt::Debug for Engine {

@@ -1,6 +1,5 @@
 //! Entries of this agent that this vault did not make: another copy of it did.
 
-use super::EngineError;
 use super::channel::Channel;
 use super::lost::LostReason;
 use super::outbox::{Intent, OutboxRow};
@@ -104,11 +103,5 @@ impl Tx<'_> {
 
     pub(super) fn request(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), Halt> {
         self.note_request(channel, offset, frame)?.map_err(rejected)
-    }
-
-    /// Takes fresh keys in every channel: this vault was restored from a backup.
-    pub(super) fn renew_restored(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        let cursor = channel.position.cursor;
-        self.renew(channel, cursor, "this vault was restored from a backup")
     }
 }

@@ -160,7 +160,7 @@ impl Tx<'_> {
         }
         channel.position.reboot = header.parent.get();
         channel.position.recovery = Recovery::default();
-        channel.group = super::channel::load_group(self.provider, channel.id, &channel.position)?;
+        channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         channel.position.epoch = channel.group.as_ref().map_or(0, |group| group.epoch().as_u64());
         self.unbuild(channel)?;
         self.events.push(Event::Rebooted {

@@ -6,10 +6,10 @@
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Place};
-use super::transact::Tx;
+use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
-use crate::vault::{VaultError, id, integer};
+use crate::vault::{id, integer};
 use openmls::group::MlsGroup;
 use openmls::key_packages::KeyPackage;
 use prost::Message as _;
@@ -76,7 +76,7 @@ impl Tx<'_> {
             Err(mls::Rejected::Storage(error)) => Err(error.into()),
             Err(mls::Rejected::Unreadable(reason) | mls::Rejected::Lied(reason) | mls::Rejected::OutOfSync(reason)) => {
                 match scratch.failure() {
-                    Some(failure) => Err(VaultError::io("the group's storage", failure).into()),
+                    Some(failure) => Err(storage_failed(failure)),
                     None => Ok(Err(reason)),
                 }
             }

@@ -81,12 +81,45 @@ impl Engine {
     ///
     /// Whatever this vault knows by then needs a way back is set in motion. Gives what happened.
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
+        let mut told = self.renew_restored()?;
         self.reached.insert(channel);
         let needs = |channel: &Channel| channel.position.recovery.standing != Standing::Current;
         if !needs(self.loaded(channel)?) {
-            return Ok(Vec::new());
+            return Ok(told);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.set_in_motion(channel))?;
+        told.extend(events);
+        Ok(told)
+    }
+
+    /// A restored vault takes new keys in every channel before it sends: another copy may have used those that it has.
+    pub(super) fn renew_restored(&mut self) -> Result<Vec<Event>, EngineError> {
+        let Some(restored) = self.restored else {
+            return Ok(Vec::new());
+        };
+        let mut events = Vec::new();
+        for info in self.channels()? {
+            if info.state == ChannelState::Left {
+                continue;
+            }
+            let renewed = self.transact_on(info.id, Durability::Now, |tx, channel| {
+                if channel.position.recovery.standing == Standing::Superseded {
+                    return tx.take_over(channel);
+                }
+                let cursor = channel.position.cursor;
+                tx.renew(channel, cursor, "this vault was restored from a copy")
+            });
+            match renewed {
+                Ok(((), told)) => events.extend(told),
+                // Each channel stands alone: this one sends nothing.
+                Err(error) if error.code() == Code::VaultDamaged => {
+                    tracing::warn!(channel = %info.id, %error, "a channel of a restored vault cannot be used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.transact(Durability::Now, |tx| Ok(restored.clear(tx.sql)?))?;
+        self.restored = None;
         Ok(events)
     }
 
@@ -97,11 +130,7 @@ impl Engine {
             if info.standing != Standing::Superseded {
                 continue;
             }
-            let ((), told) = self.transact_on(info.id, Durability::Now, |tx, channel| {
-                channel.position.recovery.standing = Standing::Renewing;
-                let (since, reason) = (channel.position.recovery.since, "another copy of this vault was in use");
-                tx.out_of_sync(channel, since, reason.to_owned())
-            })?;
+            let ((), told) = self.transact_on(info.id, Durability::Now, |tx, channel| tx.take_over(channel))?;
             events.extend(told);
         }
         Ok(events)
@@ -109,6 +138,12 @@ impl Engine {
 }
 
 impl Tx<'_> {
+    fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        channel.position.recovery.standing = Standing::Renewing;
+        let since = channel.position.recovery.since;
+        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())
+    }
+
     /// Queues what a way back needs and is not queued yet.
     fn set_in_motion(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         if channel.position.state == ChannelState::Left {
@@ -182,7 +217,7 @@ impl Tx<'_> {
             before.delete(self.provider.storage())?;
         }
         self.provider.end_set_aside(channel.id.as_bytes(), true)?;
-        channel.group = super::channel::load_group(self.provider, channel.id, &channel.position)?;
+        channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         Ok(())
     }
 

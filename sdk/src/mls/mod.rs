@@ -15,7 +15,9 @@ pub(crate) use group::{
 pub(crate) use identity::Identity;
 pub(crate) use life::Life;
 pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
-pub(crate) use storage::{Storage, StorageError};
+#[cfg(test)]
+pub(crate) use storage::in_keys;
+pub(crate) use storage::{Failure, Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
@@ -59,7 +61,7 @@ impl<'a> Provider<'a> {
     }
 
     /// See [`Storage::failure`].
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.storage.failure()
     }
 

@@ -11,8 +11,9 @@
 //! Values are CBOR: self-describing, as OpenMLS needs it to read what an earlier version of it wrote.
 
 use openmls_traits::storage::{CURRENT_VERSION, Entity, Key};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use zeroize::Zeroizing;
 
@@ -38,6 +39,7 @@ enum Label {
     EpochSecrets = 16,
     ResumptionPsks = 17,
     MessageSecrets = 18,
+    Seal = 19,
 }
 
 /// Why a value cannot be stored or read.
@@ -53,6 +55,29 @@ pub(crate) enum StorageError {
     ProposalMissing,
     #[error("a group's message secrets are in memory alone")]
     Unsettled,
+    #[error("values of different moments")]
+    Torn,
+}
+
+impl StorageError {
+    /// Whether what is stored cannot be what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Decode(_) | Self::ProposalMissing | Self::Torn => true,
+            Self::Database(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Encode(_) | Self::Unsettled => false,
+        }
+    }
+}
+
+/// A read that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) is_damage: bool,
+    pub(crate) reason: String,
 }
 
 /// How writes of message secrets are treated.
@@ -80,7 +105,11 @@ pub(crate) struct Storage<'a> {
     /// Keys of message secrets whose newest value is in memory alone.
     unsettled: RefCell<BTreeSet<Vec<u8>>>,
     /// The first read that failed.
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Failure>>,
+    /// Seals of groups of which something was read or written, as the database has them.
+    seals: RefCell<HashMap<Vec<u8>, Option<Seal>>>,
+    /// Positions of channels, to be sealed with their groups' values.
+    positions: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl<'a> Storage<'a> {
@@ -92,6 +121,8 @@ impl<'a> Storage<'a> {
             secrets: Cell::new(Secrets::Written),
             unsettled: RefCell::default(),
             failure: RefCell::default(),
+            seals: RefCell::default(),
+            positions: RefCell::default(),
         }
     }
 
@@ -139,13 +170,16 @@ impl<'a> Storage<'a> {
 
     /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
     /// Whoever is told so asks here whether it is the vault that is to blame.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }
 
     fn noted<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
         if let Err(error) = &read {
-            self.failure.borrow_mut().get_or_insert_with(|| error.to_string());
+            self.failure.borrow_mut().get_or_insert_with(|| Failure {
+                is_damage: error.is_damage(),
+                reason: error.to_string(),
+            });
         }
         read
     }
@@ -173,6 +207,37 @@ impl<'a> Storage<'a> {
     pub(crate) fn discard(&self) {
         self.written.borrow_mut().clear();
         self.unsettled.borrow_mut().clear();
+        self.positions.borrow_mut().clear();
+    }
+
+    /// Seals a channel's position with its group's values.
+    pub(crate) fn seal_position<K: Key<CURRENT_VERSION>>(&self, id: &K, position: Vec<u8>) -> Result<(), StorageError> {
+        let key = key(Label::GroupState, id)?;
+        if let Some(group) = seal::group_of(&key) {
+            self.positions.borrow_mut().insert(group, position);
+        }
+        Ok(())
+    }
+
+    /// Refuses a position that is not the one that was sealed with the group's values.
+    pub(crate) fn check_position<K: Key<CURRENT_VERSION>>(&self, id: &K, position: &[u8]) -> Result<(), StorageError> {
+        let key = key(Label::GroupState, id)?;
+        let fits = |seal: &Seal| seal.fits_position(position);
+        let checked = self.sealed(&key).map(|seal| seal.as_ref().is_none_or(fits));
+        self.noted(checked.and_then(|fits| fits.then_some(()).ok_or(StorageError::Torn)))
+    }
+
+    /// The seal of the group that a key is of.
+    fn sealed(&self, key: &[u8]) -> Result<Option<Seal>, StorageError> {
+        let Some(group) = seal::group_of(key) else {
+            return Ok(None);
+        };
+        if let Some(seal) = self.seals.borrow().get(&group) {
+            return Ok(seal.clone());
+        }
+        let seal = Seal::load(self.connection, &group)?;
+        self.seals.borrow_mut().insert(group, seal.clone());
+        Ok(seal)
     }
 
     /// Puts all that was written into the transaction under way.
@@ -180,16 +245,42 @@ impl<'a> Storage<'a> {
         if !self.unsettled.borrow().is_empty() {
             return Err(StorageError::Unsettled);
         }
+        let mut seals = HashMap::<Vec<u8>, Seal>::new();
+        let positions = self.positions.borrow_mut().drain().collect::<Vec<_>>();
+        let written = self.written.borrow();
+        let of_values = written.keys().filter_map(|key| seal::group_of(key));
+        for group in of_values.chain(positions.iter().map(|(group, _)| group.clone())) {
+            if let Entry::Vacant(entry) = seals.entry(group) {
+                let seal = match Seal::load(self.connection, entry.key())? {
+                    Some(seal) => seal,
+                    None => Seal::over(self.connection, entry.key())?,
+                };
+                entry.insert(seal);
+            }
+        }
+        drop(written);
+        for (group, position) in positions {
+            if let Some(seal) = seals.get_mut(&group) {
+                seal.put_position(&position);
+            }
+        }
         let mut put = self
             .connection
             .prepare_cached("INSERT INTO mls (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?;
         let mut delete = self.connection.prepare_cached("DELETE FROM mls WHERE key = ?1")?;
         for (key, value) in self.written.borrow_mut().drain() {
+            if let Some(seal) = seal::group_of(&key).and_then(|group| seals.get_mut(&group)) {
+                seal.put(&key, value.as_ref());
+            }
             match value {
                 Some(value) => put.execute((&key, value.as_slice()))?,
                 None => delete.execute([&key])?,
             };
         }
+        for (group, seal) in &seals {
+            seal.save(self.connection, group)?;
+        }
+        self.seals.borrow_mut().clear();
         Ok(())
     }
 
@@ -220,7 +311,11 @@ impl<'a> Storage<'a> {
             .prepare_cached("SELECT value FROM mls WHERE key = ?1")
             .and_then(|mut statement| statement.query_row([key], |row| row.get::<_, Vec<u8>>(0).map(Zeroizing::new)))
             .optional();
-        self.noted(value.map_err(StorageError::from))
+        let value = self.noted(value.map_err(StorageError::from))?;
+        let fits = |seal: Seal| seal.fits(key, value.as_ref());
+        let checked = self.sealed(key).map(|seal| seal.is_none_or(fits));
+        self.noted(checked.and_then(|fits| fits.then_some(()).ok_or(StorageError::Torn)))?;
+        Ok(value)
     }
 
     fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StorageError> {
@@ -306,6 +401,12 @@ fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
+/// A group as it stands in the keys of its values.
+#[cfg(test)]
+pub(crate) fn in_keys<K: serde::Serialize + ?Sized>(group: &K) -> Vec<u8> {
+    key(Label::Tree, group).expect("encoded").split_off(1)
+}
+
 fn epoch_key<G: serde::Serialize, E: serde::Serialize>(
     group_id: &G,
     epoch: &E,
@@ -314,7 +415,10 @@ fn epoch_key<G: serde::Serialize, E: serde::Serialize>(
     key(Label::EpochKeyPairs, &(group_id, epoch, leaf_index))
 }
 
+mod seal;
 mod values;
+
+use seal::Seal;
 
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,7 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - `reboot` tells which of a channel's groups it is; `offered_no` is the last encryption that was offered to a relay.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
+/// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
 /// - When something failed. NULL where a version before did not keep it.
 /// - Additions that wait until the agent to be added has KeyPackages.
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
@@ -155,6 +156,25 @@ CREATE TABLE deferred (
     PRIMARY KEY (channel, agent)
 ) WITHOUT ROWID;
 ";
+
+/// Refuses a database that is no vault, or of a newer version.
+pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found {
+        0 => Err(VaultError::damaged("no vault is in the file")),
+        1..=VERSION => Ok(()),
+        _ => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
+
+/// Refuses a vault that cannot be used without being brought to [`VERSION`].
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found == VERSION {
+        true => Ok(()),
+        false => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), VaultError> {

@@ -3,6 +3,10 @@ use skytale_proto::Code;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+mod copies;
+mod disk;
+mod full;
+
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("vault.db");

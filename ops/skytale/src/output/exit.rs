@@ -62,7 +62,12 @@ impl Exit {
             | Code::TokenIssuer
             | Code::TokenAudience => Self::Setup,
             Code::UnknownLog | Code::NotFound | Code::ChannelUnknown | Code::KeyPackagesExhausted => Self::Missing,
-            Code::Mismatch | Code::StoreCorrupt | Code::CursorBeyondHead | Code::Divergence | Code::Gap => Self::Broken,
+            Code::Mismatch
+            | Code::StoreCorrupt
+            | Code::CursorBeyondHead
+            | Code::Divergence
+            | Code::Gap
+            | Code::VaultDamaged => Self::Broken,
             Code::NotMember
             | Code::KindRefused
             | Code::AuthorMismatch

@@ -12,3 +12,4 @@ mod process;
 mod recovery_small;
 mod servers;
 mod trust;
+mod vault;

@@ -1,5 +1,6 @@
 //! Agents over a real relay node with a real log.
 
+mod backup;
 mod commits;
 pub(crate) mod crash;
 mod inbox;

@@ -311,7 +311,10 @@ async fn a_runtime_without_what_is_needed_gives_an_error() {
     let stranger = skytale_proto::AgentId::from_bytes([7; 32]);
     let of = channel.clone();
     let added = elsewhere(with(|_| {}), move |runtime| runtime.block_on(of.add(&[stranger]))).await;
-    assert!(matches!(added, Err(AgentError::Environment { .. })), "{added:?}");
+    let Err(AgentError::NotAdded { source, .. }) = &added else {
+        panic!("{added:?}")
+    };
+    assert!(matches!(**source, AgentError::Environment { .. }), "{added:?}");
     // Without any runtime, too; what needs none works.
     let (agent, of) = (alice.clone(), channel.clone());
     let alone = std::thread::spawn(move || {

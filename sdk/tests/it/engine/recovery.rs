@@ -44,7 +44,8 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
         a.send(channel, text);
     }
     settle(&relay, channel, &mut [&mut a, &mut b]);
-    a.put_back(&copy);
+    a.roll_back(&copy);
+    assert_eq!(standing(&mut a, channel), Standing::Current, "nothing about the files tells");
     // Offline, it encrypts under keys that were used; none of that goes out.
     for text in ["four", "five", "six", "seven", "eight"] {
         a.send(channel, text);
@@ -81,6 +82,26 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
 }
 
 #[test]
+fn a_restored_vault_takes_new_keys_though_the_other_copy_sent_nothing() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let copy = a.vault_files();
+    a.put_back(&copy);
+    assert_eq!(standing(&mut a, channel), Standing::Renewing);
+    let epoch = b.engine().epoch(channel).expect("known");
+    a.send(channel, "under new keys");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    assert_eq!(b.engine().epoch(channel).expect("known"), epoch + 1);
+    assert!(has(&b.take_events(), |event| matches!(event, Event::MemberRejoined { .. })));
+    assert_eq!(b.texts(channel), ["under new keys"]);
+    // Once is enough.
+    a.crash();
+    assert_eq!(standing(&mut a, channel), Standing::Current);
+    assert_talks(&relay, channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
 fn what_was_queued_before_a_copy_and_sent_by_the_other_is_not_sent_twice() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
@@ -90,7 +111,7 @@ fn what_was_queued_before_a_copy_and_sent_by_the_other_is_not_sent_twice() {
     b.engine().update_keys(channel).expect("queued");
     settle(&relay, channel, &mut [&mut b]);
     settle(&relay, channel, &mut [&mut a, &mut b]);
-    a.put_back(&copy);
+    a.roll_back(&copy);
     a.take_events();
     a.send(channel, "twice");
     settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -114,7 +135,7 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
     settle(&relay, channel, &mut [&mut a, &mut b]);
     b.send(channel, "read by one");
     settle(&relay, channel, &mut [&mut a, &mut b]);
-    a.put_back(&copy);
+    a.roll_back(&copy);
     a.send(channel, "from the older copy");
     a.take_events();
     settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -132,6 +153,27 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
         ["in another epoch", "read by one", "from the older copy"]
     );
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
+fn of_two_live_copies_that_nothing_tells_apart_one_is_stopped() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let copy = a.vault_files();
+    let mut second = a.second(&copy);
+    second.roll_back_to(&copy);
+    a.send(channel, "from the first");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    for round in 0..3 {
+        second.send(channel, &format!("second {round}"));
+        settle(&relay, channel, &mut [&mut second, &mut b]);
+        a.crash();
+        settle(&relay, channel, &mut [&mut a, &mut b]);
+    }
+    assert_eq!(standing(&mut a, channel), Standing::Superseded);
+    assert_eq!(standing(&mut second, channel), Standing::Current);
+    assert_eq!(b.texts(channel), ["from the first", "second 0", "second 1", "second 2"]);
 }
 
 #[test]

@@ -208,6 +208,29 @@ impl Agent {
         self.crash();
     }
 
+    /// As [`Agent::roll_back`], with files of another folder.
+    pub(crate) fn roll_back_to(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
+        let here = |path: &PathBuf| self.folder().join(path.file_name().expect("a name"));
+        let copy: Vec<_> = copy.iter().map(|(path, bytes)| (here(path), bytes.clone())).collect();
+        self.roll_back(&copy);
+    }
+
+    /// Puts the vault back as a snapshot of its disk does: nothing about its files tells.
+    pub(crate) fn roll_back(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
+        self.engine = None;
+        for file in std::fs::read_dir(self.folder()).expect("listed") {
+            let path = file.expect("a file").path();
+            if !copy.iter().any(|(of, _)| *of == path) {
+                std::fs::remove_file(path).expect("removed");
+            }
+        }
+        for (path, bytes) in copy {
+            let is_lock = path.extension() == Some("lock".as_ref());
+            std::fs::write(path, if is_lock { &[] } else { bytes.as_slice() }).expect("written");
+        }
+        self.crash();
+    }
+
     /// Another process with a copy of the vault.
     pub(crate) fn second(&self, copy: &[(PathBuf, Vec<u8>)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
