@@ -1,0 +1,333 @@
+//! A store whose disk is full takes no appends, says so, serves reads, keeps what it acknowledged, and goes on by itself
+//! when there is room. Here the disk's part is played by planned faults, so that this is shown everywhere.
+
+use super::script::*;
+use skytale_log_store::local::{DiskFaults, DiskStep, Retention};
+use skytale_log_store::{AppendError, LocalConfig, LocalStore, LogStore as _, StoreError};
+use skytale_proto::{ChannelId, Code, Frame, Offset};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What takes longer hangs.
+const HANGING: Duration = Duration::from_secs(120);
+const NO_SPACE: i32 = 28;
+const QUOTA: i32 = 122;
+const MIB: u64 = 1024 * 1024;
+
+fn faulty(dir: &Path) -> (LocalConfig, DiskFaults) {
+    let faults = DiskFaults::on_demand();
+    let config = LocalConfig {
+        faults: faults.clone(),
+        ..small(dir)
+    };
+    (config, faults)
+}
+
+/// Appends a frame again and again, as an agent does, until it is an entry; everything else is a refusal for lack of room.
+pub(crate) async fn append_at_last(store: &LocalStore, frame: &Frame) -> u64 {
+    let begun = Instant::now();
+    loop {
+        match append(store, frame).await {
+            Ok(accepted) => return accepted.offset.get(),
+            Err(error) => assert_eq!(error.code(), Code::StoreFull, "{error}"),
+        }
+        assert!(begun.elapsed() < HANGING, "no room again: {:?}", store.readiness());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Appends new messages until one is refused for lack of room. Gives those that became entries, and the refused one.
+pub(crate) async fn fill(store: &LocalStore, channel: ChannelId, body: &[u8]) -> (Vec<Frame>, Frame) {
+    let mut taken = Vec::new();
+    loop {
+        let frame = message(channel, 1, body);
+        match append(store, &frame).await {
+            Ok(_) => taken.push(frame),
+            Err(error) => {
+                assert_eq!(error.code(), Code::StoreFull, "{error}");
+                return (taken, frame);
+            }
+        }
+        assert!(taken.len() < 100_000, "the disk is never full");
+    }
+}
+
+/// It takes no appends for lack of room, and has not stopped.
+pub(crate) fn is_full(store: &LocalStore) {
+    assert_eq!(*store.stopped().borrow(), None);
+    let problems = store.readiness().problems;
+    assert!(
+        problems.iter().any(|problem| problem.contains("until there is room")),
+        "{problems:?}"
+    );
+}
+
+async fn reopened(store: LocalStore, config: &LocalConfig) -> LocalStore {
+    close(store).await;
+    open(config.clone()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_end_before_the_disk_is_full_and_go_on_by_themselves() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    faults.set_free_bytes(Some(100 * MIB));
+    let store = open(config.clone()).await;
+    let (channel, mut frames) = channel_with(&store, 40, &[1; 900]).await;
+    faults.set_free_bytes(Some(60 * MIB));
+    let (taken, refused) = fill(&store, channel, b"small").await;
+    frames.extend(taken);
+    is_full(&store);
+    holds(&store, channel.log(), &frames).await;
+
+    // It starts so, too.
+    let store = reopened(store, &config).await;
+    is_full(&store);
+    holds(&store, channel.log(), &frames).await;
+    let again = append(&store, &refused).await.expect_err("full");
+    assert_eq!((again.code(), again.code().is_retryable()), (Code::StoreFull, true));
+
+    // A little more than the least is not enough: appends would end with the next batch.
+    faults.set_free_bytes(Some(65 * MIB));
+    store.enforce_retention().await.expect("enforced");
+    faults.set_free_bytes(Some(100 * MIB));
+    append_at_last(&store, &refused).await;
+    frames.push(refused);
+    assert!(store.readiness().problems.is_empty());
+    holds(&store, channel.log(), &frames).await;
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_finds_no_room_is_cut_off_and_comes_once_in_its_order_later() {
+    for error in [NO_SPACE, QUOTA] {
+        let dir = TempDir::new().expect("a folder");
+        let (config, faults) = faulty(dir.path());
+        let store = open(config.clone()).await;
+        let (channel, mut frames) = channel_with(&store, 20, &[1; 900]).await;
+        faults.fail(DiskStep::Batch, error, 1);
+        let tries: Vec<Frame> = (0..200).map(|_| message(channel, 1, &[2; 500])).collect();
+        let mut pending = Vec::new();
+        for frame in &tries {
+            pending.push(store.append(frame.clone()).await);
+        }
+        let mut refused = 0;
+        for (frame, append) in tries.iter().zip(pending) {
+            let verdict = match append {
+                Ok(append) => append.verdict().await,
+                Err(error) => Err(error.into()),
+            };
+            match verdict {
+                // An author's frames keep their order: after one that was refused none is taken.
+                Ok(_) => assert_eq!(refused, 0),
+                Err(AppendError::Store(StoreError::Full { .. })) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            if refused == 0 {
+                frames.push(frame.clone());
+            }
+        }
+        assert!(refused > 0);
+        assert_eq!(*store.stopped().borrow(), None);
+        holds(&store, channel.log(), &frames).await;
+        for frame in tries.iter().skip(tries.len() - refused) {
+            append_at_last(&store, frame).await;
+            frames.push(frame.clone());
+        }
+        holds(&store, channel.log(), &frames).await;
+        // As a crash leaves it, and as closing does.
+        let copy = TempDir::new().expect("a folder");
+        copy_of_segments(dir.path(), copy.path());
+        let crashed = open(small(copy.path())).await;
+        holds(&crashed, channel.log(), &frames).await;
+        close(crashed).await;
+        let store = reopened(store, &config).await;
+        holds(&store, channel.log(), &frames).await;
+        let again = append(&store, &frames[30]).await.expect("a duplicate");
+        assert_eq!((again.offset, again.duplicate), (at(31), true));
+        close(store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_that_finds_no_room_leaves_no_welcome_and_later_all_of_them() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let store = open(config.clone()).await;
+    let (channel, _) = channel_with(&store, 1, b"before").await;
+    faults.fail(DiskStep::Batch, NO_SPACE, 1);
+    let commit = bundle(channel, 1, &[BOB]);
+    let refused = append(&store, &commit).await.expect_err("no room");
+    assert_eq!(refused.code(), Code::StoreFull);
+    let head = *store.watch_head(BOB.log()).await.expect("a watch").borrow();
+    assert_eq!(head, Offset::ZERO);
+    assert_eq!(append_at_last(&store, &commit).await, 3);
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    let store = reopened(store, &config).await;
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    assert!(append(&store, &commit).await.expect("a duplicate").duplicate);
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_cannot_be_sealed_or_begun_for_lack_of_room_is_later() {
+    for step in [DiskStep::Seal, DiskStep::Begin, DiskStep::Reserve] {
+        let dir = TempDir::new().expect("a folder");
+        let (config, faults) = faulty(dir.path());
+        let store = open(config.clone()).await;
+        let (channel, mut frames) = channel_with(&store, 2, &[4; 900]).await;
+        faults.fail(step, NO_SPACE, 1);
+        while segments(dir.path()).len() < 4 {
+            let frame = message(channel, 1, &[4; 900]);
+            append_at_last(&store, &frame).await;
+            frames.push(frame);
+        }
+        holds(&store, channel.log(), &frames).await;
+        let store = reopened(store, &config).await;
+        holds(&store, channel.log(), &frames).await;
+        close(store).await;
+        let index = dir.path().join("index");
+        std::fs::remove_dir_all(index).expect("removed");
+        let store = open(config).await;
+        holds(&store, channel.log(), &frames).await;
+        close(store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_finds_no_room_poisons_as_every_failed_sync_does() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let store = open(config.clone()).await;
+    let (channel, frames) = channel_with(&store, 3, b"before").await;
+    faults.fail(DiskStep::Sync, NO_SPACE, 1);
+    let error = append(&store, &message(channel, 1, b"unknown"))
+        .await
+        .expect_err("poisoned");
+    assert_eq!(error.code(), Code::StoreStopped);
+    assert!(store.stopped().borrow().is_some());
+    holds(&store, channel.log(), &frames).await;
+    let again = append(&store, &message(channel, 1, b"never")).await.expect_err("stopped");
+    assert_eq!(again.code(), Code::StoreStopped);
+    close(store).await;
+    let store = open(config).await;
+    let kept = entries(&store, channel.log(), Offset::ZERO).await.expect("read");
+    assert!(kept.len() >= frames.len());
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_without_room_is_in_memory_for_readers_and_on_the_disk_again_later() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let store = open(config.clone()).await;
+    let (channel, mut frames) = channel_with(&store, 100, &[1; 900]).await;
+    faults.fail(DiskStep::Index, NO_SPACE, 3);
+    let (taken, refused) = fill(&store, channel, &[2; 900]).await;
+    frames.extend(taken);
+    assert_eq!(*store.stopped().borrow(), None);
+    // Most of it is not in the cache.
+    holds(&store, channel.log(), &frames).await;
+    append_at_last(&store, &refused).await;
+    frames.push(refused);
+    let (other, more) = channel_with(&store, 50, &[3; 900]).await;
+    for (log, frames) in [(channel.log(), &frames), (other.log(), &more)] {
+        holds(&store, log, frames).await;
+        for frame in frames.iter().step_by(7) {
+            assert!(append(&store, frame).await.expect("a duplicate").duplicate);
+        }
+    }
+    let store = reopened(store, &config).await;
+    holds(&store, channel.log(), &frames).await;
+    assert!(append(&store, &frames[3]).await.expect("a duplicate").duplicate);
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_starts_without_room_for_its_index_and_serves_readers() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let store = open(config.clone()).await;
+    let (channel, mut frames) = channel_with(&store, 100, &[1; 900]).await;
+    accept(&store, &bundle(channel, 1, &[BOB])).await;
+    close(store).await;
+    faults.set_free_bytes(Some(0));
+    let store = open(config.clone()).await;
+    is_full(&store);
+    let last = entries(&store, channel.log(), Offset::ZERO).await.expect("read");
+    frames.push(Frame::decode(last[101].payload.clone()).expect("a frame"));
+    holds(&store, channel.log(), &frames).await;
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    let refused = message(channel, 102, b"later");
+    assert_eq!(append(&store, &refused).await.expect_err("full").code(), Code::StoreFull);
+    faults.set_free_bytes(None);
+    append_at_last(&store, &refused).await;
+    frames.push(refused);
+    holds(&store, channel.log(), &frames).await;
+    assert!(append(&store, &frames[50]).await.expect("a duplicate").duplicate);
+    close(store).await;
+
+    // Memory has a bound.
+    faults.set_free_bytes(Some(0));
+    let tight = LocalConfig {
+        index_memory_bytes_max: 100,
+        ..config.clone()
+    };
+    let Err(error) = LocalStore::open(tight).await else {
+        panic!("the index is larger")
+    };
+    assert!(error.to_string().contains("more than 100 bytes"), "{error}");
+    faults.set_free_bytes(None);
+    let store = open(config).await;
+    holds(&store, channel.log(), &frames).await;
+    close(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_makes_room_while_the_disk_is_full() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut config, faults) = faulty(dir.path());
+    config.retention = Retention {
+        age: None,
+        bytes: Some(100 * 1024),
+        check_every: Duration::from_secs(3_600),
+    };
+    let store = open(config.clone()).await;
+    let (silent, quiet) = channel_with(&store, 3, b"silent").await;
+    let (busy, _) = channel_with(&store, 300, &[5; 900]).await;
+    // First with the index in memory, then with the one on the disk.
+    for free in [0, 32 * MIB] {
+        let store = {
+            close_quietly(&store).await;
+            faults.set_free_bytes(Some(free));
+            open(config.clone()).await
+        };
+        is_full(&store);
+        // A Trim that finds no room costs nothing but another try.
+        faults.fail(DiskStep::Batch, NO_SPACE, 1);
+        let failed = store.enforce_retention().await;
+        assert!(free != 0 || failed.is_err());
+        faults.fail(DiskStep::Batch, NO_SPACE, 0);
+        if free == 0 {
+            assert!(store.enforce_retention().await.expect("enforced") > 3);
+        }
+        let trimmed = store.read(busy.log(), Offset::ZERO, 1, 1).await;
+        let Err(StoreError::Trimmed { first }) = trimmed else {
+            panic!("{trimmed:?}")
+        };
+        let kept = entries(&store, busy.log(), first.previous()).await.expect("read");
+        assert!(kept.len() > 50);
+        let silent_first = store.read(silent.log(), Offset::ZERO, 1, 1).await;
+        assert!(matches!(silent_first, Err(StoreError::Trimmed { .. })), "{quiet:?}");
+        close(store).await;
+    }
+    faults.set_free_bytes(None);
+    let store = open(config).await;
+    append_at_last(&store, &message(busy, 1, b"goes on")).await;
+    close(store).await;
+}
+
+async fn close_quietly(store: &LocalStore) {
+    store.close().await.expect("closed");
+}
