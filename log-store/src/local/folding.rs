@@ -393,6 +393,11 @@ impl Folding {
             .and_then(|()| self.builder.install(shared, &mut self.set, states, position));
         match outcome {
             Ok(()) => self.answers.installed.push(answer),
+            Err(StoreError::Full { reason }) => {
+                let error = shared.space.failed(format!("states could not be installed: {reason}"));
+                self.builder.doomed = Some(error.clone());
+                let _ = answer.send(Err(error));
+            }
             Err(error) => {
                 shared.stop(error.to_string());
                 let _ = answer.send(Err(error));

@@ -78,11 +78,7 @@ impl Space {
         &self.faults
     }
 
-    /// Why no appends are taken now, if none are; and each later answer.
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<String>> {
-        self.full.subscribe()
-    }
-
+    /// Whether no appends are taken now.
     pub(crate) fn is_full(&self) -> bool {
         self.full.borrow().is_some()
     }
@@ -139,12 +135,6 @@ impl Space {
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state.lock();
         !state.low && state.failed.is_none()
-    }
-
-    /// Whether there is room for all but Welcomes that are owed.
-    pub(crate) fn has_room_for_owed(&self) -> bool {
-        let state = self.state.lock();
-        !state.low && state.failed.is_none() && state.index.is_none()
     }
 
     /// Whether the index may be opened on the disk.

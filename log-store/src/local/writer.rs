@@ -163,11 +163,11 @@ impl Writer {
     /// Makes a batch durable and shows it to readers. `None` where there was nothing to write.
     fn commit(&mut self, laid: Laid, frames: usize) -> Result<Option<Arc<Batch>>, StoreError> {
         self.shared.running()?;
-        if laid.is_empty() {
-            return Ok(None);
-        }
         if let Some(error) = &laid.doomed {
             return Err(error.clone());
+        }
+        if laid.is_empty() {
+            return Ok(None);
         }
         let batch = self.write(laid, frames).map_err(|error| match error {
             Failed::Full(reason) => self.shared.space.failed(reason),

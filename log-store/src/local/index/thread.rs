@@ -8,7 +8,7 @@ use super::super::space::LOOK_EVERY;
 use super::{Index, Round};
 use crate::StoreError;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -120,14 +120,22 @@ impl Keeping<'_> {
             last = batch.number;
             round.batch(&batch);
         }
+        let mut bytes = round.bytes();
         match self.index.write(shared.segments.store(), &mut round, false) {
             Ok(()) => self.last = last,
             // Whatever of the round is in the segments is put in with the rest.
-            Err(StoreError::Full { reason }) => self.leave_disk(&reason, last)?,
+            Err(StoreError::Full { reason }) => match batches.try_recv() {
+                Err(TryRecvError::Disconnected) => self.distrust(),
+                Err(TryRecvError::Empty) => self.leave_disk(&reason, last)?,
+                Ok(batch) => {
+                    (last, bytes) = (batch.number, bytes + batch.weight_bytes());
+                    self.leave_disk(&reason, last)?;
+                }
+            },
             Err(error) => return Err(error),
         }
         shared.tail.write().indexed(last);
-        shared.progress.indexed(last, round.bytes());
+        shared.progress.indexed(last, bytes);
         metrics::index_lag(shared.progress.lag_bytes());
         Ok(())
     }
@@ -149,9 +157,7 @@ impl Keeping<'_> {
         let shared = self.shared;
         tracing::error!(%reason, "no room on the disk for the index: it is built in memory, and serves readers alone");
         shared.space.index_in_memory(Some(IN_MEMORY.into()));
-        if let Err(error) = self.index.distrust() {
-            tracing::warn!(%error, "the index on the disk is incomplete, and does not say so");
-        }
+        self.distrust();
         let mut attempts = 1;
         let index = loop {
             match rebuild(shared, Place::Memory, last) {
@@ -171,6 +177,13 @@ impl Keeping<'_> {
         };
         self.take(index, last);
         Ok(())
+    }
+
+    /// The index on the disk is not to be used again: it lacks something.
+    fn distrust(&self) {
+        if let Err(error) = self.index.distrust() {
+            tracing::warn!(%error, "the index on the disk is incomplete, and does not say so");
+        }
     }
 
     /// Builds the index on the disk again, where there is room; then appends are taken.

@@ -2,8 +2,8 @@
 
 use super::full::{append_at_last, fill, is_full};
 use super::script::*;
-use skytale_log_store::{LocalConfig, LogStore as _};
-use skytale_proto::Code;
+use skytale_log_store::{LocalConfig, LocalStore, LogStore as _};
+use skytale_proto::{ChannelId, Code, Frame};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,7 @@ async fn a_small_disk_fills_with_large_messages_and_all_goes_on_when_it_grows() 
     frames.extend(taken);
     is_full(&store);
     holds(&store, channel.log(), &frames).await;
+    close(store).await;
     for _ in 0..2 {
         close(store_again(&config, &frames, channel).await).await;
     }
@@ -87,11 +88,7 @@ async fn a_small_disk_fills_with_large_messages_and_all_goes_on_when_it_grows() 
     close(store_again(&config, &frames, channel).await).await;
 }
 
-async fn store_again(
-    config: &LocalConfig,
-    frames: &[skytale_proto::Frame],
-    channel: skytale_proto::ChannelId,
-) -> skytale_log_store::LocalStore {
+async fn store_again(config: &LocalConfig, frames: &[Frame], channel: ChannelId) -> LocalStore {
     let store = open(config.clone()).await;
     holds(&store, channel.log(), frames).await;
     store

@@ -6,7 +6,7 @@ use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::Agent;
-use skytale_sdk::channel::Sent;
+use skytale_sdk::channel::{Channel, Sent};
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, sent, &mut messages, &args.agent).await,
+            _ => deliver(agent, &channel, sent, &mut messages, &args.agent).await,
         };
         session.output.give(&Result {
             channel: channel.id(),
@@ -58,23 +58,44 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     ended.await
 }
 
-async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
+async fn deliver(
+    agent: &Agent,
+    channel: &Channel,
+    sent: Vec<Sent>,
+    messages: &mut [Message],
+    args: &AgentArgs,
+) -> Outcome {
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
-        for (sent, message) in sent.into_iter().zip(messages) {
+        for (sent, message) in sent.into_iter().zip(messages.iter_mut()) {
             let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
             message.state = "delivered";
             message.offset = delivered.offset();
         }
         Ok(())
     };
-    timeout(args.timeout(), all).await.unwrap_or_else(|_| {
-        let what = format!("not delivered within {} s", args.timeout_s);
-        Err(waiting(Failure::new(Code::Offline, what)))
-    })
+    match timeout(args.timeout(), all).await {
+        Ok(delivered) => delivered,
+        Err(_) => {
+            let what = format!("not delivered within {} s", args.timeout_s);
+            let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
+            // A relay node that answered has said why.
+            let mine = |frame_id| messages.iter().any(|message| message.frame_id == frame_id);
+            let mut mine = outbox.into_iter().filter(|queued| mine(queued.frame_id));
+            let refusal = mine.find_map(|queued| queued.last_refusal);
+            Err(waiting(match refusal {
+                Some(refusal) => Failure::new(refusal.code, what).since(format!(
+                    "the relay node refused it: {}. {}",
+                    refusal.code,
+                    refusal.code.help()
+                )),
+                None => Failure::new(Code::Offline, what),
+            }))
+        }
+    }
 }
 
 impl Args {
