@@ -97,7 +97,11 @@ impl LocalConfig {
     /// Bytes that are kept free of a file system of `total` bytes.
     pub(crate) const fn kept_free(&self, total: u64) -> u64 {
         let part = total / FREE_PART;
-        if part < self.free_bytes_min { part } else { self.free_bytes_min }
+        if part < self.free_bytes_min {
+            part
+        } else {
+            self.free_bytes_min
+        }
     }
 
     /// What is wrong with the settings, if anything is.

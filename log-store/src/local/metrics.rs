@@ -33,7 +33,11 @@ pub(crate) fn describe() {
         Unit::Count,
         "Logs that are served only up to a damaged entry"
     );
-    describe_gauge!(FULL, Unit::Count, "1 while no appends are taken for lack of room on the disk");
+    describe_gauge!(
+        FULL,
+        Unit::Count,
+        "1 while no appends are taken for lack of room on the disk"
+    );
     describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that are free where the store lies");
     full(false);
 }

@@ -53,9 +53,9 @@ use index::Indexer;
 use recover::{Recovered, recover};
 use retention::{Keeper, KeeperThread};
 use shared::Shared;
-use space::LOOK_EVERY;
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
+use space::LOOK_EVERY;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -168,7 +168,11 @@ impl LocalStore {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 let Some(queue) = queue.upgrade() else { return };
-                let appends = Appends { shared: &shared, queue: &queue, room: &room };
+                let appends = Appends {
+                    shared: &shared,
+                    queue: &queue,
+                    room: &room,
+                };
                 match appends.settle(&mut owed).await {
                     Ok(false) => {}
                     Ok(true) => return shared.space.owes(false),

@@ -46,9 +46,11 @@ pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Rec
         Err(error) if error.is_full() => {
             tracing::error!(%error, "no room on the disk for the index: it is built in memory, and serves readers alone");
             let recovered = attempt(config, role, sync, Place::Memory)?;
-            return recovered.ok_or_else(|| OpenError::Store(StoreError::Full {
-                reason: "the index".into(),
-            }));
+            return recovered.ok_or_else(|| {
+                OpenError::Store(StoreError::Full {
+                    reason: "the index".into(),
+                })
+            });
         }
         Err(error) => return Err(error),
     }
@@ -111,7 +113,15 @@ fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<
             }
             let footer = std::mem::take(&mut replay.footer);
             let path = shared.segments.path(sequence);
-            Ok(OpenSegment::resume(path, sequence, at, footer, cut, segment_bytes, &space)?)
+            Ok(OpenSegment::resume(
+                path,
+                sequence,
+                at,
+                footer,
+                cut,
+                segment_bytes,
+                &space,
+            )?)
         }
         None => {
             let sequence = shared.segments.sealed().last().map_or(0, |(sequence, _)| *sequence) + 1;

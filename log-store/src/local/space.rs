@@ -192,7 +192,9 @@ impl Space {
             return;
         }
         match (&before, &why) {
-            (None, Some(reason)) => tracing::error!(%reason, "the disk is full: no appends are taken until there is room"),
+            (None, Some(reason)) => {
+                tracing::error!(%reason, "the disk is full: no appends are taken until there is room")
+            }
             (Some(_), None) => {
                 // What was asked for before this must not pass what was refused.
                 self.refusals.fetch_add(1, Ordering::AcqRel);

@@ -92,10 +92,7 @@ async fn a_store_without_room_refuses_appends_with_its_code_and_serves_readers()
     });
     let refused = a.append(&message(channel, alice.id, 1, "two")).await;
     let refusal = refused.expect_err("refused");
-    assert_eq!(
-        (refusal.known_code(), refusal.retryable),
-        (Some(Code::StoreFull), true)
-    );
+    assert_eq!((refusal.known_code(), refusal.retryable), (Some(Code::StoreFull), true));
     assert!(refusal.retry_after_ms > 0, "{refusal:?}");
     // Where its files are is none of an agent's business.
     assert!(!refusal.reason.contains("/srv"), "{}", refusal.reason);

@@ -226,7 +226,8 @@ impl Index {
                 self.states.insert(log.to_bytes(), state.as_ref())?;
             }
             for (log, segment) in &round.snapshots {
-                self.snapshots.insert(log.to_bytes(), segment.to_le_bytes().as_slice())?;
+                self.snapshots
+                    .insert(log.to_bytes(), segment.to_le_bytes().as_slice())?;
             }
             if let Some(standing) = &round.standing {
                 self.meta.insert(STANDING_KEY, standing.encode(store))?;
@@ -249,7 +250,10 @@ impl Index {
 
     /// Removes the runs that begin at an offset from `first` to `last`.
     fn remove_runs(&self, log: &LogId, first: Offset, last: Offset) -> Result<(), sled::Error> {
-        for row in self.runs.range(rows::run_key(log, first), Some(rows::run_key(log, last.next()))) {
+        for row in self
+            .runs
+            .range(rows::run_key(log, first), Some(rows::run_key(log, last.next())))
+        {
             let (key, _) = row?;
             self.runs.remove(key)?;
         }

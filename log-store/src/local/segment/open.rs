@@ -104,8 +104,7 @@ impl OpenSegment {
             file.set_len(u64::from(at))
                 .map_err(OpenError::io("cut the torn end of", &path))?;
         }
-        let reserved =
-            reserve(&file, at, segment_bytes, space).map_err(OpenError::io("reserve space for", &path))?;
+        let reserved = reserve(&file, at, segment_bytes, space).map_err(OpenError::io("reserve space for", &path))?;
         file.sync_all().map_err(OpenError::io("sync", &path))?;
         file.seek(SeekFrom::Start(u64::from(at)))
             .map_err(OpenError::io("seek in", &path))?;

@@ -207,7 +207,8 @@ fn a_segment_sealed_after_a_cut_is_whole() {
     let cut = written.entries[3];
     written.change(|bytes| bytes.truncate(cut as usize));
     let footer = FooterBuilder::default();
-    let mut segment = OpenSegment::resume(written.path(), 1, cut, footer, true, 4_096, &space(Path::new("/"))).expect("resumed");
+    let mut segment =
+        OpenSegment::resume(written.path(), 1, cut, footer, true, 4_096, &space(Path::new("/"))).expect("resumed");
     let mark = Mark {
         number: 3,
         ..Mark::default()

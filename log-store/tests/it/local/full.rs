@@ -2,9 +2,11 @@
 //! when there is room. Here the disk's part is played by planned faults, so that this is shown everywhere.
 
 use super::script::*;
+use proptest::prelude::*;
 use skytale_log_store::local::{DiskFaults, DiskStep, Retention};
 use skytale_log_store::{AppendError, LocalConfig, LocalStore, LogStore as _, StoreError};
 use skytale_proto::{ChannelId, Code, Frame, Offset};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -208,7 +210,9 @@ async fn a_sync_that_finds_no_room_poisons_as_every_failed_sync_does() {
     assert_eq!(error.code(), Code::StoreStopped);
     assert!(store.stopped().borrow().is_some());
     holds(&store, channel.log(), &frames).await;
-    let again = append(&store, &message(channel, 1, b"never")).await.expect_err("stopped");
+    let again = append(&store, &message(channel, 1, b"never"))
+        .await
+        .expect_err("stopped");
     assert_eq!(again.code(), Code::StoreStopped);
     close(store).await;
     let store = open(config).await;
@@ -260,7 +264,10 @@ async fn a_store_starts_without_room_for_its_index_and_serves_readers() {
     holds(&store, channel.log(), &frames).await;
     assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
     let refused = message(channel, 102, b"later");
-    assert_eq!(append(&store, &refused).await.expect_err("full").code(), Code::StoreFull);
+    assert_eq!(
+        append(&store, &refused).await.expect_err("full").code(),
+        Code::StoreFull
+    );
     faults.set_free_bytes(None);
     append_at_last(&store, &refused).await;
     frames.push(refused);
@@ -330,4 +337,112 @@ async fn retention_makes_room_while_the_disk_is_full() {
 
 async fn close_quietly(store: &LocalStore) {
     store.close().await.expect("closed");
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Append(usize, usize),
+    Fault(DiskStep, i32),
+    Free(Option<u64>),
+    Retention,
+    Reopen,
+    ForgetIndex,
+}
+
+fn any_move() -> impl Strategy<Value = Move> {
+    let step = prop_oneof![
+        4 => Just(DiskStep::Batch),
+        Just(DiskStep::Seal),
+        Just(DiskStep::Begin),
+        Just(DiskStep::Reserve),
+        Just(DiskStep::Index),
+    ];
+    prop_oneof![
+        12 => (0..3usize, 1..6_000usize).prop_map(|(log, bytes)| Move::Append(log, bytes)),
+        3 => (step, prop_oneof![Just(NO_SPACE), Just(QUOTA)]).prop_map(|(step, error)| Move::Fault(step, error)),
+        1 => prop_oneof![Just(None), Just(Some(0)), Just(Some(30 * MIB))].prop_map(Move::Free),
+        1 => Just(Move::Retention),
+        1 => Just(Move::Reopen),
+        1 => Just(Move::ForgetIndex),
+    ]
+}
+
+/// Does what is to be done, in order. An author's refused frames wait in order, as in an outbox.
+async fn play(moves: Vec<Move>) {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let mut store = open(config.clone()).await;
+    let mut logs = Vec::new();
+    for _ in 0..3 {
+        let (channel, frames) = channel_with(&store, 1, b"first").await;
+        logs.push((channel, frames, VecDeque::new()));
+    }
+    for next in moves {
+        match next {
+            Move::Append(log, bytes) => {
+                let (channel, taken, waiting) = &mut logs[log];
+                waiting.push_back(message(*channel, 1, &vec![log as u8; bytes]));
+                let mut pending = Vec::new();
+                for frame in waiting.iter() {
+                    pending.push(store.append(frame.clone()).await);
+                }
+                let mut refused = false;
+                for append in pending {
+                    let verdict = match append {
+                        Ok(append) => append.verdict().await,
+                        Err(error) => Err(error.into()),
+                    };
+                    match verdict {
+                        Ok(accepted) => {
+                            assert!(!refused, "a frame passed one that was refused");
+                            let frame = waiting.pop_front().expect("it waits");
+                            taken.push(frame);
+                            assert_eq!(accepted.offset.get(), taken.len() as u64);
+                        }
+                        Err(error) => {
+                            assert_eq!(error.code(), Code::StoreFull, "{error}");
+                            refused = true;
+                        }
+                    }
+                }
+            }
+            Move::Fault(step, error) => faults.fail(step, error, 1),
+            Move::Free(bytes) => faults.set_free_bytes(bytes),
+            // Nothing is old enough to go; that it may find no room must not matter.
+            Move::Retention => drop(store.enforce_retention().await),
+            Move::Reopen => store = reopened(store, &config).await,
+            Move::ForgetIndex => {
+                close(store).await;
+                std::fs::remove_dir_all(dir.path().join("index")).expect("removed");
+                store = open(config.clone()).await;
+            }
+        }
+        assert_eq!(*store.stopped().borrow(), None);
+    }
+    faults.set_free_bytes(None);
+    for (channel, taken, waiting) in &mut logs {
+        holds(&store, channel.log(), taken).await;
+        for frame in waiting.drain(..) {
+            append_at_last(&store, &frame).await;
+            taken.push(frame);
+        }
+    }
+    let store = reopened(store, &config).await;
+    for (channel, taken, _) in &logs {
+        holds(&store, channel.log(), taken).await;
+        let again = append(&store, &taken[0]).await.expect("a duplicate");
+        assert_eq!((again.offset, again.duplicate), (at(1), true));
+    }
+    close(store).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_there_is_no_room_for_each_frame_is_an_entry_once_and_in_order(
+        moves in proptest::collection::vec(any_move(), 1..60)
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(play(moves));
+    }
 }

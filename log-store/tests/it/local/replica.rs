@@ -4,8 +4,8 @@ use super::script::{
     ACCOUNT, ALICE, BOB, at, bundle, channel_with, claim, close, copy_of_segments, create, entries, frame, holds,
     key_package, message, open, segments, small,
 };
-use skytale_log_store::local::{DiskFaults, DiskStep, ShardPosition};
 use skytale_log_store::local::replica::{Follow, Followed, Message, Replica};
+use skytale_log_store::local::{DiskFaults, DiskStep, ShardPosition};
 use skytale_log_store::{Access, LocalConfig, LocalStore, LogStore as _, Refused};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, LogId, Offset};
 use std::collections::BTreeMap;

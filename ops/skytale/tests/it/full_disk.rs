@@ -100,7 +100,9 @@ fn numbers(place: &Place, agent: &str) -> Vec<usize> {
 }
 
 fn lines(path: &Path) {
-    let lines: Vec<String> = (0..LINES).map(|line| format!("{line:x>LINE_BYTES$}")).collect();
+    let lines: Vec<String> = (0..LINES)
+        .map(|line| format!("{}{line}", "x".repeat(LINE_BYTES)))
+        .collect();
     std::fs::write(path, lines.join("\n")).expect("written");
 }
 
@@ -121,9 +123,17 @@ fn a_node_whose_disk_fills_serves_readers_starts_again_and_takes_what_waits_when
     lines(&place.path("lines"));
     let send = ["channel", "send", "room", "--lines", "--file", "lines"];
     let sent = run(&place, "alice", &send, "40");
-    assert_eq!((sent.code, text(&sent.failure()["code"])), (6, "SKY-1024".into()), "{}", sent.stderr);
+    assert_eq!(
+        (sent.code, text(&sent.failure()["code"])),
+        (6, "SKY-1024".into()),
+        "{}",
+        sent.stderr
+    );
     let (status, body) = get(&admin, "/readyz");
-    assert!(status == "503" && body.contains("until there is room"), "{status} {body}");
+    assert!(
+        status == "503" && body.contains("until there is room"),
+        "{status} {body}"
+    );
     assert!(get(&admin, "/metrics").1.contains("skytale_store_full 1"));
     let read = numbers(&place, "bob");
     assert!(!read.is_empty() && read.len() < LINES, "{read:?}");
@@ -134,7 +144,12 @@ fn a_node_whose_disk_fills_serves_readers_starts_again_and_takes_what_waits_when
     let (node, admin) = dev(&mut place, "dev-again.log");
     assert!(numbers(&place, "carol").iter().copied().eq(0..read.len()));
     let one = run(&place, "alice", &["channel", "send", "room", "45"], "15");
-    assert_eq!((one.code, text(&one.failure()["code"])), (6, "SKY-1024".into()), "{}", one.stderr);
+    assert_eq!(
+        (one.code, text(&one.failure()["code"])),
+        (6, "SKY-1024".into()),
+        "{}",
+        one.stderr
+    );
     // The API, whose database is on the same disk, is there too.
     assert_eq!(json(&place, "bob", &["whoami"])["agent"], bob.as_str());
     assert_eq!(place.json(&["key", "list"])["keys"].as_array().map(Vec::len), Some(1));
