@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// What is read of standard input or a file, at most, in bytes.
@@ -68,9 +69,10 @@ async fn deliver(
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
-        for (sent, message) in sent.into_iter().zip(messages.iter_mut()) {
+        for (sent, message) in sent.into_iter().zip(messages) {
             let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
             message.state = "delivered";
             message.offset = delivered.offset();
@@ -83,9 +85,9 @@ async fn deliver(
             let what = format!("not delivered within {} s", args.timeout_s);
             let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
             // A relay node that answered has said why.
-            let mine = |frame_id| messages.iter().any(|message| message.frame_id == frame_id);
-            let mut mine = outbox.into_iter().filter(|queued| mine(queued.frame_id));
-            let refusal = mine.find_map(|queued| queued.last_refusal);
+            // Of one of these messages, or of what waits before them.
+            let mut refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
+            let refusal = refusals.find(|refusal| u128::from(refusal.at_ms) >= begun.as_millis());
             Err(waiting(match refusal {
                 Some(refusal) => Failure::new(refusal.code, what).since(format!(
                     "the relay node refused it: {}. {}",
