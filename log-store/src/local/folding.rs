@@ -14,7 +14,7 @@ use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use skytale_proto::{Frame, LogId, Offset};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::Receiver;
@@ -33,7 +33,7 @@ const GATHER_PER_SYNC: f64 = 0.3;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
-    /// Append a frame, unless one was refused for lack of room since it was asked for: [`super::space::Space::asked`].
+    /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
     Append {
         frame: Frame,
         asked: Asked,
@@ -61,7 +61,7 @@ pub(crate) enum Command {
 /// Who asks for an append.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked {
-    /// An author, when so many had been refused for lack of room.
+    /// An author, at this time: [`super::space::Space::asked`].
     Author(u64),
     /// The store itself: a Welcome that is owed, before all others.
     Store,
@@ -83,7 +83,7 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 /// Who waits for a batch, and what they are told when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
-    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, LogId, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
     pub(crate) followed: Vec<(Answer, Follow, Vec<Followed>)>,
     /// Whose states are installed.
@@ -96,11 +96,31 @@ pub(crate) struct Answers {
     pub(crate) queued_bytes: usize,
 }
 
+impl Answers {
+    /// Tells all who wait that the batch was not written.
+    pub(crate) fn fail(self, error: &StoreError) {
+        for (answer, ..) in self.appends {
+            // Who no longer waits does not need to know.
+            let _ = answer.send(Err(error.clone().into()));
+        }
+        let followed = self.followed.into_iter().map(|(answer, ..)| answer);
+        for answer in followed.chain(self.installed) {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for answer in self.retired {
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+}
+
 /// The batch that grows.
 struct Folding {
     set: WorkingSet,
     builder: BatchBuilder,
     answers: Answers,
+    /// Logs of frames that were refused for lack of room and whose authors are not told yet, and how many frames: no later
+    /// one of such a log is taken.
+    untold: HashMap<LogId, usize>,
     /// What is followed and waits for room, in order. Bounded by what followers have on their way.
     waiting: VecDeque<(Follow, Answer)>,
     /// How often what was folded was given up.
@@ -131,6 +151,7 @@ impl Stage {
                 set: WorkingSet::new(),
                 builder: BatchBuilder::new(next_batch),
                 answers: Answers::default(),
+                untold: HashMap::new(),
                 waiting: VecDeque::new(),
                 rolled_back: 0,
                 time_ms,
@@ -277,25 +298,47 @@ impl Stage {
     }
 
     /// A batch could not be written for lack of room, nor can the one that was folded on top of it. What was followed in
-    /// both waits for room; gives those who wait for all else. The next batch has this number.
-    pub(crate) fn roll_back(&self, next_batch: u64, mut failed: Answers) -> Answers {
+    /// both waits for room; all else is told. The next batch has this number. Gives how many bytes leave the queue.
+    pub(crate) fn roll_back(&self, next_batch: u64, failed: Answers, error: &StoreError) -> usize {
         let mut folding = self.folding.lock();
         let mut behind = std::mem::take(&mut folding.answers);
-        let followed = failed.followed.drain(..).chain(behind.followed.drain(..));
-        let again: Vec<_> = followed.map(|(answer, follow, _)| (follow, answer)).collect();
+        let queued_bytes = behind.queued_bytes;
+        let mut again = Vec::new();
+        for mut answers in [failed, std::mem::take(&mut behind)] {
+            let followed = std::mem::take(&mut answers.followed);
+            again.extend(followed.into_iter().map(|(answer, follow, _)| (follow, answer)));
+            // Told under the lock: nothing is folded between the telling and its note.
+            let logs: Vec<LogId> = answers.appends.iter().map(|(_, log, _)| *log).collect();
+            answers.fail(error);
+            logs.into_iter().for_each(|log| self.shared.space.refused(log));
+        }
         for again in again.into_iter().rev() {
             folding.waiting.push_front(again);
         }
         self.shared.space.set_waiting(!folding.waiting.is_empty());
+        folding.untold.clear();
         folding.rolled_back += 1;
         folding.builder.roll_back(next_batch);
         folding.set.roll_back();
-        failed.appends.append(&mut behind.appends);
-        failed.retired.append(&mut behind.retired);
-        failed.installed.append(&mut behind.installed);
-        failed.queued_bytes = behind.queued_bytes;
         self.moved.notify_all();
-        failed
+        queued_bytes
+    }
+
+    /// Authors were told that frames of these logs were refused for lack of room.
+    pub(crate) fn told(&self, refused: Vec<LogId>) {
+        if refused.is_empty() {
+            return;
+        }
+        let mut folding = self.folding.lock();
+        for log in refused {
+            self.shared.space.refused(log);
+            if let Some(left) = folding.untold.get_mut(&log) {
+                *left -= 1;
+                if *left == 0 {
+                    folding.untold.remove(&log);
+                }
+            }
+        }
     }
 
     /// Nobody takes batches any more: who waits is let go.
@@ -326,15 +369,23 @@ impl Folding {
         }
         self.begin();
         self.answers.queued_bytes += frame.encoded().len();
-        let admitted = || match asked {
-            Asked::Author(refusals) => shared.space.admits(refusals),
-            Asked::Store => Ok(()),
-        };
-        let outcome = match shared.running().and_then(|()| admitted()) {
+        let log = frame.header().log;
+        let outcome = match shared.running().and_then(|()| self.admits(shared, &log, asked)) {
             Ok(()) => self.builder.append(shared, &mut self.set, frame),
             Err(error) => Err(error.into()),
         };
-        self.answers.appends.push((answer, outcome));
+        if matches!(outcome, Err(AppendError::Store(StoreError::Full { .. }))) {
+            *self.untold.entry(log).or_default() += 1;
+        }
+        self.answers.appends.push((answer, log, outcome));
+    }
+
+    fn admits(&self, shared: &Shared, log: &LogId, asked: Asked) -> Result<(), StoreError> {
+        match asked {
+            Asked::Author(_) if self.untold.contains_key(log) => Err(shared.space.refusal()),
+            Asked::Author(asked) => shared.space.admits(log, asked),
+            Asked::Store => Ok(()),
+        }
     }
 
     fn retire(&mut self, shared: &Shared, retired: Retired) {
@@ -385,7 +436,7 @@ impl Folding {
         }
         if shared.space.is_full() {
             // Who no longer waits need not know.
-            let _ = answer.send(Err(shared.space.refuse()));
+            let _ = answer.send(Err(shared.space.refusal()));
             return;
         }
         let outcome = shared

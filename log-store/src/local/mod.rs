@@ -264,8 +264,9 @@ struct Appends<'a> {
 impl Appends<'_> {
     async fn append(&self, frame: Frame, asked: Asked) -> Result<PendingAppend, StoreError> {
         self.shared.running()?;
-        if let Asked::Author(refusals) = asked {
-            self.shared.space.admits(refusals)?;
+        if let Asked::Author(asked) = asked {
+            let (space, log) = (&self.shared.space, frame.header().log);
+            space.admits(&log, asked).inspect_err(|_| space.refused(log))?;
         }
         let closed = || self.shared.running().err().unwrap_or_else(closed);
         // The place in the queue comes first, so that giving up while waiting for room leaves nothing taken.

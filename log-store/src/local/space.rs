@@ -10,6 +10,8 @@ use super::metrics;
 use crate::StoreError;
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
+use skytale_proto::LogId;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ const MORE_PART: u64 = 8;
 const TRIAL_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// Below this many free bytes the index is not even opened on the disk: it writes when it opens, and in the background.
 const INDEX_BYTES_MIN: u64 = 2 * 1024 * 1024;
+/// Logs whose refusals are remembered one by one, at most.
+const REFUSED_LOGS_MAX: usize = 4_096;
 /// The file of a trial, in the store's folder.
 const TRIAL: &str = "TRIAL";
 
@@ -35,8 +39,7 @@ pub(crate) struct Space {
     faults: DiskFaults,
     state: Mutex<State>,
     full: watch::Sender<Option<String>>,
-    /// How often an append was refused for lack of room: what was asked for before the last time is not taken any more.
-    refusals: AtomicU64,
+    refusals: Refusals,
     /// What is followed waits for room.
     waiting: AtomicBool,
 }
@@ -66,7 +69,7 @@ impl Space {
             faults: config.faults.clone(),
             state: Mutex::default(),
             full: watch::Sender::new(None),
-            refusals: AtomicU64::new(0),
+            refusals: Refusals::default(),
             waiting: AtomicBool::new(false),
         };
         space.look();
@@ -88,36 +91,35 @@ impl Space {
         self.full.borrow().clone()
     }
 
-    /// What an append that is asked for now is to be told with: [`Space::admits`].
+    /// Where the refusals stand; an append that is asked for now remembers it.
     pub(crate) fn asked(&self) -> u64 {
-        self.refusals.load(Ordering::Acquire)
+        self.refusals.now()
     }
 
-    /// Whether an append is taken that was asked for then. After one was refused, none is that was asked for before.
-    pub(crate) fn admits(&self, asked: u64) -> Result<(), StoreError> {
-        if self.is_full() {
-            return Err(self.refuse());
-        }
-        if asked != self.asked() {
-            return Err(StoreError::Full {
-                reason: "an earlier append was refused a moment ago".into(),
-            });
+    /// Whether an append to a log is taken that was asked for then: not while the disk is full, and not after an append to
+    /// the log was refused that it was asked for before.
+    pub(crate) fn admits(&self, log: &LogId, asked: u64) -> Result<(), StoreError> {
+        if self.is_full() || self.refusals.is_before(log, asked) {
+            return Err(self.refusal());
         }
         Ok(())
     }
 
     /// What an append is refused with.
-    pub(crate) fn refuse(&self) -> StoreError {
-        self.refusals.fetch_add(1, Ordering::AcqRel);
-        StoreError::Full {
-            reason: self.why().unwrap_or_else(|| "there was no room a moment ago".into()),
-        }
+    pub(crate) fn refusal(&self) -> StoreError {
+        let reason = self.why();
+        let reason = reason.unwrap_or_else(|| "there was no room a moment ago, for this frame or one before it".into());
+        StoreError::Full { reason }
+    }
+
+    /// An append to a log was refused for lack of room, and its author told so.
+    pub(crate) fn refused(&self, log: LogId) {
+        self.refusals.add(log);
     }
 
     /// A write found no room: nothing of it is in the log.
     pub(crate) fn failed(&self, reason: String) -> StoreError {
         self.change(|state| state.failed = Some(reason.clone()));
-        self.refusals.fetch_add(1, Ordering::AcqRel);
         StoreError::Full { reason }
     }
 
@@ -195,11 +197,7 @@ impl Space {
             (None, Some(reason)) => {
                 tracing::error!(%reason, "the disk is full: no appends are taken until there is room")
             }
-            (Some(_), None) => {
-                // What was asked for before this must not pass what was refused.
-                self.refusals.fetch_add(1, Ordering::AcqRel);
-                tracing::info!("there is room on the disk again: appends are taken");
-            }
+            (Some(_), None) => tracing::info!("there is room on the disk again: appends are taken"),
             _ => {}
         }
         metrics::full(full);
@@ -239,6 +237,46 @@ impl Space {
     }
 }
 
+/// Which logs had appends refused for lack of room, and when: an author's order must survive it, so what was asked for
+/// before such a refusal was told is refused, too.
+#[derive(Default)]
+struct Refusals {
+    count: AtomicU64,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    logs: HashMap<LogId, u64>,
+    /// Where there are too many logs: no log takes what was asked for before this.
+    floor: u64,
+}
+
+impl Refusals {
+    fn now(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn add(&self, log: LogId) {
+        let mut told = self.told.lock();
+        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+        if told.logs.len() >= REFUSED_LOGS_MAX && !told.logs.contains_key(&log) {
+            told.logs.clear();
+            told.floor = count;
+        }
+        told.logs.insert(log, count);
+    }
+
+    fn is_before(&self, log: &LogId, asked: u64) -> bool {
+        // None since: nothing to look up.
+        if asked == self.now() {
+            return false;
+        }
+        let told = self.told.lock();
+        asked < told.floor || told.logs.get(log).is_some_and(|count| asked < *count)
+    }
+}
+
 fn take_room(path: &Path, bytes: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
@@ -254,4 +292,27 @@ fn take_room(path: &Path, bytes: u64) -> io::Result<()> {
 /// Whether an error says that there is no room: on the disk, or for this user.
 pub(crate) fn no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::ChannelId;
+
+    #[test]
+    fn what_was_asked_for_before_a_refusal_of_its_log_is_refused_and_nothing_else() {
+        let (one, other) = (ChannelId::generate().log(), ChannelId::generate().log());
+        let refusals = Refusals::default();
+        let before = refusals.now();
+        refusals.add(one);
+        assert!(refusals.is_before(&one, before));
+        assert!(!refusals.is_before(&other, before));
+        assert!(!refusals.is_before(&one, refusals.now()));
+        for _ in 0..=REFUSED_LOGS_MAX {
+            refusals.add(ChannelId::generate().log());
+        }
+        // Forgotten one by one, and so for all.
+        assert!(refusals.is_before(&one, before) && refusals.is_before(&other, before));
+        assert!(!refusals.is_before(&one, refusals.now()));
+    }
 }

@@ -15,7 +15,7 @@ use super::metrics;
 use super::position::{MarkPositions, Positions};
 use super::segment::{OpenSegment, SegmentHeader, SegmentInfo, WriteError};
 use super::shared::{Shared, StopOnPanic};
-use crate::StoreError;
+use crate::{AppendError, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -104,16 +104,13 @@ impl Writer {
                 self.tell(answers, batch.as_ref());
                 batch
             }
+            Err(error @ StoreError::Full { .. }) => {
+                let behind = self.stage.roll_back(self.last_batch + 1, answers, &error);
+                self.room.add_permits(behind);
+                None
+            }
             Err(error) => {
-                let answers = match &error {
-                    StoreError::Full { .. } => {
-                        let answers = self.stage.roll_back(self.last_batch + 1, answers);
-                        self.room.add_permits(answers.queued_bytes);
-                        answers
-                    }
-                    _ => answers,
-                };
-                fail(answers, &error);
+                answers.fail(&error);
                 None
             }
         }
@@ -121,10 +118,15 @@ impl Writer {
 
     /// Tells those who wait for a batch that is durable.
     fn tell(&mut self, answers: Answers, batch: Option<&Arc<Batch>>) {
-        for (answer, outcome) in answers.appends {
+        let mut refused = Vec::new();
+        for (answer, log, outcome) in answers.appends {
+            if matches!(outcome, Err(AppendError::Store(StoreError::Full { .. }))) {
+                refused.push(log);
+            }
             // Who no longer waits has left the entry in the log all the same.
             let _ = answer.send(outcome);
         }
+        self.stage.told(refused);
         for (answer, _, followed) in answers.followed {
             let _ = answer.send(Ok(followed));
         }
@@ -357,20 +359,6 @@ enum Failed {
     Full(String),
     /// What is on the disk is unknown.
     Unknown(String),
-}
-
-/// Tells those who wait for a batch that was not written.
-fn fail(answers: Answers, error: &StoreError) {
-    for (answer, _) in answers.appends {
-        let _ = answer.send(Err(error.clone().into()));
-    }
-    let followed = answers.followed.into_iter().map(|(answer, ..)| answer);
-    for answer in followed.chain(answers.installed) {
-        let _ = answer.send(Err(error.clone()));
-    }
-    for answer in answers.retired {
-        let _ = answer.send(Err(error.clone()));
-    }
 }
 
 fn no_segment() -> Failed {

@@ -2,12 +2,15 @@
 //! when there is room. Here the disk's part is played by planned faults, so that this is shown everywhere.
 
 use super::script::*;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use skytale_log_store::local::{DiskFaults, DiskStep, Retention};
-use skytale_log_store::{AppendError, LocalConfig, LocalStore, LogStore as _, StoreError};
+use skytale_log_store::{Accepted, AppendError, LocalConfig, LocalStore, LogStore as _, StoreError};
 use skytale_proto::{ChannelId, Code, Frame, Offset};
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -336,6 +339,106 @@ async fn retention_makes_room_while_the_disk_is_full() {
 }
 
 async fn close_quietly(store: &LocalStore) {
+    store.close().await.expect("closed");
+}
+
+/// An author that keeps frames on their way, and goes on from the first that is refused. Gives how often that was.
+async fn author(store: &LocalStore, frames: &[Frame]) -> usize {
+    let (mut next, mut refusals) = (0, 0);
+    let begun = Instant::now();
+    while next < frames.len() {
+        let mut on_their_way = VecDeque::new();
+        let mut refused = false;
+        for frame in &frames[next..] {
+            let append = store.append(frame.clone());
+            // What was told before the call, and before the future is polled.
+            while let Some(verdict) = on_their_way
+                .front_mut()
+                .and_then(|pending: &mut BoxFuture<'_, _>| pending.now_or_never())
+            {
+                on_their_way.pop_front();
+                refused |= settled(verdict, &mut next, refused);
+            }
+            if refused {
+                break;
+            }
+            match append.await {
+                Ok(pending) => on_their_way.push_back(pending.verdict().boxed()),
+                Err(error) => {
+                    assert_eq!(error.code(), Code::StoreFull, "{error}");
+                    refused = true;
+                    break;
+                }
+            }
+            if on_their_way.len() == 64
+                && let Some(pending) = on_their_way.pop_front()
+            {
+                refused |= settled(pending.await, &mut next, false);
+            }
+        }
+        let mut passed = false;
+        for pending in on_their_way {
+            // Those that were on their way before an append that was refused at once may still be taken.
+            passed |= settled(pending.await, &mut next, passed);
+        }
+        refusals += usize::from(refused || passed);
+        assert!(begun.elapsed() < HANGING, "{:?}", store.readiness());
+        if refused || passed {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    refusals
+}
+
+/// Counts a verdict; whether it is a refusal for lack of room. After one, `refused`, none may be accepted.
+fn settled(verdict: Result<Accepted, AppendError>, next: &mut usize, refused: bool) -> bool {
+    match verdict {
+        Ok(_) => {
+            assert!(!refused, "a frame passed one that was refused");
+            *next += 1;
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.code(), Code::StoreFull, "{error}");
+            true
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn authors_that_do_not_wait_keep_their_order_while_the_disk_fills_and_empties() {
+    let dir = TempDir::new().expect("a folder");
+    let (config, faults) = faulty(dir.path());
+    let store = Arc::new(open(config).await);
+    let mut authors = Vec::new();
+    for _ in 0..3 {
+        let (channel, mut frames) = channel_with(&store, 1, b"first").await;
+        let sent: Vec<Frame> = (0..4_000).map(|_| message(channel, 1, &[3; 200])).collect();
+        frames.extend(sent.iter().cloned());
+        let store = store.clone();
+        let refusals = tokio::spawn(async move { author(&store, &sent).await });
+        authors.push((channel, frames, refusals));
+    }
+    let faulting = tokio::spawn(async move {
+        for round in 0.. {
+            faults.fail(DiskStep::Batch, NO_SPACE, 1);
+            tokio::time::sleep(Duration::from_millis(17)).await;
+            // Low for a moment, in which appends are refused at once.
+            faults.set_free_bytes((round % 3 == 0).then_some(1));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            faults.set_free_bytes(None);
+            if round == 200 {
+                return;
+            }
+        }
+    });
+    let mut refusals = 0;
+    for (channel, frames, author) in authors {
+        refusals += author.await.expect("an author");
+        holds(&store, channel.log(), &frames).await;
+    }
+    assert!(refusals > 0, "the disk was never full");
+    faulting.abort();
     store.close().await.expect("closed");
 }
 
