@@ -27,11 +27,11 @@ impl Disk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { at }),
             Ok(output) => {
-                println!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+                eprintln!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(error) => {
-                println!("skipped: no tmpfs: {error}");
+                eprintln!("skipped: no tmpfs: {error}");
                 None
             }
         }

@@ -29,11 +29,11 @@ impl Disk {
         match mount {
             Ok(output) if output.status.success() => Some(Self(at)),
             Ok(output) => {
-                println!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+                eprintln!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(error) => {
-                println!("skipped: no tmpfs: {error}");
+                eprintln!("skipped: no tmpfs: {error}");
                 None
             }
         }
