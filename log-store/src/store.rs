@@ -89,6 +89,11 @@ pub(crate) fn stopped_problem(why: &str) -> String {
     format!("the store takes no appends: {why}")
 }
 
+/// What is told of a store whose disk is full.
+pub(crate) fn full_problem(why: &str) -> String {
+    format!("the store takes no appends until there is room on its disk: {why}")
+}
+
 /// An append on its way. Resolves when the verdict is durable.
 #[derive(Debug)]
 pub struct PendingAppend {
@@ -219,6 +224,12 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// Takes no appends until there is room on the disk. The frame may be appended again then, with its id.
+    #[error("the disk is full: {reason}")]
+    Full {
+        /// What there is no room for.
+        reason: String,
+    },
     /// Entries up to there are no longer kept.
     #[error("entries before offset {first} are no longer kept")]
     Trimmed {
@@ -269,6 +280,7 @@ impl StoreError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Stopped { .. } => Code::StoreStopped,
+            Self::Full { .. } => Code::StoreFull,
             Self::Trimmed { .. } => Code::Trimmed,
             Self::BeyondHead { .. } => Code::CursorBeyondHead,
             Self::Corrupt { .. } => Code::StoreCorrupt,

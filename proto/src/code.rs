@@ -92,6 +92,8 @@ codes! {
     HomeUnreachable = 1022, true, "Keep the frame and append it again later, with its id: it is an entry once. Replay goes on.";
     /// The relay node has not followed the log that far yet.
     CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
+    /// The relay node's disk is full.
+    StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.
@@ -303,6 +305,7 @@ mod tests {
         for code in [
             Code::RelayInternal,
             Code::StoreStopped,
+            Code::StoreFull,
             Code::HomeUnreachable,
             Code::CatchingUp,
             Code::RateLimited,

@@ -106,6 +106,7 @@ impl FleetStore {
         Health {
             ready: stopped.is_none() && shards.iter().all(|shard| shard.ready),
             stopped,
+            full: self.node.replica.full(),
             durability: *self.node.durability.borrow(),
             connected: self.node.connected().is_ok(),
             unchecked: self
@@ -157,6 +158,11 @@ impl FleetStore {
             // None that was asked for before this is told is taken after it.
             shard.give_up();
             return Err(error);
+        }
+        if let Some(reason) = node.replica.full() {
+            // It could not tell the verdict.
+            shard.give_up();
+            return Err(StoreError::Full { reason });
         }
         let closed = |_| node.why_ended();
         let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);

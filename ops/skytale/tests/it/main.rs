@@ -4,6 +4,7 @@ mod channels;
 mod configuration;
 mod demo;
 mod fleet;
+mod full_disk;
 mod help;
 mod markers;
 mod node;

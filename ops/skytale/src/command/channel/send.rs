@@ -6,11 +6,12 @@ use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::Sent;
+use skytale_sdk::channel::{Channel, Sent};
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// What is read of standard input or a file, at most, in bytes.
@@ -47,7 +48,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, sent, &mut messages, &args.agent).await,
+            _ => deliver(agent, &channel, sent, &mut messages, &args.agent).await,
         };
         session.output.give(&Result {
             channel: channel.id(),
@@ -58,10 +59,17 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     ended.await
 }
 
-async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
+async fn deliver(
+    agent: &Agent,
+    channel: &Channel,
+    sent: Vec<Sent>,
+    messages: &mut [Message],
+    args: &AgentArgs,
+) -> Outcome {
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
         for (sent, message) in sent.into_iter().zip(messages) {
@@ -75,10 +83,25 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args:
         }
         Ok(())
     };
-    timeout(args.timeout(), all).await.unwrap_or_else(|_| {
-        let what = format!("not delivered within {} s", args.timeout_s);
-        Err(waiting(Failure::new(Code::Offline, what)))
-    })
+    match timeout(args.timeout(), all).await {
+        Ok(delivered) => delivered,
+        Err(_) => {
+            let what = format!("not delivered within {} s", args.timeout_s);
+            let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
+            // A relay node that answered has said why.
+            // Of one of these messages, or of what waits before them.
+            let mut refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
+            let refusal = refusals.find(|refusal| u128::from(refusal.at_ms) >= begun.as_millis());
+            Err(waiting(match refusal {
+                Some(refusal) => Failure::new(refusal.code, what).since(format!(
+                    "the relay node refused it: {}. {}",
+                    refusal.code,
+                    refusal.code.help()
+                )),
+                None => Failure::new(Code::Offline, what),
+            }))
+        }
+    }
 }
 
 impl Args {
