@@ -42,8 +42,10 @@ impl Tx<'_> {
                 }
             }
             Detail::Rejoin => {
-                // Its group may be the one that this agent is not in: it counts where the group begins again.
-                self.note_request(channel, record.offset, frame)?.map_err(rejected)?;
+                // It counts if the group begins again. This agent may not know its author: those who answer do.
+                if let Err(problem) = self.note_request(channel, record.offset, frame)? {
+                    tracing::debug!(channel = %channel.id, offset = %record.offset, problem, "a request passed over");
+                }
             }
             Detail::Message if own => self.own_while_apart(channel, record, frame)?,
             Detail::Message => return self.message_while_apart(channel, record, frame),

@@ -73,6 +73,8 @@ pub(super) struct Recovery {
     pub(super) asked: Offset,
     /// Entries of this epoch were lost: what the group cannot apply now, others may have applied.
     pub(super) unsure: bool,
+    /// A commit of this epoch was not applied. Members judge alike, so none has applied it: unless one speaks in a later epoch.
+    pub(super) doubted: bool,
 }
 
 impl Engine {
@@ -258,9 +260,8 @@ impl Tx<'_> {
             ..Recovery::default()
         };
         self.hold(channel)?;
-        for intent in [Intent::Renew, Intent::Rejoin] {
-            self.unqueue_all(channel, intent)?;
-        }
+        // What waits is listed as failed: it goes out when the application says so, from the copy that is kept.
+        self.fail_all(channel, Code::Superseded)?;
         self.events.push(Event::Superseded {
             channel: channel.id,
             offset,

@@ -194,7 +194,7 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     settle(&relay, channel, &mut [&mut a, &mut b]);
     second.send(channel, "from the second");
     settle(&relay, channel, &mut [&mut second, &mut b]);
-    a.send(channel, "never sent");
+    let held = a.send(channel, "sent later");
     for _ in 0..5 {
         settle(&relay, channel, &mut [&mut a, &mut b]);
         a.crash();
@@ -206,14 +206,20 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     assert_eq!(b.texts(channel), ["from the first", "from the second"]);
     assert_talks(&relay, channel, &mut [&mut second, &mut b]);
     // The one that was stopped takes over when it is told to; then the other is.
+    assert_eq!(
+        a.engine().send(channel, b"refused").expect_err("stopped").code(),
+        Code::Superseded
+    );
+    assert_eq!(a.engine().failed(channel).expect("listed")[0].code, Code::Superseded);
     a.engine().take_over().expect("taken");
+    a.engine().retry(channel, held).expect("queued again");
     for _ in 0..5 {
         settle(&relay, channel, &mut [&mut a, &mut b]);
         settle(&relay, channel, &mut [&mut second, &mut b]);
     }
     assert_eq!(standing(&mut a, channel), Standing::Current);
     assert_eq!(standing(&mut second, channel), Standing::Superseded);
-    assert!(b.texts(channel).contains(&"never sent".to_owned()));
+    assert!(b.texts(channel).contains(&"sent later".to_owned()));
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
 }
 
