@@ -24,7 +24,12 @@ impl Tx<'_> {
         let own = header.author == self.identity.agent_id();
         let superseded = channel.position.recovery.standing == Standing::Superseded;
         match &header.detail {
-            _ if superseded => self.removed_by_header(channel, record.offset, frame)?,
+            _ if superseded => {
+                if matches!(header.detail, Detail::Message) {
+                    channel.position.recovery.missed += 1;
+                }
+                self.removed_by_header(channel, record.offset, frame)?;
+            }
             Detail::Commit { .. } if own => self.own_while_apart(channel, record, frame)?,
             Detail::Commit { recipients, .. } if recipients.contains(&self.identity.agent_id()) => {
                 self.welcome_back(channel, record.offset, frame)?;
@@ -109,6 +114,11 @@ impl Tx<'_> {
             Some(row) if row.intent == Intent::Reboot && row.has_built(frame.encoded()) => {
                 self.own_reboot(channel, record.offset, header)?;
                 self.delivered(channel, &row, record.offset)
+            }
+            // Another copy of this vault sent it: nobody can decrypt what it sent itself.
+            _ if matches!(header.detail, Detail::Message) => {
+                channel.position.recovery.missed += 1;
+                Ok(())
             }
             _ => Ok(()),
         }

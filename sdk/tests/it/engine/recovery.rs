@@ -45,7 +45,11 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
     }
     settle(&relay, channel, &mut [&mut a, &mut b]);
     a.roll_back(&copy);
-    assert_eq!(standing(&mut a, channel), Standing::Current, "nothing about the files tells");
+    assert_eq!(
+        standing(&mut a, channel),
+        Standing::Current,
+        "nothing about the files tells"
+    );
     // Offline, it encrypts under keys that were used; none of that goes out.
     for text in ["four", "five", "six", "seven", "eight"] {
         a.send(channel, text);
@@ -93,7 +97,10 @@ fn a_restored_vault_takes_new_keys_though_the_other_copy_sent_nothing() {
     a.send(channel, "under new keys");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(b.engine().epoch(channel).expect("known"), epoch + 1);
-    assert!(has(&b.take_events(), |event| matches!(event, Event::MemberRejoined { .. })));
+    assert!(has(&b.take_events(), |event| matches!(
+        event,
+        Event::MemberRejoined { .. }
+    )));
     assert_eq!(b.texts(channel), ["under new keys"]);
     // Once is enough.
     a.crash();
@@ -145,13 +152,38 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
         "{events:?}"
     );
     assert!(
-        has(&events, |event| matches!(event, Event::Rejoined { missed: 1, .. })),
+        has(&events, |event| matches!(event, Event::Rejoined { missed: 2, .. })),
         "{events:?}"
     );
     assert_eq!(
         b.texts(channel),
         ["in another epoch", "read by one", "from the older copy"]
     );
+    assert_talks(&relay, channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
+fn what_the_other_copy_sent_after_a_commit_of_its_own_is_told_as_lost() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let copy = a.vault_files();
+    a.engine().update_keys(channel).expect("queued");
+    a.send(channel, "by the copy");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let sent = relay.head(channel.log());
+    a.roll_back(&copy);
+    a.take_events();
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let events = a.take_events();
+    assert!(
+        has(&events, |event| matches!(event, Event::Rejoined { missed: 1, .. })),
+        "{events:?}"
+    );
+    let lost = a.engine().lost(Some(channel)).expect("listed");
+    let told = |lost: &skytale_sdk::engine::Lost| lost.first <= sent && sent <= lost.last;
+    assert!(lost.iter().any(told), "{sent}: {lost:?}");
+    assert_eq!(b.texts(channel), ["by the copy"]);
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
 }
 
@@ -199,6 +231,8 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     assert_eq!(b.texts(channel), ["from the first", "from the second"]);
     assert_talks(&relay, channel, &mut [&mut second, &mut b]);
     // The one that was stopped takes over when it is told to; then the other is.
+    settle(&relay, channel, &mut [&mut a]);
+    let passed = relay.head(channel.log());
     a.engine().take_over().expect("taken");
     for _ in 0..5 {
         settle(&relay, channel, &mut [&mut a, &mut b]);
@@ -207,6 +241,11 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     assert_eq!(standing(&mut a, channel), Standing::Current);
     assert_eq!(standing(&mut second, channel), Standing::Superseded);
     assert!(b.texts(channel).contains(&"never sent".to_owned()));
+    let lost = a.engine().lost(Some(channel)).expect("listed");
+    assert!(
+        lost.iter().any(|lost| lost.first <= passed && passed <= lost.last),
+        "what it was shown while it was stopped is told: {passed}: {lost:?}"
+    );
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
 }
 
