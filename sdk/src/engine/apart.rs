@@ -9,6 +9,7 @@ use super::standing::Standing;
 use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
+use openmls::group::MlsGroup;
 use skytale_proto::{Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
@@ -127,7 +128,9 @@ impl Tx<'_> {
     /// A message of another member. Where this agent can read it, the others did not take the commit either that it could
     /// not apply: it is not out of sync.
     fn message_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
-        if channel.group.is_none() || channel.position.recovery.unsure {
+        let of_this_epoch =
+            |group: &MlsGroup| mls::read_message(frame.body()).is_ok_and(|message| message.epoch() == group.epoch());
+        if channel.position.recovery.unsure || !channel.group.as_ref().is_some_and(of_this_epoch) {
             channel.position.recovery.missed += 1;
             return Ok(());
         }

@@ -14,6 +14,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How often a node looks for entries that are over their age: at most, and at least.
+const CHECK_EVERY_MIN: Duration = Duration::from_secs(1);
+const CHECK_EVERY_MAX: Duration = Duration::from_secs(60);
+
 /// The section `[relay]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -174,7 +178,10 @@ impl Loaded {
             retention: Retention {
                 age,
                 bytes: above_zero(relay.retention_bytes),
-                ..Retention::default()
+                // A short age is kept to within a tenth of it.
+                check_every: age.map_or(CHECK_EVERY_MAX, |age| {
+                    (age / 10).clamp(CHECK_EVERY_MIN, CHECK_EVERY_MAX)
+                }),
             },
             ..LocalConfig::new(data_dir.join("log"))
         };
