@@ -59,7 +59,7 @@ pub(super) async fn staged(
         let mut settings = settings(&api);
         settings.extend(special);
         let relay = RelayProcess::start(&dir.join("relay"), settings).await?;
-        let client = api.client(&*api.create_account().await?)?;
+        let client = api.client(&api.create_account().await?)?;
         api.registered(&client, relay.endpoint()).await?;
         let mut scene = Scene {
             dir,
