@@ -105,6 +105,7 @@ mod tests {
             id: ChannelId::from_bytes([first; 16]),
             label: label.into(),
             state,
+            standing: skytale_sdk::engine::Standing::Current,
             cursor: Offset::ZERO,
             handshake_head: Offset::ZERO,
             epoch: 0,
