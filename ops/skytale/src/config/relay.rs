@@ -14,10 +14,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often a node looks for entries that are over their age: at most, and at least.
-const CHECK_EVERY_MIN: Duration = Duration::from_secs(1);
-const CHECK_EVERY_MAX: Duration = Duration::from_secs(60);
-
 /// The section `[relay]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -178,10 +174,7 @@ impl Loaded {
             retention: Retention {
                 age,
                 bytes: above_zero(relay.retention_bytes),
-                // A short age is kept to within a tenth of it.
-                check_every: age.map_or(CHECK_EVERY_MAX, |age| {
-                    (age / 10).clamp(CHECK_EVERY_MIN, CHECK_EVERY_MAX)
-                }),
+                check_every: check_every(age),
             },
             ..LocalConfig::new(data_dir.join("log"))
         };
@@ -203,5 +196,26 @@ impl Loaded {
             error.code(),
             format!("configuration key `{key}` ({source}) {}", error.problem),
         )
+    }
+}
+
+/// How often the store looks for entries that are too old: a short age is kept to within a tenth of it.
+fn check_every(age: Option<Duration>) -> Duration {
+    let longest = Retention::default().check_every;
+    age.map_or(longest, |age| (age / 10).clamp(Duration::from_secs(1), longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_retention_is_looked_after_more_often() {
+        let every = |seconds: u64| check_every(Some(Duration::from_secs(seconds))).as_secs();
+        assert_eq!(
+            [every(1), every(10), every(60), every(600), every(86_400)],
+            [1, 1, 6, 60, 60]
+        );
+        assert_eq!(check_every(None), Duration::from_secs(60));
     }
 }
