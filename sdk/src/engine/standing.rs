@@ -142,8 +142,11 @@ impl Engine {
 impl Tx<'_> {
     fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         channel.position.recovery.standing = Standing::Renewing;
-        let since = channel.position.recovery.since;
-        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())
+        let (since, missed) = (channel.position.recovery.since, channel.position.recovery.missed);
+        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
+        // What was passed over while this copy was stopped is told with the rest.
+        channel.position.recovery.missed = missed;
+        Ok(())
     }
 
     /// Queues what a way back needs and is not queued yet.
