@@ -196,7 +196,9 @@ impl Tx<'_> {
                 });
                 return Ok(());
             }
-            Err(reason) => format!("the group began again without this agent: {reason}"),
+            // It is no new beginning for anybody: the group goes on.
+            Err(not_back) if not_back.for_all => return Err(rejected(not_back.reason)),
+            Err(not_back) => format!("the group began again without this agent: {}", not_back.reason),
         };
         debug_assert!(read_bundle(frame).is_ok());
         Ok(self.out_of_sync(channel, offset, reason)?)

@@ -231,10 +231,13 @@ impl Tx<'_> {
         if channel.position.recovery.standing.is_apart() {
             return Ok(());
         }
+        let before = &channel.position.recovery;
         channel.position.recovery = Recovery {
             standing: Standing::OutOfSync,
             since: offset,
             reason: reason.clone(),
+            // A member whose ratchet keys another copy may have used does not go on with them, whatever it can read.
+            unsure: before.unsure || before.standing == Standing::Renewing,
             ..Recovery::default()
         };
         self.hold(channel)?;
@@ -299,9 +302,7 @@ impl Tx<'_> {
         channel.group = Some(welcomed.group);
         self.unqueue_all(channel, Intent::Rejoin)?;
         // Another member's new beginning came first.
-        while let Some(row) = self.first_of(channel, Intent::Reboot)? {
-            self.unneeded(channel, &row)?;
-        }
+        self.go_without_reboot(channel)?;
         self.unbuild(channel)?;
         self.forget_requests(channel, &welcomed.members)?;
         if recovery.missed > 0 {
