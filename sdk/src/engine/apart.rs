@@ -27,6 +27,7 @@ impl Tx<'_> {
             Detail::Commit { .. } | Detail::Message if superseded && own => {
                 self.own_while_apart(channel, record, frame)?;
             }
+            Detail::Message if superseded => channel.position.recovery.missed += 1,
             _ if superseded => self.removed_by_header(channel, record.offset, frame)?,
             Detail::Commit { .. } if own => self.own_while_apart(channel, record, frame)?,
             Detail::Commit {
@@ -118,6 +119,7 @@ impl Tx<'_> {
     /// What this agent sent before it knew that it is out of sync, or what another copy of its vault sent.
     fn own_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), EngineError> {
         let header = frame.header();
+        let is_message = header.detail == Detail::Message;
         match self.row_of(channel, header.id)? {
             Some(row) if row.intent.is_message() && row.has_built(frame.encoded()) => {
                 let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
@@ -132,8 +134,14 @@ impl Tx<'_> {
             }
             // Another copy sent what this one had queued before it was copied, or somebody else something in its name: it
             // cannot tell which, and it cannot send it again under this id.
-            Some(row) if !row.intent.is_way_back() => self.fail(channel, &row, Code::DeliveryUnknown),
-            _ => Ok(()),
+            Some(row) if !row.intent.is_way_back() => {
+                channel.position.recovery.missed += u64::from(is_message);
+                self.fail(channel, &row, Code::DeliveryUnknown)
+            }
+            _ => {
+                channel.position.recovery.missed += u64::from(is_message);
+                Ok(())
+            }
         }
     }
 

@@ -139,9 +139,11 @@ impl Engine {
 
 impl Tx<'_> {
     fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let Recovery { since, missed, .. } = channel.position.recovery;
         channel.position.recovery.standing = Standing::Renewing;
-        let since = channel.position.recovery.since;
-        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())
+        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
+        channel.position.recovery.missed = missed;
+        Ok(())
     }
 
     /// Queues what a way back needs and is not queued yet.
@@ -172,6 +174,7 @@ impl Tx<'_> {
             standing: Standing::Renewing,
             since: offset,
             reason: reason.to_owned(),
+            unsure: channel.position.recovery.unsure,
             ..Recovery::default()
         };
         self.unbuild(channel)?;
