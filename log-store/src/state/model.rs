@@ -2,8 +2,10 @@
 //! question by looking through all of them. What [`super::LogState`] is tested against.
 
 use crate::Access;
-use skytale_proto::{AccountId, AgentId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits};
-use std::collections::BTreeSet;
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Model {
     log: LogId,
@@ -203,6 +205,33 @@ impl Model {
             .filter(|(offset, _)| *offset > self.trimmed())
             .find(|(offset, _)| *offset == claim)
             .map(|(_, package)| *package)
+    }
+
+    /// The last entry given up that is no Trim, and the last Trim among those given up: a reader whose cursor is before the
+    /// first has lost something, and one whose cursor is not has not.
+    pub(super) fn given_up(&self) -> u64 {
+        self.numbered()
+            .filter(|(at, entry)| *at <= self.trimmed() && entry.kind() != Kind::Trim)
+            .map(|(at, _)| at)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The newest Welcome of each channel, where its entry was given up.
+    pub(super) fn welcomes_given_up(&self) -> Vec<(ChannelId, u64)> {
+        if matches!(self.log, LogId::Channel(_)) {
+            return Vec::new();
+        }
+        let mut newest: BTreeMap<ChannelId, (u64, u64)> = BTreeMap::new();
+        for (at, entry) in self.numbered() {
+            if let Detail::Welcome { channel, offset } = entry.detail
+                && newest.get(&channel).is_none_or(|(bundle, _)| *bundle < offset.get())
+            {
+                newest.insert(channel, (offset.get(), at));
+            }
+        }
+        let gone = newest.into_iter().filter(|(_, (_, at))| *at <= self.trimmed());
+        gone.map(|(channel, (bundle, _))| (channel, bundle)).collect()
     }
 
     /// The verdict; an accepted frame is an entry after this.

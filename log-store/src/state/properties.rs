@@ -71,7 +71,7 @@ enum Action {
     Trim(Index),
     KeyPackage(bool),
     Claim,
-    Welcome(u64),
+    Welcome(u8, u64),
     /// An earlier frame, whole.
     Resend(Index),
     /// A kind that no frame for such a log has; the fold is not told by a frame alone.
@@ -108,7 +108,7 @@ fn kinds_of_agent_log() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => prop::bool::weighted(0.15).prop_map(Action::KeyPackage),
         5 => Just(Action::Claim),
-        2 => (1..4u64).prop_map(Action::Welcome),
+        2 => (0..3u8, 1..4u64).prop_map(|(channel, offset)| Action::Welcome(channel, offset)),
         1 => any::<Index>().prop_map(Action::Trim),
         2 => any::<Index>().prop_map(Action::Resend),
         1 => Just(Action::Foreign),
@@ -244,8 +244,8 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
         Action::Claim => Detail::KeyPackageClaim,
         Action::Foreign | Action::Resend(_) if log == CHANNEL.log() => Detail::KeyPackageClaim,
         Action::Foreign | Action::Resend(_) => Detail::Message,
-        Action::Welcome(offset) => Detail::Welcome {
-            channel: CHANNEL,
+        Action::Welcome(channel, offset) => Detail::Welcome {
+            channel: ChannelId::from_bytes([0xc4 - channel; 16]),
             offset: Offset::new(*offset),
         },
     };
@@ -292,6 +292,18 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(state.handshake_head().get(), model.handshake_head());
     prop_assert_eq!(state.first_available().get(), model.trimmed() + 1);
     prop_assert!(state.roster().eq(model.roster()));
+    let status = state.status();
+    prop_assert_eq!(status.head, state.head());
+    prop_assert_eq!(status.first, state.first_available());
+    prop_assert_eq!(status.handshake_head, state.handshake_head());
+    // It may say that more is gone than is; never that less is.
+    prop_assert!((model.given_up()..=model.trimmed()).contains(&status.given_up.get()));
+    let welcomes: Vec<_> = status
+        .welcomes
+        .iter()
+        .map(|(channel, bundle)| (*channel, bundle.get()))
+        .collect();
+    prop_assert_eq!(welcomes, model.welcomes_given_up());
     let stock = state.key_packages();
     prop_assert_eq!((stock.live as usize, stock.last_resort), model.stock());
     for claim in 0..=model.head() + 1 {
@@ -394,6 +406,32 @@ proptest! {
     }
 
     #[test]
+    fn a_log_that_got_trims_alone_has_given_up_nothing_more(
+        (mut state, _) in state(),
+        trims in prop::collection::vec(any::<Index>(), 1..8),
+    ) {
+        let log = state.log();
+        prop_assume!(state.head() > Offset::ZERO);
+        let given_up = state.status().given_up;
+        let content = state.head();
+        for (number, at) in trims.iter().enumerate() {
+            let kept = state.head().get() + 1 - state.first_available().get();
+            let up_to = Offset::new(state.first_available().get() + at.index(kept as usize) as u64);
+            let header = Header {
+                log,
+                id: FrameId::from_bytes((u128::MAX - number as u128).to_be_bytes()),
+                author: agent(0),
+                parent: Offset::ZERO,
+                detail: Detail::Trim { up_to },
+            };
+            let applied = state.apply(&header, None);
+            prop_assert!(matches!(applied, Verdict::Appended { .. }), "{:?}", applied);
+        }
+        // Whoever had read all that was there has lost nothing.
+        prop_assert!(state.status().given_up <= content.max(given_up));
+    }
+
+    #[test]
     fn damaged_bytes_are_never_a_state((state, frames) in state(), bit in any::<Index>(), cut in any::<Index>()) {
         let bytes = state.encode();
         let mut flipped = bytes.to_vec();
@@ -420,7 +458,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_error_or_a_sound_state(rule in 0..5u8, rest in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut bytes = vec![1, rule];
+        let mut bytes = vec![2, rule];
         bytes.extend(rest);
         let _ = LogState::decode(bytes.clone().into());
         decodes_or_not(sealed(bytes), &[])?;

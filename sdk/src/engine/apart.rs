@@ -10,7 +10,7 @@ use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
 use openmls::group::MlsGroup;
-use skytale_proto::{Detail, Frame, Offset, Record};
+use skytale_proto::{Code, Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
     /// An entry while this agent is out of sync, or superseded.
@@ -25,19 +25,25 @@ impl Tx<'_> {
         let own = header.author == self.identity.agent_id();
         let superseded = channel.position.recovery.standing == Standing::Superseded;
         match &header.detail {
-            _ if superseded => {
-                if matches!(header.detail, Detail::Message) {
-                    channel.position.recovery.missed += 1;
-                }
-                self.removed_by_header(channel, record.offset, frame)?;
+            Detail::Commit { .. } | Detail::Message if superseded && own => {
+                self.own_while_apart(channel, record, frame)?;
             }
+            Detail::Message if superseded => channel.position.recovery.missed += 1,
+            _ if superseded => self.removed_by_header(channel, record.offset, frame)?,
             Detail::Commit { .. } if own => self.own_while_apart(channel, record, frame)?,
-            Detail::Commit { recipients, .. } if recipients.contains(&self.identity.agent_id()) => {
-                self.welcome_back(channel, record.offset, frame)?;
-            }
-            Detail::Commit { .. } => {
-                self.removed_by_header(channel, record.offset, frame)?;
-                self.unanswered(channel)?;
+            Detail::Commit {
+                adds,
+                removes,
+                recipients,
+            } => {
+                let answered = adds.iter().chain(removes).copied().chain([header.author]);
+                self.forget_requests(channel, &answered.collect())?;
+                if recipients.contains(&self.identity.agent_id()) {
+                    self.welcome_back(channel, record.offset, frame)?;
+                } else {
+                    self.removed_by_header(channel, record.offset, frame)?;
+                    self.unanswered(channel)?;
+                }
             }
             Detail::Rejoin if own => {
                 if let Some(row) = self.row_of(channel, header.id)?
@@ -65,11 +71,12 @@ impl Tx<'_> {
     /// A commit that adds this agent: it ends being out of sync, if its Welcome works.
     fn welcome_back(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), Halt> {
         let bundle = read_bundle(frame).map_err(rejected)?;
-        if let Err(reason) = self.try_rejoin(channel, offset, frame, &bundle)? {
+        if let Err(not_back) = self.try_rejoin(channel, offset, frame, &bundle)? {
             // It was meant for another copy of this vault, or is broken: this one asks again.
             channel.position.recovery.asked = Offset::ZERO;
+            self.go_without_reboot(channel)?;
             self.ask_to_rejoin(channel)?;
-            return Err(rejected(format!("its Welcome cannot be used: {reason}")));
+            return Err(rejected(format!("its Welcome cannot be used: {}", not_back.reason)));
         }
         if bundle.reboot {
             self.events.push(Event::Rebooted {
@@ -95,6 +102,7 @@ impl Tx<'_> {
 
     /// A commit passed that did not answer this agent's request: its author may not know of it.
     fn unanswered(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        self.go_without_reboot(channel)?;
         if channel.position.recovery.standing != Standing::OutOfSync
             || std::mem::take(&mut channel.position.recovery.asked) == Offset::ZERO
         {
@@ -103,9 +111,18 @@ impl Tx<'_> {
         self.ask_to_rejoin(channel)
     }
 
+    /// Somebody goes on with the group: nobody begins it again.
+    pub(super) fn go_without_reboot(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        while let Some(row) = self.first_of(channel, Intent::Reboot)? {
+            self.unneeded(channel, &row)?;
+        }
+        Ok(())
+    }
+
     /// What this agent sent before it knew that it is out of sync, or what another copy of its vault sent.
     fn own_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), EngineError> {
         let header = frame.header();
+        let is_message = header.detail == Detail::Message;
         match self.row_of(channel, header.id)? {
             Some(row) if row.intent.is_message() && row.has_built(frame.encoded()) => {
                 let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
@@ -118,12 +135,16 @@ impl Tx<'_> {
                 self.own_reboot(channel, record.offset, header)?;
                 self.delivered(channel, &row, record.offset)
             }
-            // Another copy of this vault sent it: nobody can decrypt what it sent itself.
-            _ if matches!(header.detail, Detail::Message) => {
-                channel.position.recovery.missed += 1;
+            // Another copy sent what this one had queued before it was copied, or somebody else something in its name: it
+            // cannot tell which, and it cannot send it again under this id.
+            Some(row) if !row.intent.is_way_back() => {
+                channel.position.recovery.missed += u64::from(is_message);
+                self.fail(channel, &row, Code::DeliveryUnknown)
+            }
+            _ => {
+                channel.position.recovery.missed += u64::from(is_message);
                 Ok(())
             }
-            _ => Ok(()),
         }
     }
 

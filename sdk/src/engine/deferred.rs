@@ -7,8 +7,9 @@
 //!                    └── cancel_add, the agent is a member, or this one has left: forgotten
 //! ```
 
+use super::channel::Channel;
 use super::channel::one;
-use super::transact::now_ms;
+use super::transact::{Tx, now_ms};
 use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, FrameId, Refusal};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use rusqlite::{Row, params};
@@ -134,6 +135,18 @@ impl Engine {
             Ok(cancelled)
         })?;
         Ok(cancelled)
+    }
+}
+
+impl Tx<'_> {
+    /// An agent is added when it has a KeyPackage on offer.
+    pub(super) fn add_when_it_can(&self, channel: &Channel, agent: &AgentId) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO deferred (channel, agent, since_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![channel.no, agent.as_bytes(), integer(now_ms())?])?;
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::agent_log::set_agent_cursor;
 use super::channel::{Channel, one};
 use super::evidence::AGENT_LOG_NO;
-use super::outbox::OutboxRow;
+use super::outbox::{Intent, OutboxRow};
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event};
@@ -120,10 +120,12 @@ impl Engine {
             return Ok(Vec::new());
         }
         let ((), events) = self.transact(Durability::Now, |tx| {
-            for (index, (channel, bundle)) in status.welcomes.iter().enumerate() {
+            for (channel, bundle) in &status.welcomes {
                 // No entry stands for them any more: numbers below zero keep them apart, oldest first.
-                let no = integer(index as u64)? - i64::from(u32::MAX);
-                tx.note_welcome(no, *channel, *bundle)?;
+                let last = "SELECT coalesce(max(no), ?1) FROM pending_join WHERE no < 0";
+                let base = -i64::from(u32::MAX);
+                let last: i64 = tx.sql.prepare_cached(last)?.query_row([base], |row| row.get(0))?;
+                tx.note_welcome(last + 1, *channel, *bundle)?;
             }
             if status.given_up > cursor {
                 tx.events.push(Event::EntriesLost {
@@ -155,7 +157,12 @@ impl Tx<'_> {
         self.go_on_behind(channel, behind, nothing_lost)?;
         if channel.position.state == ChannelState::Creating {
             // Its Create is among them: it was accepted.
-            channel.position.state = ChannelState::Active;
+            channel.position.state = match self.waits(channel, Intent::Leave)? {
+                true => ChannelState::Leaving,
+                false => ChannelState::Active,
+            };
+            self.unqueue_all(channel, Intent::Create)?;
+            self.head_moved(channel, Offset::FIRST)?;
         }
         let head = channel.position.head;
         if status.handshake_head > head && status.handshake_head <= behind {
@@ -169,6 +176,13 @@ impl Tx<'_> {
                 channel,
                 behind.next(),
                 "a change to the group is among the entries that are gone".into(),
+            )?;
+        } else if !nothing_lost {
+            // Entries of another copy of this vault may be among them, with the ratchet keys that it used.
+            self.renew(
+                channel,
+                behind.next(),
+                "entries that are gone may be of another copy of this vault",
             )?;
         }
         Ok(())

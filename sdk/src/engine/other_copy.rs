@@ -19,29 +19,32 @@ impl Tx<'_> {
         channel: &mut Channel,
         record: &Record,
         frame: &Frame,
-        row: Option<OutboxRow>,
+        row: Option<&OutboxRow>,
     ) -> Result<(), Halt> {
         let offset = record.offset;
         match &frame.header().detail {
             Detail::Message if self.is_own(channel, frame.body())? => {
                 self.renew(channel, offset, "another copy of this vault has sent messages")?;
                 match row {
-                    Some(row) => {
-                        if row.intent == Intent::Message {
-                            let (id, author) = (frame.header().id, frame.header().author);
-                            self.keep_message(channel, record, id, author, row.sent_ms, row.content.as_ref(), true)?;
-                        }
-                        self.delivered(channel, &row, offset)?;
+                    Some(row) if row.intent == Intent::Message => {
+                        let (id, author) = (frame.header().id, frame.header().author);
+                        self.keep_message(channel, record, id, author, row.sent_ms, row.content.as_ref(), true)?;
                     }
+                    Some(_) => {}
                     None => self.lose(channel, offset, offset, LostReason::OtherCopy)?,
                 }
-                Ok(())
             }
             Detail::Proposal if self.is_own(channel, frame.body())? => {
-                Ok(self.out_of_sync(channel, offset, "another copy of this vault has asked to leave".into())?)
+                self.out_of_sync(channel, offset, "another copy of this vault has asked to leave".into())?;
+                channel.position.recovery.unsure = true;
             }
-            Detail::Commit { .. } => self.commit_of_other_copy(channel, offset, frame),
-            _ => Err(rejected("appended as this agent, but not by this vault")),
+            Detail::Commit { .. } => self.commit_of_other_copy(channel, offset, frame)?,
+            _ => return Err(rejected("appended as this agent, but not by this vault")),
+        }
+        // What this vault had queued before it was copied is in the log.
+        match row {
+            Some(row) => Ok(self.delivered(channel, row, offset)?),
+            None => Ok(()),
         }
     }
 

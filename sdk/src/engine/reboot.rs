@@ -1,12 +1,12 @@
 //! A group that begins again: the way back where no member can go on.
 //!
 //! A member makes a new group of the same channel, and adds all others whose KeyPackages it has. The bundle stands in the
-//! log as a commit on the handshake head, so that of several the first wins; its header removes and adds each of the others,
-//! so that the roster stays as it is. Whoever is on the roster and is not added asks to rejoin.
+//! log as a commit on the handshake head, so that of several the first wins. Its header removes all others that its author
+//! knows, and adds those who are in the new group, so that the roster is the group. Whoever is left out for want of a
+//! KeyPackage is added later by the same member, when it has one.
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
-use super::rejoin::read_bundle;
 use super::replay::{Halt, rejected};
 use super::standing::{Recovery, Standing};
 use super::transact::Tx;
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// Queues a new beginning of the group with all members whose KeyPackage is at hand. Members come over without being
-    /// asked; those without a KeyPackage here ask to rejoin. What was said before stays readable to those who had read it.
+    /// asked; those without a KeyPackage here are removed, and added when they have one. What was said before stays readable to those who had read it.
     pub fn reboot(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
         let state = self.loaded(channel)?.position.state;
         if !matches!(state, ChannelState::Active | ChannelState::Leaving) {
@@ -132,6 +132,7 @@ impl Tx<'_> {
             welcome = committed.welcome;
         }
         self.provider.absorb(&scratch);
+        let removes = known.iter().filter(|agent| **agent != own).copied().collect();
         let others: Vec<AgentId> = others.into_iter().collect();
         let header = Header {
             log: channel.log(),
@@ -140,7 +141,7 @@ impl Tx<'_> {
             parent,
             detail: Detail::Commit {
                 adds: others.clone(),
-                removes: others.clone(),
+                removes,
                 recipients: others,
             },
         };
@@ -163,6 +164,11 @@ impl Tx<'_> {
     ) -> Result<(), EngineError> {
         let members = channel.rejoins.clone();
         self.forget_requests(channel, &members)?;
+        if let Detail::Commit { adds, removes, .. } = &header.detail {
+            for agent in removes.iter().filter(|agent| !adds.contains(agent)) {
+                self.add_when_it_can(channel, agent)?;
+            }
+        }
         if let Some(mut before) = channel.group.take() {
             before.delete(self.provider.storage())?;
         }
@@ -195,6 +201,13 @@ impl Tx<'_> {
             return Err(rejected("its author is not in the group"));
         }
         let by = header.author;
+        let own = self.identity.agent_id();
+        if let Detail::Commit { adds, removes, .. } = &header.detail
+            && removes.contains(&own)
+            && !adds.contains(&own)
+        {
+            return Ok(self.left(channel, offset, by)?);
+        }
         let reason = match self.try_rejoin(channel, offset, frame, bundle)? {
             Ok(()) => {
                 self.events.push(Event::Rebooted {
@@ -204,9 +217,10 @@ impl Tx<'_> {
                 });
                 return Ok(());
             }
-            Err(reason) => format!("the group began again without this agent: {reason}"),
+            // It is no new beginning for anybody: the group goes on.
+            Err(not_back) if not_back.for_all => return Err(rejected(not_back.reason)),
+            Err(not_back) => format!("the group began again without this agent: {}", not_back.reason),
         };
-        debug_assert!(read_bundle(frame).is_ok());
         Ok(self.out_of_sync(channel, offset, reason)?)
     }
 }

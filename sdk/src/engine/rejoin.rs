@@ -18,6 +18,13 @@ use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Offset};
 use std::collections::BTreeSet;
 
+/// Why a Welcome does not lead back into the group.
+pub(super) struct NotBack {
+    pub(super) reason: String,
+    /// It leads into a group that no member may come over to: whoever can open it says the same.
+    pub(super) for_all: bool,
+}
+
 /// The members whose requests wait.
 pub(super) fn requests(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
     sql.prepare_cached("SELECT agent FROM rejoin WHERE channel = ?1")?
@@ -62,12 +69,15 @@ impl Tx<'_> {
         offset: Offset,
         frame: &Frame,
         bundle: &Bundle,
-    ) -> Result<Result<(), String>, EngineError> {
+    ) -> Result<Result<(), NotBack>, EngineError> {
         let scratch = self.provider.scratch(None);
         match mls::welcomed(&scratch, channel.id, frame, &bundle.welcome, self.config.padding_bytes) {
             Ok(welcomed) => {
                 if let Some(problem) = unexpected(channel, frame, bundle, &welcomed) {
-                    return Ok(Err(problem.to_owned()));
+                    return Ok(Err(NotBack {
+                        reason: problem.to_owned(),
+                        for_all: true,
+                    }));
                 }
                 let by = frame.header().author;
                 self.rejoined(channel, welcomed, &scratch, offset, by)?;
@@ -77,7 +87,7 @@ impl Tx<'_> {
                 let reason = rejected.into_reason()?;
                 match scratch.failure() {
                     Some(failure) => Err(storage_failed(failure)),
-                    None => Ok(Err(reason)),
+                    None => Ok(Err(NotBack { reason, for_all: false })),
                 }
             }
         }
@@ -173,9 +183,27 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
     {
         return Some("a group of the channel that is not its present one");
     }
+    let Detail::Commit { adds, removes, .. } = &frame.header().detail else {
+        return Some("not a commit");
+    };
+    if bundle.reboot {
+        // The relay lets nobody be removed who is not on the roster: so nobody comes in this way.
+        let mut named: BTreeSet<AgentId> = adds.iter().copied().collect();
+        if !named.is_subset(&removes.iter().copied().collect()) {
+            return Some("a new beginning that brings in agents who were not in the channel");
+        }
+        named.insert(frame.header().author);
+        if welcomed.members != named {
+            return Some("a new beginning with other agents than its header names");
+        }
+    }
     match channel.group.as_ref() {
-        Some(group) if bundle.reboot && !apart && !welcomed.members.is_subset(&mls::members(group)) => {
-            Some("a new beginning with agents that were not in the group")
+        Some(group) if !apart => {
+            let mut allowed = mls::members(group);
+            if !bundle.reboot {
+                allowed.extend(adds);
+            }
+            (!welcomed.members.is_subset(&allowed)).then_some("a group with agents that were not in this one")
         }
         _ => None,
     }

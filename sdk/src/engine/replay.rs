@@ -244,8 +244,9 @@ impl Tx<'_> {
             return self.by_other_copy(channel, record, frame, None);
         };
         if !row.has_built(frame.encoded()) {
-            if row.intent.is_message() && self.is_own(channel, frame.body())? {
-                return self.by_other_copy(channel, record, frame, Some(row));
+            match self.by_other_copy(channel, record, frame, Some(&row)) {
+                Err(Halt::Rejected(Rejected::Unreadable(_))) => {}
+                done => return done,
             }
             self.fail(channel, &row, Code::EntryUnreadable)?;
             channel.offered.again();
@@ -442,7 +443,7 @@ impl Tx<'_> {
             return match self.try_rejoin(channel, offset, frame, &bundle)? {
                 Ok(()) => Ok(()),
                 Err(_) if self.other_copy_asked(channel) => Ok(self.superseded(channel, offset)?),
-                Err(reason) => Ok(self.out_of_sync(channel, offset, reason)?),
+                Err(not_back) => Ok(self.out_of_sync(channel, offset, not_back.reason)?),
             };
         }
         if let Err(error) = group.merge_staged_commit(self.provider, *staged) {

@@ -141,8 +141,8 @@ impl Engine {
 
 impl Tx<'_> {
     fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let Recovery { since, missed, .. } = channel.position.recovery;
         channel.position.recovery.standing = Standing::Renewing;
-        let (since, missed) = (channel.position.recovery.since, channel.position.recovery.missed);
         self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
         // What was passed over while this copy was stopped is told with the rest.
         channel.position.recovery.missed = missed;
@@ -177,6 +177,7 @@ impl Tx<'_> {
             standing: Standing::Renewing,
             since: offset,
             reason: reason.to_owned(),
+            unsure: channel.position.recovery.unsure,
             ..Recovery::default()
         };
         self.unbuild(channel)?;
@@ -236,10 +237,13 @@ impl Tx<'_> {
         if channel.position.recovery.standing.is_apart() {
             return Ok(());
         }
+        let before = &channel.position.recovery;
         channel.position.recovery = Recovery {
             standing: Standing::OutOfSync,
             since: offset,
             reason: reason.clone(),
+            // A member whose ratchet keys another copy may have used does not go on with them, whatever it can read.
+            unsure: before.unsure || before.standing == Standing::Renewing,
             ..Recovery::default()
         };
         self.hold(channel)?;
@@ -303,9 +307,7 @@ impl Tx<'_> {
         channel.group = Some(welcomed.group);
         self.unqueue_all(channel, Intent::Rejoin)?;
         // Another member's new beginning came first.
-        while let Some(row) = self.first_of(channel, Intent::Reboot)? {
-            self.unneeded(channel, &row)?;
-        }
+        self.go_without_reboot(channel)?;
         self.unbuild(channel)?;
         self.forget_requests(channel, &welcomed.members)?;
         if recovery.missed > 0 {

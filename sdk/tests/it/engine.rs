@@ -9,5 +9,6 @@ mod leaving;
 mod membership;
 mod recovery;
 mod relay;
+mod returns;
 mod schedules;
 mod stock;

@@ -90,6 +90,15 @@ impl Relay {
         }
     }
 
+    /// Where an agent may read again that may not read the entry after `after`.
+    pub(crate) fn absent_until(&self, log: LogId, agent: AgentId, after: Offset) -> Option<Offset> {
+        let access = self.store.access(log, agent, self.account, after).now_or_never();
+        match access.expect("at once").expect("known") {
+            Access::NotMember { next } => next,
+            Access::Readable { .. } | Access::UnknownLog => None,
+        }
+    }
+
     /// Gives up entries up to and with an offset.
     pub(crate) fn trim(&self, log: LogId, up_to: Offset) {
         let header = Header {
@@ -317,20 +326,28 @@ impl Agent {
             return false;
         }
         let status = relay.status(channel.log());
+        let mut moved_on = false;
         if info.cursor.next() < status.first {
             let events = self.engine().trimmed(channel, &status).expect("taken");
             self.events.extend(events);
-            return true;
+            moved_on = true;
         }
-        let mut records = relay.readable(channel.log(), self.id(), info.cursor);
+        let cursor = self.engine().cursor(channel).expect("known");
+        if let Some(next) = relay.absent_until(channel.log(), self.id(), cursor) {
+            let events = self.engine().absent_until(channel, next).expect("taken");
+            self.events.extend(events);
+            moved_on = true;
+        }
+        let cursor = self.engine().cursor(channel).expect("known");
+        let mut records = relay.readable(channel.log(), self.id(), cursor);
         records.truncate(limit);
-        let at_head = records.last().map_or(info.cursor, |record| record.offset);
+        let at_head = records.last().map_or(cursor, |record| record.offset);
         let processed = self.engine().process_entries(channel, &records).expect("processed");
         self.took(processed);
         if at_head >= relay.head(channel.log()) {
             self.reach(channel);
         }
-        !records.is_empty()
+        moved_on || !records.is_empty()
     }
 
     /// This session has shown the channel up to its head.
