@@ -15,6 +15,8 @@ pub(crate) enum Delivery {
     Delivered(Offset),
     Unneeded,
     Failed(Code),
+    /// Nobody knows yet: the process that has the vault open is gone.
+    Detached,
 }
 
 /// What became of something is known already.
@@ -66,6 +68,8 @@ pub(crate) struct Bus {
     events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
+    /// Why there is no session, as it was told last.
+    missed: Mutex<Option<Event>>,
     /// The channels to be followed have changed.
     pub(crate) channels_changed: Notify,
     /// Bundles may be there to be fetched.
@@ -84,6 +88,7 @@ impl Bus {
             events: Mutex::new(Some(broadcast::Sender::new(events_max.max(1)))),
             channels: Mutex::default(),
             waiters: Mutex::default(),
+            missed: Mutex::default(),
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
@@ -102,6 +107,11 @@ impl Bus {
 
     pub(crate) fn tell(&self, event: Event) {
         tracing::debug!(?event);
+        match event {
+            Event::Connected { .. } => *self.missed.lock() = None,
+            Event::ConnectFailed { .. } => *self.missed.lock() = Some(event.clone()),
+            _ => {}
+        }
         if let Some(events) = &*self.events.lock() {
             // Nobody need be watching.
             let _ = events.send(event);
@@ -135,7 +145,7 @@ impl Bus {
         self.signals(channel).inbox.send_modify(|version| *version += 1);
     }
 
-    fn settle(&self, frame_id: FrameId, delivery: Delivery) {
+    pub(crate) fn settle(&self, frame_id: FrameId, delivery: Delivery) {
         let waiters = self.waiters.lock().remove(&frame_id).unwrap_or_default();
         for waiter in waiters {
             // Whoever sent it may not want to know.
@@ -152,10 +162,31 @@ impl Bus {
         receiver
     }
 
+    /// The last [`Event::ConnectFailed`], where no session came after it: for who begins to watch now.
+    pub(crate) fn missed(&self) -> Option<Event> {
+        self.missed.lock().clone()
+    }
+
     /// The agent is closed: nobody gets an answer any more, and events end.
     pub(crate) fn close(&self) {
         self.waiters.lock().clear();
         self.events.lock().take();
+    }
+
+    /// The process that tells what happens is gone: nobody gets an answer from it any more, and events end.
+    pub(crate) fn detach(&self) {
+        let waiters = std::mem::take(&mut *self.waiters.lock());
+        for waiter in waiters.into_values().flatten() {
+            let _ = waiter.send(Delivery::Detached);
+        }
+        self.close();
+    }
+
+    /// Something may have come into any inbox.
+    pub(crate) fn wake_inboxes(&self) {
+        for signals in self.channels.lock().values() {
+            signals.inbox.send_modify(|version| *version += 1);
+        }
     }
 
     /// Waits until a channel is followed as far as `enough` says.

@@ -32,6 +32,23 @@ pub enum AgentError {
     /// The agent is closed.
     #[error("the agent is closed")]
     Closed,
+    /// The process that has the vault open, and does this agent's work, has closed it or has ended. See
+    /// [`Agent::open_or_attach`](super::Agent::open_or_attach).
+    #[error("the process that had the vault open has closed it{}", if *unknown { " before it answered" } else { "" })]
+    OwnerGone {
+        /// Whether the operation may have been done all the same.
+        unknown: bool,
+    },
+    /// The process that has the vault open refused, or failed.
+    #[error("{reason}")]
+    Owner {
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        reason: String,
+        /// Whether the same call may succeed later.
+        retryable: bool,
+    },
     /// A thread or a socket could not be had.
     #[error("{reason}")]
     Environment {
@@ -49,6 +66,9 @@ impl AgentError {
             Self::Offline { .. } => Code::Offline,
             Self::SendFailed { code, .. } => *code,
             Self::Closed => Code::Closed,
+            Self::OwnerGone { unknown: false } => Code::VaultOwnerGone,
+            Self::OwnerGone { unknown: true } => Code::OutcomeUnknown,
+            Self::Owner { code, .. } => *code,
             Self::Environment { .. } => Code::Environment,
         }
     }
@@ -58,6 +78,7 @@ impl AgentError {
         match self {
             Self::Relay(error) => error.is_retryable(),
             Self::SendFailed { .. } => false,
+            Self::Owner { retryable, .. } => *retryable,
             _ => self.code().is_retryable(),
         }
     }

@@ -14,6 +14,7 @@
 //! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
 //! cannot append; the next session then stands before the last one is closed, where that can be.
 
+mod attach;
 mod backoff;
 pub(crate) mod bus;
 mod config;
@@ -45,11 +46,12 @@ use crate::engine::{ChannelInfo, ChannelState, Queued};
 use crate::event::Events;
 use crate::net::relay::Endpoint;
 use crate::net::{Session, TokenProvider};
+use crate::share::Share;
 use parking_lot::Mutex;
 use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +74,8 @@ use tokio_util::task::TaskTracker;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agent {
+    /// Of the application's handles alone; gone before the rest.
+    share: Option<Arc<Share>>,
     inner: Arc<Inner>,
 }
 
@@ -103,7 +107,8 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Agent {
-    /// Opens a vault, or makes one with a new identity. Works offline: nothing is sent before [`Agent::connect`].
+    /// Opens a vault, or makes one with a new identity. Works offline: nothing is sent before [`Agent::connect`]. Where another
+    /// process has it open this is an error; see [`Agent::open_or_attach`].
     pub async fn open(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig {
             vault,
@@ -112,11 +117,13 @@ impl Agent {
             relays,
             region,
             bind,
+            sharing,
             engine,
             driver,
         } = config;
-        let (core, secret) = Core::open(vault, key, engine, driver.events_max).await?;
-        Ok(Self {
+        let (core, secret) = Core::open(vault.clone(), key, engine, driver.events_max).await?;
+        let agent = Self {
+            share: None,
             inner: Arc::new(Inner {
                 core: Arc::new(core),
                 tokens,
@@ -128,7 +135,11 @@ impl Agent {
                 driving: Mutex::new(None),
                 changing: tokio::sync::Mutex::new(()),
             }),
-        })
+        };
+        match sharing {
+            true => agent.share(vault).await,
+            false => Ok(agent),
+        }
     }
 
     /// The agent's identity: its public key.
@@ -138,6 +149,9 @@ impl Agent {
 
     /// The iroh endpoint that the agent connects from. Made with the vault; it is not the identity.
     pub fn endpoint_id(&self) -> Result<EndpointId, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return Ok(owner.endpoint());
+        }
         let secret = iroh::SecretKey::from_bytes(&self.inner.secret);
         Ok(EndpointId::from_bytes(*secret.public().as_bytes()))
     }
@@ -147,6 +161,9 @@ impl Agent {
     /// Starts the background work: a session with a relay node, and another one whenever it is lost. Returns at once;
     /// see [`Agent::connected`]. Does nothing where it runs.
     pub async fn connect(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.connect().await;
+        }
         let _changing = self.inner.changing.lock().await;
         if self.inner.driving.lock().is_some() {
             return Ok(());
@@ -178,7 +195,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox.
+    /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox. Does nothing
+    /// where another process has the vault open.
     pub async fn disconnect(&self) {
         let _changing = self.inner.changing.lock().await;
         let driving = self.inner.driving.lock().take();
@@ -196,16 +214,24 @@ impl Agent {
 
     /// The relay node that the agent has a session with now.
     pub fn relay(&self) -> Option<EndpointId> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.relay();
+        }
         self.inner.core.bus.session.borrow().as_ref().map(Session::relay)
     }
 
     /// Whether there is a session now.
     pub fn is_connected(&self) -> bool {
-        self.inner.core.bus.session.borrow().is_some()
+        self.relay().is_some()
     }
 
     /// Waits for a session.
     pub async fn connected(&self) {
+        if let Some(owner) = self.inner.core.owner() {
+            // Once the owner is gone every other call says so.
+            let _ = owner.connected().await;
+            return;
+        }
         // The sender lives as long as the agent.
         let _ = self.inner.core.bus.session.subscribe().wait_for(Option::is_some).await;
     }
@@ -213,6 +239,9 @@ impl Agent {
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
     /// added to are joined, KeyPackages are on offer, and each channel is replayed to its head, paused or left.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_caught_up().await;
+        }
         let mut readiness = self.inner.core.bus.readiness.subscribe();
         let _ = readiness
             .wait_for(|ready| ready.log && ready.joins && ready.stock)
@@ -248,6 +277,10 @@ impl Agent {
     }
 
     async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            let created = owner.create(label.to_owned(), home.map(|home| home.0)).await?;
+            return Ok(self.handle(created));
+        }
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
             let home = match home {
@@ -263,6 +296,10 @@ impl Agent {
 
     /// A channel of the vault.
     pub async fn channel(&self, channel: ChannelId) -> Result<Channel, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            owner.info(channel).await?;
+            return Ok(self.handle(channel));
+        }
         self.inner
             .core
             .try_call(move |actor| actor.engine.channel(channel))
@@ -272,11 +309,17 @@ impl Agent {
 
     /// All channels of the vault, those that were left too, in the order in which they came.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.channels().await;
+        }
         self.inner.core.try_call(|actor| actor.engine.channels()).await
     }
 
     /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_outboxes().await;
+        }
         let waiting = self.inner.core.try_call(|actor| {
             let mut waiting = Vec::new();
             for channel in actor.engine.channels()?.iter().filter(|channel| channel.outbox > 0) {
@@ -287,7 +330,7 @@ impl Agent {
         waiting.await
     }
 
-    fn handle(&self, channel: ChannelId) -> Channel {
+    pub(crate) fn handle(&self, channel: ChannelId) -> Channel {
         Channel::new(Arc::clone(&self.inner.core), channel, self.inner.config.online_timeout)
     }
 
@@ -295,6 +338,9 @@ impl Agent {
 
     /// Waits until nothing is left in any outbox. Does not end while the agent is offline.
     pub async fn flushed(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.flushed().await;
+        }
         let mut settled = self.inner.core.bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
@@ -308,11 +354,22 @@ impl Agent {
     }
 
     /// Ends everything: sends what can be sent within `deadline` where there is a session, ends the session, closes the
-    /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released.
+    /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released. Other
+    /// processes that work through this one are told; what they have begun is finished within `deadline`.
     pub async fn close(&self, deadline: Duration) {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.detach();
+        }
+        let begun = Instant::now();
+        if let Some(share) = &self.share {
+            share.closing();
+        }
         if self.is_connected() {
             // What does not go out in time is in the vault.
             let _ = timeout(deadline, self.flushed()).await;
+        }
+        if let Some(share) = &self.share {
+            share.end(deadline.saturating_sub(begun.elapsed())).await;
         }
         self.disconnect().await;
         self.inner.core.stop().await;

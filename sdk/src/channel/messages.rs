@@ -1,5 +1,6 @@
 //! The inbox of a channel as a stream.
 
+use super::attached;
 use crate::agent::AgentError;
 use crate::agent::core::Core;
 use crate::engine::Message;
@@ -21,9 +22,18 @@ const READ_MAX: u32 = 128;
 pub struct Messages {
     core: Arc<Core>,
     channel: ChannelId,
-    after: Offset,
+    from: From,
     read: VecDeque<Message>,
     inbox: watch::Receiver<u64>,
+}
+
+/// What is read next.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// What was not acknowledged, after an offset.
+    Unacked(Offset),
+    /// All that is after an offset.
+    Any(Offset),
 }
 
 /// A message, and a way to acknowledge it.
@@ -55,11 +65,19 @@ impl Received {
 
 impl Messages {
     pub(super) fn new(core: Arc<Core>, channel: ChannelId) -> Self {
+        Self::starting(core, channel, From::Unacked(Offset::ZERO))
+    }
+
+    pub(super) fn watching(core: Arc<Core>, channel: ChannelId, after: Offset) -> Self {
+        Self::starting(core, channel, From::Any(after))
+    }
+
+    fn starting(core: Arc<Core>, channel: ChannelId, from: From) -> Self {
         let inbox = core.bus.signals(channel).inbox.subscribe();
         Self {
             core,
             channel,
-            after: Offset::ZERO,
+            from,
             read: VecDeque::new(),
             inbox,
         }
@@ -69,7 +87,10 @@ impl Messages {
     pub async fn next(&mut self) -> Result<Received, AgentError> {
         loop {
             if let Some(message) = self.read.pop_front() {
-                self.after = message.offset;
+                self.from = match self.from {
+                    From::Unacked(_) => From::Unacked(message.offset),
+                    From::Any(_) => From::Any(message.offset),
+                };
                 return Ok(Received {
                     core: Arc::clone(&self.core),
                     channel: self.channel,
@@ -78,16 +99,15 @@ impl Messages {
             }
             // Marked before the read: what comes during it wakes.
             self.inbox.mark_unchanged();
-            let (channel, after) = (self.channel, self.after);
-            let read = self
-                .core
-                .try_call(move |actor| actor.engine.inbox(channel, after, READ_MAX))
-                .await?;
+            let read = match self.from {
+                From::Unacked(after) => unacked(&self.core, self.channel, after, READ_MAX).await?,
+                From::Any(after) => received(&self.core, self.channel, after, READ_MAX).await?,
+            };
             self.read = read.into();
             if self.read.is_empty() {
                 tokio::select! {
-                    changed = self.inbox.changed() => changed.map_err(|_| AgentError::Closed)?,
-                    () = self.core.closed() => return Err(AgentError::Closed),
+                    changed = self.inbox.changed() => changed.map_err(|_| self.core.gone())?,
+                    () = self.core.closed() => return Err(self.core.gone()),
                 }
             }
         }
@@ -105,7 +125,36 @@ impl Messages {
     }
 }
 
+pub(super) async fn unacked(
+    core: &Core,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    if let Some(owner) = core.owner() {
+        return attached::inbox(owner, channel, after, limit).await;
+    }
+    core.try_call(move |actor| actor.engine.inbox(channel, after, limit))
+        .await
+}
+
+pub(super) async fn received(
+    core: &Core,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    if let Some(owner) = core.owner() {
+        return owner.received(channel, after, limit).await;
+    }
+    core.try_call(move |actor| actor.engine.received(channel, after, limit))
+        .await
+}
+
 pub(super) async fn ack(core: &Core, channel: ChannelId, offset: Offset) -> Result<(), AgentError> {
+    if let Some(owner) = core.owner() {
+        return owner.ack(channel, offset).await;
+    }
     let acked = core.try_call(move |actor| {
         actor.engine.ack(channel, offset)?;
         // A paused worker may go on.

@@ -1,5 +1,6 @@
 //! A channel, as one of its members has it.
 
+mod attached;
 mod messages;
 mod sent;
 
@@ -54,12 +55,20 @@ impl Channel {
     /// Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls, now or
     /// when there is a session, also after a restart.
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.send(self.id, attached::octets(payload)).await);
+        }
         let (channel, payload) = (self.id, payload.into());
         self.queue(move |actor| actor.engine.send(channel, &payload)).await
     }
 
     /// Sends several messages, in one transaction of the vault: all of them are in the outbox, or none.
     pub async fn send_many(&self, payloads: Vec<Bytes>) -> Result<Vec<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner
+                .send_many(self.id, payloads.into_iter().map(attached::octets).collect())
+                .await;
+        }
         let channel = self.id;
         let queued = self.core.try_call(move |actor| {
             let frame_ids = actor.engine.send_many(channel, &payloads)?;
@@ -73,6 +82,9 @@ impl Channel {
     /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
     /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.outbox(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.outbox(channel)).await
     }
@@ -81,6 +93,9 @@ impl Channel {
     /// delivered or has failed meanwhile ends at once. `None` where the vault no longer knows it: a change to the group that
     /// was made or not needed, a message that was purged, an id that is not of this channel, or not of something sent.
     pub async fn sent(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return Ok(owner.sent(self.id, frame_id).await?.pop());
+        }
         let channel = self.id;
         let found = self.core.try_call(move |actor| {
             // On the engine's thread: nothing becomes of it between the look and the wait.
@@ -97,12 +112,18 @@ impl Channel {
 
     /// What was sent and will not be delivered.
     pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.failed(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.failed(channel)).await
     }
 
     /// Forgets something that failed.
     pub async fn dismiss(&self, frame_id: FrameId) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.dismiss(self.id, frame_id).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.dismiss(channel, frame_id))
@@ -114,6 +135,9 @@ impl Channel {
     /// Adds agents: claims a KeyPackage of each that is no member yet, and commits. Needs a session; waits for one as long
     /// as the agent's configuration says. The commit itself waits in the outbox as a message does.
     pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.add(self.id, agents.to_vec()).await);
+        }
         let members = self.members().await?;
         let wanted: BTreeSet<AgentId> = agents
             .iter()
@@ -130,24 +154,36 @@ impl Channel {
 
     /// Removes agents. Those that are no members when the commit is built are left out.
     pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.remove(self.id, agents.to_vec()).await);
+        }
         let (channel, agents) = (self.id, agents.to_vec());
         self.queue(move |actor| actor.engine.remove(channel, &agents)).await
     }
 
     /// Replaces this agent's own keys in the group: what was stolen before is of no use after (RFC 9420 section 16.6).
     pub async fn rotate(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.rotate(self.id).await);
+        }
         let channel = self.id;
         self.queue(move |actor| actor.engine.update_keys(channel)).await
     }
 
     /// Leaves the channel: asks to be removed, which another member commits.
     pub async fn leave(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.leave(self.id).await);
+        }
         let channel = self.id;
         self.queue(move |actor| actor.engine.leave(channel)).await
     }
 
     /// The agents in the group, by id. Empty for a channel that was left.
     pub async fn members(&self) -> Result<Vec<AgentId>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.members(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.members(channel)).await
     }
@@ -160,6 +196,35 @@ impl Channel {
         Messages::new(Arc::clone(&self.core), self.id)
     }
 
+    /// As [`Channel::messages`], for one reader of several, perhaps in another process: gives also what another reader
+    /// acknowledges meanwhile. Starts after an offset; with `None` after the last message that is acknowledged now.
+    pub async fn watch(&self, after: Option<Offset>) -> Result<Messages, AgentError> {
+        let after = match after {
+            Some(after) => after,
+            None => self.acked().await?,
+        };
+        Ok(Messages::watching(Arc::clone(&self.core), self.id, after))
+    }
+
+    /// Messages of other agents after an offset that were not acknowledged, oldest first; at most `limit`. What is there
+    /// now: it waits for nothing.
+    pub async fn inbox(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        messages::unacked(&self.core, self.id, after, limit).await
+    }
+
+    /// For [`Channel::watch`]: messages of other agents after an offset, acknowledged or not.
+    pub(crate) async fn received(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        messages::received(&self.core, self.id, after, limit).await
+    }
+
+    pub(crate) async fn acked(&self) -> Result<Offset, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.acked(self.id).await;
+        }
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.acked(channel)).await
+    }
+
     /// The application has dealt with all messages up to and with `offset`: they are not shown again. Never goes back.
     pub async fn ack(&self, offset: Offset) -> Result<(), AgentError> {
         messages::ack(&self.core, self.id, offset).await
@@ -167,6 +232,9 @@ impl Channel {
 
     /// Messages of the channel, own ones too, after an offset, oldest first; at most `limit`.
     pub async fn history(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::history(owner, self.id, after, limit).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.history(channel, after, limit))
@@ -176,6 +244,9 @@ impl Channel {
     /// Takes out of the history what is not to be kept, for good: it is overwritten in the vault, and the vault's file gets
     /// smaller. Messages of others that were not acknowledged stay, and what is behind them.
     pub async fn purge(&self, keep: Keep) -> Result<Purged, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.purge(self.id, keep).await;
+        }
         let channel = self.id;
         let before = self
             .core
@@ -203,6 +274,9 @@ impl Channel {
 
     /// Entries that could not be processed, after an offset; at most `limit`.
     pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::unreadable(owner, self.id, after, limit).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.unreadable(Some(channel), after, limit))
@@ -211,6 +285,9 @@ impl Channel {
 
     /// Proofs that the relay showed this agent and another member different logs.
     pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.divergences(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
@@ -219,18 +296,27 @@ impl Channel {
 
     /// What the vault knows of the channel: state, cursor, epoch, what waits.
     pub async fn info(&self) -> Result<ChannelInfo, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.info(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.channel(channel)).await
     }
 
     /// The last entry processed.
     pub async fn cursor(&self) -> Result<Offset, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.cursor(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.cursor(channel)).await
     }
 
     /// The cursor, and the channel digest there; `None` as long as no member has told this agent one since it joined.
     pub async fn digest(&self) -> Result<(Offset, Option<Digest>), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.digest(self.id).await;
+        }
         let channel = self.id;
         let both = self
             .core
@@ -240,6 +326,9 @@ impl Channel {
 
     /// The group's epoch.
     pub async fn epoch(&self) -> Result<u64, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.epoch(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.epoch(channel)).await
     }
@@ -248,6 +337,9 @@ impl Channel {
     /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes without control characters, and no channel's id. It never
     /// leaves the vault.
     pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.relabel(self.id, label.to_owned()).await;
+        }
         let (channel, label) = (self.id, label.to_owned());
         self.core
             .try_call(move |actor| actor.engine.relabel(channel, &label))
@@ -258,6 +350,9 @@ impl Channel {
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
     /// not acknowledged.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.caught_up(self.id).await;
+        }
         if self.info().await?.state == ChannelState::Left {
             return Ok(());
         }

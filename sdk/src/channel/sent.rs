@@ -34,7 +34,7 @@ impl Delivered {
 }
 
 impl Sent {
-    pub(super) const fn new(channel: ChannelId, frame_id: FrameId, delivery: oneshot::Receiver<Delivery>) -> Self {
+    pub(crate) const fn new(channel: ChannelId, frame_id: FrameId, delivery: oneshot::Receiver<Delivery>) -> Self {
         Self {
             channel,
             frame_id,
@@ -53,7 +53,7 @@ impl Sent {
     }
 
     /// Waits until it is in the log, as long as that takes: offline, too. Ends with [`AgentError::Closed`] when the agent is
-    /// closed before; it then goes out the next time.
+    /// closed before, or with [`AgentError::OwnerGone`]; it then goes out the next time.
     pub async fn delivered(self) -> Result<Delivered, AgentError> {
         match self.delivery.await {
             Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
@@ -62,6 +62,7 @@ impl Sent {
                 frame_id: self.frame_id,
                 code,
             }),
+            Ok(Delivery::Detached) => Err(AgentError::OwnerGone { unknown: false }),
             Err(_) => Err(AgentError::Closed),
         }
     }

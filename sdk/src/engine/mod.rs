@@ -64,6 +64,7 @@ use bytes::Bytes;
 use channel::Channel;
 use history::Retained;
 use openmls_rust_crypto::RustCrypto;
+use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::HashMap;
 use std::fmt;
@@ -130,7 +131,7 @@ pub struct PendingJoin {
 }
 
 /// Where an agent stands in a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelState {
     /// Made here; its Create is not in the log yet. What is sent waits in the outbox.
     Creating,
@@ -143,7 +144,7 @@ pub enum ChannelState {
 }
 
 /// What the vault knows of a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
     /// Its id.
     pub id: ChannelId,
@@ -164,7 +165,7 @@ pub struct ChannelInfo {
 }
 
 /// A message of the history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Where it stands in the channel.
     pub offset: Offset,
@@ -177,6 +178,7 @@ pub struct Message {
     /// When the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// What was sent.
+    #[serde(with = "crate::share::octets")]
     pub payload: Bytes,
     /// This agent sent it.
     pub own: bool,
@@ -231,18 +233,19 @@ pub enum Outcome {
 }
 
 /// Something that was sent and will not be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedSend {
     /// As [`Engine::send`] and the others gave it.
     pub frame_id: FrameId,
     /// Why.
     pub code: Code,
     /// The message; `None` where it was a change to the group.
+    #[serde(with = "crate::share::octets::option")]
     pub payload: Option<Bytes>,
 }
 
 /// Proof, to this agent, that the relay showed it and another one different logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Divergence {
     /// The offset at which the digests differ.
     pub offset: Offset,
@@ -255,7 +258,7 @@ pub struct Divergence {
 }
 
 /// An entry that could not be processed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableEntry {
     /// Where it stands.
     pub offset: Offset,

@@ -2,7 +2,8 @@
 //!
 //! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
 //!   was linked with plain SQLite is refused before anything is written.
-//! - One process at a time: `<vault>.lock` is held as long as the vault is open.
+//! - One process at a time: `<vault>.lock` is held as long as the vault is open. Others work through that one: see
+//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach).
 //! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
 //!   or not there, and durable with the next one that is (`Durability`).
 //! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
@@ -14,13 +15,14 @@ mod schema;
 
 pub use error::VaultError;
 pub use key::VaultKey;
-pub(crate) use key::random;
+pub(crate) use key::{Key, random};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction};
 use skytale_proto::Offset;
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -41,6 +43,7 @@ pub(crate) struct Vault {
     connection: Connection,
     /// What `PRAGMA synchronous` is set to.
     durability: Cell<Durability>,
+    share_key: Key,
     /// Dropped after the connection: fields are dropped in order.
     _lock: File,
 }
@@ -59,6 +62,8 @@ const AUTO_VACUUM_INCREMENTAL: u64 = 2;
 const COMPACTED_PAGES_MAX: u32 = 2_048;
 /// No more than one page of so many is left free for what comes.
 const FREE_SHARE_MAX: u64 = 4;
+/// What is read of a lock's file.
+const PROCESS_ID_BYTES_MAX: u64 = 16;
 
 impl Vault {
     /// Opens a vault, or makes an empty one.
@@ -107,6 +112,7 @@ impl Vault {
         Ok(Self {
             connection,
             durability: Cell::new(Durability::Now),
+            share_key: share_key(&key),
             _lock: lock,
         })
     }
@@ -173,6 +179,11 @@ impl Vault {
 
     fn number(&self, pragma: &str) -> Result<u64, VaultError> {
         unsigned(self.connection.query_row(pragma, [], |row| row.get(0))?)
+    }
+
+    /// The key by which another process proves that it may use this vault.
+    pub(crate) fn share_key(&self) -> Key {
+        self.share_key.clone()
     }
 
     /// The database.
@@ -259,10 +270,42 @@ fn lock(path: &Path) -> Result<File, VaultError> {
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&name).map_err(fail)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse { path: path.to_owned() }),
+        Ok(()) => {
+            // For a person who asks which process it is: it need not be there.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse {
+            path: path.to_owned(),
+            process: holder(&name),
+        }),
         Err(error) => Err(fail(error.into())),
     }
+}
+
+/// The process that holds a lock, as the lock's file says. A version that wrote nothing there may have left the id of a
+/// process that has ended.
+fn holder(lock: &Path) -> Option<u32> {
+    let mut text = String::new();
+    File::open(lock)
+        .ok()?
+        .take(PROCESS_ID_BYTES_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
+    let process = text.trim().parse().ok()?;
+    let processes = Path::new("/proc");
+    let lives = !processes.join("self").exists() || processes.join(text.trim()).exists();
+    lives.then_some(process)
+}
+
+/// Derives the key that a process proves to know which works through the one that has the vault open.
+pub(crate) fn share_key(key: &Key) -> Key {
+    Zeroizing::new(blake3::derive_key(
+        "skytale 2026-11-28 vault shared between processes",
+        key.as_slice(),
+    ))
 }
 
 /// Plain SQLite takes `PRAGMA key` and does nothing with it. So it is asked, before a file is touched, what it is.
@@ -277,7 +320,7 @@ fn refuse_plain_sqlite() -> Result<(), VaultError> {
     }
 }
 
-fn unlock(connection: &Connection, key: &key::Key) -> Result<(), VaultError> {
+fn unlock(connection: &Connection, key: &Key) -> Result<(), VaultError> {
     // A raw key, not a passphrase: SQLCipher derives nothing from it.
     let mut statement = Zeroizing::new(String::with_capacity(96));
     statement.push_str("PRAGMA key = \"x'");
