@@ -6,5 +6,6 @@ mod inbox;
 mod offline;
 mod order;
 mod restarts;
+mod share;
 mod talk;
 pub(crate) mod world;
