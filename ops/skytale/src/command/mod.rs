@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// Say who this agent is.
     Whoami(whoami::Args),
     /// Make channels, send and read.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = channel::BESIDE)]
     Channel(channel::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]

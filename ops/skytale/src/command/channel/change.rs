@@ -54,9 +54,18 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
 
 pub(super) async fn leave(args: One, session: Session) -> Outcome {
     let what = "cannot leave the channel";
+    let mut asked = None;
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let sent = channel.leave().await.map_err(failed(what))?;
+        let sent = match asked {
+            None => channel.leave().await.map_err(failed(what))?,
+            // The process that had the vault open has closed it meanwhile.
+            Some(id) => match channel.sent(id).await.map_err(failed(what))? {
+                Some(sent) => sent,
+                None => return Changed::made(&channel, "left", vec![agent.id()]).await,
+            },
+        };
+        asked = Some(sent.frame_id());
         settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await
     });
     session.output.give(&changed.await?)
@@ -103,6 +112,14 @@ async fn settle(
 impl Changed {
     /// It was so before.
     async fn unneeded(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
+        Ok(Self {
+            needed: false,
+            ..Self::made(channel, change, agents).await?
+        })
+    }
+
+    /// It is so now.
+    async fn made(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
         let info = channel
             .info()
             .await
@@ -111,7 +128,7 @@ impl Changed {
             channel: channel.id(),
             change,
             agents,
-            needed: false,
+            needed: true,
             offset: None,
             epoch: info.epoch,
             state: list::name(info.state),

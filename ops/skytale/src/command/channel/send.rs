@@ -38,24 +38,52 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let payloads = args.payloads(&session)?;
     let mode = if args.queue { Mode::Offline } else { Mode::Able };
+    let mut queued: Option<Result> = None;
     let ended = with_agent(&session, &args.agent, mode, async |agent| {
-        let channel = args.channel.of(agent, &session).await?;
-        let payloads = payloads.into_iter().map(Into::into).collect();
-        let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+        let (sent, result) = match &mut queued {
+            None => {
+                let channel = args.channel.of(agent, &session).await?;
+                let payloads = payloads.iter().cloned().map(Into::into).collect();
+                let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+                let result = Result {
+                    channel: channel.id(),
+                    messages: sent.iter().map(Message::queued).collect(),
+                };
+                (sent, queued.insert(result))
+            }
+            // The process that had the vault open has closed it meanwhile.
+            Some(result) => (take_up(agent, result).await?, result),
+        };
         // From here on the messages are in the vault: whatever happens, they are not lost, and the result says where
         // they are.
-        let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, sent, &mut messages, &args.agent).await,
+            _ => deliver(agent, sent, &mut result.messages, &args.agent).await,
         };
-        session.output.give(&Result {
-            channel: channel.id(),
-            messages,
-        })?;
+        if !went_out
+            .as_ref()
+            .is_err_and(|failure| failure.code() == Code::VaultOwnerGone)
+        {
+            session.output.give(result)?;
+        }
         went_out
     });
     ended.await
+}
+
+/// Waits again for what was sent before.
+async fn take_up(agent: &Agent, result: &mut Result) -> Outcome<Vec<Sent>> {
+    let what = "cannot send";
+    let channel = agent.channel(result.channel).await.map_err(failed(what))?;
+    let mut all = Vec::new();
+    for message in &mut result.messages {
+        match channel.sent(message.frame_id).await.map_err(failed(what))? {
+            Some(sent) => all.push(sent),
+            // In the log, and not in the history any more.
+            None => message.state = "delivered",
+        }
+    }
+    Ok(all)
 }
 
 async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
@@ -64,7 +92,12 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args:
     };
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
-        for (sent, message) in sent.into_iter().zip(messages) {
+        let mut messages = messages.iter_mut();
+        for sent in sent {
+            // In the same order; some may be in the log already.
+            let Some(message) = messages.find(|message| message.frame_id == sent.frame_id()) else {
+                break;
+            };
             let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
             message.state = "delivered";
             message.offset = delivered.offset();
