@@ -9,7 +9,7 @@
 //! frame of that log is accepted.
 
 use crate::MemoryStore;
-use crate::store::{Accepted, Access, AppendError, KeyPackageStock, LogStore, PendingAppend, ReadBatch};
+use crate::store::{Accepted, Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch};
 use crate::store::{Readiness, StoreError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -359,6 +359,14 @@ impl LogStore for FaultyStore {
         async move {
             self.readable().await?;
             self.behind.access(log, agent, account, after).await
+        }
+        .boxed()
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        async move {
+            self.readable().await?;
+            self.behind.status(log).await
         }
         .boxed()
     }

@@ -1,7 +1,9 @@
 //! Logs in memory: a [`LogStore`] for the tests of other crates.
 
 use crate::state::{Effects, LogState, Verdict};
-use crate::store::{Accepted, Access, AppendError, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
+use crate::store::{
+    Accepted, Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, StoreError,
+};
 use crate::watch::HeadWatches;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -274,6 +276,10 @@ impl LogStore for MemoryStore {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>> {
         async move { Ok(self.state(log, |state| state.access(agent, account, after))) }.boxed()
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        async move { Ok(self.state(log, LogState::status)) }.boxed()
     }
 
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {

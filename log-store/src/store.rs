@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use skytale_proto::rest::ShardLag;
 use skytale_proto::session::Durability;
-use skytale_proto::{AccountId, AgentId, Code, Frame, LogId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Frame, LogId, Offset};
 use tokio::sync::{oneshot, watch};
 
 /// Keeps logs. Appends to one log are folded in the order in which [`LogStore::append`] returned.
@@ -48,6 +48,9 @@ pub trait LogStore: Send + Sync + 'static {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>>;
 
+    /// What became of the entries of a log that Trims gave up.
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>>;
+
     /// How many KeyPackages an agent has left to give, and whether it has a last resort.
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>>;
 
@@ -84,6 +87,11 @@ pub struct Readiness {
 /// What is told of a store that has stopped.
 pub(crate) fn stopped_problem(why: &str) -> String {
     format!("the store takes no appends: {why}")
+}
+
+/// What is told of a store whose disk is full.
+pub(crate) fn full_problem(why: &str) -> String {
+    format!("the store takes no appends until there is room on its disk: {why}")
 }
 
 /// An append on its way. Resolves when the verdict is durable.
@@ -140,6 +148,22 @@ pub struct KeyPackageStock {
     pub live: u32,
     /// Whether a last resort is there.
     pub last_resort: bool,
+}
+
+/// How far a log goes, and what of it was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LogStatus {
+    /// The last entry; [`Offset::ZERO`] while there is none.
+    pub head: Offset,
+    /// The first entry that no Trim gave up.
+    pub first: Offset,
+    /// The last entry given up that was not itself a Trim, or a later one where that is no longer known; [`Offset::ZERO`]
+    /// where none was.
+    pub given_up: Offset,
+    /// Of a channel: the last commit, or the Create.
+    pub handshake_head: Offset,
+    /// Of an agent's log: Welcomes whose entries were given up, each channel's newest with its bundle's offset.
+    pub welcomes: Vec<(ChannelId, Offset)>,
 }
 
 /// Entries as they stand on disk.
@@ -200,6 +224,12 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// Takes no appends until there is room on the disk. The frame may be appended again then, with its id.
+    #[error("the disk is full: {reason}")]
+    Full {
+        /// What there is no room for.
+        reason: String,
+    },
     /// Entries up to there are no longer kept.
     #[error("entries before offset {first} are no longer kept")]
     Trimmed {
@@ -250,6 +280,7 @@ impl StoreError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Stopped { .. } => Code::StoreStopped,
+            Self::Full { .. } => Code::StoreFull,
             Self::Trimmed { .. } => Code::Trimmed,
             Self::BeyondHead { .. } => Code::CursorBeyondHead,
             Self::Corrupt { .. } => Code::StoreCorrupt,

@@ -93,6 +93,8 @@ codes! {
     HomeUnreachable = 1022, true, "Keep the frame and append it again later, with its id: it is an entry once. Replay goes on.";
     /// The relay node has not followed the log that far yet.
     CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
+    /// The relay node's disk is full.
+    StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.
@@ -234,9 +236,19 @@ codes! {
     /// A head moved each time a commit was tried.
     Contended = 5017, true, "Others commit all the time; try again.";
     /// The KeyPackage is older than this agent accepts.
-    KeyPackageExpired = 5018, true, "Claim another one; the agent offers new ones when it comes online.";
+    KeyPackageExpired = 5018, true, "All that the agent offers is too old: it must come online once, with its clock set right, to offer new ones.";
     /// A channel's label that cannot be used.
     LabelInvalid = 5019, false, "Give a label of at most 256 bytes, on one line, that is not an id.";
+    /// There is no space left on the vault's disk.
+    VaultFull = 5020, true, "Free disk space, or run `skytale channel purge`.";
+    /// The vault, or a channel's group in it, is damaged.
+    VaultDamaged = 5021, false, "Restore the newest backup with `skytale vault restore`; keep the damaged file.";
+    /// What was sent may be among entries that the log no longer keeps.
+    DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
+    /// This agent cannot follow the group's changes.
+    OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. What is sent waits.";
+    /// Another copy of this vault is in use.
+    Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
     /// The process that had the vault open, and did this agent's work, has closed it. Nothing was done.
     VaultOwnerGone = 5050, true, "Try again: the vault is free, or another process has it open now.";
     /// The process that had the vault open has ended before it answered.
@@ -314,6 +326,7 @@ mod tests {
         for code in [
             Code::RelayInternal,
             Code::StoreStopped,
+            Code::StoreFull,
             Code::HomeUnreachable,
             Code::CatchingUp,
             Code::RateLimited,

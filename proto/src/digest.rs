@@ -3,6 +3,9 @@
 //! `d(0)` is BLAKE3 of the log id; `d(n) = BLAKE3(d(n-1) || n as u64 little-endian || BLAKE3(frame bytes))`.
 //! Two readers whose digests differ at one offset were shown different logs.
 //!
+//! A Trim leaves the digest as it was: `d(n) = d(n-1)`. Trims are a relay's records, not an author's, and give up
+//! themselves in turn; a reader that was away while a log got nothing else still has its digest.
+//!
 //! The frame goes in as its hash, so that a reader who does not know `d(n-1)` yet (an agent that has just joined)
 //! keeps 32 bytes an entry, not the entry, until a member tells it.
 
@@ -18,7 +21,7 @@ impl Digest {
     /// The digest of an empty log.
     pub fn genesis(log: &LogId) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"skytale channel digest 1");
+        hasher.update(b"skytale channel digest 2");
         hasher.update(&log.to_bytes());
         Self(hasher.finalize().into())
     }

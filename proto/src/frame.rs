@@ -31,6 +31,7 @@ pub enum Kind {
     Message,
     Trim,
     Raw,
+    Rejoin,
     KeyPackage,
     KeyPackageClaim,
     Welcome,
@@ -46,16 +47,22 @@ impl Kind {
             Self::Message => "message",
             Self::Trim => "trim",
             Self::Raw => "raw",
+            Self::Rejoin => "rejoin",
             Self::KeyPackage => "key_package",
             Self::KeyPackageClaim => "key_package_claim",
             Self::Welcome => "welcome",
         }
     }
 
+    /// Whether its parent must be the handshake head.
+    pub const fn is_under_handshake_rule(self) -> bool {
+        matches!(self, Self::Commit | Self::Proposal | Self::Message | Self::Rejoin)
+    }
+
     const fn fits(self, log: &LogId) -> bool {
         match self {
             Self::Trim => true,
-            Self::Create | Self::Commit | Self::Proposal | Self::Message | Self::Raw => {
+            Self::Create | Self::Commit | Self::Proposal | Self::Message | Self::Raw | Self::Rejoin => {
                 matches!(log, LogId::Channel(_))
             }
             Self::KeyPackage | Self::KeyPackageClaim | Self::Welcome => matches!(log, LogId::Agent(_)),
@@ -96,6 +103,9 @@ pub enum Detail {
         /// The author's account.
         account: AccountId,
     },
+    /// A member that cannot follow its group asks to be removed and added again. `parent` is the handshake head; it does
+    /// not become the head.
+    Rejoin,
     /// A KeyPackage offered (RFC 9420 section 10), on its owner's log.
     KeyPackage {
         /// Handed out only when nothing else is left, and never used up.
@@ -122,6 +132,7 @@ impl Detail {
             Self::Message => Kind::Message,
             Self::Trim { .. } => Kind::Trim,
             Self::Raw { .. } => Kind::Raw,
+            Self::Rejoin => Kind::Rejoin,
             Self::KeyPackage { .. } => Kind::KeyPackage,
             Self::KeyPackageClaim => Kind::KeyPackageClaim,
             Self::Welcome { .. } => Kind::Welcome,
@@ -298,7 +309,7 @@ fn to_wire(header: &Header) -> wire::FrameHeader {
             message.welcome_channel = Bytes::copy_from_slice(channel.as_bytes());
             message.welcome_offset = offset.get();
         }
-        Detail::Proposal | Detail::Message | Detail::KeyPackageClaim => {}
+        Detail::Proposal | Detail::Message | Detail::Rejoin | Detail::KeyPackageClaim => {}
     }
     message
 }
@@ -320,6 +331,7 @@ fn from_wire(message: wire::FrameHeader) -> Result<Header, FrameError> {
         Kind::Commit => commit(&message)?,
         Kind::Proposal => Detail::Proposal,
         Kind::Message => Detail::Message,
+        Kind::Rejoin => Detail::Rejoin,
         Kind::Trim if message.trim_up_to == 0 => return Err(missing("trim_up_to")),
         Kind::Trim => Detail::Trim {
             up_to: Offset::new(message.trim_up_to),
@@ -338,7 +350,7 @@ fn from_wire(message: wire::FrameHeader) -> Result<Header, FrameError> {
         },
     };
     let parent = Offset::new(message.parent);
-    let under_handshake_rule = matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message);
+    let under_handshake_rule = kind.is_under_handshake_rule();
     match (under_handshake_rule, parent) {
         (true, Offset::ZERO) => return Err(missing("parent")),
         (false, parent) if parent != Offset::ZERO => return Err(wrong("parent", "must be 0 for this kind")),
@@ -453,6 +465,7 @@ const fn wire_kind(kind: Kind) -> wire::FrameKind {
         Kind::Message => wire::FrameKind::Message,
         Kind::Trim => wire::FrameKind::Trim,
         Kind::Raw => wire::FrameKind::Raw,
+        Kind::Rejoin => wire::FrameKind::Rejoin,
         Kind::KeyPackage => wire::FrameKind::KeyPackage,
         Kind::KeyPackageClaim => wire::FrameKind::KeyPackageClaim,
         Kind::Welcome => wire::FrameKind::Welcome,
@@ -467,6 +480,7 @@ const fn kind(kind: wire::FrameKind) -> Result<Kind, FrameError> {
         wire::FrameKind::Message => Kind::Message,
         wire::FrameKind::Trim => Kind::Trim,
         wire::FrameKind::Raw => Kind::Raw,
+        wire::FrameKind::Rejoin => Kind::Rejoin,
         wire::FrameKind::KeyPackage => Kind::KeyPackage,
         wire::FrameKind::KeyPackageClaim => Kind::KeyPackageClaim,
         wire::FrameKind::Welcome => Kind::Welcome,

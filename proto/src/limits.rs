@@ -25,6 +25,8 @@ pub const KEY_PACKAGES_MAX: usize = 100;
 /// Claims on one agent's log for which the fold remembers the package, so that a claim sent again gets the same one; the
 /// oldest are forgotten first (format).
 pub const CLAIMS_REMEMBERED_MAX: usize = 1_024;
+/// Channels whose newest Welcome an agent's log remembers after the entry was given up (format).
+pub const WELCOMES_REMEMBERED_MAX: usize = 1_024;
 
 /// Append requests in flight on one connection, in bytes (default).
 pub const APPEND_IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -48,7 +48,9 @@ pub(crate) fn append(claims: &Claims, header: &Header) -> Result<(), Denied> {
             own_account(claims, Some(account))?;
             scope(claims, Action::Append, &header.log)
         }
-        Detail::Commit { .. } | Detail::Proposal | Detail::Message => scope(claims, Action::Append, &header.log),
+        Detail::Commit { .. } | Detail::Proposal | Detail::Message | Detail::Rejoin => {
+            scope(claims, Action::Append, &header.log)
+        }
         Detail::KeyPackage { .. } => {
             if header.log != claims.sub.log() {
                 return Err(Denied::Kind("an agent offers key packages on its own log only"));
@@ -170,6 +172,7 @@ mod tests {
             (header(CHANNEL.log(), create(Some(ACCOUNT))), "channels:create"),
             (header(CHANNEL.log(), commit()), "relay:append"),
             (header(CHANNEL.log(), Detail::Proposal), "relay:append"),
+            (header(CHANNEL.log(), Detail::Rejoin), "relay:append"),
             (header(CHANNEL.log(), Detail::Message), "relay:append"),
             (header(CHANNEL.log(), Detail::Raw { account: ACCOUNT }), "relay:append"),
             (header(ME.log(), package), "keypackages:publish"),

@@ -13,6 +13,8 @@ use std::time::Duration;
 const HOME_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long an agent leaves a log alone that this node has not followed far enough. Other nodes may have.
 const CATCHING_UP_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long an agent waits before it offers a frame again to a node whose disk is full.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Counts a refusal on its way out.
 pub(crate) fn counted(refusal: Refusal) -> Refusal {
@@ -40,6 +42,10 @@ pub(crate) fn of_store(error: &StoreError) -> Refusal {
         StoreError::Trimmed { first } => Refusal::because(error.code(), error.to_string()).at(*first),
         StoreError::BeyondHead { head, .. } => Refusal::because(error.code(), error.to_string()).at(*head),
         StoreError::Stopped { .. } => Refusal::because(error.code(), "the store takes no appends"),
+        StoreError::Full { .. } => {
+            let why = "the relay node's disk is full: no appends are taken until there is room";
+            Refusal::because(error.code(), why).after(FULL_RETRY_AFTER)
+        }
         StoreError::Corrupt { .. } => Refusal::because(error.code(), "a stored entry is damaged"),
         StoreError::HomeUnreachable { .. } => {
             let why = "the log's home region does not answer; the frame may be sent again";

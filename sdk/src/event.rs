@@ -4,6 +4,7 @@ mod receiver;
 
 pub use receiver::Events;
 
+use crate::engine::LostReason;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
 use std::time::Duration;
@@ -134,6 +135,90 @@ pub enum Event {
         /// Who added it.
         by: AgentId,
     },
+    /// Entries that this agent will never read. They are recorded: see
+    /// [`Channel::lost`](crate::channel::Channel::lost).
+    EntriesLost {
+        /// The channel; `None` is the agent's own log.
+        channel: Option<ChannelId>,
+        /// The first one.
+        first: Offset,
+        /// The last one.
+        last: Offset,
+        /// Why.
+        reason: LostReason,
+    },
+    /// This agent cannot follow the group: it holds what it sends, and has asked to be added again.
+    OutOfSync {
+        /// The channel.
+        channel: ChannelId,
+        /// The first entry that it cannot apply.
+        since: Offset,
+        /// Why.
+        reason: String,
+    },
+    /// This agent is in the group again.
+    Rejoined {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit that added it.
+        offset: Offset,
+        /// Whose commit it was.
+        by: AgentId,
+        /// Messages that it was shown meanwhile and will never read.
+        missed: u64,
+    },
+    /// This vault is an older copy of another: what it sends waits until it has taken new keys.
+    Renewing {
+        /// The channel.
+        channel: ChannelId,
+        /// The entry that showed it.
+        offset: Offset,
+        /// Why.
+        reason: String,
+    },
+    /// This agent has taken new keys, and sends again.
+    Renewed {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit.
+        offset: Offset,
+    },
+    /// Another copy of this vault is in use and has taken new keys: this one sends and reads no more.
+    Superseded {
+        /// The channel.
+        channel: ChannelId,
+        /// The entry that showed it.
+        offset: Offset,
+    },
+    /// Another member cannot follow the group and has asked to be added again.
+    MemberOutOfSync {
+        /// The channel.
+        channel: ChannelId,
+        /// The request.
+        offset: Offset,
+        /// Who asked.
+        agent: AgentId,
+    },
+    /// A member was removed and added again in one commit, or took new keys for itself.
+    MemberRejoined {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit.
+        offset: Offset,
+        /// Who is back.
+        agent: AgentId,
+        /// Whose commit it was.
+        by: AgentId,
+    },
+    /// The group began again.
+    Rebooted {
+        /// The channel.
+        channel: ChannelId,
+        /// The bundle.
+        offset: Offset,
+        /// Whose bundle it was.
+        by: AgentId,
+    },
     /// An agent came into a channel.
     MemberAdded {
         /// The channel.
@@ -185,7 +270,7 @@ pub enum Event {
         /// Where it stands.
         offset: Offset,
     },
-    /// A change to the group that others have made meanwhile.
+    /// A change to the group that needs no entry: others have made it meanwhile, or the only member left.
     Unneeded {
         /// The channel.
         channel: ChannelId,

@@ -31,6 +31,7 @@ pub mod agent;
 pub mod channel;
 pub mod engine;
 pub mod event;
+mod line;
 mod mls;
 pub mod net;
 mod share;

@@ -70,7 +70,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// The code that a refusal for this carries.
-    pub const fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::Config { .. }
             | Self::Credentials { .. }

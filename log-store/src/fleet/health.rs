@@ -58,6 +58,8 @@ pub struct Health {
     pub ready: bool,
     /// Why it takes no appends any more, if it has stopped.
     pub stopped: Option<String>,
+    /// Why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
+    pub full: Option<String>,
     /// What an acknowledgement means.
     pub durability: Durability,
     /// It is connected to a NATS server.

@@ -62,7 +62,7 @@ pub use guard::Contradiction;
 pub use health::{Health, Phase, ShardHealth};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
-use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
+use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use node::{Node, Shard};
@@ -106,6 +106,7 @@ impl FleetStore {
         Health {
             ready: stopped.is_none() && shards.iter().all(|shard| shard.ready),
             stopped,
+            full: self.node.replica.full(),
             durability: *self.node.durability.borrow(),
             connected: self.node.connected().is_ok(),
             unchecked: self
@@ -157,6 +158,11 @@ impl FleetStore {
             // None that was asked for before this is told is taken after it.
             shard.give_up();
             return Err(error);
+        }
+        if let Some(reason) = node.replica.full() {
+            // It could not tell the verdict.
+            shard.give_up();
+            return Err(StoreError::Full { reason });
         }
         let closed = |_| node.why_ended();
         let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
@@ -274,6 +280,10 @@ impl LogStore for FleetStore {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>> {
         self.access_to(log, agent, account, after).boxed()
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        self.node.replica.store().status(log)
     }
 
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {

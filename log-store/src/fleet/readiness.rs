@@ -4,7 +4,7 @@
 //! not. One that a single region is cut off from is ready: it serves what it has of that region, and all of the others.
 
 use super::health::{Health, Phase, ShardHealth};
-use crate::store::{Readiness, stopped_problem};
+use crate::store::{Readiness, full_problem, stopped_problem};
 use skytale_proto::rest::ShardLag;
 use skytale_proto::session::Durability;
 
@@ -16,6 +16,7 @@ impl Health {
     pub(super) fn readiness(&self) -> Readiness {
         let (mut problems, mut remarks) = (Vec::new(), Vec::new());
         problems.extend(self.stopped.as_deref().map(stopped_problem));
+        problems.extend(self.full.as_deref().map(full_problem));
         if !self.connected {
             problems.push("no NATS server is connected".to_owned());
         }
@@ -104,6 +105,7 @@ mod tests {
         Health {
             ready: shards.iter().all(|shard| shard.ready),
             stopped: None,
+            full: None,
             durability: Durability::QuorumSynced,
             connected: true,
             unchecked: None,
@@ -164,6 +166,15 @@ mod tests {
         shards.pop();
         let found = health(shards).readiness();
         assert_eq!((found.problems.len(), found.remarks.len()), (1, 0), "{found:?}");
+    }
+
+    #[test]
+    fn a_node_whose_disk_is_full_is_not_ready() {
+        let mut one = health(vec![shard(0, Phase::Following, true, 3)]);
+        one.full = Some("a write to a segment".to_owned());
+        let found = one.readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (1, 0), "{found:?}");
+        assert!(found.problems[0].contains("until there is room"), "{found:?}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub enum InspectError {
 
 impl InspectError {
     /// The code that a refusal for this carries.
-    pub const fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::Open(error) => error.code(),
             Self::Read { .. } | Self::Write { .. } => Code::Environment,

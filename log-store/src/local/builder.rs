@@ -36,6 +36,8 @@ pub(crate) struct BatchBuilder {
     /// Messages followed since positions were last written.
     unwritten: usize,
     pub(crate) verdicts: Verdicts,
+    /// Why the batch cannot be written: there was no room for what it would need.
+    pub(crate) doomed: Option<StoreError>,
 }
 
 impl BatchBuilder {
@@ -51,6 +53,7 @@ impl BatchBuilder {
             positions: BTreeMap::new(),
             unwritten: 0,
             verdicts: Verdicts::default(),
+            doomed: None,
         }
     }
 
@@ -61,7 +64,7 @@ impl BatchBuilder {
 
     /// Whether there is nothing that must be written now.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.unwritten < POSITION_LAG_MAX
+        self.marks.is_empty() && self.unwritten < POSITION_LAG_MAX && self.doomed.is_none()
     }
 
     /// Bytes of records so far.
@@ -91,9 +94,10 @@ impl BatchBuilder {
         &mut self,
         shared: &Shared,
         set: &mut WorkingSet,
-        follow: Follow,
+        follow: &Follow,
     ) -> Result<Vec<Followed>, StoreError> {
-        let Follow { mut position, messages } = follow;
+        let Follow { position, messages } = follow;
+        let mut position = position.clone();
         let mut outcomes = Vec::with_capacity(messages.len());
         self.unwritten += messages.len();
         for message in messages {
@@ -123,7 +127,7 @@ impl BatchBuilder {
             }
             outcomes.push(Followed {
                 sequence: message.sequence,
-                frame: message.frame.map(|frame| frame.header().id),
+                frame: message.frame.as_ref().map(|frame| frame.header().id),
                 verdict,
                 welcomes,
             });
@@ -175,8 +179,14 @@ impl BatchBuilder {
     /// follows.
     fn fold_or_stop(&mut self, shared: &Shared, set: &mut WorkingSet, frame: &Frame) -> Result<Folded, AppendError> {
         let outcome = self.fold(shared, set, frame);
-        if let Err(AppendError::Store(error @ StoreError::Io { .. })) = &outcome {
-            shared.stop(format!("a frame could not be folded: {error}"));
+        match &outcome {
+            Err(AppendError::Store(error @ StoreError::Io { .. })) => {
+                shared.stop(format!("a frame could not be folded: {error}"));
+            }
+            Err(AppendError::Store(StoreError::Full { reason })) => {
+                self.doomed = Some(shared.space.failed(format!("a frame could not be folded: {reason}")));
+            }
+            _ => {}
         }
         outcome
     }
@@ -331,6 +341,14 @@ impl BatchBuilder {
         });
     }
 
+    /// Gives up what was folded, and begins with the batch after the last one that is durable.
+    pub(crate) fn roll_back(&mut self, next: u64) {
+        *self = Self {
+            time_ms: self.time_ms,
+            ..Self::new(next)
+        };
+    }
+
     /// Ends the batch, and begins the next one. A batch with nothing in it leaves its number to the next.
     pub(crate) fn lay(&mut self, set: &mut WorkingSet, last: bool) -> Laid {
         // Positions alone are not worth a write, most times.
@@ -371,6 +389,7 @@ impl BatchBuilder {
             positions: positions.into_values().collect(),
             saved,
             verdicts: laid.verdicts,
+            doomed: laid.doomed,
         }
     }
 }
@@ -393,6 +412,8 @@ pub(crate) struct Laid {
     /// States for the index to keep.
     pub(crate) saved: Vec<(LogId, Bytes)>,
     pub(crate) verdicts: Verdicts,
+    /// Why it cannot be written.
+    pub(crate) doomed: Option<StoreError>,
 }
 
 impl Laid {

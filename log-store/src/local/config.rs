@@ -1,5 +1,6 @@
 //! What a local store can be told.
 
+use super::faults::DiskFaults;
 use skytale_proto::limits;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,9 @@ use std::time::Duration;
 pub const SEGMENT_BYTES_MIN: u32 = 4 * 1024;
 /// The largest segment, in bytes. Positions inside a segment are 32 bits wide.
 pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
+
+/// Of a small file system, this part is kept free at most: a setting for a large disk must not make a small one useless.
+const FREE_PART: u64 = 8;
 
 /// Settings of a [`super::LocalStore`]. [`LocalConfig::new`] gives the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +38,16 @@ pub struct LocalConfig {
     pub states_max: usize,
     /// Bytes of log states kept in memory, about.
     pub states_bytes_max: usize,
+    /// With less free space than this on the disk, in bytes, no appends are taken: what is left is for retention and the
+    /// index. At most an eighth of the file system is kept free. 0 keeps none.
+    pub free_bytes_min: u64,
+    /// Memory that the index may take while there is no room for it on the disk, in bytes.
+    pub index_memory_bytes_max: usize,
     /// What is kept.
     pub retention: Retention,
+    /// What its files fail with; for tests.
+    #[doc(hidden)]
+    pub faults: DiskFaults,
 }
 
 /// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
@@ -75,7 +87,20 @@ impl LocalConfig {
             index_cache_bytes: 64 * 1024 * 1024,
             states_max: 16_384,
             states_bytes_max: 64 * 1024 * 1024,
+            free_bytes_min: 64 * 1024 * 1024,
+            index_memory_bytes_max: 1024 * 1024 * 1024,
             retention: Retention::default(),
+            faults: DiskFaults::default(),
+        }
+    }
+
+    /// Bytes that are kept free of a file system of `total` bytes.
+    pub(crate) const fn kept_free(&self, total: u64) -> u64 {
+        let part = total / FREE_PART;
+        if part < self.free_bytes_min {
+            part
+        } else {
+            self.free_bytes_min
         }
     }
 

@@ -1,5 +1,6 @@
 //! Why a store's folder cannot be opened.
 
+use super::space::no_room;
 use crate::StoreError;
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
@@ -58,14 +59,24 @@ pub enum OpenError {
 
 impl OpenError {
     /// The code that a refusal for this carries.
-    pub const fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::Locked { .. } => Code::StoreLocked,
             Self::Version { .. } => Code::StoreVersion,
             Self::Foreign { .. } | Self::MissingSegment { .. } => Code::StoreCorrupt,
             Self::Config { .. } => Code::Config,
+            Self::Io { source, .. } if no_room(source) => Code::StoreFull,
             Self::Io { .. } => Code::Environment,
             Self::Store(error) => error.code(),
+        }
+    }
+
+    /// Whether there was no room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => no_room(source),
+            Self::Store(error) => matches!(error, StoreError::Full { .. }),
+            _ => false,
         }
     }
 

@@ -14,6 +14,7 @@ use super::working::WorkingSet;
 use crate::{Accepted, AppendError, StoreError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use skytale_proto::{Frame, LogId, Offset};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::Receiver;
@@ -32,9 +33,10 @@ const GATHER_PER_SYNC: f64 = 0.3;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
-    /// Append a frame.
+    /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
     Append {
         frame: Frame,
+        asked: Asked,
         answer: oneshot::Sender<Outcome>,
     },
     /// Give up entries of logs. Answered with the number of the batch that says so.
@@ -50,8 +52,19 @@ pub(crate) enum Command {
         position: ShardPosition,
         answer: Answer,
     },
+    /// There may be room again for what waits for it.
+    Resume,
     /// Take nothing more.
     Close,
+}
+
+/// Who asks for an append.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked {
+    /// An author, at this time: [`super::space::Space::asked`].
+    Author(u64),
+    /// The store itself: a Welcome that is owed, before all others.
+    Store,
 }
 
 /// A log whose oldest entries are given up.
@@ -70,10 +83,12 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 /// Who waits for a batch, and what they are told when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
-    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, LogId, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
-    pub(crate) followed: Vec<(Answer, Vec<Followed>)>,
-    /// How many messages those are.
+    pub(crate) followed: Vec<(Answer, Follow, Vec<Followed>)>,
+    /// Whose states are installed.
+    pub(crate) installed: Vec<Answer>,
+    /// How many messages were followed.
     pub(crate) messages: usize,
     /// Logs whose damaged entries the batch gives up.
     pub(crate) healed: Vec<LogId>,
@@ -81,11 +96,35 @@ pub(crate) struct Answers {
     pub(crate) queued_bytes: usize,
 }
 
+impl Answers {
+    /// Tells all who wait that the batch was not written.
+    pub(crate) fn fail(self, error: &StoreError) {
+        for (answer, ..) in self.appends {
+            // Who no longer waits does not need to know.
+            let _ = answer.send(Err(error.clone().into()));
+        }
+        let followed = self.followed.into_iter().map(|(answer, ..)| answer);
+        for answer in followed.chain(self.installed) {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for answer in self.retired {
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+}
+
 /// The batch that grows.
 struct Folding {
     set: WorkingSet,
     builder: BatchBuilder,
     answers: Answers,
+    /// Logs of frames that were refused for lack of room and whose authors are not told yet, and how many frames: no later
+    /// one of such a log is taken.
+    untold: HashMap<LogId, usize>,
+    /// What is followed and waits for room, in order. Bounded by what followers have on their way.
+    waiting: VecDeque<(Follow, Answer)>,
+    /// How often what was folded was given up.
+    rolled_back: u64,
     time_ms: u64,
     /// Frames answered by the batch before.
     before: usize,
@@ -112,6 +151,9 @@ impl Stage {
                 set: WorkingSet::new(),
                 builder: BatchBuilder::new(next_batch),
                 answers: Answers::default(),
+                untold: HashMap::new(),
+                waiting: VecDeque::new(),
+                rolled_back: 0,
                 time_ms,
                 before: 0,
                 timed: false,
@@ -134,15 +176,16 @@ impl Stage {
             let mut folding = self.folding.lock();
             for command in commands.drain(..) {
                 match command {
-                    Command::Append { frame, answer } => {
+                    Command::Append { frame, asked, answer } => {
                         self.wait_for_room(&mut folding);
-                        folding.append(&self.shared, &frame, answer);
+                        folding.append(&self.shared, &frame, asked, answer);
                     }
                     Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
                     Command::Follow { follow, answer } => {
-                        self.wait_for_room(&mut folding);
-                        folding.follow(&self.shared, follow, answer);
+                        folding.waiting.push_back((follow, answer));
+                        self.follow(&mut folding);
                     }
+                    Command::Resume => self.follow(&mut folding),
                     Command::Install {
                         states,
                         position,
@@ -160,17 +203,35 @@ impl Stage {
         }
     }
 
+    /// Folds what is followed, as long as there is room for it.
+    fn follow(&self, folding: &mut MutexGuard<'_, Folding>) {
+        while !folding.waiting.is_empty() && !self.shared.space.is_full() {
+            self.wait_for_room(folding);
+            // Waiting lets the lock go: a batch may have been rolled back, and what was in it comes first.
+            if let Some((follow, answer)) = folding.waiting.pop_front() {
+                folding.follow(&self.shared, follow, answer);
+            }
+        }
+        self.shared.space.set_waiting(!folding.waiting.is_empty());
+    }
+
     fn retire(
         &self,
         folding: &mut MutexGuard<'_, Folding>,
         logs: &[Retired],
         answer: oneshot::Sender<Result<u64, StoreError>>,
     ) {
+        let rolled_back = folding.rolled_back;
         for retired in logs {
             self.wait_for_room(folding);
             folding.retire(&self.shared, *retired);
         }
-        if !folding.abandoned {
+        if folding.rolled_back != rolled_back {
+            // Some of them were in a batch that is given up. Who no longer waits need not know.
+            let _ = answer.send(Err(StoreError::Full {
+                reason: "there was no room for a Trim".into(),
+            }));
+        } else if !folding.abandoned {
             folding.answers.retired.push(answer);
         }
     }
@@ -236,12 +297,57 @@ impl Stage {
         laid
     }
 
+    /// A batch could not be written for lack of room, nor can the one that was folded on top of it. What was followed in
+    /// both waits for room; all else is told. The next batch has this number. Gives how many bytes leave the queue.
+    pub(crate) fn roll_back(&self, next_batch: u64, failed: Answers, error: &StoreError) -> usize {
+        let mut folding = self.folding.lock();
+        let mut behind = std::mem::take(&mut folding.answers);
+        let queued_bytes = behind.queued_bytes;
+        let mut again = Vec::new();
+        for mut answers in [failed, std::mem::take(&mut behind)] {
+            let followed = std::mem::take(&mut answers.followed);
+            again.extend(followed.into_iter().map(|(answer, follow, _)| (follow, answer)));
+            // Told under the lock: nothing is folded between the telling and its note.
+            let logs: Vec<LogId> = answers.appends.iter().map(|(_, log, _)| *log).collect();
+            answers.fail(error);
+            logs.into_iter().for_each(|log| self.shared.space.refused(log));
+        }
+        for again in again.into_iter().rev() {
+            folding.waiting.push_front(again);
+        }
+        self.shared.space.set_waiting(!folding.waiting.is_empty());
+        folding.untold.clear();
+        folding.rolled_back += 1;
+        folding.builder.roll_back(next_batch);
+        folding.set.roll_back();
+        self.moved.notify_all();
+        queued_bytes
+    }
+
+    /// Authors were told that frames of these logs were refused for lack of room.
+    pub(crate) fn told(&self, refused: Vec<LogId>) {
+        if refused.is_empty() {
+            return;
+        }
+        let mut folding = self.folding.lock();
+        for log in refused {
+            self.shared.space.refused(log);
+            if let Some(left) = folding.untold.get_mut(&log) {
+                *left -= 1;
+                if *left == 0 {
+                    folding.untold.remove(&log);
+                }
+            }
+        }
+    }
+
     /// Nobody takes batches any more: who waits is let go.
     pub(crate) fn abandon(&self) {
         let mut folding = self.folding.lock();
         folding.abandoned = true;
         // Who waited is told that the store ended, by their answers' end.
         folding.answers = Answers::default();
+        folding.waiting.clear();
         self.moved.notify_all();
     }
 }
@@ -257,26 +363,42 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl Folding {
-    fn append(&mut self, shared: &Shared, frame: &Frame, answer: oneshot::Sender<Outcome>) {
+    fn append(&mut self, shared: &Shared, frame: &Frame, asked: Asked, answer: oneshot::Sender<Outcome>) {
         if self.abandoned {
             return;
         }
         self.begin();
         self.answers.queued_bytes += frame.encoded().len();
-        let outcome = match shared.running() {
+        let log = frame.header().log;
+        let outcome = match shared.running().and_then(|()| self.admits(shared, &log, asked)) {
             Ok(()) => self.builder.append(shared, &mut self.set, frame),
             Err(error) => Err(error.into()),
         };
-        self.answers.appends.push((answer, outcome));
+        if matches!(outcome, Err(AppendError::Store(StoreError::Full { .. }))) {
+            *self.untold.entry(log).or_default() += 1;
+        }
+        self.answers.appends.push((answer, log, outcome));
+    }
+
+    fn admits(&self, shared: &Shared, log: &LogId, asked: Asked) -> Result<(), StoreError> {
+        match asked {
+            Asked::Author(_) if self.untold.contains_key(log) => Err(shared.space.refusal()),
+            Asked::Author(asked) => shared.space.admits(log, asked),
+            Asked::Store => Ok(()),
+        }
     }
 
     fn retire(&mut self, shared: &Shared, retired: Retired) {
         self.begin();
         let Retired { log, up_to, with_state } = retired;
-        if self.abandoned || shared.running().is_err() {
+        if self.abandoned || shared.running().is_err() || self.builder.doomed.is_some() {
             return;
         }
         let outcome = self.builder.retire(shared, &mut self.set, log, up_to, with_state);
+        if let Err(AppendError::Store(StoreError::Full { reason })) = &outcome {
+            self.builder.doomed = Some(shared.space.failed(format!("a Trim could not be folded: {reason}")));
+            return;
+        }
         if let Err(error) = outcome {
             tracing::error!(%log, %error, "entries are dropped without a Trim: the log is damaged");
             return;
@@ -292,26 +414,57 @@ impl Folding {
         if self.abandoned {
             return;
         }
-        self.answers.messages += follow.messages.len();
+        let messages = follow.messages.len();
         let outcome = shared
             .running()
-            .and_then(|()| self.builder.follow(shared, &mut self.set, follow));
-        self.followed(shared, outcome, answer);
+            .and_then(|()| self.builder.follow(shared, &mut self.set, &follow));
+        match outcome {
+            Err(StoreError::Full { reason }) => {
+                self.builder.doomed = Some(shared.space.failed(format!("messages could not be folded: {reason}")));
+                self.waiting.push_front((follow, answer));
+            }
+            outcome => {
+                self.answers.messages += messages;
+                self.followed(shared, outcome, follow, answer);
+            }
+        }
     }
 
     fn install(&mut self, shared: &Shared, states: Vec<Known>, position: ShardPosition, answer: Answer) {
         if self.abandoned {
             return;
         }
+        if shared.space.is_full() {
+            // Who no longer waits need not know.
+            let _ = answer.send(Err(shared.space.refusal()));
+            return;
+        }
         let outcome = shared
             .running()
             .and_then(|()| self.builder.install(shared, &mut self.set, states, position));
-        self.followed(shared, outcome.map(|()| Vec::new()), answer);
+        match outcome {
+            Ok(()) => self.answers.installed.push(answer),
+            Err(StoreError::Full { reason }) => {
+                let error = shared.space.failed(format!("states could not be installed: {reason}"));
+                self.builder.doomed = Some(error.clone());
+                let _ = answer.send(Err(error));
+            }
+            Err(error) => {
+                shared.stop(error.to_string());
+                let _ = answer.send(Err(error));
+            }
+        }
     }
 
-    fn followed(&mut self, shared: &Shared, outcome: Result<Vec<Followed>, StoreError>, answer: Answer) {
+    fn followed(
+        &mut self,
+        shared: &Shared,
+        outcome: Result<Vec<Followed>, StoreError>,
+        follow: Follow,
+        answer: Answer,
+    ) {
         match outcome {
-            Ok(followed) => self.answers.followed.push((answer, followed)),
+            Ok(followed) => self.answers.followed.push((answer, follow, followed)),
             Err(error) => {
                 shared.stop(error.to_string());
                 // Who no longer waits finds the store stopped.
@@ -330,6 +483,7 @@ impl Folding {
         self.answers.appends.is_empty()
             && self.answers.retired.is_empty()
             && self.answers.followed.is_empty()
+            && self.answers.installed.is_empty()
             && self.builder.is_empty()
     }
 

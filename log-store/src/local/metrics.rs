@@ -12,6 +12,8 @@ const INDEX_LAG: &str = "skytale_store_index_lag_bytes";
 const SEGMENT_BYTES: &str = "skytale_store_segment_bytes";
 const TRIMMED_SEGMENTS: &str = "skytale_store_dropped_segments_total";
 const DAMAGED_LOGS: &str = "skytale_store_damaged_logs";
+const FULL: &str = "skytale_store_full";
+const FREE_BYTES: &str = "skytale_store_free_bytes";
 
 /// Tells the recorder what the metrics mean. Once a process is enough.
 pub(crate) fn describe() {
@@ -31,6 +33,13 @@ pub(crate) fn describe() {
         Unit::Count,
         "Logs that are served only up to a damaged entry"
     );
+    describe_gauge!(
+        FULL,
+        Unit::Count,
+        "1 while no appends are taken for lack of room on the disk"
+    );
+    describe_gauge!(FREE_BYTES, Unit::Bytes, "Bytes that are free where the store lies");
+    full(false);
 }
 
 /// How many frames of a batch got which verdict.
@@ -88,4 +97,12 @@ pub(crate) fn segment_dropped() {
 
 pub(crate) fn damaged_logs(count: usize) {
     gauge!(DAMAGED_LOGS).set(count as f64);
+}
+
+pub(crate) fn full(full: bool) {
+    gauge!(FULL).set(f64::from(u8::from(full)));
+}
+
+pub(crate) fn free_bytes(bytes: u64) {
+    gauge!(FREE_BYTES).set(bytes as f64);
 }

@@ -16,6 +16,7 @@ mod batch;
 mod builder;
 mod config;
 mod error;
+mod faults;
 pub(crate) mod folder;
 mod folding;
 mod index;
@@ -30,19 +31,24 @@ pub mod replica;
 mod retention;
 pub(crate) mod segment;
 mod shared;
+mod space;
 mod tail;
 mod working;
 mod writer;
 
 pub use config::{LocalConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OpenError;
+pub use faults::{DiskFaults, DiskStep};
 pub use position::ShardPosition;
 pub use replica::Replica;
 
-use crate::{Access, KeyPackageStock, LogStore, PendingAppend, ReadBatch, StoreError};
+use crate::store::{full_problem, stopped_problem};
+use crate::{
+    Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, StoreError,
+};
 use bytes::Bytes;
 use folder::Role;
-use folding::{Command, Stage};
+use folding::{Asked, Command, Stage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use index::Indexer;
@@ -51,6 +57,8 @@ use retention::{Keeper, KeeperThread};
 use shared::Shared;
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
+use space::LOOK_EVERY;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
@@ -139,21 +147,41 @@ impl LocalStore {
         Ok((store, owed))
     }
 
-    /// Appends the Welcomes that a torn batch owes. Appending one twice changes nothing.
+    /// Appends the Welcomes that a torn batch owes. Appending one twice changes nothing. Where there is no room, they are
+    /// appended when there is some, before all else.
     async fn settle(&self, owed: Vec<Header>) -> Result<(), OpenError> {
-        for header in owed {
+        let owed = owed.into_iter().map(|header| {
             let (log, id) = (header.log, header.id);
-            let frame = Frame::new(header, Bytes::new()).map_err(|error| {
+            Frame::new(header, Bytes::new()).map_err(|error| {
                 OpenError::Store(StoreError::Io {
                     doing: format!("make the Welcome {id} on {log}"),
                     error: error.to_string(),
                 })
-            })?;
-            match self.append(frame).await?.verdict().await {
-                Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
-                Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be put on its log"),
-            }
+            })
+        });
+        let mut owed = owed.collect::<Result<VecDeque<_>, _>>()?;
+        if self.appends().settle(&mut owed).await? {
+            return Ok(());
         }
+        self.shared.space.owes(true);
+        let (shared, room, queue) = (self.shared.clone(), self.room.clone(), self.queue.downgrade());
+        // Ends with the store, whose queue it does not keep open.
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let Some(queue) = queue.upgrade() else { return };
+                let appends = Appends {
+                    shared: &shared,
+                    queue: &queue,
+                    room: &room,
+                };
+                match appends.settle(&mut owed).await {
+                    Ok(false) => {}
+                    Ok(true) => return shared.space.owes(false),
+                    Err(error) => return tracing::debug!(%error, "owed Welcomes wait for the next start"),
+                }
+            }
+        });
         Ok(())
     }
 
@@ -195,18 +223,12 @@ impl LocalStore {
         blocking(move || shared.head(&log)).await
     }
 
-    async fn append_frame(&self, frame: Frame) -> Result<PendingAppend, StoreError> {
-        self.shared.running()?;
-        let closed = || self.shared.running().err().unwrap_or_else(closed);
-        // The place in the queue comes first, so that giving up while waiting for room leaves nothing taken.
-        let place = self.queue.reserve().await.map_err(|_| closed())?;
-        let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
-        let room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
-        // The writer gives it back when the frame is answered.
-        room.forget();
-        let (answer, pending) = PendingAppend::new();
-        place.send(Command::Append { frame, answer });
-        Ok(pending)
+    fn appends(&self) -> Appends<'_> {
+        Appends {
+            shared: &self.shared,
+            queue: &self.queue,
+            room: &self.room,
+        }
     }
 
     async fn close_once(&self) -> Result<(), StoreError> {
@@ -234,9 +256,52 @@ impl LocalStore {
     }
 }
 
+/// The way into the queue.
+struct Appends<'a> {
+    shared: &'a Arc<Shared>,
+    queue: &'a mpsc::Sender<Command>,
+    room: &'a Semaphore,
+}
+
+impl Appends<'_> {
+    async fn append(&self, frame: Frame, asked: Asked) -> Result<PendingAppend, StoreError> {
+        self.shared.running()?;
+        if let Asked::Author(asked) = asked {
+            let (space, log) = (&self.shared.space, frame.header().log);
+            space.admits(&log, asked).inspect_err(|_| space.refused(log))?;
+        }
+        let closed = || self.shared.running().err().unwrap_or_else(closed);
+        // The place in the queue comes first, so that giving up while waiting for room leaves nothing taken.
+        let place = self.queue.reserve().await.map_err(|_| closed())?;
+        let bytes = u32::try_from(frame.encoded().len()).unwrap_or(u32::MAX);
+        let room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
+        // The writer gives it back when the frame is answered.
+        room.forget();
+        let (answer, pending) = PendingAppend::new();
+        place.send(Command::Append { frame, asked, answer });
+        Ok(pending)
+    }
+
+    /// Appends Welcomes that are owed. False where there was no room for all of them.
+    async fn settle(&self, owed: &mut VecDeque<Frame>) -> Result<bool, StoreError> {
+        while let Some(frame) = owed.front() {
+            let (log, id) = (frame.header().log, frame.header().id);
+            match self.append(frame.clone(), Asked::Store).await?.verdict().await {
+                Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
+                Err(AppendError::Store(StoreError::Full { .. })) => return Ok(false),
+                Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be put on its log"),
+            }
+            owed.pop_front();
+        }
+        Ok(true)
+    }
+}
+
 impl LogStore for LocalStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        self.append_frame(frame).boxed()
+        // Now, and not when the future is polled: what was told before this call is what its author knew.
+        let asked = Asked::Author(self.shared.space.asked());
+        async move { self.appends().append(frame, asked).await }.boxed()
     }
 
     fn read(
@@ -269,6 +334,10 @@ impl LogStore for LocalStore {
         async move { Ok(self.known(log).await?.state.access(agent, account, after)) }.boxed()
     }
 
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        async move { Ok(self.known(log).await?.state.status()) }.boxed()
+    }
+
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {
         async move { Ok(self.known(agent.log()).await?.state.key_packages()) }.boxed()
     }
@@ -279,6 +348,16 @@ impl LogStore for LocalStore {
 
     fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.shared.stopped.subscribe()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let stopped = self.shared.stopped.borrow().clone();
+        let stopped = stopped.iter().map(|why| stopped_problem(why));
+        let full = self.shared.space.why();
+        Readiness {
+            problems: stopped.chain(full.iter().map(|why| full_problem(why))).collect(),
+            ..Readiness::default()
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -9,7 +9,9 @@ use super::position::Positions;
 use super::replay::Replay;
 use super::segment::{End, Extent, OpenSegment, Position, Scan, SegmentFile, SegmentHeader, Segments, Step, Unsealed};
 use super::shared::Shared;
+use super::space::Space;
 use super::writer::Beginning;
+use crate::StoreError;
 use bytes::Bytes;
 use skytale_proto::record::{self, HEADER_BYTES, KIND_ENTRY};
 use skytale_proto::{Header, Record};
@@ -17,6 +19,9 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why no appends are taken where the index is in memory.
+pub(in crate::local) const IN_MEMORY: &str = "there is no room for the index: it is in memory, for readers alone";
 
 /// A store, opened; the writer begins at `beginning`.
 pub(crate) struct Recovered {
@@ -26,23 +31,42 @@ pub(crate) struct Recovered {
     pub(crate) owed: Vec<Header>,
 }
 
-/// Opens a store's folder.
+/// Where the index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::local) enum Place {
+    Disk,
+    Memory,
+}
+
+/// Opens a store's folder. Where the disk has no room for the index, it is in memory.
 pub(crate) fn recover(config: LocalConfig, role: Role, sync: bool) -> Result<Recovered, OpenError> {
-    if let Some(recovered) = attempt(config.clone(), role, sync)? {
-        return Ok(recovered);
+    match attempt(config.clone(), role, sync, Place::Disk) {
+        Ok(Some(recovered)) => return Ok(recovered),
+        Ok(None) => {}
+        Err(error) if error.is_full() => {
+            tracing::error!(%error, "no room on the disk for the index: it is built in memory, and serves readers alone");
+            let recovered = attempt(config, role, sync, Place::Memory)?;
+            return recovered.ok_or_else(|| {
+                OpenError::Store(StoreError::Full {
+                    reason: "the index".into(),
+                })
+            });
+        }
+        Err(error) => return Err(error),
     }
     let index = super::folder::index_dir(&config.dir);
     tracing::warn!(dir = %index.display(), "the index is ahead of what is left of the segments; it is built again");
     fs::remove_dir_all(&index).map_err(OpenError::io("remove", &index))?;
-    attempt(config, role, sync)?.ok_or_else(|| OpenError::Foreign {
+    attempt(config, role, sync, Place::Disk)?.ok_or_else(|| OpenError::Foreign {
         path: index,
         problem: "a new index is ahead of the segments it was made from".into(),
     })
 }
 
 /// `None` where the index has more than is left of the segments.
-fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recovered>, OpenError> {
+fn attempt(config: LocalConfig, role: Role, sync: bool, place: Place) -> Result<Option<Recovered>, OpenError> {
     let folder = Folder::open(&config.dir, role)?;
+    let space = Arc::new(Space::new(&config));
     let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
     let tail = match unsealed {
         Some(Unsealed {
@@ -56,26 +80,12 @@ fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recover
         Some(Unsealed { sequence, .. }) => Some(sequence),
         None => None,
     };
-    let open_index = || {
-        let fits = |index: &Index, standing: &Standing| fits(&segments, tail, index, standing);
-        Index::open(&folder.index(), &folder.id, config.index_cache_bytes, fits)
-    };
-    let (index, standing) = open_index()?;
+    let (index, standing) = open_index(&config, &space, &segments, tail, place)?;
     let segment_bytes = config.segment_bytes;
-    let mut replay = Replay::new(Shared::new(config, role, folder, segments, index), standing)?;
+    let shared = Shared::new(config, role, Some(folder), segments, index, space.clone());
+    let mut replay = Replay::new(shared, standing)?;
     let shared = replay.shared.clone();
-    let from = standing.map_or(0, |standing| standing.position.segment);
-    for (sequence, info) in shared.segments.sealed() {
-        if sequence >= from {
-            replay.segment(sequence, info.extent(), info.trailer.map(|trailer| trailer.first_batch))?;
-        } else if let Some(trailer) = info.trailer {
-            replay.passed(trailer.last_batch, trailer.newest_ms);
-        }
-    }
-    let end = match tail {
-        Some(sequence) => Some((sequence, replay.segment(sequence, Extent::Last, None)?)),
-        None => None,
-    };
+    let end = read_segments(&mut replay, standing, tail)?;
     let left = end.and_then(|(segment, end)| match end {
         End::Torn { at } => Some(Position { segment, at }),
         _ => None,
@@ -84,6 +94,9 @@ fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recover
         return Ok(None);
     }
     replay.finish()?;
+    if place == Place::Memory {
+        space.index_in_memory(Some(IN_MEMORY.into()));
+    }
     let positions = positions(&shared.segments, tail, end)?;
     let segment = match end {
         Some((sequence, end)) => {
@@ -99,16 +112,33 @@ fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recover
                 );
             }
             let footer = std::mem::take(&mut replay.footer);
-            OpenSegment::resume(shared.segments.path(sequence), sequence, at, footer, cut, segment_bytes)?
+            let path = shared.segments.path(sequence);
+            Ok(OpenSegment::resume(
+                path,
+                sequence,
+                at,
+                footer,
+                cut,
+                segment_bytes,
+                &space,
+            )?)
         }
         None => {
-            let last = shared.segments.sealed().last().map_or(0, |(sequence, _)| *sequence);
+            let sequence = shared.segments.sealed().last().map_or(0, |(sequence, _)| *sequence) + 1;
             let header = SegmentHeader {
-                sequence: last + 1,
+                sequence,
                 store: *shared.segments.store(),
                 created_ms: now_ms(),
             };
-            OpenSegment::create(shared.segments.dir(), &header, segment_bytes)?
+            match OpenSegment::create(shared.segments.dir(), &header, segment_bytes, &space) {
+                Ok(segment) => Ok(segment),
+                Err(error) if error.is_full() => {
+                    // The writer begins it when there is room.
+                    space.failed(error.to_string());
+                    Err(sequence)
+                }
+                Err(error) => return Err(error),
+            }
         }
     };
     Ok(Some(Recovered {
@@ -122,6 +152,62 @@ fn attempt(config: LocalConfig, role: Role, sync: bool) -> Result<Option<Recover
         owed: std::mem::take(&mut replay.owed),
         shared,
     }))
+}
+
+/// The index of a store, in its place; and how far it is current.
+fn open_index(
+    config: &LocalConfig,
+    space: &Space,
+    segments: &Segments,
+    tail: Option<u32>,
+    place: Place,
+) -> Result<(Index, Option<Standing>), OpenError> {
+    let dir = super::folder::index_dir(&config.dir);
+    if place == Place::Memory {
+        return Ok((Index::in_memory(&dir, config), None));
+    }
+    if !space.has_room_for_index() {
+        return Err(OpenError::Store(StoreError::Full {
+            reason: format!("open the index in {}", dir.display()),
+        }));
+    }
+    let fits = |index: &Index, standing: &Standing| fits(segments, tail, index, standing);
+    Index::open(&dir, segments.store(), config, fits)
+}
+
+/// Reads what the index does not have. Gives how the last segment ends, where it is not sealed.
+fn read_segments(
+    replay: &mut Replay,
+    standing: Option<Standing>,
+    tail: Option<u32>,
+) -> Result<Option<(u32, End)>, OpenError> {
+    let from = standing.map_or(0, |standing| standing.position.segment);
+    for (sequence, info) in replay.shared.segments.sealed() {
+        if sequence >= from {
+            replay.segment(sequence, info.extent(), info.trailer.map(|trailer| trailer.first_batch))?;
+        } else if let Some(trailer) = info.trailer {
+            replay.passed(trailer.last_batch, trailer.newest_ms);
+        }
+    }
+    match tail {
+        Some(sequence) => Ok(Some((sequence, replay.segment(sequence, Extent::Last, None)?))),
+        None => Ok(None),
+    }
+}
+
+/// Builds the index again while the store runs, with all batches up to and with one; and nothing else changes.
+pub(in crate::local) fn rebuild(shared: &Shared, place: Place, until: u64) -> Result<Arc<Index>, OpenError> {
+    let (segments, unsealed) = Segments::find(shared.segments.dir(), *shared.segments.store())?;
+    let tail = unsealed.filter(|unsealed| !unsealed.headless);
+    let tail = tail.map(|unsealed| unsealed.sequence);
+    let config = shared.config.clone();
+    let (index, standing) = open_index(&config, &shared.space, &segments, tail, place)?;
+    let beside = Shared::new(config, shared.role, None, segments, index, shared.space.clone());
+    let mut replay = Replay::new(beside, standing)?.until(until);
+    read_segments(&mut replay, standing, tail)?;
+    replay.finish()?;
+    replay.shared.running()?;
+    Ok(replay.shared.index()?)
 }
 
 /// Where a replica stands: the last segment with a batch says it, from its first batch on.

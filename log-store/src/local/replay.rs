@@ -84,6 +84,8 @@ pub(super) struct Replay {
     current: Option<Standing>,
     pub(super) owed: Vec<Header>,
     entries: u64,
+    /// The last batch that is folded: what stands after it is being written.
+    until: u64,
 }
 
 /// A log in a replay.
@@ -111,7 +113,14 @@ impl Replay {
             current: None,
             owed: Vec::new(),
             entries: 0,
+            until: u64::MAX,
         })
+    }
+
+    /// Folds no batch after this one.
+    pub(super) const fn until(mut self, batch: u64) -> Self {
+        self.until = batch;
+        self
     }
 
     /// A sealed segment that needs no look.
@@ -156,6 +165,11 @@ impl Replay {
         let mut end = End::Clean { at: 0 };
         let mut held = Held::new(self.shared.role);
         while let Some(step) = scan.next().map_err(OpenError::io("read", &path))? {
+            if let Step::Batch { at, number, .. } = &step
+                && *number > self.until
+            {
+                return Ok(End::Clean { at: *at });
+            }
             let step = match held.take(step) {
                 Hold::Now(step) => step,
                 Hold::Later => continue,

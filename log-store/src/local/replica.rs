@@ -11,7 +11,8 @@
 //! durable in the streams, so no batch is synced on its way: a crash of the machine takes the end of the last segment, and
 //! that is followed again. Frames are not
 //! appended here, nothing is dropped by age, and Welcomes are given to the caller, who sees that they get into the
-//! streams of their logs. The folder's format says that it is a replica; it may be deleted, and made again from
+//! streams of their logs. While the disk is full nothing is folded: what was submitted waits, and is folded when there is
+//! room. The folder's format says that it is a replica; it may be deleted, and made again from
 //! the streams.
 
 use super::config::LocalConfig;
@@ -200,6 +201,11 @@ impl Replica {
             outcome,
             shared: shared.clone(),
         })
+    }
+
+    /// What it does not follow for, for now: there is no room on the disk. It goes on by itself.
+    pub fn full(&self) -> Option<String> {
+        self.store.shared.space.why()
     }
 
     /// Stops the store: it answers reads, and follows no more.

@@ -9,6 +9,7 @@ use super::folding::{Command, Retired};
 use super::index::Seen;
 use super::segment::{Extent, Footer, FooterBuilder, Scan, SegmentFile, SegmentInfo, Step};
 use super::shared::Shared;
+use super::space::LOOK_EVERY;
 use super::{config::Retention, metrics};
 use crate::StoreError;
 use parking_lot::{Condvar, Mutex};
@@ -16,9 +17,11 @@ use skytale_proto::{Frame, LogId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
+/// How often retention is enforced at least while the disk is full.
+const ENFORCED_FULL_EVERY: Duration = Duration::from_secs(5);
 /// Logs retired by one batch.
 const RETIRED_AT_ONCE: usize = 256;
 /// Frame ids forgotten at once; together, neighbours cost as much as one.
@@ -38,6 +41,18 @@ impl Keeper {
             queue,
             turn: Mutex::new(()),
         }
+    }
+
+    /// Looks at the disk, and lets go on what waited for room. Gives whether the disk is full. Blocks.
+    fn look(&self) -> bool {
+        let space = &self.shared.space;
+        space.look();
+        space.try_again();
+        if space.may_resume() {
+            // A queue that is full is one that moves.
+            let _ = self.queue.try_send(Command::Resume);
+        }
+        space.is_full()
     }
 
     /// Drops what need not be kept, and gives how many segments that was. Blocks.
@@ -87,6 +102,11 @@ impl Keeper {
         // The index must have the Trims before it forgets the entries, and the entries before the file goes.
         if !self.shared.progress.wait_for(last_batch) {
             return self.shared.running();
+        }
+        if index.is_in_memory() {
+            // What is on the disk would keep what is forgotten here.
+            let distrusted = index.distrust();
+            distrusted.map_err(store_io("forget the index on the disk", &self.shared.config.dir))?;
         }
         self.forget_frames(file, info)?;
         for log in &footer.logs {
@@ -186,7 +206,7 @@ impl Keeper {
 
 fn is_over(retention: &Retention, bytes: u64, newest_ms: u64) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let age = now.saturating_sub(std::time::Duration::from_millis(newest_ms));
+    let age = now.saturating_sub(Duration::from_millis(newest_ms));
     retention.age.is_some_and(|age_max| age > age_max) || retention.bytes.is_some_and(|bytes_max| bytes > bytes_max)
 }
 
@@ -216,15 +236,22 @@ impl KeeperThread {
             .name("skytale-keeper".into())
             .spawn(move || {
                 let every = keeper.shared.config.retention.check_every;
+                let mut enforced = Instant::now();
                 let mut stop = stopped.0.lock();
                 while !*stop {
-                    if stopped.1.wait_for(&mut stop, every).timed_out() {
-                        drop(stop);
+                    if !stopped.1.wait_for(&mut stop, every.min(LOOK_EVERY)).timed_out() {
+                        continue;
+                    }
+                    drop(stop);
+                    let full = keeper.look();
+                    let every = if full { every.min(ENFORCED_FULL_EVERY) } else { every };
+                    if enforced.elapsed() >= every {
                         if let Err(error) = keeper.enforce() {
                             tracing::warn!(%error, "retention could not be enforced; it is tried again later");
                         }
-                        stop = stopped.0.lock();
+                        enforced = Instant::now();
                     }
+                    stop = stopped.0.lock();
                 }
             })?;
         Ok(Self {

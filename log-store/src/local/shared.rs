@@ -7,6 +7,7 @@ use super::known::Known;
 use super::metrics;
 use super::progress::Progress;
 use super::segment::Segments;
+use super::space::Space;
 use super::tail::{Tail, TailRead};
 use crate::{HeadWatches, ReadBatch, StoreError, Verdict};
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// What is durably known of logs that were asked for; the head in here may be behind.
     known: Mutex<KnownCache>,
     pub(crate) progress: Progress,
+    pub(crate) space: Arc<Space>,
     pub(crate) stopped: watch::Sender<Option<String>>,
     damaged: AtomicUsize,
 }
@@ -47,7 +49,14 @@ struct KnownCache {
 }
 
 impl Shared {
-    pub(crate) fn new(config: LocalConfig, role: Role, folder: Folder, segments: Segments, index: Index) -> Self {
+    pub(crate) fn new(
+        config: LocalConfig,
+        role: Role,
+        folder: Option<Folder>,
+        segments: Segments,
+        index: Index,
+        space: Arc<Space>,
+    ) -> Self {
         let damaged = index.damages().count();
         metrics::damaged_logs(damaged);
         Self {
@@ -56,7 +65,7 @@ impl Shared {
             role,
             segments,
             index: RwLock::new(Some(Arc::new(index))),
-            folder: Mutex::new(Some(folder)),
+            folder: Mutex::new(folder),
             watches: HeadWatches::new(),
             known: Mutex::new(KnownCache {
                 logs: LruCache::unbounded(),
@@ -64,6 +73,7 @@ impl Shared {
                 published: 0,
             }),
             progress: Progress::default(),
+            space,
             stopped: watch::Sender::new(None),
             damaged: AtomicUsize::new(damaged),
         }
@@ -74,6 +84,18 @@ impl Shared {
         self.index.read().clone().ok_or_else(|| StoreError::Stopped {
             reason: "the store is closed".into(),
         })
+    }
+
+    /// Puts another index, which has as much, in the place of this one. False where the store was closed.
+    pub(crate) fn replace_index(&self, index: Arc<Index>) -> bool {
+        let mut current = self.index.write();
+        if current.is_none() {
+            return false;
+        }
+        *current = Some(index.clone());
+        drop(current);
+        self.count_damage(&index);
+        true
     }
 
     /// Takes the index and the folder away, when the store is closed.

@@ -100,6 +100,19 @@ impl WorkingSet {
         }
     }
 
+    /// Forgets what was folded and will not be durable. States are read again when they are needed.
+    pub(crate) fn roll_back(&mut self) {
+        self.logs.clear();
+        self.bytes = 0;
+        self.recent.clear();
+        for batch in &self.unindexed {
+            for entry in &batch.entries {
+                let seen = (entry.offset, entry.time_ms);
+                self.recent.insert((batch.log_of(entry), entry.id), seen);
+            }
+        }
+    }
+
     /// Gives the states that should be kept now: of the logs that a batch touched, where enough has happened.
     pub(crate) fn take_due(&mut self, touched: impl Iterator<Item = LogId>) -> Vec<(LogId, Bytes)> {
         let mut saved = Vec::new();

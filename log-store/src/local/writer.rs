@@ -2,7 +2,9 @@
 //!
 //! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives meanwhile
 //! is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the file then
-//! is unknown, and a second sync may succeed without having written anything.
+//! is unknown, and a second sync may succeed without having written anything. A write that finds no room, before any sync
+//! of it, is another matter: it is cut off again, durably, what was folded since is given up, and its authors are told
+//! that the disk is full.
 
 use super::batch::Batch;
 use super::builder::Laid;
@@ -11,9 +13,9 @@ use super::folding::{Answers, Stage};
 use super::index::Indexer;
 use super::metrics;
 use super::position::{MarkPositions, Positions};
-use super::segment::{OpenSegment, SegmentHeader, SegmentInfo};
+use super::segment::{OpenSegment, SegmentHeader, SegmentInfo, WriteError};
 use super::shared::{Shared, StopOnPanic};
-use crate::StoreError;
+use crate::{AppendError, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -25,6 +27,8 @@ pub(crate) struct Writer {
     /// Room in the queue, in bytes of frames.
     room: Arc<Semaphore>,
     segment: Option<OpenSegment>,
+    /// The segment to begin, where the last one is sealed and there was no room for this one.
+    next_segment: Option<u32>,
     indexer: Indexer,
     last_batch: u64,
     /// Where a replica stands after the last batch.
@@ -39,7 +43,8 @@ pub(crate) struct Writer {
 
 /// Where the writer begins.
 pub(crate) struct Beginning {
-    pub(crate) segment: OpenSegment,
+    /// The last segment; or the number of the one to begin, where there was no room for it.
+    pub(crate) segment: Result<OpenSegment, u32>,
     pub(crate) next_batch: u64,
     pub(crate) time_ms: u64,
     pub(crate) positions: Positions,
@@ -54,11 +59,16 @@ impl Writer {
         indexer: Indexer,
         beginning: Beginning,
     ) -> Self {
+        let (segment, next_segment) = match beginning.segment {
+            Ok(segment) => (Some(segment), None),
+            Err(sequence) => (None, Some(sequence)),
+        };
         Self {
             shared,
             stage,
             room,
-            segment: Some(beginning.segment),
+            segment,
+            next_segment,
             indexer,
             last_batch: beginning.next_batch - 1,
             positions: beginning.positions,
@@ -91,40 +101,50 @@ impl Writer {
         self.room.add_permits(answers.queued_bytes);
         match committed {
             Ok(batch) => {
-                for (answer, outcome) in answers.appends {
-                    // Who no longer waits has left the entry in the log all the same.
-                    let _ = answer.send(outcome);
-                }
-                for (answer, followed) in answers.followed {
-                    let _ = answer.send(Ok(followed));
-                }
-                for log in answers.healed {
-                    if let Err(error) = self.shared.clear_damage(&log) {
-                        tracing::warn!(%log, %error, "the damage was trimmed away, but the index still has it");
-                    }
-                }
-                if let Some(batch) = &batch {
-                    self.hand_over(batch);
-                }
-                if !answers.retired.is_empty() {
-                    let retired = self.make_durable().map(|()| self.last_batch);
-                    for answer in answers.retired {
-                        let _ = answer.send(retired.clone());
-                    }
-                }
+                self.tell(answers, batch.as_ref());
                 batch
             }
-            Err(error) => {
-                for (answer, _) in answers.appends {
-                    let _ = answer.send(Err(error.clone().into()));
-                }
-                for (answer, _) in answers.followed {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                for answer in answers.retired {
-                    let _ = answer.send(Err(error.clone()));
-                }
+            Err(error @ StoreError::Full { .. }) => {
+                let behind = self.stage.roll_back(self.last_batch + 1, answers, &error);
+                self.room.add_permits(behind);
                 None
+            }
+            Err(error) => {
+                answers.fail(&error);
+                None
+            }
+        }
+    }
+
+    /// Tells those who wait for a batch that is durable.
+    fn tell(&mut self, answers: Answers, batch: Option<&Arc<Batch>>) {
+        let mut refused = Vec::new();
+        for (answer, log, outcome) in answers.appends {
+            if matches!(outcome, Err(AppendError::Store(StoreError::Full { .. }))) {
+                refused.push(log);
+            }
+            // Who no longer waits has left the entry in the log all the same.
+            let _ = answer.send(outcome);
+        }
+        self.stage.told(refused);
+        for (answer, _, followed) in answers.followed {
+            let _ = answer.send(Ok(followed));
+        }
+        for answer in answers.installed {
+            let _ = answer.send(Ok(Vec::new()));
+        }
+        for log in answers.healed {
+            if let Err(error) = self.shared.clear_damage(&log) {
+                tracing::warn!(%log, %error, "the damage was trimmed away, but the index still has it");
+            }
+        }
+        if let Some(batch) = batch {
+            self.hand_over(batch);
+        }
+        if !answers.retired.is_empty() {
+            let retired = self.make_durable().map(|()| self.last_batch);
+            for answer in answers.retired {
+                let _ = answer.send(retired.clone());
             }
         }
     }
@@ -145,16 +165,20 @@ impl Writer {
     /// Makes a batch durable and shows it to readers. `None` where there was nothing to write.
     fn commit(&mut self, laid: Laid, frames: usize) -> Result<Option<Arc<Batch>>, StoreError> {
         self.shared.running()?;
+        if let Some(error) = &laid.doomed {
+            return Err(error.clone());
+        }
         if laid.is_empty() {
             return Ok(None);
         }
-        let batch = self.write(laid, frames).inspect_err(|error| {
-            let reason = match error {
-                StoreError::Stopped { reason } => reason.clone(),
-                error => error.to_string(),
-            };
-            self.shared.stop(reason);
+        let batch = self.write(laid, frames).map_err(|error| match error {
+            Failed::Full(reason) => self.shared.space.failed(reason),
+            Failed::Unknown(reason) => {
+                self.shared.stop(reason.clone());
+                StoreError::Stopped { reason }
+            }
         })?;
+        self.shared.space.look();
         let shared = &self.shared;
         let changed = batch
             .logs
@@ -168,21 +192,23 @@ impl Writer {
         Ok(Some(batch))
     }
 
-    /// Writes and syncs a batch. After an error the segment is given up: nothing is written to it again.
-    fn write(&mut self, mut laid: Laid, frames: usize) -> Result<Arc<Batch>, StoreError> {
+    /// Writes and syncs a batch. Where that fails for another reason than that there is no room, the segment is given up:
+    /// nothing is written to it again.
+    fn write(&mut self, mut laid: Laid, frames: usize) -> Result<Arc<Batch>, Failed> {
         let store = *self.shared.segments.store();
-        let mut positions = MarkPositions {
+        let changed = MarkPositions {
             complete: false,
             shards: std::mem::take(&mut laid.positions),
         };
-        let mut mark = laid.mark(&positions, &store);
+        let mut mark = laid.mark(&changed, &store);
         self.make_room(mark.len() + laid.records.len(), laid.time_ms)?;
-        self.positions.take(positions);
         if self.segment.as_ref().is_some_and(OpenSegment::is_empty) {
             // What older segments say may be dropped with them.
-            positions = MarkPositions {
+            let mut all = self.positions.clone();
+            all.take(changed.clone());
+            let positions = MarkPositions {
                 complete: true,
-                shards: self.positions.to_vec(),
+                shards: all.to_vec(),
             };
             mark = laid.mark(&positions, &store);
         }
@@ -192,56 +218,85 @@ impl Writer {
         };
         let begun = Instant::now();
         let mark_at = segment.at;
-        let mut written = segment.write(&mark, &laid.records);
-        if self.sync {
-            written = written.and_then(|()| segment.sync());
+        let written = segment
+            .reserve(self.shared.config.segment_bytes, &self.shared.space)
+            .and_then(|()| segment.write(&mark, &laid.records))
+            .and_then(|()| match self.sync {
+                true => segment.sync().map_err(WriteError::Unknown),
+                false => Ok(()),
+            });
+        match written {
+            Ok(()) => {}
+            Err(WriteError::Full(error)) => {
+                let reason = format!("write to {}: {error}", segment.path.display());
+                self.segment = Some(segment);
+                return Err(Failed::Full(reason));
+            }
+            // The segment stays taken: there is no way back to its descriptor.
+            Err(WriteError::Unknown(error)) => {
+                let path = segment.path.display();
+                return Err(Failed::Unknown(format!("writing to {path} failed: {error}")));
+            }
         }
-        // On failure the segment stays taken: there is no way back to its descriptor.
-        written.map_err(|error| StoreError::Stopped {
-            reason: format!("writing to {} failed: {error}", segment.path.display()),
-        })?;
         self.took = begun.elapsed();
         metrics::batch(frames, bytes, self.took);
         let start = mark_at + mark.len() as u32;
         let batch = Arc::new(laid.durable(segment.sequence, mark_at, start));
         self.segment = Some(segment);
+        self.positions.take(changed);
         self.last_batch = batch.number;
         self.dirty = true;
         Ok(batch)
     }
 
     /// Seals the segment and begins the next one, where a batch does not fit.
-    fn make_room(&mut self, bytes: usize, time_ms: u64) -> Result<(), StoreError> {
+    fn make_room(&mut self, bytes: usize, time_ms: u64) -> Result<(), Failed> {
         let segment_bytes = self.shared.config.segment_bytes;
         let full = |segment: &OpenSegment| segment.at as usize + bytes > segment_bytes as usize;
-        match &self.segment {
-            None => return Err(no_segment()),
-            Some(segment) if segment.is_empty() || !full(segment) => return Ok(()),
-            Some(_) => {}
+        if let Some(segment) = &mut self.segment {
+            if segment.is_empty() || !full(segment) {
+                return Ok(());
+            }
+            let (sequence, path) = (segment.sequence, segment.path.clone());
+            let (trailer, bytes) = match segment.seal() {
+                Ok(sealed) => sealed,
+                Err(WriteError::Full(error)) => {
+                    return Err(Failed::Full(format!("seal {}: {error}", path.display())));
+                }
+                Err(WriteError::Unknown(error)) => {
+                    self.segment = None;
+                    return Err(Failed::Unknown(format!("sealing {} failed: {error}", path.display())));
+                }
+            };
+            self.segment = None;
+            self.next_segment = Some(sequence + 1);
+            let info = SegmentInfo {
+                bytes,
+                trailer: Some(trailer),
+            };
+            self.shared.segments.add_sealed(sequence, info);
+            metrics::segment_bytes(self.shared.segments.sealed_bytes());
         }
-        let Some(segment) = self.segment.take() else {
+        let Some(sequence) = self.next_segment.take() else {
             return Err(no_segment());
         };
-        let (sequence, path) = (segment.sequence, segment.path.clone());
-        let (trailer, bytes) = segment.seal().map_err(|error| StoreError::Stopped {
-            reason: format!("sealing {} failed: {error}", path.display()),
-        })?;
-        let info = SegmentInfo {
-            bytes,
-            trailer: Some(trailer),
-        };
-        self.shared.segments.add_sealed(sequence, info);
-        metrics::segment_bytes(self.shared.segments.sealed_bytes());
         let header = SegmentHeader {
-            sequence: sequence + 1,
+            sequence,
             store: *self.shared.segments.store(),
             created_ms: time_ms,
         };
-        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes);
-        self.segment = Some(next.map_err(|error| StoreError::Stopped {
-            reason: format!("beginning a new segment failed: {error}"),
-        })?);
-        Ok(())
+        let next = OpenSegment::create(self.shared.segments.dir(), &header, segment_bytes, &self.shared.space);
+        match next {
+            Ok(segment) => {
+                self.segment = Some(segment);
+                Ok(())
+            }
+            Err(error) if error.is_full() => {
+                self.next_segment = Some(sequence);
+                Err(Failed::Full(format!("begin a new segment: {error}")))
+            }
+            Err(error) => Err(Failed::Unknown(format!("beginning a new segment failed: {error}"))),
+        }
     }
 
     /// What can be done after the acknowledgement: the footer and the index.
@@ -262,7 +317,9 @@ impl Writer {
         if (self.dirty || !laid.is_empty()) && self.segment.is_some() {
             match self.write(laid, 0) {
                 Ok(batch) => self.hand_over(&batch),
-                Err(error) => self.shared.stop(error.to_string()),
+                // The next start finds the end without it.
+                Err(Failed::Full(reason)) => tracing::warn!(%reason, "no room to say that the store was closed"),
+                Err(Failed::Unknown(reason)) => self.shared.stop(reason),
             }
         }
         if let (Role::Replica, Some(segment)) = (self.shared.role, &self.segment)
@@ -296,8 +353,14 @@ impl Drop for AbandonOnDrop<'_> {
     }
 }
 
-fn no_segment() -> StoreError {
-    StoreError::Stopped {
-        reason: "no segment is open for writing".into(),
-    }
+/// Why a batch was not written.
+enum Failed {
+    /// There is no room for it, and nothing of it is on the disk.
+    Full(String),
+    /// What is on the disk is unknown.
+    Unknown(String),
+}
+
+fn no_segment() -> Failed {
+    Failed::Unknown("no segment is open for writing".into())
 }

@@ -1,7 +1,7 @@
 //! How a [`LogState`] is kept. All numbers are little-endian:
 //!
 //! ```text
-//!  u8 version  u8 rule  u8 n, n bytes log id  u64 head  u64 first  ... by rule ...  u32 crc32c of all before
+//!  u8 version  u8 rule  u8 n, n bytes log id  u64 head  u64 first  3 u64 given up  ... by rule ...  u32 crc32c of all before
 //!
 //!  rule 0, absent    nothing
 //!  rule 1, group     u64 handshake head  u32 agents, each (ascending by id):
@@ -9,21 +9,28 @@
 //!  rule 2, raw       16 bytes account
 //!  rule 3, mailbox   u64 last resort, 0 if none  u32 live packages, each: u64
 //!                    u32 claims, each: u64 claim  u64 package  u8 1 if the last resort
+//!                    u32 welcomes, each (ascending by channel): 16 bytes channel  u64 at  u64 bundle
 //! ```
+//!
+//! Given up: the last entry given up that was no Trim, the log's last entry that is no Trim, the one before. Version 1 had
+//! neither these nor welcomes.
 //!
 //! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
 //! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
 
+use super::given_up::GivenUp;
 use super::group::Group;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Welcomed};
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Rule};
 use crate::store::ClaimedPackage;
 use bytes::{BufMut, Bytes, BytesMut};
-use skytale_proto::{AccountId, AgentId, Code, LogId, Offset, limits};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, LogId, Offset, limits};
 
 /// The version that this crate writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The oldest version that this crate reads.
+const VERSION_OLDEST: u8 = 1;
 
 const RULE_ABSENT: u8 = 0;
 const RULE_GROUP: u8 = 1;
@@ -33,6 +40,7 @@ const RULE_MAILBOX: u8 = 3;
 const CHECKSUM_BYTES: usize = 4;
 const STRETCH_BYTES: usize = 16;
 const CLAIM_BYTES: usize = 17;
+const WELCOME_BYTES: usize = ChannelId::LENGTH + 16;
 /// An agent of a group without past stretches.
 const AGENT_BYTES: usize = AgentId::LENGTH + 8 + 4;
 
@@ -84,7 +92,7 @@ impl StateError {
 }
 
 pub(super) fn encode(state: &LogState) -> Bytes {
-    let mut out = BytesMut::with_capacity(64 + rule_bytes(&state.rule));
+    let mut out = BytesMut::with_capacity(88 + rule_bytes(&state.rule));
     out.put_u8(VERSION);
     out.put_u8(match &state.rule {
         Rule::Absent => RULE_ABSENT,
@@ -98,6 +106,9 @@ pub(super) fn encode(state: &LogState) -> Bytes {
     out.put_slice(&log);
     put_offset(state.head, &mut out);
     put_offset(state.first, &mut out);
+    put_offset(state.given_up.last, &mut out);
+    put_offset(state.given_up.content, &mut out);
+    put_offset(state.given_up.content_before, &mut out);
     match &state.rule {
         Rule::Absent => {}
         Rule::Group(group) => put_group(group, &mut out),
@@ -114,7 +125,9 @@ fn rule_bytes(rule: &Rule) -> usize {
         Rule::Absent => 0,
         Rule::Group(group) => 12 + group.roster.len() * AGENT_BYTES + group.roster.stretches() * STRETCH_BYTES,
         Rule::Raw(_) => 16,
-        Rule::Mailbox(mailbox) => 16 + mailbox.live.len() * 8 + mailbox.claims.len() * CLAIM_BYTES,
+        Rule::Mailbox(mailbox) => {
+            20 + mailbox.live.len() * 8 + mailbox.claims.len() * CLAIM_BYTES + mailbox.welcomes.len() * WELCOME_BYTES
+        }
     }
 }
 
@@ -153,6 +166,12 @@ fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
         put_offset(claimed.offset, out);
         out.put_u8(u8::from(claimed.last_resort));
     }
+    put_count(mailbox.welcomes.len(), out);
+    for (channel, welcomed) in &mailbox.welcomes {
+        out.put_slice(channel.as_bytes());
+        put_offset(welcomed.at, out);
+        put_offset(welcomed.bundle, out);
+    }
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
@@ -162,7 +181,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     let mut fields = Fields { rest: content };
     // The version comes before the checksum, which another version may keep elsewhere.
     let version = fields.u8("version")?;
-    if version != VERSION {
+    if !(VERSION_OLDEST..=VERSION).contains(&version) {
         return Err(StateError::Version { found: version });
     }
     let (stored, computed) = (u32::from_le_bytes(*checksum), crc32c::crc32c(content));
@@ -182,19 +201,46 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     if first == Offset::ZERO || (first > head && first != Offset::FIRST) {
         return Err(wrong("first", "past the head"));
     }
+    let given_up = match version {
+        1 => GivenUp::unknown(head, first),
+        _ => given_up(&mut fields, head, first)?,
+    };
     let rule = match (rule, log) {
         (RULE_ABSENT, LogId::Channel(_)) if head == Offset::ZERO => Rule::Absent,
         (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => Rule::Group(group(&mut fields, head, first)?),
         (RULE_RAW, LogId::Channel(_)) if head != Offset::ZERO => {
             Rule::Raw(AccountId::from_bytes(fields.array("account")?))
         }
-        (RULE_MAILBOX, LogId::Agent(_)) => Rule::Mailbox(mailbox(&mut fields, head, first)?),
+        (RULE_MAILBOX, LogId::Agent(_)) => Rule::Mailbox(mailbox(&mut fields, version, head, first)?),
         _ => return Err(wrong("rule", "not the rule of such a log")),
     };
     if !fields.rest.is_empty() {
         return Err(wrong("end", "bytes left over"));
     }
-    Ok(LogState { log, head, first, rule })
+    Ok(LogState {
+        log,
+        head,
+        first,
+        given_up,
+        rule,
+    })
+}
+
+fn given_up(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<GivenUp, StateError> {
+    let given_up = GivenUp {
+        last: fields.offset("given_up")?,
+        content: fields.offset("content")?,
+        content_before: fields.offset("content_before")?,
+    };
+    if given_up.last >= first || given_up.content > head {
+        return Err(wrong("given_up", "not an entry that was given up"));
+    }
+    if given_up.content_before >= given_up.content && given_up.content != Offset::ZERO
+        || given_up.content_before > given_up.content
+    {
+        return Err(wrong("content_before", "not before the last entry"));
+    }
+    Ok(given_up)
 }
 
 fn group(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Group, StateError> {
@@ -242,7 +288,7 @@ fn membership(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Me
     }
 }
 
-fn mailbox(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Mailbox, StateError> {
+fn mailbox(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) -> Result<Mailbox, StateError> {
     let kept = |offset: Offset| offset >= first && offset <= head;
     let last_resort = Some(fields.offset("last_resort")?).filter(|offset| *offset != Offset::ZERO);
     if last_resort.is_some_and(|offset| !kept(offset)) {
@@ -284,6 +330,25 @@ fn mailbox(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Mailb
             last_resort,
         };
         mailbox.claims.push_back((claim, claimed));
+    }
+    let welcomes = match version {
+        1 => 0,
+        _ => fields.count("welcomes", WELCOME_BYTES, limits::WELCOMES_REMEMBERED_MAX)?,
+    };
+    for _ in 0..welcomes {
+        let channel = ChannelId::from_bytes(fields.array("welcomes")?);
+        let (at, bundle) = (fields.offset("welcomes")?, fields.offset("bundle")?);
+        if mailbox
+            .welcomes
+            .last_key_value()
+            .is_some_and(|(last, _)| *last >= channel)
+        {
+            return Err(wrong("welcomes", "out of order"));
+        }
+        if at == Offset::ZERO || at > head || bundle == Offset::ZERO {
+            return Err(wrong("welcomes", "not an entry"));
+        }
+        mailbox.welcomes.insert(channel, Welcomed { at, bundle });
     }
     Ok(mailbox)
 }

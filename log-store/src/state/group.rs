@@ -26,9 +26,9 @@ impl Group {
 
     pub(super) fn accept(&mut self, header: &Header, offset: Offset) -> Result<Effects, Refused> {
         let kind = header.kind();
-        if !matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message) {
+        if !kind.is_under_handshake_rule() {
             return Err(Refused::KindRefused {
-                problem: "an MLS channel takes commits, proposals and messages alone",
+                problem: "an MLS channel takes commits, proposals, messages and rejoin requests only",
             });
         }
         self.authorize(header)?;

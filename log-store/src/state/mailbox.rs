@@ -2,8 +2,8 @@
 
 use super::{Effects, Refused};
 use crate::store::{ClaimedPackage, KeyPackageStock};
-use skytale_proto::{Detail, Header, Offset, limits};
-use std::collections::VecDeque;
+use skytale_proto::{ChannelId, Detail, Header, Offset, limits};
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mailbox {
@@ -13,6 +13,18 @@ pub(super) struct Mailbox {
     pub(super) last_resort: Option<Offset>,
     /// What the newest claims took, by the claim's offset, ascending; at most [`limits::CLAIMS_REMEMBERED_MAX`].
     pub(super) claims: VecDeque<(Offset, ClaimedPackage)>,
+    /// The newest Welcome of each channel; at most [`limits::WELCOMES_REMEMBERED_MAX`], those longest in the log go first.
+    /// They outlive their entries, so that an agent learns of them however long it was away.
+    pub(super) welcomes: BTreeMap<ChannelId, Welcomed>,
+}
+
+/// A Welcome on an agent's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Welcomed {
+    /// Where it stands in the agent's log.
+    pub(super) at: Offset,
+    /// Where its bundle stands in the channel's log.
+    pub(super) bundle: Offset,
 }
 
 impl Mailbox {
@@ -21,7 +33,13 @@ impl Mailbox {
             Detail::KeyPackage { .. } if header.log != header.author.log() => Err(Refused::NotMember),
             Detail::KeyPackage { last_resort } => self.offer(*last_resort, offset),
             Detail::KeyPackageClaim => self.claim(offset),
-            Detail::Welcome { .. } => Ok(Effects::default()),
+            Detail::Welcome {
+                channel,
+                offset: bundle,
+            } => {
+                self.welcomed(*channel, offset, *bundle);
+                Ok(Effects::default())
+            }
             _ => Err(Refused::KindRefused {
                 problem: "an agent's log takes key packages, claims and welcomes alone",
             }),
@@ -59,6 +77,29 @@ impl Mailbox {
         })
     }
 
+    fn welcomed(&mut self, channel: ChannelId, at: Offset, bundle: Offset) {
+        // Welcomes of several shards come in any order: the newest is the one with the later bundle.
+        if self
+            .welcomes
+            .get(&channel)
+            .is_some_and(|before| before.bundle >= bundle)
+        {
+            return;
+        }
+        self.welcomes.insert(channel, Welcomed { at, bundle });
+        if self.welcomes.len() > limits::WELCOMES_REMEMBERED_MAX {
+            let oldest = self.welcomes.iter().min_by_key(|(_, welcomed)| welcomed.at);
+            let oldest = oldest.map(|(channel, _)| *channel);
+            oldest.and_then(|channel| self.welcomes.remove(&channel));
+        }
+    }
+
+    /// Welcomes whose entries stood before an offset, by channel.
+    pub(super) fn welcomes_before(&self, first: Offset) -> Vec<(ChannelId, Offset)> {
+        let before = self.welcomes.iter().filter(|(_, welcomed)| welcomed.at < first);
+        before.map(|(channel, welcomed)| (*channel, welcomed.bundle)).collect()
+    }
+
     pub(super) fn claimed_by(&self, claim: Offset) -> Option<ClaimedPackage> {
         let at = self.claims.binary_search_by_key(&claim, |(offset, _)| *offset).ok()?;
         self.claims.get(at).map(|(_, claimed)| *claimed)
@@ -79,6 +120,8 @@ impl Mailbox {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.live.capacity() * size_of::<Offset>() + self.claims.capacity() * size_of::<(Offset, ClaimedPackage)>()
+        self.live.capacity() * size_of::<Offset>()
+            + self.claims.capacity() * size_of::<(Offset, ClaimedPackage)>()
+            + self.welcomes.len() * size_of::<(ChannelId, Welcomed)>() * 3 / 2
     }
 }

@@ -23,6 +23,7 @@
 //! 6. what it asks for can be done: a roster change fits the roster, a key package is in stock, a trim is in range.
 
 mod codec;
+mod given_up;
 mod group;
 mod mailbox;
 #[cfg(test)]
@@ -37,8 +38,9 @@ mod tests;
 pub use codec::StateError;
 pub use refused::Refused;
 
-use crate::store::{Access, ClaimedPackage, KeyPackageStock};
+use crate::store::{Access, ClaimedPackage, KeyPackageStock, LogStatus};
 use bytes::Bytes;
+use given_up::GivenUp;
 use group::Group;
 use mailbox::Mailbox;
 use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, Kind, LogId, Offset};
@@ -51,6 +53,7 @@ pub struct LogState {
     head: Offset,
     /// The first entry that no Trim gave up, or the place where it will stand.
     first: Offset,
+    given_up: GivenUp,
     rule: Rule,
 }
 
@@ -104,6 +107,7 @@ impl LogState {
             log,
             head: Offset::ZERO,
             first: Offset::FIRST,
+            given_up: GivenUp::default(),
             rule: match log {
                 LogId::Channel(_) => Rule::Absent,
                 LogId::Agent(_) => Rule::Mailbox(Mailbox::default()),
@@ -149,6 +153,9 @@ impl LogState {
         match self.accept(header, offset) {
             Ok(effects) => {
                 self.head = offset;
+                if header.kind() != Kind::Trim {
+                    self.given_up.entry(offset);
+                }
                 Verdict::Appended { offset, effects }
             }
             Err(refused) => Verdict::Refused(refused),
@@ -194,6 +201,7 @@ impl LogState {
             });
         }
         self.first = up_to.next();
+        self.given_up.trim(up_to);
         match &mut self.rule {
             Rule::Group(group) => group.trim(up_to),
             Rule::Mailbox(mailbox) => mailbox.trim(up_to),
@@ -222,6 +230,20 @@ impl LogState {
             Rule::Group(group) => group.access(&agent, after),
             Rule::Raw(owner) => all(*owner == account),
             Rule::Mailbox(_) => all(self.log == agent.log()),
+        }
+    }
+
+    /// What became of entries that Trims gave up, for a reader whose cursor they overtook.
+    pub fn status(&self) -> LogStatus {
+        LogStatus {
+            head: self.head,
+            first: self.first,
+            given_up: self.given_up.last,
+            handshake_head: self.handshake_head(),
+            welcomes: match &self.rule {
+                Rule::Mailbox(mailbox) => mailbox.welcomes_before(self.first),
+                Rule::Absent | Rule::Group(_) | Rule::Raw(_) => Vec::new(),
+            },
         }
     }
 

@@ -287,7 +287,7 @@ impl Model {
 
     fn group_objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
         let kind = header.kind();
-        if !matches!(kind, Kind::Commit | Kind::Proposal | Kind::Message) {
+        if !kind.is_under_handshake_rule() {
             return Some((Code::KindRefused, None));
         }
         let roster = self.roster();

@@ -164,12 +164,17 @@ async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
                 "Commands work through the process that has the vault open, if that is yours, of this version, and \
                  shares the vault. This one does not: end it, or give this agent a vault of its own (SKYTALE_VAULT).",
             ),
+            Code::VaultDamaged => failure.help(
+                "Restore the newest backup: `skytale vault restore FILE --force`. The damaged file is kept. A vault file that \
+                 was copied under a running agent is no backup: `skytale vault backup` makes one.",
+            ),
             _ => failure,
         }
     })
 }
 
-fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
+/// What opens a vault.
+pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     let config = &loaded.config;
     match (&config.vault_passphrase, &config.vault_key_file) {
         (Some(_), Some(_)) => Err(Failure::new(
@@ -203,21 +208,15 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
     let mut last = None;
     agent.connect().await.map_err(failed("cannot go online"))?;
     let waiting = async {
+        let connected = agent.connected();
+        tokio::pin!(connected);
         loop {
             tokio::select! {
                 biased;
-                () = agent.connected() => return Ok(()),
-                event = events.next() => {
-                    match event {
-                        Some(Event::ConnectFailed { code, reason, .. }) => {
-                            if !code.is_retryable() {
-                                return Err(Failure::new(code, "cannot go online").since(reason));
-                            }
-                            last = Some((code, reason));
-                        }
-                        Some(_) => {}
-                        // The vault is closed, where it was open.
-                        None => return Err(gone(agent)),
+                connected = &mut connected => return connected.map_err(failed("cannot go online")),
+                Some(event) = events.next() => {
+                    if let Event::ConnectFailed { code, reason, .. } = event {
+                        last = Some((code, reason));
                     }
                 }
             }
@@ -283,14 +282,6 @@ pub(crate) async fn current(agent: &Agent, within: Duration) -> Outcome {
             })
         }
     }
-}
-
-fn gone(agent: &Agent) -> Failure {
-    let error = match agent.is_attached() {
-        true => AgentError::OwnerGone { unknown: false },
-        false => AgentError::Closed,
-    };
-    failed("cannot go online")(error)
 }
 
 /// What to say of an operation that failed.

@@ -36,6 +36,7 @@ fn detail() -> impl Strategy<Value = Detail> {
             }
         }),
         Just(Detail::Proposal),
+        Just(Detail::Rejoin),
         Just(Detail::Message),
         offset().prop_map(|up_to| Detail::Trim { up_to }),
         account().prop_map(|account| Detail::Raw { account }),
@@ -56,7 +57,7 @@ fn header() -> impl Strategy<Value = Header> {
             id: FrameId::from_bytes(id),
             author,
             parent: match detail.kind() {
-                Kind::Commit | Kind::Proposal | Kind::Message => parent,
+                kind if kind.is_under_handshake_rule() => parent,
                 _ => Offset::ZERO,
             },
             detail,

@@ -18,7 +18,7 @@ use crate::stream::{ReceiveError, Receiver, Sender};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use skytale_log_store::{Accepted, PendingAppend};
+use skytale_log_store::{Accepted, PendingAppend, StoreError};
 use skytale_proto::session::{
     AppendRequest, AppendResponse, Appended, Durability, Refusal, append_response::Outcome, decode_message,
     frame_message,
@@ -31,7 +31,7 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::unconstrained;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// What a request costs at least of the bytes in flight: it is kept with its verdict, however short its frame.
 const REQUEST_BYTES_MIN: usize = 512;
@@ -169,7 +169,11 @@ async fn begin(
         Refusal::because(Code::RateLimited, why).after(wait)
     })?;
     append.await.map_err(|error| {
-        warn!(agent = %Short(&session.agent), %error, "the store takes no append");
+        match error {
+            // The store has said so, once: a log of every refusal would fill the disk, too.
+            StoreError::Full { .. } => debug!(agent = %Short(&session.agent), %error, "the store takes no append"),
+            _ => warn!(agent = %Short(&session.agent), %error, "the store takes no append"),
+        }
         refusal::of_store(&error)
     })
 }

@@ -12,6 +12,7 @@ mod key_packages;
 mod line;
 mod registry;
 mod state;
+mod status;
 mod streams;
 mod subscribe;
 

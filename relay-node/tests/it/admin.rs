@@ -4,7 +4,8 @@ use crate::client::soon;
 use crate::fixture::{AUDIENCE, Fixture, ISSUER, config, message};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
-use skytale_log_store::MemoryStore;
+use skytale_log_store::faulty::{FaultyStore, Way};
+use skytale_log_store::{MemoryStore, Readiness, StoreError};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::TokenSigner;
 use skytale_proto::{Code, Offset};
@@ -74,6 +75,34 @@ async fn a_full_disk_is_told_before_it_is_full() {
     let fixture = Fixture::with(config).await;
     let (status, body) = get(&fixture, "/readyz").await;
     assert_eq!((status, &body["reasons"][0]["check"]), (503, &Value::from("disk")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_room_refuses_appends_with_its_code_and_serves_readers() {
+    let store = FaultyStore::new();
+    let fixture = Fixture::over(config(), store.clone()).await;
+    let (alice, a) = fixture.agent().await;
+    let channel = fixture.channel(&alice, &a).await;
+    a.append(&message(channel, alice.id, 1, "one")).await.expect("appended");
+    let reason = "write to /srv/log/segments/1.seg: no room".to_owned();
+    store.appends(Way::Refused(StoreError::Full { reason: reason.clone() }));
+    store.stands(Readiness {
+        problems: vec![reason],
+        ..Readiness::default()
+    });
+    let refused = a.append(&message(channel, alice.id, 1, "two")).await;
+    let refusal = refused.expect_err("refused");
+    assert_eq!((refusal.known_code(), refusal.retryable), (Some(Code::StoreFull), true));
+    assert!(refusal.retry_after_ms > 0, "{refusal:?}");
+    // Where its files are is none of an agent's business.
+    assert!(!refusal.message.contains("/srv"), "{}", refusal.message);
+    let (status, body) = get(&fixture, "/readyz").await;
+    assert_eq!((status, &body["reasons"][0]["check"]), (503, &Value::from("store")));
+    let mut reader = a.subscribe(channel.log(), Offset::ZERO, false).await;
+    reader.caught_up().await;
+
+    store.appends(Way::Through);
+    a.append(&message(channel, alice.id, 1, "two")).await.expect("appended");
 }
 
 /// The process' recorder: there is one, for all tests.

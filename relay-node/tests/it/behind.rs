@@ -2,7 +2,9 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use skytale_log_store::{Access, KeyPackageStock, LogStore, MemoryStore, PendingAppend, ReadBatch, StoreError};
+use skytale_log_store::{
+    Access, KeyPackageStock, LogStatus, LogStore, MemoryStore, PendingAppend, ReadBatch, StoreError,
+};
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, LogId, Offset};
 use std::sync::Arc;
@@ -82,6 +84,10 @@ impl LogStore for BehindStore {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>> {
         self.inner.access(log, agent, account, after)
+    }
+
+    fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>> {
+        self.inner.status(log)
     }
 
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>> {

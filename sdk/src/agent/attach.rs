@@ -2,11 +2,11 @@
 
 use super::bus::Bus;
 use super::core::Core;
+use super::link::Link;
 use super::{Agent, AgentConfig, AgentError, Inner};
 use crate::engine::EngineError;
-use crate::share::{Knock, Share, knock, pause};
-use crate::vault::VaultError;
-use parking_lot::Mutex;
+use crate::share::{Knock, Octets, Owner, Share, knock, pause};
+use crate::vault::{BackupInfo, BackupKey, VaultError};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -67,34 +67,56 @@ impl Agent {
     }
 
     fn attached(config: AgentConfig, core: Core) -> Self {
-        Self {
-            share: None,
+        let core = Arc::new(core);
+        // Nothing is begun by it.
+        let link = Link {
+            core: Arc::clone(&core),
+            tokens: config.tokens,
+            relays: config.relays,
+            region: config.region,
+            bind: config.bind,
+            config: config.driver,
+            secret: Zeroizing::default(),
+            state: Default::default(),
+            changing: Default::default(),
+        };
+        let agent = Self {
+            hold: None,
             inner: Arc::new(Inner {
-                core: Arc::new(core),
-                tokens: config.tokens,
-                relays: config.relays,
-                region: config.region,
-                bind: config.bind,
-                config: config.driver,
-                secret: Zeroizing::default(),
-                driving: Mutex::new(None),
-                changing: tokio::sync::Mutex::new(()),
+                core,
+                link: Arc::new(link),
             }),
-        }
+        };
+        agent.held(None)
     }
 
     /// Opens the vault's socket for other processes.
-    pub(super) async fn share(self, vault: PathBuf) -> Result<Self, AgentError> {
+    pub(super) async fn share(&self, vault: PathBuf) -> Result<Option<Share>, AgentError> {
         let core = &self.inner.core;
         let key = core.call(|actor| actor.engine.share_key()).await?;
         let inner = Arc::downgrade(&self.inner);
-        let agents = Box::new(move || Weak::upgrade(&inner).map(|inner| Self { share: None, inner }));
-        let share = Share::start(vault, key, self.endpoint_id()?, self.id(), &core.bus, agents).await;
-        Ok(Self {
-            share: share.map(Arc::new),
-            ..self
-        })
+        let agents = Box::new(move || Weak::upgrade(&inner).map(|inner| Self { hold: None, inner }));
+        Ok(Share::start(vault, key, self.endpoint_id()?, self.id(), &core.bus, agents).await)
     }
+}
+
+/// A backup that the owner makes, at a path as this process sees it.
+pub(super) async fn backup(owner: &Owner, path: PathBuf, replace: bool) -> Result<BackupInfo, AgentError> {
+    let absolute = std::path::absolute(&path).map_err(|error| AgentError::Environment {
+        reason: format!("{}: {error}", path.display()),
+    })?;
+    let made = owner.backup(Octets::of_path(&absolute), replace).await?;
+    let key = match made.key {
+        BackupKey::Passphrase { parameters } => BackupKey::Passphrase {
+            // It is beside the backup, as the caller named that.
+            parameters: match parameters.file_name() {
+                Some(name) => path.with_file_name(name),
+                None => parameters,
+            },
+        },
+        key => key,
+    };
+    Ok(BackupInfo { path, key, ..made })
 }
 
 #[cfg(test)]
@@ -115,6 +137,6 @@ impl Agent {
 
     /// Requests of guests that are being done, and guests.
     pub(crate) fn shared_calls(&self) -> usize {
-        self.share.as_ref().map_or(0, |share| share.calls())
+        self.shared().map_or(0, Share::calls)
     }
 }

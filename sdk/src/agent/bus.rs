@@ -2,7 +2,7 @@
 
 use super::AgentError;
 use crate::event::Event;
-use crate::net::Session;
+use crate::net::{RelayError, Session};
 use parking_lot::Mutex;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use std::collections::HashMap;
@@ -38,6 +38,24 @@ pub(crate) struct Signals {
     pub(crate) followed: watch::Sender<Followed>,
 }
 
+impl Signals {
+    /// The channel is not followed, or not live yet; one that was left stays so.
+    pub(crate) fn fall_behind(&self) {
+        self.follow(Followed::Behind);
+    }
+
+    /// The channel is followed so far; one that was left stays so, until it is joined again.
+    pub(crate) fn follow(&self, far: Followed) {
+        self.followed.send_if_modified(|followed| {
+            let changes = *followed != Followed::Left;
+            if changes {
+                *followed = far;
+            }
+            changes
+        });
+    }
+}
+
 /// How far a channel is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Followed {
@@ -45,6 +63,8 @@ pub(crate) enum Followed {
     Behind,
     /// The application has not kept up; replay waits for it.
     Paused,
+    /// The relay node says that the agent is not on the roster, though it knows of no removal.
+    Denied,
     /// Replayed to its head, and live.
     Live,
     /// The agent has left, or was removed: there is nothing more to come.
@@ -60,6 +80,60 @@ pub(crate) struct Readiness {
     pub(crate) joins: bool,
     /// KeyPackages were counted and offered.
     pub(crate) stock: bool,
+    /// Additions that wait for their agents were tried.
+    pub(crate) deferred: bool,
+}
+
+impl Readiness {
+    /// All of it.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.log && self.joins && self.stock && self.deferred
+    }
+}
+
+/// Whether a wait that needs a session can still end well.
+#[derive(Clone, Debug)]
+pub(crate) enum Outlook {
+    /// It can: the agent is open, and no permanent failure is known.
+    Open,
+    /// There is no session, and retrying does not help: the API key was revoked, say.
+    Failed(RelayError),
+    /// The same, as the process says that has the vault open.
+    OwnerFailed {
+        code: Code,
+        reason: String,
+        retryable: bool,
+    },
+    /// The process that had the vault open is gone, or was let go.
+    Detached,
+    /// The agent is closed.
+    Closed,
+}
+
+impl Outlook {
+    /// Nothing changes it any more.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Detached | Self::Closed)
+    }
+
+    /// Why waits end, where they do.
+    pub(crate) fn reason(&self) -> Option<AgentError> {
+        match self {
+            Self::Open => None,
+            Self::Failed(error) => Some(error.clone().into()),
+            Self::OwnerFailed {
+                code,
+                reason,
+                retryable,
+            } => Some(AgentError::Owner {
+                code: *code,
+                reason: reason.clone(),
+                retryable: *retryable,
+            }),
+            Self::Detached => Some(AgentError::OwnerGone { unknown: false }),
+            Self::Closed => Some(AgentError::Closed),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,10 +150,13 @@ pub(crate) struct Bus {
     pub(crate) joins_pending: Notify,
     /// The stock of KeyPackages may have shrunk.
     pub(crate) stock_changed: Notify,
+    /// Additions may be there that wait for their agents.
+    pub(crate) deferred_changed: Notify,
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
     pub(crate) readiness: watch::Sender<Readiness>,
+    outlook: watch::Sender<Outlook>,
 }
 
 impl Bus {
@@ -92,9 +169,11 @@ impl Bus {
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
+            deferred_changed: Notify::new(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             readiness: watch::Sender::default(),
+            outlook: watch::Sender::new(Outlook::Open),
         }
     }
 
@@ -132,8 +211,16 @@ impl Bus {
             Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
             Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
             Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
-            Event::Joined { .. } => self.channels_changed.notify_one(),
+            Event::Joined { channel, .. } => {
+                self.bump_inbox(*channel);
+                // The channel may have been left before, and its old worker may not know that yet.
+                self.signals(*channel).followed.send_replace(Followed::Behind);
+                self.channels_changed.notify_one();
+            }
+            Event::OutOfSync { .. } => self.channels_changed.notify_one(),
+            Event::Superseded { channel, .. } => self.bump_inbox(*channel),
             Event::Left { channel, .. } => {
+                self.signals(*channel).followed.send_replace(Followed::Left);
                 self.bump_inbox(*channel);
                 self.joins_pending.notify_one();
             }
@@ -141,7 +228,8 @@ impl Bus {
         }
     }
 
-    fn bump_inbox(&self, channel: ChannelId) {
+    /// Wakes readers of a channel's inbox.
+    pub(crate) fn bump_inbox(&self, channel: ChannelId) {
         self.signals(channel).inbox.send_modify(|version| *version += 1);
     }
 
@@ -171,6 +259,7 @@ impl Bus {
     pub(crate) fn close(&self) {
         self.waiters.lock().clear();
         self.events.lock().take();
+        self.set_outlook(Outlook::Closed);
     }
 
     /// The process that tells what happens is gone: nobody gets an answer from it any more, and events end.
@@ -179,6 +268,7 @@ impl Bus {
         for waiter in waiters.into_values().flatten() {
             let _ = waiter.send(Delivery::Detached);
         }
+        self.set_outlook(Outlook::Detached);
         self.close();
     }
 
@@ -189,16 +279,68 @@ impl Bus {
         }
     }
 
-    /// Waits until a channel is followed as far as `enough` says.
+    /// Forgets the session, and everything that was known through it.
+    pub(crate) fn offline(&self) {
+        self.session.send_replace(None);
+        self.readiness.send_replace(Readiness::default());
+        for signals in self.channels.lock().values() {
+            signals.fall_behind();
+        }
+    }
+
+    /// How it stands with waits, and whatever changes.
+    pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.outlook.subscribe()
+    }
+
+    /// No session can be had, and retrying does not help: ends all waits that need one with this error.
+    pub(crate) fn fail_waits(&self, error: RelayError) {
+        self.set_outlook(Outlook::Failed(error));
+    }
+
+    /// There is a session, or it is worth waiting for one again.
+    pub(crate) fn allow_waits(&self) {
+        self.set_outlook(Outlook::Open);
+    }
+
+    /// What the process says that has the vault open.
+    pub(crate) fn set_outlook(&self, next: Outlook) {
+        self.outlook.send_if_modified(|outlook| {
+            let changes = !outlook.is_final();
+            if changes {
+                *outlook = next;
+            }
+            changes
+        });
+    }
+
+    /// Waits for something that needs a session. Fails with the reason if it cannot end well; a result that is ready
+    /// wins over that.
+    pub(crate) async fn wait<T>(&self, waited: impl Future<Output = T>) -> Result<T, AgentError> {
+        let mut outlook = self.outlook.subscribe();
+        let reason = async {
+            match outlook.wait_for(|outlook| !matches!(outlook, Outlook::Open)).await {
+                Ok(outlook) => outlook.reason().unwrap_or(AgentError::Closed),
+                Err(_) => AgentError::Closed,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = waited => Ok(done),
+            error = reason => Err(error),
+        }
+    }
+
+    /// Waits until a channel is followed as far as `enough` says, and gives how far that is.
     pub(crate) async fn followed(
         &self,
         channel: ChannelId,
         enough: impl Fn(Followed) -> bool,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Followed, AgentError> {
         // The sender lives as long as the bus.
         let mut followed = self.signals(channel).followed.subscribe();
-        let waited = followed.wait_for(|followed| enough(*followed)).await;
-        waited.map(drop).map_err(|_| AgentError::Closed)
+        let waited = async { followed.wait_for(|followed| enough(*followed)).await.map(|at| *at) };
+        self.wait(waited).await?.map_err(|_| AgentError::Closed)
     }
 
     pub(crate) fn signals(&self, channel: ChannelId) -> Arc<Signals> {

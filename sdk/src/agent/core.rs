@@ -4,6 +4,7 @@ use super::bus::Bus;
 use super::error::AgentError;
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::event::Event;
+use crate::line::Line;
 use crate::net::{ProofSigner, TokenError};
 use crate::share::Owner;
 use crate::vault::VaultKey;
@@ -13,11 +14,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
-/// Calls waiting for the engine. Whoever comes then waits outside.
-const CALLS_MAX: usize = 64;
 /// How often histories are looked at, where there are calls at all.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// Messages taken out of them at once.
@@ -27,7 +26,6 @@ const TIDIED_MAX: u32 = 256;
 pub(crate) struct Actor {
     pub(crate) engine: Engine,
     pub(crate) bus: Arc<Bus>,
-    stopping: bool,
     tidy_at: Instant,
 }
 
@@ -35,17 +33,9 @@ type Call = Box<dyn FnOnce(&mut Actor) + Send>;
 
 impl Actor {
     /// The next call. While nobody calls, what is due is tidied up; a call waits for one piece of that at most.
-    fn next(&mut self, queue: &mut mpsc::Receiver<Call>) -> Option<Call> {
-        loop {
-            if !self.tidy() {
-                return queue.blocking_recv();
-            }
-            match queue.try_recv() {
-                Ok(call) => return Some(call),
-                Err(mpsc::error::TryRecvError::Empty) => {}
-                Err(mpsc::error::TryRecvError::Disconnected) => return None,
-            }
-        }
+    fn next(&mut self, line: &Line<Call>) -> Option<Call> {
+        while self.tidy() && line.is_idle() {}
+        line.next()
     }
 
     /// Holds to the setting for histories, a piece at a time. Whether there is more to be done.
@@ -67,14 +57,27 @@ impl Actor {
     }
 }
 
-/// The engine, from outside its thread. Calls are done in the order in which they came, whether or not the caller still
-/// waits: a transaction that was begun is finished, and what it brought is told by the thread itself.
+/// The engine, from outside its thread. Calls are done in the order in which they came. One that has begun is finished,
+/// whether or not its caller still waits, and what it brought is told by the thread itself. One whose caller goes before it
+/// has begun is not done.
+///
+/// Calling never waits for room: the calls in line are those that somebody waits for (see [`Line`]). What an application
+/// sends is bounded by the outbox, in the vault.
 pub(crate) struct Core {
-    calls: mpsc::Sender<Call>,
+    door: Door,
     ended: watch::Receiver<bool>,
     pub(crate) bus: Arc<Bus>,
     pub(crate) agent: AgentId,
     owner: Option<Owner>,
+}
+
+/// The line of calls. When it is dropped no more of them are taken, and the thread ends.
+struct Door(Arc<Line<Call>>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl fmt::Debug for Core {
@@ -94,13 +97,13 @@ impl Core {
         events_max: usize,
     ) -> Result<(Self, Zeroizing<[u8; 32]>), AgentError> {
         let bus = Arc::new(Bus::new(events_max));
-        let (calls, mut queue) = mpsc::channel::<Call>(CALLS_MAX);
+        let door = Door(Arc::new(Line::new()));
         let (opened, opening) = oneshot::channel();
         let (end, ended) = watch::channel(false);
-        let thread_bus = Arc::clone(&bus);
+        let (thread_bus, thread_line) = (Arc::clone(&bus), Arc::clone(&door.0));
         let run = move || {
             // Set when the thread ends, also by a panic, after the vault was closed.
-            let _end = EndOnDrop(end, Arc::clone(&thread_bus));
+            let _end = EndOnDrop(end, Arc::clone(&thread_bus), Arc::clone(&thread_line));
             let engine = match Engine::open(&vault, key, config) {
                 Ok(engine) => engine,
                 Err(error) => {
@@ -115,14 +118,10 @@ impl Core {
             let mut actor = Actor {
                 engine,
                 bus: thread_bus,
-                stopping: false,
                 tidy_at: Instant::now(),
             };
-            while let Some(call) = actor.next(&mut queue) {
+            while let Some(call) = actor.next(&thread_line) {
                 call(&mut actor);
-                if actor.stopping {
-                    break;
-                }
             }
         };
         std::thread::Builder::new()
@@ -133,7 +132,7 @@ impl Core {
             })?;
         let (agent, secret) = opening.await.map_err(|_| AgentError::Closed)??;
         let core = Self {
-            calls,
+            door,
             ended,
             bus,
             agent,
@@ -145,9 +144,10 @@ impl Core {
     /// An agent whose vault is open in another process. What that one tells goes to `bus`.
     pub(crate) fn attached(owner: Owner, bus: Arc<Bus>, ended: watch::Receiver<bool>, agent: AgentId) -> Self {
         // Nobody takes calls: each operation asks the owner.
-        let (calls, _) = mpsc::channel(1);
+        let door = Door(Arc::new(Line::new()));
+        door.0.close();
         Self {
-            calls,
+            door,
             ended,
             bus,
             agent,
@@ -158,14 +158,6 @@ impl Core {
     /// The process that has the vault open, if it is not this one.
     pub(crate) const fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
-    }
-
-    /// Why nothing comes any more.
-    pub(crate) const fn gone(&self) -> AgentError {
-        match self.owner {
-            Some(_) => AgentError::OwnerGone { unknown: false },
-            None => AgentError::Closed,
-        }
     }
 
     /// Does something on the engine's thread.
@@ -186,8 +178,10 @@ impl Core {
             // The caller may have gone.
             let _ = answer.send(function(actor));
         });
-        self.calls.send(call).await.map_err(|_| AgentError::Closed)?;
-        answered.await.map_err(|_| AgentError::Closed)
+        let place = self.door.0.join(call).ok_or(AgentError::Closed)?;
+        let answer = answered.await;
+        drop(place);
+        answer.map_err(|_| AgentError::Closed)
     }
 
     /// Does something on the engine's thread that may be refused.
@@ -204,19 +198,29 @@ impl Core {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
+    /// Takes no more calls: the vault is closed after those that wait.
+    pub(crate) fn shut(&self) {
+        self.door.0.close();
+    }
+
+    /// No more calls are taken.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.door.0.is_closed()
+    }
+
     /// Closes the vault after the calls that wait; returns when its file is released.
     pub(crate) async fn stop(&self) {
-        let stop: Call = Box::new(|actor| actor.stopping = true);
-        // A thread that has ended takes no call.
-        let _ = self.calls.send(stop).await;
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        self.shut();
+        self.closed().await;
     }
 }
 
-struct EndOnDrop(watch::Sender<bool>, Arc<Bus>);
+struct EndOnDrop(watch::Sender<bool>, Arc<Bus>, Arc<Line<Call>>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        // Only after a panic is anything left in it.
+        self.2.abandon();
         self.1.close();
         self.0.send_replace(true);
     }

@@ -10,11 +10,10 @@
 //! A relay node that works is not left for a nearer one. Cursors and the outbox are the engine's: they hold at every relay
 //! node of a fleet.
 
-use super::backoff::Backoff;
 use super::config::{DriverConfig, RelaySource};
 use super::core::{Core, CoreSigner};
+use super::course::{AfterLoss, Course, Missed, Parting, is_about_the_token};
 use super::race::race;
-use super::relays::Relays;
 use super::running::{self, Ground};
 use super::tokens::Tokens;
 use crate::event::Event;
@@ -23,26 +22,13 @@ use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject}
 use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A session that lasted so long was a good one: what failed before it is forgotten.
-const SESSION_GOOD: Duration = Duration::from_secs(5);
 /// How long verdicts that are on their way are waited for before the work moves to another relay node.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// A relay node that drains is left after this time at the latest where there is no other to go to.
-const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
-/// A relay node that drains is left alone for so long, where there are others.
-const DRAINED_PAUSE: Duration = Duration::from_secs(2);
-/// A relay node that was left for its refusals, or its silence, is left alone for so long at least; for twice as long each time
-/// that the next one was no better.
-const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
-/// The longest such time.
-const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
-
 pub(super) struct Driver {
     pub(super) core: Arc<Core>,
     pub(super) endpoint: Endpoint,
@@ -50,9 +36,8 @@ pub(super) struct Driver {
     pub(super) source: RelaySource,
     pub(super) region: Option<u8>,
     pub(super) config: DriverConfig,
-    pub(super) relays: Mutex<Relays>,
-    /// How often in a row a session was left for what its relay node refused, or did not answer.
-    pub(super) troubles: AtomicU32,
+    /// Where to go next.
+    pub(super) course: Mutex<Course>,
     /// Where sessions that were left are closed.
     pub(super) tasks: TaskTracker,
 }
@@ -81,25 +66,19 @@ enum Elsewhere {
     Nowhere(RelayError),
 }
 
-/// A round of attempts brought nothing.
-struct Missed {
-    error: RelayError,
-    /// When it is worth another one; `None` where no relay node is known.
-    again_at: Option<Instant>,
-}
-
 impl Driver {
     /// Runs until cancelled.
     pub(super) async fn run(self, cancel: CancellationToken) {
         self.tokens.load().await;
-        let mut backoff = Backoff::new(self.config.backoff_min, self.config.backoff_max);
+        // Of a session that ended with its runtime.
+        let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
         let (mut next, mut left) = (None, None);
         loop {
             let session = match next.take() {
                 Some(session) => session,
                 None => tokio::select! {
                     () = cancel.cancelled() => return,
-                    session = self.seek(&mut backoff) => session,
+                    session = self.seek() => session,
                 },
             };
             let ended = self.hold(session, left.take(), &cancel).await;
@@ -109,12 +88,10 @@ impl Driver {
                 Ended::Lost(from) => {
                     let error = from.error.clone();
                     left = Some(from);
-                    let pause = if error.is_retryable() {
-                        // Not all of a relay node's agents at one moment.
-                        self.config.move_jitter.mul_f64(rand::random())
-                    } else {
-                        // Neither here nor elsewhere, it seems.
-                        self.missed(&error, backoff.longest(error.retry_after()))
+                    let after = self.course.lock().on_lost(&error);
+                    let pause = match after {
+                        AfterLoss::Soon => self.jitter(self.config.move_jitter),
+                        AfterLoss::After { pause, for_good } => self.missed(&error, pause, for_good),
                     };
                     tokio::select! {
                         () = cancel.cancelled() => return,
@@ -126,34 +103,38 @@ impl Driver {
     }
 
     /// Looks for a relay node until there is one.
-    async fn seek(&self, backoff: &mut Backoff) -> Session {
+    async fn seek(&self) -> Session {
         let mut fresh = false;
         loop {
-            let Missed { error, again_at } = match self.round(fresh, None).await {
+            let missed = match self.round(fresh, None).await {
                 Ok(session) => {
-                    backoff.reset();
+                    self.course.lock().on_session();
                     return session;
                 }
                 Err(missed) => missed,
             };
-            let retry_in = match again_at {
-                _ if !error.is_retryable() => backoff.longest(error.retry_after()),
-                Some(at) => at.saturating_duration_since(Instant::now()),
-                None => backoff.next(error.retry_after()),
-            };
-            sleep(self.missed(&error, retry_in)).await;
+            let retry_in = self.course.lock().on_missed(&missed, Instant::now());
+            sleep(self.missed(&missed.error, retry_in, missed.for_good)).await;
             // Those that are known may be the wrong ones.
             fresh = true;
         }
     }
 
-    fn missed(&self, error: &RelayError, retry_in: Duration) -> Duration {
-        tracing::debug!(code = %error.code(), %error, ?retry_in, "no session with a relay node");
+    /// Not all of a relay node's agents at one moment.
+    fn jitter(&self, most: Duration) -> Duration {
+        most.mul_f64(rand::random())
+    }
+
+    fn missed(&self, error: &RelayError, retry_in: Duration, for_good: bool) -> Duration {
+        tracing::debug!(code = %error.code(), %error, ?retry_in, for_good, "no session with a relay node");
         self.core.bus.tell(Event::ConnectFailed {
             code: error.code(),
             reason: error.to_string(),
             retry_in,
         });
+        if for_good {
+            self.core.bus.fail_waits(error.clone());
+        }
         retry_in
     }
 
@@ -166,19 +147,16 @@ impl Driver {
             signer: Arc::new(CoreSigner(Arc::clone(&self.core))),
         };
         let token = self.tokens.ready(&subject, fresh).await.map_err(|error| Missed {
+            for_good: !error.is_retryable(),
             error: error.into(),
             again_at: None,
         })?;
-        let ready = {
-            let mut relays = self.relays.lock();
-            relays.update(match &self.source {
-                RelaySource::Fixed(fixed) => fixed.clone(),
-                RelaySource::Directory => self.tokens.relays(),
-            });
-            let mut ready = relays.ready(Instant::now());
-            ready.retain(|relay| Some(relay.endpoint) != except);
-            ready
+        let token_is_fresh = self.tokens.is_fresh();
+        let list = match &self.source {
+            RelaySource::Fixed(fixed) => fixed.clone(),
+            RelaySource::Directory => self.tokens.relays(),
         };
+        let ready = self.course.lock().ready(list, except, Instant::now());
         let errors = Mutex::new(Vec::new());
         let failed = |relay: &Relay, error| {
             self.failed(relay.endpoint, &error);
@@ -188,17 +166,14 @@ impl Driver {
         if let Some((_, session)) = race(&ready, self.config.probe_stagger, connect, failed).await {
             return Ok(session);
         }
-        let mut errors = errors.into_inner();
-        if let Some(at) = errors.iter().position(|error| is_about_the_token(error.code())) {
+        let errors = errors.into_inner();
+        if errors.iter().any(|error| is_about_the_token(error.code())) {
             self.tokens.refused();
-            errors.swap(0, at);
         }
-        Err(Missed {
-            again_at: self.relays.lock().next_at(Instant::now()),
-            error: errors.into_iter().next().unwrap_or_else(|| RelayError::Unreachable {
-                reason: "the relay directory names no relay node that may be tried now".into(),
-            }),
-        })
+        Err(self
+            .course
+            .lock()
+            .on_round_failed(errors, token_is_fresh, Instant::now()))
     }
 
     async fn connect(&self, relay: Relay, subject: TokenSubject, token: Token) -> Result<Session, RelayError> {
@@ -209,7 +184,7 @@ impl Driver {
     /// A relay node failed, or a session with it.
     fn failed(&self, relay: EndpointId, error: &RelayError) {
         let now = Instant::now();
-        let until = self.relays.lock().failed(relay, error.retry_after(), now);
+        let until = self.course.lock().on_failed(relay, error, now);
         tracing::debug!(%relay, code = %error.code(), %error, "relay node failed");
         self.core.bus.tell(Event::RelayFailed {
             relay,
@@ -223,6 +198,7 @@ impl Driver {
     async fn hold(&self, session: Session, left: Option<Left>, cancel: &CancellationToken) -> Ended {
         let (bus, relay) = (&self.core.bus, session.relay());
         bus.session.send_replace(Some(session.clone()));
+        bus.allow_waits();
         bus.tell(Event::Connected { relay });
         tracing::info!(%relay, "connected");
         if let Some(Left { relay: from, error }) = left.filter(|left| left.relay != relay) {
@@ -238,7 +214,7 @@ impl Driver {
         bus.readiness.send_replace(Default::default());
         // Every frame in flight is ambiguous now: each is offered again in the next session.
         let _ = self.core.call(|actor| actor.engine.connection_lost()).await;
-        self.judge(&ended, relay, began.elapsed() >= SESSION_GOOD);
+        self.judge(&ended, relay, began.elapsed());
         match &ended {
             Ended::Moved(next, Left { error, .. }) => {
                 bus.session.send_replace(Some(next.clone()));
@@ -267,33 +243,17 @@ impl Driver {
     }
 
     /// What the end of a session says of its relay node and of its token.
-    fn judge(&self, ended: &Ended, relay: EndpointId, was_good: bool) {
-        let (error, is_trouble) = match ended {
-            Ended::Moved(_, left) => (&left.error, left.error.code() != Code::Draining),
-            Ended::Lost(left) => (&left.error, false),
+    fn judge(&self, ended: &Ended, relay: EndpointId, lasted: Duration) {
+        let (error, parting) = match ended {
+            Ended::Moved(_, left) => (&left.error, Parting::Moved),
+            Ended::Lost(left) => (&left.error, Parting::Lost),
             Ended::Cancelled => return,
         };
-        let troubles = match is_trouble {
-            true => self.troubles.fetch_add(1, Ordering::Relaxed).min(16),
-            false => self.troubles.swap(0, Ordering::Relaxed),
-        };
-        if is_about_the_token(error.code()) {
+        let mut course = self.course.lock();
+        let after = course.on_session_end(relay, parting, error, lasted, Instant::now());
+        if after.renew_token {
             self.tokens.refused();
-            if was_good {
-                return;
-            }
         }
-        let mut relays = self.relays.lock();
-        if was_good && !is_trouble {
-            relays.worked(relay);
-        }
-        let pause = match error.code() {
-            _ if !relays.are_there_others(relay) => None,
-            Code::Draining => Some(DRAINED_PAUSE),
-            _ if is_trouble => Some(TROUBLE_PAUSE.saturating_mul(1 << troubles).min(TROUBLE_PAUSE_MAX)),
-            _ => None,
-        };
-        relays.failed(relay, pause.max(error.retry_after()), Instant::now());
     }
 
     /// The work of a session, until it ends or is to go on in another one. When this returns, none of it runs.
@@ -365,14 +325,10 @@ impl Driver {
 
     /// A session elsewhere, where another relay node may be tried and answers.
     async fn better(&self, here: EndpointId) -> Option<Session> {
-        let now = Instant::now();
-        let others = self.relays.lock().ready(now).iter().any(|relay| relay.endpoint != here);
-        // Where every other one was tried a moment ago, this one is as good.
-        if !others {
+        if !self.course.lock().may_move(here, Instant::now()) {
             return None;
         }
-        // Not all of its agents at one moment.
-        sleep(self.config.move_jitter.mul_f64(rand::random())).await;
+        sleep(self.jitter(self.config.move_jitter)).await;
         self.round(false, Some(here)).await.ok()
     }
 
@@ -388,27 +344,22 @@ impl Driver {
             retry_after: None,
             offset: skytale_proto::Offset::ZERO,
         });
-        let deadline = Instant::now() + (within / 2).min(DRAIN_WAIT_MAX);
-        if !self.relays.lock().are_there_others(here) {
+        let deadline = Course::drain_until(within, Instant::now());
+        if !self.course.lock().are_there_others(here) {
             // Verdicts of what is in flight are waited for by the caller.
             return Elsewhere::Nowhere(error);
         }
-        // Not all of its agents at one moment.
-        sleep(self.config.move_jitter.min(within / 4).mul_f64(rand::random())).await;
+        sleep(self.jitter(self.config.move_jitter.min(within / 4))).await;
         loop {
             let missed = match self.round(false, Some(here)).await {
                 Ok(next) => return Elsewhere::There(next, error),
                 Err(missed) => missed,
             };
-            let again_at = missed
-                .again_at
-                .unwrap_or(deadline)
-                .max(Instant::now() + self.config.backoff_min);
-            if again_at >= deadline {
-                sleep_until(deadline).await;
+            let again_at = self.course.lock().look_again_at(&missed, deadline, Instant::now());
+            sleep_until(again_at.unwrap_or(deadline)).await;
+            if again_at.is_none() {
                 return Elsewhere::Nowhere(error);
             }
-            sleep_until(again_at).await;
         }
     }
 }
@@ -433,9 +384,4 @@ async fn told(trouble: &mut tokio::sync::watch::Receiver<Option<RelayError>>) ->
             return trouble;
         }
     }
-}
-
-/// Whether another token may help.
-const fn is_about_the_token(code: Code) -> bool {
-    matches!(code.number(), 3_001..=3_999)
 }

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineError;
 use crate::net::RelayError;
-use skytale_proto::{Code, FrameId};
+use skytale_proto::{AgentId, Code, FrameId};
 use std::time::Duration;
 
 /// Why an operation was not done.
@@ -14,7 +14,7 @@ pub enum AgentError {
     Engine(#[from] EngineError),
     /// The relay node refused, or is not reached.
     #[error(transparent)]
-    Relay(#[from] RelayError),
+    Relay(RelayError),
     /// No session with a relay node within the time that an operation waits for one.
     #[error("no relay node was reached within {} s", waited.as_secs())]
     Offline {
@@ -29,7 +29,21 @@ pub enum AgentError {
         /// Why.
         code: Code,
     },
-    /// The agent is closed.
+    /// An agent cannot be added: no KeyPackage of it is to be had.
+    #[error("{agent} cannot be added: {source}")]
+    NotAdded {
+        /// Whom.
+        agent: AgentId,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// None of several agents can be added.
+    #[error("nobody can be added: {}", listed(refused))]
+    NobodyAdded {
+        /// Who, and why.
+        refused: Vec<(AgentId, Self)>,
+    },
+    /// The agent is closed, or was dropped.
     #[error("the agent is closed")]
     Closed,
     /// The process that has the vault open, and does this agent's work, has closed it or has ended. See
@@ -49,12 +63,24 @@ pub enum AgentError {
         /// Whether the same call may succeed later.
         retryable: bool,
     },
-    /// A thread or a socket could not be had.
+    /// A thread, a socket, or a part of the async runtime could not be had.
     #[error("{reason}")]
     Environment {
         /// What.
         reason: String,
     },
+}
+
+impl From<RelayError> for AgentError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Local {
+                code: Code::Environment,
+                reason,
+            } => Self::Environment { reason },
+            error => Self::Relay(error),
+        }
+    }
 }
 
 impl AgentError {
@@ -65,6 +91,10 @@ impl AgentError {
             Self::Relay(error) => error.code(),
             Self::Offline { .. } => Code::Offline,
             Self::SendFailed { code, .. } => *code,
+            Self::NotAdded { source, .. } => source.code(),
+            Self::NobodyAdded { refused } => refused
+                .first()
+                .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code()),
             Self::Closed => Code::Closed,
             Self::OwnerGone { unknown: false } => Code::VaultOwnerGone,
             Self::OwnerGone { unknown: true } => Code::OutcomeUnknown,
@@ -79,7 +109,40 @@ impl AgentError {
             Self::Relay(error) => error.is_retryable(),
             Self::SendFailed { .. } => false,
             Self::Owner { retryable, .. } => *retryable,
+            Self::NotAdded { source, .. } => source.is_retryable(),
+            Self::NobodyAdded { refused } => refused.iter().any(|(_, error)| error.is_retryable()),
             _ => self.code().is_retryable(),
         }
     }
+
+    /// Names the agent that could not be added, where the error is about that agent.
+    pub(crate) fn of(self, agent: AgentId) -> Self {
+        match self {
+            error if error.is_own() || matches!(error, Self::Offline { .. }) => error,
+            error => Self::NotAdded {
+                agent,
+                source: Box::new(error),
+            },
+        }
+    }
+
+    /// Whether this agent is at fault, and not the one that it is about: its vault, or that it is closed.
+    pub(crate) const fn is_own(&self) -> bool {
+        match self {
+            Self::Closed | Self::OwnerGone { .. } | Self::Engine(EngineError::Vault(_)) => true,
+            Self::Owner { code, .. } => matches!(
+                code,
+                Code::VaultFull | Code::VaultIo | Code::VaultDamaged | Code::VaultInUse | Code::VaultOwnerVersion
+            ),
+            _ => false,
+        }
+    }
+}
+
+fn listed(refused: &[(AgentId, AgentError)]) -> String {
+    let each: Vec<_> = refused
+        .iter()
+        .map(|(agent, error)| format!("{agent}: {error}"))
+        .collect();
+    each.join("; ")
 }

@@ -1,55 +1,59 @@
 //! Follows the agent's own log, and joins the channels that it points to.
 
-use super::backoff::Backoff;
-use super::bus::Followed;
-use super::running::{End, Ground, Refusals};
+mod state;
+
+use self::state::{FetchDecision, JoinsState, LogDecision, LogState, Tell};
+use super::core::Actor;
+use super::running::{End, Ground};
 use crate::engine::{PendingJoin, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Subscription, SubscriptionItem};
-use skytale_proto::{Code, Offset, Record};
+use crate::net::relay::{Refused, Subscription, SubscriptionItem, log_status};
+use skytale_proto::{ChannelId, Code, Offset, Record};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Between attempts to read the agent's log, or a bundle.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long one bundle may take to come.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Follows the agent's own log for the whole session.
 pub(super) async fn agent_log(ground: Ground) -> End {
-    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
+    let mut state = LogState::new();
     loop {
-        let error = match follow(&ground, &mut backoff, &mut refusals).await {
+        let error = match follow(&ground, &mut state).await {
             Err(error) => error,
             Ok(()) => RelayError::Lost {
                 code: Code::Offline,
                 reason: "the relay ended the subscription to the agent's log".into(),
             },
         };
-        ground.core.bus.readiness.send_modify(|ready| ready.log = false);
-        match error {
-            // The session's end tells it.
-            RelayError::Refused(refused) if refused.code() == Code::Draining => {
-                sleep(backoff.next(refused.retry_after)).await;
+        let bus = &ground.core.bus;
+        bus.readiness.send_modify(|ready| ready.log = false);
+        if error.refused().is_some_and(|refused| refused.code() == Code::Trimmed) {
+            match trimmed(&ground).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "no status of the agent's log"),
             }
-            RelayError::Refused(refused) => {
-                ground.count(&mut refusals, &refused);
-                ground.core.bus.tell(Event::Refused {
-                    channel: None,
-                    code: refused.code(),
-                    reason: refused.message.clone(),
-                    offset: refused.offset,
-                });
-                sleep(backoff.next(refused.retry_after)).await;
+        }
+        match state.on_end(&error) {
+            LogDecision::Again { pause, tell, move_on } => {
+                match (tell, &error) {
+                    (Tell::Refused, RelayError::Refused(refused)) => bus.tell(refused_event(None, refused)),
+                    (Tell::VaultFailed, error) => bus.tell(Event::VaultFailed {
+                        code: error.code(),
+                        reason: error.to_string(),
+                    }),
+                    _ => {}
+                }
+                if move_on {
+                    ground.move_on(error);
+                }
+                sleep(pause).await;
             }
-            RelayError::Local { code, reason } => {
-                ground.core.bus.tell(Event::VaultFailed { code, reason });
-                sleep(backoff.next(None)).await;
-            }
-            error => {
+            LogDecision::EndSession => {
                 if let RelayError::Gap { expected, found } = error {
-                    ground.core.bus.tell(Event::Gap {
+                    bus.tell(Event::Gap {
                         channel: None,
                         expected,
                         found,
@@ -61,41 +65,60 @@ pub(super) async fn agent_log(ground: Ground) -> End {
     }
 }
 
-async fn follow(ground: &Ground, backoff: &mut Backoff, refusals: &mut Refusals) -> Result<(), RelayError> {
+/// Entries of the agent's own log that it did not read are gone: goes on behind them, with the Welcomes that the relay node
+/// remembers. Whether that leads on.
+async fn trimmed(ground: &Ground) -> Result<bool, RelayError> {
+    let status = log_status(&ground.session, ground.core.agent.log()).await?;
+    let moved = ground.core.try_call(move |actor| {
+        let before = actor.engine.agent_cursor();
+        let events = actor.engine.agent_log_trimmed(&status.into())?;
+        actor.bus.tell_all(events);
+        actor.joins_pending()?;
+        Ok(actor.engine.agent_cursor() > before)
+    });
+    let moved = local(moved.await)?;
+    // The stock may be gone with them.
+    ground.core.bus.stock_changed.notify_one();
+    Ok(moved)
+}
+
+fn refused_event(channel: Option<ChannelId>, refused: &Refused) -> Event {
+    Event::Refused {
+        channel,
+        code: refused.code(),
+        reason: refused.message.clone(),
+        offset: refused.offset,
+    }
+}
+
+async fn follow(ground: &Ground, state: &mut LogState) -> Result<(), RelayError> {
     let core = &ground.core;
     let cursor = local(core.call(|actor| actor.engine.agent_cursor()).await)?;
     let log = core.agent.log();
     let mut subscription = Subscription::open(&ground.session, log, cursor, true, None).await?;
-    let mut pending = local(core.try_call(|actor| actor.engine.pending_joins()).await)?.len();
     while let Some(item) = subscription.next().await? {
-        backoff.reset();
-        refusals.reset();
+        state.on_item();
         match item {
-            SubscriptionItem::Batch(records) => pending = process(ground, records).await?,
-            SubscriptionItem::CaughtUp { .. } => core.bus.readiness.send_modify(|ready| {
-                ready.log = true;
-                ready.joins = pending == 0;
-            }),
-        }
-        if pending > 0 {
-            core.bus.joins_pending.notify_one();
+            SubscriptionItem::Batch(records) => process(ground, records).await?,
+            SubscriptionItem::CaughtUp { .. } => {
+                local(core.try_call(Actor::joins_pending).await)?;
+                core.bus.readiness.send_modify(|ready| ready.log = true);
+            }
         }
     }
     Ok(())
 }
 
-/// Gives entries to the engine; how many bundles are to be fetched then.
-async fn process(ground: &Ground, records: Vec<Record>) -> Result<usize, RelayError> {
+/// Gives entries to the engine.
+async fn process(ground: &Ground, records: Vec<Record>) -> Result<(), RelayError> {
     let bus = &ground.core.bus;
     let processed = ground.core.try_call(move |actor| {
         let Processed { events, gap, .. } = actor.engine.process_agent_entries(&records)?;
         actor.bus.tell_all(events);
-        Ok((gap, actor.engine.pending_joins()?.len()))
+        actor.joins_pending()?;
+        Ok(gap)
     });
-    let (gap, pending) = local(processed.await)?;
-    if pending > 0 {
-        bus.readiness.send_modify(|ready| ready.joins = false);
-    }
+    let gap = local(processed.await)?;
     // Among the entries may be claims of this agent's KeyPackages.
     bus.stock_changed.notify_one();
     match gap {
@@ -103,80 +126,95 @@ async fn process(ground: &Ground, records: Vec<Record>) -> Result<usize, RelayEr
             expected: gap.expected,
             found: gap.found,
         }),
-        None => Ok(pending),
+        None => Ok(()),
     }
 }
 
 /// Fetches bundles and joins, for the whole session.
 pub(super) async fn joins(ground: Ground) -> End {
-    let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
+    let mut state = JoinsState::new();
     loop {
         let bus = &ground.core.bus;
-        let pending = match ground.core.try_call(|actor| actor.engine.pending_joins()).await {
-            Ok(pending) => pending,
-            Err(error) => {
-                bus.tell(Event::VaultFailed {
-                    code: error.code(),
-                    reason: error.to_string(),
-                });
-                sleep(backoff.next(None)).await;
-                continue;
-            }
-        };
-        let mut failed = false;
+        let pending = ground.core.try_call(|actor| {
+            let pending = actor.engine.pending_joins()?;
+            // On the engine's thread: what is pending next is told after this.
+            actor
+                .bus
+                .readiness
+                .send_modify(|ready| ready.joins = pending.is_empty());
+            Ok(pending)
+        });
+        let pending = pending.await.unwrap_or_else(|error| {
+            bus.tell(Event::VaultFailed {
+                code: error.code(),
+                reason: error.to_string(),
+            });
+            state.on_vault_failed();
+            Vec::new()
+        });
         for join in &pending {
-            match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
-                Ok(Ok(())) => refusals.reset(),
-                // The bundle is gone for good. What a relay refuses for another reason another relay may give.
-                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Trimmed => {
-                    if let Err(error) = abandon(&ground, *join, refused.message).await {
+            let error = match timeout(FETCH_TIMEOUT, fetch_and_join(&ground, *join)).await {
+                Ok(Ok(())) => {
+                    state.on_fetched();
+                    continue;
+                }
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            tracing::debug!(channel = %join.channel, ?error, "bundle not fetched");
+            let decision = state.on_not_fetched(error.as_ref());
+            match (decision, error) {
+                (FetchDecision::GiveUp, error) => {
+                    let reason = match error {
+                        Some(RelayError::Refused(refused)) => refused.message,
+                        _ => String::new(),
+                    };
+                    let given_up = match join_trimmed(&ground, *join).await {
+                        Err(RelayError::Refused(_)) => abandon(&ground, *join, reason).await,
+                        other => other,
+                    };
+                    if let Err(error) = given_up {
                         tracing::debug!(channel = %join.channel, %error, "join not abandoned");
-                        failed = true;
+                        state.on_vault_failed();
                     }
                 }
-                // The session's end tells it.
-                Ok(Err(RelayError::Refused(refused))) if refused.code() == Code::Draining => failed = true,
-                Ok(Err(RelayError::Refused(refused))) => {
-                    ground.count(&mut refusals, &refused);
-                    bus.tell(Event::Refused {
-                        channel: Some(join.channel),
-                        code: refused.code(),
-                        reason: refused.message.clone(),
-                        offset: refused.offset,
-                    });
-                    failed = true;
+                (FetchDecision::Again { tell, move_on }, Some(RelayError::Refused(refused))) => {
+                    if tell {
+                        bus.tell(refused_event(Some(join.channel), &refused));
+                    }
+                    if move_on {
+                        ground.move_on(refused.into());
+                    }
                 }
-                Ok(Err(error)) => {
-                    tracing::debug!(channel = %join.channel, %error, "bundle not fetched");
-                    failed = true;
-                }
-                Err(_) => failed = true,
+                (FetchDecision::Again { .. }, _) => {}
             }
         }
-        if pending.is_empty() {
-            bus.readiness.send_modify(|ready| ready.joins = true);
-        }
-        if pending.is_empty() || failed {
-            let pause = if failed {
-                backoff.next(None)
-            } else {
-                Duration::from_secs(3_600)
-            };
+        if let Some(pause) = state.on_round(pending.len()) {
             tokio::select! {
                 () = bus.joins_pending.notified() => {}
                 () = sleep(pause) => {}
             }
         }
-        if !failed {
-            backoff.reset();
-        }
     }
+}
+
+/// The bundle is gone from the channel's log: the agent follows what there is, and asks to be added again.
+async fn join_trimmed(ground: &Ground, join: PendingJoin) -> Result<(), RelayError> {
+    let status = log_status(&ground.session, join.channel.log()).await?;
+    let joined = ground.core.try_call(move |actor| {
+        let events = actor.engine.join_trimmed(join, &status.into())?;
+        actor.bus.tell_all(events);
+        actor.bus.bump_inbox(join.channel);
+        Ok(())
+    });
+    local(joined.await)
 }
 
 async fn abandon(ground: &Ground, join: PendingJoin, reason: String) -> Result<(), RelayError> {
     let abandoned = ground.core.try_call(move |actor| {
         let events = actor.engine.abandon_join(join, &reason)?;
         actor.bus.tell_all(events);
+        actor.bus.bump_inbox(join.channel);
         Ok(())
     });
     local(abandoned.await)
@@ -186,16 +224,9 @@ async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayE
     let bundle = fetch(ground, join).await?;
     let joined = ground.core.try_call(move |actor| {
         let events = actor.engine.join(join.channel, &bundle)?;
-        // It may be one that was left before.
-        let followed = &actor.bus.signals(join.channel).followed;
-        followed.send_if_modified(|followed| {
-            let rejoined = *followed == Followed::Left;
-            if rejoined {
-                *followed = Followed::Behind;
-            }
-            rejoined
-        });
         actor.bus.tell_all(events);
+        // Whether it was joined or cannot be.
+        actor.bus.bump_inbox(join.channel);
         Ok(())
     });
     local(joined.await)

@@ -19,15 +19,20 @@ mod backoff;
 pub(crate) mod bus;
 mod config;
 pub(crate) mod core;
+mod course;
+mod deferred;
 mod driver;
 mod error;
 #[cfg(test)]
 mod faults;
 mod follow;
+mod link;
 mod outcome;
 mod race;
+mod refusals;
 mod relays;
 mod running;
+pub(crate) mod runtime;
 mod stock;
 mod tokens;
 mod turn;
@@ -37,26 +42,33 @@ pub use config::{AgentConfig, DriverConfig, RelaySource};
 pub use error::AgentError;
 
 use self::bus::Followed;
-use self::core::Core;
-use self::driver::Driver;
-use self::relays::Relays;
-use self::tokens::Tokens;
+use self::core::{Actor, Core};
+use self::link::Link;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState, Queued};
+use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Queued};
 use crate::event::Events;
-use crate::net::relay::Endpoint;
-use crate::net::{Session, TokenProvider};
+use crate::net::Session;
 use crate::share::Share;
-use parking_lot::Mutex;
+use crate::vault::BackupInfo;
 use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use std::time::{Duration, Instant};
 
 /// An agent. Clones are the same agent; when the last one is gone its work ends, as it does by [`Agent::close`], but
-/// without waiting for anything.
+/// without waiting for anything. Its channels are of no use then: their calls give [`AgentError::Closed`],
+/// or [`AgentError::OwnerGone`] if another process had the vault open, which goes on.
+///
+/// # Waits
+/// A wait for something that needs a session ([`Agent::connected`], [`Agent::caught_up`], [`Agent::flushed`],
+/// [`Sent::delivered`](crate::channel::Sent::delivered), [`Messages::next`](crate::channel::Messages::next),
+/// [`Channel::add`](crate::channel::Channel::add)) lasts while the agent is offline. It ends with the reason if it cannot
+/// end well: the agent was closed or dropped, its API key is not accepted, another process took its session over, the
+/// runtime that [`Agent::connect`] was called in is gone. Attempts to connect go on, rarely; what was sent stays in the
+/// outbox.
+///
+/// Futures of an agent may be dropped at any time, and left unpolled for any time: they hold nothing that others need. A
+/// call that is dropped before it is done was done or not; it is never done in part.
 ///
 /// ```no_run
 /// use skytale_sdk::agent::{Agent, AgentConfig};
@@ -75,27 +87,46 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug)]
 pub struct Agent {
     /// Of the application's handles alone; gone before the rest.
-    share: Option<Arc<Share>>,
+    hold: Option<Arc<Hold>>,
     inner: Arc<Inner>,
+}
+
+/// What the application's handles share, and those that do other processes' requests do not: when it is gone the agent's
+/// work ends, whatever requests are being done.
+struct Hold {
+    share: Option<Share>,
+    core: Arc<Core>,
+    link: Arc<Link>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // The socket goes first: it may be there only as long as the vault's lock is held.
+        drop(self.share.take());
+        self.link.abandon();
+        if let Some(owner) = self.core.owner() {
+            owner.detach();
+        }
+    }
 }
 
 struct Inner {
     core: Arc<Core>,
-    tokens: Arc<dyn TokenProvider>,
-    relays: RelaySource,
-    region: Option<u8>,
-    bind: Option<std::net::SocketAddr>,
-    config: DriverConfig,
-    secret: zeroize::Zeroizing<[u8; 32]>,
-    driving: Mutex<Option<Driving>>,
-    // One change of the driver at a time.
-    changing: tokio::sync::Mutex<()>,
+    link: Arc<Link>,
 }
 
-struct Driving {
-    endpoint: Endpoint,
-    tasks: TaskTracker,
-    cancel: DropGuard,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.link.abandon();
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold")
+            .field("share", &self.share)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -122,24 +153,47 @@ impl Agent {
             driver,
         } = config;
         let (core, secret) = Core::open(vault.clone(), key, engine, driver.events_max).await?;
+        let core = Arc::new(core);
+        let link = Link {
+            core: Arc::clone(&core),
+            tokens,
+            relays,
+            region,
+            bind,
+            config: driver,
+            secret,
+            state: Default::default(),
+            changing: Default::default(),
+        };
         let agent = Self {
-            share: None,
+            hold: None,
             inner: Arc::new(Inner {
-                core: Arc::new(core),
-                tokens,
-                relays,
-                region,
-                bind,
-                config: driver,
-                secret,
-                driving: Mutex::new(None),
-                changing: tokio::sync::Mutex::new(()),
+                core,
+                link: Arc::new(link),
             }),
         };
-        match sharing {
-            true => agent.share(vault).await,
-            false => Ok(agent),
+        let share = match sharing {
+            true => agent.share(vault).await?,
+            false => None,
+        };
+        Ok(agent.held(share))
+    }
+
+    /// The application's handle.
+    fn held(self, share: Option<Share>) -> Self {
+        let hold = Hold {
+            share,
+            core: Arc::clone(&self.inner.core),
+            link: Arc::clone(&self.inner.link),
+        };
+        Self {
+            hold: Some(Arc::new(hold)),
+            ..self
         }
+    }
+
+    fn shared(&self) -> Option<&Share> {
+        self.hold.as_ref()?.share.as_ref()
     }
 
     /// The agent's identity: its public key.
@@ -152,64 +206,27 @@ impl Agent {
         if let Some(owner) = self.inner.core.owner() {
             return Ok(owner.endpoint());
         }
-        let secret = iroh::SecretKey::from_bytes(&self.inner.secret);
-        Ok(EndpointId::from_bytes(*secret.public().as_bytes()))
+        Ok(self.inner.link.endpoint_id())
     }
 
     // ---- connection
 
-    /// Starts the background work: a session with a relay node, and another one whenever it is lost. Returns at once;
-    /// see [`Agent::connected`]. Does nothing where it runs.
+    /// Starts the background work: a session with a relay node, and another one whenever it is lost. Returns when it has
+    /// begun; see [`Agent::connected`]. Does nothing where it runs.
+    ///
+    /// The background work runs in the tokio runtime that this is called in, which must have its I/O and time drivers
+    /// (`enable_all`): without, this is [`AgentError::Environment`]. [`AgentError::Closed`] after [`Agent::close`].
     pub async fn connect(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.connect().await;
         }
-        let _changing = self.inner.changing.lock().await;
-        if self.inner.driving.lock().is_some() {
-            return Ok(());
-        }
-        let endpoint = Endpoint::bind(&self.inner.secret, self.inner.bind)
-            .await?
-            .with_patience(self.inner.config.answer_timeout);
-        let cancel = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let (core, config) = (&self.inner.core, &self.inner.config);
-        let driver = Driver {
-            core: Arc::clone(core),
-            endpoint: endpoint.clone(),
-            tokens: Arc::new(Tokens::new(Arc::clone(core), Arc::clone(&self.inner.tokens))),
-            source: self.inner.relays.clone(),
-            region: self.inner.region,
-            relays: Mutex::new(Relays::new(config.backoff_min, config.backoff_max)),
-            config: config.clone(),
-            troubles: Default::default(),
-            tasks: tasks.clone(),
-        };
-        tasks.spawn(driver.run(cancel.clone()));
-        tasks.close();
-        *self.inner.driving.lock() = Some(Driving {
-            endpoint,
-            tasks,
-            cancel: cancel.drop_guard(),
-        });
-        Ok(())
+        self.inner.link.connect().await
     }
 
     /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox. Does nothing
     /// where another process has the vault open.
     pub async fn disconnect(&self) {
-        let _changing = self.inner.changing.lock().await;
-        let driving = self.inner.driving.lock().take();
-        if let Some(Driving {
-            endpoint,
-            tasks,
-            cancel,
-        }) = driving
-        {
-            drop(cancel);
-            tasks.wait().await;
-            endpoint.close().await;
-        }
+        self.inner.link.disconnect().await;
     }
 
     /// The relay node that the agent has a session with now.
@@ -225,37 +242,39 @@ impl Agent {
         self.relay().is_some()
     }
 
-    /// Waits for a session.
-    pub async fn connected(&self) {
+    /// Waits for a session, or for the reason why there will be none: see [waits](Agent#waits).
+    pub async fn connected(&self) -> Result<(), AgentError> {
+        let bus = &self.inner.core.bus;
         if let Some(owner) = self.inner.core.owner() {
-            // Once the owner is gone every other call says so.
-            let _ = owner.connected().await;
-            return;
+            return bus.wait(owner.connected()).await?;
         }
+        let mut session = bus.session.subscribe();
+        let there = async { session.wait_for(Option::is_some).await.map(drop) };
         // The sender lives as long as the agent.
-        let _ = self.inner.core.bus.session.subscribe().wait_for(Option::is_some).await;
+        bus.wait(there).await?.map_err(|_| AgentError::Closed)
     }
 
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
-    /// added to are joined, KeyPackages are on offer, and each channel is replayed to its head, paused or left.
+    /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed
+    /// to its head, paused or left for good. A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_caught_up().await;
         }
-        let mut readiness = self.inner.core.bus.readiness.subscribe();
-        let _ = readiness
-            .wait_for(|ready| ready.log && ready.joins && ready.stock)
-            .await;
-        for channel in self.channels().await? {
-            if matches!(channel.state, ChannelState::Active | ChannelState::Leaving) {
-                self.inner
-                    .core
-                    .bus
-                    .followed(channel.id, |followed| followed != Followed::Behind)
-                    .await?;
+        let bus = &self.inner.core.bus;
+        let mut readiness = bus.readiness.subscribe();
+        loop {
+            let ready = async { readiness.wait_for(|ready| ready.is_complete()).await.map(drop) };
+            bus.wait(ready).await?.map_err(|_| AgentError::Closed)?;
+            // Replay may have found more to do: check until there is nothing.
+            match self.inner.core.try_call(Actor::behind).await? {
+                Behind::Nothing => return Ok(()),
+                Behind::Joins => {}
+                Behind::Channel(channel) => {
+                    bus.followed(channel, |followed| followed != Followed::Behind).await?;
+                }
             }
         }
-        Ok(())
     }
 
     /// Events from now on.
@@ -268,7 +287,7 @@ impl Agent {
     /// Makes a channel with this agent as its only member. `label` stays in the vault. Its log is at home in the agent's
     /// region, or else in that of the relay node that was named nearest: see [`Agent::create_channel_in`].
     pub async fn create_channel(&self, label: &str) -> Result<Channel, AgentError> {
-        self.create(label, self.inner.region.map(Region)).await
+        self.create(label, self.inner.link.region.map(Region)).await
     }
 
     /// Makes a channel whose log is at home in a region of the fleet, for ever: appends go there, wherever they come from.
@@ -330,18 +349,69 @@ impl Agent {
         waiting.await
     }
 
+    /// All that was sent and will not be delivered, channel by channel, of channels that were left, too. See
+    /// [`Channel::failed`].
+    pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_failed().await;
+        }
+        let failed = self.inner.core.try_call(|actor| {
+            let mut failed = Vec::new();
+            for channel in actor.engine.channels()?.iter().filter(|channel| channel.failed > 0) {
+                failed.extend(actor.engine.failed(channel.id)?);
+            }
+            Ok(failed)
+        });
+        failed.await
+    }
+
+    /// All additions that wait for their agents, channel by channel. See [`Channel::add_later`].
+    pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_deferred_adds().await;
+        }
+        let deferred = self.inner.core.try_call(|actor| {
+            let mut deferred = Vec::new();
+            for channel in actor.engine.channels()? {
+                deferred.extend(actor.engine.deferred_adds(channel.id)?);
+            }
+            Ok(deferred)
+        });
+        deferred.await
+    }
+
+    /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
+    /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
+    /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
+    pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
+        let path = path.into();
+        if let Some(owner) = self.inner.core.owner() {
+            return attach::backup(owner, path, replace).await;
+        }
+        let made = self
+            .inner
+            .core
+            .try_call(move |actor| actor.engine.backup(&path, replace));
+        made.await
+    }
+
     pub(crate) fn handle(&self, channel: ChannelId) -> Channel {
-        Channel::new(Arc::clone(&self.inner.core), channel, self.inner.config.online_timeout)
+        Channel::new(
+            Arc::clone(&self.inner.core),
+            channel,
+            self.inner.link.config.online_timeout,
+        )
     }
 
     // ---- end
 
-    /// Waits until nothing is left in any outbox. Does not end while the agent is offline.
+    /// Waits until nothing is left in any outbox. Does not end while the agent is offline: see [waits](Agent#waits).
     pub async fn flushed(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.flushed().await;
         }
-        let mut settled = self.inner.core.bus.settled.subscribe();
+        let bus = &self.inner.core.bus;
+        let mut settled = bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
             let channels = self.channels().await?;
@@ -349,7 +419,7 @@ impl Agent {
             if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
                 return Ok(());
             }
-            settled.changed().await.map_err(|_| AgentError::Closed)?;
+            bus.wait(settled.changed()).await?.map_err(|_| AgentError::Closed)?;
         }
     }
 
@@ -361,17 +431,52 @@ impl Agent {
             return owner.detach();
         }
         let begun = Instant::now();
-        if let Some(share) = &self.share {
+        if let Some(share) = self.shared() {
             share.closing();
         }
         if self.is_connected() {
             // What does not go out in time is in the vault.
-            let _ = timeout(deadline, self.flushed()).await;
+            let _ = runtime::within(deadline, self.flushed()).await;
         }
-        if let Some(share) = &self.share {
+        if let Some(share) = self.shared() {
             share.end(deadline.saturating_sub(begun.elapsed())).await;
         }
-        self.disconnect().await;
-        self.inner.core.stop().await;
+        self.inner.link.close().await;
+    }
+}
+
+/// What stands between an agent and being current.
+enum Behind {
+    Nothing,
+    /// Bundles that are to be fetched.
+    Joins,
+    /// A channel that is not replayed to its head.
+    Channel(ChannelId),
+}
+
+impl Actor {
+    fn behind(&mut self) -> Result<Behind, EngineError> {
+        if self.joins_pending()? {
+            return Ok(Behind::Joins);
+        }
+        let behind = self.engine.channels()?.into_iter().find(|channel| {
+            matches!(channel.state, ChannelState::Active | ChannelState::Leaving)
+                && *self.bus.signals(channel.id).followed.borrow() == Followed::Behind
+        });
+        Ok(behind.map_or(Behind::Nothing, |channel| Behind::Channel(channel.id)))
+    }
+
+    /// Whether there are bundles to be fetched; who fetches them is told, and whoever waits for it.
+    fn joins_pending(&mut self) -> Result<bool, EngineError> {
+        let pending = !self.engine.pending_joins()?.is_empty();
+        self.bus.readiness.send_if_modified(|ready| {
+            let changes = ready.joins == pending;
+            ready.joins = !pending;
+            changes
+        });
+        if pending {
+            self.bus.joins_pending.notify_one();
+        }
+        Ok(pending)
     }
 }

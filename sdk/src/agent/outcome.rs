@@ -1,8 +1,8 @@
 //! A relay's answer in the engine's words.
 
-use crate::engine::Outcome;
+use crate::engine::{LogStatus, Outcome};
 use crate::net::RelayError;
-use crate::net::relay::Receipt;
+use crate::net::relay::{self, Receipt};
 use skytale_proto::Code;
 
 /// The outcome for the engine; `None` where the answer was lost and the frame may be in the log.
@@ -24,4 +24,15 @@ pub(super) fn outcome_of(answer: &Result<Receipt, RelayError>) -> Option<Outcome
             retryable: refused.retryable,
         },
     })
+}
+
+impl From<relay::LogStatus> for LogStatus {
+    fn from(status: relay::LogStatus) -> Self {
+        Self {
+            first: status.first,
+            given_up: status.given_up,
+            handshake_head: status.handshake_head,
+            welcomes: status.welcomes,
+        }
+    }
 }

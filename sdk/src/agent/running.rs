@@ -1,10 +1,10 @@
 //! One session at work: followers, workers and the stock keeper, all ended with it.
 
-use super::bus::Followed;
 use super::config::DriverConfig;
 use super::core::Core;
+use super::refusals::{Counted, Refusals};
 use super::worker::Worker;
-use super::{follow, stock};
+use super::{deferred, follow, stock};
 use crate::engine::ChannelState;
 use crate::event::Event;
 use crate::net::relay::{Appender, Refused};
@@ -15,29 +15,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// After so many refusals in a row another relay node may be better.
-const REFUSALS_BORNE: u32 = 3;
-
-/// Refusals in a row that another relay node may not have, of one task and kind.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(u32);
-
-impl Refusals {
-    /// It was not refused, or not by the relay node.
-    pub(super) const fn reset(&mut self) {
-        self.0 = 0;
-    }
-
-    pub(super) const fn any(&self) -> bool {
-        self.0 > 0
-    }
-
-    /// Another relay node may be better.
-    pub(super) const fn are_too_many(&self) -> bool {
-        self.0 >= REFUSALS_BORNE
-    }
-}
 
 /// What the tasks of one session share.
 #[derive(Clone)]
@@ -68,26 +45,16 @@ impl Ground {
         *self.leaving.borrow()
     }
 
-    /// Counts a refusal that another relay node may not have; after several another one is looked for. False where it is
-    /// none of those.
-    pub(super) fn count(&self, refusals: &mut Refusals, refused: &Refused) -> bool {
-        let counts = may_be_better_elsewhere(refused.code());
-        if counts {
-            refusals.0 += 1;
-            if refusals.are_too_many() {
-                self.trouble.send_replace(Some(refused.clone().into()));
-            }
+    /// Counts a refusal that another relay node may not have; after several another one is looked for.
+    pub(super) fn count(&self, refusals: &mut Refusals, refused: &Refused) {
+        if refusals.count(refused.code()) == Counted::TooMany {
+            self.move_on(refused.clone().into());
         }
-        counts
     }
-}
 
-/// Whether a refusal is about the relay node, or what it has and can reach, and not about the agent or the log.
-const fn may_be_better_elsewhere(code: Code) -> bool {
-    match code {
-        Code::RateLimited | Code::Draining | Code::TooManyStreams => false,
-        Code::CursorBeyondHead | Code::StoreCorrupt => true,
-        code => code.holds_log(),
+    /// Another relay node is looked for.
+    pub(super) fn move_on(&self, reason: RelayError) {
+        self.trouble.send_replace(Some(reason));
     }
 }
 
@@ -106,6 +73,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     tasks.spawn(follow::agent_log(ground.clone()));
     tasks.spawn(follow::joins(ground.clone()));
     tasks.spawn(stock::keep(ground.clone()));
+    tasks.spawn(deferred::keep(ground.clone()));
     let mut working = HashSet::new();
     // Channels that there are are not announced.
     core.bus.channels_changed.notify_one();
@@ -136,7 +104,7 @@ pub(super) async fn run(ground: &Ground, stop: &CancellationToken) -> RelayError
     };
     tasks.shutdown().await;
     for channel in working {
-        core.bus.signals(channel).followed.send_replace(Followed::Behind);
+        core.bus.signals(channel).fall_behind();
     }
     reason
 }

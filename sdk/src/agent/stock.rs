@@ -1,22 +1,27 @@
-//! Keeps KeyPackages on offer.
+//! Keeps KeyPackages on offer, and replaces those whose time is coming.
 
 use super::backoff::Backoff;
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground, Refusals};
+use super::refusals::Refusals;
+use super::running::{End, Ground};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Appender, KeyPackages};
+use crate::net::relay::{Appender, KeyPackages, Stock};
 use skytale_proto::Code;
 use std::time::Duration;
 use tokio::time::sleep;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Counts and offers for the whole session: at its beginning, when packages may have been claimed, and now and then.
+/// Counts, replaces and offers for the whole session: at its beginning, when packages may have been claimed, and now and
+/// then.
 pub(super) async fn keep(ground: Ground) -> End {
     let (mut backoff, mut refusals) = (Backoff::new(RETRY.0, RETRY.1), Refusals::default());
     let mut appender = ground.appender.clone();
+    let relay_ms = ground.session.relay_time_ms();
+    // A vault that is closed ends the session by other means.
+    let _ = ground.core.call(move |actor| actor.engine.relay_time(relay_ms)).await;
     loop {
         let bus = &ground.core.bus;
         let pause = match replenish(&ground, &appender).await {
@@ -59,7 +64,58 @@ pub(super) async fn keep(ground: Ground) -> End {
 }
 
 async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
-    let stock = KeyPackages::open(&ground.session).await?.count().await?;
+    let mut packages = KeyPackages::open(&ground.session).await?;
+    let stock = packages.count().await?;
+    let is_due = ground
+        .core
+        .try_call(move |actor| actor.engine.key_package_is_due(stock.live));
+    let is_due = local(is_due.await)?;
+    // New ones first, as far as there is room: at no time is there nothing to give.
+    offer(ground, appender, stock).await?;
+    if is_due && withdraw(ground, &mut packages).await? {
+        let stock = packages.count().await?;
+        offer(ground, appender, stock).await?;
+    }
+    Ok(())
+}
+
+/// Claims KeyPackages of this agent itself until the next one to be given is fresh. Whether there were any.
+async fn withdraw(ground: &Ground, packages: &mut KeyPackages) -> Result<bool, RelayError> {
+    let own = ground.core.agent;
+    let live = packages.count().await?.live;
+    let mut claimed = 0;
+    while claimed < live && !ground.is_leaving() {
+        let claim = ground.core.try_call(move |actor| {
+            let is_due = actor.engine.key_package_is_due(live - claimed)?;
+            is_due.then(|| actor.engine.claim_frame(own)).transpose()
+        });
+        let Some(claim) = local(claim.await)? else { break };
+        let package = match packages.claim(&claim).await {
+            Ok(package) => package,
+            // The token lacks the scope. Agents that add this one skip what is too old.
+            Err(RelayError::Refused(refused)) if !refused.retryable => {
+                tracing::debug!(code = %refused.code(), "key packages that are too old stay on offer");
+                break;
+            }
+            Err(RelayError::Refused(refused)) if refused.code() == Code::KeyPackagesExhausted => break,
+            Err(error) => return Err(error),
+        };
+        claimed += 1;
+        let frame_id = package.frame.header().id;
+        let was_due = ground
+            .core
+            .try_call(move |actor| actor.engine.key_package_was_due(frame_id));
+        if !local(was_due.await)? || package.last_resort {
+            break;
+        }
+    }
+    if claimed > 0 {
+        tracing::info!(claimed, "took back key packages that were too old");
+    }
+    Ok(claimed > 0)
+}
+
+async fn offer(ground: &Ground, appender: &Appender, stock: Stock) -> Result<(), RelayError> {
     let wanted = ground
         .core
         .try_call(move |actor| actor.engine.key_packages_wanted(stock.live, stock.last_resort));

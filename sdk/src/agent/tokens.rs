@@ -39,6 +39,8 @@ struct Held {
     token: Option<Token>,
     /// When the provider was asked last, since the agent was connected.
     asked: Option<Instant>,
+    /// The token was given since then, and has not been refused.
+    fresh: bool,
     relays: Vec<rest::Relay>,
 }
 
@@ -109,7 +111,14 @@ impl Tokens {
     /// The token that there is was refused: the provider is asked before the next session. Where it does not answer, the same
     /// one is tried again, since it may be the relay node that was wrong.
     pub(super) fn refused(&self) {
-        self.held.lock().asked = None;
+        let mut held = self.held.lock();
+        held.asked = None;
+        held.fresh = false;
+    }
+
+    /// Whether the token that there is was given since the agent was connected, and since one was refused last.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.held.lock().fresh
     }
 
     async fn ask(&self, subject: &TokenSubject) -> Result<Token, TokenError> {
@@ -125,6 +134,7 @@ impl Tokens {
         let new_list = {
             let mut held = self.held.lock();
             held.token = Some(token.clone());
+            held.fresh = true;
             let new_list = !relays.is_empty() && relays != held.relays;
             if new_list {
                 held.relays.clone_from(&relays);

@@ -13,34 +13,24 @@
 //! notices. An agent can only send when it stands at the head, so while something waits in the outbox the channel is
 //! followed all the same: the inbox then grows in the vault, never in memory.
 
-use super::backoff::Backoff;
+mod state;
+
+use self::state::{Ask, ReadRefusal, Step, WorkerState};
+use super::bus::{Followed, Signals};
 use super::follow::local;
 use super::outcome::outcome_of;
-use super::running::{End, Ground, Refusals};
-use super::turn::Turn;
-use crate::agent::bus::{Followed, Signals};
-use crate::engine::{ChannelInfo, ChannelState, EngineError, Outcome, Processed};
+use super::running::{End, Ground};
+use crate::engine::{ChannelInfo, EngineError, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Appender, PendingAppend, Receipt, Refused, Subscription, SubscriptionItem};
+use crate::net::relay::{Appender, PendingAppend, Receipt, Subscription, SubscriptionItem, log_status};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use skytale_proto::{ChannelId, Code, FrameId, Offset, Record};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Between attempts to subscribe after a refusal.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// Between attempts to append after a refusal.
-const RETRY_APPEND: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// The longest wait of what is to be sent, in a channel in which something comes.
-const RETRY_LIVE: Duration = Duration::from_secs(1);
-/// Frames asked of the engine at once, in bytes.
-const PUMP_BYTES: usize = 256 * 1024;
-/// Frames of one channel without a verdict.
-const IN_FLIGHT_MAX: usize = 1_024;
 /// Entries given to the engine in one transaction, where they are there already.
 const ENTRIES_MAX: usize = 2_048;
 /// The same in bytes.
@@ -50,32 +40,17 @@ const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 type Read = Result<Option<SubscriptionItem>, RelayError>;
 type Verdict = BoxFuture<'static, (FrameId, Result<Receipt, RelayError>)>;
 
+/// Does what the channel's [`WorkerState`] decides.
 pub(super) struct Worker {
     ground: Ground,
     channel: ChannelId,
     signals: Arc<Signals>,
-    view: ChannelInfo,
-    /// The channel's log exists, as far as is known: it can be subscribed to.
-    exists: bool,
-    /// Not followed, since the application has not kept up.
-    paused: bool,
+    state: WorkerState,
+    /// How far the channel is followed, as was told last.
+    shown: Followed,
     subscription: Option<Subscription>,
-    subscribe_at: Instant,
-    subscribe_backoff: Backoff,
     appender: Appender,
-    /// The appender's stream takes no more of this log, since a frame was refused that will be sent again. When all in
-    /// flight have their verdicts, the outbox is sent again in order on another stream.
-    held: bool,
     in_flight: FuturesOrdered<Verdict>,
-    pump: bool,
-    pump_at: Instant,
-    pump_backoff: Backoff,
-    reads_refused: Refusals,
-    appends_refused: Refusals,
-    /// The last entry that this agent's relay node said it has appended: it comes back by the subscription.
-    appended: Offset,
-    /// When this agent commits for those who leave, unless another does before.
-    turn: Option<Turn>,
 }
 
 enum Happened {
@@ -87,149 +62,134 @@ enum Happened {
 
 impl Worker {
     pub(super) fn new(ground: Ground, view: ChannelInfo) -> Self {
-        let now = Instant::now();
         Self {
             signals: ground.core.bus.signals(view.id),
             channel: view.id,
-            exists: view.state != ChannelState::Creating,
-            view,
-            paused: false,
+            state: WorkerState::new(view, ground.config.inbox_messages_max, Instant::now()),
+            shown: Followed::Behind,
             subscription: None,
-            subscribe_at: now,
-            subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
             appender: ground.appender.clone(),
-            held: false,
             in_flight: FuturesOrdered::new(),
-            pump: true,
-            pump_at: now,
-            pump_backoff: Backoff::new(RETRY_APPEND.0, RETRY_APPEND.1),
-            reads_refused: Refusals::default(),
-            appends_refused: Refusals::default(),
-            appended: Offset::ZERO,
-            turn: None,
             ground,
         }
     }
 
     /// Runs until the channel is left or the session is of no more use.
     pub(super) async fn run(mut self) -> End {
-        self.signals.followed.send_replace(Followed::Behind);
-        let end = loop {
-            if self.view.state == ChannelState::Left {
-                self.signals.followed.send_replace(Followed::Left);
-                return End::Channel(self.channel);
-            }
+        self.signals.fall_behind();
+        let error = loop {
             match self.step().await {
-                Ok(()) => {}
+                Ok(true) => {}
+                Ok(false) => return End::Channel(self.channel),
                 Err(RelayError::Local { code, reason }) if code != Code::Closed => {
-                    // The vault: what is in memory of this channel is as good as it was.
                     self.ground.core.bus.tell(Event::VaultFailed { code, reason });
-                    let pause = self.pump_backoff.next(None);
-                    self.pump_at = Instant::now() + pause;
-                    self.pump = true;
-                    self.unsubscribe(pause);
+                    self.state.on_vault_failed(Instant::now());
+                    self.subscription = None;
+                    self.show();
                 }
-                Err(error) => {
-                    if let RelayError::Gap { expected, found } = error {
-                        self.ground.core.bus.tell(Event::Gap {
-                            channel: Some(self.channel),
-                            expected,
-                            found,
-                        });
-                    }
-                    break End::Session(error);
-                }
+                Err(error) => break error,
             }
         };
-        self.signals.followed.send_replace(Followed::Behind);
-        end
+        if let RelayError::Gap { expected, found } = error {
+            self.ground.core.bus.tell(Event::Gap {
+                channel: Some(self.channel),
+                expected,
+                found,
+            });
+        }
+        self.signals.fall_behind();
+        End::Session(error)
     }
 
-    async fn step(&mut self) -> Result<(), RelayError> {
-        self.heed_backpressure();
-        let now = Instant::now();
-        let wanted = self.exists && !self.paused;
-        if wanted && self.subscription.is_none() && now >= self.subscribe_at {
-            self.subscribe().await?;
+    /// Does what is to be done, then waits for the next thing to happen. False when there is nothing more to do.
+    async fn step(&mut self) -> Result<bool, RelayError> {
+        loop {
+            self.state.on_leaving(self.ground.is_leaving());
+            match self.state.next(Instant::now()) {
+                None => break,
+                Some(Step::Done) => return Ok(false),
+                Some(Step::Pause { unacked }) => {
+                    self.subscription = None;
+                    self.show();
+                    let channel = self.channel;
+                    self.ground.core.bus.tell(Event::Paused { channel, unacked });
+                }
+                Some(Step::Subscribe { after, expected }) => self.subscribe(after, expected).await?,
+                Some(Step::TakeTurn) => {
+                    let channel = self.channel;
+                    let taken = self.ground.core.try_call(move |actor| actor.engine.take_turn(channel));
+                    local(taken.await)?;
+                }
+                Some(Step::Reboot) => {
+                    let channel = self.channel;
+                    let begun = self.ground.core.try_call(move |actor| {
+                        if actor.engine.is_reboot_due(channel)? {
+                            actor.engine.reboot(channel, Vec::new())?;
+                        }
+                        Ok(())
+                    });
+                    local(begun.await)?;
+                }
+                Some(Step::Pump { renew, bytes }) => {
+                    self.pump(renew, bytes).await?;
+                    // What came meanwhile is looked at before there is more to append.
+                    break;
+                }
+            }
         }
-        let in_flight_max = if self.held || self.is_probing() {
-            1
-        } else {
-            IN_FLIGHT_MAX
-        };
-        if self.turn.is_some_and(|turn| now >= turn.at) {
-            self.take_turn().await?;
-        }
-        let may_pump = !self.ground.is_leaving() && self.in_flight.len() < in_flight_max;
-        if self.pump && may_pump && now >= self.pump_at {
-            self.pump().await?;
-        }
-        let wake = [
-            (wanted && self.subscription.is_none()).then_some(self.subscribe_at),
-            (self.pump && may_pump).then_some(self.pump_at),
-            self.turn.map(|turn| turn.at),
-        ];
-        let wake = wake.into_iter().flatten().min();
         let happened = tokio::select! {
             item = next(&mut self.subscription) => Happened::Item(item),
             Some(verdict) = self.in_flight.next() => Happened::Verdict(verdict),
             () = self.signals.work.notified() => Happened::Woken,
-            () = at(wake) => Happened::Time,
+            () = at(self.state.wake()) => Happened::Time,
         };
         match happened {
-            Happened::Item(item) => self.on_item(item).await,
-            Happened::Verdict(first) => self.on_verdicts(first).await,
+            Happened::Item(item) => self.on_item(item).await?,
+            Happened::Verdict(first) => self.on_verdicts(first).await?,
             Happened::Woken => {
-                self.pump = true;
-                self.look().await
+                self.state.on_woken();
+                let channel = self.channel;
+                let view = self
+                    .ground
+                    .core
+                    .try_call(move |actor| -> Result<_, EngineError> { actor.engine.channel(channel) });
+                self.see(local(view.await)?);
             }
-            Happened::Time => Ok(()),
+            Happened::Time => {}
         }
+        Ok(true)
     }
 
     fn see(&mut self, view: ChannelInfo) {
         // Some of what an engine sends by itself leaves the outbox without an event.
-        if view.outbox == 0 && self.view.outbox > 0 {
+        if self.state.on_view(view) {
             self.ground.core.bus.settled.send_modify(|version| *version += 1);
         }
-        self.view = view;
+    }
+
+    /// Tells how far the channel is followed, where that has changed.
+    fn show(&mut self) {
+        let followed = self.state.followed();
+        // That it was left is told by the engine's thread, as it happens.
+        if followed == self.shown || followed == Followed::Left {
+            return;
+        }
+        self.shown = followed;
+        self.signals.follow(followed);
     }
 
     // ---- in
 
-    fn heed_backpressure(&mut self) {
-        let most = self.ground.config.inbox_messages_max.max(1);
-        let unacked = self.view.unacked;
-        let full = if self.paused {
-            unacked > most / 2
-        } else {
-            unacked >= most
-        };
-        let paused = full && self.view.outbox == 0;
-        if paused && !self.paused {
-            self.unsubscribe(Duration::ZERO);
-            self.signals.followed.send_replace(Followed::Paused);
-            let channel = self.channel;
-            self.ground.core.bus.tell(Event::Paused { channel, unacked });
-        }
-        self.paused = paused;
-    }
-
-    fn unsubscribe(&mut self, pause: Duration) {
-        self.subscription = None;
-        self.subscribe_at = Instant::now() + pause;
-        self.signals.followed.send_replace(Followed::Behind);
-    }
-
-    async fn subscribe(&mut self) -> Result<(), RelayError> {
-        let (log, cursor) = (self.channel.log(), self.view.cursor);
-        match Subscription::open(&self.ground.session, log, cursor, true, None).await {
+    async fn subscribe(&mut self, after: Offset, expected: Offset) -> Result<(), RelayError> {
+        match Subscription::open(&self.ground.session, self.channel.log(), after, true, None).await {
             Ok(mut subscription) => {
-                subscription.expect(self.appended);
+                subscription.expect(expected);
                 self.subscription = Some(subscription);
+                self.state.on_subscribed();
+                self.show();
                 Ok(())
             }
-            Err(error) => self.refused(error),
+            Err(error) => self.refused(error).await,
         }
     }
 
@@ -237,31 +197,70 @@ impl Worker {
         loop {
             match item {
                 Ok(Some(SubscriptionItem::Batch(records))) => {
-                    self.subscribe_backoff.reset();
                     let (records, then) = self.gather(records);
                     self.process(records).await?;
                     match then {
                         // What a relay says to one who was just removed needs no telling.
-                        Some(then) if self.view.state != ChannelState::Left => item = then,
+                        Some(then) if !self.state.is_left() => item = then,
                         _ => return Ok(()),
                     }
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
-                    self.subscribe_backoff.reset();
-                    self.reads_refused.reset();
-                    self.signals.followed.send_replace(Followed::Live);
+                    self.reached_head().await?;
+                    self.state.on_caught_up();
+                    self.show();
                     let channel = self.channel;
                     self.ground.core.bus.tell(Event::CaughtUp { channel, head });
                     return Ok(());
                 }
                 Ok(None) => {
-                    let pause = self.subscribe_backoff.next(None);
-                    self.unsubscribe(pause);
+                    self.subscription = None;
+                    self.state.on_ended(Instant::now());
+                    self.show();
                     return Ok(());
                 }
-                Err(error) => return self.refused(error),
+                Err(error) => return self.refused(error).await,
             }
         }
+    }
+
+    /// What waits may be offered from now on.
+    async fn reached_head(&mut self) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let reached = self.ground.core.try_call(move |actor| {
+            let events = actor.engine.reached_head(channel)?;
+            actor.bus.tell_all(events);
+            Ok((actor.engine.reboot_turn(channel)?, actor.engine.channel(channel)?))
+        });
+        let (reboot, view) = local(reached.await)?;
+        self.see(view);
+        self.state.on_woken();
+        self.state.on_reboot_due(reboot, Instant::now());
+        Ok(())
+    }
+
+    /// The log no longer shows what comes after the cursor: goes on behind it.
+    async fn move_on(&mut self, ask: Ask) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let status = match ask {
+            Ask::Trimmed => Some(log_status(&self.ground.session, channel.log()).await?),
+            Ask::Nothing | Ask::AbsentUntil(_) => None,
+        };
+        let moved = self.ground.core.try_call(move |actor| {
+            let events = match (ask, status) {
+                (Ask::Trimmed, Some(status)) => actor.engine.trimmed(channel, &status.into())?,
+                (Ask::AbsentUntil(next), _) => actor.engine.absent_until(channel, next)?,
+                _ => Vec::new(),
+            };
+            actor.bus.tell_all(events);
+            actor.engine.channel(channel)
+        });
+        let before = self.state.cursor();
+        self.see(local(moved.await)?);
+        if self.state.cursor() > before {
+            self.state.on_moved_on(Instant::now());
+        }
+        Ok(())
     }
 
     /// Adds batches that are there already: one transaction for all of them. What came behind them is given, too.
@@ -288,17 +287,12 @@ impl Worker {
         let processed = self.ground.core.try_call(move |actor| {
             let Processed { events, gap, .. } = actor.engine.process_entries(channel, &records)?;
             actor.bus.tell_all(events);
-            Ok((gap, actor.engine.channel(channel)?))
+            Ok((gap, actor.engine.reboot_turn(channel)?, actor.engine.channel(channel)?))
         });
-        let (gap, view) = local(processed.await)?;
+        let (gap, reboot, view) = local(processed.await)?;
         self.see(view);
-        // The head may have moved: what was stale can be built again.
-        self.pump = true;
-        if self.appends_refused.any() {
-            // What others send comes: what this one sends may be taken again, too.
-            self.pump_at = self.pump_at.min(Instant::now() + RETRY_LIVE);
-        }
-        self.reads_refused.reset();
+        self.state.on_reboot_due(reboot, Instant::now());
+        self.state.on_entries(Instant::now());
         match gap {
             Some(gap) => Err(RelayError::Gap {
                 expected: gap.expected,
@@ -309,49 +303,54 @@ impl Worker {
     }
 
     /// A refused subscription is tried again later; anything else ends the session.
-    fn refused(&mut self, error: RelayError) -> Result<(), RelayError> {
+    async fn refused(&mut self, error: RelayError) -> Result<(), RelayError> {
         let (code, reason, offset) = match &error {
             RelayError::Refused(refused) => (refused.code(), refused.message.clone(), refused.offset),
-            RelayError::Local { code, reason } => (*code, reason.clone(), self.view.cursor),
+            RelayError::Local { code, reason } => (*code, reason.clone(), self.state.cursor()),
             _ => return Err(error),
         };
-        // A relay node of a fleet that has not followed so far yet says that it does not know this.
-        let may_pass = matches!(code, Code::CursorBeyondHead | Code::UnknownLog | Code::NotMember);
-        let pause = if error.is_retryable() || may_pass {
-            self.subscribe_backoff.next(error.retry_after())
-        } else {
-            self.subscribe_backoff.longest(error.retry_after())
-        };
-        self.unsubscribe(pause);
-        if code == Code::Draining {
-            // The session's end tells it.
-            return Ok(());
-        }
-        if let Some(refused) = error.refused() {
-            self.ground.count(&mut self.reads_refused, refused);
-        }
-        if code == Code::CursorBeyondHead && !self.reads_refused.are_too_many() {
-            return Ok(());
-        }
-        self.ground.core.bus.tell(Event::Refused {
-            channel: Some(self.channel),
+        let refusal = ReadRefusal {
             code,
-            reason,
+            retryable: error.is_retryable(),
+            retry_after: error.retry_after(),
             offset,
-        });
+            by_relay: error.refused().is_some(),
+        };
+        self.subscription = None;
+        let decision = self.state.on_read_refused(&refusal, Instant::now());
+        self.show();
+        if decision.ask != Ask::Nothing {
+            match self.move_on(decision.ask).await {
+                Ok(()) => return Ok(()),
+                // It is asked again with the next attempt.
+                Err(RelayError::Refused(refused)) => {
+                    tracing::debug!(channel = %self.channel, %refused, "no log status");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if decision.move_on {
+            self.ground.move_on(error);
+        }
+        if decision.tell {
+            self.ground.core.bus.tell(Event::Refused {
+                channel: Some(self.channel),
+                code,
+                reason,
+                offset: refusal.offset,
+            });
+        }
         Ok(())
     }
 
     // ---- out
 
-    async fn pump(&mut self) -> Result<(), RelayError> {
-        if self.held {
+    async fn pump(&mut self, renew: bool, bytes: usize) -> Result<(), RelayError> {
+        if renew {
             self.appender.renew(&self.ground.session).await?;
-            self.held = false;
+            self.state.on_renewed();
         }
         let channel = self.channel;
-        // At least one is given.
-        let bytes = if self.is_probing() { 1 } else { PUMP_BYTES };
         let given = self.ground.core.try_call(move |actor| {
             let next = actor.engine.next_frames(channel, bytes)?;
             actor.bus.tell_all(next.events);
@@ -359,10 +358,8 @@ impl Worker {
         });
         let (frames, turn, view) = local(given.await)?;
         self.see(view);
-        self.turn = Turn::next(turn, self.view.handshake_head, self.turn, Instant::now());
-        tracing::trace!(%channel, frames = frames.len(), outbox = self.view.outbox, "frames to append");
-        // With nothing given there is nothing to ask for before something happens.
-        self.pump = !frames.is_empty();
+        self.state.on_frames(frames.len(), turn, Instant::now());
+        tracing::trace!(%channel, frames = frames.len(), outbox = self.state.outbox(), "frames to append");
         for given in frames {
             let frame_id = given.frame.header().id;
             let pending = match self.appender.append(given.frame.encoded().clone()).await {
@@ -380,15 +377,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Nobody has let those go who asked for it, in the time that was theirs.
-    async fn take_turn(&mut self) -> Result<(), RelayError> {
-        self.turn = None;
-        self.pump = true;
-        let channel = self.channel;
-        let taken = self.ground.core.try_call(move |actor| actor.engine.take_turn(channel));
-        local(taken.await)
-    }
-
     /// Gives the engine this verdict and those behind it that are there already.
     async fn on_verdicts(&mut self, first: (FrameId, Result<Receipt, RelayError>)) -> Result<(), RelayError> {
         let mut verdicts = vec![first];
@@ -398,13 +386,29 @@ impl Worker {
         let mut outcomes = Vec::with_capacity(verdicts.len());
         let mut lost = None;
         for (frame_id, answer) in verdicts {
-            match outcome_of(&answer) {
-                Some(outcome) => {
-                    tracing::trace!(channel = %self.channel, %frame_id, ?outcome, "verdict");
-                    self.note(&outcome, &answer);
+            let outcome = outcome_of(&answer);
+            tracing::trace!(channel = %self.channel, %frame_id, ?outcome, "verdict");
+            let asked = answer.as_ref().err().and_then(RelayError::retry_after);
+            let decision = self.state.on_verdict(outcome.as_ref(), asked, Instant::now());
+            if let (Some(offset), Some(subscription)) = (decision.expect, &mut self.subscription) {
+                subscription.expect(offset);
+            }
+            match (outcome, answer.err()) {
+                (None, error) => lost = error,
+                (Some(outcome), error) => {
                     outcomes.push((frame_id, outcome));
+                    if let (Some(error), Some(retry_in)) = (error, decision.tell_held) {
+                        self.ground.core.bus.tell(Event::SendHeld {
+                            channel: self.channel,
+                            code: error.code(),
+                            reason: error.to_string(),
+                            retry_in,
+                        });
+                        if decision.move_on {
+                            self.ground.move_on(error);
+                        }
+                    }
                 }
-                None => lost = answer.err(),
             }
         }
         let channel = self.channel;
@@ -421,63 +425,7 @@ impl Worker {
             actor.engine.channel(channel)
         });
         self.see(local(told.await)?);
-        self.pump = true;
         lost.map_or(Ok(()), Err)
-    }
-
-    fn note(&mut self, outcome: &Outcome, answer: &Result<Receipt, RelayError>) {
-        match outcome {
-            Outcome::Appended { offset } | Outcome::Duplicate { offset } => {
-                self.appended = self.appended.max(*offset);
-                if let Some(subscription) = &mut self.subscription {
-                    subscription.expect(*offset);
-                }
-                self.exists = true;
-                self.pump_backoff.reset();
-                self.appends_refused.reset();
-            }
-            // Those behind one that was refused are refused like it.
-            Outcome::Refused { retryable: true, .. } if self.held => {}
-            Outcome::Refused { retryable: true, code } => {
-                self.held = code.holds_log();
-                let asked = answer.as_ref().err().and_then(RelayError::retry_after);
-                let pause = self.pump_backoff.next(asked);
-                self.pump_at = self.pump_at.max(Instant::now() + pause);
-                if let Some(refused) = answer.as_ref().err().and_then(RelayError::refused) {
-                    self.held_back(*code, refused, pause);
-                }
-            }
-            // The log has spoken.
-            _ => self.appends_refused.reset(),
-        }
-    }
-
-    /// The relay node did not take what was sent last, for a reason of its own: one frame shows whether it does again.
-    const fn is_probing(&self) -> bool {
-        self.appends_refused.any()
-    }
-
-    /// What is to be sent was refused for now.
-    fn held_back(&mut self, code: Code, refused: &Refused, retry_in: Duration) {
-        if !self.ground.count(&mut self.appends_refused, refused) {
-            return;
-        }
-        self.ground.core.bus.tell(Event::SendHeld {
-            channel: self.channel,
-            code,
-            reason: refused.to_string(),
-            retry_in,
-        });
-    }
-
-    async fn look(&mut self) -> Result<(), RelayError> {
-        let channel = self.channel;
-        let view = self
-            .ground
-            .core
-            .try_call(move |actor| -> Result<_, EngineError> { actor.engine.channel(channel) });
-        self.see(local(view.await)?);
-        Ok(())
     }
 }
 

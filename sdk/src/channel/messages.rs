@@ -1,9 +1,8 @@
 //! The inbox of a channel as a stream.
 
-use super::attached;
 use crate::agent::AgentError;
-use crate::agent::core::Core;
-use crate::engine::Message;
+use crate::agent::core::{Actor, Core};
+use crate::engine::{ChannelState, EngineError, Message};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use skytale_proto::{ChannelId, Offset};
@@ -16,6 +15,8 @@ use tokio::sync::watch;
 const READ_MAX: u32 = 128;
 
 /// Messages of other agents, in the order of the log: first those that were not acknowledged, then new ones.
+///
+/// Ends with an error once this agent is no longer in the channel, after all that it may read.
 ///
 /// Each comes once from one `Messages`; one that was not acknowledged comes again from the next, also after a restart.
 #[derive(Debug)]
@@ -52,6 +53,11 @@ impl Deref for Received {
 }
 
 impl Received {
+    /// The channel that it came in.
+    pub const fn channel(&self) -> ChannelId {
+        self.channel
+    }
+
     /// The message.
     pub fn into_message(self) -> Message {
         self.message
@@ -84,6 +90,10 @@ impl Messages {
     }
 
     /// The next message, when there is one. Cancel-safe.
+    ///
+    /// Where none can come any more this is the reason, as in other [waits](crate::agent::Agent#waits): with
+    /// [`Code::ChannelLeft`](skytale_proto::Code::ChannelLeft) this agent has left the channel or was removed from it, and
+    /// all that it may read was given. After it was added again, messages go on.
     pub async fn next(&mut self) -> Result<Received, AgentError> {
         loop {
             if let Some(message) = self.read.pop_front() {
@@ -105,10 +115,8 @@ impl Messages {
             };
             self.read = read.into();
             if self.read.is_empty() {
-                tokio::select! {
-                    changed = self.inbox.changed() => changed.map_err(|_| self.core.gone())?,
-                    () = self.core.closed() => return Err(self.core.gone()),
-                }
+                let changed = self.core.bus.wait(self.inbox.changed()).await?;
+                changed.map_err(|_| AgentError::Closed)?;
             }
         }
     }
@@ -125,6 +133,7 @@ impl Messages {
     }
 }
 
+/// What was not acknowledged; an error where nothing is left and nothing more comes.
 pub(super) async fn unacked(
     core: &Core,
     channel: ChannelId,
@@ -132,12 +141,16 @@ pub(super) async fn unacked(
     limit: u32,
 ) -> Result<Vec<Message>, AgentError> {
     if let Some(owner) = core.owner() {
-        return attached::inbox(owner, channel, after, limit).await;
+        return owner.unacked(channel, after, limit).await;
     }
-    core.try_call(move |actor| actor.engine.inbox(channel, after, limit))
-        .await
+    core.try_call(move |actor| {
+        let read = actor.engine.inbox(channel, after, limit)?;
+        unless_over(actor, channel, read)
+    })
+    .await
 }
 
+/// The same, acknowledged or not.
 pub(super) async fn received(
     core: &Core,
     channel: ChannelId,
@@ -147,8 +160,24 @@ pub(super) async fn received(
     if let Some(owner) = core.owner() {
         return owner.received(channel, after, limit).await;
     }
-    core.try_call(move |actor| actor.engine.received(channel, after, limit))
-        .await
+    core.try_call(move |actor| {
+        let read = actor.engine.received(channel, after, limit)?;
+        unless_over(actor, channel, read)
+    })
+    .await
+}
+
+fn unless_over(actor: &mut Actor, channel: ChannelId, read: Vec<Message>) -> Result<Vec<Message>, EngineError> {
+    if read.is_empty() && is_over(actor, channel)? {
+        return Err(EngineError::ChannelLeft { channel });
+    }
+    Ok(read)
+}
+
+/// Whether nothing more comes in a channel: this agent is not in it, and is not about to join it again.
+pub(super) fn is_over(actor: &mut Actor, channel: ChannelId) -> Result<bool, EngineError> {
+    Ok(actor.engine.channel(channel)?.state == ChannelState::Left
+        && !actor.engine.pending_joins()?.iter().any(|join| join.channel == channel))
 }
 
 pub(super) async fn ack(core: &Core, channel: ChannelId, offset: Offset) -> Result<(), AgentError> {

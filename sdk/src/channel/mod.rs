@@ -1,32 +1,29 @@
 //! A channel, as one of its members has it.
 
 mod attached;
+mod claims;
 mod messages;
 mod sent;
 
 pub use messages::{Messages, Received};
-pub use sent::{Delivered, Sent};
+pub use sent::{Added, Delivered, Sent};
 
+use self::messages::is_over;
 use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, ClaimedPackage, Divergence, EngineError, FailedSend, Fate, Keep, Message, Purged,
-    Queued, UnreadableEntry,
+    ChannelInfo, ChannelState, ClaimedPackage, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost,
+    Message, Purged, Queued, UnreadableEntry,
 };
-use crate::net::RelayError;
-use crate::net::relay::KeyPackages;
 use bytes::Bytes;
-use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
 
 /// Messages taken out of the history at once.
 const PURGED_MAX: u32 = 256;
-/// Between two attempts to claim, where the relay node did not say it.
-const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 /// A channel. Clones are the same channel.
 #[derive(Clone, Debug)]
@@ -73,7 +70,10 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_ids = actor.engine.send_many(channel, &payloads)?;
             actor.bus.signals(channel).work.notify_one();
-            let wait = |frame_id| Sent::new(channel, frame_id, actor.bus.wait_for(frame_id));
+            let wait = |frame_id| {
+                let delivery = actor.bus.wait_for(frame_id);
+                Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))
+            };
             Ok(frame_ids.into_iter().map(wait).collect())
         });
         queued.await
@@ -105,7 +105,7 @@ impl Channel {
                 Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
                 Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
             };
-            Ok(Some(Sent::new(channel, frame_id, delivery)))
+            Ok(Some(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus))))
         });
         found.await
     }
@@ -119,8 +119,8 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.failed(channel)).await
     }
 
-    /// Forgets something that failed.
-    pub async fn dismiss(&self, frame_id: FrameId) -> Result<(), AgentError> {
+    /// Forgets something that failed. Whether there was such a thing.
+    pub async fn dismiss(&self, frame_id: FrameId) -> Result<bool, AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.dismiss(self.id, frame_id).await;
         }
@@ -130,26 +130,147 @@ impl Channel {
             .await
     }
 
+    /// Sends a message again that failed, behind what waits, and forgets the failure. It has another id from now on. `None`
+    /// where no such thing failed; an error for a change to the group, and for a channel that takes no more messages.
+    pub async fn retry(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return Ok(owner.retry(self.id, frame_id).await?.pop());
+        }
+        let channel = self.id;
+        let queued = self.core.try_call(move |actor| {
+            let Some(again) = actor.engine.retry(channel, frame_id)? else {
+                return Ok(None);
+            };
+            actor.bus.signals(channel).work.notify_one();
+            Ok(Some(Sent::new(
+                channel,
+                again,
+                actor.bus.wait_for(again),
+                Arc::clone(&actor.bus),
+            )))
+        });
+        queued.await
+    }
+
     // ---- membership
 
-    /// Adds agents: claims a KeyPackage of each that is no member yet, and commits. Needs a session; waits for one as long
-    /// as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    /// Adds agents, all of them or none: claims a KeyPackage of each that is no member yet, and commits. Needs a session;
+    /// waits for one as long as the agent's configuration says. The commit itself waits in the outbox as a message does.
+    ///
+    /// Ends with [`AgentError::NotAdded`] at the first agent that has no KeyPackage to be used.
+    /// [`Channel::add_available`] adds the others all the same.
     pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.add(self.id, agents.to_vec()).await);
         }
-        let members = self.members().await?;
-        let wanted: BTreeSet<AgentId> = agents
-            .iter()
-            .copied()
-            .filter(|agent| !members.contains(agent))
-            .collect();
-        let mut packages = Vec::with_capacity(wanted.len());
-        for agent in wanted {
-            packages.push(self.claim(agent).await?);
+        let mut packages = Vec::new();
+        for agent in self.not_members(agents).await? {
+            packages.push(self.claim(agent).await.map_err(|error| error.of(agent))?);
+        }
+        self.add_claimed(packages).await
+    }
+
+    /// Adds agents whose KeyPackages were claimed.
+    pub(crate) async fn add_claimed(&self, packages: Vec<ClaimedPackage>) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.add_claimed(self.id, packages).await);
         }
         let channel = self.id;
         self.queue(move |actor| actor.engine.add(channel, packages)).await
+    }
+
+    /// As [`Channel::claim`], whichever process has the vault open.
+    async fn claim_anywhere(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
+        match self.core.owner() {
+            Some(owner) => owner.claim(self.id, agent).await,
+            None => self.claim(agent).await,
+        }
+    }
+
+    /// Adds those agents that can be added, in one commit, and says of each other one why it cannot. As [`Channel::add`]
+    /// does, it leaves members out and needs a session.
+    ///
+    /// Ends with [`AgentError::NobodyAdded`] where none can be added, and at once where the agent itself is at fault: its
+    /// vault, or that it is closed.
+    pub async fn add_available(&self, agents: &[AgentId]) -> Result<Added, AgentError> {
+        let (mut packages, mut refused) = (Vec::new(), Vec::new());
+        let mut offline = None;
+        for agent in self.not_members(agents).await? {
+            let claimed = match offline {
+                // One wait for a session is enough.
+                Some(waited) => Err(AgentError::Offline { waited }),
+                None => self.claim_anywhere(agent).await,
+            };
+            match claimed {
+                Ok(package) => packages.push(package),
+                Err(error) if error.is_own() => return Err(error),
+                Err(error) => {
+                    offline = match error {
+                        AgentError::Offline { waited } => Some(waited),
+                        // By the settings of the process that has the vault open.
+                        AgentError::Owner {
+                            code: Code::Offline, ..
+                        } => Some(self.online_timeout),
+                        _ => None,
+                    };
+                    refused.push((agent, error));
+                }
+            }
+        }
+        if packages.is_empty() {
+            return match refused.is_empty() {
+                true => Ok(Added { sent: None, refused }),
+                false => Err(AgentError::NobodyAdded { refused }),
+            };
+        }
+        let sent = self.add_claimed(packages).await?;
+        Ok(Added {
+            sent: Some(sent),
+            refused,
+        })
+    }
+
+    /// Adds agents once they have KeyPackages on offer: tried whenever this agent is online, until it succeeds, it is
+    /// cancelled, or this agent has left. Durable when this returns. What then becomes of the commit, events tell.
+    pub async fn add_later(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.add_later(self.id, agents.to_vec()).await;
+        }
+        let (channel, agents) = (self.id, agents.to_vec());
+        let kept = self.core.try_call(move |actor| {
+            actor.engine.add_later(channel, &agents)?;
+            actor.bus.deferred_changed.notify_one();
+            Ok(())
+        });
+        kept.await
+    }
+
+    /// Additions that wait for their agents.
+    pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.deferred_adds(self.id).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.deferred_adds(channel))
+            .await
+    }
+
+    /// Forgets additions that wait for these agents. How many there were.
+    pub async fn cancel_add(&self, agents: &[AgentId]) -> Result<usize, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.cancel_add(self.id, agents.to_vec()).await;
+        }
+        let (channel, agents) = (self.id, agents.to_vec());
+        self.core
+            .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
+            .await
+    }
+
+    async fn not_members(&self, agents: &[AgentId]) -> Result<BTreeSet<AgentId>, AgentError> {
+        let members = self.members().await?;
+        let agents = agents.iter().copied();
+        Ok(agents.filter(|agent| !members.contains(agent)).collect())
     }
 
     /// Removes agents. Those that are no members when the commit is built are left out.
@@ -170,13 +291,22 @@ impl Channel {
         self.queue(move |actor| actor.engine.update_keys(channel)).await
     }
 
-    /// Leaves the channel: asks to be removed, which another member commits.
+    /// Leaves the channel: asks to be removed, which another member commits. The only member is gone at once, also offline;
+    /// that ends as [`Delivered::Unneeded`].
     pub async fn leave(&self) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.leave(self.id).await);
         }
         let channel = self.id;
-        self.queue(move |actor| actor.engine.leave(channel)).await
+        let queued = self.core.try_call(move |actor| {
+            let frame_id = actor.engine.leave(channel)?;
+            let sent = Sent::new(channel, frame_id, actor.bus.wait_for(frame_id), Arc::clone(&actor.bus));
+            let events = actor.engine.leave_alone(channel)?;
+            actor.bus.tell_all(events);
+            actor.bus.signals(channel).work.notify_one();
+            Ok(sent)
+        });
+        queued.await
     }
 
     /// The agents in the group, by id. Empty for a channel that was left.
@@ -209,6 +339,17 @@ impl Channel {
     /// Messages of other agents after an offset that were not acknowledged, oldest first; at most `limit`. What is there
     /// now: it waits for nothing.
     pub async fn inbox(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::inbox(owner, self.id, after, limit).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.inbox(channel, after, limit))
+            .await
+    }
+
+    /// For [`Messages`]: what was not acknowledged after an offset.
+    pub(crate) async fn unacked(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
         messages::unacked(&self.core, self.id, after, limit).await
     }
 
@@ -283,6 +424,39 @@ impl Channel {
             .await
     }
 
+    /// Entries that this agent will never read, and why: the log no longer kept them, or it was out of sync with the group.
+    pub async fn lost(&self) -> Result<Vec<Lost>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.lost(self.id).await;
+        }
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.lost(Some(channel))).await
+    }
+
+    /// Begins the group again with all members whose KeyPackages can be had: the way back where no member can go on. Members
+    /// come over without being asked; the others ask to be added again. If two members do it at once the first wins. Needs a
+    /// session.
+    ///
+    /// Where all members are out of sync, they do it by themselves.
+    pub async fn reboot(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.reboot(self.id).await);
+        }
+        let channel = self.id;
+        let wanted = self
+            .core
+            .try_call(move |actor| actor.engine.reboot_wants(channel))
+            .await?;
+        let mut packages = Vec::with_capacity(wanted.len());
+        for agent in wanted {
+            match self.claim(agent).await {
+                Ok(package) => packages.push(package),
+                Err(error) => tracing::debug!(%agent, %error, "a member is not taken over by the new group"),
+            }
+        }
+        self.queue(move |actor| actor.engine.reboot(channel, packages)).await
+    }
+
     /// Proofs that the relay showed this agent and another member different logs.
     pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
         if let Some(owner) = self.core.owner() {
@@ -353,11 +527,29 @@ impl Channel {
         if let Some(owner) = self.core.owner() {
             return owner.caught_up(self.id).await;
         }
-        if self.info().await?.state == ChannelState::Left {
-            return Ok(());
+        let channel = self.id;
+        let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
+        loop {
+            // Marked before the look: what comes during it wakes.
+            inbox.mark_unchanged();
+            let (state, over) = self
+                .core
+                .try_call(move |actor| Ok((actor.engine.channel(channel)?.state, is_over(actor, channel)?)))
+                .await?;
+            if over {
+                return Ok(());
+            }
+            if state == ChannelState::Left {
+                // It is about to be joined again.
+                let changed = self.core.bus.wait(inbox.changed()).await?;
+                changed.map_err(|_| AgentError::Closed)?;
+                continue;
+            }
+            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Denied);
+            if self.core.bus.followed(channel, done).await? == Followed::Live {
+                return Ok(());
+            }
         }
-        let done = |followed| matches!(followed, Followed::Live | Followed::Left);
-        self.core.bus.followed(self.id, done).await
     }
 
     /// Queues something on the engine's thread, wakes the channel's worker, and waits for what becomes of it.
@@ -369,65 +561,9 @@ impl Channel {
         let queued = self.core.try_call(move |actor| {
             let frame_id = function(actor)?;
             actor.bus.signals(channel).work.notify_one();
-            Ok(Sent::new(channel, frame_id, actor.bus.wait_for(frame_id)))
+            let delivery = actor.bus.wait_for(frame_id);
+            Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
         });
         queued.await
     }
-
-    /// Claims a KeyPackage. A claim whose answer was lost is made again with the very same frame, which takes the very
-    /// same package.
-    async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
-        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
-        let waited = self.online_timeout;
-        match timeout(waited, self.claim_with(&claim)).await {
-            Ok(frame) => Ok(ClaimedPackage {
-                agent,
-                frame: frame?.encoded().clone(),
-            }),
-            Err(_) => Err(AgentError::Offline { waited }),
-        }
-    }
-
-    async fn claim_with(&self, claim: &Frame) -> Result<Frame, AgentError> {
-        let deadline = Instant::now() + self.online_timeout;
-        let mut sessions = self.core.bus.session.subscribe();
-        loop {
-            let session = match sessions.wait_for(Option::is_some).await {
-                Ok(session) => session.clone(),
-                Err(_) => return Err(AgentError::Closed),
-            };
-            let Some(session) = session else { continue };
-            let claimed = match KeyPackages::open(&session).await {
-                Ok(mut packages) => packages.claim(claim).await,
-                Err(error) => Err(error),
-            };
-            match claimed {
-                Ok(claimed) => return Ok(claimed.frame),
-                // The same session may do it later, or the next one, where the relay node drains.
-                Err(RelayError::Refused(refused)) if waits(refused.code()) => {
-                    let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
-                    if Instant::now() + pause >= deadline {
-                        return Err(RelayError::Refused(refused).into());
-                    }
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        _ = sessions.changed() => {}
-                    }
-                }
-                Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
-                    tracing::debug!(%error, "claim not answered, trying again");
-                    // Until the driver has noticed, too.
-                    session.ended().await;
-                    let _ = sessions.changed().await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-/// Whether a claim that was refused so is made again, as long as there is time: what passes by itself, or at another relay
-/// node.
-const fn waits(code: Code) -> bool {
-    code.holds_log() && !matches!(code, Code::RelayInternal | Code::StoreStopped)
 }

@@ -1,9 +1,10 @@
 //! Something that was sent, and what becomes of it.
 
 use crate::agent::AgentError;
-use crate::agent::bus::Delivery;
-use skytale_proto::{ChannelId, FrameId, Offset};
-use tokio::sync::oneshot;
+use crate::agent::bus::{Bus, Delivery};
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+use std::sync::Arc;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
 /// is taken up again ([`Channel::sent`](super::Channel::sent)).
@@ -12,6 +13,7 @@ pub struct Sent {
     channel: ChannelId,
     frame_id: FrameId,
     delivery: oneshot::Receiver<Delivery>,
+    bus: Arc<Bus>,
 }
 
 /// What became of something that was sent.
@@ -19,8 +21,18 @@ pub struct Sent {
 pub enum Delivered {
     /// It is in the log, and this agent has seen it there.
     At(Offset),
-    /// A change to the group that others had made already: there was nothing left to do.
+    /// A change to the group that needed no entry: others had made it already, or the only member left.
     Unneeded,
+}
+
+/// What [`Channel::add_available`](super::Channel::add_available) did.
+#[derive(Debug)]
+#[must_use]
+pub struct Added {
+    /// The commit that adds those who can be added; `None` where all are members already.
+    pub sent: Option<Sent>,
+    /// Who is not added, and why.
+    pub refused: Vec<(AgentId, AgentError)>,
 }
 
 impl Delivered {
@@ -34,11 +46,17 @@ impl Delivered {
 }
 
 impl Sent {
-    pub(crate) const fn new(channel: ChannelId, frame_id: FrameId, delivery: oneshot::Receiver<Delivery>) -> Self {
+    pub(crate) const fn new(
+        channel: ChannelId,
+        frame_id: FrameId,
+        delivery: oneshot::Receiver<Delivery>,
+        bus: Arc<Bus>,
+    ) -> Self {
         Self {
             channel,
             frame_id,
             delivery,
+            bus,
         }
     }
 
@@ -52,18 +70,27 @@ impl Sent {
         self.frame_id
     }
 
-    /// Waits until it is in the log, as long as that takes: offline, too. Ends with [`AgentError::Closed`] when the agent is
-    /// closed before, or with [`AgentError::OwnerGone`]; it then goes out the next time.
+    /// Waits until it is in the log, as long as that takes: offline, too. Ends with the reason where it
+    /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say, or
+    /// [`AgentError::OwnerGone`]: it stays in the outbox and goes out the next time, unless the error is
+    /// [`AgentError::SendFailed`].
     pub async fn delivered(self) -> Result<Delivered, AgentError> {
-        match self.delivery.await {
-            Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
-            Ok(Delivery::Unneeded) => Ok(Delivered::Unneeded),
-            Ok(Delivery::Failed(code)) => Err(AgentError::SendFailed {
-                frame_id: self.frame_id,
-                code,
-            }),
-            Ok(Delivery::Detached) => Err(AgentError::OwnerGone { unknown: false }),
-            Err(_) => Err(AgentError::Closed),
-        }
+        let (bus, frame_id) = (self.bus, self.frame_id);
+        fate(frame_id, bus.wait(self.delivery).await?)
+    }
+
+    /// Waits until it is known what becomes of it, whether or not that needs a session that cannot be had now.
+    pub(crate) async fn settled(self) -> Result<Delivered, AgentError> {
+        fate(self.frame_id, self.delivery.await)
+    }
+}
+
+fn fate(frame_id: FrameId, delivery: Result<Delivery, RecvError>) -> Result<Delivered, AgentError> {
+    match delivery {
+        Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
+        Ok(Delivery::Unneeded) => Ok(Delivered::Unneeded),
+        Ok(Delivery::Failed(code)) => Err(AgentError::SendFailed { frame_id, code }),
+        Ok(Delivery::Detached) => Err(AgentError::OwnerGone { unknown: false }),
+        Err(_) => Err(AgentError::Closed),
     }
 }

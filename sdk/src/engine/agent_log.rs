@@ -1,25 +1,30 @@
 //! The agent's own log: KeyPackages it offers, Welcomes that come to it.
 
 use super::channel::Channel;
+use super::clock::millis;
 use super::evidence::AGENT_LOG_NO;
+use super::lost::{LogStatus, LostReason};
+use super::rejoin::read_bundle;
 use super::replay::contiguous;
-use super::transact::{Tx, now_ms};
+use super::standing::{Recovery, Standing};
+use super::stock::Shelf;
+use super::transact::{Tx, now_ms, storage_failed};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
 use crate::mls::{self, Rejected, unreadable};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
-use openmls::framing::{MlsMessageBodyIn, MlsMessageIn};
-use openmls::group::{MlsGroup, StagedWelcome, WelcomeError};
-use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
-use prost::Message as _;
 use rusqlite::{OptionalExtension, params};
 use skytale_proto::limits::{KEY_PACKAGES_MAX, RETENTION};
-use skytale_proto::wire::Bundle;
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Record};
 use zeroize::Zeroizing;
+
+/// Channels that this agent is out of sync with, beyond which none comes from a Welcome that does not work: who adds an agent
+/// to channels with such Welcomes fills no vault.
+const APART_MAX: i64 = 256;
 
 impl Engine {
     /// Processes entries of the agent's own log. Entries up to the cursor are skipped.
@@ -33,9 +38,10 @@ impl Engine {
                 gap,
             });
         };
+        let shelf = self.shelf();
         let ((), events) = self.transact(Durability::Later, |tx| {
             for record in fresh {
-                tx.agent_entry(record)?;
+                tx.agent_entry(record, shelf)?;
             }
             set_agent_cursor(tx, last)
         })?;
@@ -103,17 +109,56 @@ impl Engine {
         Ok(events)
     }
 
+    /// The log of a channel that this agent was added to no longer keeps the bundle with its Welcome: the agent follows what
+    /// there is, and asks to be added again.
+    pub fn join_trimmed(&mut self, join: PendingJoin, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
+        self.loaded.remove(&join.channel);
+        let (joined, events) = self.transact(Durability::Now, |tx| {
+            let reason = "the log no longer keeps it".to_owned();
+            tx.give_up_join(join.channel, join.offset, None, reason)?;
+            let behind = status.first.previous();
+            if behind < join.offset {
+                return Ok(None);
+            }
+            let head = Some(status.handshake_head)
+                .filter(|head| *head <= behind)
+                .unwrap_or(Offset::ZERO);
+            let reason = "the log no longer keeps the Welcome to this channel".to_owned();
+            let Some(channel) = tx.join_apart(join.channel, behind, head, reason)? else {
+                return Ok(None);
+            };
+            tx.lose(
+                &channel,
+                join.offset,
+                status.given_up.max(join.offset),
+                LostReason::Trimmed,
+            )?;
+            tx.sql
+                .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
+                .execute(params![join.channel.as_bytes(), integer(behind.get())?])?;
+            Ok(Some(channel))
+        })?;
+        if let Some(joined) = joined {
+            self.put_back(joined);
+        }
+        Ok(events)
+    }
+
     /// KeyPackage frames to append to the agent's own log, given what the relay says of its stock: none while the stock is
-    /// above the low-water mark. Frames that were given before and have no outcome yet come again, the same.
+    /// above the low-water mark, of those whose time has not come. Frames that were given before and have no outcome yet
+    /// come again, the same.
     pub fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
-        let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort))?;
+        let shelf = self.shelf();
+        let (frames, _) = self.transact(Durability::Now, |tx| tx.key_packages_wanted(live, last_resort, shelf))?;
         Ok(frames)
     }
 
     /// What the relay said of a frame of [`Engine::key_packages_wanted`].
     pub fn key_package_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
         self.transact(Durability::Now, |tx| match outcome {
-            Outcome::Appended { .. } | Outcome::Duplicate { .. } => tx.key_package_offered(frame_id),
+            Outcome::Appended { offset } | Outcome::Duplicate { offset } => {
+                tx.key_package_offered(frame_id, offset).map(drop)
+            }
             Outcome::Refused { retryable: true, .. } => Ok(()),
             Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { .. } => {
                 tx.forget_key_package(frame_id)
@@ -145,7 +190,7 @@ pub(super) fn agent_cursor(sql: &rusqlite::Connection) -> Result<Offset, VaultEr
     Ok(Offset::new(unsigned(cursor)?))
 }
 
-fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
+pub(super) fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
     tx.sql
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('agent_cursor', ?1)")?
         .execute([integer(cursor.get())?])?;
@@ -153,7 +198,7 @@ fn set_agent_cursor(tx: &Tx<'_>, cursor: Offset) -> Result<(), EngineError> {
 }
 
 impl Tx<'_> {
-    fn agent_entry(&mut self, record: &Record) -> Result<(), EngineError> {
+    fn agent_entry(&mut self, record: &Record, shelf: Shelf) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         let frame = match Frame::decode(record.payload.clone()) {
             Ok(frame) if frame.header().log == own.log() => frame,
@@ -164,43 +209,51 @@ impl Tx<'_> {
             Err(error) => return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, error.to_string()),
         };
         match frame.header().detail {
-            Detail::Welcome { channel, offset } => {
-                let known = self
-                    .sql
-                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
-                    .query_row(params![channel.as_bytes(), integer(offset.get())?], |row| {
-                        row.get::<_, bool>(0)
-                    })?;
-                if !known {
-                    self.sql
-                        .prepare_cached(
-                            "INSERT INTO pending_join (no, channel, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                        )?
-                        .execute(params![
-                            integer(record.offset.get())?,
-                            channel.as_bytes(),
-                            integer(offset.get())?
-                        ])?;
-                }
-                Ok(())
+            Detail::Welcome { channel, offset } => self.note_welcome(integer(record.offset.get())?, channel, offset),
+            Detail::KeyPackage { last_resort } => {
+                self.key_package_in_log(frame.header().id, last_resort, record.offset, shelf)
             }
-            Detail::KeyPackage { .. } => self.key_package_offered(frame.header().id),
             _ => Ok(()),
         }
     }
 
+    /// A Welcome, on the agent's log or told by a relay node after its entry was given up.
+    pub(super) fn note_welcome(&self, no: i64, channel: ChannelId, bundle: Offset) -> Result<(), EngineError> {
+        let known = self
+            .sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
+            .query_row(params![channel.as_bytes(), integer(bundle.get())?], |row| {
+                row.get::<_, bool>(0)
+            })?;
+        if !known {
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO pending_join (no, channel, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![no, channel.as_bytes(), integer(bundle.get())?])?;
+        }
+        Ok(())
+    }
+
     fn join(&mut self, id: ChannelId, offset: Offset, frame: &Frame) -> Result<Option<Channel>, EngineError> {
         let header = frame.header();
-        let group = match self.welcomed(id, frame) {
-            Ok(group) => group,
+        let scratch = self.provider.scratch(None);
+        let welcomed = read_bundle(frame)
+            .map_err(unreadable)
+            .and_then(|bundle| mls::welcomed(&scratch, id, frame, &bundle.welcome, self.config.padding_bytes));
+        if let Some(failure) = scratch.failure() {
+            return Err(storage_failed(failure));
+        }
+        let welcomed = match welcomed {
+            Ok(welcomed) => welcomed,
             Err(Rejected::Storage(error)) => return Err(error.into()),
-            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason)) => {
+            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason) | Rejected::OutOfSync(reason)) => {
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
-                self.provider.discard();
-                self.give_up_join(id, offset, Some(header.id), reason)?;
-                return Ok(None);
+                self.give_up_join(id, offset, Some(header.id), reason.clone())?;
+                return self.join_apart(id, offset, offset, format!("the Welcome cannot be used: {reason}"));
             }
         };
+        self.provider.absorb(&scratch);
         let mut channel = match Channel::load(self.sql, self.provider, id)? {
             Some(channel) if channel.position.state == ChannelState::Left => channel,
             Some(_) => {
@@ -214,10 +267,12 @@ impl Tx<'_> {
         channel.position.state = ChannelState::Active;
         channel.position.cursor = offset;
         channel.position.head = offset;
-        channel.position.epoch = group.epoch().as_u64();
+        channel.position.epoch = welcomed.group.epoch().as_u64();
+        channel.position.reboot = welcomed.reboot;
+        channel.position.recovery = Recovery::default();
         channel.window = Window::joined(offset);
-        channel.group = Some(group);
-        channel.save(self.sql)?;
+        channel.group = Some(welcomed.group);
+        channel.save(self.sql, self.provider)?;
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
             .execute(params![id.as_bytes(), integer(offset.get())?])?;
@@ -229,42 +284,35 @@ impl Tx<'_> {
         Ok(Some(channel))
     }
 
-    /// The group that a bundle's Welcome leads into, where it is one that a member may be in.
-    fn welcomed(&self, id: ChannelId, frame: &Frame) -> Result<MlsGroup, Rejected> {
-        let refuse = |error: WelcomeError<mls::StorageError>| match error {
-            WelcomeError::StorageError(error) => Rejected::Storage(error),
-            error => unreadable(error.to_string()),
+    /// This agent is on the roster of a channel, and has no Welcome that works: it follows the log and asks to be added
+    /// again. `None` where it does so in too many channels already.
+    fn join_apart(
+        &mut self,
+        id: ChannelId,
+        cursor: Offset,
+        head: Offset,
+        reason: String,
+    ) -> Result<Option<Channel>, EngineError> {
+        let apart: i64 = self
+            .sql
+            .prepare_cached("SELECT count(*) FROM channel WHERE standing = ?1")?
+            .query_row([Standing::OutOfSync as i64], |row| row.get(0))?;
+        if apart >= APART_MAX {
+            return Ok(None);
+        }
+        let mut channel = match Channel::load(self.sql, self.provider, id)? {
+            Some(channel) if channel.position.state == ChannelState::Left => channel,
+            Some(_) => return Ok(None),
+            None => Channel::new(self.sql, id, "")?,
         };
-        let bundle = Bundle::decode(frame.body().clone()).map_err(|error| unreadable(error.to_string()))?;
-        let message =
-            MlsMessageIn::tls_deserialize_exact(&bundle.welcome).map_err(|error| unreadable(error.to_string()))?;
-        let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
-            return Err(unreadable("not a Welcome"));
-        };
-        let config = mls::join_config(self.config.padding_bytes);
-        let staged = StagedWelcome::build_from_welcome(self.provider, &config, welcome)
-            .map_err(refuse)?
-            .skip_lifetime_validation()
-            .build()
-            .map_err(refuse)?;
-        if *staged.group_context().group_id() != mls::group_id(id) {
-            return Err(unreadable("the Welcome is to another channel"));
-        }
-        if staged.group_context().ciphersuite() != mls::CIPHERSUITE {
-            return Err(unreadable("the group uses another ciphersuite"));
-        }
-        mls::check_members(staged.members()).map_err(unreadable)?;
-        let sender = staged
-            .welcome_sender()
-            .map_err(|error| unreadable(error.to_string()))
-            .and_then(|leaf| mls::agent_of_leaf(leaf).map_err(unreadable))?;
-        if sender != frame.header().author {
-            return Err(unreadable(format!(
-                "the Welcome is from {sender}, not from {}",
-                frame.header().author
-            )));
-        }
-        staged.into_group(self.provider).map_err(refuse)
+        channel.position.state = ChannelState::Active;
+        channel.position.cursor = cursor;
+        channel.position.head = head;
+        channel.window = Window::joined(cursor);
+        self.out_of_sync(&mut channel, cursor.next(), reason)?;
+        channel.position.recovery.unsure = head == Offset::ZERO;
+        channel.save(self.sql, self.provider)?;
+        Ok(Some(channel))
     }
 
     fn give_up_join(
@@ -282,31 +330,33 @@ impl Tx<'_> {
             .optional()?;
         let Some(no) = no else { return Ok(()) };
         let reason = format!("the Welcome to channel {channel} at {offset} cannot be used: {reason}");
-        self.keep_unreadable(None, AGENT_LOG_NO, Offset::new(unsigned(no)?), frame_id, reason)
+        // A Welcome whose own entry is gone has a number below zero.
+        let at = Offset::new(u64::try_from(no).unwrap_or_default());
+        self.keep_unreadable(None, AGENT_LOG_NO, at, frame_id, reason)
     }
 
     // ---- KeyPackages
 
-    fn key_packages_wanted(&mut self, live: u32, last_resort: bool) -> Result<Vec<Frame>, EngineError> {
-        let now = now_ms();
-        let lifetime = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
-        self.forget_old_key_packages(now, lifetime)?;
+    fn key_packages_wanted(&mut self, live: u32, last_resort: bool, shelf: Shelf) -> Result<Vec<Frame>, EngineError> {
+        self.forget_old_key_packages(shelf)?;
+        let due = self.on_offer(shelf, live)?.due;
         let mut frames = self.unanswered_key_packages()?;
         let unanswered = |frames: &[Frame], kind: bool| {
             let is = |frame: &&Frame| frame.header().detail == Detail::KeyPackage { last_resort: kind };
             u32::try_from(frames.iter().filter(is).count()).unwrap_or(u32::MAX)
         };
-        let stock = live.saturating_add(unanswered(&frames, false));
+        let taken = live.saturating_add(unanswered(&frames, false));
+        let stock = taken.saturating_sub(due);
         if stock < self.config.key_packages_low {
             // One place is the last resort's.
-            let room = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
-            let wanted = self.config.key_packages_target.min(room).saturating_sub(stock);
-            for _ in 0..wanted {
-                frames.push(self.make_key_package(now, false)?);
+            let places = u32::try_from(KEY_PACKAGES_MAX).unwrap_or(u32::MAX).saturating_sub(1);
+            let wanted = self.config.key_packages_target.min(places).saturating_sub(stock);
+            for _ in 0..wanted.min(places.saturating_sub(taken)) {
+                frames.push(self.make_key_package(shelf, false)?);
             }
         }
-        if unanswered(&frames, true) == 0 && (!last_resort || self.last_resort_ages(now, lifetime)?) {
-            frames.push(self.make_key_package(now, true)?);
+        if unanswered(&frames, true) == 0 && (!last_resort || self.last_resort_is_due(shelf)?) {
+            frames.push(self.make_key_package(shelf, true)?);
         }
         Ok(frames)
     }
@@ -319,18 +369,23 @@ impl Tx<'_> {
             .collect()
     }
 
-    /// Whether the newest last resort has come to the middle of its life, so that a new one should follow it.
-    fn last_resort_ages(&self, now: u64, lifetime: u64) -> Result<bool, EngineError> {
-        let newest: i64 = self
-            .sql
-            .prepare_cached("SELECT coalesce(max(made_ms), 0) FROM key_package WHERE last_resort")?
-            .query_row([], |row| row.get(0))?;
-        Ok(now.saturating_sub(unsigned(newest)?) > lifetime / 2)
+    /// A KeyPackage for a request to rejoin. It is not on offer; its private keys are kept as those of others.
+    pub(super) fn key_package_for_rejoin(&self) -> Result<Vec<u8>, EngineError> {
+        let now_ms = now_ms();
+        let shelf = Shelf {
+            now_ms,
+            own_ms: now_ms,
+            lifetime_ms: millis(self.config.key_package_lifetime),
+        };
+        let frame = self.make_key_package(shelf, false)?;
+        // It stands nowhere in the agent's log.
+        self.key_package_offered(frame.header().id, Offset::ZERO)?;
+        Ok(frame.body().to_vec())
     }
 
-    fn make_key_package(&self, now: u64, last_resort: bool) -> Result<Frame, EngineError> {
-        let own = self.identity.agent_id();
-        let (package, reference) = mls::key_package(self.provider, self.identity, last_resort)
+    fn make_key_package(&self, shelf: Shelf, last_resort: bool) -> Result<Frame, EngineError> {
+        let (own, life) = (self.identity.agent_id(), shelf.life());
+        let (package, reference) = mls::key_package(self.provider, self.identity, life, last_resort)
             .map_err(|error| EngineError::mls("making a key package", error))?;
         let header = Header {
             log: own.log(),
@@ -345,26 +400,30 @@ impl Tx<'_> {
             .map_err(|error| EngineError::mls("encoding a reference", error))?;
         self.sql
             .prepare_cached(
-                "INSERT INTO key_package (frame_id, reference, made_ms, last_resort, frame) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO key_package (frame_id, reference, made_ms, last_resort, frame, expires_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 frame.header().id.as_bytes(),
                 encoded,
-                integer(now)?,
+                integer(life.made_s.saturating_mul(1_000))?,
                 last_resort,
-                frame.encoded().as_ref()
+                frame.encoded().as_ref(),
+                integer(life.expires_s.saturating_mul(1_000)).unwrap_or(i64::MAX)
             ])?;
         Ok(frame)
     }
 
-    fn key_package_offered(&self, frame_id: FrameId) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("UPDATE key_package SET frame = NULL WHERE frame_id = ?1 AND frame IS NOT NULL")?
-            .execute([frame_id.as_bytes()])?;
-        Ok(())
+    /// A frame stands in the agent's log. Whether it is one of a KeyPackage that this vault knows.
+    pub(super) fn key_package_offered(&self, frame_id: FrameId, at: Offset) -> Result<bool, EngineError> {
+        let known = self
+            .sql
+            .prepare_cached("UPDATE key_package SET frame = NULL, at = ?2 WHERE frame_id = ?1")?
+            .execute(params![frame_id.as_bytes(), integer(at.get())?])?;
+        Ok(known > 0)
     }
 
-    fn forget_key_package(&self, frame_id: FrameId) -> Result<(), EngineError> {
+    pub(super) fn forget_key_package(&self, frame_id: FrameId) -> Result<(), EngineError> {
         let reference = self
             .sql
             .prepare_cached("DELETE FROM key_package WHERE frame_id = ?1 RETURNING reference")?
@@ -372,7 +431,10 @@ impl Tx<'_> {
                 row.get::<_, Vec<u8>>(0).map(Zeroizing::new)
             })
             .optional()?;
-        let Some(reference) = reference else { return Ok(()) };
+        // One that another vault made has none.
+        let Some(reference) = reference.filter(|reference| !reference.is_empty()) else {
+            return Ok(());
+        };
         let reference: openmls::prelude::KeyPackageRef = ciborium::from_reader(reference.as_slice())
             .map_err(|error| VaultError::damaged(format!("reference of a key package: {error}")))?;
         self.provider.storage().delete_key_package(&reference)?;
@@ -381,9 +443,11 @@ impl Tx<'_> {
 
     /// Private keys that no Welcome can need any more: nobody may use the KeyPackage now, and a log keeps no Welcome
     /// as old as that.
-    fn forget_old_key_packages(&self, now: u64, lifetime: u64) -> Result<(), EngineError> {
+    fn forget_old_key_packages(&self, shelf: Shelf) -> Result<(), EngineError> {
         let retention = u64::try_from(RETENTION.as_millis()).unwrap_or(u64::MAX);
-        let before = now.saturating_sub(lifetime.saturating_add(retention.saturating_mul(2)));
+        let before = shelf
+            .own_ms
+            .saturating_sub(shelf.lifetime_ms.saturating_add(retention.saturating_mul(2)));
         let old: Vec<Vec<u8>> = self
             .sql
             .prepare_cached("SELECT frame_id FROM key_package WHERE made_ms < ?1")?
@@ -402,13 +466,13 @@ pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel,
         tx.provider,
         tx.identity,
         &mls::create_config(tx.config.padding_bytes),
-        mls::group_id(id),
+        mls::group_id(id, 0),
         tx.identity.credential(),
     )
     .map_err(|error| EngineError::mls("making a group", error))?;
     let mut channel = Channel::new(tx.sql, id, label)?;
     channel.group = Some(group);
-    channel.save(tx.sql)?;
+    channel.save(tx.sql, tx.provider)?;
     tx.queue(
         &mut channel,
         super::outbox::Intent::Create,

@@ -1,13 +1,14 @@
 //! A channel in memory: its row, its group, its digests, and what of its outbox is on the way.
 
+use super::standing::{Recovery, Standing};
 use super::window::Window;
 use super::{ChannelState, EngineError};
 use crate::mls;
 use crate::vault::{VaultError, id, integer, unsigned};
 use openmls::group::MlsGroup;
 use rusqlite::{Connection, OptionalExtension, Row};
-use skytale_proto::{ChannelId, Digest, FrameId, LogId, Offset};
-use std::collections::BTreeMap;
+use skytale_proto::{AgentId, ChannelId, Digest, FrameId, LogId, Offset};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A channel's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,23 @@ pub(super) struct Position {
     pub(super) received: u64,
     /// The last of them that was acknowledged.
     pub(super) received_acked: u64,
+    /// Which of the channel's groups this is: see [`mls::group_id`].
+    pub(super) reboot: u64,
+    /// The latest encryption that was offered to a relay: it may be in the log.
+    pub(super) offered_no: i64,
+    pub(super) recovery: Recovery,
+}
+
+impl Position {
+    /// What must be of the same moment as the group. Persisted as a hash: keep stable.
+    fn sealed(&self) -> Vec<u8> {
+        let numbers = [self.cursor.get(), self.head.get(), self.epoch];
+        let counts = [self.encrypted_no, self.accepted_no];
+        let numbers = numbers.iter().flat_map(|number| number.to_be_bytes());
+        numbers
+            .chain(counts.iter().flat_map(|count| count.to_be_bytes()))
+            .collect()
+    }
 }
 
 /// What waits in a channel's outbox.
@@ -84,10 +102,12 @@ pub(super) struct Channel {
     pub(super) window: Window,
     pub(super) waiting: Waiting,
     pub(super) offered: Offered,
+    /// Members that have asked to be removed and added again.
+    pub(super) rejoins: BTreeSet<AgentId>,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
-                       received_acked, no, id";
+                       received_acked, no, id, reboot, offered_no, standing, since, reason, missed, asked, unsure";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -109,12 +129,16 @@ impl Channel {
                 acked: Offset::ZERO,
                 received: 0,
                 received_acked: 0,
+                reboot: 0,
+                offered_no: 0,
+                recovery: Recovery::default(),
             },
             saved: None,
             group: None,
             window,
             waiting: Waiting::default(),
             offered: Offered::default(),
+            rejoins: BTreeSet::new(),
         })
     }
 
@@ -137,7 +161,7 @@ impl Channel {
         };
         let group = match position.state {
             ChannelState::Left => None,
-            _ => Some(load_group(provider, id)?),
+            _ => load_group(provider, id, &position)?,
         };
         let window = Window::load(sql, no, position.cursor, position.digest)?;
         let waiting = sql
@@ -163,23 +187,31 @@ impl Channel {
                 changes: unsigned(waiting[3])?,
             },
             offered: Offered::default(),
+            rejoins: super::rejoin::requests(sql, no)?,
         }))
     }
 
     /// Puts what has changed into the transaction under way.
-    pub(super) fn save(&mut self, sql: &Connection) -> Result<(), EngineError> {
+    pub(super) fn save(&mut self, sql: &Connection, provider: &mls::Provider<'_>) -> Result<(), EngineError> {
         self.position.digest = self.window.digest();
         self.window.save(sql, self.no)?;
         if self.saved.as_ref() == Some(&self.position) {
             return Ok(());
         }
         let position = &self.position;
+        if self.group.is_some() {
+            let storage = openmls_traits::OpenMlsProvider::storage(provider);
+            storage.seal_position(&mls::group_id(self.id, position.reboot), position.sealed())?;
+        }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
-                                  received_acked, no, id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                                  received_acked, no, id, reboot, offered_no, standing, since, reason, missed, asked,
+                                  unsure)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
-                 encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11",
+                 encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
+                 reboot = ?14, offered_no = ?15, standing = ?16, since = ?17, reason = ?18, missed = ?19, asked = ?20,
+                 unsure = ?21",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -195,17 +227,57 @@ impl Channel {
             integer(position.received_acked)?,
             self.no,
             self.id.as_bytes(),
+            integer(position.reboot)?,
+            position.offered_no,
+            position.recovery.standing as i64,
+            integer(position.recovery.since.get())?,
+            position.recovery.reason,
+            integer(position.recovery.missed)?,
+            integer(position.recovery.asked.get())?,
+            position.recovery.unsure,
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
     }
 }
 
-fn load_group(provider: &mls::Provider<'_>, id: ChannelId) -> Result<MlsGroup, EngineError> {
+/// A channel's group, of the same moment as its row. A member that cannot follow its group may have none.
+fn load_group(
+    provider: &mls::Provider<'_>,
+    id: ChannelId,
+    position: &Position,
+) -> Result<Option<MlsGroup>, EngineError> {
     use openmls_traits::OpenMlsProvider as _;
-    MlsGroup::load(provider.storage(), &mls::group_id(id))
-        .map_err(|error| VaultError::damaged(format!("group of channel {id}: {error}")))?
-        .ok_or_else(|| VaultError::damaged(format!("group of channel {id} is missing")).into())
+    let checked = provider
+        .storage()
+        .check_position(&mls::group_id(id, position.reboot), &position.sealed());
+    checked.map_err(|error| explained(id, error))?;
+    let group = take_group(provider, id, position)?;
+    let damaged = |problem: &str| VaultError::damaged(format!("group of channel {id}: {problem}"));
+    match &group {
+        None if !position.recovery.standing.is_apart() => Err(damaged("it is missing").into()),
+        Some(group) if group.epoch().as_u64() != position.epoch => {
+            Err(damaged("it is in another epoch than the channel").into())
+        }
+        _ => Ok(group),
+    }
+}
+
+/// A channel's group as the transaction under way has it.
+pub(super) fn take_group(
+    provider: &mls::Provider<'_>,
+    id: ChannelId,
+    position: &Position,
+) -> Result<Option<MlsGroup>, EngineError> {
+    use openmls_traits::OpenMlsProvider as _;
+    MlsGroup::load(provider.storage(), &mls::group_id(id, position.reboot)).map_err(|error| explained(id, error))
+}
+
+fn explained(id: ChannelId, error: mls::StorageError) -> EngineError {
+    match error.is_damage() {
+        true => VaultError::damaged(format!("group of channel {id}: {error}")).into(),
+        false => error.into(),
+    }
 }
 
 /// All channels' rows, in the order in which they came.
@@ -242,6 +314,16 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
         acked: Offset::new(unsigned(row.get(8)?)?),
         received: unsigned(row.get(9)?)?,
         received_acked: unsigned(row.get(10)?)?,
+        reboot: unsigned(row.get(13)?)?,
+        offered_no: row.get(14)?,
+        recovery: Recovery {
+            standing: Standing::from_number(row.get(15)?)?,
+            since: Offset::new(unsigned(row.get(16)?)?),
+            reason: row.get(17)?,
+            missed: unsigned(row.get(18)?)?,
+            asked: Offset::new(unsigned(row.get(19)?)?),
+            unsure: row.get(20)?,
+        },
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

@@ -1,13 +1,14 @@
 //! Opening the engine, and looking at its channels.
 
 use super::channel::{self, Position};
+use super::clock::Clocks;
 use super::history::Retained;
 use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, agent_log};
 use crate::mls::{self, Identity};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
 use skytale_proto::{AgentId, ChannelId, Digest, Offset, Region};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -18,16 +19,26 @@ impl Engine {
         let identity = Identity::new(&vault.secret("identity")?);
         let endpoint_secret = vault.secret("endpoint")?;
         let agent_cursor = agent_log::agent_cursor(vault.sql())?;
-        Ok(Self {
+        let clocks = Clocks::new(config.clock.clone());
+        let restored = vault.restored()?;
+        let mut engine = Self {
             vault,
             crypto: RustCrypto::default(),
             identity,
             endpoint_secret,
             config,
+            clocks,
             agent_cursor,
             loaded: HashMap::new(),
+            reached: HashSet::new(),
             retained: Retained::default(),
-        })
+            restored,
+        };
+        // On a full disk it is done before anything is sent.
+        if let Err(error) = engine.renew_restored() {
+            tracing::warn!(%error, "a restored vault has not prepared to take new keys yet");
+        }
+        Ok(engine)
     }
 
     /// The agent's identity: the public key.
@@ -96,20 +107,25 @@ impl Engine {
     }
 
     fn info(&self, position: Position, no: i64, id: ChannelId) -> Result<ChannelInfo, EngineError> {
-        let outbox = self
-            .vault
-            .sql()
-            .prepare_cached("SELECT count(*) FROM outbox WHERE channel = ?1")?
-            .query_row([no], |row| row.get(0))?;
+        let count = |query| {
+            self.vault
+                .sql()
+                .prepare_cached(query)?
+                .query_row([no], |row| row.get(0))
+        };
+        let outbox = count("SELECT count(*) FROM outbox WHERE channel = ?1")?;
+        let failed = count("SELECT count(*) FROM failed WHERE channel = ?1")?;
         Ok(ChannelInfo {
             id,
             label: position.label,
             state: position.state,
+            standing: position.recovery.standing,
             cursor: position.cursor,
             handshake_head: position.head,
             epoch: position.epoch,
             unacked: position.received.saturating_sub(position.received_acked),
             outbox: unsigned(outbox)?,
+            failed: unsigned(failed)?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! What an engine may be told.
 
-use super::Keep;
+use super::{Clock, Keep};
 use std::time::Duration;
 
 /// How an engine behaves. Every value has a default that suits a single agent on a small machine.
@@ -13,7 +13,8 @@ pub struct EngineConfig {
     /// How many single-use KeyPackages an agent has on offer after that. At most
     /// [`KEY_PACKAGES_MAX`](skytale_proto::limits::KEY_PACKAGES_MAX) less the last resort.
     pub key_packages_target: u32,
-    /// A KeyPackage older than this, by the time in its frame's id, is not used to add anyone.
+    /// How long a KeyPackage of this agent may be used, and how old one of another may be that this agent uses. The agent
+    /// replaces its own before half of it has passed, unless it is shorter than an hour.
     pub key_package_lifetime: Duration,
     /// Messages that may wait in one channel's outbox.
     pub outbox_messages_max: u64,
@@ -29,6 +30,8 @@ pub struct EngineConfig {
     pub history: Keep,
     /// Channels whose group is kept in memory. The others are loaded when they are used.
     pub channels_loaded_max: usize,
+    /// The clock by which the age of KeyPackages is judged.
+    pub clock: Clock,
 }
 
 impl Default for EngineConfig {
@@ -44,6 +47,7 @@ impl Default for EngineConfig {
             commit_attempts_max: 128,
             history: Keep::All,
             channels_loaded_max: 256,
+            clock: Clock::default(),
         }
     }
 }

@@ -52,7 +52,10 @@ pub enum EngineError {
         problem: String,
     },
     /// A KeyPackage that is too old to be used.
-    #[error("key package of {agent} is {age_s} s old; at most {limit_s} s are allowed")]
+    #[error(
+        "key package of {agent} is {age_s} s old; at most {limit_s} s are allowed: the agent must come online to offer new \
+         ones"
+    )]
     KeyPackageExpired {
         /// Whom it was claimed from.
         agent: AgentId,
@@ -60,6 +63,14 @@ pub enum EngineError {
         age_s: u64,
         /// What is allowed, in seconds.
         limit_s: u64,
+    },
+    /// A KeyPackage from the future: the clock of the agent that made it is ahead.
+    #[error("key package of {agent} was made {ahead_s} s in the future: the agent's clock must be set right")]
+    KeyPackageEarly {
+        /// Whom it was claimed from.
+        agent: AgentId,
+        /// How far ahead it is, in seconds.
+        ahead_s: u64,
     },
     /// A change to the group that makes no sense.
     #[error("{problem}")]
@@ -99,7 +110,7 @@ impl EngineError {
             Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
             Self::OutboxFull { .. } => Code::OutboxFull,
             Self::KeyPackageForeign { .. } => Code::KeyPackageForeign,
-            Self::KeyPackageExpired { .. } => Code::KeyPackageExpired,
+            Self::KeyPackageExpired { .. } | Self::KeyPackageEarly { .. } => Code::KeyPackageExpired,
             Self::Change { .. } => Code::RosterChange,
             Self::Entry { .. } => Code::EntryUnreadable,
             Self::Mls { .. } => Code::Mls,
@@ -130,6 +141,10 @@ impl From<rusqlite::Error> for EngineError {
 
 impl From<StorageError> for EngineError {
     fn from(error: StorageError) -> Self {
-        Self::Vault(VaultError::io("the group's storage", error))
+        Self::Vault(match error {
+            StorageError::Database(error) => error.into(),
+            error if error.is_damage() => VaultError::damaged(format!("the group's storage: {error}")),
+            error => VaultError::io("the group's storage", error),
+        })
     }
 }

@@ -111,6 +111,19 @@ impl Engine {
 
     /// Takes messages before an offset out of a channel's history, oldest first, at most `limit` of them.
     pub fn purge(&mut self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
+        match self.purge_piece(channel, before, limit) {
+            Err(EngineError::Vault(error)) if error.is_full() => {
+                // What is deleted needs its own length in the write-ahead log: one message is what fits for sure.
+                self.vault.make_room();
+                let purged = self.purge_piece(channel, before, 1)?;
+                self.vault.make_room();
+                Ok(purged)
+            }
+            purged => purged,
+        }
+    }
+
+    fn purge_piece(&self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
         let before = message_id(no, before.min(position.cursor.next()))?;
         let (purged, _) = self.transact(Durability::Later, |tx| {

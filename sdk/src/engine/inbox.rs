@@ -40,6 +40,17 @@ impl Engine {
 
     /// The application has dealt with all messages up to and with `offset`. Never goes back, nor past the cursor.
     pub fn ack(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
+        match self.ack_once(channel, offset) {
+            // Only what is acknowledged can be purged.
+            Err(EngineError::Vault(error)) if error.is_full() => {
+                self.vault.make_room();
+                self.ack_once(channel, offset)
+            }
+            acked => acked,
+        }
+    }
+
+    fn ack_once(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
         let position = &self.loaded(channel)?.position;
         let offset = offset.min(position.cursor);
         if offset <= position.acked {

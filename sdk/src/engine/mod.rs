@@ -36,37 +36,57 @@
 //! Whenever `process_entries`, `outcome` or a sending call returned, `next_frames` may have more to give.
 
 mod agent_log;
+mod apart;
+mod backup;
 mod channel;
 mod channels;
+mod clock;
 mod config;
+#[cfg(test)]
+mod copies;
+mod deferred;
 mod error;
 mod evidence;
+mod failed;
 #[cfg(test)]
 pub(crate) mod faults;
 mod history;
 mod inbox;
+mod leaving;
+mod lost;
 mod offer;
+mod other_copy;
 mod outbox;
+mod reboot;
+mod rejoin;
 mod replay;
+mod standing;
+mod stock;
 mod transact;
 mod waiting;
 mod window;
 
 pub use crate::event::Event;
+pub use clock::Clock;
 pub use config::EngineConfig;
+pub use deferred::DeferredAdd;
 pub use error::EngineError;
+pub use failed::FailedSend;
 pub use history::{Keep, Purged};
+pub use lost::{LogStatus, Lost, LostReason};
+pub use standing::Standing;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 
 use crate::mls::Identity;
-use crate::vault::Vault;
+use crate::vault::{Restored, Vault};
 use bytes::Bytes;
 use channel::Channel;
+use clock::Clocks;
 use history::Retained;
 use openmls_rust_crypto::RustCrypto;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -84,10 +104,15 @@ pub struct Engine {
     identity: Identity,
     endpoint_secret: Zeroizing<[u8; 32]>,
     config: EngineConfig,
+    clocks: Clocks,
     agent_cursor: Offset,
     /// Channels in memory. What is here agrees with the vault.
     loaded: HashMap<ChannelId, Channel>,
+    /// Channels that were replayed to their head in this session: what waits in them may be offered.
+    reached: HashSet<ChannelId>,
     retained: Retained,
+    /// The vault was restored, and not every channel knows it yet.
+    restored: Option<Restored>,
 }
 
 impl fmt::Debug for Engine {
@@ -152,6 +177,8 @@ pub struct ChannelInfo {
     pub label: String,
     /// Where this agent stands in it.
     pub state: ChannelState,
+    /// How it stands with its group.
+    pub standing: Standing,
     /// The last entry processed.
     pub cursor: Offset,
     /// The last commit (or the Create) in the log, as far as processed.
@@ -162,6 +189,8 @@ pub struct ChannelInfo {
     pub unacked: u64,
     /// Intents that wait in the outbox.
     pub outbox: u64,
+    /// What was sent and will not be delivered, and was not dismissed.
+    pub failed: u64,
 }
 
 /// A message of the history.
@@ -185,11 +214,12 @@ pub struct Message {
 }
 
 /// A KeyPackage taken from another agent's stock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedPackage {
     /// Whose stock it was taken from.
     pub agent: AgentId,
     /// The encoded KeyPackage frame, as the relay gave it.
+    #[serde(with = "crate::share::octets")]
     pub frame: Bytes,
 }
 
@@ -230,18 +260,6 @@ pub enum Outcome {
         /// As the refusal said: offer it again later; else it has failed.
         retryable: bool,
     },
-}
-
-/// Something that was sent and will not be delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedSend {
-    /// As [`Engine::send`] and the others gave it.
-    pub frame_id: FrameId,
-    /// Why.
-    pub code: Code,
-    /// The message; `None` where it was a change to the group.
-    #[serde(with = "crate::share::octets::option")]
-    pub payload: Option<Bytes>,
 }
 
 /// Proof, to this agent, that the relay showed it and another one different logs.

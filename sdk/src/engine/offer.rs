@@ -2,6 +2,8 @@
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
+use super::rejoin::anyone_waits;
+use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, NextFrames, OutboxFrame, Outcome};
 use crate::mls;
@@ -29,6 +31,7 @@ impl Channel {
     /// that someone who asked to leave would share.
     pub(super) fn can_encrypt(&self) -> bool {
         self.position.head > Offset::ZERO
+            && self.position.recovery.standing == Standing::Current
             && self
                 .group
                 .as_ref()
@@ -41,8 +44,9 @@ impl Engine {
     /// (but at least one). Append them in this order. A change to the group holds back what is behind it until it has been
     /// processed.
     pub fn next_frames(&mut self, channel: ChannelId, max_bytes: usize) -> Result<NextFrames, EngineError> {
-        let offered = &self.loaded(channel)?.offered;
-        if offered.barrier {
+        let known = self.loaded(channel)?;
+        let has_log = known.position.state != ChannelState::Creating;
+        if known.offered.barrier || (has_log && !self.reached.contains(&channel)) {
             return Ok(NextFrames::default());
         }
         let ((frames, turn), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -83,7 +87,10 @@ impl Engine {
 
     /// Frames of all channels that were given and have no outcome are offered again. So is a Create that has one, as long as
     /// it was not seen in the log: its outcome in the next session says there that the log exists.
+    ///
+    /// Nothing is offered in the next session before [`Engine::reached_head`].
     pub fn connection_lost(&mut self) {
+        self.reached.clear();
         for channel in self.loaded.values_mut() {
             channel.offered.again();
             if channel.position.state == ChannelState::Creating {
@@ -103,6 +110,13 @@ impl Tx<'_> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
             return Ok((Vec::new(), None));
         }
+        if self.leave_alone(channel)? {
+            return Ok((Vec::new(), None));
+        }
+        let apart = match channel.position.recovery.standing {
+            Standing::Superseded => return Ok((Vec::new(), None)),
+            standing => standing.is_apart(),
+        };
         let mut turn = self.turn(channel)?;
         if turn == Some(0) {
             self.let_go(channel)?;
@@ -112,7 +126,8 @@ impl Tx<'_> {
         let (mut frames, mut bytes) = (Vec::new(), 0);
         for mut row in rows {
             let is_message = row.intent.is_message();
-            if channel.offered.in_flight >= self.config.encrypted_ahead_max {
+            // Whoever cannot follow the group sends only what leads back.
+            if channel.offered.in_flight >= self.config.encrypted_ahead_max || (apart && !row.intent.is_way_back()) {
                 break;
             }
             let acknowledged = channel.offered.accepted.contains_key(&row.frame_id);
@@ -131,6 +146,7 @@ impl Tx<'_> {
             channel.offered.next_seq = Some(row.seq + 1);
             channel.offered.in_flight += 1;
             channel.offered.encrypted_no = row.encrypted_no.max(channel.offered.encrypted_no);
+            channel.position.offered_no = row.encrypted_no.max(channel.position.offered_no);
             if !is_message {
                 channel.offered.barrier = true;
                 break;
@@ -147,16 +163,24 @@ impl Tx<'_> {
             return Ok(None);
         };
         // A commit that is staged may be in the log already: it has to be seen there, or to be overtaken, before another.
-        if !group.has_pending_proposals()
+        if channel.position.recovery.standing != Standing::Current
             || group.pending_commit().is_some()
             || channel.offered.housekeeping_refused == Some(channel.position.head)
-            || mls::leavers(group).is_empty()
+            || !self.is_anyone_waited_for(channel, group)?
         {
             return Ok(None);
         }
         // Any commit of this agent's does it by the way.
         let first = self.rows_from(channel, None, 1)?.pop();
-        Ok((!first.is_some_and(|row| row.intent.is_commit())).then(|| mls::turn(group)))
+        Ok((!first.is_some_and(|row| row.intent.is_commit())).then(|| mls::turn(group, &channel.rejoins)))
+    }
+
+    /// Whether others wait for a commit that lets them go, or takes them in again.
+    fn is_anyone_waited_for(&self, channel: &Channel, group: &MlsGroup) -> Result<bool, EngineError> {
+        if group.has_pending_proposals() && !mls::leavers(group).is_empty() {
+            return Ok(true);
+        }
+        Ok(anyone_waits(channel, self.identity.agent_id()) && !self.rejoining(channel, group)?.is_empty())
     }
 
     fn let_go(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
@@ -185,6 +209,10 @@ impl Tx<'_> {
             }
             Intent::Message | Intent::Announce => Ok(Built::NotYet),
             Intent::Create => self.build_create(channel, row),
+            Intent::Rejoin => Ok(Built::Frame(Box::new(self.build_rejoin(channel, row)?))),
+            Intent::Reboot => Ok(Built::Frame(Box::new(self.build_reboot(channel, row)?))),
+            Intent::Renew => self.build_renewal(channel, row),
+            _ if channel.position.recovery.standing != Standing::Current => Ok(Built::NotYet),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
             Intent::Leave => self.build_leave(channel, row),
             Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => self.build_commit(channel, row),
@@ -245,7 +273,6 @@ impl Tx<'_> {
             return Ok(Built::NotYet);
         };
         if group.members().count() == 1 {
-            self.unqueue(channel, row)?;
             self.left(channel, channel.position.cursor, self.identity.agent_id())?;
             return Ok(Built::Gone);
         }
@@ -256,6 +283,34 @@ impl Tx<'_> {
             .to_bytes()
             .map_err(|error| EngineError::mls("encoding a proposal", error))?;
         let frame = Frame::new(self.header(channel, row, channel.position.head, Detail::Proposal), body)?;
+        self.built(channel, row, &frame)?;
+        Ok(Built::Frame(Box::new(frame)))
+    }
+
+    /// An external commit of this member's own, sealed for the others: see [`mls::build_external`].
+    fn build_renewal(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Built, EngineError> {
+        let Some(group) = channel.group.as_mut() else {
+            return Ok(Built::NotYet);
+        };
+        let failed = |error: String| EngineError::mls("taking new keys", error);
+        group.clear_pending_commit(self.provider.storage())?;
+        self.provider.end_set_aside(channel.id.as_bytes(), false)?;
+        let aside = self.provider.scratch(Some(channel.id.as_bytes()));
+        let commit = mls::build_external(group, self.provider, &aside, self.identity, self.config.padding_bytes)
+            .map_err(failed)?;
+        let sealed = mls::seal_external(group, self.provider, row.frame_id, &commit).map_err(failed)?;
+        self.provider.absorb(&aside);
+        let detail = Detail::Commit {
+            adds: Vec::new(),
+            removes: Vec::new(),
+            recipients: Vec::new(),
+        };
+        let bundle = Bundle {
+            external: sealed.into(),
+            ..Bundle::default()
+        };
+        let header = self.header(channel, row, channel.position.head, detail);
+        let frame = Frame::new(header, bundle.encode_to_vec())?;
         self.built(channel, row, &frame)?;
         Ok(Built::Frame(Box::new(frame)))
     }
@@ -271,16 +326,24 @@ impl Tx<'_> {
         if group.pending_commit().is_some() {
             return Ok(Built::NotYet);
         }
-        let (packages, removed) = self.wanted(group, row)?;
+        let (mut packages, mut removed) = self.wanted(group, row)?;
+        let rejoining = self.rejoining(channel, group)?;
         let unneeded = match row.intent {
             Intent::Add => packages.is_empty(),
             Intent::Remove => removed.is_empty(),
-            Intent::Housekeeping => mls::leavers(group).is_empty(),
+            Intent::Housekeeping => mls::leavers(group).is_empty() && rejoining.is_empty(),
             _ => false,
         };
         if unneeded {
             self.unneeded(channel, row)?;
             return Ok(Built::Gone);
+        }
+        for package in rejoining {
+            if let Ok(agent) = mls::agent_of_leaf(package.leaf_node())
+                && removed.insert(agent)
+            {
+                packages.push(package);
+            }
         }
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
@@ -301,6 +364,7 @@ impl Tx<'_> {
         let body = Bundle {
             commit: committed.commit.into(),
             welcome: committed.welcome.into(),
+            ..Bundle::default()
         };
         let header = self.header(channel, row, channel.position.head, detail);
         match Frame::new(header, body.encode_to_vec()) {
@@ -342,7 +406,7 @@ impl Tx<'_> {
         Ok((packages, removed))
     }
 
-    fn unneeded(&mut self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
+    pub(super) fn unneeded(&mut self, channel: &mut Channel, row: &OutboxRow) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
         if row.intent.is_told() {
             self.events.push(Event::Unneeded {
@@ -401,6 +465,9 @@ impl Tx<'_> {
 
     /// Gives up an intent that the relay refused for good.
     fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
+        if row.intent == Intent::Rejoin || row.intent == Intent::Renew {
+            return self.way_back_refused(channel, row, code);
+        }
         if row.intent.is_commit() {
             self.fail_commit(channel, row, code)?;
         } else {

@@ -1,8 +1,9 @@
 //! The outbox: intents, in the order in which they were given, until the log has them.
 
 use super::channel::Channel;
+use super::clock::{CLOCKS_DIFFER_MAX, millis};
 use super::transact::{Tx, now_ms};
-use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, FailedSend, PAYLOAD_BYTES_MAX};
+use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, PAYLOAD_BYTES_MAX};
 use crate::mls;
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
@@ -28,6 +29,12 @@ pub(super) enum Intent {
     Housekeeping = 7,
     /// Tells the channel digest to those whom this agent has added. Made by the engine, not by the application.
     Announce = 8,
+    /// Asks to be removed and added again. Made by the engine, not by the application.
+    Rejoin = 9,
+    /// Takes a new leaf by an external commit. Made by the engine, not by the application.
+    Renew = 10,
+    /// Begins the group again.
+    Reboot = 11,
 }
 
 impl Intent {
@@ -41,6 +48,9 @@ impl Intent {
             Self::Leave,
             Self::Housekeeping,
             Self::Announce,
+            Self::Rejoin,
+            Self::Renew,
+            Self::Reboot,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -58,7 +68,15 @@ impl Intent {
 
     /// The application asked for it, and is told what becomes of it.
     pub(super) const fn is_told(self) -> bool {
-        !matches!(self, Self::Create | Self::Housekeeping | Self::Announce)
+        !matches!(
+            self,
+            Self::Create | Self::Housekeeping | Self::Announce | Self::Rejoin | Self::Renew
+        )
+    }
+
+    /// It leads back into the group: nothing else goes out before.
+    pub(super) const fn is_way_back(self) -> bool {
+        matches!(self, Self::Rejoin | Self::Renew | Self::Reboot)
     }
 }
 
@@ -227,14 +245,16 @@ impl Tx<'_> {
         }
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent, failed_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 channel.no,
                 row.frame_id.as_bytes(),
                 code.number(),
                 row.intent as i64,
-                row.content.as_ref()
+                row.content.as_ref(),
+                integer(now_ms())?
             ])?;
         self.events.push(Event::SendFailed {
             channel: channel.id,
@@ -247,7 +267,11 @@ impl Tx<'_> {
     /// Gives up all that is in the outbox.
     pub(super) fn fail_all(&mut self, channel: &mut Channel, code: Code) -> Result<(), EngineError> {
         while let Some(row) = self.rows_from(channel, None, 1)?.pop() {
-            self.fail(channel, &row, code)?;
+            match row.intent {
+                // Gone is what it asked for.
+                Intent::Leave if code == Code::ChannelLeft => self.unneeded(channel, &row)?,
+                _ => self.fail(channel, &row, code)?,
+            }
         }
         Ok(())
     }
@@ -283,6 +307,17 @@ impl Tx<'_> {
             taken.push(row);
         }
         Ok(taken)
+    }
+
+    /// The first intent of a kind.
+    pub(super) fn first_of(&self, channel: &Channel, intent: Intent) -> Result<Option<OutboxRow>, EngineError> {
+        self.sql
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND kind = ?2 ORDER BY seq LIMIT 1"
+            ))?
+            .query_row(params![channel.no, intent as i64], |row| Ok(read(row)))
+            .optional()?
+            .transpose()
     }
 
     /// Whether an intent of a kind waits.
@@ -324,11 +359,7 @@ impl Engine {
             count += 1;
             bytes += payload.len() as u64;
         }
-        let (rows_max, bytes_max) = (self.config.outbox_messages_max, self.config.outbox_bytes_max);
-        let waiting = self.sendable(id)?.waiting;
-        if waiting.rows + count > rows_max || waiting.bytes + bytes > bytes_max {
-            return Err(EngineError::OutboxFull { channel: id });
-        }
+        self.check_room(id, count, bytes)?;
         let (ids, _) = self.transact_on(id, Durability::Now, |tx, channel| {
             tx.provider.defer_secrets();
             payloads
@@ -348,6 +379,16 @@ impl Engine {
         Ok(ids)
     }
 
+    /// Refuses where a channel takes no messages, or not so many more.
+    pub(super) fn check_room(&mut self, id: ChannelId, count: u64, bytes: u64) -> Result<(), EngineError> {
+        let (rows_max, bytes_max) = (self.config.outbox_messages_max, self.config.outbox_bytes_max);
+        let waiting = self.sendable(id)?.waiting;
+        if waiting.rows + count > rows_max || waiting.bytes + bytes > bytes_max {
+            return Err(EngineError::OutboxFull { channel: id });
+        }
+        Ok(())
+    }
+
     /// Queues the addition of agents, each with a KeyPackage claimed from it. Agents that are members when the commit is
     /// built are left out; where none remain, [`Event::Unneeded`] tells it.
     pub fn add(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
@@ -357,7 +398,6 @@ impl Engine {
                 problem: "one commit adds between 1 and 4,096 agents",
             });
         }
-        let limit_ms = u64::try_from(self.config.key_package_lifetime.as_millis()).unwrap_or(u64::MAX);
         let mut agents: Vec<AgentId> = Vec::with_capacity(packages.len());
         let mut intent = Packages::default();
         for package in packages {
@@ -366,14 +406,15 @@ impl Engine {
                     problem: "an agent is added twice, or is this one",
                 });
             }
-            intent.packages.push(self.check_claimed(&package, limit_ms)?);
+            intent.packages.push(self.check_claimed(&package)?);
             agents.push(package.agent);
         }
         self.queue_change(channel, Intent::Add, &intent.encode_to_vec())
     }
 
-    /// The KeyPackage in a frame that was claimed, where it is one to be used.
-    fn check_claimed(&self, package: &ClaimedPackage, limit_ms: u64) -> Result<Bytes, EngineError> {
+    /// The KeyPackage in a frame that was claimed, where it is one to be used: its owner's, and in force by the time that it
+    /// was signed with and by this agent's own limit.
+    pub(crate) fn check_claimed(&self, package: &ClaimedPackage) -> Result<Bytes, EngineError> {
         let agent = package.agent;
         let foreign = |problem: String| EngineError::KeyPackageForeign { agent, problem };
         let frame = Frame::decode(package.frame.clone()).map_err(|error| foreign(error.to_string()))?;
@@ -381,18 +422,30 @@ impl Engine {
         if !matches!(header.detail, Detail::KeyPackage { .. }) || header.log != agent.log() || header.author != agent {
             return Err(foreign("the frame is not one of its key packages".into()));
         }
-        let age_ms = now_ms().saturating_sub(made_ms(header.id));
-        if age_ms > limit_ms {
-            return Err(EngineError::KeyPackageExpired {
-                agent,
-                age_s: age_ms / 1_000,
-                limit_s: limit_ms / 1_000,
-            });
-        }
         let provider = mls::Provider::new(&self.crypto, self.vault.sql());
-        let (owner, _) = mls::added_package(&provider, frame.body()).map_err(foreign)?;
+        let (owner, key_package) = mls::added_package(&provider, frame.body()).map_err(foreign)?;
         if owner != agent {
             return Err(foreign(format!("it is {owner}'s")));
+        }
+        let life = mls::Life::of(&key_package).map_err(foreign)?;
+        let (now_ms, limit_ms) = (self.clocks.now_ms(), millis(self.config.key_package_lifetime));
+        // One of an older version says nothing of its time: that of its frame's id is taken.
+        let made_ms = life.map_or_else(|| made_ms(header.id), |life| life.made_s.saturating_mul(1_000));
+        let signed_ms = life.map_or(u64::MAX, |life| life.expires_s.saturating_mul(1_000));
+        let expires_ms = signed_ms.min(made_ms.saturating_add(limit_ms));
+        if now_ms >= expires_ms {
+            return Err(EngineError::KeyPackageExpired {
+                agent,
+                age_s: now_ms.saturating_sub(made_ms) / 1_000,
+                limit_s: expires_ms.saturating_sub(made_ms) / 1_000,
+            });
+        }
+        // A clock that is ahead gives packages a time that never comes to an end.
+        if life.is_some() && made_ms > now_ms.saturating_add(millis(CLOCKS_DIFFER_MAX)) {
+            return Err(EngineError::KeyPackageEarly {
+                agent,
+                ahead_s: (made_ms - now_ms) / 1_000,
+            });
         }
         Ok(frame.body().clone())
     }
@@ -420,8 +473,9 @@ impl Engine {
         self.queue_change(channel, Intent::Update, &[])
     }
 
-    /// Queues leaving: a proposal that another member commits. What is queued before goes out before. Where this agent is
-    /// the only member it is gone at once, when its turn comes.
+    /// Queues leaving: a proposal that another member commits. What is queued before goes out before. An agent that is the
+    /// only member is gone at once, with what it has queued, by the next call of [`Engine::leave_alone`] or
+    /// [`Engine::next_frames`].
     pub fn leave(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -452,39 +506,6 @@ impl Engine {
             ChannelState::Leaving | ChannelState::Left => Err(EngineError::ChannelLeft { channel: id }),
         }
     }
-
-    /// What was sent on a channel and will not be delivered.
-    pub fn failed(&self, channel: ChannelId) -> Result<Vec<FailedSend>, EngineError> {
-        let (_, no) = super::channel::one(self.vault.sql(), channel)?;
-        self.vault
-            .sql()
-            .prepare_cached("SELECT frame_id, code, kind, intent FROM failed WHERE channel = ?1 ORDER BY frame_id")?
-            .query_map([no], |row| Ok(read_failed(row)))?
-            .collect::<Result<Result<_, _>, _>>()?
-    }
-
-    /// Forgets something that failed.
-    pub fn dismiss(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<(), EngineError> {
-        let (_, no) = super::channel::one(self.vault.sql(), channel)?;
-        self.transact(Durability::Now, |tx| {
-            tx.sql
-                .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
-                .execute(params![no, frame_id.as_bytes()])?;
-            Ok(())
-        })?;
-        Ok(())
-    }
-}
-
-fn read_failed(row: &Row<'_>) -> Result<FailedSend, EngineError> {
-    let (frame_id, code): (Vec<u8>, u32) = (row.get(0)?, row.get(1)?);
-    let intent = Intent::from_number(row.get(2)?)?;
-    let content: Vec<u8> = row.get(3)?;
-    Ok(FailedSend {
-        frame_id: id(&frame_id)?,
-        code: Code::from_number(code).ok_or_else(|| VaultError::damaged("code of a failed send"))?,
-        payload: (intent == Intent::Message).then(|| content.into()),
-    })
 }
 
 /// When a frame was made, unix milliseconds: the first 48 bits of its id (RFC 9562 section 5.7).

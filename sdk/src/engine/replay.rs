@@ -20,7 +20,7 @@ use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, He
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why the transaction that an entry is in cannot go on.
-enum Halt {
+pub(super) enum Halt {
     Rejected(Rejected),
     Failed(EngineError),
 }
@@ -37,11 +37,11 @@ impl From<Rejected> for Halt {
     }
 }
 
-fn rejected(reason: impl Into<String>) -> Halt {
+pub(super) fn rejected(reason: impl Into<String>) -> Halt {
     unreadable(reason).into()
 }
 
-fn lied(problem: impl Into<String>) -> Halt {
+pub(super) fn lied(problem: impl Into<String>) -> Halt {
     Rejected::Lied(problem.into()).into()
 }
 
@@ -116,7 +116,8 @@ impl Tx<'_> {
         for record in records {
             let frame = Frame::decode(record.payload.clone());
             let done = match (&frame, broken.get(&record.offset)) {
-                (_, Some(reason)) => Err(rejected(reason.clone())),
+                // MLS took it and could not apply it here: others may have.
+                (_, Some(reason)) => Err(Rejected::OutOfSync(reason.clone()).into()),
                 (Err(error), None) => Err(rejected(error.to_string())),
                 (Ok(frame), None) if frame.header().log != channel.log() => Err(rejected("a frame of another log")),
                 (Ok(frame), None) => self.entry(channel, record, frame, culprit),
@@ -131,8 +132,18 @@ impl Tx<'_> {
                 Ok(()) => {}
                 Err(Halt::Failed(error)) => return Err(error),
                 Err(Halt::Rejected(Rejected::Storage(error))) => return Err(error.into()),
+                Err(Halt::Rejected(Rejected::OutOfSync(reason))) => {
+                    self.record_unreadable(channel, record.offset, header, reason.clone())?;
+                    self.out_of_sync(channel, record.offset, reason)?;
+                }
                 Err(Halt::Rejected(Rejected::Unreadable(reason))) => {
-                    self.record_unreadable(channel, record.offset, header, reason)?;
+                    let is_change =
+                        header.is_some_and(|header| matches!(header.detail, Detail::Commit { .. } | Detail::Proposal));
+                    self.record_unreadable(channel, record.offset, header, reason.clone())?;
+                    if is_change && channel.position.recovery.unsure {
+                        // It may rest on what is gone.
+                        self.out_of_sync(channel, record.offset, reason)?;
+                    }
                 }
                 Err(Halt::Rejected(Rejected::Lied(problem))) => {
                     if let Some(header) = header {
@@ -146,7 +157,10 @@ impl Tx<'_> {
                     self.record_unreadable(channel, record.offset, header, problem)?;
                 }
             }
-            channel.window.push(record.offset, &record.payload);
+            match header.map(|header| &header.detail) {
+                Some(Detail::Trim { .. }) => channel.window.pass(record.offset),
+                _ => channel.window.push(record.offset, &record.payload),
+            }
             channel.position.cursor = record.offset;
             if header.is_some_and(|header| matches!(header.detail, Detail::Create { .. } | Detail::Commit { .. })) {
                 self.head_moved(channel, record.offset)?;
@@ -173,24 +187,28 @@ impl Tx<'_> {
         culprit: &mut Option<(Offset, String)>,
     ) -> Result<(), Halt> {
         let header = frame.header();
-        let under_handshake_rule = matches!(
-            header.detail,
-            Detail::Commit { .. } | Detail::Proposal | Detail::Message
-        );
-        if under_handshake_rule && header.parent != channel.position.head {
+        if header.kind().is_under_handshake_rule()
+            && header.parent != channel.position.head
+            && !self.head_was_lost(channel, header.parent)?
+        {
             return Err(lied(format!(
                 "its parent is {}, but the handshake head is {}",
                 header.parent, channel.position.head
             )));
         }
+        if channel.position.recovery.standing.is_apart() {
+            return self.pass_over(channel, record, frame, culprit);
+        }
         let own = header.author == self.identity.agent_id();
         match &header.detail {
             Detail::Trim { .. } => Ok(()),
+            Detail::Rejoin if own => self.own_request(channel, record, frame),
+            Detail::Rejoin => self.request(channel, record.offset, frame),
             Detail::Create { .. } | Detail::Message | Detail::Proposal | Detail::Commit { .. } if own => {
                 self.own_entry(channel, record, frame, culprit)
             }
             Detail::Message => self.message(channel, record, frame),
-            Detail::Proposal => self.proposal(channel, frame),
+            Detail::Proposal => self.proposal(channel, record, frame),
             Detail::Commit { .. } => self.commit(channel, record, frame, culprit),
             Detail::Create { .. } => Err(rejected("the channel was created by another agent")),
             Detail::Raw { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
@@ -210,9 +228,12 @@ impl Tx<'_> {
     ) -> Result<(), Halt> {
         let header = frame.header();
         let Some(row) = self.row_of(channel, header.id)? else {
-            return Err(rejected("appended as this agent, but not by this vault"));
+            return self.by_other_copy(channel, record, frame, None);
         };
         if !row.has_built(frame.encoded()) {
+            if row.intent.is_message() && self.is_own(channel, frame.body())? {
+                return self.by_other_copy(channel, record, frame, Some(row));
+            }
             self.fail(channel, &row, Code::EntryUnreadable)?;
             channel.offered.again();
             return Err(lied(
@@ -237,16 +258,30 @@ impl Tx<'_> {
                     };
                 }
             }
-            Intent::Leave => {}
+            Intent::Leave | Intent::Rejoin => {}
+            Intent::Renew => {
+                let change = Change::default();
+                self.renewed(channel, record.offset)?;
+                self.epoch_changed(channel, record.offset, header.author, &change)?;
+            }
+            Intent::Reboot => self.own_reboot(channel, record.offset, header)?,
             Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => {
                 self.own_commit(channel, record, header, culprit)?;
             }
         }
         self.delivered(channel, &row, record.offset)?;
+        if row.intent == Intent::Leave {
+            self.end_if_all_leave(channel, record.offset)?;
+        }
         Ok(())
     }
 
-    fn delivered(&mut self, channel: &mut Channel, row: &OutboxRow, offset: Offset) -> Result<(), EngineError> {
+    pub(super) fn delivered(
+        &mut self,
+        channel: &mut Channel,
+        row: &OutboxRow,
+        offset: Offset,
+    ) -> Result<(), EngineError> {
         self.unqueue(channel, row)?;
         channel.offered.in_flight = channel.offered.in_flight.saturating_sub(1);
         if !row.intent.is_message() {
@@ -272,13 +307,13 @@ impl Tx<'_> {
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let staged = group
             .pending_commit()
-            .ok_or_else(|| rejected("this agent's commit is not pending"))?;
+            .ok_or_else(|| Rejected::OutOfSync("this agent's commit is not pending".into()))?;
         let change = mls::check_commit(group, staged, header.author).map_err(rejected)?;
         if let Err(error) = group.merge_pending_commit(self.provider) {
             *culprit = Some((record.offset, error.to_string()));
             return Err(EngineError::mls("merging a commit", error).into());
         }
-        self.epoch_changed(channel, record.offset, header.author, &change);
+        self.epoch_changed(channel, record.offset, header.author, &change)?;
         // Those who came learn the digest with the first message; where nothing is said they would never.
         if !change.adds.is_empty() && channel.window.digest().is_some() {
             self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
@@ -288,7 +323,7 @@ impl Tx<'_> {
 
     // ---- what others appended
 
-    fn message(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
+    pub(super) fn message(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         let header = frame.header();
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
@@ -296,6 +331,10 @@ impl Tx<'_> {
             return Err(lied("it says that it is a message, and is a change to the group"));
         };
         check_author(header, author)?;
+        // Who speaks in this epoch is in it.
+        if channel.rejoins.contains(&author) {
+            self.forget_requests(channel, &BTreeSet::from([author]))?;
+        }
         let envelope =
             Envelope::decode(Bytes::from(message.into_bytes())).map_err(|error| rejected(error.to_string()))?;
         if envelope.frame_id.as_ref() != header.id.as_bytes() {
@@ -331,7 +370,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn proposal(&mut self, channel: &mut Channel, frame: &Frame) -> Result<(), Halt> {
+    fn proposal(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
         let header = frame.header();
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let (author, content) = mls::process(group, self.provider, mls::read_message(frame.body())?)?;
@@ -348,6 +387,7 @@ impl Tx<'_> {
         group
             .store_pending_proposal(self.provider.storage(), *proposal)
             .map_err(EngineError::from)?;
+        self.end_if_all_leave(channel, record.offset)?;
         Ok(())
     }
 
@@ -360,30 +400,68 @@ impl Tx<'_> {
     ) -> Result<(), Halt> {
         let header = frame.header();
         let bundle = Bundle::decode(frame.body().clone()).map_err(|error| rejected(error.to_string()))?;
+        if bundle.reboot {
+            return self.reboot(channel, record.offset, frame, &bundle);
+        }
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
-        let (author, content) = mls::process(group, self.provider, mls::read_message(&bundle.commit)?)?;
+        let message = if bundle.external.is_empty() {
+            mls::read_message(&bundle.commit)?
+        } else {
+            mls::open_external(group, self.provider, header.id, &bundle.external)?
+        };
+        let (author, content) = mls::process(group, self.provider, message)?;
         let ProcessedMessageContent::StagedCommitMessage(staged) = content else {
             return Err(lied("it says that it is a commit, and is something else"));
         };
         check_author(header, author)?;
-        let change = mls::check_commit(group, &staged, author).map_err(rejected)?;
+        let change = match bundle.external.is_empty() {
+            true => mls::check_commit(group, &staged, author).map_err(rejected)?,
+            false => Change::renewal(author),
+        };
         check_header(header, &bundle, &change)?;
         if staged.self_removed() {
-            self.epoch_changed(channel, record.offset, author, &change);
-            self.left(channel, record.offset, author)?;
-            return Ok(());
+            let offset = record.offset;
+            if !change.adds.contains(&self.identity.agent_id()) {
+                self.epoch_changed(channel, offset, author, &change)?;
+                self.left(channel, offset, author)?;
+                return Ok(());
+            }
+            return match self.try_rejoin(channel, offset, frame, &bundle)? {
+                Ok(()) => Ok(()),
+                Err(_) if self.other_copy_asked(channel) => Ok(self.superseded(channel, offset)?),
+                Err(reason) => Ok(self.out_of_sync(channel, offset, reason)?),
+            };
         }
         if let Err(error) = group.merge_staged_commit(self.provider, *staged) {
             *culprit = Some((record.offset, error.to_string()));
             return Err(EngineError::mls("merging a commit", error).into());
         }
-        self.epoch_changed(channel, record.offset, author, &change);
+        self.epoch_changed(channel, record.offset, author, &change)?;
         Ok(())
     }
 
-    fn epoch_changed(&mut self, channel: &mut Channel, offset: Offset, by: AgentId, change: &Change) {
+    pub(super) fn epoch_changed(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        by: AgentId,
+        change: &Change,
+    ) -> Result<(), EngineError> {
         let id = channel.id;
-        for agent in &change.removes {
+        for agents in [&change.adds, &change.removes, &BTreeSet::from([by])] {
+            self.forget_requests(channel, agents)?;
+        }
+        channel.position.recovery.unsure = false;
+        let back = change.adds.intersection(&change.removes).chain(&change.renewed);
+        for agent in back {
+            self.events.push(Event::MemberRejoined {
+                channel: id,
+                offset,
+                agent: *agent,
+                by,
+            });
+        }
+        for agent in change.removes.difference(&change.adds) {
             self.events.push(Event::MemberRemoved {
                 channel: id,
                 offset,
@@ -392,7 +470,7 @@ impl Tx<'_> {
                 left: change.left.contains(agent),
             });
         }
-        for agent in &change.adds {
+        for agent in change.adds.difference(&change.removes) {
             self.events.push(Event::MemberAdded {
                 channel: id,
                 offset,
@@ -406,6 +484,7 @@ impl Tx<'_> {
             offset,
             epoch: channel.position.epoch,
         });
+        Ok(())
     }
 
     /// This agent is no longer a member: the group's secrets are deleted, the history stays.
@@ -414,6 +493,8 @@ impl Tx<'_> {
             group.delete(self.provider.storage())?;
         }
         channel.position.state = ChannelState::Left;
+        channel.position.recovery = super::standing::Recovery::default();
+        self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         channel.offered = super::channel::Offered::default();
         self.events.push(Event::Left {
             channel: channel.id,
@@ -424,18 +505,11 @@ impl Tx<'_> {
     }
 
     /// A commit (or the Create) stands in the log: what was built on the head before it is built again.
-    fn head_moved(&mut self, channel: &mut Channel, head: Offset) -> Result<(), EngineError> {
+    pub(super) fn head_moved(&mut self, channel: &mut Channel, head: Offset) -> Result<(), EngineError> {
         channel.position.head = head;
         channel.offered.again();
-        let Some(group) = channel.group.as_mut() else {
-            return Ok(());
-        };
-        group.clear_pending_commit(self.provider.storage())?;
-        let nobody_leaves = mls::leavers(group).is_empty();
-        let own = group.own_leaf_index();
-        let asked = group
-            .pending_proposals()
-            .any(|proposal| mls::leaver(proposal) == Some(own));
+        // A group that was set aside for this place, and did not get it.
+        self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         if channel.waiting.rows > channel.waiting.unbuilt {
             self.sql
                 .prepare_cached(
@@ -445,6 +519,19 @@ impl Tx<'_> {
                 .execute([channel.no])?;
             channel.waiting.unbuilt = channel.waiting.rows;
         }
+        let anyone_waits = super::rejoin::anyone_waits(channel, self.identity.agent_id());
+        let Some(group) = channel.group.as_mut() else {
+            return Ok(());
+        };
+        group.clear_pending_commit(self.provider.storage())?;
+        if channel.position.recovery.standing.is_apart() {
+            return Ok(());
+        }
+        let nobody_leaves = mls::leavers(group).is_empty() && !anyone_waits;
+        let own = group.own_leaf_index();
+        let asked = group
+            .pending_proposals()
+            .any(|proposal| mls::leaver(proposal) == Some(own));
         if channel.waiting.changes > 0 && nobody_leaves {
             let first = self.rows_from(channel, None, 1)?.pop();
             if let Some(row) = first.filter(|row| row.intent == Intent::Housekeeping) {
@@ -461,7 +548,7 @@ impl Tx<'_> {
     // ---- what is kept
 
     #[allow(clippy::too_many_arguments)]
-    fn keep_message(
+    pub(super) fn keep_message(
         &self,
         channel: &mut Channel,
         record: &Record,

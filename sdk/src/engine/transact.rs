@@ -21,10 +21,15 @@ pub(super) struct Tx<'a> {
 impl Tx<'_> {
     /// Refuses to go on where the group's storage has failed: what OpenMLS then says of its input is not to be believed.
     pub(super) fn storage_is_sound(&self) -> Result<(), EngineError> {
-        match self.provider.failure() {
-            None => Ok(()),
-            Some(failure) => Err(VaultError::io("the group's storage", failure).into()),
-        }
+        self.provider.failure().map_or(Ok(()), |failure| Err(storage_failed(failure)))
+    }
+}
+
+/// A read of the group's storage that failed.
+pub(super) fn storage_failed(failure: mls::Failure) -> EngineError {
+    match failure.is_damage {
+        true => VaultError::damaged(format!("the group's storage: {}", failure.reason)).into(),
+        false => VaultError::io("the group's storage", failure.reason).into(),
     }
 }
 
@@ -68,7 +73,7 @@ impl Engine {
             if let Some(group) = channel.group.as_mut() {
                 mls::settle_secrets(group, tx.provider)?;
             }
-            channel.save(tx.sql)?;
+            channel.save(tx.sql, tx.provider)?;
             Ok(result)
         })?;
         self.put_back(channel);

@@ -48,6 +48,12 @@ pub enum QueuedKind {
     LetGo,
     /// The channel digest, told to those who came. The engine's own.
     Digest,
+    /// A request to be added again. The engine's own.
+    Rejoin,
+    /// New keys, since this vault is an older copy. The engine's own.
+    Renew,
+    /// The group's new beginning.
+    Reboot,
 }
 
 /// A refusal of a relay node that does not end an attempt to send.
@@ -81,6 +87,9 @@ impl From<Intent> for QueuedKind {
             Intent::Leave => Self::Leave,
             Intent::Housekeeping => Self::LetGo,
             Intent::Announce => Self::Digest,
+            Intent::Rejoin => Self::Rejoin,
+            Intent::Renew => Self::Renew,
+            Intent::Reboot => Self::Reboot,
         }
     }
 }

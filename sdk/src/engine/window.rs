@@ -12,6 +12,9 @@ const HASH_BYTES: usize = 32;
 
 type Hash = [u8; HASH_BYTES];
 
+/// In the place of a Trim's hash. No frame has this one.
+const PASSED: Hash = [0; HASH_BYTES];
+
 /// The digests of the last entries; or, in a channel whose digest this agent was not told yet, the hashes of their
 /// frames, from which the digests follow once it is.
 #[derive(Debug)]
@@ -67,11 +70,34 @@ impl Window {
         self.digest = self.digest.map(|digest| digest.next_hashed(offset, &hash));
         self.hashes
             .push_back(self.digest.map_or(hash, |digest| *digest.as_bytes()));
+        self.bound();
+    }
+
+    fn bound(&mut self) {
         self.unsaved += 1;
         if self.hashes.len() > OFFSETS_MAX {
             self.hashes.pop_front();
             self.first += 1;
             self.unsaved = self.unsaved.min(self.hashes.len());
+        }
+    }
+
+    /// The entry after the last one, a Trim: it leaves the digest as it is.
+    pub(super) fn pass(&mut self, offset: Offset) {
+        debug_assert_eq!(offset.get(), self.first + self.hashes.len() as u64);
+        self.hashes
+            .push_back(self.digest.map_or(PASSED, |digest| *digest.as_bytes()));
+        self.bound();
+    }
+
+    /// Goes on behind entries that are gone. Where they were Trims alone, the digest is as it was; else it is not known.
+    pub(super) fn skip(&mut self, cursor: Offset, trims_alone: bool) {
+        *self = Self::empty(cursor, self.digest.filter(|_| trims_alone));
+        if let Some(digest) = self.digest {
+            // What members say of the cursor itself is compared, too.
+            self.first = cursor.get();
+            self.hashes.push_back(*digest.as_bytes());
+            self.unsaved = 1;
         }
     }
 
@@ -113,7 +139,9 @@ impl Window {
         let mut digests = VecDeque::with_capacity(self.hashes.len() - known + 1);
         let mut first = self.first + known as u64;
         for (hash, at) in self.hashes.iter().skip(known).zip(first..) {
-            digest = digest.next_hashed(Offset::new(at), hash);
+            if *hash != PASSED {
+                digest = digest.next_hashed(Offset::new(at), hash);
+            }
             digests.push_back(*digest.as_bytes());
         }
         if known > 0 {

@@ -3,9 +3,10 @@
 //! Each rule is decided by the log and the group's state alone, never by a clock or a setting, so that all members judge
 //! an entry alike. That is why a leaf's lifetime (RFC 9420 section 7.2) is required to be without end: OpenMLS checks it
 //! against the clock of whoever processes the commit, and an agent that comes back late would judge otherwise than those
-//! who were there. How old a KeyPackage may be is decided by the agent that uses it, by the time in its frame's id.
+//! who were there. How old a KeyPackage may be is decided by the agent that uses it: see [`Life`].
 
-use super::{Identity, Provider, StorageError};
+use super::life::LIFE_EXTENSION;
+use super::{Identity, Life, Provider, StorageError};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
 use openmls::treesync::LeafNode;
@@ -23,6 +24,8 @@ const FORWARD_DISTANCE_MAX: u32 = 10_000;
 /// Why an entry is not applied.
 #[derive(Debug)]
 pub(crate) enum Rejected {
+    /// This member cannot process it, though others may: what it lacks is not the same for all.
+    OutOfSync(String),
     /// It cannot be processed, and never will be.
     Unreadable(String),
     /// Its header contradicts its content.
@@ -41,8 +44,21 @@ pub(crate) fn unreadable(reason: impl Into<String>) -> Rejected {
     Rejected::Unreadable(reason.into())
 }
 
-pub(crate) fn group_id(channel: ChannelId) -> GroupId {
-    GroupId::from_slice(channel.as_bytes())
+/// The id of a channel's group: the channel's id, and for a group that began again the parent of the bundle that began it.
+/// So no two groups of a channel have one id.
+pub(crate) fn group_id(channel: ChannelId, reboot: u64) -> GroupId {
+    match reboot {
+        0 => GroupId::from_slice(channel.as_bytes()),
+        _ => GroupId::from_slice(&[channel.as_bytes().as_slice(), &reboot.to_be_bytes()].concat()),
+    }
+}
+
+/// Which group of a channel has an id; `None` for a group of another channel.
+pub(crate) fn reboot_of(channel: ChannelId, id: &GroupId) -> Option<u64> {
+    match id.as_slice().strip_prefix(channel.as_bytes().as_slice())? {
+        [] => Some(0),
+        reboot => Some(u64::from_be_bytes(reboot.try_into().ok()?)).filter(|reboot| *reboot > 0),
+    }
 }
 
 /// How many keys of skipped messages of a sender are kept. A sender encrypts again what was overtaken; this is for the case
@@ -77,11 +93,12 @@ pub(crate) fn create_config(padding_bytes: usize) -> MlsGroupCreateConfig {
         .build()
 }
 
-fn capabilities() -> Capabilities {
+pub(super) fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[CIPHERSUITE]),
-        Some(&[ExtensionType::LastResort]),
+        // All that a KeyPackage carries is listed (RFC 9420 section 13.4).
+        Some(&[ExtensionType::LastResort, ExtensionType::Unknown(LIFE_EXTENSION)]),
         None,
         Some(&[CredentialType::Basic]),
     )
@@ -139,9 +156,11 @@ fn agent_at(group: &MlsGroup, index: LeafNodeIndex) -> Option<AgentId> {
 pub(crate) fn key_package(
     provider: &Provider<'_>,
     identity: &Identity,
+    life: Life,
     last_resort: bool,
 ) -> Result<(Vec<u8>, KeyPackageRef), String> {
     let mut builder = KeyPackage::builder()
+        .key_package_extensions(life.extensions()?)
         .key_package_lifetime(lifetime())
         .leaf_node_capabilities(capabilities());
     if last_resort {
@@ -196,11 +215,12 @@ pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
         .collect()
 }
 
-/// How many members are before this agent where one has to commit for those who asked to leave: by their leaves, those who
-/// stay before those who leave, too. All members count alike, so they differ in it.
-pub(crate) fn turn(group: &MlsGroup) -> u32 {
+/// How many members are before this agent where one has to commit for those who asked to leave, or to rejoin: by their
+/// leaves, those who cannot or will not stay behind the others. All members count alike, so they differ in it.
+pub(crate) fn turn(group: &MlsGroup, rejoining: &BTreeSet<AgentId>) -> u32 {
     let leaving: BTreeSet<LeafNodeIndex> = group.pending_proposals().filter_map(leaver).collect();
-    let place = |index: LeafNodeIndex| (leaving.contains(&index), index);
+    let waits = |index| agent_at(group, index).is_some_and(|agent| rejoining.contains(&agent));
+    let place = |index: LeafNodeIndex| (leaving.contains(&index) || waits(index), index);
     let own = place(group.own_leaf_index());
     let before = group.members().filter(|member| place(member.index) < own).count();
     u32::try_from(before).unwrap_or(u32::MAX)
@@ -263,20 +283,29 @@ pub(crate) fn build_commit(
 }
 
 /// What a commit does to a group's membership.
+#[derive(Default)]
 pub(crate) struct Change {
     pub(crate) adds: BTreeSet<AgentId>,
     pub(crate) removes: BTreeSet<AgentId>,
     /// Those among `removes` that had asked for it.
     pub(crate) left: BTreeSet<AgentId>,
+    /// A member that gave itself a new leaf.
+    pub(crate) renewed: Option<AgentId>,
+}
+
+impl Change {
+    /// A member gives itself a new leaf.
+    pub(crate) fn renewal(member: AgentId) -> Self {
+        Self {
+            renewed: Some(member),
+            ..Self::default()
+        }
+    }
 }
 
 /// Checks a staged commit, before it is merged, against the rules that every member holds to.
 pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: AgentId) -> Result<Change, String> {
-    let mut change = Change {
-        adds: BTreeSet::new(),
-        removes: BTreeSet::new(),
-        left: BTreeSet::new(),
-    };
+    let mut change = Change::default();
     for queued in staged.queued_proposals() {
         match queued.proposal() {
             Proposal::Add(add) => {
@@ -303,7 +332,8 @@ pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: A
         return Err("the committer's leaf became another agent's".into());
     }
     let present = members(group);
-    if let Some(agent) = change.adds.iter().find(|agent| present.contains(*agent)) {
+    let is_there = |agent: &&AgentId| present.contains(*agent) && !change.removes.contains(*agent);
+    if let Some(agent) = change.adds.iter().find(is_there) {
         return Err(format!("{agent} is added, but is a member"));
     }
     Ok(change)
@@ -321,6 +351,39 @@ pub(crate) fn read_message(bytes: &[u8]) -> Result<ProtocolMessage, Rejected> {
         .ok_or_else(|| unreadable("not an encrypted message of a group"))
 }
 
+/// Checks a staged external commit: a member gives itself a new leaf, and nothing else changes.
+pub(crate) fn check_external(group: &MlsGroup, staged: &StagedCommit) -> Result<AgentId, String> {
+    let leaf = staged
+        .update_path_leaf_node()
+        .ok_or("an external commit without a leaf")?;
+    let committer = agent_of_leaf(leaf)?;
+    let mut removed = None;
+    for queued in staged.queued_proposals() {
+        match queued.proposal() {
+            Proposal::ExternalInit(_) => {}
+            Proposal::Remove(remove) if removed.is_none() => removed = agent_at(group, remove.removed()),
+            _ => return Err("an external commit that changes more than its author's leaf".into()),
+        }
+    }
+    if removed != Some(committer) {
+        return Err("an external commit that does not replace its author's own leaf".into());
+    }
+    Ok(committer)
+}
+
+/// Whether a commit failed for something that this member alone lacks: others may have applied it. All else is the same for
+/// every member, who then judge alike.
+fn is_own_trouble(error: &StageCommitError) -> bool {
+    use openmls::treesync::errors::ApplyUpdatePathError as Path;
+    matches!(
+        error,
+        StageCommitError::UpdatePathError(
+            Path::PathMismatch | Path::UnableToDecrypt | Path::MissingCiphertext | Path::MissingOwnLeaf
+        ) | StageCommitError::OwnKeyNotFound
+            | StageCommitError::MissingDecryptionKey
+    )
+}
+
 /// Processes a message of another member, and gives it with the agent whose signature it has.
 pub(crate) fn process(
     group: &mut MlsGroup,
@@ -329,10 +392,18 @@ pub(crate) fn process(
 ) -> Result<(AgentId, ProcessedMessageContent), Rejected> {
     let processed = group.process_message(provider, message).map_err(|error| match error {
         ProcessMessageError::StorageError(error) => Rejected::Storage(error),
+        ProcessMessageError::InvalidCommit(error) if is_own_trouble(&error) => Rejected::OutOfSync(error.to_string()),
         error => unreadable(error.to_string()),
     })?;
     let Sender::Member(index) = *processed.sender() else {
-        return Err(unreadable("not from a member"));
+        let is_external = matches!(processed.sender(), Sender::NewMemberCommit);
+        return match processed.into_content() {
+            ProcessedMessageContent::StagedCommitMessage(staged) if is_external => {
+                let author = check_external(group, &staged).map_err(unreadable)?;
+                Ok((author, ProcessedMessageContent::StagedCommitMessage(staged)))
+            }
+            _ => Err(unreadable("not from a member")),
+        };
     };
     let author = agent_at(group, index).ok_or_else(|| unreadable("from a leaf that is not there"))?;
     Ok((author, processed.into_content()))

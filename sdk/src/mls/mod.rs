@@ -1,16 +1,23 @@
 //! MLS (RFC 9420), as this SDK uses it: identity, storage, and the rules of a group.
 
+mod external;
 mod group;
 mod identity;
+mod life;
+mod rejoin;
 mod storage;
 
+pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
-    CIPHERSUITE, Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, check_members,
-    create_config, group_id, join_config, key_package, leaver, leavers, members, process, read_message, settle_secrets,
-    turn, unreadable,
+    Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id, key_package,
+    leaver, leavers, members, process, read_message, settle_secrets, turn, unreadable,
 };
 pub(crate) use identity::Identity;
-pub(crate) use storage::{Storage, StorageError};
+pub(crate) use life::Life;
+pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
+#[cfg(test)]
+pub(crate) use storage::in_keys;
+pub(crate) use storage::{Failure, Storage, StorageError};
 
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
@@ -35,13 +42,26 @@ impl<'a> Provider<'a> {
         self.storage.flush()
     }
 
-    /// Forgets all that OpenMLS wrote.
-    pub(crate) fn discard(&self) {
-        self.storage.discard();
+    /// See [`Storage::scratch`].
+    pub(crate) fn scratch(&self, set_aside: Option<&[u8]>) -> Self {
+        Self {
+            crypto: self.crypto,
+            storage: self.storage.scratch(set_aside),
+        }
+    }
+
+    /// See [`Storage::absorb`].
+    pub(crate) fn absorb(&self, scratch: &Self) {
+        self.storage.absorb(&scratch.storage);
+    }
+
+    /// See [`Storage::end_set_aside`].
+    pub(crate) fn end_set_aside(&self, name: &[u8], take: bool) -> Result<(), StorageError> {
+        self.storage.end_set_aside(name, take)
     }
 
     /// See [`Storage::failure`].
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.storage.failure()
     }
 

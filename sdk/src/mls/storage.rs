@@ -11,8 +11,9 @@
 //! Values are CBOR: self-describing, as OpenMLS needs it to read what an earlier version of it wrote.
 
 use openmls_traits::storage::{CURRENT_VERSION, Entity, Key};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use zeroize::Zeroizing;
 
@@ -38,6 +39,7 @@ enum Label {
     EpochSecrets = 16,
     ResumptionPsks = 17,
     MessageSecrets = 18,
+    Seal = 19,
 }
 
 /// Why a value cannot be stored or read.
@@ -53,6 +55,29 @@ pub(crate) enum StorageError {
     ProposalMissing,
     #[error("a group's message secrets are in memory alone")]
     Unsettled,
+    #[error("values of different moments")]
+    Torn,
+}
+
+impl StorageError {
+    /// Whether what is stored cannot be what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Decode(_) | Self::ProposalMissing | Self::Torn => true,
+            Self::Database(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Encode(_) | Self::Unsettled => false,
+        }
+    }
+}
+
+/// A read that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) is_damage: bool,
+    pub(crate) reason: String,
 }
 
 /// How writes of message secrets are treated.
@@ -66,38 +91,95 @@ enum Secrets {
 
 type Value = Zeroizing<Vec<u8>>;
 
+/// The first byte of the keys of a group that takes the place of another one later. No [`Label`] has it.
+const SET_ASIDE: u8 = 0xff;
+
 /// OpenMLS' storage, for the time of one transaction.
 pub(crate) struct Storage<'a> {
     connection: &'a Connection,
+    /// What stands before each key: empty, except for a group that is set aside.
+    prefix: Vec<u8>,
     /// The last value of each key that was written; `None` is deleted.
     written: RefCell<HashMap<Vec<u8>, Option<Value>>>,
     secrets: Cell<Secrets>,
     /// Keys of message secrets whose newest value is in memory alone.
     unsettled: RefCell<BTreeSet<Vec<u8>>>,
     /// The first read that failed.
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Failure>>,
+    /// Seals of groups of which something was read or written, as the database has them.
+    seals: RefCell<HashMap<Vec<u8>, Option<Seal>>>,
+    /// Positions of channels, to be sealed with their groups' values.
+    positions: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl<'a> Storage<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Self {
         Self {
             connection,
+            prefix: Vec::new(),
             written: RefCell::default(),
             secrets: Cell::new(Secrets::Written),
             unsettled: RefCell::default(),
             failure: RefCell::default(),
+            seals: RefCell::default(),
+            positions: RefCell::default(),
         }
+    }
+
+    /// Storage for something that may fail, or for a group that is set aside under a name: what it writes goes nowhere
+    /// before [`Storage::absorb`]. It reads what the database has, not what this one has written meanwhile; with a name, what
+    /// was set aside under it and nothing else.
+    pub(crate) fn scratch(&self, set_aside: Option<&[u8]>) -> Self {
+        let prefix = set_aside.map(prefix).unwrap_or_default();
+        Self {
+            prefix,
+            ..Self::new(self.connection)
+        }
+    }
+
+    /// Takes over all that a scratch storage has written.
+    pub(crate) fn absorb(&self, scratch: &Self) {
+        self.written.borrow_mut().extend(scratch.written.borrow_mut().drain());
+    }
+
+    /// Forgets what was set aside under a name; with `take`, puts it in the place of what has the same keys.
+    pub(crate) fn end_set_aside(&self, name: &[u8], take: bool) -> Result<(), StorageError> {
+        let prefix = prefix(name);
+        let mut aside: HashMap<Vec<u8>, Option<Value>> = self
+            .connection
+            .prepare_cached("SELECT key, value FROM mls WHERE substr(key, 1, ?2) = ?1 AND key >= ?1")?
+            .query_map((&prefix, prefix.len()), |row| {
+                Ok((
+                    row.get::<_, Vec<u8>>(0)?,
+                    Some(Zeroizing::new(row.get::<_, Vec<u8>>(1)?)),
+                ))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut written = self.written.borrow_mut();
+        // What this transaction wrote there is newer.
+        let newer = written.iter().filter(|(key, _)| key.starts_with(&prefix));
+        aside.extend(newer.map(|(key, value)| (key.clone(), value.clone())));
+        for (key, value) in aside {
+            if take && let Some(key) = key.strip_prefix(prefix.as_slice()) {
+                written.insert(key.to_vec(), value);
+            }
+            written.insert(key, None);
+        }
+        Ok(())
     }
 
     /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
     /// Whoever is told so asks here whether it is the vault that is to blame.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }
 
     fn noted<T>(&self, read: Result<T, StorageError>) -> Result<T, StorageError> {
         if let Err(error) = &read {
-            self.failure.borrow_mut().get_or_insert_with(|| error.to_string());
+            self.failure.borrow_mut().get_or_insert_with(|| Failure {
+                is_damage: error.is_damage(),
+                reason: error.to_string(),
+            });
         }
         read
     }
@@ -121,9 +203,41 @@ impl<'a> Storage<'a> {
     }
 
     /// Forgets all that was written.
+    #[cfg(test)]
     pub(crate) fn discard(&self) {
         self.written.borrow_mut().clear();
         self.unsettled.borrow_mut().clear();
+        self.positions.borrow_mut().clear();
+    }
+
+    /// Seals a channel's position with its group's values.
+    pub(crate) fn seal_position<K: Key<CURRENT_VERSION>>(&self, id: &K, position: Vec<u8>) -> Result<(), StorageError> {
+        let key = key(Label::GroupState, id)?;
+        if let Some(group) = seal::group_of(&key) {
+            self.positions.borrow_mut().insert(group, position);
+        }
+        Ok(())
+    }
+
+    /// Refuses a position that is not the one that was sealed with the group's values.
+    pub(crate) fn check_position<K: Key<CURRENT_VERSION>>(&self, id: &K, position: &[u8]) -> Result<(), StorageError> {
+        let key = key(Label::GroupState, id)?;
+        let fits = |seal: &Seal| seal.fits_position(position);
+        let checked = self.sealed(&key).map(|seal| seal.as_ref().is_none_or(fits));
+        self.noted(checked.and_then(|fits| fits.then_some(()).ok_or(StorageError::Torn)))
+    }
+
+    /// The seal of the group that a key is of.
+    fn sealed(&self, key: &[u8]) -> Result<Option<Seal>, StorageError> {
+        let Some(group) = seal::group_of(key) else {
+            return Ok(None);
+        };
+        if let Some(seal) = self.seals.borrow().get(&group) {
+            return Ok(seal.clone());
+        }
+        let seal = Seal::load(self.connection, &group)?;
+        self.seals.borrow_mut().insert(group, seal.clone());
+        Ok(seal)
     }
 
     /// Puts all that was written into the transaction under way.
@@ -131,28 +245,64 @@ impl<'a> Storage<'a> {
         if !self.unsettled.borrow().is_empty() {
             return Err(StorageError::Unsettled);
         }
+        let mut seals = HashMap::<Vec<u8>, Seal>::new();
+        let positions = self.positions.borrow_mut().drain().collect::<Vec<_>>();
+        let written = self.written.borrow();
+        let of_values = written.keys().filter_map(|key| seal::group_of(key));
+        for group in of_values.chain(positions.iter().map(|(group, _)| group.clone())) {
+            if let Entry::Vacant(entry) = seals.entry(group) {
+                let seal = match Seal::load(self.connection, entry.key())? {
+                    Some(seal) => seal,
+                    None => Seal::over(self.connection, entry.key())?,
+                };
+                entry.insert(seal);
+            }
+        }
+        drop(written);
+        for (group, position) in positions {
+            if let Some(seal) = seals.get_mut(&group) {
+                seal.put_position(&position);
+            }
+        }
         let mut put = self
             .connection
             .prepare_cached("INSERT INTO mls (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?;
         let mut delete = self.connection.prepare_cached("DELETE FROM mls WHERE key = ?1")?;
         for (key, value) in self.written.borrow_mut().drain() {
+            if let Some(seal) = seal::group_of(&key).and_then(|group| seals.get_mut(&group)) {
+                seal.put(&key, value.as_ref());
+            }
             match value {
                 Some(value) => put.execute((&key, value.as_slice()))?,
                 None => delete.execute([&key])?,
             };
         }
+        for (group, seal) in &seals {
+            seal.save(self.connection, group)?;
+        }
+        self.seals.borrow_mut().clear();
         Ok(())
     }
 
     fn put(&self, key: Vec<u8>, value: Value) {
-        self.written.borrow_mut().insert(key, Some(value));
+        self.written.borrow_mut().insert(self.place(key), Some(value));
     }
 
     fn remove(&self, key: Vec<u8>) {
-        self.written.borrow_mut().insert(key, None);
+        self.written.borrow_mut().insert(self.place(key), None);
+    }
+
+    /// Where a key stands in the database.
+    fn place(&self, mut key: Vec<u8>) -> Vec<u8> {
+        if !self.prefix.is_empty() {
+            key.splice(..0, self.prefix.iter().copied());
+        }
+        key
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        let placed = (!self.prefix.is_empty()).then(|| self.place(key.to_vec()));
+        let key = placed.as_deref().unwrap_or(key);
         if let Some(value) = self.written.borrow().get(key) {
             return Ok(value.clone());
         }
@@ -161,7 +311,11 @@ impl<'a> Storage<'a> {
             .prepare_cached("SELECT value FROM mls WHERE key = ?1")
             .and_then(|mut statement| statement.query_row([key], |row| row.get::<_, Vec<u8>>(0).map(Zeroizing::new)))
             .optional();
-        self.noted(value.map_err(StorageError::from))
+        let value = self.noted(value.map_err(StorageError::from))?;
+        let fits = |seal: Seal| seal.fits(key, value.as_ref());
+        let checked = self.sealed(key).map(|seal| seal.is_none_or(fits));
+        self.noted(checked.and_then(|fits| fits.then_some(()).ok_or(StorageError::Torn)))?;
+        Ok(value)
     }
 
     fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StorageError> {
@@ -230,6 +384,11 @@ impl<'a> Storage<'a> {
     }
 }
 
+/// What stands before the keys of what is set aside under a name. Names have one length, so none begins another.
+fn prefix(name: &[u8]) -> Vec<u8> {
+    [&[SET_ASIDE], name].concat()
+}
+
 fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Value, StorageError> {
     let mut bytes = Value::default();
     ciborium::into_writer(value, &mut *bytes).map_err(|error| StorageError::Encode(error.to_string()))?;
@@ -242,6 +401,12 @@ fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
+/// A group as it stands in the keys of its values.
+#[cfg(test)]
+pub(crate) fn in_keys<K: serde::Serialize + ?Sized>(group: &K) -> Vec<u8> {
+    key(Label::Tree, group).expect("encoded").split_off(1)
+}
+
 fn epoch_key<G: serde::Serialize, E: serde::Serialize>(
     group_id: &G,
     epoch: &E,
@@ -250,7 +415,10 @@ fn epoch_key<G: serde::Serialize, E: serde::Serialize>(
     key(Label::EpochKeyPairs, &(group_id, epoch, leaf_index))
 }
 
+mod seal;
 mod values;
+
+use seal::Seal;
 
 #[cfg(test)]
 mod tests;

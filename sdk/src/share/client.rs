@@ -2,11 +2,11 @@
 
 use super::frame::{self, BYTES_MAX, Frame, Kind};
 use super::hello::Welcome;
-use super::message::{Fate, Fault, Settled, decode, encode};
+use super::message::{Fate, Fault, Prospect, Settled, decode, encode};
 use super::operation::{Class, Request};
 use super::runtime;
 use crate::agent::AgentError;
-use crate::agent::bus::{Bus, Delivery};
+use crate::agent::bus::{Bus, Delivery, Outlook};
 use crate::channel::Sent;
 use crate::event::Event;
 use parking_lot::Mutex;
@@ -129,7 +129,7 @@ impl Owner {
         let queued = self.answered(request, Waiting::Sent).await?;
         let sent = queued
             .into_iter()
-            .map(|(id, delivery)| Sent::new(channel, id, delivery));
+            .map(|(id, delivery)| Sent::new(channel, id, delivery, Arc::clone(&self.shared.bus)));
         Ok(sent.collect())
     }
 
@@ -239,6 +239,11 @@ impl Shared {
             }
             Some(Kind::Relay) => {
                 relay.send_replace(decode(&body)?);
+                Ok(())
+            }
+            Some(Kind::Outlook) => {
+                let prospect: Prospect = decode(&body)?;
+                self.bus.set_outlook(prospect.map_or(Outlook::Open, Outlook::from));
                 Ok(())
             }
             Some(Kind::Closing) => {

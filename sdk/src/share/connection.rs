@@ -2,10 +2,11 @@
 
 use super::frame::{self, BYTES_MAX, Frame, Kind};
 use super::hello::{self, Greeted};
-use super::message::{Fate, Fault, Settled, decode, encode};
+use super::message::{Fate, Fault, Prospect, Settled, decode, encode};
 use super::operation::{Class, Ran, Request};
 use super::serve::Host;
 use crate::agent::AgentError;
+use crate::agent::bus::Outlook;
 use crate::channel::{Delivered, Sent};
 use crate::event::Event;
 use crate::net::Session;
@@ -104,6 +105,7 @@ struct Guest<'a> {
     sent: FuturesUnordered<BoxFuture<'static, Option<Settled>>>,
     events: broadcast::Receiver<Event>,
     session: watch::Receiver<Option<Session>>,
+    outlook: watch::Receiver<Outlook>,
     /// It may have sent requests that were not read yet: until it has said that it sends no more.
     talks: Option<Counted>,
 }
@@ -126,6 +128,11 @@ impl<'a> Guest<'a> {
                 let mut session = host.bus.session.subscribe();
                 session.mark_changed();
                 session
+            },
+            outlook: {
+                let mut outlook = host.bus.outlook();
+                outlook.mark_changed();
+                outlook
             },
             talks: Some(Counted::new(host)),
         }
@@ -156,6 +163,11 @@ impl<'a> Guest<'a> {
                 Ok(()) = self.session.changed() => {
                     let relay = relay(&self.session.borrow_and_update());
                     self.say(Kind::Relay, 0, encode(&relay)).await
+                }
+                Ok(()) = self.outlook.changed() => {
+                    // For the next look.
+                    self.outlook.mark_changed();
+                    self.tell_outlook().await
                 }
                 () = self.host.closing.cancelled(), if !told => {
                     told = true;
@@ -245,6 +257,20 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
+    /// Says whether waits can end well, if that has changed.
+    async fn tell_outlook(&mut self) -> Result<(), Gone> {
+        if !self.outlook.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let prospect: Prospect = match &*self.outlook.borrow_and_update() {
+            Outlook::Open => None,
+            // What follows says so.
+            Outlook::Closed => return Ok(()),
+            outlook => outlook.reason().map(Fault::from),
+        };
+        self.say(Kind::Outlook, 0, encode(&prospect)).await
+    }
+
     /// A request runs no more, or need not.
     fn over(&mut self, id: u64) -> Option<AbortHandle> {
         let (handle, wait) = self.ids.remove(&id)?;
@@ -256,6 +282,8 @@ impl<'a> Guest<'a> {
         if self.over(id).is_none() {
             return Ok(());
         }
+        // What the request has changed is known to the guest when it has the answer.
+        self.tell_outlook().await?;
         match done {
             Ok(Ran { answer, sent }) => {
                 if answer.len() > BYTES_MAX {
@@ -288,7 +316,7 @@ impl<'a> Guest<'a> {
 /// What becomes of something; `None` where the agent is closed before.
 async fn settled(sent: Sent) -> Option<Settled> {
     let frame_id = sent.frame_id();
-    let fate = match sent.delivered().await {
+    let fate = match sent.settled().await {
         Ok(Delivered::At(offset)) => Fate::Delivered(offset),
         Ok(Delivered::Unneeded) => Fate::Unneeded,
         Err(AgentError::SendFailed { code, .. }) => Fate::Failed(code.number()),

@@ -41,10 +41,11 @@ pub(super) enum Kind {
     Event = 11,
     Relay = 12,
     Closing = 13,
+    Outlook = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Hello,
         Self::Challenge,
         Self::Proof,
@@ -58,6 +59,7 @@ impl Kind {
         Self::Event,
         Self::Relay,
         Self::Closing,
+        Self::Outlook,
     ];
 }
 

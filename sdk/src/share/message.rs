@@ -1,6 +1,7 @@
 //! What is said after the greeting.
 
 use crate::agent::AgentError;
+use crate::agent::bus::Outlook;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{Code, FrameId, Offset};
@@ -55,6 +56,19 @@ impl Fault {
     /// The owner closes: nothing of the request was done, or it was a wait.
     pub(super) fn closing() -> Self {
         Self::new(Code::VaultOwnerGone, "the vault is being closed")
+    }
+}
+
+/// Why waits end that need a session; `None` where they need not.
+pub(super) type Prospect = Option<Fault>;
+
+impl From<Fault> for Outlook {
+    fn from(fault: Fault) -> Self {
+        Self::OwnerFailed {
+            code: Code::from_number(fault.code).unwrap_or(Code::VaultOwnerVersion),
+            reason: fault.reason,
+            retryable: fault.retryable,
+        }
     }
 }
 

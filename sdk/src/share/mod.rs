@@ -22,6 +22,8 @@
 //! - **No guest blocks another.** A request takes memory in its guest, not a place in a queue, until the owner reads it.
 //!   Long waits do not count against the requests that may run at once. A guest that reads or writes too slowly is
 //!   disconnected.
+//! - **Waits.** An owner says why waits that need a session cannot end well, and that they can again. A guest knows it before
+//!   it has the answer to a request that changed it.
 //! - **The end.** An owner that closes tells its guests, refuses new requests, ends waits, and finishes the calls in flight;
 //!   each guest says that it sends no more. Within a deadline; then the owner removes the socket, and only then releases the
 //!   lock. A guest's call ends with
@@ -33,7 +35,8 @@
 //! ```text
 //!   guest: Hello { version, nonce }            owner: Challenge { nonce } | Refused { code, reason }
 //!   guest: Proof { proof }                     owner: Welcome { proof, agent, endpoint, relay } | Refused
-//!   guest: Request(id), Cancel(id), Closing    owner: Answer(id) | Fault(id), Settled, Event, Relay, Closing
+//!   guest: Request(id), Cancel(id), Closing    owner: Answer(id) | Fault(id), Settled, Event, Relay,
+//!                                                      Outlook, Closing
 //! ```
 //! Before the proof a frame has at most 1 KiB; after it 128 MiB, of which an owner takes 256 MiB at once from all guests.
 //! An unknown operation fails by itself; an unknown event is skipped.

@@ -6,7 +6,11 @@ use super::message::{Fault, encode};
 use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
-use crate::engine::{ChannelInfo, Divergence, FailedSend, Keep, Message, Purged, Queued, UnreadableEntry};
+use crate::engine::{
+    ChannelInfo, ClaimedPackage, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Purged, Queued,
+    UnreadableEntry,
+};
+use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset, Region};
 
@@ -107,6 +111,9 @@ operations! {
     Wait fn flushed() -> () { |agent| agent.flushed() }
     Call fn channels() -> Vec<ChannelInfo> { |agent| agent.channels() }
     Call fn all_outboxes() -> Vec<Queued> { |agent| agent.outbox() }
+    Call fn all_failed() -> Vec<FailedSend> { |agent| agent.failed() }
+    Call fn all_deferred_adds() -> Vec<DeferredAdd> { |agent| agent.deferred_adds() }
+    Change fn backup(path: Octets, replace: bool) -> BackupInfo { |agent| backup(agent, path, replace) }
     Change fn create(label: String, home: Option<u8>) -> ChannelId { |agent| create(agent, label, home) }
 
     // ---- sending. The channel comes first.
@@ -122,9 +129,16 @@ operations! {
     Send fn sent(channel: ChannelId, frame_id: FrameId) -> Vec<Sent> {
         |agent| async { Ok::<_, AgentError>(at(agent, channel).sent(frame_id).await?.into_iter().collect()) }
     }
+    Send fn retry(channel: ChannelId, frame_id: FrameId) -> Vec<Sent> {
+        |agent| async { Ok::<_, AgentError>(at(agent, channel).retry(frame_id).await?.into_iter().collect()) }
+    }
     LongSend fn add(channel: ChannelId, agents: Vec<AgentId>) -> Vec<Sent> {
         |agent| async { at(agent, channel).add(&agents).await.map(one) }
     }
+    Send fn add_claimed(channel: ChannelId, packages: Vec<ClaimedPackage>) -> Vec<Sent> {
+        |agent| async { at(agent, channel).add_claimed(packages).await.map(one) }
+    }
+    LongSend fn reboot(channel: ChannelId) -> Vec<Sent> { |agent| async { at(agent, channel).reboot().await.map(one) } }
     Send fn remove(channel: ChannelId, agents: Vec<AgentId>) -> Vec<Sent> {
         |agent| async { at(agent, channel).remove(&agents).await.map(one) }
     }
@@ -134,10 +148,23 @@ operations! {
     // ---- the rest of a channel
     Call fn outbox(channel: ChannelId) -> Vec<Queued> { |agent| at(agent, channel).outbox() }
     Call fn failed(channel: ChannelId) -> Vec<FailedSend> { |agent| at(agent, channel).failed() }
-    Call fn dismiss(channel: ChannelId, frame_id: FrameId) -> () { |agent| at(agent, channel).dismiss(frame_id) }
+    Change fn dismiss(channel: ChannelId, frame_id: FrameId) -> bool { |agent| at(agent, channel).dismiss(frame_id) }
+    Wait fn claim(channel: ChannelId, agent_id: AgentId) -> ClaimedPackage {
+        |agent| async { at(agent, channel).claim(agent_id).await }
+    }
+    Call fn add_later(channel: ChannelId, agents: Vec<AgentId>) -> () {
+        |agent| async { at(agent, channel).add_later(&agents).await }
+    }
+    Call fn deferred_adds(channel: ChannelId) -> Vec<DeferredAdd> { |agent| at(agent, channel).deferred_adds() }
+    Change fn cancel_add(channel: ChannelId, agents: Vec<AgentId>) -> usize {
+        |agent| async { at(agent, channel).cancel_add(&agents).await }
+    }
     Call fn members(channel: ChannelId) -> Vec<AgentId> { |agent| at(agent, channel).members() }
     Call fn inbox(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).inbox(after, limit.min(MESSAGES_MAX)).await.map(page) }
+    }
+    Call fn unacked(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
+        |agent| async { at(agent, channel).unacked(after, limit.min(MESSAGES_MAX)).await.map(page) }
     }
     Call fn received(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).received(after, limit.min(MESSAGES_MAX)).await.map(page) }
@@ -151,6 +178,7 @@ operations! {
     Call fn unreadable(channel: ChannelId, after: Offset, limit: u32) -> Vec<UnreadableEntry> {
         |agent| at(agent, channel).unreadable(after, limit)
     }
+    Call fn lost(channel: ChannelId) -> Vec<Lost> { |agent| at(agent, channel).lost() }
     Call fn divergences(channel: ChannelId) -> Vec<Divergence> { |agent| at(agent, channel).divergences() }
     Call fn info(channel: ChannelId) -> ChannelInfo { |agent| at(agent, channel).info() }
     Call fn cursor(channel: ChannelId) -> Offset { |agent| at(agent, channel).cursor() }
@@ -170,6 +198,17 @@ async fn create(agent: &Agent, label: String, home: Option<u8>) -> Result<Channe
         None => agent.create_channel(&label).await?,
     };
     Ok(channel.id())
+}
+
+async fn backup(agent: &Agent, path: Octets, replace: bool) -> Result<BackupInfo, AgentError> {
+    let mut made = agent.backup(path.into_path(), replace).await?;
+    if let BackupKey::File { path } = &mut made.key
+        && let Ok(absolute) = std::path::absolute(&*path)
+    {
+        // The guest may be in another folder.
+        *path = absolute;
+    }
+    Ok(made)
 }
 
 fn one(sent: Sent) -> Vec<Sent> {

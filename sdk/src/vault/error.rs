@@ -1,6 +1,8 @@
 //! Why a vault cannot be used.
 
+use rusqlite::ErrorCode;
 use skytale_proto::Code;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Why a vault cannot be opened, read or written.
@@ -42,11 +44,31 @@ pub enum VaultError {
         /// What the system said.
         error: String,
     },
+    /// The disk, or this user's quota, is full.
+    #[error("{doing}: no space left on the disk")]
+    Full {
+        /// What was being done.
+        doing: String,
+    },
     /// What is stored cannot be what this SDK wrote.
     #[error("vault damaged: {place}")]
     Damaged {
         /// Where.
         place: String,
+    },
+    /// A file is in the way that is not replaced without being told to.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that cannot be used for this.
+    #[error("{}: {problem}", path.display())]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
 }
 
@@ -62,14 +84,30 @@ impl VaultError {
             Self::Key { .. } => Code::VaultKey,
             Self::Plain => Code::VaultPlain,
             Self::Version { .. } => Code::VaultVersion,
-            Self::Io { .. } | Self::Damaged { .. } => Code::VaultIo,
+            Self::Io { .. } => Code::VaultIo,
+            Self::Full { .. } => Code::VaultFull,
+            Self::Damaged { .. } => Code::VaultDamaged,
+            Self::Exists { .. } | Self::Unsuitable { .. } => Code::Environment,
         }
+    }
+
+    /// Whether space on the disk is all that is missing.
+    pub(crate) const fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
     }
 
     pub(crate) fn io(doing: impl Into<String>, error: impl ToString) -> Self {
         Self::Io {
             doing: doing.into(),
             error: error.to_string(),
+        }
+    }
+
+    /// A failure of the file system, with a full disk told apart.
+    pub(crate) fn file(doing: impl Into<String>, error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { doing: doing.into() },
+            _ => Self::io(doing, error),
         }
     }
 
@@ -80,6 +118,20 @@ impl VaultError {
 
 impl From<rusqlite::Error> for VaultError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::io("the vault's database", error)
+        let doing = "the vault's database";
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full { doing: doing.into() },
+            // SQLite tells a full disk apart, but not a quota that is used up, a file that cannot be made, or a sync
+            // that finds out late. The cause is then the last failure on this thread.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => match std::io::Error::last_os_error() {
+                cause if matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                    Self::Full { doing: doing.into() }
+                }
+                _ => Self::io(doing, error),
+            },
+            // A page that is torn, or pages that do not belong together.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::damaged(error.to_string()),
+            _ => Self::io(doing, error),
+        }
     }
 }

@@ -37,7 +37,24 @@ impl fmt::Debug for VaultKey {
     }
 }
 
+/// What a vault is opened with, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Passphrase,
+    Raw,
+    File(PathBuf),
+}
+
 impl VaultKey {
+    /// Of which kind it is.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Passphrase(_) => Kind::Passphrase,
+            Self::Raw(_) => Kind::Raw,
+            Self::File(path) => Kind::File(path.clone()),
+        }
+    }
+
     /// The database's key. `vault_exists` says whether there is something that must open with it.
     pub(crate) fn resolve(&self, vault: &Path, vault_exists: bool) -> Result<Key, VaultError> {
         match self {
@@ -194,14 +211,24 @@ fn read_small(path: &Path) -> Result<Option<String>, VaultError> {
     Ok(Some(text))
 }
 
+/// Copies the parameters of a derivation to where a copy of the vault will find them.
+pub(super) fn copy_parameters(from: &Path, to: &Path) -> Result<(), VaultError> {
+    let text = read_small(from)?.ok_or_else(|| VaultError::Unsuitable {
+        path: from.to_owned(),
+        problem: "it is missing: without these parameters the passphrase opens nothing".into(),
+    })?;
+    write_new(to, text.as_bytes())
+}
+
 /// Writes a file that was not there, for its owner alone; whole or not at all, and durable.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
-    let fail = |error: std::io::Error| VaultError::io(format!("writing {}", path.display()), error);
+    let fail = |error: std::io::Error| VaultError::file(format!("writing {}", path.display()), &error);
     let temporary = beside(path, "new");
+    // One that was killed may have left something. The folder may be others' too: nothing of theirs is written to.
+    let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)
         .map_err(fail)?;

@@ -3,28 +3,43 @@
 //! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
 //!   was linked with plain SQLite is refused before anything is written.
 //! - One process at a time: `<vault>.lock` is held as long as the vault is open. Others work through that one: see
-//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach).
+//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach). The lock says how the vault was left; one that was
+//!   not closed in order is checked before it is used.
 //! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
 //!   or not there, and durable with the next one that is (`Durability`).
+//! - A copy knows that it is one ([`mark`]): it takes fresh keys in every channel, as the vault itself may have used those
+//!   that it has.
+//! - A full disk is no end: reads work, and space is kept for what frees more ([`reserve`]).
 //! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
 //!   page for whoever learns the vault's key later.
 
+mod backup;
+mod check;
 mod error;
 mod key;
+mod lock;
+mod mark;
+mod reserve;
+mod restore;
 mod schema;
 
+pub use backup::{BackupInfo, BackupKey};
 pub use error::VaultError;
 pub use key::VaultKey;
 pub(crate) use key::{Key, random};
+pub(crate) use mark::Restored;
+pub use restore::{RestoreInfo, restore};
 
+use lock::{Lock, Origin};
+use reserve::Reserve;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction};
 use skytale_proto::Offset;
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// When a transaction must have reached the disk.
@@ -43,9 +58,14 @@ pub(crate) struct Vault {
     connection: Connection,
     /// What `PRAGMA synchronous` is set to.
     durability: Cell<Durability>,
-    share_key: Key,
+    path: PathBuf,
+    key: Key,
+    opened_with: key::Kind,
+    reserve: Reserve,
+    /// The disk was too full to open it for more.
+    read_only: bool,
     /// Dropped after the connection: fields are dropped in order.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Vault {
@@ -60,65 +80,49 @@ const STATEMENTS_CACHED: usize = 96;
 const AUTO_VACUUM_INCREMENTAL: u64 = 2;
 /// Pages given back at once.
 const COMPACTED_PAGES_MAX: u32 = 2_048;
+/// The same on a full disk: what takes their places must fit into the reserve.
+const COMPACTED_PAGES_FULL: u32 = 128;
 /// No more than one page of so many is left free for what comes.
 const FREE_SHARE_MAX: u64 = 4;
-/// What is read of a lock's file.
-const PROCESS_ID_BYTES_MAX: u64 = 16;
 
 impl Vault {
-    /// Opens a vault, or makes an empty one.
+    /// Opens a vault, or makes an empty one. On a full disk it may be open for reading alone.
     pub(crate) fn open(path: &Path, key: &VaultKey) -> Result<Self, VaultError> {
-        let lock = lock(path)?;
-        let exists = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+        let mut lock = Lock::take(path)?;
+        restore::settle(path, &lock)?;
+        let origin = lock.origin();
         refuse_plain_sqlite()?;
-        let key = key.resolve(path, exists)?;
-        if !exists {
-            // SQLite would make it readable by others, as far as the umask lets it.
-            let fail = |error| VaultError::io(format!("making {}", path.display()), error);
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(false).mode(0o600);
-            options.open(path).and_then(|file| file.sync_all()).map_err(fail)?;
-            key::sync_folder(path).map_err(fail)?;
+        let (opened_with, key) = (key.kind(), key.resolve(path, origin != Origin::New)?);
+        let reserve = Reserve::of(path);
+        let open = || open_to_write(path, &key, origin).map_err(|error| full_if_it_is(path, error));
+        let opened = match open() {
+            Err(error) if error.is_full() && reserve.release() => open(),
+            opened => opened,
+        };
+        let (connection, read_only) = match opened {
+            Ok(connection) => (connection, false),
+            Err(error) if error.is_full() => (open_to_read(path, &key, origin).map_err(|_| error)?, true),
+            Err(error) => return Err(error),
+        };
+        if !read_only {
+            lock.say_open();
+            reserve.keep();
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .map_err(|error| VaultError::io(format!("opening {}", path.display()), error))?;
-        unlock(&connection, &key)?;
-        match connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())) {
-            Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
-                return Err(VaultError::Key {
-                    path: path.to_owned(),
-                    problem: "the key is wrong, or this is not a vault".into(),
-                });
-            }
-            other => other?,
-        }
-        // Exclusive: with one process there is no need for shared memory beside the file. How free pages are given back has
-        // to be said before anything is written.
-        connection.execute_batch(
-            "PRAGMA auto_vacuum = INCREMENTAL;
-             PRAGMA locking_mode = EXCLUSIVE;
-             PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA secure_delete = ON;
-             PRAGMA wal_autocheckpoint = 2048;
-             PRAGMA journal_size_limit = 16777216;
-             PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -16384;
-             PRAGMA trusted_schema = OFF;",
-        )?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        schema::migrate(&connection)?;
         Ok(Self {
             connection,
             durability: Cell::new(Durability::Now),
-            share_key: share_key(&key),
+            path: path.to_owned(),
+            key,
+            opened_with,
+            reserve,
+            read_only,
             _lock: lock,
         })
     }
 
     /// Begins a transaction. It is rolled back when it is dropped without a commit.
     pub(crate) fn begin(&self, durability: Durability) -> Result<Transaction<'_>, VaultError> {
+        self.refuse_read_only()?;
         if self.durability.get() != durability {
             // Each transaction in the write-ahead log stands after those before it: one sync makes all of them durable.
             self.connection.execute_batch(match durability {
@@ -130,9 +134,28 @@ impl Vault {
         Ok(self.connection.unchecked_transaction()?)
     }
 
+    fn refuse_read_only(&self) -> Result<(), VaultError> {
+        match self.read_only {
+            true => Err(VaultError::Full {
+                doing: "writing to a vault that was opened on a full disk".into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// For what frees space, or must be done first: gives the reserve back to the file system, and the write-ahead log as far
+    /// as that goes.
+    pub(crate) fn make_room(&self) {
+        self.reserve.release();
+        if let Err(error) = self.empty_log() {
+            tracing::debug!(vault = %self.path.display(), %error, "the write-ahead log stays as it is");
+        }
+    }
+
     /// Gives free pages back to the file system, a piece at a time, and empties the write-ahead log when there are none
     /// left. Whether there are more.
     pub(crate) fn compact(&self) -> Result<bool, VaultError> {
+        self.refuse_read_only()?;
         if self.number("PRAGMA auto_vacuum")? != AUTO_VACUUM_INCREMENTAL {
             // Made by a version that did not say how. Once, in memory: it takes as much as is left in the vault.
             self.connection
@@ -140,24 +163,38 @@ impl Vault {
         }
         let before = self.number("PRAGMA freelist_count")?;
         if before > 0 {
-            let mut statement = self
-                .connection
-                .prepare(&format!("PRAGMA incremental_vacuum({COMPACTED_PAGES_MAX})"))?;
-            let mut rows = statement.query([])?;
-            // Each step gives back a page.
-            while rows.next()?.is_some() {}
+            match self.give_back(COMPACTED_PAGES_MAX) {
+                Err(error) if error.is_full() => {
+                    self.make_room();
+                    self.give_back(COMPACTED_PAGES_FULL)?;
+                    self.empty_log()?;
+                }
+                done => done?,
+            }
         }
         let after = self.number("PRAGMA freelist_count")?;
         if after > 0 && after < before {
             return Ok(true);
         }
         self.empty_log()?;
+        self.reserve.keep();
         Ok(false)
+    }
+
+    fn give_back(&self, pages_max: u32) -> Result<(), VaultError> {
+        let mut statement = self
+            .connection
+            .prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
+        let mut rows = statement.query([])?;
+        // Each step gives back a page.
+        while rows.next()?.is_some() {}
+        Ok(())
     }
 
     /// What was deleted is overwritten in the database: makes it be gone from the write-ahead log, too, and compacts where
     /// much of the file is free. Otherwise free pages wait for what comes. Whether there is more to be done.
     pub(crate) fn settle_freed(&self) -> Result<bool, VaultError> {
+        self.refuse_read_only()?;
         let (free, all) = (self.number("PRAGMA freelist_count")?, self.number("PRAGMA page_count")?);
         if free.saturating_mul(FREE_SHARE_MAX) > all {
             return self.compact();
@@ -183,7 +220,7 @@ impl Vault {
 
     /// The key by which another process proves that it may use this vault.
     pub(crate) fn share_key(&self) -> Key {
-        self.share_key.clone()
+        share_key(&self.key)
     }
 
     /// The database.
@@ -263,41 +300,115 @@ pub(crate) fn id<'a, T: TryFrom<&'a [u8]>>(bytes: &'a [u8]) -> Result<T, VaultEr
     T::try_from(bytes).map_err(|_| VaultError::damaged("id of a wrong length"))
 }
 
-fn lock(path: &Path) -> Result<File, VaultError> {
-    let name = key::beside(path, "lock");
-    let fail = |error: std::io::Error| VaultError::io(format!("locking {}", name.display()), error);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&name).map_err(fail)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {
-            // For a person who asks which process it is: it need not be there.
-            let _ = file
-                .set_len(0)
-                .and_then(|()| (&file).write_all(format!("{}\n", std::process::id()).as_bytes()));
-            Ok(file)
+/// Opens a database for all that an agent does, made if there is none; checked and marked as its origin asks for.
+fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
+    if origin == Origin::New {
+        // SQLite would make it readable by others, as far as the umask lets it.
+        let fail = |error| VaultError::file(format!("making {}", path.display()), &error);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.open(path).and_then(|file| file.sync_all()).map_err(fail)?;
+        key::sync_folder(path).map_err(fail)?;
+    }
+    let connection = keyed(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    if origin == Origin::New {
+        // How free pages are given back has to be said before anything is written. To say it again is a write.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
+    }
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA secure_delete = ON;
+         PRAGMA wal_autocheckpoint = 2048;
+         PRAGMA journal_size_limit = 16777216;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -16384;
+         PRAGMA trusted_schema = OFF;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    if matches!(origin, Origin::Left | Origin::Foreign) {
+        check::structure(&connection)?;
+    }
+    if origin == Origin::Foreign {
+        // Else an empty database would become a vault with another identity.
+        schema::refuse_foreign(&connection)?;
+    }
+    schema::migrate(&connection)?;
+    if origin == Origin::New {
+        mark::lineage(&connection)?;
+    }
+    if origin == Origin::Foreign || mark::backup(&connection)?.is_some() {
+        let transaction = connection.unchecked_transaction()?;
+        mark::set_restored(&transaction)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+/// SQLite says of a write-ahead log that cannot be made only that it cannot be opened. So another file is made instead.
+fn full_if_it_is(path: &Path, error: VaultError) -> VaultError {
+    if !matches!(error, VaultError::Io { .. }) {
+        return error;
+    }
+    let probe = key::beside(path, "probe");
+    let made = OpenOptions::new().write(true).create(true).truncate(false).open(&probe);
+    match made.map_err(|error| VaultError::file(format!("opening {}", path.display()), &error)) {
+        Err(full) if full.is_full() => full,
+        made => {
+            if made.is_ok() {
+                let _ = std::fs::remove_file(&probe);
+            }
+            error
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse {
-            path: path.to_owned(),
-            process: holder(&name),
-        }),
-        Err(error) => Err(fail(error.into())),
     }
 }
 
-/// The process that holds a lock, as the lock's file says. A version that wrote nothing there may have left the id of a
-/// process that has ended.
-fn holder(lock: &Path) -> Option<u32> {
-    let mut text = String::new();
-    File::open(lock)
-        .ok()?
-        .take(PROCESS_ID_BYTES_MAX)
-        .read_to_string(&mut text)
-        .ok()?;
-    let process = text.trim().parse().ok()?;
-    let processes = Path::new("/proc");
-    let lives = !processes.join("self").exists() || processes.join(text.trim()).exists();
-    lives.then_some(process)
+/// Opens a database where not even an empty write-ahead log can be made. Nothing may be waiting in one.
+fn open_to_read(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
+    if lock::has_log(path) {
+        return Err(VaultError::io(
+            format!("opening {}", path.display()),
+            "it has a write-ahead log",
+        ));
+    }
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            // Writing to a string does not fail.
+            byte => _ = write!(uri, "%{byte:02x}"),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = keyed(Path::new(&uri), key, flags)?;
+    schema::refuse_other(&connection)?;
+    if origin != Origin::Closed {
+        check::structure(&connection)?;
+    }
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    Ok(connection)
+}
+
+/// Opens a database with its key, or says that it is the wrong one.
+fn keyed(path: &Path, key: &Key, flags: OpenFlags) -> Result<Connection, VaultError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    unlock(&connection, key)?;
+    // Exclusive: with one process there is no need for shared memory beside the file, which takes room on the disk. It has
+    // to be said before anything is read.
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE;")?;
+    match connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())) {
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
+            Err(VaultError::Key {
+                path: path.to_owned(),
+                problem: "the key is wrong, or this is not a vault".into(),
+            })
+        }
+        read => {
+            read?;
+            Ok(connection)
+        }
+    }
 }
 
 /// Derives the key that a process proves to know which works through the one that has the vault open.

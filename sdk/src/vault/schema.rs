@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -110,6 +110,71 @@ CREATE INDEX message_own ON message (frame_id) WHERE received_no IS NULL;
 const V3: &str = "
 ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
+
+/// - How a channel stands with its group (`standing`: see `Standing`), and what is being done about it.
+/// - `reboot` tells which of a channel's groups it is; `offered_no` is the last encryption that was offered to a relay.
+/// - Entries that were lost, and members' requests to rejoin.
+/// - The digest leaves Trims out since this version: those kept before are of another kind.
+/// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
+/// - When something failed. NULL where a version before did not keep it.
+/// - Additions that wait until the agent to be added has KeyPackages.
+/// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
+const V4: &str = "
+ALTER TABLE channel ADD COLUMN reboot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN offered_no INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE channel ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;
+UPDATE channel SET digest = NULL;
+DELETE FROM digest;
+CREATE TABLE lost (
+    channel INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    reason INTEGER NOT NULL,
+    PRIMARY KEY (channel, first)
+) WITHOUT ROWID;
+CREATE TABLE rejoin (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    key_package BLOB NOT NULL,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
+ALTER TABLE failed ADD COLUMN failed_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN expires_ms INTEGER;
+ALTER TABLE key_package ADD COLUMN at INTEGER;
+CREATE TABLE deferred (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    since_ms INTEGER NOT NULL,
+    refused_code INTEGER,
+    refused_ms INTEGER,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
+";
+
+/// Refuses a database that is no vault, or of a newer version.
+pub(super) fn refuse_foreign(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found {
+        0 => Err(VaultError::damaged("no vault is in the file")),
+        1..=VERSION => Ok(()),
+        _ => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
+
+/// Refuses a vault that cannot be used without being brought to [`VERSION`].
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), VaultError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found == VERSION {
+        true => Ok(()),
+        false => Err(VaultError::Version { found, known: VERSION }),
+    }
+}
 
 /// Brings the tables to [`VERSION`]; refuses a newer vault.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), VaultError> {

@@ -3,6 +3,10 @@ use skytale_proto::Code;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+mod copies;
+mod disk;
+mod full;
+
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("vault.db");
@@ -171,6 +175,21 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE outbox DROP COLUMN refused_code;
              ALTER TABLE outbox DROP COLUMN refused_ms;
              ALTER TABLE outbox DROP COLUMN earlier;
+             ALTER TABLE failed DROP COLUMN failed_ms;
+             DROP TABLE deferred;
+             DROP TABLE lost;
+             DROP TABLE rejoin;
+             ALTER TABLE channel DROP COLUMN reboot;
+             ALTER TABLE channel DROP COLUMN offered_no;
+             ALTER TABLE channel DROP COLUMN standing;
+             ALTER TABLE channel DROP COLUMN since;
+             ALTER TABLE channel DROP COLUMN reason;
+             ALTER TABLE channel DROP COLUMN missed;
+             ALTER TABLE channel DROP COLUMN asked;
+             ALTER TABLE channel DROP COLUMN unsure;
+             ALTER TABLE key_package DROP COLUMN expires_ms;
+             ALTER TABLE key_package DROP COLUMN at;
+             INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);
              INSERT INTO outbox VALUES (1, 1, 2, x'01', 5, 0, 0, x'02', NULL);
              INSERT INTO message VALUES (1, x'01', x'02', NULL, 3, 4, x'05');
              PRAGMA user_version = 1;",
@@ -190,6 +209,12 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
         let query = "SELECT payload FROM message INDEXED BY message_own WHERE received_no IS NULL AND frame_id = x'01'";
         let payload: Vec<u8> = vault.sql().query_row(query, [], |row| row.get(0)).expect("read");
         assert_eq!(payload, [5]);
+        let query = "SELECT made_ms, expires_ms, at FROM key_package";
+        let package: (i64, Option<i64>, Option<i64>) = vault
+            .sql()
+            .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .expect("read");
+        assert_eq!(package, (6, None, None));
         let version: u32 = vault
             .sql()
             .query_row("PRAGMA user_version", [], |row| row.get(0))

@@ -1,8 +1,13 @@
 //! The engine against the real fold: agents that talk, go away, race, crash and lie.
 
 mod conversation;
+mod deferred;
+mod failed;
 mod failures;
 mod hostile;
+mod leaving;
 mod membership;
+mod recovery;
 mod relay;
 mod schedules;
+mod stock;

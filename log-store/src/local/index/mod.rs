@@ -2,21 +2,26 @@
 //!
 //! Nothing lives here alone. The index says up to which batch it is current; what segments hold beyond that is put in
 //! when the store opens. It is trusted where it was closed cleanly, or where the same kernel still has its files in
-//! memory; else, and where it does not fit the segments, it is thrown away and built again.
+//! memory; else, and where it does not fit the segments, it is thrown away and built again. Where the disk has no room
+//! for it, it is in memory, for readers alone: then it has no frame ids, and nothing may be appended.
 
 mod ids;
 mod owner;
 mod rows;
+mod table;
 mod thread;
 
 pub(crate) use ids::Seen;
 pub(crate) use rows::{Located, Round, Run, Standing};
 pub(crate) use thread::Indexer;
 
+use super::config::LocalConfig;
 use super::error::OpenError;
+use super::faults::{DiskFaults, DiskStep};
 use super::folder::StoreId;
 use super::known::Known;
 use super::segment::{Position, take_log};
+use super::space::no_room;
 use crate::StoreError;
 use bytes::Bytes;
 use ids::FrameIds;
@@ -26,7 +31,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use table::Table;
 
 const STANDING_KEY: &[u8] = b"standing";
 /// How long to wait for sled's own lock, which an index just closed in this process may still hold.
@@ -35,20 +43,25 @@ const SLED_LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The index.
 pub(crate) struct Index {
     dir: PathBuf,
-    db: sled::Db,
+    /// `None` where it is in memory.
+    db: Option<sled::Db>,
     /// (log, first offset) -> where a run of entries stands.
-    runs: sled::Tree,
+    runs: Table,
     /// (log, frame id) -> offset and time.
-    frames: FrameIds,
+    frames: Option<FrameIds>,
     /// log -> what was known of it at some entry.
-    states: sled::Tree,
+    states: Table,
     /// log -> the segment that holds its last state record.
-    snapshots: sled::Tree,
+    snapshots: Table,
     /// log -> its first damaged entry.
-    damage: sled::Tree,
+    damage: Table,
     /// Logs whose entries were found before their state, while the index is being built.
-    orphans: sled::Tree,
-    meta: sled::Tree,
+    orphans: Table,
+    meta: Table,
+    /// Memory that it takes, where it is in memory; and may take.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+    faults: DiskFaults,
 }
 
 /// Where a log is damaged.
@@ -68,7 +81,7 @@ impl Index {
     pub(crate) fn open(
         dir: &Path,
         store: &StoreId,
-        cache_bytes: u64,
+        config: &LocalConfig,
         fits: impl Fn(&Self, &Standing) -> bool,
     ) -> Result<(Self, Option<Standing>), OpenError> {
         fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
@@ -77,7 +90,7 @@ impl Index {
         owner.write(dir).map_err(OpenError::io("write to", dir))?;
         let newest = generations(dir)?.last().copied();
         if let (true, Some(generation)) = (trusted, newest)
-            && let Some(index) = Self::open_sled(dir, generation, cache_bytes)
+            && let Some(index) = Self::open_sled(dir, generation, config)?
             && let Some(standing) = index.standing(store)
             && fits(&index, &standing)
         {
@@ -91,52 +104,95 @@ impl Index {
             fs::remove_dir_all(&old).map_err(OpenError::io("remove", &old))?;
         }
         let generation = newest.unwrap_or_default() + 1;
-        let index = Self::open_sled(dir, generation, cache_bytes).ok_or_else(|| OpenError::Foreign {
+        let index = Self::open_sled(dir, generation, config)?.ok_or_else(|| OpenError::Foreign {
             path: sled_dir(dir, generation),
             problem: "a new index cannot be made; is the disk full?".into(),
         })?;
         Ok((index, None))
     }
 
-    /// `None` where sled cannot open what is there: it is derived, and is built again.
-    fn open_sled(dir: &Path, generation: u32, cache_bytes: u64) -> Option<Self> {
+    /// An empty index in memory, for readers.
+    pub(crate) fn in_memory(dir: &Path, config: &LocalConfig) -> Self {
+        let bytes = Arc::default();
+        let table = || Table::in_memory(&bytes);
+        Self {
+            dir: dir.to_owned(),
+            db: None,
+            runs: table(),
+            frames: None,
+            states: table(),
+            snapshots: table(),
+            damage: table(),
+            orphans: table(),
+            meta: table(),
+            bytes_max: config.index_memory_bytes_max,
+            faults: config.faults.clone(),
+            bytes,
+        }
+    }
+
+    /// Whether it is in memory.
+    pub(crate) const fn is_in_memory(&self) -> bool {
+        self.db.is_none()
+    }
+
+    /// Says, without a write, that what is on the disk is not to be trusted any more: it lacks something.
+    pub(crate) fn distrust(&self) -> std::io::Result<()> {
+        Owner::forget(&self.dir)
+    }
+
+    /// Whether the disk takes what sled writes in the background.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        match &self.db {
+            Some(db) => db.flush().map(drop).map_err(failed("write to the index")),
+            None => Ok(()),
+        }
+    }
+
+    /// `None` where sled cannot open what is there: it is derived, and is built again. An error where the disk has no room.
+    fn open_sled(dir: &Path, generation: u32, config: &LocalConfig) -> Result<Option<Self>, OpenError> {
         let path = sled_dir(dir, generation);
         let begun = Instant::now();
         loop {
-            let config = sled::Config::new()
+            let sled = sled::Config::new()
                 .path(&path)
-                .cache_capacity(cache_bytes)
+                .cache_capacity(config.index_cache_bytes)
                 .flush_every_ms(Some(1_000));
             // sled panics on some damage; an index that does so is as good as none.
             let opened = catch_unwind(AssertUnwindSafe(|| {
-                let db = config.open()?;
+                let db = sled.open()?;
                 let tree = |name: &str| db.open_tree(name);
+                let table = |name: &str| tree(name).map(Table::Disk);
                 Ok::<_, sled::Error>(Self {
                     dir: dir.to_owned(),
-                    runs: tree("runs")?,
-                    frames: FrameIds::new(tree("frames")?),
-                    states: tree("states")?,
-                    snapshots: tree("snapshots")?,
-                    damage: tree("damage")?,
-                    orphans: tree("orphans")?,
-                    meta: tree("meta")?,
-                    db,
+                    runs: table("runs")?,
+                    frames: Some(FrameIds::new(tree("frames")?)),
+                    states: table("states")?,
+                    snapshots: table("snapshots")?,
+                    damage: table("damage")?,
+                    orphans: table("orphans")?,
+                    meta: table("meta")?,
+                    db: Some(db),
+                    bytes: Arc::default(),
+                    bytes_max: usize::MAX,
+                    faults: config.faults.clone(),
                 })
             }));
             match opened {
-                Ok(Ok(index)) => return Some(index),
+                Ok(Ok(index)) => return Ok(Some(index)),
                 Ok(Err(sled::Error::Io(error)))
                     if error.to_string().contains("lock") && begun.elapsed() < SLED_LOCK_WAIT =>
                 {
                     std::thread::sleep(Duration::from_millis(20));
                 }
+                Ok(Err(sled::Error::Io(error))) if no_room(&error) => return Err(OpenError::io("open", &path)(error)),
                 Ok(Err(error)) => {
                     tracing::warn!(path = %path.display(), %error, "the index cannot be opened");
-                    return None;
+                    return Ok(None);
                 }
                 Err(_) => {
                     tracing::warn!(path = %path.display(), "the index cannot be opened: sled gave up");
-                    return None;
+                    return Ok(None);
                 }
             }
         }
@@ -151,6 +207,9 @@ impl Index {
     /// next round says again.
     pub(crate) fn write(&self, store: &StoreId, round: &mut Round, again: bool) -> Result<(), StoreError> {
         round.sort();
+        if let (Err(error), false) = (self.faults.check(DiskStep::Index), self.is_in_memory()) {
+            return Err(failed("write to the index")(sled::Error::Io(error)));
+        }
         let mut write = || -> Result<(), sled::Error> {
             for log in &mut round.logs {
                 for run in &log.runs {
@@ -159,25 +218,42 @@ impl Index {
                     }
                     self.runs.insert(rows::run_key(&run.log, run.first), run.encode())?;
                 }
-                self.frames.insert(&log.log, &mut log.ids)?;
+                if let Some(frames) = &self.frames {
+                    frames.insert(&log.log, &mut log.ids)?;
+                }
             }
             for (log, state) in &round.states {
                 self.states.insert(log.to_bytes(), state.as_ref())?;
             }
             for (log, segment) in &round.snapshots {
-                self.snapshots.insert(log.to_bytes(), &segment.to_le_bytes())?;
+                self.snapshots
+                    .insert(log.to_bytes(), segment.to_le_bytes().as_slice())?;
             }
             if let Some(standing) = &round.standing {
                 self.meta.insert(STANDING_KEY, standing.encode(store))?;
             }
             Ok(())
         };
-        write().map_err(failed("write to the index"))
+        write().map_err(failed("write to the index"))?;
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if bytes > self.bytes_max {
+            return Err(StoreError::Io {
+                doing: "keep the index in memory".into(),
+                error: format!(
+                    "it takes more than {} bytes; make room on the disk, then start again",
+                    self.bytes_max
+                ),
+            });
+        }
+        Ok(())
     }
 
     /// Removes the runs that begin at an offset from `first` to `last`.
     fn remove_runs(&self, log: &LogId, first: Offset, last: Offset) -> Result<(), sled::Error> {
-        for row in self.runs.range(rows::run_key(log, first)..=rows::run_key(log, last)) {
+        for row in self
+            .runs
+            .range(rows::run_key(log, first), Some(rows::run_key(log, last.next())))
+        {
             let (key, _) = row?;
             self.runs.remove(key)?;
         }
@@ -215,7 +291,7 @@ impl Index {
         let Some((from, _)) = below.filter(|(key, _)| key.starts_with(&log.to_bytes())) else {
             return Ok((found, false));
         };
-        for row in self.runs.range(from..rows::after_runs(log).into()) {
+        for row in self.runs.range(from.to_vec(), Some(rows::after_runs(log))) {
             let (key, value) = row.map_err(failed("read the index"))?;
             let Some(run) = Run::decode(log, &key, &value) else {
                 break;
@@ -238,7 +314,12 @@ impl Index {
 
     /// Where a log accepted a frame id before, and when.
     pub(crate) fn seen(&self, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
-        let seen = self.frames.get(log, id).map_err(failed("read the index"))?;
+        let Some(frames) = &self.frames else {
+            return Err(StoreError::Full {
+                reason: "the index is in memory, without frame ids".into(),
+            });
+        };
+        let seen = frames.get(log, id).map_err(failed("read the index"))?;
         Ok(seen.map(|seen| (seen.offset, seen.time_ms)))
     }
 
@@ -259,7 +340,7 @@ impl Index {
         let mut found = BTreeSet::new();
         for tree in [&self.runs, &self.states, &self.snapshots] {
             let mut from: Vec<u8> = Vec::new();
-            while let Some(row) = tree.range(from.clone()..).next() {
+            while let Some(row) = tree.range(from.clone(), None).next() {
                 let (key, _) = row.map_err(failed("read the index"))?;
                 let log = take_log(&mut key.as_ref()).ok_or_else(|| StoreError::Io {
                     doing: "read the index".into(),
@@ -285,7 +366,10 @@ impl Index {
 
     /// Forgets frame ids of a dropped segment, but for those that the log has accepted again since.
     pub(crate) fn forget_frames(&self, log: &LogId, ids: &mut [Seen]) -> Result<(), StoreError> {
-        self.frames.remove(log, ids).map_err(failed("write to the index"))
+        match &self.frames {
+            Some(frames) => frames.remove(log, ids).map_err(failed("write to the index")),
+            None => Ok(()),
+        }
     }
 
     /// Notes that a log cannot be served past an entry; an earlier one stands.
@@ -333,9 +417,8 @@ impl Index {
     }
 
     pub(crate) fn is_orphan(&self, log: &LogId) -> Result<bool, StoreError> {
-        self.orphans
-            .contains_key(log.to_bytes())
-            .map_err(failed("read the index"))
+        let row = self.orphans.get(log.to_bytes()).map_err(failed("read the index"))?;
+        Ok(row.is_some())
     }
 
     pub(crate) fn orphans(&self) -> impl Iterator<Item = (LogId, Position)> + '_ {
@@ -347,7 +430,8 @@ impl Index {
 
     /// Makes the index durable and marks it as one that may be trusted wherever it is found.
     pub(crate) fn close(&self) -> std::io::Result<()> {
-        self.db.flush().map_err(std::io::Error::other)?;
+        let Some(db) = &self.db else { return Ok(()) };
+        db.flush().map_err(std::io::Error::other)?;
         // sled's flush is no fsync.
         sync_files(&self.dir)?;
         Owner::write_clean(&self.dir)
@@ -383,8 +467,13 @@ fn generations(dir: &Path) -> Result<Vec<u32>, OpenError> {
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(sled::Error) -> StoreError {
-    move |error| StoreError::Io {
-        doing: doing.into(),
-        error: error.to_string(),
+    move |error| match error {
+        sled::Error::Io(error) if no_room(&error) => StoreError::Full {
+            reason: format!("{doing}: {error}"),
+        },
+        error => StoreError::Io {
+            doing: doing.into(),
+            error: error.to_string(),
+        },
     }
 }

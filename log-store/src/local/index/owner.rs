@@ -43,6 +43,14 @@ impl Owner {
         replace_file(&path(dir), self.0.as_bytes())
     }
 
+    /// Says that what is there is not to be trusted. Needs no room.
+    pub(super) fn forget(dir: &Path) -> io::Result<()> {
+        match fs::remove_file(path(dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Says, durably, that the index was closed.
     pub(super) fn write_clean(dir: &Path) -> io::Result<()> {
         replace_file(&path(dir), CLEAN.as_bytes())

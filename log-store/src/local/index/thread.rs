@@ -2,10 +2,13 @@
 
 use super::super::batch::Batch;
 use super::super::metrics;
+use super::super::recover::{IN_MEMORY, Place, rebuild};
 use super::super::shared::{Shared, StopOnPanic};
-use super::Round;
+use super::super::space::LOOK_EVERY;
+use super::{Index, Round};
+use crate::StoreError;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,11 @@ const ROUND_ENTRIES_MAX: usize = 16_384;
 /// How long a round gathers. A log's entries of one round are one row: more of them at once cost hardly more. Nobody
 /// waits: what the index does not have yet is in memory.
 const ROUND_GATHERS: Duration = Duration::from_millis(50);
+
+/// How often an index that cannot be built in memory is tried.
+const REBUILD_ATTEMPTS: u32 = 5;
+/// How often an index in memory is tried to be built on the disk: each try may read all segments.
+const RETURN_EVERY: Duration = Duration::from_secs(2);
 
 /// Hands batches to the index. The channel is bounded by [`super::super::progress::Progress`], in bytes.
 pub(crate) struct Indexer {
@@ -67,7 +75,39 @@ impl Drop for EndedOnDrop<'_> {
 
 fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
     let Ok(index) = shared.index() else { return };
-    while let Ok(first) = batches.recv() {
+    let mut keeping = Keeping {
+        shared,
+        index,
+        last: shared.progress.last(),
+        tried: Instant::now(),
+    };
+    loop {
+        let kept = match batches.recv_timeout(LOOK_EVERY) {
+            Ok(first) => keeping.round(first, batches),
+            Err(RecvTimeoutError::Timeout) => keeping.look(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if let Err(error) = kept {
+            shared.stop(format!("the index cannot be written: {error}"));
+            return;
+        }
+    }
+}
+
+/// The index, and what it has.
+struct Keeping<'a> {
+    shared: &'a Shared,
+    index: Arc<Index>,
+    /// The last batch that it has.
+    last: u64,
+    /// When it was last tried to build it on the disk.
+    tried: Instant,
+}
+
+impl Keeping<'_> {
+    /// Puts batches in: this one, and those that come soon.
+    fn round(&mut self, first: Arc<Batch>, batches: &Receiver<Arc<Batch>>) -> Result<(), StoreError> {
+        let shared = self.shared;
         let mut round = Round::default();
         let mut last = first.number;
         round.batch(&first);
@@ -80,12 +120,93 @@ fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
             last = batch.number;
             round.batch(&batch);
         }
-        if let Err(error) = index.write(shared.segments.store(), &mut round, false) {
-            shared.stop(format!("the index cannot be written: {error}"));
-            return;
+        let mut bytes = round.bytes();
+        match self.index.write(shared.segments.store(), &mut round, false) {
+            Ok(()) => self.last = last,
+            // Whatever of the round is in the segments is put in with the rest.
+            Err(StoreError::Full { reason }) => match batches.try_recv() {
+                Err(TryRecvError::Disconnected) => self.distrust(),
+                Err(TryRecvError::Empty) => self.leave_disk(&reason, last)?,
+                Ok(batch) => {
+                    (last, bytes) = (batch.number, bytes + batch.weight_bytes());
+                    self.leave_disk(&reason, last)?;
+                }
+            },
+            Err(error) => return Err(error),
         }
         shared.tail.write().indexed(last);
-        shared.progress.indexed(last, round.bytes());
+        shared.progress.indexed(last, bytes);
         metrics::index_lag(shared.progress.lag_bytes());
+        Ok(())
+    }
+
+    /// Nothing came for a while: looks whether the index can stay where it is.
+    fn look(&mut self) -> Result<(), StoreError> {
+        if self.index.is_in_memory() {
+            self.return_to_disk();
+        } else if self.shared.space.is_full()
+            && let Err(StoreError::Full { reason }) = self.index.flush()
+        {
+            return self.leave_disk(&reason, self.last);
+        }
+        Ok(())
+    }
+
+    /// The disk has no room for what the index writes: sled takes and gives nothing any more. Readers get one in memory.
+    fn leave_disk(&mut self, reason: &str, last: u64) -> Result<(), StoreError> {
+        let shared = self.shared;
+        tracing::error!(%reason, "no room on the disk for the index: it is built in memory, and serves readers alone");
+        shared.space.index_in_memory(Some(IN_MEMORY.into()));
+        self.distrust();
+        let mut attempts = 1;
+        let index = loop {
+            match rebuild(shared, Place::Memory, last) {
+                Ok(index) => break index,
+                // A segment may have been dropped under it.
+                Err(error) if attempts < REBUILD_ATTEMPTS => {
+                    tracing::debug!(%error, "building the index again");
+                    attempts += 1;
+                }
+                Err(error) => {
+                    return Err(StoreError::Io {
+                        doing: "build the index in memory".into(),
+                        error: error.to_string(),
+                    });
+                }
+            }
+        };
+        self.take(index, last);
+        Ok(())
+    }
+
+    /// The index on the disk is not to be used again: it lacks something.
+    fn distrust(&self) {
+        if let Err(error) = self.index.distrust() {
+            tracing::warn!(%error, "the index on the disk is incomplete, and does not say so");
+        }
+    }
+
+    /// Builds the index on the disk again, where there is room; then appends are taken.
+    fn return_to_disk(&mut self) {
+        let space = &self.shared.space;
+        if !space.has_room() || self.tried.elapsed() < RETURN_EVERY {
+            return;
+        }
+        self.tried = Instant::now();
+        match rebuild(self.shared, Place::Disk, self.last) {
+            Ok(index) => {
+                tracing::info!("the index is on the disk again");
+                self.take(index, self.last);
+                space.index_in_memory(None);
+            }
+            Err(error) => tracing::warn!(%error, "the index cannot be built on the disk yet"),
+        }
+    }
+
+    fn take(&mut self, index: Arc<Index>, last: u64) {
+        self.last = last;
+        if self.shared.replace_index(index.clone()) {
+            self.index = index;
+        }
     }
 }

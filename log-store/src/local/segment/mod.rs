@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use footer::{Footer, FooterBuilder, Trailer};
 pub(crate) use header::{HEADER_BYTES, SegmentHeader, file_name};
 pub(crate) use mark::{Mark, MarkRecord};
-pub(crate) use open::OpenSegment;
+pub(crate) use open::{OpenSegment, WriteError};
 pub(crate) use scan::{End, Extent, Scan, Step};
 pub(crate) use set::{SegmentFile, SegmentInfo, Segments, Unsealed};
 

@@ -1,6 +1,8 @@
 //! What a scan finds, whatever was cut off or flipped.
 
+use super::super::config::LocalConfig;
 use super::super::folder::StoreId;
+use super::super::space::Space;
 use super::{
     End, Extent, FooterBuilder, HEADER_BYTES, Mark, MarkRecord, OpenSegment, Scan, SegmentFile, SegmentHeader, Step,
     file_name,
@@ -25,6 +27,10 @@ struct Written {
     entries: Vec<u32>,
 }
 
+fn space(dir: &Path) -> Space {
+    Space::new(&LocalConfig::new(dir))
+}
+
 impl Written {
     fn new(batches: &[u64]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
@@ -33,7 +39,7 @@ impl Written {
             store: STORE,
             created_ms: 0,
         };
-        let mut segment = OpenSegment::create(dir.path(), &header, 4_096).expect("a segment");
+        let mut segment = OpenSegment::create(dir.path(), &header, 4_096, &space(dir.path())).expect("a segment");
         let (mut ends, mut entries, mut next) = (Vec::new(), Vec::new(), Offset::FIRST);
         for (number, count) in (1..).zip(batches) {
             let mut records = BytesMut::new();
@@ -201,7 +207,8 @@ fn a_segment_sealed_after_a_cut_is_whole() {
     let cut = written.entries[3];
     written.change(|bytes| bytes.truncate(cut as usize));
     let footer = FooterBuilder::default();
-    let mut segment = OpenSegment::resume(written.path(), 1, cut, footer, true, 4_096).expect("resumed");
+    let mut segment =
+        OpenSegment::resume(written.path(), 1, cut, footer, true, 4_096, &space(Path::new("/"))).expect("resumed");
     let mark = Mark {
         number: 3,
         ..Mark::default()
@@ -218,12 +225,10 @@ fn a_segment_sealed_after_a_cut_is_whole() {
                 FooterBuilder::default(),
                 false,
                 4_096,
+                &space(Path::new("/")),
             )
-            .and_then(|segment| {
-                segment
-                    .seal()
-                    .map_err(crate::local::OpenError::io("seal", Path::new("it")))
-            })
+            .expect("resumed")
+            .seal()
             .expect("sealed");
             Extent::Sealed {
                 footer_at: trailer.footer_at,

@@ -5,6 +5,8 @@ mod crash;
 mod damage;
 mod fixture;
 mod folder;
+mod full;
+mod full_disk;
 mod index;
 mod inspect;
 mod poison;

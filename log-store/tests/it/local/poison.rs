@@ -1,5 +1,6 @@
 //! After a failed write the store takes nothing more, says why, and has lost nothing that it acknowledged.
 
+use super::full::{append_at_last, fill};
 use super::script::*;
 use skytale_log_store::{LocalConfig, LogStore as _};
 use skytale_proto::{ChannelId, Code, Offset};
@@ -93,26 +94,23 @@ async fn a_failed_write_poisons_the_store_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_at_a_new_segment_poisons_the_store_and_loses_nothing() {
+async fn a_full_disk_at_a_new_segment_is_waited_for_and_loses_nothing() {
     let dir = TempDir::new().expect("a folder");
     let store = open(small(dir.path())).await;
     let (channel, mut frames) = channel_with(&store, 2, &[4; 900]).await;
     // The next segment's file is one that every write to fails, for lack of space.
     let next = dir.path().join("segments/0000000002.seg");
     std::os::unix::fs::symlink("/dev/full", &next).expect("linked");
-    let error = loop {
-        let frame = message(channel, 1, &[4; 900]);
-        match append(&store, &frame).await {
-            Ok(_) => frames.push(frame),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.code(), Code::StoreStopped);
-    let reason = store.stopped().borrow().clone().expect("a reason");
-    assert!(reason.contains("0000000002.seg"), "{reason}");
+    let (taken, refused) = fill(&store, channel, &[4; 900]).await;
+    frames.extend(taken);
+    let problems = store.readiness().problems;
+    assert!(problems[0].contains("0000000002.seg"), "{problems:?}");
+    holds(&store, channel.log(), &frames).await;
+    // What was left of the file is gone, and the next one is a file of its own.
+    append_at_last(&store, &refused).await;
+    frames.push(refused);
     holds(&store, channel.log(), &frames).await;
     close(store).await;
-    std::fs::remove_file(&next).expect("removed");
     let store = open(small(dir.path())).await;
     holds(&store, channel.log(), &frames).await;
     accept(&store, &message(channel, 1, b"goes on")).await;

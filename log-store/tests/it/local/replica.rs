@@ -4,8 +4,8 @@ use super::script::{
     ACCOUNT, ALICE, BOB, at, bundle, channel_with, claim, close, copy_of_segments, create, entries, frame, holds,
     key_package, message, open, segments, small,
 };
-use skytale_log_store::local::ShardPosition;
 use skytale_log_store::local::replica::{Follow, Followed, Message, Replica};
+use skytale_log_store::local::{DiskFaults, DiskStep, ShardPosition};
 use skytale_log_store::{Access, LocalConfig, LocalStore, LogStore as _, Refused};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, LogId, Offset};
 use std::collections::BTreeMap;
@@ -400,6 +400,58 @@ async fn trimmed_segments_go_and_positions_stay() {
 }
 
 const STORE: &str = "SKYTALE_TEST_REPLICA";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_followed_on_a_full_disk_waits_and_is_folded_once() {
+    let dir = TempDir::new().expect("a folder");
+    let faults = DiskFaults::on_demand();
+    let config = LocalConfig {
+        faults: faults.clone(),
+        ..small(dir.path())
+    };
+    let (replica, _) = replica(config.clone()).await;
+    let channel = ChannelId::generate();
+    let mut stream = Stream(vec![create(channel)]);
+    stream.0.extend((0..40).map(|_| message(channel, 1, &[8; 900])));
+    follow(&replica, stream.follow(1, 0, 5)).await;
+
+    // A write that finds no room, then a disk with less than must be free.
+    for (error, from) in [(Some(28), 5), (None, 20)] {
+        match error {
+            Some(error) => faults.fail(DiskStep::Batch, error, 1),
+            None => {
+                faults.set_free_bytes(Some(1));
+                while replica.full().is_none() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        let mut parts = Vec::new();
+        for after in from..from + 15 {
+            parts.push(replica.submit(stream.follow(1, after, after + 1)).await.expect("taken"));
+        }
+        if error.is_none() {
+            let waits = tokio::time::timeout(Duration::from_millis(200), parts[0].outcome()).await;
+            assert!(waits.is_err(), "{waits:?}");
+            holds(replica.store(), channel.log(), &stream.0[..from as usize]).await;
+            assert!(replica.store().readiness().problems[0].contains("until there is room"));
+            faults.set_free_bytes(None);
+        }
+        for mut part in parts {
+            let folded = part.outcome().await.expect("folded");
+            assert!(matches!(folded[0].verdict, Some(Ok(accepted)) if !accepted.duplicate));
+        }
+        assert_eq!(*replica.store().stopped().borrow(), None);
+        holds(replica.store(), channel.log(), &stream.0[..from as usize + 15]).await;
+    }
+    replica.close().await.expect("closed");
+    drop(replica);
+    let (replica, positions) = Replica::open(config).await.expect("the replica opens");
+    assert_eq!(positions[0].sequence, 35);
+    follow(&replica, stream.follow(1, 35, 41)).await;
+    holds(replica.store(), channel.log(), &stream.0).await;
+    replica.close().await.expect("closed");
+}
 
 /// The stream that the killed child follows: any part of it can be made again.
 fn endless(sequence: u64) -> Frame {

@@ -12,6 +12,7 @@ mod init;
 mod key;
 mod log;
 mod relay;
+mod vault;
 mod whoami;
 
 use crate::cli::{Cli, Global};
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     /// Make channels, send and read.
     #[command(subcommand, after_help = channel::BESIDE)]
     Channel(channel::Command),
+    /// Back up the vault, or restore it.
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -122,6 +126,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         }),
         Command::Channel(command) => within(&global, client(command.layers()), output, |session| {
             channel::run(command, session)
+        }),
+        Command::Vault(command) => within(&global, client(command.layers()), output, |session| {
+            vault::run(command, session)
         }),
         Command::Key(command) => within(&global, client(Vec::new()), output, |session| {
             key::run(command, session)

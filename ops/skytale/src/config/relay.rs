@@ -72,6 +72,8 @@ pub(crate) struct Store {
     pub cache_bytes: usize,
     /// Memory for the index's page cache, in bytes.
     pub index_cache_bytes: u64,
+    /// Below this much free space, in bytes, no appends are taken; an eighth of the disk at most.
+    pub free_bytes_min: u64,
 }
 
 impl Default for Relay {
@@ -112,6 +114,7 @@ impl Default for Store {
             queue_bytes_max: store.queue_bytes_max,
             cache_bytes: store.cache_bytes,
             index_cache_bytes: store.index_cache_bytes,
+            free_bytes_min: store.free_bytes_min,
         }
     }
 }
@@ -171,6 +174,7 @@ impl Loaded {
             queue_bytes_max: relay.store.queue_bytes_max,
             cache_bytes: relay.store.cache_bytes,
             index_cache_bytes: relay.store.index_cache_bytes,
+            free_bytes_min: relay.store.free_bytes_min,
             retention: Retention {
                 age,
                 bytes: above_zero(relay.retention_bytes),

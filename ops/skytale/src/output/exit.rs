@@ -13,6 +13,7 @@ Exit codes:
   5    there is no such channel, key, log or other thing
   6    not reachable, busy or over a rate; trying again can help
   7    damaged, or what was promised did not hold: a mismatch, a gap, a divergence
+  8    done in part: the result says what was done, the error what was not
   130  interrupted; 143: ended by SIGTERM";
 
 /// How a run ends.
@@ -26,6 +27,7 @@ pub(crate) enum Exit {
     Missing,
     Unreachable,
     Broken,
+    Partial,
     Interrupted,
     Terminated,
 }
@@ -42,6 +44,7 @@ impl Exit {
             Self::Missing => 5,
             Self::Unreachable => 6,
             Self::Broken => 7,
+            Self::Partial => 8,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }
@@ -60,7 +63,12 @@ impl Exit {
             | Code::TokenIssuer
             | Code::TokenAudience => Self::Setup,
             Code::UnknownLog | Code::NotFound | Code::ChannelUnknown | Code::KeyPackagesExhausted => Self::Missing,
-            Code::Mismatch | Code::StoreCorrupt | Code::CursorBeyondHead | Code::Divergence | Code::Gap => Self::Broken,
+            Code::Mismatch
+            | Code::StoreCorrupt
+            | Code::CursorBeyondHead
+            | Code::Divergence
+            | Code::Gap
+            | Code::VaultDamaged => Self::Broken,
             Code::NotMember
             | Code::KindRefused
             | Code::AuthorMismatch
@@ -99,6 +107,7 @@ mod tests {
             Exit::Missing,
             Exit::Unreachable,
             Exit::Broken,
+            Exit::Partial,
             Exit::Interrupted,
             Exit::Terminated,
         ];

@@ -49,6 +49,12 @@ impl Failure {
         failure
     }
 
+    /// The rest of what was asked for was done, and the result says what.
+    pub(crate) const fn partly(mut self) -> Self {
+        self.exit = Exit::Partial;
+        self
+    }
+
     /// Why: an error and its sources. What repeats the line before is left out.
     pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);

@@ -265,6 +265,86 @@ fn what_is_sent_offline_goes_out_later_and_who_was_removed_reads_no_more() {
 }
 
 #[test]
+fn one_command_shows_all_to_an_agent_that_was_removed_and_added_again_meanwhile() {
+    let node = Node::start("warn");
+    let (_, bob) = (node.join("alice"), node.join("bob"));
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    let alice = |arguments: &[&str]| node.agent("alice", &[&["channel"], arguments].concat());
+    // Bob is away all the time.
+    alice(&["add", "plans", &bob]);
+    alice(&["send", "plans", "m1"]);
+    alice(&["remove", "plans", &bob]);
+    alice(&["send", "plans", "m2"]);
+    alice(&["add", "plans", &bob]);
+    alice(&["send", "plans", "m3"]);
+    assert_eq!(node.read("bob", &[&channel]), ["m1", "m3"]);
+    let listed = node.agent("bob", &["channel", "list"]);
+    assert_eq!(listed["channels"][0]["state"], "active");
+
+    // And again, as one who knows the channel.
+    alice(&["remove", "plans", &bob]);
+    alice(&["add", "plans", &bob]);
+    alice(&["send", "plans", "m4"]);
+    assert_eq!(node.read("bob", &[&channel, "--unread"]), ["m1", "m3", "m4"]);
+}
+
+#[test]
+fn a_tail_of_an_agent_that_is_removed_shows_the_rest_and_says_so() {
+    let node = Node::start("warn");
+    let (_, bob) = (node.join("alice"), node.join("bob"));
+    let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
+    node.agent("alice", &["channel", "add", "plans", &bob]);
+    node.agent("alice", &["channel", "send", "plans", "the last"]);
+    node.agent("alice", &["channel", "remove", "plans", &bob]);
+    let line = [
+        "--json",
+        "channel",
+        "tail",
+        &channel,
+        "--vault",
+        "bob.vault",
+        "--timeout-s",
+        "120",
+    ];
+    let ran = node.place.run(line);
+    assert_eq!(
+        (ran.code, ran.failure()["code"].as_str()),
+        (4, Some("SKY-5007")),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stdout.contains("the last"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_command_with_a_wrong_api_key_says_so_at_once() {
+    let mut node = Node::start("warn");
+    node.join("alice");
+    node.agent("alice", &["channel", "create", "plans"]);
+    let right = text(&node.told["api_key"]);
+    // Another key of the same form.
+    let wrong: String = right
+        .char_indices()
+        .map(|(at, char)| match (at + 6 > right.len(), char) {
+            (true, 'a') => 'b',
+            (true, _) => 'a',
+            (false, char) => char,
+        })
+        .collect();
+    node.place.set("SKYTALE_API_KEY", &wrong);
+    for line in [&["channel", "list"] as &[&str], &["channel", "send", "plans", "kept"]] {
+        // As long as a command may wait it would wait here, if it waited at all.
+        let rest = ["--json", "--vault", "alice.vault", "--timeout-s", "86400"];
+        let ran = node.place.run(line.iter().chain(&rest));
+        assert_ne!(ran.code, 0);
+        assert_eq!(ran.failure()["code"], "SKY-4002", "{}", ran.stderr);
+    }
+    node.place.set("SKYTALE_API_KEY", &right);
+    node.agent("alice", &["channel", "send", "plans", "next"]);
+    assert_eq!(node.read("alice", &["plans"]), ["kept", "next"]);
+}
+
+#[test]
 fn a_tail_shows_messages_as_they_come_and_stops_in_order() {
     let node = Node::start("warn");
     let (_, bob) = (node.join("alice"), node.join("bob"));

@@ -202,7 +202,8 @@ fn only_the_last_value_of_a_key_reaches_the_database() {
     );
     let before: u64 = connection.total_changes();
     storage.flush().expect("flushed");
-    assert_eq!(connection.total_changes() - before, 1);
+    // And the group's seal.
+    assert_eq!(connection.total_changes() - before, 2);
 }
 
 #[test]
@@ -237,9 +238,112 @@ fn a_list_that_is_cut_is_refused() {
     let storage = Storage::new(&connection);
     storage.append_own_leaf_node(&thing(1), &thing(3)).expect("stored");
     storage.flush().expect("flushed");
+    // As a version without seals left it.
+    connection
+        .execute("DELETE FROM mls WHERE key >= x'13'", [])
+        .expect("deleted");
     connection
         .execute("UPDATE mls SET value = substr(value, 1, length(value) - 1)", [])
         .expect("cut");
     let read: Result<Vec<Thing>, _> = Storage::new(&connection).own_leaf_nodes(&thing(1));
     assert!(matches!(read, Err(StorageError::Decode(_))));
+}
+
+/// A value, as the database has it.
+fn raw(connection: &Connection, label: Label) -> Vec<u8> {
+    let key = key(label, &thing(1)).expect("encoded");
+    connection
+        .query_row("SELECT value FROM mls WHERE key = ?1", [key], |row| row.get(0))
+        .expect("there")
+}
+
+fn overwrite(connection: &Connection, label: Label, value: &[u8]) {
+    let key = key(label, &thing(1)).expect("encoded");
+    connection
+        .execute("INSERT OR REPLACE INTO mls VALUES (?1, ?2)", (key, value))
+        .expect("written");
+}
+
+#[test]
+fn a_value_of_another_moment_than_the_rest_of_its_group_is_refused() {
+    let connection = database();
+    let write = |byte: u8| {
+        let storage = Storage::new(&connection);
+        storage.write_tree(&thing(1), &thing(byte)).expect("stored");
+        storage.write_context(&thing(1), &thing(byte)).expect("stored");
+        storage.seal_position(&thing(1), vec![byte]).expect("stored");
+        storage.flush().expect("flushed");
+    };
+    let tree = || -> Result<Option<Thing>, StorageError> { Storage::new(&connection).tree(&thing(1)) };
+    write(1);
+    let early = raw(&connection, Label::Tree);
+    let early_seal = raw(&connection, Label::Seal);
+    write(2);
+    let late = raw(&connection, Label::Tree);
+    assert_eq!(tree().expect("sound"), Some(thing(2)));
+    let position = |byte: u8| Storage::new(&connection).check_position(&thing(1), &[byte]);
+    assert!(position(2).is_ok());
+    assert!(matches!(position(1), Err(StorageError::Torn)));
+
+    overwrite(&connection, Label::Tree, &early);
+    let storage = Storage::new(&connection);
+    let read: Result<Option<Thing>, _> = storage.tree(&thing(1));
+    assert!(matches!(read, Err(StorageError::Torn)));
+    assert!(
+        storage.failure().is_some_and(|failure| failure.is_damage),
+        "noted, whatever OpenMLS makes of it"
+    );
+    let context: Result<Option<Thing>, _> = storage.group_context(&thing(1));
+    assert_eq!(context.expect("sound"), Some(thing(2)));
+
+    overwrite(&connection, Label::Tree, &late);
+    overwrite(&connection, Label::Seal, &early_seal);
+    assert!(matches!(tree(), Err(StorageError::Torn)), "an old seal");
+    write(3);
+    let deleted = key(Label::Tree, &thing(1)).expect("encoded");
+    connection
+        .execute("DELETE FROM mls WHERE key = ?1", [deleted])
+        .expect("deleted");
+    assert!(matches!(tree(), Err(StorageError::Torn)), "one that is missing");
+    overwrite(&connection, Label::JoinConfig, &early);
+    let config: Result<Option<Thing>, _> = Storage::new(&connection).mls_group_join_config(&thing(1));
+    assert!(matches!(config, Err(StorageError::Torn)), "one that is too many");
+    overwrite(&connection, Label::Seal, &[1; 33]);
+    assert!(matches!(tree(), Err(StorageError::Torn)), "a seal that is none");
+    // Other groups stand alone.
+    let other: Result<Option<Thing>, _> = Storage::new(&connection).tree(&thing(2));
+    assert_eq!(other.expect("sound"), None);
+}
+
+#[test]
+fn a_group_that_was_never_sealed_is_read_and_sealed_whole_when_it_is_written() {
+    let connection = database();
+    let storage = Storage::new(&connection);
+    storage.write_tree(&thing(1), &thing(1)).expect("stored");
+    storage.write_context(&thing(1), &thing(1)).expect("stored");
+    storage.queue_proposal(&thing(1), &thing(4), &thing(5)).expect("stored");
+    storage
+        .write_encryption_epoch_key_pairs(&thing(1), &thing(6), 3, &[thing(7)])
+        .expect("stored");
+    storage.write_tree(&thing(2), &thing(1)).expect("stored");
+    storage.flush().expect("flushed");
+    let sealed = raw(&connection, Label::Seal);
+    connection
+        .execute("DELETE FROM mls WHERE key >= x'13'", [])
+        .expect("deleted");
+
+    let storage = Storage::new(&connection);
+    let read: Result<Option<Thing>, _> = storage.tree(&thing(1));
+    assert_eq!(read.expect("read"), Some(thing(1)));
+    storage.write_context(&thing(1), &thing(2)).expect("stored");
+    storage.flush().expect("flushed");
+    assert_eq!(
+        raw(&connection, Label::Seal).len(),
+        sealed.len(),
+        "all that there is of it"
+    );
+    let proposals: Result<Vec<(Thing, Thing)>, _> = storage.queued_proposals(&thing(1));
+    assert_eq!(proposals.expect("sound"), [(thing(4), thing(5))]);
+    let pairs: Result<Vec<Thing>, _> = storage.encryption_epoch_key_pairs(&thing(1), &thing(6), 3);
+    assert_eq!(pairs.expect("sound"), [thing(7)]);
 }

@@ -4,13 +4,14 @@ use super::error::{Refused, RelayError};
 use super::message::{MessageReader, write_error};
 use super::pace::Pace;
 use super::session::{Ending, Session};
+use crate::line::{Line, Place};
 use bytes::Bytes;
 use iroh::endpoint::SendStream;
 use parking_lot::Mutex;
 use skytale_proto::session::{self, AppendOpen, AppendRequest, AppendResponse, Durability, append_response, open};
 use skytale_proto::{Code, Offset};
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// Append requests unanswered, in number. Bytes are bounded by the relay's limit.
@@ -37,7 +38,30 @@ type Outcome = Result<Receipt, RelayError>;
 
 struct Request {
     frame: Bytes,
-    waiter: Waiter,
+    outcome: oneshot::Sender<Outcome>,
+    room: Room,
+    unsettled: Unsettled,
+}
+
+/// A request's room among those in flight.
+enum Room {
+    /// It has it.
+    Taken(OwnedSemaphorePermit),
+    /// The stream's task gets it, at this time at the earliest, and says so.
+    Wanted {
+        turn: Option<Instant>,
+        taken: oneshot::Sender<()>,
+        _waits: Waits,
+    },
+}
+
+/// Counts one request that has no room yet, as long as that is so.
+struct Waits(Arc<Mutex<usize>>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        *self.0.lock() -= 1;
+    }
 }
 
 struct Waiter {
@@ -45,13 +69,32 @@ struct Waiter {
     bytes: usize,
     outcome: oneshot::Sender<Outcome>,
     _room: OwnedSemaphorePermit,
+    _unsettled: Unsettled,
+}
+
+/// Counts one request, from when it was queued until it has its outcome.
+struct Unsettled(watch::Sender<usize>);
+
+impl Unsettled {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Appends frames. Those of one log reach it in the order of the calls to [`Appender::append`], or not at all: once one of
 /// them was refused with a code that [holds the log](Code::holds_log), the relay node refuses all that follow, until
 /// [`Appender::renew`].
 ///
-/// Clones begin with the same stream and keep within the same bounds; each is renewed for itself.
+/// Clones begin with the same stream and keep within the same bounds; each is renewed for itself. Their futures may be left
+/// unpolled: room and rates are waited for in the stream's own task, in the order of the calls, so that none of them holds
+/// what others need.
 #[derive(Clone, Debug)]
 pub struct Appender {
     stream: Stream,
@@ -62,18 +105,39 @@ pub struct Appender {
 #[derive(Debug)]
 struct Shared {
     newest: tokio::sync::Mutex<Stream>,
+    limits: Arc<Limits>,
+    frame_bytes_max: usize,
+    unsettled: watch::Sender<usize>,
+    ending: Ending,
+}
+
+/// What all append streams of one session keep within. Their tasks alone wait for it.
+#[derive(Debug)]
+struct Limits {
     room: Arc<Semaphore>,
     room_bytes: usize,
-    frame_bytes_max: usize,
     pace: Mutex<Pace>,
-    ending: Ending,
 }
 
 /// One append stream. It ends with the last appender that uses it.
 #[derive(Clone, Debug)]
 struct Stream {
     number: u64,
-    requests: mpsc::Sender<Request>,
+    requests: Arc<Requests>,
+}
+
+#[derive(Debug)]
+struct Requests {
+    line: Arc<Line<Request>>,
+    /// How many requests in the line have no room yet. While there are any, later requests take none: they would hold room
+    /// that the writer needs for the earlier ones first.
+    waiting: Arc<Mutex<usize>>,
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        self.line.close();
+    }
 }
 
 /// An append on its way. Dropping it does not take the append back.
@@ -96,17 +160,20 @@ impl PendingAppend {
 impl Appender {
     /// Opens an append stream.
     pub async fn open(session: &Session) -> Result<Self, RelayError> {
-        let stream = Stream::open(session, 0).await?;
         let info = session.info();
-        let pace = Pace::new(info.frames_per_second, info.bytes_per_second, Instant::now());
+        let limits = Arc::new(Limits {
+            room: Arc::new(Semaphore::new(info.append_in_flight_bytes_max)),
+            room_bytes: info.append_in_flight_bytes_max,
+            pace: Mutex::new(Pace::new(info.frames_per_second, info.bytes_per_second, Instant::now())),
+        });
+        let stream = Stream::open(session, &limits, 0).await?;
         Ok(Self {
             stream: stream.clone(),
             shared: Arc::new(Shared {
                 newest: tokio::sync::Mutex::new(stream),
-                room: Arc::new(Semaphore::new(info.append_in_flight_bytes_max)),
-                room_bytes: info.append_in_flight_bytes_max,
+                limits,
                 frame_bytes_max: info.frame_bytes_max,
-                pace: Mutex::new(pace),
+                unsettled: watch::Sender::new(0),
                 ending: session.ending(),
             }),
         })
@@ -116,25 +183,33 @@ impl Appender {
     /// clone has begun meanwhile. To be called when all that was appended to the log in question has its outcome, since
     /// frames on two streams have no order; then the log's frames are appended again, in order.
     pub async fn renew(&mut self, session: &Session) -> Result<(), RelayError> {
-        let mut newest = self.shared.newest.lock().await;
-        if newest.number == self.stream.number {
-            *newest = Stream::open(session, newest.number + 1).await?;
-        }
-        self.stream = newest.clone();
+        let (shared, session, number) = (Arc::clone(&self.shared), session.clone(), self.stream.number);
+        let ending = session.ending();
+        // In a task, which makes progress even if the caller stops polling: other appenders wait for the lock.
+        let renewing = session.tasks().clone().spawn(async move {
+            let mut newest = shared.newest.lock().await;
+            if newest.number == number {
+                *newest = Stream::open(&session, &shared.limits, number + 1).await?;
+            }
+            Ok::<_, RelayError>(newest.clone())
+        });
+        self.stream = renewing
+            .await
+            .map_err(|_| ending.explain(RelayError::lost("no other append stream was opened")))??;
         Ok(())
     }
 
-    /// Resolves when nothing is in flight: all that was queued before has its outcome, or the session has ended.
+    /// Resolves when nothing is in flight: all that was queued has its outcome, or the session has ended.
     pub async fn settled(&self) {
-        let all = u32::try_from(self.shared.room_bytes).unwrap_or(u32::MAX);
+        let mut unsettled = self.shared.unsettled.subscribe();
         tokio::select! {
-            _ = self.shared.room.acquire_many(all) => {}
+            _ = unsettled.wait_for(|count| *count == 0) => {}
             () = self.shared.ending.cancel.cancelled() => {}
         }
     }
 
     /// Queues an encoded frame. Waits for room among those in flight, and for its turn within the relay's rates: a frame
-    /// that is refused for its rate holds its log back.
+    /// that is refused for its rate holds its log back. Dropped before it is done, the frame may be appended or not.
     pub async fn append(&self, frame: Bytes) -> Result<PendingAppend, RelayError> {
         let shared = &*self.shared;
         if frame.len() > shared.frame_bytes_max {
@@ -147,81 +222,177 @@ impl Appender {
             }
             .into());
         }
-        let bytes = u32::try_from(frame.len().min(shared.room_bytes)).unwrap_or(u32::MAX);
         let ended = || shared.ending.explain(RelayError::lost("the append stream ended"));
-        let cancelled = shared.ending.cancel.cancelled();
-        let queue = async {
-            let turn = shared.pace.lock().take(frame.len(), Instant::now());
-            if let Some(turn) = turn {
-                sleep_until(turn).await;
-            }
-            let room = Arc::clone(&shared.room)
-                .acquire_many_owned(bytes)
-                .await
-                .map_err(|_| ended())?;
-            let (sender, outcome) = oneshot::channel();
-            let waiter = Waiter {
-                bytes: frame.len(),
-                outcome: sender,
-                _room: room,
-            };
-            self.stream
-                .requests
-                .send(Request { frame, waiter })
-                .await
-                .map_err(|_| ended())?;
-            Ok(PendingAppend {
-                outcome,
-                ending: shared.ending.clone(),
-            })
+        let (sender, outcome) = oneshot::channel();
+        let pending = PendingAppend {
+            outcome,
+            ending: shared.ending.clone(),
         };
-        tokio::select! {
-            queued = queue => queued,
-            () = cancelled => Err(ended()),
+        let unsettled = Unsettled::new(&shared.unsettled);
+        if let Some((_place, goes_out)) = self.queue(frame, sender, unsettled).ok_or_else(ended)? {
+            tokio::select! {
+                biased;
+                taken = goes_out => taken.map_err(|_| ended())?,
+                () = shared.ending.cancel.cancelled() => return Err(ended()),
+            }
         }
+        Ok(pending)
+    }
+
+    /// Puts a request into the stream's line, without waiting; what it has to wait for, if there is no room for it yet.
+    /// `None` once the stream has ended.
+    fn queue(
+        &self,
+        frame: Bytes,
+        outcome: oneshot::Sender<Outcome>,
+        unsettled: Unsettled,
+    ) -> Option<Option<(Place<Request>, oneshot::Receiver<()>)>> {
+        let (requests, limits) = (&*self.stream.requests, &*self.shared.limits);
+        // Held until the request is in line: one that has room must not stand behind one that waits for room.
+        let mut waiting = requests.waiting.lock();
+        let turn = limits.pace.lock().take(frame.len(), Instant::now());
+        let at_once = *waiting == 0 && turn.is_none() && requests.line.len() < WRITE_BATCH_MAX;
+        if let Some(room) = at_once.then(|| limits.try_room(frame.len())).flatten() {
+            let request = Request {
+                frame,
+                outcome,
+                room: Room::Taken(room),
+                unsettled,
+            };
+            return requests.line.push(request).map(|_| None);
+        }
+        *waiting += 1;
+        let _waits = Waits(Arc::clone(&requests.waiting));
+        drop(waiting);
+        let (taken, goes_out) = oneshot::channel();
+        let request = Request {
+            frame,
+            outcome,
+            room: Room::Wanted { turn, taken, _waits },
+            unsettled,
+        };
+        Some(Some((requests.line.join(request)?, goes_out)))
     }
 }
 
 impl Stream {
-    async fn open(session: &Session, number: u64) -> Result<Self, RelayError> {
+    async fn open(session: &Session, limits: &Arc<Limits>, number: u64) -> Result<Self, RelayError> {
         let (send, answers) = session
             .open(open::Stream::Append(AppendOpen {}), ANSWER_BYTES_MAX)
             .await?;
-        let (requests, queue) = mpsc::channel(WRITE_BATCH_MAX);
+        let requests = Arc::new(Line::new());
         let (waiters, waiting) = mpsc::channel(IN_FLIGHT_MAX);
+        let writer = Writer {
+            send,
+            requests: Arc::clone(&requests),
+            waiters,
+            limits: Arc::clone(limits),
+        };
         let ending = session.ending();
-        session.tasks().spawn(write(send, queue, waiters, ending.clone()));
+        session.tasks().spawn(write(writer, ending.clone()));
         session.tasks().spawn(read(answers, waiting, ending));
-        Ok(Self { number, requests })
+        Ok(Self {
+            number,
+            requests: Arc::new(Requests {
+                line: requests,
+                waiting: Arc::default(),
+            }),
+        })
     }
 }
 
-async fn write(
-    mut send: SendStream,
-    mut queue: mpsc::Receiver<Request>,
+/// Writes the requests of one stream, in order, as there is room for them.
+struct Writer {
+    send: SendStream,
+    requests: Arc<Line<Request>>,
     waiters: mpsc::Sender<Waiter>,
-    ending: Ending,
-) {
-    let mut requests = Vec::with_capacity(WRITE_BATCH_MAX);
-    let writing = async {
-        while queue.recv_many(&mut requests, WRITE_BATCH_MAX).await > 0 {
-            let mut chunks = Vec::with_capacity(requests.len());
-            for Request { frame, waiter } in requests.drain(..) {
-                chunks.push(session::frame_message(&AppendRequest { frame }));
-                // The waiter stands in line before its request is out: no answer can come too early.
-                if waiters.send(waiter).await.is_err() {
-                    return Ok(());
+    limits: Arc<Limits>,
+}
+
+impl Writer {
+    async fn run(&mut self) -> Result<(), RelayError> {
+        let mut chunks = Vec::with_capacity(WRITE_BATCH_MAX);
+        while let Some(request) = self.requests.recv().await {
+            let mut next = Some(request);
+            while let Some(request) = next.take() {
+                let bytes = request.frame.len();
+                if let Some(room) = self.room(request.room, bytes, &mut chunks).await? {
+                    chunks.push(session::frame_message(&AppendRequest { frame: request.frame }));
+                    // The waiter stands in line before its request is out: no answer can come too early.
+                    let waiter = Waiter {
+                        bytes,
+                        outcome: request.outcome,
+                        _room: room,
+                        _unsettled: request.unsettled,
+                    };
+                    if self.waiters.send(waiter).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if chunks.len() < WRITE_BATCH_MAX {
+                    next = self.requests.try_next();
                 }
             }
-            send.write_all_chunks(&mut chunks).await.map_err(write_error)?;
+            self.flush(&mut chunks).await?;
         }
-        let _ = send.finish();
+        let _ = self.send.finish();
         Ok(())
+    }
+
+    /// The room of a request; `None` where whoever wanted it has gone.
+    async fn room(
+        &mut self,
+        room: Room,
+        bytes: usize,
+        chunks: &mut Vec<Bytes>,
+    ) -> Result<Option<OwnedSemaphorePermit>, RelayError> {
+        let (turn, taken, _waits) = match room {
+            Room::Taken(room) => return Ok(Some(room)),
+            Room::Wanted { turn, taken, _waits } => (turn, taken, _waits),
+        };
+        // Write what is ready before waiting.
+        self.flush(chunks).await?;
+        if let Some(turn) = turn {
+            sleep_until(turn).await;
+        }
+        let room = self.limits.room(bytes).await;
+        Ok(room.filter(|_| taken.send(()).is_ok()))
+    }
+
+    async fn flush(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), RelayError> {
+        if !chunks.is_empty() {
+            self.send.write_all_chunks(chunks).await.map_err(write_error)?;
+            chunks.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
+    }
+
+    fn try_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_many_owned(self.permits(bytes)).ok()
+    }
+
+    /// `None` where there will be none: the semaphore is never closed.
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room)
+            .acquire_many_owned(self.permits(bytes))
+            .await
+            .ok()
+    }
+}
+
+async fn write(mut writer: Writer, ending: Ending) {
+    let written = tokio::select! {
+        () = ending.cancel.cancelled() => Ok(()),
+        written = writer.run() => written,
     };
-    let written: Result<(), RelayError> = tokio::select! {
-        () = ending.cancel.cancelled() => return,
-        written = writing => written,
-    };
+    // Requests that are left fail.
+    writer.requests.abandon();
     if let Err(error) = written {
         ending.end(error);
     }

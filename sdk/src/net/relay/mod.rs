@@ -4,7 +4,8 @@
 //!   Session ── control    Hello, pings both ways, token refresh, notices
 //!           ├─ Appender   frames out, verdicts in order
 //!           ├─ Subscription (one a log)   records in, dense
-//!           └─ KeyPackages   claim, count
+//!           ├─ KeyPackages   claim, count
+//!           └─ log_status    what became of entries given up
 //! ```
 //!
 //! A relay node is not trusted: what it sends is bounded before it is kept, and checked (density, checksums, answers that
@@ -21,6 +22,7 @@ mod message;
 mod pace;
 mod patience;
 mod session;
+mod status;
 mod subscribe;
 
 pub use address::{Endpoint, Relay};
@@ -29,4 +31,5 @@ pub use error::{Refused, RelayError};
 pub use key_packages::{Claimed, KeyPackages, Stock};
 pub(crate) use patience::PATIENCE;
 pub use session::{Session, SessionInfo};
+pub use status::{LogStatus, log_status};
 pub use subscribe::{Subscription, SubscriptionItem};

@@ -246,6 +246,13 @@ impl Session {
         &self.inner.info
     }
 
+    /// The relay node's time, unix milliseconds, as far as its clock and this machine's have gone alike since the session
+    /// started.
+    pub fn relay_time_ms(&self) -> u64 {
+        let relay_ms = control::unix_now_ms().saturating_add(self.inner.info.clock_ahead_ms);
+        u64::try_from(relay_ms).unwrap_or(0)
+    }
+
     /// Resolves when the session has ended, with the reason.
     pub async fn ended(&self) -> RelayError {
         let mut reason = self.inner.ending.reason.subscribe();
@@ -322,6 +329,7 @@ const fn what(first: &open::Stream) -> What {
         open::Stream::Append(_) => What::Verdicts,
         open::Stream::Subscribe(_) => What::Replay,
         open::Stream::KeyPackages(_) => What::KeyPackages,
+        open::Stream::LogStatus(_) => What::Replay,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Agents over a real relay node with a real log.
 
+mod backup;
 mod commits;
 pub(crate) mod crash;
 mod inbox;
@@ -7,5 +8,8 @@ mod offline;
 mod order;
 mod restarts;
 mod share;
+mod stock;
 mod talk;
+mod unpolled;
+mod waits;
 pub(crate) mod world;

@@ -1,6 +1,8 @@
 //! Agents that were away.
 
 use super::world::{World, assert_same, channel_of, event, numbered, reach, soon, texts, transcript};
+use skytale_sdk::channel::Channel;
+use skytale_sdk::engine::ChannelState;
 use skytale_sdk::event::Event;
 use std::time::Duration;
 
@@ -104,6 +106,47 @@ async fn an_agent_added_while_it_was_away_joins_when_it_comes() {
     reach(&theirs, channel.cursor().await.expect("a cursor")).await;
     assert_eq!(transcript(&theirs).await.len(), 30);
     assert_same(&[channel, theirs]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_removed_and_added_again_while_it_was_away_is_current_beyond_both() {
+    let world = World::new().await;
+    let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
+    // One channel that bob is in before, and one that he learns of only when he is back.
+    let known = channel_of(&[&alice, &bob]).await.remove(0);
+    let unknown = alice.create_channel("later").await.expect("made");
+    bob.disconnect().await;
+    let change = async |channel: &Channel, add: bool| {
+        let change = if add {
+            soon("added", channel.add(&[bob.id()])).await.expect("claimed")
+        } else {
+            channel.remove(&[bob.id()]).await.expect("queued")
+        };
+        soon("delivered", change.delivered()).await.expect("delivered");
+    };
+    change(&unknown, true).await;
+    for round in 0..3 {
+        for channel in [&known, &unknown] {
+            channel.send(format!("before {round}")).await.expect("sent");
+            change(channel, false).await;
+            channel.send(format!("without {round}")).await.expect("sent");
+            change(channel, true).await;
+            channel.send(format!("after {round}")).await.expect("sent");
+        }
+    }
+    soon("all out", alice.flushed()).await.expect("flushed");
+
+    bob.connect().await.expect("a socket");
+    soon("bob current", bob.caught_up()).await.expect("current");
+    for channel in [&known, &unknown] {
+        let theirs = bob.channel(channel.id()).await.expect("in the vault");
+        assert_eq!(theirs.info().await.expect("info").state, ChannelState::Active);
+        let expected: Vec<_> = (0..3)
+            .flat_map(|round| [format!("before {round}"), format!("after {round}")])
+            .collect();
+        assert_eq!(texts(&transcript(&theirs).await), expected);
+        soon("the channel current", theirs.caught_up()).await.expect("current");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,9 @@ async fn nothing_is_lost_or_doubled_when_the_relay_restarts() {
         channels[1].send_many(numbered("bob", range)).await.expect("sent");
         if round % 10 == 5 {
             channels[round / 10 % 2].rotate().await.expect("queued");
-            soon("connected", async { tokio::join!(alice.connected(), bob.connected()) }).await;
+            for agent in [&alice, &bob] {
+                soon("connected", agent.connected()).await.expect("a session");
+            }
             // No pause: frames are on their way.
             world.stop_relay().await;
             event(&mut events, "disconnected", |event| {

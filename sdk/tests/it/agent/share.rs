@@ -43,7 +43,7 @@ async fn every_operation_works_through_the_process_that_has_the_vault_open() {
     assert!(!alice.is_connected());
     let mut events = alice.events();
     alice.connect().await.expect("connects");
-    soon("connected", alice.connected()).await;
+    soon("connected", alice.connected()).await.expect("connected");
     soon("current", alice.caught_up()).await.expect("current");
     event(&mut events, "connected", |event| {
         matches!(event, Event::Connected { .. })

@@ -63,7 +63,7 @@ fn what_waits_says_since_when_how_often_it_was_refused_and_why() {
     assert!(waiting[0].since_ms > 1_600_000_000_000);
 
     for _ in 0..2 {
-        let offered = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        let offered = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
         assert_eq!(offered[0].frame.header().id, first);
         let refused = Outcome::Refused {
             code: Code::RateLimited,
@@ -115,7 +115,7 @@ fn what_waits_says_since_when_how_often_it_was_refused_and_why() {
     );
 
     let hopeless = a.send(channel, "hopeless");
-    a.engine().next_frames(channel, FRAMES_BYTES).map(drop).expect("built");
+    a.next_frames(channel, FRAMES_BYTES).map(drop).expect("built");
     let refused = Outcome::Refused {
         code: Code::FrameTooLarge,
         retryable: false,
@@ -246,7 +246,7 @@ fn a_message_of_a_passed_epoch_is_encrypted_again_under_its_id_and_in_its_order(
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let ids: Vec<_> = (0..3).map(|n| a.send(channel, &format!("m{n}"))).collect();
-    let stale = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let stale = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     assert_eq!(stale.len(), 3);
     b.engine().update_keys(channel).expect("queued");
     settle(&relay, channel, &mut [&mut b]);
@@ -260,9 +260,9 @@ fn a_message_of_a_passed_epoch_is_encrypted_again_under_its_id_and_in_its_order(
         assert_eq!(events, []);
     }
     // Nothing is offered before the head is reached.
-    assert_eq!(a.engine().next_frames(channel, FRAMES_BYTES).expect("asked").frames, []);
+    assert_eq!(a.next_frames(channel, FRAMES_BYTES).expect("asked").frames, []);
     assert!(a.pull(&relay, channel, usize::MAX));
-    let again = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let again = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     let again_ids: Vec<_> = again.iter().map(|frame| frame.frame.header().id).collect();
     assert_eq!(again_ids, ids);
     assert!(
@@ -283,7 +283,7 @@ fn a_message_that_a_later_one_overtook_can_still_be_read() {
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     a.send(channel, "first");
     a.send(channel, "second");
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     let later = relay.outcome(frames[1].frame.clone());
     let busy = Outcome::Refused {
         code: Code::RateLimited,
@@ -303,11 +303,11 @@ fn a_lost_answer_is_harmless() {
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     a.send(channel, "once");
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     relay.append(frames[0].frame.clone()).expect("accepted");
     // The answer never came, and the process ended.
     a.crash();
-    let again = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let again = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     assert_eq!(again, frames);
     let outcome = relay.outcome(again[0].frame.clone());
     assert!(matches!(outcome, Outcome::Duplicate { .. }));
@@ -343,7 +343,7 @@ fn what_the_relay_refuses_for_good_is_told_and_kept() {
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let id = a.send(channel, "unwanted");
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     assert_eq!(frames[0].frame.header().detail, Detail::Message);
     let refused = Outcome::Refused {
         code: Code::KindRefused,

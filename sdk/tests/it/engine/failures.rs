@@ -49,7 +49,7 @@ fn a_commit_that_was_staged_survives_a_crash_whether_it_was_accepted_or_not() {
         let (mut a, mut b) = (Agent::new(), Agent::new());
         let channel = channel_of(&relay, &mut [&mut a, &mut b]);
         a.engine().update_keys(channel).expect("queued");
-        let staged = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        let staged = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
         if accepted {
             relay.append(staged[0].frame.clone()).expect("accepted");
         }
@@ -68,7 +68,7 @@ fn a_channel_whose_create_was_accepted_and_not_seen_is_known_to_exist_in_the_nex
     let mut a = Agent::new();
     let channel = a.engine().create_channel("test").expect("made");
     let mut offered = || {
-        let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+        let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
         let frame = frames.into_iter().next().expect("the Create").frame;
         let (id, outcome) = (frame.header().id, relay.outcome(frame));
         a.engine().outcome(channel, id, outcome).expect("told");
@@ -99,7 +99,7 @@ fn a_log_that_takes_later_messages_first_hides_none_from_their_readers() {
     for text in &sent {
         a.send(channel, text);
     }
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     assert_eq!(frames.len(), sent.len());
     // No relay node should, but one may.
     for (number, frame) in frames.into_iter().enumerate() {
@@ -128,7 +128,7 @@ fn a_message_that_was_encrypted_again_is_known_by_what_the_log_has_of_it() {
     for text in ["one", "two"] {
         a.send(channel, text);
     }
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     let mut outcomes = frames
         .iter()
         .map(|frame| (frame.frame.header().id, relay.outcome(frame.frame.clone())));
@@ -150,7 +150,7 @@ fn a_channel_whose_create_is_refused_for_good_is_told_and_takes_nothing_more() {
     let mut a = Agent::new();
     let channel = a.engine().create_channel("test").expect("made");
     a.send(channel, "to nobody");
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     let create = frames.into_iter().next().expect("the Create").frame.header().id;
     let refused = Outcome::Refused {
         code: Code::UnknownLog,
@@ -291,7 +291,7 @@ fn two_agents_who_are_shown_different_logs_find_out() {
 
     // What `b` says next shows `a` that they differ, and at which offset.
     b.engine().send(channel, b"what now?").expect("queued");
-    let frames = b.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = b.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     relay.append(frames[0].frame.clone()).expect("accepted");
     a.pull(&relay, channel, usize::MAX);
     let ours = |event: &Event| matches!(event, Event::Divergence { offset, ours: Some(ours), theirs, .. } if *offset == cursor.next() && ours != theirs);
@@ -370,13 +370,13 @@ fn an_acknowledgement_that_the_log_does_not_bear_out_is_not_believed() {
     let (mut a, mut b) = (Agent::new(), Agent::new());
     let channel = channel_of(&relay, &mut [&mut a, &mut b]);
     let id = a.send(channel, "swallowed");
-    let frames = a.engine().next_frames(channel, FRAMES_BYTES).expect("built").frames;
+    let frames = a.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     assert_eq!(frames.len(), 1);
     // The relay says that it took it, and did not.
     let offset = a.engine().cursor(channel).expect("known").next();
     let lie = Outcome::Appended { offset };
     assert_eq!(a.engine().outcome(channel, id, lie).expect("taken"), []);
-    assert_eq!(a.engine().next_frames(channel, FRAMES_BYTES).expect("asked").frames, []);
+    assert_eq!(a.next_frames(channel, FRAMES_BYTES).expect("asked").frames, []);
     b.send(channel, "something else stands there");
     settle(&relay, channel, &mut [&mut b]);
     settle(&relay, channel, &mut [&mut a, &mut b]);

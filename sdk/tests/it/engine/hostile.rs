@@ -156,6 +156,7 @@ impl Rogue {
         let body = Bundle {
             commit: commit.to_bytes().expect("encodes").into(),
             welcome: welcome.unwrap_or_default().into(),
+            ..Bundle::default()
         };
         group.clear_pending_commit(self.provider.storage()).expect("cleared");
         body.encode_to_vec()
@@ -396,4 +397,39 @@ fn an_entry_in_this_agents_name_that_it_did_not_send_is_told() {
     settle(&relay, rogue.channel, &mut [&mut a, &mut b]);
     assert_eq!(b.texts(rogue.channel), ["and on"]);
     assert_agree(rogue.channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
+fn a_key_package_of_an_older_version_is_judged_by_the_time_in_its_frames_id() {
+    let mut a = Agent::new();
+    let channel = a.engine().create_channel("test").expect("made");
+    let key = Key(SigningKey::from_bytes(&[5; 32]));
+    let owner = AgentId::from_bytes(key.0.verifying_key().to_bytes());
+    let package = key_package(&OpenMlsRustCrypto::default(), &key, owner);
+    let body = package.tls_serialize_detached().expect("encoded");
+    let mut offered = |id: FrameId| {
+        let header = Header {
+            log: owner.log(),
+            id,
+            author: owner,
+            parent: Offset::ZERO,
+            detail: Detail::KeyPackage { last_resort: false },
+        };
+        let frame = Frame::new(header, body.clone()).expect("a frame");
+        let claimed = ClaimedPackage {
+            agent: owner,
+            frame: frame.encoded().clone(),
+        };
+        a.engine()
+            .add(channel, vec![claimed])
+            .map(drop)
+            .map_err(|error| error.code())
+    };
+    let now = FrameId::generate();
+    // The first 48 bits are milliseconds: 2^33 of them are 99 days.
+    let mut bytes = *now.as_bytes();
+    let then = u64::from_be_bytes([0, 0, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]) - (1 << 33);
+    bytes[..6].copy_from_slice(&then.to_be_bytes()[2..]);
+    assert_eq!(offered(FrameId::from_bytes(bytes)), Err(Code::KeyPackageExpired));
+    assert_eq!(offered(now), Ok(()));
 }

@@ -2,8 +2,10 @@
 
 use futures_util::FutureExt as _;
 use skytale_log_store::{Accepted, Access, AppendError, LogStore, MemoryStore};
-use skytale_proto::{AccountId, AgentId, ChannelId, Frame, LogId, Offset, Record};
-use skytale_sdk::engine::{ClaimedPackage, Engine, EngineConfig, Event, Message, Outcome, Processed};
+use skytale_proto::{AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Record};
+use skytale_sdk::engine::{
+    ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome, Processed,
+};
 use skytale_sdk::vault::VaultKey;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -71,6 +73,36 @@ impl Relay {
         records
     }
 
+    /// The log's head.
+    pub(crate) fn head(&self, log: LogId) -> Offset {
+        let head = self.store.watch_head(log).now_or_never().expect("at once");
+        *head.expect("known").borrow()
+    }
+
+    /// What became of entries given up.
+    pub(crate) fn status(&self, log: LogId) -> LogStatus {
+        let status = self.store.status(log).now_or_never().expect("at once").expect("known");
+        LogStatus {
+            first: status.first,
+            given_up: status.given_up,
+            handshake_head: status.handshake_head,
+            welcomes: status.welcomes,
+        }
+    }
+
+    /// Gives up entries up to and with an offset.
+    pub(crate) fn trim(&self, log: LogId, up_to: Offset) {
+        let header = Header {
+            log,
+            id: FrameId::generate(),
+            author: AgentId::from_bytes([0; 32]),
+            parent: Offset::ZERO,
+            detail: Detail::Trim { up_to },
+        };
+        self.append(Frame::new(header, bytes::Bytes::new()).expect("a frame"))
+            .expect("trimmed");
+    }
+
     pub(crate) fn key_packages(&self, agent: AgentId) -> (u32, bool) {
         let stock = self.store.key_packages(agent).now_or_never();
         let stock = stock.expect("at once").expect("known");
@@ -126,6 +158,21 @@ impl Agent {
         self.engine = Some(Engine::open(&self.path, key(), self.config.clone()).expect("opens again"));
     }
 
+    /// Copies the vault's files, as a backup does while nobody has it open.
+    pub(crate) fn copy_vault(&mut self, to: &std::path::Path) {
+        self.engine = None;
+        std::fs::create_dir_all(to).expect("a folder");
+        copy_vault(self.folder(), to);
+        self.crash();
+    }
+
+    /// Puts a copy back in the vault's place.
+    pub(crate) fn put_vault_back(&mut self, from: &std::path::Path) {
+        self.engine = None;
+        copy_vault(from, self.folder());
+        self.crash();
+    }
+
     pub(crate) fn engine(&mut self) -> &mut Engine {
         if self.crashes {
             self.crash();
@@ -135,6 +182,73 @@ impl Agent {
 
     pub(crate) fn id(&self) -> AgentId {
         self.engine.as_ref().expect("open").agent_id()
+    }
+
+    /// The vault's files as they are now.
+    pub(crate) fn vault_files(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.engine = None;
+        let files = std::fs::read_dir(self.folder()).expect("listed");
+        let files = files.map(|file| file.expect("a file").path());
+        let copy = files
+            .map(|path| (path.clone(), std::fs::read(path).expect("read")))
+            .collect();
+        self.crash();
+        copy
+    }
+
+    /// Puts the vault back as it was when it was copied.
+    pub(crate) fn put_back(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
+        self.engine = None;
+        for file in std::fs::read_dir(self.folder()).expect("listed") {
+            std::fs::remove_file(file.expect("a file").path()).expect("removed");
+        }
+        for (path, bytes) in copy {
+            std::fs::write(path, bytes).expect("written");
+        }
+        self.crash();
+    }
+
+    /// As [`Agent::roll_back`], with files of another folder.
+    pub(crate) fn roll_back_to(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
+        let here = |path: &PathBuf| self.folder().join(path.file_name().expect("a name"));
+        let copy: Vec<_> = copy.iter().map(|(path, bytes)| (here(path), bytes.clone())).collect();
+        self.roll_back(&copy);
+    }
+
+    /// Puts the vault back as a snapshot of its disk does: nothing about its files tells.
+    pub(crate) fn roll_back(&mut self, copy: &[(PathBuf, Vec<u8>)]) {
+        self.engine = None;
+        for file in std::fs::read_dir(self.folder()).expect("listed") {
+            let path = file.expect("a file").path();
+            if !copy.iter().any(|(of, _)| *of == path) {
+                std::fs::remove_file(path).expect("removed");
+            }
+        }
+        for (path, bytes) in copy {
+            let is_lock = path.extension() == Some("lock".as_ref());
+            std::fs::write(path, if is_lock { &[] } else { bytes.as_slice() }).expect("written");
+        }
+        self.crash();
+    }
+
+    /// Another process with a copy of the vault.
+    pub(crate) fn second(&self, copy: &[(PathBuf, Vec<u8>)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (path, bytes) in copy {
+            let name = path.file_name().expect("a name");
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        let path = folder.path().join("vault.db");
+        let engine = Engine::open(&path, key(), self.config.clone()).expect("opens");
+        Self {
+            engine: Some(engine),
+            path,
+            config: self.config.clone(),
+            crashes: false,
+            events: Vec::new(),
+            turn: None,
+            _folder: folder,
+        }
     }
 
     pub(crate) fn folder(&self) -> &std::path::Path {
@@ -165,11 +279,22 @@ impl Agent {
     /// Reads the agent's own log, and joins what there is to join.
     pub(crate) fn read_own_log(&mut self, relay: &Relay) {
         let own = self.id();
+        let status = relay.status(own.log());
+        if self.engine().agent_cursor().next() < status.first {
+            let events = self.engine().agent_log_trimmed(&status).expect("taken");
+            self.events.extend(events);
+        }
         let after = self.engine().agent_cursor();
         let records = relay.readable(own.log(), own, after);
         let processed = self.engine().process_agent_entries(&records).expect("processed");
         self.took(processed);
         for join in self.engine().pending_joins().expect("listed") {
+            let status = relay.status(join.channel.log());
+            if join.offset < status.first {
+                let events = self.engine().join_trimmed(join, &status).expect("taken");
+                self.events.extend(events);
+                continue;
+            }
             let records = relay.readable(join.channel.log(), own, join.offset.previous());
             if let Some(bundle) = records.first() {
                 let events = self.engine().join(join.channel, bundle).expect("joined or recorded");
@@ -191,16 +316,41 @@ impl Agent {
         if info.state == skytale_sdk::engine::ChannelState::Left {
             return false;
         }
+        let status = relay.status(channel.log());
+        if info.cursor.next() < status.first {
+            let events = self.engine().trimmed(channel, &status).expect("taken");
+            self.events.extend(events);
+            return true;
+        }
         let mut records = relay.readable(channel.log(), self.id(), info.cursor);
         records.truncate(limit);
+        let at_head = records.last().map_or(info.cursor, |record| record.offset);
         let processed = self.engine().process_entries(channel, &records).expect("processed");
         self.took(processed);
+        if at_head >= relay.head(channel.log()) {
+            self.reach(channel);
+        }
         !records.is_empty()
     }
 
-    /// Appends what may be appended, without reading; whether there was anything.
+    /// This session has shown the channel up to its head.
+    pub(crate) fn reach(&mut self, channel: ChannelId) {
+        if let Ok(events) = self.engine().reached_head(channel) {
+            self.events.extend(events);
+        }
+    }
+
+    /// What may be appended, in a session that has reached the head.
+    pub(crate) fn next_frames(&mut self, channel: ChannelId, bytes_max: usize) -> Result<NextFrames, EngineError> {
+        self.reach(channel);
+        let engine = self.engine.as_mut().expect("open");
+        engine.next_frames(channel, bytes_max)
+    }
+
+    /// Appends what may be appended, without reading, as in a session that has reached the head before; whether there was
+    /// anything.
     pub(crate) fn push(&mut self, relay: &Relay, channel: ChannelId) -> bool {
-        let Ok(next) = self.engine().next_frames(channel, FRAMES_BYTES) else {
+        let Ok(next) = self.next_frames(channel, FRAMES_BYTES) else {
             return false;
         };
         self.events.extend(next.events);
@@ -215,7 +365,7 @@ impl Agent {
         any
     }
 
-    pub(crate) fn send(&mut self, channel: ChannelId, text: &str) -> skytale_proto::FrameId {
+    pub(crate) fn send(&mut self, channel: ChannelId, text: &str) -> FrameId {
         self.engine().send(channel, text.as_bytes()).expect("queued")
     }
 
@@ -244,6 +394,20 @@ impl Agent {
     /// Events since the last time.
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+}
+
+fn copy_vault(from: &std::path::Path, to: &std::path::Path) {
+    let files = |folder: &std::path::Path| {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    for file in files(to) {
+        std::fs::remove_file(file).expect("gone");
+    }
+    for file in files(from) {
+        std::fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copied");
     }
 }
 

@@ -81,7 +81,7 @@ fn run(steps: &[Step]) {
             }
             Step::Push(who) => drop(agents[who].push(&relay, channel)),
             Step::PushAndLose(who) => {
-                if let Ok(next) = agents[who].engine().next_frames(channel, 4_096) {
+                if let Ok(next) = agents[who].next_frames(channel, 4_096) {
                     agents[who].events.extend(next.events);
                     for frame in next.frames {
                         let _ = relay.append(frame.frame);
@@ -90,7 +90,7 @@ fn run(steps: &[Step]) {
                 }
             }
             Step::PushUntilBusy(who, room) => {
-                if let Ok(next) = agents[who].engine().next_frames(channel, 4_096) {
+                if let Ok(next) = agents[who].next_frames(channel, 4_096) {
                     agents[who].events.extend(next.events);
                     for (n, frame) in next.frames.into_iter().enumerate() {
                         let id = frame.frame.header().id;

@@ -66,7 +66,7 @@ async fn a_token_that_has_ended_is_not_tried_again() {
         "{failed:?}"
     );
     fleet.directory.away.store(false, Ordering::SeqCst);
-    soon("connected", alice.connected()).await;
+    soon("connected", alice.connected()).await.expect("a session");
     soon("closed", alice.close(Duration::from_secs(10))).await;
     fleet.end().await;
 }
@@ -141,7 +141,7 @@ async fn an_agent_that_is_told_of_nobody_asks_until_it_is() {
     })
     .await;
     fleet.directory.names(&[&fleet.nodes[0].relay]);
-    soon("connected", alice.connected()).await;
+    soon("connected", alice.connected()).await.expect("a session");
     soon("closed", alice.close(Duration::from_secs(10))).await;
     fleet.end().await;
 }

@@ -155,7 +155,7 @@ impl Fleet {
 
     /// The same, of one that is connected.
     pub(crate) async fn node_with(&self, agent: &Agent) -> usize {
-        soon("connected", agent.connected()).await;
+        soon("connected", agent.connected()).await.expect("a session");
         self.node_of(agent).expect("one of these")
     }
 

@@ -2,6 +2,7 @@
 
 use super::peer::{Peer, Script, connect, now_s, within};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use skytale_proto::session::{
     AppendRequest, AppendResponse, Appended, Batch, CaughtUp, KeyPackageClaimed, KeyPackageStock, KeyPackagesRequest,
     KeyPackagesResponse, Refusal, SubscribeEvent, append_response, key_packages_request, key_packages_response, open,
@@ -9,7 +10,9 @@ use skytale_proto::session::{
 };
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, LogId, Offset, Record, limits, record};
 use skytale_sdk::net::relay::{Appender, KeyPackages, RelayError, Subscription, SubscriptionItem};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -129,6 +132,61 @@ async fn what_is_in_flight_is_bounded_in_bytes() {
     }
     // The ninth frame is out when the script has read it.
     tokio::time::sleep(Duration::from_millis(300)).await;
+    session.close().await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn appends_that_nobody_polls_hold_up_no_other() {
+    const ROOM: u64 = 8;
+    const HELD: usize = 40;
+    /// Those that fill the room, those that were not dropped, and the last one.
+    const OUT: u64 = ROOM + HELD as u64 / 2 + 1;
+    let begun = Arc::new(Notify::new());
+    let answer = Arc::clone(&begun);
+    let script = Script::run(move |mut peer| {
+        Box::pin(async move {
+            started(&mut peer).await;
+            let (_, mut line) = peer.stream().await;
+            for _ in 0..ROOM {
+                line.read::<AppendRequest>().await;
+            }
+            // None is answered before the others wait for room.
+            answer.notified().await;
+            for number in 1..=OUT {
+                line.write(&appended(number)).await;
+                if number + ROOM <= OUT {
+                    line.read::<AppendRequest>().await;
+                }
+            }
+            peer.connection.closed().await;
+        })
+    })
+    .await;
+    let (session, _endpoint) = connect(&script.relay).await.expect("a session");
+    let appender = within(Appender::open(&session)).await.expect("a stream");
+    let frame = || Bytes::from(vec![7; limits::FRAME_BYTES_MAX]);
+    let mut pending = Vec::new();
+    for _ in 0..ROOM {
+        pending.push(within(appender.append(frame())).await.expect("room"));
+    }
+    // Each was begun, is not polled again, and half of them are dropped.
+    let mut held: Vec<_> = (0..HELD).map(|_| Box::pin(appender.append(frame()))).collect();
+    for append in &mut held {
+        assert!(append.now_or_never().is_none(), "there is no room");
+    }
+    held.truncate(HELD / 2);
+    begun.notify_one();
+    let last = within(appender.append(frame())).await.expect("room in the end");
+    for pending in pending {
+        within(pending.outcome()).await.expect("a verdict");
+    }
+    within(last.outcome()).await.expect("a verdict");
+    for append in held {
+        let pending = within(append).await.expect("it went out meanwhile");
+        within(pending.outcome()).await.expect("a verdict");
+    }
+    within(appender.settled()).await;
     session.close().await;
     script.end().await;
 }

@@ -5,40 +5,112 @@ use crate::agent::{Mode, failed, with_agent};
 use crate::output::{Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
+use skytale_sdk::agent::AgentError;
 use skytale_sdk::channel::{Channel, Delivered, Sent};
 use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub(super) async fn add(args: Agents, session: Session) -> Outcome {
+/// Whom to add.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    pub(super) agents: Agents,
+    /// Add agents that offer no keys yet as soon as they do. This agent retries whenever it is online; `channel outbox`
+    /// lists them, `channel remove` cancels.
+    #[arg(long)]
+    later: bool,
+}
+
+pub(super) async fn add(args: Add, session: Session) -> Outcome {
+    let (args, later) = (args.agents, args.later);
     let what = "cannot add to the channel";
-    let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
+    // Whether something was done, though the process that had the vault open has closed it meanwhile.
+    let mut begun = false;
+    let added = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let members = channel.members().await.map_err(failed(what))?;
-        if args.agents.iter().all(|agent| members.contains(agent)) {
-            return Changed::unneeded(&channel, "added", args.agents.clone()).await;
-        }
-        let sent = channel.add(&args.agents).await.map_err(|error| {
-            let failure = failed(what)(error);
-            if failure.code() == Code::KeyPackagesExhausted {
-                return failure.help("That agent offers no keys yet: run `skytale init` for it once, online.");
+        let (sent, refused) = match channel.add_available(&args.agents).await {
+            Ok(added) => (added.sent, added.refused),
+            Err(AgentError::NobodyAdded { refused }) => (None, refused),
+            Err(error) => return Err(failed(what)(error)),
+        };
+        begun |= sent.is_some();
+        let is_deferred = |(_, error): &(AgentId, AgentError)| later && has_no_keys(error.code());
+        let (deferred, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(is_deferred);
+        let waiting: Vec<AgentId> = deferred.iter().map(|(agent, _)| *agent).collect();
+        channel.add_later(&waiting).await.map_err(failed(what))?;
+        let is_missing = |agent: &AgentId| {
+            let mut missing = deferred.iter().chain(&refused);
+            missing.any(|(missing, _)| missing == agent)
+        };
+        let agents: Vec<AgentId> = args.agents.iter().filter(|agent| !is_missing(agent)).copied().collect();
+        let changed = match sent {
+            Some(sent) => {
+                let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
+                settled.map_err(|failure| naming(failure, &refused))?
             }
-            failure
-        })?;
-        settle(&channel, sent, what, args.agent.timeout(), "added", args.agents.clone()).await
+            // None of those who are no members.
+            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused)),
+            None => Changed::unneeded(&channel, "added", agents).await?,
+        };
+        let changed = Changed {
+            needed: changed.needed || begun || !waiting.is_empty(),
+            refused: refused.iter().map(Refused::from).collect(),
+            deferred: waiting,
+            ..changed
+        };
+        Ok((changed, refused))
     });
-    session.output.give(&changed.await?)
+    let (changed, refused) = added.await?;
+    session.output.give(&changed)?;
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} of {} not added", refused.len(), args.agents.len());
+    Err(not_added(&what, &refused).partly())
+}
+
+/// Whether an agent can be added once it has been online.
+const fn has_no_keys(code: Code) -> bool {
+    matches!(code, Code::KeyPackagesExhausted | Code::KeyPackageExpired)
+}
+
+/// Why agents were not added, one after another. The code is the first one's.
+fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
+    let code = refused
+        .first()
+        .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code());
+    let failure = naming(Failure::new(code, what), refused);
+    match code {
+        Code::KeyPackagesExhausted => failure.help(
+            "An agent that offers no keys must come online once: run `skytale init` for it. Then add it \
+             again. Or `--later` adds it when it was online.",
+        ),
+        Code::KeyPackageExpired => failure.help(
+            "An agent whose keys are too old must come online once, with its clock set right: run `skytale init` for it. \
+             Then add it again. Or `--later` adds it when it was online.",
+        ),
+        _ => failure,
+    }
 }
 
 pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
     let what = "cannot remove from the channel";
+    let mut begun = false;
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let members = channel.members().await.map_err(failed(what))?;
+        let cancelled = channel.cancel_add(&args.agents).await.map_err(failed(what))?;
+        begun |= cancelled > 0;
         if !args.agents.iter().any(|agent| members.contains(agent)) {
-            return Changed::unneeded(&channel, "removed", args.agents.clone()).await;
+            let changed = Changed::unneeded(&channel, "removed", args.agents.clone()).await?;
+            return Ok(Changed {
+                needed: begun,
+                ..changed
+            });
         }
         let sent = channel.remove(&args.agents).await.map_err(failed(what))?;
+        begun = true;
         settle(
             &channel,
             sent,
@@ -66,7 +138,12 @@ pub(super) async fn leave(args: One, session: Session) -> Outcome {
             },
         };
         asked = Some(sent.frame_id());
-        settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await
+        let changed = settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await?;
+        // The last member is gone without an entry.
+        Ok(Changed {
+            needed: true,
+            ..changed
+        })
     });
     session.output.give(&changed.await?)
 }
@@ -106,6 +183,8 @@ async fn settle(
         offset: delivered.offset(),
         epoch: info.epoch,
         state: list::name(info.state),
+        refused: Vec::new(),
+        deferred: Vec::new(),
     })
 }
 
@@ -132,8 +211,17 @@ impl Changed {
             offset: None,
             epoch: info.epoch,
             state: list::name(info.state),
+            refused: Vec::new(),
+            deferred: Vec::new(),
         })
     }
+}
+
+/// Names agents that were not added.
+fn naming(failure: Failure, refused: &[(AgentId, AgentError)]) -> Failure {
+    refused.iter().fold(failure, |failure, (agent, error)| {
+        failure.since(format!("{agent}: {} {error}", error.code()))
+    })
 }
 
 #[derive(Serialize)]
@@ -146,6 +234,32 @@ struct Changed {
     offset: Option<Offset>,
     epoch: u64,
     state: &'static str,
+    /// Of those that were to be added, who was not.
+    refused: Vec<Refused>,
+    /// Who is added later.
+    deferred: Vec<AgentId>,
+}
+
+/// An agent that was not added, and why.
+#[derive(Serialize)]
+struct Refused {
+    agent: AgentId,
+    code: String,
+    name: &'static str,
+    why: String,
+    retryable: bool,
+}
+
+impl From<&(AgentId, AgentError)> for Refused {
+    fn from((agent, error): &(AgentId, AgentError)) -> Self {
+        Self {
+            agent: *agent,
+            code: error.code().to_string(),
+            name: error.code().name(),
+            why: error.to_string(),
+            retryable: error.is_retryable(),
+        }
+    }
 }
 
 impl Human for Changed {
@@ -164,6 +278,9 @@ impl Human for Changed {
             _ => {
                 for agent in &self.agents {
                     writeln!(to, "{} {agent}", style.good(self.change))?;
+                }
+                for agent in &self.deferred {
+                    writeln!(to, "{} {agent}, when it has keys on offer", style.bold("added later:"))?;
                 }
                 writeln!(to, "{}", style.dim(&format!("epoch {}", self.epoch)))
             }

@@ -49,6 +49,8 @@ struct Row {
     epoch: u64,
     unread: u64,
     outbox: u64,
+    /// Sent, will not be delivered, and not dismissed.
+    failed: u64,
 }
 
 impl Row {
@@ -62,6 +64,7 @@ impl Row {
             epoch: info.epoch,
             unread: info.unacked,
             outbox: info.outbox,
+            failed: info.failed,
         }
     }
 }
@@ -74,6 +77,20 @@ pub(super) const fn name(state: ChannelState) -> &'static str {
         ChannelState::Leaving => "leaving",
         ChannelState::Left => "left",
     }
+}
+
+/// Says that sends have failed, where any have.
+fn failed_hint(to: &mut dyn fmt::Write, style: &Style, failed: u64) -> fmt::Result {
+    let text = match failed {
+        0 => return Ok(()),
+        1 => "1 send failed".to_owned(),
+        more => format!("{more} sends failed"),
+    };
+    writeln!(
+        to,
+        "{} `skytale channel outbox` shows why",
+        style.bad(&format!("{text}:"))
+    )
 }
 
 impl Human for List {
@@ -97,6 +114,8 @@ impl Human for List {
             .chain(named.then_some("name"))
             .chain(["state", "unread", "unsent", "cursor", "epoch"])
             .collect();
-        table(to, style, &heads, rows)
+        table(to, style, &heads, rows)?;
+        let failed = self.channels.iter().map(|row| row.failed).sum();
+        failed_hint(to, style, failed)
     }
 }

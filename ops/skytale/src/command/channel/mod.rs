@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod failed;
 mod label;
 mod list;
 mod members;
@@ -36,7 +37,7 @@ pub(crate) enum Command {
     /// Give a channel a label, by which commands then find it. It never leaves the vault.
     Label(label::Args),
     /// Add agents, who need not be online. They read from here on.
-    Add(Agents),
+    Add(change::Add),
     /// Remove agents. They read nothing that comes later.
     Remove(Agents),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
@@ -49,7 +50,7 @@ pub(crate) enum Command {
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
-    /// Show what was sent and is not in the log yet, and what a relay node said of it.
+    /// Show what waits to be sent and why, and what has failed; drop or retry what has failed.
     Outbox(outbox::Args),
     /// Take read messages out of this agent's vault, for good. Others keep what they have.
     Purge(purge::Args),
@@ -85,13 +86,14 @@ impl Command {
             Self::Create(args) => &args.agent,
             Self::List(args) => &args.agent,
             Self::Label(args) => &args.agent,
-            Self::Add(args) | Self::Remove(args) => &args.agent,
+            Self::Add(args) => &args.agents.agent,
+            Self::Remove(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
             Self::Send(args) => &args.agent,
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
-            Self::Outbox(args) => &args.agent,
+            Self::Outbox(args) => args.agent(),
             Self::Purge(args) => &args.agent,
         };
         agent.layers()

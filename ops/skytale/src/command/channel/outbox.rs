@@ -1,41 +1,129 @@
 //! `skytale channel outbox`.
 
+use super::failed::{Failed, dropped, retried};
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
+use clap::Subcommand;
 use serde::Serialize;
-use skytale_proto::{ChannelId, FrameId};
-use skytale_sdk::engine::{Queued, QueuedKind, Refusal};
+use skytale_proto::{AgentId, ChannelId, FrameId};
+use skytale_sdk::engine::{DeferredAdd, Queued, QueuedKind, Refusal};
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name [default: all].
     channel: Option<Reference>,
     #[command(flatten)]
+    agent: AgentArgs,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+/// What to do about sends that have failed.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Forget sends that have failed.
+    Drop(Drop),
+    /// Put messages that have failed into the outbox again, under ids of their own.
+    Retry(Retry),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Drop {
+    /// Their ids, as `skytale channel outbox` shows them.
+    #[arg(required_unless_present = "all", value_name = "ID")]
+    pub(super) ids: Vec<FrameId>,
+    /// All of them, in all channels.
+    #[arg(long, conflicts_with = "ids")]
+    pub(super) all: bool,
+    #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Retry {
+    /// Their ids, as `skytale channel outbox` shows them.
+    #[arg(required = true, value_name = "ID")]
+    pub(super) ids: Vec<FrameId>,
+    #[command(flatten)]
+    pub(super) agent: AgentArgs,
+}
+
+impl Args {
+    pub(super) const fn agent(&self) -> &AgentArgs {
+        match &self.action {
+            None => &self.agent,
+            Some(Action::Drop(args)) => &args.agent,
+            Some(Action::Retry(args)) => &args.agent,
+        }
+    }
+}
+
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
+    match args.action {
+        None => show(args, session).await,
+        Some(Action::Drop(args)) => dropped(args, session).await,
+        Some(Action::Retry(args)) => retried(args, session).await,
+    }
+}
+
+async fn show(args: Args, session: Session) -> Outcome {
     // Without the network: what is shown does not go out meanwhile.
-    let waiting = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
+    let outbox = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
         let what = "cannot read the outbox";
-        match &args.channel {
+        let (waiting, not_sent, deferred) = match &args.channel {
             Some(channel) => {
                 let channel = channel.of(agent, &session).await?;
-                channel.outbox().await.map_err(failed(what))
+                (
+                    channel.outbox().await,
+                    channel.failed().await,
+                    channel.deferred_adds().await,
+                )
             }
-            None => agent.outbox().await.map_err(failed(what)),
-        }
+            None => (agent.outbox().await, agent.failed().await, agent.deferred_adds().await),
+        };
+        Ok(Outbox {
+            outbox: waiting.map_err(failed(what))?.into_iter().map(Row::from).collect(),
+            failed: not_sent.map_err(failed(what))?.into_iter().map(Failed::from).collect(),
+            deferred: deferred
+                .map_err(failed(what))?
+                .into_iter()
+                .map(Deferred::from)
+                .collect(),
+        })
     });
-    let outbox = waiting.await?.into_iter().map(Row::from).collect();
-    session.output.give(&Outbox { outbox })
+    session.output.give(&outbox.await?)
 }
 
 #[derive(Serialize)]
 struct Outbox {
     outbox: Vec<Row>,
+    failed: Vec<Failed>,
+    deferred: Vec<Deferred>,
+}
+
+/// An addition that waits for its agent.
+#[derive(Serialize)]
+struct Deferred {
+    channel: ChannelId,
+    agent: AgentId,
+    /// By this machine's clock, unix milliseconds.
+    since_ms: u64,
+    last_refusal: Option<Refused>,
+}
+
+impl From<DeferredAdd> for Deferred {
+    fn from(add: DeferredAdd) -> Self {
+        Self {
+            channel: add.channel,
+            agent: add.agent,
+            since_ms: add.since_ms,
+            last_refusal: add.last_refusal.map(Refused::from),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -84,7 +172,7 @@ impl From<Queued> for Row {
 }
 
 /// A kind, as it is shown. Stable.
-const fn name(kind: QueuedKind) -> &'static str {
+pub(super) const fn name(kind: QueuedKind) -> &'static str {
     match kind {
         QueuedKind::Create => "create",
         QueuedKind::Message => "message",
@@ -101,13 +189,51 @@ const fn name(kind: QueuedKind) -> &'static str {
 impl Human for Outbox {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         if self.outbox.is_empty() {
-            return writeln!(to, "nothing waits");
+            writeln!(to, "nothing waits")?;
+        } else {
+            self.waiting(to, style)?;
         }
+        self.deferred(to, style)?;
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            to,
+            "\n{} `skytale channel outbox retry ID` sends a message again, `drop ID` forgets it",
+            style.bad("failed:")
+        )?;
+        Failed::table(&self.failed, to, style)
+    }
+}
+
+impl Refused {
+    fn shown(refused: Option<&Self>) -> String {
+        refused.map_or_else(String::new, |refused| {
+            format!("{} {} at {}", refused.code, refused.name, utc(refused.at_ms / 1_000))
+        })
+    }
+}
+
+impl Outbox {
+    fn deferred(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
+        writeln!(to, "\n{} when they have keys on offer", style.bold("added later:"))?;
+        let rows = self.deferred.iter().map(|row| {
+            vec![
+                row.channel.to_string(),
+                row.agent.to_string(),
+                utc(row.since_ms / 1_000),
+                Refused::shown(row.last_refusal.as_ref()),
+            ]
+        });
+        table(to, style, &["channel", "agent", "since", "last refusal"], rows)
+    }
+
+    fn waiting(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let rows = self.outbox.iter().map(|row| {
-            let refused = row.last_refusal.as_ref();
-            let refused = refused.map_or_else(String::new, |refused| {
-                format!("{} {} at {}", refused.code, refused.name, utc(refused.at_ms / 1_000))
-            });
+            let refused = Refused::shown(row.last_refusal.as_ref());
             vec![
                 row.channel.to_string(),
                 row.frame_id.to_string(),

@@ -99,17 +99,20 @@ impl Reference {
 mod tests {
     use super::*;
     use skytale_proto::Offset;
+    use skytale_sdk::engine::Standing;
 
     fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
         ChannelInfo {
             id: ChannelId::from_bytes([first; 16]),
             label: label.into(),
             state,
+            standing: Standing::Current,
             cursor: Offset::ZERO,
             handshake_head: Offset::ZERO,
             epoch: 0,
             unacked: 0,
             outbox: 0,
+            failed: 0,
         }
     }
 

@@ -5,12 +5,13 @@ use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use skytale_sdk::agent::Agent;
+use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::Sent;
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// What is read of standard input or a file, at most, in bytes.
@@ -58,7 +59,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         // they are.
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, sent, &mut result.messages, &args.agent).await,
+            _ => deliver(agent, sent, result, &args.agent).await,
         };
         if !went_out
             .as_ref()
@@ -86,28 +87,49 @@ async fn take_up(agent: &Agent, result: &mut Result) -> Outcome<Vec<Sent>> {
     Ok(all)
 }
 
-async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
+async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &AgentArgs) -> Outcome {
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
-        let mut messages = messages.iter_mut();
+        let mut messages = result.messages.iter_mut();
         for sent in sent {
             // In the same order; some may be in the log already.
             let Some(message) = messages.find(|message| message.frame_id == sent.frame_id()) else {
                 break;
             };
-            let delivered = sent.delivered().await.map_err(failed("cannot send"))?;
+            let delivered = sent.delivered().await.map_err(|error| match error {
+                AgentError::SendFailed { .. } => failed("cannot send")(error),
+                // It waits for what this agent lacks now.
+                _ => waiting(failed("cannot send")(error)),
+            })?;
             message.state = "delivered";
             message.offset = delivered.offset();
         }
         Ok(())
     };
-    timeout(args.timeout(), all).await.unwrap_or_else(|_| {
-        let what = format!("not delivered within {} s", args.timeout_s);
-        Err(waiting(Failure::new(Code::Offline, what)))
-    })
+    match timeout(args.timeout(), all).await {
+        Ok(delivered) => delivered,
+        Err(_) => {
+            let what = format!("not delivered within {} s", args.timeout_s);
+            let channel = agent.channel(result.channel).await.map_err(failed("cannot send"))?;
+            let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
+            // A relay node that answered has said why.
+            // Of one of these messages, or of what waits before them.
+            let mut refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
+            let refusal = refusals.find(|refusal| u128::from(refusal.at_ms) >= begun.as_millis());
+            Err(waiting(match refusal {
+                Some(refusal) => Failure::new(refusal.code, what).since(format!(
+                    "the relay node refused it: {}. {}",
+                    refusal.code,
+                    refusal.code.help()
+                )),
+                None => Failure::new(Code::Offline, what),
+            }))
+        }
+    }
 }
 
 impl Args {

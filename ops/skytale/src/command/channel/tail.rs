@@ -34,7 +34,10 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         while left > 0 {
             tokio::select! {
                 received = messages.next() => {
-                    let received = received.map_err(failed(what))?;
+                    let received = received.map_err(|error| match error.code() {
+                        Code::ChannelLeft => Failure::new(error.code(), "this agent is no longer in the channel"),
+                        _ => failed(what)(error),
+                    })?;
                     message::show(&session.output, channel.id(), &received, args.raw)?;
                     left -= 1;
                     last = Some(received.offset);
@@ -65,12 +68,6 @@ fn tell(output: &Output, watched: skytale_proto::ChannelId, event: Event) -> Out
             ..
         } if channel == watched => {
             output.note(format_args!("the entry at offset {offset} cannot be read: {reason}"));
-        }
-        Event::Left { channel, .. } if channel == watched => {
-            return Err(Failure::new(
-                Code::ChannelLeft,
-                "this agent is no longer in the channel",
-            ));
         }
         Event::Divergence {
             channel,

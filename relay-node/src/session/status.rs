@@ -1,0 +1,65 @@
+//! Log status streams: what became of entries that a log has given up. One question, one answer.
+
+use crate::authorize;
+use crate::refusal::{self, counted};
+use crate::session::{Session, streams};
+use crate::stream::{Receiver, Sender};
+use bytes::{BufMut as _, BytesMut};
+use skytale_log_store::Access;
+use skytale_proto::session::{LogStatus, LogStatusRequest, LogStatusResponse, Refusal, log_status_response::Outcome};
+use skytale_proto::{ChannelId, Code, LogId};
+use std::sync::Arc;
+
+/// Answers the question that the stream was opened with.
+pub(crate) async fn serve(
+    session: Arc<Session>,
+    request: LogStatusRequest,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) {
+    let outcome = tokio::select! {
+        biased;
+        () = session.end.ended() => return streams::end(&session, &mut sender, &mut receiver),
+        outcome = status(&session, &request) => outcome,
+    };
+    let outcome = match outcome {
+        Ok(status) => Outcome::Status(status),
+        Err(refusal) => Outcome::Refusal(counted(refusal)),
+    };
+    let response = LogStatusResponse { outcome: Some(outcome) };
+    if sender.send(&response).await.is_ok() {
+        sender.finish();
+    }
+}
+
+async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStatus, Refusal> {
+    let log = LogId::try_from(request.log.as_ref())
+        .map_err(|error| Refusal::because(Code::MessageMalformed, error.to_string()))?;
+    let claims = session.claims();
+    authorize::read(&claims, &log).map_err(authorize::Denied::refusal)?;
+    let store = &session.node.store;
+    let status = store.status(log).await.map_err(|error| refusal::of_store(&error))?;
+    if log != session.agent.log() {
+        // Whoever may read what comes next may know what is gone: nobody else.
+        let access = store.access(log, claims.sub, claims.acct, status.head).await;
+        match access.map_err(|error| refusal::of_store(&error))? {
+            Access::Readable { .. } => {}
+            Access::NotMember { .. } => {
+                return Err(Refusal::because(Code::NotMember, "the agent is not on the roster"));
+            }
+            Access::UnknownLog => return Err(Refusal::because(Code::UnknownLog, "no such log")),
+        }
+    }
+    let mut welcomes = BytesMut::with_capacity(status.welcomes.len() * (ChannelId::LENGTH + 8));
+    for (channel, bundle) in &status.welcomes {
+        welcomes.put_slice(channel.as_bytes());
+        welcomes.put_u64_le(bundle.get());
+    }
+    Ok(LogStatus {
+        head: status.head.get(),
+        first: status.first.get(),
+        given_up: status.given_up.get(),
+        handshake_head: status.handshake_head.get(),
+        welcomes: welcomes.freeze(),
+    })
+}

@@ -1,0 +1,273 @@
+//! What is done about the agent's own log, and about the channels that it points to. Pure but for the jitter of its waits.
+//!
+//! ```text
+//!   agent log:  subscribe ──entries──> engine ──> bundles that are to be fetched
+//!                   ^         │ refused, vault failed: again after a pause
+//!                   └─────────┘ gone, or a gap: the session ends
+//!
+//!   joins:      each bundle ──fetched──> joined
+//!                   ^    │ refused for good: given up
+//!                   └────┘ else: again after a pause, or when there are more
+//! ```
+
+use super::super::backoff::Backoff;
+use super::super::refusals::{Counted, Refusals};
+use crate::net::RelayError;
+use skytale_proto::Code;
+use std::time::Duration;
+
+/// Between attempts to read the agent's log, or a bundle.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// With no bundle to fetch, the vault is looked at all the same after this time.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// The agent's own log in one session.
+#[derive(Debug)]
+pub(super) struct LogState {
+    backoff: Backoff,
+    refusals: Refusals,
+}
+
+/// What is done when the subscription to the agent's log has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogDecision {
+    /// Subscribe again after the last entry processed.
+    Again {
+        /// After this time.
+        pause: Duration,
+        /// What the application is told.
+        tell: Tell,
+        /// Another relay node is looked for.
+        move_on: bool,
+    },
+    /// The session is of no more use.
+    EndSession,
+}
+
+/// What the application is told of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tell {
+    Nothing,
+    Refused,
+    VaultFailed,
+}
+
+impl LogState {
+    pub(super) const fn new() -> Self {
+        Self {
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            refusals: Refusals::new(),
+        }
+    }
+
+    /// Entries came, or the head was reached.
+    pub(super) const fn on_item(&mut self) {
+        self.backoff.reset();
+        self.refusals.reset();
+    }
+
+    /// The subscription has ended, or did not begin: what to do about it, by the code.
+    pub(super) fn on_end(&mut self, error: &RelayError) -> LogDecision {
+        match error {
+            // The session's end tells it.
+            RelayError::Refused(refused) if refused.code() == Code::Draining => LogDecision::Again {
+                pause: self.backoff.next(refused.retry_after),
+                tell: Tell::Nothing,
+                move_on: false,
+            },
+            RelayError::Refused(refused) => LogDecision::Again {
+                move_on: self.refusals.count(refused.code()) == Counted::TooMany,
+                pause: self.backoff.next(refused.retry_after),
+                tell: Tell::Refused,
+            },
+            RelayError::Local { .. } => LogDecision::Again {
+                pause: self.backoff.next(None),
+                tell: Tell::VaultFailed,
+                move_on: false,
+            },
+            _ => LogDecision::EndSession,
+        }
+    }
+}
+
+/// The bundles that are to be fetched, in one session.
+#[derive(Debug)]
+pub(super) struct JoinsState {
+    backoff: Backoff,
+    refusals: Refusals,
+    /// There is one of this round that is to be tried again.
+    failed: bool,
+}
+
+/// What is done about a bundle that was not fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FetchDecision {
+    /// Give it up: it is gone for good.
+    GiveUp,
+    /// Try again.
+    Again {
+        /// The application is told.
+        tell: bool,
+        /// Another relay node is looked for.
+        move_on: bool,
+    },
+}
+
+impl JoinsState {
+    pub(super) const fn new() -> Self {
+        Self {
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            refusals: Refusals::new(),
+            failed: false,
+        }
+    }
+
+    /// A bundle was fetched, and is no longer pending.
+    pub(super) const fn on_fetched(&mut self) {
+        self.refusals.reset();
+    }
+
+    /// A bundle was not fetched; `None` where it did not come in time.
+    pub(super) fn on_not_fetched(&mut self, error: Option<&RelayError>) -> FetchDecision {
+        let refused = error.and_then(RelayError::refused).map(|refused| refused.code());
+        // What a relay refuses for another reason another relay may give.
+        if refused == Some(Code::Trimmed) {
+            return FetchDecision::GiveUp;
+        }
+        self.failed = true;
+        match refused {
+            // The session's end tells it.
+            None | Some(Code::Draining) => FetchDecision::Again {
+                tell: false,
+                move_on: false,
+            },
+            Some(code) => FetchDecision::Again {
+                tell: true,
+                move_on: self.refusals.count(code) == Counted::TooMany,
+            },
+        }
+    }
+
+    /// The vault did not take something: it is tried again.
+    pub(super) const fn on_vault_failed(&mut self) {
+        self.failed = true;
+    }
+
+    /// All that was pending has been tried, so many. How long to wait for more; `None`: look again at once.
+    pub(super) fn on_round(&mut self, pending: usize) -> Option<Duration> {
+        if std::mem::take(&mut self.failed) {
+            return Some(self.backoff.next(None));
+        }
+        self.backoff.reset();
+        (pending == 0).then_some(IDLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::relay::Refused;
+    use skytale_proto::Offset;
+
+    fn refused(code: Code) -> RelayError {
+        RelayError::Refused(Refused {
+            number: code.number(),
+            message: "for a test".into(),
+            retryable: code.is_retryable(),
+            retry_after: None,
+            offset: Offset::ZERO,
+        })
+    }
+
+    fn vault() -> RelayError {
+        RelayError::Local {
+            code: Code::VaultIo,
+            reason: "for a test".into(),
+        }
+    }
+
+    fn lost() -> RelayError {
+        RelayError::Lost {
+            code: Code::Offline,
+            reason: "for a test".into(),
+        }
+    }
+
+    fn gap() -> RelayError {
+        RelayError::Gap {
+            expected: Offset::new(3),
+            found: Offset::new(5),
+        }
+    }
+
+    #[test]
+    fn the_agents_log_is_asked_for_again_unless_the_session_is_of_no_more_use() {
+        let decide = |error: &RelayError| LogState::new().on_end(error);
+        let told = |decision| match decision {
+            LogDecision::Again { tell, move_on, pause } => {
+                assert!(!move_on && pause > Duration::ZERO && pause <= RETRY.0);
+                Some(tell)
+            }
+            LogDecision::EndSession => None,
+        };
+        assert_eq!(told(decide(&refused(Code::Draining))), Some(Tell::Nothing));
+        assert_eq!(told(decide(&refused(Code::CatchingUp))), Some(Tell::Refused));
+        assert_eq!(told(decide(&refused(Code::Trimmed))), Some(Tell::Refused));
+        assert_eq!(told(decide(&vault())), Some(Tell::VaultFailed));
+        assert_eq!(told(decide(&gap())), None);
+        assert_eq!(told(decide(&lost())), None);
+    }
+
+    #[test]
+    fn a_relay_node_that_refuses_the_agents_log_again_and_again_is_left() {
+        let mut state = LogState::new();
+        let mut moves = || {
+            matches!(
+                state.on_end(&refused(Code::CatchingUp)),
+                LogDecision::Again { move_on: true, .. }
+            )
+        };
+        assert_eq!([moves(), moves(), moves()], [false, false, true]);
+        state.on_item();
+        let decision = state.on_end(&refused(Code::CatchingUp));
+        assert!(matches!(decision, LogDecision::Again { move_on: false, pause, .. } if pause <= RETRY.0));
+    }
+
+    #[test]
+    fn a_bundle_that_is_gone_is_given_up_and_no_other() {
+        let mut state = JoinsState::new();
+        assert_eq!(
+            state.on_not_fetched(Some(&refused(Code::Trimmed))),
+            FetchDecision::GiveUp
+        );
+        assert_eq!(state.on_round(1), None, "the next may be there");
+        let quiet = FetchDecision::Again {
+            tell: false,
+            move_on: false,
+        };
+        for error in [Some(&refused(Code::Draining)), Some(&lost()), Some(&gap()), None] {
+            assert_eq!(state.on_not_fetched(error), quiet);
+            let pause = state.on_round(1).expect("a pause");
+            assert!(pause > Duration::ZERO && pause < IDLE);
+        }
+        let told = FetchDecision::Again {
+            tell: true,
+            move_on: false,
+        };
+        assert_eq!(state.on_not_fetched(Some(&refused(Code::NotMember))), told);
+    }
+
+    #[test]
+    fn bundles_are_fetched_one_after_the_other_and_then_waited_for() {
+        let mut state = JoinsState::new();
+        state.on_fetched();
+        assert_eq!(state.on_round(2), None);
+        assert_eq!(state.on_round(0), Some(IDLE));
+        // One that failed does not keep the others, and is tried again after a while.
+        state.on_not_fetched(None);
+        state.on_fetched();
+        assert!(state.on_round(2).is_some_and(|pause| pause <= RETRY.0));
+        state.on_vault_failed();
+        assert!(state.on_round(0).is_some_and(|pause| pause < IDLE));
+    }
+}

@@ -1,0 +1,233 @@
+//! The background work of an agent, begun and ended: one change at a time.
+//!
+//! Each change runs in a task, which makes progress even if the caller stops polling. So a caller never holds the lock that
+//! another one needs, and a change that has begun is finished.
+
+use super::core::Core;
+use super::course::Course;
+use super::driver::Driver;
+use super::tokens::Tokens;
+use super::{AgentError, DriverConfig, RelaySource, runtime};
+use crate::net::relay::Endpoint;
+use crate::net::{RelayError, TokenProvider};
+use parking_lot::Mutex;
+use skytale_proto::{Code, EndpointId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+/// How long the background work may take to end. It ends by itself long before, unless nobody runs its runtime.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// What the background work is begun with, and whether it runs.
+pub(super) struct Link {
+    pub(super) core: Arc<Core>,
+    pub(super) tokens: Arc<dyn TokenProvider>,
+    pub(super) relays: RelaySource,
+    pub(super) region: Option<u8>,
+    pub(super) bind: Option<SocketAddr>,
+    pub(super) config: DriverConfig,
+    pub(super) secret: Zeroizing<[u8; 32]>,
+    pub(super) state: Mutex<State>,
+    /// Held by tasks alone.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Nothing is begun any more.
+    closing: bool,
+    /// Where the background work runs, or ran last.
+    home: Option<Handle>,
+    driving: Option<Driving>,
+}
+
+struct Driving {
+    endpoint: Endpoint,
+    tasks: TaskTracker,
+    cancel: DropGuard,
+}
+
+impl State {
+    /// False also where the runtime that it ran in is gone.
+    fn is_driving(&self) -> bool {
+        self.driving.as_ref().is_some_and(|driving| !driving.tasks.is_empty())
+    }
+}
+
+impl Link {
+    pub(super) fn endpoint_id(&self) -> EndpointId {
+        let secret = iroh::SecretKey::from_bytes(&self.secret);
+        EndpointId::from_bytes(*secret.public().as_bytes())
+    }
+
+    pub(super) async fn connect(self: &Arc<Self>) -> Result<(), AgentError> {
+        let here = {
+            let mut state = self.state.lock();
+            if state.closing || self.core.is_shut() {
+                return Err(AgentError::Closed);
+            }
+            if state.is_driving() {
+                return Ok(());
+            }
+            let here = runtime::current()?;
+            state.home = Some(here.clone());
+            here
+        };
+        let link = Arc::clone(self);
+        let begun = here.spawn(async move {
+            let _changing = Arc::clone(&link.changing).lock_owned().await;
+            Box::pin(link.begin()).await
+        });
+        begun.await.unwrap_or_else(|failed| {
+            Err(AgentError::Environment {
+                reason: format!("the background work could not be started: {failed}"),
+            })
+        })
+    }
+
+    async fn begin(&self) -> Result<(), AgentError> {
+        let old = {
+            let mut state = self.state.lock();
+            if state.is_driving() {
+                return Ok(());
+            }
+            state.driving.take()
+        };
+        drop(old);
+        let endpoint = Endpoint::bind(&self.secret, self.bind)
+            .await?
+            .with_patience(self.config.answer_timeout);
+        let refused = {
+            let mut state = self.state.lock();
+            let refused = state.closing || self.core.is_shut();
+            if !refused {
+                state.driving = Some(self.drive(endpoint.clone()));
+            }
+            refused
+        };
+        if refused {
+            endpoint.close().await;
+            return Err(AgentError::Closed);
+        }
+        Ok(())
+    }
+
+    fn drive(&self, endpoint: Endpoint) -> Driving {
+        let (core, config) = (&self.core, &self.config);
+        let cancel = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let driver = Driver {
+            core: Arc::clone(core),
+            endpoint: endpoint.clone(),
+            tokens: Arc::new(Tokens::new(Arc::clone(core), Arc::clone(&self.tokens))),
+            source: self.relays.clone(),
+            region: self.region,
+            course: Mutex::new(Course::new(config.backoff_min, config.backoff_max)),
+            config: config.clone(),
+            tasks: tasks.clone(),
+        };
+        core.bus.allow_waits();
+        let presence = Presence {
+            core: Arc::clone(core),
+            cancel: cancel.clone(),
+        };
+        let cancelled = cancel.clone();
+        tasks.spawn(async move {
+            let _presence = presence;
+            driver.run(cancelled).await;
+        });
+        tasks.close();
+        Driving {
+            endpoint,
+            tasks,
+            cancel: cancel.drop_guard(),
+        }
+    }
+
+    /// Ends the background work.
+    pub(super) async fn disconnect(self: &Arc<Self>) {
+        let Some(home) = self.state.lock().home.clone() else {
+            return;
+        };
+        let link = Arc::clone(self);
+        let ended = home.spawn(async move {
+            let _changing = Arc::clone(&link.changing).lock_owned().await;
+            link.end().await;
+        });
+        tokio::pin!(ended);
+        let done = match runtime::within(END_MAX, &mut ended).await {
+            Ok(done) => done.is_some_and(|done| done.is_ok()),
+            // There is no timer here.
+            Err(_) => ended.await.is_ok(),
+        };
+        if !done {
+            // That runtime is gone, and all that ran in it; or nobody runs it.
+            let gone = self.state.lock().driving.take();
+            drop(gone);
+            self.core.bus.offline();
+        }
+    }
+
+    async fn end(&self) {
+        let (driving, closing) = {
+            let mut state = self.state.lock();
+            (state.driving.take(), state.closing)
+        };
+        if let Some(Driving {
+            endpoint,
+            tasks,
+            cancel,
+        }) = driving
+        {
+            drop(cancel);
+            tasks.wait().await;
+            endpoint.close().await;
+            self.core.bus.allow_waits();
+        }
+        if closing {
+            self.core.shut();
+        }
+    }
+
+    /// Ends the background work for good, and closes the vault. Returns when its file is released.
+    pub(super) async fn close(self: &Arc<Self>) {
+        self.state.lock().closing = true;
+        self.disconnect().await;
+        self.core.stop().await;
+    }
+
+    /// The same, without waiting for anything.
+    pub(super) fn abandon(&self) {
+        let driving = {
+            let mut state = self.state.lock();
+            state.closing = true;
+            state.driving.take()
+        };
+        drop(driving);
+        self.core.shut();
+    }
+}
+
+/// Cleans up after the driver, also where its runtime is shut down under it.
+struct Presence {
+    core: Arc<Core>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let bus = &self.core.bus;
+        bus.offline();
+        if !self.cancel.is_cancelled() {
+            bus.fail_waits(RelayError::Local {
+                code: Code::Environment,
+                reason: "the agent's background work has ended: its runtime was shut down, or it panicked".into(),
+            });
+        }
+    }
+}

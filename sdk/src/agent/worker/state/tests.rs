@@ -1,0 +1,395 @@
+//! The channel's machine, by examples and by any story.
+
+use super::*;
+use crate::engine::Standing;
+use proptest::prelude::*;
+use skytale_proto::ChannelId;
+
+const INBOX_MAX: u64 = 10;
+
+fn view() -> ChannelInfo {
+    ChannelInfo {
+        id: ChannelId::from_bytes([1; 16]),
+        label: String::new(),
+        state: ChannelState::Active,
+        standing: Standing::Current,
+        cursor: Offset::new(5),
+        handshake_head: Offset::new(2),
+        epoch: 1,
+        unacked: 0,
+        outbox: 0,
+        failed: 0,
+    }
+}
+
+/// A channel that was subscribed to, and has nothing to send.
+fn subscribed(now: Instant) -> WorkerState {
+    let mut state = WorkerState::new(view(), INBOX_MAX, now);
+    let subscribe = Step::Subscribe {
+        after: Offset::new(5),
+        expected: Offset::ZERO,
+    };
+    assert_eq!(state.next(now), Some(subscribe));
+    state.on_subscribed();
+    assert_eq!(state.next(now), Some(pump(PUMP_BYTES)));
+    state.on_frames(0, None, now);
+    assert_eq!((state.next(now), state.wake()), (None, None));
+    state
+}
+
+const fn pump(bytes: usize) -> Step {
+    Step::Pump { renew: false, bytes }
+}
+
+fn refusal(code: Code) -> ReadRefusal {
+    ReadRefusal {
+        code,
+        retryable: code.is_retryable(),
+        retry_after: None,
+        offset: Offset::ZERO,
+        by_relay: true,
+    }
+}
+
+const fn refused(code: Code) -> Outcome {
+    Outcome::Refused { code, retryable: true }
+}
+
+#[test]
+fn a_channel_is_live_only_once_the_head_was_reached_since_it_was_subscribed_to() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    assert_eq!(state.followed(), Followed::Behind);
+    state.on_entries(now);
+    assert_eq!(state.followed(), Followed::Behind);
+    state.on_caught_up();
+    assert_eq!(state.followed(), Followed::Live);
+    state.on_ended(now);
+    assert_eq!(state.followed(), Followed::Behind);
+    // What was said of the subscription before counts no more.
+    state.on_caught_up();
+    assert_eq!(state.followed(), Followed::Behind);
+}
+
+#[test]
+fn a_channel_whose_log_is_not_there_yet_is_subscribed_to_after_its_create() {
+    let now = Instant::now();
+    let creating = ChannelInfo {
+        state: ChannelState::Creating,
+        outbox: 1,
+        ..view()
+    };
+    let mut state = WorkerState::new(creating, INBOX_MAX, now);
+    assert_eq!(state.next(now), Some(pump(PUMP_BYTES)));
+    state.on_frames(1, None, now);
+    let appended = Outcome::Appended { offset: Offset::new(1) };
+    let decision = state.on_verdict(Some(&appended), None, now);
+    assert_eq!(decision.expect, Some(Offset::new(1)));
+    assert!(matches!(state.next(now), Some(Step::Subscribe { expected, .. }) if expected == Offset::new(1)));
+}
+
+#[test]
+fn a_full_inbox_pauses_the_channel_until_half_of_it_is_dealt_with_or_something_is_to_be_sent() {
+    let now = Instant::now();
+    let with = |unacked, outbox| ChannelInfo {
+        unacked,
+        outbox,
+        ..view()
+    };
+    let mut state = subscribed(now);
+    state.on_caught_up();
+    state.on_view(with(INBOX_MAX, 0));
+    assert_eq!(state.next(now), Some(Step::Pause { unacked: INBOX_MAX }));
+    assert_eq!((state.next(now), state.followed()), (None, Followed::Paused));
+    state.on_view(with(INBOX_MAX / 2 + 1, 0));
+    assert_eq!((state.next(now), state.followed()), (None, Followed::Paused));
+    state.on_view(with(INBOX_MAX / 2, 0));
+    assert!(matches!(state.next(now), Some(Step::Subscribe { .. })));
+
+    let mut state = subscribed(now);
+    state.on_view(with(INBOX_MAX, 0));
+    assert!(matches!(state.next(now), Some(Step::Pause { .. })));
+    state.on_view(with(INBOX_MAX, 1));
+    assert!(
+        matches!(state.next(now), Some(Step::Subscribe { .. })),
+        "only at the head can it be sent"
+    );
+}
+
+#[test]
+fn a_refused_log_is_tried_again_later_and_the_code_says_what_else_is_done() {
+    let now = Instant::now();
+    let decide = |code| {
+        let mut state = subscribed(now);
+        let decision = state.on_read_refused(&refusal(code), now);
+        assert_eq!(state.next(now), None);
+        let again = state.wake().expect("it is tried again");
+        assert!(again > now && again <= now + RETRY.1, "{code}");
+        assert!(matches!(state.next(again), Some(Step::Subscribe { .. })), "{code}");
+        (decision.tell, decision.move_on, again - now > RETRY.0)
+    };
+    let (told, quiet, soon, late) = (true, false, false, true);
+    assert_eq!(decide(Code::Draining), (quiet, false, soon));
+    assert_eq!(decide(Code::CursorBeyondHead), (quiet, false, soon));
+    assert_eq!(decide(Code::UnknownLog), (told, false, soon));
+    assert_eq!(decide(Code::NotMember), (told, false, soon));
+    assert_eq!(decide(Code::CatchingUp), (told, false, soon));
+    assert_eq!(decide(Code::Trimmed), (told, false, late));
+
+    // After several, another relay node may be better; then a log that is too short is told, too.
+    let mut state = subscribed(now);
+    let decisions = [(); 3].map(|()| state.on_read_refused(&refusal(Code::CursorBeyondHead), now));
+    assert_eq!(
+        decisions.map(|decision| (decision.tell, decision.move_on)),
+        [(false, false), (false, false), (true, true)]
+    );
+    // On this side it is no relay node's fault.
+    let mut state = subscribed(now);
+    for _ in 0..5 {
+        let refusal = ReadRefusal {
+            by_relay: false,
+            ..refusal(Code::StoreStopped)
+        };
+        assert!(!state.on_read_refused(&refusal, now).move_on);
+    }
+}
+
+#[test]
+fn after_a_refused_frame_the_outbox_goes_out_in_order_on_another_stream_one_frame_first() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    state.on_woken();
+    assert_eq!(state.next(now), Some(pump(PUMP_BYTES)));
+    state.on_frames(3, None, now);
+    let first = state.on_verdict(Some(&refused(Code::HomeUnreachable)), None, now);
+    let pause = first.tell_held.expect("told");
+    for _ in 0..2 {
+        // Nothing new goes out before each of them has its verdict.
+        assert_eq!(state.next(now + Duration::from_secs(60)), None);
+        let behind = state.on_verdict(Some(&refused(Code::HomeUnreachable)), None, now);
+        assert_eq!(behind, AppendDecision::default(), "those behind are refused like it");
+    }
+    assert_eq!(state.next(now), None);
+    let again = state.wake().expect("it is tried again");
+    assert_eq!(again, now + pause);
+    let probe = Step::Pump { renew: true, bytes: 1 };
+    assert_eq!(state.next(again), Some(probe));
+    state.on_renewed();
+    state.on_frames(1, None, again);
+    assert_eq!(state.next(again), None, "one shows whether it is taken again");
+    let appended = Outcome::Appended { offset: Offset::new(9) };
+    assert_eq!(state.on_verdict(Some(&appended), None, again).tell_held, None);
+    assert_eq!(state.next(again), Some(pump(PUMP_BYTES)), "and then all of it");
+}
+
+#[test]
+fn a_wait_that_the_relay_node_asks_for_is_kept_and_does_not_count_against_it() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    state.on_frames(1, None, now);
+    let asked = Duration::from_secs(20);
+    let decision = state.on_verdict(Some(&refused(Code::RateLimited)), Some(asked), now);
+    assert_eq!(decision, AppendDecision::default());
+    assert!(state.wake().is_some_and(|at| at >= now + asked));
+}
+
+#[test]
+fn refused_frames_are_tried_soon_where_others_are_taken() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    for _ in 0..10 {
+        state.on_frames(1, None, now);
+        state.on_verdict(Some(&refused(Code::HomeUnreachable)), None, now);
+        state.on_renewed();
+    }
+    assert!(state.wake().is_some_and(|at| at > now + RETRY_LIVE));
+    state.on_entries(now);
+    assert!(state.wake().is_some_and(|at| at <= now + RETRY_LIVE));
+}
+
+#[test]
+fn nothing_is_appended_in_a_session_that_is_about_to_be_left() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    state.on_woken();
+    state.on_leaving(true);
+    assert_eq!((state.next(now), state.wake()), (None, None));
+}
+
+#[test]
+fn a_turn_is_taken_when_it_comes_and_not_twice() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    state.on_frames(0, Some(4), now);
+    let at = state.wake().expect("a turn");
+    assert!(at > now);
+    assert_eq!(state.next(now), None);
+    assert_eq!(state.next(at), Some(Step::TakeTurn));
+    assert_eq!(state.next(at), Some(pump(PUMP_BYTES)));
+    state.on_frames(0, None, at);
+    assert_eq!((state.next(at), state.wake()), (None, None));
+}
+
+#[test]
+fn a_channel_that_was_left_is_done() {
+    let now = Instant::now();
+    let mut state = subscribed(now);
+    state.on_view(ChannelInfo {
+        state: ChannelState::Left,
+        ..view()
+    });
+    assert_eq!((state.next(now), state.followed()), (Some(Step::Done), Followed::Left));
+}
+
+/// Something that happens to a channel.
+#[derive(Clone, Debug)]
+enum Story {
+    Pass(u64),
+    Acked(u64),
+    Received(u64),
+    Queued(u64),
+    CaughtUp,
+    Ended,
+    ReadRefused(Code),
+    VaultFailed,
+    Leaving(bool),
+    Verdict(Option<Outcome>),
+}
+
+fn story() -> impl Strategy<Value = Vec<Story>> {
+    let code = prop_oneof![
+        Just(Code::Draining),
+        Just(Code::CursorBeyondHead),
+        Just(Code::NotMember),
+        Just(Code::Trimmed),
+        Just(Code::CatchingUp),
+    ];
+    let outcome = prop_oneof![
+        (1..100u64).prop_map(|at| Outcome::Appended {
+            offset: Offset::new(at)
+        }),
+        Just(refused(Code::HomeUnreachable)),
+        Just(refused(Code::RateLimited)),
+        Just(Outcome::Refused {
+            code: Code::FrameTooLarge,
+            retryable: false
+        }),
+        Just(Outcome::StaleEpoch { head: Offset::new(3) }),
+    ];
+    let event = prop_oneof![
+        (0..5_000u64).prop_map(Story::Pass),
+        (0..20u64).prop_map(Story::Acked),
+        (1..8u64).prop_map(Story::Received),
+        (1..5u64).prop_map(Story::Queued),
+        Just(Story::CaughtUp),
+        Just(Story::Ended),
+        code.prop_map(Story::ReadRefused),
+        Just(Story::VaultFailed),
+        any::<bool>().prop_map(Story::Leaving),
+        proptest::option::of(outcome).prop_map(Story::Verdict),
+    ];
+    proptest::collection::vec(event, 1..120)
+}
+
+proptest! {
+    #[test]
+    fn a_channel_never_wakes_for_nothing_and_never_waits_for_ever(story in story()) {
+        let mut now = Instant::now();
+        let mut view = view();
+        let mut state = WorkerState::new(view.clone(), INBOX_MAX, now);
+        // What the shell has.
+        let (mut subscription, mut in_flight, mut leaving, mut held) = (false, 0_u64, false, false);
+        for happens in story {
+            match happens {
+                Story::Pass(ms) => now += Duration::from_millis(ms),
+                Story::Acked(count) => {
+                    view.unacked = view.unacked.saturating_sub(count);
+                    state.on_view(view.clone());
+                    state.on_woken();
+                }
+                Story::Received(count) if subscription => {
+                    view.unacked += count;
+                    state.on_view(view.clone());
+                    state.on_entries(now);
+                }
+                Story::Queued(count) => {
+                    view.outbox += count;
+                    state.on_view(view.clone());
+                    state.on_woken();
+                }
+                Story::CaughtUp if subscription => state.on_caught_up(),
+                Story::Ended if subscription => {
+                    subscription = false;
+                    state.on_ended(now);
+                }
+                Story::ReadRefused(code) if subscription => {
+                    subscription = false;
+                    state.on_read_refused(&refusal(code), now);
+                }
+                Story::VaultFailed => {
+                    subscription = false;
+                    state.on_vault_failed(now);
+                }
+                Story::Leaving(is) => {
+                    leaving = is;
+                    state.on_leaving(is);
+                }
+                Story::Verdict(outcome) if in_flight > 0 => {
+                    in_flight -= 1;
+                    if let Some(Outcome::Refused { code, retryable: true }) = outcome {
+                        held |= code.holds_log();
+                    }
+                    if matches!(outcome, Some(Outcome::Appended { .. } | Outcome::Refused { retryable: false, .. })) {
+                        view.outbox = view.outbox.saturating_sub(1);
+                    }
+                    state.on_view(view.clone());
+                    state.on_verdict(outcome.as_ref(), None, now);
+                }
+                _ => {}
+            }
+            // All that is to be done now is done in few steps.
+            let mut steps = 0;
+            while let Some(step) = state.next(now) {
+                steps += 1;
+                prop_assert!(steps < 10, "{:?}", state);
+                match step {
+                    Step::Done => prop_assert!(false, "nobody left"),
+                    Step::Pause { unacked } => {
+                        prop_assert!(unacked >= INBOX_MAX && view.outbox == 0);
+                        subscription = false;
+                    }
+                    Step::Subscribe { after, .. } => {
+                        prop_assert!(!subscription, "one subscription at a time");
+                        prop_assert_eq!(after, view.cursor);
+                        subscription = true;
+                        state.on_subscribed();
+                    }
+                    Step::TakeTurn | Step::Reboot => {}
+                    Step::Pump { renew, bytes } => {
+                        prop_assert!(!leaving);
+                        prop_assert_eq!(renew, held, "a held log goes on on another stream");
+                        prop_assert!(!renew || in_flight == 0, "with nothing on its way");
+                        if renew {
+                            held = false;
+                            state.on_renewed();
+                        }
+                        let given = match bytes {
+                            1 => view.outbox.saturating_sub(in_flight).min(1),
+                            _ => view.outbox.saturating_sub(in_flight),
+                        };
+                        in_flight += given;
+                        let count = usize::try_from(given).expect("few");
+                        state.on_frames(count, None, now);
+                    }
+                }
+            }
+            prop_assert!(state.wake().is_none_or(|at| at > now), "it does not wake for nothing");
+            // What it waits for can come: entries, a time, a verdict, an acknowledgement.
+            let paused = state.followed() == Followed::Paused;
+            prop_assert!(subscription || paused || state.wake().is_some());
+            prop_assert_eq!(subscription, matches!(state.reading, Reading::Replay | Reading::Live));
+            let idle = view.outbox == in_flight || leaving || in_flight > 0 || state.wake().is_some();
+            prop_assert!(idle, "what is to be sent is sent: {:?}", state);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! KeyPackages of agents that are to be added: claimed until one is in force.
+
+use super::Channel;
+use crate::agent::bus::Bus;
+use crate::agent::{AgentError, runtime};
+use crate::engine::{ClaimedPackage, EngineError};
+use crate::net::RelayError;
+use crate::net::relay::{Claimed, KeyPackages};
+use skytale_proto::limits::KEY_PACKAGES_MAX;
+use skytale_proto::{AgentId, Code, Frame};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between two attempts to claim, where the relay node did not say it.
+const CLAIM_RETRY: Duration = Duration::from_millis(200);
+
+impl Channel {
+    /// A KeyPackage of an agent that is in force. Those whose time has passed are used up and skipped; the last resort comes
+    /// after all of them, and is the last one to be tried.
+    pub(crate) async fn claim(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
+        let mut claims = 1;
+        loop {
+            let (claimed, relay_ms) = self.claim_one(agent).await?;
+            let package = ClaimedPackage {
+                agent,
+                frame: claimed.frame.encoded().clone(),
+            };
+            let judged = self.core.call(move |actor| {
+                actor.engine.relay_time(relay_ms);
+                actor.engine.check_claimed(&package).map(|_| package)
+            });
+            match judged.await? {
+                Ok(package) => return Ok(package),
+                Err(error @ (EngineError::KeyPackageExpired { .. } | EngineError::KeyPackageEarly { .. })) => {
+                    // More than a full stock is there only if its owner offers while it is claimed.
+                    if claimed.last_resort || claims > KEY_PACKAGES_MAX {
+                        return Err(error.into());
+                    }
+                    tracing::debug!(%agent, %error, "skipped a key package");
+                    claims += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Claims a KeyPackage, and gives it with the relay node's time. A claim whose answer was lost is made again with the
+    /// very same frame, which takes the very same package.
+    async fn claim_one(&self, agent: AgentId) -> Result<(Claimed, u64), AgentError> {
+        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
+        let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
+        // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
+        let claiming = runtime::spawn(async move {
+            let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
+            claimed.unwrap_or(Err(AgentError::Offline { waited }))?
+        })?;
+        claiming.await
+    }
+}
+
+async fn claim_with(bus: &Bus, claim: &Frame, within: Duration) -> Result<(Claimed, u64), AgentError> {
+    let deadline = Instant::now() + within;
+    let mut sessions = bus.session.subscribe();
+    loop {
+        let session = match sessions.wait_for(Option::is_some).await {
+            Ok(session) => session.clone(),
+            Err(_) => return Err(AgentError::Closed),
+        };
+        let Some(session) = session else { continue };
+        let claimed = match KeyPackages::open(&session).await {
+            Ok(mut packages) => packages.claim(claim).await,
+            Err(error) => Err(error),
+        };
+        match claimed {
+            Ok(claimed) => return Ok((claimed, session.relay_time_ms())),
+            // The same session may do it later, or the next one, where the relay node drains.
+            Err(RelayError::Refused(refused)) if waits(refused.code()) => {
+                let pause = refused.retry_after.unwrap_or(CLAIM_RETRY);
+                if Instant::now() + pause >= deadline {
+                    return Err(RelayError::Refused(refused).into());
+                }
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = sessions.changed() => {}
+                }
+            }
+            Err(error @ (RelayError::Lost { .. } | RelayError::Closed)) => {
+                tracing::debug!(%error, "claim not answered, trying again");
+                // Until the driver has noticed, too.
+                session.ended().await;
+                let _ = sessions.changed().await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a claim that was refused so is made again, as long as there is time: what passes by itself, or at another relay
+/// node.
+const fn waits(code: Code) -> bool {
+    code.holds_log() && !matches!(code, Code::RelayInternal | Code::StoreStopped)
+}

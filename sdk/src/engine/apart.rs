@@ -1,0 +1,157 @@
+//! Following a log whose group this agent has no keys of: by the frames' headers.
+
+use super::channel::Channel;
+use super::lost::LostReason;
+use super::outbox::Intent;
+use super::rejoin::read_bundle;
+use super::replay::{Halt, rejected};
+use super::standing::Standing;
+use super::transact::{Tx, storage_failed};
+use super::{EngineError, Event};
+use crate::mls;
+use skytale_proto::{Detail, Frame, Offset, Record};
+
+impl Tx<'_> {
+    /// An entry while this agent is out of sync, or superseded.
+    pub(super) fn pass_over(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let own = header.author == self.identity.agent_id();
+        let superseded = channel.position.recovery.standing == Standing::Superseded;
+        match &header.detail {
+            _ if superseded => self.removed_by_header(channel, record.offset, frame)?,
+            Detail::Commit { .. } if own => self.own_while_apart(channel, record, frame)?,
+            Detail::Commit { recipients, .. } if recipients.contains(&self.identity.agent_id()) => {
+                self.welcome_back(channel, record.offset, frame)?;
+            }
+            Detail::Commit { .. } => {
+                self.removed_by_header(channel, record.offset, frame)?;
+                self.unanswered(channel)?;
+            }
+            Detail::Rejoin if own => {
+                if let Some(row) = self.row_of(channel, header.id)?
+                    && row.has_built(frame.encoded())
+                {
+                    channel.position.recovery.asked = record.offset;
+                    self.delivered(channel, &row, record.offset)?;
+                }
+            }
+            Detail::Rejoin => {
+                // Its group may be the one that this agent is not in: it counts where the group begins again.
+                self.note_request(channel, record.offset, frame)?.map_err(rejected)?;
+            }
+            Detail::Message if own => self.own_while_apart(channel, record, frame)?,
+            Detail::Message => return self.message_while_apart(channel, record, frame),
+            _ => {}
+        }
+        // Only an entry that was processed can have been to blame.
+        *culprit = None;
+        Ok(())
+    }
+
+    /// A commit that adds this agent: it ends being out of sync, if its Welcome works.
+    fn welcome_back(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), Halt> {
+        let bundle = read_bundle(frame).map_err(rejected)?;
+        if let Err(reason) = self.try_rejoin(channel, offset, frame, &bundle)? {
+            // It was meant for another copy of this vault, or is broken: this one asks again.
+            channel.position.recovery.asked = Offset::ZERO;
+            self.ask_to_rejoin(channel)?;
+            return Err(rejected(format!("its Welcome cannot be used: {reason}")));
+        }
+        if bundle.reboot {
+            self.events.push(Event::Rebooted {
+                channel: channel.id,
+                offset,
+                by: frame.header().author,
+            });
+        }
+        Ok(())
+    }
+
+    /// The roster is what headers say: an agent that cannot read a commit believes the header that it is removed.
+    fn removed_by_header(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), EngineError> {
+        let own = self.identity.agent_id();
+        match &frame.header().detail {
+            Detail::Commit { adds, removes, .. } if removes.contains(&own) && !adds.contains(&own) => {
+                self.note_missed(channel, offset)?;
+                self.left(channel, offset, frame.header().author)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A commit passed that did not answer this agent's request: its author may not know of it.
+    fn unanswered(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if channel.position.recovery.standing != Standing::OutOfSync
+            || std::mem::take(&mut channel.position.recovery.asked) == Offset::ZERO
+        {
+            return Ok(());
+        }
+        self.ask_to_rejoin(channel)
+    }
+
+    /// What this agent sent before it knew that it is out of sync, or what another copy of its vault sent.
+    fn own_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), EngineError> {
+        let header = frame.header();
+        match self.row_of(channel, header.id)? {
+            Some(row) if row.intent.is_message() && row.has_built(frame.encoded()) => {
+                let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
+                if row.intent == Intent::Message {
+                    self.keep_message(channel, record, header.id, header.author, sent_ms, payload, true)?;
+                }
+                self.delivered(channel, &row, record.offset)
+            }
+            Some(row) if row.intent == Intent::Reboot && row.has_built(frame.encoded()) => {
+                self.own_reboot(channel, record.offset, header)?;
+                self.delivered(channel, &row, record.offset)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A message of another member. Where this agent can read it, the others did not take the commit either that it could
+    /// not apply: it is not out of sync.
+    fn message_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
+        if channel.group.is_none() || channel.position.recovery.unsure {
+            channel.position.recovery.missed += 1;
+            return Ok(());
+        }
+        match self.message(channel, record, frame) {
+            Ok(()) => {
+                channel.position.recovery = super::standing::Recovery::default();
+                self.unqueue_all(channel, Intent::Rejoin)?;
+                self.events.push(Event::Rejoined {
+                    channel: channel.id,
+                    offset: record.offset,
+                    by: frame.header().author,
+                    missed: 0,
+                });
+                Ok(())
+            }
+            Err(Halt::Failed(error)) => Err(Halt::Failed(error)),
+            Err(Halt::Rejected(mls::Rejected::Storage(error))) => Err(error.into()),
+            Err(Halt::Rejected(_)) => match self.provider.failure() {
+                Some(failure) => Err(storage_failed(failure).into()),
+                None => {
+                    channel.position.recovery.missed += 1;
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Records what was passed over up to an entry, where the agent does not come back.
+    fn note_missed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
+        let recovery = &channel.position.recovery;
+        if recovery.missed == 0 {
+            return Ok(());
+        }
+        let since = recovery.since;
+        self.lose(channel, since, offset.previous(), LostReason::OutOfSync)
+    }
+}

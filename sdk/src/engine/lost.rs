@@ -1,0 +1,252 @@
+//! Entries that this agent will never read, as ranges of offsets; and what it does where a log has given entries up.
+
+use super::agent_log::set_agent_cursor;
+use super::channel::{Channel, one};
+use super::evidence::AGENT_LOG_NO;
+use super::outbox::OutboxRow;
+use super::standing::Standing;
+use super::transact::Tx;
+use super::{ChannelState, Engine, EngineError, Event};
+use crate::vault::{Durability, VaultError, integer, unsigned};
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use skytale_proto::{ChannelId, Code, Offset};
+
+/// Why entries were not read. Persisted as a number: keep stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(i64)]
+#[non_exhaustive]
+pub enum LostReason {
+    /// The log had given them up before this agent came to read them.
+    Trimmed = 1,
+    /// This agent was out of sync with the group.
+    OutOfSync = 2,
+    /// Another copy of this vault sent them: nobody can decrypt what it sent itself.
+    OtherCopy = 3,
+}
+
+impl LostReason {
+    fn from_number(number: i64) -> Result<Self, VaultError> {
+        [Self::Trimmed, Self::OutOfSync, Self::OtherCopy]
+            .into_iter()
+            .find(|reason| *reason as i64 == number)
+            .ok_or_else(|| VaultError::damaged("reason of a loss"))
+    }
+
+    /// A few words for a person.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Trimmed => "the log no longer kept them",
+            Self::OutOfSync => "this agent was out of sync with the group",
+            Self::OtherCopy => "another copy of this vault sent them",
+        }
+    }
+}
+
+/// Entries that this agent will never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The first one.
+    pub first: Offset,
+    /// The last one.
+    pub last: Offset,
+    /// Why.
+    pub reason: LostReason,
+}
+
+/// What a relay node says of a log whose entries after a cursor it has given up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogStatus {
+    /// The first available offset.
+    pub first: Offset,
+    /// The last entry given up that was not itself a Trim.
+    pub given_up: Offset,
+    /// Of a channel: its handshake head.
+    pub handshake_head: Offset,
+    /// Of the agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
+    pub welcomes: Vec<(ChannelId, Offset)>,
+}
+
+impl Engine {
+    /// Entries of a channel (`None`: of the agent's own log) that were lost, by offset.
+    pub fn lost(&self, channel: Option<ChannelId>) -> Result<Vec<Lost>, EngineError> {
+        let no = match channel {
+            Some(channel) => one(self.vault.sql(), channel)?.1,
+            None => AGENT_LOG_NO,
+        };
+        self.vault
+            .sql()
+            .prepare_cached("SELECT first, last, reason FROM lost WHERE channel = ?1 ORDER BY first")?
+            .query_map([no], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .map(|row| {
+                let (first, last, reason) = row?;
+                Ok(Lost {
+                    first: Offset::new(unsigned(first)?),
+                    last: Offset::new(unsigned(last)?),
+                    reason: LostReason::from_number(reason)?,
+                })
+            })
+            .collect()
+    }
+
+    /// The relay no longer keeps the entries after a channel's cursor: the channel goes on behind them. Where more than
+    /// Trims is gone, that is recorded and told; where a commit is gone, the agent asks to rejoin.
+    pub fn trimmed(&mut self, channel: ChannelId, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.trimmed(channel, status))?;
+        Ok(events)
+    }
+
+    /// The relay shows this agent nothing between its cursor and `next`, since it was not on the roster there as far as the
+    /// roster is still known.
+    pub fn absent_until(&mut self, channel: ChannelId, next: Offset) -> Result<Vec<Event>, EngineError> {
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            let cursor = channel.position.cursor;
+            if next <= cursor.next() {
+                return Ok(());
+            }
+            tx.lose(channel, cursor.next(), next.previous(), LostReason::Trimmed)?;
+            tx.go_on_behind(channel, next.previous(), false)?;
+            let reason = "this agent was removed, and added again, while it was away".to_owned();
+            tx.out_of_sync(channel, next, reason)
+        })?;
+        Ok(events)
+    }
+
+    /// The relay no longer keeps the entries after the cursor of the agent's own log. Welcomes among them are taken from
+    /// the status; KeyPackages among them are counted and replaced as always.
+    pub fn agent_log_trimmed(&mut self, status: &LogStatus) -> Result<Vec<Event>, EngineError> {
+        let cursor = self.agent_cursor;
+        let behind = status.first.previous();
+        if behind <= cursor {
+            return Ok(Vec::new());
+        }
+        let ((), events) = self.transact(Durability::Now, |tx| {
+            for (index, (channel, bundle)) in status.welcomes.iter().enumerate() {
+                // No entry stands for them any more: numbers below zero keep them apart, oldest first.
+                let no = integer(index as u64)? - i64::from(u32::MAX);
+                tx.note_welcome(no, *channel, *bundle)?;
+            }
+            if status.given_up > cursor {
+                tx.events.push(Event::EntriesLost {
+                    channel: None,
+                    first: cursor.next(),
+                    last: status.given_up,
+                    reason: LostReason::Trimmed,
+                });
+            }
+            set_agent_cursor(tx, behind)
+        })?;
+        self.agent_cursor = behind;
+        Ok(events)
+    }
+}
+
+impl Tx<'_> {
+    fn trimmed(&mut self, channel: &mut Channel, status: &LogStatus) -> Result<(), EngineError> {
+        let cursor = channel.position.cursor;
+        let behind = status.first.previous();
+        if channel.position.state == ChannelState::Left || behind <= cursor {
+            return Ok(());
+        }
+        let nothing_lost = status.given_up <= cursor;
+        if !nothing_lost {
+            self.lose(channel, cursor.next(), status.given_up.min(behind), LostReason::Trimmed)?;
+            self.doubt(channel)?;
+        }
+        self.go_on_behind(channel, behind, nothing_lost)?;
+        if channel.position.state == ChannelState::Creating {
+            // Its Create is among them: it was accepted.
+            channel.position.state = ChannelState::Active;
+        }
+        let head = channel.position.head;
+        if status.handshake_head > head && status.handshake_head <= behind {
+            self.head_moved(channel, status.handshake_head)?;
+            self.out_of_sync(
+                channel,
+                behind.next(),
+                "a change to the group is among the entries that are gone".into(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn go_on_behind(&mut self, channel: &mut Channel, cursor: Offset, trims_alone: bool) -> Result<(), EngineError> {
+        channel.window.skip(cursor, trims_alone);
+        channel.position.cursor = cursor;
+        channel.position.recovery.unsure |= !trims_alone;
+        channel.offered.accepted.clear();
+        channel.offered.again();
+        Ok(())
+    }
+
+    /// What was offered and has no outcome may be among the entries that are gone: it is not offered again, since members
+    /// may have read it.
+    fn doubt(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let offered = channel.position.offered_no;
+        let doubtful = |row: &OutboxRow| row.encrypted_no > 0 && row.encrypted_no <= offered && row.intent.is_told();
+        let rows = self.rows_from(channel, None, usize::MAX)?;
+        for row in rows.into_iter().filter(doubtful) {
+            if row.intent.is_message() {
+                self.fail(channel, &row, Code::DeliveryUnknown)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records entries that this agent will never read, and tells it. Neighbours with one reason are one range.
+    pub(super) fn lose(
+        &mut self,
+        channel: &Channel,
+        first: Offset,
+        last: Offset,
+        reason: LostReason,
+    ) -> Result<(), EngineError> {
+        if first > last {
+            return Ok(());
+        }
+        let joined = self
+            .sql
+            .prepare_cached("UPDATE lost SET last = ?3 WHERE channel = ?1 AND last = ?2 AND reason = ?4")?
+            .execute(params![
+                channel.no,
+                integer(first.previous().get())?,
+                integer(last.get())?,
+                reason as i64
+            ])?;
+        if joined == 0 {
+            self.sql
+                .prepare_cached("INSERT OR REPLACE INTO lost (channel, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    channel.no,
+                    integer(first.get())?,
+                    integer(last.get())?,
+                    reason as i64
+                ])?;
+        }
+        self.events.push(Event::EntriesLost {
+            channel: Some(channel.id),
+            first,
+            last,
+            reason,
+        });
+        Ok(())
+    }
+
+    /// A parent that is not the head: where entries are gone, a commit was among them.
+    pub(super) fn head_was_lost(&mut self, channel: &mut Channel, parent: Offset) -> Result<bool, EngineError> {
+        let position = &channel.position;
+        if !position.recovery.unsure || parent <= position.head || parent > position.cursor {
+            return Ok(false);
+        }
+        let since = position.cursor.next();
+        self.head_moved(channel, parent)?;
+        if channel.position.recovery.standing != Standing::OutOfSync {
+            self.out_of_sync(
+                channel,
+                since,
+                "a change to the group is among the entries that are gone".into(),
+            )?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,193 @@
+//! Requests to rejoin: this agent's own, and those of other members.
+//!
+//! A member that is out of sync appends a request with a KeyPackage of its own. Whoever of the others is online commits its
+//! removal and addition in one commit, in turn as for those who leave; the first commit wins. The request is bound to one
+//! handshake head, and signed.
+
+use super::channel::Channel;
+use super::outbox::{Intent, OutboxRow, Place};
+use super::transact::{Tx, storage_failed};
+use super::{EngineError, Event};
+use crate::mls;
+use crate::vault::{id, integer};
+use openmls::group::MlsGroup;
+use openmls::key_packages::KeyPackage;
+use prost::Message as _;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use skytale_proto::wire::Bundle;
+use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Offset};
+use std::collections::BTreeSet;
+
+/// The members whose requests wait.
+pub(super) fn requests(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
+    sql.prepare_cached("SELECT agent FROM rejoin WHERE channel = ?1")?
+        .query_map([channel_no], |row| row.get::<_, Vec<u8>>(0))?
+        .map(|agent| Ok(id(&agent?)?))
+        .collect()
+}
+
+impl Tx<'_> {
+    // ---- this agent's own
+
+    /// Queues a request, before everything else.
+    pub(super) fn ask_to_rejoin(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if self.waits(channel, Intent::Rejoin)? {
+            return Ok(());
+        }
+        let package = self.key_package_for_rejoin()?;
+        let row = self.queue(channel, Intent::Rejoin, FrameId::generate(), &package, Place::Front)?;
+        channel.offered.again();
+        channel.offered.next_seq = Some(row.seq);
+        Ok(())
+    }
+
+    pub(super) fn build_rejoin(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Frame, EngineError> {
+        let header = Header {
+            log: channel.log(),
+            id: row.frame_id,
+            author: self.identity.agent_id(),
+            parent: channel.position.head,
+            detail: Detail::Rejoin,
+        };
+        let body = mls::RejoinRequest::body(self.identity, channel.id, &header, &row.content);
+        let frame = Frame::new(header, body)?;
+        self.built(channel, row, &frame)?;
+        Ok(frame)
+    }
+
+    /// A commit by which this agent is added while it is out of sync: whether its Welcome leads back into the group.
+    pub(super) fn try_rejoin(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        frame: &Frame,
+        bundle: &Bundle,
+    ) -> Result<Result<(), String>, EngineError> {
+        let scratch = self.provider.scratch(None);
+        match mls::welcomed(&scratch, channel.id, frame, &bundle.welcome, self.config.padding_bytes) {
+            Ok(welcomed) => {
+                if let Some(problem) = unexpected(channel, frame, bundle, &welcomed) {
+                    return Ok(Err(problem.to_owned()));
+                }
+                let by = frame.header().author;
+                self.rejoined(channel, welcomed, &scratch, offset, by)?;
+                Ok(Ok(()))
+            }
+            Err(mls::Rejected::Storage(error)) => Err(error.into()),
+            Err(mls::Rejected::Unreadable(reason) | mls::Rejected::Lied(reason) | mls::Rejected::OutOfSync(reason)) => {
+                match scratch.failure() {
+                    Some(failure) => Err(storage_failed(failure)),
+                    None => Ok(Err(reason)),
+                }
+            }
+        }
+    }
+
+    // ---- other members'
+
+    /// A member's request stands in the log.
+    pub(super) fn note_request(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        frame: &Frame,
+    ) -> Result<Result<(), String>, EngineError> {
+        let author = frame.header().author;
+        let package = match mls::RejoinRequest::read(self.provider, channel.id, frame) {
+            Ok(package) => package,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Some(group) = channel.group.as_ref()
+            && !channel.position.recovery.standing.is_apart()
+            && !mls::members(group).contains(&author)
+        {
+            return Ok(Err("its author is not in the group".into()));
+        }
+        self.sql
+            .prepare_cached("INSERT OR REPLACE INTO rejoin (channel, agent, at, key_package) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![channel.no, author.as_bytes(), integer(offset.get())?, package])?;
+        channel.rejoins.insert(author);
+        if author != self.identity.agent_id() {
+            self.events.push(Event::MemberOutOfSync {
+                channel: channel.id,
+                offset,
+                agent: author,
+            });
+        }
+        Ok(Ok(()))
+    }
+
+    /// Requests that are answered, or that are over: their authors were added, removed, or heard of in this epoch.
+    pub(super) fn forget_requests(&self, channel: &mut Channel, agents: &BTreeSet<AgentId>) -> Result<(), EngineError> {
+        let answered: Vec<AgentId> = channel.rejoins.intersection(agents).copied().collect();
+        for agent in answered {
+            self.sql
+                .prepare_cached("DELETE FROM rejoin WHERE channel = ?1 AND agent = ?2")?
+                .execute(params![channel.no, agent.as_bytes()])?;
+            channel.rejoins.remove(&agent);
+        }
+        Ok(())
+    }
+
+    /// This agent's own request, made by another copy of this vault, waits in the log.
+    pub(super) fn other_copy_asked(&self, channel: &Channel) -> bool {
+        channel.rejoins.contains(&self.identity.agent_id())
+    }
+
+    /// The packages of members to be removed and added again with the next commit.
+    pub(super) fn rejoining(&self, channel: &Channel, group: &MlsGroup) -> Result<Vec<KeyPackage>, EngineError> {
+        let (members, leaving) = (mls::members(group), mls::leavers(group));
+        let own = self.identity.agent_id();
+        let mut packages = Vec::new();
+        for agent in &channel.rejoins {
+            if *agent == own || !members.contains(agent) || leaving.contains(agent) {
+                continue;
+            }
+            // Checked when it came.
+            if let Some(bytes) = self.requested_with(channel, agent)?
+                && let Ok((_, package)) = mls::added_package(self.provider, &bytes)
+            {
+                packages.push(package);
+            }
+        }
+        Ok(packages)
+    }
+
+    /// The KeyPackage of a member's request.
+    pub(super) fn requested_with(&self, channel: &Channel, agent: &AgentId) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT key_package FROM rejoin WHERE channel = ?1 AND agent = ?2")?
+            .query_row(params![channel.no, agent.as_bytes()], |row| row.get(0))
+            .optional()?)
+    }
+}
+
+/// What is wrong with the group that a Welcome leads into, where this member knows better.
+fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls::Welcomed) -> Option<&'static str> {
+    let apart = channel.position.recovery.standing.is_apart();
+    if bundle.reboot && welcomed.reboot != frame.header().parent.get() {
+        return Some("a new beginning at another place than its bundle's");
+    }
+    if !bundle.reboot
+        && (welcomed.reboot < channel.position.reboot || (!apart && welcomed.reboot > channel.position.reboot))
+    {
+        return Some("a group of the channel that is not its present one");
+    }
+    match channel.group.as_ref() {
+        Some(group) if bundle.reboot && !apart && !welcomed.members.is_subset(&mls::members(group)) => {
+            Some("a new beginning with agents that were not in the group")
+        }
+        _ => None,
+    }
+}
+
+/// Whether members wait to be added again, of whom a group knows.
+pub(super) fn anyone_waits(channel: &Channel, own: AgentId) -> bool {
+    channel.rejoins.iter().any(|agent| *agent != own)
+}
+
+/// The content of a bundle.
+pub(super) fn read_bundle(frame: &Frame) -> Result<Bundle, String> {
+    Bundle::decode(frame.body().clone()).map_err(|error| error.to_string())
+}

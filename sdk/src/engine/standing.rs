@@ -1,0 +1,340 @@
+//! How a channel stands with its group, and the ways back.
+//!
+//! ```text
+//!               own entries that this vault does not know
+//!   Current ------------------------------------------------> Renewing
+//!    |  ^  ^                                                      |
+//!    |  |  +---- its own external commit is in the log -----------+
+//!    |  |
+//!    |  +------- a member removed and added it in one commit ---- OutOfSync <---- joined by no Welcome that works
+//!    |                                                               ^
+//!    +-- a commit that this member alone cannot apply, entries gone--+
+//!    |
+//!    +-- another live copy of the vault took its place ---------> Superseded
+//! ```
+//!
+//! - **Renewing**: another copy of this vault has encrypted in this epoch (or may have: the vault was restored), so this one
+//!   must not: its ratchet keys may have been used. It reads on, and takes a new leaf before it sends.
+//! - **OutOfSync**: it has no keys of the group's epoch. It follows the log by the frames' headers, holds what it sends, and
+//!   asks to be removed and added again. What it was shown meanwhile it will never read.
+//! - **Superseded**: another copy took new keys while this one was current: two of them live. This one stops.
+
+use super::channel::Channel;
+use super::lost::LostReason;
+use super::outbox::{Intent, Place};
+use super::transact::Tx;
+use super::{ChannelState, Engine, EngineError, Event};
+use crate::mls;
+use crate::vault::{Durability, VaultError};
+use openmls_traits::OpenMlsProvider as _;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
+
+/// How a channel stands with its group. Persisted as a number: keep stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[repr(i64)]
+pub enum Standing {
+    /// This agent follows the group.
+    #[default]
+    Current = 0,
+    /// It reads; it takes new keys before it sends. This vault is an older copy.
+    Renewing = 1,
+    /// It cannot read what is sent, and has asked to be added again.
+    OutOfSync = 2,
+    /// Another copy of this vault has taken its place. This one sends and reads nothing.
+    Superseded = 3,
+}
+
+impl Standing {
+    pub(super) fn from_number(number: i64) -> Result<Self, VaultError> {
+        [Self::Current, Self::Renewing, Self::OutOfSync, Self::Superseded]
+            .into_iter()
+            .find(|standing| *standing as i64 == number)
+            .ok_or_else(|| VaultError::damaged("standing of a channel"))
+    }
+
+    /// It has no keys of the group's epoch.
+    pub(super) const fn is_apart(self) -> bool {
+        matches!(self, Self::OutOfSync | Self::Superseded)
+    }
+}
+
+/// Where a channel's recovery has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Recovery {
+    pub(super) standing: Standing,
+    /// The first entry that it is about.
+    pub(super) since: Offset,
+    /// Why, in words.
+    pub(super) reason: String,
+    /// Messages that were passed over since.
+    pub(super) missed: u64,
+    /// Where this agent's last request to rejoin stands; [`Offset::ZERO`] where none waits for an answer.
+    pub(super) asked: Offset,
+    /// Entries of this epoch were lost: what the group cannot apply now, others may have applied.
+    pub(super) unsure: bool,
+}
+
+impl Engine {
+    /// The channel was replayed to its head in this session: what waits may be offered. Before that nothing is, so that
+    /// what another copy of this vault has sent is seen before anything is encrypted beside it.
+    ///
+    /// Whatever this vault knows by then needs a way back is set in motion. Gives what happened.
+    pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
+        let mut told = self.renew_restored()?;
+        self.reached.insert(channel);
+        let needs = |channel: &Channel| channel.position.recovery.standing != Standing::Current;
+        if !needs(self.loaded(channel)?) {
+            return Ok(told);
+        }
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.set_in_motion(channel))?;
+        told.extend(events);
+        Ok(told)
+    }
+
+    /// A restored vault takes new keys in every channel before it sends: another copy may have used those that it has.
+    pub(super) fn renew_restored(&mut self) -> Result<Vec<Event>, EngineError> {
+        let Some(restored) = self.restored else {
+            return Ok(Vec::new());
+        };
+        let mut events = Vec::new();
+        for info in self.channels()? {
+            if info.state == ChannelState::Left {
+                continue;
+            }
+            let renewed = self.transact_on(info.id, Durability::Now, |tx, channel| {
+                if channel.position.recovery.standing == Standing::Superseded {
+                    return tx.take_over(channel);
+                }
+                let cursor = channel.position.cursor;
+                tx.renew(channel, cursor, "this vault was restored from a copy")
+            });
+            match renewed {
+                Ok(((), told)) => events.extend(told),
+                // Each channel stands alone: this one sends nothing.
+                Err(error) if error.code() == Code::VaultDamaged => {
+                    tracing::warn!(channel = %info.id, %error, "a channel of a restored vault cannot be used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.transact(Durability::Now, |tx| Ok(restored.clear(tx.sql)?))?;
+        self.restored = None;
+        Ok(events)
+    }
+
+    /// Takes a vault over that another copy has superseded: this one asks to rejoin every channel in which it was.
+    pub fn take_over(&mut self) -> Result<Vec<Event>, EngineError> {
+        let mut events = Vec::new();
+        for info in self.channels()? {
+            if info.standing != Standing::Superseded {
+                continue;
+            }
+            let ((), told) = self.transact_on(info.id, Durability::Now, |tx, channel| tx.take_over(channel))?;
+            events.extend(told);
+        }
+        Ok(events)
+    }
+}
+
+impl Tx<'_> {
+    fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        channel.position.recovery.standing = Standing::Renewing;
+        let since = channel.position.recovery.since;
+        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())
+    }
+
+    /// Queues what a way back needs and is not queued yet.
+    fn set_in_motion(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if channel.position.state == ChannelState::Left {
+            return Ok(());
+        }
+        match channel.position.recovery.standing {
+            Standing::Renewing if !self.waits(channel, Intent::Renew)? => self.queue_first(channel, Intent::Renew),
+            Standing::OutOfSync if channel.position.recovery.asked == Offset::ZERO => self.ask_to_rejoin(channel),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn queue_first(&mut self, channel: &mut Channel, intent: Intent) -> Result<(), EngineError> {
+        let row = self.queue(channel, intent, FrameId::generate(), &[], Place::Front)?;
+        channel.offered.again();
+        channel.offered.next_seq = Some(row.seq);
+        Ok(())
+    }
+
+    /// Another copy of this vault has encrypted in this epoch, or may have. What waits is encrypted again, under new keys.
+    pub(super) fn renew(&mut self, channel: &mut Channel, offset: Offset, reason: &str) -> Result<(), EngineError> {
+        if channel.position.recovery.standing != Standing::Current {
+            return Ok(());
+        }
+        channel.position.recovery = Recovery {
+            standing: Standing::Renewing,
+            since: offset,
+            reason: reason.to_owned(),
+            ..Recovery::default()
+        };
+        self.unbuild(channel)?;
+        if let Some(group) = channel.group.as_mut() {
+            group.clear_pending_commit(self.provider.storage())?;
+        }
+        self.events.push(Event::Renewing {
+            channel: channel.id,
+            offset,
+            reason: reason.to_owned(),
+        });
+        // A channel that is not in the log yet has nothing that could be renewed before its Create.
+        match channel.position.state {
+            ChannelState::Creating => Ok(()),
+            _ => self.set_in_motion(channel),
+        }
+    }
+
+    /// Nothing that was encrypted before is offered again.
+    pub(super) fn unbuild(&self, channel: &mut Channel) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("UPDATE outbox SET frame = NULL WHERE channel = ?1 AND kind != ?2")?
+            .execute(params![channel.no, Intent::Create as i64])?;
+        channel.waiting.unbuilt = channel.waiting.rows;
+        channel.offered.again();
+        Ok(())
+    }
+
+    /// Its own external commit is in the log.
+    pub(super) fn renewed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
+        self.take_set_aside(channel)?;
+        channel.position.recovery = Recovery::default();
+        self.events.push(Event::Renewed {
+            channel: channel.id,
+            offset,
+        });
+        Ok(())
+    }
+
+    /// Puts the group that was set aside in the place of the channel's.
+    fn take_set_aside(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if let Some(mut before) = channel.group.take() {
+            before.delete(self.provider.storage())?;
+        }
+        self.provider.end_set_aside(channel.id.as_bytes(), true)?;
+        channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
+        Ok(())
+    }
+
+    /// This member has no keys of the epoch that begins (or began) at `offset`. It follows by headers from there on.
+    pub(super) fn out_of_sync(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        reason: String,
+    ) -> Result<(), EngineError> {
+        if channel.position.recovery.standing.is_apart() {
+            return Ok(());
+        }
+        channel.position.recovery = Recovery {
+            standing: Standing::OutOfSync,
+            since: offset,
+            reason: reason.clone(),
+            ..Recovery::default()
+        };
+        self.hold(channel)?;
+        self.events.push(Event::OutOfSync {
+            channel: channel.id,
+            since: offset,
+            reason,
+        });
+        match channel.position.state {
+            ChannelState::Creating | ChannelState::Left => Ok(()),
+            ChannelState::Active | ChannelState::Leaving => self.ask_to_rejoin(channel),
+        }
+    }
+
+    /// Another copy of this vault, which lives, took new keys.
+    pub(super) fn superseded(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
+        channel.position.recovery = Recovery {
+            standing: Standing::Superseded,
+            since: offset,
+            reason: "another copy of this vault has taken its place".into(),
+            ..Recovery::default()
+        };
+        self.hold(channel)?;
+        for intent in [Intent::Renew, Intent::Rejoin] {
+            self.unqueue_all(channel, intent)?;
+        }
+        self.events.push(Event::Superseded {
+            channel: channel.id,
+            offset,
+        });
+        Ok(())
+    }
+
+    /// What waits stays, and is not offered.
+    fn hold(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        self.unbuild(channel)?;
+        self.unqueue_all(channel, Intent::Renew)?;
+        self.unqueue_all(channel, Intent::Housekeeping)?;
+        self.provider.end_set_aside(channel.id.as_bytes(), false)?;
+        if let Some(group) = channel.group.as_mut() {
+            group.clear_pending_commit(self.provider.storage())?;
+        }
+        Ok(())
+    }
+
+    /// A member's Welcome leads this one back into the group.
+    pub(super) fn rejoined(
+        &mut self,
+        channel: &mut Channel,
+        welcomed: mls::Welcomed,
+        scratch: &mls::Provider<'_>,
+        offset: Offset,
+        by: AgentId,
+    ) -> Result<(), EngineError> {
+        if let Some(mut before) = channel.group.take() {
+            before.delete(self.provider.storage())?;
+        }
+        self.provider.absorb(scratch);
+        let recovery = std::mem::take(&mut channel.position.recovery);
+        channel.position.epoch = welcomed.group.epoch().as_u64();
+        channel.position.reboot = welcomed.reboot;
+        channel.group = Some(welcomed.group);
+        self.unqueue_all(channel, Intent::Rejoin)?;
+        // Another member's new beginning came first.
+        while let Some(row) = self.first_of(channel, Intent::Reboot)? {
+            self.unneeded(channel, &row)?;
+        }
+        self.unbuild(channel)?;
+        self.forget_requests(channel, &welcomed.members)?;
+        if recovery.missed > 0 {
+            self.lose(channel, recovery.since, offset.previous(), LostReason::OutOfSync)?;
+        }
+        self.events.push(Event::Rejoined {
+            channel: channel.id,
+            offset,
+            by,
+            missed: recovery.missed,
+        });
+        Ok(())
+    }
+
+    /// Takes all intents of a kind out of the outbox.
+    pub(super) fn unqueue_all(&mut self, channel: &mut Channel, intent: Intent) -> Result<(), EngineError> {
+        while let Some(row) = self.first_of(channel, intent)? {
+            self.unqueue(channel, &row)?;
+        }
+        Ok(())
+    }
+
+    /// The relay refused for good what a way back needs: it is tried again in the next session.
+    pub(super) fn way_back_refused(
+        &mut self,
+        channel: &mut Channel,
+        row: &super::outbox::OutboxRow,
+        code: Code,
+    ) -> Result<(), EngineError> {
+        tracing::warn!(channel = %channel.id, %code, kind = ?row.intent, "a way back was refused");
+        self.unqueue(channel, row)?;
+        channel.offered.again();
+        Ok(())
+    }
+}

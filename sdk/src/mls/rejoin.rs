@@ -1,0 +1,112 @@
+//! How a member comes back that cannot follow its group: its request, and the Welcome that answers it.
+
+use super::group::{CIPHERSUITE, added_package, agent_of_leaf, check_members, join_config, reboot_of};
+use super::{Identity, Provider, Rejected, StorageError, unreadable};
+use ed25519_dalek::{Signature, VerifyingKey};
+use openmls::prelude::tls_codec::Deserialize as _;
+use openmls::prelude::*;
+use prost::Message as _;
+use skytale_proto::{AgentId, ChannelId, Digest, Frame, wire};
+use std::collections::BTreeSet;
+
+/// What the signature of a request begins with, so that it is no other signature of the agent.
+const CONTEXT: &[u8] = b"skytale rejoin request 1";
+
+/// A member's request to be removed and added again in one commit.
+///
+/// The author signs it with its identity key, for one frame and one handshake head: nobody can make one in its name, and
+/// one that was answered cannot be shown again.
+pub(crate) struct RejoinRequest;
+
+impl RejoinRequest {
+    /// The body of a request's frame.
+    pub(crate) fn body(
+        identity: &Identity,
+        channel: ChannelId,
+        frame: &skytale_proto::Header,
+        package: &[u8],
+    ) -> Vec<u8> {
+        let signature = identity.sign_bytes(&signed(channel, frame, package));
+        wire::RejoinRequest {
+            key_package: package.to_vec().into(),
+            signature: signature.to_vec().into(),
+        }
+        .encode_to_vec()
+    }
+
+    /// The KeyPackage in a request, where it is its author's.
+    pub(crate) fn read(crypto: &Provider<'_>, channel: ChannelId, frame: &Frame) -> Result<Vec<u8>, String> {
+        let header = frame.header();
+        let request = wire::RejoinRequest::decode(frame.body().clone()).map_err(|error| error.to_string())?;
+        let signature = Signature::from_slice(&request.signature).map_err(|_| "a signature of a wrong length")?;
+        let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| "an author who can sign nothing")?;
+        key.verify_strict(&signed(channel, header, &request.key_package), &signature)
+            .map_err(|_| "not signed by its author")?;
+        let (agent, _) = added_package(crypto, &request.key_package)?;
+        if agent != header.author {
+            return Err("the key package of another agent".into());
+        }
+        Ok(request.key_package.to_vec())
+    }
+}
+
+fn signed(channel: ChannelId, header: &skytale_proto::Header, package: &[u8]) -> Vec<u8> {
+    [
+        CONTEXT,
+        channel.as_bytes().as_slice(),
+        header.id.as_bytes(),
+        &header.parent.get().to_le_bytes(),
+        &Digest::hash_frame(package),
+    ]
+    .concat()
+}
+
+/// A group that a Welcome leads into.
+pub(crate) struct Welcomed {
+    pub(crate) group: MlsGroup,
+    /// Which of the channel's groups it is: see [`super::group_id`].
+    pub(crate) reboot: u64,
+    pub(crate) members: BTreeSet<AgentId>,
+}
+
+/// The group that a bundle's Welcome leads into, where it is one that a member may be in. What it writes is in `scratch`
+/// alone.
+pub(crate) fn welcomed(
+    scratch: &Provider<'_>,
+    channel: ChannelId,
+    frame: &Frame,
+    welcome: &[u8],
+    padding_bytes: usize,
+) -> Result<Welcomed, Rejected> {
+    let refuse = |error: WelcomeError<StorageError>| match error {
+        WelcomeError::StorageError(error) => Rejected::Storage(error),
+        error => unreadable(error.to_string()),
+    };
+    let message = MlsMessageIn::tls_deserialize_exact(welcome).map_err(|error| unreadable(error.to_string()))?;
+    let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
+        return Err(unreadable("not a Welcome"));
+    };
+    let config = join_config(padding_bytes);
+    let staged = StagedWelcome::build_from_welcome(scratch, &config, welcome)
+        .map_err(refuse)?
+        .skip_lifetime_validation()
+        .replace_old_group()
+        .build()
+        .map_err(refuse)?;
+    let reboot = reboot_of(channel, staged.group_context().group_id())
+        .ok_or_else(|| unreadable("the Welcome is to another channel"))?;
+    if staged.group_context().ciphersuite() != CIPHERSUITE {
+        return Err(unreadable("the group uses another ciphersuite"));
+    }
+    let members = check_members(staged.members()).map_err(unreadable)?;
+    let sender = staged
+        .welcome_sender()
+        .map_err(|error| unreadable(error.to_string()))
+        .and_then(|leaf| agent_of_leaf(leaf).map_err(unreadable))?;
+    let author = frame.header().author;
+    if sender != author {
+        return Err(unreadable(format!("the Welcome is from {sender}, not from {author}")));
+    }
+    let group = staged.into_group(scratch).map_err(refuse)?;
+    Ok(Welcomed { group, reboot, members })
+}

@@ -1,0 +1,68 @@
+//! The log status stream: what became of entries that a log has given up.
+
+use super::error::{Refused, RelayError};
+use super::session::Session;
+use prost::Message as _;
+use skytale_proto::session::{LogStatusRequest, LogStatusResponse, log_status_response::Outcome, open};
+use skytale_proto::{ChannelId, LogId, Offset, limits};
+
+/// How far a log goes and what of it was given up, as a relay node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The last entry.
+    pub head: Offset,
+    /// The first available offset.
+    pub first: Offset,
+    /// The last entry given up that was not itself a Trim.
+    pub given_up: Offset,
+    /// Of a channel: its handshake head.
+    pub handshake_head: Offset,
+    /// Of this agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
+    pub welcomes: Vec<(ChannelId, Offset)>,
+}
+
+/// Asks for a log's status.
+pub async fn log_status(session: &Session, log: LogId) -> Result<LogStatus, RelayError> {
+    let request = LogStatusRequest {
+        log: log.to_bytes().into(),
+    };
+    let asked = request.encoded_len();
+    let (mut send, mut answers) = session
+        .open(open::Stream::LogStatus(request), limits::MESSAGE_BYTES_MAX)
+        .await?;
+    let _ = send.finish();
+    answers.owed().begin(asked);
+    let answer = answers.next::<LogStatusResponse>().await;
+    answers.owed().end();
+    let broken = |problem: &str| session.explain(RelayError::protocol(problem));
+    let outcome = answer.map_err(|error| session.explain(error))?;
+    let outcome = outcome.ok_or_else(|| RelayError::lost("the relay ended the log status stream"))?;
+    let status = match outcome.outcome {
+        Some(Outcome::Status(status)) => status,
+        Some(Outcome::Refusal(refusal)) => return Err(Refused::from(refusal).into()),
+        None => return Err(broken("a log status request answered with nothing")),
+    };
+    let (welcomes, rest) = status.welcomes.as_chunks::<WELCOME_BYTES>();
+    if !rest.is_empty() || welcomes.len() > limits::WELCOMES_REMEMBERED_MAX {
+        return Err(broken("a log status with malformed Welcomes"));
+    }
+    if status.given_up >= status.first || status.first > status.head.saturating_add(1) {
+        return Err(broken("a log status that contradicts itself"));
+    }
+    Ok(LogStatus {
+        head: Offset::new(status.head),
+        first: Offset::new(status.first),
+        given_up: Offset::new(status.given_up),
+        handshake_head: Offset::new(status.handshake_head),
+        welcomes: welcomes.iter().filter_map(welcome).collect(),
+    })
+}
+
+/// A channel and a bundle's offset.
+const WELCOME_BYTES: usize = ChannelId::LENGTH + 8;
+
+fn welcome(bytes: &[u8; WELCOME_BYTES]) -> Option<(ChannelId, Offset)> {
+    let (channel, bundle) = bytes.split_first_chunk::<{ ChannelId::LENGTH }>()?;
+    let bundle = u64::from_le_bytes(*bundle.first_chunk()?);
+    Some((ChannelId::from_bytes(*channel), Offset::new(bundle)))
+}

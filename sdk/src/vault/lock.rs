@@ -1,0 +1,293 @@
+//! The lock beside a vault, and what it says of how the vault was left.
+//!
+//! `<vault>.lock` is locked as long as the vault is open. Its first line tells the next one to open the vault whether these
+//! are the very files that were left here:
+//!
+//! | line | means |
+//! |---|---|
+//! | `closed BYTES MODIFIED_NS` | closed in order, with the database file as described |
+//! | `open INODE` | open; if nobody holds the lock, the process that had it open was killed |
+//! | `restoring` | a restore puts another file in this one's place |
+//! | `left` | nothing is known |
+//!
+//! The line is a hint and not synced, except around a restore. A vault that does not fit it is checked before it is used:
+//! that takes time, and loses nothing. Files that were copied here from elsewhere do not fit: neither those of a running
+//! agent, whose database and write-ahead log were read at different moments, nor a vault without its lock.
+//!
+//! The second line is `process ID`: who took the lock last. It means something only while somebody holds the lock, and may be
+//! missing. An older version writes none.
+
+use super::{VaultError, key};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A line has a fixed length: written over, it needs no more room on a full disk.
+const LINE_BYTES: usize = 64;
+/// What the second line begins with.
+const PROCESS: &str = "process";
+
+/// How the files of a vault got to be what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// There is no vault yet.
+    New,
+    /// Closed in order, and not touched since.
+    Closed,
+    /// The process that had it open was killed here; or nothing is known, as an older version has left it.
+    Left,
+    /// They were put here by someone else: a copy.
+    Foreign,
+}
+
+/// The lock, held.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    vault: PathBuf,
+    /// There was a lock file.
+    was_there: bool,
+    /// The vault is in use: say how it is left.
+    in_use: bool,
+}
+
+impl Lock {
+    /// Takes the lock of a vault, or says that another process has it.
+    pub(super) fn take(vault: &Path) -> Result<Self, VaultError> {
+        let name = key::beside(vault, "lock");
+        let fail = |error: &std::io::Error| VaultError::file(format!("locking {}", name.display()), error);
+        let was_there = name.exists();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&name).map_err(|error| fail(&error))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let lock = Self {
+                    file,
+                    vault: vault.to_owned(),
+                    was_there,
+                    in_use: false,
+                };
+                lock.say_process();
+                Ok(lock)
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse {
+                path: vault.to_owned(),
+                process: holder(&file),
+            }),
+            Err(error) => Err(fail(&error.into())),
+        }
+    }
+
+    /// How the vault's files got to be what they are.
+    pub(super) fn origin(&self) -> Origin {
+        let Some(found) = present(&self.vault) else {
+            return Origin::New;
+        };
+        let line = self.line().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let number = |word: &str| -> Option<u64> { word.parse().ok() };
+        match (words.next(), words.next(), words.next()) {
+            (Some("closed"), Some(bytes), Some(modified)) => {
+                if (number(bytes), number(modified)) != (Some(found.len()), Some(modified_ns(&found))) {
+                    Origin::Foreign
+                } else if has_log(&self.vault) {
+                    Origin::Left
+                } else {
+                    Origin::Closed
+                }
+            }
+            (Some("open"), Some(inode), None) if number(inode) == Some(found.ino()) => Origin::Left,
+            (Some("open"), ..) => Origin::Foreign,
+            // `left`, or what an older version left: nothing.
+            _ if self.was_there => Origin::Left,
+            _ => Origin::Foreign,
+        }
+    }
+
+    /// Whether a restore was begun and not finished.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.line().is_ok_and(|line| line.trim_end() == "restoring")
+    }
+
+    /// Says, durably, that a restore is about to replace the vault.
+    pub(super) fn say_restoring(&self) -> std::io::Result<()> {
+        self.say("restoring")?;
+        self.file.sync_all()
+    }
+
+    /// Says, durably, that nothing is known of how the vault was left.
+    pub(super) fn say_left(&self) -> std::io::Result<()> {
+        self.say("left")?;
+        self.file.sync_all()
+    }
+
+    /// Says that the vault is in use. From here on it also says how it is left.
+    pub(super) fn say_open(&mut self) {
+        if let Some(found) = present(&self.vault) {
+            self.hint(&format!("open {}", found.ino()));
+        }
+        self.in_use = true;
+    }
+
+    /// Says that nothing is left to be done with the vault's file as it is.
+    pub(super) fn say_closed(&self) {
+        if let Some(found) = present(&self.vault) {
+            self.hint(&format!("closed {} {}", found.len(), modified_ns(&found)));
+        }
+    }
+
+    /// Says who has the vault open, from the moment that it is locked: a check of it may take long.
+    fn say_process(&self) {
+        let said = || {
+            // What came before it is kept, whatever it is.
+            if self.file.metadata()?.len() < LINE_BYTES as u64 {
+                let before = self.line().unwrap_or_default();
+                self.say(before.trim_end())?;
+            }
+            write_line(&self.file, 1, &format!("{PROCESS} {}", std::process::id()))
+        };
+        if let Err(error) = said() {
+            // For whoever asks which process it is: it need not be there.
+            tracing::debug!(vault = %self.vault.display(), %error, "cannot write to the vault's lock file");
+        }
+    }
+
+    fn line(&self) -> std::io::Result<String> {
+        read_line(&self.file, 0)
+    }
+
+    fn say(&self, what: &str) -> std::io::Result<()> {
+        write_line(&self.file, 0, what)
+    }
+
+    fn hint(&self, what: &str) {
+        if let Err(error) = self.say(what) {
+            // The vault is checked the next time, that is all.
+            tracing::debug!(vault = %self.vault.display(), %error, "cannot write to the vault's lock file");
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The last connection that is closed in order takes the write-ahead log away.
+        if self.in_use && !has_log(&self.vault) {
+            self.say_closed();
+        }
+    }
+}
+
+fn read_line(mut file: &File, number: u64) -> std::io::Result<String> {
+    file.seek(SeekFrom::Start(number * LINE_BYTES as u64))?;
+    let mut line = String::new();
+    file.take(LINE_BYTES as u64).read_to_string(&mut line)?;
+    Ok(line)
+}
+
+fn write_line(mut file: &File, number: u64, what: &str) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(number * LINE_BYTES as u64))?;
+    file.write_all(format!("{what:<width$}\n", width = LINE_BYTES - 1).as_bytes())
+}
+
+/// The process that holds a lock, as the lock's file says. A version that writes no second line may leave the id of a
+/// process that has ended.
+fn holder(file: &File) -> Option<u32> {
+    let line = read_line(file, 1).ok()?;
+    let id = line.trim_end().strip_prefix(PROCESS)?.trim_start();
+    let process = id.parse().ok()?;
+    let processes = Path::new("/proc");
+    let lives = !processes.join("self").exists() || processes.join(id).exists();
+    lives.then_some(process)
+}
+
+/// The database file, if there is anything in it.
+pub(super) fn present(vault: &Path) -> Option<Metadata> {
+    std::fs::metadata(vault).ok().filter(|found| found.len() > 0)
+}
+
+/// Whether something waits in the write-ahead log.
+pub(super) fn has_log(vault: &Path) -> bool {
+    std::fs::metadata(log_of(vault)).is_ok_and(|found| found.len() > 0)
+}
+
+/// SQLite's write-ahead log of a database.
+pub(super) fn log_of(vault: &Path) -> PathBuf {
+    let mut name = vault.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+fn modified_ns(found: &Metadata) -> u64 {
+    let (s, ns) = (found.mtime().unsigned_abs(), found.mtime_nsec().unsigned_abs());
+    s.saturating_mul(1_000_000_000).saturating_add(ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_use(vault: &Path) -> Option<u32> {
+        match Lock::take(vault) {
+            Err(VaultError::InUse { process, .. }) => process,
+            taken => panic!("{taken:?}"),
+        }
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_named_and_how_the_vault_was_left_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vault = folder.path().join("vault.db");
+        std::fs::write(&vault, b"content").expect("written");
+        // As a version left it that wrote one line.
+        let file = key::beside(&vault, "lock");
+        let lock = Lock::take(&vault).expect("free");
+        lock.say_closed();
+        drop(lock);
+        OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(|file| file.set_len(LINE_BYTES as u64))
+            .expect("shortened");
+        let before = std::fs::read(&file).expect("read");
+
+        let mut lock = Lock::take(&vault).expect("free");
+        assert_eq!(in_use(&vault), Some(std::process::id()));
+        assert_eq!(lock.origin(), Origin::Closed);
+        assert_eq!(std::fs::read(&file).expect("read")[..LINE_BYTES], before);
+        lock.say_open();
+        assert_eq!(in_use(&vault), Some(std::process::id()));
+        drop(lock);
+        let lock = Lock::take(&vault).expect("free");
+        assert_eq!(lock.origin(), Origin::Closed);
+        lock.say_restoring().expect("written");
+        assert!(lock.is_restoring());
+        drop(lock);
+        assert!(Lock::take(&vault).expect("free").is_restoring());
+    }
+
+    #[test]
+    fn a_lock_that_names_nobody_or_nonsense_is_in_use_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vault = folder.path().join("vault.db");
+        let held = Lock::take(&vault).expect("free");
+        for (line, length) in [
+            ("", 0),
+            ("process", 1),
+            ("process 1x", 1),
+            ("4294967296", 1),
+            ("process -1", 1),
+        ] {
+            held.file.set_len(LINE_BYTES as u64 * (1 + length)).expect("set");
+            if length > 0 {
+                write_line(&held.file, 1, line).expect("written");
+            }
+            assert_eq!(in_use(&vault), None, "{line}");
+        }
+        let name = key::beside(&vault, "lock");
+        std::fs::write(&name, [0xff; 4 * LINE_BYTES]).expect("written");
+        assert_eq!(in_use(&vault), None);
+        assert_eq!(held.origin(), Origin::New);
+    }
+}

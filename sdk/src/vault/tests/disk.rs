@@ -1,0 +1,68 @@
+//! A small disk, to be filled.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system in memory of so many bytes. Gone when dropped.
+pub(crate) struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `None`, and a word why, where this process may not mount.
+    pub(crate) fn of(options: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self { folder }),
+            Ok(output) => {
+                eprintln!("not mounted: {}", String::from_utf8_lossy(&output.stderr));
+                None
+            }
+            Err(error) => {
+                eprintln!("not mounted: {error}");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Takes all the space that is left.
+    pub(crate) fn fill(&self) {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.ballast())
+            .expect("made");
+        for bytes in [64 * 1024, 4 * 1024] {
+            while file.write_all(&vec![1; bytes]).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    pub(crate) fn make_room(&self) {
+        // Cut first: a process that is just being started may have the file open.
+        let ballast = File::options().write(true).open(self.ballast()).expect("there");
+        ballast.set_len(0).expect("cut");
+        std::fs::remove_file(self.ballast()).expect("removed");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a test that fails may leave files open.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
