@@ -1,5 +1,6 @@
 //! One process has a vault open; others work through it. Here they are one process: the lock and the socket do not mind.
 
+mod changes;
 mod end;
 mod hostile;
 

@@ -2,7 +2,7 @@
 
 use super::super::world::{World, channel_of, numbered, soon};
 use super::{attach, open_or_attach, socket};
-use skytale_proto::{Code, Offset};
+use skytale_proto::{AgentId, Code, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -103,6 +103,10 @@ async fn dropping_the_owner_removes_the_socket_and_ends_its_guests_waits() {
         let guest = guest.clone();
         async move { guest.caught_up().await }
     });
+    let channel = guest.create_channel("test").await.expect("made");
+    // A request that is being done does not keep the agent, either.
+    let stranger = AgentId::from_bytes([7; 32]);
+    let adding = tokio::spawn(async move { channel.add(&[stranger]).await });
     guest.channels().await.expect("listed");
     let clone = owner.clone();
     drop(owner);
@@ -114,8 +118,35 @@ async fn dropping_the_owner_removes_the_socket_and_ends_its_guests_waits() {
         matches!(ended, Err(AgentError::OwnerGone { unknown: false })),
         "{ended:?}"
     );
+    let ended = soon("the request ends", adding).await.expect("no panic");
+    assert!(matches!(ended, Err(AgentError::OwnerGone { .. })), "{ended:?}");
     let again = open_or_attach(world.config("alice")).await.expect("opened");
     assert!(!again.is_attached());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_channels_of_a_dropped_guest_are_of_no_use_and_the_owner_goes_on() {
+    let world = World::new().await;
+    let owner = world.open("alice").await;
+    let guest = attach(&world, "alice").await;
+    let channel = guest.create_channel("test").await.expect("made");
+    let mut messages = channel.messages();
+    let waiting = tokio::spawn(async move { messages.next().await.map(drop) });
+    let clone = guest.clone();
+    drop(guest);
+    channel.send("by a clone").await.expect("queued");
+    drop(clone);
+    let ended = soon("the wait ends", waiting).await.expect("no panic");
+    for ended in [ended, soon("an end", channel.send("late")).await.map(drop)] {
+        assert!(
+            matches!(ended, Err(AgentError::OwnerGone { unknown: false })),
+            "{ended:?}"
+        );
+    }
+    let here = owner.channel(channel.id()).await.expect("known");
+    here.send("goes on").await.expect("queued");
+    // With the Create.
+    assert_eq!(here.outbox().await.expect("listed").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
