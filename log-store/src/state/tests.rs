@@ -374,6 +374,7 @@ fn a_state_that_no_log_has_is_refused() {
                     (at(*claim), ClaimedPackage { offset, last_resort })
                 })
                 .collect(),
+            ..Mailbox::default()
         }),
         ..mailbox.clone()
     };
@@ -420,9 +421,9 @@ fn an_agent_twice_on_a_kept_roster_is_refused() {
 
 #[test]
 fn a_count_is_not_believed_before_its_bytes_are_there() {
-    // A group of one log id and two offsets, then a count of 100,000 agents and nothing behind it.
+    // A group of one log id and six offsets, then a count of 100,000 agents and nothing behind it.
     let group = &samples()[1];
-    let fixed = 3 + 17 + 8 + 8 + 8;
+    let fixed = 3 + 17 + 6 * 8;
     let mut bytes = group.encode()[..fixed].to_vec();
     bytes.extend((limits::ROSTER_HISTORY_MAX as u32).to_le_bytes());
     let checksum = crc32c::crc32c(&bytes);

@@ -31,8 +31,6 @@ pub(super) struct Position {
     pub(super) received_acked: u64,
     /// Which of the channel's groups this is: see [`mls::group_id`].
     pub(super) reboot: u64,
-    /// The latest encryption that was offered to a relay: it may be in the log.
-    pub(super) offered_no: i64,
     pub(super) recovery: Recovery,
 }
 
@@ -77,6 +75,9 @@ pub(super) struct Offered {
     pub(super) encrypted_no: i64,
     /// The relay knows this head; until it is reached nothing is offered.
     pub(super) wait_for: Offset,
+    /// The latest encryption that may have been offered to a relay: one of this session or of one before. Not kept in the
+    /// vault, so that offering writes nothing: what was encrypted before the channel was loaded may have been.
+    pub(super) doubtful_no: i64,
     /// A commit for those who leave was refused at this head.
     pub(super) housekeeping_refused: Option<Offset>,
 }
@@ -107,7 +108,7 @@ pub(super) struct Channel {
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
-                       received_acked, no, id, reboot, offered_no, standing, since, reason, missed, asked, unsure";
+                       received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -130,7 +131,6 @@ impl Channel {
                 received: 0,
                 received_acked: 0,
                 reboot: 0,
-                offered_no: 0,
                 recovery: Recovery::default(),
             },
             saved: None,
@@ -163,6 +163,7 @@ impl Channel {
             ChannelState::Left => None,
             _ => load_group(provider, id, &position)?,
         };
+        let encrypted_no = position.encrypted_no;
         let window = Window::load(sql, no, position.cursor, position.digest)?;
         let waiting = sql
             .prepare_cached(
@@ -186,7 +187,10 @@ impl Channel {
                 unbuilt: unsigned(waiting[2])?,
                 changes: unsigned(waiting[3])?,
             },
-            offered: Offered::default(),
+            offered: Offered {
+                doubtful_no: encrypted_no,
+                ..Offered::default()
+            },
             rejoins: super::rejoin::requests(sql, no)?,
         }))
     }
@@ -205,13 +209,11 @@ impl Channel {
         }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
-                                  received_acked, no, id, reboot, offered_no, standing, since, reason, missed, asked,
-                                  unsure)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+                                  received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
-                 reboot = ?14, offered_no = ?15, standing = ?16, since = ?17, reason = ?18, missed = ?19, asked = ?20,
-                 unsure = ?21",
+                 reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -228,7 +230,6 @@ impl Channel {
             self.no,
             self.id.as_bytes(),
             integer(position.reboot)?,
-            position.offered_no,
             position.recovery.standing as i64,
             integer(position.recovery.since.get())?,
             position.recovery.reason,
@@ -315,14 +316,13 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
         received: unsigned(row.get(9)?)?,
         received_acked: unsigned(row.get(10)?)?,
         reboot: unsigned(row.get(13)?)?,
-        offered_no: row.get(14)?,
         recovery: Recovery {
-            standing: Standing::from_number(row.get(15)?)?,
-            since: Offset::new(unsigned(row.get(16)?)?),
-            reason: row.get(17)?,
-            missed: unsigned(row.get(18)?)?,
-            asked: Offset::new(unsigned(row.get(19)?)?),
-            unsure: row.get(20)?,
+            standing: Standing::from_number(row.get(14)?)?,
+            since: Offset::new(unsigned(row.get(15)?)?),
+            reason: row.get(16)?,
+            missed: unsigned(row.get(17)?)?,
+            asked: Offset::new(unsigned(row.get(18)?)?),
+            unsure: row.get(19)?,
         },
     };
     let channel: Vec<u8> = row.get(12)?;

@@ -1,10 +1,11 @@
 //! Messages: what the application has not dealt with yet, and all of them.
 
-use super::channel::one;
+use super::channel::{Channel, one};
+use super::transact::Tx;
 use super::{Engine, EngineError, Message};
-use crate::vault::{Durability, id, message_id, message_offset, unsigned};
+use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
 use rusqlite::{OptionalExtension, Row, params};
-use skytale_proto::{ChannelId, Offset};
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset, Record};
 
 const COLUMNS: &str = "id, frame_id, author, received_no, sent_ms, time_ms, payload";
 
@@ -87,6 +88,45 @@ impl Engine {
     pub fn unacked(&self, channel: ChannelId) -> Result<u64, EngineError> {
         let (position, _) = one(self.vault.sql(), channel)?;
         Ok(position.received.saturating_sub(position.received_acked))
+    }
+}
+
+impl Tx<'_> {
+    /// Keeps a message of the log, at its place in the history.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn keep_message(
+        &self,
+        channel: &mut Channel,
+        record: &Record,
+        frame_id: FrameId,
+        author: AgentId,
+        sent_ms: u64,
+        payload: &[u8],
+        own: bool,
+    ) -> Result<(), EngineError> {
+        let received_no = if own {
+            None
+        } else {
+            channel.position.received += 1;
+            Some(integer(channel.position.received)?)
+        };
+        // The author's clock is not to be believed, nor to be refused for.
+        let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
+        self.sql
+            .prepare_cached(
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                message_id(channel.no, record.offset)?,
+                frame_id.as_bytes(),
+                author.as_bytes(),
+                received_no,
+                sent_ms,
+                integer(record.time_ms).unwrap_or(i64::MAX),
+                payload
+            ])?;
+        Ok(())
     }
 }
 

@@ -182,7 +182,7 @@ impl Tx<'_> {
     /// What was offered and has no outcome may be among the entries that are gone: it is not offered again, since members
     /// may have read it.
     fn doubt(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        let offered = channel.position.offered_no;
+        let offered = channel.offered.doubtful_no;
         let doubtful = |row: &OutboxRow| row.encrypted_no > 0 && row.encrypted_no <= offered && row.intent.is_told();
         let rows = self.rows_from(channel, None, usize::MAX)?;
         for row in rows.into_iter().filter(doubtful) {

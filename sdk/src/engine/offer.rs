@@ -146,7 +146,7 @@ impl Tx<'_> {
             channel.offered.next_seq = Some(row.seq + 1);
             channel.offered.in_flight += 1;
             channel.offered.encrypted_no = row.encrypted_no.max(channel.offered.encrypted_no);
-            channel.position.offered_no = row.encrypted_no.max(channel.position.offered_no);
+            channel.offered.doubtful_no = row.encrypted_no.max(channel.offered.doubtful_no);
             if !is_message {
                 channel.offered.barrier = true;
                 break;

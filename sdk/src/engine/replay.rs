@@ -9,12 +9,11 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
 use crate::mls::{self, Change, Rejected, unreadable};
-use crate::vault::{Durability, integer, message_id};
+use crate::vault::Durability;
 use bytes::Bytes;
 use openmls::prelude::ProcessedMessageContent;
 use openmls_traits::OpenMlsProvider as _;
 use prost::Message as _;
-use rusqlite::params;
 use skytale_proto::wire::{Bundle, Envelope};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Record};
 use std::collections::{BTreeMap, BTreeSet};
@@ -542,44 +541,6 @@ impl Tx<'_> {
         if channel.position.state == ChannelState::Leaving && !asked && !self.waits(channel, Intent::Leave)? {
             self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
         }
-        Ok(())
-    }
-
-    // ---- what is kept
-
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn keep_message(
-        &self,
-        channel: &mut Channel,
-        record: &Record,
-        frame_id: FrameId,
-        author: AgentId,
-        sent_ms: u64,
-        payload: &[u8],
-        own: bool,
-    ) -> Result<(), EngineError> {
-        let received_no = if own {
-            None
-        } else {
-            channel.position.received += 1;
-            Some(integer(channel.position.received)?)
-        };
-        // The author's clock is not to be believed, nor to be refused for.
-        let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
-        self.sql
-            .prepare_cached(
-                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                message_id(channel.no, record.offset)?,
-                frame_id.as_bytes(),
-                author.as_bytes(),
-                received_no,
-                sent_ms,
-                integer(record.time_ms).unwrap_or(i64::MAX),
-                payload
-            ])?;
         Ok(())
     }
 }

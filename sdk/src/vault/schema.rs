@@ -112,7 +112,7 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
 /// - How a channel stands with its group (`standing`: see `Standing`), and what is being done about it.
-/// - `reboot` tells which of a channel's groups it is; `offered_no` is the last encryption that was offered to a relay.
+/// - `reboot` tells which of a channel's groups it is.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
@@ -121,7 +121,6 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
 ALTER TABLE channel ADD COLUMN reboot INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE channel ADD COLUMN offered_no INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN since INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN reason TEXT NOT NULL DEFAULT '';

@@ -180,7 +180,6 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              DROP TABLE lost;
              DROP TABLE rejoin;
              ALTER TABLE channel DROP COLUMN reboot;
-             ALTER TABLE channel DROP COLUMN offered_no;
              ALTER TABLE channel DROP COLUMN standing;
              ALTER TABLE channel DROP COLUMN since;
              ALTER TABLE channel DROP COLUMN reason;

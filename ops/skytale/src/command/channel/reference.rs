@@ -99,14 +99,13 @@ impl Reference {
 mod tests {
     use super::*;
     use skytale_proto::Offset;
-    use skytale_sdk::engine::Standing;
 
     fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
         ChannelInfo {
             id: ChannelId::from_bytes([first; 16]),
             label: label.into(),
             state,
-            standing: Standing::Current,
+            standing: skytale_sdk::engine::Standing::Current,
             cursor: Offset::ZERO,
             handshake_head: Offset::ZERO,
             epoch: 0,
