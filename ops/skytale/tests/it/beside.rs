@@ -127,6 +127,29 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     let left = node.agent("alice", &["channel", "leave", "second"]);
     assert_eq!((&left["change"], &left["channel"]), (&json!("left"), &made["channel"]));
 
+    // Who cannot be added yet is added later, or is not.
+    let stranger = "ab".repeat(32);
+    let ran = alice(&node, &["channel", "add", "our plans", &stranger]);
+    assert_eq!(ran.failure()["code"], "SKY-1010", "{}", ran.stderr);
+    let later = node.agent("alice", &["channel", "add", "our plans", "--later", &stranger]);
+    assert_eq!(later["deferred"], json!([stranger]));
+    assert_eq!(
+        node.agent("alice", &["channel", "outbox"])["deferred"][0]["agent"],
+        json!(stranger)
+    );
+    node.agent("alice", &["channel", "remove", "our plans", &stranger]);
+    let outbox = node.agent("alice", &["channel", "outbox"]);
+    assert_eq!((&outbox["deferred"], &outbox["failed"]), (&json!([]), &json!([])));
+
+    // A backup is where this command's folder is, and is refused where something is.
+    let made = node.agent("alice", &["vault", "backup", "alice.backup"]);
+    assert_eq!(made["file"], "alice.backup");
+    let ran = alice(&node, &["vault", "backup", "alice.backup"]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
+    let dropped = node.agent("alice", &["channel", "outbox", "drop", "--all"]);
+    assert_eq!(dropped["dropped"], json!([]));
+
     // Failures are the same, too.
     let ran = alice(&node, &["channel", "read", "nothing"]);
     assert_eq!(
