@@ -155,6 +155,8 @@ pub(crate) struct Bus {
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
+    /// Another copy of the vault has taken this one's place: no session is to be had.
+    pub(crate) superseded: watch::Sender<bool>,
     pub(crate) readiness: watch::Sender<Readiness>,
     outlook: watch::Sender<Outlook>,
 }
@@ -172,6 +174,7 @@ impl Bus {
             deferred_changed: Notify::new(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
+            superseded: watch::Sender::new(false),
             readiness: watch::Sender::default(),
             outlook: watch::Sender::new(Outlook::Open),
         }
@@ -218,7 +221,10 @@ impl Bus {
                 self.channels_changed.notify_one();
             }
             Event::OutOfSync { .. } => self.channels_changed.notify_one(),
-            Event::Superseded { channel, .. } => self.bump_inbox(*channel),
+            Event::Superseded { channel, .. } => {
+                self.superseded.send_replace(true);
+                self.bump_inbox(*channel);
+            }
             Event::Left { channel, .. } => {
                 self.signals(*channel).followed.send_replace(Followed::Left);
                 self.bump_inbox(*channel);

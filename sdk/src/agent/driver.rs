@@ -16,6 +16,7 @@ use super::course::{AfterLoss, Course, Missed, Parting, is_about_the_token};
 use super::race::race;
 use super::running::{self, Ground};
 use super::tokens::Tokens;
+use crate::engine::Standing;
 use crate::event::Event;
 use crate::net::relay::Endpoint;
 use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
@@ -67,8 +68,34 @@ enum Elsewhere {
 }
 
 impl Driver {
-    /// Runs until cancelled.
+    /// Runs until cancelled, or until another copy of the vault has taken this one's place: two of them would take the
+    /// session from each other for ever.
     pub(super) async fn run(self, cancel: CancellationToken) {
+        let bus = Arc::clone(&self.core.bus);
+        let known = self.core.try_call(|actor| {
+            let channels = actor.engine.channels()?;
+            Ok(channels.iter().any(|channel| channel.standing == Standing::Superseded))
+        });
+        // A vault that cannot be read has other troubles.
+        bus.superseded.send_replace(known.await.unwrap_or(false));
+        let mut superseded = bus.superseded.subscribe();
+        let stop = cancel.child_token();
+        let mut work = Box::pin(self.work_on(stop.clone()));
+        tokio::select! {
+            biased;
+            // The sender is the bus.
+            Ok(_) = superseded.wait_for(|superseded| *superseded) => {}
+            () = &mut work => return,
+        }
+        stop.cancel();
+        work.await;
+        bus.fail_waits(RelayError::Local {
+            code: Code::Superseded,
+            reason: "another copy of this vault is in use and has taken its place".into(),
+        });
+    }
+
+    async fn work_on(self, cancel: CancellationToken) {
         self.tokens.load().await;
         // Of a session that ended with its runtime.
         let _ = self.core.call(|actor| actor.engine.connection_lost()).await;

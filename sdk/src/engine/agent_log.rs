@@ -11,7 +11,7 @@ use super::stock::Shelf;
 use super::transact::{Tx, now_ms, storage_failed};
 use super::window::Window;
 use super::{ChannelState, Engine, EngineError, Event, Outcome, PendingJoin, Processed};
-use crate::mls::{self, Rejected, unreadable};
+use crate::mls::{self, unreadable};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use bytes::Bytes;
 use openmls::group::MlsGroup;
@@ -246,8 +246,8 @@ impl Tx<'_> {
         }
         let welcomed = match welcomed {
             Ok(welcomed) => welcomed,
-            Err(Rejected::Storage(error)) => return Err(error.into()),
-            Err(Rejected::Unreadable(reason) | Rejected::Lied(reason) | Rejected::OutOfSync(reason)) => {
+            Err(rejected) => {
+                let reason = rejected.into_reason()?;
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
                 self.give_up_join(id, offset, Some(header.id), reason.clone())?;
                 return self.join_apart(id, offset, offset, format!("the Welcome cannot be used: {reason}"));

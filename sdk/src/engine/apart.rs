@@ -9,6 +9,7 @@ use super::standing::Standing;
 use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
+use openmls::group::MlsGroup;
 use skytale_proto::{Detail, Frame, Offset, Record};
 
 impl Tx<'_> {
@@ -24,7 +25,12 @@ impl Tx<'_> {
         let own = header.author == self.identity.agent_id();
         let superseded = channel.position.recovery.standing == Standing::Superseded;
         match &header.detail {
-            _ if superseded => self.removed_by_header(channel, record.offset, frame)?,
+            _ if superseded => {
+                if matches!(header.detail, Detail::Message) {
+                    channel.position.recovery.missed += 1;
+                }
+                self.removed_by_header(channel, record.offset, frame)?;
+            }
             Detail::Commit { .. } if own => self.own_while_apart(channel, record, frame)?,
             Detail::Commit { recipients, .. } if recipients.contains(&self.identity.agent_id()) => {
                 self.welcome_back(channel, record.offset, frame)?;
@@ -42,8 +48,10 @@ impl Tx<'_> {
                 }
             }
             Detail::Rejoin => {
-                // Its group may be the one that this agent is not in: it counts where the group begins again.
-                self.note_request(channel, record.offset, frame)?.map_err(rejected)?;
+                // It counts if the group begins again. This agent may not know its author: those who answer do.
+                if let Err(problem) = self.note_request(channel, record.offset, frame)? {
+                    tracing::debug!(channel = %channel.id, offset = %record.offset, problem, "a request passed over");
+                }
             }
             Detail::Message if own => self.own_while_apart(channel, record, frame)?,
             Detail::Message => return self.message_while_apart(channel, record, frame),
@@ -110,6 +118,11 @@ impl Tx<'_> {
                 self.own_reboot(channel, record.offset, header)?;
                 self.delivered(channel, &row, record.offset)
             }
+            // Another copy of this vault sent it: nobody can decrypt what it sent itself.
+            _ if matches!(header.detail, Detail::Message) => {
+                channel.position.recovery.missed += 1;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -117,7 +130,9 @@ impl Tx<'_> {
     /// A message of another member. Where this agent can read it, the others did not take the commit either that it could
     /// not apply: it is not out of sync.
     fn message_while_apart(&mut self, channel: &mut Channel, record: &Record, frame: &Frame) -> Result<(), Halt> {
-        if channel.group.is_none() || channel.position.recovery.unsure {
+        let of_this_epoch =
+            |group: &MlsGroup| mls::read_message(frame.body()).is_ok_and(|message| message.epoch() == group.epoch());
+        if channel.position.recovery.unsure || !channel.group.as_ref().is_some_and(of_this_epoch) {
             channel.position.recovery.missed += 1;
             return Ok(());
         }

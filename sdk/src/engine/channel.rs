@@ -108,7 +108,8 @@ pub(super) struct Channel {
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
-                       received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure";
+                       received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
+                       doubted";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -209,11 +210,12 @@ impl Channel {
         }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
-                                  received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+                                  received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
-                 reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20",
+                 reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
+                 doubted = ?21",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -236,6 +238,7 @@ impl Channel {
             integer(position.recovery.missed)?,
             integer(position.recovery.asked.get())?,
             position.recovery.unsure,
+            position.recovery.doubted,
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -323,6 +326,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
             missed: unsigned(row.get(17)?)?,
             asked: Offset::new(unsigned(row.get(18)?)?),
             unsure: row.get(19)?,
+            doubted: row.get(20)?,
         },
     };
     let channel: Vec<u8> = row.get(12)?;

@@ -50,18 +50,26 @@ impl fmt::Debug for Clock {
 pub(super) struct Clocks {
     own: Clock,
     relay_ahead_ms: u64,
+    /// They are far apart, which was logged.
+    far_apart: bool,
 }
 
 impl Clocks {
     pub(super) const fn new(own: Clock) -> Self {
-        Self { own, relay_ahead_ms: 0 }
+        Self {
+            own,
+            relay_ahead_ms: 0,
+            far_apart: false,
+        }
     }
 
     /// A relay node's clock says that it is this time.
     pub(super) fn hear(&mut self, relay_ms: u64) {
         let own_ms = self.own.now_ms();
         self.relay_ahead_ms = relay_ms.saturating_sub(own_ms);
-        if own_ms.abs_diff(relay_ms) > millis(CLOCKS_DIFFER_MAX) {
+        let far_apart = own_ms.abs_diff(relay_ms) > millis(CLOCKS_DIFFER_MAX);
+        let told = std::mem::replace(&mut self.far_apart, far_apart);
+        if far_apart && !told {
             tracing::warn!(
                 own_ms,
                 relay_ms,

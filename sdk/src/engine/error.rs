@@ -23,6 +23,12 @@ pub enum EngineError {
         /// The channel.
         channel: ChannelId,
     },
+    /// Another copy of the vault has taken this one's place in the channel.
+    #[error("another copy of this vault has taken its place in channel {channel}")]
+    Superseded {
+        /// The channel.
+        channel: ChannelId,
+    },
     /// A label that a channel cannot have.
     #[error("not a label: {problem}")]
     Label {
@@ -106,6 +112,7 @@ impl EngineError {
             Self::Vault(error) => error.code(),
             Self::ChannelUnknown { .. } => Code::ChannelUnknown,
             Self::ChannelLeft { .. } => Code::ChannelLeft,
+            Self::Superseded { .. } => Code::Superseded,
             Self::Label { .. } => Code::LabelInvalid,
             Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
             Self::OutboxFull { .. } => Code::OutboxFull,

@@ -393,3 +393,54 @@ fn a_welcome_whose_keys_cannot_be_read_stays_pending() {
     assert_eq!(b.texts(channel), ["welcome"]);
     assert_eq!(b.engine().unreadable(None, Offset::ZERO, 10).expect("listed"), []);
 }
+
+#[test]
+fn a_member_that_alone_cannot_apply_a_commit_says_so_and_is_added_again() {
+    let relay = Relay::new();
+    let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
+    let earlier: Vec<u8> = b
+        .engine()
+        .sql()
+        .query_row("SELECT value FROM mls WHERE substr(key, 1, 1) = x'05'", [], |row| {
+            row.get(0)
+        })
+        .expect("read");
+    b.engine().update_keys(channel).expect("queued");
+    settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
+    // To its HPKE keys the next commit is garbage: they are of an epoch that has passed.
+    let sql = b.engine().sql();
+    sql.execute("UPDATE mls SET value = ?1 WHERE substr(key, 1, 1) = x'05'", [earlier])
+        .expect("written");
+    sql.execute("DELETE FROM mls WHERE substr(key, 1, 1) = x'13'", [])
+        .expect("unsealed");
+    b.crash();
+    a.engine().update_keys(channel).expect("queued");
+    a.send(channel, "not for b");
+    settle(&relay, channel, &mut [&mut a, &mut c]);
+    b.send(channel, "held");
+    b.take_events();
+    settle(&relay, channel, &mut [&mut b]);
+    let events = b.take_events();
+    assert!(
+        events.iter().any(|event| matches!(event, Event::OutOfSync { .. })),
+        "{events:?}"
+    );
+    assert_eq!(
+        b.engine().channel(channel).expect("known").standing,
+        Standing::OutOfSync
+    );
+    assert!(a.texts(channel).len() == 1, "what b sends is held");
+    settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
+    let events = b.take_events();
+    let back = |event: &Event| matches!(event, Event::Rejoined { missed: 1, .. });
+    assert!(events.iter().any(back), "{events:?}");
+    assert_eq!(b.texts(channel), ["held"]);
+    assert_eq!(c.texts(channel), ["not for b", "held"]);
+    assert_agree(channel, &mut [&mut a, &mut b, &mut c]);
+    let lost = b.engine().lost(Some(channel)).expect("listed");
+    assert_eq!(
+        lost.iter().map(|lost| lost.reason).collect::<Vec<_>>(),
+        [LostReason::OutOfSync]
+    );
+}

@@ -161,6 +161,11 @@ impl Tx<'_> {
         let head = channel.position.head;
         if status.handshake_head > head && status.handshake_head <= behind {
             self.head_moved(channel, status.handshake_head)?;
+            if channel.position.recovery.standing == Standing::OutOfSync {
+                // The answer to its request may be gone with the rest.
+                channel.position.recovery.asked = Offset::ZERO;
+                self.ask_to_rejoin(channel)?;
+            }
             self.out_of_sync(
                 channel,
                 behind.next(),

@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::clock::{CLOCKS_DIFFER_MAX, millis};
+use super::standing::Standing;
 use super::transact::{Tx, now_ms};
 use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, PAYLOAD_BYTES_MAX};
 use crate::mls;
@@ -502,6 +503,9 @@ impl Engine {
     fn sendable(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
         let channel = self.loaded(id)?;
         match channel.position.state {
+            _ if channel.position.recovery.standing == Standing::Superseded => {
+                Err(EngineError::Superseded { channel: id })
+            }
             ChannelState::Creating | ChannelState::Active => Ok(channel),
             ChannelState::Leaving | ChannelState::Left => Err(EngineError::ChannelLeft { channel: id }),
         }

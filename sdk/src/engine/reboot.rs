@@ -70,6 +70,11 @@ impl Engine {
         if !matches!(state, ChannelState::Active | ChannelState::Leaving) {
             return Err(EngineError::ChannelLeft { channel });
         }
+        if self.loaded(channel)?.group.is_none() {
+            return Err(EngineError::Change {
+                problem: "this agent has never been in the group, and does not know its members",
+            });
+        }
         let mut intent = Packages::default();
         for package in packages {
             intent.packages.push(self.check_claimed(&package)?);
@@ -98,10 +103,13 @@ impl Tx<'_> {
         for agent in channel.rejoins.clone() {
             packages.extend(self.requested_with(channel, &agent)?.map(Into::into));
         }
+        // Those whom this agent knows, and nobody else: a request alone makes no member.
+        let known = channel.group.as_ref().map(mls::members).unwrap_or_default();
         let (mut others, mut added) = (BTreeSet::new(), Vec::new());
         for bytes in packages {
             if let Ok((agent, package)) = mls::added_package(self.provider, &bytes)
                 && agent != own
+                && known.contains(&agent)
                 && others.insert(agent)
             {
                 added.push(package);

@@ -73,8 +73,8 @@ impl Tx<'_> {
                 self.rejoined(channel, welcomed, &scratch, offset, by)?;
                 Ok(Ok(()))
             }
-            Err(mls::Rejected::Storage(error)) => Err(error.into()),
-            Err(mls::Rejected::Unreadable(reason) | mls::Rejected::Lied(reason) | mls::Rejected::OutOfSync(reason)) => {
+            Err(rejected) => {
+                let reason = rejected.into_reason()?;
                 match scratch.failure() {
                     Some(failure) => Err(storage_failed(failure)),
                     None => Ok(Err(reason)),
@@ -97,10 +97,9 @@ impl Tx<'_> {
             Ok(package) => package,
             Err(problem) => return Ok(Err(problem)),
         };
-        if let Some(group) = channel.group.as_ref()
-            && !channel.position.recovery.standing.is_apart()
-            && !mls::members(group).contains(&author)
-        {
+        // Whoever is out of sync knows the group as it was last: a relay node cannot bring a stranger into the next one.
+        let known = |group| mls::members(group).contains(&author);
+        if !channel.group.as_ref().is_some_and(known) {
             return Ok(Err("its author is not in the group".into()));
         }
         self.sql

@@ -5,7 +5,9 @@
 //! log accepted, whether the group took it or not.
 
 use super::channel::Channel;
+use super::lost::LostReason;
 use super::outbox::{Intent, OutboxRow, Place};
+use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
 use crate::mls::{self, Change, Rejected, unreadable};
@@ -135,10 +137,22 @@ impl Tx<'_> {
                     self.record_unreadable(channel, record.offset, header, reason.clone())?;
                     self.out_of_sync(channel, record.offset, reason)?;
                 }
+                Err(Halt::Rejected(Rejected::LaterEpoch)) => {
+                    let reason = "it is of a later epoch than this agent is in".to_owned();
+                    let recovery = &channel.position.recovery;
+                    if recovery.standing == Standing::Renewing || recovery.unsure || recovery.doubted {
+                        // Others have applied a commit that this agent could not.
+                        self.lose(channel, record.offset, record.offset, LostReason::OutOfSync)?;
+                        self.out_of_sync(channel, record.offset.next(), reason)?;
+                    } else {
+                        self.record_unreadable(channel, record.offset, header, reason)?;
+                    }
+                }
                 Err(Halt::Rejected(Rejected::Unreadable(reason))) => {
                     let is_change =
                         header.is_some_and(|header| matches!(header.detail, Detail::Commit { .. } | Detail::Proposal));
                     self.record_unreadable(channel, record.offset, header, reason.clone())?;
+                    channel.position.recovery.doubted |= is_change;
                     if is_change && channel.position.recovery.unsure {
                         // It may rest on what is gone.
                         self.out_of_sync(channel, record.offset, reason)?;
@@ -451,6 +465,7 @@ impl Tx<'_> {
             self.forget_requests(channel, agents)?;
         }
         channel.position.recovery.unsure = false;
+        channel.position.recovery.doubted = false;
         let back = change.adds.intersection(&change.removes).chain(&change.renewed);
         for agent in back {
             self.events.push(Event::MemberRejoined {

@@ -74,6 +74,8 @@ pub(super) struct Recovery {
     pub(super) asked: Offset,
     /// Entries of this epoch were lost: what the group cannot apply now, others may have applied.
     pub(super) unsure: bool,
+    /// A commit of this epoch was not applied. Members judge alike, so none has applied it: unless one speaks in a later epoch.
+    pub(super) doubted: bool,
 }
 
 impl Engine {
@@ -141,8 +143,11 @@ impl Engine {
 impl Tx<'_> {
     fn take_over(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
         channel.position.recovery.standing = Standing::Renewing;
-        let since = channel.position.recovery.since;
-        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())
+        let (since, missed) = (channel.position.recovery.since, channel.position.recovery.missed);
+        self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
+        // What was passed over while this copy was stopped is told with the rest.
+        channel.position.recovery.missed = missed;
+        Ok(())
     }
 
     /// Queues what a way back needs and is not queued yet.
@@ -259,9 +264,8 @@ impl Tx<'_> {
             ..Recovery::default()
         };
         self.hold(channel)?;
-        for intent in [Intent::Renew, Intent::Rejoin] {
-            self.unqueue_all(channel, intent)?;
-        }
+        // What waits is listed as failed: it goes out when the application says so, from the copy that is kept.
+        self.fail_all(channel, Code::Superseded)?;
         self.events.push(Event::Superseded {
             channel: channel.id,
             offset,

@@ -26,12 +26,25 @@ const FORWARD_DISTANCE_MAX: u32 = 10_000;
 pub(crate) enum Rejected {
     /// This member cannot process it, though others may: what it lacks is not the same for all.
     OutOfSync(String),
+    /// It is of a later epoch than the group here.
+    LaterEpoch,
     /// It cannot be processed, and never will be.
     Unreadable(String),
     /// Its header contradicts its content.
     Lied(String),
     /// The vault failed; the entry is not to blame.
     Storage(StorageError),
+}
+
+impl Rejected {
+    /// Why, in words; the storage's failure if it is that.
+    pub(crate) fn into_reason(self) -> Result<String, StorageError> {
+        match self {
+            Self::OutOfSync(reason) | Self::Unreadable(reason) | Self::Lied(reason) => Ok(reason),
+            Self::LaterEpoch => Ok("it is of a later epoch than this agent is in".into()),
+            Self::Storage(error) => Err(error),
+        }
+    }
 }
 
 impl From<StorageError> for Rejected {
@@ -378,7 +391,12 @@ fn is_own_trouble(error: &StageCommitError) -> bool {
     matches!(
         error,
         StageCommitError::UpdatePathError(
-            Path::PathMismatch | Path::UnableToDecrypt | Path::MissingCiphertext | Path::MissingOwnLeaf
+            // `MissingSender` is what is said where none of this member's keys is among those that the path was encrypted to.
+            Path::PathMismatch
+                | Path::UnableToDecrypt
+                | Path::MissingCiphertext
+                | Path::MissingOwnLeaf
+                | Path::MissingSender
         ) | StageCommitError::OwnKeyNotFound
             | StageCommitError::MissingDecryptionKey
     )
@@ -390,9 +408,11 @@ pub(crate) fn process(
     provider: &Provider<'_>,
     message: ProtocolMessage,
 ) -> Result<(AgentId, ProcessedMessageContent), Rejected> {
+    let later = message.epoch() > group.epoch();
     let processed = group.process_message(provider, message).map_err(|error| match error {
         ProcessMessageError::StorageError(error) => Rejected::Storage(error),
         ProcessMessageError::InvalidCommit(error) if is_own_trouble(&error) => Rejected::OutOfSync(error.to_string()),
+        ProcessMessageError::ValidationError(ValidationError::WrongEpoch) if later => Rejected::LaterEpoch,
         error => unreadable(error.to_string()),
     })?;
     let Sender::Member(index) = *processed.sender() else {

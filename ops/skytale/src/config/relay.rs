@@ -178,7 +178,7 @@ impl Loaded {
             retention: Retention {
                 age,
                 bytes: above_zero(relay.retention_bytes),
-                ..Retention::default()
+                check_every: check_every(age),
             },
             ..LocalConfig::new(data_dir.join("log"))
         };
@@ -200,5 +200,26 @@ impl Loaded {
             error.code(),
             format!("configuration key `{key}` ({source}) {}", error.problem),
         )
+    }
+}
+
+/// How often the store looks for entries that are too old: a short age is kept to within a tenth of it.
+fn check_every(age: Option<Duration>) -> Duration {
+    let longest = Retention::default().check_every;
+    age.map_or(longest, |age| (age / 10).clamp(Duration::from_secs(1), longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_retention_is_looked_after_more_often() {
+        let every = |seconds: u64| check_every(Some(Duration::from_secs(seconds))).as_secs();
+        assert_eq!(
+            [every(1), every(10), every(60), every(600), every(86_400)],
+            [1, 1, 6, 60, 60]
+        );
+        assert_eq!(check_every(None), Duration::from_secs(60));
     }
 }

@@ -99,3 +99,52 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
     let left: Vec<_> = std::fs::read_dir(place.path("tmp")).expect("read").collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn an_agent_returns_from_anything_and_what_it_lost_is_told() {
+    let report = Place::new().json(&["demo", "--returns"]);
+    assert_eq!(report["ok"], true, "{report}");
+    let rows = report["returns"].as_array().expect("rows");
+    let number = |row: &serde_json::Value, field: &str| row[field].as_u64().expect("a number");
+    for row in rows {
+        for none in ["untold", "twice", "foreign"] {
+            assert_eq!(row[none], 0, "{row}");
+        }
+        assert_eq!(
+            number(row, "read") + number(row, "told_lost"),
+            number(row, "sent"),
+            "{row}"
+        );
+        assert!(row["problems"].as_array().is_some_and(Vec::is_empty), "{row}");
+    }
+    let find = |event: &str| {
+        let found = rows
+            .iter()
+            .find(|row| row["event"].as_str().is_some_and(|told| told.starts_with(event)));
+        found.unwrap_or_else(|| panic!("no row for {event}: {report}"))
+    };
+    for (event, state, sent) in [
+        ("retention passed: messages", "current", 25),
+        ("retention passed: a change", "current: rejoined", 25),
+        ("retention passed: a quiet", "current", 2),
+        ("vault restored", "current: took new keys", 10),
+        ("a commit that this vault cannot apply", "current: rejoined", 7),
+        ("100 days away: in a channel", "current", 12),
+        ("100 days away: added", "current", 4),
+    ] {
+        let row = find(event);
+        assert_eq!((&row["state"], number(row, "sent")), (&state.into(), sent), "{row}");
+        assert!(row["diverged_at"].is_null(), "{row}");
+    }
+    for (event, lost) in [
+        ("retention passed: a quiet", 0),
+        ("vault restored", 3),
+        ("a commit", 5),
+        ("100 days", 0),
+    ] {
+        assert_eq!(number(find(event), "told_lost"), lost, "{event}");
+    }
+    let node = find("node restored");
+    assert_eq!((number(node, "read"), number(node, "told_lost")), (2, 2), "{node}");
+    assert!(node["diverged_at"].is_u64(), "{node}");
+}

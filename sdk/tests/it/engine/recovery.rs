@@ -152,13 +152,38 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
         "{events:?}"
     );
     assert!(
-        has(&events, |event| matches!(event, Event::Rejoined { missed: 1, .. })),
+        has(&events, |event| matches!(event, Event::Rejoined { missed: 2, .. })),
         "{events:?}"
     );
     assert_eq!(
         b.texts(channel),
         ["in another epoch", "read by one", "from the older copy"]
     );
+    assert_talks(&relay, channel, &mut [&mut a, &mut b]);
+}
+
+#[test]
+fn what_the_other_copy_sent_after_a_commit_of_its_own_is_told_as_lost() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    let copy = a.vault_files();
+    a.engine().update_keys(channel).expect("queued");
+    a.send(channel, "by the copy");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let sent = relay.head(channel.log());
+    a.roll_back(&copy);
+    a.take_events();
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let events = a.take_events();
+    assert!(
+        has(&events, |event| matches!(event, Event::Rejoined { missed: 1, .. })),
+        "{events:?}"
+    );
+    let lost = a.engine().lost(Some(channel)).expect("listed");
+    let told = |lost: &skytale_sdk::engine::Lost| lost.first <= sent && sent <= lost.last;
+    assert!(lost.iter().any(told), "{sent}: {lost:?}");
+    assert_eq!(b.texts(channel), ["by the copy"]);
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
 }
 
@@ -194,7 +219,7 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     settle(&relay, channel, &mut [&mut a, &mut b]);
     second.send(channel, "from the second");
     settle(&relay, channel, &mut [&mut second, &mut b]);
-    a.send(channel, "never sent");
+    let held = a.send(channel, "sent later");
     for _ in 0..5 {
         settle(&relay, channel, &mut [&mut a, &mut b]);
         a.crash();
@@ -206,14 +231,27 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     assert_eq!(b.texts(channel), ["from the first", "from the second"]);
     assert_talks(&relay, channel, &mut [&mut second, &mut b]);
     // The one that was stopped takes over when it is told to; then the other is.
+    assert_eq!(
+        a.engine().send(channel, b"refused").expect_err("stopped").code(),
+        Code::Superseded
+    );
+    assert_eq!(a.engine().failed(channel).expect("listed")[0].code, Code::Superseded);
+    settle(&relay, channel, &mut [&mut a]);
+    let passed = relay.head(channel.log());
     a.engine().take_over().expect("taken");
+    a.engine().retry(channel, held).expect("queued again");
     for _ in 0..5 {
         settle(&relay, channel, &mut [&mut a, &mut b]);
         settle(&relay, channel, &mut [&mut second, &mut b]);
     }
     assert_eq!(standing(&mut a, channel), Standing::Current);
     assert_eq!(standing(&mut second, channel), Standing::Superseded);
-    assert!(b.texts(channel).contains(&"never sent".to_owned()));
+    assert!(b.texts(channel).contains(&"sent later".to_owned()));
+    let lost = a.engine().lost(Some(channel)).expect("listed");
+    assert!(
+        lost.iter().any(|lost| lost.first <= passed && passed <= lost.last),
+        "what it was shown while it was stopped is told: {passed}: {lost:?}"
+    );
     assert_talks(&relay, channel, &mut [&mut a, &mut b]);
 }
 

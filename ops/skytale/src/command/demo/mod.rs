@@ -2,12 +2,13 @@
 
 mod disk;
 mod report;
+mod returns;
 mod story;
 
 use super::Session;
 use crate::output::{Context as _, Failure, Outcome};
 use skytale_proto::Code;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The largest payload, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = skytale_sdk::engine::PAYLOAD_BYTES_MAX as u64;
@@ -31,6 +32,11 @@ pub(crate) struct Args {
     /// Agents that exchange messages; one more is away.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     senders: u64,
+    /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days, behind
+    /// a change that it cannot apply, and to a relay node that was put back. Say for each what it reads and what it is
+    /// told it will never read.
+    #[arg(long, conflicts_with_all = ["messages", "payload_bytes", "changes", "kills", "senders"])]
+    returns: bool,
     /// Keep the data, and say where.
     #[arg(long)]
     keep: bool,
@@ -52,23 +58,27 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     let mut folder = folder.failing(Code::Environment, making)?;
     folder.disable_cleanup(args.keep);
-    let told = story::tell(&args, &session, folder.path()).await;
     let kept = args.keep.then(|| folder.path().display().to_string());
-    match told {
-        Ok(mut report) => {
-            report.kept = kept;
-            session.output.give(&report)?;
-            if report.ok {
-                Ok(())
-            } else {
-                Err(Failure::new(Code::Mismatch, "the agents do not have what was sent"))
-            }
-        }
-        Err(failure) => {
-            if let Some(kept) = kept {
-                session.output.note(format_args!("data kept in {kept}"));
-            }
-            Err(failure)
-        }
+    match args.returns {
+        true => returns::show(&session, folder.path(), kept).await,
+        false => exchange(&args, &session, folder.path(), kept).await,
+    }
+}
+
+async fn exchange(args: &Args, session: &Session, dir: &Path, kept: Option<String>) -> Outcome {
+    let told = story::tell(args, session, dir).await;
+    let mut report = told.inspect_err(|_| note_kept(session, kept.as_deref()))?;
+    report.kept = kept;
+    session.output.give(&report)?;
+    if report.ok {
+        Ok(())
+    } else {
+        Err(Failure::new(Code::Mismatch, "the agents do not have what was sent"))
+    }
+}
+
+fn note_kept(session: &Session, kept: Option<&str>) {
+    if let Some(kept) = kept {
+        session.output.note(format_args!("data kept in {kept}"));
     }
 }
