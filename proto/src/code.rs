@@ -3,6 +3,7 @@
 //! Numbers are stable: a code is never given another meaning. 1xxx the log, 2xxx a session with a
 //! relay node, 3xxx tokens, 4xxx the API, 5xxx the SDK, 6xxx the command.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 macro_rules! codes {
@@ -201,7 +202,7 @@ codes! {
 
     // ---- the SDK
     /// The vault is open in another process.
-    VaultInUse = 5001, true, "One process an agent: close the other one.";
+    VaultInUse = 5001, true, "Close the other process, or let it share the vault; or give this agent a vault of its own.";
     /// The vault's key is wrong, or the file is not a vault.
     VaultKey = 5002, false, "Open the vault with the key it was made with.";
     /// SQLCipher is not linked into this program.
@@ -248,6 +249,12 @@ codes! {
     OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. What is sent waits.";
     /// Another copy of this vault is in use.
     Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
+    /// The process that had the vault open, and did this agent's work, has closed it. Nothing was done.
+    VaultOwnerGone = 5050, true, "Try again: the vault is free, or another process has it open now.";
+    /// The process that had the vault open has ended before it answered.
+    OutcomeUnknown = 5051, false, "Check whether it was done (`skytale channel outbox`, `list`, `read`) before you repeat it.";
+    /// The process that has the vault open does not know this version's messages, or this version not its.
+    VaultOwnerVersion = 5052, false, "Restart the process that has the vault open with the same version as this one.";
 
     // ---- the command
     /// The configuration is wrong.
@@ -275,6 +282,20 @@ impl Code {
                 self,
                 Self::StaleHandshake | Self::StaleEpoch | Self::KeyPackagesExhausted
             )
+    }
+}
+
+/// As its number.
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(self.number())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        Self::from_number(number).ok_or_else(|| serde::de::Error::custom(format!("unknown error code {number}")))
     }
 }
 

@@ -10,10 +10,11 @@
 //! keeps 32 bytes an entry, not the entry, until a member tells it.
 
 use crate::{LogId, Offset};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The digest of a log up to an offset. 32 bytes, BLAKE3.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest([u8; 32]);
 
 impl Digest {

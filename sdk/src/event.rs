@@ -5,6 +5,7 @@ mod receiver;
 pub use receiver::Events;
 
 use crate::engine::LostReason;
+use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 ///
 /// An [`Engine`](crate::engine::Engine) tells those from [`Event::Joined`] to [`Event::HeaderLied`], each once, by the call
 /// whose transaction made it so. The others are the [`Agent`](crate::agent::Agent)'s, about its session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// A session with a relay node has started.

@@ -4,6 +4,9 @@
 //! [`Channel`](channel::Channel) sends, receives and changes its membership. Everything works offline and survives a
 //! crash: what is sent waits in the vault, and an agent that comes back replays what it missed, in order, each entry once.
 //!
+//! One process has a vault open. Others of the same user that have its key work through that one, with the same
+//! [`Agent`](agent::Agent): see [`Agent::open_or_attach`](agent::Agent::open_or_attach).
+//!
 //! What this crate is not: a relay (it never serves others), or an account (it asks the API for tokens with a key that the
 //! application gives it).
 //!
@@ -31,4 +34,5 @@ pub mod event;
 mod line;
 mod mls;
 pub mod net;
+mod share;
 pub mod vault;

@@ -1,4 +1,5 @@
-//! An agent as a command uses it: opened, brought online, closed again whatever happened.
+//! An agent as a command uses it: opened, or attached to the process that has its vault open; brought online; closed again
+//! whatever happened.
 
 use crate::client;
 use crate::command::Session;
@@ -18,12 +19,14 @@ use tokio::time::timeout;
 
 /// How long what was sent may take to go out when a command ends.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How often a command begins, where each time the process that has the vault open closes it meanwhile.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// Options of commands that use an agent.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Agent")]
 pub(crate) struct AgentArgs {
-    /// The agent's vault [key: vault].
+    /// The agent's vault [key: vault]. If another process has the vault open, the command works through it.
     #[arg(long, value_name = "FILE")]
     pub vault: Option<PathBuf>,
     /// The file with the vault's key [key: vault_key_file].
@@ -72,12 +75,13 @@ pub(crate) enum Mode {
     Online,
 }
 
-/// Opens the vault, goes online if it must, does `work`, and closes the vault.
+/// Opens the vault, goes online if it must, does `work`, and closes the vault. Where another process has the vault open and
+/// closes it meanwhile, `work` is done again from its beginning: it keeps outside what is not to be done twice.
 pub(crate) fn with_agent<'a, T: 'a>(
     session: &'a Session,
     args: &'a AgentArgs,
     mode: Mode,
-    work: impl AsyncFnOnce(&Agent) -> Outcome<T> + 'a,
+    work: impl AsyncFnMut(&Agent) -> Outcome<T> + 'a,
 ) -> Pin<Box<dyn Future<Output = Outcome<T>> + 'a>> {
     Box::pin(async move {
         let vault = vault(&session.loaded)?;
@@ -87,17 +91,37 @@ pub(crate) fn with_agent<'a, T: 'a>(
                     .help("Make one: `skytale init`. Another vault is named by --vault or SKYTALE_VAULT."),
             );
         }
-        let agent = open(&session.loaded, &vault, mode).await?;
-        let done = session.shutdown.unless(async {
-            if mode == Mode::Online {
-                connect(&agent, args.timeout()).await?;
-                current(&agent, args.timeout()).await?;
+        with_vault(session, &vault, args, mode, work).await
+    })
+}
+
+/// The same with a vault that is made where there is none.
+pub(crate) fn with_vault<'a, T: 'a>(
+    session: &'a Session,
+    vault: &'a Path,
+    args: &'a AgentArgs,
+    mode: Mode,
+    mut work: impl AsyncFnMut(&Agent) -> Outcome<T> + 'a,
+) -> Pin<Box<dyn Future<Output = Outcome<T>> + 'a>> {
+    Box::pin(async move {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let agent = session.shutdown.unless(open(&session.loaded, vault, mode)).await?;
+            let done = session.shutdown.unless(async {
+                if mode == Mode::Online {
+                    connect(&agent, args.timeout()).await?;
+                    current(&agent, args.timeout()).await?;
+                }
+                work(&agent).await
+            });
+            let done = done.await;
+            agent.close(CLOSE_WITHIN).await;
+            match done {
+                Err(failure) if failure.code() == Code::VaultOwnerGone && attempts < ATTEMPTS_MAX => {}
+                done => return done,
             }
-            work(&agent).await
-        });
-        let done = done.await;
-        agent.close(CLOSE_WITHIN).await;
-        done
+        }
     })
 }
 
@@ -113,28 +137,32 @@ pub(crate) fn vault(loaded: &Loaded) -> Outcome<PathBuf> {
         .ok_or_else(|| Failure::new(Code::Config, "no place for a vault is known").help("Set SKYTALE_VAULT to a file."))
 }
 
-/// Opens a vault, or makes one.
-pub(crate) async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
+/// Opens a vault, or makes one, or works through the process that has it open.
+async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
     if let Some(folder) = vault.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         private_folder(folder)?;
     }
     let tokens: Arc<dyn TokenProvider> = match mode {
         Mode::Able | Mode::Online => Arc::new(client::account(loaded)?),
-        Mode::Offline => Arc::new(NoTokens),
+        // For another process that works through this one meanwhile, and goes online.
+        Mode::Offline => match client::account(loaded) {
+            Ok(account) => Arc::new(account),
+            Err(_) => Arc::new(NoTokens),
+        },
     };
     let mut config = AgentConfig::new(vault, vault_key(loaded, vault)?, tokens);
     // The inbox of a command that is run now and then is on disk: it never holds up the rest.
     config.driver.inbox_messages_max = u64::MAX;
     config.region = loaded.config.region;
     config.engine.history = loaded.config.history.keep();
-    Agent::open(config).await.map_err(|error| {
+    Agent::open_or_attach(config).await.map_err(|error| {
         let failure = Failure::new(error.code(), format!("cannot open the vault {}", vault.display())).because(&error);
         match error.code() {
             Code::VaultKey => failure
                 .help("Give the key that the vault was made with: SKYTALE_VAULT_KEY_FILE or SKYTALE_VAULT_PASSPHRASE."),
             Code::VaultInUse => failure.help(
-                "Another process has it open, perhaps a `skytale channel tail`: end that one, or give this agent a \
-                 vault of its own (SKYTALE_VAULT).",
+                "Commands work through the process that has the vault open, if that is yours, of this version, and \
+                 shares the vault. This one does not: end it, or give this agent a vault of its own (SKYTALE_VAULT).",
             ),
             Code::VaultDamaged => failure.help(
                 "Restore the newest backup: `skytale vault restore FILE --force`. The damaged file is kept. A vault file that \

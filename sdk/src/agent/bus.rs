@@ -15,6 +15,8 @@ pub(crate) enum Delivery {
     Delivered(Offset),
     Unneeded,
     Failed(Code),
+    /// Nobody knows yet: the process that has the vault open is gone.
+    Detached,
 }
 
 /// What became of something is known already.
@@ -96,8 +98,42 @@ pub(crate) enum Outlook {
     Open,
     /// There is no session, and retrying does not help: the API key was revoked, say.
     Failed(RelayError),
+    /// The same, as the process says that has the vault open.
+    OwnerFailed {
+        code: Code,
+        reason: String,
+        retryable: bool,
+    },
+    /// The process that had the vault open is gone, or was let go.
+    Detached,
     /// The agent is closed.
     Closed,
+}
+
+impl Outlook {
+    /// Nothing changes it any more.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Detached | Self::Closed)
+    }
+
+    /// Why waits end, where they do.
+    pub(crate) fn reason(&self) -> Option<AgentError> {
+        match self {
+            Self::Open => None,
+            Self::Failed(error) => Some(error.clone().into()),
+            Self::OwnerFailed {
+                code,
+                reason,
+                retryable,
+            } => Some(AgentError::Owner {
+                code: *code,
+                reason: reason.clone(),
+                retryable: *retryable,
+            }),
+            Self::Detached => Some(AgentError::OwnerGone { unknown: false }),
+            Self::Closed => Some(AgentError::Closed),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,6 +142,8 @@ pub(crate) struct Bus {
     events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
+    /// Why there is no session, as it was told last.
+    missed: Mutex<Option<Event>>,
     /// The channels to be followed have changed.
     pub(crate) channels_changed: Notify,
     /// Bundles may be there to be fetched.
@@ -129,6 +167,7 @@ impl Bus {
             events: Mutex::new(Some(broadcast::Sender::new(events_max.max(1)))),
             channels: Mutex::default(),
             waiters: Mutex::default(),
+            missed: Mutex::default(),
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
@@ -150,6 +189,11 @@ impl Bus {
 
     pub(crate) fn tell(&self, event: Event) {
         tracing::debug!(?event);
+        match event {
+            Event::Connected { .. } => *self.missed.lock() = None,
+            Event::ConnectFailed { .. } => *self.missed.lock() = Some(event.clone()),
+            _ => {}
+        }
         if let Some(events) = &*self.events.lock() {
             // Nobody need be watching.
             let _ = events.send(event);
@@ -195,7 +239,7 @@ impl Bus {
         self.signals(channel).inbox.send_modify(|version| *version += 1);
     }
 
-    fn settle(&self, frame_id: FrameId, delivery: Delivery) {
+    pub(crate) fn settle(&self, frame_id: FrameId, delivery: Delivery) {
         let waiters = self.waiters.lock().remove(&frame_id).unwrap_or_default();
         for waiter in waiters {
             // Whoever sent it may not want to know.
@@ -212,11 +256,33 @@ impl Bus {
         receiver
     }
 
+    /// The last [`Event::ConnectFailed`], where no session came after it: for who begins to watch now.
+    pub(crate) fn missed(&self) -> Option<Event> {
+        self.missed.lock().clone()
+    }
+
     /// The agent is closed: nobody gets an answer any more, and events end.
     pub(crate) fn close(&self) {
         self.waiters.lock().clear();
         self.events.lock().take();
-        self.outlook.send_replace(Outlook::Closed);
+        self.set_outlook(Outlook::Closed);
+    }
+
+    /// The process that tells what happens is gone: nobody gets an answer from it any more, and events end.
+    pub(crate) fn detach(&self) {
+        let waiters = std::mem::take(&mut *self.waiters.lock());
+        for waiter in waiters.into_values().flatten() {
+            let _ = waiter.send(Delivery::Detached);
+        }
+        self.set_outlook(Outlook::Detached);
+        self.close();
+    }
+
+    /// Something may have come into any inbox.
+    pub(crate) fn wake_inboxes(&self) {
+        for signals in self.channels.lock().values() {
+            signals.inbox.send_modify(|version| *version += 1);
+        }
     }
 
     /// Forgets the session, and everything that was known through it.
@@ -226,6 +292,11 @@ impl Bus {
         for signals in self.channels.lock().values() {
             signals.fall_behind();
         }
+    }
+
+    /// How it stands with waits, and whatever changes.
+    pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.outlook.subscribe()
     }
 
     /// No session can be had, and retrying does not help: ends all waits that need one with this error.
@@ -238,9 +309,10 @@ impl Bus {
         self.set_outlook(Outlook::Open);
     }
 
-    fn set_outlook(&self, next: Outlook) {
+    /// What the process says that has the vault open.
+    pub(crate) fn set_outlook(&self, next: Outlook) {
         self.outlook.send_if_modified(|outlook| {
-            let changes = !matches!(outlook, Outlook::Closed);
+            let changes = !outlook.is_final();
             if changes {
                 *outlook = next;
             }
@@ -254,10 +326,7 @@ impl Bus {
         let mut outlook = self.outlook.subscribe();
         let reason = async {
             match outlook.wait_for(|outlook| !matches!(outlook, Outlook::Open)).await {
-                Ok(outlook) => match &*outlook {
-                    Outlook::Failed(error) => error.clone().into(),
-                    _ => AgentError::Closed,
-                },
+                Ok(outlook) => outlook.reason().unwrap_or(AgentError::Closed),
                 Err(_) => AgentError::Closed,
             }
         };

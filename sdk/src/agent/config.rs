@@ -21,6 +21,7 @@ pub enum RelaySource {
 }
 
 /// How an agent is opened, and how it behaves.
+#[derive(Clone)]
 pub struct AgentConfig {
     /// The vault's file. Made where there is none.
     pub vault: PathBuf,
@@ -35,6 +36,9 @@ pub struct AgentConfig {
     pub region: Option<u8>,
     /// The local UDP address; `None` is any address and a free port.
     pub bind: Option<SocketAddr>,
+    /// Whether other processes of this user that have the vault's key may work through this one, by a socket beside the
+    /// vault, `<vault>.sock`. As long as the agent is open; see [`Agent::open_or_attach`](super::Agent::open_or_attach).
+    pub sharing: bool,
     /// The engine's settings.
     pub engine: EngineConfig,
     /// The driver's settings.
@@ -79,6 +83,7 @@ impl AgentConfig {
             relays: RelaySource::default(),
             region: None,
             bind: None,
+            sharing: true,
             engine: EngineConfig::default(),
             driver: DriverConfig::default(),
         }
@@ -88,6 +93,13 @@ impl AgentConfig {
     #[must_use]
     pub const fn with_region(mut self, region: u8) -> Self {
         self.region = Some(region);
+        self
+    }
+
+    /// Lets other processes of this user work through this one, or not.
+    #[must_use]
+    pub const fn with_sharing(mut self, sharing: bool) -> Self {
+        self.sharing = sharing;
         self
     }
 
@@ -122,6 +134,7 @@ impl fmt::Debug for AgentConfig {
             .field("relays", &self.relays)
             .field("region", &self.region)
             .field("bind", &self.bind)
+            .field("sharing", &self.sharing)
             .field("engine", &self.engine)
             .field("driver", &self.driver)
             .finish_non_exhaustive()

@@ -6,6 +6,7 @@ use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::event::Event;
 use crate::line::Line;
 use crate::net::{ProofSigner, TokenError};
+use crate::share::Owner;
 use crate::vault::VaultKey;
 use futures_util::future::BoxFuture;
 use skytale_proto::{AgentId, Code, rest};
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     ended: watch::Receiver<bool>,
     pub(crate) bus: Arc<Bus>,
     pub(crate) agent: AgentId,
+    owner: Option<Owner>,
 }
 
 /// The line of calls. When it is dropped no more of them are taken, and the thread ends.
@@ -134,8 +136,28 @@ impl Core {
             ended,
             bus,
             agent,
+            owner: None,
         };
         Ok((core, secret))
+    }
+
+    /// An agent whose vault is open in another process. What that one tells goes to `bus`.
+    pub(crate) fn attached(owner: Owner, bus: Arc<Bus>, ended: watch::Receiver<bool>, agent: AgentId) -> Self {
+        // Nobody takes calls: each operation asks the owner.
+        let door = Door(Arc::new(Line::new()));
+        door.0.close();
+        Self {
+            door,
+            ended,
+            bus,
+            agent,
+            owner: Some(owner),
+        }
+    }
+
+    /// The process that has the vault open, if it is not this one.
+    pub(crate) const fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     /// Does something on the engine's thread.
@@ -144,6 +166,13 @@ impl Core {
         T: Send + 'static,
         F: FnOnce(&mut Actor) -> T + Send + 'static,
     {
+        if self.owner.is_some() {
+            return Err(AgentError::Owner {
+                code: Code::VaultInUse,
+                reason: "this needs the vault itself, which another process has open".into(),
+                retryable: true,
+            });
+        }
         let (answer, answered) = oneshot::channel();
         let call: Call = Box::new(move |actor| {
             // The caller may have gone.

@@ -46,6 +46,23 @@ pub enum AgentError {
     /// The agent is closed, or was dropped.
     #[error("the agent is closed")]
     Closed,
+    /// The process that has the vault open, and does this agent's work, has closed it or has ended. See
+    /// [`Agent::open_or_attach`](super::Agent::open_or_attach).
+    #[error("the process that had the vault open has closed it{}", if *unknown { " before it answered" } else { "" })]
+    OwnerGone {
+        /// Whether the operation may have been done all the same.
+        unknown: bool,
+    },
+    /// The process that has the vault open refused, or failed.
+    #[error("{reason}")]
+    Owner {
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        reason: String,
+        /// Whether the same call may succeed later.
+        retryable: bool,
+    },
     /// A thread, a socket, or a part of the async runtime could not be had.
     #[error("{reason}")]
     Environment {
@@ -79,6 +96,9 @@ impl AgentError {
                 .first()
                 .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code()),
             Self::Closed => Code::Closed,
+            Self::OwnerGone { unknown: false } => Code::VaultOwnerGone,
+            Self::OwnerGone { unknown: true } => Code::OutcomeUnknown,
+            Self::Owner { code, .. } => *code,
             Self::Environment { .. } => Code::Environment,
         }
     }
@@ -88,6 +108,7 @@ impl AgentError {
         match self {
             Self::Relay(error) => error.is_retryable(),
             Self::SendFailed { .. } => false,
+            Self::Owner { retryable, .. } => *retryable,
             Self::NotAdded { source, .. } => source.is_retryable(),
             Self::NobodyAdded { refused } => refused.iter().any(|(_, error)| error.is_retryable()),
             _ => self.code().is_retryable(),
@@ -97,11 +118,23 @@ impl AgentError {
     /// Names the agent that could not be added, where the error is about that agent.
     pub(crate) fn of(self, agent: AgentId) -> Self {
         match self {
-            error @ (Self::Closed | Self::Offline { .. } | Self::Engine(EngineError::Vault(_))) => error,
+            error if error.is_own() || matches!(error, Self::Offline { .. }) => error,
             error => Self::NotAdded {
                 agent,
                 source: Box::new(error),
             },
+        }
+    }
+
+    /// Whether this agent is at fault, and not the one that it is about: its vault, or that it is closed.
+    pub(crate) const fn is_own(&self) -> bool {
+        match self {
+            Self::Closed | Self::OwnerGone { .. } | Self::Engine(EngineError::Vault(_)) => true,
+            Self::Owner { code, .. } => matches!(
+                code,
+                Code::VaultFull | Code::VaultIo | Code::VaultDamaged | Code::VaultInUse | Code::VaultOwnerVersion
+            ),
+            _ => false,
         }
     }
 }

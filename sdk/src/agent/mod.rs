@@ -14,6 +14,7 @@
 //! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
 //! cannot append; the next session then stands before the last one is closed, where that can be.
 
+mod attach;
 mod backoff;
 pub(crate) mod bus;
 mod config;
@@ -47,14 +48,16 @@ use crate::channel::Channel;
 use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Queued};
 use crate::event::Events;
 use crate::net::Session;
+use crate::share::Share;
 use crate::vault::BackupInfo;
 use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An agent. Clones are the same agent; when the last one is gone its work ends, as it does by [`Agent::close`], but
-/// without waiting for anything. Its channels are of no use then: their calls give [`AgentError::Closed`].
+/// without waiting for anything. Its channels are of no use then: their calls give [`AgentError::Closed`],
+/// or [`AgentError::OwnerGone`] if another process had the vault open, which goes on.
 ///
 /// # Waits
 /// A wait for something that needs a session ([`Agent::connected`], [`Agent::caught_up`], [`Agent::flushed`],
@@ -83,7 +86,28 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Agent {
+    /// Of the application's handles alone; gone before the rest.
+    hold: Option<Arc<Hold>>,
     inner: Arc<Inner>,
+}
+
+/// What the application's handles share, and those that do other processes' requests do not: when it is gone the agent's
+/// work ends, whatever requests are being done.
+struct Hold {
+    share: Option<Share>,
+    core: Arc<Core>,
+    link: Arc<Link>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // The socket goes first: it may be there only as long as the vault's lock is held.
+        drop(self.share.take());
+        self.link.abandon();
+        if let Some(owner) = self.core.owner() {
+            owner.detach();
+        }
+    }
 }
 
 struct Inner {
@@ -97,6 +121,14 @@ impl Drop for Inner {
     }
 }
 
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold")
+            .field("share", &self.share)
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Agent")
@@ -106,7 +138,8 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Agent {
-    /// Opens a vault, or makes one with a new identity. Works offline: nothing is sent before [`Agent::connect`].
+    /// Opens a vault, or makes one with a new identity. Works offline: nothing is sent before [`Agent::connect`]. Where another
+    /// process has it open this is an error; see [`Agent::open_or_attach`].
     pub async fn open(config: AgentConfig) -> Result<Self, AgentError> {
         let AgentConfig {
             vault,
@@ -115,10 +148,11 @@ impl Agent {
             relays,
             region,
             bind,
+            sharing,
             engine,
             driver,
         } = config;
-        let (core, secret) = Core::open(vault, key, engine, driver.events_max).await?;
+        let (core, secret) = Core::open(vault.clone(), key, engine, driver.events_max).await?;
         let core = Arc::new(core);
         let link = Link {
             core: Arc::clone(&core),
@@ -131,12 +165,35 @@ impl Agent {
             state: Default::default(),
             changing: Default::default(),
         };
-        Ok(Self {
+        let agent = Self {
+            hold: None,
             inner: Arc::new(Inner {
                 core,
                 link: Arc::new(link),
             }),
-        })
+        };
+        let share = match sharing {
+            true => agent.share(vault).await?,
+            false => None,
+        };
+        Ok(agent.held(share))
+    }
+
+    /// The application's handle.
+    fn held(self, share: Option<Share>) -> Self {
+        let hold = Hold {
+            share,
+            core: Arc::clone(&self.inner.core),
+            link: Arc::clone(&self.inner.link),
+        };
+        Self {
+            hold: Some(Arc::new(hold)),
+            ..self
+        }
+    }
+
+    fn shared(&self) -> Option<&Share> {
+        self.hold.as_ref()?.share.as_ref()
     }
 
     /// The agent's identity: its public key.
@@ -146,6 +203,9 @@ impl Agent {
 
     /// The iroh endpoint that the agent connects from. Made with the vault; it is not the identity.
     pub fn endpoint_id(&self) -> Result<EndpointId, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return Ok(owner.endpoint());
+        }
         Ok(self.inner.link.endpoint_id())
     }
 
@@ -157,27 +217,37 @@ impl Agent {
     /// The background work runs in the tokio runtime that this is called in, which must have its I/O and time drivers
     /// (`enable_all`): without, this is [`AgentError::Environment`]. [`AgentError::Closed`] after [`Agent::close`].
     pub async fn connect(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.connect().await;
+        }
         self.inner.link.connect().await
     }
 
-    /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox.
+    /// Ends the session and the background work; the vault stays open. What is sent then waits in the outbox. Does nothing
+    /// where another process has the vault open.
     pub async fn disconnect(&self) {
         self.inner.link.disconnect().await;
     }
 
     /// The relay node that the agent has a session with now.
     pub fn relay(&self) -> Option<EndpointId> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.relay();
+        }
         self.inner.core.bus.session.borrow().as_ref().map(Session::relay)
     }
 
     /// Whether there is a session now.
     pub fn is_connected(&self) -> bool {
-        self.inner.core.bus.session.borrow().is_some()
+        self.relay().is_some()
     }
 
     /// Waits for a session, or for the reason why there will be none: see [waits](Agent#waits).
     pub async fn connected(&self) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
+        if let Some(owner) = self.inner.core.owner() {
+            return bus.wait(owner.connected()).await?;
+        }
         let mut session = bus.session.subscribe();
         let there = async { session.wait_for(Option::is_some).await.map(drop) };
         // The sender lives as long as the agent.
@@ -188,6 +258,9 @@ impl Agent {
     /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed
     /// to its head, paused or left for good. A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_caught_up().await;
+        }
         let bus = &self.inner.core.bus;
         let mut readiness = bus.readiness.subscribe();
         loop {
@@ -223,6 +296,10 @@ impl Agent {
     }
 
     async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            let created = owner.create(label.to_owned(), home.map(|home| home.0)).await?;
+            return Ok(self.handle(created));
+        }
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
             let home = match home {
@@ -238,6 +315,10 @@ impl Agent {
 
     /// A channel of the vault.
     pub async fn channel(&self, channel: ChannelId) -> Result<Channel, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            owner.info(channel).await?;
+            return Ok(self.handle(channel));
+        }
         self.inner
             .core
             .try_call(move |actor| actor.engine.channel(channel))
@@ -247,11 +328,17 @@ impl Agent {
 
     /// All channels of the vault, those that were left too, in the order in which they came.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.channels().await;
+        }
         self.inner.core.try_call(|actor| actor.engine.channels()).await
     }
 
     /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_outboxes().await;
+        }
         let waiting = self.inner.core.try_call(|actor| {
             let mut waiting = Vec::new();
             for channel in actor.engine.channels()?.iter().filter(|channel| channel.outbox > 0) {
@@ -265,6 +352,9 @@ impl Agent {
     /// All that was sent and will not be delivered, channel by channel, of channels that were left, too. See
     /// [`Channel::failed`].
     pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_failed().await;
+        }
         let failed = self.inner.core.try_call(|actor| {
             let mut failed = Vec::new();
             for channel in actor.engine.channels()?.iter().filter(|channel| channel.failed > 0) {
@@ -277,6 +367,9 @@ impl Agent {
 
     /// All additions that wait for their agents, channel by channel. See [`Channel::add_later`].
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_deferred_adds().await;
+        }
         let deferred = self.inner.core.try_call(|actor| {
             let mut deferred = Vec::new();
             for channel in actor.engine.channels()? {
@@ -292,6 +385,9 @@ impl Agent {
     /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
     pub async fn backup(&self, path: impl Into<PathBuf>, replace: bool) -> Result<BackupInfo, AgentError> {
         let path = path.into();
+        if let Some(owner) = self.inner.core.owner() {
+            return attach::backup(owner, path, replace).await;
+        }
         let made = self
             .inner
             .core
@@ -299,7 +395,7 @@ impl Agent {
         made.await
     }
 
-    fn handle(&self, channel: ChannelId) -> Channel {
+    pub(crate) fn handle(&self, channel: ChannelId) -> Channel {
         Channel::new(
             Arc::clone(&self.inner.core),
             channel,
@@ -311,6 +407,9 @@ impl Agent {
 
     /// Waits until nothing is left in any outbox. Does not end while the agent is offline: see [waits](Agent#waits).
     pub async fn flushed(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.flushed().await;
+        }
         let bus = &self.inner.core.bus;
         let mut settled = bus.settled.subscribe();
         loop {
@@ -325,11 +424,22 @@ impl Agent {
     }
 
     /// Ends everything: sends what can be sent within `deadline` where there is a session, ends the session, closes the
-    /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released.
+    /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released. Other
+    /// processes that work through this one are told; what they have begun is finished within `deadline`.
     pub async fn close(&self, deadline: Duration) {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.detach();
+        }
+        let begun = Instant::now();
+        if let Some(share) = self.shared() {
+            share.closing();
+        }
         if self.is_connected() {
             // What does not go out in time is in the vault.
             let _ = runtime::within(deadline, self.flushed()).await;
+        }
+        if let Some(share) = self.shared() {
+            share.end(deadline.saturating_sub(begun.elapsed())).await;
         }
         self.inner.link.close().await;
     }

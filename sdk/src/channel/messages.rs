@@ -23,9 +23,18 @@ const READ_MAX: u32 = 128;
 pub struct Messages {
     core: Arc<Core>,
     channel: ChannelId,
-    after: Offset,
+    from: From,
     read: VecDeque<Message>,
     inbox: watch::Receiver<u64>,
+}
+
+/// What is read next.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// What was not acknowledged, after an offset.
+    Unacked(Offset),
+    /// All that is after an offset.
+    Any(Offset),
 }
 
 /// A message, and a way to acknowledge it.
@@ -62,11 +71,19 @@ impl Received {
 
 impl Messages {
     pub(super) fn new(core: Arc<Core>, channel: ChannelId) -> Self {
+        Self::starting(core, channel, From::Unacked(Offset::ZERO))
+    }
+
+    pub(super) fn watching(core: Arc<Core>, channel: ChannelId, after: Offset) -> Self {
+        Self::starting(core, channel, From::Any(after))
+    }
+
+    fn starting(core: Arc<Core>, channel: ChannelId, from: From) -> Self {
         let inbox = core.bus.signals(channel).inbox.subscribe();
         Self {
             core,
             channel,
-            after: Offset::ZERO,
+            from,
             read: VecDeque::new(),
             inbox,
         }
@@ -80,7 +97,10 @@ impl Messages {
     pub async fn next(&mut self) -> Result<Received, AgentError> {
         loop {
             if let Some(message) = self.read.pop_front() {
-                self.after = message.offset;
+                self.from = match self.from {
+                    From::Unacked(_) => From::Unacked(message.offset),
+                    From::Any(_) => From::Any(message.offset),
+                };
                 return Ok(Received {
                     core: Arc::clone(&self.core),
                     channel: self.channel,
@@ -89,17 +109,10 @@ impl Messages {
             }
             // Marked before the read: what comes during it wakes.
             self.inbox.mark_unchanged();
-            let (channel, after) = (self.channel, self.after);
-            let read = self
-                .core
-                .try_call(move |actor| {
-                    let read = actor.engine.inbox(channel, after, READ_MAX)?;
-                    if read.is_empty() && is_over(actor, channel)? {
-                        return Err(EngineError::ChannelLeft { channel });
-                    }
-                    Ok(read)
-                })
-                .await?;
+            let read = match self.from {
+                From::Unacked(after) => unacked(&self.core, self.channel, after, READ_MAX).await?,
+                From::Any(after) => received(&self.core, self.channel, after, READ_MAX).await?,
+            };
             self.read = read.into();
             if self.read.is_empty() {
                 let changed = self.core.bus.wait(self.inbox.changed()).await?;
@@ -120,6 +133,47 @@ impl Messages {
     }
 }
 
+/// What was not acknowledged; an error where nothing is left and nothing more comes.
+pub(super) async fn unacked(
+    core: &Core,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    if let Some(owner) = core.owner() {
+        return owner.unacked(channel, after, limit).await;
+    }
+    core.try_call(move |actor| {
+        let read = actor.engine.inbox(channel, after, limit)?;
+        unless_over(actor, channel, read)
+    })
+    .await
+}
+
+/// The same, acknowledged or not.
+pub(super) async fn received(
+    core: &Core,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    if let Some(owner) = core.owner() {
+        return owner.received(channel, after, limit).await;
+    }
+    core.try_call(move |actor| {
+        let read = actor.engine.received(channel, after, limit)?;
+        unless_over(actor, channel, read)
+    })
+    .await
+}
+
+fn unless_over(actor: &mut Actor, channel: ChannelId, read: Vec<Message>) -> Result<Vec<Message>, EngineError> {
+    if read.is_empty() && is_over(actor, channel)? {
+        return Err(EngineError::ChannelLeft { channel });
+    }
+    Ok(read)
+}
+
 /// Whether nothing more comes in a channel: this agent is not in it, and is not about to join it again.
 pub(super) fn is_over(actor: &mut Actor, channel: ChannelId) -> Result<bool, EngineError> {
     Ok(actor.engine.channel(channel)?.state == ChannelState::Left
@@ -127,6 +181,9 @@ pub(super) fn is_over(actor: &mut Actor, channel: ChannelId) -> Result<bool, Eng
 }
 
 pub(super) async fn ack(core: &Core, channel: ChannelId, offset: Offset) -> Result<(), AgentError> {
+    if let Some(owner) = core.owner() {
+        return owner.ack(channel, offset).await;
+    }
     let acked = core.try_call(move |actor| {
         actor.engine.ack(channel, offset)?;
         // A paused worker may go on.

@@ -1,5 +1,6 @@
 //! A channel, as one of its members has it.
 
+mod attached;
 mod claims;
 mod messages;
 mod sent;
@@ -12,11 +13,11 @@ use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost, Message, Purged,
-    Queued, UnreadableEntry,
+    ChannelInfo, ChannelState, ClaimedPackage, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost,
+    Message, Purged, Queued, UnreadableEntry,
 };
 use bytes::Bytes;
-use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +52,20 @@ impl Channel {
     /// Sends a message. It is in the outbox, durably, when this returns; it goes out in the order of the calls, now or
     /// when there is a session, also after a restart.
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.send(self.id, attached::octets(payload)).await);
+        }
         let (channel, payload) = (self.id, payload.into());
         self.queue(move |actor| actor.engine.send(channel, &payload)).await
     }
 
     /// Sends several messages, in one transaction of the vault: all of them are in the outbox, or none.
     pub async fn send_many(&self, payloads: Vec<Bytes>) -> Result<Vec<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner
+                .send_many(self.id, payloads.into_iter().map(attached::octets).collect())
+                .await;
+        }
         let channel = self.id;
         let queued = self.core.try_call(move |actor| {
             let frame_ids = actor.engine.send_many(channel, &payloads)?;
@@ -73,6 +82,9 @@ impl Channel {
     /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
     /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.outbox(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.outbox(channel)).await
     }
@@ -81,6 +93,9 @@ impl Channel {
     /// delivered or has failed meanwhile ends at once. `None` where the vault no longer knows it: a change to the group that
     /// was made or not needed, a message that was purged, an id that is not of this channel, or not of something sent.
     pub async fn sent(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return Ok(owner.sent(self.id, frame_id).await?.pop());
+        }
         let channel = self.id;
         let found = self.core.try_call(move |actor| {
             // On the engine's thread: nothing becomes of it between the look and the wait.
@@ -97,12 +112,18 @@ impl Channel {
 
     /// What was sent and will not be delivered.
     pub async fn failed(&self) -> Result<Vec<FailedSend>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.failed(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.failed(channel)).await
     }
 
     /// Forgets something that failed. Whether there was such a thing.
     pub async fn dismiss(&self, frame_id: FrameId) -> Result<bool, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.dismiss(self.id, frame_id).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.dismiss(channel, frame_id))
@@ -112,6 +133,9 @@ impl Channel {
     /// Sends a message again that failed, behind what waits, and forgets the failure. It has another id from now on. `None`
     /// where no such thing failed; an error for a change to the group, and for a channel that takes no more messages.
     pub async fn retry(&self, frame_id: FrameId) -> Result<Option<Sent>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return Ok(owner.retry(self.id, frame_id).await?.pop());
+        }
         let channel = self.id;
         let queued = self.core.try_call(move |actor| {
             let Some(again) = actor.engine.retry(channel, frame_id)? else {
@@ -136,12 +160,31 @@ impl Channel {
     /// Ends with [`AgentError::NotAdded`] at the first agent that has no KeyPackage to be used.
     /// [`Channel::add_available`] adds the others all the same.
     pub async fn add(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.add(self.id, agents.to_vec()).await);
+        }
         let mut packages = Vec::new();
         for agent in self.not_members(agents).await? {
             packages.push(self.claim(agent).await.map_err(|error| error.of(agent))?);
         }
+        self.add_claimed(packages).await
+    }
+
+    /// Adds agents whose KeyPackages were claimed.
+    pub(crate) async fn add_claimed(&self, packages: Vec<ClaimedPackage>) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.add_claimed(self.id, packages).await);
+        }
         let channel = self.id;
         self.queue(move |actor| actor.engine.add(channel, packages)).await
+    }
+
+    /// As [`Channel::claim`], whichever process has the vault open.
+    async fn claim_anywhere(&self, agent: AgentId) -> Result<ClaimedPackage, AgentError> {
+        match self.core.owner() {
+            Some(owner) => owner.claim(self.id, agent).await,
+            None => self.claim(agent).await,
+        }
     }
 
     /// Adds those agents that can be added, in one commit, and says of each other one why it cannot. As [`Channel::add`]
@@ -156,16 +199,20 @@ impl Channel {
             let claimed = match offline {
                 // One wait for a session is enough.
                 Some(waited) => Err(AgentError::Offline { waited }),
-                None => self.claim(agent).await,
+                None => self.claim_anywhere(agent).await,
             };
             match claimed {
                 Ok(package) => packages.push(package),
-                Err(error @ AgentError::Closed) => return Err(error),
-                Err(AgentError::Engine(error @ EngineError::Vault(_))) => return Err(error.into()),
+                Err(error) if error.is_own() => return Err(error),
                 Err(error) => {
-                    if let AgentError::Offline { waited } = error {
-                        offline = Some(waited);
-                    }
+                    offline = match error {
+                        AgentError::Offline { waited } => Some(waited),
+                        // By the settings of the process that has the vault open.
+                        AgentError::Owner {
+                            code: Code::Offline, ..
+                        } => Some(self.online_timeout),
+                        _ => None,
+                    };
                     refused.push((agent, error));
                 }
             }
@@ -176,8 +223,7 @@ impl Channel {
                 false => Err(AgentError::NobodyAdded { refused }),
             };
         }
-        let channel = self.id;
-        let sent = self.queue(move |actor| actor.engine.add(channel, packages)).await?;
+        let sent = self.add_claimed(packages).await?;
         Ok(Added {
             sent: Some(sent),
             refused,
@@ -187,6 +233,9 @@ impl Channel {
     /// Adds agents once they have KeyPackages on offer: tried whenever this agent is online, until it succeeds, it is
     /// cancelled, or this agent has left. Durable when this returns. What then becomes of the commit, events tell.
     pub async fn add_later(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.add_later(self.id, agents.to_vec()).await;
+        }
         let (channel, agents) = (self.id, agents.to_vec());
         let kept = self.core.try_call(move |actor| {
             actor.engine.add_later(channel, &agents)?;
@@ -198,6 +247,9 @@ impl Channel {
 
     /// Additions that wait for their agents.
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.deferred_adds(self.id).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.deferred_adds(channel))
@@ -206,6 +258,9 @@ impl Channel {
 
     /// Forgets additions that wait for these agents. How many there were.
     pub async fn cancel_add(&self, agents: &[AgentId]) -> Result<usize, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.cancel_add(self.id, agents.to_vec()).await;
+        }
         let (channel, agents) = (self.id, agents.to_vec());
         self.core
             .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
@@ -220,12 +275,18 @@ impl Channel {
 
     /// Removes agents. Those that are no members when the commit is built are left out.
     pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.remove(self.id, agents.to_vec()).await);
+        }
         let (channel, agents) = (self.id, agents.to_vec());
         self.queue(move |actor| actor.engine.remove(channel, &agents)).await
     }
 
     /// Replaces this agent's own keys in the group: what was stolen before is of no use after (RFC 9420 section 16.6).
     pub async fn rotate(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.rotate(self.id).await);
+        }
         let channel = self.id;
         self.queue(move |actor| actor.engine.update_keys(channel)).await
     }
@@ -233,6 +294,9 @@ impl Channel {
     /// Leaves the channel: asks to be removed, which another member commits. The only member is gone at once, also offline;
     /// that ends as [`Delivered::Unneeded`].
     pub async fn leave(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.leave(self.id).await);
+        }
         let channel = self.id;
         let queued = self.core.try_call(move |actor| {
             let frame_id = actor.engine.leave(channel)?;
@@ -247,6 +311,9 @@ impl Channel {
 
     /// The agents in the group, by id. Empty for a channel that was left.
     pub async fn members(&self) -> Result<Vec<AgentId>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.members(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.members(channel)).await
     }
@@ -259,6 +326,46 @@ impl Channel {
         Messages::new(Arc::clone(&self.core), self.id)
     }
 
+    /// As [`Channel::messages`], for one reader of several, perhaps in another process: gives also what another reader
+    /// acknowledges meanwhile. Starts after an offset; with `None` after the last message that is acknowledged now.
+    pub async fn watch(&self, after: Option<Offset>) -> Result<Messages, AgentError> {
+        let after = match after {
+            Some(after) => after,
+            None => self.acked().await?,
+        };
+        Ok(Messages::watching(Arc::clone(&self.core), self.id, after))
+    }
+
+    /// Messages of other agents after an offset that were not acknowledged, oldest first; at most `limit`. What is there
+    /// now: it waits for nothing.
+    pub async fn inbox(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::inbox(owner, self.id, after, limit).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.inbox(channel, after, limit))
+            .await
+    }
+
+    /// For [`Messages`]: what was not acknowledged after an offset.
+    pub(crate) async fn unacked(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        messages::unacked(&self.core, self.id, after, limit).await
+    }
+
+    /// For [`Channel::watch`]: messages of other agents after an offset, acknowledged or not.
+    pub(crate) async fn received(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        messages::received(&self.core, self.id, after, limit).await
+    }
+
+    pub(crate) async fn acked(&self) -> Result<Offset, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.acked(self.id).await;
+        }
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.acked(channel)).await
+    }
+
     /// The application has dealt with all messages up to and with `offset`: they are not shown again. Never goes back.
     pub async fn ack(&self, offset: Offset) -> Result<(), AgentError> {
         messages::ack(&self.core, self.id, offset).await
@@ -266,6 +373,9 @@ impl Channel {
 
     /// Messages of the channel, own ones too, after an offset, oldest first; at most `limit`.
     pub async fn history(&self, after: Offset, limit: u32) -> Result<Vec<Message>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::history(owner, self.id, after, limit).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.history(channel, after, limit))
@@ -275,6 +385,9 @@ impl Channel {
     /// Takes out of the history what is not to be kept, for good: it is overwritten in the vault, and the vault's file gets
     /// smaller. Messages of others that were not acknowledged stay, and what is behind them.
     pub async fn purge(&self, keep: Keep) -> Result<Purged, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.purge(self.id, keep).await;
+        }
         let channel = self.id;
         let before = self
             .core
@@ -302,6 +415,9 @@ impl Channel {
 
     /// Entries that could not be processed, after an offset; at most `limit`.
     pub async fn unreadable(&self, after: Offset, limit: u32) -> Result<Vec<UnreadableEntry>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::unreadable(owner, self.id, after, limit).await;
+        }
         let channel = self.id;
         self.core
             .try_call(move |actor| actor.engine.unreadable(Some(channel), after, limit))
@@ -310,6 +426,9 @@ impl Channel {
 
     /// Entries that this agent will never read, and why: the log no longer kept them, or it was out of sync with the group.
     pub async fn lost(&self) -> Result<Vec<Lost>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.lost(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.lost(Some(channel))).await
     }
@@ -320,6 +439,9 @@ impl Channel {
     ///
     /// Where all members are out of sync, they do it by themselves.
     pub async fn reboot(&self) -> Result<Sent, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return attached::first(owner.reboot(self.id).await);
+        }
         let channel = self.id;
         let wanted = self
             .core
@@ -337,6 +459,9 @@ impl Channel {
 
     /// Proofs that the relay showed this agent and another member different logs.
     pub async fn divergences(&self) -> Result<Vec<Divergence>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.divergences(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
@@ -345,18 +470,27 @@ impl Channel {
 
     /// What the vault knows of the channel: state, cursor, epoch, what waits.
     pub async fn info(&self) -> Result<ChannelInfo, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.info(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.channel(channel)).await
     }
 
     /// The last entry processed.
     pub async fn cursor(&self) -> Result<Offset, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.cursor(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.cursor(channel)).await
     }
 
     /// The cursor, and the channel digest there; `None` as long as no member has told this agent one since it joined.
     pub async fn digest(&self) -> Result<(Offset, Option<Digest>), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.digest(self.id).await;
+        }
         let channel = self.id;
         let both = self
             .core
@@ -366,6 +500,9 @@ impl Channel {
 
     /// The group's epoch.
     pub async fn epoch(&self) -> Result<u64, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.epoch(self.id).await;
+        }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.epoch(channel)).await
     }
@@ -374,6 +511,9 @@ impl Channel {
     /// [`LABEL_BYTES_MAX`](crate::engine::LABEL_BYTES_MAX) bytes without control characters, and no channel's id. It never
     /// leaves the vault.
     pub async fn relabel(&self, label: &str) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.relabel(self.id, label.to_owned()).await;
+        }
         let (channel, label) = (self.id, label.to_owned());
         self.core
             .try_call(move |actor| actor.engine.relabel(channel, &label))
@@ -384,6 +524,9 @@ impl Channel {
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
     /// not acknowledged.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.caught_up(self.id).await;
+        }
         let channel = self.id;
         let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
         loop {

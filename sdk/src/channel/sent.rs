@@ -4,7 +4,7 @@ use crate::agent::AgentError;
 use crate::agent::bus::{Bus, Delivery};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
 /// is taken up again ([`Channel::sent`](super::Channel::sent)).
@@ -46,7 +46,7 @@ impl Delivered {
 }
 
 impl Sent {
-    pub(super) const fn new(
+    pub(crate) const fn new(
         channel: ChannelId,
         frame_id: FrameId,
         delivery: oneshot::Receiver<Delivery>,
@@ -71,17 +71,26 @@ impl Sent {
     }
 
     /// Waits until it is in the log, as long as that takes: offline, too. Ends with the reason where it
-    /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say: it stays in the
-    /// outbox and goes out the next time, unless the error is [`AgentError::SendFailed`].
+    /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say, or
+    /// [`AgentError::OwnerGone`]: it stays in the outbox and goes out the next time, unless the error is
+    /// [`AgentError::SendFailed`].
     pub async fn delivered(self) -> Result<Delivered, AgentError> {
-        match self.bus.wait(self.delivery).await? {
-            Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
-            Ok(Delivery::Unneeded) => Ok(Delivered::Unneeded),
-            Ok(Delivery::Failed(code)) => Err(AgentError::SendFailed {
-                frame_id: self.frame_id,
-                code,
-            }),
-            Err(_) => Err(AgentError::Closed),
-        }
+        let (bus, frame_id) = (self.bus, self.frame_id);
+        fate(frame_id, bus.wait(self.delivery).await?)
+    }
+
+    /// Waits until it is known what becomes of it, whether or not that needs a session that cannot be had now.
+    pub(crate) async fn settled(self) -> Result<Delivered, AgentError> {
+        fate(self.frame_id, self.delivery.await)
+    }
+}
+
+fn fate(frame_id: FrameId, delivery: Result<Delivery, RecvError>) -> Result<Delivered, AgentError> {
+    match delivery {
+        Ok(Delivery::Delivered(offset)) => Ok(Delivered::At(offset)),
+        Ok(Delivery::Unneeded) => Ok(Delivered::Unneeded),
+        Ok(Delivery::Failed(code)) => Err(AgentError::SendFailed { frame_id, code }),
+        Ok(Delivery::Detached) => Err(AgentError::OwnerGone { unknown: false }),
+        Err(_) => Err(AgentError::Closed),
     }
 }

@@ -57,6 +57,11 @@ impl Engine {
         self.endpoint_secret.clone()
     }
 
+    /// The key by which another process proves that it may use this vault.
+    pub(crate) fn share_key(&self) -> Zeroizing<[u8; 32]> {
+        self.vault.share_key()
+    }
+
     /// Keeps a value under a name. For what can be had again.
     pub(crate) fn keep(&self, name: &str, value: &[u8]) -> Result<(), EngineError> {
         Ok(self.vault.keep(name, value)?)

@@ -13,10 +13,11 @@ use super::transact::{Tx, now_ms};
 use super::{AgentId, ChannelId, ChannelState, ClaimedPackage, Code, Engine, EngineError, FrameId, Refusal};
 use crate::vault::{Durability, VaultError, id, integer, unsigned};
 use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
 
 /// An addition that waits for a KeyPackage of the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeferredAdd {
     /// The channel.
     pub channel: ChannelId,

@@ -6,9 +6,10 @@ use super::{ChannelId, Code, Engine, EngineError, FrameId, QueuedKind};
 use crate::vault::{Durability, VaultError, id, unsigned};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 /// Something that was sent and will not be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedSend {
     /// The channel.
     pub channel: ChannelId,
@@ -21,6 +22,7 @@ pub struct FailedSend {
     /// When it failed, unix milliseconds by this machine's clock; `None` where an older version did not keep it.
     pub failed_ms: Option<u64>,
     /// The message; `None` where it was a change to the group.
+    #[serde(with = "crate::share::octets::option")]
     pub payload: Option<Bytes>,
 }
 

@@ -12,12 +12,13 @@ use super::transact::now_ms;
 use super::{Engine, EngineError};
 use crate::vault::{Durability, integer, message_id, message_offset, unsigned};
 use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Offset};
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Which messages of a history are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
     /// All of them.
     #[default]
@@ -32,7 +33,7 @@ pub enum Keep {
 }
 
 /// What was taken out of a history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use]
 pub struct Purged {
     /// Messages that are gone.

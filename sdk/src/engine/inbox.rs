@@ -16,6 +16,12 @@ impl Engine {
         self.messages(no, after.max(position.acked), limit, "received_no IS NOT NULL AND")
     }
 
+    /// Messages of others after `after`, acknowledged or not, oldest first.
+    pub fn received(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.messages(no, after, limit, "received_no IS NOT NULL AND")
+    }
+
     /// Messages of the channel, own ones too, after `after`, oldest first.
     pub fn history(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;

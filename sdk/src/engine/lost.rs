@@ -9,10 +9,11 @@ use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event};
 use crate::vault::{Durability, VaultError, integer, unsigned};
 use rusqlite::params;
+use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, Offset};
 
 /// Why entries were not read. Persisted as a number: keep stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(i64)]
 #[non_exhaustive]
 pub enum LostReason {
@@ -43,7 +44,7 @@ impl LostReason {
 }
 
 /// Entries that this agent will never read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// The first one.
     pub first: Offset,

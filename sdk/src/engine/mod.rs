@@ -84,6 +84,7 @@ use channel::Channel;
 use clock::Clocks;
 use history::Retained;
 use openmls_rust_crypto::RustCrypto;
+use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, Digest, Frame, FrameId, Offset};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -155,7 +156,7 @@ pub struct PendingJoin {
 }
 
 /// Where an agent stands in a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelState {
     /// Made here; its Create is not in the log yet. What is sent waits in the outbox.
     Creating,
@@ -168,7 +169,7 @@ pub enum ChannelState {
 }
 
 /// What the vault knows of a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
     /// Its id.
     pub id: ChannelId,
@@ -193,7 +194,7 @@ pub struct ChannelInfo {
 }
 
 /// A message of the history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Where it stands in the channel.
     pub offset: Offset,
@@ -206,17 +207,19 @@ pub struct Message {
     /// When the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// What was sent.
+    #[serde(with = "crate::share::octets")]
     pub payload: Bytes,
     /// This agent sent it.
     pub own: bool,
 }
 
 /// A KeyPackage taken from another agent's stock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedPackage {
     /// Whose stock it was taken from.
     pub agent: AgentId,
     /// The encoded KeyPackage frame, as the relay gave it.
+    #[serde(with = "crate::share::octets")]
     pub frame: Bytes,
 }
 
@@ -260,7 +263,7 @@ pub enum Outcome {
 }
 
 /// Proof, to this agent, that the relay showed it and another one different logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Divergence {
     /// The offset at which the digests differ.
     pub offset: Offset,
@@ -273,7 +276,7 @@ pub struct Divergence {
 }
 
 /// An entry that could not be processed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableEntry {
     /// Where it stands.
     pub offset: Offset,

@@ -28,10 +28,11 @@ use crate::mls;
 use crate::vault::{Durability, VaultError};
 use openmls_traits::OpenMlsProvider as _;
 use rusqlite::params;
+use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
 
 /// How a channel stands with its group. Persisted as a number: keep stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(i64)]
 pub enum Standing {
     /// This agent follows the group.

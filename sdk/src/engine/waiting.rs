@@ -6,10 +6,11 @@ use super::transact::{Tx, now_ms};
 use super::{Engine, EngineError};
 use crate::vault::{VaultError, id, integer, message_id, message_offset, unsigned};
 use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 
 /// Something that waits in a channel's outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
     /// The channel.
     pub channel: ChannelId,
@@ -28,7 +29,7 @@ pub struct Queued {
 }
 
 /// What waits in an outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum QueuedKind {
     /// The channel's first entry. The engine's own.
@@ -56,7 +57,7 @@ pub enum QueuedKind {
 }
 
 /// A refusal of a relay node that does not end an attempt to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// Why.
     pub code: Code,

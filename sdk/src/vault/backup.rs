@@ -4,15 +4,17 @@ use super::{Vault, VaultError, check, key, keyed, mark};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A backup that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupInfo {
     /// The file.
+    #[serde(with = "crate::share::octets::path")]
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
@@ -23,16 +25,18 @@ pub struct BackupInfo {
 }
 
 /// What opens a backup: the key of the vault that it was made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackupKey {
     /// The passphrase, with the parameters in this file, which was written beside the backup and belongs to it.
     Passphrase {
         /// `<backup>.kdf`.
+        #[serde(with = "crate::share::octets::path")]
         parameters: PathBuf,
     },
     /// The vault's key file. It is not part of the backup.
     File {
         /// Where the vault has it.
+        #[serde(with = "crate::share::octets::path")]
         path: PathBuf,
     },
     /// The key itself, which the application has.

@@ -10,10 +10,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum VaultError {
     /// Open in another process, or twice in this one.
-    #[error("vault {} is open in another process", path.display())]
+    #[error("vault {} is open in another process{}", path.display(), by(*process))]
     InUse {
         /// The vault.
         path: PathBuf,
+        /// The process's id, if it is known.
+        process: Option<u32>,
     },
     /// The key is wrong, or the file is not a vault.
     #[error("vault {}: {problem}", path.display())]
@@ -68,6 +70,10 @@ pub enum VaultError {
         /// What is wrong.
         problem: String,
     },
+}
+
+fn by(process: Option<u32>) -> String {
+    process.map_or_else(String::new, |id| format!(" ({id})"))
 }
 
 impl VaultError {

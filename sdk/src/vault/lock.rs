@@ -1,7 +1,7 @@
 //! The lock beside a vault, and what it says of how the vault was left.
 //!
-//! `<vault>.lock` is locked as long as the vault is open. It also holds one line, so that the next one to open the vault
-//! knows whether these are the very files that were left here:
+//! `<vault>.lock` is locked as long as the vault is open. Its first line tells the next one to open the vault whether these
+//! are the very files that were left here:
 //!
 //! | line | means |
 //! |---|---|
@@ -13,6 +13,9 @@
 //! The line is a hint and not synced, except around a restore. A vault that does not fit it is checked before it is used:
 //! that takes time, and loses nothing. Files that were copied here from elsewhere do not fit: neither those of a running
 //! agent, whose database and write-ahead log were read at different moments, nor a vault without its lock.
+//!
+//! The second line is `process ID`: who took the lock last. It means something only while somebody holds the lock, and may be
+//! missing. An older version writes none.
 
 use super::{VaultError, key};
 use std::fs::{File, Metadata, OpenOptions};
@@ -20,8 +23,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The line has a fixed length: written over, it needs no more room on a full disk.
+/// A line has a fixed length: written over, it needs no more room on a full disk.
 const LINE_BYTES: usize = 64;
+/// What the second line begins with.
+const PROCESS: &str = "process";
 
 /// How the files of a vault got to be what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +62,20 @@ impl Lock {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&name).map_err(|error| fail(&error))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                file,
-                vault: vault.to_owned(),
-                was_there,
-                in_use: false,
+            Ok(()) => {
+                let lock = Self {
+                    file,
+                    vault: vault.to_owned(),
+                    was_there,
+                    in_use: false,
+                };
+                lock.say_process();
+                Ok(lock)
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse {
+                path: vault.to_owned(),
+                process: holder(&file),
             }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::InUse { path: vault.to_owned() }),
             Err(error) => Err(fail(&error.into())),
         }
     }
@@ -126,18 +138,28 @@ impl Lock {
         }
     }
 
+    /// Says who has the vault open, from the moment that it is locked: a check of it may take long.
+    fn say_process(&self) {
+        let said = || {
+            // What came before it is kept, whatever it is.
+            if self.file.metadata()?.len() < LINE_BYTES as u64 {
+                let before = self.line().unwrap_or_default();
+                self.say(before.trim_end())?;
+            }
+            write_line(&self.file, 1, &format!("{PROCESS} {}", std::process::id()))
+        };
+        if let Err(error) = said() {
+            // For whoever asks which process it is: it need not be there.
+            tracing::debug!(vault = %self.vault.display(), %error, "cannot write to the vault's lock file");
+        }
+    }
+
     fn line(&self) -> std::io::Result<String> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(0))?;
-        let mut line = String::new();
-        file.take(LINE_BYTES as u64).read_to_string(&mut line)?;
-        Ok(line)
+        read_line(&self.file, 0)
     }
 
     fn say(&self, what: &str) -> std::io::Result<()> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(format!("{what:<width$}\n", width = LINE_BYTES - 1).as_bytes())
+        write_line(&self.file, 0, what)
     }
 
     fn hint(&self, what: &str) {
@@ -155,6 +177,29 @@ impl Drop for Lock {
             self.say_closed();
         }
     }
+}
+
+fn read_line(mut file: &File, number: u64) -> std::io::Result<String> {
+    file.seek(SeekFrom::Start(number * LINE_BYTES as u64))?;
+    let mut line = String::new();
+    file.take(LINE_BYTES as u64).read_to_string(&mut line)?;
+    Ok(line)
+}
+
+fn write_line(mut file: &File, number: u64, what: &str) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(number * LINE_BYTES as u64))?;
+    file.write_all(format!("{what:<width$}\n", width = LINE_BYTES - 1).as_bytes())
+}
+
+/// The process that holds a lock, as the lock's file says. A version that writes no second line may leave the id of a
+/// process that has ended.
+fn holder(file: &File) -> Option<u32> {
+    let line = read_line(file, 1).ok()?;
+    let id = line.trim_end().strip_prefix(PROCESS)?.trim_start();
+    let process = id.parse().ok()?;
+    let processes = Path::new("/proc");
+    let lives = !processes.join("self").exists() || processes.join(id).exists();
+    lives.then_some(process)
 }
 
 /// The database file, if there is anything in it.
@@ -177,4 +222,72 @@ pub(super) fn log_of(vault: &Path) -> PathBuf {
 fn modified_ns(found: &Metadata) -> u64 {
     let (s, ns) = (found.mtime().unsigned_abs(), found.mtime_nsec().unsigned_abs());
     s.saturating_mul(1_000_000_000).saturating_add(ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_use(vault: &Path) -> Option<u32> {
+        match Lock::take(vault) {
+            Err(VaultError::InUse { process, .. }) => process,
+            taken => panic!("{taken:?}"),
+        }
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_named_and_how_the_vault_was_left_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vault = folder.path().join("vault.db");
+        std::fs::write(&vault, b"content").expect("written");
+        // As a version left it that wrote one line.
+        let file = key::beside(&vault, "lock");
+        let lock = Lock::take(&vault).expect("free");
+        lock.say_closed();
+        drop(lock);
+        OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(|file| file.set_len(LINE_BYTES as u64))
+            .expect("shortened");
+        let before = std::fs::read(&file).expect("read");
+
+        let mut lock = Lock::take(&vault).expect("free");
+        assert_eq!(in_use(&vault), Some(std::process::id()));
+        assert_eq!(lock.origin(), Origin::Closed);
+        assert_eq!(std::fs::read(&file).expect("read")[..LINE_BYTES], before);
+        lock.say_open();
+        assert_eq!(in_use(&vault), Some(std::process::id()));
+        drop(lock);
+        let lock = Lock::take(&vault).expect("free");
+        assert_eq!(lock.origin(), Origin::Closed);
+        lock.say_restoring().expect("written");
+        assert!(lock.is_restoring());
+        drop(lock);
+        assert!(Lock::take(&vault).expect("free").is_restoring());
+    }
+
+    #[test]
+    fn a_lock_that_names_nobody_or_nonsense_is_in_use_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vault = folder.path().join("vault.db");
+        let held = Lock::take(&vault).expect("free");
+        for (line, length) in [
+            ("", 0),
+            ("process", 1),
+            ("process 1x", 1),
+            ("4294967296", 1),
+            ("process -1", 1),
+        ] {
+            held.file.set_len(LINE_BYTES as u64 * (1 + length)).expect("set");
+            if length > 0 {
+                write_line(&held.file, 1, line).expect("written");
+            }
+            assert_eq!(in_use(&vault), None, "{line}");
+        }
+        let name = key::beside(&vault, "lock");
+        std::fs::write(&name, [0xff; 4 * LINE_BYTES]).expect("written");
+        assert_eq!(in_use(&vault), None);
+        assert_eq!(held.origin(), Origin::New);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! - Every page is encrypted and authenticated (AES-256, HMAC-SHA512) with a key that [`VaultKey`] gives. A program that
 //!   was linked with plain SQLite is refused before anything is written.
-//! - One process at a time: `<vault>.lock` is held as long as the vault is open. It says how the vault was left; one that was
+//! - One process at a time: `<vault>.lock` is held as long as the vault is open. Others work through that one: see
+//!   [`Agent::open_or_attach`](crate::agent::Agent::open_or_attach). The lock says how the vault was left; one that was
 //!   not closed in order is checked before it is used.
 //! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
 //!   or not there, and durable with the next one that is (`Durability`).
@@ -25,7 +26,7 @@ mod schema;
 pub use backup::{BackupInfo, BackupKey};
 pub use error::VaultError;
 pub use key::VaultKey;
-pub(crate) use key::random;
+pub(crate) use key::{Key, random};
 pub(crate) use mark::Restored;
 pub use restore::{RestoreInfo, restore};
 
@@ -58,7 +59,7 @@ pub(crate) struct Vault {
     /// What `PRAGMA synchronous` is set to.
     durability: Cell<Durability>,
     path: PathBuf,
-    key: key::Key,
+    key: Key,
     opened_with: key::Kind,
     reserve: Reserve,
     /// The disk was too full to open it for more.
@@ -217,6 +218,11 @@ impl Vault {
         unsigned(self.connection.query_row(pragma, [], |row| row.get(0))?)
     }
 
+    /// The key by which another process proves that it may use this vault.
+    pub(crate) fn share_key(&self) -> Key {
+        share_key(&self.key)
+    }
+
     /// The database.
     pub(crate) fn sql(&self) -> &Connection {
         &self.connection
@@ -295,7 +301,7 @@ pub(crate) fn id<'a, T: TryFrom<&'a [u8]>>(bytes: &'a [u8]) -> Result<T, VaultEr
 }
 
 /// Opens a database for all that an agent does, made if there is none; checked and marked as its origin asks for.
-fn open_to_write(path: &Path, key: &key::Key, origin: Origin) -> Result<Connection, VaultError> {
+fn open_to_write(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
     if origin == Origin::New {
         // SQLite would make it readable by others, as far as the umask lets it.
         let fail = |error| VaultError::file(format!("making {}", path.display()), &error);
@@ -358,7 +364,7 @@ fn full_if_it_is(path: &Path, error: VaultError) -> VaultError {
 }
 
 /// Opens a database where not even an empty write-ahead log can be made. Nothing may be waiting in one.
-fn open_to_read(path: &Path, key: &key::Key, origin: Origin) -> Result<Connection, VaultError> {
+fn open_to_read(path: &Path, key: &Key, origin: Origin) -> Result<Connection, VaultError> {
     if lock::has_log(path) {
         return Err(VaultError::io(
             format!("opening {}", path.display()),
@@ -385,7 +391,7 @@ fn open_to_read(path: &Path, key: &key::Key, origin: Origin) -> Result<Connectio
 }
 
 /// Opens a database with its key, or says that it is the wrong one.
-fn keyed(path: &Path, key: &key::Key, flags: OpenFlags) -> Result<Connection, VaultError> {
+fn keyed(path: &Path, key: &Key, flags: OpenFlags) -> Result<Connection, VaultError> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     unlock(&connection, key)?;
     // Exclusive: with one process there is no need for shared memory beside the file, which takes room on the disk. It has
@@ -405,6 +411,14 @@ fn keyed(path: &Path, key: &key::Key, flags: OpenFlags) -> Result<Connection, Va
     }
 }
 
+/// Derives the key that a process proves to know which works through the one that has the vault open.
+pub(crate) fn share_key(key: &Key) -> Key {
+    Zeroizing::new(blake3::derive_key(
+        "skytale 2026-11-28 vault shared between processes",
+        key.as_slice(),
+    ))
+}
+
 /// Plain SQLite takes `PRAGMA key` and does nothing with it. So it is asked, before a file is touched, what it is.
 fn refuse_plain_sqlite() -> Result<(), VaultError> {
     let probe = Connection::open_in_memory()?;
@@ -417,7 +431,7 @@ fn refuse_plain_sqlite() -> Result<(), VaultError> {
     }
 }
 
-fn unlock(connection: &Connection, key: &key::Key) -> Result<(), VaultError> {
+fn unlock(connection: &Connection, key: &Key) -> Result<(), VaultError> {
     // A raw key, not a passphrase: SQLCipher derives nothing from it.
     let mut statement = Zeroizing::new(String::with_capacity(96));
     statement.push_str("PRAGMA key = \"x'");

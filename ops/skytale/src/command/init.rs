@@ -1,13 +1,12 @@
 //! `skytale init`.
 
 use super::Session;
-use crate::agent::{AgentArgs, Mode, connect, current, open, vault};
+use crate::agent::{AgentArgs, Mode, vault, with_vault};
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::AgentId;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,23 +21,16 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     let vault = vault(&session.loaded)?;
     let created = !vault.exists();
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
-    let agent = open(&session.loaded, &vault, mode).await?;
-    let work = async {
-        if mode == Mode::Online {
-            connect(&agent, args.agent.timeout()).await?;
-            // KeyPackages are on offer then: others can add this agent also while it is away.
-            current(&agent, args.agent.timeout()).await?;
-        }
+    // Online, KeyPackages are on offer then: others can add this agent also while it is away.
+    let made = with_vault(&session, &vault, &args.agent, mode, async |agent| {
         session.output.give(&Made {
             agent: agent.id(),
             vault: vault.clone(),
             created,
             online: mode == Mode::Online,
         })
-    };
-    let done = session.shutdown.unless(Box::pin(work)).await;
-    agent.close(Duration::from_secs(5)).await;
-    done
+    });
+    made.await
 }
 
 #[derive(Serialize)]

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Say who this agent is.
     Whoami(whoami::Args),
     /// Make channels, send and read.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = channel::BESIDE)]
     Channel(channel::Command),
     /// Back up the vault, or restore it.
     #[command(subcommand)]

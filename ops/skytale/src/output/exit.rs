@@ -59,6 +59,7 @@ impl Exit {
             | Code::VaultKey
             | Code::VaultPlain
             | Code::VaultVersion
+            | Code::VaultOwnerVersion
             | Code::TokenIssuer
             | Code::TokenAudience => Self::Setup,
             Code::UnknownLog | Code::NotFound | Code::ChannelUnknown | Code::KeyPackagesExhausted => Self::Missing,
@@ -117,10 +118,17 @@ mod tests {
 
     #[test]
     fn what_can_be_tried_again_says_so_by_its_exit_code() {
-        for code in [Code::Offline, Code::ApiRateLimited, Code::Draining, Code::VaultInUse] {
+        for code in [
+            Code::Offline,
+            Code::ApiRateLimited,
+            Code::Draining,
+            Code::VaultInUse,
+            Code::VaultOwnerGone,
+        ] {
             assert_eq!(Exit::of(code), Exit::Unreachable, "{code}");
         }
         assert_eq!(Exit::of(Code::TokenRevoked), Exit::Refused);
         assert_eq!(Exit::of(Code::Mls), Exit::Failed);
+        assert_eq!(Exit::of(Code::OutcomeUnknown), Exit::Failed);
     }
 }

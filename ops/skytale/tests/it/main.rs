@@ -1,5 +1,6 @@
 //! The command as a person or a program uses it: the real binary, its output and its exit codes.
 
+mod beside;
 mod channels;
 mod configuration;
 mod demo;

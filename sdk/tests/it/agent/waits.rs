@@ -77,8 +77,17 @@ async fn waits_end_with_the_reason_if_the_api_key_is_wrong_and_go_on_once_it_is_
     let ended = waits(&alice, &channel).await;
     assert_eq!(ended, vec![Some(Code::KeyUnknown); ended.len()]);
     assert!(!alice.is_connected());
+    // Also in another process that works through this one.
+    let mut config = world.config("alice");
+    config.tokens = account.provider(&world);
+    let guest = soon("attached", Agent::open_or_attach(config)).await.expect("attached");
+    assert!(guest.is_attached());
+    let theirs = guest.channel(channel.id()).await.expect("known");
+    assert_eq!(waits(&guest, &theirs).await, ended);
+    let sent = theirs.sent(theirs.send("theirs").await.expect("in the outbox").frame_id());
+    let sent = sent.await.expect("known").expect("waits");
     // Nothing that was sent is lost.
-    assert_eq!(channel.outbox().await.expect("listed").len(), 2);
+    assert_eq!(channel.outbox().await.expect("listed").len(), 4);
 
     let mut events = alice.events();
     *account.refuses.lock() = None;
@@ -88,7 +97,10 @@ async fn waits_end_with_the_reason_if_the_api_key_is_wrong_and_go_on_once_it_is_
     .await;
     soon("connected", alice.connected()).await.expect("a session");
     soon("all out", alice.flushed()).await.expect("flushed");
-    assert_eq!(texts(&transcript(&channel).await), ["waits"]);
+    soon("connected", guest.connected()).await.expect("a session");
+    soon("delivered", sent.delivered()).await.expect("delivered");
+    soon("current", guest.caught_up()).await.expect("current");
+    assert_eq!(texts(&transcript(&channel).await), ["waits", "waits", "theirs"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,8 @@ pub(crate) struct Add {
 pub(super) async fn add(args: Add, session: Session) -> Outcome {
     let (args, later) = (args.agents, args.later);
     let what = "cannot add to the channel";
+    // Whether something was done, though the process that had the vault open has closed it meanwhile.
+    let mut begun = false;
     let added = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let (sent, refused) = match channel.add_available(&args.agents).await {
@@ -32,6 +34,7 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
             Err(AgentError::NobodyAdded { refused }) => (None, refused),
             Err(error) => return Err(failed(what)(error)),
         };
+        begun |= sent.is_some();
         let is_deferred = |(_, error): &(AgentId, AgentError)| later && has_no_keys(error.code());
         let (deferred, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(is_deferred);
         let waiting: Vec<AgentId> = deferred.iter().map(|(agent, _)| *agent).collect();
@@ -51,7 +54,7 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
             None => Changed::unneeded(&channel, "added", agents).await?,
         };
         let changed = Changed {
-            needed: changed.needed || !waiting.is_empty(),
+            needed: changed.needed || begun || !waiting.is_empty(),
             refused: refused.iter().map(Refused::from).collect(),
             deferred: waiting,
             ..changed
@@ -93,18 +96,21 @@ fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
 
 pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
     let what = "cannot remove from the channel";
+    let mut begun = false;
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let members = channel.members().await.map_err(failed(what))?;
         let cancelled = channel.cancel_add(&args.agents).await.map_err(failed(what))?;
+        begun |= cancelled > 0;
         if !args.agents.iter().any(|agent| members.contains(agent)) {
             let changed = Changed::unneeded(&channel, "removed", args.agents.clone()).await?;
             return Ok(Changed {
-                needed: cancelled > 0,
+                needed: begun,
                 ..changed
             });
         }
         let sent = channel.remove(&args.agents).await.map_err(failed(what))?;
+        begun = true;
         settle(
             &channel,
             sent,
@@ -120,9 +126,18 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
 
 pub(super) async fn leave(args: One, session: Session) -> Outcome {
     let what = "cannot leave the channel";
+    let mut asked = None;
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let sent = channel.leave().await.map_err(failed(what))?;
+        let sent = match asked {
+            None => channel.leave().await.map_err(failed(what))?,
+            // The process that had the vault open has closed it meanwhile.
+            Some(id) => match channel.sent(id).await.map_err(failed(what))? {
+                Some(sent) => sent,
+                None => return Changed::made(&channel, "left", vec![agent.id()]).await,
+            },
+        };
+        asked = Some(sent.frame_id());
         let changed = settle(&channel, sent, what, args.agent.timeout(), "left", vec![agent.id()]).await?;
         // The last member is gone without an entry.
         Ok(Changed {
@@ -176,6 +191,14 @@ async fn settle(
 impl Changed {
     /// It was so before.
     async fn unneeded(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
+        Ok(Self {
+            needed: false,
+            ..Self::made(channel, change, agents).await?
+        })
+    }
+
+    /// It is so now.
+    async fn made(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
         let info = channel
             .info()
             .await
@@ -184,7 +207,7 @@ impl Changed {
             channel: channel.id(),
             change,
             agents,
-            needed: false,
+            needed: true,
             offset: None,
             epoch: info.epoch,
             state: list::name(info.state),

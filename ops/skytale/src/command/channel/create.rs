@@ -32,14 +32,18 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
+    let mut made = None;
     let created = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let what = "cannot make the channel";
         let mut events = agent.events();
-        let created = match args.region {
-            Some(region) => agent.create_channel_in(&args.label, Region(region)).await,
-            None => agent.create_channel(&args.label).await,
+        let created = match (made, args.region) {
+            (Some(channel), _) => agent.channel(channel).await,
+            (None, Some(region)) => agent.create_channel_in(&args.label, Region(region)).await,
+            (None, None) => agent.create_channel(&args.label).await,
         };
         let channel = created.map_err(failed(what))?;
+        // It is not made again if the process that has the vault open closes it.
+        made = Some(channel.id());
         let in_the_log = async {
             loop {
                 if channel.info().await.map_err(failed(what))?.state == ChannelState::Active {

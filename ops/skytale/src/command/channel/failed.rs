@@ -57,29 +57,30 @@ impl Failed {
 }
 
 pub(super) async fn dropped(args: Drop, session: Session) -> Outcome {
-    let dropped = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
+    let mut dropped = Vec::new();
+    let done = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
         let sends = if args.all {
             all(agent).await?
         } else {
-            find(agent, &args.ids).await?
+            find(agent, &left(&args.ids, &dropped, |send: &Failed| send.frame_id)).await?
         };
-        for send in &sends {
+        for send in sends {
             let what = "cannot forget a send that failed";
             let channel = agent.channel(send.channel).await.map_err(failed(what))?;
             channel.dismiss(send.frame_id).await.map_err(failed(what))?;
+            dropped.push(Failed::from(send));
         }
-        Ok(Dropped {
-            dropped: sends.into_iter().map(Failed::from).collect(),
-        })
+        Ok(())
     });
-    session.output.give(&dropped.await?)
+    done.await?;
+    session.output.give(&Dropped { dropped })
 }
 
 pub(super) async fn retried(args: Retry, session: Session) -> Outcome {
     let what = "cannot send it again";
-    let retried = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
-        let mut retried = Vec::new();
-        for send in find(agent, &args.ids).await? {
+    let mut retried = Vec::new();
+    let done = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
+        for send in find(agent, &left(&args.ids, &retried, |send: &Again| send.before)).await? {
             let channel = agent.channel(send.channel).await.map_err(failed(what))?;
             let again = channel.retry(send.frame_id).await.map_err(|error| {
                 let failure = failed(what)(error);
@@ -94,7 +95,7 @@ pub(super) async fn retried(args: Retry, session: Session) -> Outcome {
                     _ => failure,
                 }
             })?;
-            // Found a moment ago, in a vault that nobody else has open.
+            // Found a moment ago: another process was faster.
             let again = again.ok_or_else(|| unknown(send.frame_id))?;
             retried.push(Again {
                 channel: send.channel,
@@ -103,9 +104,16 @@ pub(super) async fn retried(args: Retry, session: Session) -> Outcome {
                 state: "queued",
             });
         }
-        Ok(Retried { messages: retried })
+        Ok(())
     });
-    session.output.give(&retried.await?)
+    done.await?;
+    session.output.give(&Retried { messages: retried })
+}
+
+/// The ids that nothing was done about yet: the process that had the vault open may have closed it meanwhile.
+fn left<T>(ids: &[FrameId], done: &[T], id: impl Fn(&T) -> FrameId) -> Vec<FrameId> {
+    let is_left = |wanted: &&FrameId| done.iter().all(|done| id(done) != **wanted);
+    ids.iter().filter(is_left).copied().collect()
 }
 
 async fn all(agent: &Agent) -> Outcome<Vec<FailedSend>> {

@@ -23,6 +23,11 @@ use clap::Subcommand;
 use reference::Reference;
 use skytale_proto::AgentId;
 
+/// Shown by `skytale channel --help`.
+pub(crate) const BESIDE: &str = "\
+If another process of yours has the vault open (an agent program, `skytale channel tail`), these
+commands work through it, by a socket beside the vault. They need the vault's key all the same.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a channel.

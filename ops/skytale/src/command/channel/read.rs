@@ -36,41 +36,69 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
-    let shown = with_agent(&session, &args.agent, mode, async |agent| {
+    let mut shown = Shown {
+        after: Offset::new(args.after),
+        left: args.limit.unwrap_or(u64::MAX),
+    };
+    let done = with_agent(&session, &args.agent, mode, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let show = |message: &Message| message::show(&session.output, channel.id(), message, args.raw);
-        let limit = args.limit.unwrap_or(u64::MAX);
         if args.unread {
-            unread(&channel, limit, show).await
+            shown.unread(&channel, show).await
         } else {
-            history(&channel, Offset::new(args.after), limit, show).await
+            shown.history(&channel, show).await
         }
     });
-    shown.await
+    done.await
 }
 
-async fn unread(channel: &Channel, limit: u64, show: impl Fn(&Message) -> Outcome) -> Outcome {
-    let waiting = channel.info().await.map_err(failed(WHAT))?.unacked;
-    let mut messages = channel.messages();
-    for _ in 0..waiting.min(limit) {
-        let received = messages.next().await.map_err(failed(WHAT))?;
-        show(&received)?;
-        received.ack().await.map_err(failed(WHAT))?;
+/// How far messages were shown.
+struct Shown {
+    after: Offset,
+    left: u64,
+}
+
+impl Shown {
+    fn page(&self) -> u32 {
+        u32::try_from(self.left).unwrap_or(u32::MAX).min(PAGE)
     }
-    Ok(())
-}
 
-async fn history(channel: &Channel, after: Offset, limit: u64, show: impl Fn(&Message) -> Outcome) -> Outcome {
-    let (mut after, mut left) = (after, limit);
-    while left > 0 {
-        let page = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE);
-        let messages = channel.history(after, page).await.map_err(failed(WHAT))?;
-        let Some(last) = messages.last() else { break };
-        after = last.offset;
-        left = left.saturating_sub(messages.len() as u64);
-        for message in &messages {
-            show(message)?;
+    fn one_more(&mut self, message: &Message) {
+        self.after = message.offset;
+        self.left -= 1;
+    }
+
+    /// Those that were not acknowledged when the command began.
+    async fn unread(&mut self, channel: &Channel, show: impl Fn(&Message) -> Outcome) -> Outcome {
+        let last = channel.cursor().await.map_err(failed(WHAT))?;
+        while self.left > 0 {
+            let messages = channel.inbox(self.after, self.page()).await.map_err(failed(WHAT))?;
+            if messages.is_empty() {
+                break;
+            }
+            for message in &messages {
+                if message.offset > last {
+                    return Ok(());
+                }
+                show(message)?;
+                self.one_more(message);
+                channel.ack(message.offset).await.map_err(failed(WHAT))?;
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    async fn history(&mut self, channel: &Channel, show: impl Fn(&Message) -> Outcome) -> Outcome {
+        while self.left > 0 {
+            let messages = channel.history(self.after, self.page()).await.map_err(failed(WHAT))?;
+            if messages.is_empty() {
+                break;
+            }
+            for message in &messages {
+                show(message)?;
+                self.one_more(message);
+            }
+        }
+        Ok(())
+    }
 }

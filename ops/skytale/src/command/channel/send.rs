@@ -6,7 +6,7 @@ use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::{Channel, Sent};
+use skytale_sdk::channel::Sent;
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
@@ -39,40 +39,67 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let payloads = args.payloads(&session)?;
     let mode = if args.queue { Mode::Offline } else { Mode::Able };
+    let mut queued: Option<Result> = None;
     let ended = with_agent(&session, &args.agent, mode, async |agent| {
-        let channel = args.channel.of(agent, &session).await?;
-        let payloads = payloads.into_iter().map(Into::into).collect();
-        let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+        let (sent, result) = match &mut queued {
+            None => {
+                let channel = args.channel.of(agent, &session).await?;
+                let payloads = payloads.iter().cloned().map(Into::into).collect();
+                let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+                let result = Result {
+                    channel: channel.id(),
+                    messages: sent.iter().map(Message::queued).collect(),
+                };
+                (sent, queued.insert(result))
+            }
+            // The process that had the vault open has closed it meanwhile.
+            Some(result) => (take_up(agent, result).await?, result),
+        };
         // From here on the messages are in the vault: whatever happens, they are not lost, and the result says where
         // they are.
-        let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, &channel, sent, &mut messages, &args.agent).await,
+            _ => deliver(agent, sent, result, &args.agent).await,
         };
-        session.output.give(&Result {
-            channel: channel.id(),
-            messages,
-        })?;
+        if !went_out
+            .as_ref()
+            .is_err_and(|failure| failure.code() == Code::VaultOwnerGone)
+        {
+            session.output.give(result)?;
+        }
         went_out
     });
     ended.await
 }
 
-async fn deliver(
-    agent: &Agent,
-    channel: &Channel,
-    sent: Vec<Sent>,
-    messages: &mut [Message],
-    args: &AgentArgs,
-) -> Outcome {
+/// Waits again for what was sent before.
+async fn take_up(agent: &Agent, result: &mut Result) -> Outcome<Vec<Sent>> {
+    let what = "cannot send";
+    let channel = agent.channel(result.channel).await.map_err(failed(what))?;
+    let mut all = Vec::new();
+    for message in &mut result.messages {
+        match channel.sent(message.frame_id).await.map_err(failed(what))? {
+            Some(sent) => all.push(sent),
+            // In the log, and not in the history any more.
+            None => message.state = "delivered",
+        }
+    }
+    Ok(all)
+}
+
+async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &AgentArgs) -> Outcome {
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     connect(agent, args.timeout()).await.map_err(waiting)?;
     let all = async {
-        for (sent, message) in sent.into_iter().zip(messages) {
+        let mut messages = result.messages.iter_mut();
+        for sent in sent {
+            // In the same order; some may be in the log already.
+            let Some(message) = messages.find(|message| message.frame_id == sent.frame_id()) else {
+                break;
+            };
             let delivered = sent.delivered().await.map_err(|error| match error {
                 AgentError::SendFailed { .. } => failed("cannot send")(error),
                 // It waits for what this agent lacks now.
@@ -87,6 +114,7 @@ async fn deliver(
         Ok(delivered) => delivered,
         Err(_) => {
             let what = format!("not delivered within {} s", args.timeout_s);
+            let channel = agent.channel(result.channel).await.map_err(failed("cannot send"))?;
             let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
             // A relay node that answered has said why.
             // Of one of these messages, or of what waits before them.

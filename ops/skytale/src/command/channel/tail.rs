@@ -21,14 +21,16 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
+    let mut left = args.count.unwrap_or(u64::MAX);
+    let mut last = None;
     let shown = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let what = "cannot read the channel";
         let channel = args.channel.of(agent, &session).await?;
         // Where the connection is lost it comes back by itself.
         connect(agent, args.agent.timeout()).await?;
         let mut events = agent.events();
-        let mut messages = channel.messages();
-        let mut left = args.count.unwrap_or(u64::MAX);
+        // Also what another one acknowledges meanwhile: both show all.
+        let mut messages = channel.watch(last).await.map_err(failed(what))?;
         while left > 0 {
             tokio::select! {
                 received = messages.next() => {
@@ -37,9 +39,10 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
                         _ => failed(what)(error),
                     })?;
                     message::show(&session.output, channel.id(), &received, args.raw)?;
+                    left -= 1;
+                    last = Some(received.offset);
                     // Shown, so it does not come again; killed in between, it does.
                     received.ack().await.map_err(failed(what))?;
-                    left -= 1;
                 }
                 Some(event) = events.next() => tell(&session.output, channel.id(), event)?,
             }

@@ -1,0 +1,80 @@
+//! A channel whose agent's vault is open in another process.
+
+use super::Sent;
+use crate::agent::AgentError;
+use crate::engine::{Message, UnreadableEntry};
+use crate::share::{Octets, Owner};
+use bytes::Bytes;
+use skytale_proto::{ChannelId, Code, Offset};
+
+/// Recorded entries that are asked for at once.
+const UNREADABLE_MAX: u32 = 1_000;
+
+pub(super) fn octets(payload: impl Into<Bytes>) -> Octets {
+    Octets(payload.into())
+}
+
+/// What was queued by an operation that queues one thing.
+pub(super) fn first(sent: Result<Vec<Sent>, AgentError>) -> Result<Sent, AgentError> {
+    sent?.pop().ok_or_else(|| AgentError::Owner {
+        code: Code::VaultOwnerVersion,
+        reason: "the process that has the vault open did not name what it queued".into(),
+        retryable: false,
+    })
+}
+
+/// The owner gives a page at a time, as large as it likes.
+pub(super) async fn history(
+    owner: &Owner,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    let (mut after, mut all) = (after, Vec::new());
+    while let Some(left) = left(limit, all.len()) {
+        let page = owner.history(channel, after, left).await?;
+        let Some(last) = page.last() else { break };
+        after = last.offset;
+        all.extend(page);
+    }
+    Ok(all)
+}
+
+/// The same of messages that were not acknowledged.
+pub(super) async fn inbox(
+    owner: &Owner,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<Message>, AgentError> {
+    let (mut after, mut all) = (after, Vec::new());
+    while let Some(left) = left(limit, all.len()) {
+        let page = owner.inbox(channel, after, left).await?;
+        let Some(last) = page.last() else { break };
+        after = last.offset;
+        all.extend(page);
+    }
+    Ok(all)
+}
+
+pub(super) async fn unreadable(
+    owner: &Owner,
+    channel: ChannelId,
+    after: Offset,
+    limit: u32,
+) -> Result<Vec<UnreadableEntry>, AgentError> {
+    let (mut after, mut all) = (after, Vec::new());
+    while let Some(left) = left(limit, all.len()) {
+        let page = owner.unreadable(channel, after, left.min(UNREADABLE_MAX)).await?;
+        let Some(last) = page.last() else { break };
+        after = last.offset;
+        all.extend(page);
+    }
+    Ok(all)
+}
+
+/// How many more of `limit` are wanted; `None` where there are enough.
+fn left(limit: u32, have: usize) -> Option<u32> {
+    let have = u32::try_from(have).unwrap_or(u32::MAX);
+    limit.checked_sub(have).filter(|left| *left > 0)
+}
