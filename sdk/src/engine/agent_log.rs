@@ -124,7 +124,7 @@ impl Engine {
                 .filter(|head| *head <= behind)
                 .unwrap_or(Offset::ZERO);
             let reason = "the log no longer keeps the Welcome to this channel".to_owned();
-            let Some(channel) = tx.join_apart(join.channel, behind, head, reason)? else {
+            let Some(channel) = tx.join_apart(join.channel, join.offset, behind, head, reason)? else {
                 return Ok(None);
             };
             tx.lose(
@@ -250,7 +250,7 @@ impl Tx<'_> {
                 let reason = rejected.into_reason()?;
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
                 self.give_up_join(id, offset, Some(header.id), reason.clone())?;
-                return self.join_apart(id, offset, offset, format!("the Welcome cannot be used: {reason}"));
+                return self.join_apart(id, offset, offset, offset, format!("the Welcome cannot be used: {reason}"));
             }
         };
         self.provider.absorb(&scratch);
@@ -270,6 +270,8 @@ impl Tx<'_> {
         channel.position.epoch = welcomed.group.epoch().as_u64();
         channel.position.reboot = welcomed.reboot;
         channel.position.recovery = Recovery::default();
+        channel.position.joined = offset;
+        channel.position.applied = offset;
         channel.window = Window::joined(offset);
         channel.group = Some(welcomed.group);
         channel.save(self.sql, self.provider)?;
@@ -289,6 +291,7 @@ impl Tx<'_> {
     fn join_apart(
         &mut self,
         id: ChannelId,
+        joined: Offset,
         cursor: Offset,
         head: Offset,
         reason: String,
@@ -307,6 +310,7 @@ impl Tx<'_> {
         };
         channel.position.state = ChannelState::Active;
         channel.position.cursor = cursor;
+        channel.position.joined = joined;
         channel.position.head = head;
         channel.window = Window::joined(cursor);
         self.out_of_sync(&mut channel, cursor.next(), reason)?;

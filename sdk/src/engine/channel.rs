@@ -32,6 +32,10 @@ pub(super) struct Position {
     /// Which of the channel's groups this is: see [`mls::group_id`].
     pub(super) reboot: u64,
     pub(super) recovery: Recovery,
+    /// Where this agent came into the channel: those who were out of sync before do not know it.
+    pub(super) joined: Offset,
+    /// The last handshake head whose epoch this agent was in.
+    pub(super) applied: Offset,
 }
 
 impl Position {
@@ -109,7 +113,7 @@ pub(super) struct Channel {
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
                        received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
-                       doubted";
+                       doubted, joined, applied";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -133,6 +137,8 @@ impl Channel {
                 received_acked: 0,
                 reboot: 0,
                 recovery: Recovery::default(),
+                joined: Offset::ZERO,
+                applied: Offset::ZERO,
             },
             saved: None,
             group: None,
@@ -210,12 +216,14 @@ impl Channel {
         }
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
-                                  received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+                                  received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted,
+                                  joined, applied)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                     ?22, ?23)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
                  reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
-                 doubted = ?21",
+                 doubted = ?21, joined = ?22, applied = ?23",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -239,6 +247,8 @@ impl Channel {
             integer(position.recovery.asked.get())?,
             position.recovery.unsure,
             position.recovery.doubted,
+            integer(position.joined.get())?,
+            integer(position.applied.get())?,
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -328,6 +338,8 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
             unsure: row.get(19)?,
             doubted: row.get(20)?,
         },
+        joined: Offset::new(unsigned(row.get(21)?)?),
+        applied: Offset::new(unsigned(row.get(22)?)?),
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

@@ -174,6 +174,7 @@ impl Tx<'_> {
         }
         channel.position.reboot = header.parent.get();
         channel.position.recovery = Recovery::default();
+        channel.position.applied = offset;
         channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         channel.position.epoch = channel.group.as_ref().map_or(0, |group| group.epoch().as_u64());
         self.unbuild(channel)?;

@@ -9,7 +9,7 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::transact::{Tx, storage_failed};
 use super::{EngineError, Event};
 use crate::mls;
-use crate::vault::{id, integer};
+use crate::vault::{id, integer, unsigned};
 use openmls::group::MlsGroup;
 use openmls::key_packages::KeyPackage;
 use prost::Message as _;
@@ -56,7 +56,7 @@ impl Tx<'_> {
             parent: channel.position.head,
             detail: Detail::Rejoin,
         };
-        let body = mls::RejoinRequest::body(self.identity, channel.id, &header, &row.content);
+        let body = mls::RejoinRequest::body(self.identity, channel.id, &header, &row.content, applied(channel));
         let frame = Frame::new(header, body)?;
         self.built(channel, row, &frame)?;
         Ok(frame)
@@ -103,8 +103,8 @@ impl Tx<'_> {
         frame: &Frame,
     ) -> Result<Result<(), String>, EngineError> {
         let author = frame.header().author;
-        let package = match mls::RejoinRequest::read(self.provider, channel.id, frame) {
-            Ok(package) => package,
+        let request = match mls::RejoinRequest::read(self.provider, channel.id, frame) {
+            Ok(request) => request,
             Err(problem) => return Ok(Err(problem)),
         };
         // Whoever is out of sync knows the group as it was last: a relay node cannot bring a stranger into the next one.
@@ -113,8 +113,16 @@ impl Tx<'_> {
             return Ok(Err("its author is not in the group".into()));
         }
         self.sql
-            .prepare_cached("INSERT OR REPLACE INTO rejoin (channel, agent, at, key_package) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![channel.no, author.as_bytes(), integer(offset.get())?, package])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO rejoin (channel, agent, at, key_package, applied) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                channel.no,
+                author.as_bytes(),
+                integer(offset.get())?,
+                request.key_package,
+                integer(request.applied.get())?
+            ])?;
         channel.rejoins.insert(author);
         if author != self.identity.agent_id() {
             self.events.push(Event::MemberOutOfSync {
@@ -149,7 +157,11 @@ impl Tx<'_> {
         let own = self.identity.agent_id();
         let mut packages = Vec::new();
         for agent in &channel.rejoins {
-            if *agent == own || !members.contains(agent) || leaving.contains(agent) {
+            if *agent == own
+                || !members.contains(agent)
+                || leaving.contains(agent)
+                || !self.is_known_to(channel, agent)?
+            {
                 continue;
             }
             // Checked when it came.
@@ -160,6 +172,17 @@ impl Tx<'_> {
             }
         }
         Ok(packages)
+    }
+
+    /// Whether a member that asks knows this agent, from the group as it was last in it: it takes no answer from others.
+    fn is_known_to(&self, channel: &Channel, agent: &AgentId) -> Result<bool, EngineError> {
+        let applied: Option<i64> = self
+            .sql
+            .prepare_cached("SELECT applied FROM rejoin WHERE channel = ?1 AND agent = ?2")?
+            .query_row(params![channel.no, agent.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let applied = Offset::new(unsigned(applied.unwrap_or_default())?);
+        Ok(applied == Offset::ZERO || applied >= channel.position.joined)
     }
 
     /// The KeyPackage of a member's request.
@@ -175,6 +198,13 @@ impl Tx<'_> {
 /// What is wrong with the group that a Welcome leads into, where this member knows better.
 fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls::Welcomed) -> Option<&'static str> {
     let apart = channel.position.recovery.standing.is_apart();
+    // Anybody can make a group with this channel's id, and a relay node can show its Welcome: only a member that this agent
+    // knew takes it back.
+    if let Some(group) = channel.group.as_ref()
+        && !mls::members(group).contains(&frame.header().author)
+    {
+        return Some("its author was not in the group that this agent knew");
+    }
     if bundle.reboot && welcomed.reboot != frame.header().parent.get() {
         return Some("a new beginning at another place than its bundle's");
     }
@@ -206,6 +236,14 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
             (!welcomed.members.is_subset(&allowed)).then_some("a group with agents that were not in this one")
         }
         _ => None,
+    }
+}
+
+/// The last epoch whose members this agent knows.
+fn applied(channel: &Channel) -> Offset {
+    match channel.group {
+        Some(_) => channel.position.applied.min(channel.position.head),
+        None => Offset::ZERO,
     }
 }
 

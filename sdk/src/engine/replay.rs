@@ -265,6 +265,8 @@ impl Tx<'_> {
                 self.keep_message(channel, record, header.id, header.author, sent_ms, payload, true)?;
             }
             Intent::Create => {
+                channel.position.joined = record.offset;
+                channel.position.applied = record.offset;
                 if channel.position.state == ChannelState::Creating {
                     channel.position.state = match self.waits(channel, Intent::Leave)? {
                         true => ChannelState::Leaving,
@@ -465,6 +467,7 @@ impl Tx<'_> {
         for agents in [&change.adds, &change.removes, &BTreeSet::from([by])] {
             self.forget_requests(channel, agents)?;
         }
+        channel.position.applied = offset;
         channel.position.recovery.unsure = false;
         channel.position.recovery.doubted = false;
         let back = change.adds.intersection(&change.removes).chain(&change.renewed);

@@ -306,6 +306,7 @@ impl Tx<'_> {
         channel.position.epoch = welcomed.group.epoch().as_u64();
         channel.position.reboot = welcomed.reboot;
         channel.group = Some(welcomed.group);
+        channel.position.applied = offset;
         self.unqueue_all(channel, Intent::Rejoin)?;
         // Another member's new beginning came first.
         self.go_without_reboot(channel)?;

@@ -6,7 +6,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::*;
 use prost::Message as _;
-use skytale_proto::{AgentId, ChannelId, Digest, Frame, wire};
+use skytale_proto::{AgentId, ChannelId, Digest, Frame, Offset, wire};
 use std::collections::BTreeSet;
 
 /// What the signature of a request begins with, so that it is no other signature of the agent.
@@ -16,7 +16,12 @@ const CONTEXT: &[u8] = b"skytale rejoin request 1";
 ///
 /// The author signs it with its identity key, for one frame and one handshake head: nobody can make one in its name, and
 /// one that was answered cannot be shown again.
-pub(crate) struct RejoinRequest;
+pub(crate) struct RejoinRequest {
+    /// A KeyPackage of its author, for this alone.
+    pub(crate) key_package: Vec<u8>,
+    /// The last handshake head whose epoch its author was in.
+    pub(crate) applied: Offset,
+}
 
 impl RejoinRequest {
     /// The body of a request's frame.
@@ -25,37 +30,47 @@ impl RejoinRequest {
         channel: ChannelId,
         frame: &skytale_proto::Header,
         package: &[u8],
+        applied: Offset,
     ) -> Vec<u8> {
-        let signature = identity.sign_bytes(&signed(channel, frame, package));
+        let signature = identity.sign_bytes(&signed(channel, frame, package, applied));
         wire::RejoinRequest {
             key_package: package.to_vec().into(),
             signature: signature.to_vec().into(),
+            applied: applied.get(),
         }
         .encode_to_vec()
     }
 
-    /// The KeyPackage in a request, where it is its author's.
-    pub(crate) fn read(crypto: &Provider<'_>, channel: ChannelId, frame: &Frame) -> Result<Vec<u8>, String> {
+    /// A request, where it is its author's.
+    pub(crate) fn read(crypto: &Provider<'_>, channel: ChannelId, frame: &Frame) -> Result<Self, String> {
         let header = frame.header();
         let request = wire::RejoinRequest::decode(frame.body().clone()).map_err(|error| error.to_string())?;
         let signature = Signature::from_slice(&request.signature).map_err(|_| "a signature of a wrong length")?;
         let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| "an author who can sign nothing")?;
-        key.verify_strict(&signed(channel, header, &request.key_package), &signature)
+        let applied = Offset::new(request.applied);
+        key.verify_strict(&signed(channel, header, &request.key_package, applied), &signature)
             .map_err(|_| "not signed by its author")?;
         let (agent, _) = added_package(crypto, &request.key_package)?;
         if agent != header.author {
             return Err("the key package of another agent".into());
         }
-        Ok(request.key_package.to_vec())
+        if applied > header.parent {
+            return Err("it speaks of an epoch that is not yet".into());
+        }
+        Ok(Self {
+            key_package: request.key_package.to_vec(),
+            applied,
+        })
     }
 }
 
-fn signed(channel: ChannelId, header: &skytale_proto::Header, package: &[u8]) -> Vec<u8> {
+fn signed(channel: ChannelId, header: &skytale_proto::Header, package: &[u8], applied: Offset) -> Vec<u8> {
     [
         CONTEXT,
         channel.as_bytes().as_slice(),
         header.id.as_bytes(),
         &header.parent.get().to_le_bytes(),
+        &applied.get().to_le_bytes(),
         &Digest::hash_frame(package),
     ]
     .concat()

@@ -3,6 +3,7 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Offset, Record};
 use skytale_sdk::engine::{ChannelState, Event, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -480,7 +481,12 @@ fn config() -> ProptestConfig {
     };
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => config,
-        None => ProptestConfig { cases: 12, ..config },
+        // The same ones in every run: what a random one finds belongs into a test of its own.
+        None => ProptestConfig {
+            cases: 12,
+            rng_seed: RngSeed::Fixed(0x5eed),
+            ..config
+        },
     }
 }
 
