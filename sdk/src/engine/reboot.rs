@@ -159,6 +159,7 @@ impl Tx<'_> {
             before.delete(self.provider.storage())?;
         }
         channel.position.reboot = header.parent.get();
+        self.note_missed(channel, offset)?;
         channel.position.recovery = Recovery::default();
         channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         channel.position.epoch = channel.group.as_ref().map_or(0, |group| group.epoch().as_u64());

@@ -362,7 +362,7 @@ impl Story {
                 assert_eq!(broken, None, "{own} cannot read a message of {}", header.author);
                 let may_read = stretches[&own].iter().any(|(from, to)| (*from..=*to).contains(offset));
                 if may_read && self.sent.contains_key(&header.id) && !seen.contains_key(offset) {
-                    assert!(is_lost(*offset), "{offset} vanished at {own}: {lost:?}");
+                    assert!(is_lost(*offset), "{offset} vanished at {own}: {lost:?} {:?}", agent.events);
                 }
             }
             for (frame_id, offset) in &self.delivered {
@@ -481,7 +481,7 @@ fn config() -> ProptestConfig {
 #[test]
 fn debug_one() {
     use Step::*;
-    run(&[Send(0), Meet(0), Trim(4), Send(0), Meet(0), Meet(1), Trim(2)]);
+    run(&[Copy(2), Rotate(1), Fork(2), Meet(1), Second(2), Trim(3)]);
 }
 
 proptest! {
