@@ -2,7 +2,9 @@
 //! question by looking through all of them. What [`super::LogState`] is tested against.
 
 use crate::Access;
-use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits};
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Model {

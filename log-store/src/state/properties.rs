@@ -298,7 +298,11 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(status.handshake_head, state.handshake_head());
     // It may say that more is gone than is; never that less is.
     prop_assert!((model.given_up()..=model.trimmed()).contains(&status.given_up.get()));
-    let welcomes: Vec<_> = status.welcomes.iter().map(|(channel, bundle)| (*channel, bundle.get())).collect();
+    let welcomes: Vec<_> = status
+        .welcomes
+        .iter()
+        .map(|(channel, bundle)| (*channel, bundle.get()))
+        .collect();
     prop_assert_eq!(welcomes, model.welcomes_given_up());
     let stock = state.key_packages();
     prop_assert_eq!((stock.live as usize, stock.last_resort), model.stock());

@@ -174,7 +174,11 @@ impl Tx<'_> {
             )?;
         } else if !nothing_lost {
             // Entries of another copy of this vault may be among them, with the ratchet keys that it used.
-            self.renew(channel, behind.next(), "entries that are gone may be of another copy of this vault")?;
+            self.renew(
+                channel,
+                behind.next(),
+                "entries that are gone may be of another copy of this vault",
+            )?;
         }
         Ok(())
     }

@@ -42,9 +42,9 @@ mod channel;
 mod channels;
 mod clock;
 mod config;
-mod deferred;
 #[cfg(test)]
 mod copies;
+mod deferred;
 mod error;
 mod evidence;
 mod failed;

@@ -21,7 +21,9 @@ pub(super) struct Tx<'a> {
 impl Tx<'_> {
     /// Refuses to go on where the group's storage has failed: what OpenMLS then says of its input is not to be believed.
     pub(super) fn storage_is_sound(&self) -> Result<(), EngineError> {
-        self.provider.failure().map_or(Ok(()), |failure| Err(storage_failed(failure)))
+        self.provider
+            .failure()
+            .map_or(Ok(()), |failure| Err(storage_failed(failure)))
     }
 }
 

@@ -85,7 +85,10 @@ async fn an_agent_overtaken_by_retention_is_told_what_is_gone_and_goes_on() {
         |event| matches!(event, Event::EntriesLost { channel: Some(channel), .. } if *channel == room_id),
     )
     .await;
-    let Event::EntriesLost { first, last, reason, .. } = told else {
+    let Event::EntriesLost {
+        first, last, reason, ..
+    } = told
+    else {
         panic!("{told:?}");
     };
     assert_eq!((first, last, reason), (cursor.next(), head, LostReason::Trimmed));
@@ -123,7 +126,11 @@ async fn a_vault_that_was_put_back_loses_nothing_that_it_reports_delivered() {
     world.put_vault_back("alice", &copy);
 
     let (alice, channel) = reopen(&world, "alice", id).await;
-    assert_eq!(standing(&channel).await, Standing::Renewing, "its files tell that they were put back");
+    assert_eq!(
+        standing(&channel).await,
+        Standing::Renewing,
+        "its files tell that they were put back"
+    );
     let mut events = alice.events();
     let sent = channel.send_many(numbered("second", 0..5)).await.expect("queued");
     alice.connect().await.expect("a socket");
@@ -141,7 +148,10 @@ async fn a_vault_that_was_put_back_loses_nothing_that_it_reports_delivered() {
     assert_eq!(texts(&transcript(&theirs).await), expected);
     assert_eq!(theirs.unreadable(Offset::ZERO, 10).await.expect("listed"), []);
     let lost = channel.lost().await.expect("listed");
-    assert_eq!(lost.iter().map(|lost| lost.reason).collect::<Vec<_>>(), [LostReason::OtherCopy]);
+    assert_eq!(
+        lost.iter().map(|lost| lost.reason).collect::<Vec<_>>(),
+        [LostReason::OtherCopy]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,7 +272,10 @@ async fn where_nobody_can_go_on_the_group_begins_again_by_itself() {
         agent.connect().await.expect("a socket");
     }
     for events in &mut events {
-        event(events, "a new beginning", |event| matches!(event, Event::Rebooted { .. })).await;
+        event(events, "a new beginning", |event| {
+            matches!(event, Event::Rebooted { .. })
+        })
+        .await;
     }
     for channel in [&ours, &theirs] {
         stands(channel, Standing::Current).await;

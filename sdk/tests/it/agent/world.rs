@@ -173,7 +173,9 @@ impl World {
     /// Copies a vault's files while no agent has them open.
     pub(crate) fn copy_vault(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let files = self.vault_files(name).into_iter();
-        files.map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect()
+        files
+            .map(|path| (path.clone(), std::fs::read(path).expect("read")))
+            .collect()
     }
 
     /// Puts copied files in the place of a vault's.

@@ -45,7 +45,11 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
     }
     settle(&relay, channel, &mut [&mut a, &mut b]);
     a.roll_back(&copy);
-    assert_eq!(standing(&mut a, channel), Standing::Current, "nothing about the files tells");
+    assert_eq!(
+        standing(&mut a, channel),
+        Standing::Current,
+        "nothing about the files tells"
+    );
     // Offline, it encrypts under keys that were used; none of that goes out.
     for text in ["four", "five", "six", "seven", "eight"] {
         a.send(channel, text);
@@ -93,7 +97,10 @@ fn a_restored_vault_takes_new_keys_though_the_other_copy_sent_nothing() {
     a.send(channel, "under new keys");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(b.engine().epoch(channel).expect("known"), epoch + 1);
-    assert!(has(&b.take_events(), |event| matches!(event, Event::MemberRejoined { .. })));
+    assert!(has(&b.take_events(), |event| matches!(
+        event,
+        Event::MemberRejoined { .. }
+    )));
     assert_eq!(b.texts(channel), ["under new keys"]);
     // Once is enough.
     a.crash();

@@ -336,8 +336,9 @@ impl Story {
                 let before = places.insert(message.frame_id, message.offset);
                 assert!(before.is_none_or(sent_again), "a message is shown twice: {history:?}");
             }
-            let seen: BTreeMap<Offset, FrameId> =
-                (history.iter()).map(|message| (message.offset, message.frame_id)).collect();
+            let seen: BTreeMap<Offset, FrameId> = (history.iter())
+                .map(|message| (message.offset, message.frame_id))
+                .collect();
             for message in &history {
                 let (author, text) = &self.sent[&message.frame_id];
                 assert_eq!((&message.author, text.as_bytes()), (author, message.payload.as_ref()));
@@ -345,7 +346,9 @@ impl Story {
             let engine = agent.engine();
             let lost = engine.lost(Some(self.channel)).expect("listed");
             let is_lost = |offset: Offset| lost.iter().any(|lost| (lost.first..=lost.last).contains(&offset));
-            let unreadable = engine.unreadable(Some(self.channel), Offset::ZERO, 10_000).expect("listed");
+            let unreadable = engine
+                .unreadable(Some(self.channel), Offset::ZERO, 10_000)
+                .expect("listed");
             let info = engine.channel(self.channel).expect("known");
             if info.state == ChannelState::Active {
                 assert_eq!(info.outbox, 0);
@@ -362,7 +365,11 @@ impl Story {
                 assert_eq!(broken, None, "{own} cannot read a message of {}", header.author);
                 let may_read = stretches[&own].iter().any(|(from, to)| (*from..=*to).contains(offset));
                 if may_read && self.sent.contains_key(&header.id) && !seen.contains_key(offset) {
-                    assert!(is_lost(*offset), "{offset} vanished at {own}: {lost:?} {:?}", agent.events);
+                    assert!(
+                        is_lost(*offset),
+                        "{offset} vanished at {own}: {lost:?} {:?}",
+                        agent.events
+                    );
                 }
             }
             for (frame_id, offset) in &self.delivered {
@@ -384,7 +391,10 @@ impl Story {
             let frame = Frame::decode(record.payload.clone()).expect("a frame");
             match &frame.header().detail {
                 Detail::Create { .. } => {
-                    stretches.entry(frame.header().author).or_default().push((*offset, Offset::MAX));
+                    stretches
+                        .entry(frame.header().author)
+                        .or_default()
+                        .push((*offset, Offset::MAX));
                 }
                 Detail::Commit { adds, removes, .. } => {
                     for gone in removes.iter().filter(|agent| !adds.contains(agent)) {
@@ -405,9 +415,8 @@ impl Story {
     /// Everybody who is a member can speak and is read by all.
     fn talk(&mut self) {
         let (channel, relay) = (self.channel, &self.relay);
-        let active = |player: &mut Player| {
-            player.agent.engine().channel(channel).expect("known").state == ChannelState::Active
-        };
+        let active =
+            |player: &mut Player| player.agent.engine().channel(channel).expect("known").state == ChannelState::Active;
         let mut members: Vec<&mut Agent> = Vec::new();
         for player in &mut self.players {
             if active(player) {
@@ -430,8 +439,9 @@ impl Story {
                     info.outbox,
                     member.events
                 );
-                let mut last: Vec<FrameId> =
-                    (history[history.len() - said.len()..].iter()).map(|message| message.frame_id).collect();
+                let mut last: Vec<FrameId> = (history[history.len() - said.len()..].iter())
+                    .map(|message| message.frame_id)
+                    .collect();
                 last.sort_unstable();
                 assert_eq!(last, said);
             }

@@ -49,7 +49,9 @@ fn package_of(relay: &Relay, claimer: &mut Agent, agent: &mut Agent) -> KeyPacka
     let frame = Frame::decode(claimed.frame).expect("a frame");
     let package = KeyPackageIn::tls_deserialize_exact(frame.body()).expect("a key package");
     let crypto = OpenMlsRustCrypto::default();
-    package.validate(crypto.crypto(), ProtocolVersion::Mls10).expect("valid")
+    package
+        .validate(crypto.crypto(), ProtocolVersion::Mls10)
+        .expect("valid")
 }
 
 fn standing(agent: &mut Agent, channel: ChannelId) -> Standing {
@@ -106,8 +108,13 @@ fn a_request_to_rejoin_that_was_answered_cannot_be_shown_again() {
     relay.trim(channel.log(), relay.head(channel.log()));
     settle(&relay, channel, &mut [&mut b]);
     let entries = relay.entries(channel.log(), relay.status(channel.log()).first.previous());
-    let frames = entries.into_iter().map(|record| Frame::decode(record.payload).expect("a frame"));
-    let asked = frames.filter(|frame| frame.header().detail == Detail::Rejoin).last().expect("a request");
+    let frames = entries
+        .into_iter()
+        .map(|record| Frame::decode(record.payload).expect("a frame"));
+    let asked = frames
+        .filter(|frame| frame.header().detail == Detail::Rejoin)
+        .last()
+        .expect("a request");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     assert_eq!(standing(&mut b, channel), Standing::Current);
     // As it is: the log knows it, and where it has forgotten it, it is on an older head.
@@ -159,7 +166,9 @@ impl Rogue {
             signature_key: SignaturePublicKey::from(name.as_slice()),
         };
         let aside = OpenMlsRustCrypto::default();
-        let leaf = LeafNodeParameters::builder().with_capabilities(super::capabilities()).build();
+        let leaf = LeafNodeParameters::builder()
+            .with_capabilities(super::capabilities())
+            .build();
         let config = MlsGroupJoinConfig::builder().use_ratchet_tree_extension(true).build();
         let (_, bundle) = MlsGroup::external_commit_builder()
             .with_config(config)
@@ -179,7 +188,10 @@ impl Rogue {
             .export_secret(self.provider.crypto(), "skytale external commit", id.as_bytes(), 16)
             .expect("exported");
         let nonce = [3; 12];
-        let sealed = self.provider.crypto().aead_encrypt(SUITE.aead_algorithm(), &key, &commit, &nonce, id.as_bytes());
+        let sealed = self
+            .provider
+            .crypto()
+            .aead_encrypt(SUITE.aead_algorithm(), &key, &commit, &nonce, id.as_bytes());
         let body = Bundle {
             external: [nonce.as_slice(), &sealed.expect("sealed")].concat().into(),
             ..Bundle::default()
@@ -216,7 +228,12 @@ fn an_external_commit_that_is_not_a_members_renewal_is_refused_by_all() {
         } else {
             assert_refused(&relay, rogue.channel, &mut a, &mut b, false);
         }
-        assert!(!a.engine().members(rogue.channel).expect("known").contains(&accomplice_id));
+        assert!(
+            !a.engine()
+                .members(rogue.channel)
+                .expect("known")
+                .contains(&accomplice_id)
+        );
     }
 }
 
@@ -269,8 +286,11 @@ fn a_new_beginning_with_a_stranger_or_at_another_place_is_refused_by_all() {
             .lifetime(Lifetime::init(0, u64::MAX))
             .build();
         let id = GroupId::from_slice(&id);
-        let mut group = MlsGroup::new_with_group_id(&rogue.provider, &rogue.key, &config, id, credential).expect("a group");
-        let (_, welcome, _) = group.add_members(&rogue.provider, &rogue.key, &packages).expect("added");
+        let mut group =
+            MlsGroup::new_with_group_id(&rogue.provider, &rogue.key, &config, id, credential).expect("a group");
+        let (_, welcome, _) = group
+            .add_members(&rogue.provider, &rogue.key, &packages)
+            .expect("added");
         let body = Bundle {
             welcome: welcome.to_bytes().expect("encodes").into(),
             reboot: true,
@@ -292,7 +312,13 @@ fn a_new_beginning_with_a_stranger_or_at_another_place_is_refused_by_all() {
         assert_refused(&relay, rogue.channel, &mut a, &mut b, false);
         for agent in [&mut a, &mut b] {
             assert_eq!(standing(agent, rogue.channel), Standing::Current);
-            assert!(!agent.engine().members(rogue.channel).expect("known").contains(&stranger_id));
+            assert!(
+                !agent
+                    .engine()
+                    .members(rogue.channel)
+                    .expect("known")
+                    .contains(&stranger_id)
+            );
         }
     }
 }
@@ -321,7 +347,9 @@ fn a_member_that_is_added_again_into_another_group_asks_once_more() {
         .capabilities(super::capabilities())
         .build();
     let mut group = MlsGroup::new(&rogue.provider, &rogue.key, &config, credential).expect("a group");
-    let (_, welcome, _) = group.add_members(&rogue.provider, &rogue.key, &[elsewhere]).expect("added");
+    let (_, welcome, _) = group
+        .add_members(&rogue.provider, &rogue.key, &[elsewhere])
+        .expect("added");
     bundle.welcome = welcome.to_bytes().expect("encodes").into();
     let detail = commit(&[b.id()], &[b.id()]);
     relay
@@ -329,8 +357,14 @@ fn a_member_that_is_added_again_into_another_group_asks_once_more() {
         .expect("the relay reads no MLS");
     settle(&relay, rogue.channel, &mut [&mut a, &mut b]);
     let events = b.take_events();
-    assert!(has(&events, |event| matches!(event, Event::OutOfSync { .. })), "{events:?}");
-    assert!(has(&events, |event| matches!(event, Event::Rejoined { .. })), "{events:?}");
+    assert!(
+        has(&events, |event| matches!(event, Event::OutOfSync { .. })),
+        "{events:?}"
+    );
+    assert!(
+        has(&events, |event| matches!(event, Event::Rejoined { .. })),
+        "{events:?}"
+    );
     assert_eq!(standing(&mut b, rogue.channel), Standing::Current);
     assert_talk(&relay, rogue.channel, &mut a, &mut b);
 }
@@ -356,7 +390,10 @@ fn a_relay_that_says_that_only_trims_are_gone_is_found_out() {
     a.send(channel, "the next one");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     let events = b.take_events();
-    assert!(has(&events, |event| matches!(event, Event::Divergence { .. })), "{events:?}");
+    assert!(
+        has(&events, |event| matches!(event, Event::Divergence { .. })),
+        "{events:?}"
+    );
 }
 
 #[test]
@@ -374,7 +411,10 @@ fn an_own_message_that_is_shown_again_costs_new_keys_and_no_message() {
         .expect("the relay reads no MLS");
     settle(&relay, channel, &mut [&mut a, &mut b]);
     let events = a.take_events();
-    assert!(has(&events, |event| matches!(event, Event::Renewed { .. })), "{events:?}");
+    assert!(
+        has(&events, |event| matches!(event, Event::Renewed { .. })),
+        "{events:?}"
+    );
     assert_eq!(b.texts(channel), ["once"]);
     assert_eq!(a.texts(channel), ["once"]);
     assert_talk(&relay, channel, &mut a, &mut b);
