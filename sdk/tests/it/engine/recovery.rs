@@ -152,7 +152,7 @@ fn a_vault_put_back_behind_its_own_commit_is_added_again() {
         "{events:?}"
     );
     assert!(
-        has(&events, |event| matches!(event, Event::Rejoined { missed: 1, .. })),
+        has(&events, |event| matches!(event, Event::Rejoined { missed: 2, .. })),
         "{events:?}"
     );
     assert_eq!(

@@ -15,7 +15,7 @@ const ROUNDS_MAX: usize = 12;
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
+enum Step {
     Send(usize),
     Rotate(usize),
     Remove(usize, usize),
@@ -465,7 +465,7 @@ fn add(relay: &Relay, channel: ChannelId, players: &mut [Player], who: usize, wh
     drop(players[who].agent.engine().add(channel, vec![package]));
 }
 
-pub(crate) fn run(steps: &[Step]) {
+fn run(steps: &[Step]) {
     let mut story = Story::new();
     for (number, step) in steps.iter().enumerate() {
         story.step(number, *step);
@@ -489,9 +489,65 @@ fn config() -> ProptestConfig {
 }
 
 #[test]
-fn debug_one() {
-    use Step::*;
-    run(&[Copy(2), Rotate(1), Fork(2), Meet(1), Second(2), Trim(3)]);
+fn a_commit_queued_before_a_copy_and_made_by_the_other_is_known_again() {
+    run(&[
+        Step::Rotate(1),
+        Step::Copy(1),
+        Step::Meet(1),
+        Step::PutBack(1),
+        Step::Send(0),
+    ]);
+}
+
+#[test]
+fn a_vault_that_takes_over_is_told_what_it_passed_over() {
+    run(&[
+        Step::Copy(1),
+        Step::Send(1),
+        Step::Fork(1),
+        Step::Meet(1),
+        Step::Send(0),
+        Step::Second(1),
+    ]);
+}
+
+#[test]
+fn a_member_that_lost_entries_and_renews_still_doubts_what_it_cannot_apply() {
+    run(&[
+        Step::Send(0),
+        Step::Meet(0),
+        Step::Trim(4),
+        Step::Send(0),
+        Step::Meet(0),
+        Step::Meet(1),
+        Step::Trim(2),
+    ]);
+}
+
+#[test]
+fn who_begins_a_group_again_is_told_what_it_missed_before() {
+    run(&[
+        Step::Copy(2),
+        Step::Rotate(1),
+        Step::Fork(2),
+        Step::Meet(1),
+        Step::Second(2),
+        Step::Trim(3),
+    ]);
+}
+
+#[test]
+fn own_messages_of_another_copy_among_entries_that_are_gone_cost_new_keys() {
+    run(&[
+        Step::Copy(2),
+        Step::Send(2),
+        Step::Meet(2),
+        Step::Meet(0),
+        Step::Meet(1),
+        Step::Trim(4),
+        Step::RollBack(2),
+        Step::Send(2),
+    ]);
 }
 
 proptest! {

@@ -98,6 +98,36 @@ fn a_request_to_rejoin_that_its_author_did_not_sign_is_refused_by_all() {
     }
 }
 
+/// So that the refusals above and below are for what they say, and not for a test that forges badly.
+#[test]
+fn what_a_member_asks_for_itself_is_taken() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
+    let package = key_package(&rogue.provider, &rogue.key, rogue.id());
+    let package = package.tls_serialize_detached().expect("encodes");
+    let header = header(rogue.channel, rogue.id(), rogue.head, Detail::Rejoin);
+    let body = request(&rogue.key, rogue.channel, &header, &package);
+    relay
+        .append(Frame::new(header, body).expect("a frame"))
+        .expect("appended");
+    settle(&relay, rogue.channel, &mut [&mut a, &mut b]);
+    let who = rogue.id();
+    let back = |event: &Event| matches!(event, Event::MemberRejoined { agent, .. } if *agent == who);
+    assert!(has(&a.take_events(), back));
+
+    let rogue = Rogue::among(&relay, &mut [&mut a, &mut b]);
+    let id = FrameId::generate();
+    let body = rogue.external(&rogue.key, id);
+    relay
+        .append(rogue.frame(rogue.id(), id, commit(&[], &[]), body))
+        .expect("appended");
+    settle(&relay, rogue.channel, &mut [&mut a, &mut b]);
+    for agent in [&mut a, &mut b] {
+        assert!(has(&agent.take_events(), back));
+    }
+}
+
 #[test]
 fn a_request_to_rejoin_that_was_answered_cannot_be_shown_again() {
     let relay = Relay::new();
