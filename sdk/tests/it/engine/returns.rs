@@ -537,6 +537,18 @@ fn who_begins_a_group_again_is_told_what_it_missed_before() {
 }
 
 #[test]
+fn who_was_removed_by_a_commit_that_is_gone_learns_it() {
+    run(&[
+        Step::Remove(0, 1),
+        Step::Pull(0, 1),
+        Step::Send(0),
+        Step::Meet(0),
+        Step::Meet(0),
+        Step::Trim(3),
+    ]);
+}
+
+#[test]
 fn own_messages_of_another_copy_among_entries_that_are_gone_cost_new_keys() {
     run(&[
         Step::Copy(2),
