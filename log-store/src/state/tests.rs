@@ -2,12 +2,13 @@
 
 use super::given_up::GivenUp;
 use super::group::Group;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Welcomed};
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
+use std::collections::BTreeMap;
 
 const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));
 const ALICE: AgentId = AgentId::from_bytes([1; 32]);
@@ -279,7 +280,35 @@ fn what_the_first_version_wrote_is_still_read() {
 }
 
 /// Written by the second version, of [`samples`] and of an agent's log with Welcomes. These never change.
-const KEPT_2: [&str; 5] = ["", "", "", "", ""];
+const KEPT_2: [&str; 5] = [
+    concat!(
+        "02001101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c400000000000000000100000000000000000000000000000000000000",
+        "000000000000000000000000a04e2f2e",
+    ),
+    concat!(
+        "02011101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c406000000000000000200000000000000010000000000000006000000",
+        "000000000500000000000000060000000000000003000000010101010101010101010101010101010101010101010101",
+        "010101010101010101000000000000000000000002020202020202020202020202020202020202020202020202020202",
+        "020202020600000000000000010000000200000000000000040000000000000003030303030303030303030303030303",
+        "03030303030303030303030303030303020000000000000000000000046a533e",
+    ),
+    concat!(
+        "02021101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c401000000000000000100000000000000000000000000000001000000",
+        "00000000000000000000000007070707070707070707070707070707404610f7",
+    ),
+    concat!(
+        "020321020202020202020202020202020202020202020202020202020202020202020202070000000000000001000000",
+        "000000000000000000000000070000000000000006000000000000000200000000000000010000000700000000000000",
+        "030000000400000000000000010000000000000000050000000000000003000000000000000006000000000000000200",
+        "000000000000010000000040b2a051",
+    ),
+    concat!(
+        "020321020202020202020202020202020202020202020202020202020202020202020202030000000000000002000000",
+        "000000000100000000000000020000000000000001000000000000000000000000000000000000000000000002000000",
+        "c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c401000000000000000200000000000000c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5",
+        "02000000000000000700000000000000f5724434",
+    ),
+];
 
 #[test]
 fn what_the_second_version_wrote_is_still_read() {
@@ -409,10 +438,42 @@ fn a_state_that_no_log_has_is_refused() {
                     (at(*claim), ClaimedPackage { offset, last_resort })
                 })
                 .collect(),
+            welcomes: BTreeMap::new(),
+        }),
+        ..mailbox.clone()
+    };
+    let with_given_up = |last, content, content_before| LogState {
+        given_up: GivenUp {
+            last: at(last),
+            content: at(content),
+            content_before: at(content_before),
+        },
+        ..group.clone()
+    };
+    let (first, head) = (group.first.get(), group.head.get());
+    let sound = with_given_up(first - 1, head, head - 1);
+    assert_eq!(LogState::decode(sound.encode()), Ok(sound));
+    for (last, content, before) in [(first, head, head - 1), (0, head + 1, head), (0, head, head), (0, 0, 1)] {
+        is_refused(with_given_up(last, content, before));
+    }
+    let with_welcome = |entry, bundle| LogState {
+        rule: Rule::Mailbox(Mailbox {
+            welcomes: BTreeMap::from([(
+                ChannelId::from_bytes([0xc4; 16]),
+                Welcomed {
+                    at: at(entry),
+                    bundle: at(bundle),
+                },
+            )]),
             ..Mailbox::default()
         }),
         ..mailbox.clone()
     };
+    let sound = with_welcome(mailbox.head.get(), 1);
+    assert_eq!(LogState::decode(sound.encode()), Ok(sound));
+    for (entry, bundle) in [(0, 1), (mailbox.head.get() + 1, 1), (1, 0)] {
+        is_refused(with_welcome(entry, bundle));
+    }
     let sound = with_mailbox(&[5, 7], 6, &[(8, 3), (9, 2)]);
     assert_eq!(LogState::decode(sound.encode()), Ok(sound));
     let full: Vec<u64> = (5..5 + limits::KEY_PACKAGES_MAX as u64).collect();

@@ -250,7 +250,13 @@ impl Tx<'_> {
                 let reason = rejected.into_reason()?;
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
                 self.give_up_join(id, offset, Some(header.id), reason.clone())?;
-                return self.join_apart(id, offset, offset, offset, format!("the Welcome cannot be used: {reason}"));
+                return self.join_apart(
+                    id,
+                    offset,
+                    offset,
+                    offset,
+                    format!("the Welcome cannot be used: {reason}"),
+                );
             }
         };
         self.provider.absorb(&scratch);

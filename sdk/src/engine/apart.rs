@@ -159,13 +159,14 @@ impl Tx<'_> {
         }
         match self.message(channel, record, frame) {
             Ok(()) => {
-                channel.position.recovery = super::standing::Recovery::default();
+                self.note_missed(channel, record.offset)?;
+                let recovery = std::mem::take(&mut channel.position.recovery);
                 self.unqueue_all(channel, Intent::Rejoin)?;
                 self.events.push(Event::Rejoined {
                     channel: channel.id,
                     offset: record.offset,
                     by: frame.header().author,
-                    missed: 0,
+                    missed: recovery.missed,
                 });
                 Ok(())
             }
@@ -181,8 +182,8 @@ impl Tx<'_> {
         }
     }
 
-    /// Records what was passed over up to an entry, where the agent does not come back.
-    fn note_missed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
+    /// Records what was passed over up to an entry.
+    pub(super) fn note_missed(&mut self, channel: &mut Channel, offset: Offset) -> Result<(), EngineError> {
         let recovery = &channel.position.recovery;
         if recovery.missed == 0 {
             return Ok(());

@@ -173,6 +173,7 @@ impl Tx<'_> {
             before.delete(self.provider.storage())?;
         }
         channel.position.reboot = header.parent.get();
+        self.note_missed(channel, offset)?;
         channel.position.recovery = Recovery::default();
         channel.position.applied = offset;
         channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;

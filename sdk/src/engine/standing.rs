@@ -342,6 +342,12 @@ impl Tx<'_> {
         tracing::warn!(channel = %channel.id, %code, kind = ?row.intent, "a way back was refused");
         self.unqueue(channel, row)?;
         channel.offered.again();
+        // It was removed, by a commit that it could not read or that is gone. It has no keys that are of use any more.
+        if code == Code::NotMember && channel.position.recovery.standing == Standing::OutOfSync {
+            let cursor = channel.position.cursor;
+            self.note_missed(channel, cursor.next())?;
+            return self.left(channel, cursor, self.identity.agent_id());
+        }
         Ok(())
     }
 }

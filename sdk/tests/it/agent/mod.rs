@@ -6,6 +6,7 @@ pub(crate) mod crash;
 mod inbox;
 mod offline;
 mod order;
+mod recovery;
 mod restarts;
 mod share;
 mod stock;

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
-use skytale_proto::{AccountId, AgentId, FrameId, KeyId, Offset};
+use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
 use skytale_sdk::channel::Channel;
@@ -152,6 +152,51 @@ impl World {
         let running = start(&self.config, self.dir.path(), &self.mint).await;
         assert_eq!(running.node.endpoint_id(), self.relay.endpoint);
         *self.running.lock() = Some(running);
+    }
+
+    /// Gives up all that a log has, as retention does.
+    pub(crate) async fn trim(&self, log: LogId) {
+        let store = self.running.lock().as_ref().map(|running| Arc::clone(&running.store));
+        let store = store.expect("a store");
+        let up_to = *store.watch_head(log).await.expect("known").borrow();
+        let header = Header {
+            log,
+            id: FrameId::generate(),
+            author: AgentId::from_bytes([0; 32]),
+            parent: Offset::ZERO,
+            detail: Detail::Trim { up_to },
+        };
+        let pending = store.append(Frame::new(header, Bytes::new()).expect("a frame")).await;
+        pending.expect("taken").verdict().await.expect("trimmed");
+    }
+
+    /// Copies a vault's files while no agent has them open.
+    pub(crate) fn copy_vault(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = self.vault_files(name).into_iter();
+        files
+            .map(|path| (path.clone(), std::fs::read(path).expect("read")))
+            .collect()
+    }
+
+    /// Puts copied files in the place of a vault's.
+    pub(crate) fn put_vault_back(&self, name: &str, copy: &[(PathBuf, Vec<u8>)]) {
+        for path in self.vault_files(name) {
+            std::fs::remove_file(path).expect("removed");
+        }
+        for (path, bytes) in copy {
+            std::fs::write(path, bytes).expect("written");
+        }
+    }
+
+    fn vault_files(&self, name: &str) -> Vec<PathBuf> {
+        let prefix = format!("{name}.vault");
+        let files = std::fs::read_dir(self.dir.path()).expect("listed");
+        let paths = files.map(|file| file.expect("a file").path());
+        let of_vault = |path: &PathBuf| {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            path.is_file() && name.starts_with(&prefix)
+        };
+        paths.filter(of_vault).collect()
     }
 
     /// Another relay node over the same log.

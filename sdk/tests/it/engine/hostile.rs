@@ -1,5 +1,7 @@
 //! A member that does not hold to the rules, and a relay that tells lies in others' names.
 
+mod returns;
+
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};

@@ -430,7 +430,7 @@ fn copy_vault(from: &std::path::Path, to: &std::path::Path) {
 
 /// Lets all agents read and append until nothing is left to do.
 pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
-    for _ in 0..10_000 {
+    for _ in 0..1_000 {
         let mut busy = false;
         for agent in agents.iter_mut() {
             agent.read_own_log(relay);
