@@ -61,8 +61,8 @@ pub(crate) enum Followed {
     Behind,
     /// The application has not kept up; replay waits for it.
     Paused,
-    /// The relay node says that the agent is not on the roster, though it knows of no removal.
-    Denied,
+    /// It cannot be followed as things are, and that will last: the log or the vault said so again and again.
+    Refused(Code),
     /// Replayed to its head, and live.
     Live,
     /// The agent has left, or was removed: there is nothing more to come.

@@ -44,7 +44,7 @@ use self::bus::Followed;
 use self::core::{Actor, Core};
 use self::link::Link;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Queued};
+use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Problem, Queued, Standing};
 use crate::event::Events;
 use crate::net::Session;
 use crate::vault::BackupInfo;
@@ -186,7 +186,7 @@ impl Agent {
 
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
     /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed
-    /// to its head, paused or left for good. A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
+    /// to its head, paused, left for good, or known not to be followed in this session ([`Channel::not_followed`]). A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
         let mut readiness = bus.readiness.subscribe();
@@ -285,6 +285,41 @@ impl Agent {
             Ok(deferred)
         });
         deferred.await
+    }
+
+    /// What a person should know of each channel that has problems, and of the agent's own log (`None`). See
+    /// [`Channel::problems`].
+    pub async fn problems(&self) -> Result<Vec<(Option<ChannelId>, Vec<Problem>)>, AgentError> {
+        let problems = self.inner.core.try_call(|actor| {
+            let channels = actor.engine.channels()?;
+            let logs = std::iter::once(None).chain(channels.iter().map(|channel| Some(channel.id)));
+            let mut all = Vec::new();
+            for log in logs {
+                let problems = actor.engine.problems(log)?;
+                if !problems.is_empty() {
+                    all.push((log, problems));
+                }
+            }
+            Ok(all)
+        });
+        problems.await
+    }
+
+    /// Takes the vault over that another copy has superseded: this copy asks to be added again in every channel in which it
+    /// was, and the other one is superseded by that. The channels in which it asks. Use one copy only from then on.
+    pub async fn take_over(&self) -> Result<Vec<ChannelId>, AgentError> {
+        let taken = self.inner.core.try_call(|actor| {
+            let channels = actor.engine.channels()?.into_iter();
+            let superseded = channels.filter(|channel| channel.standing == Standing::Superseded);
+            let superseded: Vec<_> = superseded.map(|channel| channel.id).collect();
+            let events = actor.engine.take_over()?;
+            actor.bus.tell_all(events);
+            for channel in &superseded {
+                actor.bus.signals(*channel).work.notify_one();
+            }
+            Ok(superseded)
+        });
+        taken.await
     }
 
     /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable

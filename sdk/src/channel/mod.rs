@@ -12,11 +12,11 @@ use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
-    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost, Message, Purged,
-    Queued, UnreadableEntry,
+    ChannelInfo, ChannelState, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost, Message, Problem,
+    Purged, Queued, UnreadableEntry,
 };
 use bytes::Bytes;
-use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -341,6 +341,15 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
 
+    /// What a person should know of the channel, the gravest first: divergences, that it is out of sync, what was lost, what
+    /// cannot be read, what was not delivered; and what is being done about each.
+    pub async fn problems(&self) -> Result<Vec<Problem>, AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.problems(Some(channel)))
+            .await
+    }
+
     // ---- where it stands
 
     /// What the vault knows of the channel: state, cursor, epoch, what waits.
@@ -382,7 +391,8 @@ impl Channel {
 
     /// Waits until the channel was replayed to its head in the session that there is then, or as far as this agent may read
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
-    /// not acknowledged.
+    /// not acknowledged. Ends with [`AgentError::NotFollowed`] where the channel cannot be followed in this session: see
+    /// [`Channel::not_followed`].
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         let channel = self.id;
         let mut inbox = self.core.bus.signals(channel).inbox.subscribe();
@@ -402,10 +412,26 @@ impl Channel {
                 changed.map_err(|_| AgentError::Closed)?;
                 continue;
             }
-            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Denied);
-            if self.core.bus.followed(channel, done).await? == Followed::Live {
-                return Ok(());
+            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Refused(_));
+            match self.core.bus.followed(channel, done).await? {
+                Followed::Live => return Ok(()),
+                // The removal that it speaks of comes, or a session in which it is not so.
+                denied @ Followed::Refused(Code::NotMember) => {
+                    self.core.bus.followed(channel, |followed| followed != denied).await?;
+                }
+                Followed::Refused(code) => return Err(AgentError::NotFollowed { channel, code }),
+                _ => {}
             }
+        }
+    }
+
+    /// Why the channel is not followed in the session that there is, where that will last: the relay's log is shorter than what
+    /// this agent has seen ([`Code::CursorBeyondHead`]), the relay does not know the channel, the channel's group in the
+    /// vault is damaged. Other channels are followed all the same. `None` where it is followed, or may be yet.
+    pub fn not_followed(&self) -> Option<Code> {
+        match *self.core.bus.signals(self.id).followed.borrow() {
+            Followed::Refused(code) => Some(code),
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::standing::{Recovery, Standing};
 use super::window::Window;
-use super::{ChannelState, EngineError};
+use super::{ChannelState, EngineError, Rollback};
 use crate::mls;
 use crate::vault::{VaultError, id, integer, unsigned};
 use openmls::group::MlsGroup;
@@ -104,6 +104,8 @@ pub(super) struct Channel {
     pub(super) offered: Offered,
     /// Members that have asked to be removed and added again.
     pub(super) rejoins: BTreeSet<AgentId>,
+    /// Evidence that the log went back.
+    pub(super) rollback: Option<Rollback>,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
@@ -139,6 +141,7 @@ impl Channel {
             waiting: Waiting::default(),
             offered: Offered::default(),
             rejoins: BTreeSet::new(),
+            rollback: None,
         })
     }
 
@@ -188,6 +191,7 @@ impl Channel {
             },
             offered: Offered::default(),
             rejoins: super::rejoin::requests(sql, no)?,
+            rollback: super::rollback::read(sql, no)?,
         }))
     }
 
