@@ -1,5 +1,6 @@
 //! `skytale channel read`.
 
+use super::problems::{Strict, remark};
 use super::{Reference, Session, message};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::Outcome;
@@ -31,6 +32,8 @@ pub(crate) struct Args {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
 
@@ -40,11 +43,13 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let channel = args.channel.of(agent, &session).await?;
         let show = |message: &Message| message::show(&session.output, channel.id(), message, args.raw);
         let limit = args.limit.unwrap_or(u64::MAX);
+        remark(&session.output, &channel, Offset::new(args.after)).await?;
         if args.unread {
-            unread(&channel, limit, show).await
+            unread(&channel, limit, show).await?;
         } else {
-            history(&channel, Offset::new(args.after), limit, show).await
+            history(&channel, Offset::new(args.after), limit, show).await?;
         }
+        args.strict.judge_channel(&channel).await
     });
     shown.await
 }

@@ -1,12 +1,13 @@
 //! `skytale channel send`.
 
+use super::reference::not_followed;
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::Sent;
+use skytale_sdk::channel::{Channel, Sent};
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
@@ -47,7 +48,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let mut messages: Vec<_> = sent.iter().map(Message::queued).collect();
         let went_out = match mode {
             Mode::Offline => Ok(()),
-            _ => deliver(agent, sent, &mut messages, &args.agent).await,
+            _ => deliver(agent, &channel, sent, &mut messages, &args.agent).await,
         };
         session.output.give(&Result {
             channel: channel.id(),
@@ -58,7 +59,13 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     ended.await
 }
 
-async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args: &AgentArgs) -> Outcome {
+async fn deliver(
+    agent: &Agent,
+    channel: &Channel,
+    sent: Vec<Sent>,
+    messages: &mut [Message],
+    args: &AgentArgs,
+) -> Outcome {
     let waiting = |failure: Failure| {
         failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
     };
@@ -74,6 +81,20 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, messages: &mut [Message], args:
             message.offset = delivered.offset();
         }
         Ok(())
+    };
+    // Nothing is sent in a channel that cannot be followed.
+    let unfollowed = async {
+        match channel.caught_up().await {
+            Err(AgentError::NotFollowed { channel, code }) => waiting(not_followed(&channel.to_string(), code)),
+            _ => std::future::pending().await,
+        }
+    };
+    let all = async {
+        tokio::select! {
+            biased;
+            done = all => done,
+            failure = unfollowed => Err(failure),
+        }
     };
     timeout(args.timeout(), all).await.unwrap_or_else(|_| {
         let what = format!("not delivered within {} s", args.timeout_s);
