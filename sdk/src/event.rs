@@ -310,8 +310,8 @@ pub enum Event {
     /// The log went back: it no longer has what this agent was shown ([`Code::CursorBeyondHead`]). Recorded: see
     /// [`Channel::problems`](crate::channel::Channel::problems).
     RolledBack {
-        /// The channel.
-        channel: ChannelId,
+        /// The channel; `None` is the agent's own log.
+        channel: Option<ChannelId>,
         /// The last entry that the log is known to have kept.
         kept: Offset,
         /// The last entry that this agent had seen.

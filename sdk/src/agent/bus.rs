@@ -1,11 +1,12 @@
 //! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
 
 use super::AgentError;
+use crate::engine::PendingJoin;
 use crate::event::Event;
 use crate::net::{RelayError, Session};
 use parking_lot::Mutex;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
@@ -114,6 +115,8 @@ pub(crate) struct Bus {
     pub(crate) stock_changed: Notify,
     /// Additions may be there that wait for their agents.
     pub(crate) deferred_changed: Notify,
+    /// Bundles that the relay node refuses, which will last in this session: nobody waits for them.
+    pub(crate) unfetched: Mutex<HashSet<(ChannelId, Offset)>>,
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -131,6 +134,7 @@ impl Bus {
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
             deferred_changed: Notify::new(),
+            unfetched: Mutex::default(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             readiness: watch::Sender::default(),
@@ -217,9 +221,17 @@ impl Bus {
     pub(crate) fn offline(&self) {
         self.session.send_replace(None);
         self.readiness.send_replace(Readiness::default());
+        self.unfetched.lock().clear();
         for signals in self.channels.lock().values() {
             signals.fall_behind();
         }
+    }
+
+    /// Whether there are bundles that are worth waiting for.
+    pub(crate) fn waits_for(&self, pending: &[PendingJoin]) -> bool {
+        let unfetched = self.unfetched.lock();
+        let is_hopeless = |join: &PendingJoin| unfetched.contains(&(join.channel, join.offset));
+        pending.iter().any(|join| !is_hopeless(join))
     }
 
     /// No session can be had, and retrying does not help: ends all waits that need one with this error.

@@ -346,12 +346,16 @@ impl Agent {
 
     /// Waits until nothing is left in any outbox. Does not end while the agent is offline: see [waits](Agent#waits).
     pub async fn flushed(&self) -> Result<(), AgentError> {
+        self.flushed_where(|channel| channel.state != ChannelState::Left).await
+    }
+
+    async fn flushed_where(&self, counts: impl Fn(&ChannelInfo) -> bool) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
         let mut settled = bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
             let channels = self.channels().await?;
-            let waiting = channels.iter().filter(|channel| channel.state != ChannelState::Left);
+            let waiting = channels.iter().filter(|channel| counts(channel));
             if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
                 return Ok(());
             }
@@ -363,8 +367,13 @@ impl Agent {
     /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released.
     pub async fn close(&self, deadline: Duration) {
         if self.is_connected() {
+            let bus = &self.inner.core.bus;
+            let may_go = |channel: &ChannelInfo| {
+                let is_followed = !matches!(*bus.signals(channel.id).followed.borrow(), Followed::Refused(_));
+                is_followed && channel.state != ChannelState::Left && channel.standing != Standing::Superseded
+            };
             // What does not go out in time is in the vault.
-            let _ = runtime::within(deadline, self.flushed()).await;
+            let _ = runtime::within(deadline, self.flushed_where(may_go)).await;
         }
         self.inner.link.close().await;
     }
@@ -393,7 +402,7 @@ impl Actor {
 
     /// Whether there are bundles to be fetched; who fetches them is told, and whoever waits for it.
     fn joins_pending(&mut self) -> Result<bool, EngineError> {
-        let pending = !self.engine.pending_joins()?.is_empty();
+        let pending = self.bus.waits_for(&self.engine.pending_joins()?);
         self.bus.readiness.send_if_modified(|ready| {
             let changes = ready.joins == pending;
             ready.joins = !pending;

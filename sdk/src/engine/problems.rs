@@ -179,7 +179,9 @@ impl Engine {
         let mut problems = Vec::new();
         if let Some(channel) = channel {
             problems.extend(self.divergences(channel)?.into_iter().map(Problem::Diverged));
-            problems.extend(self.rollback(channel)?.map(Problem::RolledBack));
+        }
+        problems.extend(self.rollback(channel)?.map(Problem::RolledBack));
+        if let Some(channel) = channel {
             problems.extend(self.standing_problem(channel)?);
         }
         problems.extend(self.lost(channel)?.into_iter().map(Problem::Lost));

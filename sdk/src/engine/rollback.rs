@@ -1,6 +1,7 @@
 //! A log that went back: it no longer has what this agent was shown.
 
 use super::channel::{Channel, one};
+use super::evidence::AGENT_LOG_NO;
 use super::outbox::OutboxRow;
 use super::transact::Tx;
 use super::{Code, Engine, EngineError, Event};
@@ -18,11 +19,42 @@ pub struct Rollback {
 }
 
 impl Engine {
-    /// Evidence that a channel's log went back. `None` where there is none, or where another member's digest has shown since
-    /// that the log is the one that this agent knows.
-    pub fn rollback(&self, channel: ChannelId) -> Result<Option<Rollback>, EngineError> {
-        let (_, no) = one(self.vault.sql(), channel)?;
+    /// Evidence that a channel's log (`None`: the agent's own log) went back. There is none any more once another member's
+    /// digest has shown that the channel's log is the one that this agent knows, or the agent's own log has gone on past what
+    /// it had seen.
+    pub fn rollback(&self, channel: Option<ChannelId>) -> Result<Option<Rollback>, EngineError> {
+        let no = match channel {
+            Some(channel) => one(self.vault.sql(), channel)?.1,
+            None => AGENT_LOG_NO,
+        };
         read(self.vault.sql(), no)
+    }
+
+    /// The relay says again and again that the agent's own log ends at `head`, before its cursor. That is recorded.
+    pub fn agent_log_is_short(&mut self, head: Offset) -> Result<Vec<Event>, EngineError> {
+        let cursor = self.agent_cursor;
+        let known = self.rollback(None)?.is_some_and(|rollback| rollback.kept <= head);
+        if head >= cursor || known {
+            return Ok(Vec::new());
+        }
+        let ((), events) = self.transact(Durability::Now, |tx| {
+            tx.keep_rollback(AGENT_LOG_NO, Rollback { kept: head, cursor })?;
+            tx.events.push(Event::RolledBack {
+                channel: None,
+                kept: head,
+                cursor,
+            });
+            Ok(())
+        })?;
+        Ok(events)
+    }
+
+    /// The agent's own log was read to its head: it has what this agent has seen, as far as its length tells.
+    pub fn agent_log_reached(&mut self) -> Result<(), EngineError> {
+        if self.rollback(None)?.is_some() {
+            self.transact(Durability::Later, |tx| tx.forget_rollback(AGENT_LOG_NO))?;
+        }
+        Ok(())
     }
 
     /// The relay says again and again that a channel's log ends at `head`, before this agent's cursor. That is recorded.
@@ -50,16 +82,10 @@ impl Tx<'_> {
         if channel.rollback == Some(now) {
             return Ok(());
         }
-        self.sql
-            .prepare_cached("INSERT OR REPLACE INTO rollback (channel, kept, cursor) VALUES (?1, ?2, ?3)")?
-            .execute(params![
-                channel.no,
-                integer(now.kept.get())?,
-                integer(now.cursor.get())?
-            ])?;
+        self.keep_rollback(channel.no, now)?;
         channel.rollback = Some(now);
         self.events.push(Event::RolledBack {
-            channel: channel.id,
+            channel: Some(channel.id),
             kept: now.kept,
             cursor: now.cursor,
         });
@@ -74,10 +100,26 @@ impl Tx<'_> {
         if offset < rollback.cursor || !channel.window.has(offset, theirs) {
             return Ok(());
         }
+        self.forget_rollback(channel.no)?;
+        channel.rollback = None;
+        Ok(())
+    }
+
+    fn keep_rollback(&self, no: i64, rollback: Rollback) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("INSERT OR REPLACE INTO rollback (channel, kept, cursor) VALUES (?1, ?2, ?3)")?
+            .execute(params![
+                no,
+                integer(rollback.kept.get())?,
+                integer(rollback.cursor.get())?
+            ])?;
+        Ok(())
+    }
+
+    fn forget_rollback(&self, no: i64) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("DELETE FROM rollback WHERE channel = ?1")?
-            .execute([channel.no])?;
-        channel.rollback = None;
+            .execute([no])?;
         Ok(())
     }
 

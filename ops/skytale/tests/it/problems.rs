@@ -209,6 +209,35 @@ fn a_log_that_went_back_keeps_its_own_channel_alone() {
 }
 
 #[test]
+fn an_own_log_and_a_channel_that_a_node_has_forgotten_keep_the_others_from_nothing() {
+    let node = Node::start("warn");
+    let (carol, bob) = (node.join("carol"), node.join("bob"));
+    let kept = text(&node.agent("carol", &["channel", "create", "kept"])["channel"]);
+    node.agent("carol", &["channel", "add", "kept", &bob]);
+    node.agent("bob", &["channel", "list"]);
+    let node = meanwhile(node, keep_node);
+    let forgotten = text(&node.agent("carol", &["channel", "create", "forgotten"])["channel"]);
+    node.agent("carol", &["channel", "add", "forgotten", &bob]);
+    assert_eq!(
+        row(&run(&node.place, "bob", &["channel", "list"]), &forgotten)["state"],
+        "active"
+    );
+    let node = meanwhile(node, put_node_back);
+    let place = &node.place;
+
+    node.agent("bob", &["channel", "send", &kept, "still here"]);
+    assert_eq!(node.read("carol", &["kept"]), ["still here"]);
+    node.agent("bob", &["channel", "create", "new"]);
+    node.agent("bob", &["channel", "add", "new", &carol]);
+    let ran = run(place, "bob", &["channel", "read", &forgotten]);
+    assert_eq!(failure(&ran), (7, "SKY-1018".into()), "{}", ran.stderr);
+    assert!(ran.stderr.contains("put back from a copy"), "{}", ran.stderr);
+    let found = problems(&run(place, "bob", &["channel", "problems"]));
+    let own = found.iter().find(|problem| problem["channel"].is_null());
+    assert_eq!(own.expect("the own log")["problem"], "rolled-back", "{found:?}");
+}
+
+#[test]
 fn a_restored_vault_says_what_the_other_copy_sent_and_strict_makes_it_a_failure() {
     let node = Node::start("warn");
     let place = &node.place;

@@ -7,6 +7,7 @@ mod inbox;
 mod offline;
 mod order;
 mod restarts;
+mod rollback;
 mod stock;
 mod talk;
 mod unpolled;

@@ -91,7 +91,7 @@ fn a_send_that_the_log_took_where_it_went_back_is_not_called_failed() {
         .outcome(channel, id, Outcome::Appended { offset: cursor })
         .expect("taken");
     let told = Event::RolledBack {
-        channel,
+        channel: Some(channel),
         kept: cursor.previous(),
         cursor,
     };
@@ -140,11 +140,35 @@ fn a_relay_that_makes_up_where_a_send_is_cannot_call_an_honest_log_rolled_back_f
             .expect("no evidence"),
         []
     );
-    assert!(a.engine().rollback(channel).expect("read").is_some());
+    assert!(a.engine().rollback(Some(channel)).expect("read").is_some());
     // A member that was shown the same log proves that nothing is missing.
     b.send(channel, "two");
     settle(&relay, channel, &mut [&mut a, &mut b]);
-    assert_eq!(a.engine().rollback(channel).expect("read"), None);
+    assert_eq!(a.engine().rollback(Some(channel)).expect("read"), None);
     a.crash();
     assert_eq!(a.engine().problems(Some(channel)).expect("listed"), []);
+}
+
+#[test]
+fn an_own_log_that_is_short_is_told_once_and_until_it_has_gone_on() {
+    let relay = Relay::new();
+    let mut a = Agent::new();
+    a.stock_up(&relay);
+    a.read_own_log(&relay);
+    let cursor = a.engine().agent_cursor();
+    assert!(cursor > Offset::new(1));
+    assert_eq!(a.engine().agent_log_is_short(cursor).expect("no evidence"), []);
+    assert_eq!(
+        a.engine().agent_log_is_short(Offset::new(1)).expect("recorded").len(),
+        1
+    );
+    assert_eq!(a.engine().agent_log_is_short(Offset::new(1)).expect("known"), []);
+    a.crash();
+    let problems = a.engine().problems(None).expect("listed");
+    let [problem @ Problem::RolledBack(_)] = problems.as_slice() else {
+        panic!("{problems:?}")
+    };
+    assert_eq!(problem.offsets(), Some((Offset::new(2), cursor)));
+    a.engine().agent_log_reached().expect("kept");
+    assert_eq!(a.engine().problems(None).expect("listed"), []);
 }

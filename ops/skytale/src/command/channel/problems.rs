@@ -79,7 +79,11 @@ impl Strict {
     pub(super) fn judge<'a>(self, problems: impl IntoIterator<Item = (String, &'a Problem)>) -> Outcome {
         let counts = |problem: &Problem| self.strict || problem.is_divergence();
         let mut problems: Vec<_> = problems.into_iter().filter(|(_, problem)| counts(problem)).collect();
-        problems.sort_by_key(|(_, problem)| !problem.is_divergence());
+        problems.sort_by_key(|(_, problem)| match problem {
+            Problem::Diverged(_) => 0,
+            Problem::RolledBack(_) => 1,
+            _ => 2,
+        });
         let Some((name, first)) = problems.first() else {
             return Ok(());
         };

@@ -75,12 +75,13 @@ async fn shown_before(channel: &Channel) -> Outcome<Offset> {
 fn is_problem(watched: ChannelId, event: &Event) -> bool {
     match event {
         Event::Divergence { channel, .. }
-        | Event::RolledBack { channel, .. }
         | Event::OutOfSync { channel, .. }
         | Event::Superseded { channel, .. }
         | Event::Renewing { channel, .. }
         | Event::SendFailed { channel, .. } => *channel == watched,
-        Event::EntriesLost { channel, .. } | Event::EntryUnreadable { channel, .. } => *channel == Some(watched),
+        Event::EntriesLost { channel, .. }
+        | Event::RolledBack { channel, .. }
+        | Event::EntryUnreadable { channel, .. } => *channel == Some(watched),
         // It may have been among those that are gone.
         Event::Lagged { .. } => true,
         _ => false,
