@@ -136,7 +136,8 @@ impl Tx<'_> {
         }
         let known = channel.rollback.is_some_and(|rollback| offset > rollback.kept);
         let follows = row.intent.is_message() && channel.can_encrypt();
-        if !known && !(is_new && follows && !self.is_unreadable(channel, offset)?) {
+        let is_proof = is_new && follows && !self.is_unreadable(channel, offset)?;
+        if !known && !is_proof {
             // The entry was not this frame as this agent made it.
             return self.refused(channel, row, Code::EntryUnreadable);
         }

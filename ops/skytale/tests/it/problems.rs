@@ -157,7 +157,7 @@ fn a_divergence_is_reported_by_every_command_that_reads_with_exit_code_7() {
     node.agent("bob", &["channel", "send", "quiet", "still here"]);
     assert_eq!(
         problems(&run(place, "bob", &["channel", "problems", "quiet"])),
-        [json!(0); 0]
+        [Value::Null; 0]
     );
 }
 
@@ -458,7 +458,7 @@ fn what_a_relay_no_longer_keeps_is_told_with_its_range_and_other_channels_go_on(
     }
     assert_eq!(
         problems(&agent("bob", &["channel", "problems", &quiet, "--strict"])),
-        [json!(0); 0]
+        [Value::Null; 0]
     );
     assert_eq!(row(&agent("bob", &["channel", "list"]), &room)["standing"], "current");
 }
