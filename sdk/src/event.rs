@@ -308,6 +308,16 @@ pub enum Event {
         /// The digest that the author had.
         theirs: Digest,
     },
+    /// The log went back: it no longer has what this agent was shown ([`Code::CursorBeyondHead`]). Recorded: see
+    /// [`Channel::problems`](crate::channel::Channel::problems).
+    RolledBack {
+        /// The channel; `None` is the agent's own log.
+        channel: Option<ChannelId>,
+        /// The last entry that the log is known to have kept.
+        kept: Offset,
+        /// The last entry that this agent had seen.
+        cursor: Offset,
+    },
     /// An entry cannot be processed and never will be ([`Code::EntryUnreadable`]). It is recorded: see
     /// [`Channel::unreadable`](crate::channel::Channel::unreadable).
     EntryUnreadable {

@@ -1,11 +1,12 @@
 //! What one part of an agent tells the others: events, wake-ups, who waits for a delivery.
 
 use super::AgentError;
+use crate::engine::PendingJoin;
 use crate::event::Event;
 use crate::net::{RelayError, Session};
 use parking_lot::Mutex;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
@@ -63,8 +64,8 @@ pub(crate) enum Followed {
     Behind,
     /// The application has not kept up; replay waits for it.
     Paused,
-    /// The relay node says that the agent is not on the roster, though it knows of no removal.
-    Denied,
+    /// It cannot be followed as things are, and that will last: the log or the vault said so again and again.
+    Refused(Code),
     /// Replayed to its head, and live.
     Live,
     /// The agent has left, or was removed: there is nothing more to come.
@@ -152,6 +153,8 @@ pub(crate) struct Bus {
     pub(crate) stock_changed: Notify,
     /// Additions may be there that wait for their agents.
     pub(crate) deferred_changed: Notify,
+    /// Bundles that the relay node refuses, which will last in this session: nobody waits for them.
+    pub(crate) unfetched: Mutex<HashSet<(ChannelId, Offset)>>,
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -172,6 +175,7 @@ impl Bus {
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
             deferred_changed: Notify::new(),
+            unfetched: Mutex::default(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             superseded: watch::Sender::new(false),
@@ -289,6 +293,7 @@ impl Bus {
     pub(crate) fn offline(&self) {
         self.session.send_replace(None);
         self.readiness.send_replace(Readiness::default());
+        self.unfetched.lock().clear();
         for signals in self.channels.lock().values() {
             signals.fall_behind();
         }
@@ -297,6 +302,13 @@ impl Bus {
     /// How it stands with waits, and whatever changes.
     pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
         self.outlook.subscribe()
+    }
+
+    /// Whether there are bundles that are worth waiting for.
+    pub(crate) fn waits_for(&self, pending: &[PendingJoin]) -> bool {
+        let unfetched = self.unfetched.lock();
+        let is_hopeless = |join: &PendingJoin| unfetched.contains(&(join.channel, join.offset));
+        pending.iter().any(|join| !is_hopeless(join))
     }
 
     /// No session can be had, and retrying does not help: ends all waits that need one with this error.

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineError;
 use crate::net::RelayError;
-use skytale_proto::{AgentId, Code, FrameId};
+use skytale_proto::{AgentId, ChannelId, Code, FrameId};
 use std::time::Duration;
 
 /// Why an operation was not done.
@@ -42,6 +42,14 @@ pub enum AgentError {
     NobodyAdded {
         /// Who, and why.
         refused: Vec<(AgentId, Self)>,
+    },
+    /// The channel cannot be followed in the session that there is.
+    #[error("channel {channel} cannot be followed: {}", code.help())]
+    NotFollowed {
+        /// The channel.
+        channel: ChannelId,
+        /// Why.
+        code: Code,
     },
     /// The agent is closed, or was dropped.
     #[error("the agent is closed")]
@@ -90,7 +98,7 @@ impl AgentError {
             Self::Engine(error) => error.code(),
             Self::Relay(error) => error.code(),
             Self::Offline { .. } => Code::Offline,
-            Self::SendFailed { code, .. } => *code,
+            Self::SendFailed { code, .. } | Self::NotFollowed { code, .. } => *code,
             Self::NotAdded { source, .. } => source.code(),
             Self::NobodyAdded { refused } => refused
                 .first()

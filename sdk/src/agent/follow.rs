@@ -28,7 +28,9 @@ pub(super) async fn agent_log(ground: Ground) -> End {
             },
         };
         let bus = &ground.core.bus;
-        bus.readiness.send_modify(|ready| ready.log = false);
+        if !state.is_short() {
+            bus.readiness.send_modify(|ready| ready.log = false);
+        }
         if error.refused().is_some_and(|refused| refused.code() == Code::Trimmed) {
             match trimmed(&ground).await {
                 Ok(true) => continue,
@@ -45,6 +47,11 @@ pub(super) async fn agent_log(ground: Ground) -> End {
                         reason: error.to_string(),
                     }),
                     _ => {}
+                }
+                if state.is_short()
+                    && let Some(refused) = error.refused()
+                {
+                    note_short(&ground, refused.offset).await;
                 }
                 if move_on {
                     ground.move_on(error);
@@ -63,6 +70,20 @@ pub(super) async fn agent_log(ground: Ground) -> End {
             }
         }
     }
+}
+
+/// The agent's own log is shorter than what it has seen, and that lasts: it is recorded, and the rest goes on without it.
+async fn note_short(ground: &Ground, head: Offset) {
+    let noted = ground.core.try_call(move |actor| {
+        let events = actor.engine.agent_log_is_short(head)?;
+        actor.bus.tell_all(events);
+        actor.joins_pending()?;
+        Ok(())
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!(%error, "a short log was not recorded");
+    }
+    ground.core.bus.readiness.send_modify(|ready| ready.log = true);
 }
 
 /// Entries of the agent's own log that it did not read are gone: goes on behind them, with the Welcomes that the relay node
@@ -101,7 +122,11 @@ async fn follow(ground: &Ground, state: &mut LogState) -> Result<(), RelayError>
         match item {
             SubscriptionItem::Batch(records) => process(ground, records).await?,
             SubscriptionItem::CaughtUp { .. } => {
-                local(core.try_call(Actor::joins_pending).await)?;
+                let reached = core.try_call(|actor| {
+                    actor.engine.agent_log_reached()?;
+                    actor.joins_pending()
+                });
+                local(reached.await)?;
                 core.bus.readiness.send_modify(|ready| ready.log = true);
             }
         }
@@ -141,7 +166,7 @@ pub(super) async fn joins(ground: Ground) -> End {
             actor
                 .bus
                 .readiness
-                .send_modify(|ready| ready.joins = pending.is_empty());
+                .send_modify(|ready| ready.joins = !actor.bus.waits_for(&pending));
             Ok(pending)
         });
         let pending = pending.await.unwrap_or_else(|error| {
@@ -162,6 +187,14 @@ pub(super) async fn joins(ground: Ground) -> End {
                 Err(_) => None,
             };
             tracing::debug!(channel = %join.channel, ?error, "bundle not fetched");
+            let refused = error.as_ref().and_then(RelayError::refused);
+            if refused.is_some_and(|refused| state.lasts(*join, refused.code())) {
+                bus.unfetched.lock().insert((join.channel, join.offset));
+                // Whoever waits for it is told.
+                if let Err(error) = ground.core.try_call(Actor::joins_pending).await {
+                    tracing::debug!(%error, "pending joins not listed");
+                }
+            }
             let decision = state.on_not_fetched(error.as_ref());
             match (decision, error) {
                 (FetchDecision::GiveUp, error) => {

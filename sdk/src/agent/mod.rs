@@ -45,7 +45,7 @@ use self::bus::Followed;
 use self::core::{Actor, Core};
 use self::link::Link;
 use crate::channel::Channel;
-use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Queued};
+use crate::engine::{ChannelInfo, ChannelState, DeferredAdd, EngineError, FailedSend, Problem, Queued, Standing};
 use crate::event::Events;
 use crate::net::Session;
 use crate::share::Share;
@@ -256,7 +256,7 @@ impl Agent {
 
     /// Waits until, in the session that there is then, the agent is current: its own log is replayed, channels that it was
     /// added to are joined, KeyPackages are on offer, additions that had to wait were tried, and each channel is replayed
-    /// to its head, paused or left for good. A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
+    /// to its head, paused, left for good, or known not to be followed in this session ([`Channel::not_followed`]). A channel that the agent was removed from and added to again meanwhile is replayed beyond both.
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.all_caught_up().await;
@@ -380,6 +380,48 @@ impl Agent {
         deferred.await
     }
 
+    /// What a person should know of each channel that has problems, and of the agent's own log (`None`). See
+    /// [`Channel::problems`].
+    pub async fn problems(&self) -> Result<Vec<(Option<ChannelId>, Vec<Problem>)>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.all_problems().await;
+        }
+        let problems = self.inner.core.try_call(|actor| {
+            let channels = actor.engine.channels()?;
+            let logs = std::iter::once(None).chain(channels.iter().map(|channel| Some(channel.id)));
+            let mut all = Vec::new();
+            for log in logs {
+                let problems = actor.engine.problems(log)?;
+                if !problems.is_empty() {
+                    all.push((log, problems));
+                }
+            }
+            Ok(all)
+        });
+        problems.await
+    }
+
+    /// Takes the vault over that another copy has superseded: this copy asks to be added again in every channel in which it
+    /// was, and the other one is superseded by that. The channels in which it asks. Use one copy only from then on.
+    pub async fn take_over(&self) -> Result<Vec<ChannelId>, AgentError> {
+        if let Some(owner) = self.inner.core.owner() {
+            return owner.take_over().await;
+        }
+        let taken = self.inner.core.try_call(|actor| {
+            let channels = actor.engine.channels()?.into_iter();
+            let superseded = channels.filter(|channel| channel.standing == Standing::Superseded);
+            let superseded: Vec<_> = superseded.map(|channel| channel.id).collect();
+            let events = actor.engine.take_over()?;
+            actor.bus.superseded.send_replace(false);
+            actor.bus.tell_all(events);
+            for channel in &superseded {
+                actor.bus.signals(*channel).work.notify_one();
+            }
+            Ok(superseded)
+        });
+        taken.await
+    }
+
     /// Writes a copy of the vault as it is now, while the agent works: consistent, encrypted with the vault's key, durable
     /// and checked when this returns. A file of that name is replaced only if `replace` says so. The agent's other calls
     /// wait as long as it takes: a few seconds for 100 MB. See [`restore`](crate::vault::restore) for the way back.
@@ -410,12 +452,16 @@ impl Agent {
         if let Some(owner) = self.inner.core.owner() {
             return owner.flushed().await;
         }
+        self.flushed_where(|channel| channel.state != ChannelState::Left).await
+    }
+
+    async fn flushed_where(&self, counts: impl Fn(&ChannelInfo) -> bool) -> Result<(), AgentError> {
         let bus = &self.inner.core.bus;
         let mut settled = bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
             let channels = self.channels().await?;
-            let waiting = channels.iter().filter(|channel| channel.state != ChannelState::Left);
+            let waiting = channels.iter().filter(|channel| counts(channel));
             if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
                 return Ok(());
             }
@@ -435,8 +481,13 @@ impl Agent {
             share.closing();
         }
         if self.is_connected() {
+            let bus = &self.inner.core.bus;
+            let may_go = |channel: &ChannelInfo| {
+                let is_followed = !matches!(*bus.signals(channel.id).followed.borrow(), Followed::Refused(_));
+                is_followed && channel.state != ChannelState::Left && channel.standing != Standing::Superseded
+            };
             // What does not go out in time is in the vault.
-            let _ = runtime::within(deadline, self.flushed()).await;
+            let _ = runtime::within(deadline, self.flushed_where(may_go)).await;
         }
         if let Some(share) = self.shared() {
             share.end(deadline.saturating_sub(begun.elapsed())).await;
@@ -468,7 +519,7 @@ impl Actor {
 
     /// Whether there are bundles to be fetched; who fetches them is told, and whoever waits for it.
     fn joins_pending(&mut self) -> Result<bool, EngineError> {
-        let pending = !self.engine.pending_joins()?.is_empty();
+        let pending = self.bus.waits_for(&self.engine.pending_joins()?);
         self.bus.readiness.send_if_modified(|ready| {
             let changes = ready.joins == pending;
             ready.joins = !pending;

@@ -83,7 +83,7 @@ impl Worker {
                 Ok(false) => return End::Channel(self.channel),
                 Err(RelayError::Local { code, reason }) if code != Code::Closed => {
                     self.ground.core.bus.tell(Event::VaultFailed { code, reason });
-                    self.state.on_vault_failed(Instant::now());
+                    self.state.on_vault_failed(code, Instant::now());
                     self.subscription = None;
                     self.show();
                 }
@@ -244,12 +244,13 @@ impl Worker {
         let channel = self.channel;
         let status = match ask {
             Ask::Trimmed => Some(log_status(&self.ground.session, channel.log()).await?),
-            Ask::Nothing | Ask::AbsentUntil(_) => None,
+            Ask::Nothing | Ask::AbsentUntil(_) | Ask::Short(_) => None,
         };
         let moved = self.ground.core.try_call(move |actor| {
             let events = match (ask, status) {
                 (Ask::Trimmed, Some(status)) => actor.engine.trimmed(channel, &status.into())?,
                 (Ask::AbsentUntil(next), _) => actor.engine.absent_until(channel, next)?,
+                (Ask::Short(head), _) => actor.engine.log_is_short(channel, head)?,
                 _ => Vec::new(),
             };
             actor.bus.tell_all(events);
@@ -321,6 +322,8 @@ impl Worker {
         self.show();
         if decision.ask != Ask::Nothing {
             match self.move_on(decision.ask).await {
+                // Another relay node may still have all of it.
+                Ok(()) if matches!(decision.ask, Ask::Short(_)) => {}
                 Ok(()) => return Ok(()),
                 // It is asked again with the next attempt.
                 Err(RelayError::Refused(refused)) => {

@@ -14,7 +14,7 @@ use crate::agent::bus::{Delivery, Followed, settled};
 use crate::agent::core::{Actor, Core};
 use crate::engine::{
     ChannelInfo, ChannelState, ClaimedPackage, DeferredAdd, Divergence, EngineError, FailedSend, Fate, Keep, Lost,
-    Message, Purged, Queued, UnreadableEntry,
+    Message, Problem, Purged, Queued, UnreadableEntry,
 };
 use bytes::Bytes;
 use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset};
@@ -466,6 +466,18 @@ impl Channel {
         self.core.try_call(move |actor| actor.engine.divergences(channel)).await
     }
 
+    /// What a person should know of the channel, the gravest first: divergences, that it is out of sync, what was lost, what
+    /// cannot be read, what was not delivered; and what is being done about each.
+    pub async fn problems(&self) -> Result<Vec<Problem>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.problems(self.id).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.problems(Some(channel)))
+            .await
+    }
+
     // ---- where it stands
 
     /// What the vault knows of the channel: state, cursor, epoch, what waits.
@@ -522,7 +534,8 @@ impl Channel {
 
     /// Waits until the channel was replayed to its head in the session that there is then, or as far as this agent may read
     /// where it has left. Does not end while the agent is offline, or while the channel is paused because its messages are
-    /// not acknowledged.
+    /// not acknowledged. Ends with [`AgentError::NotFollowed`] where the channel cannot be followed in this session: see
+    /// [`Channel::not_followed`].
     pub async fn caught_up(&self) -> Result<(), AgentError> {
         if let Some(owner) = self.core.owner() {
             return owner.caught_up(self.id).await;
@@ -545,10 +558,26 @@ impl Channel {
                 changed.map_err(|_| AgentError::Closed)?;
                 continue;
             }
-            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Denied);
-            if self.core.bus.followed(channel, done).await? == Followed::Live {
-                return Ok(());
+            let done = |followed| matches!(followed, Followed::Live | Followed::Left | Followed::Refused(_));
+            match self.core.bus.followed(channel, done).await? {
+                Followed::Live => return Ok(()),
+                // The removal that it speaks of comes, or a session in which it is not so.
+                denied @ Followed::Refused(Code::NotMember) => {
+                    self.core.bus.followed(channel, |followed| followed != denied).await?;
+                }
+                Followed::Refused(code) => return Err(AgentError::NotFollowed { channel, code }),
+                _ => {}
             }
+        }
+    }
+
+    /// Why the channel is not followed in the session that there is, where that will last: the relay's log is shorter than what
+    /// this agent has seen ([`Code::CursorBeyondHead`]), the relay does not know the channel, the channel's group in the
+    /// vault is damaged. Other channels are followed all the same. `None` where it is followed, or may be yet.
+    pub fn not_followed(&self) -> Option<Code> {
+        match *self.core.bus.signals(self.id).followed.borrow() {
+            Followed::Refused(code) => Some(code),
+            _ => None,
         }
     }
 

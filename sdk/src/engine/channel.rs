@@ -2,7 +2,7 @@
 
 use super::standing::{Recovery, Standing};
 use super::window::Window;
-use super::{ChannelState, EngineError};
+use super::{ChannelState, EngineError, Rollback};
 use crate::mls;
 use crate::vault::{VaultError, id, integer, unsigned};
 use openmls::group::MlsGroup;
@@ -109,6 +109,8 @@ pub(super) struct Channel {
     pub(super) offered: Offered,
     /// Members that have asked to be removed and added again.
     pub(super) rejoins: BTreeSet<AgentId>,
+    /// Evidence that the log went back.
+    pub(super) rollback: Option<Rollback>,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
@@ -146,6 +148,7 @@ impl Channel {
             waiting: Waiting::default(),
             offered: Offered::default(),
             rejoins: BTreeSet::new(),
+            rollback: None,
         })
     }
 
@@ -199,6 +202,7 @@ impl Channel {
                 ..Offered::default()
             },
             rejoins: super::rejoin::requests(sql, no)?,
+            rollback: super::rollback::read(sql, no)?,
         }))
     }
 

@@ -83,7 +83,7 @@ impl Tx<'_> {
         theirs: &Digest,
     ) -> Result<(), EngineError> {
         let Compared::Differs { ours } = channel.window.compare(offset, theirs) else {
-            return Ok(());
+            return self.agreed(channel, offset, theirs);
         };
         // Once they differ they differ for good: the first one of each author is the evidence.
         let new = self

@@ -129,10 +129,12 @@ impl Engine {
                 tx.note_welcome(last + 1, *channel, *bundle)?;
             }
             if status.given_up > cursor {
+                let (first, last) = (cursor.next(), status.given_up.min(behind));
+                tx.keep_lost(AGENT_LOG_NO, first, last, LostReason::Trimmed)?;
                 tx.events.push(Event::EntriesLost {
                     channel: None,
-                    first: cursor.next(),
-                    last: status.given_up,
+                    first,
+                    last,
                     reason: LostReason::Trimmed,
                 });
             }
@@ -223,11 +225,22 @@ impl Tx<'_> {
         if first > last {
             return Ok(());
         }
+        self.keep_lost(channel.no, first, last, reason)?;
+        self.events.push(Event::EntriesLost {
+            channel: Some(channel.id),
+            first,
+            last,
+            reason,
+        });
+        Ok(())
+    }
+
+    fn keep_lost(&self, no: i64, first: Offset, last: Offset, reason: LostReason) -> Result<(), EngineError> {
         let joined = self
             .sql
             .prepare_cached("UPDATE lost SET last = ?3 WHERE channel = ?1 AND last = ?2 AND reason = ?4")?
             .execute(params![
-                channel.no,
+                no,
                 integer(first.previous().get())?,
                 integer(last.get())?,
                 reason as i64
@@ -235,19 +248,8 @@ impl Tx<'_> {
         if joined == 0 {
             self.sql
                 .prepare_cached("INSERT OR REPLACE INTO lost (channel, first, last, reason) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![
-                    channel.no,
-                    integer(first.get())?,
-                    integer(last.get())?,
-                    reason as i64
-                ])?;
+                .execute(params![no, integer(first.get())?, integer(last.get())?, reason as i64])?;
         }
-        self.events.push(Event::EntriesLost {
-            channel: Some(channel.id),
-            first,
-            last,
-            reason,
-        });
         Ok(())
     }
 

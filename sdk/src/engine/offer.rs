@@ -439,9 +439,9 @@ impl Tx<'_> {
                 *accepted = row.encrypted_no.max(*accepted);
                 Ok(())
             }
-            // The log's entry there was not this frame, or this agent was not shown it: it cannot be sent again under
-            // this id, and whether others have it is not known.
-            Outcome::Appended { .. } | Outcome::Duplicate { .. } => self.refused(channel, &row, Code::EntryUnreadable),
+            // The log's entry there was not this frame, or this agent was not shown it, or the log went back.
+            Outcome::Appended { offset } => self.appended_behind(channel, &row, offset, true),
+            Outcome::Duplicate { offset } => self.appended_behind(channel, &row, offset, false),
             Outcome::StaleEpoch { head } | Outcome::StaleHandshake { head } => {
                 let code = match outcome {
                     Outcome::StaleEpoch { .. } => Code::StaleEpoch,
@@ -464,7 +464,7 @@ impl Tx<'_> {
     }
 
     /// Gives up an intent that the relay refused for good.
-    fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
+    pub(super) fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
         if row.intent == Intent::Rejoin || row.intent == Intent::Renew {
             return self.way_back_refused(channel, row, code);
         }

@@ -124,6 +124,11 @@ impl Window {
         }
     }
 
+    /// Whether this digest is known to be the one at an offset.
+    pub(super) fn has(&self, offset: Offset, digest: &Digest) -> bool {
+        self.digest.is_some() && self.at(offset) == Some(*digest)
+    }
+
     fn at(&self, offset: Offset) -> Option<Digest> {
         let index = usize::try_from(offset.get().checked_sub(self.first)?).ok()?;
         self.hashes.get(index).copied().map(Digest::from_bytes)

@@ -7,7 +7,7 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Purged, Queued,
+    ChannelInfo, ClaimedPackage, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Problem, Purged, Queued,
     UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
@@ -112,6 +112,8 @@ operations! {
     Call fn channels() -> Vec<ChannelInfo> { |agent| agent.channels() }
     Call fn all_outboxes() -> Vec<Queued> { |agent| agent.outbox() }
     Call fn all_failed() -> Vec<FailedSend> { |agent| agent.failed() }
+    Call fn all_problems() -> Vec<(Option<ChannelId>, Vec<Problem>)> { |agent| agent.problems() }
+    Change fn take_over() -> Vec<ChannelId> { |agent| agent.take_over() }
     Call fn all_deferred_adds() -> Vec<DeferredAdd> { |agent| agent.deferred_adds() }
     Change fn backup(path: Octets, replace: bool) -> BackupInfo { |agent| backup(agent, path, replace) }
     Change fn create(label: String, home: Option<u8>) -> ChannelId { |agent| create(agent, label, home) }
@@ -179,6 +181,7 @@ operations! {
         |agent| at(agent, channel).unreadable(after, limit)
     }
     Call fn lost(channel: ChannelId) -> Vec<Lost> { |agent| at(agent, channel).lost() }
+    Call fn problems(channel: ChannelId) -> Vec<Problem> { |agent| at(agent, channel).problems() }
     Call fn divergences(channel: ChannelId) -> Vec<Divergence> { |agent| at(agent, channel).divergences() }
     Call fn info(channel: ChannelId) -> ChannelInfo { |agent| at(agent, channel).info() }
     Call fn cursor(channel: ChannelId) -> Offset { |agent| at(agent, channel).cursor() }

@@ -117,6 +117,7 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
 /// - When something failed. NULL where a version before did not keep it.
+/// - Evidence that a channel's log went back.
 /// - Additions that wait until the agent to be added has KeyPackages.
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
@@ -140,6 +141,7 @@ CREATE TABLE lost (
     reason INTEGER NOT NULL,
     PRIMARY KEY (channel, first)
 ) WITHOUT ROWID;
+CREATE TABLE rollback (channel INTEGER PRIMARY KEY, kept INTEGER NOT NULL, cursor INTEGER NOT NULL);
 CREATE TABLE rejoin (
     channel INTEGER NOT NULL,
     agent BLOB NOT NULL,

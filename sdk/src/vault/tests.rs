@@ -179,6 +179,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              DROP TABLE deferred;
              DROP TABLE lost;
              DROP TABLE rejoin;
+             DROP TABLE rollback;
              ALTER TABLE channel DROP COLUMN reboot;
              ALTER TABLE channel DROP COLUMN standing;
              ALTER TABLE channel DROP COLUMN since;

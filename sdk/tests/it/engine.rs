@@ -7,6 +7,7 @@ mod failures;
 mod hostile;
 mod leaving;
 mod membership;
+mod problems;
 mod recovery;
 mod relay;
 mod returns;

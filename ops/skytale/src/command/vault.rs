@@ -1,17 +1,24 @@
 //! `skytale vault`: copies of an agent's vault, and the way back.
 
 use super::Session;
-use crate::agent::{AgentArgs, Mode, failed, vault, vault_key, with_agent};
+use crate::agent::{AgentArgs, Mode, connect, failed, vault, vault_key, with_agent};
 use crate::config::Layer;
 use crate::local::private_folder;
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use crate::time::utc;
 use clap::Subcommand;
 use serde::Serialize;
-use skytale_proto::Code;
+use skytale_proto::{ChannelId, Code};
+use skytale_sdk::agent::Agent;
+use skytale_sdk::engine::Problem;
 use skytale_sdk::vault::{BackupInfo, BackupKey, RestoreInfo, VaultError, restore as put_back};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a request that is to go out is left alone before it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -19,6 +26,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make a vault of a backup. The agent takes fresh keys in every channel before it sends again.
     Restore(Restore),
+    /// Go on with this copy of the vault, where another copy has taken its place. The other copy is stopped.
+    Takeover(Takeover),
 }
 
 #[derive(Debug, clap::Args)]
@@ -43,12 +52,22 @@ pub(crate) struct Restore {
     agent: AgentArgs,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Takeover {
+    /// Do it. Without this nothing is done.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
 impl Command {
     /// The settings among its options.
     pub(crate) fn layers(&self) -> Vec<Layer> {
         match self {
             Self::Backup(args) => args.agent.layers(),
             Self::Restore(args) => args.agent.layers(),
+            Self::Takeover(args) => args.agent.layers(),
         }
     }
 }
@@ -57,6 +76,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
         Command::Backup(args) => backup(args, session).await,
         Command::Restore(args) => restore(args, session).await,
+        Command::Takeover(args) => take_over(args, session).await,
     }
 }
 
@@ -88,6 +108,43 @@ async fn restore(args: Restore, session: Session) -> Outcome {
     session.output.give(&Restored::from(done))
 }
 
+async fn take_over(args: Takeover, session: Session) -> Outcome {
+    if !args.yes {
+        return Err(Failure::new(Code::Usage, "taking over needs --yes").help(
+            "Stop whatever uses the other copy first. Its messages that are not in the log yet are lost with it. This copy \
+             then asks to be added again in each channel, and cannot read what was sent meanwhile.",
+        ));
+    }
+    let taken = with_agent(&session, &args.agent, Mode::Able, async |agent| {
+        let what = "cannot take the vault over";
+        // Before it goes online: a copy that was superseded takes no session.
+        let channels = agent.take_over().await.map_err(failed(what))?;
+        connect(agent, args.agent.timeout()).await?;
+        // What cannot go out now goes out when this agent is online the next time.
+        let asked = timeout(args.agent.timeout(), asked(agent, &channels)).await;
+        let asked = asked.unwrap_or(Ok(false))?;
+        Ok(Taken { channels, asked })
+    });
+    session.output.give(&taken.await?)
+}
+
+/// Waits until the requests to be added again are in the log, or answered.
+async fn asked(agent: &Agent, channels: &[ChannelId]) -> Outcome<bool> {
+    let mut events = agent.events();
+    loop {
+        let problems = agent.problems().await.map_err(failed("cannot take the vault over"))?;
+        let waits = |problem: &Problem| matches!(problem, Problem::OutOfSync { asked: None, .. });
+        let is_waiting = |(channel, problems): &(Option<ChannelId>, Vec<Problem>)| {
+            channel.is_some_and(|channel| channels.contains(&channel)) && problems.iter().any(waits)
+        };
+        if !problems.iter().any(is_waiting) {
+            return Ok(true);
+        }
+        // A request in the log is no event of its own: look again now and then.
+        let _ = timeout(LOOK_AGAIN, events.next()).await;
+    }
+}
+
 fn explained(file: &Path, vault: &Path, error: &VaultError) -> Failure {
     let what = format!("cannot restore {} to {}", file.display(), vault.display());
     let failure = Failure::new(error.code(), what).because(error);
@@ -104,6 +161,38 @@ fn explained(file: &Path, vault: &Path, error: &VaultError) -> Failure {
             failure.help("Restore another backup. This one, and the vault, stay as they are.")
         }
         _ => failure,
+    }
+}
+
+#[derive(Serialize)]
+struct Taken {
+    /// The channels in which this copy asks to be added again.
+    channels: Vec<ChannelId>,
+    /// The requests are in the log.
+    asked: bool,
+}
+
+impl Human for Taken {
+    fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
+        if self.channels.is_empty() {
+            return writeln!(
+                to,
+                "{} no other copy has taken this vault's place",
+                style.dim("nothing to do:")
+            );
+        }
+        for channel in &self.channels {
+            writeln!(to, "{} {channel}", style.good("taken over:"))?;
+        }
+        let next = match self.asked {
+            true => "Any member that is online adds this agent again. `skytale channel list` shows when that is done.",
+            false => "The requests go out when this agent is online: run `skytale channel list`.",
+        };
+        writeln!(
+            to,
+            "{}",
+            style.dim(&format!("{next} Never use the other copy again: delete it."))
+        )
     }
 }
 

@@ -12,7 +12,7 @@ Exit codes:
   4    refused: a key, token, scope or membership is missing
   5    there is no such channel, key, log or other thing
   6    not reachable, busy or over a rate; trying again can help
-  7    damaged, or what was promised did not hold: a mismatch, a gap, a divergence
+  7    damaged, or what was promised did not hold: a mismatch, a gap, a divergence; with --strict, any problem of a channel
   8    done in part: the result says what was done, the error what was not
   130  interrupted; 143: ended by SIGTERM";
 

@@ -55,6 +55,12 @@ impl Failure {
         self
     }
 
+    /// What was promised did not hold, whatever the code says of it elsewhere.
+    pub(crate) const fn broken(mut self) -> Self {
+        self.exit = Exit::Broken;
+        self
+    }
+
     /// Why: an error and its sources. What repeats the line before is left out.
     pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);

@@ -10,6 +10,7 @@ mod help;
 mod markers;
 mod node;
 mod operator;
+mod problems;
 mod process;
 mod recovery_small;
 mod servers;

@@ -273,12 +273,11 @@ fn who_has_no_keys_yet_is_added_later_if_that_is_wanted() {
     // An identity that was never online.
     let late = text(&node.agent("late", &["init", "--offline"])["agent"]);
     let added = node.agent("alice", &["channel", "add", "plans", "--later", &bob, &late, &stranger]);
-    // By their ids.
-    let mut later = [late.clone(), stranger.clone()];
-    later.sort_unstable();
+    let mut by_id = [&late, &stranger];
+    by_id.sort_unstable();
     assert_eq!(
         (&added["agents"], &added["deferred"], &added["refused"]),
-        (&json!([bob]), &json!(later), &json!([]))
+        (&json!([bob]), &json!(by_id), &json!([]))
     );
     let deferred = node.agent("alice", &["channel", "outbox"])["deferred"].clone();
     let waiting: Vec<_> = deferred

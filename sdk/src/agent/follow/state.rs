@@ -12,8 +12,10 @@
 
 use super::super::backoff::Backoff;
 use super::super::refusals::{Counted, Refusals};
+use crate::engine::PendingJoin;
 use crate::net::RelayError;
-use skytale_proto::Code;
+use skytale_proto::{ChannelId, Code, Offset};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Between attempts to read the agent's log, or a bundle.
@@ -26,7 +28,13 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(super) struct LogState {
     backoff: Backoff,
     refusals: Refusals,
+    /// How often in a row the relay node said that the log is shorter than what this agent has seen.
+    short: u32,
 }
+
+/// After so many refusals in a row for one reason, it is believed to last: a relay node may only be behind, and another one
+/// may be tried meanwhile.
+const BORNE: u32 = 4;
 
 /// What is done when the subscription to the agent's log has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,17 +65,28 @@ impl LogState {
         Self {
             backoff: Backoff::new(RETRY.0, RETRY.1),
             refusals: Refusals::new(),
+            short: 0,
         }
+    }
+
+    /// The log is shorter than what this agent has seen, and that lasts: nothing waits for it.
+    pub(super) const fn is_short(&self) -> bool {
+        self.short >= BORNE
     }
 
     /// Entries came, or the head was reached.
     pub(super) const fn on_item(&mut self) {
+        self.short = 0;
         self.backoff.reset();
         self.refusals.reset();
     }
 
     /// The subscription has ended, or did not begin: what to do about it, by the code.
     pub(super) fn on_end(&mut self, error: &RelayError) -> LogDecision {
+        match error.refused().map(|refused| refused.code()) {
+            Some(Code::CursorBeyondHead) => self.short = self.short.saturating_add(1),
+            _ => self.short = 0,
+        }
         match error {
             // The session's end tells it.
             RelayError::Refused(refused) if refused.code() == Code::Draining => LogDecision::Again {
@@ -97,6 +116,8 @@ pub(super) struct JoinsState {
     refusals: Refusals,
     /// There is one of this round that is to be tried again.
     failed: bool,
+    /// How often in a row a bundle was refused with a code.
+    refused: HashMap<(ChannelId, Offset), (Code, u32)>,
 }
 
 /// What is done about a bundle that was not fetched.
@@ -114,12 +135,32 @@ pub(super) enum FetchDecision {
 }
 
 impl JoinsState {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             backoff: Backoff::new(RETRY.0, RETRY.1),
             refusals: Refusals::new(),
             failed: false,
+            refused: HashMap::new(),
         }
+    }
+
+    /// A bundle was refused. Whether that lasts: nothing waits for it, and it is tried again now and then.
+    pub(super) fn lasts(&mut self, join: PendingJoin, code: Code) -> bool {
+        let may_last = matches!(
+            code,
+            Code::CursorBeyondHead | Code::UnknownLog | Code::NotMember | Code::StoreCorrupt
+        );
+        let key = (join.channel, join.offset);
+        if !may_last {
+            self.refused.remove(&key);
+            return false;
+        }
+        let counted = self.refused.entry(key).or_insert((code, 0));
+        *counted = match *counted {
+            (before, count) if before == code => (code, count.saturating_add(1)),
+            _ => (code, 1),
+        };
+        counted.1 >= BORNE
     }
 
     /// A bundle was fetched, and is no longer pending.
@@ -167,7 +208,6 @@ impl JoinsState {
 mod tests {
     use super::*;
     use crate::net::relay::Refused;
-    use skytale_proto::Offset;
 
     fn refused(code: Code) -> RelayError {
         RelayError::Refused(Refused {
@@ -255,6 +295,34 @@ mod tests {
             move_on: false,
         };
         assert_eq!(state.on_not_fetched(Some(&refused(Code::NotMember))), told);
+    }
+
+    #[test]
+    fn a_log_or_a_bundle_that_is_refused_again_and_again_is_waited_for_no_longer() {
+        let mut state = LogState::new();
+        for _ in 1..BORNE {
+            state.on_end(&refused(Code::CursorBeyondHead));
+            assert!(!state.is_short());
+        }
+        state.on_end(&refused(Code::CursorBeyondHead));
+        assert!(state.is_short());
+        state.on_end(&refused(Code::CatchingUp));
+        assert!(!state.is_short());
+
+        let mut state = JoinsState::new();
+        let join = |offset| PendingJoin {
+            channel: ChannelId::from_bytes([1; 16]),
+            offset: Offset::new(offset),
+        };
+        for _ in 1..BORNE {
+            assert!(!state.lasts(join(1), Code::UnknownLog));
+        }
+        assert!(!state.lasts(join(2), Code::UnknownLog), "each for itself");
+        assert!(state.lasts(join(1), Code::UnknownLog));
+        assert!(!state.lasts(join(1), Code::CursorBeyondHead), "another reason");
+        for _ in 0..2 * BORNE {
+            assert!(!state.lasts(join(3), Code::CatchingUp), "that passes");
+        }
     }
 
     #[test]

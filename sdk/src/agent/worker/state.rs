@@ -46,8 +46,8 @@ pub(super) struct WorkerState {
     subscribe_at: Instant,
     subscribe_backoff: Backoff,
     reads_refused: Refusals,
-    /// How often in a row the relay node said that the agent is not on the roster.
-    denials: u32,
+    /// What stood in the way of reading, by attempts in a row.
+    lasting: Lasting,
     /// When this agent begins the group again, unless another does before.
     reboot: Option<Turn>,
     /// The appender's stream takes no more of this log, since a frame was refused that will be sent again. When all in
@@ -121,9 +121,39 @@ pub(super) struct ReadRefusal {
     pub(super) by_relay: bool,
 }
 
-/// How often in a row the relay node must say that the agent is not on the roster before that is believed to last. Until then
-/// it may only be behind.
-const DENIALS_BORNE: u32 = 3;
+/// What kept a channel from being read, by attempts in a row with one code.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lasting(Option<(Code, u32)>);
+
+impl Lasting {
+    const fn reset(&mut self) {
+        self.0 = None;
+    }
+
+    fn count(&mut self, code: Code) {
+        let before = match self.0 {
+            Some((before, count)) if before == code => count,
+            _ => 0,
+        };
+        self.0 = Some((code, before.saturating_add(1)));
+    }
+
+    /// What is believed to last. A relay node may only be behind, and another one may be tried meanwhile.
+    const fn code(&self) -> Option<Code> {
+        match self.0 {
+            Some((code, count)) if count >= borne(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// After so many attempts in a row, what they ended with is believed to last.
+const fn borne(code: Code) -> u32 {
+    match code {
+        Code::CursorBeyondHead | Code::UnknownLog | Code::StoreCorrupt => 5,
+        _ => 3,
+    }
+}
 
 /// What the engine is asked about a refusal of the channel's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +163,8 @@ pub(super) enum Ask {
     Trimmed,
     /// This agent was not on the roster before an offset: ask the engine to go on there.
     AbsentUntil(Offset),
+    /// The log ends before the cursor, at this offset, and that lasts: the engine records it.
+    Short(Offset),
 }
 
 /// What is done about a refusal of the channel's log. The subscription has ended, and the time of the next attempt is set.
@@ -169,7 +201,7 @@ impl WorkerState {
             subscribe_at: now,
             subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
             reads_refused: Refusals::default(),
-            denials: 0,
+            lasting: Lasting::default(),
             reboot: None,
             held: false,
             in_flight: 0,
@@ -232,8 +264,10 @@ impl WorkerState {
     pub(super) const fn followed(&self) -> Followed {
         match self.reading {
             _ if self.is_left() => Followed::Left,
-            Reading::No if self.denials >= DENIALS_BORNE => Followed::Denied,
-            Reading::No | Reading::Replay => Followed::Behind,
+            Reading::No | Reading::Replay => match self.lasting.code() {
+                Some(code) => Followed::Refused(code),
+                None => Followed::Behind,
+            },
             Reading::Paused => Followed::Paused,
             Reading::Live => Followed::Live,
         }
@@ -321,7 +355,10 @@ impl WorkerState {
     }
 
     /// The vault failed: what is in memory of this channel is as good as it was, and all of it is tried again.
-    pub(super) fn on_vault_failed(&mut self, now: Instant) {
+    pub(super) fn on_vault_failed(&mut self, code: Code, now: Instant) {
+        if matches!(code, Code::VaultDamaged | Code::Mls) {
+            self.lasting.count(code);
+        }
         let pause = self.pump_backoff.next(None);
         self.pump_at = now + pause;
         self.pump = true;
@@ -342,13 +379,14 @@ impl WorkerState {
     pub(super) fn on_moved_on(&mut self, now: Instant) {
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
+        self.lasting.reset();
         self.unsubscribe(Duration::ZERO, now);
         self.pump = true;
     }
 
     /// Entries came, and the vault has them.
     pub(super) fn on_entries(&mut self, now: Instant) {
-        self.denials = 0;
+        self.lasting.reset();
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
         // The head may have moved: what was stale can be built again.
@@ -363,7 +401,7 @@ impl WorkerState {
     pub(super) fn on_caught_up(&mut self) {
         self.subscribe_backoff.reset();
         self.reads_refused.reset();
-        self.denials = 0;
+        self.lasting.reset();
         if matches!(self.reading, Reading::Replay) {
             self.reading = Reading::Live;
         }
@@ -409,9 +447,13 @@ impl WorkerState {
             Code::NotMember if by_relay && offset > self.view.cursor.next() => Ask::AbsentUntil(offset),
             _ => Ask::Nothing,
         };
-        if code == Code::NotMember {
-            self.denials = self.denials.saturating_add(1);
+        if by_relay && (may_pass || !retryable) {
+            self.lasting.count(code);
         }
+        let ask = match self.lasting.code() {
+            Some(Code::CursorBeyondHead) if code == Code::CursorBeyondHead => Ask::Short(offset),
+            _ => ask,
+        };
         ReadDecision {
             ask,
             tell: code != Code::CursorBeyondHead || self.reads_refused.are_too_many(),

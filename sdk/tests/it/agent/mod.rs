@@ -8,6 +8,7 @@ mod offline;
 mod order;
 mod recovery;
 mod restarts;
+mod rollback;
 mod share;
 mod stock;
 mod talk;

@@ -158,6 +158,42 @@ pub(super) async fn rotate(args: One, session: Session) -> Outcome {
     session.output.give(&changed.await?)
 }
 
+/// A new beginning of a group.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reboot {
+    #[command(flatten)]
+    pub(super) one: One,
+    /// Do it. Without this nothing is done.
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(super) async fn reboot(args: Reboot, session: Session) -> Outcome {
+    if !args.yes {
+        return Err(Failure::new(Code::Usage, "beginning a group again needs --yes").help(
+            "It replaces the channel's group for all members. Do it only if no member can send: members that are out of \
+             sync come back by themselves when another member is online. `skytale channel problems` shows how this \
+             agent stands.",
+        ));
+    }
+    let (args, what) = (args.one, "cannot begin the group again");
+    let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
+        let channel = args.channel.of(agent, &session).await?;
+        let sent = channel.reboot().await.map_err(failed(what))?;
+        let changed = settle(&channel, sent, what, args.agent.timeout(), "rebooted", Vec::new()).await?;
+        Ok(Changed {
+            agents: channel.members().await.map_err(failed(what))?,
+            ..changed
+        })
+    });
+    session.output.give(&changed.await?)?;
+    session.output.note(
+        "Members come over when they are online. A member that had no keys on offer asks to be added again, which any \
+         member does: `skytale channel members` shows who is in the group.",
+    );
+    Ok(())
+}
+
 async fn settle(
     channel: &Channel,
     sent: Sent,

@@ -2,12 +2,13 @@
 
 use super::Session;
 use super::names::{self, Names};
+use super::problems::{self, Strict, named};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::{Human, Outcome, Style, table};
 use serde::Serialize;
 use skytale_proto::rest::ChannelName;
 use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::engine::{ChannelInfo, ChannelState};
+use skytale_sdk::engine::{ChannelInfo, ChannelState, Problem, Standing};
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,8 @@ pub(crate) struct Args {
     /// Show what the vault knows, without asking the network.
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    strict: Strict,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
@@ -27,10 +30,32 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
             Mode::Offline => Names::new(),
             _ => names::of(&session, &channels).await,
         };
-        Ok(channels.into_iter().map(|info| Row::new(info, &names)).collect())
+        let problems = problems::all(agent).await?;
+        let row = |info: ChannelInfo| {
+            let own = problems.iter().find(|(channel, _)| *channel == Some(info.id));
+            Row::new(info, &names, own.map_or(&[][..], |(_, problems)| problems))
+        };
+        let rows: Vec<_> = channels.into_iter().map(row).collect();
+        Ok((rows, problems))
     });
-    let channels = channels.await?;
-    session.output.give(&List { channels })
+    let (channels, problems) = channels.await?;
+    let list = List { channels };
+    session.output.give(&list)?;
+    if mode == Mode::Offline && !args.strict.is_strict() {
+        return Ok(());
+    }
+    // What was wrong in a channel that was left is of no more account.
+    let left = |channel: Option<ChannelId>| {
+        list.channels
+            .iter()
+            .any(|row| Some(row.channel) == channel && row.is_left())
+    };
+    let counted = problems.iter().filter(|(channel, _)| !left(*channel));
+    args.strict.judge(counted.flat_map(|(channel, problems)| {
+        let label = list.channels.iter().find(|row| Some(row.channel) == *channel);
+        let name = named(*channel, label.map_or("", |row| &row.label));
+        problems.iter().map(move |problem| (name.clone(), problem))
+    }))
 }
 
 #[derive(Serialize)]
@@ -45,6 +70,12 @@ struct Row {
     /// As the account's other agents find it. Not known offline.
     name: Option<ChannelName>,
     state: &'static str,
+    /// How it stands with its group: `current`, `renewing`, `out-of-sync` or `superseded`.
+    standing: &'static str,
+    /// The relay showed this agent and others different logs, or its log went back.
+    diverged: bool,
+    /// What `skytale channel problems` lists, without sends that failed.
+    problems: usize,
     cursor: Offset,
     epoch: u64,
     unread: u64,
@@ -54,18 +85,46 @@ struct Row {
 }
 
 impl Row {
-    fn new(info: ChannelInfo, names: &Names) -> Self {
+    fn new(info: ChannelInfo, names: &Names, problems: &[Problem]) -> Self {
+        let is_shown = |problem: &&Problem| !matches!(problem, Problem::SendFailed(_));
         Self {
             channel: info.id,
             label: info.label,
             name: names.get(&info.id).cloned(),
             state: name(info.state),
+            standing: standing(info.standing),
+            diverged: problems.iter().any(Problem::is_divergence),
+            problems: problems.iter().filter(is_shown).count(),
             cursor: info.cursor,
             epoch: info.epoch,
             unread: info.unacked,
             outbox: info.outbox,
             failed: info.failed,
         }
+    }
+
+    fn is_left(&self) -> bool {
+        self.state == name(ChannelState::Left)
+    }
+
+    /// What a person must know first.
+    fn shown_state(&self) -> &'static str {
+        match self.standing {
+            _ if self.is_left() => self.state,
+            _ if self.diverged => "diverged",
+            "current" => self.state,
+            standing => standing,
+        }
+    }
+}
+
+/// How a channel stands with its group, as it is shown. Stable.
+const fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Current => "current",
+        Standing::Renewing => "renewing",
+        Standing::OutOfSync => "out-of-sync",
+        Standing::Superseded => "superseded",
     }
 }
 
@@ -105,7 +164,7 @@ impl Human for List {
             [row.channel.to_string(), row.label.clone()]
                 .into_iter()
                 .chain(named.then_some(name))
-                .chain([row.state.into()])
+                .chain([row.shown_state().into()])
                 .chain(numbers)
                 .collect()
         });
@@ -116,6 +175,14 @@ impl Human for List {
             .collect();
         table(to, style, &heads, rows)?;
         let failed = self.channels.iter().map(|row| row.failed).sum();
-        failed_hint(to, style, failed)
+        failed_hint(to, style, failed)?;
+        match self.channels.iter().map(|row| row.problems).sum::<usize>() {
+            0 => Ok(()),
+            1 => writeln!(to, "{} `skytale channel problems` shows it", style.bad("1 problem:")),
+            more => {
+                let count = style.bad(&format!("{more} problems:"));
+                writeln!(to, "{count} `skytale channel problems` shows them")
+            }
+        }
     }
 }

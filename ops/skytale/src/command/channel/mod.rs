@@ -9,6 +9,7 @@ mod members;
 mod message;
 mod names;
 mod outbox;
+mod problems;
 mod purge;
 mod read;
 mod reference;
@@ -52,6 +53,10 @@ pub(crate) enum Command {
     Tail(tail::Args),
     /// Show what waits to be sent and why, and what has failed; drop or retry what has failed.
     Outbox(outbox::Args),
+    /// Show what was lost, what cannot be read, divergences and failed sends, and what is being done about each.
+    Problems(problems::Args),
+    /// Begin the group again, where no member can go on. Members come over; the others are added again.
+    Reboot(change::Reboot),
     /// Take read messages out of this agent's vault, for good. Others keep what they have.
     Purge(purge::Args),
     /// Replace this agent's keys in the channel: what was stolen before is of no use after.
@@ -94,6 +99,8 @@ impl Command {
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
             Self::Outbox(args) => args.agent(),
+            Self::Problems(args) => &args.agent,
+            Self::Reboot(args) => &args.one.agent,
             Self::Purge(args) => &args.agent,
         };
         agent.layers()
@@ -113,6 +120,8 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Read(args) => read::run(args, session).await,
         Command::Tail(args) => tail::run(args, session).await,
         Command::Outbox(args) => outbox::run(args, session).await,
+        Command::Problems(args) => problems::run(args, session).await,
+        Command::Reboot(args) => change::reboot(args, session).await,
         Command::Purge(args) => purge::run(args, session).await,
         Command::Rotate(args) => change::rotate(args, session).await,
     }

@@ -182,6 +182,9 @@ pub(super) const fn name(kind: QueuedKind) -> &'static str {
         QueuedKind::Leave => "leave",
         QueuedKind::LetGo => "let-go",
         QueuedKind::Digest => "digest",
+        QueuedKind::Rejoin => "rejoin",
+        QueuedKind::Renew => "renew",
+        QueuedKind::Reboot => "reboot",
         _ => "other",
     }
 }

@@ -1,5 +1,6 @@
 //! `skytale channel read`.
 
+use super::problems::{Strict, remark};
 use super::{Reference, Session, message};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::output::Outcome;
@@ -31,6 +32,8 @@ pub(crate) struct Args {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
+    strict: Strict,
+    #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
 
@@ -43,11 +46,13 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let done = with_agent(&session, &args.agent, mode, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let show = |message: &Message| message::show(&session.output, channel.id(), message, args.raw);
+        remark(&session.output, &channel, shown.after).await?;
         if args.unread {
-            shown.unread(&channel, show).await
+            shown.unread(&channel, show).await?;
         } else {
-            shown.history(&channel, show).await
+            shown.history(&channel, show).await?;
         }
+        args.strict.judge_channel(&channel).await
     });
     done.await
 }

@@ -28,8 +28,18 @@ impl FromStr for Reference {
 }
 
 impl Reference {
-    /// The channel of this agent that is meant.
+    /// The channel of this agent that is meant; a failure where it cannot be followed in this session.
     pub(super) async fn of(&self, agent: &Agent, session: &Session) -> Outcome<Channel> {
+        let channel = self.known(agent, session).await?;
+        match channel.not_followed() {
+            // It may have been removed: the vault's history is as it was.
+            None | Some(Code::NotMember) => Ok(channel),
+            Some(code) => Err(not_followed(&self.0, code)),
+        }
+    }
+
+    /// The channel of this agent that is meant, whatever stands in its way.
+    pub(super) async fn known(&self, agent: &Agent, session: &Session) -> Outcome<Channel> {
         let channels = agent.channels().await.map_err(failed("cannot list the channels"))?;
         let id = match self.among(&channels)? {
             Some(id) => id,
@@ -95,17 +105,38 @@ impl Reference {
     }
 }
 
+/// A channel cannot be followed, for a reason that lasts.
+pub(super) fn not_followed(name: &str, code: Code) -> Failure {
+    let failure = Failure::new(code, format!("channel `{name}` cannot be followed"));
+    match code {
+        Code::CursorBeyondHead => failure
+            .since("the relay's log is shorter than what this agent has seen")
+            .help(
+                "Ask the relay's operator whether its data was put back from a copy. What this agent sends here waits; its \
+                 other channels work. `--offline` reads what the vault has, `skytale channel problems` shows the evidence.",
+            ),
+        Code::UnknownLog => failure
+            .since("the relay does not know the channel, which this agent is in")
+            .help(
+                "Ask the relay's operator whether its data was put back from a copy. What this agent sends here waits; its \
+                 other channels work.",
+            ),
+        _ => failure,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use skytale_proto::Offset;
+    use skytale_sdk::engine::Standing;
 
     fn channel(first: u8, label: &str, state: ChannelState) -> ChannelInfo {
         ChannelInfo {
             id: ChannelId::from_bytes([first; 16]),
             label: label.into(),
             state,
-            standing: skytale_sdk::engine::Standing::Current,
+            standing: Standing::Current,
             cursor: Offset::ZERO,
             handshake_head: Offset::ZERO,
             epoch: 0,

@@ -1,5 +1,6 @@
 //! `skytale channel send`.
 
+use super::reference::not_followed;
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
@@ -110,11 +111,25 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
         }
         Ok(())
     };
+    // Nothing is sent in a channel that cannot be followed.
+    let channel = agent.channel(result.channel).await.map_err(failed("cannot send"))?;
+    let unfollowed = async {
+        match channel.caught_up().await {
+            Err(AgentError::NotFollowed { channel, code }) => waiting(not_followed(&channel.to_string(), code)),
+            _ => std::future::pending().await,
+        }
+    };
+    let all = async {
+        tokio::select! {
+            biased;
+            done = all => done,
+            failure = unfollowed => Err(failure),
+        }
+    };
     match timeout(args.timeout(), all).await {
         Ok(delivered) => delivered,
         Err(_) => {
             let what = format!("not delivered within {} s", args.timeout_s);
-            let channel = agent.channel(result.channel).await.map_err(failed("cannot send"))?;
             let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
             // A relay node that answered has said why.
             // Of one of these messages, or of what waits before them.

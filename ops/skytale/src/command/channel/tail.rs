@@ -1,9 +1,12 @@
 //! `skytale channel tail`.
 
+use super::problems::{Strict, remark};
 use super::{Reference, Session, message};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
-use crate::output::{Failure, Outcome, Output};
-use skytale_proto::Code;
+use crate::output::{Failure, Outcome, Output, printable};
+use skytale_proto::{ChannelId, Code, Offset};
+use skytale_sdk::channel::Channel;
+use skytale_sdk::engine::{Lost, Problem};
 use skytale_sdk::event::Event;
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +19,8 @@ pub(crate) struct Args {
     /// Print the messages' bytes and nothing else, a newline after each.
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    strict: Strict,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
@@ -31,6 +36,8 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let mut events = agent.events();
         // Also what another one acknowledges meanwhile: both show all.
         let mut messages = channel.watch(last).await.map_err(failed(what))?;
+        remark(&session.output, &channel, shown_before(&channel).await?).await?;
+        args.strict.judge_channel(&channel).await?;
         while left > 0 {
             tokio::select! {
                 received = messages.next() => {
@@ -44,55 +51,102 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
                     // Shown, so it does not come again; killed in between, it does.
                     received.ack().await.map_err(failed(what))?;
                 }
-                Some(event) = events.next() => tell(&session.output, channel.id(), event)?,
+                Some(event) = events.next() => {
+                    tell(&session.output, channel.id(), &event);
+                    if is_problem(channel.id(), &event) {
+                        args.strict.judge_channel(&channel).await?;
+                    }
+                }
             }
         }
-        Ok(())
+        args.strict.judge_channel(&channel).await
     });
     shown.await
 }
 
-/// What a person who watches wants to know besides the messages.
-fn tell(output: &Output, watched: skytale_proto::ChannelId, event: Event) -> Outcome {
+/// The last message that was shown before, as far as the history has it.
+async fn shown_before(channel: &Channel) -> Outcome<Offset> {
+    let what = "cannot read the channel";
+    let unread = channel.info().await.map_err(failed(what))?.unacked;
+    if unread == 0 {
+        return channel.cursor().await.map_err(failed(what));
+    }
+    Ok(Offset::ZERO)
+}
+
+/// Whether an event may have brought a problem.
+fn is_problem(watched: ChannelId, event: &Event) -> bool {
     match event {
-        Event::Disconnected { code, reason } => output.note(format_args!("disconnected ({code}): {reason}")),
-        Event::Connected { .. } => output.note("connected"),
-        Event::MemberAdded { channel, agent, .. } if channel == watched => output.note(format_args!("{agent} came")),
-        Event::MemberRemoved { channel, agent, .. } if channel == watched => {
-            output.note(format_args!("{agent} is gone"));
+        Event::Divergence { channel, .. }
+        | Event::OutOfSync { channel, .. }
+        | Event::Superseded { channel, .. }
+        | Event::Renewing { channel, .. }
+        | Event::SendFailed { channel, .. } => *channel == watched,
+        Event::EntriesLost { channel, .. }
+        | Event::RolledBack { channel, .. }
+        | Event::EntryUnreadable { channel, .. } => *channel == Some(watched),
+        // It may have been among those that are gone.
+        Event::Lagged { .. } => true,
+        _ => false,
+    }
+}
+
+/// What a person who watches wants to know besides the messages.
+fn tell(output: &Output, watched: ChannelId, event: &Event) {
+    let text = match event {
+        Event::Disconnected { code, reason } => format!("disconnected ({code}): {reason}"),
+        Event::Connected { .. } => "connected".to_owned(),
+        Event::MemberAdded { channel, agent, .. } if *channel == watched => format!("{agent} came"),
+        Event::MemberRemoved { channel, agent, .. } if *channel == watched => format!("{agent} is gone"),
+        Event::MemberOutOfSync { channel, agent, .. } if *channel == watched => {
+            format!("{agent} is out of sync, and has asked to be added again")
+        }
+        Event::MemberRejoined { channel, agent, .. } if *channel == watched => format!("{agent} is back"),
+        Event::EntriesLost {
+            channel: Some(channel),
+            first,
+            last,
+            reason,
+        } if *channel == watched => Problem::Lost(Lost {
+            first: *first,
+            last: *last,
+            reason: *reason,
+        })
+        .describe(),
+        Event::OutOfSync { channel, since, reason } if *channel == watched => format!(
+            "out of sync with the group since entry {since}: {reason}; it has asked to be added again, what is sent waits"
+        ),
+        Event::Rejoined { channel, missed, .. } if *channel == watched => match missed {
+            0 => "rejoined".to_owned(),
+            1 => "rejoined; 1 message was not read".to_owned(),
+            missed => format!("rejoined; {missed} messages were not read"),
+        },
+        Event::Renewing { channel, reason, .. } if *channel == watched => {
+            format!("this vault is an older copy: {reason}; what is sent waits for new keys")
+        }
+        Event::Renewed { channel, .. } if *channel == watched => "new keys are in force".to_owned(),
+        Event::Rebooted { channel, by, .. } if *channel == watched => format!("{by} began the group again"),
+        Event::Superseded { channel, .. } if *channel == watched => {
+            "another copy of this vault has taken its place: this one sends and reads no more".to_owned()
         }
         Event::EntryUnreadable {
             channel: Some(channel),
             offset,
             reason,
             ..
-        } if channel == watched => {
-            output.note(format_args!("the entry at offset {offset} cannot be read: {reason}"));
-        }
-        Event::Divergence {
-            channel,
-            offset,
-            author,
-            ours,
-            theirs,
-        } if channel == watched => {
-            let ours = ours.map_or_else(|| "nothing".into(), |digest| digest.to_string());
-            return Err(
-                Failure::new(Code::Divergence, "the relay showed two agents different logs").since(format!(
-                    "at offset {offset} this agent has {ours}, {author} has {theirs}"
-                )),
-            );
-        }
+        } if *channel == watched => format!("entry {offset} cannot be read: {reason}"),
         Event::Gap {
             channel: Some(channel),
             expected,
             found,
-        } if channel == watched => {
-            output.note(format_args!(
-                "the relay skipped entries: {expected} had to come, {found} came"
-            ));
-        }
-        _ => {}
-    }
-    Ok(())
+        } if *channel == watched => format!("the relay skipped entries: {expected} had to come, {found} came"),
+        Event::Refused {
+            channel: Some(channel),
+            code,
+            reason,
+            ..
+        } if *channel == watched => format!("the relay does not give the channel ({code}): {reason}"),
+        _ => return,
+    };
+    output.note(printable(&text));
 }

@@ -155,6 +155,53 @@ fn a_refused_log_is_tried_again_later_and_the_code_says_what_else_is_done() {
 }
 
 #[test]
+fn what_keeps_a_channel_from_being_read_again_and_again_is_told_as_lasting_until_something_comes() {
+    let now = Instant::now();
+    let refused = |code, times: usize| {
+        let mut state = subscribed(now);
+        let mut asks = Vec::new();
+        for _ in 0..times {
+            asks.push(state.on_read_refused(&refusal(code), now).ask);
+        }
+        (state, asks)
+    };
+    // A relay node that is only behind says so a few times.
+    assert_eq!(refused(Code::CursorBeyondHead, 4).0.followed(), Followed::Behind);
+    let (mut state, asks) = refused(Code::CursorBeyondHead, 5);
+    assert_eq!(state.followed(), Followed::Refused(Code::CursorBeyondHead));
+    assert!(asks[..4].iter().all(|ask| *ask == Ask::Nothing), "{asks:?}");
+    assert!(matches!(asks[4], Ask::Short(_)), "{asks:?}");
+    state.on_entries(now);
+    assert_eq!(state.followed(), Followed::Behind);
+
+    for code in [Code::NotMember, Code::Trimmed] {
+        assert_eq!(refused(code, 2).0.followed(), Followed::Behind, "{code}");
+        assert_eq!(refused(code, 3).0.followed(), Followed::Refused(code), "{code}");
+    }
+    let (mut state, _) = refused(Code::UnknownLog, 5);
+    assert_eq!(state.followed(), Followed::Refused(Code::UnknownLog));
+    state.on_moved_on(now);
+    assert_eq!(state.followed(), Followed::Behind);
+    // It must be the same again and again, and what passes by itself is waited for.
+    let (mut state, _) = refused(Code::UnknownLog, 4);
+    state.on_read_refused(&refusal(Code::CursorBeyondHead), now);
+    assert_eq!(state.followed(), Followed::Behind);
+    assert_eq!(refused(Code::CatchingUp, 20).0.followed(), Followed::Behind);
+
+    // A damaged group keeps nobody waiting; a disk that is full for a while is waited for.
+    let mut state = subscribed(now);
+    for _ in 0..3 {
+        state.on_vault_failed(Code::VaultDamaged, now);
+    }
+    assert_eq!(state.followed(), Followed::Refused(Code::VaultDamaged));
+    let mut state = subscribed(now);
+    for _ in 0..20 {
+        state.on_vault_failed(Code::VaultFull, now);
+    }
+    assert_eq!(state.followed(), Followed::Behind);
+}
+
+#[test]
 fn after_a_refused_frame_the_outbox_goes_out_in_order_on_another_stream_one_frame_first() {
     let now = Instant::now();
     let mut state = subscribed(now);
@@ -328,7 +375,7 @@ proptest! {
                 }
                 Story::VaultFailed => {
                     subscription = false;
-                    state.on_vault_failed(now);
+                    state.on_vault_failed(Code::VaultDamaged, now);
                 }
                 Story::Leaving(is) => {
                     leaving = is;

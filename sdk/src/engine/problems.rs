@@ -1,0 +1,215 @@
+//! What a person should know of a channel: what was lost, what does not fit, and what is being done about each.
+
+use super::channel::one;
+use super::{
+    ChannelState, Code, Divergence, Engine, EngineError, FailedSend, Lost, LostReason, Rollback, Standing,
+    UnreadableEntry,
+};
+use skytale_proto::{ChannelId, Offset};
+
+/// Unreadable entries given at once, the first ones of each log.
+const UNREADABLE_MAX: u32 = 1_000;
+
+/// Something that is not as it should be in a channel, or that was lost in it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The relay showed this agent and another member different logs. It stays until it is settled.
+    Diverged(Divergence),
+    /// The log went back: it no longer has what this agent was shown. It stays until another member's digest shows that the
+    /// log is the one that this agent knows.
+    RolledBack(Rollback),
+    /// Another copy of this vault has taken its place: this one sends and reads nothing here.
+    Superseded {
+        /// The entry that showed it.
+        since: Offset,
+    },
+    /// This agent cannot follow the group. What it sends is held.
+    OutOfSync {
+        /// The first entry that it cannot apply.
+        since: Offset,
+        /// Why.
+        reason: String,
+        /// Where its request to be added again is in the log; `None` while there is none.
+        asked: Option<Offset>,
+        /// Messages that it was shown since and cannot read.
+        missed: u64,
+    },
+    /// This vault is an older copy: it takes new keys before it sends.
+    Renewing {
+        /// The entry that showed it.
+        since: Offset,
+        /// Why.
+        reason: String,
+    },
+    /// Entries that this agent will never read.
+    Lost(Lost),
+    /// An entry that cannot be processed and never will be.
+    Unreadable(UnreadableEntry),
+    /// Something that was sent and will not be delivered. It stays until it is dismissed or sent again.
+    SendFailed(FailedSend),
+}
+
+impl Problem {
+    /// A short name. Stable.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Diverged(_) => "diverged",
+            Self::RolledBack(_) => "rolled-back",
+            Self::Superseded { .. } => "superseded",
+            Self::OutOfSync { .. } => "out-of-sync",
+            Self::Renewing { .. } => "renewing",
+            Self::Lost(_) => "lost",
+            Self::Unreadable(_) => "unreadable",
+            Self::SendFailed(_) => "send-failed",
+        }
+    }
+
+    /// The code that names it.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Diverged(_) => Code::Divergence,
+            Self::RolledBack(_) => Code::CursorBeyondHead,
+            Self::Superseded { .. } | Self::Renewing { .. } => Code::Superseded,
+            Self::OutOfSync { .. } => Code::OutOfSync,
+            Self::Lost(lost) => match lost.reason {
+                LostReason::Trimmed => Code::Trimmed,
+                LostReason::OutOfSync => Code::OutOfSync,
+                LostReason::OtherCopy => Code::Superseded,
+            },
+            Self::Unreadable(_) => Code::EntryUnreadable,
+            Self::SendFailed(send) => send.code,
+        }
+    }
+
+    /// The entries that it is about, the first and the last one; `None` where no entry is.
+    pub fn offsets(&self) -> Option<(Offset, Offset)> {
+        match self {
+            Self::Diverged(divergence) => Some((divergence.offset, divergence.offset)),
+            Self::RolledBack(rollback) => Some((rollback.kept.next(), rollback.cursor.max(rollback.kept.next()))),
+            Self::Superseded { since } | Self::OutOfSync { since, .. } | Self::Renewing { since, .. } => {
+                Some((*since, *since))
+            }
+            Self::Lost(lost) => Some((lost.first, lost.last)),
+            Self::Unreadable(entry) => Some((entry.offset, entry.offset)),
+            Self::SendFailed(_) => None,
+        }
+    }
+
+    /// Whether it shows that the log is not the one that others, or this agent, were shown.
+    pub const fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged(_) | Self::RolledBack(_))
+    }
+
+    /// Whether this agent cannot send or read in the channel as it should, now.
+    pub const fn is_standing(&self) -> bool {
+        matches!(
+            self,
+            Self::Superseded { .. } | Self::OutOfSync { .. } | Self::Renewing { .. }
+        )
+    }
+
+    /// What happened and why, for a person.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Diverged(divergence) => {
+                let ours = divergence
+                    .ours
+                    .map_or_else(|| "nothing".to_owned(), |digest| digest.to_string());
+                format!(
+                    "the relay showed two agents different logs: at offset {} this agent has {ours}, {} has {}",
+                    divergence.offset, divergence.author, divergence.theirs
+                )
+            }
+            Self::RolledBack(rollback) => format!(
+                "the relay's log went back: this agent has seen entry {}, and entries after {} are missing or replaced",
+                rollback.cursor, rollback.kept
+            ),
+            Self::Superseded { since } => {
+                format!("another copy of this vault has taken its place, at entry {since}")
+            }
+            Self::OutOfSync {
+                since, reason, missed, ..
+            } => match missed {
+                0 => format!("out of sync with the group since entry {since}: {reason}"),
+                missed => format!(
+                    "out of sync with the group since entry {since}, {missed} {} not read: {reason}",
+                    if *missed == 1 { "message" } else { "messages" }
+                ),
+            },
+            Self::Renewing { since, reason } => {
+                format!("this vault is an older copy, as entry {since} shows: {reason}")
+            }
+            Self::Lost(lost) => {
+                let reason = lost.reason.describe();
+                match lost.first == lost.last {
+                    true => format!("message {} is gone: {reason}", lost.first),
+                    false => format!("messages {} to {} are gone: {reason}", lost.first, lost.last),
+                }
+            }
+            Self::Unreadable(entry) => format!("entry {} cannot be read: {}", entry.offset, entry.reason),
+            Self::SendFailed(send) => format!("{} was not delivered: {}", send.frame_id, send.code.name()),
+        }
+    }
+
+    /// What is being done about it, or what there is to do, for a person.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Diverged(_) => "nothing is done by itself: ask the relay's operator which log is the right one",
+            Self::RolledBack(_) => {
+                "what is sent waits, unless the log goes on past what this agent has seen; ask the relay's operator"
+            }
+            Self::Superseded { .. } => "nothing is done by itself: use the other copy, or `skytale vault takeover`",
+            Self::OutOfSync { asked: Some(_), .. } => {
+                "it has asked to be added again: any member that is online does it; what is sent waits"
+            }
+            Self::OutOfSync { asked: None, .. } => "it asks to be added again when it is online; what is sent waits",
+            Self::Renewing { .. } => "it takes new keys when it is online; what is sent waits for that",
+            Self::Lost(_) => "nothing can be done here: ask a member who has them",
+            Self::Unreadable(_) => "nothing can be done here: ask its author to send it again",
+            Self::SendFailed(_) => "it is kept until it is dropped or sent again: `skytale channel outbox`",
+        }
+    }
+}
+
+impl Engine {
+    /// What a person should know of a channel (`None`: of the agent's own log), the gravest first. Of entries that cannot be
+    /// read, the first 1,000.
+    pub fn problems(&self, channel: Option<ChannelId>) -> Result<Vec<Problem>, EngineError> {
+        let mut problems = Vec::new();
+        if let Some(channel) = channel {
+            problems.extend(self.divergences(channel)?.into_iter().map(Problem::Diverged));
+        }
+        problems.extend(self.rollback(channel)?.map(Problem::RolledBack));
+        if let Some(channel) = channel {
+            problems.extend(self.standing_problem(channel)?);
+        }
+        problems.extend(self.lost(channel)?.into_iter().map(Problem::Lost));
+        let unreadable = self.unreadable(channel, Offset::ZERO, UNREADABLE_MAX)?;
+        problems.extend(unreadable.into_iter().map(Problem::Unreadable));
+        if let Some(channel) = channel {
+            problems.extend(self.failed(channel)?.into_iter().map(Problem::SendFailed));
+        }
+        Ok(problems)
+    }
+
+    fn standing_problem(&self, channel: ChannelId) -> Result<Option<Problem>, EngineError> {
+        let position = one(self.vault.sql(), channel)?.0;
+        if position.state == ChannelState::Left {
+            return Ok(None);
+        }
+        let recovery = position.recovery;
+        let (since, reason) = (recovery.since, recovery.reason);
+        Ok(match recovery.standing {
+            Standing::Current => None,
+            Standing::Renewing => Some(Problem::Renewing { since, reason }),
+            Standing::OutOfSync => Some(Problem::OutOfSync {
+                since,
+                reason,
+                asked: (recovery.asked > Offset::ZERO).then_some(recovery.asked),
+                missed: recovery.missed,
+            }),
+            Standing::Superseded => Some(Problem::Superseded { since }),
+        })
+    }
+}

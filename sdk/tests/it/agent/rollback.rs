@@ -1,0 +1,82 @@
+//! A relay node whose log was put back from a copy.
+
+use super::world::{World, channel_of, event, reach, soon};
+use skytale_proto::Code;
+use skytale_sdk::agent::AgentError;
+use skytale_sdk::engine::Problem;
+use skytale_sdk::event::Event;
+use std::path::Path;
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_whose_log_went_back_keeps_no_other_channel_and_fails_no_send() {
+    let world = World::new().await;
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let channels = channel_of(&[&a, &b]).await;
+    let quiet = b.create_channel("quiet").await.expect("made");
+    let sent = quiet.send("first").await.expect("queued");
+    soon("delivered", sent.delivered()).await.expect("delivered");
+    soon("b current", b.caught_up()).await.expect("current");
+
+    let (log, kept) = (world.dir.path().join("log"), world.dir.path().join("log.copy"));
+    world.stop_relay().await;
+    copy(&log, &kept);
+    world.start_relay().await;
+    for text in ["one", "two"] {
+        let sent = channels[0].send(text).await.expect("queued");
+        let delivered = soon("delivered", sent.delivered()).await.expect("delivered");
+        reach(&channels[1], delivered.offset().expect("an offset")).await;
+    }
+    let cursor = channels[1].cursor().await.expect("a cursor");
+    let mut events = b.events();
+    world.stop_relay().await;
+    std::fs::remove_dir_all(&log).expect("removed");
+    copy(&kept, &log);
+    world.start_relay().await;
+
+    let room = &channels[1];
+    let is_told =
+        |event: &Event| matches!(event, Event::RolledBack { channel: Some(channel), .. } if *channel == room.id());
+    event(&mut events, "told", is_told).await;
+    let error = soon("refused", room.caught_up())
+        .await
+        .expect_err("it cannot be followed");
+    assert!(
+        matches!(error, AgentError::NotFollowed { channel, code: Code::CursorBeyondHead } if channel == room.id()),
+        "{error:?}"
+    );
+    let held = room.send("held").await.expect("queued");
+
+    // All else goes on.
+    soon("b current", b.caught_up()).await.expect("current");
+    for channel in [quiet, b.create_channel("another").await.expect("made")] {
+        let sent = channel.send("said").await.expect("queued");
+        soon("delivered", sent.delivered()).await.expect("delivered");
+        assert_eq!(channel.not_followed(), None);
+        assert_eq!(channel.problems().await.expect("listed"), []);
+    }
+    assert_eq!(room.failed().await.expect("listed"), []);
+    assert_eq!(room.outbox().await.expect("listed")[0].frame_id, held.frame_id());
+    let all = b.problems().await.expect("listed");
+    let [(Some(of), problems)] = all.as_slice() else {
+        panic!("{all:?}")
+    };
+    let [Problem::RolledBack(rollback)] = problems.as_slice() else {
+        panic!("{problems:?}")
+    };
+    assert_eq!(
+        (*of, rollback.cursor, rollback.kept),
+        (room.id(), cursor, cursor.previous().previous())
+    );
+}
