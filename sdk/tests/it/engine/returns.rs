@@ -315,9 +315,9 @@ impl Story {
         let Some(member) = (0..AGENTS).find(|who| is(&mut self.players[*who], Standing::Current)) else {
             return;
         };
-        for who in 0..AGENTS {
+        for (who, id) in ids.into_iter().enumerate() {
             if is(&mut self.players[who], Standing::OutOfSync) {
-                drop(self.players[member].agent.engine().remove(channel, &[ids[who]]));
+                drop(self.players[member].agent.engine().remove(channel, &[id]));
                 self.settle();
                 add(&self.relay, channel, &mut self.players, member, who);
                 self.settle();
