@@ -7,9 +7,9 @@
 //!   not closed in order is checked before it is used.
 //! - A transaction is durable when it returns (write-ahead log, `synchronous = FULL`); one that only replays a log is whole
 //!   or not there, and durable with the next one that is (`Durability`).
-//! - A copy knows that it is one ([`mark`]): it takes fresh keys in every channel, as the vault itself may have used those
+//! - A copy knows that it is one (`mark`): it takes fresh keys in every channel, as the vault itself may have used those
 //!   that it has.
-//! - A full disk is no end: reads work, and space is kept for what frees more ([`reserve`]).
+//! - A full disk is no end: reads work, and space is kept for what frees more (`reserve`).
 //! - Deleted secrets are overwritten (`secure_delete`), so that a key that MLS has thrown away does not linger in a free
 //!   page for whoever learns the vault's key later.
 

@@ -451,3 +451,68 @@ fn an_own_message_that_is_shown_again_costs_new_keys_and_no_message() {
     assert_eq!(a.texts(channel), ["once"]);
     assert_talk(&relay, channel, &mut a, &mut b);
 }
+
+#[test]
+fn a_relay_cannot_lead_a_member_that_asks_into_a_group_of_its_own() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    a.engine().update_keys(channel).expect("queued");
+    settle(&relay, channel, &mut [&mut a]);
+    relay.trim(channel.log(), relay.head(channel.log()));
+    b.send(channel, "for members alone");
+    settle(&relay, channel, &mut [&mut b]);
+    assert_eq!(standing(&mut b, channel), Standing::OutOfSync);
+    let cursor = b.engine().cursor(channel).expect("known");
+    let requests = relay.entries(channel.log(), cursor.previous());
+    let request = Frame::decode(requests[0].payload.clone()).expect("a frame");
+    assert_eq!(request.header().detail, Detail::Rejoin);
+    let asked = RejoinRequest::decode(request.body().clone()).expect("a request");
+    let package = KeyPackageIn::tls_deserialize_exact(&asked.key_package)
+        .expect("a key package")
+        .validate(OpenMlsRustCrypto::default().crypto(), ProtocolVersion::Mls10)
+        .expect("valid");
+
+    // A group with the channel's id, made by nobody who was ever in it.
+    let provider = OpenMlsRustCrypto::default();
+    let key = Key(SigningKey::from_bytes(&[0x66; 32]));
+    let stranger = AgentId::from_bytes(key.0.verifying_key().to_bytes());
+    let credential = CredentialWithKey {
+        credential: BasicCredential::new(stranger.as_bytes().to_vec()).into(),
+        signature_key: SignaturePublicKey::from(stranger.as_bytes().as_slice()),
+    };
+    let config = MlsGroupCreateConfig::builder()
+        .ciphersuite(SUITE)
+        .use_ratchet_tree_extension(true)
+        .capabilities(super::capabilities())
+        .lifetime(Lifetime::init(0, u64::MAX))
+        .build();
+    let id = GroupId::from_slice(channel.as_bytes());
+    let mut group = MlsGroup::new_with_group_id(&provider, &key, &config, id, credential).expect("a group");
+    let (made, welcome, _) = group.add_members(&provider, &key, &[package]).expect("added");
+    let bundle = Bundle {
+        commit: made.to_bytes().expect("encodes").into(),
+        welcome: welcome.to_bytes().expect("encodes").into(),
+        ..Bundle::default()
+    };
+    let parent = b.engine().handshake_head(channel).expect("known");
+    let header = header(channel, stranger, parent, commit(&[b.id()], &[b.id()]));
+    let frame = Frame::new(header, bundle.encode_to_vec()).expect("a frame");
+    let mut shown = requests[0].clone();
+    shown.offset = cursor.next();
+    shown.payload = frame.encoded().clone();
+    let processed = b.engine().process_entries(channel, &[shown]).expect("processed");
+    assert!(
+        !has(&processed.events, |event| matches!(event, Event::Rejoined { .. })),
+        "{:?}",
+        processed.events
+    );
+    assert_eq!(standing(&mut b, channel), Standing::OutOfSync);
+    let next = b.next_frames(channel, 1 << 20).expect("built").frames;
+    let offered = next.iter().map(|frame| frame.frame.header().kind().name());
+    assert_eq!(
+        offered.collect::<Vec<_>>(),
+        ["rejoin"],
+        "what it sends is held, and it asks again"
+    );
+}
