@@ -110,8 +110,7 @@ pub(crate) fn with_vault<'a, T: 'a>(
             let agent = session.shutdown.unless(open(&session.loaded, vault, mode)).await?;
             let done = session.shutdown.unless(async {
                 if mode == Mode::Online {
-                    connect(&agent, args.timeout()).await?;
-                    current(&agent, args.timeout()).await?;
+                    online(&agent, args.timeout()).await?;
                 }
                 work(&agent).await
             });
@@ -235,6 +234,19 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
                 None => failure(Code::Offline),
             })
         }
+    }
+}
+
+/// Brings an agent online and up to date. A copy that another one has superseded gets no session: the command shows what
+/// there is, and says how it stands.
+async fn online(agent: &Agent, within: Duration) -> Outcome {
+    let done = match connect(agent, within).await {
+        Ok(()) => current(agent, within).await,
+        failed => failed,
+    };
+    match done {
+        Err(failure) if failure.code() == Code::Superseded => Ok(()),
+        done => done,
     }
 }
 

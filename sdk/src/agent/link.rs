@@ -223,7 +223,8 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let bus = &self.core.bus;
         bus.offline();
-        if !self.cancel.is_cancelled() {
+        // A superseded copy has ended by itself, and has said so.
+        if !self.cancel.is_cancelled() && !*bus.superseded.borrow() {
             bus.fail_waits(RelayError::Local {
                 code: Code::Environment,
                 reason: "the agent's background work has ended: its runtime was shut down, or it panicked".into(),

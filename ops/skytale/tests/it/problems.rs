@@ -308,7 +308,12 @@ fn a_superseded_copy_says_so_and_takes_over_where_it_is_told_to() {
     node.agent("other", &["channel", "send", &room, "from the other copy"]);
 
     let listed = shown(place, "bob", &["channel", "list"]);
-    assert!(listed.stdout.contains("superseded"), "{}", listed.stdout);
+    assert!(
+        listed.stdout.contains("superseded"),
+        "{}\n{}",
+        listed.stdout,
+        listed.stderr
+    );
     let read = shown(place, "bob", &["channel", "read", &room]);
     assert!(
         read.code == 0 && read.stderr.contains("skytale vault takeover"),
