@@ -56,6 +56,8 @@ async fn every_operation_works_through_the_process_that_has_the_vault_open() {
     // Channels, members, changes.
     let channels = channel_of(&[&alice, &bob]).await;
     let channel = &channels[0];
+    // What the engine sends by itself is in the log, too: both see the same.
+    soon("settled", owner.flushed()).await.expect("settled");
     assert_eq!(
         owner.channels().await.expect("listed"),
         alice.channels().await.expect("listed")

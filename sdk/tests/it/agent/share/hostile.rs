@@ -197,6 +197,14 @@ async fn another_user_is_refused_even_if_file_permissions_allow_it() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
     };
     mode(world.dir.path(), 0o755);
+    // The other user must get as far as the socket.
+    for above in world.dir.path().ancestors().skip(1) {
+        if let Ok(found) = std::fs::metadata(above)
+            && found.permissions().mode() & 0o001 == 0
+        {
+            mode(above, found.permissions().mode() & 0o777 | 0o011);
+        }
+    }
     let ask = || {
         let path = path.clone();
         tokio::task::spawn_blocking(move || as_nobody(&path))
