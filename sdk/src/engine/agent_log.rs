@@ -278,6 +278,7 @@ impl Tx<'_> {
         channel.position.recovery = Recovery::default();
         channel.position.joined = offset;
         channel.position.applied = offset;
+        channel.position.removed.clear();
         channel.window = Window::joined(offset);
         channel.group = Some(welcomed.group);
         channel.save(self.sql, self.provider)?;

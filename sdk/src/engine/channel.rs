@@ -36,6 +36,8 @@ pub(super) struct Position {
     pub(super) joined: Offset,
     /// The last handshake head whose epoch this agent was in.
     pub(super) applied: Offset,
+    /// Members of the group that later commits' headers have removed: this agent could not apply those.
+    pub(super) removed: BTreeSet<AgentId>,
 }
 
 impl Position {
@@ -115,7 +117,7 @@ pub(super) struct Channel {
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
                        received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
-                       doubted, joined, applied";
+                       doubted, joined, applied, removed";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -141,6 +143,7 @@ impl Channel {
                 recovery: Recovery::default(),
                 joined: Offset::ZERO,
                 applied: Offset::ZERO,
+                removed: BTreeSet::new(),
             },
             saved: None,
             group: None,
@@ -150,6 +153,23 @@ impl Channel {
             rejoins: BTreeSet::new(),
             rollback: None,
         })
+    }
+
+    /// The group's members, without those that headers say are gone.
+    pub(super) fn known_members(&self) -> BTreeSet<AgentId> {
+        let members = self.group.as_ref().map(mls::members).unwrap_or_default();
+        members.difference(&self.position.removed).copied().collect()
+    }
+
+    /// A commit's header, once the group has applied the commit or not: the log's roster is what headers say.
+    pub(super) fn note_removed(&mut self, adds: &[AgentId], removes: &[AgentId]) {
+        let removed = &mut self.position.removed;
+        if removes.is_empty() && removed.is_empty() {
+            return;
+        }
+        let members = self.group.as_ref().map(mls::members).unwrap_or_default();
+        removed.extend(removes);
+        removed.retain(|agent| members.contains(agent) && !adds.contains(agent));
     }
 
     pub(super) fn log(&self) -> LogId {
@@ -221,13 +241,13 @@ impl Channel {
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted,
-                                  joined, applied)
+                                  joined, applied, removed)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23)
+                     ?22, ?23, ?24)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
                  reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
-                 doubted = ?21, joined = ?22, applied = ?23",
+                 doubted = ?21, joined = ?22, applied = ?23, removed = ?24",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -253,6 +273,7 @@ impl Channel {
             position.recovery.doubted,
             integer(position.joined.get())?,
             integer(position.applied.get())?,
+            position.removed.iter().flat_map(AgentId::as_bytes).copied().collect::<Vec<u8>>(),
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -314,6 +335,14 @@ pub(super) fn one(sql: &Connection, id: ChannelId) -> Result<(Position, i64), En
         .map(|(position, no, _)| (position, no))
 }
 
+fn agents(bytes: &[u8]) -> Result<BTreeSet<AgentId>, VaultError> {
+    let (ids, rest) = bytes.as_chunks::<{ AgentId::LENGTH }>();
+    match rest.is_empty() {
+        true => Ok(ids.iter().copied().map(AgentId::from_bytes).collect()),
+        false => Err(VaultError::damaged("list of removed agents")),
+    }
+}
+
 fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
     let digest = row.get::<_, Option<Vec<u8>>>(5)?;
     let digest = digest
@@ -344,6 +373,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
         },
         joined: Offset::new(unsigned(row.get(21)?)?),
         applied: Offset::new(unsigned(row.get(22)?)?),
+        removed: agents(&row.get::<_, Vec<u8>>(23)?)?,
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

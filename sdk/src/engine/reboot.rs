@@ -26,8 +26,8 @@ impl Engine {
     pub fn reboot_wants(&mut self, channel: ChannelId) -> Result<Vec<AgentId>, EngineError> {
         let own = self.agent_id();
         let channel = self.loaded(channel)?;
-        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
-        Ok(members
+        Ok(channel
+            .known_members()
             .into_iter()
             .filter(|agent| *agent != own && !channel.rejoins.contains(agent))
             .collect())
@@ -41,11 +41,11 @@ impl Engine {
         if recovery.standing != Standing::OutOfSync || recovery.asked == Offset::ZERO {
             return Ok(false);
         }
-        let Some(group) = channel.group.as_ref() else {
+        if channel.group.is_none() {
             return Ok(false);
-        };
-        let others = mls::members(group).into_iter().filter(|agent| *agent != own);
-        Ok(others.into_iter().all(|agent| channel.rejoins.contains(&agent)))
+        }
+        let mut others = channel.known_members().into_iter().filter(|agent| *agent != own);
+        Ok(others.all(|agent| channel.rejoins.contains(&agent)))
     }
 
     /// Where a new beginning is due: how many members are before this one in making it, by their ids.
@@ -104,7 +104,7 @@ impl Tx<'_> {
             packages.extend(self.requested_with(channel, &agent)?.map(Into::into));
         }
         // Those whom this agent knows, and nobody else: a request alone makes no member.
-        let known = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        let known = channel.known_members();
         let (mut others, mut added) = (BTreeSet::new(), Vec::new());
         for bytes in packages {
             if let Ok((agent, package)) = mls::added_package(self.provider, &bytes)
@@ -176,6 +176,7 @@ impl Tx<'_> {
         self.note_missed(channel, offset)?;
         channel.position.recovery = Recovery::default();
         channel.position.applied = offset;
+        channel.position.removed.clear();
         channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         channel.position.epoch = channel.group.as_ref().map_or(0, |group| group.epoch().as_u64());
         self.unbuild(channel)?;

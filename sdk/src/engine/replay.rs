@@ -170,6 +170,9 @@ impl Tx<'_> {
                     self.record_unreadable(channel, record.offset, header, problem)?;
                 }
             }
+            if let Some(Detail::Commit { adds, removes, .. }) = header.map(|header| &header.detail) {
+                channel.note_removed(adds, removes);
+            }
             match header.map(|header| &header.detail) {
                 Some(Detail::Trim { .. }) => channel.window.pass(record.offset),
                 _ => channel.window.push(record.offset, &record.payload),

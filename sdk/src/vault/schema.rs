@@ -112,7 +112,7 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
 /// - How a channel stands with its group (`standing`: see `Standing`), and what is being done about it.
-/// - `reboot` tells which of a channel's groups it is.
+/// - `reboot` tells which of a channel's groups it is; `removed` lists agents, 32 bytes each.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
@@ -131,6 +131,7 @@ ALTER TABLE channel ADD COLUMN unsure INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN joined INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN applied INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE channel ADD COLUMN removed BLOB NOT NULL DEFAULT x'';
 UPDATE channel SET applied = head;
 UPDATE channel SET digest = NULL;
 DELETE FROM digest;

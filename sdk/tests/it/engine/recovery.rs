@@ -426,3 +426,38 @@ fn a_group_that_nobody_can_go_on_with_begins_again() {
     }
     assert_talks(&relay, channel, &mut agents);
 }
+
+#[test]
+fn a_group_begins_again_without_a_member_that_was_removed_meanwhile() {
+    let relay = Relay::new();
+    let (mut a, mut b, mut c) = (Agent::new(), Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b, &mut c]);
+    let copies = [a.vault_files(), b.vault_files()];
+    a.engine().update_keys(channel).expect("queued");
+    settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
+    relay.trim(channel.log(), relay.head(channel.log()));
+    let gone = c.id();
+    b.engine().remove(channel, &[gone]).expect("queued");
+    settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
+    assert_eq!(c.engine().channel(channel).expect("known").state, ChannelState::Left);
+    // Both copies are older than what the log has; of the removal they see the header alone.
+    a.put_back(&copies[0]);
+    b.put_back(&copies[1]);
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    for agent in [&mut a, &mut b] {
+        assert_eq!(standing(agent, channel), Standing::OutOfSync);
+        agent.crash();
+        settle(&relay, channel, &mut [agent]);
+        assert!(agent.engine().is_reboot_due(channel).expect("known"));
+        assert_eq!(agent.engine().reboot_wants(channel).expect("known"), []);
+    }
+    a.engine().reboot(channel, Vec::new()).expect("queued");
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    let agents = [a.id(), b.id()].into_iter().collect::<std::collections::BTreeSet<_>>();
+    for agent in [&mut a, &mut b] {
+        assert_eq!(standing(agent, channel), Standing::Current, "{:?}", agent.events);
+        let members = agent.engine().members(channel).expect("known");
+        assert_eq!(members.into_iter().collect::<std::collections::BTreeSet<_>>(), agents);
+    }
+    assert_talks(&relay, channel, &mut [&mut a, &mut b]);
+}
