@@ -342,11 +342,18 @@ impl Tx<'_> {
         tracing::warn!(channel = %channel.id, %code, kind = ?row.intent, "a way back was refused");
         self.unqueue(channel, row)?;
         channel.offered.again();
+        if code != Code::NotMember {
+            return Ok(());
+        }
+        let cursor = channel.position.cursor;
         // It was removed, by a commit that it could not read or that is gone. It has no keys that are of use any more.
-        if code == Code::NotMember && channel.position.recovery.standing == Standing::OutOfSync {
-            let cursor = channel.position.cursor;
+        if channel.position.recovery.standing == Standing::OutOfSync {
             self.note_missed(channel, cursor.next())?;
             return self.left(channel, cursor, self.identity.agent_id());
+        }
+        if channel.position.recovery.unsure {
+            let reason = "the relay says that this agent is not in the channel: its removal may be among the entries that are gone".to_owned();
+            return self.out_of_sync(channel, cursor.next(), reason);
         }
         Ok(())
     }

@@ -610,3 +610,22 @@ proptest! {
         run(&steps);
     }
 }
+
+#[test]
+fn a_member_whose_removal_is_gone_while_others_went_on_knows_it_in_the_end() {
+    use Step::{Copy, Crash, Fork, Meet, Remove, Second, Send, Trim};
+    run(&[
+        Remove(2, 1),
+        Send(0),
+        Crash(0),
+        Send(0),
+        Meet(2),
+        Copy(2),
+        Fork(2),
+        Meet(0),
+        Meet(2),
+        Trim(3),
+        Second(2),
+        Send(0),
+    ]);
+}
