@@ -64,7 +64,8 @@ impl Engine {
     }
 
     /// Queues a new beginning of the group with all members whose KeyPackage is at hand. Members come over without being
-    /// asked; those without a KeyPackage here are removed, and added when they have one. What was said before stays readable to those who had read it.
+    /// asked; those without a KeyPackage here are removed, and added when they have one. What was said before stays readable
+    /// to those who had read it.
     pub fn reboot(&mut self, channel: ChannelId, packages: Vec<ClaimedPackage>) -> Result<FrameId, EngineError> {
         let state = self.loaded(channel)?.position.state;
         if !matches!(state, ChannelState::Active | ChannelState::Leaving) {

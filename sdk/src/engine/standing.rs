@@ -352,8 +352,9 @@ impl Tx<'_> {
             return self.left(channel, cursor, self.identity.agent_id());
         }
         if channel.position.recovery.unsure {
-            let reason = "the relay says that this agent is not in the channel: its removal may be among the entries that are gone".to_owned();
-            return self.out_of_sync(channel, cursor.next(), reason);
+            let reason = "the relay says that this agent is not in the channel: its removal may be among the entries \
+                          that are gone";
+            return self.out_of_sync(channel, cursor.next(), reason.to_owned());
         }
         Ok(())
     }
