@@ -11,7 +11,7 @@ use prost::Message as _;
 use skytale_log_store::AppendError;
 use skytale_proto::wire::{Bundle, RejoinRequest};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset};
-use skytale_sdk::engine::{Event, LogStatus, Standing};
+use skytale_sdk::engine::{ChannelState, Event, LogStatus, Outcome, Standing};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
@@ -515,4 +515,33 @@ fn a_relay_cannot_lead_a_member_that_asks_into_a_group_of_its_own() {
         ["rejoin"],
         "what it sends is held, and it asks again"
     );
+}
+
+#[test]
+fn a_relay_that_denies_a_membership_once_costs_the_way_back_and_no_message() {
+    let relay = Relay::new();
+    let (mut a, mut b) = (Agent::new(), Agent::new());
+    let channel = channel_of(&relay, &mut [&mut a, &mut b]);
+    a.send(channel, "gone");
+    settle(&relay, channel, &mut [&mut a]);
+    relay.trim(channel.log(), relay.head(channel.log()));
+    b.send(channel, "held");
+    b.pull(&relay, channel, usize::MAX);
+    assert_eq!(standing(&mut b, channel), Standing::Renewing);
+    // Its new keys are offered, and the relay says that it is no member.
+    let frames = b.next_frames(channel, 1 << 20).expect("built").frames;
+    let denied = Outcome::Refused {
+        code: Code::NotMember,
+        retryable: false,
+    };
+    let events = (b.engine().outcome(channel, frames[0].frame.header().id, denied)).expect("taken");
+    assert!(
+        has(&events, |event| matches!(event, Event::OutOfSync { .. })),
+        "{events:?}"
+    );
+    assert_eq!(b.engine().channel(channel).expect("known").state, ChannelState::Active);
+    settle(&relay, channel, &mut [&mut a, &mut b]);
+    assert_eq!(standing(&mut b, channel), Standing::Current);
+    assert_eq!(a.texts(channel), ["gone", "held"]);
+    assert_eq!(b.engine().failed(channel).expect("listed").len(), 0);
 }
