@@ -4,7 +4,7 @@
 //! one is preceded by its length, u32 big-endian; [`frame_message`] writes that, [`message_length`]
 //! reads and bounds it.
 
-use crate::{Code, Offset, limits};
+use crate::{AgentId, Code, Offset, limits};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use std::time::Duration;
@@ -104,6 +104,7 @@ impl Refusal {
             retryable: code.is_retryable(),
             retry_after_ms: 0,
             offset: 0,
+            agent: Bytes::new(),
         }
     }
 
@@ -118,6 +119,13 @@ impl Refusal {
     #[must_use]
     pub fn at(mut self, offset: Offset) -> Self {
         self.offset = offset.get();
+        self
+    }
+
+    /// With the agent that the code is about.
+    #[must_use]
+    pub fn about(mut self, agent: &AgentId) -> Self {
+        self.agent = Bytes::copy_from_slice(agent.as_bytes());
         self
     }
 

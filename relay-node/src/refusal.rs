@@ -27,8 +27,12 @@ pub(crate) fn of_append(error: &AppendError) -> Refusal {
     match error {
         AppendError::Refused(refused) => {
             let refusal = Refusal::because(refused.code(), refused.to_string());
-            match refused.offset() {
+            let refusal = match refused.offset() {
                 Some(offset) => refusal.at(offset),
+                None => refusal,
+            };
+            match refused.agent() {
+                Some(agent) => refusal.about(&agent),
                 None => refusal,
             }
         }

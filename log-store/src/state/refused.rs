@@ -1,6 +1,6 @@
 //! Why a frame is no entry.
 
-use skytale_proto::{Code, Offset};
+use skytale_proto::{AgentId, Code, Offset};
 
 /// Why the fold refuses a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,8 @@ pub enum Refused {
     RosterChange {
         /// How.
         problem: &'static str,
+        /// The first agent by which it does, where it is about one.
+        agent: Option<AgentId>,
     },
     /// No KeyPackage to give.
     #[error("the agent has no key package left")]
@@ -80,6 +82,14 @@ impl Refused {
         match self {
             Self::StaleHandshake { head } | Self::StaleEpoch { head } => Some(*head),
             Self::TrimRange { first, .. } => Some(*first),
+            _ => None,
+        }
+    }
+
+    /// The agent that the code is about, if it is about one.
+    pub const fn agent(&self) -> Option<AgentId> {
+        match self {
+            Self::RosterChange { agent, .. } => *agent,
             _ => None,
         }
     }

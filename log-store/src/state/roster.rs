@@ -69,23 +69,20 @@ impl Roster {
         removes: &[AgentId],
         offset: Offset,
     ) -> Result<(), Refused> {
-        let contradiction = |problem| Err(Refused::RosterChange { problem });
+        let contradiction = |problem, agent| Err(Refused::RosterChange { problem, agent });
         let removed: BTreeSet<&AgentId> = removes.iter().collect();
         let added: BTreeSet<&AgentId> = adds.iter().collect();
         if removed.len() != removes.len() || added.len() != adds.len() {
-            return contradiction("it names an agent twice");
+            return contradiction("it names an agent twice", None);
         }
         if removed.contains(author) {
-            return contradiction("its author removes itself");
+            return contradiction("its author removes itself", None);
         }
-        if removes.iter().any(|agent| !self.contains(agent)) {
-            return contradiction("it removes an agent that is not on the roster");
+        if let Some(agent) = removes.iter().find(|agent| !self.contains(agent)) {
+            return contradiction("it removes an agent that is not on the roster", Some(*agent));
         }
-        if adds
-            .iter()
-            .any(|agent| self.contains(agent) && !removed.contains(agent))
-        {
-            return contradiction("it adds an agent that is on the roster");
+        if let Some(agent) = (adds.iter()).find(|agent| self.contains(agent) && !removed.contains(agent)) {
+            return contradiction("it adds an agent that is on the roster", Some(*agent));
         }
         // Each who is removed is on the roster, so this does not go below zero.
         let present = self.present - removes.len() + adds.len();

@@ -370,6 +370,7 @@ impl Driver {
             retryable: true,
             retry_after: None,
             offset: skytale_proto::Offset::ZERO,
+            agent: None,
         });
         let deadline = Course::drain_until(within, Instant::now());
         if !self.course.lock().are_there_others(here) {

@@ -16,10 +16,11 @@ pub(super) fn outcome_of(answer: &Result<Receipt, RelayError>) -> Option<Outcome
         }
         Err(error) => error.refused()?,
     };
-    Some(match refused.code() {
-        Code::StaleEpoch => Outcome::StaleEpoch { head: refused.offset },
-        Code::StaleHandshake => Outcome::StaleHandshake { head: refused.offset },
-        code => Outcome::Refused {
+    Some(match (refused.code(), refused.agent) {
+        (Code::StaleEpoch, _) => Outcome::StaleEpoch { head: refused.offset },
+        (Code::StaleHandshake, _) => Outcome::StaleHandshake { head: refused.offset },
+        (Code::RosterChange, Some(agent)) => Outcome::RosterChange { agent },
+        (code, _) => Outcome::Refused {
             code,
             retryable: refused.retryable,
         },

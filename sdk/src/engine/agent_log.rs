@@ -160,9 +160,10 @@ impl Engine {
                 tx.key_package_offered(frame_id, offset).map(drop)
             }
             Outcome::Refused { retryable: true, .. } => Ok(()),
-            Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { .. } => {
-                tx.forget_key_package(frame_id)
-            }
+            Outcome::StaleEpoch { .. }
+            | Outcome::StaleHandshake { .. }
+            | Outcome::RosterChange { .. }
+            | Outcome::Refused { .. } => tx.forget_key_package(frame_id),
         })?;
         Ok(())
     }

@@ -84,6 +84,8 @@ pub(super) struct Offered {
     /// The latest encryption that may have been offered to a relay: one of this session or of one before. Not kept in the
     /// vault, so that offering writes nothing: what was encrypted before the channel was loaded may have been.
     pub(super) doubtful_no: i64,
+    /// Agents that the relay has on the log's roster, and that are not in the group.
+    pub(super) ghosts: BTreeSet<AgentId>,
     /// A commit for those who leave was refused at this head.
     pub(super) housekeeping_refused: Option<Offset>,
 }

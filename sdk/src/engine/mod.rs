@@ -257,6 +257,11 @@ pub enum Outcome {
         /// The handshake head.
         head: Offset,
     },
+    /// A commit whose header contradicts the log's roster. It is built again where the engine can tell why.
+    RosterChange {
+        /// The agent that it is wrong about.
+        agent: AgentId,
+    },
     /// Refused for another reason.
     Refused {
         /// The code.

@@ -77,7 +77,10 @@ impl Engine {
             Outcome::StaleEpoch { .. } | Outcome::StaleHandshake { .. } | Outcome::Refused { retryable: true, .. } => {
                 Durability::Later
             }
-            Outcome::Appended { .. } | Outcome::Duplicate { .. } | Outcome::Refused { .. } => Durability::Now,
+            Outcome::Appended { .. }
+            | Outcome::Duplicate { .. }
+            | Outcome::RosterChange { .. }
+            | Outcome::Refused { .. } => Durability::Now,
         };
         let ((), events) = self.transact_on(channel, durability, |tx, channel| {
             tx.outcome(channel, frame_id, outcome)
@@ -356,10 +359,14 @@ impl Tx<'_> {
                 return Ok(Built::Gone);
             }
         };
+        // Who is on the roster without being in the group is taken off it, and added.
+        let ghosts = (committed.adds.iter())
+            .filter(|agent| channel.offered.ghosts.contains(*agent) && !committed.removes.contains(*agent));
+        let removes = committed.removes.iter().chain(ghosts).copied().collect();
         let detail = Detail::Commit {
             recipients: committed.adds.clone(),
             adds: committed.adds,
-            removes: committed.removes,
+            removes,
         };
         let body = Bundle {
             commit: committed.commit.into(),
@@ -459,8 +466,33 @@ impl Tx<'_> {
                 channel.offered.again();
                 Ok(())
             }
+            Outcome::RosterChange { agent } => self.contradicted(channel, &row, agent),
             Outcome::Refused { code, .. } => self.refused(channel, &row, code),
         }
+    }
+
+    /// The roster is other than this agent thought: a commit that it has not seen, since it is gone, has changed it, or a
+    /// header that lied has. Each agent is considered once.
+    fn contradicted(&mut self, channel: &mut Channel, row: &OutboxRow, agent: AgentId) -> Result<(), EngineError> {
+        let own = self.identity.agent_id();
+        let known = channel.known_members();
+        let is_news = match row.intent {
+            // It is not on the roster: it was removed.
+            Intent::Reboot => agent != own && known.contains(&agent) && channel.position.removed.insert(agent),
+            // It is on the roster, and not in the group.
+            _ if row.intent.is_commit() => !known.contains(&agent) && channel.offered.ghosts.insert(agent),
+            _ => false,
+        };
+        if !is_news {
+            return self.refused(channel, row, Code::RosterChange);
+        }
+        self.refused_for_now(channel.no, row.seq, Code::RosterChange)?;
+        if row.intent != Intent::Reboot
+            && let Some(group) = channel.group.as_mut()
+        {
+            group.clear_pending_commit(self.provider.storage())?;
+        }
+        self.unbuild(channel)
     }
 
     /// Gives up an intent that the relay refused for good.

@@ -437,7 +437,7 @@ impl Tx<'_> {
             true => mls::check_commit(group, &staged, author).map_err(rejected)?,
             false => Change::renewal(author),
         };
-        check_header(header, &bundle, &change)?;
+        check_header(header, &bundle, &change, &mls::members(group))?;
         if staged.self_removed() {
             let offset = record.offset;
             if !change.adds.contains(&self.identity.agent_id()) {
@@ -471,6 +471,7 @@ impl Tx<'_> {
             self.forget_requests(channel, agents)?;
         }
         channel.position.applied = offset;
+        channel.offered.ghosts.retain(|agent| !change.adds.contains(agent));
         channel.position.recovery.unsure = false;
         channel.position.recovery.doubted = false;
         let back = change.adds.intersection(&change.removes).chain(&change.renewed);
@@ -578,8 +579,9 @@ fn check_author(header: &Header, author: AgentId) -> Result<(), Halt> {
     )))
 }
 
-/// The header of a commit names whom it adds and removes, and has a Welcome for each one added.
-fn check_header(header: &Header, bundle: &Bundle, change: &Change) -> Result<(), Halt> {
+/// The header of a commit names whom it adds and removes, and has a Welcome for each one added. It may also take agents off
+/// the roster that are not in the group before it (`members`): the roster is to be the group.
+fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTreeSet<AgentId>) -> Result<(), Halt> {
     let Detail::Commit {
         adds,
         removes,
@@ -592,7 +594,8 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change) -> Result<(),
     if set(adds) != change.adds {
         return Err(lied("it names other agents as added than it adds"));
     }
-    if set(removes) != change.removes {
+    let in_group: BTreeSet<_> = set(removes).intersection(members).copied().collect();
+    if in_group != change.removes {
         return Err(lied("it names other agents as removed than it removes"));
     }
     if set(recipients) != change.adds || bundle.welcome.is_empty() != change.adds.is_empty() {

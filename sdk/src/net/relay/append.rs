@@ -219,6 +219,7 @@ impl Appender {
                 retryable: false,
                 retry_after: None,
                 offset: Offset::ZERO,
+                agent: None,
             }
             .into());
         }

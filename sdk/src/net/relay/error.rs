@@ -2,7 +2,7 @@
 
 use crate::net::token::TokenError;
 use skytale_proto::session::{MessageError, Refusal};
-use skytale_proto::{Code, Offset};
+use skytale_proto::{AgentId, Code, Offset};
 use std::time::Duration;
 
 /// How much of a relay's text is kept, in characters.
@@ -24,6 +24,8 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// The offset that the code is about: the handshake head, or the first available offset.
     pub offset: Offset,
+    /// The agent that the code is about, where it is about one.
+    pub agent: Option<AgentId>,
 }
 
 impl Refused {
@@ -43,6 +45,7 @@ impl From<Refusal> for Refused {
             retry_after: (refusal.retry_after_ms > 0)
                 .then(|| Duration::from_millis(refusal.retry_after_ms).min(RETRY_AFTER_MAX)),
             offset: Offset::new(refusal.offset),
+            agent: AgentId::try_from(refusal.agent.as_ref()).ok(),
         }
     }
 }

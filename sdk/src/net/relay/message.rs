@@ -96,6 +96,7 @@ fn stopped(how: &'static str, number: u64) -> RelayError {
             retryable: code.is_retryable(),
             retry_after: None,
             offset: Offset::ZERO,
+            agent: None,
         }
         .into(),
         None => RelayError::lost(format!("stream {how} ({number})")),

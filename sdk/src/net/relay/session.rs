@@ -349,6 +349,7 @@ pub(super) fn closed_by(error: &ConnectionError) -> RelayError {
             retryable: code.is_retryable(),
             retry_after: None,
             offset: skytale_proto::Offset::ZERO,
+            agent: None,
         }
         .into();
     }

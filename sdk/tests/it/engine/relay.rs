@@ -44,6 +44,9 @@ impl Relay {
                 match error {
                     AppendError::Refused(Refused::StaleEpoch { head }) => Outcome::StaleEpoch { head },
                     AppendError::Refused(Refused::StaleHandshake { head }) => Outcome::StaleHandshake { head },
+                    AppendError::Refused(Refused::RosterChange { agent: Some(agent), .. }) => {
+                        Outcome::RosterChange { agent }
+                    }
                     error => Outcome::Refused {
                         code: error.code(),
                         retryable: error.code().is_retryable(),

@@ -629,3 +629,27 @@ fn a_member_whose_removal_is_gone_while_others_went_on_knows_it_in_the_end() {
         Send(0),
     ]);
 }
+
+#[test]
+fn a_group_begins_again_without_a_member_whose_removal_is_gone() {
+    use Step::{Crash, Meet, Remove, Send, Trim};
+    run(&[Send(0), Remove(1, 2), Crash(0), Meet(1), Trim(4)]);
+    run(&[Remove(2, 0), Meet(2), Trim(1), Trim(3)]);
+}
+
+#[test]
+fn who_is_on_the_roster_and_in_nobodys_group_is_added_again() {
+    use Step::{Add, Copy, Meet, PushAndLose, Remove, Rotate, Send, Trim};
+    run(&[
+        Rotate(0),
+        Remove(2, 1),
+        PushAndLose(1),
+        Send(0),
+        Meet(2),
+        Copy(0),
+        Add(0, 1),
+        Meet(0),
+        Meet(0),
+        Trim(4),
+    ]);
+}
