@@ -51,6 +51,7 @@ mod node;
 mod rate;
 mod readers;
 mod refusal;
+mod rollback;
 mod secret_key;
 mod session;
 mod stream;
@@ -61,5 +62,6 @@ pub use config::{AdminConfig, ConfigError, LimitsConfig, RelayConfig, SessionCon
 pub use endpoint::BindError;
 pub use metrics::describe as describe_metrics;
 pub use node::{RelayNode, StartError};
+pub use rollback::AcceptedRollback;
 pub use secret_key::SecretKeyError;
 pub use trust::{ApiUrlError, EnrolmentKeyError, RelaySecret, TrustSource};

@@ -8,6 +8,7 @@ use crate::endpoint::{self, BindError, Receiving, SendWindows};
 use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
+use crate::rollback::AcceptedRollback;
 use crate::secret_key::{self, SecretKeyError};
 use crate::session::{self, Ending, Sessions};
 use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Trust, TrustSource};
@@ -17,6 +18,7 @@ use skytale_log_store::LogStore;
 use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) send_windows: SendWindows,
     /// Subscriptions that entries are being sent to.
     pub(crate) sending: AtomicUsize,
+    /// What the operator said of logs that went back.
+    pub(crate) rollback: Option<AcceptedRollback>,
 }
 
 /// A node that cannot start.
@@ -90,6 +94,14 @@ pub enum StartError {
     /// The relay secret looks like an enrolment's key and is none.
     #[error(transparent)]
     EnrolmentKey(#[from] EnrolmentKeyError),
+    /// What the operator said of logs that went back cannot be read.
+    #[error("cannot read the accepted rollback in {dir}: {source}", dir = .dir.display())]
+    Rollback {
+        /// The data folder.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The admin port cannot be bound.
     #[error("cannot serve admin HTTP on {listen}: {source}")]
     Admin {
@@ -105,7 +117,7 @@ impl StartError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) => Code::Config,
-            Self::SecretKey(_) | Self::Bind(_) | Self::Admin { .. } => Code::Environment,
+            Self::SecretKey(_) | Self::Bind(_) | Self::Rollback { .. } | Self::Admin { .. } => Code::Environment,
         }
     }
 }
@@ -124,6 +136,13 @@ impl RelayNode {
         let key = match &config.secret_key_file {
             Some(path) => secret_key::read_or_make(path)?,
             None => SecretKey::generate(),
+        };
+        let rollback = match &config.data_dir {
+            Some(dir) => AcceptedRollback::read(dir).map_err(|source| StartError::Rollback {
+                dir: dir.clone(),
+                source,
+            })?,
+            None => None,
         };
         let (endpoint, receiving) = endpoint::bind(&config, key.clone()).await?;
         let api = match &trust {
@@ -150,6 +169,7 @@ impl RelayNode {
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
             send_windows: SendWindows::new(&endpoint, &config.limits),
             sending: AtomicUsize::new(0),
+            rollback,
             store,
             config,
         });

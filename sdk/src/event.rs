@@ -318,6 +318,16 @@ pub enum Event {
         /// The last entry that this agent had seen.
         cursor: Offset,
     },
+    /// The relay's operator has accepted that the log went back, and this agent goes on with it: offsets after `kept` mean
+    /// other entries than before. Own messages that the log no longer has are sent again.
+    Settled {
+        /// The channel.
+        channel: ChannelId,
+        /// The last entry that the log had kept.
+        kept: Offset,
+        /// The last entry that this agent had seen before.
+        cursor: Offset,
+    },
     /// An entry cannot be processed and never will be ([`Code::EntryUnreadable`]). It is recorded: see
     /// [`Channel::unreadable`](crate::channel::Channel::unreadable).
     EntryUnreadable {

@@ -55,11 +55,16 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
         welcomes.put_slice(channel.as_bytes());
         welcomes.put_u64_le(bundle.get());
     }
+    let rollback = session.node.rollback.as_ref();
+    let rollback = rollback.and_then(|word| Some((word.at_ms, word.heads.get(&log)?.get())));
+    let (rollback_ms, rollback_head) = rollback.unwrap_or_default();
     Ok(LogStatus {
         head: status.head.get(),
         first: status.first.get(),
         given_up: status.given_up.get(),
         handshake_head: status.handshake_head.get(),
         welcomes: welcomes.freeze(),
+        rollback_ms,
+        rollback_head,
     })
 }

@@ -245,6 +245,7 @@ mod tests {
             retryable: code.is_retryable(),
             retry_after: None,
             offset: Offset::ZERO,
+            agent: None,
         })
     }
 

@@ -5,7 +5,7 @@ mod state;
 use self::state::{FetchDecision, JoinsState, LogDecision, LogState, Tell};
 use super::core::Actor;
 use super::running::{End, Ground};
-use crate::engine::{PendingJoin, Processed};
+use crate::engine::{LogStatus, PendingJoin, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
 use crate::net::relay::{Refused, Subscription, SubscriptionItem, log_status};
@@ -112,7 +112,31 @@ fn refused_event(channel: Option<ChannelId>, refused: &Refused) -> Event {
     }
 }
 
+/// The agent's own log may have gone back with a channel's, or ends before what was seen: where the relay node's operator has
+/// said so, it is read again from there.
+async fn settle(ground: &Ground) -> Result<(), RelayError> {
+    let due = ground.core.try_call(|actor| {
+        let rolled_back = actor.engine.rollback(None)?.is_some();
+        Ok(rolled_back || actor.engine.is_agent_log_to_settle()?)
+    });
+    if !local(due.await)? {
+        return Ok(());
+    }
+    let status: LogStatus = log_status(&ground.session, ground.core.agent.log()).await?.into();
+    let Some(word) = status.rollback else { return Ok(()) };
+    let settled = ground.core.try_call(move |actor| {
+        let events = actor.engine.accept_agent_log_rollback(word)?;
+        actor.bus.tell_all(events);
+        Ok(())
+    });
+    local(settled.await)?;
+    // Keys that were offered may be gone.
+    ground.core.bus.stock_changed.notify_one();
+    Ok(())
+}
+
 async fn follow(ground: &Ground, state: &mut LogState) -> Result<(), RelayError> {
+    settle(ground).await?;
     let core = &ground.core;
     let cursor = local(core.call(|actor| actor.engine.agent_cursor()).await)?;
     let log = core.agent.log();

@@ -1,6 +1,6 @@
 //! A relay's answer in the engine's words.
 
-use crate::engine::{LogStatus, Outcome};
+use crate::engine::{LogStatus, Outcome, RollbackWord};
 use crate::net::RelayError;
 use crate::net::relay::{self, Receipt};
 use skytale_proto::Code;
@@ -34,6 +34,7 @@ impl From<relay::LogStatus> for LogStatus {
             given_up: status.given_up,
             handshake_head: status.handshake_head,
             welcomes: status.welcomes,
+            rollback: status.rollback.map(|(at_ms, head)| RollbackWord { at_ms, head }),
         }
     }
 }

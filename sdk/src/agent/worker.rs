@@ -20,10 +20,10 @@ use super::bus::{Followed, Signals};
 use super::follow::local;
 use super::outcome::outcome_of;
 use super::running::{End, Ground};
-use crate::engine::{ChannelInfo, EngineError, Processed};
+use crate::engine::{ChannelInfo, EngineError, Fork, Processed};
 use crate::event::Event;
 use crate::net::RelayError;
-use crate::net::relay::{Appender, PendingAppend, Receipt, Subscription, SubscriptionItem, log_status};
+use crate::net::relay::{Appender, PendingAppend, Receipt, Session, Subscription, SubscriptionItem, log_status};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
@@ -130,6 +130,7 @@ impl Worker {
                     });
                     local(begun.await)?;
                 }
+                Some(Step::Settle) => self.settle().await?,
                 Some(Step::Pump { renew, bytes }) => {
                     self.pump(renew, bytes).await?;
                     // What came meanwhile is looked at before there is more to append.
@@ -230,10 +231,16 @@ impl Worker {
         let reached = self.ground.core.try_call(move |actor| {
             let events = actor.engine.reached_head(channel)?;
             actor.bus.tell_all(events);
-            Ok((actor.engine.reboot_turn(channel)?, actor.engine.channel(channel)?))
+            let diverged = actor.engine.is_diverged(channel)?;
+            Ok((
+                diverged,
+                actor.engine.reboot_turn(channel)?,
+                actor.engine.channel(channel)?,
+            ))
         });
-        let (reboot, view) = local(reached.await)?;
+        let (diverged, reboot, view) = local(reached.await)?;
         self.see(view);
+        self.state.on_evidence(diverged);
         self.state.on_woken();
         self.state.on_reboot_due(reboot, Instant::now());
         Ok(())
@@ -254,12 +261,68 @@ impl Worker {
                 _ => Vec::new(),
             };
             actor.bus.tell_all(events);
-            actor.engine.channel(channel)
+            Ok((actor.engine.is_diverged(channel)?, actor.engine.channel(channel)?))
         });
         let before = self.state.cursor();
-        self.see(local(moved.await)?);
+        let (diverged, view) = local(moved.await)?;
+        self.see(view);
+        self.state.on_evidence(diverged);
         if self.state.cursor() > before {
             self.state.on_moved_on(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// There is evidence that the log went back. Where the relay node's operator has said that it did, this agent finds out
+    /// from where on, and goes on with the log as it is now.
+    async fn settle(&mut self) -> Result<(), RelayError> {
+        let channel = self.channel;
+        let status = match log_status(&self.ground.session, channel.log()).await {
+            Ok(status) => crate::engine::LogStatus::from(status),
+            Err(RelayError::Refused(refused)) => {
+                tracing::debug!(%channel, %refused, "no log status");
+                self.state.on_unsettled(false);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(word) = status.rollback else {
+            self.state.on_unsettled(false);
+            return Ok(());
+        };
+        let mut fork = local(self.ground.core.try_call(move |actor| actor.engine.fork(channel)).await)?;
+        fork.skip_to(status.first);
+        match compare(&self.ground.session, channel, &mut fork).await {
+            Ok(()) => {}
+            Err(RelayError::Refused(refused)) if refused.code() == Code::NotMember => fork.deny(),
+            // It ends before what is to be compared.
+            Err(RelayError::Refused(refused)) if refused.code() == Code::CursorBeyondHead => {}
+            Err(RelayError::Refused(refused)) => {
+                tracing::debug!(%channel, %refused, "the log cannot be compared");
+                self.state.on_unsettled(false);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let settled = self.ground.core.try_call(move |actor| {
+            let settled = actor
+                .engine
+                .accept_rollback(channel, word, &fork, status.handshake_head)?;
+            let done = settled.is_some();
+            actor.bus.tell_all(settled.unwrap_or_default());
+            let unacked = actor.engine.unacked(channel)?;
+            Ok((done, unacked, actor.engine.channel(channel)?))
+        });
+        let (done, unacked, view) = local(settled.await)?;
+        self.see(view);
+        match done {
+            true => {
+                self.subscription = None;
+                self.state.on_evidence(false);
+                self.state.on_moved_on(Instant::now());
+                self.show();
+            }
+            false => self.state.on_unsettled(unacked > 0),
         }
         Ok(())
     }
@@ -288,10 +351,17 @@ impl Worker {
         let processed = self.ground.core.try_call(move |actor| {
             let Processed { events, gap, .. } = actor.engine.process_entries(channel, &records)?;
             actor.bus.tell_all(events);
-            Ok((gap, actor.engine.reboot_turn(channel)?, actor.engine.channel(channel)?))
+            let diverged = actor.engine.is_diverged(channel)?;
+            Ok((
+                gap,
+                diverged,
+                actor.engine.reboot_turn(channel)?,
+                actor.engine.channel(channel)?,
+            ))
         });
-        let (gap, reboot, view) = local(processed.await)?;
+        let (gap, diverged, reboot, view) = local(processed.await)?;
         self.see(view);
+        self.state.on_evidence(diverged);
         self.state.on_reboot_due(reboot, Instant::now());
         self.state.on_entries(Instant::now());
         match gap {
@@ -430,6 +500,20 @@ impl Worker {
         self.see(local(told.await)?);
         lost.map_or(Ok(()), Err)
     }
+}
+
+/// Gives the log's entries to the comparison, as far as it wants any.
+async fn compare(session: &Session, channel: ChannelId, fork: &mut Fork) -> Result<(), RelayError> {
+    if !fork.is_open() {
+        return Ok(());
+    }
+    let mut subscription = Subscription::open(session, channel.log(), fork.after(), false, None).await?;
+    while fork.is_open()
+        && let Some(SubscriptionItem::Batch(records)) = subscription.next().await?
+    {
+        fork.feed(&records);
+    }
+    Ok(())
 }
 
 async fn verdict(frame_id: FrameId, pending: PendingAppend) -> (FrameId, Result<Receipt, RelayError>) {

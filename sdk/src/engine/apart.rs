@@ -24,6 +24,15 @@ impl Tx<'_> {
         let header = frame.header();
         let own = header.author == self.identity.agent_id();
         let superseded = channel.position.recovery.standing == Standing::Superseded;
+        if self.is_resumed_by(channel, record) {
+            return Ok(self.resume(channel, record.offset, header.author)?);
+        }
+        if header.detail == Detail::Message
+            && self.row_of(channel, header.id)?.is_none()
+            && self.put_back(channel, record, header)?
+        {
+            return Ok(());
+        }
         match &header.detail {
             Detail::Commit { .. } | Detail::Message if superseded && own => {
                 self.own_while_apart(channel, record, frame)?;

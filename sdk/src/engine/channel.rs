@@ -2,7 +2,7 @@
 
 use super::standing::{Recovery, Standing};
 use super::window::Window;
-use super::{ChannelState, EngineError, Rollback};
+use super::{ChannelState, EngineError, Rollback, Settled};
 use crate::mls;
 use crate::vault::{VaultError, id, integer, unsigned};
 use openmls::group::MlsGroup;
@@ -36,6 +36,8 @@ pub(super) struct Position {
     pub(super) joined: Offset,
     /// The last handshake head whose epoch this agent was in.
     pub(super) applied: Offset,
+    /// The hash of that commit's frame, where this agent has processed it as an entry.
+    pub(super) applied_hash: Option<[u8; 32]>,
     /// Members of the group that later commits' headers have removed: this agent could not apply those.
     pub(super) removed: BTreeSet<AgentId>,
 }
@@ -115,11 +117,15 @@ pub(super) struct Channel {
     pub(super) rejoins: BTreeSet<AgentId>,
     /// Evidence that the log went back.
     pub(super) rollback: Option<Rollback>,
+    /// What was settled last.
+    pub(super) settled: Option<Settled>,
+    /// There are messages whose entries were replaced.
+    pub(super) has_replaced: bool,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
                        received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
-                       doubted, joined, applied, removed";
+                       doubted, joined, applied, removed, applied_hash";
 
 impl Channel {
     /// One that is not in the vault yet.
@@ -145,6 +151,7 @@ impl Channel {
                 recovery: Recovery::default(),
                 joined: Offset::ZERO,
                 applied: Offset::ZERO,
+                applied_hash: None,
                 removed: BTreeSet::new(),
             },
             saved: None,
@@ -154,6 +161,8 @@ impl Channel {
             offered: Offered::default(),
             rejoins: BTreeSet::new(),
             rollback: None,
+            settled: None,
+            has_replaced: false,
         })
     }
 
@@ -225,6 +234,8 @@ impl Channel {
             },
             rejoins: super::rejoin::requests(sql, no)?,
             rollback: super::rollback::read(sql, no)?,
+            settled: super::settle::last(sql, no)?,
+            has_replaced: super::settle::has_replaced(sql, no)?,
         }))
     }
 
@@ -243,13 +254,13 @@ impl Channel {
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted,
-                                  joined, applied, removed)
+                                  joined, applied, removed, applied_hash)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23, ?24)
+                     ?22, ?23, ?24, ?25)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
                  reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
-                 doubted = ?21, joined = ?22, applied = ?23, removed = ?24",
+                 doubted = ?21, joined = ?22, applied = ?23, removed = ?24, applied_hash = ?25",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -276,6 +287,7 @@ impl Channel {
             integer(position.joined.get())?,
             integer(position.applied.get())?,
             position.removed.iter().flat_map(AgentId::as_bytes).copied().collect::<Vec<u8>>(),
+            position.applied_hash,
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -376,6 +388,9 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
         joined: Offset::new(unsigned(row.get(21)?)?),
         applied: Offset::new(unsigned(row.get(22)?)?),
         removed: agents(&row.get::<_, Vec<u8>>(23)?)?,
+        applied_hash: (row.get::<_, Option<Vec<u8>>>(24)?)
+            .map(|bytes| <[u8; 32]>::try_from(bytes).map_err(|_| VaultError::damaged("hash of a wrong length")))
+            .transpose()?,
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

@@ -83,8 +83,25 @@ impl Tx<'_> {
         theirs: &Digest,
     ) -> Result<(), EngineError> {
         let Compared::Differs { ours } = channel.window.compare(offset, theirs) else {
+            if channel.settled.is_some() {
+                // Its author has settled, too.
+                self.sql
+                    .prepare_cached("DELETE FROM divergence WHERE channel = ?1 AND author = ?2 AND at < ?3")?
+                    .execute(params![
+                        channel.no,
+                        author.as_bytes(),
+                        integer(offset.get()).unwrap_or(i64::MAX)
+                    ])?;
+            }
             return self.agreed(channel, offset, theirs);
         };
+        if channel
+            .settled
+            .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor)
+        {
+            // Its author has not settled yet.
+            return Ok(());
+        }
         // Once they differ they differ for good: the first one of each author is the evidence.
         let new = self
             .sql

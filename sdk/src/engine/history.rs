@@ -125,13 +125,14 @@ impl Engine {
 
     fn purge_piece(&self, channel: ChannelId, before: Offset, limit: u32) -> Result<Purged, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
+        let until_offset = before;
         let before = message_id(no, before.min(position.cursor.next()))?;
         let (purged, _) = self.transact(Durability::Later, |tx| {
             let unacked: Option<i64> = match position.received > position.received_acked {
                 true => tx
                     .sql
                     .prepare_cached(
-                        "SELECT id FROM message WHERE id > ?1 AND id < ?2 AND received_no IS NOT NULL ORDER BY id LIMIT 1",
+                        "SELECT id FROM message WHERE id > ?1 AND id < ?2 AND received_no > 0 ORDER BY id LIMIT 1",
                     )?
                     .query_row([message_id(no, position.acked)?, before], |row| row.get(0))
                     .optional()?,
@@ -151,6 +152,10 @@ impl Engine {
             tx.sql
                 .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
                 .execute([first, last])?;
+            // Of entries that the log no longer has; all of them were acknowledged.
+            tx.sql
+                .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND own = 0 AND at < ?2")?
+                .execute(params![no, integer(until_offset.get()).unwrap_or(i64::MAX)])?;
             let purged = Purged {
                 messages: unsigned(messages)?,
                 bytes: unsigned(bytes)?,
@@ -162,7 +167,7 @@ impl Engine {
             };
             let unacked = tx
                 .sql
-                .prepare_cached("SELECT count(*) FROM message WHERE id >= ?1 AND id < ?2 AND received_no IS NOT NULL")?
+                .prepare_cached("SELECT count(*) FROM message WHERE id >= ?1 AND id < ?2 AND received_no > 0")?
                 .query_row([unacked, before], |row| row.get(0))?;
             Ok(Purged {
                 unacked: unsigned(unacked)?,

@@ -13,7 +13,7 @@ impl Engine {
     /// Messages of others after `after` (or after what was acknowledged, whichever is later), oldest first.
     pub fn inbox(&self, channel: ChannelId, after: Offset, limit: u32) -> Result<Vec<Message>, EngineError> {
         let (position, no) = one(self.vault.sql(), channel)?;
-        self.messages(no, after.max(position.acked), limit, "received_no IS NOT NULL AND")
+        self.messages(no, after.max(position.acked), limit, "received_no > 0 AND")
     }
 
     /// Messages of others after `after`, acknowledged or not, oldest first.
@@ -65,7 +65,7 @@ impl Engine {
             let received_no: Option<i64> = tx
                 .sql
                 .prepare_cached(
-                    "SELECT received_no FROM message WHERE received_no IS NOT NULL AND id > ?1 AND id <= ?2
+                    "SELECT received_no FROM message WHERE received_no > 0 AND id > ?1 AND id <= ?2
                      ORDER BY id DESC LIMIT 1",
                 )?
                 .query_row([first, last], |row| row.get(0))

@@ -6,7 +6,7 @@ use super::evidence::AGENT_LOG_NO;
 use super::outbox::{Intent, OutboxRow};
 use super::standing::Standing;
 use super::transact::Tx;
-use super::{ChannelState, Engine, EngineError, Event};
+use super::{ChannelState, Engine, EngineError, Event, RollbackWord};
 use crate::vault::{Durability, VaultError, integer, unsigned};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct LogStatus {
     pub handshake_head: Offset,
     /// Of the agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
     pub welcomes: Vec<(ChannelId, Offset)>,
+    /// What the operator of the relay node said of the log, if it may have gone back.
+    pub rollback: Option<RollbackWord>,
 }
 
 impl Engine {

@@ -62,6 +62,7 @@ mod reboot;
 mod rejoin;
 mod replay;
 mod rollback;
+mod settle;
 mod standing;
 mod stock;
 mod transact;
@@ -78,8 +79,10 @@ pub use history::{Keep, Purged};
 pub use lost::{LogStatus, Lost, LostReason};
 pub use problems::Problem;
 pub use rollback::Rollback;
+pub use settle::{RollbackWord, Settled};
 pub use standing::Standing;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
+pub use window::Fork;
 
 use crate::mls::Identity;
 use crate::vault::{Restored, Vault};

@@ -478,7 +478,8 @@ impl Tx<'_> {
         let known = channel.known_members();
         let is_news = match row.intent {
             // It is not on the roster: it was removed.
-            Intent::Reboot => agent != own && known.contains(&agent) && channel.position.removed.insert(agent),
+            Intent::Reboot if known.contains(&agent) => agent != own && channel.position.removed.insert(agent),
+            Intent::Reboot => self.forget_undone_of(channel, &agent)?,
             // It is on the roster, and not in the group.
             _ if row.intent.is_commit() => !known.contains(&agent) && channel.offered.ghosts.insert(agent),
             _ => false,

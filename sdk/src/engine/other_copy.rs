@@ -31,6 +31,10 @@ impl Tx<'_> {
                         self.keep_message(channel, record, id, author, row.sent_ms, row.content.as_ref(), true)?;
                     }
                     Some(_) => {}
+                    // It had been read before the log went back, and was not kept.
+                    None if channel
+                        .settled
+                        .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor) => {}
                     None => self.lose(channel, offset, offset, LostReason::OtherCopy)?,
                 }
             }

@@ -106,7 +106,7 @@ impl OutboxRow {
     }
 
     /// Keeps the hash of a frame in whose place another was built, and lets go of the oldest.
-    fn replaced(&mut self, frame: &Bytes) {
+    pub(super) fn replaced(&mut self, frame: &Bytes) {
         let hash = Digest::hash_frame(frame);
         let over = (self.earlier.len() + hash.len()).saturating_sub(EARLIER_MAX * hash.len());
         self.earlier.drain(..over);

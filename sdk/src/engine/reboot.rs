@@ -133,7 +133,9 @@ impl Tx<'_> {
             welcome = committed.welcome;
         }
         self.provider.absorb(&scratch);
-        let removes = known.iter().filter(|agent| **agent != own).copied().collect();
+        let mut removes: BTreeSet<AgentId> = known.iter().filter(|agent| **agent != own).copied().collect();
+        removes.extend(self.returned(channel)?.difference(&others));
+        let removes = removes.into_iter().collect();
         let others: Vec<AgentId> = others.into_iter().collect();
         let header = Header {
             log: channel.log(),
@@ -186,6 +188,7 @@ impl Tx<'_> {
             offset,
             by: header.author,
         });
+        self.redo(channel)?;
         // Those who came over learn the digest with the first message.
         self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
         Ok(())

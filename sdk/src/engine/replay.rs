@@ -123,6 +123,9 @@ impl Tx<'_> {
                 (Ok(frame), None) if frame.header().log != channel.log() => Err(rejected("a frame of another log")),
                 (Ok(frame), None) => self.entry(channel, record, frame, culprit),
             };
+            if channel.position.applied == record.offset {
+                channel.position.applied_hash = Some(Digest::hash_frame(&record.payload));
+            }
             let header = frame.as_ref().ok().map(Frame::header);
             if let Err(error) = self.storage_is_sound() {
                 // The entry is not to blame, whatever was said of it.
@@ -215,6 +218,21 @@ impl Tx<'_> {
         if channel.position.recovery.standing.is_apart() {
             return self.pass_over(channel, record, frame, culprit);
         }
+        // A message of before a rollback that comes again.
+        if header.detail == Detail::Message && channel.has_replaced {
+            return self.message_again(channel, record, frame, culprit);
+        }
+        self.applied_entry(channel, record, frame, culprit)
+    }
+
+    fn applied_entry(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
         let own = header.author == self.identity.agent_id();
         match &header.detail {
             Detail::Trim { .. } => Ok(()),
@@ -230,6 +248,33 @@ impl Tx<'_> {
             Detail::Raw { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
                 Err(rejected("not a kind of this channel's entries"))
             }
+        }
+    }
+
+    /// A message, while there are some whose entries were replaced. Its key is used up where this agent can read it, so that
+    /// it is decrypted first; where it cannot, it has read it before.
+    fn message_again(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        frame: &Frame,
+        culprit: &mut Option<(Offset, String)>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let own = header.author == self.identity.agent_id();
+        if own && self.row_of(channel, header.id)?.is_none() {
+            return match self.put_back(channel, record, header)? {
+                true => Ok(()),
+                false => self.applied_entry(channel, record, frame, culprit),
+            };
+        }
+        match self.applied_entry(channel, record, frame, culprit) {
+            Err(Halt::Rejected(Rejected::Unreadable(_) | Rejected::LaterEpoch))
+                if !own && self.put_back(channel, record, header)? =>
+            {
+                Ok(())
+            }
+            done => done,
         }
     }
 
@@ -369,7 +414,7 @@ impl Tx<'_> {
                 &Digest::from_bytes(theirs),
             )?;
         }
-        if envelope.announcement {
+        if envelope.announcement || self.put_back(channel, record, header)? {
             return Ok(());
         }
         self.keep_message(
@@ -471,6 +516,7 @@ impl Tx<'_> {
             self.forget_requests(channel, agents)?;
         }
         channel.position.applied = offset;
+        self.note_change(channel, offset, change)?;
         channel.offered.ghosts.retain(|agent| !change.adds.contains(agent));
         channel.position.recovery.unsure = false;
         channel.position.recovery.doubted = false;

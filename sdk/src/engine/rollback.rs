@@ -116,7 +116,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn forget_rollback(&self, no: i64) -> Result<(), EngineError> {
+    pub(super) fn forget_rollback(&self, no: i64) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("DELETE FROM rollback WHERE channel = ?1")?
             .execute([no])?;

@@ -86,11 +86,14 @@ impl Engine {
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let mut told = self.renew_restored()?;
         self.reached.insert(channel);
-        let needs = |channel: &Channel| channel.position.recovery.standing != Standing::Current;
+        let needs = |channel: &Channel| channel.has_replaced || channel.position.recovery.standing != Standing::Current;
         if !needs(self.loaded(channel)?) {
             return Ok(told);
         }
-        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| tx.set_in_motion(channel))?;
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            tx.send_again(channel)?;
+            tx.set_in_motion(channel)
+        })?;
         told.extend(events);
         Ok(told)
     }
@@ -321,7 +324,7 @@ impl Tx<'_> {
             by,
             missed: recovery.missed,
         });
-        Ok(())
+        self.redo(channel)
     }
 
     /// Takes all intents of a kind out of the outbox.

@@ -3,7 +3,7 @@
 use super::EngineError;
 use crate::vault::{VaultError, integer, unsigned};
 use rusqlite::Connection;
-use skytale_proto::{Digest, LogId, Offset};
+use skytale_proto::{Detail, Digest, Frame, LogId, Offset, Record};
 use std::collections::VecDeque;
 
 /// Offsets before the cursor whose digest is kept. A digest that is older when it arrives is not compared.
@@ -64,6 +64,11 @@ impl Window {
         self.digest
     }
 
+    /// The first entry whose digest is kept.
+    pub(super) const fn first(&self) -> Offset {
+        Offset::new(self.first)
+    }
+
     /// The entry after the last one.
     pub(super) fn push(&mut self, offset: Offset, frame: &[u8]) {
         let hash = Digest::hash_frame(frame);
@@ -98,6 +103,55 @@ impl Window {
             self.first = cursor.get();
             self.hashes.push_back(*digest.as_bytes());
             self.unsaved = 1;
+        }
+    }
+
+    /// Forgets the entries after `kept`: the log has others there.
+    pub(super) fn cut(&mut self, log: &LogId, kept: Offset) {
+        let first = self.first;
+        if kept == Offset::ZERO {
+            *self = Self::genesis(log);
+            return;
+        }
+        let left = (kept.get() + 1).saturating_sub(first);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if left >= self.hashes.len() {
+            return;
+        }
+        self.hashes.truncate(left);
+        let digest = match self.digest {
+            Some(_) => self
+                .at(kept)
+                .or_else(|| (first == 1 && left == 0).then(|| Digest::genesis(log))),
+            None => None,
+        };
+        if left == 0 {
+            self.first = kept.next().get();
+        }
+        self.digest = digest;
+        self.unsaved = self.hashes.len();
+        self.rewrite = true;
+    }
+
+    /// What is known of the log, to be compared with what it has now.
+    pub(super) fn fork(&self, log: &LogId) -> Fork {
+        let hashes: Vec<Hash> = self.hashes.iter().copied().collect();
+        // Before the first hash nothing is known, but where it is the log's first.
+        let (base, digest) = match self.digest {
+            Some(_) if self.first == 1 => (Offset::ZERO, Some(Digest::genesis(log))),
+            Some(digest) => (
+                Offset::new(self.first),
+                Some(self.hashes.front().map_or(digest, |hash| Digest::from_bytes(*hash))),
+            ),
+            None => (Offset::new(self.first).previous(), None),
+        };
+        Fork {
+            first: self.first,
+            hashes,
+            digest,
+            same: base.min(Offset::new(self.first + self.hashes.len() as u64).previous()),
+            differs: false,
+            denied: false,
         }
     }
 
@@ -218,6 +272,91 @@ impl Window {
             .execute((channel_no, integer(self.first)?))?;
         self.unsaved = 0;
         Ok(())
+    }
+}
+
+/// Finds where a log has other entries than an agent was shown. The log's entries are given to it, from
+/// [`Fork::after`] on.
+#[derive(Debug, Clone)]
+pub struct Fork {
+    first: u64,
+    hashes: Vec<Hash>,
+    /// The digest at `same`, of a channel whose digests are known.
+    digest: Option<Digest>,
+    same: Offset,
+    differs: bool,
+    denied: bool,
+}
+
+impl Fork {
+    /// Where to read on. Up to there the log is taken to be the same.
+    pub const fn after(&self) -> Offset {
+        self.same
+    }
+
+    /// The relay node says that this agent is not on the roster there: it came in by an entry that is gone.
+    pub const fn deny(&mut self) {
+        self.denied = true;
+    }
+
+    /// See [`Fork::deny`].
+    pub(super) const fn is_denied(&self) -> bool {
+        self.denied
+    }
+
+    /// Whether more entries would tell more.
+    pub fn is_open(&self) -> bool {
+        !self.differs && !self.denied && self.same.get() + 1 < self.first + self.hashes.len() as u64
+    }
+
+    /// The last entry that the log still has as this agent was shown it; where none of those that this agent remembers is
+    /// there, the first that it remembers.
+    pub const fn kept(&self) -> Offset {
+        self.same
+    }
+
+    /// The log's first entries are given up, up to the one before `first`: they cannot be compared.
+    pub fn skip_to(&mut self, first: Offset) {
+        let base = first.previous();
+        if base <= self.same || base.get() >= self.first + self.hashes.len() as u64 {
+            return;
+        }
+        if self.digest.is_some() {
+            self.digest = self.at(base).map(Digest::from_bytes);
+        }
+        self.same = base;
+    }
+
+    /// The next entries of the log. Others than those next to [`Fork::after`] are passed over.
+    pub fn feed(&mut self, records: &[Record]) {
+        for record in records {
+            if !self.is_open() {
+                return;
+            }
+            if record.offset != self.same.next() {
+                continue;
+            }
+            let is_trim = Frame::decode(record.payload.clone())
+                .is_ok_and(|frame| matches!(frame.header().detail, Detail::Trim { .. }));
+            let hash = Digest::hash_frame(&record.payload);
+            let now = match (self.digest, is_trim) {
+                (Some(digest), true) => *digest.as_bytes(),
+                (Some(digest), false) => *digest.next_hashed(record.offset, &hash).as_bytes(),
+                (None, true) => PASSED,
+                (None, false) => hash,
+            };
+            if self.at(record.offset) != Some(now) {
+                self.differs = true;
+                return;
+            }
+            self.digest = self.digest.map(|_| Digest::from_bytes(now));
+            self.same = record.offset;
+        }
+    }
+
+    fn at(&self, offset: Offset) -> Option<Hash> {
+        let index = usize::try_from(offset.get().checked_sub(self.first)?).ok()?;
+        self.hashes.get(index).copied()
     }
 }
 

@@ -117,7 +117,9 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
 /// - When something failed. NULL where a version before did not keep it.
-/// - Evidence that a channel's log went back.
+/// - Evidence that a channel's log went back. When that was accepted (`settled`): where, what of the history was replaced by
+///   other entries (`replaced`), and which changes of the group were undone (`undone`), as `change` knows them: of the offsets
+///   whose digests are kept. `applied_hash` is that of the last commit that the group took.
 /// - Additions that wait until the agent to be added has KeyPackages.
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
@@ -132,6 +134,7 @@ ALTER TABLE channel ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN joined INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN applied INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN removed BLOB NOT NULL DEFAULT x'';
+ALTER TABLE channel ADD COLUMN applied_hash BLOB;
 UPDATE channel SET applied = head;
 UPDATE channel SET digest = NULL;
 DELETE FROM digest;
@@ -143,6 +146,38 @@ CREATE TABLE lost (
     PRIMARY KEY (channel, first)
 ) WITHOUT ROWID;
 CREATE TABLE rollback (channel INTEGER PRIMARY KEY, kept INTEGER NOT NULL, cursor INTEGER NOT NULL);
+CREATE TABLE settled (
+    channel INTEGER NOT NULL,
+    word_ms INTEGER NOT NULL,
+    settled_ms INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    PRIMARY KEY (channel, word_ms)
+) WITHOUT ROWID;
+CREATE TABLE replaced (
+    channel INTEGER NOT NULL,
+    frame_id BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    author BLOB NOT NULL,
+    own INTEGER NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (channel, frame_id)
+);
+CREATE TABLE change (
+    channel INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    added INTEGER NOT NULL,
+    PRIMARY KEY (channel, at, agent)
+) WITHOUT ROWID;
+CREATE TABLE undone (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    added INTEGER NOT NULL,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
 CREATE TABLE rejoin (
     channel INTEGER NOT NULL,
     agent BLOB NOT NULL,

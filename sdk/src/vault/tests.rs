@@ -180,6 +180,10 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              DROP TABLE lost;
              DROP TABLE rejoin;
              DROP TABLE rollback;
+             DROP TABLE settled;
+             DROP TABLE replaced;
+             DROP TABLE change;
+             DROP TABLE undone;
              ALTER TABLE channel DROP COLUMN reboot;
              ALTER TABLE channel DROP COLUMN standing;
              ALTER TABLE channel DROP COLUMN since;
@@ -191,6 +195,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE channel DROP COLUMN joined;
              ALTER TABLE channel DROP COLUMN applied;
              ALTER TABLE channel DROP COLUMN removed;
+             ALTER TABLE channel DROP COLUMN applied_hash;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);

@@ -12,4 +12,5 @@ mod recovery;
 mod relay;
 mod returns;
 mod schedules;
+mod settling;
 mod stock;

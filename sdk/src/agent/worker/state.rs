@@ -48,6 +48,8 @@ pub(super) struct WorkerState {
     reads_refused: Refusals,
     /// What stood in the way of reading, by attempts in a row.
     lasting: Lasting,
+    /// Whether there is evidence that the log went back, and what was done about it in this session.
+    settling: Settling,
     /// When this agent begins the group again, unless another does before.
     reboot: Option<Turn>,
     /// The appender's stream takes no more of this log, since a frame was refused that will be sent again. When all in
@@ -78,6 +80,19 @@ enum Reading {
     Live,
 }
 
+/// What is done about evidence that the log went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settling {
+    /// There is none.
+    No,
+    /// The relay node is to be asked for its operator's word.
+    Ask,
+    /// It was asked, and there is nothing to be done in this session.
+    Asked,
+    /// The application is to acknowledge first what it was shown.
+    Unacked,
+}
+
 /// What the worker does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -95,6 +110,9 @@ pub(super) enum Step {
         /// An entry that the log is known to have.
         expected: Offset,
     },
+    /// There is evidence that the log went back: settle it, where the operator has said that it did. Then
+    /// [`WorkerState::on_unsettled`], or [`WorkerState::on_moved_on`].
+    Settle,
     /// Commit for those who leave: nobody has let them go in the time that was theirs.
     TakeTurn,
     /// Begin the group again: all members are out of sync, and none has done it in the time that was theirs.
@@ -202,6 +220,7 @@ impl WorkerState {
             subscribe_backoff: Backoff::new(RETRY.0, RETRY.1),
             reads_refused: Refusals::default(),
             lasting: Lasting::default(),
+            settling: Settling::No,
             reboot: None,
             held: false,
             in_flight: 0,
@@ -223,6 +242,9 @@ impl WorkerState {
         }
         if let Some(unacked) = self.heed_backpressure(now) {
             return Some(Step::Pause { unacked });
+        }
+        if self.settling == Settling::Ask {
+            return Some(Step::Settle);
         }
         if self.wants_subscription() && now >= self.subscribe_at {
             return Some(Step::Subscribe {
@@ -345,8 +367,28 @@ impl WorkerState {
     /// The vault has the channel so now. Whether its outbox has become empty.
     pub(super) fn on_view(&mut self, view: ChannelInfo) -> bool {
         let settled = view.outbox == 0 && self.view.outbox > 0;
+        if self.settling == Settling::Unacked && view.unacked == 0 {
+            self.settling = Settling::Ask;
+        }
         self.view = view;
         settled
+    }
+
+    /// Whether there is evidence that the log went back.
+    pub(super) fn on_evidence(&mut self, is_there: bool) {
+        self.settling = match (is_there, self.settling) {
+            (false, _) => Settling::No,
+            (true, Settling::No) => Settling::Ask,
+            (true, settling) => settling,
+        };
+    }
+
+    /// It cannot be settled now; `unacked` where it can be when the application has acknowledged what it was shown.
+    pub(super) const fn on_unsettled(&mut self, unacked: bool) {
+        self.settling = match unacked {
+            true => Settling::Unacked,
+            false => Settling::Asked,
+        };
     }
 
     /// The application has sent or acknowledged something.

@@ -19,6 +19,9 @@ pub struct LogStatus {
     pub handshake_head: Offset,
     /// Of this agent's own log: Welcomes among the entries given up, with the offsets of their bundles.
     pub welcomes: Vec<(ChannelId, Offset)>,
+    /// What the node's operator said of the log, if it may have gone back: when (unix milliseconds by the node's clock), and
+    /// its last entry then.
+    pub rollback: Option<(u64, Offset)>,
 }
 
 /// Asks for a log's status.
@@ -55,6 +58,7 @@ pub async fn log_status(session: &Session, log: LogId) -> Result<LogStatus, Rela
         given_up: Offset::new(status.given_up),
         handshake_head: Offset::new(status.handshake_head),
         welcomes: welcomes.iter().filter_map(welcome).collect(),
+        rollback: (status.rollback_ms > 0).then_some((status.rollback_ms, Offset::new(status.rollback_head))),
     })
 }
 

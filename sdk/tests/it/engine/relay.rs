@@ -5,8 +5,11 @@ use skytale_log_store::{Accepted, Access, AppendError, LogStore, MemoryStore};
 use skytale_proto::{AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Record};
 use skytale_sdk::engine::{
     ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome, Processed,
+    RollbackWord,
 };
 use skytale_sdk::vault::VaultKey;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -14,20 +17,58 @@ use zeroize::Zeroizing;
 pub(crate) const FRAMES_BYTES: usize = 64 * 1024;
 
 pub(crate) struct Relay {
-    store: MemoryStore,
+    store: RefCell<MemoryStore>,
+    /// All that was offered to it, in order: what a copy of its folder has is the first of it.
+    offered: RefCell<Vec<Frame>>,
+    /// Its operator's word on logs that went back, with the heads that they had then.
+    word: RefCell<Option<(u64, BTreeMap<LogId, Offset>)>>,
     account: AccountId,
 }
 
 impl Relay {
     pub(crate) fn new() -> Self {
         Self {
-            store: MemoryStore::new(),
+            store: RefCell::new(MemoryStore::new()),
+            offered: RefCell::default(),
+            word: RefCell::default(),
             account: AccountId::generate(),
         }
     }
 
+    /// How far it has come: see [`Relay::go_back`].
+    pub(crate) fn moment(&self) -> usize {
+        self.offered.borrow().len()
+    }
+
+    /// Its folder is put back as it was then.
+    pub(crate) fn go_back(&self, moment: usize) {
+        let mut kept = self.offered.take();
+        kept.truncate(moment);
+        self.store.replace(MemoryStore::new());
+        for frame in kept {
+            let _ = self.append(frame);
+        }
+    }
+
+    /// Its operator says that its logs have gone back, and that agents may go on with them as they are.
+    pub(crate) fn accept_rollback(&self) {
+        let logs: BTreeSet<LogId> = self.offered.borrow().iter().map(|frame| frame.header().log).collect();
+        let heads = logs.into_iter().map(|log| (log, self.head(log))).collect();
+        let before = self.word.borrow().as_ref().map_or(0, |(at_ms, _)| *at_ms);
+        self.word.replace(Some((before + 1, heads)));
+    }
+
+    /// What its operator says of a log.
+    pub(crate) fn word(&self, log: LogId) -> Option<RollbackWord> {
+        let word = self.word.borrow();
+        let (at_ms, heads) = word.as_ref()?;
+        let head = *heads.get(&log)?;
+        Some(RollbackWord { at_ms: *at_ms, head })
+    }
+
     pub(crate) fn append(&self, frame: Frame) -> Result<Accepted, AppendError> {
-        let pending = self.store.append(frame).now_or_never().expect("at once")?;
+        self.offered.borrow_mut().push(frame.clone());
+        let pending = self.store.borrow().append(frame).now_or_never().expect("at once")?;
         pending.verdict().now_or_never().expect("at once")
     }
 
@@ -58,7 +99,11 @@ impl Relay {
 
     /// All entries after `after`, whoever may read them.
     pub(crate) fn entries(&self, log: LogId, after: Offset) -> Vec<Record> {
-        let read = self.store.read(log, after, usize::MAX, u64::MAX).now_or_never();
+        let read = self
+            .store
+            .borrow()
+            .read(log, after, usize::MAX, u64::MAX)
+            .now_or_never();
         let batch = read.expect("at once").expect("readable");
         let records = batch.records.into_iter().flat_map(Record::decode_batch);
         records.map(|record| record.expect("a record")).collect()
@@ -66,7 +111,11 @@ impl Relay {
 
     /// Entries after `after` that an agent may read.
     pub(crate) fn readable(&self, log: LogId, agent: AgentId, after: Offset) -> Vec<Record> {
-        let access = self.store.access(log, agent, self.account, after).now_or_never();
+        let access = self
+            .store
+            .borrow()
+            .access(log, agent, self.account, after)
+            .now_or_never();
         let until = match access.expect("at once").expect("known") {
             Access::Readable { until } => until.unwrap_or(Offset::MAX),
             Access::NotMember { .. } | Access::UnknownLog => return Vec::new(),
@@ -78,24 +127,35 @@ impl Relay {
 
     /// The log's head.
     pub(crate) fn head(&self, log: LogId) -> Offset {
-        let head = self.store.watch_head(log).now_or_never().expect("at once");
+        let head = self.store.borrow().watch_head(log).now_or_never().expect("at once");
         *head.expect("known").borrow()
     }
 
     /// What became of entries given up.
     pub(crate) fn status(&self, log: LogId) -> LogStatus {
-        let status = self.store.status(log).now_or_never().expect("at once").expect("known");
+        let status = self
+            .store
+            .borrow()
+            .status(log)
+            .now_or_never()
+            .expect("at once")
+            .expect("known");
         LogStatus {
             first: status.first,
             given_up: status.given_up,
             handshake_head: status.handshake_head,
             welcomes: status.welcomes,
+            rollback: self.word(log),
         }
     }
 
     /// Where an agent may read again that may not read the entry after `after`.
     pub(crate) fn absent_until(&self, log: LogId, agent: AgentId, after: Offset) -> Option<Offset> {
-        let access = self.store.access(log, agent, self.account, after).now_or_never();
+        let access = self
+            .store
+            .borrow()
+            .access(log, agent, self.account, after)
+            .now_or_never();
         match access.expect("at once").expect("known") {
             Access::NotMember { next } => next,
             Access::Readable { .. } | Access::UnknownLog => None,
@@ -116,7 +176,7 @@ impl Relay {
     }
 
     pub(crate) fn key_packages(&self, agent: AgentId) -> (u32, bool) {
-        let stock = self.store.key_packages(agent).now_or_never();
+        let stock = self.store.borrow().key_packages(agent).now_or_never();
         let stock = stock.expect("at once").expect("known");
         (stock.live, stock.last_resort)
     }
@@ -292,6 +352,13 @@ impl Agent {
     pub(crate) fn read_own_log(&mut self, relay: &Relay) {
         let own = self.id();
         let status = relay.status(own.log());
+        if let Some(word) = status.rollback
+            && (self.engine().is_agent_log_to_settle().expect("known")
+                || self.engine().agent_cursor() > status_head(relay, own))
+        {
+            let events = self.engine().accept_agent_log_rollback(word).expect("settled");
+            self.events.extend(events);
+        }
         if self.engine().agent_cursor().next() < status.first {
             let events = self.engine().agent_log_trimmed(&status).expect("taken");
             self.events.extend(events);
@@ -329,8 +396,14 @@ impl Agent {
             return false;
         }
         let status = relay.status(channel.log());
-        let mut moved_on = false;
-        if info.cursor.next() < status.first {
+        let mut moved_on = self.settle_rollback(relay, channel);
+        let head = relay.head(channel.log());
+        if info.cursor > head && !moved_on {
+            let events = self.engine().log_is_short(channel, head).expect("noted");
+            self.events.extend(events);
+            return self.settle_rollback(relay, channel);
+        }
+        if self.engine().cursor(channel).expect("known").next() < status.first {
             let events = self.engine().trimmed(channel, &status).expect("taken");
             self.events.extend(events);
             moved_on = true;
@@ -351,6 +424,37 @@ impl Agent {
             self.reach(channel);
         }
         moved_on || !records.is_empty()
+    }
+
+    /// Goes on with the relay's log as it is, where there is evidence that it went back and its operator has said so. The
+    /// application has acknowledged all that it was shown.
+    fn settle_rollback(&mut self, relay: &Relay, channel: ChannelId) -> bool {
+        let log = channel.log();
+        let Some(word) = relay.word(log) else { return false };
+        if !self.engine().is_diverged(channel).expect("known") {
+            return false;
+        }
+        self.engine().ack(channel, Offset::MAX).expect("acknowledged");
+        let status = relay.status(log);
+        let mut fork = self.engine().fork(channel).expect("known");
+        fork.skip_to(status.first);
+        let account = relay.account;
+        let access = relay
+            .store
+            .borrow()
+            .access(log, self.id(), account, fork.after())
+            .now_or_never();
+        match access.expect("at once").expect("known") {
+            Access::Readable { .. } => fork.feed(&relay.readable(log, self.id(), fork.after())),
+            _ => fork.deny(),
+        }
+        let settled = self
+            .engine()
+            .accept_rollback(channel, word, &fork, status.handshake_head);
+        let settled = settled.expect("settled");
+        let done = settled.is_some();
+        self.events.extend(settled.unwrap_or_default());
+        done
     }
 
     /// This session has shown the channel up to its head.
@@ -451,6 +555,10 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
         }
     }
     panic!("the agents do not come to rest");
+}
+
+fn status_head(relay: &Relay, agent: AgentId) -> Offset {
+    relay.head(agent.log())
 }
 
 /// A channel of `agents`, made by the first one.

@@ -412,6 +412,7 @@ proptest! {
                         state.on_subscribed();
                     }
                     Step::TakeTurn | Step::Reboot => {}
+                    Step::Settle => prop_assert!(false, "there is no evidence"),
                     Step::Pump { renew, bytes } => {
                         prop_assert!(!leaving);
                         prop_assert_eq!(renew, held, "a held log goes on on another stream");

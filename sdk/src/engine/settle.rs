@@ -1,0 +1,592 @@
+//! Settling on the log that the relay node has now, after it went back and its operator has said so.
+//!
+//! ```text
+//!            kept      cursor
+//!   m1  m2 │ m3  m4          what this agent was shown
+//!          │ d1  d2  d3      what the log has now
+//! ```
+//!
+//! The agent finds `kept` itself, by comparing ([`Fork`]): the operator's word says only that it may go on from there. The
+//! cursor goes back to `kept`, and what the log has now is read as it comes. Of what stood behind `kept`:
+//!
+//! - Messages are set aside ([`Engine::replaced`]). One that comes again, since its author sends it again or the log had it at
+//!   both places, is put back where it stands now and is not shown twice.
+//! - Own messages that did not come again by the head are sent again, under their frame ids.
+//! - A group that has applied a commit behind `kept` is out of sync with the log, unless the log has that commit, too. An
+//!   agent whose removal was undone is removed again, and one whose addition was undone is added again, by whoever of those
+//!   that knew it comes back first.
+
+use super::channel::{Channel, one};
+use super::evidence::AGENT_LOG_NO;
+use super::outbox::{Intent, OutboxRow, Place};
+use super::standing::Standing;
+use super::transact::{Tx, now_ms};
+use super::window::Fork;
+use super::{ChannelState, Engine, EngineError, Event, Message};
+use crate::mls;
+use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use skytale_proto::{AgentId, ChannelId, FrameId, Header, Offset, Record};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the operator of a relay node says of a log: that it may have gone back, at or before an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackWord {
+    /// When it was said, unix milliseconds by the relay node's clock.
+    pub at_ms: u64,
+    /// The log's last entry then: what was lost came after some entry up to this one.
+    pub head: Offset,
+}
+
+/// A rollback that this agent has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The last entry that the log had kept. From the next one on offsets mean other entries than before.
+    pub kept: Offset,
+    /// The last entry that this agent had seen before.
+    pub cursor: Offset,
+    /// When the operator accepted it, unix milliseconds by the relay node's clock.
+    pub word_ms: u64,
+    /// When this agent settled, unix milliseconds by its own clock.
+    pub settled_ms: u64,
+}
+
+impl Engine {
+    /// Whether there is evidence that a channel's log went back or is another one than others have.
+    pub fn is_diverged(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
+        let known = self.loaded(channel)?;
+        if known.position.state == ChannelState::Left {
+            return Ok(false);
+        }
+        if known.rollback.is_some() {
+            return Ok(true);
+        }
+        let no = known.no;
+        Ok(self
+            .vault
+            .sql()
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM divergence WHERE channel = ?1)")?
+            .query_row([no], |row| row.get(0))?)
+    }
+
+    /// What this agent was shown of a channel, to be compared with what the log has now.
+    pub fn fork(&mut self, channel: ChannelId) -> Result<Fork, EngineError> {
+        let known = self.loaded(channel)?;
+        Ok(known.window.fork(&channel.log()))
+    }
+
+    /// Goes on with the log that the relay node has now. `fork` says where it parts from the one that this agent was shown;
+    /// `handshake_head` is the log's. `None` where it cannot be settled yet: the operator's word is about other entries, or
+    /// the application has not acknowledged all that it was shown.
+    pub fn accept_rollback(
+        &mut self,
+        channel: ChannelId,
+        word: RollbackWord,
+        fork: &Fork,
+        handshake_head: Offset,
+    ) -> Result<Option<Vec<Event>>, EngineError> {
+        let unacked = self.unacked(channel)?;
+        let known = self.loaded(channel)?;
+        let kept = match fork.is_denied() {
+            true => fork.kept().min(known.position.joined.previous()),
+            false => fork.kept(),
+        };
+        if kept > word.head || known.position.state == ChannelState::Left {
+            return Ok(None);
+        }
+        if known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms) {
+            return Ok(None);
+        }
+        let goes_back = kept < known.position.cursor;
+        if goes_back && unacked > 0 {
+            return Ok(None);
+        }
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            tx.settle(channel, word, kept, handshake_head)
+        })?;
+        if goes_back {
+            self.reached.remove(&channel);
+        }
+        Ok(Some(events))
+    }
+
+    /// Whether a channel was settled since the agent's own log was: it may have gone back as well.
+    pub fn is_agent_log_to_settle(&self) -> Result<bool, EngineError> {
+        Ok(self
+            .vault
+            .sql()
+            .prepare_cached(
+                "SELECT coalesce(max(word_ms), 0) > (SELECT coalesce(max(word_ms), 0) FROM settled WHERE channel = ?1)
+                 FROM settled",
+            )?
+            .query_row([AGENT_LOG_NO], |row| row.get(0))?)
+    }
+
+    /// As [`Engine::accept_rollback`], for the agent's own log: it is read again behind the entry that the operator's word
+    /// names.
+    pub fn accept_agent_log_rollback(&mut self, word: RollbackWord) -> Result<Vec<Event>, EngineError> {
+        if last(self.vault.sql(), AGENT_LOG_NO)?.is_some_and(|settled| settled.word_ms >= word.at_ms) {
+            return Ok(Vec::new());
+        }
+        let cursor = self.agent_cursor;
+        let kept = match self.rollback(None)? {
+            Some(rollback) => word.head.min(rollback.kept).min(cursor),
+            None => word.head.min(cursor),
+        };
+        let ((), events) = self.transact(Durability::Now, |tx| {
+            tx.forget_rollback(AGENT_LOG_NO)?;
+            tx.keep_settled(
+                AGENT_LOG_NO,
+                &Settled {
+                    kept,
+                    cursor,
+                    word_ms: word.at_ms,
+                    settled_ms: now_ms(),
+                },
+            )?;
+            super::agent_log::set_agent_cursor(tx, kept)
+        })?;
+        self.agent_cursor = kept;
+        Ok(events)
+    }
+
+    /// Rollbacks of a channel that were settled, oldest first.
+    pub fn settled(&self, channel: ChannelId) -> Result<Vec<Settled>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.vault
+            .sql()
+            .prepare_cached(&format!(
+                "SELECT {SETTLED} FROM settled WHERE channel = ?1 ORDER BY word_ms"
+            ))?
+            .query_map([no], |row| Ok(read_settled(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// Messages that this agent had been shown and that the log no longer has, with the offsets that they had; oldest first.
+    pub fn replaced(&self, channel: ChannelId, limit: u32) -> Result<Vec<Message>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.vault
+            .sql()
+            .prepare_cached(&format!(
+                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 ORDER BY at LIMIT ?2"
+            ))?
+            .query_map(params![no, limit], |row| Ok(read_replaced(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+}
+
+const SETTLED: &str = "kept, cursor, word_ms, settled_ms";
+const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
+
+fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
+    Ok(Settled {
+        kept: Offset::new(unsigned(row.get(0)?)?),
+        cursor: Offset::new(unsigned(row.get(1)?)?),
+        word_ms: unsigned(row.get(2)?)?,
+        settled_ms: unsigned(row.get(3)?)?,
+    })
+}
+
+fn read_replaced(row: &rusqlite::Row<'_>) -> Result<Message, EngineError> {
+    let (frame_id, author): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(2)?);
+    Ok(Message {
+        frame_id: id(&frame_id)?,
+        offset: Offset::new(unsigned(row.get(1)?)?),
+        author: id(&author)?,
+        own: row.get(3)?,
+        sent_ms: unsigned(row.get(4)?)?,
+        time_ms: unsigned(row.get(5)?)?,
+        payload: row.get::<_, Vec<u8>>(6)?.into(),
+    })
+}
+
+/// What was settled last of a channel.
+pub(super) fn last(sql: &Connection, channel_no: i64) -> Result<Option<Settled>, EngineError> {
+    sql.prepare_cached(&format!(
+        "SELECT {SETTLED} FROM settled WHERE channel = ?1 ORDER BY word_ms DESC LIMIT 1"
+    ))?
+    .query_row([channel_no], |row| Ok(read_settled(row)))
+    .optional()?
+    .transpose()
+}
+
+pub(super) fn has_replaced(sql: &Connection, channel_no: i64) -> Result<bool, EngineError> {
+    Ok(sql
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM replaced WHERE channel = ?1)")?
+        .query_row([channel_no], |row| row.get(0))?)
+}
+
+impl Tx<'_> {
+    fn settle(
+        &mut self,
+        channel: &mut Channel,
+        word: RollbackWord,
+        kept: Offset,
+        handshake_head: Offset,
+    ) -> Result<(), EngineError> {
+        let cursor = channel.position.cursor;
+        let settled = Settled {
+            kept,
+            cursor,
+            word_ms: word.at_ms,
+            settled_ms: now_ms(),
+        };
+        self.forget_rollback(channel.no)?;
+        channel.rollback = None;
+        self.sql
+            .prepare_cached("DELETE FROM divergence WHERE channel = ?1")?
+            .execute([channel.no])?;
+        self.keep_settled(channel.no, &settled)?;
+        channel.settled = Some(settled);
+        if kept < cursor {
+            self.go_back(channel, kept, handshake_head)?;
+        }
+        self.events.push(Event::Settled {
+            channel: channel.id,
+            kept,
+            cursor,
+        });
+        Ok(())
+    }
+
+    fn go_back(&mut self, channel: &mut Channel, kept: Offset, handshake_head: Offset) -> Result<(), EngineError> {
+        let cursor = channel.position.cursor;
+        self.set_aside(channel, kept)?;
+        for query in [
+            "DELETE FROM unreadable WHERE channel = ?1 AND at > ?2",
+            "DELETE FROM rejoin WHERE channel = ?1 AND at > ?2",
+            "DELETE FROM lost WHERE channel = ?1 AND first > ?2",
+            "UPDATE lost SET last = ?2 WHERE channel = ?1 AND last > ?2",
+        ] {
+            self.sql
+                .prepare_cached(query)?
+                .execute(params![channel.no, integer(kept.get())?])?;
+        }
+        channel.rejoins = super::rejoin::requests(self.sql, channel.no)?;
+        let undone = self.undo(channel, kept)?;
+        channel.window.cut(&channel.log(), kept);
+        let position = &mut channel.position;
+        position.cursor = kept;
+        position.acked = position.acked.min(kept);
+        channel.offered.accepted.clear();
+        channel.offered.wait_for = Offset::ZERO;
+        channel.offered.again();
+        let recovery = &mut position.recovery;
+        if recovery.standing != Standing::Current {
+            recovery.since = recovery.since.min(kept.next());
+            recovery.missed = 0;
+            if recovery.asked > kept {
+                recovery.asked = Offset::ZERO;
+            }
+        }
+        if position.head <= kept && position.applied <= kept {
+            return self.encrypt_again(channel);
+        }
+        position.recovery.unsure = true;
+        if handshake_head <= kept {
+            position.head = handshake_head;
+        } else if position.head > kept {
+            // Each frame tells it by its parent.
+            position.head = Offset::FIRST;
+        }
+        if position.applied <= kept {
+            return self.encrypt_again(channel);
+        }
+        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        let came = undone
+            .into_iter()
+            .filter(|(agent, added)| *added && members.contains(agent));
+        channel.position.removed.extend(came.map(|(agent, _)| agent));
+        let reason = format!(
+            "a change to the group among the entries {} to {cursor} is undone",
+            kept.next()
+        );
+        self.out_of_sync(channel, kept.next(), reason)
+    }
+
+    /// Messages whose entries are no longer there.
+    fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
+        let (first, last) = (message_id(channel.no, kept)?, message_id(channel.no + 1, Offset::ZERO)?);
+        let messages: Vec<(i64, Vec<u8>)> = self
+            .sql
+            .prepare_cached("SELECT id, frame_id FROM message WHERE id > ?1 AND id < ?2")?
+            .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (message, frame_id) in &messages {
+            self.sql
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, sent_ms, time_ms, payload)
+                     SELECT ?1, ?2, ?3, author, received_no IS NULL, sent_ms, time_ms, payload FROM message WHERE id = ?4",
+                )?
+                .execute(params![channel.no, frame_id, integer(message_offset(*message).get())?, message])?;
+        }
+        self.sql
+            .prepare_cached("DELETE FROM message WHERE id > ?1 AND id < ?2")?
+            .execute([first, last])?;
+        channel.has_replaced = has_replaced(self.sql, channel.no)?;
+        Ok(())
+    }
+
+    /// Changes of the group behind `kept`: what each agent was before them is what the log says now.
+    fn undo(&mut self, channel: &Channel, kept: Offset) -> Result<BTreeMap<AgentId, bool>, EngineError> {
+        let changes: Vec<(Vec<u8>, bool)> = self
+            .sql
+            .prepare_cached("SELECT agent, added FROM change WHERE channel = ?1 AND at > ?2 ORDER BY at")?
+            .query_map(params![channel.no, integer(kept.get())?], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        self.sql
+            .prepare_cached("DELETE FROM change WHERE channel = ?1 AND at > ?2")?
+            .execute(params![channel.no, integer(kept.get())?])?;
+        let mut net: BTreeMap<AgentId, (bool, bool)> = BTreeMap::new();
+        for (agent, added) in changes {
+            net.entry(id(&agent)?).or_insert((added, added)).1 = added;
+        }
+        let mut undone = BTreeMap::new();
+        for (agent, (first, now)) in net {
+            // Added and removed again, or the other way round: it is what it was.
+            if first == now && agent != self.identity.agent_id() {
+                self.sql
+                    .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, ?3)")?
+                    .execute(params![channel.no, agent.as_bytes(), now])?;
+                undone.insert(agent, now);
+            }
+        }
+        Ok(undone)
+    }
+
+    /// Messages that wait tell of a digest that is no longer the log's: they are built again. What was built before is known
+    /// where the log has it.
+    fn encrypt_again(&self, channel: &mut Channel) -> Result<(), EngineError> {
+        let built = |row: &OutboxRow| row.intent.is_message() && row.frame.is_some();
+        for mut row in self.rows_from(channel, None, usize::MAX)?.into_iter().filter(built) {
+            if let Some(frame) = row.frame.take() {
+                row.replaced(&frame);
+            }
+            self.sql
+                .prepare_cached("UPDATE outbox SET frame = NULL, earlier = ?3 WHERE channel = ?1 AND seq = ?2")?
+                .execute(params![channel.no, row.seq, row.earlier])?;
+            channel.waiting.unbuilt += 1;
+        }
+        Ok(())
+    }
+
+    // ---- what comes again
+
+    /// A change of the group, remembered as long as the digest of its entry.
+    pub(super) fn note_change(
+        &self,
+        channel: &Channel,
+        offset: Offset,
+        change: &mls::Change,
+    ) -> Result<(), EngineError> {
+        let changed = change.adds.symmetric_difference(&change.removes);
+        for agent in changed {
+            self.sql
+                .prepare_cached("INSERT OR REPLACE INTO change (channel, at, agent, added) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    channel.no,
+                    integer(offset.get())?,
+                    agent.as_bytes(),
+                    change.adds.contains(agent)
+                ])?;
+        }
+        if !change.adds.is_empty() || !change.removes.is_empty() {
+            self.sql
+                .prepare_cached("DELETE FROM change WHERE channel = ?1 AND at < ?2")?
+                .execute(params![channel.no, integer(channel.window.first().get())?])?;
+        }
+        Ok(())
+    }
+
+    /// A message that this agent had before its entry was replaced: it is put where it stands now, and is not shown again.
+    pub(super) fn put_back(
+        &self,
+        channel: &mut Channel,
+        record: &Record,
+        header: &Header,
+    ) -> Result<bool, EngineError> {
+        if !channel.has_replaced {
+            return Ok(false);
+        }
+        let moved = self
+            .sql
+            .prepare_cached(
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+                 SELECT ?4, frame_id, author, CASE own WHEN 0 THEN 0 END, sent_ms, ?5, payload FROM replaced
+                 WHERE channel = ?1 AND frame_id = ?2 AND author = ?3",
+            )?
+            .execute(params![
+                channel.no,
+                header.id.as_bytes(),
+                header.author.as_bytes(),
+                message_id(channel.no, record.offset)?,
+                integer(record.time_ms).unwrap_or(i64::MAX)
+            ])?;
+        if moved > 0 {
+            self.forget_replaced(channel, header.id)?;
+        }
+        Ok(moved > 0)
+    }
+
+    fn forget_replaced(&self, channel: &mut Channel, frame_id: FrameId) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND frame_id = ?2")?
+            .execute(params![channel.no, frame_id.as_bytes()])?;
+        channel.has_replaced = has_replaced(self.sql, channel.no)?;
+        Ok(())
+    }
+
+    /// The log has been read to its head: own messages that it no longer has go out again, before what was sent later.
+    pub(super) fn send_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if !channel.has_replaced || channel.position.recovery.standing == Standing::Superseded {
+            return Ok(());
+        }
+        let own: Vec<Message> = self
+            .sql
+            .prepare_cached(&format!(
+                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND own = 1 ORDER BY at DESC"
+            ))?
+            .query_map([channel.no], |row| Ok(read_replaced(row)))?
+            .collect::<Result<Result<_, _>, _>>()??;
+        // What leads back into the group stays before them.
+        let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
+            .filter(|row| row.intent.is_way_back())
+            .collect();
+        for message in &own {
+            if self.row_of(channel, message.frame_id)?.is_none() {
+                let row = self.queue(
+                    channel,
+                    Intent::Message,
+                    message.frame_id,
+                    &message.payload,
+                    Place::Front,
+                )?;
+                self.sql
+                    .prepare_cached("UPDATE outbox SET sent_ms = ?3 WHERE channel = ?1 AND seq = ?2")?
+                    .execute(params![channel.no, row.seq, integer(message.sent_ms)?])?;
+            }
+            self.forget_replaced(channel, message.frame_id)?;
+        }
+        if !own.is_empty() {
+            for row in ways_back.into_iter().rev() {
+                self.move_to_front(channel, &row)?;
+            }
+            channel.offered.again();
+        }
+        Ok(())
+    }
+
+    fn move_to_front(&self, channel: &Channel, row: &OutboxRow) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET seq = (SELECT min(seq) FROM outbox WHERE channel = ?1) - 1
+                 WHERE channel = ?1 AND seq = ?2",
+            )?
+            .execute([channel.no, row.seq])?;
+        Ok(())
+    }
+
+    /// The log has the last commit that this agent's group took, though it went back before it: the group goes on there.
+    pub(super) fn is_resumed_by(&self, channel: &Channel, record: &Record) -> bool {
+        let position = &channel.position;
+        position.recovery.standing == Standing::OutOfSync
+            && channel.settled.is_some()
+            && position.applied_hash == Some(skytale_proto::Digest::hash_frame(&record.payload))
+    }
+
+    pub(super) fn resume(&mut self, channel: &mut Channel, offset: Offset, by: AgentId) -> Result<(), EngineError> {
+        self.note_missed(channel, offset)?;
+        let recovery = std::mem::take(&mut channel.position.recovery);
+        channel.position.applied = offset;
+        channel.position.removed.clear();
+        self.unqueue_all(channel, Intent::Rejoin)?;
+        self.forget_undone(channel)?;
+        self.events.push(Event::Rejoined {
+            channel: channel.id,
+            offset,
+            by,
+            missed: recovery.missed,
+        });
+        Ok(())
+    }
+
+    /// This agent is back in the group: those whose removal was undone are removed, those whose addition was are added.
+    pub(super) fn redo(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let undone = self.undone(channel)?;
+        if undone.is_empty() {
+            return Ok(());
+        }
+        self.forget_undone(channel)?;
+        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        let returned: Vec<u8> = (undone.iter())
+            .filter(|(agent, added)| !**added && members.contains(agent))
+            .flat_map(|(agent, _)| *agent.as_bytes())
+            .collect();
+        if !returned.is_empty() {
+            self.queue(channel, Intent::Remove, FrameId::generate(), &returned, Place::Front)?;
+        }
+        for (agent, _) in undone
+            .iter()
+            .filter(|(agent, added)| **added && !members.contains(agent))
+        {
+            self.add_when_it_can(channel, agent)?;
+        }
+        Ok(())
+    }
+
+    /// Agents whose change was undone, and whether it was an addition.
+    pub(super) fn undone(&self, channel: &Channel) -> Result<BTreeMap<AgentId, bool>, EngineError> {
+        self.sql
+            .prepare_cached("SELECT agent, added FROM undone WHERE channel = ?1")?
+            .query_map([channel.no], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))?
+            .map(|row| {
+                let (agent, added) = row?;
+                Ok((id(&agent)?, added))
+            })
+            .collect()
+    }
+
+    /// Agents that are on the log's roster again, since the commit that removed them is gone.
+    pub(super) fn returned(&self, channel: &Channel) -> Result<BTreeSet<AgentId>, EngineError> {
+        let undone = self.undone(channel)?;
+        Ok(undone
+            .into_iter()
+            .filter(|(_, added)| !added)
+            .map(|(agent, _)| agent)
+            .collect())
+    }
+
+    /// The log says otherwise.
+    pub(super) fn forget_undone_of(&self, channel: &Channel, agent: &AgentId) -> Result<bool, EngineError> {
+        let gone = self
+            .sql
+            .prepare_cached("DELETE FROM undone WHERE channel = ?1 AND agent = ?2")?
+            .execute(params![channel.no, agent.as_bytes()])?;
+        Ok(gone > 0)
+    }
+
+    fn forget_undone(&self, channel: &Channel) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("DELETE FROM undone WHERE channel = ?1")?
+            .execute([channel.no])?;
+        Ok(())
+    }
+
+    fn keep_settled(&self, no: i64, settled: &Settled) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO settled (channel, word_ms, settled_ms, kept, cursor) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                no,
+                integer(settled.word_ms)?,
+                integer(settled.settled_ms)?,
+                integer(settled.kept.get())?,
+                integer(settled.cursor.get())?
+            ])?;
+        Ok(())
+    }
+}
