@@ -39,14 +39,30 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
     authorize::read(&claims, &log).map_err(authorize::Denied::refusal)?;
     let store = &session.node.store;
     let status = store.status(log).await.map_err(|error| refusal::of_store(&error))?;
+    // A log that was not there when the operator spoke had no entry.
+    let rollback = session.node.rollback.as_ref();
+    let rollback = rollback.map(|word| (word.at_ms, word.heads.get(&log).map_or(0, |head| head.get())));
+    let (rollback_ms, rollback_head) = rollback.unwrap_or_default();
     if log != session.agent.log() {
         // Whoever may read what comes next may know what is gone: nobody else.
         let access = store.access(log, claims.sub, claims.acct, status.head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}
+            // By the log as it is now: it may have been in what was lost. It is told the operator's word alone.
+            Access::NotMember { .. } if rollback_ms > 0 => {
+                return Ok(LogStatus {
+                    head: rollback_head,
+                    first: 1,
+                    rollback_ms,
+                    rollback_head,
+                    ..LogStatus::default()
+                });
+            }
             Access::NotMember { .. } => {
                 return Err(Refusal::because(Code::NotMember, "the agent is not on the roster"));
             }
+            // It may be one that is gone: whoever asks knows no more of it than that it is not there.
+            Access::UnknownLog if rollback_ms > 0 => {}
             Access::UnknownLog => return Err(Refusal::because(Code::UnknownLog, "no such log")),
         }
     }
@@ -55,9 +71,6 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
         welcomes.put_slice(channel.as_bytes());
         welcomes.put_u64_le(bundle.get());
     }
-    let rollback = session.node.rollback.as_ref();
-    let rollback = rollback.and_then(|word| Some((word.at_ms, word.heads.get(&log)?.get())));
-    let (rollback_ms, rollback_head) = rollback.unwrap_or_default();
     Ok(LogStatus {
         head: status.head.get(),
         first: status.first.get(),

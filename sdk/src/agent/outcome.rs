@@ -30,6 +30,7 @@ pub(super) fn outcome_of(answer: &Result<Receipt, RelayError>) -> Option<Outcome
 impl From<relay::LogStatus> for LogStatus {
     fn from(status: relay::LogStatus) -> Self {
         Self {
+            head: status.head,
             first: status.first,
             given_up: status.given_up,
             handshake_head: status.handshake_head,

@@ -231,7 +231,7 @@ impl Worker {
         let reached = self.ground.core.try_call(move |actor| {
             let events = actor.engine.reached_head(channel)?;
             actor.bus.tell_all(events);
-            let diverged = actor.engine.is_diverged(channel)?;
+            let diverged = actor.engine.is_diverged(channel)? | actor.engine.is_suspect(channel)?;
             Ok((
                 diverged,
                 actor.engine.reboot_turn(channel)?,
@@ -286,15 +286,12 @@ impl Worker {
             }
             Err(error) => return Err(error),
         };
-        let Some(word) = status.rollback else {
-            self.state.on_unsettled(false);
-            return Ok(());
-        };
         let mut fork = local(self.ground.core.try_call(move |actor| actor.engine.fork(channel)).await)?;
         fork.skip_to(status.first);
         match compare(&self.ground.session, channel, &mut fork).await {
             Ok(()) => {}
             Err(RelayError::Refused(refused)) if refused.code() == Code::NotMember => fork.deny(),
+            Err(RelayError::Refused(refused)) if refused.code() == Code::UnknownLog => fork.gone(),
             // It ends before what is to be compared.
             Err(RelayError::Refused(refused)) if refused.code() == Code::CursorBeyondHead => {}
             Err(RelayError::Refused(refused)) => {
@@ -305,9 +302,8 @@ impl Worker {
             Err(error) => return Err(error),
         }
         let settled = self.ground.core.try_call(move |actor| {
-            let settled = actor
-                .engine
-                .accept_rollback(channel, word, &fork, status.handshake_head)?;
+            actor.bus.tell_all(actor.engine.compared(channel, &fork)?);
+            let settled = actor.engine.accept_rollback(channel, &fork, &status)?;
             let done = settled.is_some();
             actor.bus.tell_all(settled.unwrap_or_default());
             let unacked = actor.engine.unacked(channel)?;
@@ -318,7 +314,7 @@ impl Worker {
         match done {
             true => {
                 self.subscription = None;
-                self.state.on_evidence(false);
+                self.state.on_unsettled(false);
                 self.state.on_moved_on(Instant::now());
                 self.show();
             }
@@ -351,7 +347,7 @@ impl Worker {
         let processed = self.ground.core.try_call(move |actor| {
             let Processed { events, gap, .. } = actor.engine.process_entries(channel, &records)?;
             actor.bus.tell_all(events);
-            let diverged = actor.engine.is_diverged(channel)?;
+            let diverged = actor.engine.is_diverged(channel)? | actor.engine.is_suspect(channel)?;
             Ok((
                 gap,
                 diverged,

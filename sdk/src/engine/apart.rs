@@ -27,6 +27,9 @@ impl Tx<'_> {
         if self.is_resumed_by(channel, record) {
             return Ok(self.resume(channel, record.offset, header.author)?);
         }
+        if own && header.detail == Detail::Message && self.send_as_another(channel, header)? {
+            return Ok(());
+        }
         if header.detail == Detail::Message
             && self.row_of(channel, header.id)?.is_none()
             && self.put_back(channel, record, header)?
@@ -83,6 +86,9 @@ impl Tx<'_> {
         if let Err(not_back) = self.try_rejoin(channel, offset, frame, &bundle)? {
             // It was meant for another copy of this vault, or is broken: this one asks again.
             channel.position.recovery.asked = Offset::ZERO;
+            if not_back.by_stranger {
+                channel.offered.strangers.insert(frame.header().author);
+            }
             self.go_without_reboot(channel)?;
             self.ask_to_rejoin(channel)?;
             return Err(rejected(format!("its Welcome cannot be used: {}", not_back.reason)));
@@ -133,6 +139,12 @@ impl Tx<'_> {
         let header = frame.header();
         let is_message = header.detail == Detail::Message;
         match self.row_of(channel, header.id)? {
+            // Encrypted for an epoch that was undone: nobody can read it.
+            Some(row)
+                if row.intent.is_message() && channel.settled.is_some_and(|settled| header.parent > settled.kept) =>
+            {
+                self.fail(channel, &row, Code::DeliveryUnknown)
+            }
             Some(row) if row.intent.is_message() && row.has_built(frame.encoded()) => {
                 let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
                 if row.intent == Intent::Message {

@@ -86,6 +86,10 @@ pub(super) struct Offered {
     /// The latest encryption that may have been offered to a relay: one of this session or of one before. Not kept in the
     /// vault, so that offering writes nothing: what was encrypted before the channel was loaded may have been.
     pub(super) doubtful_no: i64,
+    /// Agents whose answers to a request this agent has not taken: it does not know them.
+    pub(super) strangers: BTreeSet<AgentId>,
+    /// An entry of this epoch could not be decrypted: the log may not be the one that this agent was shown.
+    pub(super) suspect: bool,
     /// Agents that the relay has on the log's roster, and that are not in the group.
     pub(super) ghosts: BTreeSet<AgentId>,
     /// A commit for those who leave was refused at this head.

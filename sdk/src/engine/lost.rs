@@ -57,6 +57,8 @@ pub struct Lost {
 /// What a relay node says of a log whose entries after a cursor it has given up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogStatus {
+    /// The last entry.
+    pub head: Offset,
     /// The first available offset.
     pub first: Offset,
     /// The last entry given up that was not itself a Trim.

@@ -455,6 +455,11 @@ impl Tx<'_> {
                     _ => Code::StaleHandshake,
                 };
                 self.refused_for_now(channel.no, row.seq, code)?;
+                if head < channel.position.head && !channel.position.recovery.unsure {
+                    // The log has no commit where this agent was shown one.
+                    let kept = channel.position.head.previous();
+                    return self.rolled_back(channel, kept);
+                }
                 if head > channel.position.head {
                     channel.offered.wait_for = head.max(channel.offered.wait_for);
                     channel.offered.again();

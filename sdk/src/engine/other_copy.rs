@@ -32,9 +32,7 @@ impl Tx<'_> {
                     }
                     Some(_) => {}
                     // It had been read before the log went back, and was not kept.
-                    None if channel
-                        .settled
-                        .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor) => {}
+                    None if self.is_read_again(channel, offset) => {}
                     None => self.lose(channel, offset, offset, LostReason::OtherCopy)?,
                 }
             }

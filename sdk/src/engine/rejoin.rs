@@ -23,6 +23,8 @@ pub(super) struct NotBack {
     pub(super) reason: String,
     /// It leads into a group that no member may come over to: whoever can open it says the same.
     pub(super) for_all: bool,
+    /// Its author was not in the group that this agent knows.
+    pub(super) by_stranger: bool,
 }
 
 /// The members whose requests wait.
@@ -56,7 +58,16 @@ impl Tx<'_> {
             parent: channel.position.head,
             detail: Detail::Rejoin,
         };
-        let body = mls::RejoinRequest::body(self.identity, channel.id, &header, &row.content, applied(channel));
+        let mut refused = self.returned(channel)?;
+        refused.extend(&channel.offered.strangers);
+        let body = mls::RejoinRequest::body(
+            self.identity,
+            channel.id,
+            &header,
+            &row.content,
+            applied(channel),
+            &self.returned(channel)?,
+        );
         let frame = Frame::new(header, body)?;
         self.built(channel, row, &frame)?;
         Ok(frame)
@@ -77,6 +88,7 @@ impl Tx<'_> {
                     return Ok(Err(NotBack {
                         reason: problem.to_owned(),
                         for_all: true,
+                        by_stranger: problem == STRANGER,
                     }));
                 }
                 let by = frame.header().author;
@@ -87,7 +99,11 @@ impl Tx<'_> {
                 let reason = rejected.into_reason()?;
                 match scratch.failure() {
                     Some(failure) => Err(storage_failed(failure)),
-                    None => Ok(Err(NotBack { reason, for_all: false })),
+                    None => Ok(Err(NotBack {
+                        reason,
+                        for_all: false,
+                        by_stranger: false,
+                    })),
                 }
             }
         }
@@ -114,14 +130,16 @@ impl Tx<'_> {
         }
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO rejoin (channel, agent, at, key_package, applied) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO rejoin (channel, agent, at, key_package, applied, refused)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 channel.no,
                 author.as_bytes(),
                 integer(offset.get())?,
                 request.key_package,
-                integer(request.applied.get())?
+                integer(request.applied.get())?,
+                request.refused
             ])?;
         channel.rejoins.insert(author);
         if author != self.identity.agent_id() {
@@ -176,12 +194,21 @@ impl Tx<'_> {
 
     /// Whether a member that asks knows this agent, from the group as it was last in it: it takes no answer from others.
     fn is_known_to(&self, channel: &Channel, agent: &AgentId) -> Result<bool, EngineError> {
-        let applied: Option<i64> = self
+        let request: Option<(i64, Vec<u8>)> = self
             .sql
-            .prepare_cached("SELECT applied FROM rejoin WHERE channel = ?1 AND agent = ?2")?
-            .query_row(params![channel.no, agent.as_bytes()], |row| row.get(0))
+            .prepare_cached("SELECT applied, refused FROM rejoin WHERE channel = ?1 AND agent = ?2")?
+            .query_row(params![channel.no, agent.as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()?;
-        let applied = Offset::new(unsigned(applied.unwrap_or_default())?);
+        let (applied, refused) = request.unwrap_or_default();
+        if refused
+            .chunks(AgentId::LENGTH)
+            .any(|refused| refused == self.identity.agent_id().as_bytes())
+        {
+            return Ok(false);
+        }
+        let applied = Offset::new(unsigned(applied)?);
         Ok(applied == Offset::ZERO || applied >= channel.position.joined)
     }
 
@@ -195,6 +222,8 @@ impl Tx<'_> {
     }
 }
 
+const STRANGER: &str = "its author was not in the group that this agent knew";
+
 /// What is wrong with the group that a Welcome leads into, where this member knows better.
 fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls::Welcomed) -> Option<&'static str> {
     let apart = channel.position.recovery.standing.is_apart();
@@ -203,7 +232,7 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
     if let Some(group) = channel.group.as_ref()
         && !mls::members(group).contains(&frame.header().author)
     {
-        return Some("its author was not in the group that this agent knew");
+        return Some(STRANGER);
     }
     if bundle.reboot && welcomed.reboot != frame.header().parent.get() {
         return Some("a new beginning at another place than its bundle's");

@@ -141,6 +141,7 @@ impl Tx<'_> {
                     self.out_of_sync(channel, record.offset, reason)?;
                 }
                 Err(Halt::Rejected(Rejected::LaterEpoch)) => {
+                    channel.offered.suspect = true;
                     let reason = "it is of a later epoch than this agent is in".to_owned();
                     let recovery = &channel.position.recovery;
                     if recovery.standing == Standing::Renewing || recovery.unsure || recovery.doubted {
@@ -151,7 +152,9 @@ impl Tx<'_> {
                         self.record_unreadable(channel, record.offset, header, reason)?;
                     }
                 }
-                Err(Halt::Rejected(Rejected::Unreadable(reason))) => {
+                Err(Halt::Rejected(Rejected::KeyUsed(_))) if self.is_read_again(channel, record.offset) => {}
+                Err(Halt::Rejected(Rejected::Unreadable(reason) | Rejected::KeyUsed(reason))) => {
+                    channel.offered.suspect = true;
                     let is_change =
                         header.is_some_and(|header| matches!(header.detail, Detail::Commit { .. } | Detail::Proposal));
                     self.record_unreadable(channel, record.offset, header, reason.clone())?;
@@ -210,6 +213,11 @@ impl Tx<'_> {
             && header.parent != channel.position.head
             && !self.head_was_lost(channel, header.parent)?
         {
+            if self.is_other_head(channel, header.parent)? {
+                // The log is in another epoch than this agent, and nobody could read what it sends.
+                let reason = "the log took a change to the group where this agent was shown another entry";
+                return Err(Rejected::OutOfSync(reason.to_owned()).into());
+            }
             return Err(lied(format!(
                 "its parent is {}, but the handshake head is {}",
                 header.parent, channel.position.head
@@ -269,7 +277,7 @@ impl Tx<'_> {
             };
         }
         match self.applied_entry(channel, record, frame, culprit) {
-            Err(Halt::Rejected(Rejected::Unreadable(_) | Rejected::LaterEpoch))
+            Err(Halt::Rejected(Rejected::Unreadable(_) | Rejected::KeyUsed(_) | Rejected::LaterEpoch))
                 if !own && self.put_back(channel, record, header)? =>
             {
                 Ok(())
@@ -293,7 +301,7 @@ impl Tx<'_> {
         };
         if !row.has_built(frame.encoded()) {
             match self.by_other_copy(channel, record, frame, Some(&row)) {
-                Err(Halt::Rejected(Rejected::Unreadable(_))) => {}
+                Err(Halt::Rejected(Rejected::Unreadable(_) | Rejected::KeyUsed(_))) => {}
                 done => return done,
             }
             self.fail(channel, &row, Code::EntryUnreadable)?;

@@ -70,7 +70,7 @@ impl Engine {
 }
 
 impl Tx<'_> {
-    fn rolled_back(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
+    pub(super) fn rolled_back(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
         let cursor = channel.position.cursor;
         let now = match channel.rollback {
             Some(before) => Rollback {
@@ -90,6 +90,18 @@ impl Tx<'_> {
             cursor: now.cursor,
         });
         Ok(())
+    }
+
+    /// The log took a frame whose parent is not the head that this agent was shown: it has another entry where that head
+    /// stood, or where this one says.
+    pub(super) fn is_other_head(&mut self, channel: &mut Channel, parent: Offset) -> Result<bool, EngineError> {
+        let position = &channel.position;
+        if position.recovery.unsure || parent > position.cursor {
+            return Ok(false);
+        }
+        let differs_at = parent.max(position.head);
+        self.rolled_back(channel, differs_at.previous())?;
+        Ok(true)
     }
 
     /// A member has the digest that this agent has: up to there they were shown the same log.

@@ -19,10 +19,10 @@
 use super::channel::{Channel, one};
 use super::evidence::AGENT_LOG_NO;
 use super::outbox::{Intent, OutboxRow, Place};
-use super::standing::Standing;
+use super::standing::{Recovery, Standing};
 use super::transact::{Tx, now_ms};
 use super::window::Fork;
-use super::{ChannelState, Engine, EngineError, Event, Message};
+use super::{ChannelState, Engine, EngineError, Event, LogStatus, Message};
 use crate::mls;
 use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -70,40 +70,61 @@ impl Engine {
             .query_row([no], |row| row.get(0))?)
     }
 
+    /// Whether a channel's log is to be compared with what this agent was shown: an entry could not be
+    /// decrypted. Asked once.
+    pub fn is_suspect(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
+        Ok(std::mem::take(&mut self.loaded(channel)?.offered.suspect))
+    }
+
+    /// What was compared: where the log has other entries than this agent was shown, that is recorded.
+    pub fn compared(&mut self, channel: ChannelId, fork: &Fork) -> Result<Vec<Event>, EngineError> {
+        if !fork.differs() {
+            return Ok(Vec::new());
+        }
+        let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            match fork.after() < channel.position.cursor {
+                true => tx.rolled_back(channel, fork.after()),
+                false => Ok(()),
+            }
+        })?;
+        Ok(events)
+    }
+
     /// What this agent was shown of a channel, to be compared with what the log has now.
     pub fn fork(&mut self, channel: ChannelId) -> Result<Fork, EngineError> {
         let known = self.loaded(channel)?;
         Ok(known.window.fork(&channel.log()))
     }
 
-    /// Goes on with the log that the relay node has now. `fork` says where it parts from the one that this agent was shown;
-    /// `handshake_head` is the log's. `None` where it cannot be settled yet: the operator's word is about other entries, or
-    /// the application has not acknowledged all that it was shown.
+    /// Goes on with the log that the relay node has now, where its operator has said so. `fork` says where it parts from the
+    /// one that this agent was shown. `None` where it cannot be settled yet: the operator has said nothing, or of other
+    /// entries, or the application has not acknowledged all that it was shown.
     pub fn accept_rollback(
         &mut self,
         channel: ChannelId,
-        word: RollbackWord,
         fork: &Fork,
-        handshake_head: Offset,
+        status: &LogStatus,
     ) -> Result<Option<Vec<Event>>, EngineError> {
+        let Some(word) = status.rollback else { return Ok(None) };
         let unacked = self.unacked(channel)?;
         let known = self.loaded(channel)?;
         let kept = match fork.is_denied() {
-            true => fork.kept().min(known.position.joined.previous()),
-            false => fork.kept(),
+            true => fork.kept(status.head, &word).min(known.position.joined.previous()),
+            false => fork.kept(status.head, &word),
         };
-        if kept > word.head || known.position.state == ChannelState::Left {
+        if known.position.state == ChannelState::Left {
             return Ok(None);
         }
         if known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms) {
             return Ok(None);
         }
+        // Where nothing is to be undone, another member is: it is heard of again if it does not settle.
         let goes_back = kept < known.position.cursor;
-        if goes_back && unacked > 0 {
+        if goes_back && (kept > word.head || unacked > 0) {
             return Ok(None);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
-            tx.settle(channel, word, kept, handshake_head)
+            tx.settle(channel, word, kept, status.handshake_head)
         })?;
         if goes_back {
             self.reached.remove(&channel);
@@ -272,6 +293,18 @@ impl Tx<'_> {
         channel.offered.accepted.clear();
         channel.offered.wait_for = Offset::ZERO;
         channel.offered.again();
+        if kept == Offset::ZERO && handshake_head == Offset::ZERO && position.joined == Offset::FIRST {
+            return self.create_again(channel);
+        }
+        let since = position.recovery.since;
+        if position.applied <= kept && position.recovery.standing == Standing::OutOfSync && since > kept {
+            // What it could not follow is among what is read again.
+            position.head = position.applied;
+            position.recovery = Recovery::default();
+            self.unqueue_all(channel, Intent::Rejoin)?;
+            self.unqueue_all(channel, Intent::Reboot)?;
+            return self.encrypt_again(channel);
+        }
         let recovery = &mut position.recovery;
         if recovery.standing != Standing::Current {
             recovery.since = recovery.since.min(kept.next());
@@ -303,6 +336,35 @@ impl Tx<'_> {
             kept.next()
         );
         self.out_of_sync(channel, kept.next(), reason)
+    }
+
+    /// The log is gone, and this agent had created it: it does so again, and adds the members that it had.
+    fn create_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        let own = self.identity.agent_id();
+        let others = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        for agent in others.iter().filter(|agent| **agent != own) {
+            self.sql
+                .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, 1)")?
+                .execute(params![channel.no, agent.as_bytes()])?;
+        }
+        for intent in [Intent::Reboot, Intent::Rejoin, Intent::Renew, Intent::Housekeeping] {
+            self.unqueue_all(channel, intent)?;
+        }
+        self.unbuild(channel)?;
+        if let Some(group) = channel.group.as_mut() {
+            use openmls_traits::OpenMlsProvider as _;
+            group.clear_pending_commit(self.provider.storage())?;
+        }
+        channel.position.removed = others;
+        channel.position.state = ChannelState::Creating;
+        channel.position.head = Offset::ZERO;
+        channel.position.recovery = Recovery::default();
+        let content = super::outbox::Packages::default();
+        let content = prost::Message::encode_to_vec(&content);
+        self.queue(channel, Intent::Reboot, FrameId::generate(), &content, Place::Front)?;
+        self.queue(channel, Intent::Create, FrameId::generate(), &[], Place::Front)?;
+        channel.offered.again();
+        Ok(())
     }
 
     /// Messages whose entries are no longer there.
@@ -375,6 +437,13 @@ impl Tx<'_> {
 
     // ---- what comes again
 
+    /// Entries up to where this agent was when it settled are read a second time, as far as the log had them then.
+    pub(super) fn is_read_again(&self, channel: &Channel, offset: Offset) -> bool {
+        channel
+            .settled
+            .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor)
+    }
+
     /// A change of the group, remembered as long as the digest of its entry.
     pub(super) fn note_change(
         &self,
@@ -431,6 +500,24 @@ impl Tx<'_> {
         Ok(moved > 0)
     }
 
+    /// An own message that the log has, encrypted for an epoch that the log has not: nobody can read it. It is sent again as
+    /// another one.
+    pub(super) fn send_as_another(&mut self, channel: &mut Channel, header: &Header) -> Result<bool, EngineError> {
+        let undone = channel.settled.is_some_and(|settled| header.parent > settled.kept);
+        if !undone || !channel.has_replaced {
+            return Ok(false);
+        }
+        let payload: Option<Vec<u8>> = self
+            .sql
+            .prepare_cached("SELECT payload FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND own = 1")?
+            .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let Some(payload) = payload else { return Ok(false) };
+        self.forget_replaced(channel, header.id)?;
+        self.queue(channel, Intent::Message, FrameId::generate(), &payload, Place::Back)?;
+        Ok(true)
+    }
+
     fn forget_replaced(&self, channel: &mut Channel, frame_id: FrameId) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND frame_id = ?2")?
@@ -453,7 +540,7 @@ impl Tx<'_> {
             .collect::<Result<Result<_, _>, _>>()??;
         // What leads back into the group stays before them.
         let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
-            .filter(|row| row.intent.is_way_back())
+            .filter(|row| row.intent.is_way_back() || row.intent == Intent::Create)
             .collect();
         for message in &own {
             if self.row_of(channel, message.frame_id)?.is_none() {

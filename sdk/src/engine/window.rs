@@ -1,6 +1,6 @@
 //! The channel digest, and enough of its past to compare with what others saw.
 
-use super::EngineError;
+use super::{EngineError, RollbackWord};
 use crate::vault::{VaultError, integer, unsigned};
 use rusqlite::Connection;
 use skytale_proto::{Detail, Digest, Frame, LogId, Offset, Record};
@@ -145,11 +145,13 @@ impl Window {
             ),
             None => (Offset::new(self.first).previous(), None),
         };
+        let base = base.min(Offset::new(self.first + self.hashes.len() as u64).previous());
         Fork {
             first: self.first,
             hashes,
             digest,
-            same: base.min(Offset::new(self.first + self.hashes.len() as u64).previous()),
+            base,
+            same: base,
             differs: false,
             denied: false,
         }
@@ -283,6 +285,8 @@ pub struct Fork {
     hashes: Vec<Hash>,
     /// The digest at `same`, of a channel whose digests are known.
     digest: Option<Digest>,
+    /// Taken to be the same, and not compared.
+    base: Offset,
     same: Offset,
     differs: bool,
     denied: bool,
@@ -294,9 +298,20 @@ impl Fork {
         self.same
     }
 
+    /// The log has another entry after [`Fork::after`] than this agent was shown.
+    pub const fn differs(&self) -> bool {
+        self.differs
+    }
+
     /// The relay node says that this agent is not on the roster there: it came in by an entry that is gone.
     pub const fn deny(&mut self) {
         self.denied = true;
+    }
+
+    /// The relay node has no such log: nothing of it is kept.
+    pub const fn gone(&mut self) {
+        self.denied = true;
+        self.same = Offset::ZERO;
     }
 
     /// See [`Fork::deny`].
@@ -309,10 +324,15 @@ impl Fork {
         !self.differs && !self.denied && self.same.get() + 1 < self.first + self.hashes.len() as u64
     }
 
-    /// The last entry that the log still has as this agent was shown it; where none of those that this agent remembers is
-    /// there, the first that it remembers.
-    pub const fn kept(&self) -> Offset {
-        self.same
+    /// The last entry that the log, which ends at `head`, still has as this agent was shown it. Where that is none of those
+    /// that this agent remembers, it is what the operator says at most.
+    pub(super) fn kept(&self, head: Offset, word: &RollbackWord) -> Offset {
+        let is_compared = self.same > self.base || !self.differs;
+        let kept = self.same.min(head);
+        match is_compared && !self.denied {
+            true => kept,
+            false => kept.min(word.head),
+        }
     }
 
     /// The log's first entries are given up, up to the one before `first`: they cannot be compared.
@@ -324,6 +344,7 @@ impl Fork {
         if self.digest.is_some() {
             self.digest = self.at(base).map(Digest::from_bytes);
         }
+        self.base = base;
         self.same = base;
     }
 

@@ -7,6 +7,7 @@
 
 use super::life::LIFE_EXTENSION;
 use super::{Identity, Life, Provider, StorageError};
+use openmls::framing::errors::{MessageDecryptionError, SecretTreeError};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
 use openmls::treesync::LeafNode;
@@ -28,6 +29,8 @@ pub(crate) enum Rejected {
     OutOfSync(String),
     /// It is of a later epoch than the group here.
     LaterEpoch,
+    /// Its key has been used: it was decrypted before, or has the key of one that was.
+    KeyUsed(String),
     /// It cannot be processed, and never will be.
     Unreadable(String),
     /// Its header contradicts its content.
@@ -40,7 +43,9 @@ impl Rejected {
     /// Why, in words; the storage's failure if it is that.
     pub(crate) fn into_reason(self) -> Result<String, StorageError> {
         match self {
-            Self::OutOfSync(reason) | Self::Unreadable(reason) | Self::Lied(reason) => Ok(reason),
+            Self::OutOfSync(reason) | Self::KeyUsed(reason) | Self::Unreadable(reason) | Self::Lied(reason) => {
+                Ok(reason)
+            }
             Self::LaterEpoch => Ok("it is of a later epoch than this agent is in".into()),
             Self::Storage(error) => Err(error),
         }
@@ -413,6 +418,11 @@ pub(crate) fn process(
         ProcessMessageError::StorageError(error) => Rejected::Storage(error),
         ProcessMessageError::InvalidCommit(error) if is_own_trouble(&error) => Rejected::OutOfSync(error.to_string()),
         ProcessMessageError::ValidationError(ValidationError::WrongEpoch) if later => Rejected::LaterEpoch,
+        ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
+            ref error @ MessageDecryptionError::SecretTreeError(
+                SecretTreeError::TooDistantInThePast | SecretTreeError::SecretReuseError,
+            ),
+        )) => Rejected::KeyUsed(error.to_string()),
         error => unreadable(error.to_string()),
     })?;
     let Sender::Member(index) = *processed.sender() else {

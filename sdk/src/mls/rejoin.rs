@@ -10,7 +10,7 @@ use skytale_proto::{AgentId, ChannelId, Digest, Frame, Offset, wire};
 use std::collections::BTreeSet;
 
 /// What the signature of a request begins with, so that it is no other signature of the agent.
-const CONTEXT: &[u8] = b"skytale rejoin request 1";
+const CONTEXT: &[u8] = b"skytale rejoin request 2";
 
 /// A member's request to be removed and added again in one commit.
 ///
@@ -21,7 +21,12 @@ pub(crate) struct RejoinRequest {
     pub(crate) key_package: Vec<u8>,
     /// The last handshake head whose epoch its author was in.
     pub(crate) applied: Offset,
+    /// Agents from whom its author takes no answer, 32 bytes each.
+    pub(crate) refused: Vec<u8>,
 }
+
+/// How many agents a request refuses an answer from, at most.
+pub(crate) const REFUSED_MAX: usize = 64;
 
 impl RejoinRequest {
     /// The body of a request's frame.
@@ -31,12 +36,16 @@ impl RejoinRequest {
         frame: &skytale_proto::Header,
         package: &[u8],
         applied: Offset,
+        refused: &BTreeSet<AgentId>,
     ) -> Vec<u8> {
-        let signature = identity.sign_bytes(&signed(channel, frame, package, applied));
+        let refused = refused.iter().take(REFUSED_MAX).flat_map(AgentId::as_bytes);
+        let refused: Vec<u8> = refused.copied().collect();
+        let signature = identity.sign_bytes(&signed(channel, frame, package, applied, &refused));
         wire::RejoinRequest {
             key_package: package.to_vec().into(),
             signature: signature.to_vec().into(),
             applied: applied.get(),
+            refused: refused.into(),
         }
         .encode_to_vec()
     }
@@ -48,7 +57,11 @@ impl RejoinRequest {
         let signature = Signature::from_slice(&request.signature).map_err(|_| "a signature of a wrong length")?;
         let key = VerifyingKey::from_bytes(header.author.as_bytes()).map_err(|_| "an author who can sign nothing")?;
         let applied = Offset::new(request.applied);
-        key.verify_strict(&signed(channel, header, &request.key_package, applied), &signature)
+        if request.refused.len() > REFUSED_MAX * AgentId::LENGTH {
+            return Err(format!("it refuses more than {REFUSED_MAX} agents"));
+        }
+        let signed = signed(channel, header, &request.key_package, applied, &request.refused);
+        key.verify_strict(&signed, &signature)
             .map_err(|_| "not signed by its author")?;
         let (agent, _) = added_package(crypto, &request.key_package)?;
         if agent != header.author {
@@ -60,11 +73,18 @@ impl RejoinRequest {
         Ok(Self {
             key_package: request.key_package.to_vec(),
             applied,
+            refused: request.refused.to_vec(),
         })
     }
 }
 
-fn signed(channel: ChannelId, header: &skytale_proto::Header, package: &[u8], applied: Offset) -> Vec<u8> {
+fn signed(
+    channel: ChannelId,
+    header: &skytale_proto::Header,
+    package: &[u8],
+    applied: Offset,
+    refused: &[u8],
+) -> Vec<u8> {
     [
         CONTEXT,
         channel.as_bytes().as_slice(),
@@ -72,6 +92,7 @@ fn signed(channel: ChannelId, header: &skytale_proto::Header, package: &[u8], ap
         &header.parent.get().to_le_bytes(),
         &applied.get().to_le_bytes(),
         &Digest::hash_frame(package),
+        &Digest::hash_frame(refused),
     ]
     .concat()
 }

@@ -184,6 +184,7 @@ CREATE TABLE rejoin (
     at INTEGER NOT NULL,
     key_package BLOB NOT NULL,
     applied INTEGER NOT NULL,
+    refused BLOB NOT NULL,
     PRIMARY KEY (channel, agent)
 ) WITHOUT ROWID;
 ALTER TABLE failed ADD COLUMN failed_ms INTEGER;

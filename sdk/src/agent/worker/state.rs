@@ -374,12 +374,13 @@ impl WorkerState {
         settled
     }
 
-    /// Whether there is evidence that the log went back.
+    /// Whether there is evidence that the log went back. It is gone into once in a session: the operator's word comes with a
+    /// node that was started since, and what a member sends must not make this agent read the log again and again.
     pub(super) fn on_evidence(&mut self, is_there: bool) {
         self.settling = match (is_there, self.settling) {
-            (false, _) => Settling::No,
+            (false, Settling::Ask) => Settling::No,
             (true, Settling::No) => Settling::Ask,
-            (true, settling) => settling,
+            (_, settling) => settling,
         };
     }
 
@@ -494,8 +495,16 @@ impl WorkerState {
         }
         let ask = match self.lasting.code() {
             Some(Code::CursorBeyondHead) if code == Code::CursorBeyondHead => Ask::Short(offset),
+            // It was there, since this agent has read it.
+            Some(Code::UnknownLog) if code == Code::UnknownLog && self.view.cursor > Offset::ZERO => {
+                Ask::Short(Offset::ZERO)
+            }
             _ => ask,
         };
+        if by_relay && self.lasting.code() == Some(Code::NotMember) && self.settling == Settling::No {
+            // It was in the channel by what it was shown: the log may have gone back.
+            self.settling = Settling::Ask;
+        }
         ReadDecision {
             ask,
             tell: code != Code::CursorBeyondHead || self.reads_refused.are_too_many(),

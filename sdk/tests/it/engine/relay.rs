@@ -4,8 +4,8 @@ use futures_util::FutureExt as _;
 use skytale_log_store::{Accepted, Access, AppendError, LogStore, MemoryStore};
 use skytale_proto::{AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Record};
 use skytale_sdk::engine::{
-    ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome, Processed,
-    RollbackWord,
+    ChannelState, ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome,
+    Processed, RollbackWord,
 };
 use skytale_sdk::vault::VaultKey;
 use std::cell::RefCell;
@@ -62,7 +62,7 @@ impl Relay {
     pub(crate) fn word(&self, log: LogId) -> Option<RollbackWord> {
         let word = self.word.borrow();
         let (at_ms, heads) = word.as_ref()?;
-        let head = *heads.get(&log)?;
+        let head = heads.get(&log).copied().unwrap_or(Offset::ZERO);
         Some(RollbackWord { at_ms: *at_ms, head })
     }
 
@@ -111,6 +111,9 @@ impl Relay {
 
     /// Entries after `after` that an agent may read.
     pub(crate) fn readable(&self, log: LogId, agent: AgentId, after: Offset) -> Vec<Record> {
+        if after > self.head(log) {
+            return Vec::new();
+        }
         let access = self
             .store
             .borrow()
@@ -141,6 +144,7 @@ impl Relay {
             .expect("at once")
             .expect("known");
         LogStatus {
+            head: status.head,
             first: status.first,
             given_up: status.given_up,
             handshake_head: status.handshake_head,
@@ -392,13 +396,23 @@ impl Agent {
         let Ok(info) = self.engine().channel(channel) else {
             return false;
         };
-        if info.state == skytale_sdk::engine::ChannelState::Left {
+        if info.state == ChannelState::Left {
             return false;
         }
         let status = relay.status(channel.log());
         let mut moved_on = self.settle_rollback(relay, channel);
+        let cursor = self.engine().cursor(channel).expect("known");
+        let access = relay
+            .store
+            .borrow()
+            .access(channel.log(), self.id(), relay.account, cursor)
+            .now_or_never();
+        let access = access.expect("at once").expect("known");
+        if access == (Access::NotMember { next: None }) && !moved_on && info.state != ChannelState::Creating {
+            moved_on = self.settle_as(relay, channel);
+        }
         let head = relay.head(channel.log());
-        if info.cursor > head && !moved_on {
+        if info.cursor > head && !moved_on && info.state != ChannelState::Creating {
             let events = self.engine().log_is_short(channel, head).expect("noted");
             self.events.extend(events);
             return self.settle_rollback(relay, channel);
@@ -430,10 +444,13 @@ impl Agent {
     /// application has acknowledged all that it was shown.
     fn settle_rollback(&mut self, relay: &Relay, channel: ChannelId) -> bool {
         let log = channel.log();
-        let Some(word) = relay.word(log) else { return false };
-        if !self.engine().is_diverged(channel).expect("known") {
-            return false;
-        }
+        let suspect = self.engine().is_suspect(channel).expect("known");
+        let settles = relay.word(log).is_some() && self.engine().is_diverged(channel).expect("known");
+        (suspect || settles) && self.settle_as(relay, channel)
+    }
+
+    fn settle_as(&mut self, relay: &Relay, channel: ChannelId) -> bool {
+        let log = channel.log();
         self.engine().ack(channel, Offset::MAX).expect("acknowledged");
         let status = relay.status(log);
         let mut fork = self.engine().fork(channel).expect("known");
@@ -445,12 +462,13 @@ impl Agent {
             .access(log, self.id(), account, fork.after())
             .now_or_never();
         match access.expect("at once").expect("known") {
+            Access::UnknownLog => fork.gone(),
+            Access::NotMember { .. } => fork.deny(),
             Access::Readable { .. } => fork.feed(&relay.readable(log, self.id(), fork.after())),
-            _ => fork.deny(),
         }
-        let settled = self
-            .engine()
-            .accept_rollback(channel, word, &fork, status.handshake_head);
+        let events = self.engine().compared(channel, &fork).expect("compared");
+        self.events.extend(events);
+        let settled = self.engine().accept_rollback(channel, &fork, &status);
         let settled = settled.expect("settled");
         let done = settled.is_some();
         self.events.extend(settled.unwrap_or_default());

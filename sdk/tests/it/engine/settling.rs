@@ -1,8 +1,10 @@
 //! A relay node's data was put back to an earlier time, and its operator says so: agents settle on the log that is there.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
-use skytale_proto::{ChannelId, Offset};
-use skytale_sdk::engine::{ChannelState, Event, Problem, Standing};
+use proptest::prelude::*;
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
+use skytale_sdk::engine::{ChannelState, Event, Problem, Standing, UnreadableEntry};
+use std::collections::{BTreeMap, BTreeSet};
 
 fn three(relay: &Relay) -> ([Agent; 3], ChannelId) {
     let [mut alice, mut bob, mut dave] = [Agent::new(), Agent::new(), Agent::new()];
@@ -13,6 +15,21 @@ fn three(relay: &Relay) -> ([Agent; 3], ChannelId) {
 fn is_diverged(agent: &mut Agent, channel: ChannelId) -> bool {
     let problems = agent.engine().problems(Some(channel)).expect("listed");
     problems.iter().any(Problem::is_divergence)
+}
+
+/// Everybody says two things: digests are told with messages, and whoever differed has settled by the second one.
+fn talk(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
+    for text in ["a word", "another"] {
+        for speaker in 0..agents.len() {
+            agents[speaker].send(channel, text);
+            settle(relay, channel, agents);
+        }
+    }
+    assert_agree(channel, agents);
+    for agent in agents {
+        assert!(!is_diverged(agent, channel));
+        assert_eq!(agent.engine().channel(channel).expect("known").outbox, 0);
+    }
 }
 
 fn shown(agent: &mut Agent, channel: ChannelId) -> Vec<String> {
@@ -125,28 +142,24 @@ fn nothing_is_settled_without_the_operators_word_nor_beyond_it() {
     relay.go_back(moment);
     relay.accept_rollback();
     settle(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
-    assert_agree(channel, &mut [&mut alice, &mut bob, &mut dave]);
+    talk(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
 
     // The node goes back once more, and has only the word of before: it is about earlier entries.
     let moment = relay.moment();
     alice.send(channel, "m2");
     settle(&relay, channel, &mut [&mut alice, &mut bob]);
     relay.go_back(moment);
-    dave.send(channel, "d1");
-    dave.send(channel, "d2");
-    settle(&relay, channel, &mut [&mut dave]);
+    for text in ["d1", "d2"] {
+        dave.send(channel, text);
+        settle(&relay, channel, &mut [&mut dave]);
+    }
     for agent in [&mut bob, &mut alice] {
         settle(&relay, channel, &mut [agent]);
         assert!(is_diverged(agent, channel), "the word was about another rollback");
     }
     relay.accept_rollback();
     settle(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
-    alice.send(channel, "the end");
-    settle(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
-    assert_agree(channel, &mut [&mut alice, &mut bob, &mut dave]);
-    for agent in [&mut alice, &mut bob, &mut dave] {
-        assert!(!is_diverged(agent, channel));
-    }
+    talk(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
 }
 
 #[test]
@@ -301,16 +314,15 @@ fn it_waits_until_the_application_has_acknowledged_what_it_was_shown() {
     let head = relay.head(channel.log());
     bob.engine().log_is_short(channel, head).expect("noted");
     relay.accept_rollback();
-    let word = relay.word(channel.log()).expect("said");
+    let status = relay.status(channel.log());
     let mut fork = bob.engine().fork(channel).expect("known");
     fork.feed(&relay.entries(channel.log(), fork.after()));
-    assert_eq!(fork.kept(), head);
     let engine = bob.engine();
-    assert_eq!(engine.accept_rollback(channel, word, &fork, head).expect("asked"), None);
+    assert_eq!(engine.accept_rollback(channel, &fork, &status).expect("asked"), None);
     engine.ack(channel, Offset::MAX).expect("acknowledged");
     assert!(
         engine
-            .accept_rollback(channel, word, &fork, head)
+            .accept_rollback(channel, &fork, &status)
             .expect("settled")
             .is_some()
     );
@@ -319,4 +331,239 @@ fn it_waits_until_the_application_has_acknowledged_what_it_was_shown() {
     assert_eq!(engine.replaced(channel, 10).expect("listed").len(), 1);
     let _ = engine.purge(channel, Offset::MAX, 100).expect("purged");
     assert_eq!(engine.replaced(channel, 10).expect("listed"), []);
+}
+
+#[test]
+fn a_channel_that_is_gone_is_made_again_by_who_had_made_it() {
+    let relay = Relay::new();
+    let [mut alice, mut bob, mut carol] = [Agent::new(), Agent::new(), Agent::new()];
+    for agent in [&mut alice, &mut bob, &mut carol] {
+        agent.stock_up(&relay);
+    }
+    let moment = relay.moment();
+    let channel = channel_of(&relay, &mut [&mut alice, &mut bob, &mut carol]);
+    talk(&relay, channel, &mut [&mut alice, &mut bob, &mut carol]);
+    let before = bob.texts(channel);
+
+    relay.go_back(moment);
+    for agent in [&mut alice, &mut bob, &mut carol] {
+        assert!(!agent.pull(&relay, channel, usize::MAX));
+        assert!(is_diverged(agent, channel));
+    }
+    relay.accept_rollback();
+    for _ in 0..4 {
+        settle(&relay, channel, &mut [&mut alice, &mut bob, &mut carol]);
+        for agent in [&mut bob, &mut carol] {
+            agent.stock_up(&relay);
+        }
+        add_deferred(&relay, &mut alice);
+    }
+    settle(&relay, channel, &mut [&mut alice, &mut bob, &mut carol]);
+    for agent in [&mut alice, &mut bob, &mut carol] {
+        let info = agent.engine().channel(channel).expect("known");
+        assert_eq!(
+            (info.state, info.standing, info.outbox),
+            (ChannelState::Active, Standing::Current, 0)
+        );
+    }
+    talk(&relay, channel, &mut [&mut alice, &mut bob, &mut carol]);
+    let texts = bob.texts(channel);
+    let own = |text: &&String| *text == "a word" || *text == "another";
+    assert!(texts.iter().filter(own).count() >= before.len(), "{texts:?}");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Send(usize),
+    Rotate(usize),
+    Remove(usize, usize),
+    /// Reads to the head and appends.
+    Meet(usize),
+    /// Appends, and never learns the answers.
+    PushAndLose(usize),
+    Crash(usize),
+    /// The node's folder is copied.
+    Mark,
+    /// The copy is put back.
+    GoBack,
+    /// Its operator says so.
+    Word,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..3usize;
+    prop_oneof![
+        6 => who.clone().prop_map(Step::Send),
+        1 => who.clone().prop_map(Step::Rotate),
+        1 => (0..3usize, 0..3usize).prop_map(|(who, whom)| Step::Remove(who, whom)),
+        6 => who.clone().prop_map(Step::Meet),
+        2 => who.clone().prop_map(Step::PushAndLose),
+        1 => who.prop_map(Step::Crash),
+        2 => Just(Step::Mark),
+        2 => Just(Step::GoBack),
+        1 => Just(Step::Word),
+    ]
+}
+
+fn play(steps: &[Step]) {
+    let relay = Relay::new();
+    let (mut agents, channel) = three(&relay);
+    let ids: Vec<AgentId> = agents.iter().map(Agent::id).collect();
+    let mut copy = relay.moment();
+    let mut sent: Vec<BTreeMap<FrameId, String>> = vec![BTreeMap::new(); 3];
+    let mut went_back = false;
+    for (number, step) in steps.iter().enumerate() {
+        match *step {
+            Step::Send(who) => {
+                let text = format!("{who}: {number}");
+                if let Ok(id) = agents[who].engine().send(channel, text.as_bytes()) {
+                    sent[who].insert(id, text);
+                }
+            }
+            Step::Rotate(who) => drop(agents[who].engine().update_keys(channel)),
+            Step::Remove(who, whom) if who != whom => drop(agents[who].engine().remove(channel, &[ids[whom]])),
+            Step::Remove(..) => {}
+            Step::Meet(who) => {
+                agents[who].read_own_log(&relay);
+                agents[who].pull(&relay, channel, usize::MAX);
+                agents[who].push(&relay, channel);
+            }
+            Step::PushAndLose(who) => {
+                let agent = &mut agents[who];
+                agent.pull(&relay, channel, usize::MAX);
+                if let Ok(next) = agent.next_frames(channel, 4_096) {
+                    for frame in next.frames {
+                        let _ = relay.append(frame.frame);
+                    }
+                }
+                agent.engine().connection_lost();
+            }
+            Step::Crash(who) => agents[who].crash(),
+            Step::Mark => copy = relay.moment(),
+            Step::GoBack => {
+                copy = copy.min(relay.moment());
+                relay.go_back(copy);
+                went_back = true;
+            }
+            Step::Word => relay.accept_rollback(),
+        }
+    }
+    relay.accept_rollback();
+    let [one, two, three] = &mut agents;
+    for round in 0..12 {
+        settle(&relay, channel, &mut [one, two, three]);
+        let mut busy = round == 0;
+        for agent in [&mut *one, &mut *two, &mut *three] {
+            agent.stock_up(&relay);
+            add_deferred(&relay, agent);
+            let info = agent.engine().channel(channel).expect("known");
+            let out = info.state != ChannelState::Left && info.standing != Standing::Current;
+            busy |= out || is_diverged(agent, channel);
+            if out && agent.engine().reboot_turn(channel).expect("known") == Some(0) {
+                agent.engine().reboot(channel, Vec::new()).expect("queued");
+            }
+        }
+        // Digests are told with messages.
+        for (who, agent) in [&mut *one, &mut *two, &mut *three].into_iter().enumerate() {
+            if let Ok(id) = agent.engine().send(channel, b"a word") {
+                sent[who].insert(id, "a word".into());
+            }
+        }
+        if !busy {
+            break;
+        }
+    }
+    settle(&relay, channel, &mut [one, two, three]);
+    let mut members: Vec<&mut Agent> = Vec::new();
+    for (who, agent) in [one, two, three].into_iter().enumerate() {
+        let history = agent.history(channel);
+        let unique: BTreeSet<FrameId> = history.iter().map(|message| message.frame_id).collect();
+        assert_eq!(unique.len(), history.len(), "a message is there twice");
+        let unreadable = agent
+            .engine()
+            .unreadable(Some(channel), Offset::ZERO, 10)
+            .expect("listed");
+        // Of one who was in an epoch that the log has not: nobody can decrypt it, and it is sent again.
+        let of_another_epoch = |entry: &UnreadableEntry| went_back && entry.reason.contains("AEAD");
+        assert!(
+            unreadable.iter().all(of_another_epoch),
+            "{who}: {unreadable:?} {:?}",
+            agent.events
+        );
+        let texts: BTreeSet<&[u8]> = history.iter().map(|message| message.payload.as_ref()).collect();
+        for message in &history {
+            let author = ids.iter().position(|id| *id == message.author).expect("one of them");
+            assert!(
+                sent[author]
+                    .values()
+                    .any(|text| text.as_bytes() == message.payload.as_ref())
+            );
+        }
+        let info = agent.engine().channel(channel).expect("known");
+        if info.state == ChannelState::Left {
+            continue;
+        }
+        assert_eq!(
+            (info.standing, info.outbox),
+            (Standing::Current, 0),
+            "{who}: {:?}",
+            agent.events
+        );
+        let problems = agent.engine().problems(Some(channel)).expect("listed");
+        assert!(!is_diverged(agent, channel), "{who}: {problems:?} {:?}", agent.events);
+        // What it sent is in the log, or it was told that it is not.
+        let failed = agent.engine().failed(channel).expect("listed");
+        for (id, text) in &sent[who] {
+            let is_failed = failed.iter().any(|send| send.frame_id == *id);
+            let is_there = texts.contains(text.as_bytes());
+            assert!(is_there || is_failed, "{who}: {text} vanished: {:?}", agent.events);
+        }
+        members.push(agent);
+    }
+    if !members.is_empty() && went_back {
+        talk(&relay, channel, &mut members);
+    }
+}
+
+fn config() -> ProptestConfig {
+    let config = ProptestConfig {
+        max_shrink_iters: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        // The same schedules each time.
+        None => ProptestConfig {
+            cases: 24,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(11),
+            ..config
+        },
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whoever_was_ahead_settles_and_nothing_vanishes(steps in proptest::collection::vec(step(), 1..40)) {
+        play(&steps);
+    }
+}
+
+#[test]
+fn one_who_removed_another_by_a_commit_that_is_gone() {
+    play(&[Step::Remove(1, 0), Step::Meet(1), Step::Meet(1), Step::GoBack]);
+}
+
+#[test]
+fn each_of_two_was_removed_by_the_other_in_a_log_of_its_own() {
+    use Step::{GoBack, Meet, Remove, Rotate};
+    play(&[Remove(1, 0), Meet(1), Meet(2), Remove(0, 1), Rotate(0), GoBack]);
+}
+
+#[test]
+fn one_was_ahead_by_a_commit_and_another_made_one_in_its_place() {
+    use Step::{GoBack, Meet, Rotate};
+    play(&[Rotate(0), Meet(0), Rotate(2), Meet(0), GoBack, Meet(2)]);
 }

@@ -18,18 +18,20 @@ const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed2
 /// A request to rejoin in a member's name, signed with any key.
 fn request(key: &Key, channel: ChannelId, header: &Header, package: &[u8]) -> Vec<u8> {
     let signed = [
-        b"skytale rejoin request 1".as_slice(),
+        b"skytale rejoin request 2".as_slice(),
         channel.as_bytes(),
         header.id.as_bytes(),
         &header.parent.get().to_le_bytes(),
         &header.parent.get().to_le_bytes(),
         &Digest::hash_frame(package),
+        &Digest::hash_frame(&[]),
     ]
     .concat();
     let body = RejoinRequest {
         key_package: Bytes::copy_from_slice(package),
         signature: Bytes::copy_from_slice(&key.0.sign(&signed).to_bytes()),
         applied: header.parent.get(),
+        refused: Bytes::new(),
     };
     body.encode_to_vec()
 }
