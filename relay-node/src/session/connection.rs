@@ -156,6 +156,7 @@ fn started(session: &Session, claims: &Claims) -> Event {
         relay_version: env!("CARGO_PKG_VERSION").into(),
         time_ms: unix_ms(),
         token_expires_s: claims.exp,
+        rollback_ms: node.rollback.as_ref().map_or(0, |word| word.at_ms),
     })
 }
 

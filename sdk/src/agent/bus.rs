@@ -33,6 +33,8 @@ pub(crate) fn settled(delivery: Delivery) -> oneshot::Receiver<Delivery> {
 pub(crate) struct Signals {
     /// Moves when a message comes into the inbox, or the channel is left.
     pub(crate) inbox: watch::Sender<u64>,
+    /// Each who reads the inbox as a stream has a receiver: what it was given it may acknowledge later.
+    pub(crate) readers: watch::Sender<()>,
     /// The worker has something to look at: the outbox grew, or the inbox shrank.
     pub(crate) work: Notify,
     /// How far the channel is followed, in the session there is.
@@ -214,7 +216,7 @@ impl Bus {
 
     fn act(&self, event: &Event) {
         match event {
-            Event::Message { channel, .. } => self.bump_inbox(*channel),
+            Event::Message { channel, .. } | Event::Settled { channel, .. } => self.bump_inbox(*channel),
             Event::Delivered { frame_id, offset, .. } => self.settle(*frame_id, Delivery::Delivered(*offset)),
             Event::Unneeded { frame_id, .. } => self.settle(*frame_id, Delivery::Unneeded),
             Event::SendFailed { frame_id, code, .. } => self.settle(*frame_id, Delivery::Failed(*code)),
@@ -366,6 +368,7 @@ impl Bus {
         let signals = channels.entry(channel).or_insert_with(|| {
             Arc::new(Signals {
                 inbox: watch::Sender::new(0),
+                readers: watch::Sender::new(()),
                 work: Notify::new(),
                 followed: watch::Sender::new(Followed::Behind),
             })

@@ -115,10 +115,8 @@ fn refused_event(channel: Option<ChannelId>, refused: &Refused) -> Event {
 /// The agent's own log may have gone back with a channel's, or ends before what was seen: where the relay node's operator has
 /// said so, it is read again from there.
 async fn settle(ground: &Ground) -> Result<(), RelayError> {
-    let due = ground.core.try_call(|actor| {
-        let rolled_back = actor.engine.rollback(None)?.is_some();
-        Ok(rolled_back || actor.engine.is_agent_log_to_settle()?)
-    });
+    let word_ms = ground.session.info().rollback_ms;
+    let due = (ground.core).try_call(move |actor| actor.engine.is_word_news_of_agent_log(word_ms));
     if !local(due.await)? {
         return Ok(());
     }

@@ -77,6 +77,12 @@ impl Worker {
     /// Runs until the channel is left or the session is of no more use.
     pub(super) async fn run(mut self) -> End {
         self.signals.fall_behind();
+        let channel = self.channel;
+        let word_ms = self.ground.session.info().rollback_ms;
+        let diverged = self.ground.core.try_call(move |actor| {
+            Ok::<_, EngineError>(actor.engine.is_diverged(channel)? || actor.engine.is_word_news(channel, word_ms)?)
+        });
+        self.state.on_evidence(diverged.await.unwrap_or(false));
         let error = loop {
             match self.step().await {
                 Ok(true) => {}
@@ -208,6 +214,12 @@ impl Worker {
                 }
                 Ok(Some(SubscriptionItem::CaughtUp { head })) => {
                     self.reached_head().await?;
+                    if self.state.is_to_settle() {
+                        self.settle().await?;
+                        if self.subscription.is_none() {
+                            return Ok(());
+                        }
+                    }
                     self.state.on_caught_up();
                     self.show();
                     let channel = self.channel;
@@ -301,9 +313,11 @@ impl Worker {
             }
             Err(error) => return Err(error),
         }
+        // Somebody who reads may acknowledge what it was given before.
+        let is_read = self.signals.readers.receiver_count() > 0;
         let settled = self.ground.core.try_call(move |actor| {
             actor.bus.tell_all(actor.engine.compared(channel, &fork)?);
-            let settled = actor.engine.accept_rollback(channel, &fork, &status)?;
+            let settled = actor.engine.accept_rollback(channel, &fork, &status, is_read)?;
             let done = settled.is_some();
             actor.bus.tell_all(settled.unwrap_or_default());
             let unacked = actor.engine.unacked(channel)?;
@@ -385,11 +399,15 @@ impl Worker {
         };
         self.subscription = None;
         let decision = self.state.on_read_refused(&refusal, Instant::now());
+        if matches!(decision.ask, Ask::Short(_)) {
+            self.move_on(decision.ask).await?;
+        }
+        if self.state.is_to_settle() {
+            self.settle().await?;
+        }
         self.show();
-        if decision.ask != Ask::Nothing {
+        if !matches!(decision.ask, Ask::Nothing | Ask::Short(_)) {
             match self.move_on(decision.ask).await {
-                // Another relay node may still have all of it.
-                Ok(()) if matches!(decision.ask, Ask::Short(_)) => {}
                 Ok(()) => return Ok(()),
                 // It is asked again with the next attempt.
                 Err(RelayError::Refused(refused)) => {

@@ -5,7 +5,7 @@ use crate::agent::core::{Actor, Core};
 use crate::engine::{ChannelState, EngineError, Message};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use skytale_proto::{ChannelId, Offset};
+use skytale_proto::{ChannelId, FrameId, Offset};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,8 +24,11 @@ pub struct Messages {
     core: Arc<Core>,
     channel: ChannelId,
     from: From,
+    /// [`ChannelInfo::settlements`](crate::engine::ChannelInfo::settlements) of what was read so far.
+    settlements: Option<u64>,
     read: VecDeque<Message>,
     inbox: watch::Receiver<u64>,
+    _reader: watch::Receiver<()>,
 }
 
 /// What is read next.
@@ -35,6 +38,15 @@ enum From {
     Unacked(Offset),
     /// All that is after an offset.
     Any(Offset),
+}
+
+impl From {
+    fn since(self, before: Option<u64>, settlements: u64) -> Self {
+        match before.is_some_and(|before| before != settlements) {
+            true => Self::Unacked(Offset::ZERO),
+            false => self,
+        }
+    }
 }
 
 /// A message, and a way to acknowledge it.
@@ -65,7 +77,8 @@ impl Received {
 
     /// The application has dealt with this message and all before it in its channel.
     pub async fn ack(&self) -> Result<(), AgentError> {
-        ack(&self.core, self.channel, self.message.offset).await
+        let (offset, frame_id) = (self.message.offset, Some(self.message.frame_id));
+        ack(&self.core, self.channel, offset, frame_id).await
     }
 }
 
@@ -79,13 +92,16 @@ impl Messages {
     }
 
     fn starting(core: Arc<Core>, channel: ChannelId, from: From) -> Self {
-        let inbox = core.bus.signals(channel).inbox.subscribe();
+        let signals = core.bus.signals(channel);
+        let inbox = signals.inbox.subscribe();
         Self {
             core,
             channel,
             from,
+            settlements: None,
             read: VecDeque::new(),
             inbox,
+            _reader: signals.readers.subscribe(),
         }
     }
 
@@ -109,16 +125,40 @@ impl Messages {
             }
             // Marked before the read: what comes during it wakes.
             self.inbox.mark_unchanged();
-            let read = match self.from {
-                From::Unacked(after) => unacked(&self.core, self.channel, after, READ_MAX).await?,
-                From::Any(after) => received(&self.core, self.channel, after, READ_MAX).await?,
-            };
-            self.read = read.into();
+            self.read = self.read_on().await?.into();
             if self.read.is_empty() {
                 let changed = self.core.bus.wait(self.inbox.changed()).await?;
                 changed.map_err(|_| AgentError::Closed)?;
             }
         }
+    }
+
+    /// What comes after the last message read. Where the log went back and that was settled, offsets mean other entries than
+    /// before: then it is what was not acknowledged, since all that had been read was.
+    async fn read_on(&mut self) -> Result<Vec<Message>, AgentError> {
+        let (channel, from, before) = (self.channel, self.from, self.settlements);
+        let (from, settlements, read) = if let Some(owner) = self.core.owner() {
+            let settlements = owner.info(channel).await?.settlements;
+            let from = from.since(before, settlements);
+            let read = match from {
+                From::Unacked(after) => owner.unacked(channel, after, READ_MAX).await?,
+                From::Any(after) => owner.received(channel, after, READ_MAX).await?,
+            };
+            (from, settlements, read)
+        } else {
+            let read = self.core.try_call(move |actor| {
+                let settlements = actor.engine.settlements(channel)?;
+                let from = from.since(before, settlements);
+                let read = match from {
+                    From::Unacked(after) => actor.engine.inbox(channel, after, READ_MAX)?,
+                    From::Any(after) => actor.engine.received(channel, after, READ_MAX)?,
+                };
+                Ok((from, settlements, unless_over(actor, channel, read)?))
+            });
+            read.await?
+        };
+        (self.from, self.settlements) = (from, Some(settlements));
+        Ok(read)
     }
 
     /// As a [`Stream`]. Ends after an error.
@@ -180,12 +220,20 @@ pub(super) fn is_over(actor: &mut Actor, channel: ChannelId) -> Result<bool, Eng
         && !actor.engine.pending_joins()?.iter().any(|join| join.channel == channel))
 }
 
-pub(super) async fn ack(core: &Core, channel: ChannelId, offset: Offset) -> Result<(), AgentError> {
+pub(super) async fn ack(
+    core: &Core,
+    channel: ChannelId,
+    offset: Offset,
+    frame_id: Option<FrameId>,
+) -> Result<(), AgentError> {
     if let Some(owner) = core.owner() {
-        return owner.ack(channel, offset).await;
+        return owner.ack(channel, offset, frame_id).await;
     }
     let acked = core.try_call(move |actor| {
-        actor.engine.ack(channel, offset)?;
+        match frame_id {
+            Some(frame_id) => actor.engine.ack_message(channel, offset, frame_id)?,
+            None => actor.engine.ack(channel, offset)?,
+        }
         // A paused worker may go on.
         actor.bus.signals(channel).work.notify_one();
         Ok(())

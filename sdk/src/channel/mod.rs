@@ -367,8 +367,32 @@ impl Channel {
     }
 
     /// The application has dealt with all messages up to and with `offset`: they are not shown again. Never goes back.
+    ///
+    /// Where a log went back and that was settled ([`Event::Settled`](crate::event::Event::Settled)), offsets mean other
+    /// entries than before: [`Channel::ack_message`] is sure to mean the message that was given.
     pub async fn ack(&self, offset: Offset) -> Result<(), AgentError> {
-        messages::ack(&self.core, self.id, offset).await
+        self.acknowledge(offset, None).await
+    }
+
+    /// The application has dealt with a message and all before it.
+    pub async fn ack_message(&self, message: &Message) -> Result<(), AgentError> {
+        self.acknowledge(message.offset, Some(message.frame_id)).await
+    }
+
+    pub(crate) async fn acknowledge(&self, offset: Offset, frame_id: Option<FrameId>) -> Result<(), AgentError> {
+        messages::ack(&self.core, self.id, offset, frame_id).await
+    }
+
+    /// Messages that this agent had been shown before the log went back, and that the log no longer has; with the offsets
+    /// that they had then. Their authors send them again when they come back. At most `limit`.
+    pub async fn replaced(&self, limit: u32) -> Result<Vec<Message>, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.replaced(self.id, limit).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.replaced(channel, limit))
+            .await
     }
 
     /// Messages of the channel, own ones too, after an offset, oldest first; at most `limit`.

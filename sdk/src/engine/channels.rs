@@ -115,6 +115,7 @@ impl Engine {
         };
         let outbox = count("SELECT count(*) FROM outbox WHERE channel = ?1")?;
         let failed = count("SELECT count(*) FROM failed WHERE channel = ?1")?;
+        let settlements = count("SELECT count(*) FROM settled WHERE channel = ?1 AND kept < cursor")?;
         Ok(ChannelInfo {
             id,
             label: position.label,
@@ -126,6 +127,7 @@ impl Engine {
             unacked: position.received.saturating_sub(position.received_acked),
             outbox: unsigned(outbox)?,
             failed: unsigned(failed)?,
+            settlements: unsigned(settlements)?,
         })
     }
 

@@ -198,6 +198,8 @@ pub struct ChannelInfo {
     pub outbox: u64,
     /// What was sent and will not be delivered, and was not dismissed.
     pub failed: u64,
+    /// How often this agent has settled on a log that had gone back. Offsets of before may mean other entries since.
+    pub settlements: u64,
 }
 
 /// A message of the history.

@@ -2,7 +2,7 @@
 
 use super::channel::one;
 use super::{
-    ChannelState, Code, Divergence, Engine, EngineError, FailedSend, Lost, LostReason, Rollback, Standing,
+    ChannelState, Code, Divergence, Engine, EngineError, FailedSend, Lost, LostReason, Rollback, Settled, Standing,
     UnreadableEntry,
 };
 use skytale_proto::{ChannelId, Offset};
@@ -19,6 +19,14 @@ pub enum Problem {
     /// The log went back: it no longer has what this agent was shown. It stays until another member's digest shows that the
     /// log is the one that this agent knows.
     RolledBack(Rollback),
+    /// The log had gone back, its operator has said so, and this agent goes on with it.
+    Settled {
+        /// From where on offsets mean other entries than before, and more.
+        settled: Settled,
+        /// Messages that this agent had been shown and that the log no longer has. One is taken off when its author sends it
+        /// again.
+        replaced: u64,
+    },
     /// Another copy of this vault has taken its place: this one sends and reads nothing here.
     Superseded {
         /// The entry that showed it.
@@ -56,6 +64,7 @@ impl Problem {
         match self {
             Self::Diverged(_) => "diverged",
             Self::RolledBack(_) => "rolled-back",
+            Self::Settled { .. } => "settled",
             Self::Superseded { .. } => "superseded",
             Self::OutOfSync { .. } => "out-of-sync",
             Self::Renewing { .. } => "renewing",
@@ -69,7 +78,7 @@ impl Problem {
     pub const fn code(&self) -> Code {
         match self {
             Self::Diverged(_) => Code::Divergence,
-            Self::RolledBack(_) => Code::CursorBeyondHead,
+            Self::RolledBack(_) | Self::Settled { .. } => Code::CursorBeyondHead,
             Self::Superseded { .. } | Self::Renewing { .. } => Code::Superseded,
             Self::OutOfSync { .. } => Code::OutOfSync,
             Self::Lost(lost) => match lost.reason {
@@ -87,6 +96,7 @@ impl Problem {
         match self {
             Self::Diverged(divergence) => Some((divergence.offset, divergence.offset)),
             Self::RolledBack(rollback) => Some((rollback.kept.next(), rollback.cursor.max(rollback.kept.next()))),
+            Self::Settled { settled, .. } => Some((settled.kept.next(), settled.cursor)),
             Self::Superseded { since } | Self::OutOfSync { since, .. } | Self::Renewing { since, .. } => {
                 Some((*since, *since))
             }
@@ -125,6 +135,19 @@ impl Problem {
                 "the relay's log went back: this agent has seen entry {}, and entries after {} are missing or replaced",
                 rollback.cursor, rollback.kept
             ),
+            Self::Settled { settled, replaced } => {
+                let gone = match replaced {
+                    0 => String::new(),
+                    1 => "; 1 message that was read before is no longer in the log".to_owned(),
+                    count => format!("; {count} messages that were read before are no longer in the log"),
+                };
+                format!(
+                    "the relay's log went back, and its operator has accepted that: entries {} to {} are others than \
+                     before{gone}",
+                    settled.kept.next(),
+                    settled.cursor
+                )
+            }
             Self::Superseded { since } => {
                 format!("another copy of this vault has taken its place, at entry {since}")
             }
@@ -155,9 +178,16 @@ impl Problem {
     /// What is being done about it, or what there is to do, for a person.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Diverged(_) => "nothing is done by itself: ask the relay's operator which log is the right one",
+            Self::Diverged(_) => {
+                "ask the relay's operator: where a node was restored, `skytale relay accept-rollback` settles it"
+            }
             Self::RolledBack(_) => {
-                "what is sent waits, unless the log goes on past what this agent has seen; ask the relay's operator"
+                "what is sent may wait; ask the relay's operator: where a node was restored, `skytale relay \
+                 accept-rollback` settles it"
+            }
+            Self::Settled { replaced: 0, .. } => "nothing is left to do",
+            Self::Settled { .. } => {
+                "their authors send them again when they come back; `skytale channel read --replaced` shows them"
             }
             Self::Superseded { .. } => "nothing is done by itself: use the other copy, or `skytale vault takeover`",
             Self::OutOfSync { asked: Some(_), .. } => {
@@ -182,6 +212,9 @@ impl Engine {
         }
         problems.extend(self.rollback(channel)?.map(Problem::RolledBack));
         if let Some(channel) = channel {
+            problems.extend(self.settled_problem(channel)?);
+        }
+        if let Some(channel) = channel {
             problems.extend(self.standing_problem(channel)?);
         }
         problems.extend(self.lost(channel)?.into_iter().map(Problem::Lost));
@@ -191,6 +224,17 @@ impl Engine {
             problems.extend(self.failed(channel)?.into_iter().map(Problem::SendFailed));
         }
         Ok(problems)
+    }
+
+    /// The last rollback that moved this agent's cursor: it is told until all that was replaced has come again.
+    fn settled_problem(&self, channel: ChannelId) -> Result<Option<Problem>, EngineError> {
+        let settled = self
+            .settled(channel)?
+            .into_iter()
+            .rfind(|settled| settled.kept < settled.cursor);
+        let Some(settled) = settled else { return Ok(None) };
+        let replaced = self.count_replaced(channel)?;
+        Ok(Some(Problem::Settled { settled, replaced }))
     }
 
     fn standing_problem(&self, channel: ChannelId) -> Result<Option<Problem>, EngineError> {

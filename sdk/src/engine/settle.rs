@@ -70,6 +70,14 @@ impl Engine {
             .query_row([no], |row| row.get(0))?)
     }
 
+    /// Whether the operator of the relay node has said, at `word_ms`, that its logs may have gone back, and this channel was
+    /// not compared with its log since. See [`Engine::fork`].
+    pub fn is_word_news(&mut self, channel: ChannelId, word_ms: u64) -> Result<bool, EngineError> {
+        let known = self.loaded(channel)?;
+        let heeded = known.settled.map_or(0, |settled| settled.word_ms);
+        Ok(word_ms > heeded && known.position.cursor > Offset::ZERO && known.position.state != ChannelState::Left)
+    }
+
     /// Whether a channel's log is to be compared with what this agent was shown: an entry could not be
     /// decrypted. Asked once.
     pub fn is_suspect(&mut self, channel: ChannelId) -> Result<bool, EngineError> {
@@ -98,12 +106,14 @@ impl Engine {
 
     /// Goes on with the log that the relay node has now, where its operator has said so. `fork` says where it parts from the
     /// one that this agent was shown. `None` where it cannot be settled yet: the operator has said nothing, or of other
-    /// entries, or the application has not acknowledged all that it was shown.
+    /// entries; or there are messages that were not acknowledged, and the application is reading (`is_read`): it would
+    /// acknowledge other entries than it means.
     pub fn accept_rollback(
         &mut self,
         channel: ChannelId,
         fork: &Fork,
         status: &LogStatus,
+        is_read: bool,
     ) -> Result<Option<Vec<Event>>, EngineError> {
         let Some(word) = status.rollback else { return Ok(None) };
         let unacked = self.unacked(channel)?;
@@ -120,7 +130,7 @@ impl Engine {
         }
         // Where nothing is to be undone, another member is: it is heard of again if it does not settle.
         let goes_back = kept < known.position.cursor;
-        if goes_back && (kept > word.head || unacked > 0) {
+        if goes_back && (kept > word.head || (is_read && unacked > 0)) {
             return Ok(None);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
@@ -132,16 +142,10 @@ impl Engine {
         Ok(Some(events))
     }
 
-    /// Whether a channel was settled since the agent's own log was: it may have gone back as well.
-    pub fn is_agent_log_to_settle(&self) -> Result<bool, EngineError> {
-        Ok(self
-            .vault
-            .sql()
-            .prepare_cached(
-                "SELECT coalesce(max(word_ms), 0) > (SELECT coalesce(max(word_ms), 0) FROM settled WHERE channel = ?1)
-                 FROM settled",
-            )?
-            .query_row([AGENT_LOG_NO], |row| row.get(0))?)
+    /// As [`Engine::is_word_news`], of the agent's own log.
+    pub fn is_word_news_of_agent_log(&self, word_ms: u64) -> Result<bool, EngineError> {
+        let heeded = last(self.vault.sql(), AGENT_LOG_NO)?.map_or(0, |settled| settled.word_ms);
+        Ok(word_ms > heeded)
     }
 
     /// As [`Engine::accept_rollback`], for the agent's own log: it is read again behind the entry that the operator's word
@@ -172,6 +176,18 @@ impl Engine {
         Ok(events)
     }
 
+    /// How many rollbacks of a channel were settled.
+    pub(crate) fn settlements(&self, channel: ChannelId) -> Result<u64, EngineError> {
+        let count =
+            "SELECT count(*) FROM settled WHERE channel = (SELECT no FROM channel WHERE id = ?1) AND kept < cursor";
+        let count: i64 = self
+            .vault
+            .sql()
+            .prepare_cached(count)?
+            .query_row([channel.as_bytes()], |row| row.get(0))?;
+        Ok(unsigned(count)?)
+    }
+
     /// Rollbacks of a channel that were settled, oldest first.
     pub fn settled(&self, channel: ChannelId) -> Result<Vec<Settled>, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
@@ -182,6 +198,37 @@ impl Engine {
             ))?
             .query_map([no], |row| Ok(read_settled(row)))?
             .collect::<Result<Result<_, _>, _>>()?
+    }
+
+    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
+    /// given, with that one alone.
+    pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let is_there: bool = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND frame_id = ?2)")?
+            .query_row(params![message_id(no, offset)?, frame_id.as_bytes()], |row| row.get(0))?;
+        if is_there {
+            return self.ack(channel, offset);
+        }
+        self.transact(Durability::Now, |tx| {
+            tx.sql
+                .prepare_cached("UPDATE replaced SET acked = 1 WHERE channel = ?1 AND frame_id = ?2")?
+                .execute(params![no, frame_id.as_bytes()])?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn count_replaced(&self, channel: ChannelId) -> Result<u64, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let count: i64 = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT count(*) FROM replaced WHERE channel = ?1 AND own = 0")?
+            .query_row([no], |row| row.get(0))?;
+        Ok(unsigned(count)?)
     }
 
     /// Messages that this agent had been shown and that the log no longer has, with the offsets that they had; oldest first.
@@ -263,11 +310,13 @@ impl Tx<'_> {
         if kept < cursor {
             self.go_back(channel, kept, handshake_head)?;
         }
-        self.events.push(Event::Settled {
-            channel: channel.id,
-            kept,
-            cursor,
-        });
+        if kept < cursor {
+            self.events.push(Event::Settled {
+                channel: channel.id,
+                kept,
+                cursor,
+            });
+        }
         Ok(())
     }
 
@@ -378,14 +427,27 @@ impl Tx<'_> {
         for (message, frame_id) in &messages {
             self.sql
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, sent_ms, time_ms, payload)
-                     SELECT ?1, ?2, ?3, author, received_no IS NULL, sent_ms, time_ms, payload FROM message WHERE id = ?4",
+                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, acked, sent_ms, time_ms, payload)
+                     SELECT ?1, ?2, ?3, author, received_no IS NULL, ?5, sent_ms, time_ms, payload FROM message
+                     WHERE id = ?4",
                 )?
-                .execute(params![channel.no, frame_id, integer(message_offset(*message).get())?, message])?;
+                .execute(params![
+                    channel.no,
+                    frame_id,
+                    integer(message_offset(*message).get())?,
+                    message,
+                    message_offset(*message) <= channel.position.acked
+                ])?;
         }
         self.sql
             .prepare_cached("DELETE FROM message WHERE id > ?1 AND id < ?2")?
             .execute([first, last])?;
+        let left: Option<i64> = self
+            .sql
+            .prepare_cached("SELECT max(received_no) FROM message WHERE id > ?1 AND id <= ?2")?
+            .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))?;
+        let position = &mut channel.position;
+        position.received = position.received_acked.max(unsigned(left.unwrap_or(0))?);
         channel.has_replaced = has_replaced(self.sql, channel.no)?;
         Ok(())
     }
@@ -470,9 +532,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A message that this agent had before its entry was replaced: it is put where it stands now, and is not shown again.
+    /// A message that this agent had before its entry was replaced: it is put where it stands now. One that was acknowledged
+    /// is not shown again.
     pub(super) fn put_back(
-        &self,
+        &mut self,
         channel: &mut Channel,
         record: &Record,
         header: &Header,
@@ -480,24 +543,42 @@ impl Tx<'_> {
         if !channel.has_replaced {
             return Ok(false);
         }
-        let moved = self
+        let found: Option<(bool, bool)> = self
             .sql
+            .prepare_cached("SELECT own, acked FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND author = ?3")?
+            .query_row(
+                params![channel.no, header.id.as_bytes(), header.author.as_bytes()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        let Some((own, acked)) = found else { return Ok(false) };
+        let received_no = match (own, acked) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => {
+                channel.position.received += 1;
+                self.events.push(Event::Message {
+                    channel: channel.id,
+                    offset: record.offset,
+                    author: header.author,
+                });
+                Some(integer(channel.position.received)?)
+            }
+        };
+        self.sql
             .prepare_cached(
                 "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
-                 SELECT ?4, frame_id, author, CASE own WHEN 0 THEN 0 END, sent_ms, ?5, payload FROM replaced
-                 WHERE channel = ?1 AND frame_id = ?2 AND author = ?3",
+                 SELECT ?3, frame_id, author, ?4, sent_ms, ?5, payload FROM replaced WHERE channel = ?1 AND frame_id = ?2",
             )?
             .execute(params![
                 channel.no,
                 header.id.as_bytes(),
-                header.author.as_bytes(),
                 message_id(channel.no, record.offset)?,
+                received_no,
                 integer(record.time_ms).unwrap_or(i64::MAX)
             ])?;
-        if moved > 0 {
-            self.forget_replaced(channel, header.id)?;
-        }
-        Ok(moved > 0)
+        self.forget_replaced(channel, header.id)?;
+        Ok(true)
     }
 
     /// An own message that the log has, encrypted for an epoch that the log has not: nobody can read it. It is sent again as

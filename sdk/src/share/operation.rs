@@ -172,7 +172,12 @@ operations! {
         |agent| async { at(agent, channel).received(after, limit.min(MESSAGES_MAX)).await.map(page) }
     }
     Call fn acked(channel: ChannelId) -> Offset { |agent| at(agent, channel).acked() }
-    Call fn ack(channel: ChannelId, offset: Offset) -> () { |agent| at(agent, channel).ack(offset) }
+    Call fn ack(channel: ChannelId, offset: Offset, frame_id: Option<FrameId>) -> () {
+        |agent| async { at(agent, channel).acknowledge(offset, frame_id).await }
+    }
+    Call fn replaced(channel: ChannelId, limit: u32) -> Vec<Message> {
+        |agent| async { at(agent, channel).replaced(limit.min(MESSAGES_MAX)).await.map(page) }
+    }
     Call fn history(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).history(after, limit.min(MESSAGES_MAX)).await.map(page) }
     }

@@ -160,6 +160,7 @@ CREATE TABLE replaced (
     at INTEGER NOT NULL,
     author BLOB NOT NULL,
     own INTEGER NOT NULL,
+    acked INTEGER NOT NULL,
     sent_ms INTEGER NOT NULL,
     time_ms INTEGER NOT NULL,
     payload BLOB NOT NULL,

@@ -132,6 +132,7 @@ fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
             secret_key_file: Some(data_dir.join("endpoint.key")),
             issuer: api.issuer.clone(),
             audience: AUDIENCE.into(),
+            data_dir: Some(data_dir.clone()),
             disk_free_bytes_min: 0,
             admin: AdminConfig {
                 listen: args.admin_listen,

@@ -2,6 +2,7 @@
 
 mod enrolment;
 mod fleet;
+mod rollback;
 
 use super::Session;
 use crate::config::Layer;
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     until_stdin_ends: bool,
 }
 
-/// What an operator does, with the operator's secret (SKYTALE_ADMIN_SECRET).
+/// What an operator does, with the operator's secret (SKYTALE_ADMIN_SECRET) where it is about a fleet.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Let a relay node into the fleet: make the key that it shows, which is shown once.
@@ -44,6 +45,9 @@ enum Command {
     Revoke(enrolment::Revoke),
     /// List the enrolled relay nodes with what they have to do.
     Fleet,
+    /// Say that this node's data was put back to an earlier time, and that agents go on with it as it is. The node is
+    /// stopped.
+    AcceptRollback(rollback::AcceptRollback),
 }
 
 impl Args {
@@ -78,6 +82,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             Command::Enrolments => enrolment::list(&session).await,
             Command::Revoke(args) => enrolment::revoke(args, &session).await,
             Command::Fleet => fleet::run(&session).await,
+            Command::AcceptRollback(args) => rollback::accept(args, &session).await,
         }
     };
     session.shutdown.unless(errand).await

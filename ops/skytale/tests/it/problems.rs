@@ -159,6 +159,49 @@ fn a_divergence_is_reported_by_every_command_that_reads_with_exit_code_7() {
         problems(&run(place, "bob", &["channel", "problems", "quiet"])),
         [Value::Null; 0]
     );
+
+    // The operator says that the node was put back: the agents settle on the log that is there.
+    let node = meanwhile(node, accept_rollback);
+    let place = &node.place;
+    assert_eq!(node.read("bob", &["room"]), ["m1", "d1", "d2", "d3", "d4"]);
+    let found = problems(&run(place, "bob", &["channel", "problems", "room"]));
+    let [settled] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(settled["problem"], "settled");
+    assert!(
+        text(&settled["what"]).contains("2 messages that were read before"),
+        "{settled}"
+    );
+    assert_eq!(node.read("bob", &["room", "--replaced", "--offline"]), ["m2", "m3"]);
+    let shown_once = node.agent("bob", &["channel", "list"]);
+    assert_eq!(shown_once["channels"][0]["diverged"], false);
+    // Carol had sent what is gone: it goes out again when she comes.
+    assert_eq!(node.read("carol", &[&room])[..5], ["m1", "d1", "d2", "d3", "d4"]);
+    node.agent("carol", &["channel", "send", &room, "m4"]);
+    let all = ["m1", "d1", "d2", "d3", "d4", "m2", "m3", "m4"];
+    for name in ["carol", "bob", "dave"] {
+        assert_eq!(node.read(name, &[&room]), all, "{name}");
+    }
+    node.agent("dave", &["channel", "send", &room, "d5"]);
+    node.agent("bob", &["channel", "send", &room, "b1"]);
+    for name in ["carol", "bob", "dave"] {
+        assert_eq!(node.read(name, &[&room])[8..], ["d5", "b1"], "{name}");
+    }
+    assert_eq!(node.read("bob", &["room", "--replaced", "--offline"]), [""; 0]);
+}
+
+/// What an operator does who has put a node back.
+fn accept_rollback(place: &Place) {
+    let asked = place.run(["--json", "relay", "accept-rollback", "node"]);
+    assert_eq!(failure(&asked), (2, "SKY-6004".into()), "{}", asked.stderr);
+    let accepted = place.run(["relay", "accept-rollback", "node", "--yes"]);
+    assert_eq!(accepted.code, 0, "{}", accepted.stderr);
+    assert!(
+        accepted.stdout.contains("accepted: the log is whole"),
+        "{}",
+        accepted.stdout
+    );
 }
 
 #[test]
@@ -206,6 +249,17 @@ fn a_log_that_went_back_keeps_its_own_channel_alone() {
     );
     let offsets = |end: &str| found[0][end].as_u64().expect("an offset");
     assert_eq!(offsets("last") - offsets("first"), 1, "m2 and m3");
+
+    let node = meanwhile(node, accept_rollback);
+    // What was held goes out, and so does what Carol had sent.
+    assert_eq!(node.read("bob", &["room"])[0], "m1");
+    node.agent("bob", &["channel", "send", "room", "after"]);
+    node.read("carol", &[&room]);
+    node.agent("carol", &["channel", "send", &room, "m4"]);
+    let all = ["m1", "held", "after", "m2", "m3", "m4"];
+    for name in ["bob", "carol", "dave"] {
+        assert_eq!(node.read(name, &[&room]), all, "{name}");
+    }
 }
 
 #[test]
@@ -235,6 +289,23 @@ fn an_own_log_and_a_channel_that_a_node_has_forgotten_keep_the_others_from_nothi
     let found = problems(&run(place, "bob", &["channel", "problems"]));
     let own = found.iter().find(|problem| problem["channel"].is_null());
     assert_eq!(own.expect("the own log")["problem"], "rolled-back", "{found:?}");
+
+    // Carol, who had made it, makes it again, and adds Bob.
+    let node = meanwhile(node, accept_rollback);
+    for _ in 0..3 {
+        for name in ["carol", "bob"] {
+            node.agent(name, &["channel", "list"]);
+        }
+    }
+    node.agent("carol", &["channel", "send", "forgotten", "hello"]);
+    assert_eq!(node.read("bob", &[&forgotten]), ["hello"]);
+    node.agent("bob", &["channel", "send", &forgotten, "and back"]);
+    assert_eq!(node.read("carol", &["forgotten"]), ["hello", "and back"]);
+    let found = problems(&run(&node.place, "bob", &["channel", "problems"]));
+    assert!(
+        found.iter().all(|problem| !problem["channel"].is_null()),
+        "its own log is settled: {found:?}"
+    );
 }
 
 #[test]

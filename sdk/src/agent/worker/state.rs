@@ -384,6 +384,11 @@ impl WorkerState {
         };
     }
 
+    /// Whether [`Step::Settle`] is what comes next: nothing is told of the channel before it is done.
+    pub(super) fn is_to_settle(&self) -> bool {
+        self.settling == Settling::Ask
+    }
+
     /// It cannot be settled now; `unacked` where it can be when the application has acknowledged what it was shown.
     pub(super) const fn on_unsettled(&mut self, unacked: bool) {
         self.settling = match unacked {

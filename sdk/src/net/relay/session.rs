@@ -53,6 +53,8 @@ pub struct SessionInfo {
     pub clock_ahead_ms: i64,
     /// When the token that the session started with ends, unix seconds.
     pub token_expires_s: u64,
+    /// When its operator last said that its logs may have gone back, unix milliseconds by its clock; 0 where never.
+    pub rollback_ms: u64,
 }
 
 /// A session with a relay node. Clones are the same session; it ends by [`Session::close`], by the relay, or when the path
@@ -385,5 +387,6 @@ fn accepted(started: Started) -> SessionInfo {
             .unwrap_or(i64::MAX)
             .saturating_sub(control::unix_now_ms()),
         token_expires_s: started.token_expires_s,
+        rollback_ms: started.rollback_ms,
     }
 }

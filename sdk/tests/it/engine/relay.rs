@@ -357,8 +357,7 @@ impl Agent {
         let own = self.id();
         let status = relay.status(own.log());
         if let Some(word) = status.rollback
-            && (self.engine().is_agent_log_to_settle().expect("known")
-                || self.engine().agent_cursor() > status_head(relay, own))
+            && self.engine().is_word_news_of_agent_log(word.at_ms).expect("known")
         {
             let events = self.engine().accept_agent_log_rollback(word).expect("settled");
             self.events.extend(events);
@@ -445,7 +444,9 @@ impl Agent {
     fn settle_rollback(&mut self, relay: &Relay, channel: ChannelId) -> bool {
         let log = channel.log();
         let suspect = self.engine().is_suspect(channel).expect("known");
-        let settles = relay.word(log).is_some() && self.engine().is_diverged(channel).expect("known");
+        let word_ms = relay.word(log).map_or(0, |word| word.at_ms);
+        let diverged = self.engine().is_diverged(channel).expect("known");
+        let settles = word_ms > 0 && (diverged || self.engine().is_word_news(channel, word_ms).expect("known"));
         (suspect || settles) && self.settle_as(relay, channel)
     }
 
@@ -468,7 +469,7 @@ impl Agent {
         }
         let events = self.engine().compared(channel, &fork).expect("compared");
         self.events.extend(events);
-        let settled = self.engine().accept_rollback(channel, &fork, &status);
+        let settled = self.engine().accept_rollback(channel, &fork, &status, true);
         let settled = settled.expect("settled");
         let done = settled.is_some();
         self.events.extend(settled.unwrap_or_default());
@@ -573,10 +574,6 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
         }
     }
     panic!("the agents do not come to rest");
-}
-
-fn status_head(relay: &Relay, agent: AgentId) -> Offset {
-    relay.head(agent.log())
 }
 
 /// A channel of `agents`, made by the first one.

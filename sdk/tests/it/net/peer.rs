@@ -76,6 +76,7 @@ impl Peer {
             relay_version: "peer".into(),
             time_ms: now_s() * 1_000,
             token_expires_s,
+            rollback_ms: 0,
         };
         self.control.event(control_event::Event::Started(started)).await;
     }

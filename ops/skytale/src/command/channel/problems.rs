@@ -14,7 +14,8 @@ use std::fmt;
 const LINES_MAX: usize = 8;
 const WHAT: &str = "cannot list the problems";
 const DIVERGED_HELP: &str = "Do not trust what this relay shows of the channel. Ask its operator whether its data was put \
-                             back from a copy. `skytale channel problems` shows all evidence.";
+                             back from a copy: then `skytale relay accept-rollback` there settles it. \
+                             `skytale channel problems` shows all evidence.";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -173,7 +174,7 @@ struct Row {
     /// Null where it is about the agent's own log.
     channel: Option<ChannelId>,
     label: String,
-    /// `diverged`, `rolled-back`, `superseded`, `out-of-sync`, `renewing`, `lost`, `unreadable` or `send-failed`.
+    /// `diverged`, `rolled-back`, `settled`, `superseded`, `out-of-sync`, `renewing`, `lost`, `unreadable` or `send-failed`.
     problem: &'static str,
     code: String,
     /// The entries that it is about.

@@ -25,6 +25,10 @@ pub(crate) struct Args {
     /// Show messages of others that `--unread` or `tail` have not shown before, and no others.
     #[arg(long)]
     unread: bool,
+    /// Show messages that the log no longer has, since the relay node's data was put back to an earlier time: with the offsets
+    /// that they had then.
+    #[arg(long, conflicts_with_all = ["unread", "after"])]
+    replaced: bool,
     /// Show what the vault has, without asking the network.
     #[arg(long)]
     offline: bool,
@@ -47,7 +51,12 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let channel = args.channel.of(agent, &session).await?;
         let show = |message: &Message| message::show(&session.output, channel.id(), message, args.raw);
         remark(&session.output, &channel, shown.after).await?;
-        if args.unread {
+        if args.replaced {
+            let limit = u32::try_from(shown.left).unwrap_or(u32::MAX);
+            for message in channel.replaced(limit).await.map_err(failed(WHAT))? {
+                show(&message)?;
+            }
+        } else if args.unread {
             shown.unread(&channel, show).await?;
         } else {
             shown.history(&channel, show).await?;
@@ -87,7 +96,7 @@ impl Shown {
                 }
                 show(message)?;
                 self.one_more(message);
-                channel.ack(message.offset).await.map_err(failed(WHAT))?;
+                channel.ack_message(message).await.map_err(failed(WHAT))?;
             }
         }
         Ok(())

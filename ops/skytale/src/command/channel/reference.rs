@@ -143,6 +143,7 @@ mod tests {
             unacked: 0,
             outbox: 0,
             failed: 0,
+            settlements: 0,
         }
     }
 

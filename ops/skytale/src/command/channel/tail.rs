@@ -78,6 +78,7 @@ async fn shown_before(channel: &Channel) -> Outcome<Offset> {
 fn is_problem(watched: ChannelId, event: &Event) -> bool {
     match event {
         Event::Divergence { channel, .. }
+        | Event::Settled { channel, .. }
         | Event::OutOfSync { channel, .. }
         | Event::Superseded { channel, .. }
         | Event::Renewing { channel, .. }

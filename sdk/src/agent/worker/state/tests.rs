@@ -19,6 +19,7 @@ fn view() -> ChannelInfo {
         unacked: 0,
         outbox: 0,
         failed: 0,
+        settlements: 0,
     }
 }
 
