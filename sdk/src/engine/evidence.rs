@@ -78,7 +78,7 @@ impl Tx<'_> {
     pub(super) fn compare(
         &mut self,
         channel: &mut Channel,
-        author: AgentId,
+        (author, at): (AgentId, Offset),
         offset: Offset,
         theirs: &Digest,
     ) -> Result<(), EngineError> {
@@ -95,11 +95,8 @@ impl Tx<'_> {
             }
             return self.agreed(channel, offset, theirs);
         };
-        if channel
-            .settled
-            .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor)
-        {
-            // Its author has not settled yet.
+        if channel.settled.is_some_and(|settled| at <= settled.word_head) {
+            // It was appended before the operator spoke, when its author had not settled.
             return Ok(());
         }
         // Once they differ they differ for good: the first one of each author is the evidence.

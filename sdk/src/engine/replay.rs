@@ -417,7 +417,7 @@ impl Tx<'_> {
                 .map_err(|_| rejected("its author's digest is not 32 bytes long"))?;
             self.compare(
                 channel,
-                author,
+                (author, record.offset),
                 Offset::new(envelope.offset),
                 &Digest::from_bytes(theirs),
             )?;

@@ -48,6 +48,8 @@ pub struct Settled {
     pub cursor: Offset,
     /// When the operator accepted it, unix milliseconds by the relay node's clock.
     pub word_ms: u64,
+    /// The log's last entry then.
+    pub word_head: Offset,
     /// When this agent settled, unix milliseconds by its own clock.
     pub settled_ms: u64,
 }
@@ -167,6 +169,7 @@ impl Engine {
                     kept,
                     cursor,
                     word_ms: word.at_ms,
+                    word_head: word.head,
                     settled_ms: now_ms(),
                 },
             )?;
@@ -244,7 +247,7 @@ impl Engine {
     }
 }
 
-const SETTLED: &str = "kept, cursor, word_ms, settled_ms";
+const SETTLED: &str = "kept, cursor, word_ms, word_head, settled_ms";
 const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
 
 fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
@@ -252,7 +255,8 @@ fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
         kept: Offset::new(unsigned(row.get(0)?)?),
         cursor: Offset::new(unsigned(row.get(1)?)?),
         word_ms: unsigned(row.get(2)?)?,
-        settled_ms: unsigned(row.get(3)?)?,
+        word_head: Offset::new(unsigned(row.get(3)?)?),
+        settled_ms: unsigned(row.get(4)?)?,
     })
 }
 
@@ -298,6 +302,7 @@ impl Tx<'_> {
             kept,
             cursor,
             word_ms: word.at_ms,
+            word_head: word.head,
             settled_ms: now_ms(),
         };
         self.forget_rollback(channel.no)?;
@@ -746,14 +751,16 @@ impl Tx<'_> {
     fn keep_settled(&self, no: i64, settled: &Settled) -> Result<(), EngineError> {
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO settled (channel, word_ms, settled_ms, kept, cursor) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO settled (channel, word_ms, settled_ms, kept, cursor, word_head)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 no,
                 integer(settled.word_ms)?,
                 integer(settled.settled_ms)?,
                 integer(settled.kept.get())?,
-                integer(settled.cursor.get())?
+                integer(settled.cursor.get())?,
+                integer(settled.word_head.get())?
             ])?;
         Ok(())
     }

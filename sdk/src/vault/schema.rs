@@ -149,6 +149,7 @@ CREATE TABLE rollback (channel INTEGER PRIMARY KEY, kept INTEGER NOT NULL, curso
 CREATE TABLE settled (
     channel INTEGER NOT NULL,
     word_ms INTEGER NOT NULL,
+    word_head INTEGER NOT NULL,
     settled_ms INTEGER NOT NULL,
     kept INTEGER NOT NULL,
     cursor INTEGER NOT NULL,
