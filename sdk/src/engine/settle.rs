@@ -385,6 +385,10 @@ impl Tx<'_> {
             .into_iter()
             .filter(|(agent, added)| *added && members.contains(agent));
         channel.position.removed.extend(came.map(|(agent, _)| agent));
+        if channel.position.recovery.standing.is_apart() {
+            // What it has asked names a place in the log that is another now.
+            self.unbuild(channel)?;
+        }
         let reason = format!(
             "a change to the group among the entries {} to {cursor} is undone",
             kept.next()
