@@ -5,6 +5,7 @@ mod agent;
 mod engine;
 mod fleet;
 mod net;
+mod os_crash;
 mod ratchets;
 mod vault;
 
@@ -18,4 +19,16 @@ fn crash_child() {
 #[test]
 fn lock_child() {
     vault::child();
+}
+
+/// Not a promise: what `ops/test/os-crash.sh` asks for. Does nothing unless it does.
+#[test]
+fn os_crash_scenarios() {
+    os_crash::scenarios();
+}
+
+/// Not a promise: the body of the process whose machine crashes.
+#[test]
+fn os_crash_child() {
+    os_crash::child();
 }
