@@ -184,9 +184,9 @@ for scenario in "${scenarios[@]}"; do
     replica | retention | bootstrap) nodes+=("$scenario:${rounds:-2}") ;;
     servers) servers+=("$scenario:${rounds:-2}") ;;
     one-server) servers+=("$scenario:${rounds:-1}") ;;
-    rejoin) agents+=("$scenario:${rounds:-6}") ;;
-    reboot) agents+=("$scenario:${rounds:-3}") ;;
-    backup | restore) agents+=("$scenario:${rounds:-16}") ;;
+    rejoin) agents+=("$scenario:${rounds:-20}") ;;
+    reboot) agents+=("$scenario:${rounds:-8}") ;;
+    backup | restore) agents+=("$scenario:${rounds:-40}") ;;
     esac
 done
 [ ${#nodes[@]} = 0 ] || run_scenarios "$binary" fleet::crash::scenarios "${nodes[@]}" || failed=1

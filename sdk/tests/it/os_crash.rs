@@ -16,8 +16,8 @@ mod agent_process;
 mod backup;
 mod disk;
 mod pair;
-mod rejoin;
 mod reboot;
+mod rejoin;
 mod restore;
 #[path = "../../../log-store/tests/it/fleet/crash/write_back.rs"]
 mod write_back;
@@ -74,6 +74,11 @@ fn random(below: u64) -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("randomness");
     u64::from_le_bytes(bytes) % below.max(1)
+}
+
+/// Some time up to so many milliseconds.
+fn random_time(up_to_ms: u64) -> Duration {
+    Duration::from_micros(random(up_to_ms * 1_000))
 }
 
 fn random_ms(from: u64, to: u64) -> Duration {

@@ -74,7 +74,11 @@ impl Ratchets {
                 Err(group) => {
                     let author = frame.header().author;
                     let before = unknown.entry((group, author)).or_insert_with(|| message.clone());
-                    assert!(*before == message, "an epoch that nobody has told of: {:?}", frame.header());
+                    assert!(
+                        *before == message,
+                        "an epoch that nobody has told of: {:?}",
+                        frame.header()
+                    );
                     continue;
                 }
             };
@@ -168,7 +172,8 @@ fn values(vault: &Path, key: &[u8; 32], label: u8) -> Vec<Value> {
     for byte in key {
         let _ = write!(hex, "{byte:02x}");
     }
-    sql.execute_batch(&format!("PRAGMA key = \"x'{hex}'\";")).expect("the key");
+    sql.execute_batch(&format!("PRAGMA key = \"x'{hex}'\";"))
+        .expect("the key");
     let mut statement = sql
         .prepare("SELECT value FROM mls WHERE substr(key, 1, 1) = ?1")
         .expect("prepared");
@@ -210,7 +215,9 @@ fn bytes(value: &Value) -> Vec<u8> {
 fn vector(content: &[u8]) -> Vec<u8> {
     let length = match content.len() {
         short @ 0..64 => vec![u8::try_from(short).expect("short")],
-        longer => (u16::try_from(longer).expect("not long") | 0x4000).to_be_bytes().to_vec(),
+        longer => (u16::try_from(longer).expect("not long") | 0x4000)
+            .to_be_bytes()
+            .to_vec(),
     };
     [length.as_slice(), content].concat()
 }

@@ -87,7 +87,10 @@ pub(super) fn child() {
             Role::Restore => {
                 say("begin .");
                 let done = restore(&told.file, &told.vault, &vault_key(), true).expect("restored");
-                say(format_args!("done {} .", done.replaced.expect("there was one").display()));
+                say(format_args!(
+                    "done {} .",
+                    done.replaced.expect("there was one").display()
+                ));
                 std::future::pending::<()>().await;
             }
         }
@@ -114,7 +117,10 @@ async fn talk(told: Told, prefix: String) {
         say(format_args!("queued {id} ."));
         tokio::spawn(async move {
             let delivered = sent.delivered().await.expect("delivered");
-            say(format_args!("delivered {id} {} .", delivered.offset().expect("a place")));
+            say(format_args!(
+                "delivered {id} {} .",
+                delivered.offset().expect("a place")
+            ));
         });
         tokio::time::sleep(random_ms(2, 40)).await;
     }
@@ -144,6 +150,7 @@ async fn queue(told: Told, prefix: String, back_up: bool) {
 /// The child's process, as its parent has it.
 pub(super) struct AgentProcess {
     child: Child,
+    started: Instant,
     said: PathBuf,
     complained: PathBuf,
 }
@@ -169,6 +176,7 @@ impl AgentProcess {
             .expect("a process");
         Self {
             child,
+            started: Instant::now(),
             said,
             complained,
         }
@@ -185,9 +193,19 @@ impl AgentProcess {
     pub(super) async fn says(&self, begins: &str, times: usize) {
         let begun = Instant::now();
         while self.lines().iter().filter(|line| line.starts_with(begins)).count() < times {
-            assert!(begun.elapsed() < HANGING, "it does not say `{begins}`: {}", self.complaint());
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(
+                begun.elapsed() < HANGING,
+                "it does not say `{begins}`: {}",
+                self.complaint()
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// How long it takes from its start until it has said a line that begins so, so many times.
+    pub(super) async fn takes_ms(&self, begins: &str, times: usize) -> u64 {
+        self.says(begins, times).await;
+        u64::try_from(self.started.elapsed().as_millis()).expect("short")
     }
 
     /// Stops it where it stands.

@@ -3,19 +3,25 @@
 use super::agent_process::{Role, vault_key};
 use super::disk::Disk;
 use super::pair::{Pair, close};
-use super::{random_ms, say};
+use super::{random_time, say};
 use skytale_proto::FrameId;
 use skytale_sdk::agent::Agent;
 use skytale_sdk::vault::restore;
 use std::collections::BTreeSet;
 
-/// A backup takes about so long.
-const ABOUT_MS: u64 = 150;
+/// Backups whose time is taken.
+const TIMED: usize = 4;
 
 pub(super) async fn backed_up(disk: &Disk, rounds: u32) {
     let mut pair = Pair::new(disk, "backup", None).await;
     let file = pair.told().file;
     let (mut none, mut whole) = (0, 0);
+    let bob = pair.start(Role::BackUp, "0", disk);
+    let opened_ms = bob.takes_ms("open", 1).await;
+    let took_ms = (bob.takes_ms("made", TIMED).await - opened_ms) / TIMED as u64;
+    let said = bob.kill();
+    pair.heard(&said);
+    std::fs::remove_file(&file).expect("removed");
     for round in 1..=rounds {
         let bob = pair.start(Role::BackUp, &format!("{round}"), disk);
         if round % 2 == 0 {
@@ -24,7 +30,7 @@ pub(super) async fn backed_up(disk: &Disk, rounds: u32) {
         } else {
             bob.says("queued", 1).await;
         }
-        tokio::time::sleep(random_ms(0, ABOUT_MS)).await;
+        tokio::time::sleep(random_time(took_ms * 3 / 2 + 2)).await;
         let said = disk.crash(bob);
         pair.heard(&said);
         // What the last backup that was told to be made must have: all that was taken before.
@@ -52,7 +58,7 @@ pub(super) async fn backed_up(disk: &Disk, rounds: u32) {
         }
     }
     say(format_args!(
-        "os-crash: backup: {rounds} crashes left a whole backup {whole} times and none {none} times; {} messages taken, 0 lost",
+        "os-crash: backup: one takes {took_ms} ms; {rounds} crashes left a whole backup {whole} times and none {none} times; {} messages taken, 0 lost",
         pair.queued().len()
     ));
 }

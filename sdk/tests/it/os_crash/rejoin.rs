@@ -1,39 +1,35 @@
 //! An agent's machine crashes while the agent rejoins.
 
-use super::agent_process::Role;
 use super::disk::Disk;
 use super::pair::Pair;
-use super::{random_ms, say};
-use std::collections::BTreeMap;
-
-/// Crashes in each round, one on the way back from the other.
-const CRASHES: u32 = 2;
-/// A way back takes about so long, where nothing else goes on.
-const ABOUT_MS: u64 = 900;
+use super::say;
+use crate::agent::world::soon;
 
 pub(super) async fn rejoined(disk: &Disk, rounds: u32) {
     let mut pair = Pair::new(disk, "rejoin", None).await;
-    let mut stood: BTreeMap<String, u32> = BTreeMap::new();
-    let mut own = 0;
+    lose_a_commit(&pair).await;
+    let mut way = pair.time_way(disk).await;
     for round in 1..=rounds {
-        // He has missed a commit that is gone.
-        pair.alice_says("before the commit").await;
-        let rotated = pair.alices().await.rotate().await.expect("queued");
-        rotated.delivered().await.expect("delivered");
-        pair.world.trim(pair.id.log()).await;
-        for crash in 1..=CRASHES {
-            let bob = pair.start(Role::Talk, &format!("{round}.{crash}"), disk);
-            pair.alice_says("meanwhile").await;
-            tokio::time::sleep(random_ms(0, ABOUT_MS)).await;
-            pair.heard(&disk.crash(bob));
-        }
-        let (left, sent) = pair.holds().await;
+        lose_a_commit(&pair).await;
+        pair.crash_on_the_way(disk, &mut way, &format!("{round}.1"), true).await;
+        pair.alice_says("meanwhile").await;
+        pair.crash_on_the_way(disk, &mut way, &format!("{round}.2"), false)
+            .await;
+        pair.holds().await;
         pair.has_no_copy().await;
-        *stood.entry(format!("{left:?}")).or_default() += 1;
-        own = sent;
     }
     say(format_args!(
-        "os-crash: rejoin: {rounds} rounds of {CRASHES} crashes left the channel {stood:?}; {own} messages taken, 0 lost, all current"
+        "os-crash: rejoin: {way}; {} messages delivered, {} told to be in doubt, 0 lost, all current",
+        pair.queued().len(),
+        pair.doubtful
     ));
-    assert!(own > 0, "nothing was tried");
+    assert!(!pair.queued().is_empty(), "nothing was tried");
+}
+
+/// Bob misses a commit, and then it is gone.
+async fn lose_a_commit(pair: &Pair) {
+    pair.alice_says("before the commit").await;
+    let rotated = pair.alices().await.rotate().await.expect("queued");
+    soon("rotated", rotated.delivered()).await.expect("delivered");
+    pair.world.trim(pair.id.log()).await;
 }

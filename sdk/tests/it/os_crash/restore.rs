@@ -3,14 +3,11 @@
 use super::agent_process::Role;
 use super::disk::Disk;
 use super::pair::{Pair, close};
-use super::{random_ms, say};
+use super::{random_ms, random_time, say};
 use skytale_proto::FrameId;
 use skytale_sdk::agent::Agent;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-
-/// A restore takes about so long, with the start of a process.
-const ABOUT_MS: u64 = 160;
 
 pub(super) async fn restored(disk: &Disk, rounds: u32) {
     let mut pair = Pair::new(disk, "restore", None).await;
@@ -18,6 +15,11 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
     let bob = Agent::open(pair.config()).await.expect("opened");
     bob.backup(&file, false).await.expect("made");
     close(bob).await;
+    // How long it takes, where nothing happens.
+    let bob = pair.start(Role::Restore, "", disk);
+    let took_ms = bob.takes_ms("done", 1).await;
+    bob.kill();
+    remove_aside(&pair);
     let (mut old, mut new, mut done_rounds) = (0, 0, 0);
     for round in 1..=rounds {
         // A vault whose process was killed: a part of it is in its write-ahead log alone.
@@ -32,35 +34,44 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
             .collect();
 
         let bob = pair.start(Role::Restore, "", disk);
-        tokio::time::sleep(random_ms(20, ABOUT_MS)).await;
+        tokio::time::sleep(random_time(took_ms * 5 / 4)).await;
         let said = disk.crash(bob);
-        let done = said.iter().find_map(|line| line.strip_prefix("done ")).map(PathBuf::from);
+        let done = said
+            .iter()
+            .find_map(|line| line.strip_prefix("done "))
+            .map(PathBuf::from);
         done_rounds += u32::from(done.is_some());
         match has(&pair, &pair.vault, &only_there).await {
             Some(true) => {
-                assert_eq!(done, None, "round {round}: the restore was done, and the vault is the old one");
+                assert_eq!(
+                    done, None,
+                    "round {round}: the restore was done, and the vault is the old one"
+                );
                 old += 1;
                 pair.holds().await;
             }
             Some(false) => {
                 new += 1;
                 let aside = aside(&pair);
-                assert_eq!(aside.len(), 1, "round {round}: the vault that was replaced is kept: {aside:?}");
-                assert_eq!(has(&pair, &aside[0], &only_there).await, Some(true), "round {round}: it is whole");
+                assert_eq!(
+                    aside.len(),
+                    1,
+                    "round {round}: the vault that was replaced is kept: {aside:?}"
+                );
+                assert_eq!(
+                    has(&pair, &aside[0], &only_there).await,
+                    Some(true),
+                    "round {round}: it is whole"
+                );
                 pair.forget();
                 pair.holds().await;
             }
             None => panic!("round {round}: the vault is neither the old one nor the new one"),
         }
-        for path in std::fs::read_dir(pair.vault.parent().expect("a folder")).expect("listed") {
-            let path = path.expect("a file").path();
-            if path.to_string_lossy().contains("replaced-") {
-                std::fs::remove_file(path).expect("removed");
-            }
-        }
+        remove_aside(&pair);
     }
     say(format_args!(
-        "os-crash: restore: {rounds} crashes left the old vault {old} times and the new one {new} times, {done_rounds} of them \
+        "os-crash: restore: it takes {took_ms} ms; {rounds} crashes left the old vault {old} times and the new one {new} times, {done_rounds} of them \
          after it was done; all current"
     ));
 }
@@ -91,4 +102,13 @@ fn aside(pair: &Pair) -> Vec<PathBuf> {
         after.is_some_and(|after| after.bytes().all(|byte| byte.is_ascii_digit()))
     };
     paths.filter(is_vault).collect()
+}
+
+fn remove_aside(pair: &Pair) {
+    for path in std::fs::read_dir(pair.vault.parent().expect("a folder")).expect("listed") {
+        let path = path.expect("a file").path();
+        if path.to_string_lossy().contains("replaced-") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use super::super::replicas::{Replicas, account, channel_at, close, store};
 use crate::agent::world::{channel_of, event, reach, soon, texts, transcript};
 use bytes::Bytes;
-use skytale_log_store::cluster::Account;
 use skytale_log_store::LogStore as _;
+use skytale_log_store::cluster::Account;
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, Offset};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::channel::Channel;
@@ -17,7 +17,11 @@ const RETENTION: Duration = Duration::from_secs(2);
 
 async fn say(from: &Channel, to: &[&Channel], text: &'static str) -> Offset {
     let sent = from.send(text).await.expect("queued");
-    let offset = soon(text, sent.delivered()).await.expect("delivered").offset().expect("a place");
+    let offset = soon(text, sent.delivered())
+        .await
+        .expect("delivered")
+        .offset()
+        .expect("a place");
     for reader in to {
         reach(reader, offset).await;
         assert_eq!(texts(&transcript(reader).await).last().map(String::as_str), Some(text));
@@ -66,7 +70,10 @@ async fn give_up_all(account: &Account) {
     let purged = async {
         while extent(account).await.0 <= last {
             // Checkpoints come with messages.
-            let pending = store.append(filler(Offset::FIRST, Detail::Message)).await.expect("taken");
+            let pending = store
+                .append(filler(Offset::FIRST, Detail::Message))
+                .await
+                .expect("taken");
             pending.verdict().await.expect("appended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -84,7 +91,9 @@ async fn a_node_that_begins_with_a_checkpoint_leads_members_back_and_tells_them_
     for (number, name) in names.iter().enumerate() {
         agents.push(before.agent(name, number % 2).await);
     }
-    let [alice, bob, carol] = &agents[..] else { unreachable!() };
+    let [alice, bob, carol] = &agents[..] else {
+        unreachable!()
+    };
     let room = channel_of(&[alice, bob, carol]).await;
     let quiet = channel_of(&[alice, bob]).await;
     say(&room[0], &[&room[1], &room[2]], "all are here").await;
@@ -206,9 +215,15 @@ async fn is_back(id: ChannelId, who: &Agent, others: &[&Agent], text: &'static s
     for (channel, other) in readers.iter().zip(others) {
         assert_eq!(channel.members().await.expect("known"), members);
         say(channel, &[&ours], "it is read").await;
-        let digests = (ours.digest().await.expect("known"), channel.digest().await.expect("known"));
+        let digests = (
+            ours.digest().await.expect("known"),
+            channel.digest().await.expect("known"),
+        );
         assert_eq!(digests.0, digests.1, "{}", other.id());
-        assert_eq!(channel.epoch().await.expect("known"), ours.epoch().await.expect("known"));
+        assert_eq!(
+            channel.epoch().await.expect("known"),
+            ours.epoch().await.expect("known")
+        );
     }
     assert_eq!(ours.unreadable(Offset::ZERO, 10).await.expect("listed"), []);
     assert_eq!(ours.divergences().await.expect("listed"), []);

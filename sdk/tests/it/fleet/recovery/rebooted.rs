@@ -30,7 +30,11 @@ fn copies(replicas: &Replicas, members: usize) -> Copies {
 fn put_back(copies: &Copies, back: Back) {
     for (path, bytes) in copies {
         let is_lock = path.extension() == Some("lock".as_ref());
-        let bytes = if is_lock && back == Back::Snapshot { &[] } else { bytes.as_slice() };
+        let bytes = if is_lock && back == Back::Snapshot {
+            &[]
+        } else {
+            bytes.as_slice()
+        };
         std::fs::write(path, bytes).expect("written");
     }
 }
@@ -61,12 +65,19 @@ async fn all_begin_again(back: Back) {
     let mut events: Vec<Events> = room.agents.iter().map(|agent| agent.events()).collect();
     room.connect(&all).await;
     let begun = room.held(&all, "a new beginning", is_reboot).await;
-    assert!(begun.iter().all(|frame| frame.header().parent == begun[0].header().parent));
+    assert!(
+        begun
+            .iter()
+            .all(|frame| frame.header().parent == begun[0].header().parent)
+    );
     room.race(&all).await;
     let (at, first) = room.commit_after(begun[0].header().parent).await;
     assert!(begun.contains(&first));
     for events in &mut events {
-        let rebooted = event(events, "a new beginning", |event| matches!(event, Event::Rebooted { .. })).await;
+        let rebooted = event(events, "a new beginning", |event| {
+            matches!(event, Event::Rebooted { .. })
+        })
+        .await;
         let Event::Rebooted { offset, by, .. } = rebooted else {
             panic!("{rebooted:?}");
         };

@@ -23,7 +23,9 @@ async fn two_members_that_rejoin_at_once_at_two_nodes_are_answered_once_each_and
     room.shows(&[0, 1], true);
     // Each of those who can answer does, without knowledge of the other's answer.
     let asking: BTreeSet<_> = [2, 3].map(|member| room.agents[member].id()).into();
-    let answers = room.held(&[0, 1], "an answer to both", |frame| adds(frame) == asking).await;
+    let answers = room
+        .held(&[0, 1], "an answer to both", |frame| adds(frame) == asking)
+        .await;
     assert_eq!(answers[0].header().parent, answers[1].header().parent);
     room.race(&[0, 1]).await;
     for member in [2, 3] {
@@ -38,7 +40,10 @@ async fn two_members_that_rejoin_at_once_at_two_nodes_are_answered_once_each_and
             panic!("{ranges:?}");
         };
         assert_eq!(trimmed, (before.next(), gone, LostReason::Trimmed));
-        assert!(first > gone && first <= meanwhile && last == answered.previous(), "{ranges:?}");
+        assert!(
+            first > gone && first <= meanwhile && last == answered.previous(),
+            "{ranges:?}"
+        );
     }
     room.holds(&[0, 1, 2, 3]).await;
 }

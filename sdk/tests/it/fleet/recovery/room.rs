@@ -270,13 +270,21 @@ impl Room {
         for member in members {
             let channel = &self.channels[*member];
             let theirs = channel.info().await.expect("known");
-            assert_eq!((theirs.epoch, theirs.cursor), (info.epoch, info.cursor), "member {member}");
+            assert_eq!(
+                (theirs.epoch, theirs.cursor),
+                (info.epoch, info.cursor),
+                "member {member}"
+            );
             assert_eq!(theirs.handshake_head, info.handshake_head, "member {member}");
             assert_eq!(channel.digest().await.expect("a digest"), digest, "member {member}");
             assert_eq!(channel.members().await.expect("known"), ids, "member {member}");
             assert_eq!(channel.failed().await.expect("listed"), [], "member {member}");
             assert_eq!(channel.divergences().await.expect("listed"), [], "member {member}");
-            assert_eq!(channel.unreadable(Offset::ZERO, 100).await.expect("listed"), [], "member {member}");
+            assert_eq!(
+                channel.unreadable(Offset::ZERO, 100).await.expect("listed"),
+                [],
+                "member {member}"
+            );
             let last: Vec<String> = texts(&transcript(channel).await);
             let said: BTreeSet<&String> = last[last.len() - members.len()..].iter().collect();
             let expected: Vec<String> = members.iter().map(|member| format!("{member} is back")).collect();
@@ -292,7 +300,11 @@ impl Room {
     /// Each message was read, or its offset was told to be lost; and nothing else was told.
     async fn is_told_exactly(&self, member: usize) {
         let channel = &self.channels[member];
-        let read: BTreeMap<Offset, FrameId> = transcript(channel).await.into_iter().map(|m| (m.offset, m.frame_id)).collect();
+        let read: BTreeMap<Offset, FrameId> = transcript(channel)
+            .await
+            .into_iter()
+            .map(|m| (m.offset, m.frame_id))
+            .collect();
         let lost: Vec<Lost> = channel.lost().await.expect("listed");
         let is_lost = |offset: &Offset| lost.iter().any(|lost| (lost.first..=lost.last).contains(offset));
         for (offset, frame) in &self.log {
@@ -308,7 +320,10 @@ impl Room {
         }
         for lost in &lost {
             let is_message = |(_, frame): (&Offset, &Frame)| frame.header().kind() == Kind::Message;
-            assert!(self.log.range(lost.first..=lost.last).any(is_message), "member {member}: {lost:?}");
+            assert!(
+                self.log.range(lost.first..=lost.last).any(is_message),
+                "member {member}: {lost:?}"
+            );
         }
     }
 
@@ -325,7 +340,9 @@ impl Room {
             self.ratchets.learn(&vault, &KEY);
         }
         let offered = self.replicas.offered();
-        let keys = self.ratchets.search(offered.iter().filter(|frame| frame.header().log == self.id.log()));
+        let keys = self
+            .ratchets
+            .search(offered.iter().filter(|frame| frame.header().log == self.id.log()));
         assert!(keys > self.said.len(), "{keys} keys were searched");
         self.replicas.end().await;
     }
