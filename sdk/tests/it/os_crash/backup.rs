@@ -67,7 +67,9 @@ async fn is_whole(pair: &Pair, disk: &Disk, round: u32, promised: &BTreeSet<Fram
     let told = pair.told();
     let folder = tempfile::tempdir_in(disk.outside()).expect("a folder");
     let vault = folder.path().join("restored.vault");
-    restore(&told.file, &vault, &vault_key(), false).unwrap_or_else(|error| panic!("round {round}: torn: {error}"));
+    let done = restore(&told.file, &vault, &vault_key(), false);
+    let done = done.unwrap_or_else(|error| panic!("round {round}: torn: {error}"));
+    assert!(done.backup_ms.is_some(), "round {round}: without the mark of a backup");
     let mut config = pair.config();
     config.vault = vault;
     // Never connected: two copies of one agent are not to be used at a time.
