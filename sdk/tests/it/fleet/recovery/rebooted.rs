@@ -47,6 +47,11 @@ async fn all_begin_again(back: Back) {
     let mut before = Copies::new();
     room.while_closed(|replicas| before = copies(replicas, all.len())).await;
     room.connect(&all).await;
+    // With the very keys that the copies believe to be unused.
+    for member in all {
+        room.say(member, &format!("{member} after the copy")).await;
+    }
+    room.all_reach(&all).await;
     let rotated = room.channels[0].rotate().await.expect("queued");
     soon("rotated", rotated.delivered()).await.expect("delivered");
     for member in all {
@@ -57,7 +62,7 @@ async fn all_begin_again(back: Back) {
     room.give_up().await;
     room.while_closed(|_| put_back(&before, back)).await;
     for member in all {
-        // What it encrypts for, and with which keys, is not said by that.
+        // Where nothing tells that the vault is older, it is encrypted at once.
         room.queue(member, &format!("{member} has this in its outbox")).await;
     }
 
