@@ -83,6 +83,7 @@ async fn a_request_that_the_answer_to_another_overtakes_is_made_again() {
     assert_eq!(asked[0].header().parent, asked[1].header().parent);
     room.let_go(&[1]);
     room.stands(1, Standing::Current).await;
+    room.learn(0).await;
     assert_eq!(room.standing(2).await, Standing::OutOfSync);
     room.let_go(&[2]);
     room.holds(&[0, 1, 2]).await;
