@@ -58,9 +58,9 @@ impl Ratchets {
         }
     }
 
-    /// Looks at all of these frames that hold an encrypted message, and gives how many keys were taken. Fails where two of
-    /// them took one key; and where somebody has encrypted more than once in an epoch that no vault has told of.
-    pub(crate) fn search<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> usize {
+    /// Looks at all of these frames that hold an encrypted message, and gives how many keys were taken. An error where two
+    /// of them took one key; and where somebody has encrypted more than once in an epoch that no vault has told of.
+    pub(crate) fn search<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<usize, String> {
         let (mut used, mut unknown) = (
             BTreeMap::<RatchetKey, (Vec<u8>, &Frame)>::new(),
             BTreeMap::<(Group, AgentId), Vec<u8>>::new(),
@@ -69,30 +69,28 @@ impl Ratchets {
             let Some(message) = private_message(frame) else {
                 continue;
             };
+            let header = frame.header();
             let key = match self.key_of(&message) {
                 Ok(key) => key,
                 Err(group) => {
-                    let author = frame.header().author;
-                    let before = unknown.entry((group, author)).or_insert_with(|| message.clone());
-                    assert!(
-                        *before == message,
-                        "an epoch that nobody has told of: {:?}",
-                        frame.header()
-                    );
+                    let before = unknown.entry((group, header.author)).or_insert_with(|| message.clone());
+                    if *before != message {
+                        return Err(format!("an epoch that nobody has told of: {header:?}"));
+                    }
                     continue;
                 }
             };
-            if let Some((before, of)) = used.get(&key) {
-                assert!(
-                    *before == message,
-                    "one key of a ratchet was used twice: {key:?} in {:?} and {:?}",
-                    of.header(),
-                    frame.header()
-                );
+            if let Some((before, of)) = used.get(&key)
+                && *before != message
+            {
+                let of = of.header();
+                return Err(format!(
+                    "one key of a ratchet was used twice: {key:?} in {of:?} and {header:?}"
+                ));
             }
             used.insert(key, (message, frame));
         }
-        used.len()
+        Ok(used.len())
     }
 
     fn key_of(&self, message: &[u8]) -> Result<RatchetKey, Group> {

@@ -49,7 +49,7 @@ async fn two_members_that_rejoin_at_once_at_two_nodes_are_answered_once_each_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_the_answer_to_another_leaves_out_is_made_again() {
+async fn a_request_that_the_answer_to_another_leaves_out_is_answered_in_the_end() {
     let mut room = Room::of(3).await;
     room.lose_a_commit(&[1, 2]).await;
     room.hold(&[1, 2], Kind::Rejoin);

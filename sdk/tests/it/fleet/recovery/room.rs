@@ -340,9 +340,11 @@ impl Room {
             self.ratchets.learn(&vault, &KEY);
         }
         let offered = self.replicas.offered();
+        let of_channel = offered.iter().filter(|frame| frame.header().log == self.id.log());
         let keys = self
             .ratchets
-            .search(offered.iter().filter(|frame| frame.header().log == self.id.log()));
+            .search(of_channel)
+            .unwrap_or_else(|problem| panic!("{problem}"));
         assert!(keys > self.said.len(), "{keys} keys were searched");
         self.replicas.end().await;
     }
