@@ -483,4 +483,23 @@ mod tests {
         let again = store.append(message()).await.expect("taken");
         assert!(again.verdict().await.is_ok());
     }
+
+    #[tokio::test]
+    async fn frames_of_a_kind_that_is_held_back_are_appended_when_they_are_let_go() {
+        let store = FaultyStore::new();
+        store.keep_seen();
+        let log = ChannelId::generate().log();
+        let mode = ChannelMode::Mls;
+        let create = frame(log, Offset::ZERO, Detail::Create { mode, account: None });
+        store.hold(Some(Kind::Message));
+        let created = store.append(create).await.expect("taken").verdict().await;
+        let message = frame(log, created.expect("accepted").offset, Detail::Message);
+        let mut held = store.append(message.clone());
+        assert!((&mut held).now_or_never().is_none());
+        assert_eq!(store.held(), [message]);
+        assert_eq!(*store.watch_head(log).await.expect("known").borrow(), Offset::FIRST);
+        store.hold(None);
+        let accepted = held.await.expect("taken").verdict().await.expect("accepted");
+        assert_eq!((accepted.offset, store.seen().len()), (Offset::new(2), 2));
+    }
 }
