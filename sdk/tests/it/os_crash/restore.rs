@@ -17,7 +17,8 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
     close(bob).await;
     // How long it takes, where nothing happens.
     let bob = pair.start(Role::Restore, "", disk);
-    let took_ms = bob.takes_ms("done", 1).await;
+    let begun_ms = bob.takes_ms("begin", 1).await;
+    let took_ms = bob.takes_ms("done", 1).await - begun_ms;
     bob.kill();
     remove_aside(&pair);
     let (mut old, mut new, mut done_rounds) = (0, 0, 0);
@@ -34,7 +35,8 @@ pub(super) async fn restored(disk: &Disk, rounds: u32) {
             .collect();
 
         let bob = pair.start(Role::Restore, "", disk);
-        tokio::time::sleep(random_time(took_ms * 5 / 4)).await;
+        bob.says("begin", 1).await;
+        tokio::time::sleep(random_time(took_ms * 5 / 4 + 1)).await;
         let said = disk.crash(bob);
         let done = said
             .iter()
