@@ -65,6 +65,12 @@ pub struct FaultyStore {
     reads: watch::Sender<Way>,
     readiness: Mutex<Option<Readiness>>,
     taken: watch::Sender<usize>,
+    /// Frames of this kind get no further.
+    hold: watch::Sender<Option<Kind>>,
+    /// Frames that wait, or waited, for that.
+    held: Mutex<Vec<Frame>>,
+    /// All frames that have come, if they are to be kept.
+    seen: Mutex<Option<Vec<Frame>>>,
     kept_out: AtomicUsize,
     appended_bytes: AtomicUsize,
     read_bytes: AtomicUsize,
@@ -159,6 +165,9 @@ impl FaultyStore {
             reads: watch::Sender::default(),
             readiness: Mutex::default(),
             taken: watch::Sender::new(0),
+            hold: watch::Sender::default(),
+            held: Mutex::default(),
+            seen: Mutex::default(),
             kept_out: AtomicUsize::new(0),
             appended_bytes: AtomicUsize::new(0),
             read_bytes: AtomicUsize::new(0),
@@ -205,6 +214,28 @@ impl FaultyStore {
     /// What it says of itself from now on.
     pub fn stands(&self, readiness: Readiness) {
         *self.readiness.lock() = Some(readiness);
+    }
+
+    /// Holds frames of a kind back from now on, before they are appended: so that those of several nodes can be let go at one
+    /// moment. `None` lets them go.
+    pub fn hold(&self, kind: Option<Kind>) {
+        self.held.lock().clear();
+        self.hold.send_replace(kind);
+    }
+
+    /// Frames that were held back since [`FaultyStore::hold`].
+    pub fn held(&self) -> Vec<Frame> {
+        self.held.lock().clone()
+    }
+
+    /// Keeps a copy of each frame that comes from now on, whatever becomes of it.
+    pub fn keep_seen(&self) {
+        self.seen.lock().get_or_insert_default();
+    }
+
+    /// The frames that have come since [`FaultyStore::keep_seen`].
+    pub fn seen(&self) -> Vec<Frame> {
+        self.seen.lock().clone().unwrap_or_default()
     }
 
     /// Frames that have come, in all.
@@ -270,6 +301,17 @@ impl FaultyStore {
         Some(Ok(pending))
     }
 
+    /// Waits while frames of this kind are held back.
+    async fn let_go(&self, frame: &Frame) {
+        let kind = Some(frame.header().kind());
+        let mut hold = self.hold.subscribe();
+        if *hold.borrow() == kind {
+            self.held.lock().push(frame.clone());
+            // The sender lives as long as the store.
+            let _ = hold.wait_for(|held| *held != kind).await;
+        }
+    }
+
     /// An append's verdict, which is kept while appends are silent.
     fn kept(&self, taken: PendingAppend) -> PendingAppend {
         let mut way = self.appends.subscribe();
@@ -306,6 +348,10 @@ impl LogStore for FaultyStore {
         let asked = self.failures.lock().told(&frame.header().log);
         async move {
             self.appended_bytes.fetch_add(frame.encoded().len(), Ordering::SeqCst);
+            if let Some(seen) = &mut *self.seen.lock() {
+                seen.push(frame.clone());
+            }
+            self.let_go(&frame).await;
             let refused = match &*self.appends.borrow() {
                 Way::Refused(error) => Some(error.clone()),
                 _ => None,
@@ -436,5 +482,24 @@ mod tests {
         assert_eq!(third.await.err(), Some(failure));
         let again = store.append(message()).await.expect("taken");
         assert!(again.verdict().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn frames_of_a_kind_that_is_held_back_are_appended_when_they_are_let_go() {
+        let store = FaultyStore::new();
+        store.keep_seen();
+        let log = ChannelId::generate().log();
+        let mode = ChannelMode::Mls;
+        let create = frame(log, Offset::ZERO, Detail::Create { mode, account: None });
+        store.hold(Some(Kind::Message));
+        let created = store.append(create).await.expect("taken").verdict().await;
+        let message = frame(log, created.expect("accepted").offset, Detail::Message);
+        let mut held = store.append(message.clone());
+        assert!((&mut held).now_or_never().is_none());
+        assert_eq!(store.held(), [message]);
+        assert_eq!(*store.watch_head(log).await.expect("known").borrow(), Offset::FIRST);
+        store.hold(None);
+        let accepted = held.await.expect("taken").verdict().await.expect("accepted");
+        assert_eq!((accepted.offset, store.seen().len()), (Offset::new(2), 2));
     }
 }

@@ -4,7 +4,7 @@
 # Who writes does so on a disk whose power can be cut (crash-disk). It is stopped at some moment, and goes on with what
 # the disk was given by then; what that is, is compared with what was acknowledged.
 #
-#   ops/test/os-crash.sh [--rounds N] [--no-sync] [--binary PATH] [SCENARIO...]
+#   ops/test/os-crash.sh [--rounds N] [--no-sync] [--binary PATH] [--sdk-binary PATH] [SCENARIO...]
 #
 #   local        a single node's store
 #   replica      a node of a fleet: its replica is cut off at the first damage, and goes on as the others
@@ -12,11 +12,16 @@
 #   bootstrap    a node of a fleet while it begins with a checkpoint
 #   servers      the machine of all NATS servers: nothing acknowledged is lost, and no node is ahead
 #   one-server   the machine of one NATS server: it comes back, and the quorum then rests on it
+#   rejoin       an agent that rejoins its channel: its vault opens, and it comes back to current
+#   reboot       the same, while the group begins again: by this agent, or by another
+#   backup       an agent that makes backups: under the name is a whole one or none
+#   restore      a backup that is put in a vault's place: the vault is the old one or the new one
 #
 #   --rounds N   rounds of each (default: a few)
 #   --no-sync    acknowledge without syncing (local, servers): losses must then be found, and nodes that are ahead must
 #                stop; it fails if not
 #   --binary     the log-store's integration test binary (default: built with cargo)
+#   --sdk-binary the SDK's, for the scenarios of agents (default: built with cargo)
 #
 # Exit: 0 it holds; 1 it does not; 77 it cannot be tried here (no root, or no loop devices).
 set -euo pipefail
@@ -25,18 +30,21 @@ here=$(cd "$(dirname "$0")" && pwd)
 rounds=
 no_sync=
 binary=
+sdk_binary=
 scenarios=()
 while [ $# -gt 0 ]; do
     case $1 in
     --rounds) rounds=$2; shift 2 ;;
     --no-sync) no_sync=1; shift ;;
     --binary) binary=$2; shift 2 ;;
+    --sdk-binary) sdk_binary=$2; shift 2 ;;
     local | replica | retention | bootstrap | servers | one-server) scenarios+=("$1"); shift ;;
+    rejoin | reboot | backup | restore) scenarios+=("$1"); shift ;;
     *) echo "unknown argument: $1" >&2; exit 64 ;;
     esac
 done
 if [ ${#scenarios[@]} = 0 ]; then
-    scenarios=(local replica retention bootstrap servers one-server)
+    scenarios=(local replica retention bootstrap servers one-server rejoin reboot backup restore)
     [ -z "$no_sync" ] || scenarios=(local servers)
 fi
 
@@ -68,12 +76,21 @@ if [ "$code" != 0 ]; then
     exit "$code"
 fi
 
-if [ -z "$binary" ]; then
-    root=$(cd "$here/../.." && pwd)
-    binary=$(cd "$root" && cargo test -p skytale-log-store --test it --no-run --message-format=json 2>/dev/null |
+# The integration test binary of a package.
+built() {
+    local path
+    path=$(cd "$here/../.." && cargo test -p "$1" --test it --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-fi
-[ -x "$binary" ] || { echo "os-crash: the test binary was not built" >&2; exit 1; }
+    [ -x "$path" ] || { echo "os-crash: the test binary of $1 was not built" >&2; return 1; }
+    printf '%s' "$path"
+}
+
+for scenario in "${scenarios[@]}"; do
+    case $scenario in
+    rejoin | reboot | backup | restore) [ -n "$sdk_binary" ] || sdk_binary=$(built skytale-sdk) ;;
+    *) [ -n "$binary" ] || binary=$(built skytale-log-store) ;;
+    esac
+done
 
 # Runs in the background and waits, so that a signal is heard at once.
 await() {
@@ -129,9 +146,12 @@ run_local() {
     echo "os-crash: local: $rounds rounds, nothing acknowledged was lost"
 }
 
-# A fleet: the test binary runs servers and nodes, and cuts the power itself. Scenarios, each with its rounds.
-run_fleet() {
-    local scenarios=$* tmp=$work/outside began=$SECONDS
+# A test of a binary that runs servers, nodes and agents, and cuts the power itself. The binary, the test, and scenarios,
+# each with its rounds.
+run_scenarios() {
+    local program=$1 test=$2 began=$SECONDS tmp=$work/outside
+    shift 2
+    local scenarios=$*
     # The servers' folders are temporary ones.
     case $scenarios in *server*) tmp=$work/disk/live ;; esac
     # Nothing of the one before.
@@ -141,21 +161,22 @@ run_fleet() {
     disk make 1G
     env SKYTALE_TEST_CRASH="$scenarios" SKYTALE_TEST_CRASH_DISK="$here/crash-disk" SKYTALE_TEST_CRASH_FOLDER="$work/disk" \
         SKYTALE_TEST_CRASH_OUTSIDE="$work/outside" TMPDIR="$tmp" ${no_sync:+SKYTALE_TEST_NO_SYNC=1} \
-        timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$binary" --exact fleet::crash::scenarios --nocapture \
-        >"$work/fleet.log" 2>&1 &
+        timeout --kill-after=5 "$((300 + ${rounds:-0} * 100))" "$program" --exact "$test" --nocapture \
+        >"$work/scenarios.log" 2>&1 &
     child=$!
     if ! await; then
-        cat "$work/fleet.log" >&2
+        cat "$work/scenarios.log" >&2
         echo "os-crash: $scenarios: does not hold" >&2
         return 1
     fi
-    grep '^os-crash: ' "$work/fleet.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
+    grep '^os-crash: ' "$work/scenarios.log" || { echo "os-crash: $scenarios: nothing was tried" >&2; return 1; }
     echo "os-crash: $scenarios: $((SECONDS - began)) s"
 }
 
 # By what they share: the servers' place.
 nodes=()
 servers=()
+agents=()
 failed=0
 for scenario in "${scenarios[@]}"; do
     case $scenario in
@@ -163,8 +184,12 @@ for scenario in "${scenarios[@]}"; do
     replica | retention | bootstrap) nodes+=("$scenario:${rounds:-2}") ;;
     servers) servers+=("$scenario:${rounds:-2}") ;;
     one-server) servers+=("$scenario:${rounds:-1}") ;;
+    rejoin) agents+=("$scenario:${rounds:-20}") ;;
+    reboot) agents+=("$scenario:${rounds:-8}") ;;
+    backup | restore) agents+=("$scenario:${rounds:-40}") ;;
     esac
 done
-[ ${#nodes[@]} = 0 ] || run_fleet "${nodes[@]}" || failed=1
-[ ${#servers[@]} = 0 ] || run_fleet "${servers[@]}" || failed=1
+[ ${#nodes[@]} = 0 ] || run_scenarios "$binary" fleet::crash::scenarios "${nodes[@]}" || failed=1
+[ ${#servers[@]} = 0 ] || run_scenarios "$binary" fleet::crash::scenarios "${servers[@]}" || failed=1
+[ ${#agents[@]} = 0 ] || run_scenarios "$sdk_binary" os_crash_scenarios "${agents[@]}" || failed=1
 exit "$failed"

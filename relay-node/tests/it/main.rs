@@ -9,6 +9,7 @@ mod fixture;
 mod fleet;
 mod forge;
 mod hostile_hello;
+mod hostile_status;
 mod hostile_streams;
 mod key_packages;
 mod lifecycle;

@@ -8,6 +8,7 @@ mod hostile;
 mod leaving;
 mod membership;
 mod problems;
+mod ratchet_keys;
 mod recovery;
 mod relay;
 mod returns;

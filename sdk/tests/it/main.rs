@@ -5,6 +5,8 @@ mod agent;
 mod engine;
 mod fleet;
 mod net;
+mod os_crash;
+mod ratchets;
 mod vault;
 
 /// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.
@@ -17,4 +19,16 @@ fn crash_child() {
 #[test]
 fn lock_child() {
     vault::child();
+}
+
+/// Not a promise: what `ops/test/os-crash.sh` asks for. Does nothing unless it does.
+#[test]
+fn os_crash_scenarios() {
+    os_crash::scenarios();
+}
+
+/// Not a promise: the body of the process whose machine crashes.
+#[test]
+fn os_crash_child() {
+    os_crash::child();
 }

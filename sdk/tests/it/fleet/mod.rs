@@ -6,6 +6,8 @@ mod directory;
 mod moves;
 mod nodes;
 mod outage;
+mod recovery;
 mod refused;
+mod replicas;
 mod rolling;
 mod silent;

@@ -112,11 +112,18 @@ fn entry(relay: &Relay) -> rest::Relay {
 
 impl Fleet {
     pub(crate) async fn new(count: usize, keepalive_ms: u64) -> Self {
+        let log: Arc<dyn LogStore> = Arc::new(MemoryStore::new());
+        Self::over(vec![log; count], keepalive_ms).await
+    }
+
+    /// A relay node over each of these stores, which show one log.
+    pub(crate) async fn over(stores: Vec<Arc<dyn LogStore>>, keepalive_ms: u64) -> Self {
         watch();
         let dir = tempfile::tempdir().expect("a folder");
-        let (log, mint): (Arc<dyn LogStore>, _) = (Arc::new(MemoryStore::new()), Mint::new(SEED));
+        let mint = Mint::new(SEED);
+        let log = Arc::clone(stores.first().expect("a store"));
         let mut nodes = Vec::new();
-        for number in 0..count {
+        for (number, store) in stores.into_iter().enumerate() {
             let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
             config.secret_key_file = Some(dir.path().join(format!("relay-{number}.key")));
             config.admin.enabled = false;
@@ -124,7 +131,7 @@ impl Fleet {
             let jwks = Jwks {
                 keys: vec![mint.signer.jwk()],
             };
-            nodes.push(Node::new(config, FaultyStore::over(Arc::clone(&log)), jwks).await);
+            nodes.push(Node::new(config, FaultyStore::over(store), jwks).await);
         }
         let directory = Arc::new(Directory {
             mint,
@@ -165,6 +172,13 @@ impl Fleet {
         let mut config = agent_config(vault, self.directory.provider(first), self.nodes[0].relay.clone());
         config.relays = RelaySource::Directory;
         config.driver.answer_timeout = self.answer_timeout;
+        config
+    }
+
+    /// Settings of an agent that knows no other node than one.
+    pub(crate) fn config_at(&self, name: &str, node: usize) -> AgentConfig {
+        let mut config = self.config(name, node);
+        config.relays = RelaySource::Fixed(vec![self.nodes[node].relay.clone()]);
         config
     }
 
