@@ -4,6 +4,7 @@ mod enrolment;
 mod fleet;
 mod rollback;
 
+pub(crate) use self::rollback::accept_in;
 use super::Session;
 use crate::config::Layer;
 use crate::output::{Failure, Human, Outcome, Style};

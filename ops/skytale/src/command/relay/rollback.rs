@@ -41,11 +41,16 @@ pub(super) async fn accept(args: AcceptRollback, session: &Session) -> Outcome {
         Some(dir) => dir.clone(),
         None => session.loaded.need("relay.data_dir", relay.data_dir.as_ref())?.clone(),
     };
-    let dir = node_dir(&dir)?;
+    let accepted = accept_in(&node_dir(&dir)?).await?;
+    session.output.give(&accepted)
+}
+
+/// Checks the log of a stopped relay node, and writes the operator's word beside it.
+pub(crate) async fn accept_in(dir: &Path) -> Outcome<Accepted> {
     let log = dir.join("log");
     let report = tokio::task::spawn_blocking(move || inspect::verify(&log));
     let report = match report.await {
-        Ok(report) => report.map_err(|error| explained(&dir, &error))?,
+        Ok(report) => report.map_err(|error| explained(dir, &error))?,
         Err(error) => return Err(Failure::new(Code::Environment, "the log was not looked at").because(&error)),
     };
     if !report.is_whole() {
@@ -58,12 +63,15 @@ pub(super) async fn accept(args: AcceptRollback, session: &Session) -> Outcome {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let at_ms = u64::try_from(at_ms.as_millis()).unwrap_or(u64::MAX);
+    // A clock that is behind must not make it older than the last one.
+    let before = AcceptedRollback::read(dir).ok().flatten().map_or(0, |word| word.at_ms);
+    let at_ms = at_ms.max(before + 1);
     let heads = report.logs.iter().map(|(log, report)| (*log, report.head)).collect();
     let word = AcceptedRollback::new(at_ms, heads);
-    let file = word.write(&dir).map_err(|error| {
+    let file = word.write(dir).map_err(|error| {
         Failure::new(Code::Environment, format!("cannot write to {}", dir.display())).because(&error)
     })?;
-    session.output.give(&Accepted {
+    Ok(Accepted {
         file,
         at_ms,
         logs: word.heads.len(),
@@ -94,7 +102,7 @@ fn explained(dir: &Path, error: &InspectError) -> Failure {
 }
 
 #[derive(Serialize)]
-struct Accepted {
+pub(crate) struct Accepted {
     file: PathBuf,
     at_ms: u64,
     logs: usize,

@@ -1,5 +1,6 @@
 //! What happens while an agent is away.
 
+use super::super::super::relay::accept_in;
 use super::player::{Way, copy_folder, replace_folder, within};
 use super::report::Row;
 use super::scene::{Scene, Wanted, settled, staged};
@@ -213,7 +214,8 @@ async fn long(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// A relay node's folder is put back to an earlier time, and someone writes who had not read what is gone.
+/// A relay node's folder is put back to an earlier time, someone writes who had not read what is gone, and the operator
+/// accepts it: all go on with what the node has, and what is gone is sent again.
 async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     let (mut alice, mut bob) = (scene.enter("alice").await?, scene.enter("bob").await?);
     let mut dave = scene.enter("dave").await?;
@@ -223,6 +225,7 @@ async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Ro
     let (folder, copy) = (scene.relay.dir().to_owned(), scene.dir.join("copy"));
     copy_folder(&folder, &copy)?;
     scene.relay.restart().await?;
+    let since = scene.said();
     let seen = scene.say(&alice, room, 2).await?;
     bob.reach(room, seen).await?;
     alice.go_away().await;
@@ -232,13 +235,11 @@ async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Ro
     scene.relay.restart().await?;
     timeline
         .say("node: the relay node's folder is put back to before 2 messages; dave, who had not read them, sends 4");
-    let since = scene.said();
     dave.come_back().await?;
     // One after another: each message tells the digest of what its author had seen by then.
     for _ in 0..4 {
         scene.say(&dave, room, 1).await?;
     }
-    let began = Instant::now();
     bob.come_back().await?;
     let channel = bob.channel(room).await?;
     let found = async {
@@ -254,15 +255,23 @@ async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Ro
         }
     };
     let at = within(|| "bob does not notice that he was shown another log".into(), found).await?;
-    let took_s = began.elapsed().as_secs_f64();
-    // What stands where bob had read something else is not shown to him: the divergence says so, and from where.
-    let mut row = scene.compare(&channel, since).await?;
-    row.event = "node restored from an older copy (detected, not settled)";
-    row.took_s = took_s;
-    row.diverged_at = Some(at.get());
-    row.told_lost += std::mem::take(&mut row.untold);
-    row.state = format!("diverged at offset {at}");
+    timeline.say(&format!(
+        "node: bob finds at offset {at} that he was shown another log; the operator accepts what was put back"
+    ));
     bob.go_away().await;
-    dave.go_away().await;
+    scene.relay.drain().await?;
+    accept_in(&folder).await?;
+    scene.relay.restart().await?;
+    alice.come_back().await?;
+    let began = Instant::now();
+    bob.come_back().await?;
+    let event = "node restored from an older copy, which its operator accepts";
+    let row = scene.returned(event, (&mut bob, &alice), (room, since), began, PLAIN);
+    let mut row = row.await?;
+    row.diverged_at = Some(at.get());
+    row.state = format!("current: settled what differed from offset {at}");
+    for player in [&mut alice, &mut bob, &mut dave] {
+        player.go_away().await;
+    }
     Ok(vec![row])
 }

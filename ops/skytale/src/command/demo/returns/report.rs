@@ -37,7 +37,7 @@ pub(super) struct Row {
     pub diverged_at: Option<u64>,
     /// How it stands now, and how it got there.
     pub state: String,
-    /// From opening its vault to an own message in the log; of a node that was put back, to the evidence. In seconds.
+    /// From opening its vault to an own message in the log, in seconds.
     pub took_s: f64,
     /// What was not as it must be.
     pub problems: Vec<String>,
@@ -62,14 +62,10 @@ impl Report {
 impl Human for Report {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let rows = self.returns.iter().map(|row| {
-            let told = match row.diverged_at {
-                Some(_) => format!("{} (as a divergence)", row.told_lost),
-                None => row.told_lost.to_string(),
-            };
             vec![
                 row.event.to_owned(),
                 format!("{} of {}", row.read, row.sent),
-                told,
+                row.told_lost.to_string(),
                 row.state.clone(),
                 format!("{:.2} s", row.took_s),
             ]
