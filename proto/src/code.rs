@@ -82,7 +82,7 @@ codes! {
     /// A trim past the log's end, or behind an earlier one.
     TrimRange = 1017, false, "Trim up to an offset that the log has.";
     /// A cursor past the log's head.
-    CursorBeyondHead = 1018, false, "The relay's log is shorter than what this agent has seen: do not go on; ask the operator.";
+    CursorBeyondHead = 1018, false, "The relay's log is shorter than what this agent has seen: ask the operator; `skytale relay accept-rollback` settles it where a node was restored.";
     /// Another process has the store's folder open.
     StoreLocked = 1019, true, "Stop the other process, or give this one a folder of its own.";
     /// The store's files are of a format that this version does not read.

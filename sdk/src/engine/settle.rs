@@ -132,7 +132,7 @@ impl Engine {
         }
         // Where nothing is to be undone, another member is: it is heard of again if it does not settle.
         let goes_back = kept < known.position.cursor;
-        if goes_back && (kept > word.head || (is_read && unacked > 0)) {
+        if goes_back && is_read && unacked > 0 {
             return Ok(None);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {

@@ -150,7 +150,6 @@ impl Window {
             first: self.first,
             hashes,
             digest,
-            base,
             same: base,
             differs: false,
             denied: false,
@@ -285,8 +284,6 @@ pub struct Fork {
     hashes: Vec<Hash>,
     /// The digest at `same`, of a channel whose digests are known.
     digest: Option<Digest>,
-    /// Taken to be the same, and not compared.
-    base: Offset,
     same: Offset,
     differs: bool,
     denied: bool,
@@ -324,14 +321,13 @@ impl Fork {
         !self.differs && !self.denied && self.same.get() + 1 < self.first + self.hashes.len() as u64
     }
 
-    /// The last entry that the log, which ends at `head`, still has as this agent was shown it. Where that is none of those
-    /// that this agent remembers, it is what the operator says at most.
+    /// The last entry that the log, which ends at `head`, had kept of what this agent was shown. An entry behind what the
+    /// operator says may be the same again, since its author has appended it again.
     pub(super) fn kept(&self, head: Offset, word: &RollbackWord) -> Offset {
-        let is_compared = self.same > self.base || !self.differs;
         let kept = self.same.min(head);
-        match is_compared && !self.denied {
-            true => kept,
-            false => kept.min(word.head),
+        match self.differs || self.denied || kept < self.same || self.is_open() {
+            true => kept.min(word.head),
+            false => kept,
         }
     }
 
@@ -344,7 +340,6 @@ impl Fork {
         if self.digest.is_some() {
             self.digest = self.at(base).map(Digest::from_bytes);
         }
-        self.base = base;
         self.same = base;
     }
 
