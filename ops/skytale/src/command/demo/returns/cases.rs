@@ -255,7 +255,7 @@ async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Ro
         }
     };
     let at = within(|| "bob does not notice that he was shown another log".into(), found).await?;
-    timeline.say(&format!(
+    timeline.say(format!(
         "node: bob finds at offset {at} that he was shown another log; the operator accepts what was put back"
     ));
     bob.go_away().await;
