@@ -80,3 +80,71 @@ async fn a_channel_whose_log_went_back_keeps_no_other_channel_and_fails_no_send(
         (room.id(), cursor, cursor.previous().previous())
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_reads_a_stream_settles_once_it_has_acknowledged_and_is_shown_nothing_twice() {
+    let world = World::new().await;
+    let (a, b, c) = (world.agent("a").await, world.agent("b").await, world.agent("c").await);
+    let channels = channel_of(&[&a, &b, &c]).await;
+    let (log, kept) = (world.dir.path().join("log"), world.dir.path().join("log.copy"));
+    soon("c current", c.caught_up()).await.expect("current");
+    c.close(std::time::Duration::from_secs(10)).await;
+    world.stop_relay().await;
+    copy(&log, &kept);
+    world.start_relay().await;
+
+    let room = &channels[1];
+    let mut messages = room.messages();
+    for text in ["m1", "m2"] {
+        let sent = channels[0].send(text).await.expect("queued");
+        soon("delivered", sent.delivered()).await.expect("delivered");
+    }
+    let mut given = Vec::new();
+    for _ in 0..2 {
+        given.push(soon("given", messages.next()).await.expect("a message"));
+    }
+    a.close(std::time::Duration::from_secs(10)).await;
+    world.stop_relay().await;
+    std::fs::remove_dir_all(&log).expect("removed");
+    copy(&kept, &log);
+    world.accept_rollback();
+    world.start_relay().await;
+
+    // One who was away writes where the others had read something else.
+    let c = world.agent("c").await;
+    let theirs = c.channel(room.id()).await.expect("known");
+    for text in ["c1", "c2", "c3"] {
+        let sent = theirs.send(text).await.expect("queued");
+        soon("delivered", sent.delivered()).await.expect("delivered");
+    }
+    let mut events = b.events();
+    for message in &given {
+        message.ack().await.expect("acknowledged");
+    }
+    let is_told = |event: &Event| matches!(event, Event::Settled { channel, .. } if *channel == room.id());
+    event(&mut events, "settled", is_told).await;
+    // One that came before this agent settled is not given again.
+    let mut texts = Vec::new();
+    while texts.last().is_none_or(|text| *text != b"c3"[..]) {
+        let message = soon("given", messages.next()).await.expect("a message");
+        texts.push(message.payload.clone());
+        // What was acknowledged before means no other entry now.
+        given[1].ack().await.expect("taken");
+        message.ack().await.expect("acknowledged");
+    }
+    assert!(
+        texts.is_sorted() && texts.len() <= 3,
+        "in the order of the log, each once: {texts:?}"
+    );
+    // The author of what is gone comes back.
+    let a = world.agent("a").await;
+    let room_of_a = a.channel(room.id()).await.expect("known");
+    let sent = room_of_a.send("m3").await.expect("queued");
+    soon("delivered", sent.delivered()).await.expect("delivered");
+    let message = soon("given", messages.next()).await.expect("a message");
+    assert_eq!(message.payload, b"m3"[..], "m1 and m2 are not given again");
+    let all = room.history(skytale_proto::Offset::ZERO, 100).await.expect("read");
+    let texts: Vec<&[u8]> = all.iter().map(|message| message.payload.as_ref()).collect();
+    assert_eq!(texts, [&b"c1"[..], b"c2", b"c3", b"m1", b"m2", b"m3"]);
+    assert_eq!(room.replaced(10).await.expect("listed"), []);
+}

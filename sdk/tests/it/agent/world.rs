@@ -6,7 +6,7 @@ use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
-use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_relay_node::{AcceptedRollback, RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
 use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::Message;
@@ -121,6 +121,8 @@ impl World {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.secret_key_file = Some(dir.path().join("relay.key"));
         config.admin.enabled = false;
+        config.data_dir = Some(dir.path().to_owned());
+        config.disk_free_bytes_min = 0;
         change(&mut config);
         let running = start(&config, dir.path(), &mint).await;
         // The port that was free stays this node's.
@@ -152,6 +154,16 @@ impl World {
         let running = start(&self.config, self.dir.path(), &self.mint).await;
         assert_eq!(running.node.endpoint_id(), self.relay.endpoint);
         *self.running.lock() = Some(running);
+    }
+
+    /// What an operator says of a node that is stopped and was put back.
+    pub(crate) fn accept_rollback(&self) {
+        let report = skytale_log_store::inspect::verify(&self.dir.path().join("log")).expect("a log");
+        let heads = report.logs.iter().map(|(log, report)| (*log, report.head)).collect();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = u64::try_from(now.expect("a time").as_millis()).expect("in range");
+        let word = AcceptedRollback::new(now_ms, heads);
+        word.write(self.dir.path()).expect("written");
     }
 
     /// Gives up all that a log has, as retention does.
