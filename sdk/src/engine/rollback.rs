@@ -114,6 +114,7 @@ impl Tx<'_> {
         }
         self.forget_rollback(channel.no)?;
         channel.rollback = None;
+        channel.offered.again();
         Ok(())
     }
 

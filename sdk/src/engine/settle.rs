@@ -312,6 +312,8 @@ impl Tx<'_> {
             .execute([channel.no])?;
         self.keep_settled(channel.no, &settled)?;
         channel.settled = Some(settled);
+        // What was refused meanwhile is offered again, too.
+        channel.offered.again();
         if kept < cursor {
             self.go_back(channel, kept, handshake_head)?;
         }
