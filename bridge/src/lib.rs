@@ -1,0 +1,4 @@
+//! The bridge.
+#![forbid(unsafe_code)]
+pub mod link;
+pub mod wire;
