@@ -4,7 +4,10 @@ use prost::Message as _;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/dataplane/v1/data_plane.proto", "proto/skytale/slim/v1/stored.proto"];
+    let files = [
+        "proto/dataplane/v1/data_plane.proto",
+        "proto/skytale/slim/v1/stored.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -111,7 +111,12 @@ fn check(request: &LinkNegotiationPayload) -> Result<(), NegotiationError> {
     if request.link_id.is_empty() {
         return field("no link id");
     }
-    let texts = [&request.link_id, &request.slim_version, &request.node_id, &request.deployment_name];
+    let texts = [
+        &request.link_id,
+        &request.slim_version,
+        &request.node_id,
+        &request.deployment_name,
+    ];
     if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) {
         return field("a text over 256 bytes");
     }

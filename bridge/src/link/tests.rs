@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::wire::Inbound;
-use crate::wire::proto::{
-    self, Link, LinkNegotiationPayload, Message, link::LinkType, message::MessageType,
-};
+use crate::wire::proto::{self, Link, LinkNegotiationPayload, Message, link::LinkType, message::MessageType};
 use bytes::Bytes;
 use ml_kem::kem::Decapsulate as _;
 use ml_kem::{DecapsulationKey, MlKem768};
@@ -97,9 +95,7 @@ fn hybrid(kem: bool) {
     agreement::agree_ephemeral(private, &theirs, |shared| secret.copy_from_slice(shared)).expect("agreed");
     let kem_secret = reply.link_kem_payload.map(|ciphertext| {
         assert_eq!(ciphertext.len(), 1_088);
-        let shared = decapsulation
-            .decapsulate_slice(&ciphertext)
-            .expect("decapsulated");
+        let shared = decapsulation.decapsulate_slice(&ciphertext).expect("decapsulated");
         let mut secret = zeroize::Zeroizing::new([0; 32]);
         secret.copy_from_slice(&shared);
         secret

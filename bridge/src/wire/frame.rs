@@ -293,7 +293,9 @@ impl Publish {
         let Some(Ok(bytes)) = content.map(|field| field.bytes()) else {
             return false;
         };
-        let state = proto::Content::decode(bytes).ok().and_then(|content| content.content_type);
+        let state = proto::Content::decode(bytes)
+            .ok()
+            .and_then(|content| content.content_type);
         match state {
             Some(proto::content::ContentType::CommandPayload(command)) => command
                 .update_participant_state
@@ -309,7 +311,10 @@ fn numbers(bytes: &Bytes) -> Result<[u32; 4], WireError> {
     for field in fields(bytes) {
         let field = field?;
         once.note(field.number)?;
-        if let Some(place) = (field.number as usize).checked_sub(1).and_then(|at| numbers.get_mut(at)) {
+        if let Some(place) = (field.number as usize)
+            .checked_sub(1)
+            .and_then(|at| numbers.get_mut(at))
+        {
             *place = field.u32()?;
         }
     }

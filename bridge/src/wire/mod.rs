@@ -10,6 +10,8 @@ mod scan;
 
 pub use classify::{Durability, MessageType, SessionType};
 pub use frame::{Body, Header, Inbound, Publish, WireError, barrier, subscription_ack};
+#[cfg(test)]
+pub(crate) use name::Encoded;
 pub use name::{EncodedName, FullName, Name, Prefix, component_hash};
 
 /// Messages as generated from `proto/dataplane/v1`.
@@ -20,3 +22,6 @@ pub mod proto {
 
 /// The descriptors of SLIM's data plane, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/data_plane.bin"));
+
+#[cfg(test)]
+mod tests;
