@@ -9,7 +9,7 @@ use crate::net::relay::{Endpoint, LogStatus, log_status};
 use crate::net::{ProofSigner, RelayError, TokenError, TokenProvider, TokenSubject};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::BoxFuture;
-use skytale_proto::{AgentId, ChannelId, Code, Offset, rest};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset, rest};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,6 +129,25 @@ impl RawClient {
     /// A reader of the raw log of `channel` from after a cursor. Where the log does not exist, it waits until it does.
     pub fn reader(&self, channel: ChannelId, after: Offset) -> RawReader {
         RawReader::new(self.clone(), channel, after)
+    }
+
+    /// Creates the raw log of `channel`, where it does not exist. Waits for a session.
+    pub async fn create(&self, channel: ChannelId) -> Result<(), RawError> {
+        loop {
+            let live = self.live().await?;
+            match super::writer::create(&live.appender, self.agent(), live.account, channel).await {
+                Ok(()) => return Ok(()),
+                Err(RelayError::Refused(refused)) if !refused.retryable => {
+                    return Err(RelayError::Refused(refused).into());
+                }
+                Err(error) => self.pause(&error).await?,
+            }
+        }
+    }
+
+    /// The account that the client's token names. Waits for a session.
+    pub async fn account(&self) -> Result<AccountId, RawError> {
+        Ok(self.live().await?.account)
     }
 
     /// How far a raw log goes; `None` where there is no such log. Waits for a session.

@@ -132,7 +132,7 @@ impl Worker {
             return Turn::Again(error);
         }
         if !self.created
-            && let Err(error) = self.create(&appender, live.account).await
+            && let Err(error) = create(&appender, self.agent, live.account, self.channel).await
         {
             if is_final(&error) {
                 self.refuse_all(&error);
@@ -193,28 +193,33 @@ impl Worker {
         }
     }
 
-    async fn create(&self, appender: &Appender, account: AccountId) -> Result<(), RelayError> {
-        let detail = Detail::Create {
-            mode: ChannelMode::Raw,
-            account: Some(account),
-        };
-        let frame = encode(self.channel, self.agent, FrameId::generate(), detail, Bytes::new()).map_err(|error| {
-            RelayError::Local {
-                code: error.code(),
-                reason: error.to_string(),
-            }
-        })?;
-        match appender.append(frame).await?.outcome().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.code() == Code::LogExists => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     fn refuse_all(&mut self, error: &RelayError) {
         for item in self.in_flight.drain(..) {
             let _ = item.outcome.send(Err(error.clone().into()));
         }
+    }
+}
+
+/// Creates a raw log, or finds that it is there.
+pub(super) async fn create(
+    appender: &Appender,
+    agent: AgentId,
+    account: AccountId,
+    channel: ChannelId,
+) -> Result<(), RelayError> {
+    let detail = Detail::Create {
+        mode: ChannelMode::Raw,
+        account: Some(account),
+    };
+    let frame =
+        encode(channel, agent, FrameId::generate(), detail, Bytes::new()).map_err(|error| RelayError::Local {
+            code: error.code(),
+            reason: error.to_string(),
+        })?;
+    match appender.append(frame).await?.outcome().await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Code::LogExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
