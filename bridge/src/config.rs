@@ -149,7 +149,7 @@ pub struct BridgeTimes {
     pub negotiation_ms: u64,
     /// Within which a channel's log must be there for a subscription.
     pub attach_ms: u64,
-    /// How long a returning member may take to subscribe to the rest of its names before its replay begins.
+    /// How long a returning member may be silent after its last subscription before its replay begins all the same.
     pub settle_ms: u64,
     /// At most so often a channel's cursors are written.
     pub cursor_ms: u64,
@@ -164,7 +164,7 @@ impl Default for BridgeTimes {
         Self {
             negotiation_ms: 5_000,
             attach_ms: 8_000,
-            settle_ms: 1_000,
+            settle_ms: 2_000,
             cursor_ms: 500,
             keepalive_ms: 30_000,
             keepalive_timeout_ms: 20_000,

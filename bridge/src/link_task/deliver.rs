@@ -47,14 +47,19 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached
     }
 }
 
-/// Waits until a returning member has subscribed to all that it had, or takes too long for it: frames to a name that it
-/// has not subscribed to yet would be passed over.
+/// Waits until a returning member is ready for its replay.
+///
+/// A client subscribes to the names of a session that it restores *before* the session can take frames: what came in
+/// between would be dropped in the client, unnoticed. Two things show that it is ready: it has subscribed to all names that
+/// it had, and it has sent something to the channel, which a restored session does first of all (it announces that it is
+/// online). A client that merely lost its connection says nothing, and is ready: for it a while without a new
+/// subscription must do.
 async fn settle(hub: &Hub, link: &Link, prefix: &Prefix, attached: &Attached) {
     loop {
         let left = {
             let settled = attached.settled.lock();
             let have = hub.routes.lock().ids(link.id, prefix);
-            if settled.wanted.is_subset(&have) {
+            if !settled.returning || (settled.awake && settled.wanted.is_subset(&have)) {
                 break;
             }
             (settled.last + hub.config.times.settle()).saturating_duration_since(tokio::time::Instant::now())

@@ -185,6 +185,15 @@ impl Reader {
     }
 
     async fn publish(&mut self, mut publish: Publish) -> Result<(), Refusal> {
+        tracing::trace!(
+            link = self.link.id.0,
+            source = ?publish.header.source.full(),
+            destination = ?publish.header.destination.route(),
+            kind = publish.message_type,
+            fanout = publish.header.fanout,
+            session = publish.session_type,
+            "publish"
+        );
         self.check(&publish.header)?;
         let ttl = publish.header.ttl.saturating_sub(1);
         if ttl == 0 {
@@ -204,6 +213,9 @@ impl Reader {
         }
         publish.header = publish.header.for_next_hop(ttl);
         let name = publish.header.destination.full();
+        if let Some(name) = name {
+            self.link.awake(&name.prefix);
+        }
         match (publish.durability(), name) {
             (Durability::Durable, Some(name)) => {
                 if !self.may_use(name.prefix) {
@@ -248,6 +260,13 @@ impl Reader {
     }
 
     async fn subscribe(&mut self, body: Body) -> Result<(), Refusal> {
+        tracing::debug!(
+            link = self.link.id.0,
+            source = ?body.header.source.full(),
+            destination = ?body.header.destination.route(),
+            id = body.subscription_id,
+            "subscribe"
+        );
         self.check(&body.header)?;
         let refusal = match self.take(&body) {
             Ok(Some(job)) => return self.job(job).await,

@@ -54,14 +54,19 @@ struct Attached {
     /// Names, members or confirmations have changed.
     changed: Notify,
     replayed: watch::Sender<bool>,
-    /// When the last name was subscribed to, and whether all that the member had is.
+    /// Whether a returning member is ready for its replay.
     settled: Mutex<Settle>,
     cancel: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Settle {
+    /// When a name was subscribed to last.
     last: tokio::time::Instant,
+    returning: bool,
+    /// It has sent something to the channel.
+    awake: bool,
+    /// The ids that it had.
     wanted: std::collections::BTreeSet<u128>,
 }
 
@@ -83,6 +88,16 @@ impl Link {
 
     fn attached(&self, prefix: &Prefix) -> Option<Arc<Attached>> {
         self.attached.lock().get(prefix).cloned()
+    }
+
+    /// The client has sent something to a channel: its session there is alive.
+    fn awake(&self, prefix: &Prefix) {
+        if let Some(attached) = self.attached(prefix) {
+            let was = std::mem::replace(&mut attached.settled.lock().awake, true);
+            if !was {
+                attached.changed.notify_one();
+            }
+        }
     }
 
     /// A barrier behind all that was given to the link.

@@ -168,6 +168,8 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
                 replayed: watch::Sender::new(false),
                 settled: Mutex::new(Settle {
                     last: tokio::time::Instant::now(),
+                    returning: false,
+                    awake: false,
                     wanted: BTreeSet::new(),
                 }),
                 cancel: link.cancel.child_token(),
@@ -179,6 +181,7 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
         let mut settled = attached.settled.lock();
         settled.last = tokio::time::Instant::now();
         if returning && !known_here {
+            settled.returning = true;
             settled.wanted.extend(cursor.ids);
         }
     }
