@@ -68,6 +68,10 @@ impl Hub {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
 
+    pub(crate) fn links(&self) -> usize {
+        self.links.lock().len()
+    }
+
     pub(crate) fn enter(&self, link: Arc<Link>) {
         self.links.lock().insert(link.id, link);
     }

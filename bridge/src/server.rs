@@ -146,6 +146,16 @@ impl Bridge {
         self.address
     }
 
+    /// Links that stand.
+    pub fn links(&self) -> usize {
+        self.hub.links()
+    }
+
+    /// Whether there is a session with a relay node.
+    pub fn is_ready(&self) -> bool {
+        self.hub.client.is_connected()
+    }
+
     /// Stops: no new links, those that stand are told, what they have received is written.
     pub async fn shutdown(self) {
         self.hub.stop.cancel();

@@ -161,6 +161,11 @@ impl Cursors {
         self.members.get(member).filter(|cursor| !cursor.gone)
     }
 
+    /// All members that have not left.
+    pub fn iter(&self) -> impl Iterator<Item = (&FullName, &Cursor)> {
+        self.members.iter().filter(|(_, cursor)| !cursor.gone)
+    }
+
     /// The generation that a member's next join has.
     pub fn next_generation(&self, member: &FullName) -> u32 {
         self.members

@@ -1,15 +1,17 @@
 //! A relay node over a store on disk, and bridges, each in a runtime of its own: it ends as a process does that is killed.
 
 use parking_lot::Mutex;
+use skytale_bridge::stored::{Cursors, Log};
+use skytale_bridge::wire::component_hash;
 use skytale_bridge::{AuthConfig, Bridge, BridgeConfig};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
-use skytale_proto::{AccountId, FrameId, KeyId};
+use skytale_proto::{AccountId, FrameId, KeyId, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::agent::RelaySource;
 use skytale_sdk::net::{Relay, Token, TokenFn, TokenSubject};
-use skytale_sdk::raw::{RawClient, RawConfig};
+use skytale_sdk::raw::{RawClient, RawConfig, RawItem};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -150,9 +152,44 @@ impl World {
         }
     }
 
+    /// Waits until each of so many members of `org/ns/room` is known to have everything in its log.
+    pub(crate) async fn all_received(&self, members: usize) {
+        let client = self.client(200).await;
+        let prefix = ["org", "ns", "room"].map(component_hash);
+        let [frames, cursors] = [Log::Frames(prefix), Log::Cursors(prefix)].map(|log| log.channel("test", 0));
+        soon("all cursors at the head", async {
+            loop {
+                let status = client.status(frames).await.expect("a status");
+                let head = status.map_or(0, |status| status.head.get());
+                let mut folded = Cursors::default();
+                let mut reader = client.reader(cursors, Offset::ZERO).up_to_head(None);
+                while let Some(item) = reader.next().await.expect("read") {
+                    if let RawItem::Entries(entries) = item {
+                        for entry in entries {
+                            let _ = folded.fold(entry.offset.get(), entry.body);
+                        }
+                    }
+                }
+                if folded.iter().filter(|(_, cursor)| cursor.offset >= head).count() >= members {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        client.close().await;
+    }
+
     /// A bridge that lets everyone in.
     pub(crate) async fn bridge(&self, number: u8) -> TestBridge {
         self.bridge_with(number, |_| {}).await
+    }
+
+    /// The same, where another one was.
+    pub(crate) async fn bridge_at(&self, number: u8, address: SocketAddr) -> TestBridge {
+        // What was killed lets go of its socket when its last task is gone.
+        until("the address free", || std::net::TcpListener::bind(address).is_ok()).await;
+        self.bridge_with(number, |config| config.listen = address).await
     }
 
     pub(crate) async fn bridge_with(&self, number: u8, change: impl FnOnce(&mut BridgeConfig)) -> TestBridge {
@@ -225,7 +262,9 @@ impl TestBridge {
         let runtime = runtime();
         // The client's tasks belong to the bridge's runtime.
         let config_of_client = world.client_config(number);
-        let client = in_runtime(&runtime, RawClient::open(config_of_client)).await.expect("a client");
+        let client = in_runtime(&runtime, RawClient::open(config_of_client))
+            .await
+            .expect("a client");
         let bridge = in_runtime(&runtime, async move { Bridge::start(config, auth, None, client).await }).await;
         let bridge = bridge.expect("a bridge");
         Self {
@@ -237,6 +276,12 @@ impl TestBridge {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Waits until so many links stand.
+    pub(crate) async fn links(&self, count: usize) {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        until("links", || bridge.links() == count).await;
     }
 
     /// Ends it all at once, without a word.

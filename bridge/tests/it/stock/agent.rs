@@ -47,7 +47,11 @@ impl Agent {
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let events = Arc::new(Mutex::new(Vec::new()));
-        let (to, name, show) = (Arc::clone(&events), label.to_owned(), std::env::var_os("SLIM_LOG").is_some());
+        let (to, name, show) = (
+            Arc::clone(&events),
+            label.to_owned(),
+            std::env::var_os("SLIM_LOG").is_some(),
+        );
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if show {
