@@ -14,6 +14,8 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 pub struct BridgeConfig {
     /// Where it listens, for gRPC (TCP).
     pub listen: SocketAddr,
+    /// Where admin HTTP listens. `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
     /// What it calls itself in link negotiation.
     pub node_id: String,
     /// The bridges of one domain serve the same channels. `None` is the account.
@@ -33,6 +35,7 @@ impl BridgeConfig {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            admin_listen: None,
             node_id: "skytale/bridge".into(),
             domain: None,
             region: 0,

@@ -35,6 +35,7 @@
 //! - Pure: [`wire`], [`link`], [`routing`], [`policy`], [`delivery`], [`stored`].
 //! - The shell: [`Bridge`], with TLS, accounts, channels and links behind it.
 
+mod admin;
 mod auth;
 mod channel;
 mod codec;
@@ -56,6 +57,7 @@ mod tls;
 mod transport;
 pub mod wire;
 
+pub use admin::RenderMetrics;
 pub use auth::{AuthConfig, Bearer, Certificate};
 pub use config::{BridgeConfig, BridgeLimits, BridgeTimes};
 pub use error::{BridgeError, Refusal};

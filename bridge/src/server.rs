@@ -1,5 +1,6 @@
 //! The bridge as it runs: started, served, stopped in order.
 
+use crate::admin::{self, RenderMetrics};
 use crate::auth::{Auth, AuthConfig};
 use crate::config::BridgeConfig;
 use crate::error::BridgeError;
@@ -28,6 +29,7 @@ const HEALTH: Duration = Duration::from_millis(500);
 pub struct Bridge {
     hub: Arc<Hub>,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     accepting: CancellationToken,
     /// The server's own tasks; links are the hub's.
     tasks: TaskTracker,
@@ -41,6 +43,7 @@ impl Bridge {
         auth: AuthConfig,
         tls: Option<TlsConfig>,
         client: RawClient,
+        metrics: Option<RenderMetrics>,
     ) -> Result<Self, BridgeError> {
         config.check()?;
         let wrong = |key, problem: &str| BridgeError::Config {
@@ -79,6 +82,11 @@ impl Bridge {
         })?;
         let (limits, times) = (config.limits.clone(), config.times.clone());
         let exchange = config.exchange;
+        let admin = match config.admin_listen {
+            Some(address) => Some(transport::bind(address).await?),
+            None => None,
+        };
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let hub = Hub::new(config, client).map_err(|error| BridgeError::Environment {
             problem: format!("no randomness: {error}"),
         })?;
@@ -95,6 +103,9 @@ impl Bridge {
         );
         if let Some(reloading) = reloading {
             tasks.spawn(tls::reload(reloading, accepting.clone()));
+        }
+        if let Some(listener) = admin {
+            tasks.spawn(admin::serve(listener, Arc::clone(&hub), metrics));
         }
         tasks.spawn(Arc::clone(&hub).sweep());
         if exchange {
@@ -136,6 +147,7 @@ impl Bridge {
         Ok(Self {
             hub,
             address,
+            admin_address,
             accepting,
             tasks,
         })
@@ -144,6 +156,11 @@ impl Bridge {
     /// Where it listens.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where admin HTTP listens.
+    pub const fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Links that stand.

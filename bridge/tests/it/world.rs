@@ -265,7 +265,10 @@ impl TestBridge {
         let client = in_runtime(&runtime, RawClient::open(config_of_client))
             .await
             .expect("a client");
-        let bridge = in_runtime(&runtime, async move { Bridge::start(config, auth, None, client).await }).await;
+        let bridge = in_runtime(&runtime, async move {
+            Bridge::start(config, auth, None, client, None).await
+        })
+        .await;
         let bridge = bridge.expect("a bridge");
         Self {
             address: bridge.local_addr(),
