@@ -1,5 +1,9 @@
 //! The bridge from outside: over real connections, with a real relay node and its log.
 #![allow(missing_docs)]
 
+mod durable;
+mod hostile;
 mod stock;
+mod tls;
+mod wire;
 mod world;

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use skytale_bridge::stored::{Cursors, Log};
 use skytale_bridge::wire::component_hash;
-use skytale_bridge::{AuthConfig, Bridge, BridgeConfig};
+use skytale_bridge::{AuthConfig, Bridge, BridgeConfig, TlsConfig};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
@@ -200,7 +200,7 @@ impl World {
             everyone: true,
             ..AuthConfig::default()
         };
-        TestBridge::start(config, auth, number, self).await
+        TestBridge::start(config, auth, None, number, self).await
     }
 }
 
@@ -258,16 +258,23 @@ pub(crate) struct TestBridge {
 }
 
 impl TestBridge {
-    pub(crate) async fn start(config: BridgeConfig, auth: AuthConfig, number: u8, world: &World) -> Self {
+    pub(crate) async fn start(
+        config: BridgeConfig,
+        auth: AuthConfig,
+        tls: Option<TlsConfig>,
+        number: u8,
+        world: &World,
+    ) -> Self {
         let runtime = runtime();
         // The client's tasks belong to the bridge's runtime.
         let config_of_client = world.client_config(number);
         let client = in_runtime(&runtime, RawClient::open(config_of_client))
             .await
             .expect("a client");
-        let bridge = in_runtime(&runtime, async move {
-            Bridge::start(config, auth, None, client, None).await
-        })
+        let bridge = in_runtime(
+            &runtime,
+            async move { Bridge::start(config, auth, tls, client, None).await },
+        )
         .await;
         let bridge = bridge.expect("a bridge");
         Self {
