@@ -39,9 +39,12 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
     authorize::read(&claims, &log).map_err(authorize::Denied::refusal)?;
     let store = &session.node.store;
     let status = store.status(log).await.map_err(|error| refusal::of_store(&error))?;
+    // The state that a store has at hand is that after the last entry that changed it: messages alone do not.
+    let head = store.watch_head(log).await.map_err(|error| refusal::of_store(&error))?;
+    let head = status.head.max(*head.borrow());
     if log != session.agent.log() {
         // Whoever may read what comes next may know what is gone: nobody else.
-        let access = store.access(log, claims.sub, claims.acct, status.head).await;
+        let access = store.access(log, claims.sub, claims.acct, head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}
             Access::NotMember { .. } => {
@@ -56,7 +59,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
         welcomes.put_u64_le(bundle.get());
     }
     Ok(LogStatus {
-        head: status.head.get(),
+        head: head.get(),
         first: status.first.get(),
         given_up: status.given_up.get(),
         handshake_head: status.handshake_head.get(),
