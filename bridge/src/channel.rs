@@ -193,6 +193,7 @@ impl Channel {
             cursors.set(member, next);
             (had, known.is_some())
         };
+        tracing::debug!(member = ?member, head, offset = cursor.offset, known, "a member joins");
         self.write_cursors().await?;
         Ok((cursor, known))
     }

@@ -144,6 +144,7 @@ async fn a_link_that_reads_nothing_delays_nobody() {
     b.subscribe(&bob, &room).await.expect("subscribed");
     let mut s = Client::connect(&bridge.endpoint()).await;
     s.subscribe(&sloth, &room).await.expect("subscribed");
+    s.reads.send_replace(false);
     let large = "x".repeat(20_000);
     for number in 0..600 {
         // 12 MB: more than all that could be held for the link that does not read.
@@ -154,6 +155,7 @@ async fn a_link_that_reads_nothing_delays_nobody() {
         assert!(text.starts_with(&format!("{number}:")), "{number}");
     }
     // And when it reads, nothing is missing.
+    s.reads.send_replace(true);
     for (number, text) in s.texts(600).await.iter().enumerate() {
         assert!(text.starts_with(&format!("{number}:")), "{number}");
     }

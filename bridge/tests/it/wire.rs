@@ -13,7 +13,9 @@ use skytale_bridge::wire::proto::{
 };
 use skytale_bridge::wire::{Inbound, component_hash};
 use std::collections::VecDeque;
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -106,13 +108,79 @@ pub(crate) fn text(message: &Message) -> Option<String> {
 
 pub(crate) struct Client {
     out: mpsc::Sender<Bytes>,
-    input: Streaming<Bytes>,
+    /// What a task of its own has read.
+    input: mpsc::UnboundedReceiver<Result<Message, Status>>,
     mac: LinkMac,
     /// What came while something else was waited for.
     came: VecDeque<Message>,
     /// Whether it answers the bridge's barriers, as a SLIM node does.
-    pub(crate) answers: bool,
+    pub(crate) answers: Arc<AtomicBool>,
+    /// Whether it reads.
+    pub(crate) reads: watch::Sender<bool>,
     next_id: u64,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Reads as long as it may; answers barriers; checks what a SLIM client checks.
+async fn pump(
+    mut input: Streaming<Bytes>,
+    mac: LinkMac,
+    out: mpsc::Sender<Bytes>,
+    answers: Arc<AtomicBool>,
+    mut reads: watch::Receiver<bool>,
+    to: mpsc::UnboundedSender<Result<Message, Status>>,
+) {
+    loop {
+        if reads.wait_for(|reads| *reads).await.is_err() {
+            return;
+        }
+        let next = tokio::select! {
+            _ = reads.wait_for(|reads| !*reads) => continue,
+            next = input.next() => next,
+        };
+        let bytes = match next {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(status)) => {
+                let _ = to.send(Err(status));
+                return;
+            }
+            None => {
+                let _ = to.send(Err(Status::ok("closed")));
+                return;
+            }
+        };
+        match Inbound::decode(&bytes).expect("a message") {
+            Inbound::Publish(publish) => {
+                assert!(mac.verify(&publish.header), "a frame without its MAC");
+                assert!(publish.header.ttl > 1, "a frame that the client must drop");
+            }
+            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => assert!(mac.verify(&body.header)),
+            Inbound::Ack { .. } | Inbound::Link(_) => {}
+        }
+        let message = Message::decode(bytes).expect("a message");
+        let Some(MessageType::Unsubscribe(barrier)) = &message.message_type else {
+            let _ = to.send(Ok(message));
+            continue;
+        };
+        if answers.load(Ordering::SeqCst) {
+            let ack = proto::SubscriptionAck {
+                subscription_id: barrier.subscription_id,
+                success: false,
+                error: "no such subscription".into(),
+            };
+            let ack = Message {
+                message_type: Some(MessageType::SubscriptionAck(ack)),
+                ..Message::default()
+            };
+            let _ = out.send(ack.encode_to_vec().into()).await;
+        }
+    }
 }
 
 pub(crate) async fn channel(endpoint: &str) -> Channel {
@@ -189,13 +257,26 @@ impl Client {
             key
         })
         .expect("agreed");
+        let mac = LinkMac::new(&key, "test-link");
+        let (answers, reads) = (Arc::new(AtomicBool::new(true)), watch::Sender::new(true));
+        let (to, came) = mpsc::unbounded_channel();
+        let reader = pump(
+            input,
+            mac.clone(),
+            out.clone(),
+            Arc::clone(&answers),
+            reads.subscribe(),
+            to,
+        );
         Ok(Self {
             out,
-            input,
-            mac: LinkMac::new(&key, "test-link"),
+            input: came,
+            mac,
             came: VecDeque::new(),
-            answers: true,
+            answers,
+            reads,
             next_id: 1,
+            reader: tokio::spawn(reader),
         })
     }
 
@@ -265,45 +346,8 @@ impl Client {
         }
     }
 
-    /// The next message from the link; answers barriers.
     async fn read(&mut self) -> Result<Message, Status> {
-        loop {
-            let Some(bytes) = self.input.next().await else {
-                return Err(Status::ok("closed"));
-            };
-            let bytes = bytes?;
-            self.verify(&bytes);
-            let message = Message::decode(bytes).expect("a message");
-            match &message.message_type {
-                Some(MessageType::Unsubscribe(barrier)) => {
-                    if self.answers {
-                        let ack = proto::SubscriptionAck {
-                            subscription_id: barrier.subscription_id,
-                            success: false,
-                            error: "no such subscription".into(),
-                        };
-                        let ack = Message {
-                            message_type: Some(MessageType::SubscriptionAck(ack)),
-                            ..Message::default()
-                        };
-                        self.send_bytes(ack.encode_to_vec().into()).await;
-                    }
-                }
-                _ => return Ok(message),
-            }
-        }
-    }
-
-    /// As a SLIM client does.
-    fn verify(&self, bytes: &Bytes) {
-        match Inbound::decode(bytes).expect("a message") {
-            Inbound::Publish(publish) => {
-                assert!(self.mac.verify(&publish.header), "a frame without its MAC");
-                assert!(publish.header.ttl > 1, "a frame that the client must drop");
-            }
-            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => assert!(self.mac.verify(&body.header)),
-            Inbound::Ack { .. } | Inbound::Link(_) => {}
-        }
+        self.input.recv().await.unwrap_or_else(|| Err(Status::ok("closed")))
     }
 
     /// The next frame.
