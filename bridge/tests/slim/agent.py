@@ -37,7 +37,7 @@ class Agent:
                 name(own), provider, verifier, slim.Direction.BIDIRECTIONAL, persistence
             )
         else:
-            self.app = await self.service.create_app_async(name(own), provider, verifier)
+            self.app = self.service.create_app(name(own), provider, verifier)
         config = slim.new_insecure_client_config(endpoint)
         if ca:
             config = slim.new_secure_client_config(endpoint)

@@ -92,10 +92,6 @@ impl Agent {
         writeln!(self.input, "{command}").expect("it runs");
     }
 
-    pub(crate) fn events(&self) -> Vec<serde_json::Value> {
-        self.events.lock().clone()
-    }
-
     fn count(&self, event: &str) -> usize {
         self.events.lock().iter().filter(|e| e["event"] == event).count()
     }

@@ -6,6 +6,16 @@ use serde_json::json;
 
 /// A group with its moderator and the others, all in it.
 pub(super) async fn group(endpoint: &str, dir: &std::path::Path, others: &[&str]) -> (Agent, Vec<Agent>) {
+    group_of(endpoint, dir, others, json!({"do": "create", "to": "org/ns/room"})).await
+}
+
+/// The same, created in another way.
+pub(super) async fn group_of(
+    endpoint: &str,
+    dir: &std::path::Path,
+    others: &[&str],
+    create: serde_json::Value,
+) -> (Agent, Vec<Agent>) {
     let state = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let mut moderator = Agent::start(endpoint, "moderator", Some(&state("moderator"))).await;
     let mut members = Vec::new();
@@ -14,9 +24,7 @@ pub(super) async fn group(endpoint: &str, dir: &std::path::Path, others: &[&str]
         member.done(json!({"do": "listen"}), "listening").await;
         members.push(member);
     }
-    moderator
-        .done(json!({"do": "create", "to": "org/ns/room"}), "created")
-        .await;
+    moderator.done(create, "created").await;
     for (name, member) in others.iter().zip(&members) {
         let who = format!("org/ns/{name}");
         moderator.done(json!({"do": "invite", "who": who}), "invited").await;
@@ -25,7 +33,7 @@ pub(super) async fn group(endpoint: &str, dir: &std::path::Path, others: &[&str]
     (moderator, members)
 }
 
-fn numbered(text: &str, count: usize) -> Vec<String> {
+pub(super) fn numbered(text: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{text}{number}")).collect()
 }
 
@@ -48,7 +56,7 @@ async fn a_group_talks_through_the_bridge() {
 }
 
 /// A member comes back from what it kept.
-async fn back(endpoint: &str, dir: &std::path::Path, name: &str) -> Agent {
+pub(super) async fn back(endpoint: &str, dir: &std::path::Path, name: &str) -> Agent {
     let state = dir.join(name).to_string_lossy().into_owned();
     let mut member = Agent::start(endpoint, name, Some(&state)).await;
     member.done(json!({"do": "restore"}), "restored").await;
