@@ -224,6 +224,7 @@ impl Reader {
                     return Ok(());
                 }
                 let room = self.room(publish.len()).await?;
+                let publish = Box::new(publish);
                 self.job(Job::Store { publish, name, room }).await
             }
             _ => {

@@ -6,14 +6,14 @@ use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::metrics::{self, Dropped};
 use crate::stored::encode_frame;
-use crate::wire::{EncodedName, FullName, Publish, subscription_ack};
+use crate::wire::{EncodedName, FullName, Prefix, Publish, subscription_ack};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use skytale_proto::Code;
-use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
@@ -36,7 +36,7 @@ pub(super) enum Job {
     },
     /// A durable frame.
     Store {
-        publish: Publish,
+        publish: Box<Publish>,
         name: FullName,
         room: Room,
     },
@@ -49,18 +49,25 @@ pub(super) struct Room {
     pub(super) _bytes: OwnedSemaphorePermit,
 }
 
+/// Frames of one channel that wait until the member's replay is done, in order.
+type Held = HashMap<Prefix, VecDeque<(Box<Publish>, Room)>>;
+
 pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver<Job>) {
     let mut pending: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+    let mut replays: FuturesUnordered<BoxFuture<'static, Prefix>> = FuturesUnordered::new();
+    let mut held = Held::new();
     loop {
         tokio::select! {
             biased;
             Some(()) = pending.next() => {}
+            Some(prefix) = replays.next() => {
+                for (publish, room) in held.remove(&prefix).into_iter().flatten() {
+                    pending.extend(store(&hub, &link, publish, prefix, room).await);
+                }
+            }
             job = jobs.recv() => match job {
                 Some(Job::Join { name, member, subscription }) => {
-                    let joined = timeout(hub.config.times.attach(), join(&hub, &link, name, member));
-                    let outcome = joined.await.unwrap_or_else(|_| {
-                        Err(Refusal::new(Code::LogUnreachable, "the channel's log was not reached in time"))
-                    });
+                    let outcome = within(&hub, join(&hub, &link, name, member)).await;
                     if let Err(refusal) = &outcome {
                         tracing::warn!(link = link.id.0, code = %refusal.code(), %refusal, "not subscribed");
                         metrics::refused(refusal.code());
@@ -73,28 +80,47 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
                     ack(&link, subscription, outcome.err()).await;
                 }
                 Some(Job::Leave { name, member, subscription }) => {
-                    let left = timeout(hub.config.times.attach(), leave(&hub, &link, name, member));
-                    let outcome = left.await.unwrap_or_else(|_| {
-                        Err(Refusal::new(Code::LogUnreachable, "the channel's log was not reached in time"))
-                    });
+                    let outcome = within(&hub, leave(&hub, &link, name, member)).await;
                     ack(&link, subscription, outcome.err()).await;
                 }
                 Some(Job::Store { publish, name, room }) => {
-                    if let Some(attached) = link.attached(&name.prefix)
-                        && publish.is_online_announcement()
-                    {
-                        // Others would answer with changes to the group before the member has what it missed.
-                        let mut replayed = attached.replayed.subscribe();
-                        let _ = replayed.wait_for(|replayed| *replayed).await;
-                    }
-                    if let Some(stored) = store(&hub, &link, publish, name, room).await {
-                        pending.push(stored);
+                    let prefix = name.prefix;
+                    if let Some(waiting) = held.get_mut(&prefix) {
+                        waiting.push_back((publish, room));
+                    } else if let Some(replay) = replay(&link, &publish, prefix) {
+                        held.insert(prefix, VecDeque::from([(publish, room)]));
+                        replays.push(replay);
+                    } else {
+                        pending.extend(store(&hub, &link, publish, prefix, room).await);
                     }
                 }
                 None => return,
             },
         }
     }
+}
+
+async fn within<T>(hub: &Hub, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    timeout(hub.config.times.attach(), work).await.unwrap_or_else(|_| {
+        Err(Refusal::new(
+            Code::LogUnreachable,
+            "the channel's log was not reached in time",
+        ))
+    })
+}
+
+/// A member that announces that it is online while it is still given what it missed: what to wait for. Others would answer
+/// with changes to the group before the member has it.
+fn replay(link: &Link, publish: &Publish, prefix: Prefix) -> Option<BoxFuture<'static, Prefix>> {
+    let attached = link.attached(&prefix)?;
+    if !publish.is_online_announcement() || *attached.replayed.borrow() {
+        return None;
+    }
+    let mut replayed = attached.replayed.subscribe();
+    Some(Box::pin(async move {
+        let _ = replayed.wait_for(|replayed| *replayed).await;
+        prefix
+    }))
 }
 
 pub(super) async fn ack(link: &Link, subscription: u64, refused: Option<Refusal>) {
@@ -108,8 +134,8 @@ pub(super) async fn ack(link: &Link, subscription: u64, refused: Option<Refusal>
 async fn store(
     hub: &Arc<Hub>,
     link: &Arc<Link>,
-    publish: Publish,
-    name: FullName,
+    publish: Box<Publish>,
+    prefix: Prefix,
     room: Room,
 ) -> Option<BoxFuture<'static, ()>> {
     let began = Instant::now();
@@ -120,7 +146,7 @@ async fn store(
         metrics::dropped(Dropped::Refused);
         return None;
     }
-    let queued = async { hub.channel(name.prefix).await?.append(body).await };
+    let queued = async { hub.channel(prefix).await?.append(body).await };
     let pending = match queued.await {
         Ok(pending) => pending,
         Err(refusal) => {
@@ -186,8 +212,13 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
         }
     }
     if !known_here {
-        attached.delivery.lock().join(member, start);
-        attached.replayed.send_replace(false);
+        let replayed = {
+            let mut delivery = attached.delivery.lock();
+            delivery.join(member, start);
+            delivery.is_replayed()
+        };
+        // Of a new one the delivery says it, when the member is ready.
+        attached.replayed.send_replace(replayed && !new);
         if returning {
             tracing::info!(
                 link = link.id.0,

@@ -92,12 +92,12 @@ impl RawReader {
                         return Ok(Some(RawItem::Trimmed { first }));
                     }
                 }
-                RelayError::Refused(refused) if refused.code() == Code::UnknownLog => {
-                    if !self.follow {
-                        return Ok(None);
-                    }
+                RelayError::Refused(refused) if refused.code() == Code::UnknownLog && !self.follow => {
+                    return Ok(None);
                 }
-                RelayError::Refused(refused) if !refused.retryable => return Err(failed.into()),
+                RelayError::Refused(refused) if !refused.retryable && refused.code() != Code::UnknownLog => {
+                    return Err(failed.into());
+                }
                 _ => {}
             }
             self.client.pause(&failed).await?;

@@ -136,7 +136,6 @@ impl Worker {
         {
             if is_final(&error) {
                 self.refuse_all(&error);
-                return Turn::Again(error);
             }
             return Turn::Again(error);
         }
