@@ -12,8 +12,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ring::digest;
 use secrecy::{ExposeSecret as _, SecretString};
-use skytale_proto::Code;
 use skytale_proto::rest::API_KEY_PREFIX;
+use skytale_proto::{Code, KeyId};
 use skytale_sdk::net::{ApiClient, ApiKey};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -175,7 +175,9 @@ impl Auth {
         let id = key
             .strip_prefix(API_KEY_PREFIX)
             .and_then(|rest| rest.split_once('_'))
-            .map(|(id, _)| id)
+            .and_then(|(id, _)| HEXLOWER.decode(id.as_bytes()).ok())
+            .and_then(|id| id.try_into().ok())
+            .map(KeyId::from_bytes)
             .ok_or_else(|| Refusal::new(Code::BridgeUnauthorized, "a text that is not an API key"))?;
         let refused = |error: skytale_sdk::net::ApiError| {
             let code = if error.is_retryable() {

@@ -158,6 +158,10 @@ impl Hub {
         });
     }
 
+    pub(crate) fn is_exchanging(&self) -> bool {
+        self.exchange.initialized()
+    }
+
     pub(crate) const fn origin(&self, link: LinkId) -> Origin {
         Origin {
             bridge: self.bridge,

@@ -173,6 +173,11 @@ impl Bridge {
         self.hub.client.is_connected()
     }
 
+    /// Whether transient frames come from other bridges, and go to them.
+    pub fn is_exchanging(&self) -> bool {
+        self.hub.is_exchanging()
+    }
+
     /// Stops: no new links, those that stand are told, what they have received is written.
     pub async fn shutdown(self) {
         self.hub.stop.cancel();

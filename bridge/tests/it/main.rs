@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod durable;
+mod edge;
 mod hostile;
 mod stock;
 mod tls;

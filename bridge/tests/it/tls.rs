@@ -87,6 +87,33 @@ async fn connect(bridge: &TestBridge, roots: &str, shown: Option<(&str, &str)>) 
         .map_err(|error| format!("{error:?}"))
 }
 
+/// A bridge with TLS that takes one bearer, and the file with its root.
+pub(crate) async fn with_bearer(world: &World, name: &str, bearer: &str) -> (TestBridge, String) {
+    let dir = world.dir.path();
+    let servers = Authority::new("servers");
+    let (certificate, key, _) = servers.certificate(name);
+    let tls = TlsConfig {
+        certificates: write(dir, "bridge.pem", &certificate),
+        key: write(dir, "bridge.key.pem", &key),
+        client_roots: None,
+        client_required: false,
+    };
+    let roots = write(dir, "roots.pem", &servers.pem);
+    let mut policy = Policy::default();
+    policy.accounts.insert("team".into(), Rules::everything());
+    let auth = AuthConfig {
+        bearers: vec![skytale_bridge::Bearer {
+            account: "team".into(),
+            secret: bearer.to_owned().into(),
+        }],
+        policy,
+        ..AuthConfig::default()
+    };
+    let config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+    let bridge = TestBridge::start(config, auth, Some(tls), 1, world).await;
+    (bridge, roots.to_string_lossy().into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_is_an_account_and_the_bridges_own_is_replaced_without_a_restart() {
     let world = World::new().await;

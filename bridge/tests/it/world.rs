@@ -271,10 +271,16 @@ impl TestBridge {
         let client = in_runtime(&runtime, RawClient::open(config_of_client))
             .await
             .expect("a client");
-        let bridge = in_runtime(
-            &runtime,
-            async move { Bridge::start(config, auth, tls, client, None).await },
-        )
+        let bridge = in_runtime(&runtime, async move {
+            Bridge::start(
+                config,
+                auth,
+                tls,
+                client,
+                Some(skytale_bridge::RenderMetrics::new(|| "some_metric 1\n".into())),
+            )
+            .await
+        })
         .await;
         let bridge = bridge.expect("a bridge");
         Self {
@@ -292,6 +298,18 @@ impl TestBridge {
     pub(crate) async fn links(&self, count: usize) {
         let bridge = self.bridge.as_ref().expect("it runs");
         until("links", || bridge.links() == count).await;
+    }
+
+    /// Where its admin HTTP is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        bridge.admin_addr().expect("it listens")
+    }
+
+    /// Waits until it follows the exchange with other bridges.
+    pub(crate) async fn exchanges(&self) {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        until("the exchange", || bridge.is_exchanging()).await;
     }
 
     /// Ends it all at once, without a word.

@@ -5,6 +5,7 @@ mod agent;
 mod engine;
 mod fleet;
 mod net;
+mod raw;
 mod vault;
 
 /// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.

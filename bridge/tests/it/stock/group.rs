@@ -16,11 +16,22 @@ pub(super) async fn group_of(
     others: &[&str],
     create: serde_json::Value,
 ) -> (Agent, Vec<Agent>) {
+    group_over(endpoint, endpoint, dir, others, create).await
+}
+
+/// The same, with the others somewhere else than the moderator.
+pub(super) async fn group_over(
+    endpoint: &str,
+    elsewhere: &str,
+    dir: &std::path::Path,
+    others: &[&str],
+    create: serde_json::Value,
+) -> (Agent, Vec<Agent>) {
     let state = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let mut moderator = Agent::start(endpoint, "moderator", Some(&state("moderator"))).await;
     let mut members = Vec::new();
     for name in others {
-        let mut member = Agent::start(endpoint, name, Some(&state(name))).await;
+        let mut member = Agent::start(elsewhere, name, Some(&state(name))).await;
         member.done(json!({"do": "listen"}), "listening").await;
         members.push(member);
     }
@@ -163,20 +174,16 @@ async fn three_members_away_at_different_times_get_what_each_missed() {
     let bridge = world.bridge(1).await;
     let names = ["alice", "bob", "carol"];
     let (mut moderator, mut members) = group(&bridge.endpoint(), world.dir.path(), &names).await;
-    for round in 0..3 {
+    for (round, name) in names.into_iter().enumerate() {
         let away = members.remove(0);
         world.all_received(4).await;
         away.kill();
+        let text = format!("{round}-");
         moderator
-            .done(json!({"do": "send", "count": 50, "text": format!("{round}-")}), "sent")
+            .done(json!({"do": "send", "count": 50, "text": text}), "sent")
             .await;
-        let back = back(&bridge.endpoint(), world.dir.path(), names[round]).await;
-        assert_eq!(
-            back.received(50).await,
-            numbered(&format!("{round}-"), 50),
-            "{}",
-            names[round]
-        );
+        let back = back(&bridge.endpoint(), world.dir.path(), name).await;
+        assert_eq!(back.received(50).await, numbered(&text, 50), "{name}");
         members.push(back);
     }
     moderator

@@ -164,3 +164,55 @@ async fn a_member_that_was_away_while_others_came_and_went_reads_on() {
     assert!(bob.messages().iter().all(|text| !text.starts_with("third-")));
     bridge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_spans_two_bridges_and_a_member_moves_between_them() {
+    let world = World::new().await;
+    let one = world.bridge_with(1, |config| config.exchange = true).await;
+    let two = world.bridge_with(2, |config| config.exchange = true).await;
+    one.exchanges().await;
+    two.exchanges().await;
+    let create = json!({"do": "create", "to": "org/ns/room"});
+    let dir = world.dir.path();
+    let (mut moderator, mut members) =
+        super::group::group_over(&one.endpoint(), &two.endpoint(), dir, &["alice"], create).await;
+    let mut alice = members.remove(0);
+    moderator
+        .done(json!({"do": "send", "count": 3, "text": "before-"}), "sent")
+        .await;
+    assert_eq!(alice.received(3).await, numbered("before-", 3));
+    alice
+        .done(json!({"do": "send", "count": 3, "text": "alice-"}), "sent")
+        .await;
+    assert_eq!(moderator.received(3).await, numbered("alice-", 3));
+    world.all_received(2).await;
+    alice.kill();
+    moderator
+        .done(json!({"do": "send", "count": 200, "text": "missed-"}), "sent")
+        .await;
+    // Her bridge is gone for good.
+    two.kill();
+    let alice = back(&one.endpoint(), dir, "alice").await;
+    assert_eq!(alice.received(200).await, numbered("missed-", 200));
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_client_comes_in_over_tls_with_a_bearer() {
+    let world = World::new().await;
+    let (bridge, ca) = crate::tls::with_bearer(&world, "127.0.0.1", "a-bearer-of-more-than-32-characters").await;
+    let endpoint = format!("https://{}", bridge.address);
+    let more = json!({"ca": ca, "token": "a-bearer-of-more-than-32-characters"});
+    let mut alice = Agent::start_with(&endpoint, "alice", None, more.clone()).await;
+    alice.done(json!({"do": "listen"}), "listening").await;
+    let mut bob = Agent::start_with(&endpoint, "bob", None, more).await;
+    let create = json!({"do": "create", "to": "org/ns/alice", "kind": "p2p", "retries": 5});
+    bob.done(create, "created").await;
+    bob.done(
+        json!({"do": "send", "count": 1, "text": "over-tls-", "wait": true}),
+        "sent",
+    )
+    .await;
+    assert_eq!(alice.received(1).await, ["over-tls-0"]);
+    bridge.stop().await;
+}
