@@ -145,6 +145,11 @@ impl Channel {
         *self.head.borrow()
     }
 
+    /// Whether all that was appended has its verdict. Before that, another writer could overtake it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.writer.unsettled() == 0 && self.cursor_writer.unsettled() == 0
+    }
+
     /// Queues the body of an entry.
     pub(crate) async fn append(&self, body: bytes::Bytes) -> Result<RawPending, Refusal> {
         Ok(self.writer.append(body).await?)

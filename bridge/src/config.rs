@@ -64,6 +64,12 @@ impl BridgeConfig {
         if limits.in_flight_bytes_max < limits.message_bytes_max {
             return wrong("limits.in_flight_bytes_max", "must hold one message at least");
         }
+        if limits.waiting_bytes_per_account_max < limits.in_flight_bytes_max {
+            return wrong(
+                "limits.waiting_bytes_per_account_max",
+                "must be as much as one link may have in flight, at least",
+            );
+        }
         for (key, value) in [
             ("limits.links_max", limits.links_max),
             ("limits.links_per_account_max", limits.links_per_account_max),
@@ -104,6 +110,8 @@ pub struct BridgeLimits {
     pub in_flight_messages_max: usize,
     /// Their bytes.
     pub in_flight_bytes_max: usize,
+    /// Bytes of frames of one account that wait for the log, over all of its links.
+    pub waiting_bytes_per_account_max: usize,
     /// Messages a second that one account may send, sustained.
     pub messages_per_second: u32,
     /// Bytes of frames that one account may store a day.
@@ -133,6 +141,7 @@ impl Default for BridgeLimits {
             queue_bytes_max: 1024 * 1024,
             in_flight_messages_max: 256,
             in_flight_bytes_max: 4 * 1024 * 1024,
+            waiting_bytes_per_account_max: 64 * 1024 * 1024,
             messages_per_second: 10_000,
             stored_bytes_per_day: 64 * 1024 * 1024 * 1024,
             streams_max: 16,

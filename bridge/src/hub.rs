@@ -222,7 +222,8 @@ impl Hub {
             }
             drop(idle);
             self.channels.lock().retain(|_, cell| {
-                Arc::strong_count(cell) > 1 || cell.get().is_some_and(|channel| Arc::strong_count(channel) > 1)
+                let in_use = |channel: &Arc<Channel>| Arc::strong_count(channel) > 1 || !channel.is_settled();
+                Arc::strong_count(cell) > 1 || cell.get().is_some_and(in_use)
             });
         }
     }

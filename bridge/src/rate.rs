@@ -5,6 +5,7 @@ use skytale_proto::Code;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 use crate::config::BridgeLimits;
 use crate::error::Refusal;
@@ -48,6 +49,8 @@ impl Bucket {
 /// What one account uses. Shared by its links.
 #[derive(Debug)]
 pub(crate) struct Usage {
+    /// Bytes of frames that wait for the log, also of links that are gone.
+    pub(crate) waiting: Arc<Semaphore>,
     messages: Mutex<Bucket>,
     stored: Mutex<Bucket>,
 }
@@ -112,6 +115,7 @@ impl Accounts {
         let entry = known.entry(account.to_owned()).or_insert_with(|| Account {
             links: 0,
             usage: Arc::new(Usage {
+                waiting: Arc::new(Semaphore::new(limits.waiting_bytes_per_account_max)),
                 messages: Mutex::new(Bucket::new(
                     f64::from(limits.messages_per_second),
                     Duration::from_secs(1),

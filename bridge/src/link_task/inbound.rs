@@ -28,6 +28,9 @@ const SLIM_VERSION: &str = "3.4.6";
 /// Things to do for one link that wait. Frames among them have a bound of their own.
 const JOBS_MAX: usize = 64;
 
+/// What a frame that waits for the log counts for at least, in bytes: it costs more than its own.
+const ROOM_BYTES_MIN: usize = 2 * 1024;
+
 /// Who is on the other end.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -237,11 +240,15 @@ impl Reader {
     /// Room among the frames that wait for the log: a client that is faster than the log is read no faster.
     async fn room(&self, bytes: usize) -> Result<Room, Refusal> {
         let ended = |_| Refusal::new(Code::BridgeStopping, "the link has ended");
-        let bytes = bytes.min(self.hub.config.limits.in_flight_bytes_max);
+        let bytes = bytes
+            .max(ROOM_BYTES_MIN)
+            .min(self.hub.config.limits.in_flight_bytes_max);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Ok(Room {
             _message: Arc::clone(&self.messages).acquire_owned().await.map_err(ended)?,
-            _bytes: Arc::clone(&self.bytes)
-                .acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX))
+            _bytes: Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(ended)?,
+            _account: Arc::clone(&self.link.place.usage.waiting)
+                .acquire_many_owned(bytes)
                 .await
                 .map_err(ended)?,
         })
@@ -333,6 +340,9 @@ impl Reader {
         let refusal = match left {
             Ok(remains) => {
                 metrics::subscriptions(-1);
+                if self.hub.routes.lock().ids(self.link.id, &name.prefix).is_empty() {
+                    self.channels.remove(&name.prefix);
+                }
                 if let Some((name, member)) = channel_of(&body.header)
                     && !remains
                 {

@@ -47,22 +47,21 @@ pub(super) enum Job {
 pub(super) struct Room {
     pub(super) _message: OwnedSemaphorePermit,
     pub(super) _bytes: OwnedSemaphorePermit,
+    pub(super) _account: OwnedSemaphorePermit,
 }
 
 /// Frames of one channel that wait until the member's replay is done, in order.
 type Held = HashMap<Prefix, VecDeque<(Box<Publish>, Room)>>;
 
 pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver<Job>) {
-    let mut pending: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     let mut replays: FuturesUnordered<BoxFuture<'static, Prefix>> = FuturesUnordered::new();
     let mut held = Held::new();
     loop {
         tokio::select! {
             biased;
-            Some(()) = pending.next() => {}
             Some(prefix) = replays.next() => {
                 for (publish, room) in held.remove(&prefix).into_iter().flatten() {
-                    pending.extend(store(&hub, &link, publish, prefix, room).await);
+                    store(&hub, &link, publish, prefix, room).await;
                 }
             }
             job = jobs.recv() => match job {
@@ -91,7 +90,7 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
                         held.insert(prefix, VecDeque::from([(publish, room)]));
                         replays.push(replay);
                     } else {
-                        pending.extend(store(&hub, &link, publish, prefix, room).await);
+                        store(&hub, &link, publish, prefix, room).await;
                     }
                 }
                 None => return,
@@ -130,21 +129,15 @@ pub(super) async fn ack(link: &Link, subscription: u64, refused: Option<Refusal>
     }
 }
 
-/// Queues a frame for the log; what is left to wait for.
-async fn store(
-    hub: &Arc<Hub>,
-    link: &Arc<Link>,
-    publish: Box<Publish>,
-    prefix: Prefix,
-    room: Room,
-) -> Option<BoxFuture<'static, ()>> {
+/// Queues a frame for the log. Its room is taken until the log has answered, also where the link ends before that.
+async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: Prefix, room: Room) {
     let began = Instant::now();
     let body = encode_frame(hub.origin(link.id), &publish);
     let bytes = body.len();
     if !link.place.usage.store(bytes) {
         metrics::refused(Code::RateLimited);
         metrics::dropped(Dropped::Refused);
-        return None;
+        return;
     }
     let queued = async { hub.channel(prefix).await?.append(body).await };
     let pending = match queued.await {
@@ -153,11 +146,11 @@ async fn store(
             tracing::warn!(link = link.id.0, code = %refusal.code(), %refusal, "frame not stored");
             metrics::refused(refusal.code());
             metrics::dropped(Dropped::Refused);
-            return None;
+            return;
         }
     };
     let link = link.id;
-    Some(Box::pin(async move {
+    hub.tasks.spawn(async move {
         let _room = room;
         match pending.outcome().await {
             Ok(receipt) => {
@@ -170,7 +163,7 @@ async fn store(
                 metrics::dropped(Dropped::Refused);
             }
         }
-    }))
+    });
 }
 
 async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName) -> Result<(), Refusal> {

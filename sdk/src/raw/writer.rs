@@ -10,6 +10,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, Frame, FrameId, Header, Offset};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bodies that wait to be sent, for each log.
@@ -25,6 +27,24 @@ type Outcome = Result<Receipt, RawError>;
 #[derive(Clone, Debug)]
 pub struct RawWriter {
     queue: mpsc::Sender<Item>,
+    unsettled: Arc<AtomicUsize>,
+}
+
+/// Counts one body until it has its verdict.
+#[derive(Debug)]
+struct Unsettled(Arc<AtomicUsize>);
+
+impl Unsettled {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// An append on its way. Dropping it does not take the append back.
@@ -45,6 +65,7 @@ struct Item {
     id: FrameId,
     body: Bytes,
     outcome: oneshot::Sender<Outcome>,
+    _unsettled: Unsettled,
 }
 
 impl RawWriter {
@@ -66,7 +87,16 @@ impl RawWriter {
                 () = worker.run() => {}
             }
         });
-        Self { queue }
+        Self {
+            queue,
+            unsettled: Arc::default(),
+        }
+    }
+
+    /// Bodies that have no verdict yet. Two writers of one log keep no order between them: before another one is made, this must
+    /// be 0.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::SeqCst)
     }
 
     /// Queues a body. Waits for room in the queue; the entry's order is that of the calls.
@@ -76,6 +106,7 @@ impl RawWriter {
             id: FrameId::generate(),
             body,
             outcome: sender,
+            _unsettled: Unsettled::new(&self.unsettled),
         };
         self.queue.send(item).await.map_err(|_| RawError::Closed)?;
         Ok(RawPending { outcome })
