@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Entries taken from the log at once.
 const ENTRIES_MAX: usize = 64;
+/// Between two looks at a relay node that does not have yet what another one had.
+const BEHIND: Duration = Duration::from_millis(100);
 /// Between two attempts at a log that cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached
             read = attached.channel.read(position, ENTRIES_MAX) => read,
         };
         match read {
+            // The relay node is behind the one that told of them.
+            Ok(Ok(entries)) if entries.is_empty() => tokio::time::sleep(BEHIND).await,
             Ok(Ok(entries)) => {
                 if let Err(Gone) = hand(&hub, &link, &attached, position, entries).await {
                     return;

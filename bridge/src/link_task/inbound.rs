@@ -162,7 +162,7 @@ struct Reader {
 impl Reader {
     async fn read(&mut self, stream: &mut Streaming<Bytes>) -> Result<(), Refusal> {
         while let Some(message) = next(stream).await? {
-            if let Some(wait) = self.link.place.usage.message() {
+            while let Some(wait) = self.link.place.usage.message() {
                 // The client waits, and no one else.
                 tokio::time::sleep(wait).await;
             }

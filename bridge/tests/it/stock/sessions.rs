@@ -216,3 +216,28 @@ async fn a_stock_client_comes_in_over_tls_with_a_bearer() {
     assert_eq!(alice.received(1).await, ["over-tls-0"]);
     bridge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_killed_in_the_middle_of_a_stream_gets_the_rest_without_a_gap_behind_it() {
+    let world = World::new().await;
+    let bridge = world.bridge(1).await;
+    let (mut moderator, mut members) = group(&bridge.endpoint(), world.dir.path(), &["alice"]).await;
+    let alice = members.remove(0);
+    moderator.tell(json!({"do": "send", "count": 400, "text": "m-", "pause_ms": 2}));
+    alice.received(100).await;
+    let before = alice.messages().len();
+    alice.kill();
+    moderator.wait("sent").await;
+    let alice = back(&bridge.endpoint(), world.dir.path(), "alice").await;
+    crate::world::until("the last message", || {
+        alice.messages().last().is_some_and(|text| text == "m-399")
+    })
+    .await;
+    // What she gets is in order and whole from its first message on. That one is not past what her process had read: what
+    // her application had not taken then is gone with the process, and no node can know of it.
+    let after = alice.messages();
+    let first = 400 - after.len();
+    assert_eq!(after, numbered("m-", 400)[first..]);
+    println!("killed after {before} messages, went on at {first}");
+    bridge.stop().await;
+}
