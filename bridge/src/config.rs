@@ -163,6 +163,9 @@ pub struct BridgeTimes {
     pub attach_ms: u64,
     /// How long a returning member may be silent after its last subscription before its replay begins all the same.
     pub settle_ms: u64,
+    /// How long after a client's process has read a frame it counts as received, if the link still stands then: the time
+    /// that its application may take to get it.
+    pub confirm_ms: u64,
     /// At most so often a channel's cursors are written.
     pub cursor_ms: u64,
     /// Silence after which a link is pinged (HTTP/2).
@@ -177,6 +180,7 @@ impl Default for BridgeTimes {
             negotiation_ms: 5_000,
             attach_ms: 8_000,
             settle_ms: 2_000,
+            confirm_ms: 1_000,
             cursor_ms: 500,
             keepalive_ms: 30_000,
             keepalive_timeout_ms: 20_000,
@@ -195,6 +199,10 @@ impl BridgeTimes {
 
     pub(crate) const fn settle(&self) -> Duration {
         Duration::from_millis(self.settle_ms)
+    }
+
+    pub(crate) const fn confirm(&self) -> Duration {
+        Duration::from_millis(self.confirm_ms)
     }
 
     pub(crate) const fn cursor(&self) -> Duration {

@@ -12,10 +12,13 @@
 //! *barrier*. Its answer, whatever it says, proves that the client's process has read all that was sent before it. The
 //! member's cursor moves then and not earlier: a frame in the queue or in the kernel when the link breaks is sent again.
 //!
-//! So delivery is **at least once** towards the client's process. A live process that reconnects drops what it has had: MLS
-//! refuses a ciphertext whose key was used, and in reliable sessions the message id tells. A process that was killed after
-//! it had read a frame and before its application dealt with it has lost it: SLIM keeps no inbox, and the bridge cannot see
-//! that far.
+//! The cursor also waits for a second (`confirm_ms`) in which the link must stand: a process that is killed has not given
+//! its application what it read just before.
+//!
+//! So delivery is **at least once**. A live process that reconnects drops what it has had: MLS refuses a ciphertext whose key
+//! was used, and in reliable sessions the message id tells. A process that was killed may show its application again what
+//! it read in its last second: SLIM does not keep its receiving keys. What an application leaves in SLIM's queue for longer
+//! than that second is lost if the process is killed: SLIM keeps no inbox, and the bridge cannot see that far.
 
 use crate::wire::FullName;
 use std::collections::BTreeMap;

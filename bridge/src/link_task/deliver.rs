@@ -9,6 +9,7 @@ use crate::queue::Gone;
 use crate::wire::{Prefix, Publish};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// Entries taken from the log at once.
 const ENTRIES_MAX: usize = 64;
@@ -23,9 +24,11 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached
         if let Err(Gone) = barrier(&link, &attached).await {
             return;
         }
+        let next = confirm(&attached);
         let position = attached.delivery.lock().handed();
         let read = tokio::select! {
             () = attached.changed.notified() => continue,
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => continue,
             read = attached.channel.read(position, ENTRIES_MAX) => read,
         };
         match read {
@@ -51,6 +54,23 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached
     }
 }
 
+/// Moves cursors over what was read long enough ago. Gives when the next of it is.
+fn confirm(attached: &Attached) -> Option<Instant> {
+    loop {
+        let due = {
+            let mut confirming = attached.confirming.lock();
+            let next = confirming.front()?.at;
+            if next > Instant::now() {
+                return Some(next);
+            }
+            confirming.pop_front()?
+        };
+        for member in due.members {
+            attached.channel.received(member, due.offset);
+        }
+    }
+}
+
 /// Waits until a returning member is ready for its replay.
 ///
 /// A client subscribes to the names of a session that it restores *before* the session can take frames: what came in
@@ -66,7 +86,7 @@ async fn settle(hub: &Hub, link: &Link, prefix: &Prefix, attached: &Attached) {
             if !settled.returning || (settled.awake && settled.wanted.is_subset(&have)) {
                 break;
             }
-            (settled.last + hub.config.times.settle()).saturating_duration_since(tokio::time::Instant::now())
+            (settled.last + hub.config.times.settle()).saturating_duration_since(Instant::now())
         };
         if left.is_zero() {
             break;

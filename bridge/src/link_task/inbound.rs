@@ -83,6 +83,7 @@ async fn serve(
         place: caller.place,
         attached: Mutex::default(),
         next_barrier: AtomicU64::new(1),
+        confirm: hub.config.times.confirm(),
         cancel: cancel.clone(),
     });
     tracing::info!(link = link.id.0, account = %link.account, "link up");

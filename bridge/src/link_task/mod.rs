@@ -22,13 +22,14 @@ use crate::queue::{Gone, Queue};
 use crate::rate::Place;
 use crate::routing::LinkId;
 use crate::wire::proto::{Message, Unsubscribe, message::MessageType};
-use crate::wire::{Inbound, Prefix, Publish, barrier};
+use crate::wire::{FullName, Inbound, Prefix, Publish, barrier};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub(crate) struct Link {
     place: Place,
     attached: Mutex<HashMap<Prefix, Arc<Attached>>>,
     next_barrier: AtomicU64,
+    /// How long what a client has read waits until it counts.
+    confirm: Duration,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -54,9 +57,18 @@ struct Attached {
     /// Names, members or confirmations have changed.
     changed: Notify,
     replayed: watch::Sender<bool>,
+    /// What members have read: it counts from a time on, if the link still stands then.
+    confirming: Mutex<VecDeque<Confirming>>,
     /// Whether a returning member is ready for its replay.
     settled: Mutex<Settle>,
     cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Confirming {
+    at: tokio::time::Instant,
+    members: Vec<FullName>,
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -129,9 +141,11 @@ impl Link {
         for attached in attached {
             let answered = attached.delivery.lock().answered(id);
             if let Some((members, offset)) = answered {
-                for member in members {
-                    attached.channel.received(member, offset);
-                }
+                attached.confirming.lock().push_back(Confirming {
+                    at: tokio::time::Instant::now() + self.confirm,
+                    members,
+                    offset,
+                });
                 attached.changed.notify_one();
                 return;
             }

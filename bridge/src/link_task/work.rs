@@ -185,6 +185,7 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
                 delivery: Mutex::new(Delivery::default()),
                 changed: Notify::new(),
                 replayed: watch::Sender::new(false),
+                confirming: Mutex::default(),
                 settled: Mutex::new(Settle {
                     last: tokio::time::Instant::now(),
                     returning: false,
