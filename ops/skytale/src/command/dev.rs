@@ -72,7 +72,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     let served = session
         .shutdown
-        .unless(announce(dir, &args, &session, &api, &relay))
+        .unless(Box::pin(announce(dir, &args, &session, &api, &relay)))
         .await;
     let (served, bridge) = match served {
         Ok(bridge) => (Ok(()), Some(bridge)),
