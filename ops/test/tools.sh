@@ -65,6 +65,25 @@ PYTHON
     export SKYTALE_NATS_SERVER=$dir/nats-server
 }
 
+# Tests of the bridge run stock SLIM agents: PyPI's slim-bindings in a virtual environment. Exports SKYTALE_SLIM_PYTHON.
+need_slim() {
+    local version=3.3.8 cache dir
+    if [ -n "${SKYTALE_SLIM_PYTHON:-}" ] && [ -x "$SKYTALE_SLIM_PYTHON" ]; then return; fi
+    cache=${SKYTALE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skytale-test}
+    dir=$cache/slim-$version
+    if [ ! -x "$dir/bin/python" ] || ! "$dir/bin/python" -c 'import slim_bindings' 2>/dev/null; then
+        printf 'installing: slim-bindings %s\n' "$version" >&2
+        mkdir -p "$cache"
+        # Not made elsewhere and moved: a virtual environment holds its own path.
+        rm -rf "$dir"
+        python3 -m venv "$dir" 2>/dev/null || { install_debian python3-venv && python3 -m venv "$dir"; }
+        "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: \
+            "slim-bindings==$version" >&2
+        "$dir/bin/python" -c 'import slim_bindings'
+    fi
+    export SKYTALE_SLIM_PYTHON=$dir/bin/python
+}
+
 # Prints the path of a cargo tool of an exact version: the one on the PATH, or one in the cache, downloaded as a
 # wheel that holds the program, or else built from crates.io.
 tool() {

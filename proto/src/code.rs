@@ -1,7 +1,7 @@
 //! Every error code, in one table: its number, whether trying again can help, and what to do.
 //!
 //! Numbers are stable: a code is never given another meaning. 1xxx the log, 2xxx a session with a
-//! relay node, 3xxx tokens, 4xxx the API, 5xxx the SDK, 6xxx the command.
+//! relay node, 3xxx tokens, 4xxx the API, 5xxx the SDK, 6xxx the command, 7xxx the bridge.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -265,6 +265,26 @@ codes! {
     Mismatch = 6003, false, "Keep the data folder and report it.";
     /// The command was used in a way that it does not know.
     Usage = 6004, false, "See `--help`.";
+
+    // ---- the bridge
+    /// A link that did not begin with a usable negotiation, or not in time.
+    LinkNegotiation = 7001, false, "Use a SLIM client of version 3 or later; it negotiates the link by itself.";
+    /// A message on a link without its header MAC, or with a wrong one.
+    LinkMac = 7002, false, "Something changed the message on the way, or the client is broken; connect again.";
+    /// A name that the account may not use.
+    NameRefused = 7003, false, "Ask the bridge's operator to allow the name for this account.";
+    /// A message on a link that is not of SLIM's data plane.
+    LinkMessage = 7004, false, "The client does not speak SLIM's data plane; upgrade it.";
+    /// As many links as the bridge or the account may have.
+    LinksFull = 7005, true, "Close links that are no longer used, or try again later.";
+    /// As many subscriptions as one link may have.
+    SubscriptionsFull = 7006, false, "Use fewer names on one link, or a second link.";
+    /// No credential, or one that the bridge does not take.
+    BridgeUnauthorized = 7007, false, "Give a client certificate, a bearer token or an API key that the bridge takes.";
+    /// The relay did not take a channel's subscription in time.
+    LogUnreachable = 7008, true, "The bridge has no relay node to work with; try again.";
+    /// The bridge is about to stop.
+    BridgeStopping = 7009, true, "Connect again; another bridge of the account serves the same channels.";
 }
 
 impl Code {

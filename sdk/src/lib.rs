@@ -21,7 +21,7 @@
 //! # Modules
 //! - [`agent`], [`channel`], [`event`]: what an application uses.
 //! - [`engine`]: the transactional heart, without network or runtime. [`vault`]: where it keeps its state.
-//! - [`net`]: the API and sessions with relay nodes.
+//! - [`net`]: the API and sessions with relay nodes. [`raw`]: logs without MLS, for an edge of the system such as the bridge.
 
 // Tests in this crate use what the integration tests have.
 #[cfg(test)]
@@ -34,5 +34,6 @@ pub mod event;
 mod line;
 mod mls;
 pub mod net;
+pub mod raw;
 mod share;
 pub mod vault;

@@ -1,15 +1,17 @@
 //! Servers as a process runs them: started, watched, stopped in order.
 
-use crate::config::{RelaySetup, StoreSetup};
+use crate::config::{BridgeSetup, RelaySetup, StoreSetup};
 use crate::output::{Failure, Outcome};
 use crate::shutdown::{DEADLINE, within_deadline};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use skytale_api::{Api, ApiConfig};
+use skytale_bridge::{Bridge, BridgeError};
 use skytale_log_store::LogStore;
 use skytale_log_store::fleet::FleetStore;
 use skytale_log_store::local::LocalStore;
 use skytale_proto::Code;
 use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
+use skytale_sdk::raw::RawClient;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +80,26 @@ impl RelayServer {
     }
 }
 
+/// A bridge over its client of the relay.
+pub(crate) struct BridgeServer {
+    pub bridge: Bridge,
+}
+
+impl BridgeServer {
+    /// Listens, and begins to look for a relay node.
+    pub(crate) async fn start(setup: BridgeSetup, metrics: Option<RenderMetrics>) -> Result<Self, BridgeError> {
+        let client = RawClient::open(setup.client).await?;
+        let render = metrics.map(|metrics| skytale_bridge::RenderMetrics::new(move || metrics.render()));
+        let bridge = Bridge::start(setup.config, setup.auth, setup.tls, client, render).await?;
+        Ok(Self { bridge })
+    }
+
+    /// Tells links, writes what they have received, closes.
+    pub(crate) async fn stop(self) -> Outcome {
+        within_deadline("the bridge", self.bridge.shutdown()).await
+    }
+}
+
 /// Opens the log.
 async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
     match setup {
@@ -122,6 +144,7 @@ pub(crate) fn metrics() -> Outcome<RenderMetrics> {
         .install_recorder()
         .map_err(|error| failing(&error))?;
     describe_metrics();
+    skytale_bridge::describe_metrics();
     let upkeep = handle.clone();
     // Holds nothing that needs closing: the runtime aborts it.
     tokio::spawn(async move {

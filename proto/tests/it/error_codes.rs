@@ -4,13 +4,14 @@ use skytale_proto::Code;
 use std::fmt::Write as _;
 use std::path::Path;
 
-const GROUPS: [(u32, &str); 6] = [
+const GROUPS: [(u32, &str); 7] = [
     (1, "The log"),
     (2, "A session with a relay node"),
     (3, "Tokens"),
     (4, "The API"),
     (5, "The SDK"),
     (6, "The command"),
+    (7, "The bridge"),
 ];
 
 fn page() -> String {

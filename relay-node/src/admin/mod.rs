@@ -24,6 +24,11 @@ impl RenderMetrics {
     pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self(Arc::new(render))
     }
+
+    /// The metrics as they are now.
+    pub fn render(&self) -> String {
+        (self.0)()
+    }
 }
 
 impl fmt::Debug for RenderMetrics {

@@ -43,9 +43,12 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
     let rollback = session.node.rollback.as_ref();
     let rollback = rollback.map(|word| (word.at_ms, word.heads.get(&log).map_or(0, |head| head.get())));
     let (rollback_ms, rollback_head) = rollback.unwrap_or_default();
+    // The state that a store has at hand is that after the last entry that changed it: messages alone do not.
+    let head = store.watch_head(log).await.map_err(|error| refusal::of_store(&error))?;
+    let head = status.head.max(*head.borrow());
     if log != session.agent.log() {
         // Whoever may read what comes next may know what is gone: nobody else.
-        let access = store.access(log, claims.sub, claims.acct, status.head).await;
+        let access = store.access(log, claims.sub, claims.acct, head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}
             // By the log as it is now: it may have been in what was lost. It is told the operator's word alone.
@@ -72,7 +75,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
         welcomes.put_u64_le(bundle.get());
     }
     Ok(LogStatus {
-        head: status.head.get(),
+        head: head.get(),
         first: status.first.get(),
         given_up: status.given_up.get(),
         handshake_head: status.handshake_head.get(),

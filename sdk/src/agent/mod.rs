@@ -15,7 +15,7 @@
 //! cannot append; the next session then stands before the last one is closed, where that can be.
 
 mod attach;
-mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod bus;
 mod config;
 pub(crate) mod core;

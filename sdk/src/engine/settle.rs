@@ -312,7 +312,8 @@ impl Tx<'_> {
             .execute([channel.no])?;
         self.keep_settled(channel.no, &settled)?;
         channel.settled = Some(settled);
-        // What was refused meanwhile is offered again, too.
+        // What was refused meanwhile is offered again, and what was acknowledged and may be gone.
+        channel.offered.accepted.clear();
         channel.offered.again();
         if kept < cursor {
             self.go_back(channel, kept, handshake_head)?;

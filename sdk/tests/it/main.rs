@@ -7,6 +7,7 @@ mod fleet;
 mod net;
 mod os_crash;
 mod ratchets;
+mod raw;
 mod vault;
 
 /// Not a promise: the body of the process that the crash tests kill. Does nothing unless one of them started it.

@@ -1,17 +1,20 @@
 //! `skytale dev`: a whole node on this machine.
 
 use super::Session;
-use crate::config::{RelaySetup, StoreSetup};
+use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
 use crate::local::{AUDIENCE, LocalApi, private_folder};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
-use crate::serve::{self, RelayServer, stop_api};
+use crate::serve::{self, BridgeServer, RelayServer, stop_api};
 use serde::Serialize;
+use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_log_store::local::LocalConfig;
 use skytale_proto::{Code, EndpointId};
 use skytale_relay_node::{AdminConfig, RelayConfig, RelaySecret, TrustSource};
+use skytale_sdk::net::ApiClient;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,6 +33,9 @@ pub(crate) struct Args {
     /// The address of the relay node's health and metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7602", value_parser = loopback)]
     admin_listen: SocketAddr,
+    /// The bridge's address, for SLIM agents (gRPC).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7603", value_parser = loopback)]
+    bridge_listen: SocketAddr,
 }
 
 pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -66,8 +72,12 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     let served = session
         .shutdown
-        .unless(announce(dir, &args, &session, &api, &relay))
+        .unless(Box::pin(announce(dir, &args, &session, &api, &relay)))
         .await;
+    let (served, bridge) = match served {
+        Ok(bridge) => (Ok(()), Some(bridge)),
+        Err(failure) => (Err(failure), None),
+    };
     let ended = match served {
         Ok(()) => tokio::select! {
             () = session.shutdown.requested() => Ok(()),
@@ -78,16 +88,28 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         Err(failure) => Err(failure),
     };
     session.output.note("stopping");
+    // The bridge before the relay node, whose agent it is.
+    let bridge = match bridge {
+        Some(bridge) => bridge.stop().await,
+        None => Ok(()),
+    };
     // The relay node first: it tells its agents, and asks the API until it is gone.
     let relay = relay.stop().await;
     let api = stop_api(api.api).await;
-    ended.and(relay).and(api)
+    ended.and(bridge).and(relay).and(api)
 }
 
-async fn announce(dir: &Path, args: &Args, session: &Session, api: &LocalApi, relay: &RelayServer) -> Outcome {
+async fn announce(
+    dir: &Path,
+    args: &Args,
+    session: &Session,
+    api: &LocalApi,
+    relay: &RelayServer,
+) -> Outcome<BridgeServer> {
     let key = api.key_in(&dir.join("api-key")).await?;
     let client = api.client(&key)?;
     api.registered(&client, relay.node.endpoint_id()).await?;
+    let bridge = start_bridge(dir, args, client).await?;
     let admin = relay.node.admin_address();
     let running = Running {
         api_url: &api.url,
@@ -97,6 +119,7 @@ async fn announce(dir: &Path, args: &Args, session: &Session, api: &LocalApi, re
             addresses: relay.node.bound_addresses(),
             admin,
         },
+        bridge: bridge.bridge.local_addr(),
         dir,
         temporary: args.temp,
     };
@@ -121,7 +144,28 @@ async fn announce(dir: &Path, args: &Args, session: &Session, api: &LocalApi, re
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");
-    Ok(())
+    session.output.note(format_args!(
+        "SLIM agents connect to the bridge, and get what they missed when they come back:\n\n    \
+         config = slim_bindings.new_insecure_client_config(\"http://{}\")\n",
+        bridge.bridge.local_addr()
+    ));
+    Ok(bridge)
+}
+
+/// A bridge that lets in who is on this machine.
+async fn start_bridge(dir: &Path, args: &Args, client: ApiClient) -> Outcome<BridgeServer> {
+    let setup = BridgeSetup {
+        config: BridgeConfig::new(args.bridge_listen),
+        auth: AuthConfig {
+            everyone: true,
+            ..AuthConfig::default()
+        },
+        tls: None,
+        client: identity(&dir.join("bridge.key"))?.config(Arc::new(client), 0),
+    };
+    BridgeServer::start(setup, None)
+        .await
+        .map_err(|error| Failure::new(error.code(), "cannot start the bridge").because(&error))
 }
 
 fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
@@ -153,6 +197,7 @@ struct Running<'a> {
     api_url: &'a str,
     api_key: &'a str,
     relay: Relay,
+    bridge: SocketAddr,
     dir: &'a Path,
     temporary: bool,
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod api;
+mod bridge;
 mod channel;
 mod completions;
 mod config;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Api(api::Args),
     /// Serve a relay node: the log.
     Relay(relay::Args),
+    /// Serve SLIM agents over gRPC, with the relay's log behind them.
+    Bridge(bridge::Args),
     /// Run several relay nodes over one log.
     #[command(subcommand)]
     Fleet(fleet::Command),
@@ -105,6 +108,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
     match cli.command {
         Command::Demo(args) => within(&global, client(Vec::new()), output, |session| demo::run(args, session)),
         Command::Dev(args) => within(&global, client(Vec::new()), output, |session| dev::run(args, session)),
+        Command::Bridge(args) => within(&global, server(args.layers()), output, |session| {
+            bridge::run(args, session)
+        }),
         Command::Api(args) => {
             let kind = if args.is_errand() { client } else { server };
             within(&global, kind(args.layers()), output, |session| api::run(args, session))

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod api;
+mod bridge;
 mod fleet;
 mod history;
 mod keys;
@@ -14,6 +15,7 @@ mod secret;
 mod show;
 
 pub(crate) use api::Api;
+pub(crate) use bridge::{Bridge, BridgeSetup, identity};
 pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
 pub(crate) use load::{Loaded, Sources, load};
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub api: Api,
     /// `skytale relay`.
     pub relay: Relay,
+    /// `skytale bridge`.
+    pub bridge: Bridge,
 }
 
 impl Default for Config {
@@ -70,6 +74,7 @@ impl Default for Config {
             history: History::default(),
             api: Api::default(),
             relay: Relay::default(),
+            bridge: Bridge::default(),
         }
     }
 }

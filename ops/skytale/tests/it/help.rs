@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "relay enrolments",
     "relay revoke",
     "relay fleet",
+    "bridge",
     "fleet",
     "fleet up",
     "fleet demo",

@@ -47,12 +47,14 @@ impl Node {
     }
 }
 
-pub(crate) const ANY_PORT: [&str; 6] = [
+pub(crate) const ANY_PORT: [&str; 8] = [
     "--api-listen",
     "127.0.0.1:0",
     "--relay-listen",
     "127.0.0.1:0",
     "--admin-listen",
+    "127.0.0.1:0",
+    "--bridge-listen",
     "127.0.0.1:0",
 ];
 

@@ -1,0 +1,211 @@
+//! What the bridge is started with.
+
+use crate::error::BridgeError;
+use serde::{Deserialize, Serialize};
+use skytale_proto::limits;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What the bridge's own envelope and the frame header of the relay take of a frame, in bytes.
+const OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// Settings of the bridge.
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Where it listens, for gRPC (TCP).
+    pub listen: SocketAddr,
+    /// Where admin HTTP listens. `None`: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// What it calls itself in link negotiation.
+    pub node_id: String,
+    /// The bridges of one domain serve the same channels. `None` is the account.
+    pub domain: Option<String>,
+    /// Home region of the logs that it creates.
+    pub region: u8,
+    /// Whether transient frames go to other bridges of the domain, by a raw log.
+    pub exchange: bool,
+    /// Limits.
+    pub limits: BridgeLimits,
+    /// Times.
+    pub times: BridgeTimes,
+}
+
+impl BridgeConfig {
+    /// With defaults for the rest.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            admin_listen: None,
+            node_id: "skytale/bridge".into(),
+            domain: None,
+            region: 0,
+            exchange: false,
+            limits: BridgeLimits::default(),
+            times: BridgeTimes::default(),
+        }
+    }
+
+    /// Refuses what cannot work.
+    pub fn check(&self) -> Result<(), BridgeError> {
+        let wrong = |key, problem: &str| {
+            Err(BridgeError::Config {
+                key,
+                problem: problem.into(),
+            })
+        };
+        let limits = &self.limits;
+        let most = limits::FRAME_BYTES_MAX - OVERHEAD_BYTES;
+        if limits.message_bytes_max == 0 || limits.message_bytes_max > most {
+            return wrong("limits.message_bytes_max", &format!("must be 1 to {most}"));
+        }
+        if limits.queue_bytes_max < limits.message_bytes_max {
+            return wrong("limits.queue_bytes_max", "must hold one message at least");
+        }
+        if limits.in_flight_bytes_max < limits.message_bytes_max {
+            return wrong("limits.in_flight_bytes_max", "must hold one message at least");
+        }
+        if limits.waiting_bytes_per_account_max < limits.in_flight_bytes_max {
+            return wrong(
+                "limits.waiting_bytes_per_account_max",
+                "must be as much as one link may have in flight, at least",
+            );
+        }
+        for (key, value) in [
+            ("limits.links_max", limits.links_max),
+            ("limits.links_per_account_max", limits.links_per_account_max),
+            ("limits.subscriptions_max", limits.subscriptions_max),
+            ("limits.channels_max", limits.channels_max),
+            ("limits.queue_messages_max", limits.queue_messages_max),
+            ("limits.in_flight_messages_max", limits.in_flight_messages_max),
+        ] {
+            if value == 0 {
+                return wrong(key, "must not be 0");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Limits of the bridge; each has a code and a metric.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeLimits {
+    /// A message, in bytes.
+    pub message_bytes_max: usize,
+    /// Links at once.
+    pub links_max: usize,
+    /// Links of one account at once.
+    pub links_per_account_max: usize,
+    /// TCP connections at once, with those that have no link.
+    pub connections_max: usize,
+    /// Subscriptions of one link.
+    pub subscriptions_max: usize,
+    /// Channels that one link uses.
+    pub channels_max: usize,
+    /// Messages that wait for one link to read.
+    pub queue_messages_max: usize,
+    /// Their bytes.
+    pub queue_bytes_max: usize,
+    /// Frames of one link that wait for the log.
+    pub in_flight_messages_max: usize,
+    /// Their bytes.
+    pub in_flight_bytes_max: usize,
+    /// Bytes of frames of one account that wait for the log, over all of its links.
+    pub waiting_bytes_per_account_max: usize,
+    /// Messages a second that one account may send, sustained.
+    pub messages_per_second: u32,
+    /// Bytes of frames that one account may store a day.
+    pub stored_bytes_per_day: u64,
+    /// HTTP/2: streams of one connection at once.
+    pub streams_max: u32,
+    /// HTTP/2: a header list, in bytes.
+    pub header_list_bytes_max: u32,
+    /// HTTP/2: streams reset by the client before the bridge has taken them up.
+    pub resets_max: usize,
+    /// Entries kept in memory for each channel for members near the head.
+    pub recent_entries_max: usize,
+    /// Their bytes.
+    pub recent_bytes_max: usize,
+}
+
+impl Default for BridgeLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 512 * 1024,
+            links_max: 8_192,
+            links_per_account_max: 4_096,
+            connections_max: 10_000,
+            subscriptions_max: 1_024,
+            channels_max: 128,
+            queue_messages_max: 256,
+            queue_bytes_max: 1024 * 1024,
+            in_flight_messages_max: 256,
+            in_flight_bytes_max: 4 * 1024 * 1024,
+            waiting_bytes_per_account_max: 64 * 1024 * 1024,
+            messages_per_second: 10_000,
+            stored_bytes_per_day: 64 * 1024 * 1024 * 1024,
+            streams_max: 16,
+            header_list_bytes_max: 16 * 1024,
+            resets_max: 20,
+            recent_entries_max: 1_024,
+            recent_bytes_max: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// Times of the bridge, in milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeTimes {
+    /// Within which a link must be negotiated, and a TLS handshake done.
+    pub negotiation_ms: u64,
+    /// Within which a channel's log must be there for a subscription.
+    pub attach_ms: u64,
+    /// How long a returning member may be silent after its last subscription before its replay begins all the same.
+    pub settle_ms: u64,
+    /// How long after a client's process has read a frame it counts as received, if the link still stands then: the time
+    /// that its application may take to get it.
+    pub confirm_ms: u64,
+    /// At most so often a channel's cursors are written.
+    pub cursor_ms: u64,
+    /// Silence after which a link is pinged (HTTP/2).
+    pub keepalive_ms: u64,
+    /// Within which the ping must be answered.
+    pub keepalive_timeout_ms: u64,
+}
+
+impl Default for BridgeTimes {
+    fn default() -> Self {
+        Self {
+            negotiation_ms: 5_000,
+            attach_ms: 8_000,
+            settle_ms: 2_000,
+            confirm_ms: 1_000,
+            cursor_ms: 500,
+            keepalive_ms: 30_000,
+            keepalive_timeout_ms: 20_000,
+        }
+    }
+}
+
+impl BridgeTimes {
+    pub(crate) const fn negotiation(&self) -> Duration {
+        Duration::from_millis(self.negotiation_ms)
+    }
+
+    pub(crate) const fn attach(&self) -> Duration {
+        Duration::from_millis(self.attach_ms)
+    }
+
+    pub(crate) const fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
+    }
+
+    pub(crate) const fn confirm(&self) -> Duration {
+        Duration::from_millis(self.confirm_ms)
+    }
+
+    pub(crate) const fn cursor(&self) -> Duration {
+        Duration::from_millis(self.cursor_ms)
+    }
+}

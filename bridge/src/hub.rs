@@ -1,0 +1,245 @@
+//! What all links share: routes, channels, the relay client.
+
+use crate::channel::Channel;
+use crate::config::BridgeConfig;
+use crate::error::Refusal;
+use crate::link_task::Link;
+use crate::metrics::{self, Dropped};
+use crate::rate::Accounts;
+use crate::routing::{LinkId, Routes};
+use crate::stored::{Log, Origin, decode_frame, encode_frame};
+use crate::wire::{Prefix, Publish};
+use parking_lot::Mutex;
+use skytale_proto::Offset;
+use skytale_sdk::raw::{RawClient, RawItem, RawWriter};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often channels that nobody uses are closed.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Transient frames on their way to other bridges.
+const EXCHANGE_MAX: usize = 1_024;
+
+type Opened = Arc<OnceCell<Arc<Channel>>>;
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) config: Arc<BridgeConfig>,
+    pub(crate) client: RawClient,
+    pub(crate) domain: OnceCell<String>,
+    /// This process, among all bridges.
+    pub(crate) bridge: u64,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) routes: Mutex<Routes>,
+    links: Mutex<HashMap<LinkId, Arc<Link>>>,
+    channels: Mutex<HashMap<Prefix, Opened>>,
+    exchange: OnceCell<RawWriter>,
+    exchange_room: Arc<Semaphore>,
+    next_link: AtomicU64,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Hub {
+    pub(crate) fn new(config: BridgeConfig, client: RawClient) -> Result<Arc<Self>, getrandom::Error> {
+        Ok(Arc::new(Self {
+            config: Arc::new(config),
+            client,
+            domain: OnceCell::new(),
+            bridge: getrandom::u64()?,
+            accounts: Arc::default(),
+            routes: Mutex::default(),
+            links: Mutex::default(),
+            channels: Mutex::default(),
+            exchange: OnceCell::new(),
+            exchange_room: Arc::new(Semaphore::new(EXCHANGE_MAX)),
+            next_link: AtomicU64::new(1),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    pub(crate) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn links(&self) -> usize {
+        self.links.lock().len()
+    }
+
+    pub(crate) fn enter(&self, link: Arc<Link>) {
+        self.links.lock().insert(link.id, link);
+    }
+
+    /// A link is gone, with its subscriptions.
+    pub(crate) fn leave(&self, link: LinkId) {
+        let count = {
+            let mut routes = self.routes.lock();
+            let count = routes.count(link);
+            routes.drop_link(link);
+            count
+        };
+        metrics::subscriptions(-i64::try_from(count).unwrap_or(0));
+        self.links.lock().remove(&link);
+    }
+
+    /// The bridges of one domain find the same logs.
+    async fn domain(&self) -> Result<&str, Refusal> {
+        let found = self.domain.get_or_try_init(|| async {
+            match &self.config.domain {
+                Some(domain) => Ok(domain.clone()),
+                None => self.client.account().await.map(|account| account.to_string()),
+            }
+        });
+        Ok(found.await?)
+    }
+
+    /// A channel's log. Waits for the relay.
+    pub(crate) async fn channel(&self, prefix: Prefix) -> Result<Arc<Channel>, Refusal> {
+        let cell = Arc::clone(self.channels.lock().entry(prefix).or_default());
+        let domain = self.domain().await?;
+        let opened = cell.get_or_try_init(|| Channel::open(&self.client, &self.config, domain, prefix, &self.tasks));
+        Ok(Arc::clone(opened.await?))
+    }
+
+    /// Gives a transient frame to those who are here, and to other bridges.
+    pub(crate) fn route(&self, publish: &Publish, from: LinkId) {
+        let given = self.route_here(publish, Some(from));
+        let elsewhere = self.config.exchange && (given == 0 || publish.header.fanout > 1);
+        if elsewhere {
+            self.exchange(publish, from);
+        } else if given == 0 {
+            metrics::dropped(Dropped::NoMatch);
+        }
+    }
+
+    /// Gives a transient frame to links of this bridge; to how many.
+    fn route_here(&self, publish: &Publish, from: Option<LinkId>) -> usize {
+        let Some(name) = publish.header.destination.route() else {
+            return 0;
+        };
+        let to = {
+            let mut routes = self.routes.lock();
+            if publish.header.fanout > 1 {
+                routes.all(name, from)
+            } else {
+                routes.one(name, from).into_iter().collect()
+            }
+        };
+        let links: Vec<Arc<Link>> = {
+            let links = self.links.lock();
+            to.iter().filter_map(|link| links.get(link).cloned()).collect()
+        };
+        for link in &links {
+            link.pass(publish);
+        }
+        links.len()
+    }
+
+    /// Puts a transient frame on its way to the other bridges. One that finds no room is dropped: it matters now or never.
+    fn exchange(&self, publish: &Publish, from: LinkId) {
+        let room = Arc::clone(&self.exchange_room).try_acquire_owned();
+        let (Some(writer), Ok(room)) = (self.exchange.get().cloned(), room) else {
+            metrics::dropped(Dropped::Exchange);
+            return;
+        };
+        let body = encode_frame(self.origin(from), publish);
+        self.tasks.spawn(async move {
+            let _room = room;
+            let sent = async { writer.append(body).await?.outcome().await };
+            if sent.await.is_err() {
+                metrics::dropped(Dropped::Exchange);
+            }
+        });
+    }
+
+    pub(crate) fn is_exchanging(&self) -> bool {
+        self.exchange.initialized()
+    }
+
+    pub(crate) const fn origin(&self, link: LinkId) -> Origin {
+        Origin {
+            bridge: self.bridge,
+            link,
+        }
+    }
+
+    /// Brings transient frames of other bridges to the links here, from now on.
+    pub(crate) async fn follow_exchange(self: Arc<Self>) -> Result<(), Refusal> {
+        let log = Log::Exchange.channel(self.domain().await?, self.config.region);
+        self.client.create(log).await?;
+        let head = self
+            .client
+            .status(log)
+            .await?
+            .map_or(Offset::ZERO, |status| status.head);
+        let _ = self.exchange.set(self.client.writer(log));
+        let mut reader = self.client.reader(log, head);
+        loop {
+            let item = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                item = reader.next() => item?,
+            };
+            let Some(RawItem::Entries(entries)) = item else {
+                continue;
+            };
+            for stored in entries
+                .into_iter()
+                .filter_map(|entry| entry.body)
+                .filter_map(decode_frame)
+            {
+                if stored.origin.bridge != self.bridge {
+                    self.route_here(&stored.publish, None);
+                }
+            }
+        }
+    }
+
+    /// Closes channels that nobody uses.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+            let idle: Vec<Arc<Channel>> = {
+                let channels = self.channels.lock();
+                metrics::channels(channels.len());
+                channels
+                    .values()
+                    .filter_map(|cell| cell.get())
+                    .filter(|channel| Arc::strong_count(channel) == 1)
+                    .cloned()
+                    .collect()
+            };
+            for channel in &idle {
+                let _ = channel.flush().await;
+            }
+            drop(idle);
+            self.channels.lock().retain(|_, cell| {
+                let in_use = |channel: &Arc<Channel>| Arc::strong_count(channel) > 1 || !channel.is_settled();
+                Arc::strong_count(cell) > 1 || cell.get().is_some_and(in_use)
+            });
+        }
+    }
+
+    /// Writes what members have received, before the end.
+    pub(crate) async fn flush(&self) {
+        let open: Vec<Arc<Channel>> = self
+            .channels
+            .lock()
+            .values()
+            .filter_map(|cell| cell.get().cloned())
+            .collect();
+        for channel in open {
+            if let Err(error) = channel.flush().await {
+                tracing::warn!(code = %error.code(), %error, "cursors not written at the end");
+            }
+        }
+    }
+}

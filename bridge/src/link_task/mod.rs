@@ -1,0 +1,154 @@
+//! One link: reads what the client sends, and gives it what it is subscribed to.
+//!
+//! ```text
+//!   gRPC stream ─ inbound ─┬─ transient ──────────────> other links, at once
+//!                          ├─ own names: routes, ack
+//!                          └─ work, in order ─┬─ channel names: join, ack
+//!                                             └─ durable ──> the channel's log
+//!   the channel's log ─ delivery, one a channel ─> queue ─> gRPC stream
+//! ```
+
+mod deliver;
+mod inbound;
+mod work;
+
+pub(crate) use inbound::{Caller, run};
+
+use crate::delivery::Delivery;
+use crate::link::LinkMac;
+use crate::metrics::{self, Dropped};
+use crate::policy::Rules;
+use crate::queue::{Gone, Queue};
+use crate::rate::Place;
+use crate::routing::LinkId;
+use crate::wire::proto::{Message, Unsubscribe, message::MessageType};
+use crate::wire::{FullName, Inbound, Prefix, Publish, barrier};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// A link that was negotiated.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) id: LinkId,
+    pub(crate) account: String,
+    rules: Rules,
+    mac: LinkMac,
+    queue: Queue,
+    place: Place,
+    attached: Mutex<HashMap<Prefix, Arc<Attached>>>,
+    next_barrier: AtomicU64,
+    /// How long what a client has read waits until it counts.
+    confirm: Duration,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A channel on a link.
+#[derive(Debug)]
+struct Attached {
+    channel: Arc<crate::channel::Channel>,
+    delivery: Mutex<Delivery>,
+    /// Names, members or confirmations have changed.
+    changed: Notify,
+    replayed: watch::Sender<bool>,
+    /// What members have read: it counts from a time on, if the link still stands then.
+    confirming: Mutex<VecDeque<Confirming>>,
+    /// Whether a returning member is ready for its replay.
+    settled: Mutex<Settle>,
+    cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Confirming {
+    at: tokio::time::Instant,
+    members: Vec<FullName>,
+    offset: u64,
+}
+
+#[derive(Debug)]
+struct Settle {
+    /// When a name was subscribed to last.
+    last: tokio::time::Instant,
+    returning: bool,
+    /// It has sent something to the channel.
+    awake: bool,
+    /// The ids that it had.
+    wanted: std::collections::BTreeSet<u128>,
+}
+
+impl Link {
+    /// A frame as this link carries it.
+    fn sealed(&self, publish: &Publish) -> Bytes {
+        let mac = self.mac.sign(&publish.header);
+        publish.encode(Some(&mac))
+    }
+
+    /// Gives the link a transient frame, if it has room for it.
+    pub(crate) fn pass(&self, publish: &Publish) {
+        match self.queue.try_send(self.sealed(publish)) {
+            Ok(true) => metrics::routed(),
+            Ok(false) => metrics::dropped(Dropped::SlowLink),
+            Err(Gone) => metrics::dropped(Dropped::NoMatch),
+        }
+    }
+
+    fn attached(&self, prefix: &Prefix) -> Option<Arc<Attached>> {
+        self.attached.lock().get(prefix).cloned()
+    }
+
+    /// The client has sent something to a channel: its session there is alive.
+    fn awake(&self, prefix: &Prefix) {
+        if let Some(attached) = self.attached(prefix) {
+            let was = std::mem::replace(&mut attached.settled.lock().awake, true);
+            if !was {
+                attached.changed.notify_one();
+            }
+        }
+    }
+
+    /// A barrier behind all that was given to the link.
+    fn barrier(&self) -> Option<(u64, Bytes)> {
+        let id = self.next_barrier.fetch_add(1, Ordering::Relaxed);
+        let mut unsubscribe = Unsubscribe {
+            header: Some(barrier(id)),
+            subscription_id: id,
+        };
+        let encode = |unsubscribe: &Unsubscribe| -> Bytes {
+            let message = Message {
+                message_type: Some(MessageType::Unsubscribe(unsubscribe.clone())),
+                ..Message::default()
+            };
+            message.encode_to_vec().into()
+        };
+        let Ok(Inbound::Unsubscribe(body)) = Inbound::decode(&encode(&unsubscribe)) else {
+            return None;
+        };
+        if let Some(header) = unsubscribe.header.as_mut() {
+            header.header_mac = Some(Bytes::copy_from_slice(&self.mac.sign(&body.header)));
+        }
+        Some((id, encode(&unsubscribe)))
+    }
+
+    /// The answer to a subscription of the bridge's: a barrier's.
+    fn answered(&self, id: u64) {
+        let attached: Vec<_> = self.attached.lock().values().cloned().collect();
+        for attached in attached {
+            let answered = attached.delivery.lock().answered(id);
+            if let Some((members, offset)) = answered {
+                attached.confirming.lock().push_back(Confirming {
+                    at: tokio::time::Instant::now() + self.confirm,
+                    members,
+                    offset,
+                });
+                attached.changed.notify_one();
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! TCP and TLS: connections as tonic takes them.
+
+use crate::auth::Shown;
+use crate::error::BridgeError;
+use ring::digest;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
+
+/// Handshakes that are done and wait for the server.
+const ACCEPTED_MAX: usize = 64;
+/// After an accept that failed: out of file descriptors, perhaps.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is on the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) shown: Shown,
+    #[allow(dead_code)] // For the request's debug output.
+    pub(crate) address: SocketAddr,
+}
+
+/// A connection that is ready for HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Io {
+    stream: Kind,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connected for Io {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Kind::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Kind::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Kind::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Kind::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Kind::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Kind::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Kind::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Kind::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+pub(crate) struct Listening {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) connections_max: usize,
+    pub(crate) handshake: Duration,
+}
+
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, BridgeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| BridgeError::Environment {
+            problem: format!("cannot listen on {address}: {error}"),
+        })
+}
+
+/// Accepts connections; each does its handshake by itself, so that a slow one delays no other.
+pub(crate) fn accept(
+    listening: Listening,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> mpsc::Receiver<io::Result<Io>> {
+    let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+    let handshakes = tasks.clone();
+    let places = Arc::new(Semaphore::new(listening.connections_max));
+    tasks.spawn(async move {
+        loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => return,
+                place = Arc::clone(&places).acquire_owned() => match place {
+                    Ok(place) => place,
+                    Err(_) => return,
+                },
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listening.listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, "connection not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let (tls, sender) = (listening.tls.clone(), sender.clone());
+            let (within, stop) = (listening.handshake, stop.clone());
+            handshakes.spawn(async move {
+                let ready = tokio::select! {
+                    () = stop.cancelled() => return,
+                    ready = tokio::time::timeout(within, handshake(stream, tls)) => ready,
+                };
+                match ready {
+                    Ok(Ok((stream, shown))) => {
+                        let io = Io {
+                            stream,
+                            peer: Peer { shown, address },
+                            _place: place,
+                        };
+                        let _ = sender.send(Ok(io)).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS connection"),
+                    Err(_) => tracing::debug!(%address, "no TLS connection in time"),
+                }
+            });
+        }
+    });
+    accepted
+}
+
+async fn handshake(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<(Kind, Shown)> {
+    let Some(tls) = tls else {
+        return Ok((Kind::Plain(stream), Shown::default()));
+    };
+    let stream = tls.accept(stream).await?;
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|certificates| certificates.first())
+        .map(|certificate| {
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+            hash
+        });
+    Ok((Kind::Tls(Box::new(stream)), Shown { certificate }))
+}

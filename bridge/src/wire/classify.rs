@@ -1,0 +1,67 @@
+//! Which frames are kept and which only pass.
+
+use super::frame::Publish;
+use super::proto;
+
+pub use proto::SessionMessageType as MessageType;
+pub use proto::SessionType;
+
+/// The metadata key of SLIMRPC requests and answers, whose senders wait for a deadline.
+const SLIMRPC: &str = "slimrpc-dir";
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Goes into its channel's log, and from there to everyone.
+    Durable,
+    /// Goes to those who are there now.
+    Transient,
+}
+
+impl Publish {
+    /// Durable is what a group sends to all of its members: its messages, and the changes to the group. What one
+    /// application says to another, what only matters now (heartbeats, acknowledgements, discovery, retransmission) and
+    /// what has a deadline is not.
+    pub fn durability(&self) -> Durability {
+        let to_channel = self.session_type == SessionType::Multicast as i32
+            && self.header.fanout > 1
+            && self.header.destination.full().is_some();
+        let transient = match MessageType::try_from(self.message_type) {
+            Ok(message_type) => is_transient(message_type),
+            // Of a later version: nobody knows whether it may be shown again.
+            Err(_) => true,
+        };
+        if to_channel && !transient && !self.has_metadata(SLIMRPC) {
+            Durability::Durable
+        } else {
+            Durability::Transient
+        }
+    }
+}
+
+const fn is_transient(message_type: MessageType) -> bool {
+    use MessageType as T;
+    match message_type {
+        T::Msg
+        | T::GroupUpdate
+        | T::GroupWelcome
+        | T::GroupClose
+        | T::GroupProposal
+        | T::UpdateParticipantState
+        | T::LeaveRequest
+        | T::LeaveReply
+        | T::RejoinRequest
+        | T::RejoinReply => false,
+        T::Unspecified
+        | T::MsgAck
+        | T::RtxRequest
+        | T::RtxReply
+        | T::DiscoveryRequest
+        | T::DiscoveryReply
+        | T::JoinRequest
+        | T::JoinReply
+        | T::GroupAck
+        | T::GroupNack
+        | T::Heartbeat => true,
+    }
+}

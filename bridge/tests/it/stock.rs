@@ -1,0 +1,5 @@
+//! Stock SLIM clients (PyPI slim-bindings 3.3.8), as processes of their own.
+
+mod agent;
+mod group;
+mod sessions;

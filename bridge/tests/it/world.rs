@@ -1,0 +1,339 @@
+//! A relay node over a store on disk, and bridges, each in a runtime of its own: it ends as a process does that is killed.
+
+use parking_lot::Mutex;
+use skytale_bridge::stored::{Cursors, Log};
+use skytale_bridge::wire::component_hash;
+use skytale_bridge::{AuthConfig, Bridge, BridgeConfig, TlsConfig};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::rest::Jwks;
+use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
+use skytale_proto::{AccountId, FrameId, KeyId, Offset};
+use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_sdk::agent::RelaySource;
+use skytale_sdk::net::{Relay, Token, TokenFn, TokenSubject};
+use skytale_sdk::raw::{RawClient, RawConfig, RawItem};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+const ISSUER: &str = "https://api.test";
+const AUDIENCE: &str = "relays.test";
+
+/// Fails a test that hangs.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(120), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("not within 120 s: {what}"),
+    }
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Shows what happens, where `RUST_LOG` asks for it.
+fn watch() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        // Another test may have begun it.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    signer: Arc<TokenSigner>,
+    config: RelayConfig,
+    relay: Relay,
+    node: Mutex<Option<Node>>,
+}
+
+struct Node {
+    runtime: Option<Runtime>,
+    _node: Arc<RelayNode>,
+    _store: Arc<LocalStore>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        watch();
+        let dir = tempfile::tempdir().expect("a folder");
+        let signer = Arc::new(TokenSigner::from_seed(Zeroizing::new([42; 32])));
+        let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+        config.secret_key_file = Some(dir.path().join("relay.key"));
+        config.admin.enabled = false;
+        let node = start_node(&config, dir.path(), &signer).await;
+        // The port that was free stays this node's.
+        config.listen = node._node.bound_addresses();
+        let relay = Relay {
+            endpoint: node._node.endpoint_id(),
+            addresses: node._node.bound_addresses(),
+        };
+        Self {
+            dir,
+            signer,
+            config,
+            relay,
+            node: Mutex::new(Some(node)),
+        }
+    }
+
+    /// Ends the relay node all at once, without a word.
+    pub(crate) fn kill_relay(&self) {
+        drop(self.node.lock().take().expect("it runs"));
+    }
+
+    /// Starts it again: same identity, address and data.
+    pub(crate) async fn start_relay(&self) {
+        // What was killed lets go of its folder and socket when its last task is gone.
+        let node = soon("the relay node again", async {
+            loop {
+                let started = tokio::time::timeout(
+                    Duration::from_secs(20),
+                    try_start_node(&self.config, self.dir.path(), &self.signer),
+                );
+                if let Ok(Some(node)) = started.await {
+                    return node;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        *self.node.lock() = Some(node);
+    }
+
+    /// A client of raw logs with an identity of its own.
+    pub(crate) async fn client(&self, number: u8) -> RawClient {
+        RawClient::open(self.client_config(number)).await.expect("a client")
+    }
+
+    fn client_config(&self, number: u8) -> RawConfig {
+        let signer = Arc::clone(&self.signer);
+        let tokens = TokenFn::new(move |subject: TokenSubject| {
+            let token = token(&signer, &subject);
+            async move { Ok(token) }
+        });
+        RawConfig {
+            identity: Zeroizing::new([number; 32]),
+            endpoint: Zeroizing::new([number ^ 0xff; 32]),
+            tokens: Arc::new(tokens),
+            relays: RelaySource::Fixed(vec![self.relay.clone()]),
+            region: None,
+            bind: None,
+        }
+    }
+
+    /// Waits until each of so many members of `org/ns/room` is known to have everything in its log.
+    pub(crate) async fn all_received(&self, members: usize) {
+        let client = self.client(200).await;
+        let prefix = ["org", "ns", "room"].map(component_hash);
+        let [frames, cursors] = [Log::Frames(prefix), Log::Cursors(prefix)].map(|log| log.channel("test", 0));
+        soon("all cursors at the head", async {
+            loop {
+                let status = client.status(frames).await.expect("a status");
+                let head = status.map_or(0, |status| status.head.get());
+                let mut folded = Cursors::default();
+                let mut reader = client.reader(cursors, Offset::ZERO).up_to_head(None);
+                while let Some(item) = reader.next().await.expect("read") {
+                    if let RawItem::Entries(entries) = item {
+                        for entry in entries {
+                            let _ = folded.fold(entry.offset.get(), entry.body);
+                        }
+                    }
+                }
+                if folded.iter().filter(|(_, cursor)| cursor.offset >= head).count() >= members {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        client.close().await;
+    }
+
+    /// A bridge that lets everyone in.
+    pub(crate) async fn bridge(&self, number: u8) -> TestBridge {
+        self.bridge_with(number, |_| {}).await
+    }
+
+    /// The same, where another one was.
+    pub(crate) async fn bridge_at(&self, number: u8, address: SocketAddr) -> TestBridge {
+        // What was killed lets go of its socket when its last task is gone.
+        until("the address free", || std::net::TcpListener::bind(address).is_ok()).await;
+        self.bridge_with(number, |config| config.listen = address).await
+    }
+
+    pub(crate) async fn bridge_with(&self, number: u8, change: impl FnOnce(&mut BridgeConfig)) -> TestBridge {
+        let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+        config.domain = Some("test".into());
+        change(&mut config);
+        let auth = AuthConfig {
+            everyone: true,
+            ..AuthConfig::default()
+        };
+        TestBridge::start(config, auth, None, number, self).await
+    }
+}
+
+/// What the API gives out.
+fn token(signer: &TokenSigner, subject: &TokenSubject) -> Token {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let scopes: Vec<Scope> = Action::ALL.into_iter().map(Scope::everywhere).collect();
+    let claims = Claims {
+        iss: ISSUER.into(),
+        aud: AUDIENCE.into(),
+        sub: subject.agent,
+        acct: AccountId::from_bytes([1; 16]),
+        key: KeyId::from_bytes([2; 16]),
+        scope: Claims::join_scopes(&scopes),
+        cnf: Confirmation { eid: subject.endpoint },
+        exp: now + 600,
+        iat: now,
+        jti: FrameId::generate().to_string(),
+    };
+    Token::new(signer.sign(&claims), now + 600)
+}
+
+async fn start_node(config: &RelayConfig, dir: &Path, signer: &TokenSigner) -> Node {
+    try_start_node(config, dir, signer).await.expect("a relay node")
+}
+
+async fn try_start_node(config: &RelayConfig, dir: &Path, signer: &TokenSigner) -> Option<Node> {
+    let runtime = runtime();
+    let (config, log) = (config.clone(), dir.join("log"));
+    let trust = TrustSource::Static(Jwks {
+        keys: vec![signer.jwk()],
+    });
+    let started = runtime.spawn(async move {
+        let store = Arc::new(LocalStore::open(LocalConfig::new(log)).await.ok()?);
+        let node = RelayNode::start(config, Arc::clone(&store) as Arc<dyn LogStore>, trust, None).await;
+        Some((Arc::new(node.ok()?), store))
+    });
+    match started.await.ok().flatten() {
+        Some((node, store)) => Some(Node {
+            runtime: Some(runtime),
+            _node: node,
+            _store: store,
+        }),
+        None => {
+            runtime.shutdown_background();
+            None
+        }
+    }
+}
+
+pub(crate) struct TestBridge {
+    runtime: Option<Runtime>,
+    bridge: Option<Bridge>,
+    pub(crate) address: SocketAddr,
+}
+
+impl TestBridge {
+    pub(crate) async fn start(
+        config: BridgeConfig,
+        auth: AuthConfig,
+        tls: Option<TlsConfig>,
+        number: u8,
+        world: &World,
+    ) -> Self {
+        let runtime = runtime();
+        // The client's tasks belong to the bridge's runtime.
+        let config_of_client = world.client_config(number);
+        let client = in_runtime(&runtime, RawClient::open(config_of_client))
+            .await
+            .expect("a client");
+        let bridge = in_runtime(&runtime, async move {
+            Bridge::start(
+                config,
+                auth,
+                tls,
+                client,
+                Some(skytale_bridge::RenderMetrics::new(|| "some_metric 1\n".into())),
+            )
+            .await
+        })
+        .await;
+        let bridge = bridge.expect("a bridge");
+        Self {
+            address: bridge.local_addr(),
+            runtime: Some(runtime),
+            bridge: Some(bridge),
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until so many links stand.
+    pub(crate) async fn links(&self, count: usize) {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        until("links", || bridge.links() == count).await;
+    }
+
+    /// Where its admin HTTP is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        bridge.admin_addr().expect("it listens")
+    }
+
+    /// Waits until it follows the exchange with other bridges.
+    pub(crate) async fn exchanges(&self) {
+        let bridge = self.bridge.as_ref().expect("it runs");
+        until("the exchange", || bridge.is_exchanging()).await;
+    }
+
+    /// Ends it all at once, without a word.
+    pub(crate) fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        if let (Some(bridge), Some(runtime)) = (self.bridge.take(), self.runtime.as_ref()) {
+            in_runtime(runtime, bridge.shutdown()).await;
+        }
+    }
+}
+
+impl Drop for TestBridge {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn in_runtime<T: Send + 'static>(runtime: &Runtime, work: impl Future<Output = T> + Send + 'static) -> T {
+    runtime.spawn(work).await.expect("no panic")
+}

@@ -1,0 +1,149 @@
+//! The driver: finds a relay node, keeps the session, finds the next one.
+
+use super::error::RawError;
+use crate::agent::RelaySource;
+use crate::agent::backoff::Backoff;
+use crate::net::relay::{Appender, Endpoint};
+use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
+use data_encoding::BASE64URL_NOPAD;
+use skytale_proto::AccountId;
+use skytale_proto::token::Claims;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// Between two attempts at something that may succeed soon.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two attempts to reach a relay node.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A session that lasted so long makes the next pause short again.
+const SOUND: Duration = Duration::from_secs(10);
+
+/// A session and what belongs to it.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) session: Session,
+    pub(super) appender: Appender,
+    pub(super) account: AccountId,
+}
+
+pub(super) struct Driver {
+    endpoint: Endpoint,
+    subject: TokenSubject,
+    tokens: Arc<dyn TokenProvider>,
+    source: RelaySource,
+    publish: watch::Sender<Option<Live>>,
+}
+
+impl Driver {
+    pub(super) const fn new(
+        endpoint: Endpoint,
+        subject: TokenSubject,
+        tokens: Arc<dyn TokenProvider>,
+        source: RelaySource,
+        publish: watch::Sender<Option<Live>>,
+    ) -> Self {
+        Self {
+            endpoint,
+            subject,
+            tokens,
+            source,
+            publish,
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        // The relay node that was left last goes to the end of the list.
+        let mut last = None;
+        loop {
+            let pause = match self.connect(last).await {
+                Ok(live) => {
+                    let (relay, began) = (live.session.relay(), Instant::now());
+                    tracing::info!(%relay, "raw logs: connected");
+                    self.publish.send_replace(Some(live.clone()));
+                    let reason = ended(&live.session).await;
+                    self.publish.send_replace(None);
+                    tracing::info!(%relay, code = %reason.code(), %reason, "raw logs: session ended");
+                    live.session.close().await;
+                    last = Some(relay);
+                    if began.elapsed() >= SOUND {
+                        backoff.reset();
+                    }
+                    backoff.next(reason.retry_after())
+                }
+                Err(error) => {
+                    tracing::debug!(code = %error.code(), %error, "raw logs: no session");
+                    backoff.next(None)
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    async fn connect(&self, last: Option<skytale_proto::EndpointId>) -> Result<Live, RawError> {
+        let token = self.tokens.token(&self.subject).await.map_err(RelayError::from)?;
+        let account = account_of(&token)?;
+        let mut relays: Vec<Relay> = match &self.source {
+            RelaySource::Fixed(relays) => relays.clone(),
+            RelaySource::Directory => token
+                .relays()
+                .iter()
+                .filter_map(|relay| Relay::from_directory(relay).ok())
+                .collect(),
+        };
+        relays.sort_by_key(|relay| Some(relay.endpoint) == last);
+        let mut failed = RelayError::Unreachable {
+            reason: "no relay node is known".into(),
+        };
+        for relay in &relays {
+            let connecting = Session::connect(
+                &self.endpoint,
+                relay,
+                self.subject.clone(),
+                token.clone(),
+                Arc::clone(&self.tokens),
+            );
+            match connecting.await {
+                Ok(session) => match Appender::open(&session).await {
+                    Ok(appender) => {
+                        return Ok(Live {
+                            session,
+                            appender,
+                            account,
+                        });
+                    }
+                    Err(error) => failed = error,
+                },
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed.into())
+    }
+}
+
+/// Resolves when a session is over, or is to be left: the relay node drains, or owes answers for too long.
+async fn ended(session: &Session) -> RelayError {
+    let (mut draining, mut overdue) = (session.draining(), session.overdue());
+    tokio::select! {
+        reason = session.ended() => reason,
+        Ok(_) = draining.wait_for(Option::is_some) => RelayError::Lost {
+            code: skytale_proto::Code::Draining,
+            reason: "the relay node is about to stop".into(),
+        },
+        Ok(error) = overdue.wait_for(Option::is_some) => error.clone().unwrap_or(RelayError::Closed),
+    }
+}
+
+/// The account that a token names. The relay verifies the token; here it only says what to put into frames.
+fn account_of(token: &Token) -> Result<AccountId, RawError> {
+    let wrong = |problem| RawError::Account { problem };
+    let part = token.expose().split('.').nth(1).ok_or(wrong("not a token"))?;
+    let bytes = BASE64URL_NOPAD
+        .decode(part.as_bytes())
+        .map_err(|_| wrong("not base64url"))?;
+    let claims: Claims = serde_json::from_slice(&bytes).map_err(|_| wrong("claims that cannot be read"))?;
+    Ok(claims.acct)
+}
