@@ -28,7 +28,8 @@ pub struct Messages {
     settlements: Option<u64>,
     read: VecDeque<Message>,
     inbox: watch::Receiver<u64>,
-    _reader: watch::Receiver<()>,
+    /// Kept by who is given what is to be acknowledged.
+    _reader: Option<watch::Receiver<()>>,
 }
 
 /// What is read next.
@@ -101,7 +102,7 @@ impl Messages {
             settlements: None,
             read: VecDeque::new(),
             inbox,
-            _reader: signals.readers.subscribe(),
+            _reader: matches!(from, From::Unacked(_)).then(|| signals.readers.subscribe()),
         }
     }
 

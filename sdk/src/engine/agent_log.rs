@@ -222,10 +222,18 @@ impl Tx<'_> {
     pub(super) fn note_welcome(&self, no: i64, channel: ChannelId, bundle: Offset) -> Result<(), EngineError> {
         let known = self
             .sql
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND cursor >= ?2)")?
-            .query_row(params![channel.as_bytes(), integer(bundle.get())?], |row| {
-                row.get::<_, bool>(0)
-            })?;
+            // A channel that this agent has left may have gone back since, and its cursor with it.
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM channel WHERE id = ?1 AND CASE state WHEN ?3 THEN joined ELSE cursor END >= ?2)",
+            )?
+            .query_row(
+                params![
+                    channel.as_bytes(),
+                    integer(bundle.get())?,
+                    super::channel::state_number(ChannelState::Left)
+                ],
+                |row| row.get::<_, bool>(0),
+            )?;
         if !known {
             self.sql
                 .prepare_cached(
@@ -271,6 +279,12 @@ impl Tx<'_> {
             }
             None => Channel::new(self.sql, id, "")?,
         };
+        if channel.position.cursor > offset {
+            // The log went back while this agent was not in the channel.
+            self.set_aside(&mut channel, offset)?;
+            channel.position.acked = channel.position.acked.min(offset);
+        }
+        self.forget_undone(&mut channel)?;
         channel.position.state = ChannelState::Active;
         channel.position.cursor = offset;
         channel.position.head = offset;

@@ -32,7 +32,7 @@ impl Tx<'_> {
         }
         if header.detail == Detail::Message
             && self.row_of(channel, header.id)?.is_none()
-            && self.put_back(channel, record, header)?
+            && self.put_back(channel, record, header, None)?
         {
             return Ok(());
         }

@@ -86,6 +86,10 @@ pub(super) struct Offered {
     /// The latest encryption that may have been offered to a relay: one of this session or of one before. Not kept in the
     /// vault, so that offering writes nothing: what was encrypted before the channel was loaded may have been.
     pub(super) doubtful_no: i64,
+    /// Agents that a new beginning does not name, since the relay says that they are not on the roster.
+    pub(super) left_out: BTreeSet<AgentId>,
+    /// The removal of agents that had returned was refused at this head.
+    pub(super) redo_refused: Option<Offset>,
     /// Agents whose answers to a request this agent has not taken: it does not know them.
     pub(super) strangers: BTreeSet<AgentId>,
     /// An entry of this epoch could not be decrypted: the log may not be the one that this agent was shown.
@@ -125,6 +129,8 @@ pub(super) struct Channel {
     pub(super) settled: Option<Settled>,
     /// There are messages whose entries were replaced.
     pub(super) has_replaced: bool,
+    /// Agents whose removal was undone, and is to be made again.
+    pub(super) returned: BTreeSet<AgentId>,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
@@ -167,7 +173,21 @@ impl Channel {
             rollback: None,
             settled: None,
             has_replaced: false,
+            returned: BTreeSet::new(),
         })
+    }
+
+    /// Whether the operator's word says more of the log than this agent has read of it since.
+    pub(super) fn is_word_open(&self) -> bool {
+        self.settled
+            .is_some_and(|settled| settled.word_head > self.position.cursor)
+    }
+
+    /// Whether agents are in the group whose removal was undone: nobody says anything to them.
+    pub(super) fn has_returned(&self) -> bool {
+        let members = |group: &MlsGroup| mls::members(group);
+        !self.returned.is_empty()
+            && (self.group.as_ref()).is_some_and(|group| !members(group).is_disjoint(&self.returned))
     }
 
     /// The group's members, without those that headers say are gone.
@@ -240,6 +260,7 @@ impl Channel {
             rollback: super::rollback::read(sql, no)?,
             settled: super::settle::last(sql, no)?,
             has_replaced: super::settle::has_replaced(sql, no)?,
+            returned: super::settle::returned(sql, no)?,
         }))
     }
 
@@ -401,7 +422,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
 }
 
 /// Persisted: keep stable.
-const fn state_number(state: ChannelState) -> i64 {
+pub(super) const fn state_number(state: ChannelState) -> i64 {
     match state {
         ChannelState::Creating => 1,
         ChannelState::Active => 2,

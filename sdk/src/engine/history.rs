@@ -149,12 +149,30 @@ impl Engine {
                 .query_row(params![first, until, limit], |row| {
                     Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?))
                 })?;
+            // Should the log go back, they may come again.
+            let recent = position.cursor.get().saturating_sub(super::window::OFFSETS_MAX as u64);
+            tx.sql
+                .prepare_cached("DELETE FROM purged WHERE channel = ?1 AND at < ?2")?
+                .execute(params![no, integer(recent)?])?;
+            tx.sql
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO purged (channel, at, frame_id)
+                     SELECT ?1, id - ?2, frame_id FROM message WHERE id > ?3 AND id <= ?4",
+                )?
+                .execute(params![
+                    no,
+                    first,
+                    first.max(message_id(no, Offset::new(recent))?),
+                    last
+                ])?;
             tx.sql
                 .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
                 .execute([first, last])?;
-            // Of entries that the log no longer has; all of them were acknowledged.
+            // Of entries that the log no longer has: what they said goes, that they were shown stays known.
             tx.sql
-                .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND own = 0 AND at < ?2")?
+                .prepare_cached(
+                    "UPDATE replaced SET payload = x'' WHERE channel = ?1 AND own = 0 AND acked = 1 AND at < ?2",
+                )?
                 .execute(params![no, integer(until_offset.get()).unwrap_or(i64::MAX)])?;
             let purged = Purged {
                 messages: unsigned(messages)?,

@@ -32,6 +32,7 @@ impl Channel {
     pub(super) fn can_encrypt(&self) -> bool {
         self.position.head > Offset::ZERO
             && self.position.recovery.standing == Standing::Current
+            && !self.has_returned()
             && self
                 .group
                 .as_ref()
@@ -96,6 +97,7 @@ impl Engine {
         self.reached.clear();
         for channel in self.loaded.values_mut() {
             channel.offered.again();
+            channel.offered.redo_refused = None;
             if channel.position.state == ChannelState::Creating {
                 channel.offered.accepted.clear();
             }
@@ -120,6 +122,7 @@ impl Tx<'_> {
             Standing::Superseded => return Ok((Vec::new(), None)),
             standing => standing.is_apart(),
         };
+        self.remove_returned(channel)?;
         let mut turn = self.turn(channel)?;
         if turn == Some(0) {
             self.let_go(channel)?;
@@ -484,7 +487,7 @@ impl Tx<'_> {
         let is_news = match row.intent {
             // It is not on the roster: it was removed.
             Intent::Reboot if known.contains(&agent) => agent != own && channel.position.removed.insert(agent),
-            Intent::Reboot => self.forget_undone_of(channel, &agent)?,
+            Intent::Reboot => channel.returned.contains(&agent) && channel.offered.left_out.insert(agent),
             // It is on the roster, and not in the group.
             _ if row.intent.is_commit() => !known.contains(&agent) && channel.offered.ghosts.insert(agent),
             _ => false,
@@ -505,6 +508,9 @@ impl Tx<'_> {
     pub(super) fn refused(&mut self, channel: &mut Channel, row: &OutboxRow, code: Code) -> Result<(), EngineError> {
         if row.intent == Intent::Rejoin || row.intent == Intent::Renew {
             return self.way_back_refused(channel, row, code);
+        }
+        if row.intent == Intent::Remove && channel.has_returned() {
+            channel.offered.redo_refused = Some(channel.position.head);
         }
         if row.intent.is_commit() {
             self.fail_commit(channel, row, code)?;

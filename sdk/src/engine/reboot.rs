@@ -134,7 +134,8 @@ impl Tx<'_> {
         }
         self.provider.absorb(&scratch);
         let mut removes: BTreeSet<AgentId> = known.iter().filter(|agent| **agent != own).copied().collect();
-        removes.extend(self.returned(channel)?.difference(&others));
+        let left_out = &channel.offered.left_out;
+        removes.extend((channel.returned.difference(&others)).filter(|agent| !left_out.contains(*agent)));
         let removes = removes.into_iter().collect();
         let others: Vec<AgentId> = others.into_iter().collect();
         let header = Header {

@@ -58,7 +58,7 @@ impl Tx<'_> {
             parent: channel.position.head,
             detail: Detail::Rejoin,
         };
-        let mut refused = self.returned(channel)?;
+        let mut refused = channel.returned.clone();
         refused.extend(&channel.offered.strangers);
         let body = mls::RejoinRequest::body(
             self.identity,
@@ -66,7 +66,7 @@ impl Tx<'_> {
             &header,
             &row.content,
             applied(channel),
-            &self.returned(channel)?,
+            &refused,
         );
         let frame = Frame::new(header, body)?;
         self.built(channel, row, &frame)?;

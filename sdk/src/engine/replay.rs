@@ -152,7 +152,12 @@ impl Tx<'_> {
                         self.record_unreadable(channel, record.offset, header, reason)?;
                     }
                 }
-                Err(Halt::Rejected(Rejected::KeyUsed(_))) if self.is_read_again(channel, record.offset) => {}
+                Err(Halt::Rejected(Rejected::KeyUsed(reason))) if self.is_read_again(channel, record.offset) => {
+                    if header.is_some_and(|header| header.detail == Detail::Proposal) {
+                        // It was taken out of the group, and its key is used: the group may go on with it.
+                        self.out_of_sync(channel, record.offset, reason)?;
+                    }
+                }
                 Err(Halt::Rejected(Rejected::Unreadable(reason) | Rejected::KeyUsed(reason))) => {
                     channel.offered.suspect = true;
                     let is_change =
@@ -178,6 +183,7 @@ impl Tx<'_> {
             }
             if let Some(Detail::Commit { adds, removes, .. }) = header.map(|header| &header.detail) {
                 channel.note_removed(adds, removes);
+                self.heed_change(channel, adds, removes)?;
             }
             match header.map(|header| &header.detail) {
                 Some(Detail::Trim { .. }) => channel.window.pass(record.offset),
@@ -271,15 +277,14 @@ impl Tx<'_> {
         let header = frame.header();
         let own = header.author == self.identity.agent_id();
         if own && self.row_of(channel, header.id)?.is_none() {
-            return match self.put_back(channel, record, header)? {
+            // The relay could show anything under this agent's name.
+            return match self.is_own(channel, frame.body())? && self.put_back(channel, record, header, None)? {
                 true => Ok(()),
                 false => self.applied_entry(channel, record, frame, culprit),
             };
         }
         match self.applied_entry(channel, record, frame, culprit) {
-            Err(Halt::Rejected(Rejected::Unreadable(_) | Rejected::KeyUsed(_) | Rejected::LaterEpoch))
-                if !own && self.put_back(channel, record, header)? =>
-            {
+            Err(Halt::Rejected(Rejected::KeyUsed(_))) if !own && self.put_back(channel, record, header, None)? => {
                 Ok(())
             }
             done => done,
@@ -330,7 +335,8 @@ impl Tx<'_> {
                     };
                 }
             }
-            Intent::Leave | Intent::Rejoin => {}
+            Intent::Leave => self.note_leaving(channel, record.offset, &header.author)?,
+            Intent::Rejoin => {}
             Intent::Renew => {
                 let change = Change::default();
                 self.renewed(channel, record.offset)?;
@@ -422,7 +428,7 @@ impl Tx<'_> {
                 &Digest::from_bytes(theirs),
             )?;
         }
-        if envelope.announcement || self.put_back(channel, record, header)? {
+        if envelope.announcement || self.put_back(channel, record, header, Some(&envelope.payload))? {
             return Ok(());
         }
         self.keep_message(
@@ -459,6 +465,7 @@ impl Tx<'_> {
         group
             .store_pending_proposal(self.provider.storage(), *proposal)
             .map_err(EngineError::from)?;
+        self.note_leaving(channel, record.offset, &author)?;
         self.end_if_all_leave(channel, record.offset)?;
         Ok(())
     }
@@ -572,6 +579,7 @@ impl Tx<'_> {
         channel.position.recovery = super::standing::Recovery::default();
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         channel.offered = super::channel::Offered::default();
+        self.forget_undone(channel)?;
         self.events.push(Event::Left {
             channel: channel.id,
             offset,

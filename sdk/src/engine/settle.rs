@@ -130,6 +130,14 @@ impl Engine {
         if known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms) {
             return Ok(None);
         }
+        if word.at_ms > now_ms().saturating_add(WORD_AHEAD_MAX_MS) {
+            // It would make every later one old.
+            return Ok(None);
+        }
+        let word = RollbackWord {
+            head: word.head.min(status.head),
+            ..word
+        };
         // Where nothing is to be undone, another member is: it is heard of again if it does not settle.
         let goes_back = kept < known.position.cursor;
         if goes_back && is_read && unacked > 0 {
@@ -229,7 +237,7 @@ impl Engine {
         let count: i64 = self
             .vault
             .sql()
-            .prepare_cached("SELECT count(*) FROM replaced WHERE channel = ?1 AND own = 0")?
+            .prepare_cached("SELECT count(*) FROM replaced WHERE channel = ?1 AND own = 0 AND payload != x''")?
             .query_row([no], |row| row.get(0))?;
         Ok(unsigned(count)?)
     }
@@ -240,12 +248,15 @@ impl Engine {
         self.vault
             .sql()
             .prepare_cached(&format!(
-                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 ORDER BY at LIMIT ?2"
+                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND payload != x'' ORDER BY at LIMIT ?2"
             ))?
             .query_map(params![no, limit], |row| Ok(read_replaced(row)))?
             .collect::<Result<Result<_, _>, _>>()?
     }
 }
+
+/// How far ahead of this agent's clock an operator's word may be.
+const WORD_AHEAD_MAX_MS: u64 = 24 * 3_600 * 1_000;
 
 const SETTLED: &str = "kept, cursor, word_ms, word_head, settled_ms";
 const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
@@ -283,6 +294,14 @@ pub(super) fn last(sql: &Connection, channel_no: i64) -> Result<Option<Settled>,
     .transpose()
 }
 
+/// Agents that are on the log's roster again, since the commit that removed them is gone.
+pub(super) fn returned(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
+    sql.prepare_cached("SELECT agent FROM undone WHERE channel = ?1 AND added = 0")?
+        .query_map([channel_no], |row| row.get::<_, Vec<u8>>(0))?
+        .map(|agent| Ok(id(&agent?)?))
+        .collect()
+}
+
 pub(super) fn has_replaced(sql: &Connection, channel_no: i64) -> Result<bool, EngineError> {
     Ok(sql
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM replaced WHERE channel = ?1)")?
@@ -307,9 +326,7 @@ impl Tx<'_> {
         };
         self.forget_rollback(channel.no)?;
         channel.rollback = None;
-        self.sql
-            .prepare_cached("DELETE FROM divergence WHERE channel = ?1")?
-            .execute([channel.no])?;
+        self.forget_divergences(channel, &word, kept < cursor)?;
         self.keep_settled(channel.no, &settled)?;
         channel.settled = Some(settled);
         // What was refused meanwhile is offered again, and what was acknowledged and may be gone.
@@ -324,6 +341,39 @@ impl Tx<'_> {
                 kept,
                 cursor,
             });
+        }
+        Ok(())
+    }
+
+    /// Evidence that the word explains. What others say of offsets behind it stays, until they agree.
+    fn forget_divergences(&self, channel: &Channel, word: &RollbackWord, all: bool) -> Result<(), EngineError> {
+        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        let told: Vec<(Vec<u8>, i64)> = self
+            .sql
+            .prepare_cached("SELECT author, at FROM divergence WHERE channel = ?1")?
+            .query_map([channel.no], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (author, at) in told {
+            let is_gone = !members.contains(&id::<AgentId>(&author)?);
+            if all || is_gone || unsigned(at)? <= word.head.get() {
+                self.sql
+                    .prepare_cached("DELETE FROM divergence WHERE channel = ?1 AND author = ?2")?
+                    .execute(params![channel.no, author])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to here the log has been read since the word: what comes later was appended by agents that have heard it.
+    pub(super) fn bound_word(&self, channel: &mut Channel) -> Result<(), EngineError> {
+        if let Some(settled) = channel
+            .settled
+            .as_mut()
+            .filter(|settled| settled.word_head > channel.position.cursor)
+        {
+            settled.word_head = channel.position.cursor;
+            let settled = *settled;
+            self.keep_settled(channel.no, &settled)?;
         }
         Ok(())
     }
@@ -343,6 +393,7 @@ impl Tx<'_> {
         }
         channel.rejoins = super::rejoin::requests(self.sql, channel.no)?;
         let undone = self.undo(channel, kept)?;
+        self.forget_proposals(channel, kept)?;
         channel.window.cut(&channel.log(), kept);
         let position = &mut channel.position;
         position.cursor = kept;
@@ -354,7 +405,9 @@ impl Tx<'_> {
             return self.create_again(channel);
         }
         let since = position.recovery.since;
-        if position.applied <= kept && position.recovery.standing == Standing::OutOfSync && since > kept {
+        let is_doubtful = position.recovery.unsure;
+        if position.applied <= kept && position.recovery.standing == Standing::OutOfSync && since > kept && !is_doubtful
+        {
             // What it could not follow is among what is read again.
             position.head = position.applied;
             position.recovery = Recovery::default();
@@ -429,7 +482,7 @@ impl Tx<'_> {
     }
 
     /// Messages whose entries are no longer there.
-    fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
+    pub(super) fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
         let (first, last) = (message_id(channel.no, kept)?, message_id(channel.no + 1, Offset::ZERO)?);
         let messages: Vec<(i64, Vec<u8>)> = self
             .sql
@@ -465,7 +518,7 @@ impl Tx<'_> {
     }
 
     /// Changes of the group behind `kept`: what each agent was before them is what the log says now.
-    fn undo(&mut self, channel: &Channel, kept: Offset) -> Result<BTreeMap<AgentId, bool>, EngineError> {
+    fn undo(&mut self, channel: &mut Channel, kept: Offset) -> Result<BTreeMap<AgentId, bool>, EngineError> {
         let changes: Vec<(Vec<u8>, bool)> = self
             .sql
             .prepare_cached("SELECT agent, added FROM change WHERE channel = ?1 AND at > ?2 ORDER BY at")?
@@ -490,7 +543,42 @@ impl Tx<'_> {
                 undone.insert(agent, now);
             }
         }
+        channel.returned = returned(self.sql, channel.no)?;
         Ok(undone)
+    }
+
+    /// Wishes to leave behind `kept` are taken out of the group; this agent's own is made again.
+    fn forget_proposals(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
+        let agents: Vec<Vec<u8>> = self
+            .sql
+            .prepare_cached("SELECT agent FROM leaving WHERE channel = ?1 AND at > ?2")?
+            .query_map(params![channel.no, integer(kept.get())?], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        self.sql
+            .prepare_cached("DELETE FROM leaving WHERE channel = ?1 AND at > ?2")?
+            .execute(params![channel.no, integer(kept.get())?])?;
+        let own = self.identity.agent_id();
+        let asked: BTreeSet<AgentId> = agents
+            .iter()
+            .map(|agent| Ok(id(agent)?))
+            .collect::<Result<_, EngineError>>()?;
+        if let Some(group) = channel.group.as_mut() {
+            mls::take_back_leaves(group, self.provider, &asked)
+                .map_err(|error| EngineError::mls("taking back a proposal", error))?;
+        }
+        let leaves = channel.position.state == ChannelState::Leaving && asked.contains(&own);
+        if leaves && !self.waits(channel, Intent::Leave)? {
+            self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
+        }
+        Ok(())
+    }
+
+    /// A wish to leave is in the log.
+    pub(super) fn note_leaving(&self, channel: &Channel, offset: Offset, agent: &AgentId) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("INSERT OR REPLACE INTO leaving (channel, agent, at) VALUES (?1, ?2, ?3)")?
+            .execute(params![channel.no, agent.as_bytes(), integer(offset.get())?])?;
+        Ok(())
     }
 
     /// Messages that wait tell of a digest that is no longer the log's: they are built again. What was built before is known
@@ -546,24 +634,35 @@ impl Tx<'_> {
 
     /// A message that this agent had before its entry was replaced: it is put where it stands now. One that was acknowledged
     /// is not shown again.
+    /// `payload` is what it says now, where that is known: another content is another message.
     pub(super) fn put_back(
         &mut self,
         channel: &mut Channel,
         record: &Record,
         header: &Header,
+        payload: Option<&[u8]>,
     ) -> Result<bool, EngineError> {
-        if !channel.has_replaced {
+        if channel.settled.is_none() {
             return Ok(false);
         }
         let found: Option<(bool, bool)> = self
             .sql
-            .prepare_cached("SELECT own, acked FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND author = ?3")?
+            .prepare_cached(
+                "SELECT own, acked FROM replaced
+                 WHERE channel = ?1 AND frame_id = ?2 AND author = ?3 AND (?4 IS NULL OR payload = ?4 OR payload = x'')",
+            )?
             .query_row(
-                params![channel.no, header.id.as_bytes(), header.author.as_bytes()],
+                params![channel.no, header.id.as_bytes(), header.author.as_bytes(), payload],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .optional()?;
-        let Some((own, acked)) = found else { return Ok(false) };
+        let Some((own, acked)) = found else {
+            // It was taken out of the history.
+            return Ok(self
+                .sql
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM purged WHERE channel = ?1 AND frame_id = ?2)")?
+                .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))?);
+        };
         let received_no = match (own, acked) {
             (true, _) => None,
             (false, true) => Some(0),
@@ -693,65 +792,78 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// This agent is back in the group: those whose removal was undone are removed, those whose addition was are added.
+    /// This agent is back in the group: those whose addition was undone are added. See [`Tx::remove_returned`] for those whose
+    /// removal was.
     pub(super) fn redo(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        let undone = self.undone(channel)?;
-        if undone.is_empty() {
-            return Ok(());
-        }
-        self.forget_undone(channel)?;
+        let added: Vec<Vec<u8>> = self
+            .sql
+            .prepare_cached("DELETE FROM undone WHERE channel = ?1 AND added = 1 RETURNING agent")?
+            .query_map([channel.no], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
         let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
-        let returned: Vec<u8> = (undone.iter())
-            .filter(|(agent, added)| !**added && members.contains(agent))
-            .flat_map(|(agent, _)| *agent.as_bytes())
-            .collect();
-        if !returned.is_empty() {
-            self.queue(channel, Intent::Remove, FrameId::generate(), &returned, Place::Front)?;
-        }
-        for (agent, _) in undone
-            .iter()
-            .filter(|(agent, added)| **added && !members.contains(agent))
-        {
-            self.add_when_it_can(channel, agent)?;
+        for agent in added {
+            let agent = id(&agent)?;
+            if !members.contains(&agent) {
+                self.add_when_it_can(channel, &agent)?;
+            }
         }
         Ok(())
     }
 
-    /// Agents whose change was undone, and whether it was an addition.
-    pub(super) fn undone(&self, channel: &Channel) -> Result<BTreeMap<AgentId, bool>, EngineError> {
+    /// Queues the removal of agents that the log has brought back, before all else. Until it is done nothing is said in the
+    /// group. Where it was refused, it is tried again at another head or in the next session.
+    pub(super) fn remove_returned(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if channel.position.recovery.standing != Standing::Current
+            || !channel.has_returned()
+            || channel.offered.redo_refused == Some(channel.position.head)
+            || self.waits(channel, Intent::Remove)?
+        {
+            return Ok(());
+        }
+        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        let returned: Vec<u8> = (channel.returned.intersection(&members))
+            .flat_map(|agent| *agent.as_bytes())
+            .collect();
+        let row = self.queue(channel, Intent::Remove, FrameId::generate(), &returned, Place::Front)?;
+        channel.offered.next_seq = Some(row.seq);
+        Ok(())
+    }
+
+    /// What a commit's header says of agents whose change was undone: who is removed is removed again, and who is added was
+    /// meant to be. A member that rejoins is neither.
+    pub(super) fn heed_change(
+        &self,
+        channel: &mut Channel,
+        adds: &[AgentId],
+        removes: &[AgentId],
+    ) -> Result<(), EngineError> {
+        if channel.settled.is_none() {
+            return Ok(());
+        }
+        for agent in adds.iter().filter(|agent| !removes.contains(agent)) {
+            self.forget_undone_of(channel, agent)?;
+        }
+        for agent in removes.iter().filter(|agent| !adds.contains(agent)) {
+            if channel.returned.contains(agent) {
+                self.forget_undone_of(channel, agent)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_undone_of(&self, channel: &mut Channel, agent: &AgentId) -> Result<(), EngineError> {
         self.sql
-            .prepare_cached("SELECT agent, added FROM undone WHERE channel = ?1")?
-            .query_map([channel.no], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))?
-            .map(|row| {
-                let (agent, added) = row?;
-                Ok((id(&agent)?, added))
-            })
-            .collect()
-    }
-
-    /// Agents that are on the log's roster again, since the commit that removed them is gone.
-    pub(super) fn returned(&self, channel: &Channel) -> Result<BTreeSet<AgentId>, EngineError> {
-        let undone = self.undone(channel)?;
-        Ok(undone
-            .into_iter()
-            .filter(|(_, added)| !added)
-            .map(|(agent, _)| agent)
-            .collect())
-    }
-
-    /// The log says otherwise.
-    pub(super) fn forget_undone_of(&self, channel: &Channel, agent: &AgentId) -> Result<bool, EngineError> {
-        let gone = self
-            .sql
             .prepare_cached("DELETE FROM undone WHERE channel = ?1 AND agent = ?2")?
             .execute(params![channel.no, agent.as_bytes()])?;
-        Ok(gone > 0)
+        channel.returned.remove(agent);
+        Ok(())
     }
 
-    fn forget_undone(&self, channel: &Channel) -> Result<(), EngineError> {
+    pub(super) fn forget_undone(&self, channel: &mut Channel) -> Result<(), EngineError> {
         self.sql
             .prepare_cached("DELETE FROM undone WHERE channel = ?1")?
             .execute([channel.no])?;
+        channel.returned.clear();
         Ok(())
     }
 

@@ -86,11 +86,14 @@ impl Engine {
     pub fn reached_head(&mut self, channel: ChannelId) -> Result<Vec<Event>, EngineError> {
         let mut told = self.renew_restored()?;
         self.reached.insert(channel);
-        let needs = |channel: &Channel| channel.has_replaced || channel.position.recovery.standing != Standing::Current;
+        let needs = |channel: &Channel| {
+            channel.has_replaced || channel.is_word_open() || channel.position.recovery.standing != Standing::Current
+        };
         if !needs(self.loaded(channel)?) {
             return Ok(told);
         }
         let ((), events) = self.transact_on(channel, Durability::Now, |tx, channel| {
+            tx.bound_word(channel)?;
             tx.send_again(channel)?;
             tx.set_in_motion(channel)
         })?;
@@ -174,6 +177,8 @@ impl Tx<'_> {
 
     /// Another copy of this vault has encrypted in this epoch, or may have. What waits is encrypted again, under new keys.
     pub(super) fn renew(&mut self, channel: &mut Channel, offset: Offset, reason: &str) -> Result<(), EngineError> {
+        // A group whose ratchet keys another copy may have used is not gone on with, wherever the log has its last commit.
+        channel.position.applied_hash = None;
         if channel.position.recovery.standing != Standing::Current {
             return Ok(());
         }
@@ -242,6 +247,9 @@ impl Tx<'_> {
             return Ok(());
         }
         let before = &channel.position.recovery;
+        if before.standing == Standing::Renewing {
+            channel.position.applied_hash = None;
+        }
         channel.position.recovery = Recovery {
             standing: Standing::OutOfSync,
             since: offset,

@@ -7,7 +7,7 @@ use skytale_proto::{Detail, Digest, Frame, LogId, Offset, Record};
 use std::collections::VecDeque;
 
 /// Offsets before the cursor whose digest is kept. A digest that is older when it arrives is not compared.
-const OFFSETS_MAX: usize = 4_096;
+pub(super) const OFFSETS_MAX: usize = 4_096;
 const HASH_BYTES: usize = 32;
 
 type Hash = [u8; HASH_BYTES];
@@ -113,11 +113,11 @@ impl Window {
             *self = Self::genesis(log);
             return;
         }
-        let left = (kept.get() + 1).saturating_sub(first);
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
-        if left >= self.hashes.len() {
+        if kept.get() + 1 >= first + self.hashes.len() as u64 {
             return;
         }
+        let left = (kept.get() + 1).saturating_sub(first);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
         self.hashes.truncate(left);
         let digest = match self.digest {
             Some(_) => self
@@ -325,7 +325,7 @@ impl Fork {
     /// operator says may be the same again, since its author has appended it again.
     pub(super) fn kept(&self, head: Offset, word: &RollbackWord) -> Offset {
         let kept = self.same.min(head);
-        match self.differs || self.denied || kept < self.same || self.is_open() {
+        match self.differs || self.denied || kept < self.same || self.is_open() || self.hashes.is_empty() {
             true => kept.min(word.head),
             false => kept,
         }

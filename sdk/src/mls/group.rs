@@ -233,6 +233,29 @@ pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
         .collect()
 }
 
+/// Takes proposals by which these agents asked to leave out of the group.
+pub(crate) fn take_back_leaves(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    agents: &BTreeSet<AgentId>,
+) -> Result<(), String> {
+    let is_of = |proposal: &&QueuedProposal| {
+        let agent = leaver(proposal).and_then(|index| agent_at(group, index));
+        agent.is_some_and(|agent| agents.contains(&agent))
+    };
+    let references: Vec<_> = group
+        .pending_proposals()
+        .filter(is_of)
+        .map(|proposal| proposal.proposal_reference_ref().clone())
+        .collect();
+    for reference in references {
+        group
+            .remove_pending_proposal(provider.storage(), &reference)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 /// How many members are before this agent where one has to commit for those who asked to leave, or to rejoin: by their
 /// leaves, those who cannot or will not stay behind the others. All members count alike, so they differ in it.
 pub(crate) fn turn(group: &MlsGroup, rejoining: &BTreeSet<AgentId>) -> u32 {

@@ -118,8 +118,8 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 /// - Values of groups are sealed, in the table that they are in. A version that knows no seals would break them.
 /// - When something failed. NULL where a version before did not keep it.
 /// - Evidence that a channel's log went back. When that was accepted (`settled`): where, what of the history was replaced by
-///   other entries (`replaced`), and which changes of the group were undone (`undone`), as `change` knows them: of the offsets
-///   whose digests are kept. `applied_hash` is that of the last commit that the group took.
+///   other entries (`replaced`), and which changes of the group were undone (`undone`), as `change` and `leaving` know them.
+///   `purged` has ids of messages that were taken out of the history, as long as their entries' digests are kept. `applied_hash` is that of the last commit that the group took.
 /// - Additions that wait until the agent to be added has KeyPackages.
 /// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
 const V4: &str = "
@@ -173,6 +173,18 @@ CREATE TABLE change (
     agent BLOB NOT NULL,
     added INTEGER NOT NULL,
     PRIMARY KEY (channel, at, agent)
+) WITHOUT ROWID;
+CREATE TABLE leaving (
+    channel INTEGER NOT NULL,
+    agent BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (channel, agent)
+) WITHOUT ROWID;
+CREATE TABLE purged (
+    channel INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    frame_id BLOB NOT NULL,
+    PRIMARY KEY (channel, at)
 ) WITHOUT ROWID;
 CREATE TABLE undone (
     channel INTEGER NOT NULL,

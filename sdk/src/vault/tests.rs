@@ -184,6 +184,8 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              DROP TABLE replaced;
              DROP TABLE change;
              DROP TABLE undone;
+             DROP TABLE leaving;
+             DROP TABLE purged;
              ALTER TABLE channel DROP COLUMN reboot;
              ALTER TABLE channel DROP COLUMN standing;
              ALTER TABLE channel DROP COLUMN since;

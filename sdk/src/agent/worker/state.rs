@@ -407,6 +407,9 @@ impl WorkerState {
         if matches!(code, Code::VaultDamaged | Code::Mls) {
             self.lasting.count(code);
         }
+        if self.settling == Settling::Ask {
+            self.settling = Settling::Asked;
+        }
         let pause = self.pump_backoff.next(None);
         self.pump_at = now + pause;
         self.pump = true;

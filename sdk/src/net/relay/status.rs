@@ -58,9 +58,14 @@ pub async fn log_status(session: &Session, log: LogId) -> Result<LogStatus, Rela
         given_up: Offset::new(status.given_up),
         handshake_head: Offset::new(status.handshake_head),
         welcomes: welcomes.iter().filter_map(welcome).collect(),
-        rollback: (status.rollback_ms > 0).then_some((status.rollback_ms, Offset::new(status.rollback_head))),
+        rollback: (1..=TIME_MS_MAX)
+            .contains(&status.rollback_ms)
+            .then_some((status.rollback_ms, Offset::new(status.rollback_head.min(status.head)))),
     })
 }
+
+/// The end of the year 9999, unix milliseconds.
+const TIME_MS_MAX: u64 = 253_402_300_799_999;
 
 /// A channel and a bundle's offset.
 const WELCOME_BYTES: usize = ChannelId::LENGTH + 8;
