@@ -2,8 +2,8 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
-use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
-use skytale_sdk::engine::{ChannelState, Event, Problem, Standing, UnreadableEntry};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, FrameId, Offset};
+use skytale_sdk::engine::{ChannelState, Event, Outcome, Problem, Standing, UnreadableEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn three(relay: &Relay) -> ([Agent; 3], ChannelId) {
@@ -571,4 +571,128 @@ fn each_of_two_was_removed_by_the_other_in_a_log_of_its_own() {
 fn one_was_ahead_by_a_commit_and_another_made_one_in_its_place() {
     use Step::{GoBack, Meet, Rotate};
     play(&[Rotate(0), Meet(0), Rotate(2), Meet(0), GoBack, Meet(2)]);
+}
+
+#[test]
+fn nothing_is_said_while_one_who_was_removed_is_in_the_group_again() {
+    let relay = Relay::new();
+    let ([mut alice, mut bob, mut mallory], channel) = three(&relay);
+    let moment = relay.moment();
+    alice.engine().remove(channel, &[mallory.id()]).expect("queued");
+    settle(&relay, channel, &mut [&mut alice]);
+    alice.send(channel, "not for mallory");
+    settle(&relay, channel, &mut [&mut alice]);
+    relay.go_back(moment);
+    relay.accept_rollback();
+    // Bob has not seen it: his answer takes Alice back into a group with Mallory.
+    alice.pull(&relay, channel, usize::MAX);
+    alice.push(&relay, channel);
+    settle(&relay, channel, &mut [&mut bob, &mut mallory]);
+    alice.read_own_log(&relay);
+    alice.pull(&relay, channel, usize::MAX);
+    let info = alice.engine().channel(channel).expect("known");
+    assert_eq!(info.standing, Standing::Current);
+    assert!(alice.engine().members(channel).expect("listed").contains(&mallory.id()));
+    // A relay that refuses her removal hears nothing else.
+    let refused = |agent: &mut Agent, code| {
+        let given = agent.next_frames(channel, 1 << 20).expect("given").frames;
+        for frame in &given {
+            let header = frame.frame.header();
+            assert!(matches!(header.detail, Detail::Commit { .. }), "{header:?}");
+            let id = header.id;
+            let outcome = Outcome::Refused { code, retryable: false };
+            agent.engine().outcome(channel, id, outcome).expect("taken");
+        }
+        given.len()
+    };
+    assert_eq!(refused(&mut alice, Code::KindRefused), 1);
+    for _ in 0..3 {
+        assert_eq!(refused(&mut alice, Code::KindRefused), 0);
+    }
+    // In the next session it is tried again, and then she says what waits.
+    alice.engine().connection_lost();
+    settle(&relay, channel, &mut [&mut alice, &mut bob, &mut mallory]);
+    assert_eq!(
+        mallory.engine().channel(channel).expect("known").state,
+        ChannelState::Left
+    );
+    assert_eq!(mallory.texts(channel), Vec::<String>::new());
+    assert_eq!(bob.texts(channel), ["not for mallory"]);
+}
+
+#[test]
+fn what_was_purged_is_not_shown_again() {
+    let relay = Relay::new();
+    let ([mut alice, mut bob, mut dave], channel) = three(&relay);
+    let moment = relay.moment();
+    for text in ["m1", "m2"] {
+        alice.send(channel, text);
+    }
+    settle(&relay, channel, &mut [&mut alice, &mut bob]);
+    bob.engine().ack(channel, Offset::MAX).expect("acknowledged");
+    let _ = bob.engine().purge(channel, Offset::MAX, 100).expect("purged");
+    relay.go_back(moment);
+    relay.accept_rollback();
+    settle(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
+    assert_eq!(dave.texts(channel), ["m1", "m2"]);
+    assert_eq!(shown(&mut bob, channel), Vec::<String>::new());
+    assert_eq!(bob.texts(channel), Vec::<String>::new());
+    talk(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
+}
+
+#[test]
+fn a_wish_to_leave_that_is_gone_is_made_again_and_holds_nobody() {
+    let relay = Relay::new();
+    let ([mut alice, mut bob, mut dave], channel) = three(&relay);
+    let moment = relay.moment();
+    dave.engine().leave(channel).expect("queued");
+    dave.push(&relay, channel);
+    // Alice and Dave have read it, Bob has not.
+    dave.pull(&relay, channel, usize::MAX);
+    alice.pull(&relay, channel, usize::MAX);
+    relay.go_back(moment);
+    relay.accept_rollback();
+    bob.send(channel, "b1");
+    settle(&relay, channel, &mut [&mut bob, &mut alice]);
+    alice.send(channel, "a1");
+    settle(&relay, channel, &mut [&mut bob, &mut alice]);
+    assert_eq!(alice.texts(channel), ["b1", "a1"]);
+    assert_eq!(bob.texts(channel), ["b1", "a1"]);
+    settle(&relay, channel, &mut [&mut dave, &mut bob, &mut alice]);
+    assert_eq!(dave.engine().channel(channel).expect("known").state, ChannelState::Left);
+    talk(&relay, channel, &mut [&mut alice, &mut bob]);
+}
+
+#[test]
+fn an_older_copy_of_a_vault_takes_new_keys_though_the_log_has_its_last_commit_again() {
+    let relay = Relay::new();
+    let ([mut alice, mut bob, mut dave], channel) = three(&relay);
+    let moment = relay.moment();
+    bob.engine().update_keys(channel).expect("queued");
+    let frames = bob.next_frames(channel, 1 << 20).expect("given").frames;
+    let commit = frames[0].frame.clone();
+    assert!(relay.append(commit.clone()).is_ok());
+    settle(&relay, channel, &mut [&mut alice, &mut dave]);
+    let copy = alice.vault_files();
+    alice.send(channel, "under keys of the new epoch");
+    settle(&relay, channel, &mut [&mut alice, &mut dave]);
+    // Both the node and the vault are put back; Bob had never learnt the outcome, and offers his commit again.
+    alice.put_back(&copy);
+    relay.go_back(moment);
+    relay.accept_rollback();
+    alice.pull(&relay, channel, usize::MAX);
+    assert!(relay.append(commit).is_ok());
+    alice.pull(&relay, channel, usize::MAX);
+    let standing = alice.engine().channel(channel).expect("known").standing;
+    assert_ne!(standing, Standing::Current, "it may not go on with those keys");
+    alice.send(channel, "under fresh ones");
+    settle(&relay, channel, &mut [&mut alice, &mut bob, &mut dave]);
+    for agent in [&mut bob, &mut dave] {
+        let unreadable = agent
+            .engine()
+            .unreadable(Some(channel), Offset::ZERO, 10)
+            .expect("listed");
+        assert_eq!(unreadable, []);
+        assert!(agent.texts(channel).contains(&"under fresh ones".to_owned()));
+    }
 }
