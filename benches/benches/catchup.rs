@@ -252,6 +252,8 @@ impl Author<'_> {
                 return Ok(());
             }
             let _ = self.engine.process_entries(channel, &records)?;
+            // What waits may be offered from here on.
+            let _ = self.engine.reached_head(channel)?;
         }
     }
 

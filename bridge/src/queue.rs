@@ -31,6 +31,7 @@ enum Item {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     items: mpsc::Receiver<Item>,
+    ended: bool,
     /// Says that nobody reads any more.
     _gone: tokio_util::sync::DropGuard,
 }
@@ -42,7 +43,14 @@ pub(crate) fn queue(messages: usize, bytes: usize, gone: tokio_util::sync::DropG
         room: Arc::new(Semaphore::new(bytes)),
         room_bytes: bytes,
     };
-    (queue, Outbound { items, _gone: gone })
+    (
+        queue,
+        Outbound {
+            items,
+            ended: false,
+            _gone: gone,
+        },
+    )
 }
 
 impl Queue {
@@ -83,11 +91,60 @@ impl Stream for Outbound {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_recv(context).map(|item| {
-            item.map(|item| match item {
-                Item::Message(message, _room) => Ok(message),
-                Item::End(status) => Err(status),
-            })
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.items.poll_recv(context).map(|item| match item {
+            Some(Item::Message(message, _room)) => Some(Ok(message)),
+            Some(Item::End(status)) => {
+                self.ended = true;
+                Some(Err(status))
+            }
+            // Whoever had the other end is gone without a word. A stream that ends well tells a client that all is said, and a
+            // SLIM client then never comes back.
+            None => {
+                self.ended = true;
+                Some(Err(Status::unavailable("the bridge has ended the link")))
+            }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+    use tokio_util::sync::CancellationToken;
+
+    fn pair() -> (Queue, Outbound) {
+        queue(2, 1_024, CancellationToken::new().drop_guard())
+    }
+
+    #[tokio::test]
+    async fn a_link_that_ends_says_so_however_it_ends() {
+        let (queue, mut outbound) = pair();
+        queue.send(Bytes::from_static(b"one")).await.expect("sent");
+        drop(queue);
+        assert!(outbound.next().await.expect("a message").is_ok());
+        let end = outbound.next().await.expect("an end").expect_err("a status");
+        assert_eq!(end.code(), tonic::Code::Unavailable);
+        assert!(outbound.next().await.is_none());
+
+        // A full queue has no place for the status.
+        let (queue, mut outbound) = pair();
+        for _ in 0..2 {
+            queue.send(Bytes::from_static(b"one")).await.expect("sent");
+        }
+        queue.end(Status::resource_exhausted("too slow"));
+        drop(queue);
+        let ends: Vec<_> = (&mut outbound).collect().await;
+        assert!(ends.len() == 3 && ends[2].is_err(), "{ends:?}");
+
+        let (queue, mut outbound) = pair();
+        queue.end(Status::resource_exhausted("too many"));
+        drop(queue);
+        let end = outbound.next().await.expect("an end").expect_err("a status");
+        assert_eq!(end.code(), tonic::Code::ResourceExhausted);
+        assert!(outbound.next().await.is_none());
     }
 }

@@ -187,8 +187,9 @@ impl World {
 
     /// The same, where another one was.
     pub(crate) async fn bridge_at(&self, number: u8, address: SocketAddr) -> TestBridge {
-        // What was killed lets go of its socket when its last task is gone.
-        until("the address free", || std::net::TcpListener::bind(address).is_ok()).await;
+        // What was killed lets go of its socket when its last task is gone. Listening there to find out would take in clients
+        // that come back, and give them up again.
+        until("the address free", || std::net::TcpStream::connect(address).is_err()).await;
         self.bridge_with(number, |config| config.listen = address).await
     }
 
@@ -313,9 +314,11 @@ impl TestBridge {
     }
 
     /// Ends it all at once, without a word.
+    /// As a process that is killed: nothing is told, and its sockets are closed when this returns.
     pub(crate) fn kill(mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(60)));
+            ended.join().expect("ended");
         }
     }
 
