@@ -30,6 +30,10 @@ pub struct Bridge {
     hub: Arc<Hub>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    /// Cancelled: the listener is to be closed.
+    listening: CancellationToken,
+    /// Cancelled: it is closed.
+    closed: CancellationToken,
     accepting: CancellationToken,
     /// The server's own tasks; links are the hub's.
     tasks: TaskTracker,
@@ -91,6 +95,7 @@ impl Bridge {
             problem: format!("no randomness: {error}"),
         })?;
         let (tasks, accepting) = (TaskTracker::new(), CancellationToken::new());
+        let (listening, closed) = (CancellationToken::new(), CancellationToken::new());
         let incoming = transport::accept(
             Listening {
                 listener,
@@ -99,7 +104,8 @@ impl Bridge {
                 handshake: times.negotiation(),
             },
             &tasks,
-            accepting.clone(),
+            listening.clone(),
+            closed.clone().drop_guard(),
         );
         if let Some(reloading) = reloading {
             tasks.spawn(tls::reload(reloading, accepting.clone()));
@@ -148,6 +154,8 @@ impl Bridge {
             hub,
             address,
             admin_address,
+            listening,
+            closed,
             accepting,
             tasks,
         })
@@ -178,8 +186,19 @@ impl Bridge {
         self.hub.is_exchanging()
     }
 
+    /// Takes no new links, and returns when nobody listens any more. Links that stand go on for a moment: their clients are
+    /// told by [`Bridge::shutdown`].
+    pub async fn stop_listening(&self) {
+        self.listening.cancel();
+        self.closed.cancelled().await;
+    }
+
     /// Stops: no new links, those that stand are told, what they have received is written.
+    ///
+    /// Nobody is told before the listener is closed: a SLIM client comes back at once, and gives up for good where it is let
+    /// in and cut off.
     pub async fn shutdown(self) {
+        let _ = tokio::time::timeout(DRAIN, self.stop_listening()).await;
         self.hub.stop.cancel();
         self.accepting.cancel();
         self.hub.tasks.close();

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
@@ -109,11 +109,15 @@ pub(crate) fn accept(
     listening: Listening,
     tasks: &TaskTracker,
     stop: CancellationToken,
+    closed: DropGuard,
 ) -> mpsc::Receiver<io::Result<Io>> {
     let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
     let handshakes = tasks.clone();
     let places = Arc::new(Semaphore::new(listening.connections_max));
     tasks.spawn(async move {
+        // Locals go in the reverse order: it is said when the listener is gone.
+        let _closed = closed;
+        let listening = listening;
         loop {
             let place = tokio::select! {
                 () = stop.cancelled() => return,

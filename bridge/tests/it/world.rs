@@ -313,10 +313,11 @@ impl TestBridge {
         until("the exchange", || bridge.is_exchanging()).await;
     }
 
-    /// Ends it all at once, without a word.
-    /// As a process that is killed: nothing is told, and its sockets are closed when this returns.
-    pub(crate) fn kill(mut self) {
-        if let Some(runtime) = self.runtime.take() {
+    /// As a process that is killed: nothing is told, and its sockets are closed when this returns. A process closes its
+    /// listener first, which is the older one.
+    pub(crate) async fn kill(mut self) {
+        if let (Some(bridge), Some(runtime)) = (self.bridge.take(), self.runtime.take()) {
+            in_runtime(&runtime, async move { bridge.stop_listening().await }).await;
             let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(60)));
             ended.join().expect("ended");
         }

@@ -119,7 +119,7 @@ async fn the_same_with_the_bridge_killed_meanwhile() {
         .await;
     // Bob has them: they are in the log.
     assert_eq!(bob.received(505).await[5..], numbered("missed-", 500));
-    bridge.kill();
+    bridge.kill().await;
     // Another bridge process with another identity and nothing but the relay's logs.
     let bridge = world.bridge_at(2, address).await;
     let mut alice = back(&bridge.endpoint(), world.dir.path(), "alice").await;

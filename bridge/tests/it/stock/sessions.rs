@@ -191,7 +191,7 @@ async fn a_group_spans_two_bridges_and_a_member_moves_between_them() {
         .done(json!({"do": "send", "count": 200, "text": "missed-"}), "sent")
         .await;
     // Her bridge is gone for good.
-    two.kill();
+    two.kill().await;
     let alice = back(&one.endpoint(), dir, "alice").await;
     assert_eq!(alice.received(200).await, numbered("missed-", 200));
     one.stop().await;
