@@ -55,7 +55,47 @@ fn main() -> anyhow::Result<()> {
             });
         }
     }
+    sending(&runtime, &mut bench)?;
     bench.close();
+    Ok(())
+}
+
+/// What an author does: messages into the outbox, encrypted, appended to a log in memory, their outcomes and the entries
+/// taken; against OpenMLS' `create_message` on in-memory storage.
+fn sending(runtime: &Runtime, bench: &mut Bench) -> anyhow::Result<()> {
+    let (folder, store) = (tempfile::tempdir()?, MemoryStore::new());
+    let mut author = Author {
+        runtime,
+        store: &store,
+        engine: open(&folder.path().join(VAULT))?,
+    };
+    let messages = sized(2_048, 256);
+    let (channel, _) = author.channel_with(BareMember::new()?.package()?, 0)?;
+    let bare = BareMember::new()?;
+    let mut group = bare.group()?;
+    let case = Case {
+        name: "send/2 members".into(),
+        work: Work::Elements {
+            count: messages as u64,
+            bytes: PAYLOAD_BYTES as u64,
+        },
+        aim: Aim::AtLeast(0.3),
+        pairs: 10,
+    };
+    let payload = vec![0x5a; PAYLOAD_BYTES];
+    bench.versus(case, |side| {
+        let stopwatch = Stopwatch::start();
+        match side {
+            Side::Ours => author.say(channel, messages).expect("the engine sends"),
+            Side::Limit => {
+                for _ in 0..messages {
+                    let made = group.create_message(&bare.provider, &bare.key, &payload);
+                    std::hint::black_box(made.expect("OpenMLS encrypts"));
+                }
+            }
+        }
+        stopwatch.took()
+    });
     Ok(())
 }
 
@@ -189,6 +229,16 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn capabilities() -> Capabilities {
+    Capabilities::new(
+        Some(&[ProtocolVersion::Mls10]),
+        Some(&[SUITE]),
+        Some(&[ExtensionType::LastResort]),
+        None,
+        Some(&[CredentialType::Basic]),
+    )
+}
+
 /// The author's engine, and a log for it to append to.
 struct Author<'a> {
     runtime: &'a Runtime,
@@ -284,6 +334,26 @@ impl BareMember {
         })
     }
 
+    /// A group of this member's own, with one other.
+    fn group(&self) -> anyhow::Result<MlsGroup> {
+        let credential = CredentialWithKey {
+            credential: BasicCredential::new(self.id()?.as_bytes().to_vec()).into(),
+            signature_key: self.key.public().into(),
+        };
+        let config = MlsGroupCreateConfig::builder()
+            .ciphersuite(SUITE)
+            .use_ratchet_tree_extension(true)
+            .capabilities(capabilities())
+            .build();
+        let mut group = MlsGroup::new(&self.provider, &self.key, &config, credential)?;
+        let frame = Frame::decode(Self::new()?.package()?.frame)?;
+        let package = KeyPackageIn::tls_deserialize_exact(frame.body())?;
+        let package = package.validate(self.provider.crypto(), ProtocolVersion::Mls10)?;
+        group.add_members(&self.provider, &self.key, &[package])?;
+        group.merge_pending_commit(&self.provider)?;
+        Ok(group)
+    }
+
     fn id(&self) -> anyhow::Result<AgentId> {
         Ok(AgentId::try_from(self.key.public())?)
     }
@@ -294,16 +364,9 @@ impl BareMember {
             credential: BasicCredential::new(owner.as_bytes().to_vec()).into(),
             signature_key: self.key.public().into(),
         };
-        let capabilities = Capabilities::new(
-            Some(&[ProtocolVersion::Mls10]),
-            Some(&[SUITE]),
-            Some(&[ExtensionType::LastResort]),
-            None,
-            Some(&[CredentialType::Basic]),
-        );
         let package = KeyPackage::builder()
             .key_package_lifetime(Lifetime::init(0, u64::MAX))
-            .leaf_node_capabilities(capabilities)
+            .leaf_node_capabilities(capabilities())
             .build(SUITE, &self.provider, &self.key, credential)?;
         let header = Header {
             log: owner.log(),
