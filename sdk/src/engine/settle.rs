@@ -816,8 +816,12 @@ impl Tx<'_> {
         if channel.position.recovery.standing != Standing::Current
             || !channel.has_returned()
             || channel.offered.redo_refused == Some(channel.position.head)
-            || self.waits(channel, Intent::Remove)?
         {
+            return Ok(());
+        }
+        // Behind a message it would wait for what waits for it.
+        let first = self.rows_from(channel, None, 1)?.pop();
+        if first.is_some_and(|row| row.intent.is_commit()) {
             return Ok(());
         }
         let members = channel.group.as_ref().map(mls::members).unwrap_or_default();

@@ -696,3 +696,9 @@ fn an_older_copy_of_a_vault_takes_new_keys_though_the_log_has_its_last_commit_ag
         assert!(agent.texts(channel).contains(&"under fresh ones".to_owned()));
     }
 }
+
+#[test]
+fn a_removal_that_waits_behind_messages_holds_up_nothing() {
+    use Step::{GoBack, Meet, Remove, Send};
+    play(&[Remove(2, 0), Meet(2), Send(2), Meet(2), Remove(2, 0), GoBack]);
+}
