@@ -462,8 +462,11 @@ fn play(steps: &[Step]) {
             let info = agent.engine().channel(channel).expect("known");
             let out = info.state != ChannelState::Left && info.standing != Standing::Current;
             busy |= out || is_diverged(agent, channel);
-            if out && agent.engine().reboot_turn(channel).expect("known") == Some(0) {
+            // One who was removed in a log that is gone never asks: then a person begins the group again.
+            let by_hand = out && round > 6;
+            if by_hand || (out && agent.engine().reboot_turn(channel).expect("known") == Some(0)) {
                 agent.engine().reboot(channel, Vec::new()).expect("queued");
+                break;
             }
         }
         // Digests are told with messages.
