@@ -183,7 +183,9 @@ impl Tx<'_> {
             }
             if let Some(Detail::Commit { adds, removes, .. }) = header.map(|header| &header.detail) {
                 channel.note_removed(adds, removes);
-                self.heed_change(channel, adds, removes)?;
+                if channel.position.applied == record.offset {
+                    self.heed_change(channel, adds, removes)?;
+                }
             }
             match header.map(|header| &header.detail) {
                 Some(Detail::Trim { .. }) => channel.window.pass(record.offset),

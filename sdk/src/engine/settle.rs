@@ -39,6 +39,13 @@ pub struct RollbackWord {
     pub head: Offset,
 }
 
+impl RollbackWord {
+    /// It would make every later one old.
+    fn is_of_the_future(&self) -> bool {
+        self.at_ms > now_ms().saturating_add(WORD_AHEAD_MAX_MS)
+    }
+}
+
 /// A rollback that this agent has settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
@@ -130,8 +137,7 @@ impl Engine {
         if known.settled.is_some_and(|settled| settled.word_ms >= word.at_ms) {
             return Ok(None);
         }
-        if word.at_ms > now_ms().saturating_add(WORD_AHEAD_MAX_MS) {
-            // It would make every later one old.
+        if word.is_of_the_future() {
             return Ok(None);
         }
         let word = RollbackWord {
@@ -161,7 +167,7 @@ impl Engine {
     /// As [`Engine::accept_rollback`], for the agent's own log: it is read again behind the entry that the operator's word
     /// names.
     pub fn accept_agent_log_rollback(&mut self, word: RollbackWord) -> Result<Vec<Event>, EngineError> {
-        if last(self.vault.sql(), AGENT_LOG_NO)?.is_some_and(|settled| settled.word_ms >= word.at_ms) {
+        if !self.is_word_news_of_agent_log(word.at_ms)? || word.is_of_the_future() {
             return Ok(Vec::new());
         }
         let cursor = self.agent_cursor;
@@ -334,8 +340,6 @@ impl Tx<'_> {
         channel.offered.again();
         if kept < cursor {
             self.go_back(channel, kept, handshake_head)?;
-        }
-        if kept < cursor {
             self.events.push(Event::Settled {
                 channel: channel.id,
                 kept,
@@ -398,9 +402,7 @@ impl Tx<'_> {
         let position = &mut channel.position;
         position.cursor = kept;
         position.acked = position.acked.min(kept);
-        channel.offered.accepted.clear();
         channel.offered.wait_for = Offset::ZERO;
-        channel.offered.again();
         if kept == Offset::ZERO && handshake_head == Offset::ZERO && position.joined == Offset::FIRST {
             return self.create_again(channel);
         }
@@ -833,8 +835,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// What a commit's header says of agents whose change was undone: who is removed is removed again, and who is added was
-    /// meant to be. A member that rejoins is neither.
+    /// What a commit that the group took says of agents whose change was undone: who is removed is removed again, and who is
+    /// added was meant to be. A member that rejoins is neither. A header alone is not believed: it could lie.
     pub(super) fn heed_change(
         &self,
         channel: &mut Channel,
@@ -847,7 +849,8 @@ impl Tx<'_> {
         for agent in adds.iter().filter(|agent| !removes.contains(agent)) {
             self.forget_undone_of(channel, agent)?;
         }
-        for agent in removes.iter().filter(|agent| !adds.contains(agent)) {
+        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
+        for agent in removes.iter().filter(|agent| !members.contains(agent)) {
             if channel.returned.contains(agent) {
                 self.forget_undone_of(channel, agent)?;
             }

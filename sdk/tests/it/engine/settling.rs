@@ -2,7 +2,7 @@
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
-use skytale_proto::{AgentId, ChannelId, Code, Detail, FrameId, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset};
 use skytale_sdk::engine::{ChannelState, Event, Outcome, Problem, Standing, UnreadableEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -576,8 +576,8 @@ fn one_was_ahead_by_a_commit_and_another_made_one_in_its_place() {
     play(&[Rotate(0), Meet(0), Rotate(2), Meet(0), GoBack, Meet(2)]);
 }
 
-#[test]
-fn nothing_is_said_while_one_who_was_removed_is_in_the_group_again() {
+/// Alice, who had removed Mallory by a commit that is gone, is back in a group with her and Bob. A message waits.
+fn back_with_mallory() -> (Relay, [Agent; 3], ChannelId) {
     let relay = Relay::new();
     let ([mut alice, mut bob, mut mallory], channel) = three(&relay);
     let moment = relay.moment();
@@ -596,21 +596,30 @@ fn nothing_is_said_while_one_who_was_removed_is_in_the_group_again() {
     let info = alice.engine().channel(channel).expect("known");
     assert_eq!(info.standing, Standing::Current);
     assert!(alice.engine().members(channel).expect("listed").contains(&mallory.id()));
-    // A relay that refuses her removal hears nothing else.
-    let refused = |agent: &mut Agent, code| {
-        let given = agent.next_frames(channel, 1 << 20).expect("given").frames;
-        for frame in &given {
-            let header = frame.frame.header();
-            assert!(matches!(header.detail, Detail::Commit { .. }), "{header:?}");
-            let id = header.id;
-            let outcome = Outcome::Refused { code, retryable: false };
-            agent.engine().outcome(channel, id, outcome).expect("taken");
-        }
-        given.len()
-    };
-    assert_eq!(refused(&mut alice, Code::KindRefused), 1);
+    (relay, [alice, bob, mallory], channel)
+}
+
+/// A relay refuses what an agent offers: changes to the group, and nothing else. How many there were.
+fn refuse(agent: &mut Agent, channel: ChannelId) -> usize {
+    let given = agent.next_frames(channel, 1 << 20).expect("given").frames;
+    for frame in &given {
+        let header = frame.frame.header();
+        assert!(matches!(header.detail, Detail::Commit { .. }), "{header:?}");
+        let (code, retryable) = (Code::KindRefused, false);
+        let events = agent
+            .engine()
+            .outcome(channel, header.id, Outcome::Refused { code, retryable });
+        events.expect("taken");
+    }
+    given.len()
+}
+
+#[test]
+fn nothing_is_said_while_one_who_was_removed_is_in_the_group_again() {
+    let (relay, [mut alice, mut bob, mut mallory], channel) = back_with_mallory();
+    assert_eq!(refuse(&mut alice, channel), 1);
     for _ in 0..3 {
-        assert_eq!(refused(&mut alice, Code::KindRefused), 0);
+        assert_eq!(refuse(&mut alice, channel), 0);
     }
     // In the next session it is tried again, and then she says what waits.
     alice.engine().connection_lost();
@@ -621,6 +630,31 @@ fn nothing_is_said_while_one_who_was_removed_is_in_the_group_again() {
     );
     assert_eq!(mallory.texts(channel), Vec::<String>::new());
     assert_eq!(bob.texts(channel), ["not for mallory"]);
+}
+
+#[test]
+fn a_header_that_lies_of_a_removal_makes_nothing_be_said() {
+    let (relay, [mut alice, bob, mallory], channel) = back_with_mallory();
+    let lie = Header {
+        log: channel.log(),
+        id: FrameId::generate(),
+        author: bob.id(),
+        parent: alice.engine().handshake_head(channel).expect("known"),
+        detail: Detail::Commit {
+            adds: Vec::new(),
+            removes: vec![mallory.id()],
+            recipients: Vec::new(),
+        },
+    };
+    assert!(
+        relay
+            .append(Frame::new(lie, b"nothing".as_slice()).expect("a frame"))
+            .is_ok()
+    );
+    alice.pull(&relay, channel, usize::MAX);
+    assert!(alice.engine().members(channel).expect("listed").contains(&mallory.id()));
+    assert_eq!(refuse(&mut alice, channel), 1, "her removal, at the new head");
+    assert_eq!(refuse(&mut alice, channel), 0);
 }
 
 #[test]
