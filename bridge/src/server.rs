@@ -193,9 +193,9 @@ impl Bridge {
         self.closed.cancelled().await;
     }
 
-    /// Stops: no new links, those that stand are told, what they have received is written.
+    /// Stops: takes no new links, ends those that exist with a status, writes what they have received.
     ///
-    /// Nobody is told before the listener is closed: a SLIM client comes back at once, and gives up for good where it is let
+    /// The listener is closed before links end: a SLIM client comes back at once, and gives up for good where it is let
     /// in and cut off.
     pub async fn shutdown(self) {
         let _ = tokio::time::timeout(DRAIN, self.stop_listening()).await;

@@ -112,7 +112,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BridgeEr
     Ok(read)
 }
 
-/// Takes up a new certificate when its files change. One that cannot be used is told, and the old one stays.
+/// Takes up a new certificate when its files change. If one cannot be used, logs it and keeps the old one.
 pub(crate) async fn reload(reloading: Arc<Reloading>, stop: CancellationToken) {
     let mut seen = reloading.files.changed();
     loop {

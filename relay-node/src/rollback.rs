@@ -1,6 +1,6 @@
-//! What an operator says after this node's data was put back to an earlier time: that agents may settle on the logs as they
-//! are now. It stands in a file of the data folder, with the head that each log had then, and agents that find their log
-//! gone back are told it with the log's status.
+//! An operator's statement that this node's data was restored from an older copy, and that agents may settle on the logs as
+//! they are now. It is a file in the data folder, with the head that each log had then. The node sends its time when a
+//! session starts, and its head with a log's status.
 
 use serde::{Deserialize, Serialize};
 use skytale_proto::{LogId, Offset};

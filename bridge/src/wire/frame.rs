@@ -88,9 +88,9 @@ pub struct Publish {
     pub session_id: u32,
     /// The message's id within its session.
     pub message_id: u32,
-    /// The fields of Publish but for the header, as they came.
+    /// The fields of Publish except the header, as they came.
     content: Bytes,
-    /// The fields of Message but for the publish: metadata.
+    /// The fields of Message except the publish: metadata.
     outer: Bytes,
 }
 

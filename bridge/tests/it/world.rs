@@ -313,7 +313,7 @@ impl TestBridge {
         until("the exchange", || bridge.is_exchanging()).await;
     }
 
-    /// As a process that is killed: nothing is told, and its sockets are closed when this returns. A process closes its
+    /// As a process that is killed: it says nothing, and its sockets are closed when this returns. A process closes its
     /// listener first, which is the older one.
     pub(crate) async fn kill(mut self) {
         if let (Some(bridge), Some(runtime)) = (self.bridge.take(), self.runtime.take()) {

@@ -259,8 +259,8 @@ impl Channel {
             rejoins: super::rejoin::requests(sql, no)?,
             rollback: super::rollback::read(sql, no)?,
             settled: super::settle::last(sql, no)?,
-            has_replaced: super::settle::has_replaced(sql, no)?,
-            returned: super::settle::returned(sql, no)?,
+            has_replaced: super::replaced::has_replaced(sql, no)?,
+            returned: super::undone::returned(sql, no)?,
         }))
     }
 

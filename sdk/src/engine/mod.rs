@@ -60,12 +60,14 @@ mod outbox;
 mod problems;
 mod reboot;
 mod rejoin;
+mod replaced;
 mod replay;
 mod rollback;
 mod settle;
 mod standing;
 mod stock;
 mod transact;
+mod undone;
 mod waiting;
 mod window;
 

@@ -226,7 +226,7 @@ impl Engine {
         Ok(problems)
     }
 
-    /// The last rollback that moved this agent's cursor: it is told until all that was replaced has come again.
+    /// The last rollback that moved this agent's cursor.
     fn settled_problem(&self, channel: ChannelId) -> Result<Option<Problem>, EngineError> {
         let settled = self
             .settled(channel)?

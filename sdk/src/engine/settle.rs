@@ -22,13 +22,12 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::standing::{Recovery, Standing};
 use super::transact::{Tx, now_ms};
 use super::window::Fork;
-use super::{ChannelState, Engine, EngineError, Event, LogStatus, Message};
+use super::{ChannelState, Engine, EngineError, Event, LogStatus};
 use crate::mls;
-use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
+use crate::vault::{Durability, id, integer, unsigned};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use skytale_proto::{AgentId, ChannelId, FrameId, Header, Offset, Record};
-use std::collections::{BTreeMap, BTreeSet};
+use skytale_proto::{AgentId, ChannelId, FrameId, Offset, Record};
 
 /// What the operator of a relay node says of a log: that it may have gone back, at or before an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,56 +215,12 @@ impl Engine {
             .query_map([no], |row| Ok(read_settled(row)))?
             .collect::<Result<Result<_, _>, _>>()?
     }
-
-    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
-    /// given, with that one alone.
-    pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
-        let (_, no) = one(self.vault.sql(), channel)?;
-        let is_there: bool = self
-            .vault
-            .sql()
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND frame_id = ?2)")?
-            .query_row(params![message_id(no, offset)?, frame_id.as_bytes()], |row| row.get(0))?;
-        if is_there {
-            return self.ack(channel, offset);
-        }
-        self.transact(Durability::Now, |tx| {
-            tx.sql
-                .prepare_cached("UPDATE replaced SET acked = 1 WHERE channel = ?1 AND frame_id = ?2")?
-                .execute(params![no, frame_id.as_bytes()])?;
-            Ok(())
-        })?;
-        Ok(())
-    }
-
-    pub(super) fn count_replaced(&self, channel: ChannelId) -> Result<u64, EngineError> {
-        let (_, no) = one(self.vault.sql(), channel)?;
-        let count: i64 = self
-            .vault
-            .sql()
-            .prepare_cached("SELECT count(*) FROM replaced WHERE channel = ?1 AND own = 0 AND payload != x''")?
-            .query_row([no], |row| row.get(0))?;
-        Ok(unsigned(count)?)
-    }
-
-    /// Messages that this agent had been shown and that the log no longer has, with the offsets that they had; oldest first.
-    pub fn replaced(&self, channel: ChannelId, limit: u32) -> Result<Vec<Message>, EngineError> {
-        let (_, no) = one(self.vault.sql(), channel)?;
-        self.vault
-            .sql()
-            .prepare_cached(&format!(
-                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND payload != x'' ORDER BY at LIMIT ?2"
-            ))?
-            .query_map(params![no, limit], |row| Ok(read_replaced(row)))?
-            .collect::<Result<Result<_, _>, _>>()?
-    }
 }
 
 /// How far ahead of this agent's clock an operator's word may be.
 const WORD_AHEAD_MAX_MS: u64 = 24 * 3_600 * 1_000;
 
 const SETTLED: &str = "kept, cursor, word_ms, word_head, settled_ms";
-const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
 
 fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
     Ok(Settled {
@@ -277,19 +232,6 @@ fn read_settled(row: &rusqlite::Row<'_>) -> Result<Settled, EngineError> {
     })
 }
 
-fn read_replaced(row: &rusqlite::Row<'_>) -> Result<Message, EngineError> {
-    let (frame_id, author): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(2)?);
-    Ok(Message {
-        frame_id: id(&frame_id)?,
-        offset: Offset::new(unsigned(row.get(1)?)?),
-        author: id(&author)?,
-        own: row.get(3)?,
-        sent_ms: unsigned(row.get(4)?)?,
-        time_ms: unsigned(row.get(5)?)?,
-        payload: row.get::<_, Vec<u8>>(6)?.into(),
-    })
-}
-
 /// What was settled last of a channel.
 pub(super) fn last(sql: &Connection, channel_no: i64) -> Result<Option<Settled>, EngineError> {
     sql.prepare_cached(&format!(
@@ -298,20 +240,6 @@ pub(super) fn last(sql: &Connection, channel_no: i64) -> Result<Option<Settled>,
     .query_row([channel_no], |row| Ok(read_settled(row)))
     .optional()?
     .transpose()
-}
-
-/// Agents that are on the log's roster again, since the commit that removed them is gone.
-pub(super) fn returned(sql: &Connection, channel_no: i64) -> Result<BTreeSet<AgentId>, EngineError> {
-    sql.prepare_cached("SELECT agent FROM undone WHERE channel = ?1 AND added = 0")?
-        .query_map([channel_no], |row| row.get::<_, Vec<u8>>(0))?
-        .map(|agent| Ok(id(&agent?)?))
-        .collect()
-}
-
-pub(super) fn has_replaced(sql: &Connection, channel_no: i64) -> Result<bool, EngineError> {
-    Ok(sql
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM replaced WHERE channel = ?1)")?
-        .query_row([channel_no], |row| row.get(0))?)
 }
 
 impl Tx<'_> {
@@ -483,106 +411,6 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Messages whose entries are no longer there.
-    pub(super) fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
-        let (first, last) = (message_id(channel.no, kept)?, message_id(channel.no + 1, Offset::ZERO)?);
-        let messages: Vec<(i64, Vec<u8>)> = self
-            .sql
-            .prepare_cached("SELECT id, frame_id FROM message WHERE id > ?1 AND id < ?2")?
-            .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        for (message, frame_id) in &messages {
-            self.sql
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, acked, sent_ms, time_ms, payload)
-                     SELECT ?1, ?2, ?3, author, received_no IS NULL, ?5, sent_ms, time_ms, payload FROM message
-                     WHERE id = ?4",
-                )?
-                .execute(params![
-                    channel.no,
-                    frame_id,
-                    integer(message_offset(*message).get())?,
-                    message,
-                    message_offset(*message) <= channel.position.acked
-                ])?;
-        }
-        self.sql
-            .prepare_cached("DELETE FROM message WHERE id > ?1 AND id < ?2")?
-            .execute([first, last])?;
-        let left: Option<i64> = self
-            .sql
-            .prepare_cached("SELECT max(received_no) FROM message WHERE id > ?1 AND id <= ?2")?
-            .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))?;
-        let position = &mut channel.position;
-        position.received = position.received_acked.max(unsigned(left.unwrap_or(0))?);
-        channel.has_replaced = has_replaced(self.sql, channel.no)?;
-        Ok(())
-    }
-
-    /// Changes of the group behind `kept`: what each agent was before them is what the log says now.
-    fn undo(&mut self, channel: &mut Channel, kept: Offset) -> Result<BTreeMap<AgentId, bool>, EngineError> {
-        let changes: Vec<(Vec<u8>, bool)> = self
-            .sql
-            .prepare_cached("SELECT agent, added FROM change WHERE channel = ?1 AND at > ?2 ORDER BY at")?
-            .query_map(params![channel.no, integer(kept.get())?], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
-            .collect::<Result<_, _>>()?;
-        self.sql
-            .prepare_cached("DELETE FROM change WHERE channel = ?1 AND at > ?2")?
-            .execute(params![channel.no, integer(kept.get())?])?;
-        let mut net: BTreeMap<AgentId, (bool, bool)> = BTreeMap::new();
-        for (agent, added) in changes {
-            net.entry(id(&agent)?).or_insert((added, added)).1 = added;
-        }
-        let mut undone = BTreeMap::new();
-        for (agent, (first, now)) in net {
-            // Added and removed again, or the other way round: it is what it was.
-            if first == now && agent != self.identity.agent_id() {
-                self.sql
-                    .prepare_cached("INSERT OR REPLACE INTO undone (channel, agent, added) VALUES (?1, ?2, ?3)")?
-                    .execute(params![channel.no, agent.as_bytes(), now])?;
-                undone.insert(agent, now);
-            }
-        }
-        channel.returned = returned(self.sql, channel.no)?;
-        Ok(undone)
-    }
-
-    /// Wishes to leave behind `kept` are taken out of the group; this agent's own is made again.
-    fn forget_proposals(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
-        let agents: Vec<Vec<u8>> = self
-            .sql
-            .prepare_cached("SELECT agent FROM leaving WHERE channel = ?1 AND at > ?2")?
-            .query_map(params![channel.no, integer(kept.get())?], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        self.sql
-            .prepare_cached("DELETE FROM leaving WHERE channel = ?1 AND at > ?2")?
-            .execute(params![channel.no, integer(kept.get())?])?;
-        let own = self.identity.agent_id();
-        let asked: BTreeSet<AgentId> = agents
-            .iter()
-            .map(|agent| Ok(id(agent)?))
-            .collect::<Result<_, EngineError>>()?;
-        if let Some(group) = channel.group.as_mut() {
-            mls::take_back_leaves(group, self.provider, &asked)
-                .map_err(|error| EngineError::mls("taking back a proposal", error))?;
-        }
-        let leaves = channel.position.state == ChannelState::Leaving && asked.contains(&own);
-        if leaves && !self.waits(channel, Intent::Leave)? {
-            self.queue(channel, Intent::Leave, FrameId::generate(), &[], Place::Back)?;
-        }
-        Ok(())
-    }
-
-    /// A wish to leave is in the log.
-    pub(super) fn note_leaving(&self, channel: &Channel, offset: Offset, agent: &AgentId) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("INSERT OR REPLACE INTO leaving (channel, agent, at) VALUES (?1, ?2, ?3)")?
-            .execute(params![channel.no, agent.as_bytes(), integer(offset.get())?])?;
-        Ok(())
-    }
-
     /// Messages that wait tell of a digest that is no longer the log's: they are built again. What was built before is known
     /// where the log has it.
     fn encrypt_again(&self, channel: &mut Channel) -> Result<(), EngineError> {
@@ -599,175 +427,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    // ---- what comes again
-
     /// Entries up to where this agent was when it settled are read a second time, as far as the log had them then.
     pub(super) fn is_read_again(&self, channel: &Channel, offset: Offset) -> bool {
         channel
             .settled
             .is_some_and(|settled| offset > settled.kept && offset <= settled.cursor)
-    }
-
-    /// A change of the group, remembered as long as the digest of its entry.
-    pub(super) fn note_change(
-        &self,
-        channel: &Channel,
-        offset: Offset,
-        change: &mls::Change,
-    ) -> Result<(), EngineError> {
-        let changed = change.adds.symmetric_difference(&change.removes);
-        for agent in changed {
-            self.sql
-                .prepare_cached("INSERT OR REPLACE INTO change (channel, at, agent, added) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![
-                    channel.no,
-                    integer(offset.get())?,
-                    agent.as_bytes(),
-                    change.adds.contains(agent)
-                ])?;
-        }
-        if !change.adds.is_empty() || !change.removes.is_empty() {
-            self.sql
-                .prepare_cached("DELETE FROM change WHERE channel = ?1 AND at < ?2")?
-                .execute(params![channel.no, integer(channel.window.first().get())?])?;
-        }
-        Ok(())
-    }
-
-    /// A message that this agent had before its entry was replaced: it is put where it stands now. One that was acknowledged
-    /// is not shown again.
-    /// `payload` is what it says now, where that is known: another content is another message.
-    pub(super) fn put_back(
-        &mut self,
-        channel: &mut Channel,
-        record: &Record,
-        header: &Header,
-        payload: Option<&[u8]>,
-    ) -> Result<bool, EngineError> {
-        if channel.settled.is_none() {
-            return Ok(false);
-        }
-        let found: Option<(bool, bool)> = self
-            .sql
-            .prepare_cached(
-                "SELECT own, acked FROM replaced
-                 WHERE channel = ?1 AND frame_id = ?2 AND author = ?3 AND (?4 IS NULL OR payload = ?4 OR payload = x'')",
-            )?
-            .query_row(
-                params![channel.no, header.id.as_bytes(), header.author.as_bytes(), payload],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
-        let Some((own, acked)) = found else {
-            // It was taken out of the history.
-            return Ok(self
-                .sql
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM purged WHERE channel = ?1 AND frame_id = ?2)")?
-                .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))?);
-        };
-        let received_no = match (own, acked) {
-            (true, _) => None,
-            (false, true) => Some(0),
-            (false, false) => {
-                channel.position.received += 1;
-                self.events.push(Event::Message {
-                    channel: channel.id,
-                    offset: record.offset,
-                    author: header.author,
-                });
-                Some(integer(channel.position.received)?)
-            }
-        };
-        self.sql
-            .prepare_cached(
-                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
-                 SELECT ?3, frame_id, author, ?4, sent_ms, ?5, payload FROM replaced WHERE channel = ?1 AND frame_id = ?2",
-            )?
-            .execute(params![
-                channel.no,
-                header.id.as_bytes(),
-                message_id(channel.no, record.offset)?,
-                received_no,
-                integer(record.time_ms).unwrap_or(i64::MAX)
-            ])?;
-        self.forget_replaced(channel, header.id)?;
-        Ok(true)
-    }
-
-    /// An own message that the log has, encrypted for an epoch that the log has not: nobody can read it. It is sent again as
-    /// another one.
-    pub(super) fn send_as_another(&mut self, channel: &mut Channel, header: &Header) -> Result<bool, EngineError> {
-        let undone = channel.settled.is_some_and(|settled| header.parent > settled.kept);
-        if !undone || !channel.has_replaced {
-            return Ok(false);
-        }
-        let payload: Option<Vec<u8>> = self
-            .sql
-            .prepare_cached("SELECT payload FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND own = 1")?
-            .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))
-            .optional()?;
-        let Some(payload) = payload else { return Ok(false) };
-        self.forget_replaced(channel, header.id)?;
-        self.queue(channel, Intent::Message, FrameId::generate(), &payload, Place::Back)?;
-        Ok(true)
-    }
-
-    fn forget_replaced(&self, channel: &mut Channel, frame_id: FrameId) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND frame_id = ?2")?
-            .execute(params![channel.no, frame_id.as_bytes()])?;
-        channel.has_replaced = has_replaced(self.sql, channel.no)?;
-        Ok(())
-    }
-
-    /// The log has been read to its head: own messages that it no longer has go out again, before what was sent later.
-    pub(super) fn send_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        if !channel.has_replaced || channel.position.recovery.standing == Standing::Superseded {
-            return Ok(());
-        }
-        let own: Vec<Message> = self
-            .sql
-            .prepare_cached(&format!(
-                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND own = 1 ORDER BY at DESC"
-            ))?
-            .query_map([channel.no], |row| Ok(read_replaced(row)))?
-            .collect::<Result<Result<_, _>, _>>()??;
-        // What leads back into the group stays before them.
-        let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
-            .filter(|row| row.intent.is_way_back() || row.intent == Intent::Create)
-            .collect();
-        for message in &own {
-            if self.row_of(channel, message.frame_id)?.is_none() {
-                let row = self.queue(
-                    channel,
-                    Intent::Message,
-                    message.frame_id,
-                    &message.payload,
-                    Place::Front,
-                )?;
-                self.sql
-                    .prepare_cached("UPDATE outbox SET sent_ms = ?3 WHERE channel = ?1 AND seq = ?2")?
-                    .execute(params![channel.no, row.seq, integer(message.sent_ms)?])?;
-            }
-            self.forget_replaced(channel, message.frame_id)?;
-        }
-        if !own.is_empty() {
-            for row in ways_back.into_iter().rev() {
-                self.move_to_front(channel, &row)?;
-            }
-            channel.offered.again();
-        }
-        Ok(())
-    }
-
-    fn move_to_front(&self, channel: &Channel, row: &OutboxRow) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached(
-                "UPDATE outbox SET seq = (SELECT min(seq) FROM outbox WHERE channel = ?1) - 1
-                 WHERE channel = ?1 AND seq = ?2",
-            )?
-            .execute([channel.no, row.seq])?;
-        Ok(())
     }
 
     /// The log has the last commit that this agent's group took, though it went back before it: the group goes on there.
@@ -791,86 +455,6 @@ impl Tx<'_> {
             by,
             missed: recovery.missed,
         });
-        Ok(())
-    }
-
-    /// This agent is back in the group: those whose addition was undone are added. See [`Tx::remove_returned`] for those whose
-    /// removal was.
-    pub(super) fn redo(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        let added: Vec<Vec<u8>> = self
-            .sql
-            .prepare_cached("DELETE FROM undone WHERE channel = ?1 AND added = 1 RETURNING agent")?
-            .query_map([channel.no], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
-        for agent in added {
-            let agent = id(&agent)?;
-            if !members.contains(&agent) {
-                self.add_when_it_can(channel, &agent)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Queues the removal of agents that the log has brought back, before all else. Until it is done nothing is said in the
-    /// group. Where it was refused, it is tried again at another head or in the next session.
-    pub(super) fn remove_returned(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
-        if channel.position.recovery.standing != Standing::Current
-            || !channel.has_returned()
-            || channel.offered.redo_refused == Some(channel.position.head)
-        {
-            return Ok(());
-        }
-        // Behind a message it would wait for what waits for it.
-        let first = self.rows_from(channel, None, 1)?.pop();
-        if first.is_some_and(|row| row.intent.is_commit()) {
-            return Ok(());
-        }
-        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
-        let returned: Vec<u8> = (channel.returned.intersection(&members))
-            .flat_map(|agent| *agent.as_bytes())
-            .collect();
-        let row = self.queue(channel, Intent::Remove, FrameId::generate(), &returned, Place::Front)?;
-        channel.offered.next_seq = Some(row.seq);
-        Ok(())
-    }
-
-    /// What a commit that the group took says of agents whose change was undone: who is removed is removed again, and who is
-    /// added was meant to be. A member that rejoins is neither. A header alone is not believed: it could lie.
-    pub(super) fn heed_change(
-        &self,
-        channel: &mut Channel,
-        adds: &[AgentId],
-        removes: &[AgentId],
-    ) -> Result<(), EngineError> {
-        if channel.settled.is_none() {
-            return Ok(());
-        }
-        for agent in adds.iter().filter(|agent| !removes.contains(agent)) {
-            self.forget_undone_of(channel, agent)?;
-        }
-        let members = channel.group.as_ref().map(mls::members).unwrap_or_default();
-        for agent in removes.iter().filter(|agent| !members.contains(agent)) {
-            if channel.returned.contains(agent) {
-                self.forget_undone_of(channel, agent)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn forget_undone_of(&self, channel: &mut Channel, agent: &AgentId) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("DELETE FROM undone WHERE channel = ?1 AND agent = ?2")?
-            .execute(params![channel.no, agent.as_bytes()])?;
-        channel.returned.remove(agent);
-        Ok(())
-    }
-
-    pub(super) fn forget_undone(&self, channel: &mut Channel) -> Result<(), EngineError> {
-        self.sql
-            .prepare_cached("DELETE FROM undone WHERE channel = ?1")?
-            .execute([channel.no])?;
-        channel.returned.clear();
         Ok(())
     }
 

@@ -217,7 +217,7 @@ fn accounts(path: &Path) -> Outcome<AuthConfig> {
             destinations: patterns(&account.destinations)?,
         };
         if policy.accounts.insert(name.clone(), rules).is_some() {
-            return Err(wrong(name, "stands there twice"));
+            return Err(wrong(name, "is listed twice"));
         }
         if let Some(bearer) = &account.bearer {
             let secret = bearer.reveal("bearer")?;

@@ -95,7 +95,7 @@ fn explained(dir: &Path, error: &InspectError) -> Failure {
     let failure = Failure::new(error.code(), format!("cannot look at the log in {}", dir.display())).because(error);
     match error {
         InspectError::Open(OpenError::Locked { .. }) => {
-            failure.help("Stop the node first: agents are told of it when it starts.")
+            failure.help("Stop the node first. Agents learn of it when the node starts again.")
         }
         _ => failure,
     }

@@ -1,0 +1,250 @@
+//! Messages whose entries a log which went back has lost, until they come again.
+
+use super::channel::{Channel, one};
+use super::outbox::{Intent, OutboxRow, Place};
+use super::standing::Standing;
+use super::transact::Tx;
+use super::{Engine, EngineError, Event, Message};
+use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
+use rusqlite::{Connection, OptionalExtension, params};
+use skytale_proto::{ChannelId, FrameId, Header, Offset, Record};
+
+const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
+
+impl Engine {
+    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
+    /// given, with that one alone.
+    pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let is_there: bool = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND frame_id = ?2)")?
+            .query_row(params![message_id(no, offset)?, frame_id.as_bytes()], |row| row.get(0))?;
+        if is_there {
+            return self.ack(channel, offset);
+        }
+        self.transact(Durability::Now, |tx| {
+            tx.sql
+                .prepare_cached("UPDATE replaced SET acked = 1 WHERE channel = ?1 AND frame_id = ?2")?
+                .execute(params![no, frame_id.as_bytes()])?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn count_replaced(&self, channel: ChannelId) -> Result<u64, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        let count: i64 = self
+            .vault
+            .sql()
+            .prepare_cached("SELECT count(*) FROM replaced WHERE channel = ?1 AND own = 0 AND payload != x''")?
+            .query_row([no], |row| row.get(0))?;
+        Ok(unsigned(count)?)
+    }
+
+    /// Messages that this agent had been shown and that the log no longer has, with the offsets that they had; oldest first.
+    pub fn replaced(&self, channel: ChannelId, limit: u32) -> Result<Vec<Message>, EngineError> {
+        let (_, no) = one(self.vault.sql(), channel)?;
+        self.vault
+            .sql()
+            .prepare_cached(&format!(
+                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND payload != x'' ORDER BY at LIMIT ?2"
+            ))?
+            .query_map(params![no, limit], |row| Ok(read_replaced(row)))?
+            .collect::<Result<Result<_, _>, _>>()?
+    }
+}
+
+fn read_replaced(row: &rusqlite::Row<'_>) -> Result<Message, EngineError> {
+    let (frame_id, author): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(2)?);
+    Ok(Message {
+        frame_id: id(&frame_id)?,
+        offset: Offset::new(unsigned(row.get(1)?)?),
+        author: id(&author)?,
+        own: row.get(3)?,
+        sent_ms: unsigned(row.get(4)?)?,
+        time_ms: unsigned(row.get(5)?)?,
+        payload: row.get::<_, Vec<u8>>(6)?.into(),
+    })
+}
+
+pub(super) fn has_replaced(sql: &Connection, channel_no: i64) -> Result<bool, EngineError> {
+    Ok(sql
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM replaced WHERE channel = ?1)")?
+        .query_row([channel_no], |row| row.get(0))?)
+}
+
+impl Tx<'_> {
+    /// Messages whose entries are no longer there.
+    pub(super) fn set_aside(&mut self, channel: &mut Channel, kept: Offset) -> Result<(), EngineError> {
+        let (first, last) = (message_id(channel.no, kept)?, message_id(channel.no + 1, Offset::ZERO)?);
+        let messages: Vec<(i64, Vec<u8>)> = self
+            .sql
+            .prepare_cached("SELECT id, frame_id FROM message WHERE id > ?1 AND id < ?2")?
+            .query_map([first, last], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (message, frame_id) in &messages {
+            self.sql
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, acked, sent_ms, time_ms, payload)
+                     SELECT ?1, ?2, ?3, author, received_no IS NULL, ?5, sent_ms, time_ms, payload FROM message
+                     WHERE id = ?4",
+                )?
+                .execute(params![
+                    channel.no,
+                    frame_id,
+                    integer(message_offset(*message).get())?,
+                    message,
+                    message_offset(*message) <= channel.position.acked
+                ])?;
+        }
+        self.sql
+            .prepare_cached("DELETE FROM message WHERE id > ?1 AND id < ?2")?
+            .execute([first, last])?;
+        let left: Option<i64> = self
+            .sql
+            .prepare_cached("SELECT max(received_no) FROM message WHERE id > ?1 AND id <= ?2")?
+            .query_row([message_id(channel.no, Offset::ZERO)?, first], |row| row.get(0))?;
+        let position = &mut channel.position;
+        position.received = position.received_acked.max(unsigned(left.unwrap_or(0))?);
+        channel.has_replaced = has_replaced(self.sql, channel.no)?;
+        Ok(())
+    }
+
+    /// A message that this agent had before its entry was replaced: it is put where it stands now. One that was acknowledged
+    /// is not shown again.
+    /// `payload` is what it says now, where that is known: another content is another message.
+    pub(super) fn put_back(
+        &mut self,
+        channel: &mut Channel,
+        record: &Record,
+        header: &Header,
+        payload: Option<&[u8]>,
+    ) -> Result<bool, EngineError> {
+        if channel.settled.is_none() {
+            return Ok(false);
+        }
+        let found: Option<(bool, bool)> = self
+            .sql
+            .prepare_cached(
+                "SELECT own, acked FROM replaced
+                 WHERE channel = ?1 AND frame_id = ?2 AND author = ?3 AND (?4 IS NULL OR payload = ?4 OR payload = x'')",
+            )?
+            .query_row(
+                params![channel.no, header.id.as_bytes(), header.author.as_bytes(), payload],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        let Some((own, acked)) = found else {
+            // It was taken out of the history.
+            return Ok(self
+                .sql
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM purged WHERE channel = ?1 AND frame_id = ?2)")?
+                .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))?);
+        };
+        let received_no = match (own, acked) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => {
+                channel.position.received += 1;
+                self.events.push(Event::Message {
+                    channel: channel.id,
+                    offset: record.offset,
+                    author: header.author,
+                });
+                Some(integer(channel.position.received)?)
+            }
+        };
+        self.sql
+            .prepare_cached(
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
+                 SELECT ?3, frame_id, author, ?4, sent_ms, ?5, payload FROM replaced WHERE channel = ?1 AND frame_id = ?2",
+            )?
+            .execute(params![
+                channel.no,
+                header.id.as_bytes(),
+                message_id(channel.no, record.offset)?,
+                received_no,
+                integer(record.time_ms).unwrap_or(i64::MAX)
+            ])?;
+        self.forget_replaced(channel, header.id)?;
+        Ok(true)
+    }
+
+    /// An own message that the log has, encrypted for an epoch that the log has not: nobody can read it. It is sent again as
+    /// another one.
+    pub(super) fn send_as_another(&mut self, channel: &mut Channel, header: &Header) -> Result<bool, EngineError> {
+        let undone = channel.settled.is_some_and(|settled| header.parent > settled.kept);
+        if !undone || !channel.has_replaced {
+            return Ok(false);
+        }
+        let payload: Option<Vec<u8>> = self
+            .sql
+            .prepare_cached("SELECT payload FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND own = 1")?
+            .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))
+            .optional()?;
+        let Some(payload) = payload else { return Ok(false) };
+        self.forget_replaced(channel, header.id)?;
+        self.queue(channel, Intent::Message, FrameId::generate(), &payload, Place::Back)?;
+        Ok(true)
+    }
+
+    fn forget_replaced(&self, channel: &mut Channel, frame_id: FrameId) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached("DELETE FROM replaced WHERE channel = ?1 AND frame_id = ?2")?
+            .execute(params![channel.no, frame_id.as_bytes()])?;
+        channel.has_replaced = has_replaced(self.sql, channel.no)?;
+        Ok(())
+    }
+
+    /// The log has been read to its head: own messages that it no longer has go out again, before what was sent later.
+    pub(super) fn send_again(&mut self, channel: &mut Channel) -> Result<(), EngineError> {
+        if !channel.has_replaced || channel.position.recovery.standing == Standing::Superseded {
+            return Ok(());
+        }
+        let own: Vec<Message> = self
+            .sql
+            .prepare_cached(&format!(
+                "SELECT {REPLACED} FROM replaced WHERE channel = ?1 AND own = 1 ORDER BY at DESC"
+            ))?
+            .query_map([channel.no], |row| Ok(read_replaced(row)))?
+            .collect::<Result<Result<_, _>, _>>()??;
+        // What leads back into the group stays before them.
+        let ways_back: Vec<OutboxRow> = (self.rows_from(channel, None, usize::MAX)?.into_iter())
+            .filter(|row| row.intent.is_way_back() || row.intent == Intent::Create)
+            .collect();
+        for message in &own {
+            if self.row_of(channel, message.frame_id)?.is_none() {
+                let row = self.queue(
+                    channel,
+                    Intent::Message,
+                    message.frame_id,
+                    &message.payload,
+                    Place::Front,
+                )?;
+                self.sql
+                    .prepare_cached("UPDATE outbox SET sent_ms = ?3 WHERE channel = ?1 AND seq = ?2")?
+                    .execute(params![channel.no, row.seq, integer(message.sent_ms)?])?;
+            }
+            self.forget_replaced(channel, message.frame_id)?;
+        }
+        if !own.is_empty() {
+            for row in ways_back.into_iter().rev() {
+                self.move_to_front(channel, &row)?;
+            }
+            channel.offered.again();
+        }
+        Ok(())
+    }
+
+    fn move_to_front(&self, channel: &Channel, row: &OutboxRow) -> Result<(), EngineError> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET seq = (SELECT min(seq) FROM outbox WHERE channel = ?1) - 1
+                 WHERE channel = ?1 AND seq = ?2",
+            )?
+            .execute([channel.no, row.seq])?;
+        Ok(())
+    }
+}
