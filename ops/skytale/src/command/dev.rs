@@ -3,7 +3,7 @@
 use super::Session;
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
 use crate::local::{AUDIENCE, LocalApi, private_folder};
-use crate::output::{Context as _, Failure, Human, Outcome, Style};
+use crate::output::{Failure, Human, Outcome, Style};
 use crate::serve::{self, BridgeServer, RelayServer, stop_api};
 use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
@@ -53,13 +53,11 @@ pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
-    let temporary = if args.temp {
-        let folder = tempfile::Builder::new().prefix("skytale-dev-").tempdir();
-        Some(folder.failing(Code::Environment, || "cannot make a temporary folder".into())?)
-    } else {
-        None
+    let temporary = match args.temp {
+        true => Some(session.scratch.folder("skytale-dev-", None, false)?),
+        false => None,
     };
-    let dir = temporary.as_ref().map_or(args.dir.as_path(), |folder| folder.path());
+    let dir = temporary.as_deref().unwrap_or(&args.dir);
     private_folder(dir)?;
     let api = LocalApi::start(dir, args.api_listen).await?;
     let relay = match RelayServer::start(relay_setup(dir, &args, &api), Some(serve::metrics()?)).await {

@@ -19,10 +19,12 @@ mod whoami;
 use crate::cli::{Cli, Global};
 use crate::config::{Layer, Loaded, Sources, load};
 use crate::output::{Context as _, EXIT_CODES, Exit, Outcome, Output};
+use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use clap::Subcommand;
 use skytale_proto::Code;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What to do.
@@ -79,6 +81,8 @@ pub(crate) struct Session {
     pub output: Output,
     /// Says when to stop.
     pub shutdown: Shutdown,
+    /// Its temporary folders.
+    pub scratch: Arc<Scratch>,
 }
 
 /// Runs the command, says what went wrong, and how the process ends.
@@ -170,6 +174,8 @@ where
 {
     let loaded = configuration(global, kind.flags)?;
     telemetry::start(loaded.config.log.as_deref(), kind.default, loaded.config.log_format)?;
+    // Before the runtime, so that it is dropped after it.
+    let scratch = Arc::new(Scratch::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -180,6 +186,7 @@ where
             loaded,
             output,
             shutdown,
+            scratch: Arc::clone(&scratch),
         }))
         .await
     });

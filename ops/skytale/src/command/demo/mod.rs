@@ -6,7 +6,7 @@ mod returns;
 mod story;
 
 use super::Session;
-use crate::output::{Context as _, Failure, Outcome};
+use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
@@ -46,22 +46,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
-    let making = || "cannot make a folder for the demonstration".to_owned();
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("skytale-demo-");
-    let folder = match &args.dir {
-        Some(dir) => {
-            crate::local::private_folder(dir)?;
-            builder.tempdir_in(dir)
-        }
-        None => builder.tempdir(),
-    };
-    let mut folder = folder.failing(Code::Environment, making)?;
-    folder.disable_cleanup(args.keep);
-    let kept = args.keep.then(|| folder.path().display().to_string());
+    let folder = session
+        .scratch
+        .folder("skytale-demo-", args.dir.as_deref(), args.keep)?;
+    let kept = args.keep.then(|| folder.display().to_string());
     match args.returns {
-        true => returns::show(&session, folder.path(), kept).await,
-        false => exchange(&args, &session, folder.path(), kept).await,
+        true => returns::show(&session, &folder, kept).await,
+        false => exchange(&args, &session, &folder, kept).await,
     }
 }
 

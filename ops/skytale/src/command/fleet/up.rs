@@ -64,12 +64,9 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
             private_folder(dir)?;
             None
         }
-        None => {
-            let folder = tempfile::Builder::new().prefix("skytale-fleet-").tempdir();
-            Some(folder.failing(Code::Environment, || "cannot make a temporary folder".into())?)
-        }
+        None => Some(session.scratch.folder("skytale-fleet-", None, false)?),
     };
-    let dir = temporary.as_ref().map(|folder| folder.path()).or(args.dir.as_deref());
+    let dir = temporary.as_deref().or(args.dir.as_deref());
     let dir = dir.unwrap_or(Path::new("."));
     let say = |text: String| session.output.note(text);
     // Given up in the middle, everything that was started ends with it.

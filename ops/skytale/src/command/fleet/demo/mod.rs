@@ -10,8 +10,7 @@ mod traffic;
 use self::faults::Kind;
 use super::up::Size;
 use crate::command::Session;
-use crate::local::private_folder;
-use crate::output::{Context as _, Failure, Outcome};
+use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -78,26 +77,14 @@ impl Args {
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     let faults = args.faults()?;
     let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)), true)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("skytale-fleet-");
-    let folder = match &args.dir {
-        Some(dir) => {
-            private_folder(dir)?;
-            builder.tempdir_in(dir)
-        }
-        None => builder.tempdir(),
-    };
-    let mut folder = folder.failing(Code::Environment, || {
-        "cannot make a folder for the demonstration".into()
-    })?;
-    folder.disable_cleanup(args.keep);
+    let folder = session
+        .scratch
+        .folder("skytale-fleet-", args.dir.as_deref(), args.keep)?;
     // Given up in the middle, everything that was started ends with it.
-    let telling = Box::pin(story::tell(args, &faults, &layout, session, folder.path()));
+    let telling = Box::pin(story::tell(args, &faults, &layout, session, &folder));
     let told = session.shutdown.unless(telling).await;
     if args.keep {
-        session
-            .output
-            .note(format_args!("data kept in {}", folder.path().display()));
+        session.output.note(format_args!("data kept in {}", folder.display()));
     }
     let report = told?;
     session.output.give(&report)?;
