@@ -12,8 +12,8 @@ mod schema;
 
 pub use fleet::{
     CreateEnrolment, CreatedEnrolment, ENROLMENT_KEY_PREFIX, Enrolment, Enrolments, Fleet, FleetRelay,
-    HEARTBEAT_SHARDS_MAX, Heartbeat, HeartbeatTaken, REGISTRATION_CONTEXT, RELAY_ADDRESSES_MAX,
-    RELAY_VERSION_BYTES_MAX, RelayLoad, RelayState, ShardLag, enrolment_of, registration_message,
+    HEARTBEAT_SHARDS_MAX, HTTPS_URL_BYTES_MAX, Heartbeat, HeartbeatTaken, REGISTRATION_CONTEXT, RELAY_ADDRESSES_MAX,
+    RELAY_VERSION_BYTES_MAX, RelayLoad, RelayState, ShardLag, check_https_url, enrolment_of, registration_message,
 };
 pub use name::{ChannelName, NameError, OrgName};
 
@@ -99,6 +99,9 @@ pub struct Relay {
     /// Its region; 0 on a single node.
     #[serde(default)]
     pub region: u8,
+    /// Where it is reached over HTTPS by agents whose network lets no UDP through: see [`check_https_url`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_url: Option<String>,
 }
 
 /// `GET /v1/relays?region=&limit=`: the relay directory, nearest first. With an API key.

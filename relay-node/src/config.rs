@@ -1,7 +1,7 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
 use serde::{Deserialize, Serialize};
-use skytale_proto::rest::RELAY_ADDRESSES_MAX;
+use skytale_proto::rest::{RELAY_ADDRESSES_MAX, check_https_url};
 use skytale_proto::{Code, limits, session};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ pub struct RelayConfig {
     pub disk_free_bytes_min: u64,
     /// Admin HTTP.
     pub admin: AdminConfig,
+    /// The way in without UDP.
+    pub https: HttpsConfig,
     /// Limits.
     pub limits: LimitsConfig,
     /// Sessions.
@@ -51,6 +53,24 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// Lets `listen` be another address than loopback. There is no authorization on this port.
     pub allow_remote: bool,
+}
+
+/// HTTPS for agents whose network lets no UDP through. Their QUIC goes through it as it is, encrypted end to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsConfig {
+    /// TCP address to listen on; without one there is no HTTPS.
+    pub listen: Option<SocketAddr>,
+    /// `https://host[:port]` under which agents reach it, which the relay directory tells them. Without one, on loopback alone, `http://`
+    /// and the address.
+    pub url: Option<String>,
+    /// The certificate for `url`, and those that lead to its root: a PEM file, which is read again when it changes.
+    /// Without it `listen` must be loopback, behind a proxy that ends TLS.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key: a PEM file.
+    pub key_file: Option<PathBuf>,
+    /// Connections at once.
+    pub connections_max: u32,
 }
 
 /// Limits of one node, one connection, one agent.
@@ -130,9 +150,22 @@ impl Default for RelayConfig {
             data_dir: None,
             disk_free_bytes_min: 1024 * 1024 * 1024,
             admin: AdminConfig::default(),
+            https: HttpsConfig::default(),
             limits: LimitsConfig::default(),
             session: SessionConfig::default(),
             trust: TrustConfig::default(),
+        }
+    }
+}
+
+impl Default for HttpsConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            url: None,
+            certificate_file: None,
+            key_file: None,
+            connections_max: 2_000,
         }
     }
 }
@@ -278,6 +311,7 @@ impl RelayConfig {
                 self.admin.listen
             ),
         )?;
+        self.https.check()?;
         must(
             limits.connections_max > 0,
             "limits.connections_max",
@@ -379,6 +413,44 @@ impl RelayConfig {
     }
 }
 
+impl HttpsConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &'static str, problem: &str| {
+            let problem = problem.to_owned();
+            Err(ConfigError { key, problem })
+        };
+        if self.certificate_file.is_some() != self.key_file.is_some() {
+            return wrong(
+                "https.certificate_file",
+                "needs https.key_file, and the other way round",
+            );
+        }
+        let Some(listen) = self.listen else {
+            if self.url.is_none() && self.certificate_file.is_none() {
+                return Ok(());
+            }
+            return wrong("https.listen", "must be set where the rest of [relay.https] is");
+        };
+        if self.connections_max == 0 {
+            return wrong("https.connections_max", "must be above 0");
+        }
+        let is_local = listen.ip().is_loopback();
+        if self.certificate_file.is_none() && !is_local {
+            return wrong(
+                "https.listen",
+                "must be loopback where there is no https.certificate_file",
+            );
+        }
+        if let Some(url) = &self.url {
+            return check_https_url(url).or_else(|problem| wrong("https.url", problem));
+        }
+        if self.certificate_file.is_some() || !is_local {
+            return wrong("https.url", "must be set: agents are told where to connect");
+        }
+        Ok(())
+    }
+}
+
 impl SessionConfig {
     pub(crate) const fn keepalive(&self) -> Duration {
         Duration::from_millis(self.keepalive_ms)
@@ -469,6 +541,38 @@ mod tests {
         let key = "trust.revocations_stale_after_ms";
         assert_eq!(refused(|config| config.trust.revocations_stale_after_ms = 30_001), key);
         assert_eq!(refused(|config| config.trust.revocations_stale_after_ms = 0), key);
+    }
+
+    #[test]
+    fn https_needs_a_certificate_and_a_url_beyond_loopback() {
+        let https = |change: fn(&mut HttpsConfig)| {
+            let mut config = RelayConfig::for_tests("issuer", "audience");
+            config.https.listen = Some(SocketAddr::from(([0, 0, 0, 0], 443)));
+            config.https.url = Some("https://relay.example.org".into());
+            config.https.certificate_file = Some("relay.pem".into());
+            config.https.key_file = Some("relay.key".into());
+            change(&mut config.https);
+            config.check().map_err(|error| error.key)
+        };
+        assert_eq!(https(|_| {}), Ok(()));
+        assert_eq!(https(|https| https.key_file = None), Err("https.certificate_file"));
+        assert_eq!(https(|https| https.url = None), Err("https.url"));
+        assert_eq!(
+            https(|https| https.url = Some("http://relay.example.org".into())),
+            Err("https.url")
+        );
+        assert_eq!(https(|https| https.connections_max = 0), Err("https.connections_max"));
+        assert_eq!(https(|https| https.listen = None), Err("https.listen"));
+        let plain = |https: &mut HttpsConfig| (https.certificate_file, https.key_file) = (None, None);
+        assert_eq!(https(plain), Err("https.listen"));
+        let local = |https: &mut HttpsConfig| {
+            let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+            *https = HttpsConfig {
+                listen,
+                ..HttpsConfig::default()
+            };
+        };
+        assert_eq!(https(local), Ok(()));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use crate::config::{LimitsConfig, RelayConfig};
 use iroh::endpoint::{
-    Accepting, Connection, ConnectionError, Incoming, QuicTransportConfig, ServerConfig, VarInt, presets,
+    Accepting, Connection, ConnectionError, Incoming, NetReportConfig, QuicTransportConfig, ServerConfig, VarInt, presets,
 };
-use iroh::{Endpoint, RelayMode, SecretKey};
+use iroh::{Endpoint, RelayMap, RelayMode, RelayUrl, SecretKey};
 use skytale_proto::session;
 use std::sync::Arc;
 use tokio::runtime::{self, Handle, Runtime};
@@ -57,7 +57,12 @@ impl Drop for Receiving {
 }
 
 /// Binds the endpoint. It receives for as long as its thread is kept.
-pub(crate) async fn bind(config: &RelayConfig, key: SecretKey) -> Result<(Endpoint, Receiving), BindError> {
+/// With `https`, it is also where iroh's relay server at that URL brings datagrams from.
+pub(crate) async fn bind(
+    config: &RelayConfig,
+    key: SecretKey,
+    https: Option<&RelayUrl>,
+) -> Result<(Endpoint, Receiving), BindError> {
     let error = |problem: String| BindError {
         listen: config
             .listen
@@ -67,8 +72,15 @@ pub(crate) async fn bind(config: &RelayConfig, key: SecretKey) -> Result<(Endpoi
             .join(", "),
         problem,
     };
+    let relays = https.map_or(RelayMode::Disabled, |url| {
+        RelayMode::Custom(RelayMap::from_iter([iroh::RelayConfig::new(url.clone(), None)]))
+    });
+    let mut probes = NetReportConfig::minimal();
+    // By which iroh finds its relay server.
+    probes.https_probes = https.is_some();
     let mut builder = Endpoint::builder(presets::Minimal)
-        .relay_mode(RelayMode::Disabled)
+        .relay_mode(relays)
+        .net_report_config(probes)
         .clear_address_lookup()
         .clear_ip_transports()
         .secret_key(key)

@@ -33,8 +33,8 @@
 //! `Refusal` on its control stream, then the connection is closed with the code's number and a reason.
 //!
 //! # Modules
-//! `authorize`, `rate`, `deframe`, `session::state` and `directory::pause` are pure; `node`, `session`, `trust` and `directory`
-//! drive them;
+//! `authorize`, `rate`, `deframe`, `session::state`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
+//! and `directory` drive them;
 //! [`config`] is what an operator sets, `metrics` what an operator sees.
 
 mod admin;
@@ -45,6 +45,7 @@ mod deframe;
 mod directory;
 mod drain;
 mod endpoint;
+mod https;
 mod load;
 mod metrics;
 mod node;
@@ -58,8 +59,9 @@ mod stream;
 mod trust;
 
 pub use admin::RenderMetrics;
-pub use config::{AdminConfig, ConfigError, LimitsConfig, RelayConfig, SessionConfig, TrustConfig};
+pub use config::{AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, SessionConfig, TrustConfig};
 pub use endpoint::BindError;
+pub use https::HttpsError;
 pub use metrics::describe as describe_metrics;
 pub use node::{RelayNode, StartError};
 pub use rollback::AcceptedRollback;

@@ -1,5 +1,6 @@
 //! What an operator sees: every metric's name, unit and meaning.
 
+use crate::https::Traffic;
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use skytale_proto::{Code, Kind};
 use std::time::Duration;
@@ -22,6 +23,8 @@ const API_REQUESTS: &str = "skytale_relay_api_requests_total";
 const REVOCATIONS_AGE: &str = "skytale_relay_revocations_age_seconds";
 const KEYS_AGE: &str = "skytale_relay_keys_age_seconds";
 const HEARTBEAT_AGE: &str = "skytale_relay_heartbeat_age_seconds";
+const HTTPS_CONNECTIONS: &str = "skytale_relay_https_connections";
+const HTTPS_BYTES: &str = "skytale_relay_https_bytes_total";
 const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
 
@@ -77,6 +80,12 @@ pub fn describe() {
         HEARTBEAT_AGE,
         Unit::Seconds,
         "Time since the relay directory last took a heartbeat, on an enrolled node."
+    );
+    describe_gauge!(HTTPS_CONNECTIONS, count, "Agents' connections over HTTPS.");
+    describe_counter!(
+        HTTPS_BYTES,
+        Unit::Bytes,
+        "Bytes of frames over HTTPS, by way: in and out of the server, of agents and of the node's own endpoint together."
     );
     describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
     describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
@@ -150,6 +159,7 @@ pub(crate) struct Standing {
     pub(crate) revocations_age: Option<Duration>,
     pub(crate) keys_age: Option<Duration>,
     pub(crate) heartbeat_age: Option<Duration>,
+    pub(crate) https: Option<Traffic>,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
 }
@@ -162,6 +172,11 @@ pub(crate) fn standing(standing: Standing) {
     gauge!(LAG_MAX).set(standing.lag_entries_max as f64);
     gauge!(READY).set(f64::from(u8::from(standing.ready)));
     gauge!(DRAINING).set(f64::from(u8::from(standing.draining)));
+    if let Some(https) = standing.https {
+        gauge!(HTTPS_CONNECTIONS).set(https.connections as f64);
+        counter!(HTTPS_BYTES, "way" => "in").absolute(https.bytes_received);
+        counter!(HTTPS_BYTES, "way" => "out").absolute(https.bytes_sent);
+    }
     if let Some(age) = standing.heartbeat_age {
         gauge!(HEARTBEAT_AGE).set(age);
     }

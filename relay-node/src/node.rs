@@ -5,6 +5,7 @@ use crate::config::{ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
 use crate::drain::told_over;
 use crate::endpoint::{self, BindError, Receiving, SendWindows};
+use crate::https::{self, Https, HttpsError};
 use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
@@ -19,8 +20,8 @@ use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) sending: AtomicUsize,
     /// What the operator said of logs that went back.
     pub(crate) rollback: Option<AcceptedRollback>,
+    /// The way in without UDP, where it is served.
+    pub(crate) https: OnceLock<Https>,
 }
 
 /// A node that cannot start.
@@ -102,6 +105,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// HTTPS cannot be served.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     /// The admin port cannot be bound.
     #[error("cannot serve admin HTTP on {listen}: {source}")]
     Admin {
@@ -116,8 +122,12 @@ impl StartError {
     /// The code that goes with this.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) => Code::Config,
-            Self::SecretKey(_) | Self::Bind(_) | Self::Rollback { .. } | Self::Admin { .. } => Code::Environment,
+            Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) | Self::Https(HttpsError::Config(_)) => {
+                Code::Config
+            }
+            Self::SecretKey(_) | Self::Bind(_) | Self::Rollback { .. } | Self::Admin { .. } | Self::Https(_) => {
+                Code::Environment
+            }
         }
     }
 }
@@ -144,7 +154,9 @@ impl RelayNode {
             })?,
             None => None,
         };
-        let (endpoint, receiving) = endpoint::bind(&config, key.clone()).await?;
+        let https = https::Bound::bind(&config.https).await?;
+        let own_url = https.as_ref().map(https::Bound::own_url);
+        let (endpoint, receiving) = endpoint::bind(&config, key.clone(), own_url).await?;
         let api = match &trust {
             TrustSource::Static(_) => None,
             TrustSource::Http { api_url, relay_secret } => {
@@ -170,6 +182,7 @@ impl RelayNode {
             send_windows: SendWindows::new(&endpoint, &config.limits),
             sending: AtomicUsize::new(0),
             rollback,
+            https: OnceLock::new(),
             store,
             config,
         });
@@ -184,6 +197,12 @@ impl RelayNode {
             place: None,
         };
         node.serve_admin(metrics).await?;
+        if let Some(bound) = https {
+            let id = node.endpoint.id();
+            let served = Https::start(bound, node.shared.clone(), id, &node.background, &node.stop);
+            info!(url = served.url(), "relay node serves HTTPS");
+            let _ = node.shared.https.set(served);
+        }
         if let Some(api) = api {
             node.follow(Arc::new(api), enrolment, &key);
         }
@@ -206,6 +225,11 @@ impl RelayNode {
     /// The UDP addresses that it listens on.
     pub fn bound_addresses(&self) -> Vec<SocketAddr> {
         self.endpoint.bound_sockets()
+    }
+
+    /// Where agents reach it over HTTPS, where that is served.
+    pub fn https_url(&self) -> Option<&str> {
+        self.shared.https.get().map(Https::url)
     }
 
     /// The TCP address of admin HTTP, where it is served.
@@ -251,6 +275,9 @@ impl RelayNode {
         self.shared.drain.send_replace(Some(Instant::now()));
         self.connections.close();
         self.end_sessions().await;
+        if let Some(https) = self.shared.https.get() {
+            https.shutdown().await;
+        }
         self.stop.cancel();
         self.background.close();
         if timeout(CLOSE_WITHIN, self.endpoint.close()).await.is_err() {
@@ -294,9 +321,10 @@ impl RelayNode {
         self.run(trust::follow_revocations(node.clone(), api.clone()));
         let region = node.config.region;
         let addresses = self.addresses();
+        let https_url = self.https_url().map(str::to_owned);
         match enrolment {
             Some(enrolment) => {
-                let place = Place::new(api, &enrolment, key, addresses, region);
+                let place = Place::new(api, &enrolment, key, addresses, https_url, region);
                 self.place = Some(place.clone());
                 // Ends by itself: a heartbeat that is on its way is waited for.
                 self.background.spawn(place.keep(node, self.stop.clone()));
@@ -307,6 +335,7 @@ impl RelayNode {
                     endpoint,
                     addresses,
                     region,
+                    https_url,
                 };
                 self.run(trust::register(node, api, relay));
             }

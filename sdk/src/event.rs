@@ -21,6 +21,8 @@ pub enum Event {
     Connected {
         /// The relay node.
         relay: EndpointId,
+        /// Whether HTTPS carries it: nothing answered over UDP.
+        over_https: bool,
     },
     /// The session has ended. Another one is tried, unless the agent was told to disconnect.
     Disconnected {

@@ -7,6 +7,7 @@ fn relay(id: u8, region: u8) -> Relay {
         endpoint: EndpointId::from_bytes([id; 32]),
         addresses: vec![format!("192.0.2.{id}:7601")],
         region,
+        https_url: None,
     }
 }
 

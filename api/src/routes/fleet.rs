@@ -53,6 +53,7 @@ fn shown(stored: StoredRelay, label: String, since_s: u64) -> FleetRelay {
         state,
         seen_s: stored.seen_s,
         addresses: stored.relay.addresses,
+        https_url: stored.relay.https_url,
         region: stored.relay.region,
         version: stored.version,
         load: stored.load,

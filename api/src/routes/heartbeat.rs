@@ -1,6 +1,6 @@
 //! `/v1/relays/{endpoint}/heartbeat`: an enrolled relay node is there.
 
-use super::relays::{RELAYS_MAX, check_addresses};
+use super::relays::{RELAYS_MAX, check_addresses, check_https};
 use crate::audit::{Action, Actor, Target};
 use crate::auth::Enrolled;
 use crate::directory::expires_after;
@@ -85,6 +85,7 @@ async fn take(
             endpoint,
             addresses: heartbeat.addresses,
             region: heartbeat.region,
+            https_url: heartbeat.https_url,
         },
         version: heartbeat.version,
         draining: heartbeat.draining,
@@ -157,6 +158,7 @@ fn check(heartbeat: &Heartbeat) -> Result<(), Refusal> {
             ));
         }
     }
+    check_https(heartbeat.https_url.as_deref())?;
     let version = heartbeat.version.as_bytes();
     if version.is_empty() || version.len() > RELAY_VERSION_BYTES_MAX || !version.iter().all(u8::is_ascii_graphic) {
         return bad(format!(

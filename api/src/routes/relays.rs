@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skytale_proto::limits::RELAYS_NAMED_MAX;
-use skytale_proto::rest::{RELAY_ADDRESSES_MAX, Relay, Relays};
+use skytale_proto::rest::{RELAY_ADDRESSES_MAX, Relay, Relays, check_https_url};
 use skytale_proto::{Code, EndpointId};
 use sqlx::AnyConnection;
 use std::net::{AddrParseError, SocketAddr};
@@ -176,7 +176,7 @@ fn check(endpoint: &str, relay: &Relay) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::BadRequest, "`endpoint` must be the one in the path"));
     }
     check_addresses(&relay.addresses)?;
-    Ok(())
+    check_https(relay.https_url.as_deref())
 }
 
 /// What stands in the directory is `ip:port`, and not too much of it.
@@ -187,6 +187,13 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<Vec<SocketAddr>, R
     }
     let parsed: Result<_, AddrParseError> = addresses.iter().map(|address| address.parse()).collect();
     parsed.map_err(|_| bad("`addresses` must be of the form `ip:port`"))
+}
+
+pub(super) fn check_https(url: Option<&str>) -> Result<(), Refusal> {
+    match url.map(check_https_url) {
+        Some(Err(problem)) => Err(Refusal::new(Code::BadRequest, format!("`https_url` {problem}"))),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 const fn action(actor: Actor, name: &'static str, endpoint: EndpointId) -> Action<'static> {

@@ -43,6 +43,7 @@ fn relay(row: &AnyRow) -> Result<Relay, StoreError> {
         endpoint: parse(row, "endpoint", "an endpoint id")?,
         addresses: addresses(row)?,
         region: narrow(row, "region")?,
+        https_url: row.try_get("https_url")?,
     })
 }
 
@@ -85,14 +86,14 @@ pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> 
     let lag_max = load.lag.iter().map(|shard| shard.messages).max().unwrap_or_default();
     sqlx::query(
         "INSERT INTO fleet_relays (endpoint, enrolment, addresses, region, version, draining, agents, agents_max, \
-         appends_per_second, reads_per_second, lag, lag_max, seen_s) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         appends_per_second, reads_per_second, lag, lag_max, seen_s, https_url) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
          ON CONFLICT (endpoint) DO UPDATE SET enrolment = excluded.enrolment, addresses = excluded.addresses, \
          region = excluded.region, version = excluded.version, draining = excluded.draining, \
          agents = excluded.agents, agents_max = excluded.agents_max, \
          appends_per_second = excluded.appends_per_second, reads_per_second = excluded.reads_per_second, \
          lag = excluded.lag, lag_max = excluded.lag_max, \
-         seen_s = excluded.seen_s",
+         seen_s = excluded.seen_s, https_url = excluded.https_url",
     )
     .bind(relay.relay.endpoint.to_string())
     .bind(relay.enrolment.to_string())
@@ -107,6 +108,7 @@ pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> 
     .bind(lag)
     .bind(signed(lag_max))
     .bind(signed(relay.seen_s))
+    .bind(relay.relay.https_url.clone())
     .execute(connection)
     .await?;
     Ok(())
@@ -131,7 +133,7 @@ pub(crate) async fn live_since(
     limit: u32,
 ) -> Result<Vec<LiveRelay>, StoreError> {
     let rows = sqlx::query(
-        "SELECT endpoint, addresses, region, draining, agents, agents_max, lag_max FROM fleet_relays \
+        "SELECT endpoint, addresses, region, https_url, draining, agents, agents_max, lag_max FROM fleet_relays \
          WHERE seen_s >= $1 ORDER BY endpoint LIMIT $2",
     )
     .bind(signed(since_s))

@@ -23,20 +23,23 @@ fn stored(row: &AnyRow) -> Result<Relay, StoreError> {
             column: "region",
             expected: "a region",
         })?,
+        https_url: row.try_get("https_url")?,
     })
 }
 
 /// Adds a relay node, or renews it.
 pub(crate) async fn put(connection: &mut AnyConnection, relay: &Relay, now_s: u64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO relays (endpoint, addresses, region, seen_s) VALUES ($1, $2, $3, $4) \
+        "INSERT INTO relays (endpoint, addresses, region, seen_s, https_url) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (endpoint) DO UPDATE SET \
-         addresses = excluded.addresses, region = excluded.region, seen_s = excluded.seen_s",
+         addresses = excluded.addresses, region = excluded.region, seen_s = excluded.seen_s, \
+         https_url = excluded.https_url",
     )
     .bind(relay.endpoint.to_string())
     .bind(serde_json::Value::from(relay.addresses.clone()).to_string())
     .bind(i64::from(relay.region))
     .bind(signed(now_s))
+    .bind(relay.https_url.clone())
     .execute(connection)
     .await?;
     Ok(())

@@ -85,7 +85,7 @@ on_both! {
             let path = format!("/v1/enrolments/{}", node.made.enrolment.id);
             api.delete(&path, wrong).await.refused(Code::AdminUnauthorized);
         }
-        let relay = Relay { endpoint: node.id(), addresses: vec!["192.0.2.1:1".to_owned()], region: 0 };
+        let relay = Relay { endpoint: node.id(), addresses: vec!["192.0.2.1:1".to_owned()], region: 0, https_url: None };
         api.put(&format!("/v1/relays/{}", node.id()), node.key(), &relay).await.refused(Code::RelayUnauthorized);
         assert!(api.get("/v1/revocations", node.key()).await.ok::<Revocations>().revocations.is_empty());
         api.stop().await;

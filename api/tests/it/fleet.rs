@@ -36,7 +36,7 @@ on_both! {
         let taken: HeartbeatTaken = node.beat(&other).await.ok();
         assert_eq!((taken.next_ms, taken.expires_ms), (300_000, 900_000));
         let relays: Relays = api.get("/v1/relays", &key).await.ok();
-        let relay = Relay { endpoint: node.id(), addresses: node.heartbeat.addresses.clone(), region: 0 };
+        let relay = Relay { endpoint: node.id(), addresses: node.heartbeat.addresses.clone(), region: 0, https_url: node.heartbeat.https_url.clone() };
         assert_eq!(relays.relays, [relay]);
         assert_eq!(told(&other, &key, None).await, [node.id()]);
 
@@ -172,6 +172,7 @@ on_both! {
             endpoint: EndpointId::from_bytes([n; 32]),
             addresses: vec![format!("192.0.2.{n}:7601")],
             region: 0,
+            https_url: None,
         };
         let put = async |relay: &Relay| api.put(&format!("/v1/relays/{}", relay.endpoint), RELAY, relay).await;
         put(&plain(1)).await.done();

@@ -181,13 +181,14 @@ on_both! {
         let key = &account.key.secret;
         let endpoint = EndpointId::from_bytes([5; 32]);
         let addresses = vec!["192.0.2.1:7601".to_owned(), "[2001:db8::1]:7601".to_owned()];
-        let relay = Relay { endpoint, addresses, region: 3 };
+        let relay = Relay { endpoint, addresses, region: 3, https_url: None };
         let path = format!("/v1/relays/{endpoint}");
         api.put(&path, RELAY, &relay).await.done();
         api.put(&path, RELAY, &relay).await.done();
         assert_eq!(api.get("/v1/relays", key).await.ok::<Relays>().relays, std::slice::from_ref(&relay));
         assert_eq!(api.token(key, &TestAgent::new()).await.relays, std::slice::from_ref(&relay));
-        let moved = Relay { addresses: vec!["192.0.2.9:7601".to_owned()], ..relay.clone() };
+        let https_url = Some("https://relay.example.org:8443".to_owned());
+        let moved = Relay { addresses: vec!["192.0.2.9:7601".to_owned()], https_url, ..relay.clone() };
         api.put(&path, RELAY, &moved).await.done();
         assert_eq!(api.get("/v1/relays", key).await.ok::<Relays>().relays, [moved]);
 
@@ -196,6 +197,8 @@ on_both! {
             Relay { addresses: vec!["relay.example:7601".to_owned()], ..relay.clone() },
             Relay { addresses: vec!["192.0.2.1:1".to_owned(); 17], ..relay.clone() },
             Relay { endpoint: EndpointId::from_bytes([6; 32]), ..relay.clone() },
+            Relay { https_url: Some("http://relay.example.org".to_owned()), ..relay.clone() },
+            Relay { https_url: Some("https://relay.example.org/path".to_owned()), ..relay.clone() },
         ] {
             api.put(&path, RELAY, &wrong).await.refused(Code::BadRequest);
         }

@@ -47,6 +47,7 @@ impl TestRelay {
         let heartbeat = Heartbeat {
             proof: endpoint.proof(&made.secret),
             addresses: vec!["192.0.2.1:7601".to_owned()],
+            https_url: Some("https://relay.example.org".to_owned()),
             region: 0,
             version: "0.1.0".to_owned(),
             draining: false,

@@ -30,7 +30,7 @@ pub(crate) async fn child() {
         tokens: Arc::new(tokens),
         relays: RelaySource::Directory,
         region: None,
-        bind: None,
+        network: Default::default(),
     })
     .await
     .expect("a client");

@@ -97,6 +97,7 @@ impl World {
         let relay = Relay {
             endpoint: node._node.endpoint_id(),
             addresses: node._node.bound_addresses(),
+            https_url: None,
         };
         Self {
             dir,
@@ -148,7 +149,7 @@ impl World {
             tokens: Arc::new(tokens),
             relays: RelaySource::Fixed(vec![self.relay.clone()]),
             region: None,
-            bind: None,
+            network: Default::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::client;
 use crate::command::Session;
-use crate::config::Loaded;
+use crate::config::{Loaded, Transport};
 use crate::local::private_folder;
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
@@ -35,6 +35,9 @@ pub(crate) struct AgentArgs {
     /// Where the API is [key: api_url].
     #[arg(long, value_name = "URL")]
     pub api_url: Option<String>,
+    /// What carries the connection to a relay node [key: transport]: auto, udp, https.
+    #[arg(long, value_name = "TRANSPORT", value_enum)]
+    pub transport: Option<Transport>,
     /// How long to wait for the network, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     pub timeout_s: u64,
@@ -56,7 +59,10 @@ impl AgentArgs {
             .api_url
             .as_ref()
             .map(|url| Layer::flag("--api-url", "api_url", url));
-        [vault, key_file, api_url].into_iter().flatten().collect()
+        let transport = self
+            .transport
+            .map(|transport| Layer::flag("--transport", "transport", transport.name()));
+        [vault, key_file, api_url, transport].into_iter().flatten().collect()
     }
 
     pub(crate) const fn timeout(&self) -> Duration {
@@ -153,6 +159,7 @@ async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
     // The inbox of a command that is run now and then is on disk: it never holds up the rest.
     config.driver.inbox_messages_max = u64::MAX;
     config.region = loaded.config.region;
+    config.network = loaded.network()?;
     config.engine.history = loaded.config.history.keep();
     Agent::open_or_attach(config).await.map_err(|error| {
         let failure = Failure::new(error.code(), format!("cannot open the vault {}", vault.display())).because(&error);
@@ -228,8 +235,8 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
             Err(match last {
                 Some((code, reason)) => failure(code).since(reason).help(
                     "Is the node running, and is this its address? `skytale config print` shows `api_url` and where it \
-                     comes from. A relay node is reached over UDP: a firewall may be in the way. `--log \
-                     skytale_sdk=debug` shows each attempt; `--timeout-s` waits longer.",
+                     comes from. A relay node is reached over UDP, or over HTTPS where its operator serves that: a firewall may be \
+                     in the way. `--log skytale_sdk=debug` shows each attempt; `--timeout-s` waits longer.",
                 ),
                 None => failure(Code::Offline),
             })

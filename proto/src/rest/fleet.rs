@@ -6,6 +6,7 @@
 use crate::{EndpointId, EnrolmentId};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Text before an enrolment's key.
 pub const ENROLMENT_KEY_PREFIX: &str = "rk_live_";
@@ -14,6 +15,8 @@ pub const ENROLMENT_KEY_PREFIX: &str = "rk_live_";
 pub const REGISTRATION_CONTEXT: &[u8] = b"skytale relay registration 1";
 /// Addresses of one relay node.
 pub const RELAY_ADDRESSES_MAX: usize = 16;
+/// The longest URL of a relay node for HTTPS, in bytes.
+pub const HTTPS_URL_BYTES_MAX: usize = 255;
 /// Shards in one heartbeat. A node that follows more of them tells those in which it is behind the most.
 pub const HEARTBEAT_SHARDS_MAX: usize = 128;
 /// The longest version of a relay node, in bytes.
@@ -89,6 +92,9 @@ pub struct Heartbeat {
     pub proof: String,
     /// Socket addresses (`ip:port`) under which agents reach it, 1 to [`RELAY_ADDRESSES_MAX`].
     pub addresses: Vec<String>,
+    /// Where agents reach it over HTTPS, if they do: see [`check_https_url`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_url: Option<String>,
     /// Its region; 0 on a single node.
     #[serde(default)]
     pub region: u8,
@@ -170,6 +176,9 @@ pub struct FleetRelay {
     pub seen_s: u64,
     /// Socket addresses under which agents reach it.
     pub addresses: Vec<String>,
+    /// Where agents reach it over HTTPS, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_url: Option<String>,
     /// Its region.
     pub region: u8,
     /// Its version.
@@ -205,9 +214,99 @@ pub fn registration_message(enrolment: &EnrolmentId, endpoint: &EndpointId) -> V
     [REGISTRATION_CONTEXT, enrolment.as_bytes(), endpoint.as_bytes()].concat()
 }
 
+/// Whether a relay node's URL for HTTPS is one: `https://host[:port]`, or `http://` on loopback; no path, no query, no
+/// user, at most [`HTTPS_URL_BYTES_MAX`]. The error says what it must be.
+pub fn check_https_url(url: &str) -> Result<(), &'static str> {
+    const FORM: &str = "must be of the form `https://host[:port]`";
+    if url.len() > HTTPS_URL_BYTES_MAX {
+        return Err("must have at most 255 bytes");
+    }
+    let (is_plain, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => return Err(FORM),
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or(FORM)?;
+            host.parse::<Ipv6Addr>().map_err(|_| FORM)?;
+            let port = if port.is_empty() {
+                None
+            } else {
+                Some(port.strip_prefix(':').ok_or(FORM)?)
+            };
+            (host, port)
+        }
+        None => {
+            let (host, port) = authority
+                .split_once(':')
+                .map_or((authority, None), |(host, port)| (host, Some(port)));
+            let is_label = |label: &str| {
+                !label.is_empty()
+                    && label
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            };
+            if !host.split('.').all(is_label) {
+                return Err(FORM);
+            }
+            (host, port)
+        }
+    };
+    if port.is_some_and(|port| port.parse::<u16>().map_or(true, |number| number == 0)) {
+        return Err(FORM);
+    }
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_plain && !is_loopback {
+        return Err("must be https (http is for loopback addresses alone)");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_for_https_is_a_host_and_a_port() {
+        for good in [
+            "https://relay.example.org",
+            "https://relay.example.org/",
+            "https://relay.example.org:8443",
+            "https://192.0.2.1:443",
+            "https://[2001:db8::1]:443",
+            "http://127.0.0.1:7605",
+            "http://localhost:7605",
+            "http://[::1]:7605",
+        ] {
+            assert_eq!(check_https_url(good), Ok(()), "{good}");
+        }
+        let long = format!("https://{}", "a".repeat(HTTPS_URL_BYTES_MAX));
+        for wrong in [
+            "",
+            "relay.example.org",
+            "ftp://relay.example.org",
+            "http://relay.example.org",
+            "http://192.0.2.1:80",
+            "https://",
+            "https://relay.example.org:0",
+            "https://relay.example.org:65536",
+            "https://relay.example.org:",
+            "https://user@relay.example.org",
+            "https://relay.example.org/path",
+            "https://relay.example.org?query",
+            "https://relay.example.org#part",
+            "https://relay..example.org",
+            "https://[::1",
+            "https://[::1]443",
+            "https://[relay]:443",
+            "https://relay example.org",
+            &long,
+        ] {
+            assert!(check_https_url(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_key_names_its_enrolment() {
@@ -236,6 +335,7 @@ mod tests {
         let heartbeat = Heartbeat {
             proof: "00".repeat(64),
             addresses: vec!["192.0.2.1:7601".to_owned()],
+            https_url: Some("https://relay.example.org".to_owned()),
             region: 1,
             version: "0.1.0".to_owned(),
             draining: true,

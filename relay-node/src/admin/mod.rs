@@ -2,6 +2,7 @@
 
 mod ready;
 
+use crate::https::Https;
 use crate::metrics::{self, Standing};
 use crate::node::Shared;
 use axum::extract::State;
@@ -95,6 +96,7 @@ async fn render(State(admin): State<Admin>) -> Response {
         revocations_age,
         keys_age,
         heartbeat_age: node.presence.age(),
+        https: node.https.get().map(Https::traffic),
         ready: ready::report(node).ready,
         draining: node.is_draining(),
     });

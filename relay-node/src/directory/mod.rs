@@ -34,6 +34,7 @@ pub(crate) struct Place {
     api: Arc<Api>,
     endpoint: EndpointId,
     addresses: Vec<String>,
+    https_url: Option<String>,
     region: u8,
     proof: String,
 }
@@ -45,6 +46,7 @@ impl Place {
         enrolment: &EnrolmentId,
         key: &SecretKey,
         addresses: Vec<String>,
+        https_url: Option<String>,
         region: u8,
     ) -> Self {
         let endpoint = EndpointId::from_bytes(*key.public().as_bytes());
@@ -53,6 +55,7 @@ impl Place {
             api,
             endpoint,
             addresses,
+            https_url,
             region,
             proof: signature.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
@@ -64,6 +67,7 @@ impl Place {
         Heartbeat {
             proof: self.proof.clone(),
             addresses: self.addresses.clone(),
+            https_url: self.https_url.clone(),
             region: self.region,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             // A node whose store has stopped, or is not ready yet, is one that agents should not be sent to either.

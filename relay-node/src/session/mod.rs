@@ -19,6 +19,7 @@ mod subscribe;
 pub(crate) use connection::{serve, turn_away};
 pub(crate) use end::Ending;
 pub(crate) use registry::Sessions;
+pub(crate) use state::of_endpoint;
 
 use crate::endpoint;
 use crate::node::Shared;

@@ -81,6 +81,11 @@ impl Sessions {
         }
     }
 
+    /// Whether an agent has one.
+    pub(crate) fn has(&self, agent: &AgentId) -> bool {
+        self.by_agent.lock().contains_key(agent)
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.by_agent.lock().len()

@@ -2,9 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use iroh::endpoint::{
-    Connection, ConnectionError, QuicTransportConfig, ReadError, RecvStream, SendStream, VarInt, WriteError, presets,
+    Connection, ConnectionError, NetReportConfig, QuicTransportConfig, ReadError, RecvStream, SendStream, VarInt,
+    WriteError, presets,
 };
-use iroh::{Endpoint, EndpointAddr, SecretKey};
+use iroh::{Endpoint, EndpointAddr, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
     self, AppendOpen, AppendRequest, AppendResponse, Appended, CaughtUp, ControlEvent, ControlRequest, Hello,
@@ -60,6 +61,20 @@ impl Agent {
             .await
             .expect("bound");
         let id = someone();
+        Self { id, endpoint }
+    }
+
+    /// An agent that has nothing but HTTPS, and shows this token there.
+    pub(crate) async fn over_https(id: AgentId, secret: SecretKey, url: &RelayUrl, token: &str) -> Self {
+        let server = RelayConfig::new(url.clone(), None).with_auth_token(token);
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .secret_key(secret)
+            .relay_mode(RelayMode::Custom(RelayMap::from_iter([server])))
+            .net_report_config(NetReportConfig::minimal())
+            .clear_ip_transports()
+            .bind()
+            .await
+            .expect("bound");
         Self { id, endpoint }
     }
 

@@ -11,6 +11,7 @@ mod forge;
 mod hostile_hello;
 mod hostile_status;
 mod hostile_streams;
+mod https;
 mod key_packages;
 mod lifecycle;
 mod limits;

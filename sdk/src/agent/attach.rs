@@ -74,7 +74,7 @@ impl Agent {
             tokens: config.tokens,
             relays: config.relays,
             region: config.region,
-            bind: config.bind,
+            network: config.network,
             config: config.driver,
             secret: Zeroizing::default(),
             state: Default::default(),

@@ -1,11 +1,10 @@
 //! What an agent is opened with.
 
 use crate::engine::EngineConfig;
-use crate::net::relay::PATIENCE;
+use crate::net::relay::{NetworkConfig, PATIENCE};
 use crate::net::{Relay, TokenProvider};
 use crate::vault::VaultKey;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +33,8 @@ pub struct AgentConfig {
     /// The region that the agent is in or nearest to: asked for with each token, so that the directory names relay nodes of
     /// it first. Without, the API takes its own.
     pub region: Option<u8>,
-    /// The local UDP address; `None` is any address and a free port.
-    pub bind: Option<SocketAddr>,
+    /// How relay nodes are reached.
+    pub network: NetworkConfig,
     /// Whether other processes of this user that have the vault's key may work through this one, by a socket beside the
     /// vault, `<vault>.sock`. As long as the agent is open; see [`Agent::open_or_attach`](super::Agent::open_or_attach).
     pub sharing: bool,
@@ -82,7 +81,7 @@ impl AgentConfig {
             tokens,
             relays: RelaySource::default(),
             region: None,
-            bind: None,
+            network: NetworkConfig::default(),
             sharing: true,
             engine: EngineConfig::default(),
             driver: DriverConfig::default(),
@@ -133,7 +132,7 @@ impl fmt::Debug for AgentConfig {
             .field("vault", &self.vault)
             .field("relays", &self.relays)
             .field("region", &self.region)
-            .field("bind", &self.bind)
+            .field("network", &self.network)
             .field("sharing", &self.sharing)
             .field("engine", &self.engine)
             .field("driver", &self.driver)

@@ -226,8 +226,9 @@ impl Driver {
         let (bus, relay) = (&self.core.bus, session.relay());
         bus.session.send_replace(Some(session.clone()));
         bus.allow_waits();
-        bus.tell(Event::Connected { relay });
-        tracing::info!(%relay, "connected");
+        let over_https = session.is_over_https();
+        bus.tell(Event::Connected { relay, over_https });
+        tracing::info!(%relay, over_https, "connected");
         if let Some(Left { relay: from, error }) = left.filter(|left| left.relay != relay) {
             bus.tell(Event::Moved {
                 from,

@@ -8,11 +8,10 @@ use super::course::Course;
 use super::driver::Driver;
 use super::tokens::Tokens;
 use super::{AgentError, DriverConfig, RelaySource, runtime};
-use crate::net::relay::Endpoint;
+use crate::net::relay::{Endpoint, NetworkConfig};
 use crate::net::{RelayError, TokenProvider};
 use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -29,7 +28,7 @@ pub(super) struct Link {
     pub(super) tokens: Arc<dyn TokenProvider>,
     pub(super) relays: RelaySource,
     pub(super) region: Option<u8>,
-    pub(super) bind: Option<SocketAddr>,
+    pub(super) network: NetworkConfig,
     pub(super) config: DriverConfig,
     pub(super) secret: Zeroizing<[u8; 32]>,
     pub(super) state: Mutex<State>,
@@ -99,7 +98,7 @@ impl Link {
             state.driving.take()
         };
         drop(old);
-        let endpoint = Endpoint::bind(&self.secret, self.bind)
+        let endpoint = Endpoint::bind(&self.secret, self.network.clone())
             .await?
             .with_patience(self.config.answer_timeout);
         let refused = {

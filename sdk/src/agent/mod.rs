@@ -147,7 +147,7 @@ impl Agent {
             tokens,
             relays,
             region,
-            bind,
+            network,
             sharing,
             engine,
             driver,
@@ -159,7 +159,7 @@ impl Agent {
             tokens,
             relays,
             region,
-            bind,
+            network,
             config: driver,
             secret,
             state: Default::default(),
@@ -235,6 +235,13 @@ impl Agent {
             return owner.relay();
         }
         self.inner.core.bus.session.borrow().as_ref().map(Session::relay)
+    }
+
+    /// Whether HTTPS carries the session now, because UDP leads nowhere. False also where there is no session, and where another
+    /// process has the vault open.
+    pub fn is_over_https(&self) -> bool {
+        let session = self.inner.core.bus.session.borrow();
+        session.as_ref().is_some_and(Session::is_over_https)
     }
 
     /// Whether there is a session now.

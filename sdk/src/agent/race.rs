@@ -54,6 +54,7 @@ mod tests {
         let relay = |number| Relay {
             endpoint: EndpointId::from_bytes([number; 32]),
             addresses: Vec::new(),
+            https_url: None,
         };
         (0..count).map(relay).collect()
     }

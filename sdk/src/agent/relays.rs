@@ -117,6 +117,7 @@ mod tests {
         Relay {
             endpoint: EndpointId::from_bytes([number; 32]),
             addresses: vec![([192, 0, 2, number], 7_600).into()],
+            https_url: None,
         }
     }
 

@@ -5,13 +5,12 @@ use super::link::{Driver, Live};
 use super::reader::RawReader;
 use super::writer::RawWriter;
 use crate::agent::RelaySource;
-use crate::net::relay::{Endpoint, LogStatus, log_status};
+use crate::net::relay::{Endpoint, LogStatus, NetworkConfig, log_status};
 use crate::net::{ProofSigner, RelayError, TokenError, TokenProvider, TokenSubject};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::BoxFuture;
 use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset, rest};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +29,8 @@ pub struct RawConfig {
     pub relays: RelaySource,
     /// The region that the client is in or nearest to.
     pub region: Option<u8>,
-    /// The local UDP address; `None` is any address and a free port.
-    pub bind: Option<SocketAddr>,
+    /// How relay nodes are reached.
+    pub network: NetworkConfig,
 }
 
 impl fmt::Debug for RawConfig {
@@ -39,7 +38,7 @@ impl fmt::Debug for RawConfig {
         f.debug_struct("RawConfig")
             .field("relays", &self.relays)
             .field("region", &self.region)
-            .field("bind", &self.bind)
+            .field("network", &self.network)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +77,7 @@ impl RawClient {
     pub async fn open(config: RawConfig) -> Result<Self, RawError> {
         let signer = Arc::new(Identity(SigningKey::from_bytes(&config.identity)));
         let agent = AgentId::from_bytes(signer.0.verifying_key().to_bytes());
-        let endpoint = Endpoint::bind(&config.endpoint, config.bind).await?;
+        let endpoint = Endpoint::bind(&config.endpoint, config.network).await?;
         let subject = TokenSubject {
             agent,
             endpoint: endpoint.id(),

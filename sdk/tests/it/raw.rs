@@ -13,7 +13,7 @@ async fn client(world: &World, number: u8) -> RawClient {
         tokens: world.mint.provider(),
         relays: RelaySource::Fixed(vec![world.relay.clone()]),
         region: None,
-        bind: None,
+        network: Default::default(),
     })
     .await
     .expect("a client")

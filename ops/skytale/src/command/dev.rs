@@ -9,7 +9,7 @@ use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_log_store::local::LocalConfig;
 use skytale_proto::{Code, EndpointId};
-use skytale_relay_node::{AdminConfig, RelayConfig, RelaySecret, TrustSource};
+use skytale_relay_node::{AdminConfig, HttpsConfig, RelayConfig, RelaySecret, TrustSource};
 use skytale_sdk::net::ApiClient;
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The relay node's address, for QUIC (UDP).
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7601", value_parser = loopback)]
     relay_listen: SocketAddr,
+    /// The relay node's address without UDP, for QUIC over HTTP on this machine.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7605", value_parser = loopback)]
+    https_listen: SocketAddr,
     /// The address of the relay node's health and metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7602", value_parser = loopback)]
     admin_listen: SocketAddr,
@@ -115,6 +118,7 @@ async fn announce(
         relay: Relay {
             endpoint: relay.node.endpoint_id(),
             addresses: relay.node.bound_addresses(),
+            https: relay.node.https_url().map(str::to_owned),
             admin,
         },
         bridge: bridge.bridge.local_addr(),
@@ -176,6 +180,10 @@ fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
             audience: AUDIENCE.into(),
             data_dir: Some(data_dir.clone()),
             disk_free_bytes_min: 0,
+            https: HttpsConfig {
+                listen: Some(args.https_listen),
+                ..HttpsConfig::default()
+            },
             admin: AdminConfig {
                 listen: args.admin_listen,
                 ..AdminConfig::default()
@@ -204,6 +212,7 @@ struct Running<'a> {
 struct Relay {
     endpoint: EndpointId,
     addresses: Vec<SocketAddr>,
+    https: Option<String>,
     admin: Option<SocketAddr>,
 }
 

@@ -95,6 +95,7 @@ async fn serve(until_stdin_ends: bool, session: Session) -> Outcome {
     session.output.give(&Listening {
         endpoint: server.node.endpoint_id(),
         addresses: server.node.bound_addresses(),
+        https: server.node.https_url(),
         admin: server.node.admin_address(),
     })?;
     let ended = tokio::select! {
@@ -113,17 +114,21 @@ async fn stdin_ended() {
 }
 
 #[derive(Serialize)]
-struct Listening {
+struct Listening<'a> {
     endpoint: EndpointId,
     addresses: Vec<SocketAddr>,
+    https: Option<&'a str>,
     admin: Option<SocketAddr>,
 }
 
-impl Human for Listening {
+impl Human for Listening<'_> {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         writeln!(to, "{} relay node {}", style.good("listening:"), self.endpoint)?;
         writeln!(to, "  agents   {} (QUIC)", addresses.join(", "))?;
+        if let Some(url) = self.https {
+            writeln!(to, "           {url} (QUIC over HTTPS)")?;
+        }
         match self.admin {
             Some(admin) => writeln!(to, "  operator http://{admin}/readyz, /metrics"),
             None => Ok(()),

@@ -12,6 +12,7 @@ use skytale_bridge::{
 };
 use skytale_proto::Code;
 use skytale_sdk::agent::RelaySource;
+use skytale_sdk::net::relay::NetworkConfig;
 use skytale_sdk::net::{ApiClient, ApiKey};
 use skytale_sdk::raw::RawConfig;
 use std::net::SocketAddr;
@@ -261,7 +262,7 @@ impl Identity {
             tokens: api,
             relays: RelaySource::Directory,
             region: Some(region),
-            bind: None,
+            network: NetworkConfig::default(),
         }
     }
 }

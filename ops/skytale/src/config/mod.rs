@@ -13,6 +13,7 @@ mod load;
 mod relay;
 mod secret;
 mod show;
+mod transport;
 
 pub(crate) use api::Api;
 pub(crate) use bridge::{Bridge, BridgeSetup, identity};
@@ -22,6 +23,7 @@ pub(crate) use load::{Loaded, Sources, load};
 pub(crate) use relay::{Relay, RelaySetup, StoreSetup};
 pub(crate) use secret::Secret;
 pub(crate) use show::{TEMPLATE, rows};
+pub(crate) use transport::Transport;
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -49,6 +51,10 @@ pub(crate) struct Config {
     pub vault_passphrase: Option<Secret>,
     /// The region that the agent is in or nearest to, in a fleet of several.
     pub region: Option<u8>,
+    /// What carries an agent's connection to relay nodes.
+    pub transport: Transport,
+    /// Certificates (PEM) that relay nodes' HTTPS may lead to, beside Mozilla's roots.
+    pub ca_file: Option<PathBuf>,
     /// How much of each channel's messages the vault keeps, of what was read.
     pub history: History,
     /// `skytale api`.
@@ -71,6 +77,8 @@ impl Default for Config {
             vault_key_file: None,
             vault_passphrase: None,
             region: None,
+            transport: Transport::Auto,
+            ca_file: None,
             history: History::default(),
             api: Api::default(),
             relay: Relay::default(),

@@ -8,7 +8,8 @@ use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::local::{LocalConfig, Retention};
 use skytale_proto::limits;
 use skytale_relay_node::{
-    AdminConfig, ConfigError, LimitsConfig, RelayConfig, RelaySecret, SessionConfig, TrustConfig, TrustSource,
+    AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, RelaySecret, SessionConfig, TrustConfig,
+    TrustSource,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub(crate) struct Relay {
     pub disk_free_bytes_min: u64,
     /// Admin HTTP.
     pub admin: AdminConfig,
+    /// HTTPS, for agents whose network lets no UDP through.
+    pub https: HttpsConfig,
     /// Limits.
     pub limits: LimitsConfig,
     /// Sessions.
@@ -96,6 +99,7 @@ impl Default for Relay {
                 listen: loopback(7602),
                 ..node.admin
             },
+            https: node.https,
             limits: node.limits,
             session: node.session,
             trust: node.trust,
@@ -161,6 +165,7 @@ impl Loaded {
             data_dir: Some(data_dir.clone()),
             disk_free_bytes_min: relay.disk_free_bytes_min,
             admin: relay.admin.clone(),
+            https: relay.https.clone(),
             limits: relay.limits.clone(),
             session: relay.session.clone(),
             trust: relay.trust.clone(),

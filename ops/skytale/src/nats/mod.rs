@@ -12,5 +12,5 @@ mod users;
 pub(crate) use inventory::Inventory;
 pub(crate) use program::program;
 pub(crate) use render::render;
-pub(crate) use servers::NatsServers;
+pub(crate) use servers::{NatsServers, free_port};
 pub(crate) use users::Users;

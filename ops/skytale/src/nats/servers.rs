@@ -43,6 +43,11 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 const PORTS_APART: u32 = 97;
 
 /// Free ports: held together while they are chosen, so that no two are the same.
+/// One that the system gives to nobody by itself, and that is free now.
+pub(crate) fn free_port() -> Outcome<u16> {
+    free_ports(1).map(|ports| ports.first().copied().unwrap_or_default())
+}
+
 fn free_ports(count: usize) -> Outcome<Vec<u16>> {
     let first = std::process::id().wrapping_mul(PORTS_APART) % u32::from(PORTS.end - PORTS.start);
     let looked_at = PORTS.chain(PORTS).skip(first as usize).take(PORTS.len());

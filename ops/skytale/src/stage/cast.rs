@@ -10,6 +10,7 @@ use skytale_sdk::agent::{Agent, AgentConfig};
 use skytale_sdk::channel::Channel;
 use skytale_sdk::event::Event;
 use skytale_sdk::net::ApiClient;
+use skytale_sdk::net::relay::NetworkConfig;
 use skytale_sdk::vault::VaultKey;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub(crate) struct Actor {
     client: ApiClient,
     /// Where it is, in a fleet of several regions.
     region: Option<u8>,
+    network: NetworkConfig,
     pub agent: Agent,
     application: Option<Application>,
     received: Arc<Mutex<Received>>,
@@ -74,9 +76,15 @@ struct Application {
 
 impl Actor {
     /// Makes an agent with a vault of its own, and brings it online.
-    pub(crate) async fn enter(dir: &Path, name: &str, client: &ApiClient, region: Option<u8>) -> Outcome<Self> {
+    pub(crate) async fn enter(
+        dir: &Path,
+        name: &str,
+        client: &ApiClient,
+        region: Option<u8>,
+        network: NetworkConfig,
+    ) -> Outcome<Self> {
         let vault = dir.join(format!("{name}.vault"));
-        let agent = open(&vault, client, region).await?;
+        let agent = open(&vault, client, region, &network).await?;
         connect(&agent, PATIENCE).await?;
         current(&agent, PATIENCE).await?;
         Ok(Self {
@@ -84,6 +92,7 @@ impl Actor {
             vault,
             client: client.clone(),
             region,
+            network,
             agent,
             application: None,
             received: Arc::default(),
@@ -120,7 +129,7 @@ impl Actor {
 
     /// Opens the vault again, from nothing but its file.
     pub(crate) async fn come_back(&mut self, channel: ChannelId) -> Outcome {
-        self.agent = open(&self.vault, &self.client, self.region).await?;
+        self.agent = open(&self.vault, &self.client, self.region, &self.network).await?;
         self.listen(channel).await?;
         connect(&self.agent, PATIENCE).await
     }
@@ -223,11 +232,12 @@ impl Actor {
     }
 }
 
-async fn open(vault: &Path, client: &ApiClient, region: Option<u8>) -> Outcome<Agent> {
+async fn open(vault: &Path, client: &ApiClient, region: Option<u8>, network: &NetworkConfig) -> Outcome<Agent> {
     let mut key = vault.as_os_str().to_owned();
     key.push(".key");
     let mut config = AgentConfig::new(vault, VaultKey::File(key.into()), Arc::new(client.clone()));
     config.region = region;
+    config.network = network.clone();
     Agent::open(config).await.map_err(failed("cannot open a vault"))
 }
 

@@ -1,6 +1,7 @@
 //! The relay node of a demonstration: this binary again, as a process of its own, so that it can be killed.
 
 use crate::local::{AUDIENCE, LocalApi, private_folder, write_private};
+use crate::nats::free_port;
 use crate::output::{Context as _, Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -66,6 +67,10 @@ impl RelayProcess {
     pub(crate) async fn start(dir: &Path, mut settings: toml::Table) -> Outcome<Self> {
         private_folder(dir)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        // It must be free again when the node is started again, so it is none that the system gives to anybody.
+        let https = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let https = toml::Table::from_iter([("listen".to_owned(), toml::Value::String(https.to_string()))]);
+        settings.insert("https".into(), toml::Value::Table(https));
         settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
         let (child, listening) = spawn(dir, &settings, any_port).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);

@@ -8,7 +8,7 @@ use nkeys::{KeyPair, KeyPairType};
 use reqwest::Method;
 use skytale_proto::rest::Jwks;
 use skytale_proto::{AgentId, Code};
-use skytale_sdk::net::relay::{Endpoint, Session};
+use skytale_sdk::net::relay::{Endpoint, NetworkConfig, Session};
 use skytale_sdk::net::{
     ApiClient, ApiKey, ProofSigner, Relay, RelayError, Token, TokenError, TokenProvider, TokenSubject,
 };
@@ -158,7 +158,7 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let endpoint = Endpoint::bind(&Zeroizing::new([9; 32]), Some(any))
+        let endpoint = Endpoint::bind(&Zeroizing::new([9; 32]), NetworkConfig::bound_to(any))
             .await
             .expect("an endpoint");
         let (agent, identity) = identity();

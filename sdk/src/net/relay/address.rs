@@ -2,10 +2,14 @@
 
 use super::error::RelayError;
 use super::patience::PATIENCE;
-use iroh::endpoint::{QuicTransportConfig, VarInt, presets};
+use super::way::Transport;
+use iroh::endpoint::{Builder, QuicTransportConfig, VarInt, presets};
 use iroh::{EndpointAddr, TransportAddr};
 use skytale_proto::{Code, EndpointId, rest};
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -27,6 +31,8 @@ pub struct Relay {
     pub endpoint: EndpointId,
     /// Socket addresses to try.
     pub addresses: Vec<SocketAddr>,
+    /// Where it is reached over HTTPS, if it is: `https://host[:port]`, or `http://` on loopback.
+    pub https_url: Option<String>,
 }
 
 impl Relay {
@@ -60,9 +66,16 @@ impl Relay {
                 })
             })
             .collect::<Result<_, _>>()?;
+        if let Some(Err(problem)) = relay.https_url.as_deref().map(rest::check_https_url) {
+            return Err(unusable(format!(
+                "relay {}: its URL for HTTPS {problem}",
+                relay.endpoint
+            )));
+        }
         Ok(Self {
             endpoint: relay.endpoint,
             addresses,
+            https_url: relay.https_url.clone(),
         })
     }
 
@@ -81,35 +94,73 @@ impl Relay {
     }
 }
 
+/// How an agent reaches relay nodes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The local UDP address; `None` is any address and a free port.
+    pub bind: Option<SocketAddr>,
+    /// What carries its QUIC.
+    pub transport: Transport,
+    /// Certificates (DER) that a relay node's HTTPS may lead to, beside Mozilla's roots.
+    pub roots: Vec<Vec<u8>>,
+}
+
+impl NetworkConfig {
+    /// From a local UDP address.
+    pub fn bound_to(address: SocketAddr) -> Self {
+        Self {
+            bind: Some(address),
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Debug for NetworkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetworkConfig")
+            .field("bind", &self.bind)
+            .field("transport", &self.transport)
+            .field("roots", &self.roots.len())
+            .finish()
+    }
+}
+
 /// The local iroh endpoint. It connects and accepts nothing, and asks no other server where anyone is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Endpoint {
     pub(super) inner: iroh::Endpoint,
     pub(super) patience: Duration,
+    secret_key: Arc<Zeroizing<[u8; 32]>>,
+    pub(super) network: Arc<NetworkConfig>,
+    /// The last connection stood over HTTPS, and not over UDP.
+    pub(super) is_udp_blocked: Arc<AtomicBool>,
+}
+
+fn builder(secret_key: &Zeroizing<[u8; 32]>) -> Builder {
+    let transport = QuicTransportConfig::builder()
+        // The relay opens no stream: the agent does.
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT)
+        .build();
+    iroh::Endpoint::builder(presets::Minimal)
+        .secret_key(iroh::SecretKey::from_bytes(secret_key))
+        .transport_config(transport)
 }
 
 impl Endpoint {
-    /// Binds an endpoint with a secret key of 32 bytes, which is its identity towards relay nodes. `bind` is the local
-    /// address; without one it is any address and a free port.
-    pub async fn bind(secret_key: &Zeroizing<[u8; 32]>, bind: Option<SocketAddr>) -> Result<Self, RelayError> {
-        let transport = QuicTransportConfig::builder()
-            // The relay opens no stream: the agent does.
-            .max_concurrent_bidi_streams(VarInt::from_u32(0))
-            .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-            .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-            .send_window(SEND_WINDOW_BYTES)
-            .datagram_receive_buffer_size(None)
-            .initial_rtt(INITIAL_RTT)
-            .build();
-        let unusable = |error: &dyn std::fmt::Display| RelayError::Local {
+    /// Binds an endpoint with a secret key of 32 bytes, which is its identity towards relay nodes.
+    pub async fn bind(secret_key: &Zeroizing<[u8; 32]>, network: NetworkConfig) -> Result<Self, RelayError> {
+        let unusable = |error: &dyn fmt::Display| RelayError::Local {
             code: Code::Environment,
             reason: format!("endpoint not bound: {error}"),
         };
-        let mut builder = iroh::Endpoint::builder(presets::Minimal)
-            .secret_key(iroh::SecretKey::from_bytes(secret_key))
-            .transport_config(transport);
-        if let Some(address) = bind {
+        let mut builder = builder(secret_key);
+        if let Some(address) = network.bind {
             builder = builder
                 .clear_ip_transports()
                 .bind_addr(address)
@@ -119,7 +170,15 @@ impl Endpoint {
         Ok(Self {
             inner,
             patience: PATIENCE,
+            secret_key: Arc::new(secret_key.clone()),
+            network: Arc::new(network),
+            is_udp_blocked: Arc::default(),
         })
+    }
+
+    /// Another endpoint with the same key.
+    pub(super) fn builder(&self) -> Builder {
+        builder(&self.secret_key)
     }
 
     /// How long a relay node may owe an answer, in sessions that begin from now on: see [`Session::overdue`](super::Session::overdue).
@@ -137,5 +196,14 @@ impl Endpoint {
     /// Closes it and every connection of it; waits until the other sides were told.
     pub async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("id", &self.id())
+            .field("network", &self.network)
+            .finish_non_exhaustive()
     }
 }

@@ -24,8 +24,9 @@ mod patience;
 mod session;
 mod status;
 mod subscribe;
+mod way;
 
-pub use address::{Endpoint, Relay};
+pub use address::{Endpoint, NetworkConfig, Relay};
 pub use append::{Appender, PendingAppend, Receipt};
 pub use error::{Refused, RelayError};
 pub use key_packages::{Claimed, KeyPackages, Stock};
@@ -33,3 +34,4 @@ pub(crate) use patience::PATIENCE;
 pub use session::{Session, SessionInfo};
 pub use status::{LogStatus, log_status};
 pub use subscribe::{Subscription, SubscriptionItem};
+pub use way::{Transport, TransportError};

@@ -6,9 +6,10 @@ use super::control::{self, Control};
 use super::error::{Refused, RelayError};
 use super::message::{self, MessageReader};
 use super::patience::{Patience, What};
+use super::way::{Connected, OwnEndpoint};
 use crate::net::token::{Token, TokenProvider, TokenSubject};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use skytale_proto::session::{self, ControlEvent, Durability, Hello, Open, Started, control_event, open};
+use skytale_proto::session::{ControlEvent, Durability, Hello, Open, Started, control_event, open};
 use skytale_proto::{Code, EndpointId, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a connection may take to stand.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a relay node may take to give room for one more stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message of the control stream, in bytes.
@@ -73,6 +72,8 @@ struct Inner {
     ending: Ending,
     draining: watch::Receiver<Option<Duration>>,
     tasks: TaskTracker,
+    /// The endpoint that this connection alone has: that of one over HTTPS.
+    own: Option<OwnEndpoint>,
 }
 
 impl Drop for Inner {
@@ -147,20 +148,7 @@ impl Session {
         token: Token,
         provider: Arc<dyn TokenProvider>,
     ) -> Result<Self, RelayError> {
-        let connecting = endpoint.inner.connect(relay.to_iroh()?, session::ALPN);
-        let connection = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                return Err(RelayError::Unreachable {
-                    reason: error.to_string(),
-                });
-            }
-            Err(_) => {
-                return Err(RelayError::Unreachable {
-                    reason: format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-                });
-            }
-        };
+        let Connected { connection, own } = endpoint.connect(relay, &token).await?;
         let ending = Ending::new(connection.clone());
         match timeout(
             limits::HELLO_TIMEOUT,
@@ -171,6 +159,7 @@ impl Session {
                 subject,
                 token,
                 provider,
+                own,
             ),
         )
         .await
@@ -196,6 +185,7 @@ impl Session {
         subject: TokenSubject,
         token: Token,
         provider: Arc<dyn TokenProvider>,
+        own: Option<OwnEndpoint>,
     ) -> Result<Self, RelayError> {
         let activity = Activity::new();
         let (mut send, receive) = connection.open_bi().await.map_err(|error| closed_by(&error))?;
@@ -234,6 +224,7 @@ impl Session {
                 ending: ending.clone(),
                 draining,
                 tasks,
+                own,
             }),
         })
     }
@@ -281,6 +272,20 @@ impl Session {
         self.inner.ending.end(RelayError::Closed);
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        if let Some(own) = &self.inner.own {
+            own.close().await;
+        }
+    }
+
+    /// Whether HTTPS carries it now: there was no way over UDP when it began, nor is there one yet.
+    pub fn is_over_https(&self) -> bool {
+        self.inner.own.is_some()
+            && !self
+                .inner
+                .connection
+                .paths()
+                .iter()
+                .any(|path| path.is_selected() && path.is_ip())
     }
 
     /// Opens a stream of the session with its first message. The reader takes messages of `limit` bytes at most.

@@ -30,6 +30,7 @@ pub(crate) fn child() {
     let relay = Relay {
         endpoint: endpoint.parse::<EndpointId>().expect("an endpoint id"),
         addresses: vec![address.parse().expect("an address")],
+        https_url: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

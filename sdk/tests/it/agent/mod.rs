@@ -3,6 +3,7 @@
 mod backup;
 mod commits;
 pub(crate) mod crash;
+mod https;
 mod inbox;
 mod offline;
 mod order;

@@ -140,7 +140,7 @@ async fn a_relay_that_drains_hands_its_agents_to_the_next() {
     let alice = Agent::open(config).await.expect("opened");
     let mut events = alice.events();
     alice.connect().await.expect("a socket");
-    let to_second = |event: &Event| matches!(event, Event::Connected { relay } if *relay == second_relay.endpoint);
+    let to_second = |event: &Event| matches!(event, Event::Connected { relay, .. } if *relay == second_relay.endpoint);
     event(&mut events, "at the second", to_second).await;
     let channels = channel_of(&[&alice, &bob]).await;
     let feeder = tokio::spawn({
@@ -155,7 +155,7 @@ async fn a_relay_that_drains_hands_its_agents_to_the_next() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     soon("drained", second.drain(Duration::from_secs(10))).await;
     second.shutdown().await;
-    let to_first = |event: &Event| matches!(event, Event::Connected { relay } if *relay == world.relay.endpoint);
+    let to_first = |event: &Event| matches!(event, Event::Connected { relay, .. } if *relay == world.relay.endpoint);
     event(&mut events, "at the first", to_first).await;
     soon("all fed", feeder).await.expect("all sent");
     soon("all out", alice.flushed()).await.expect("flushed");

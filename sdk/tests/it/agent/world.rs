@@ -11,6 +11,7 @@ use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
 use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::Message;
 use skytale_sdk::event::{Event, Events};
+use skytale_sdk::net::relay::NetworkConfig;
 use skytale_sdk::net::{Relay, Token, TokenFn, TokenProvider, TokenSubject};
 use skytale_sdk::vault::VaultKey;
 use std::net::SocketAddr;
@@ -127,9 +128,13 @@ impl World {
         let running = start(&config, dir.path(), &mint).await;
         // The port that was free stays this node's.
         config.listen = running.node.bound_addresses();
+        if let Some(address) = running.node.https_url().and_then(|url| url.strip_prefix("http://")) {
+            config.https.listen = Some(address.parse().expect("an address"));
+        }
         let relay = Relay {
             endpoint: running.node.endpoint_id(),
             addresses: running.node.bound_addresses(),
+            https_url: running.node.https_url().map(str::to_owned),
         };
         Self {
             dir,
@@ -225,6 +230,7 @@ impl World {
         let relay = Relay {
             endpoint: node.endpoint_id(),
             addresses: node.bound_addresses(),
+            https_url: None,
         };
         (node, relay)
     }
@@ -275,7 +281,7 @@ async fn serve(config: &RelayConfig, store: Arc<dyn LogStore>, mint: &Mint) -> R
 pub(crate) fn agent_config(vault: PathBuf, tokens: Arc<dyn TokenProvider>, relay: Relay) -> AgentConfig {
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let mut config = AgentConfig::new(vault, VaultKey::Raw(Zeroizing::new([9; 32])), tokens).with_relays(vec![relay]);
-    config.bind = Some(any);
+    config.network = NetworkConfig::bound_to(any);
     config.driver = DriverConfig {
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),

@@ -66,7 +66,7 @@ async fn an_agent_whose_relay_is_killed_goes_on_at_the_next() {
             code: Code::KeepaliveLost,
             ..
         },
-        Event::Connected { relay },
+        Event::Connected { relay, .. },
         Event::Moved {
             from,
             to,
@@ -109,7 +109,7 @@ async fn agents_leave_a_draining_relay_before_it_stops_and_lose_nothing() {
     for (agent, events) in leaving.into_iter().zip(events) {
         let told = told(agent, events).await;
         let [
-            Event::Connected { relay },
+            Event::Connected { relay, .. },
             Event::Moved {
                 from,
                 to,

@@ -107,6 +107,7 @@ fn entry(relay: &Relay) -> rest::Relay {
         endpoint: relay.endpoint,
         addresses: relay.addresses.iter().map(ToString::to_string).collect(),
         region: 0,
+        https_url: relay.https_url.clone(),
     }
 }
 
@@ -214,6 +215,7 @@ impl Node {
         let relay = Relay {
             endpoint: running.node.endpoint_id(),
             addresses: running.node.bound_addresses(),
+            https_url: None,
         };
         Self {
             config,

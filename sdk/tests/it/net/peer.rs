@@ -8,7 +8,7 @@ use skytale_proto::session::{
     self, ControlEvent, ControlRequest, Hello, LENGTH_BYTES, Limits, Open, Started, control_event, open,
 };
 use skytale_proto::{AgentId, EndpointId, limits};
-use skytale_sdk::net::relay::{Endpoint, Relay, RelayError, Session};
+use skytale_sdk::net::relay::{Endpoint, NetworkConfig, Relay, RelayError, Session};
 use skytale_sdk::net::{ProofSigner, Token, TokenError, TokenFn, TokenProvider, TokenSubject};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,6 +109,7 @@ impl Script {
         let relay = Relay {
             endpoint: EndpointId::from_bytes(*endpoint.id().as_bytes()),
             addresses: endpoint.bound_sockets(),
+            https_url: None,
         };
         let accepting = endpoint.clone();
         let task = tokio::spawn(async move {
@@ -153,7 +154,9 @@ pub(crate) async fn endpoint() -> Endpoint {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut()).expect("random bytes");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    Endpoint::bind(&secret, Some(any)).await.expect("an endpoint")
+    Endpoint::bind(&secret, NetworkConfig::bound_to(any))
+        .await
+        .expect("an endpoint")
 }
 
 /// Connects with the token `first`, and `second` at every later time.

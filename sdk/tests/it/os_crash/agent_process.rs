@@ -67,6 +67,7 @@ pub(super) fn child() {
         relay: Relay {
             endpoint: endpoint.parse::<EndpointId>().expect("an endpoint id"),
             addresses: vec![address.parse().expect("an address")],
+            https_url: None,
         },
         file: word(FILE).into(),
     };

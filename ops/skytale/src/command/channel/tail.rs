@@ -96,6 +96,7 @@ fn is_problem(watched: ChannelId, event: &Event) -> bool {
 fn tell(output: &Output, watched: ChannelId, event: &Event) {
     let text = match event {
         Event::Disconnected { code, reason } => format!("disconnected ({code}): {reason}"),
+        Event::Connected { over_https: true, .. } => "connected, over HTTPS".to_owned(),
         Event::Connected { .. } => "connected".to_owned(),
         Event::MemberAdded { channel, agent, .. } if *channel == watched => format!("{agent} came"),
         Event::MemberRemoved { channel, agent, .. } if *channel == watched => format!("{agent} is gone"),

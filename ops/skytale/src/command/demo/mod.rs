@@ -6,6 +6,7 @@ mod returns;
 mod story;
 
 use super::Session;
+use crate::config::Transport;
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,13 @@ pub(crate) struct Args {
     /// Agents that exchange messages; one more is away.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     senders: u64,
+    /// What carries the agents' connections; `https` shows it without UDP.
+    #[arg(long, value_enum, default_value_t)]
+    transport: Transport,
     /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days, behind
     /// a change that it cannot apply, and to a relay node that was put back. Say for each what it reads and what it is
     /// told it will never read.
-    #[arg(long, conflicts_with_all = ["messages", "payload_bytes", "changes", "kills", "senders"])]
+    #[arg(long, conflicts_with_all = ["messages", "payload_bytes", "changes", "kills", "senders", "transport"])]
     returns: bool,
     /// Keep the data, and say where.
     #[arg(long)]

@@ -12,6 +12,7 @@ use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_sdk::net::ApiClient;
+use skytale_sdk::net::relay::NetworkConfig;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -119,15 +120,19 @@ async fn gather(
     timeline: Timeline,
     relay: RelayProcess,
 ) -> Outcome<(Stage, Actor)> {
+    let network = || NetworkConfig {
+        transport: args.transport.into(),
+        ..NetworkConfig::default()
+    };
     let mut senders = Vec::new();
     for name in SENDERS.iter().take(usize::try_from(args.senders).unwrap_or(1)) {
-        senders.push(Actor::enter(dir, name, client, None).await?);
+        senders.push(Actor::enter(dir, name, client, None, network()).await?);
     }
-    let mut away = Actor::enter(dir, AWAY, client, None).await?;
+    let mut away = Actor::enter(dir, AWAY, client, None, network()).await?;
     let mut guests = Vec::new();
     if args.changes > 0 {
         for name in GUESTS {
-            guests.push(Actor::enter(dir, name, client, None).await?);
+            guests.push(Actor::enter(dir, name, client, None, network()).await?);
         }
     }
     let names: Vec<_> = senders.iter().chain([&away]).map(|actor| actor.name.as_str()).collect();

@@ -14,6 +14,7 @@ use crate::stage::{Actor, Ledger, PATIENCE, Timeline};
 use skytale_history::{check, write_line};
 use skytale_log_store::fleet::Shards;
 use skytale_proto::{AgentId, ChannelId, Code, Offset, Region};
+use skytale_sdk::net::relay::NetworkConfig;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -51,7 +52,7 @@ pub(super) async fn tell(
     let mut actors = Vec::new();
     for (number, name) in NAMES.iter().take(usize::from(args.agents)).enumerate() {
         let region = several.then(|| machine.nats.regions[number % machine.nats.regions.len()].number);
-        actors.push(Actor::enter(dir, name, &client, region).await?);
+        actors.push(Actor::enter(dir, name, &client, region, NetworkConfig::default()).await?);
     }
     let home = Region(machine.nats.regions[0].number);
     let channel = gather(&mut actors, home).await?;

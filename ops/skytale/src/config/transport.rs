@@ -1,0 +1,68 @@
+//! How agents reach relay nodes.
+
+use super::Loaded;
+use crate::output::{Failure, Outcome};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::{Deserialize, Serialize};
+use skytale_proto::Code;
+use skytale_sdk::net::relay::{self, NetworkConfig};
+
+/// What carries an agent's connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// QUIC over UDP, or over HTTPS where UDP gets no answer.
+    #[default]
+    Auto,
+    /// QUIC over UDP alone.
+    Udp,
+    /// QUIC over HTTPS alone.
+    Https,
+}
+
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        relay::Transport::from(self).name()
+    }
+}
+
+impl From<Transport> for relay::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Auto => Self::Auto,
+            Transport::Udp => Self::Udp,
+            Transport::Https => Self::Https,
+        }
+    }
+}
+
+impl Loaded {
+    /// What an agent's network needs: a file of certificates that cannot be used is refused.
+    pub(crate) fn network(&self) -> Outcome<NetworkConfig> {
+        let roots = match &self.config.ca_file {
+            None => Vec::new(),
+            Some(file) => {
+                let unusable = |problem: String| {
+                    Failure::new(
+                        Code::Config,
+                        format!("`ca_file` ({}): cannot use {}", self.source("ca_file"), file.display()),
+                    )
+                    .since(problem)
+                };
+                let read = CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
+                let roots: Result<Vec<_>, _> = read.map(|root| root.map(|root| root.to_vec())).collect();
+                let roots = roots.map_err(|error| unusable(error.to_string()))?;
+                if roots.is_empty() {
+                    return Err(unusable("no certificate in it".into()));
+                }
+                roots
+            }
+        };
+        Ok(NetworkConfig {
+            transport: self.config.transport.into(),
+            roots,
+            ..NetworkConfig::default()
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! The way in without UDP: sessions through it, and what it lets nobody do.
+
+use crate::api::{TestApi, eventually};
+use crate::client::{Agent, Client, PATIENCE, someone, soon};
+use crate::fixture::{ALL_SCOPES, Fixture, config, message};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use iroh::dns::DnsResolver;
+use iroh::{EndpointAddr, RelayUrl, SecretKey};
+use iroh_relay::client::{Client as RelayClient, ClientBuilder};
+use iroh_relay::protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg};
+use iroh_relay::tls::{CaTlsConfig, default_provider};
+use skytale_proto::token::Claims;
+use skytale_proto::{AgentId, EndpointId, Offset};
+use skytale_relay_node::RelayConfig;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn with_https() -> RelayConfig {
+    let mut config = config();
+    config.https.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    config
+}
+
+/// An agent before it has connected.
+struct Stranger {
+    id: AgentId,
+    secret: SecretKey,
+}
+
+impl Stranger {
+    fn new() -> Self {
+        Self {
+            id: someone(),
+            secret: SecretKey::generate(),
+        }
+    }
+
+    fn claims(&self, fixture: &Fixture) -> Claims {
+        let endpoint = EndpointId::from_bytes(*self.secret.public().as_bytes());
+        let now = crate::fixture::now_s();
+        Claims {
+            iss: crate::fixture::ISSUER.into(),
+            aud: crate::fixture::AUDIENCE.into(),
+            sub: self.id,
+            acct: fixture.account,
+            key: fixture.key,
+            scope: ALL_SCOPES.into(),
+            cnf: skytale_proto::token::Confirmation { eid: endpoint },
+            exp: now + 600,
+            iat: now,
+            jti: skytale_proto::FrameId::generate().to_string(),
+        }
+    }
+
+    fn token(&self, fixture: &Fixture) -> String {
+        fixture.signer.sign(&self.claims(fixture))
+    }
+
+    /// Connects to the HTTPS port by itself, without QUIC in it.
+    async fn bare(&self, url: &RelayUrl, token: Option<&str>) -> Result<RelayClient, String> {
+        let tls = CaTlsConfig::default().client_config(default_provider()).expect("TLS");
+        let mut client =
+            ClientBuilder::new(url.clone(), self.secret.clone(), DnsResolver::new()).tls_client_config(tls);
+        if let Some(token) = token {
+            client = client.auth_token(token);
+        }
+        soon(client.connect()).await.map_err(|error| format!("{error:#}"))
+    }
+
+    async fn agent(&self, fixture: &Fixture) -> Agent {
+        let token = self.token(fixture);
+        Agent::over_https(self.id, self.secret.clone(), &url(fixture), &token).await
+    }
+}
+
+fn url(fixture: &Fixture) -> RelayUrl {
+    fixture.node.https_url().expect("HTTPS").parse().expect("a URL")
+}
+
+fn address(fixture: &Fixture) -> SocketAddr {
+    let url = fixture.node.https_url().expect("HTTPS");
+    url.strip_prefix("http://").expect("plain").parse().expect("an address")
+}
+
+fn relay(fixture: &Fixture) -> EndpointAddr {
+    EndpointAddr::new(fixture.relay().id).with_relay_url(url(fixture))
+}
+
+/// Asks for something over plain HTTP; everything that is answered.
+async fn ask(fixture: &Fixture, request: &str) -> String {
+    let mut stream = TcpStream::connect(address(fixture)).await.expect("connected");
+    // The server may have ended it already.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("an end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_without_udp_and_one_with_it_share_a_channel() {
+    let fixture = Fixture::with(with_https()).await;
+    let (direct, first) = fixture.agent().await;
+    let stranger = Stranger::new();
+    let agent = stranger.agent(&fixture).await;
+    let token = stranger.token(&fixture);
+    let second = Client::start(&agent, &relay(&fixture), &token)
+        .await
+        .expect("a session");
+    let channel = fixture.channel(&direct, &first).await;
+    let adds = crate::fixture::commit(channel, direct.id, 1, &[agent.id], &[]);
+    first.append(&adds).await.expect("added");
+    let body = Bytes::from(vec![7; 40_000]);
+    second
+        .append(&message(channel, agent.id, 2, body.clone()))
+        .await
+        .expect("appended");
+    first
+        .append(&message(channel, direct.id, 2, body))
+        .await
+        .expect("appended");
+    for client in [&first, &second] {
+        assert_eq!(client.replay(channel.log(), Offset::new(2)).await.offsets(), [3, 4]);
+    }
+    let paths = second.connection.paths();
+    assert!(paths.iter().all(|path| path.is_relay()), "no UDP");
+    drop(paths);
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_token_that_holds_nobody_is_let_in() {
+    let fixture = Fixture::with(with_https()).await;
+    let (url, stranger, other) = (url(&fixture), Stranger::new(), Stranger::new());
+    let mut expired = stranger.claims(&fixture);
+    (expired.iat, expired.exp) = (expired.iat - 1_000, expired.iat - 400);
+    let forged = skytale_proto::token::TokenSigner::generate().sign(&stranger.claims(&fixture));
+    for token in [
+        None,
+        Some("no token"),
+        Some(&*fixture.signer.sign(&expired)),
+        Some(&*forged),
+        // Of another endpoint: a token that was stolen.
+        Some(&*other.token(&fixture)),
+        Some(&*"x".repeat(20_000)),
+    ] {
+        let refused = stranger.bare(&url, token).await;
+        assert!(refused.is_err(), "{token:?}");
+    }
+    stranger
+        .bare(&url, Some(&stranger.token(&fixture)))
+        .await
+        .expect("let in");
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_brings_nobody_anywhere_but_to_this_node() {
+    let fixture = Fixture::with(with_https()).await;
+    let (url, sender, receiver) = (url(&fixture), Stranger::new(), Stranger::new());
+    let mut from = sender.bare(&url, Some(&sender.token(&fixture))).await.expect("let in");
+    let mut to = receiver
+        .bare(&url, Some(&receiver.token(&fixture)))
+        .await
+        .expect("let in");
+    let datagram = ClientToRelayMsg::Datagrams {
+        dst_endpoint_id: receiver.secret.public(),
+        datagrams: Datagrams::from(b"psst"),
+    };
+    from.send(datagram).await.expect("sent");
+    from.flush().await.expect("sent");
+    // Who asks for that is cut off.
+    soon(async { while let Some(Ok(_)) = from.next().await {} }).await;
+    // The other is there, and was told nothing.
+    to.send(ClientToRelayMsg::Ping([7; 8])).await.expect("sent");
+    to.flush().await.expect("sent");
+    let heard = soon(to.next()).await.expect("an answer").expect("an answer");
+    assert_eq!(heard, RelayToClientMsg::Pong([7; 8]));
+    // And what is no QUIC goes to the node, which drops it.
+    let datagram = ClientToRelayMsg::Datagrams {
+        dst_endpoint_id: fixture.relay().id,
+        datagrams: Datagrams::from(b"psst"),
+    };
+    to.send(datagram).await.expect("sent");
+    to.send(ClientToRelayMsg::Ping([8; 8])).await.expect("sent");
+    to.flush().await.expect("sent");
+    let heard = soon(to.next()).await.expect("an answer").expect("an answer");
+    assert_eq!(heard, RelayToClientMsg::Pong([8; 8]));
+    let (agent, client) = fixture.agent().await;
+    fixture.channel(&agent, &client).await;
+    crate::fixture::nothing_panicked();
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_key_and_a_token_that_ended_end_the_connection_but_not_that_of_a_session() {
+    let api = TestApi::start().await;
+    let fixture = api.fixture(with_https()).await;
+    let waits = Agent::new().await;
+    eventually(&fixture, &waits).await.leave();
+    let url = url(&fixture);
+    // A session carries its connection on: it shows new tokens.
+    let lasting = Stranger::new();
+    let mut claims = lasting.claims(&fixture);
+    claims.exp = claims.iat + 3;
+    claims.key = skytale_proto::KeyId::generate();
+    let short = fixture.signer.sign(&claims);
+    let agent = Agent::over_https(lasting.id, lasting.secret.clone(), &url, &short).await;
+    let mut session = Client::start(&agent, &relay(&fixture), &short)
+        .await
+        .expect("a session");
+    claims.exp += 600;
+    session.refresh(fixture.signer.sign(&claims)).await.expect("sent");
+
+    let idle = Stranger::new();
+    let mut claims = idle.claims(&fixture);
+    claims.exp = claims.iat + 3;
+    let mut idle = idle
+        .bare(&url, Some(&fixture.signer.sign(&claims)))
+        .await
+        .expect("let in");
+    soon(async { while let Some(Ok(_)) = idle.next().await {} }).await;
+
+    let doomed = Stranger::new();
+    let mut doomed = doomed.bare(&url, Some(&doomed.token(&fixture))).await.expect("let in");
+    api.revoke(fixture.key);
+    soon(async { while let Some(Ok(_)) = doomed.next().await {} }).await;
+
+    fixture.channel(&agent, &session).await;
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_agent_is_answered_and_costs_little() {
+    let fixture = Fixture::with(with_https()).await;
+    let head = |request: &str| format!("{request} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n");
+    let status = |answer: &str| answer.split(' ').nth(1).unwrap_or_default().to_owned();
+    for (request, expected) in [
+        ("GET /ping", "200"),
+        ("GET /", "404"),
+        ("POST /relay", "404"),
+        ("GET /relay", "426"),
+    ] {
+        let answer = ask(&fixture, &(head(request) + "\r\n")).await;
+        assert_eq!(status(&answer), expected, "{request}: {answer}");
+    }
+    let upgrade = head("GET /relay")
+        + "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: iroh-relay-v2\r\n\r\n";
+    let answer = ask(&fixture, &upgrade).await;
+    assert!(answer.contains("401") && answer.contains("SKY-3001"), "{answer}");
+    let many: String = (0..200).map(|number| format!("X-{number}: y\r\n")).collect();
+    assert_eq!(
+        status(&ask(&fixture, &(head("GET /ping") + &many + "\r\n")).await),
+        "431"
+    );
+    let long = format!("X: {}\r\n", "y".repeat(1 << 20));
+    assert_eq!(
+        status(&ask(&fixture, &(head("GET /ping") + &long + "\r\n")).await),
+        "431"
+    );
+    assert_eq!(status(&ask(&fixture, "\0\0\0\0 nonsense\r\n\r\n").await), "400");
+    crate::fixture::nothing_panicked();
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_all_places_taken_a_connection_is_closed_and_a_free_place_is_given_again() {
+    let mut config = with_https();
+    config.https.connections_max = 1;
+    let fixture = Fixture::with(config).await;
+    let (url, first, second) = (url(&fixture), Stranger::new(), Stranger::new());
+    let held = first.bare(&url, Some(&first.token(&fixture))).await.expect("let in");
+    let token = second.token(&fixture);
+    second.bare(&url, Some(&token)).await.err().expect("no place");
+    drop(held);
+    soon(async {
+        while second.bare(&url, Some(&token)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Over UDP there are places as before.
+    let (agent, client) = fixture.agent().await;
+    fixture.channel(&agent, &client).await;
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_https_has_no_such_port() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.node.https_url(), None);
+    fixture.node.shutdown().await;
+}
