@@ -2,7 +2,8 @@
 
 use crate::config::{LimitsConfig, RelayConfig};
 use iroh::endpoint::{
-    Accepting, Connection, ConnectionError, Incoming, NetReportConfig, QuicTransportConfig, ServerConfig, VarInt, presets,
+    Accepting, Connection, ConnectionError, Incoming, NetReportConfig, QuicTransportConfig, ServerConfig, VarInt,
+    presets,
 };
 use iroh::{Endpoint, RelayMap, RelayMode, RelayUrl, SecretKey};
 use skytale_proto::session;

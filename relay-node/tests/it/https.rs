@@ -67,7 +67,9 @@ impl Stranger {
         if let Some(token) = token {
             client = client.auth_token(token);
         }
-        soon(client.connect()).await.map_err(|error| format!("{error:#}"))
+        soon(Box::pin(client.connect()))
+            .await
+            .map_err(|error| format!("{error:#}"))
     }
 
     async fn agent(&self, fixture: &Fixture) -> Agent {

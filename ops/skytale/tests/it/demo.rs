@@ -75,6 +75,13 @@ fn the_table_is_for_a_person_and_the_timeline_is_not_in_it() {
 }
 
 #[test]
+fn the_demonstration_needs_no_udp() {
+    let report = Place::new().json(&["demo", "--transport", "https", "--messages", "200", "--changes", "4"]);
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(report["sent"], 200, "{report}");
+}
+
+#[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
     let mut place = Place::new();
     let temporary = place.path("tmp");

@@ -102,7 +102,8 @@ impl Endpoint {
             }
             (_, Some(url)) => url,
         };
-        let over_https = self.over_https(relay, url, token);
+        // Its size is that of what binds an endpoint.
+        let over_https = Box::pin(self.over_https(relay, url, token));
         if self.network.transport == Transport::Https {
             return over_https.await;
         }

@@ -113,9 +113,10 @@ async fn a_session_that_began_over_https_goes_on_over_udp_once_that_leads_there(
     let sent = channels[0].send("over UDP").await.expect("sent");
     soon("delivered", sent.delivered()).await.expect("delivered");
     assert!(alice.relay().is_some() && !alice.is_over_https());
-    let lost = tokio::time::timeout(Duration::ZERO, event(&mut events, "an end", |told| {
-        matches!(told, Event::Disconnected { .. })
-    }));
+    let lost = tokio::time::timeout(
+        Duration::ZERO,
+        event(&mut events, "an end", |told| matches!(told, Event::Disconnected { .. })),
+    );
     assert!(lost.await.is_err(), "the session went on");
     drop(silent);
     alice.close(Duration::from_secs(5)).await;
