@@ -277,7 +277,7 @@ async fn with_all_places_taken_a_connection_is_closed_and_a_free_place_is_given_
     let (url, first, second) = (url(&fixture), Stranger::new(), Stranger::new());
     let held = first.bare(&url, Some(&first.token(&fixture))).await.expect("let in");
     let token = second.token(&fixture);
-    second.bare(&url, Some(&token)).await.err().expect("no place");
+    assert!(second.bare(&url, Some(&token)).await.is_err(), "no place");
     drop(held);
     soon(async {
         while second.bare(&url, Some(&token)).await.is_err() {
