@@ -31,7 +31,9 @@ fn main() -> anyhow::Result<()> {
     let store: Arc<dyn LogStore> = Arc::new(store);
 
     let reader = runtime.block_on(Agent::new())?;
-    let fill = |channels, mib| runtime.block_on(fill(store.as_ref(), reader.id, channels, mib));
+    let without_udp = runtime.block_on(Agent::without_udp())?;
+    let readers = [reader.id, without_udp.id];
+    let fill = |channels, mib| runtime.block_on(fill(store.as_ref(), &readers, channels, mib));
     // The last one stays in memory, and no other does.
     let alone = fill(1, sized(64, 8))?;
     let of_4 = fill(4, sized(32, 4))?;
@@ -53,6 +55,14 @@ fn main() -> anyhow::Result<()> {
     setup.measure(&mut bench, "segments, 1 of 100", &of_100, false)?;
     setup.measure(&mut bench, "memory, 1 of 2", &recent, true)?;
 
+    let over_https = runtime.block_on(relay.https_session(&without_udp))?;
+    let by_https = Setup {
+        client: &over_https,
+        ..setup
+    };
+    setup.versus_https(&mut bench, &by_https, &recent)?;
+
+    over_https.leave();
     client.leave();
     runtime.block_on(relay.shutdown());
     runtime.block_on(store.close())?;
@@ -68,10 +78,10 @@ struct Filled {
 }
 
 /// Fills channels with so many MiB each, one entry of each in turn, and gives the first of them.
-async fn fill(store: &dyn LogStore, reader: AgentId, channels: u32, mib: usize) -> anyhow::Result<Filled> {
+async fn fill(store: &dyn LogStore, readers: &[AgentId], channels: u32, mib: usize) -> anyhow::Result<Filled> {
     let mut filled = Vec::new();
     for number in 0..channels {
-        filled.push(Channel::create(store, nobody(number), &[reader]).await?);
+        filled.push(Channel::create(store, nobody(number), readers).await?);
     }
     let entries = mib * MIB / FRAME_BYTES;
     let turns = filled.iter().cycle().take(entries * filled.len());
@@ -83,6 +93,7 @@ async fn fill(store: &dyn LogStore, reader: AgentId, channels: u32, mib: usize) 
     })
 }
 
+#[derive(Clone, Copy)]
 struct Setup<'a> {
     runtime: &'a Runtime,
     client: &'a Client,
@@ -111,6 +122,25 @@ impl Setup<'_> {
                 Side::Limit => self.receive(stream_bytes),
             });
         }
+        Ok(())
+    }
+
+    /// The same replay by an agent without UDP, against one that has it.
+    fn versus_https(&self, bench: &mut Bench, by_https: &Self, filled: &Filled) -> anyhow::Result<()> {
+        let stream_bytes = by_https.check(filled)?;
+        let case = Case {
+            name: "replay/memory, over HTTPS against UDP".into(),
+            work: Work::Elements {
+                count: filled.entries,
+                bytes: FRAME_BYTES as u64,
+            },
+            aim: Aim::None,
+            pairs: 10,
+        };
+        bench.versus(case, |side| match side {
+            Side::Ours => by_https.replay(filled, stream_bytes),
+            Side::Limit => self.replay(filled, stream_bytes),
+        });
         Ok(())
     }
 

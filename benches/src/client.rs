@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Buf as _, Bytes, BytesMut};
-use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, presets};
-use iroh::{Endpoint, EndpointAddr, SecretKey};
+use iroh::endpoint::{Connection, NetReportConfig, RecvStream, SendStream, VarInt, presets};
+use iroh::{Endpoint, EndpointAddr, RelayMap, RelayMode, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
     self, AppendOpen, AppendRequest, AppendResponse, ControlEvent, ControlRequest, Hello, LENGTH_BYTES, Open, Pong,
@@ -28,6 +28,19 @@ impl Agent {
         Ok(Self {
             id: AgentId::from_bytes(*SecretKey::generate().public().as_bytes()),
             endpoint: endpoint(Vec::new()).await?,
+        })
+    }
+
+    /// A new agent without UDP.
+    pub async fn without_udp() -> anyhow::Result<Self> {
+        Ok(Self {
+            id: AgentId::from_bytes(*SecretKey::generate().public().as_bytes()),
+            endpoint: Endpoint::builder(presets::Minimal)
+                .relay_mode(RelayMode::Custom(RelayMap::empty()))
+                .net_report_config(NetReportConfig::minimal())
+                .clear_ip_transports()
+                .bind()
+                .await?,
         })
     }
 

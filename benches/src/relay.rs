@@ -2,7 +2,7 @@
 
 use crate::client::{Agent, Client};
 use anyhow::Context as _;
-use iroh::EndpointAddr;
+use iroh::{EndpointAddr, RelayUrl};
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
@@ -81,6 +81,7 @@ impl Relay {
         config.admin.enabled = false;
         config.limits.frames_per_second = 1_000_000;
         config.limits.bytes_per_second = 1 << 34;
+        config.https.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let tokens = Tokens::new();
         let keys = Jwks {
             keys: vec![tokens.signer.jwk()],
@@ -102,6 +103,16 @@ impl Relay {
     /// A session for an agent.
     pub async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
         Client::start(agent, &self.address, self.tokens.token(agent)?).await
+    }
+
+    /// A session over HTTPS (without TLS, on loopback) for an agent without UDP.
+    pub async fn https_session(&self, agent: &Agent) -> anyhow::Result<Client> {
+        let token = self.tokens.token(agent)?;
+        let url: RelayUrl = self.node.https_url().context("no HTTPS")?.parse()?;
+        let server = iroh::RelayConfig::new(url.clone(), None).with_auth_token(&token);
+        agent.endpoint.insert_relay(url.clone(), Arc::new(server)).await;
+        let address = EndpointAddr::new(self.address.id).with_relay_url(url);
+        Client::start(agent, &address, token).await
     }
 
     /// Stops it.
