@@ -110,7 +110,7 @@ async fn announce(
     let key = api.key_in(&dir.join("api-key")).await?;
     let client = api.client(&key)?;
     api.registered(&client, relay.node.endpoint_id()).await?;
-    let bridge = start_bridge(dir, args, client).await?;
+    let bridge = start_bridge(dir, args.bridge_listen, client).await?;
     let admin = relay.node.admin_address();
     let running = Running {
         api_url: &api.url,
@@ -146,18 +146,23 @@ async fn announce(
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");
+    tell_slim(session, &bridge);
+    Ok(bridge)
+}
+
+/// How to point a SLIM agent at the bridge.
+pub(crate) fn tell_slim(session: &Session, bridge: &BridgeServer) {
     session.output.note(format_args!(
         "SLIM agents connect to the bridge, and get what they missed when they come back:\n\n    \
          config = slim_bindings.new_insecure_client_config(\"http://{}\")\n",
         bridge.bridge.local_addr()
     ));
-    Ok(bridge)
 }
 
 /// A bridge that lets in who is on this machine.
-async fn start_bridge(dir: &Path, args: &Args, client: ApiClient) -> Outcome<BridgeServer> {
+pub(crate) async fn start_bridge(dir: &Path, listen: SocketAddr, client: ApiClient) -> Outcome<BridgeServer> {
     let setup = BridgeSetup {
-        config: BridgeConfig::new(args.bridge_listen),
+        config: BridgeConfig::new(listen),
         auth: AuthConfig {
             everyone: true,
             ..AuthConfig::default()

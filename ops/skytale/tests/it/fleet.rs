@@ -25,13 +25,24 @@ pub(crate) fn place() -> Place {
 
 /// Starts a fleet that keeps its data in the folder `fleet`, waits until it runs, and tells those in this place where it is.
 pub(crate) fn fleet(place: &mut Place, options: &[&str]) -> Running {
-    let line = ["--json", "fleet", "up", "--dir", "fleet", "--api-listen", "127.0.0.1:0"];
+    let line = [
+        "--json",
+        "fleet",
+        "up",
+        "--dir",
+        "fleet",
+        "--api-listen",
+        "127.0.0.1:0",
+        "--bridge-listen",
+        "127.0.0.1:0",
+    ];
     let line = line.iter().chain(options);
     let mut running = Running::start(place.command(line), &place.path("fleet.log"));
     let told: Value = running.json();
     for (variable, name) in [("SKYTALE_API_URL", "api_url"), ("SKYTALE_API_KEY", "api_key")] {
         place.set(variable, text(&told[name]));
     }
+    std::net::TcpStream::connect(text(&told["bridge"])).expect("the bridge of the fleet listens");
     running
 }
 

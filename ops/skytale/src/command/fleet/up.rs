@@ -1,10 +1,12 @@
 //! `skytale fleet up`: a fleet on this machine, to learn it.
 
 use crate::command::Session;
+use crate::command::dev::{start_bridge, tell_slim};
 use crate::fleet::{Layout, Machine, NodeSample, Watch};
 use crate::local::private_folder;
 use crate::nats::program;
 use crate::output::{Context as _, Human, Outcome, Style, table};
+use crate::serve::BridgeServer;
 use serde::Serialize;
 use skytale_proto::Code;
 use std::fmt::{self, Write as _};
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// The API's address, for HTTP; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600", value_parser = crate::command::dev::loopback)]
     api_listen: SocketAddr,
+    /// The bridge's address, for SLIM agents (gRPC); port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7603", value_parser = crate::command::dev::loopback)]
+    bridge_listen: SocketAddr,
 }
 
 /// How large a fleet is.
@@ -71,27 +76,34 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     let say = |text: String| session.output.note(text);
     // Given up in the middle, everything that was started ends with it.
     let machine = session.shutdown.unless(Machine::start(dir, &layout, say)).await?;
-    let shown = session.shutdown.unless(announce(dir, session, &machine)).await;
-    let shown = match shown {
-        Ok(()) => {
-            tokio::select! {
+    let announcing = Box::pin(announce(dir, args.bridge_listen, session, &machine));
+    let (shown, bridge) = match session.shutdown.unless(announcing).await {
+        Ok(bridge) => {
+            let shown = tokio::select! {
                 () = session.shutdown.requested() => Ok(()),
                 shown = show(session, &machine) => shown,
-            }
+            };
+            (shown, Some(bridge))
         }
-        Err(failure) => Err(failure),
+        Err(failure) => (Err(failure), None),
     };
     session.output.note("stopping");
+    // The bridge before the relay nodes, whose agent it is.
+    let bridge = match bridge {
+        Some(bridge) => bridge.stop().await,
+        None => Ok(()),
+    };
     let stopped = machine.stop().await;
-    shown.and(stopped)
+    shown.and(bridge).and(stopped)
 }
 
-async fn announce(dir: &Path, session: &Session, machine: &Machine) -> Outcome {
+async fn announce(dir: &Path, bridge: SocketAddr, session: &Session, machine: &Machine) -> Outcome<BridgeServer> {
     let key = machine.api.key_in(&dir.join("api-key")).await?;
     let client = machine.api.client(&key)?;
     for node in &machine.nodes {
         machine.api.registered(&client, node.relay.endpoint()).await?;
     }
+    let bridge = start_bridge(dir, bridge, client).await?;
     session.output.note(format_args!(
         "Data: {}. Copy these lines to each agent's terminal, and give each agent a vault of its own:\n",
         dir.display()
@@ -99,18 +111,21 @@ async fn announce(dir: &Path, session: &Session, machine: &Machine) -> Outcome {
     session.output.give(&Running {
         api_url: &machine.api.url,
         api_key: &key,
+        bridge: bridge.bridge.local_addr(),
         dir,
     })?;
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C ends the fleet.\n");
-    Ok(())
+    tell_slim(session, &bridge);
+    Ok(bridge)
 }
 
 #[derive(Serialize)]
 struct Running<'a> {
     api_url: &'a str,
     api_key: &'a str,
+    bridge: SocketAddr,
     dir: &'a Path,
 }
 
