@@ -54,6 +54,8 @@ pub(crate) const ANY_PORT: [&str; 8] = [
     "127.0.0.1:0",
     "--admin-listen",
     "127.0.0.1:0",
+    "--https-listen",
+    "127.0.0.1:0",
     "--bridge-listen",
     "127.0.0.1:0",
 ];
