@@ -47,7 +47,7 @@ impl Node {
     }
 }
 
-pub(crate) const ANY_PORT: [&str; 8] = [
+pub(crate) const ANY_PORT: [&str; 10] = [
     "--api-listen",
     "127.0.0.1:0",
     "--relay-listen",

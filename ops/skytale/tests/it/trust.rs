@@ -101,6 +101,8 @@ fn settings(of: &Path, number: usize, api: &str) -> String {
     let text = std::fs::read_to_string(of).expect("a relay node's settings");
     let mut settings: toml::Table = text.parse().expect("TOML");
     let relay = settings["relay"].as_table_mut().expect("a section");
+    // Its port is that one's.
+    relay.remove("https");
     let texts = [
         ("data_dir", format!("node-{number}")),
         ("listen", "127.0.0.1:0".into()),
