@@ -64,7 +64,7 @@ pub struct HttpsConfig {
     /// `https://host[:port]` under which agents reach it, which the relay directory tells them. Without one, on loopback alone, `http://`
     /// and the address.
     pub url: Option<String>,
-    /// The certificate for `url`, and those that lead to its root: a PEM file, which is read again when it changes.
+    /// The certificate for `url`, and those that lead to its root: a PEM file, which is read again every ten minutes.
     /// Without it `listen` must be loopback, behind a proxy that ends TLS.
     pub certificate_file: Option<PathBuf>,
     /// Its private key: a PEM file.
@@ -445,7 +445,7 @@ impl HttpsConfig {
             return check_https_url(url).or_else(|problem| wrong("https.url", problem));
         }
         if self.certificate_file.is_some() || !is_local {
-            return wrong("https.url", "must be set: agents are told where to connect");
+            return wrong("https.url", "must be set: the relay directory gives it to agents");
         }
         Ok(())
     }

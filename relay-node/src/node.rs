@@ -122,9 +122,7 @@ impl StartError {
     /// The code that goes with this.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) | Self::Https(HttpsError::Config(_)) => {
-                Code::Config
-            }
+            Self::Config(_) | Self::ApiUrl(_) | Self::EnrolmentKey(_) => Code::Config,
             Self::SecretKey(_) | Self::Bind(_) | Self::Rollback { .. } | Self::Admin { .. } | Self::Https(_) => {
                 Code::Environment
             }

@@ -102,3 +102,23 @@ pub(super) async fn keep(table: Arc<Table>, clients: Clients, node: Arc<Shared>,
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use iroh::SecretKey;
+    use iroh_relay::http::ProtocolVersion;
+
+    #[test]
+    fn the_node_s_own_port_lets_in_the_node_s_key_alone() {
+        let own = SecretKey::generate().public();
+        let lets_in = |endpoint| {
+            let (parts, ()) = axum::http::Request::new(()).into_parts();
+            let request = ClientRequest::new(endpoint, ProtocolVersion::V2, parts);
+            OfNode(own).on_connect(&request).now_or_never() == Some(Access::Allow)
+        };
+        assert!(lets_in(own));
+        assert!(!lets_in(SecretKey::generate().public()));
+    }
+}

@@ -16,7 +16,7 @@ mod frame;
 mod serve;
 mod socket;
 
-use crate::config::{ConfigError, HttpsConfig};
+use crate::config::HttpsConfig;
 use crate::node::Shared;
 use admission::Table;
 use iroh::{EndpointId, RelayUrl};
@@ -54,18 +54,15 @@ pub enum HttpsError {
         /// Why.
         problem: String,
     },
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
 }
 
-/// The ports, bound: the node's endpoint is told where its own one is before anything is served.
+/// The ports, bound: the node's endpoint needs its own one before anything is served.
 pub(crate) struct Bound {
     public: TcpListener,
     tls: Option<TlsAcceptor>,
     /// For the node's own endpoint.
     own: TcpListener,
-    /// What agents are told.
+    /// For agents, in the relay directory.
     url: String,
     own_url: RelayUrl,
     connections_max: usize,
@@ -102,9 +99,9 @@ impl Bound {
         };
         let (public, at) = bind(listen).await?;
         let (own, own_at) = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let own_url = format!("http://{own_at}").parse().map_err(|_| ConfigError {
-            key: "https.listen",
-            problem: "no URL for loopback".into(),
+        let own_url = format!("http://{own_at}").parse().map_err(|error| HttpsError::Bind {
+            listen: own_at,
+            source: std::io::Error::other(error),
         })?;
         Ok(Some(Self {
             public,

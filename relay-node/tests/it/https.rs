@@ -175,9 +175,9 @@ async fn it_brings_nobody_anywhere_but_to_this_node() {
     };
     from.send(datagram).await.expect("sent");
     from.flush().await.expect("sent");
-    // Who asks for that is cut off.
+    // The client that asked for it is cut off.
     soon(async { while let Some(Ok(_)) = from.next().await {} }).await;
-    // The other is there, and was told nothing.
+    // The other is there, and has heard nothing.
     to.send(ClientToRelayMsg::Ping([7; 8])).await.expect("sent");
     to.flush().await.expect("sent");
     let heard = soon(to.next()).await.expect("an answer").expect("an answer");

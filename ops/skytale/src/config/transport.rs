@@ -66,3 +66,25 @@ impl Loaded {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Layer, Sources, load};
+    use skytale_proto::Code;
+
+    #[test]
+    fn a_file_of_certificates_that_cannot_be_used_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (missing, empty) = (folder.path().join("missing.pem"), folder.path().join("empty.pem"));
+        std::fs::write(&empty, "no certificate").expect("written");
+        for file in [missing, empty] {
+            let flags = vec![Layer::flag("--set", "ca_file", file.display())];
+            let loaded = load(Sources {
+                flags,
+                ..Sources::default()
+            });
+            let refused = loaded.expect("loads").network().expect_err("refused");
+            assert_eq!(refused.code(), Code::Config);
+        }
+    }
+}

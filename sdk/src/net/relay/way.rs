@@ -135,8 +135,7 @@ impl Endpoint {
             .builder()
             .relay_mode(RelayMode::Custom(RelayMap::from_iter([server])))
             .net_report_config(NetReportConfig::minimal())
-            .ca_tls_config(CaTlsConfig::embedded().with_extra_roots(roots))
-            .proxy_from_env();
+            .ca_tls_config(CaTlsConfig::embedded().with_extra_roots(roots));
         let builder = match (self.network.transport, self.network.bind) {
             (Transport::Https, _) => builder.clear_ip_transports(),
             (_, None) => builder,

@@ -99,7 +99,7 @@ async fn a_session_that_began_over_https_goes_on_over_udp_once_that_leads_there(
         ..world.relay.clone()
     };
     config.relays = RelaySource::Fixed(vec![relay]);
-    // Over UDP nobody answers where the agent was told to ask; over HTTPS the two endpoints find a way.
+    // Over UDP nobody answers at the address that the agent has; over HTTPS the two endpoints find a way.
     let (alice, _) = enter(config).await;
     let mut events = alice.events();
     let moved = async {
