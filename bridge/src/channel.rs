@@ -145,6 +145,11 @@ impl Channel {
         *self.head.borrow()
     }
 
+    /// Whether a member is subscribed to an id of the channel, or was.
+    pub(crate) fn has_name(&self, id: u128) -> bool {
+        self.cursors.lock().iter().any(|(_, cursor)| cursor.ids.contains(&id))
+    }
+
     /// Whether all that was appended has its verdict. Before that, another writer could overtake it.
     pub(crate) fn is_settled(&self) -> bool {
         self.writer.unsettled() == 0 && self.cursor_writer.unsettled() == 0

@@ -8,11 +8,13 @@ use crate::metrics::{self, Dropped};
 use crate::rate::Accounts;
 use crate::routing::{LinkId, Routes};
 use crate::stored::{Log, Origin, decode_frame, encode_frame};
-use crate::wire::{Prefix, Publish};
+use crate::wire::{FullName, Prefix, Publish};
+use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::Offset;
 use skytale_sdk::raw::{RawClient, RawItem, RawWriter};
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +26,8 @@ use tokio_util::task::TaskTracker;
 const SWEEP: Duration = Duration::from_secs(30);
 /// Transient frames on their way to other bridges.
 const EXCHANGE_MAX: usize = 1_024;
+/// Applications whose names are remembered, with those that are gone.
+const APPLICATIONS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not 0");
 
 type Opened = Arc<OnceCell<Arc<Channel>>>;
 
@@ -36,6 +40,8 @@ pub(crate) struct Hub {
     pub(crate) bridge: u64,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) routes: Mutex<Routes>,
+    /// Names that applications have as their own: no channels.
+    applications: Mutex<LruCache<FullName, ()>>,
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     channels: Mutex<HashMap<Prefix, Opened>>,
     exchange: OnceCell<RawWriter>,
@@ -54,6 +60,7 @@ impl Hub {
             bridge: getrandom::u64()?,
             accounts: Arc::default(),
             routes: Mutex::default(),
+            applications: Mutex::new(LruCache::new(APPLICATIONS_MAX)),
             links: Mutex::default(),
             channels: Mutex::default(),
             exchange: OnceCell::new(),
@@ -88,6 +95,25 @@ impl Hub {
         self.links.lock().remove(&link);
     }
 
+    /// An application has subscribed to its own name.
+    pub(crate) fn add_application(&self, name: FullName) {
+        self.applications.lock().put(name, ());
+    }
+
+    /// Whether a name is an application's, so that a frame to it is no channel's.
+    pub(crate) fn is_application(&self, name: &FullName) -> bool {
+        // An account could claim a channel's name as an application's: members of it know better.
+        self.applications.lock().get(name).is_some()
+            && !self
+                .open_channel(&name.prefix)
+                .is_some_and(|channel| channel.has_name(name.id))
+    }
+
+    /// A channel that is open.
+    pub(crate) fn open_channel(&self, prefix: &Prefix) -> Option<Arc<Channel>> {
+        self.channels.lock().get(prefix)?.get().cloned()
+    }
+
     /// The bridges of one domain find the same logs.
     async fn domain(&self) -> Result<&str, Refusal> {
         let found = self.domain.get_or_try_init(|| async {
@@ -105,6 +131,18 @@ impl Hub {
         let domain = self.domain().await?;
         let opened = cell.get_or_try_init(|| Channel::open(&self.client, &self.config, domain, prefix, &self.tasks));
         Ok(Arc::clone(opened.await?))
+    }
+
+    /// The same, where it has a log: it has one when a member has subscribed to it, here or at another bridge.
+    pub(crate) async fn existing_channel(&self, prefix: Prefix) -> Result<Option<Arc<Channel>>, Refusal> {
+        if let Some(channel) = self.open_channel(&prefix) {
+            return Ok(Some(channel));
+        }
+        let log = Log::Frames(prefix).channel(self.domain().await?, self.config.region);
+        match self.client.status(log).await? {
+            Some(_) => Ok(Some(self.channel(prefix).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Gives a transient frame to those who are here, and to other bridges.

@@ -10,7 +10,7 @@ use crate::policy::Rules;
 use crate::queue::Queue;
 use crate::rate::Place;
 use crate::routing::RouteError;
-use crate::wire::{Body, Durability, Header, Inbound, Prefix, Publish};
+use crate::wire::{Body, Durability, FullName, Header, Inbound, Prefix, Publish};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use skytale_proto::Code;
@@ -221,7 +221,7 @@ impl Reader {
             self.link.awake(&name.prefix);
         }
         match (publish.durability(), name) {
-            (Durability::Durable, Some(name)) => {
+            (Durability::Durable, Some(name)) if !self.hub.is_application(&name) => {
                 if !self.may_use(name.prefix) {
                     metrics::refused(Code::SubscriptionsFull);
                     metrics::dropped(Dropped::Refused);
@@ -320,6 +320,12 @@ impl Reader {
         match taken {
             Ok(new) => {
                 metrics::subscriptions(i64::from(new));
+                if let (None, Some(id)) = (&job, name.id) {
+                    self.hub.add_application(FullName {
+                        prefix: name.prefix,
+                        id,
+                    });
+                }
                 Ok(job)
             }
             Err(_) => full,
@@ -367,7 +373,7 @@ impl Reader {
 
 /// The channel's name and the member, where a subscription is to a name of a channel: one with an id, under another prefix
 /// than the application's own.
-fn channel_of(header: &Header) -> Option<(crate::wire::FullName, crate::wire::FullName)> {
+fn channel_of(header: &Header) -> Option<(FullName, FullName)> {
     let (name, member) = (header.destination.full()?, header.source.full()?);
     (name.prefix != member.prefix).then_some((name, member))
 }

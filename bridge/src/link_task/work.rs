@@ -134,16 +134,29 @@ async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: 
     let began = Instant::now();
     let body = encode_frame(hub.origin(link.id), &publish);
     let bytes = body.len();
-    if !link.place.usage.store(bytes) {
-        metrics::refused(Code::RateLimited);
-        metrics::dropped(Dropped::Refused);
-        return;
-    }
-    let queued = async { hub.channel(prefix).await?.append(body).await };
+    let queued = async {
+        let Some(channel) = hub.existing_channel(prefix).await? else {
+            return Ok(None);
+        };
+        if !link.place.usage.store(bytes) {
+            return Err(Refusal::new(
+                Code::RateLimited,
+                "the account has stored as much as it may for now",
+            ));
+        }
+        channel.append(body).await.map(Some)
+    };
     let pending = match queued.await {
-        Ok(pending) => pending,
+        Ok(Some(pending)) => pending,
+        Ok(None) => {
+            // Nobody has subscribed to it as to a channel: it is an application's name.
+            hub.route(&publish, link.id);
+            return;
+        }
         Err(refusal) => {
-            tracing::warn!(link = link.id.0, code = %refusal.code(), %refusal, "frame not stored");
+            if refusal.code() != Code::RateLimited {
+                tracing::warn!(link = link.id.0, code = %refusal.code(), %refusal, "frame not stored");
+            }
             metrics::refused(refusal.code());
             metrics::dropped(Dropped::Refused);
             return;

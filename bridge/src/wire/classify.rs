@@ -6,13 +6,15 @@ use super::proto;
 pub use proto::SessionMessageType as MessageType;
 pub use proto::SessionType;
 
-/// The metadata key of SLIMRPC requests and answers, whose senders wait for a deadline.
-const SLIMRPC: &str = "slimrpc-dir";
+/// Metadata keys of frames that matter now or never: SLIMRPC requests and answers, whose senders wait for a deadline, and
+/// messages to one member of a group, whose fanout is that of messages to all.
+const LIVE: [&str; 3] = ["slimrpc-dir", "rpc-id", "PUBLISH_TO"];
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Goes into its channel's log, and from there to everyone.
+    /// If its destination is a channel: a group's retransmissions look the same and go to one application.
     Durable,
     /// Goes to those who are there now.
     Transient,
@@ -31,7 +33,8 @@ impl Publish {
             // Of a later version: nobody knows whether it may be shown again.
             Err(_) => true,
         };
-        if to_channel && !transient && !self.has_metadata(SLIMRPC) {
+        let live = LIVE.iter().any(|key| self.has_metadata(key));
+        if to_channel && !transient && !live {
             Durability::Durable
         } else {
             Durability::Transient

@@ -224,6 +224,8 @@ fn what_is_kept_is_what_a_group_says_to_all() {
     assert!(!durable(S::Multicast, T::Msg, 1, true, None), "to one application");
     assert!(!durable(S::Multicast, T::Msg, 256, false, None), "to anyone");
     assert!(!durable(S::PointToPoint, T::Msg, 256, true, None));
-    assert!(!durable(S::Multicast, T::Msg, 256, true, Some("slimrpc-dir")));
+    for key in ["slimrpc-dir", "rpc-id", "PUBLISH_TO"] {
+        assert!(!durable(S::Multicast, T::Msg, 256, true, Some(key)), "{key}");
+    }
     assert!(durable(S::Multicast, T::Msg, 256, true, Some("traceparent")));
 }

@@ -2,4 +2,5 @@
 
 mod agent;
 mod group;
+mod rpc;
 mod sessions;

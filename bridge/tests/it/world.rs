@@ -181,6 +181,19 @@ impl World {
         client.close().await;
     }
 
+    /// Whether the relay has a log, or cursors, for names `org/ns/{service}`.
+    pub(crate) async fn has_log(&self, service: &str) -> bool {
+        let client = self.client(201).await;
+        let prefix = ["org", "ns", service].map(component_hash);
+        let mut found = false;
+        for log in [Log::Frames(prefix), Log::Cursors(prefix)] {
+            let status = client.status(log.channel("test", 0)).await.expect("a status");
+            found |= status.is_some();
+        }
+        client.close().await;
+        found
+    }
+
     /// A bridge that lets everyone in.
     pub(crate) async fn bridge(&self, number: u8) -> TestBridge {
         self.bridge_with(number, |_| {}).await

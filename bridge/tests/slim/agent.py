@@ -48,9 +48,21 @@ class Agent:
         await self.app.subscribe_async(self.app.name(), self.connection)
         tell("started", name=str(self.app.name()))
 
-    async def node(self, endpoint):
-        slim.initialize_with_defaults()
-        await slim.get_global_service().run_server_async(slim.new_insecure_server_config(endpoint))
+    async def node(self, endpoint, peer=None, config=None):
+        """A stock SLIM node; with `peer`, one that has a peer link there."""
+        if peer:
+            insecure = {"insecure": True}
+            dataplane = {
+                "servers": [{"endpoint": endpoint, "tls": insecure}],
+                "clients": [{"endpoint": peer, "tls": insecure, "connection_type": "peer"}],
+            }
+            # JSON is YAML.
+            with open(config, "w") as file:
+                json.dump({"services": {"slim/0": {"node_id": "stock-node", "dataplane": dataplane}}}, file)
+            slim.initialize_from_config_with_error(config)
+        else:
+            slim.initialize_with_defaults()
+            await slim.get_global_service().run_server_async(slim.new_insecure_server_config(endpoint))
         tell("serving", endpoint=endpoint)
 
     async def listen(self):
@@ -71,6 +83,7 @@ class Agent:
         while True:
             try:
                 message = await session.get_message_async(timeout=datetime.timedelta(seconds=3600))
+                self.last = message.context
                 tell("message", payload=message.payload.decode(), source=str(message.context.source_name))
             except Exception as error:
                 text = str(error)
@@ -119,6 +132,11 @@ class Agent:
                 await asyncio.sleep(pause_ms / 1000)
         tell("sent", first=first, count=count)
 
+    async def reply(self, text):
+        """To the sender of the last message alone."""
+        await self.session.publish_to_async(self.last, text.encode(), None, None)
+        tell("replied")
+
     async def restore(self):
         sessions = await self.app.restore_sessions_async(self.connection)
         for session in sessions:
@@ -132,9 +150,9 @@ class Agent:
         os._exit(0)
 
 
-async def main():
+async def main(agent):
     slim.uniffi_set_event_loop(asyncio.get_running_loop())
-    agent, loop = Agent(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     running = set()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
@@ -154,4 +172,5 @@ async def main():
     os._exit(0)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main(Agent()))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Both sides of a SLIM identity know it.
-const SECRET: &str = "a-shared-secret-of-more-than-32-characters";
+pub(crate) const SECRET: &str = "a-shared-secret-of-more-than-32-characters";
 
 pub(crate) struct Agent {
     child: Child,
@@ -17,19 +17,47 @@ pub(crate) struct Agent {
     label: String,
 }
 
-/// The Python of the virtual environment that `ops/test/run` makes.
-fn python() -> PathBuf {
-    if let Some(python) = std::env::var_os("SKYTALE_SLIM_PYTHON") {
+/// What a process runs: a script of `tests/slim`, and the virtual environment with its packages.
+#[derive(Clone, Copy)]
+pub(crate) enum Script {
+    /// Sessions.
+    Agent,
+    /// SLIMRPC.
+    Rpc,
+    /// A2A by `slima2a`.
+    A2a,
+}
+
+impl Script {
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Agent => "agent.py",
+            Self::Rpc => "rpc.py",
+            Self::A2a => "a2a_echo.py",
+        }
+    }
+
+    fn python(self) -> PathBuf {
+        match self {
+            Self::Agent | Self::Rpc => python("SKYTALE_SLIM_PYTHON", "slim-3.3.8"),
+            Self::A2a => python("SKYTALE_SLIMA2A_PYTHON", "slima2a-0.9.3"),
+        }
+    }
+}
+
+/// The Python of a virtual environment that `ops/test/run` makes.
+fn python(variable: &str, folder: &str) -> PathBuf {
+    if let Some(python) = std::env::var_os(variable) {
         return python.into();
     }
     let cache = std::env::var_os("SKYTALE_TEST_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/skytale-test"),
         PathBuf::from,
     );
-    let python = cache.join("slim-3.3.8/bin/python");
+    let python = cache.join(folder).join("bin/python");
     assert!(
         python.exists(),
-        "{} is missing: `ops/test/run test` installs it, or set SKYTALE_SLIM_PYTHON",
+        "{} is missing: `ops/test/run test` installs it, or set {variable}",
         python.display()
     );
     python
@@ -37,9 +65,15 @@ fn python() -> PathBuf {
 
 impl Agent {
     pub(crate) fn spawn(label: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slim/agent.py");
-        let mut command = Command::new(python());
-        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::spawn_script(Script::Agent, label)
+    }
+
+    pub(crate) fn spawn_script(script: Script, label: &str) -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slim");
+        let mut command = Command::new(script.python());
+        // Python writes no compiled files beside the scripts.
+        command.arg("-B").arg(format!("{folder}/{}", script.file()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if std::env::var_os("SLIM_LOG").is_none() {
             command.stderr(Stdio::null());
         }
@@ -76,7 +110,17 @@ impl Agent {
     }
 
     pub(crate) async fn start_with(endpoint: &str, name: &str, state: Option<&str>, more: serde_json::Value) -> Self {
-        let mut agent = Self::spawn(name);
+        Self::start_script(Script::Agent, endpoint, name, state, more).await
+    }
+
+    pub(crate) async fn start_script(
+        script: Script,
+        endpoint: &str,
+        name: &str,
+        state: Option<&str>,
+        more: serde_json::Value,
+    ) -> Self {
+        let mut agent = Self::spawn_script(script, name);
         let mut command = serde_json::json!({
             "do": "start", "endpoint": endpoint, "own": format!("org/ns/{name}"), "secret": SECRET, "state": state,
         });
@@ -129,11 +173,16 @@ impl Agent {
 
     /// The payloads that came, in order.
     pub(crate) fn messages(&self) -> Vec<String> {
+        self.texts("message", "payload")
+    }
+
+    /// A text of each event of a kind.
+    pub(crate) fn texts(&self, event: &str, key: &str) -> Vec<String> {
         self.events
             .lock()
             .iter()
-            .filter(|e| e["event"] == "message")
-            .map(|e| e["payload"].as_str().expect("text").to_owned())
+            .filter(|e| e["event"] == event)
+            .map(|e| e[key].as_str().expect("text").to_owned())
             .collect()
     }
 

@@ -28,6 +28,26 @@ async fn two_applications_talk_point_to_point() {
     bridge.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_sends_to_one_other_arrives_there_and_is_not_kept() {
+    let world = World::new().await;
+    let bridge = world.bridge(1).await;
+    let (mut moderator, mut members) = group(&bridge.endpoint(), world.dir.path(), &["alice", "bob"]).await;
+    let (mut alice, bob) = (members.remove(0), members.remove(0));
+    moderator
+        .done(json!({"do": "send", "count": 1, "text": "question-"}), "sent")
+        .await;
+    alice.received(1).await;
+    alice.done(json!({"do": "reply", "text": "answer"}), "replied").await;
+    assert_eq!(moderator.received(1).await, ["answer"]);
+    alice
+        .done(json!({"do": "send", "count": 1, "text": "all-"}), "sent")
+        .await;
+    assert_eq!(bob.received(2).await, ["question-0", "all-0"]);
+    assert!(!world.has_log("moderator").await);
+    bridge.stop().await;
+}
+
 /// The same script against any SLIM node: a member is killed, others talk, it comes back. What it gets of what it missed.
 async fn missed(endpoint: &str, world: &World, through_bridge: bool) -> Vec<String> {
     let (mut moderator, mut members) = group(endpoint, world.dir.path(), &["alice", "bob"]).await;
@@ -108,12 +128,24 @@ async fn a_reliable_group_goes_on_without_a_member_that_then_gets_all_of_it() {
     bob.received(3).await;
     world.all_received(3).await;
     alice.kill();
+    // It is sent again, to her name, until the moderator gives up.
     moderator
-        .done(json!({"do": "send", "count": 50, "text": "missed-"}), "sent")
+        .done(
+            json!({"do": "send", "count": 1, "text": "missed-", "wait": true}),
+            "sent",
+        )
+        .await;
+    moderator
+        .done(
+            json!({"do": "send", "first": 1, "count": 49, "text": "missed-"}),
+            "sent",
+        )
         .await;
     assert_eq!(bob.received(53).await[3..], numbered("missed-", 50));
     let alice = back(&bridge.endpoint(), world.dir.path(), "alice").await;
     assert_eq!(alice.received(50).await, numbered("missed-", 50));
+    // What was sent again went into no log.
+    assert!(!world.has_log("alice").await);
     bridge.stop().await;
 }
 
