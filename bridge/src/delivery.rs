@@ -64,6 +64,11 @@ impl Delivery {
         self.members.is_empty()
     }
 
+    /// The members on this link.
+    pub fn members(&self) -> impl Iterator<Item = FullName> {
+        self.members.keys().copied()
+    }
+
     /// Whether a member is on this link.
     pub fn has(&self, member: &FullName) -> bool {
         self.members.contains_key(member)

@@ -5,10 +5,11 @@ use crate::config::BridgeConfig;
 use crate::error::Refusal;
 use crate::link_task::Link;
 use crate::metrics::{self, Dropped};
+use crate::peers::Peers;
 use crate::rate::Accounts;
 use crate::routing::{LinkId, Routes};
 use crate::stored::{Log, Origin, decode_frame, encode_frame};
-use crate::wire::{FullName, Prefix, Publish};
+use crate::wire::{EncodedName, FullName, Prefix, Publish};
 use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::Offset;
@@ -18,7 +19,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +28,10 @@ use tokio_util::task::TaskTracker;
 const SWEEP: Duration = Duration::from_secs(30);
 /// Transient frames on their way to other bridges.
 const EXCHANGE_MAX: usize = 1_024;
+/// How long a subscription's acknowledgement waits for nodes to be told of the name. One that is not by then is slow, and
+/// nobody waits for it until it has caught up.
+const ANNOUNCE: Duration = Duration::from_millis(500);
+
 /// Applications whose names are remembered, with those that are gone.
 const APPLICATIONS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not 0");
 
@@ -42,6 +48,11 @@ pub(crate) struct Hub {
     pub(crate) routes: Mutex<Routes>,
     /// Names that applications have as their own: no channels.
     applications: Mutex<LruCache<FullName, ()>>,
+    pub(crate) peers: Mutex<Peers>,
+    /// There is something to tell nodes.
+    pub(crate) names_changed: watch::Sender<()>,
+    /// A node was told of something.
+    pub(crate) names_told: watch::Sender<()>,
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     channels: Mutex<HashMap<Prefix, Opened>>,
     exchange: OnceCell<RawWriter>,
@@ -61,6 +72,9 @@ impl Hub {
             accounts: Arc::default(),
             routes: Mutex::default(),
             applications: Mutex::new(LruCache::new(APPLICATIONS_MAX)),
+            peers: Mutex::default(),
+            names_changed: watch::Sender::new(()),
+            names_told: watch::Sender::new(()),
             links: Mutex::default(),
             channels: Mutex::default(),
             exchange: OnceCell::new(),
@@ -84,15 +98,16 @@ impl Hub {
     }
 
     /// A link is gone, with its subscriptions.
-    pub(crate) fn leave(&self, link: LinkId) {
+    pub(crate) fn leave(&self, link: &Link) {
         let count = {
             let mut routes = self.routes.lock();
-            let count = routes.count(link);
-            routes.drop_link(link);
+            let count = routes.count(link.id);
+            routes.drop_link(link.id);
             count
         };
         metrics::subscriptions(-i64::try_from(count).unwrap_or(0));
-        self.links.lock().remove(&link);
+        self.links.lock().remove(&link.id);
+        self.rename(|peers| peers.link_down(link.id, &link.members()));
     }
 
     /// An application has subscribed to its own name.
@@ -107,6 +122,32 @@ impl Hub {
             && !self
                 .open_channel(&name.prefix)
                 .is_some_and(|channel| channel.has_name(name.id))
+    }
+
+    /// Changes what can be announced to nodes.
+    pub(crate) fn rename(&self, change: impl FnOnce(&mut Peers)) {
+        change(&mut self.peers.lock());
+        self.names_changed.send_replace(());
+    }
+
+    /// Waits until nodes were told of a name, as long as they read.
+    pub(crate) async fn announced(&self, name: EncodedName) {
+        let mut told = self.names_told.subscribe();
+        let all = async {
+            while !self.peers.lock().is_told(&name) {
+                let _ = told.changed().await;
+            }
+        };
+        if timeout(ANNOUNCE, all).await.is_err() {
+            self.peers.lock().give_up(&name);
+        }
+    }
+
+    /// The links that have a node behind them.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Link>> {
+        let nodes: Vec<LinkId> = self.peers.lock().nodes().collect();
+        let links = self.links.lock();
+        nodes.iter().filter_map(|link| links.get(link).cloned()).collect()
     }
 
     /// A channel that is open.

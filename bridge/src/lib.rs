@@ -11,8 +11,8 @@
 //!   SLIM clients <── links <── delivery, one a link ──────────┘ each from its own cursor
 //! ```
 //!
-//! What this crate is not: a SLIM node for a network of nodes (no peers, no control plane), or a place where messages are
-//! decrypted.
+//! What this crate is not: a full SLIM node (SLIM nodes link to it; it links to none, and has no control plane), or a place
+//! where messages are decrypted.
 //!
 //! # Invariants
 //! - A durable frame is forwarded **only** out of the log: whoever gets it, everyone can get it later, in the same order.
@@ -32,7 +32,7 @@
 //! are worth nothing, or do harm.
 //!
 //! # Modules
-//! - Pure: [`wire`], [`link`], [`routing`], [`policy`], [`delivery`], [`stored`].
+//! - Pure: [`wire`], [`link`], [`routing`], [`peers`], [`policy`], [`delivery`], [`stored`].
 //! - The shell: [`Bridge`], with TLS, accounts, channels and links behind it.
 
 mod admin;
@@ -46,6 +46,7 @@ mod hub;
 pub mod link;
 mod link_task;
 mod metrics;
+pub mod peers;
 pub mod policy;
 mod queue;
 mod rate;

@@ -61,6 +61,8 @@ pub struct Rules {
     pub names: Vec<Pattern>,
     /// Names that it may send to, beside its own.
     pub destinations: Vec<Pattern>,
+    /// Whether it may link a SLIM node, which speaks for the applications behind it.
+    pub node: bool,
 }
 
 impl Rules {
@@ -69,6 +71,7 @@ impl Rules {
         Self {
             names: vec![Pattern([None, None, None])],
             destinations: Vec::new(),
+            node: true,
         }
     }
 
@@ -118,6 +121,7 @@ mod tests {
         let rules = Rules {
             names: vec!["org/ns/*".parse().expect("a pattern")],
             destinations: vec!["org/other/one".parse().expect("a pattern")],
+            node: false,
         };
         let own = name(["org", "ns", "agent"]);
         assert!(rules.owns(&own) && rules.may_send_to(&own));

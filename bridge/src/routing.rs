@@ -132,6 +132,11 @@ impl Routes {
         self.links.get(&link).map_or(0, |own| own.count)
     }
 
+    /// Whether a link has a subscription under a prefix.
+    pub fn has(&self, link: LinkId, prefix: &Prefix) -> bool {
+        self.links.get(&link).is_some_and(|own| own.prefixes.contains(prefix))
+    }
+
     /// Whether a link is subscribed so that a frame to `name` reaches it.
     pub fn reaches(&self, link: LinkId, name: EncodedName) -> bool {
         self.prefixes.get(&name.prefix).is_some_and(|entry| match name.id {
@@ -290,6 +295,8 @@ mod tests {
             expected.dedup();
             prop_assert_eq!(routes.all(asked, None), expected);
             for link in [A, B, C] {
+                let has = list.iter().any(|(l, n, _)| *l == link && n.prefix == asked.prefix);
+                prop_assert_eq!(routes.has(link, &asked.prefix), has);
                 prop_assert_eq!(routes.count(link), list.iter().filter(|(l, _, _)| *l == link).count());
             }
             if list.is_empty() {

@@ -44,6 +44,8 @@ pub struct Accepted {
     pub version: String,
     /// Whether ML-KEM-768 went into the key.
     pub hybrid: bool,
+    /// Whether the other side is a SLIM node that wants a peer link.
+    pub is_node: bool,
 }
 
 /// Why there is no link.
@@ -79,6 +81,7 @@ pub fn accept(link: Bytes, identity: &Identity) -> Result<Accepted, NegotiationE
         _ => (None, None),
     };
     let key = derive(&request.link_id, &secret, kem_secret.as_ref())?;
+    let is_node = request.connection_type == i32::from(LinkConnectionType::Peer);
     let reply = LinkNegotiationPayload {
         link_id: request.link_id.clone(),
         slim_version: identity.slim_version.clone(),
@@ -88,7 +91,12 @@ pub fn accept(link: Bytes, identity: &Identity) -> Result<Accepted, NegotiationE
             .unwrap_or(LinkConnectionType::Remote)
             .into(),
         node_id: identity.node_id.clone(),
-        deployment_name: String::new(),
+        // A node takes peers of its own deployment only. Who may be one is the account's business, not this text's.
+        deployment_name: if is_node {
+            request.deployment_name
+        } else {
+            String::new()
+        },
         link_kem_payload: kem,
     };
     let message = Message {
@@ -103,6 +111,7 @@ pub fn accept(link: Bytes, identity: &Identity) -> Result<Accepted, NegotiationE
         node_id: request.node_id,
         version: request.slim_version,
         hybrid: kem_secret.is_some(),
+        is_node,
     })
 }
 

@@ -18,7 +18,19 @@ const BEHIND: Duration = Duration::from_millis(100);
 /// Between two attempts at a log that cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached: Arc<Attached>) {
+/// Gives a link a channel's entries until the link ends or leaves the channel.
+pub(super) fn spawn(hub: &Arc<Hub>, link: &Arc<Link>, prefix: Prefix, attached: Arc<Attached>) {
+    let cancel = attached.cancel.clone();
+    let work = run(Arc::clone(hub), Arc::clone(link), prefix, attached);
+    hub.tasks.spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached: Arc<Attached>) {
     settle(&hub, &link, &prefix, &attached).await;
     loop {
         if let Err(Gone) = barrier(&link, &attached).await {
@@ -152,7 +164,8 @@ fn onward(publish: &Publish) -> Publish {
 }
 
 async fn barrier(link: &Link, attached: &Attached) -> Result<(), Gone> {
-    if !attached.delivery.lock().wants_barrier() {
+    // Nobody behind a node has a cursor that could move.
+    if link.is_node || !attached.delivery.lock().wants_barrier() {
         return Ok(());
     }
     let Some((id, message)) = link.barrier() else {

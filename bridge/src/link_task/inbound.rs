@@ -1,7 +1,7 @@
 //! Reads what the client sends.
 
-use super::Link;
 use super::work::{self, Job, Room};
+use super::{Link, node};
 use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::link::{self, Identity};
@@ -67,9 +67,12 @@ async fn serve(
     queue: &Queue,
     cancel: &CancellationToken,
 ) -> Result<(), Refusal> {
-    let negotiated = timeout(hub.config.times.negotiation(), negotiate(hub, stream, queue));
-    let mac = match negotiated.await {
-        Ok(Ok(Some(mac))) => mac,
+    let negotiated = timeout(
+        hub.config.times.negotiation(),
+        negotiate(hub, &caller.rules, stream, queue),
+    );
+    let (mac, is_node) = match negotiated.await {
+        Ok(Ok(Some(negotiated))) => negotiated,
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(refusal)) => return Err(refusal),
         Err(_) => return Err(Refusal::new(Code::LinkNegotiation, "no link negotiation in time")),
@@ -77,6 +80,7 @@ async fn serve(
     let link = Arc::new(Link {
         id: hub.next_link(),
         account: caller.account,
+        is_node,
         rules: caller.rules,
         mac,
         queue: queue.clone(),
@@ -86,11 +90,18 @@ async fn serve(
         confirm: hub.config.times.confirm(),
         cancel: cancel.clone(),
     });
-    tracing::info!(link = link.id.0, account = %link.account, "link up");
+    tracing::info!(link = link.id.0, account = %link.account, is_node, "link up");
     metrics::links(1.0);
     hub.enter(Arc::clone(&link));
     let (jobs, queued) = mpsc::channel(JOBS_MAX);
     let working = work::run(Arc::clone(hub), Arc::clone(&link), queued);
+    let announcing = async {
+        if is_node {
+            node::announce(hub, &link).await;
+        } else {
+            std::future::pending().await
+        }
+    };
     let limits = &hub.config.limits;
     let mut reader = Reader {
         hub: Arc::clone(hub),
@@ -105,13 +116,20 @@ async fn serve(
         () = hub.stop.cancelled() => Err(Refusal::new(Code::BridgeStopping, "the bridge is about to stop")),
         ended = reader.read(stream) => ended,
         () = working => Ok(()),
+        () = announcing => Ok(()),
     };
-    hub.leave(link.id);
+    hub.leave(&link);
     metrics::links(-1.0);
     ended
 }
 
-async fn negotiate(hub: &Hub, stream: &mut Streaming<Bytes>, queue: &Queue) -> Result<Option<link::LinkMac>, Refusal> {
+/// The link's MAC, and whether a node is behind it; `None` where the client is gone.
+async fn negotiate(
+    hub: &Hub,
+    rules: &Rules,
+    stream: &mut Streaming<Bytes>,
+    queue: &Queue,
+) -> Result<Option<(link::LinkMac, bool)>, Refusal> {
     let Some(first) = next(stream).await? else {
         return Ok(None);
     };
@@ -124,12 +142,15 @@ async fn negotiate(hub: &Hub, stream: &mut Streaming<Bytes>, queue: &Queue) -> R
         node_id: hub.config.node_id.clone(),
     };
     let accepted = link::accept(body, &identity).map_err(|error| wrong(&error))?;
+    if accepted.is_node && !rules.node {
+        return Err(Refusal::new(Code::NameRefused, "this account may not link a SLIM node"));
+    }
     metrics::link_started(accepted.hybrid);
     tracing::debug!(version = %accepted.version, node = %accepted.node_id, hybrid = accepted.hybrid, "link negotiated");
     if queue.send(accepted.reply).await.is_err() {
         return Ok(None);
     }
-    Ok(Some(accepted.mac))
+    Ok(Some((accepted.mac, accepted.is_node)))
 }
 
 /// The next message; `None` where the client is gone.
@@ -181,7 +202,8 @@ impl Reader {
     }
 
     fn check(&self, header: &Header) -> Result<(), Refusal> {
-        if self.link.mac.verify(header) {
+        // Nodes sign nothing on peer links.
+        if self.link.is_node || self.link.mac.verify(header) {
             Ok(())
         } else {
             Err(Refusal::new(Code::LinkMac, "a header MAC that is missing or wrong"))
@@ -205,6 +227,12 @@ impl Reader {
             return Ok(());
         }
         if !self.link.rules.owns(&publish.header.source) {
+            if self.link.is_node {
+                // One application behind a node does not end the link of the others.
+                metrics::refused(Code::NameRefused);
+                metrics::dropped(Dropped::Refused);
+                return Ok(());
+            }
             return Err(Refusal::new(
                 Code::NameRefused,
                 "a source name that this account may not use",
@@ -264,8 +292,17 @@ impl Reader {
 
     /// Whether the link may use another channel.
     fn may_use(&mut self, prefix: Prefix) -> bool {
-        self.channels.contains(&prefix)
-            || (self.channels.len() < self.hub.config.limits.channels_max && self.channels.insert(prefix))
+        let most = self.most(self.hub.config.limits.channels_max);
+        self.channels.contains(&prefix) || (self.channels.len() < most && self.channels.insert(prefix))
+    }
+
+    /// A limit of one link, for this link.
+    fn most(&self, limit: usize) -> usize {
+        if self.link.is_node {
+            limit.saturating_mul(node::APPLICATIONS)
+        } else {
+            limit
+        }
     }
 
     async fn subscribe(&mut self, body: Body) -> Result<(), Refusal> {
@@ -279,7 +316,12 @@ impl Reader {
         self.check(&body.header)?;
         let refusal = match self.take(&body) {
             Ok(Some(job)) => return self.job(job).await,
-            Ok(None) => None,
+            Ok(None) => {
+                if let Some(name) = body.header.destination.route() {
+                    self.hub.announced(name).await;
+                }
+                None
+            }
             Err(refusal) => {
                 metrics::refused(refusal.code());
                 Some(refusal)
@@ -310,7 +352,7 @@ impl Reader {
         if job.is_some() && !self.may_use(name.prefix) {
             return full;
         }
-        let most = self.hub.config.limits.subscriptions_max;
+        let most = self.most(self.hub.config.limits.subscriptions_max);
         let taken = {
             let mut routes = self.hub.routes.lock();
             let before = routes.count(self.link.id);
@@ -320,11 +362,16 @@ impl Reader {
         match taken {
             Ok(new) => {
                 metrics::subscriptions(i64::from(new));
-                if let (None, Some(id)) = (&job, name.id) {
-                    self.hub.add_application(FullName {
+                self.hub
+                    .rename(|peers| peers.subscribed(self.link.id, &header.destination));
+                match name.id {
+                    // A node does not say whose a name is.
+                    Some(_) if self.link.is_node => node::attach_open(&self.hub, &self.link, name.prefix),
+                    Some(id) if job.is_none() => self.hub.add_application(FullName {
                         prefix: name.prefix,
                         id,
-                    });
+                    }),
+                    _ => {}
                 }
                 Ok(job)
             }
@@ -347,8 +394,14 @@ impl Reader {
         let refusal = match left {
             Ok(remains) => {
                 metrics::subscriptions(-1);
+                if !remains {
+                    self.hub.rename(|peers| peers.unsubscribed(self.link.id, name));
+                }
                 if self.hub.routes.lock().ids(self.link.id, &name.prefix).is_empty() {
                     self.channels.remove(&name.prefix);
+                    if self.link.is_node {
+                        node::detach(&self.link, &name.prefix);
+                    }
                 }
                 if let Some((name, member)) = channel_of(&body.header)
                     && !remains

@@ -10,6 +10,7 @@
 
 mod deliver;
 mod inbound;
+mod node;
 mod work;
 
 pub(crate) use inbound::{Caller, run};
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Link {
     pub(crate) id: LinkId,
     pub(crate) account: String,
+    /// A SLIM node is behind it, with applications of its own.
+    pub(crate) is_node: bool,
     rules: Rules,
     mac: LinkMac,
     queue: Queue,
@@ -96,6 +99,16 @@ impl Link {
             Ok(false) => metrics::dropped(Dropped::SlowLink),
             Err(Gone) => metrics::dropped(Dropped::NoMatch),
         }
+    }
+
+    /// The members of channels on this link, by channel. Those behind a node are not known.
+    pub(crate) fn members(&self) -> HashMap<Prefix, Vec<FullName>> {
+        if self.is_node {
+            return HashMap::new();
+        }
+        let attached = self.attached.lock();
+        let members = |attached: &Attached| attached.delivery.lock().members().collect();
+        attached.iter().map(|(prefix, one)| (*prefix, members(one))).collect()
     }
 
     fn attached(&self, prefix: &Prefix) -> Option<Arc<Attached>> {

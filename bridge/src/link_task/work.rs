@@ -1,6 +1,6 @@
 //! What a link's client asks of logs, in the order in which it asked.
 
-use super::{Attached, Link, Settle, deliver};
+use super::{Attached, Link, Settle, deliver, node};
 use crate::delivery::{Delivery, Start};
 use crate::error::Refusal;
 use crate::hub::Hub;
@@ -67,14 +67,21 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
             job = jobs.recv() => match job {
                 Some(Job::Join { name, member, subscription }) => {
                     let outcome = within(&hub, join(&hub, &link, name, member)).await;
+                    let route = EncodedName { prefix: name.prefix, id: Some(name.id) };
                     if let Err(refusal) = &outcome {
                         tracing::warn!(link = link.id.0, code = %refusal.code(), %refusal, "not subscribed");
                         metrics::refused(refusal.code());
                         // Without the log there is no subscription either: the client would miss frames unnoticed.
-                        let route = EncodedName { prefix: name.prefix, id: Some(name.id) };
-                        if hub.routes.lock().unsubscribe(link.id, route, subscription).is_ok() {
+                        let left = hub.routes.lock().unsubscribe(link.id, route, subscription);
+                        if let Ok(remains) = left {
                             metrics::subscriptions(-1);
+                            if !remains {
+                                hub.rename(|peers| peers.unsubscribed(link.id, route));
+                            }
                         }
+                    } else {
+                        hub.rename(|peers| peers.back(route, member));
+                        hub.announced(route).await;
                     }
                     ack(&link, subscription, outcome.err()).await;
                 }
@@ -144,6 +151,7 @@ async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: 
                 "the account has stored as much as it may for now",
             ));
         }
+        node::attach_all(hub, prefix, &channel);
         channel.append(body).await.map(Some)
     };
     let pending = match queued.await {
@@ -181,6 +189,7 @@ async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: 
 
 async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName) -> Result<(), Refusal> {
     let channel = hub.channel(name.prefix).await?;
+    node::attach_all(hub, name.prefix, &channel);
     let ids = hub.routes.lock().ids(link.id, &name.prefix);
     let known_here = link
         .attached(&name.prefix)
@@ -237,14 +246,7 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
     }
     attached.changed.notify_one();
     if new {
-        let cancel = attached.cancel.clone();
-        let work = deliver::run(Arc::clone(hub), Arc::clone(link), name.prefix, attached);
-        hub.tasks.spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = work => {}
-            }
-        });
+        deliver::spawn(hub, link, name.prefix, attached);
     }
     Ok(())
 }
@@ -258,6 +260,7 @@ async fn leave(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullNam
         return Ok(());
     };
     attached.channel.leave(member).await?;
+    hub.rename(|peers| peers.left(name.prefix, member));
     if attached.delivery.lock().leave(&member) {
         link.attached.lock().remove(&name.prefix);
         attached.cancel.cancel();

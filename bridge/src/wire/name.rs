@@ -1,6 +1,7 @@
 //! Names: `org/namespace/service` and an id of 128 bits.
 
 use super::frame::WireError;
+use super::proto;
 use super::scan::{Once, fields};
 use bytes::Bytes;
 use std::fmt;
@@ -104,6 +105,37 @@ impl Name {
         Ok(name)
     }
 
+    /// The same name in memory of its own: as it came it holds on to the message.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self {
+            encoded: self.encoded,
+            strings: self.strings.as_ref().map(|strings| {
+                let whole: Bytes = strings.concat().into();
+                let (one, two) = (strings[0].len(), strings[0].len() + strings[1].len());
+                [whole.slice(..one), whole.slice(one..two), whole.slice(two..)]
+            }),
+        }
+    }
+
+    /// As a message of its own.
+    pub fn to_proto(&self) -> proto::Name {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        proto::Name {
+            name: self.encoded.map(|encoded| proto::EncodedName {
+                component_0: encoded.prefix[0],
+                component_1: encoded.prefix[1],
+                component_2: encoded.prefix[2],
+                name_id: encoded.id.map(|(id_0, id_1)| proto::NameId { id_0, id_1 }),
+            }),
+            str_name: self.strings.as_ref().map(|[one, two, three]| proto::StringName {
+                str_component_0: text(one),
+                str_component_1: text(two),
+                str_component_2: text(three),
+            }),
+        }
+    }
+
     /// What routes it; `None` where it cannot be routed.
     pub fn route(&self) -> Option<EncodedName> {
         let encoded = self.encoded?;
@@ -190,6 +222,21 @@ fn strings(bytes: &Bytes) -> Result<[Bytes; 3], WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
+
+    #[test]
+    fn a_name_is_the_same_in_its_own_memory_and_as_a_message() {
+        let name = Name {
+            encoded: Some(Encoded {
+                prefix: ["org", "ns", "agent"].map(component_hash),
+                id: Some((1, 2)),
+            }),
+            strings: Some(["org", "ns", "agent"].map(|text| Bytes::from_static(text.as_bytes()))),
+        };
+        assert_eq!(name.compact(), name);
+        let bytes: Bytes = name.to_proto().encode_to_vec().into();
+        assert_eq!(Name::decode(&bytes), Ok(name));
+    }
 
     #[test]
     fn a_full_name_is_its_bytes() {

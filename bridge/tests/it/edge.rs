@@ -96,6 +96,7 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         Rules {
             names: vec!["org/ns/*".parse().expect("a pattern")],
             destinations: Vec::new(),
+            node: false,
         },
     );
     let auth = AuthConfig {

@@ -13,7 +13,7 @@ use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 /// Someone who keeps the rules is served.
-async fn is_served(endpoint: &str) {
+pub(crate) async fn is_served(endpoint: &str) {
     let own = name("honest", Some(1));
     let mut honest = Client::connect(endpoint).await;
     honest.subscribe(&own, &own).await.expect("subscribed");
@@ -24,7 +24,7 @@ async fn is_served(endpoint: &str) {
     assert_eq!(honest.texts(1).await, ["hello"]);
 }
 
-fn assert_status(status: &tonic::Status, code: Code, sky: &str) {
+pub(crate) fn assert_status(status: &tonic::Status, code: Code, sky: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     assert!(status.message().contains(sky), "{status:?}");
 }
@@ -219,21 +219,28 @@ async fn http2_floods_end_their_own_connection_alone() {
     is_served(&bridge.endpoint()).await;
 }
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn rules(names: &[&str]) -> Rules {
     Rules {
         names: names.iter().map(|name| name.parse().expect("a pattern")).collect(),
         destinations: vec!["org/ns/shared".parse().expect("a pattern")],
+        node: names.contains(&"org/ns/behind"),
     }
 }
 
-async fn closed(world: &World, change: impl FnOnce(&mut BridgeConfig)) -> TestBridge {
+pub(crate) async fn closed(world: &World, change: impl FnOnce(&mut BridgeConfig)) -> TestBridge {
     let mut policy = Policy::default();
     policy
         .accounts
         .insert("a".into(), rules(&["org/ns/alice", "org/ns/room"]));
     policy.accounts.insert("b".into(), rules(&["org/ns/bob"]));
+    policy
+        .accounts
+        .insert("n".into(), rules(&["org/ns/behind", "org/ns/room"]));
+    policy
+        .accounts
+        .insert("s".into(), rules(&["org/ns/shared", "org/ns/secret"]));
     let bearer = |account: &str, secret: String| Bearer {
         account: account.into(),
         secret: SecretString::from(secret),
@@ -243,6 +250,8 @@ async fn closed(world: &World, change: impl FnOnce(&mut BridgeConfig)) -> TestBr
             bearer("a", SECRET.into()),
             bearer("b", format!("{SECRET}b")),
             bearer("c", format!("{SECRET}c")),
+            bearer("n", format!("{SECRET}n")),
+            bearer("s", format!("{SECRET}s")),
         ],
         policy,
         ..AuthConfig::default()

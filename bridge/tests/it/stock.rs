@@ -2,5 +2,6 @@
 
 mod agent;
 mod group;
+mod node;
 mod rpc;
 mod sessions;

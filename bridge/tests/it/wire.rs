@@ -132,6 +132,7 @@ async fn pump(
     mut input: Streaming<Bytes>,
     mac: LinkMac,
     out: mpsc::Sender<Bytes>,
+    is_node: bool,
     answers: Arc<AtomicBool>,
     mut reads: watch::Receiver<bool>,
     to: mpsc::UnboundedSender<Result<Message, Status>>,
@@ -160,13 +161,16 @@ async fn pump(
                 assert!(mac.verify(&publish.header), "a frame without its MAC");
                 assert!(publish.header.ttl > 1, "a frame that the client must drop");
             }
-            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => assert!(mac.verify(&body.header)),
+            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => assert!(is_node || mac.verify(&body.header)),
             Inbound::Ack { .. } | Inbound::Link(_) => {}
         }
         let message = Message::decode(bytes).expect("a message");
-        let Some(MessageType::Unsubscribe(barrier)) = &message.message_type else {
-            let _ = to.send(Ok(message));
-            continue;
+        let barrier = match &message.message_type {
+            Some(MessageType::Unsubscribe(barrier)) if !is_node => barrier,
+            _ => {
+                let _ = to.send(Ok(message));
+                continue;
+            }
         };
         if answers.load(Ordering::SeqCst) {
             let ack = proto::SubscriptionAck {
@@ -215,6 +219,16 @@ impl Client {
     }
 
     pub(crate) async fn over(channel: Channel, token: Option<&str>) -> Result<Self, Status> {
+        Self::link(channel, token, false).await
+    }
+
+    /// A node that wants a peer link.
+    pub(crate) async fn node(channel: Channel, token: Option<&str>) -> Result<Self, Status> {
+        Self::link(channel, token, true).await
+    }
+
+    async fn link(channel: Channel, token: Option<&str>, is_node: bool) -> Result<Self, Status> {
+        use proto::LinkConnectionType as Type;
         let (out, mut input) = open(channel, token).await?;
         let private =
             agreement::EphemeralPrivateKey::generate(&agreement::X25519, &rand::SystemRandom::new()).expect("a key");
@@ -222,8 +236,9 @@ impl Client {
             link_id: "test-link".into(),
             slim_version: "3.4.6".into(),
             link_ecdh_public_key: Bytes::copy_from_slice(private.compute_public_key().expect("a key").as_ref()),
-            connection_type: proto::LinkConnectionType::Edge.into(),
+            connection_type: if is_node { Type::Peer } else { Type::Edge }.into(),
             node_id: "test".into(),
+            deployment_name: "a deployment".into(),
             ..LinkNegotiationPayload::default()
         };
         let first = Message {
@@ -240,6 +255,8 @@ impl Client {
         else {
             panic!("not a negotiation");
         };
+        // A stock node takes peers of its own deployment only.
+        assert_eq!(reply.deployment_name, if is_node { "a deployment" } else { "" });
         let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, &reply.link_ecdh_public_key);
         let key = agreement::agree_ephemeral(private, &theirs, |secret| {
             struct Length;
@@ -264,6 +281,7 @@ impl Client {
             input,
             mac.clone(),
             out.clone(),
+            is_node,
             Arc::clone(&answers),
             reads.subscribe(),
             to,
@@ -355,6 +373,20 @@ impl Client {
         match self.came.pop_front() {
             Some(message) => Ok(message),
             None => soon("a frame", self.read()).await,
+        }
+    }
+
+    /// The next announcement of a name: its service, and whether it came or went.
+    pub(crate) async fn announced(&mut self) -> (String, bool) {
+        loop {
+            let message = self.next().await.expect("the link stands");
+            let (header, came) = match message.message_type {
+                Some(MessageType::Subscribe(subscribe)) => (subscribe.header, true),
+                Some(MessageType::Unsubscribe(unsubscribe)) => (unsubscribe.header, false),
+                _ => continue,
+            };
+            let name = header.and_then(|header| header.destination).expect("a name");
+            return (name.str_name.expect("text").str_component_2, came);
         }
     }
 

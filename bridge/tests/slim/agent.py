@@ -48,13 +48,13 @@ class Agent:
         await self.app.subscribe_async(self.app.name(), self.connection)
         tell("started", name=str(self.app.name()))
 
-    async def node(self, endpoint, peer=None, config=None):
-        """A stock SLIM node; with `peer`, one that has a peer link there."""
-        if peer:
+    async def node(self, endpoint, link=None, kind="peer", config=None):
+        """A stock SLIM node; with `link`, one that has a link there."""
+        if link:
             insecure = {"insecure": True}
             dataplane = {
                 "servers": [{"endpoint": endpoint, "tls": insecure}],
-                "clients": [{"endpoint": peer, "tls": insecure, "connection_type": "peer"}],
+                "clients": [{"endpoint": link, "tls": insecure, "connection_type": kind}],
             }
             # JSON is YAML.
             with open(config, "w") as file:

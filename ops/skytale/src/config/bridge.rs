@@ -121,6 +121,8 @@ struct Account {
     names: Vec<String>,
     #[serde(default)]
     destinations: Vec<String>,
+    #[serde(default)]
+    node: bool,
 }
 
 impl Loaded {
@@ -216,6 +218,7 @@ fn accounts(path: &Path) -> Outcome<AuthConfig> {
         let rules = Rules {
             names: patterns(&account.names)?,
             destinations: patterns(&account.destinations)?,
+            node: account.node,
         };
         if policy.accounts.insert(name.clone(), rules).is_some() {
             return Err(wrong(name, "is listed twice"));

@@ -1,0 +1,412 @@
+//! What SLIM nodes on peer links are told: names that can be reached through the bridge. Pure.
+//!
+//! ```text
+//!   links ── subscribe ──> names ─┬─ pending of node A ──> Subscribe, Unsubscribe, in turn
+//!   members that are away ────────┘
+//! ```
+//!
+//! A stock node sends a frame over a link only if it was told of the name. So each node is told of the names that links other
+//! than its own are subscribed to, if its account may send to them. A channel's names stay announced while a member is
+//! away: frames from behind the node reach the log for it.
+//!
+//! Names that carry no text, or text that hashes to something else, are not announced.
+
+use crate::policy::Rules;
+use crate::routing::LinkId;
+use crate::wire::{EncodedName, FullName, Name, Prefix};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+/// Names of members that are away, at most. The oldest beyond it are no longer announced for them.
+const AWAY_MAX: usize = 16_384;
+
+/// What to tell a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tell {
+    /// The name.
+    pub name: Name,
+    /// The subscription's id.
+    pub id: u64,
+    /// Subscribe, or unsubscribe.
+    pub add: bool,
+}
+
+/// All names that can be announced, and all nodes.
+#[derive(Debug, Default)]
+pub struct Peers {
+    names: BTreeMap<EncodedName, Known>,
+    /// The names that each link is subscribed to.
+    links: HashMap<LinkId, BTreeSet<EncodedName>>,
+    nodes: BTreeMap<LinkId, Node>,
+    /// In the order in which members left. May hold those that came back.
+    away: VecDeque<(EncodedName, FullName)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Name,
+    links: BTreeSet<LinkId>,
+    away: BTreeSet<FullName>,
+}
+
+#[derive(Debug)]
+struct Node {
+    rules: Rules,
+    told_max: usize,
+    next_id: u64,
+    told: BTreeMap<EncodedName, (u64, Name)>,
+    pending: BTreeSet<EncodedName>,
+    sending: Option<EncodedName>,
+    /// It reads too slowly to be waited for.
+    is_behind: bool,
+}
+
+impl Peers {
+    /// A node's link is up. Its subscription ids count up from `first_id`; it is told of so many names at most.
+    pub fn node_up(&mut self, link: LinkId, rules: Rules, first_id: u64, told_max: usize) {
+        let node = Node {
+            rules,
+            told_max,
+            next_id: first_id,
+            told: BTreeMap::new(),
+            pending: self.names.keys().copied().collect(),
+            sending: None,
+            is_behind: false,
+        };
+        self.nodes.insert(link, node);
+    }
+
+    /// The links of all nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = LinkId> {
+        self.nodes.keys().copied()
+    }
+
+    /// A link has subscribed to a name.
+    pub fn subscribed(&mut self, link: LinkId, name: &Name) {
+        let (Some(route), Some(_)) = (name.route(), name.components()) else {
+            return;
+        };
+        let known = self.names.entry(route).or_insert_with(|| Known {
+            name: name.compact(),
+            links: BTreeSet::new(),
+            away: BTreeSet::new(),
+        });
+        if known.links.insert(link) {
+            self.links.entry(link).or_default().insert(route);
+            self.changed(route);
+        }
+    }
+
+    /// A link has no subscription to a name any more.
+    pub fn unsubscribed(&mut self, link: LinkId, route: EncodedName) {
+        if let Some(known) = self.names.get_mut(&route)
+            && known.links.remove(&link)
+        {
+            if let Some(names) = self.links.get_mut(&link) {
+                names.remove(&route);
+            }
+            self.changed(route);
+        }
+    }
+
+    /// A link has ended. Members of channels on it are away now.
+    pub fn link_down(&mut self, link: LinkId, members: &HashMap<Prefix, Vec<FullName>>) {
+        self.nodes.remove(&link);
+        for route in self.links.remove(&link).unwrap_or_default() {
+            let members = members.get(&route.prefix).filter(|_| route.id.is_some());
+            for member in members.into_iter().flatten() {
+                self.gone_away(route, *member);
+            }
+            self.unsubscribed(link, route);
+        }
+    }
+
+    fn gone_away(&mut self, route: EncodedName, member: FullName) {
+        let Some(known) = self.names.get_mut(&route) else {
+            return;
+        };
+        if known.away.insert(member) {
+            self.away.push_back((route, member));
+        }
+        while self.away.len() > AWAY_MAX {
+            let Some((route, member)) = self.away.pop_front() else {
+                return;
+            };
+            self.back(route, member);
+        }
+    }
+
+    /// A member has come back to a name, and its link announces it.
+    pub fn back(&mut self, route: EncodedName, member: FullName) {
+        if let Some(known) = self.names.get_mut(&route)
+            && known.away.remove(&member)
+        {
+            self.changed(route);
+        }
+    }
+
+    /// A member has left a channel for good.
+    pub fn left(&mut self, prefix: Prefix, member: FullName) {
+        let (first, last) = (None, Some(u128::MAX));
+        let all = EncodedName { prefix, id: first }..=EncodedName { prefix, id: last };
+        let names: Vec<EncodedName> = self
+            .names
+            .range(all)
+            .filter(|(_, known)| known.away.contains(&member))
+            .map(|(route, _)| *route)
+            .collect();
+        for route in names {
+            self.back(route, member);
+        }
+    }
+
+    fn changed(&mut self, route: EncodedName) {
+        for node in self.nodes.values_mut() {
+            node.pending.insert(route);
+        }
+        if self
+            .names
+            .get(&route)
+            .is_some_and(|known| known.links.is_empty() && known.away.is_empty())
+        {
+            self.names.remove(&route);
+        }
+    }
+
+    /// The next thing to tell a node. It counts as told when [`Peers::sent`] is called.
+    pub fn next(&mut self, link: LinkId) -> Option<Tell> {
+        let node = self.nodes.get_mut(&link)?;
+        while let Some(route) = node.pending.pop_first() {
+            let reachable = self.names.get(&route).filter(|known| {
+                let reached = !known.away.is_empty() || known.links.iter().any(|other| *other != link);
+                reached && node.rules.may_send_to(&known.name)
+            });
+            let tell = match (reachable, node.told.contains_key(&route)) {
+                (Some(known), false) if node.told.len() < node.told_max => {
+                    let id = node.next_id;
+                    node.next_id = node.next_id.wrapping_add(1).max(1);
+                    node.told.insert(route, (id, known.name.clone()));
+                    Some(Tell {
+                        name: known.name.clone(),
+                        id,
+                        add: true,
+                    })
+                }
+                (None, true) => node.told.remove(&route).map(|(id, name)| Tell { name, id, add: false }),
+                _ => None,
+            };
+            if tell.is_some() {
+                node.sending = Some(route);
+                return tell;
+            }
+        }
+        node.is_behind = false;
+        None
+    }
+
+    /// What [`Peers::next`] gave is in the node's queue.
+    pub fn sent(&mut self, link: LinkId) {
+        if let Some(node) = self.nodes.get_mut(&link) {
+            node.sending = None;
+        }
+    }
+
+    /// Whether each node that keeps up was told all there is to tell of a name.
+    pub fn is_told(&self, route: &EncodedName) -> bool {
+        self.nodes
+            .values()
+            .all(|node| node.is_behind || !(node.pending.contains(route) || node.sending.as_ref() == Some(route)))
+    }
+
+    /// Waits no longer for nodes that were not told of a name, until they have caught up.
+    pub fn give_up(&mut self, route: &EncodedName) {
+        for node in self.nodes.values_mut() {
+            node.is_behind |= node.pending.contains(route) || node.sending.as_ref() == Some(route);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Encoded, component_hash};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    const A: LinkId = LinkId(1);
+    const B: LinkId = LinkId(2);
+    const NODE: LinkId = LinkId(3);
+
+    fn name(service: &str, id: u64) -> Name {
+        let parts = ["org", "ns", service];
+        Name {
+            encoded: Some(Encoded {
+                prefix: parts.map(component_hash),
+                id: Some((0, id)),
+            }),
+            strings: Some(parts.map(|part| Bytes::copy_from_slice(part.as_bytes()))),
+        }
+    }
+
+    fn route(name: &Name) -> EncodedName {
+        name.route().expect("a route")
+    }
+
+    fn member(id: u128) -> FullName {
+        FullName { prefix: [9; 3], id }
+    }
+
+    fn node(peers: &mut Peers) {
+        peers.node_up(NODE, Rules::everything(), 100, 1_000);
+    }
+
+    /// All that there is to tell.
+    fn told(peers: &mut Peers, link: LinkId) -> Vec<(Name, bool)> {
+        let mut told = Vec::new();
+        while let Some(tell) = peers.next(link) {
+            told.push((tell.name, tell.add));
+            peers.sent(link);
+        }
+        told
+    }
+
+    #[test]
+    fn a_node_is_told_of_names_of_others_and_not_of_its_own() {
+        let mut peers = Peers::default();
+        let (alice, bob) = (name("alice", 1), name("bob", 2));
+        peers.subscribed(A, &alice);
+        node(&mut peers);
+        assert_eq!(told(&mut peers, NODE), [(alice.clone(), true)]);
+        peers.subscribed(NODE, &bob);
+        assert_eq!(told(&mut peers, NODE), []);
+        peers.subscribed(B, &bob);
+        peers.subscribed(B, &alice);
+        assert_eq!(told(&mut peers, NODE), [(bob.clone(), true)], "each once");
+        peers.unsubscribed(A, route(&alice));
+        assert_eq!(told(&mut peers, NODE), [], "another one still has it");
+        peers.link_down(B, &HashMap::new());
+        let mut gone = told(&mut peers, NODE);
+        gone.sort_by_key(|(name, _)| route(name));
+        let mut both = [(alice, false), (bob, false)];
+        both.sort_by_key(|(name, _)| route(name));
+        assert_eq!(gone, both);
+    }
+
+    #[test]
+    fn a_node_is_told_what_its_account_may_send_to_and_no_more() {
+        let mut peers = Peers::default();
+        let rules = Rules {
+            names: vec!["org/ns/own".parse().expect("a pattern")],
+            destinations: vec!["org/ns/shared".parse().expect("a pattern")],
+            node: true,
+        };
+        peers.node_up(NODE, rules, 1, 2);
+        // The text of one name with the hash of another, and a name without text.
+        let mut forged = name("secret", 1);
+        forged.strings = name("shared", 1).strings;
+        let mut silent = name("shared", 2);
+        silent.strings = None;
+        for other in [&name("secret", 1), &forged, &silent, &name("shared", 3)] {
+            peers.subscribed(A, other);
+        }
+        assert_eq!(told(&mut peers, NODE), [(name("shared", 3), true)]);
+        for id in 4..10 {
+            peers.subscribed(A, &name("own", id));
+        }
+        assert_eq!(told(&mut peers, NODE).len(), 1, "its limit is 2");
+    }
+
+    #[test]
+    fn a_channels_names_stay_while_a_member_is_away() {
+        let mut peers = Peers::default();
+        node(&mut peers);
+        let (room, own) = (name("room", 7), name("alice", 1));
+        peers.subscribed(A, &room);
+        peers.subscribed(A, &own);
+        told(&mut peers, NODE);
+        let away = HashMap::from([(route(&room).prefix, vec![member(1), member(2)])]);
+        peers.link_down(A, &away);
+        assert_eq!(told(&mut peers, NODE), [(own, false)]);
+        // One comes back and stays away from nothing; the other leaves for good.
+        peers.subscribed(B, &room);
+        peers.back(route(&room), member(1));
+        peers.unsubscribed(B, route(&room));
+        assert_eq!(told(&mut peers, NODE), []);
+        peers.left(route(&room).prefix, member(2));
+        assert_eq!(told(&mut peers, NODE), [(room, false)]);
+        assert!(peers.names.is_empty());
+    }
+
+    #[test]
+    fn members_that_are_away_are_bounded() {
+        let mut peers = Peers::default();
+        let room = name("room", 7);
+        for id in 0..AWAY_MAX as u128 + 10 {
+            peers.subscribed(A, &room);
+            peers.link_down(A, &HashMap::from([(route(&room).prefix, vec![member(id)])]));
+        }
+        assert_eq!(peers.away.len(), AWAY_MAX);
+        assert_eq!(
+            peers.names.values().map(|known| known.away.len()).sum::<usize>(),
+            AWAY_MAX
+        );
+    }
+
+    #[test]
+    fn a_node_that_reads_nothing_is_waited_for_once() {
+        let mut peers = Peers::default();
+        node(&mut peers);
+        let (one, two) = (name("one", 1), name("two", 2));
+        peers.subscribed(A, &one);
+        assert!(!peers.is_told(&route(&one)));
+        assert!(peers.next(NODE).is_some());
+        assert!(!peers.is_told(&route(&one)), "not in its queue yet");
+        peers.give_up(&route(&one));
+        assert!(peers.is_told(&route(&one)));
+        peers.subscribed(A, &two);
+        assert!(peers.is_told(&route(&two)), "still behind");
+        peers.sent(NODE);
+        told(&mut peers, NODE);
+        peers.unsubscribed(A, route(&two));
+        assert!(!peers.is_told(&route(&two)), "it has caught up");
+    }
+
+    proptest! {
+        #[test]
+        fn a_node_knows_in_the_end_what_others_have(steps in proptest::collection::vec((0..4u8, 1..4u64, 0..4u64), 0..60)) {
+            let mut peers = Peers::default();
+            let mut list = BTreeSet::new();
+            let mut known = BTreeSet::new();
+            node(&mut peers);
+            let hear = |peers: &mut Peers, known: &mut BTreeSet<EncodedName>, most: usize| {
+                for _ in 0..most {
+                    let Some(tell) = peers.next(NODE) else { break };
+                    let changed = if tell.add { known.insert(route(&tell.name)) } else { known.remove(&route(&tell.name)) };
+                    assert!(changed, "told twice");
+                    peers.sent(NODE);
+                }
+            };
+            for (kind, link, id) in steps {
+                let (link, name) = (LinkId(link), name("service", id));
+                match kind {
+                    0 => {
+                        peers.subscribed(link, &name);
+                        list.insert((link, route(&name)));
+                    }
+                    1 => {
+                        peers.unsubscribed(link, route(&name));
+                        list.remove(&(link, route(&name)));
+                    }
+                    2 if link != NODE => {
+                        peers.link_down(link, &HashMap::new());
+                        list.retain(|(other, _)| *other != link);
+                    }
+                    _ => hear(&mut peers, &mut known, 2),
+                }
+            }
+            hear(&mut peers, &mut known, usize::MAX);
+            let wanted: BTreeSet<EncodedName> =
+                list.iter().filter(|(link, _)| *link != NODE).map(|(_, route)| *route).collect();
+            prop_assert_eq!(known, wanted);
+        }
+    }
+}
