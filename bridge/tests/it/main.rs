@@ -5,6 +5,7 @@ mod durable;
 mod edge;
 mod hostile;
 mod idle;
+mod limits;
 mod nodes;
 mod stock;
 mod tls;
