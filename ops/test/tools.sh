@@ -65,23 +65,35 @@ PYTHON
     export SKYTALE_NATS_SERVER=$dir/nats-server
 }
 
-# Tests of the bridge run stock SLIM agents: PyPI's slim-bindings in a virtual environment. Exports SKYTALE_SLIM_PYTHON.
+# Tests of the bridge run stock SLIM agents: PyPI's slim-bindings, and slima2a with what it needs, each in a virtual
+# environment. Exports SKYTALE_SLIM_PYTHON and SKYTALE_SLIMA2A_PYTHON.
 need_slim() {
-    local version=3.3.8 cache dir
-    if [ -n "${SKYTALE_SLIM_PYTHON:-}" ] && [ -x "$SKYTALE_SLIM_PYTHON" ]; then return; fi
+    if [ -z "${SKYTALE_SLIM_PYTHON:-}" ] || [ ! -x "$SKYTALE_SLIM_PYTHON" ]; then
+        SKYTALE_SLIM_PYTHON=$(python_with slim-bindings 3.3.8 slim-3.3.8 slim_bindings --no-deps)
+    fi
+    if [ -z "${SKYTALE_SLIMA2A_PYTHON:-}" ] || [ ! -x "$SKYTALE_SLIMA2A_PYTHON" ]; then
+        SKYTALE_SLIMA2A_PYTHON=$(python_with slima2a 0.9.3 slima2a-0.9.3 slima2a slim-bindings==3.3.8)
+    fi
+    export SKYTALE_SLIM_PYTHON SKYTALE_SLIMA2A_PYTHON
+}
+
+# Prints the Python of a virtual environment in the cache that has a package of an exact version: the package, the version,
+# the environment's folder, the module, and more for pip.
+python_with() {
+    local package=$1 version=$2 module=$4 cache dir
     cache=${SKYTALE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skytale-test}
-    dir=$cache/slim-$version
-    if [ ! -x "$dir/bin/python" ] || ! "$dir/bin/python" -c 'import slim_bindings' 2>/dev/null; then
-        printf 'installing: slim-bindings %s\n' "$version" >&2
+    dir=$cache/$3
+    shift 4
+    if [ ! -x "$dir/bin/python" ] || ! "$dir/bin/python" -c "import $module" 2>/dev/null; then
+        printf 'installing: %s %s\n' "$package" "$version" >&2
         mkdir -p "$cache"
         # Not made elsewhere and moved: a virtual environment holds its own path.
         rm -rf "$dir"
         python3 -m venv "$dir" 2>/dev/null || { install_debian python3-venv && python3 -m venv "$dir"; }
-        "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: \
-            "slim-bindings==$version" >&2
-        "$dir/bin/python" -c 'import slim_bindings'
+        "$dir/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$package==$version" "$@" >&2
+        "$dir/bin/python" -c "import $module"
     fi
-    export SKYTALE_SLIM_PYTHON=$dir/bin/python
+    printf '%s' "$dir/bin/python"
 }
 
 # Prints the path of a cargo tool of an exact version: the one on the PATH, or one in the cache, downloaded as a

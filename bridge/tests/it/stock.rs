@@ -1,5 +1,6 @@
 //! Stock SLIM clients (PyPI slim-bindings 3.3.8), as processes of their own.
 
+mod a2a;
 mod agent;
 mod group;
 mod node;
