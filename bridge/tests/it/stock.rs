@@ -2,6 +2,7 @@
 
 mod a2a;
 mod agent;
+mod fleet;
 mod group;
 mod node;
 mod rpc;

@@ -1,10 +1,11 @@
-//! A relay node over a store on disk, and bridges, each in a runtime of its own: it ends as a process does that is killed.
+//! Relay nodes over a store on disk or a fleet's, and bridges, each in a runtime of its own: it ends as a process does that is killed.
 
 use parking_lot::Mutex;
 use skytale_bridge::stored::{Cursors, Log};
 use skytale_bridge::wire::component_hash;
 use skytale_bridge::{AuthConfig, Bridge, BridgeConfig, TlsConfig};
-use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_log_store::cluster::{Account, Cluster};
+use skytale_log_store::{FleetStore, LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
 use skytale_proto::{AccountId, FrameId, KeyId, Offset};
@@ -13,7 +14,7 @@ use skytale_sdk::agent::RelaySource;
 use skytale_sdk::net::{Relay, Token, TokenFn, TokenSubject};
 use skytale_sdk::raw::{RawClient, RawConfig, RawItem};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -64,15 +65,45 @@ fn runtime() -> Runtime {
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     signer: Arc<TokenSigner>,
+    relays: Vec<RelayNodeAt>,
+    /// The servers of a fleet, which end with it.
+    _cluster: Option<Cluster>,
+}
+
+/// A relay node with its address, identity and data, whether it runs or not.
+struct RelayNodeAt {
     config: RelayConfig,
+    store: StoreAt,
     relay: Relay,
-    node: Mutex<Option<Node>>,
+    running: Mutex<Option<Node>>,
+}
+
+/// Where a relay node has its log.
+#[derive(Clone)]
+enum StoreAt {
+    Local(PathBuf),
+    Fleet(Account, PathBuf),
+}
+
+impl StoreAt {
+    async fn open(self) -> Option<Arc<dyn LogStore>> {
+        match self {
+            Self::Local(folder) => {
+                let store = LocalStore::open(LocalConfig::new(folder)).await.ok()?;
+                Some(Arc::new(store))
+            }
+            Self::Fleet(account, folder) => {
+                let store = FleetStore::open(account.settings(&folder)).await.ok()?;
+                store.ready().await.ok()?;
+                Some(Arc::new(store))
+            }
+        }
+    }
 }
 
 struct Node {
     runtime: Option<Runtime>,
-    _node: Arc<RelayNode>,
-    _store: Arc<LocalStore>,
+    node: Arc<RelayNode>,
 }
 
 impl Drop for Node {
@@ -85,42 +116,79 @@ impl Drop for Node {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        watch();
         let dir = tempfile::tempdir().expect("a folder");
+        let store = StoreAt::Local(dir.path().join("log"));
+        Self::over(dir, vec![store], None).await
+    }
+
+    /// Two relay nodes over one log that three NATS servers hold.
+    pub(crate) async fn fleet() -> Self {
+        let cluster = Cluster::start().await;
+        let account = cluster.account();
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = |number: u8| StoreAt::Fleet(account.clone(), dir.path().join(format!("replica-{number}")));
+        let stores = vec![store(0), store(1)];
+        Self::over(dir, stores, Some(cluster)).await
+    }
+
+    async fn over(dir: TempDir, stores: Vec<StoreAt>, cluster: Option<Cluster>) -> Self {
+        watch();
         let signer = Arc::new(TokenSigner::from_seed(Zeroizing::new([42; 32])));
-        let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
-        config.secret_key_file = Some(dir.path().join("relay.key"));
-        config.admin.enabled = false;
-        let node = start_node(&config, dir.path(), &signer).await;
-        // The port that was free stays this node's.
-        config.listen = node._node.bound_addresses();
-        let relay = Relay {
-            endpoint: node._node.endpoint_id(),
-            addresses: node._node.bound_addresses(),
-            https_url: None,
-        };
+        let mut relays = Vec::new();
+        for (number, store) in stores.into_iter().enumerate() {
+            let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
+            config.secret_key_file = Some(dir.path().join(format!("relay-{number}.key")));
+            config.admin.enabled = false;
+            if cluster.is_some() {
+                // A client notices soon that a node is gone for good.
+                config.session.keepalive_ms = 1_000;
+            }
+            let running = try_start_node(&config, &store, &signer).await.expect("a relay node");
+            // The port that was free stays this node's.
+            config.listen = running.node.bound_addresses();
+            relays.push(RelayNodeAt {
+                config,
+                store,
+                relay: Relay {
+                    endpoint: running.node.endpoint_id(),
+                    addresses: running.node.bound_addresses(),
+                    https_url: None,
+                },
+                running: Mutex::new(Some(running)),
+            });
+        }
         Self {
             dir,
             signer,
-            config,
-            relay,
-            node: Mutex::new(Some(node)),
+            relays,
+            _cluster: cluster,
         }
     }
 
     /// Ends the relay node all at once, without a word.
     pub(crate) fn kill_relay(&self) {
-        drop(self.node.lock().take().expect("it runs"));
+        self.kill_relay_number(0);
+    }
+
+    pub(crate) fn kill_relay_number(&self, number: usize) {
+        drop(self.relays[number].running.lock().take().expect("it runs"));
+    }
+
+    /// Sessions of each relay node.
+    pub(crate) fn sessions(&self) -> Vec<usize> {
+        let sessions = |at: &RelayNodeAt| at.running.lock().as_ref().map_or(0, |running| running.node.sessions());
+        self.relays.iter().map(sessions).collect()
     }
 
     /// Starts it again: same identity, address and data.
     pub(crate) async fn start_relay(&self) {
+        let at = &self.relays[0];
         // What was killed lets go of its folder and socket when its last task is gone.
         let node = soon("the relay node again", async {
             loop {
                 let started = tokio::time::timeout(
                     Duration::from_secs(20),
-                    try_start_node(&self.config, self.dir.path(), &self.signer),
+                    try_start_node(&at.config, &at.store, &self.signer),
                 );
                 if let Ok(Some(node)) = started.await {
                     return node;
@@ -129,25 +197,28 @@ impl World {
             }
         })
         .await;
-        *self.node.lock() = Some(node);
+        *at.running.lock() = Some(node);
     }
 
     /// A client of raw logs with an identity of its own.
     pub(crate) async fn client(&self, number: u8) -> RawClient {
-        RawClient::open(self.client_config(number)).await.expect("a client")
+        RawClient::open(self.client_config(number, 0)).await.expect("a client")
     }
 
-    fn client_config(&self, number: u8) -> RawConfig {
+    /// Of a client that has the relay node `first` as its nearest.
+    fn client_config(&self, number: u8, first: usize) -> RawConfig {
         let signer = Arc::clone(&self.signer);
         let tokens = TokenFn::new(move |subject: TokenSubject| {
             let token = token(&signer, &subject);
             async move { Ok(token) }
         });
+        let mut relays: Vec<Relay> = self.relays.iter().map(|at| at.relay.clone()).collect();
+        relays.rotate_left(first);
         RawConfig {
             identity: Zeroizing::new([number; 32]),
             endpoint: Zeroizing::new([number ^ 0xff; 32]),
             tokens: Arc::new(tokens),
-            relays: RelaySource::Fixed(vec![self.relay.clone()]),
+            relays: RelaySource::Fixed(relays),
             region: None,
             network: Default::default(),
         }
@@ -211,11 +282,25 @@ impl World {
         let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
         config.domain = Some("test".into());
         change(&mut config);
-        let auth = AuthConfig {
-            everyone: true,
-            ..AuthConfig::default()
-        };
-        TestBridge::start(config, auth, None, number, self).await
+        TestBridge::start(config, everyone(), None, number, self).await
+    }
+
+    /// A bridge of several, that works with the relay node `relay` while that is there.
+    pub(crate) async fn bridge_near(&self, relay: usize, number: u8) -> TestBridge {
+        let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+        config.domain = Some("test".into());
+        config.exchange = true;
+        let client = self.client_config(number, relay);
+        let bridge = TestBridge::over(config, everyone(), None, client).await;
+        bridge.exchanges().await;
+        bridge
+    }
+}
+
+fn everyone() -> AuthConfig {
+    AuthConfig {
+        everyone: true,
+        ..AuthConfig::default()
     }
 }
 
@@ -238,26 +323,20 @@ fn token(signer: &TokenSigner, subject: &TokenSubject) -> Token {
     Token::new(signer.sign(&claims), now + 600)
 }
 
-async fn start_node(config: &RelayConfig, dir: &Path, signer: &TokenSigner) -> Node {
-    try_start_node(config, dir, signer).await.expect("a relay node")
-}
-
-async fn try_start_node(config: &RelayConfig, dir: &Path, signer: &TokenSigner) -> Option<Node> {
+async fn try_start_node(config: &RelayConfig, store: &StoreAt, signer: &TokenSigner) -> Option<Node> {
     let runtime = runtime();
-    let (config, log) = (config.clone(), dir.join("log"));
+    let (config, store) = (config.clone(), store.clone());
     let trust = TrustSource::Static(Jwks {
         keys: vec![signer.jwk()],
     });
     let started = runtime.spawn(async move {
-        let store = Arc::new(LocalStore::open(LocalConfig::new(log)).await.ok()?);
-        let node = RelayNode::start(config, Arc::clone(&store) as Arc<dyn LogStore>, trust, None).await;
-        Some((Arc::new(node.ok()?), store))
+        let node = RelayNode::start(config, store.open().await?, trust, None).await;
+        node.ok().map(Arc::new)
     });
     match started.await.ok().flatten() {
-        Some((node, store)) => Some(Node {
+        Some(node) => Some(Node {
             runtime: Some(runtime),
-            _node: node,
-            _store: store,
+            node,
         }),
         None => {
             runtime.shutdown_background();
@@ -280,12 +359,13 @@ impl TestBridge {
         number: u8,
         world: &World,
     ) -> Self {
+        Self::over(config, auth, tls, world.client_config(number, 0)).await
+    }
+
+    async fn over(config: BridgeConfig, auth: AuthConfig, tls: Option<TlsConfig>, client: RawConfig) -> Self {
         let runtime = runtime();
         // The client's tasks belong to the bridge's runtime.
-        let config_of_client = world.client_config(number);
-        let client = in_runtime(&runtime, RawClient::open(config_of_client))
-            .await
-            .expect("a client");
+        let client = in_runtime(&runtime, RawClient::open(client)).await.expect("a client");
         let bridge = in_runtime(&runtime, async move {
             Bridge::start(
                 config,
