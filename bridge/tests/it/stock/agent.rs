@@ -63,6 +63,20 @@ fn python(variable: &str, folder: &str) -> PathBuf {
     python
 }
 
+/// Runs a script of `tests/slim` to its end; gives its output.
+pub(crate) fn run(script: &str, arguments: &[&str]) -> String {
+    let path = format!("{}/tests/slim/{script}", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(Script::Agent.python())
+        .arg("-B")
+        .arg(path)
+        .args(arguments)
+        .output()
+        .expect("python runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
 impl Agent {
     pub(crate) fn spawn(label: &str) -> Self {
         Self::spawn_script(Script::Agent, label)

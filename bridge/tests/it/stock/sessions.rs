@@ -48,65 +48,19 @@ async fn what_a_member_sends_to_one_other_arrives_there_and_is_not_kept() {
     bridge.stop().await;
 }
 
-/// The same script against any SLIM node: a member is killed, others talk, it comes back. What it gets of what it missed.
-async fn missed(endpoint: &str, world: &World, through_bridge: bool) -> Vec<String> {
-    let (mut moderator, mut members) = group(endpoint, world.dir.path(), &["alice", "bob"]).await;
-    let (alice, bob) = (members.remove(0), members.remove(0));
-    moderator
-        .done(json!({"do": "send", "count": 1, "text": "before-"}), "sent")
-        .await;
-    alice.received(1).await;
-    bob.received(1).await;
-    if through_bridge {
-        world.all_received(3).await;
-    }
-    alice.kill();
-    moderator
-        .done(json!({"do": "send", "count": 100, "text": "missed-"}), "sent")
-        .await;
-    bob.received(101).await;
-    let alice = back(endpoint, world.dir.path(), "alice").await;
-    // Her session is back when she hears what is said now.
-    for number in 0.. {
-        moderator
-            .done(
-                json!({"do": "send", "first": number, "count": 1, "text": "live-"}),
-                "sent",
-            )
-            .await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        if alice.messages().iter().any(|text| text.starts_with("live-")) {
-            break;
-        }
-        assert!(number < 300, "she hears nothing");
-    }
-    let messages = alice.messages();
-    messages
-        .into_iter()
-        .filter(|text| text.starts_with("missed-"))
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stock_node_loses_the_bridge_delivers() {
     let world = World::new().await;
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        free.local_addr().expect("an address").port()
-    };
-    let mut node = Agent::spawn("node");
-    node.done(
-        json!({"do": "node", "endpoint": format!("127.0.0.1:{port}")}),
-        "serving",
-    )
-    .await;
-    let lost = missed(&format!("http://127.0.0.1:{port}"), &world, false).await;
-    assert_eq!(lost, Vec::<String>::new(), "a stock node stores nothing");
-    drop(node);
-    let world = World::new().await;
     let bridge = world.bridge(1).await;
-    let got = missed(&bridge.endpoint(), &world, true).await;
-    assert_eq!(got, numbered("missed-", 100));
+    let endpoint = bridge.endpoint();
+    // The script of docs/slim.md. Its processes end when it does.
+    let run = tokio::task::spawn_blocking(move || super::agent::run("side_by_side.py", &[&endpoint]));
+    let output = crate::world::soon("the script", run).await.expect("no panic");
+    let lines = [
+        "stock node: 0 of 100 messages that a member missed",
+        "bridge: 100 of 100 messages that a member missed",
+    ];
+    assert_eq!(output.lines().collect::<Vec<_>>(), lines);
     bridge.stop().await;
 }
 
