@@ -6,25 +6,18 @@
 //! A relay token is not taken: it is bound to an iroh endpoint (`cnf`), which a gRPC connection cannot prove.
 
 use crate::error::Refusal;
+use crate::keys::{self, InForce, KeyDigest, Keys};
 use crate::policy::{Policy, Rules};
 use data_encoding::HEXLOWER;
-use lru::LruCache;
-use parking_lot::Mutex;
 use ring::digest;
 use secrecy::{ExposeSecret as _, SecretString};
+use skytale_proto::Code;
 use skytale_proto::rest::API_KEY_PREFIX;
-use skytale_proto::{Code, KeyId};
-use skytale_sdk::net::{ApiClient, ApiKey};
 use std::fmt;
-use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The account of everyone, where everyone is let in.
 const ANYONE: &str = "anyone";
-/// How long the API's word on a key is believed: a revoked key makes no new link after that.
-const KEY_BELIEVED: Duration = Duration::from_secs(20);
-/// Keys whose standing is remembered.
-const KEYS_MAX: usize = 1_024;
 /// A credential, in bytes.
 const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
 
@@ -78,9 +71,18 @@ pub(crate) struct Shown {
     pub(crate) certificate: Option<[u8; 32]>,
 }
 
+/// A caller that is let in.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) account: String,
+    pub(crate) rules: Rules,
+    /// The key that it showed, if it was one.
+    pub(crate) key: Option<InForce>,
+}
+
 pub(crate) struct Auth {
     config: AuthConfig,
-    keys: Mutex<LruCache<[u8; 32], (String, Instant)>>,
+    keys: Option<Keys>,
 }
 
 impl fmt::Debug for Auth {
@@ -92,28 +94,27 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    pub(crate) fn new(config: AuthConfig) -> Self {
-        Self {
-            config,
-            keys: Mutex::new(LruCache::new(NonZeroUsize::new(KEYS_MAX).unwrap_or(NonZeroUsize::MIN))),
-        }
+    /// What the API says of a key is believed for `believed`.
+    pub(crate) fn new(config: AuthConfig, believed: Duration) -> Self {
+        let keys = config.api_url.clone().map(|url| Keys::new(url, believed));
+        Self { config, keys }
     }
 
     /// The account of a caller, and what it may do.
-    pub(crate) async fn account(
-        &self,
-        authorization: Option<&[u8]>,
-        shown: &Shown,
-    ) -> Result<(String, Rules), Refusal> {
+    pub(crate) async fn account(&self, authorization: Option<&[u8]>, shown: &Shown) -> Result<Admitted, Refusal> {
         if self.config.everyone {
-            return Ok((ANYONE.into(), Rules::everything()));
+            return Ok(Admitted {
+                account: ANYONE.into(),
+                rules: Rules::everything(),
+                key: None,
+            });
         }
-        let account = match authorization {
+        let (account, key) = match authorization {
             Some(credential) => self.bearer(credential).await?,
-            None => self.certificate(shown)?,
+            None => (self.certificate(shown)?, None),
         };
         let rules = self.config.policy.of(&account);
-        Ok((account, rules))
+        Ok(Admitted { account, rules, key })
     }
 
     fn certificate(&self, shown: &Shown) -> Result<String, Refusal> {
@@ -134,7 +135,7 @@ impl Auth {
             })
     }
 
-    async fn bearer(&self, credential: &[u8]) -> Result<String, Refusal> {
+    async fn bearer(&self, credential: &[u8]) -> Result<(String, Option<InForce>), Refusal> {
         let unknown = || Refusal::new(Code::BridgeUnauthorized, "a bearer token that is not known");
         if credential.len() > CREDENTIAL_BYTES_MAX {
             return Err(unknown());
@@ -154,49 +155,26 @@ impl Auth {
                 found = Some(bearer.account.clone());
             }
         }
-        match (found, &self.config.api_url) {
-            (Some(account), _) => Ok(account),
-            (None, Some(url)) if token.starts_with(API_KEY_PREFIX) => {
+        match (found, &self.keys) {
+            (Some(account), _) => Ok((account, None)),
+            (None, Some(keys)) if token.starts_with(API_KEY_PREFIX) => {
                 let mut digest = [0; 32];
                 digest.copy_from_slice(shown.as_ref());
-                self.api_key(url, token, digest).await
+                let (account, key) = self.api_key(keys, token, digest).await?;
+                Ok((account, Some(key)))
             }
             (None, _) => Err(unknown()),
         }
     }
 
-    /// Asks the API whether a key is in force.
-    async fn api_key(&self, url: &str, key: &str, digest: [u8; 32]) -> Result<String, Refusal> {
-        if let Some((account, asked)) = self.keys.lock().get(&digest)
-            && asked.elapsed() < KEY_BELIEVED
-        {
-            return Ok(account.clone());
-        }
-        let id = key
-            .strip_prefix(API_KEY_PREFIX)
-            .and_then(|rest| rest.split_once('_'))
-            .and_then(|(id, _)| HEXLOWER.decode(id.as_bytes()).ok())
-            .and_then(|id| id.try_into().ok())
-            .map(KeyId::from_bytes)
-            .ok_or_else(|| Refusal::new(Code::BridgeUnauthorized, "a text that is not an API key"))?;
-        let refused = |error: skytale_sdk::net::ApiError| {
-            let code = if error.is_retryable() {
-                Code::LogUnreachable
-            } else {
-                Code::BridgeUnauthorized
-            };
-            Refusal::new(code, format!("API key not taken: {error}"))
-        };
-        let client = ApiKey::new(key)
-            .and_then(|key| ApiClient::new(url, key))
-            .map_err(refused)?;
-        // Any request of a key that is in force is answered.
-        client.relays().await.map_err(refused)?;
+    async fn api_key(&self, keys: &Keys, key: &str, digest: KeyDigest) -> Result<(String, InForce), Refusal> {
+        let id =
+            keys::id(key).ok_or_else(|| Refusal::new(Code::BridgeUnauthorized, "a text that is not an API key"))?;
+        let in_force = keys.check(key, digest).await?;
         let mut account = format!("key:{id}");
         if !self.config.policy.accounts.contains_key(&account) {
             account = "keys".into();
         }
-        self.keys.lock().put(digest, (account.clone(), Instant::now()));
-        Ok(account)
+        Ok((account, in_force))
     }
 }

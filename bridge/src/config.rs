@@ -70,6 +70,9 @@ impl BridgeConfig {
                 "must be as much as one link may have in flight, at least",
             );
         }
+        if self.times.key_ms < 100 {
+            return wrong("times.key_ms", "must be 100 at least: the API is asked so often");
+        }
         for (key, value) in [
             ("limits.links_max", limits.links_max),
             ("limits.links_per_account_max", limits.links_per_account_max),
@@ -172,6 +175,9 @@ pub struct BridgeTimes {
     pub keepalive_ms: u64,
     /// Within which the ping must be answered.
     pub keepalive_timeout_ms: u64,
+    /// How long the API's word on an API key is believed, and how often it is asked for while the key's links stand: a
+    /// revoked key loses its links after that.
+    pub key_ms: u64,
 }
 
 impl Default for BridgeTimes {
@@ -184,6 +190,7 @@ impl Default for BridgeTimes {
             cursor_ms: 500,
             keepalive_ms: 30_000,
             keepalive_timeout_ms: 20_000,
+            key_ms: 20_000,
         }
     }
 }
@@ -203,6 +210,10 @@ impl BridgeTimes {
 
     pub(crate) const fn confirm(&self) -> Duration {
         Duration::from_millis(self.confirm_ms)
+    }
+
+    pub(crate) const fn key(&self) -> Duration {
+        Duration::from_millis(self.key_ms)
     }
 
     pub(crate) const fn cursor(&self) -> Duration {

@@ -43,6 +43,7 @@ mod config;
 pub mod delivery;
 mod error;
 mod hub;
+mod keys;
 pub mod link;
 mod link_task;
 mod metrics;

@@ -128,7 +128,7 @@ impl Bridge {
             })?;
         let service = DataPlane {
             hub: Arc::clone(&hub),
-            auth: Arc::new(Auth::new(auth)),
+            auth: Arc::new(Auth::new(auth, times.key())),
         };
         let server = Server::builder()
             .max_concurrent_streams(Some(limits.streams_max))

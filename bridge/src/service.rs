@@ -69,7 +69,6 @@ impl StreamingService<Bytes> for OpenChannel {
                 refusal.status()
             })?;
             let limits = &hub.config.limits;
-            let cancel = hub.stop.child_token();
             // The link's task says goodbye first when the bridge stops.
             let link = tokio_util::sync::CancellationToken::new();
             let (queue, outbound) = queue(
@@ -77,7 +76,6 @@ impl StreamingService<Bytes> for OpenChannel {
                 limits.queue_bytes_max,
                 link.clone().drop_guard(),
             );
-            drop(cancel);
             hub.tasks.spawn(link_task::run(
                 Arc::clone(&hub),
                 caller,
@@ -103,7 +101,7 @@ async fn admit(hub: &Hub, auth: &Auth, request: &Request<Streaming<Bytes>>) -> R
         .get::<Peer>()
         .map_or_else(Shown::default, |peer| peer.shown.clone());
     let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
-    let (account, rules) = auth.account(authorization, &shown).await?;
-    let place = hub.accounts.enter(&account, &hub.config.limits)?;
-    Ok(Caller { account, rules, place })
+    let admitted = auth.account(authorization, &shown).await?;
+    let place = hub.accounts.enter(&admitted.account, &hub.config.limits)?;
+    Ok(Caller { admitted, place })
 }

@@ -2,6 +2,7 @@
 
 use super::work::{self, Job, Room};
 use super::{Link, node};
+use crate::auth::Admitted;
 use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::link::{self, Identity};
@@ -34,8 +35,7 @@ const ROOM_BYTES_MIN: usize = 2 * 1024;
 /// Who is on the other end.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    pub(crate) account: String,
-    pub(crate) rules: Rules,
+    pub(crate) admitted: Admitted,
     pub(crate) place: Place,
 }
 
@@ -69,7 +69,7 @@ async fn serve(
 ) -> Result<(), Refusal> {
     let negotiated = timeout(
         hub.config.times.negotiation(),
-        negotiate(hub, &caller.rules, stream, queue),
+        negotiate(hub, &caller.admitted.rules, stream, queue),
     );
     let (mac, is_node) = match negotiated.await {
         Ok(Ok(Some(negotiated))) => negotiated,
@@ -77,11 +77,18 @@ async fn serve(
         Ok(Err(refusal)) => return Err(refusal),
         Err(_) => return Err(Refusal::new(Code::LinkNegotiation, "no link negotiation in time")),
     };
+    let Admitted { account, rules, key } = caller.admitted;
+    let revoked = async {
+        match key {
+            Some(key) => key.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let link = Arc::new(Link {
         id: hub.next_link(),
-        account: caller.account,
+        account,
         is_node,
-        rules: caller.rules,
+        rules,
         mac,
         queue: queue.clone(),
         place: caller.place,
@@ -114,6 +121,7 @@ async fn serve(
     let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
         () = hub.stop.cancelled() => Err(Refusal::new(Code::BridgeStopping, "the bridge is about to stop")),
+        why = revoked => Err(why.into()),
         ended = reader.read(stream) => ended,
         () = working => Ok(()),
         () = announcing => Ok(()),
@@ -249,8 +257,9 @@ impl Reader {
             self.link.awake(&name.prefix);
         }
         match (publish.durability(), name) {
-            (Durability::Durable, Some(name)) if !self.hub.is_application(&name) => {
-                if !self.may_use(name.prefix) {
+            (Durability::Durable, Some(name)) => {
+                // Whether an application's name is a channel's too is known when its log is open.
+                if !self.hub.is_application(&name) && !self.may_use(name.prefix) {
                     metrics::refused(Code::SubscriptionsFull);
                     metrics::dropped(Dropped::Refused);
                     return Ok(());

@@ -142,8 +142,10 @@ async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: 
     let body = encode_frame(hub.origin(link.id), &publish);
     let bytes = body.len();
     let queued = async {
-        let Some(channel) = hub.existing_channel(prefix).await? else {
-            return Ok(None);
+        let name = publish.header.destination.full();
+        let channel = match hub.existing_channel(prefix).await? {
+            Some(channel) if name.is_some_and(|name| !hub.is_application(&name)) => channel,
+            _ => return Ok(None),
         };
         if !link.place.usage.store(bytes) {
             return Err(Refusal::new(

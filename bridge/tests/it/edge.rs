@@ -1,5 +1,6 @@
 //! What stands around links: health, reflection, API keys, admin HTTP.
 
+use crate::hostile::assert_status;
 use crate::wire::{Client, channel, name, open};
 use crate::world::{TestBridge, World, soon};
 use reqwest::Method;
@@ -7,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use skytale_api::{Api, ApiConfig};
 use skytale_bridge::policy::{Policy, Rules};
 use skytale_bridge::{AuthConfig, BridgeConfig};
-use skytale_proto::rest::{CreateAccount, CreatedAccount};
+use skytale_proto::rest::{CreateAccount, CreateKey, CreatedAccount, CreatedKey};
 use skytale_sdk::net::{ApiClient, ApiKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic_health::pb::HealthCheckRequest;
@@ -100,11 +101,12 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
         },
     );
     let auth = AuthConfig {
-        api_url: Some(url),
+        api_url: Some(url.clone()),
         policy,
         ..AuthConfig::default()
     };
-    let config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+    let mut config = BridgeConfig::new(([127, 0, 0, 1], 0).into());
+    config.times.key_ms = 200;
     let bridge = TestBridge::start(config, auth, None, 1, &world).await;
     let connection = channel(&bridge.endpoint()).await;
     let own = name("alice", Some(1));
@@ -117,11 +119,49 @@ async fn an_api_key_is_an_account_as_long_as_it_is_in_force() {
     let at = wrong.len() - 10;
     let other = if wrong[at..].starts_with('A') { "B" } else { "A" };
     wrong.replace_range(at..=at, other);
-    let status = open(connection, Some(&wrong)).await.map(|_| ()).expect_err("refused");
+    let status = open(connection.clone(), Some(&wrong))
+        .await
+        .map(|_| ())
+        .expect_err("refused");
     assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
     assert!(!status.message().contains(&wrong));
-    bridge.stop().await;
+    // Two links of a second key end when it is revoked, and those of the first go on.
+    let owner = ApiClient::new(&url, ApiKey::new(&created.key.secret).expect("a key")).expect("a client");
+    let request = CreateKey {
+        label: "second".into(),
+        scopes: vec!["relay:append".into()],
+        expires_s: None,
+    };
+    let second: CreatedKey = owner
+        .call(Method::POST, "/v1/keys", Some(&request))
+        .await
+        .expect("a key");
+    let mut links = Vec::new();
+    for _ in 0..2 {
+        let link = Client::over(connection.clone(), Some(&second.secret)).await;
+        links.push(link.expect("a link"));
+    }
+    let path = format!("/v1/keys/{}", second.key.id);
+    let () = owner.call(Method::DELETE, &path, None::<&()>).await.expect("revoked");
+    for link in &mut links {
+        let status = link.ended().await;
+        assert_status(&status, tonic::Code::Unauthenticated, "SKY-7007");
+    }
+    let status = open(connection, Some(&second.secret))
+        .await
+        .map(|_| ())
+        .expect_err("refused");
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
+    // Without the API, nobody new comes in and links go on.
     api.shutdown().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_000)).await;
+    client.subscribe(&own, &own).await.expect("the link goes on");
+    let status = open(channel(&bridge.endpoint()).await, Some(&created.key.secret))
+        .await
+        .map(|_| ())
+        .expect_err("not known");
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    bridge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
