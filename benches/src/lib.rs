@@ -10,6 +10,7 @@
 //!   does no more than it must.
 //! - [`frames`] makes what is appended, [`figures`] reads what a store tells of itself, [`process`] what the kernel tells.
 //! - [`nats`] is the limit of a fleet: a JetStream client that publishes batches, or reads, and does nothing besides.
+//! - [`slim`] is a SLIM client, and a stock SLIM node.
 //! - [`model`] computes what a fleet carries from what its parts cost.
 
 pub mod bare;
@@ -21,5 +22,6 @@ pub mod nats;
 pub mod process;
 pub mod relay;
 pub mod served;
+pub mod slim;
 pub mod stopwatch;
 pub mod versus;

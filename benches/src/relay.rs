@@ -6,8 +6,11 @@ use iroh::{EndpointAddr, RelayUrl};
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
-use skytale_proto::{AccountId, EndpointId, FrameId, KeyId};
+use skytale_proto::{AccountId, AgentId, Code, EndpointId, FrameId, KeyId};
 use skytale_relay_node::{RelayConfig, RelayNode, SessionConfig, TrustSource};
+use skytale_sdk::agent::RelaySource;
+use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenSubject};
+use skytale_sdk::raw::{RawClient, RawConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,21 +51,25 @@ impl Tokens {
 
     /// A token for an agent.
     pub fn token(&self, agent: &Agent) -> anyhow::Result<String> {
+        Ok(self.sign(agent.id, agent.endpoint_id())?.0)
+    }
+
+    /// A token and when it ends, unix seconds.
+    fn sign(&self, agent: AgentId, endpoint: EndpointId) -> anyhow::Result<(String, u64)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        Ok(self.signer.sign(&Claims {
+        let token = self.signer.sign(&Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
-            sub: agent.id,
+            sub: agent,
             acct: self.account,
             key: self.key,
             scope: SCOPE.into(),
-            cnf: Confirmation {
-                eid: agent.endpoint_id(),
-            },
+            cnf: Confirmation { eid: endpoint },
             exp: now + 3_600,
             iat: now,
             jti: FrameId::generate().to_string(),
-        }))
+        });
+        Ok((token, now + 3_600))
     }
 }
 
@@ -113,6 +120,32 @@ impl Relay {
         agent.endpoint.insert_relay(url.clone(), Arc::new(server)).await;
         let address = EndpointAddr::new(self.address.id).with_relay_url(url);
         Client::start(agent, &address, token).await
+    }
+
+    /// A client of raw logs, as the bridge is one.
+    pub async fn raw_client(&self) -> anyhow::Result<RawClient> {
+        let tokens = Tokens::new();
+        let tokens = TokenFn::new(move |subject: TokenSubject| {
+            let token = tokens.sign(subject.agent, subject.endpoint);
+            async move {
+                let (token, expires_s) = token.map_err(|_| TokenError::new(Code::ApiBusy, "there is no clock"))?;
+                Ok(Token::new(token, expires_s))
+            }
+        });
+        let relay = net::Relay {
+            endpoint: self.node.endpoint_id(),
+            addresses: self.node.bound_addresses(),
+            https_url: None,
+        };
+        let config = RawConfig {
+            identity: Zeroizing::new([1; 32]),
+            endpoint: Zeroizing::new([2; 32]),
+            tokens: Arc::new(tokens),
+            relays: RelaySource::Fixed(vec![relay]),
+            region: None,
+            network: Default::default(),
+        };
+        Ok(RawClient::open(config).await?)
     }
 
     /// Stops it.

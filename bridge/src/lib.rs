@@ -61,6 +61,7 @@ pub mod wire;
 
 pub use admin::RenderMetrics;
 pub use auth::{AuthConfig, Bearer, Certificate};
+pub use codec::BytesCodec;
 pub use config::{BridgeConfig, BridgeLimits, BridgeTimes};
 pub use error::{BridgeError, Refusal};
 pub use metrics::describe as describe_metrics;

@@ -2,9 +2,11 @@
 
 mod mac;
 mod negotiate;
+mod offer;
 
 pub use mac::{LinkMac, MAC_BYTES};
 pub use negotiate::{Accepted, Identity, NegotiationError, accept};
+pub use offer::Offer;
 
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,9 @@ pub fn accept(link: Bytes, identity: &Identity) -> Result<Accepted, NegotiationE
         return Err(NegotiationError::Expected);
     }
     check(&request)?;
-    let (public, secret) = agree(&request.link_ecdh_public_key)?;
+    let ephemeral = Ephemeral::generate()?;
+    let public = ephemeral.public.clone();
+    let secret = ephemeral.agree(&request.link_ecdh_public_key)?;
     let (kem, kem_secret) = match &request.link_kem_payload {
         Some(key) if !key.is_empty() => {
             let (ciphertext, secret) = encapsulate(key)?;
@@ -146,21 +148,33 @@ fn is_version(text: &str) -> bool {
     number() && number() && number() && parts.next().is_none()
 }
 
-/// X25519 with a fresh key: the public key and the shared secret.
-fn agree(theirs: &[u8]) -> Result<(Bytes, Zeroizing<[u8; 32]>), NegotiationError> {
-    let random = rand::SystemRandom::new();
-    let failed = |_| NegotiationError::Agreement;
-    let private = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random).map_err(failed)?;
-    let public = Bytes::copy_from_slice(private.compute_public_key().map_err(failed)?.as_ref());
-    let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, theirs);
-    let mut secret = Zeroizing::new([0; 32]);
-    agreement::agree_ephemeral(private, &theirs, |shared| {
-        if shared.len() == secret.len() {
-            secret.copy_from_slice(shared);
-        }
-    })
-    .map_err(failed)?;
-    Ok((public, secret))
+/// A fresh key of X25519.
+pub(super) struct Ephemeral {
+    private: agreement::EphemeralPrivateKey,
+    pub(super) public: Bytes,
+}
+
+impl Ephemeral {
+    pub(super) fn generate() -> Result<Self, NegotiationError> {
+        let random = rand::SystemRandom::new();
+        let failed = |_| NegotiationError::Agreement;
+        let private = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random).map_err(failed)?;
+        let public = Bytes::copy_from_slice(private.compute_public_key().map_err(failed)?.as_ref());
+        Ok(Self { private, public })
+    }
+
+    /// The secret that it shares with another.
+    pub(super) fn agree(self, theirs: &[u8]) -> Result<Zeroizing<[u8; 32]>, NegotiationError> {
+        let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, theirs);
+        let mut secret = Zeroizing::new([0; 32]);
+        agreement::agree_ephemeral(self.private, &theirs, |shared| {
+            if shared.len() == secret.len() {
+                secret.copy_from_slice(shared);
+            }
+        })
+        .map_err(|_| NegotiationError::Agreement)?;
+        Ok(secret)
+    }
 }
 
 /// ML-KEM-768: the ciphertext and the shared secret.

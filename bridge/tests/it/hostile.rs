@@ -1,6 +1,6 @@
 //! Clients that break the rules. Each is refused with its status, and others are served meanwhile.
 
-use crate::wire::{Client, Raw, channel, name, open, to_group};
+use crate::wire::{Client, channel, name, open, to_group};
 use crate::world::{TestBridge, World, soon, until};
 use bytes::Bytes;
 use prost::Message as _;
@@ -210,7 +210,7 @@ async fn http2_floods_end_their_own_connection_alone() {
         .metadata_mut()
         .insert("x-large", "x".repeat(60_000).parse().expect("a header"));
     let path = http::uri::PathAndQuery::from_static("/dataplane.proto.v1.DataPlaneService/OpenChannel");
-    if let Ok(answer) = soon("an answer", grpc.streaming(request, path, Raw)).await {
+    if let Ok(answer) = soon("an answer", grpc.streaming(request, path, skytale_bridge::BytesCodec)).await {
         let mut stream: tonic::Streaming<Bytes> = answer.into_inner();
         let ended = soon("the end", stream.next()).await.expect("a status");
         let status = ended.expect_err("a header list over the limit");

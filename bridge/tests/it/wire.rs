@@ -4,12 +4,11 @@ use crate::world::soon;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use prost::Message as _;
-use ring::{agreement, hkdf, rand};
-use skytale_bridge::link::LinkMac;
+use skytale_bridge::BytesCodec;
+use skytale_bridge::link::{LinkMac, Offer};
 use skytale_bridge::wire::proto::{
-    self, Content, EncodedName, Link, LinkNegotiationPayload, Message, Name, NameId, Publish, SessionHeader,
-    SessionMessageType, SessionType, SlimHeader, StringName, Subscribe, Unsubscribe, link::LinkType,
-    message::MessageType,
+    self, Content, EncodedName, Message, Name, NameId, Publish, SessionHeader, SessionMessageType, SessionType,
+    SlimHeader, StringName, Subscribe, Unsubscribe, message::MessageType,
 };
 use skytale_bridge::wire::{Inbound, component_hash};
 use std::collections::VecDeque;
@@ -18,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -209,7 +207,7 @@ pub(crate) async fn open(
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(4 * 1024 * 1024);
     grpc.ready().await.expect("ready");
     let path = PathAndQuery::from_static("/dataplane.proto.v1.DataPlaneService/OpenChannel");
-    let response = soon("response headers", grpc.streaming(request, path, Raw)).await?;
+    let response = soon("response headers", grpc.streaming(request, path, BytesCodec)).await?;
     Ok((out, response.into_inner()))
 }
 
@@ -230,51 +228,13 @@ impl Client {
     async fn link(channel: Channel, token: Option<&str>, is_node: bool) -> Result<Self, Status> {
         use proto::LinkConnectionType as Type;
         let (out, mut input) = open(channel, token).await?;
-        let private =
-            agreement::EphemeralPrivateKey::generate(&agreement::X25519, &rand::SystemRandom::new()).expect("a key");
-        let request = LinkNegotiationPayload {
-            link_id: "test-link".into(),
-            slim_version: "3.4.6".into(),
-            link_ecdh_public_key: Bytes::copy_from_slice(private.compute_public_key().expect("a key").as_ref()),
-            connection_type: if is_node { Type::Peer } else { Type::Edge }.into(),
-            node_id: "test".into(),
-            deployment_name: "a deployment".into(),
-            ..LinkNegotiationPayload::default()
-        };
-        let first = Message {
-            message_type: Some(MessageType::Link(Link {
-                link_type: Some(LinkType::LinkNegotiation(request)),
-            })),
-            ..Message::default()
-        };
-        out.send(first.encode_to_vec().into()).await.expect("open");
+        let kind = if is_node { Type::Peer } else { Type::Edge };
+        let (offer, first) = Offer::new("test-link", "3.4.6", kind).expect("a key");
+        out.send(first).await.expect("open");
         let reply = soon("a reply", input.next()).await.expect("a reply")?;
-        let Some(MessageType::Link(Link {
-            link_type: Some(LinkType::LinkNegotiation(reply)),
-        })) = Message::decode(reply).expect("a message").message_type
-        else {
-            panic!("not a negotiation");
-        };
+        let (mac, reply) = offer.answered(reply).expect("a negotiation");
         // A stock node takes peers of its own deployment only.
         assert_eq!(reply.deployment_name, if is_node { "a deployment" } else { "" });
-        let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, &reply.link_ecdh_public_key);
-        let key = agreement::agree_ephemeral(private, &theirs, |secret| {
-            struct Length;
-            impl hkdf::KeyType for Length {
-                fn len(&self) -> usize {
-                    32
-                }
-            }
-            let mut key = [0; 32];
-            hkdf::Salt::new(hkdf::HKDF_SHA256, b"test-link")
-                .extract(secret)
-                .expand(&[b"SLIM-DP-inter-node-hmac-v1"], Length)
-                .and_then(|output| output.fill(&mut key))
-                .expect("a key");
-            key
-        })
-        .expect("agreed");
-        let mac = LinkMac::new(&key, "test-link");
         let (answers, reads) = (Arc::new(AtomicBool::new(true)), watch::Sender::new(true));
         let (to, came) = mpsc::unbounded_channel();
         let reader = pump(
@@ -407,43 +367,5 @@ impl Client {
                 return status;
             }
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes::BufMut::put(buffer, item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = bytes::Buf::remaining(buffer);
-        Ok(Some(bytes::Buf::copy_to_bytes(buffer, length)))
     }
 }
