@@ -13,6 +13,7 @@ use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_bridge::wire::proto::SessionMessageType as Kind;
 use skytale_bridge::{AuthConfig, Bridge, BridgeConfig};
 use skytale_log_store::{LocalConfig, LocalStore};
+use skytale_sdk::net::relay::NetworkConfig;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Runtime;
@@ -44,7 +45,14 @@ fn main() -> anyhow::Result<()> {
             everyone: true,
             ..AuthConfig::default()
         };
-        let bridge = Bridge::start(config, auth, None, relay.raw_client().await?, None).await?;
+        let bridge = Bridge::start(
+            config,
+            auth,
+            None,
+            relay.raw_client(NetworkConfig::default()).await?,
+            None,
+        )
+        .await?;
         anyhow::Ok((relay, bridge))
     })?;
     let ours = format!("http://{}", bridge.local_addr());

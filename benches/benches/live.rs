@@ -14,9 +14,11 @@ use skytale_benches::relay::Relay;
 use skytale_benches::stopwatch::Took;
 use skytale_benches::versus::{Aim, Bench, Case, Side, Work, sized};
 use skytale_log_store::{LocalConfig, LocalStore, LogStore, MemoryStore};
+use skytale_sdk::net::relay::NetworkConfig;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +52,40 @@ fn main() -> anyhow::Result<()> {
         Some(sync),
     )?;
     runtime.block_on(store.close())?;
+    without_udp(&mut bench, &runtime)?;
     bench.close();
+    Ok(())
+}
+
+/// How long an agent takes to a session where UDP gets no answer, and where it does.
+fn without_udp(bench: &mut Bench, runtime: &Runtime) -> anyhow::Result<()> {
+    let rounds = sized(20, 3);
+    // Nothing that a socket of [::1] sends reaches a node on 127.0.0.1.
+    let blocked = NetworkConfig {
+        bind: Some((Ipv6Addr::LOCALHOST, 0).into()),
+        ..NetworkConfig::default()
+    };
+    let relay = runtime.block_on(Relay::start(Arc::new(MemoryStore::new())))?;
+    for (name, network) in [
+        ("first session, UDP answers", NetworkConfig::default()),
+        ("first session, UDP gets no answer: over HTTPS", blocked),
+    ] {
+        let mut times = times()?;
+        for _ in 0..rounds {
+            let began = Instant::now();
+            runtime.block_on(async {
+                let client = relay.raw_client(network.clone()).await?;
+                while !client.is_connected() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                times.saturating_record(nanos(began.elapsed()));
+                client.close().await;
+                anyhow::Ok(())
+            })?;
+        }
+        note(bench, name, &times);
+    }
+    runtime.block_on(relay.shutdown());
     Ok(())
 }
 

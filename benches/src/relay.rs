@@ -9,6 +9,7 @@ use skytale_proto::token::{Claims, Confirmation, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Code, EndpointId, FrameId, KeyId};
 use skytale_relay_node::{RelayConfig, RelayNode, SessionConfig, TrustSource};
 use skytale_sdk::agent::RelaySource;
+use skytale_sdk::net::relay::NetworkConfig;
 use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenSubject};
 use skytale_sdk::raw::{RawClient, RawConfig};
 use std::net::SocketAddr;
@@ -123,7 +124,7 @@ impl Relay {
     }
 
     /// A client of raw logs, as the bridge is one.
-    pub async fn raw_client(&self) -> anyhow::Result<RawClient> {
+    pub async fn raw_client(&self, network: NetworkConfig) -> anyhow::Result<RawClient> {
         let tokens = Tokens::new();
         let tokens = TokenFn::new(move |subject: TokenSubject| {
             let token = tokens.sign(subject.agent, subject.endpoint);
@@ -135,7 +136,7 @@ impl Relay {
         let relay = net::Relay {
             endpoint: self.node.endpoint_id(),
             addresses: self.node.bound_addresses(),
-            https_url: None,
+            https_url: self.node.https_url().map(str::to_owned),
         };
         let config = RawConfig {
             identity: Zeroizing::new([1; 32]),
@@ -143,7 +144,7 @@ impl Relay {
             tokens: Arc::new(tokens),
             relays: RelaySource::Fixed(vec![relay]),
             region: None,
-            network: Default::default(),
+            network,
         };
         Ok(RawClient::open(config).await?)
     }

@@ -6,7 +6,7 @@ use crate::config::BridgeConfig;
 use crate::error::BridgeError;
 use crate::hub::Hub;
 use crate::service::DataPlane;
-use crate::tls::{self, TlsConfig};
+use crate::tls::TlsConfig;
 use crate::transport::{self, Listening};
 use crate::wire::DESCRIPTORS;
 use skytale_sdk::raw::RawClient;
@@ -108,7 +108,7 @@ impl Bridge {
             closed.clone().drop_guard(),
         );
         if let Some(reloading) = reloading {
-            tasks.spawn(tls::reload(reloading, accepting.clone()));
+            tasks.spawn(reloading.watch(accepting.clone()));
         }
         if let Some(listener) = admin {
             tasks.spawn(admin::serve(listener, Arc::clone(&hub), metrics));

@@ -64,7 +64,7 @@ pub struct HttpsConfig {
     /// `https://host[:port]` under which agents reach it, which the relay directory tells them. Without one, on loopback alone, `http://`
     /// and the address.
     pub url: Option<String>,
-    /// The certificate for `url`, and those that lead to its root: a PEM file, which is read again every ten minutes.
+    /// The certificate for `url`, and those that lead to its root: a PEM file, taken up again when it changes.
     /// Without it `listen` must be loopback, behind a proxy that ends TLS.
     pub certificate_file: Option<PathBuf>,
     /// Its private key: a PEM file.

@@ -230,6 +230,11 @@ impl RelayNode {
         self.shared.https.get().map(Https::url)
     }
 
+    /// The TCP address of HTTPS, where it is served.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.shared.https.get().map(Https::at)
+    }
+
     /// The TCP address of admin HTTP, where it is served.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin

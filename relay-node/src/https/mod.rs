@@ -24,16 +24,14 @@ use iroh_relay::KeyCache;
 use iroh_relay::server::Metrics;
 use iroh_relay::server::clients::Clients;
 use rustls::crypto::ring::default_provider;
+use skytale_certificate::Reloading;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often the certificate's files are read again.
-const RELOAD_EVERY: Duration = Duration::from_secs(600);
 /// Public keys that need not be parsed again.
 const KEYS_MAX: usize = 4_096;
 
@@ -59,7 +57,10 @@ pub enum HttpsError {
 /// The ports, bound: the node's endpoint needs its own one before anything is served.
 pub(crate) struct Bound {
     public: TcpListener,
+    /// Where that is.
+    at: SocketAddr,
     tls: Option<TlsAcceptor>,
+    reloading: Option<Arc<Reloading>>,
     /// For the node's own endpoint.
     own: TcpListener,
     /// For agents, in the relay directory.
@@ -72,24 +73,22 @@ impl Bound {
     /// `None` where HTTPS is not wanted.
     pub(crate) async fn bind(config: &HttpsConfig) -> Result<Option<Self>, HttpsError> {
         let Some(listen) = config.listen else { return Ok(None) };
-        let tls = match (&config.certificate_file, &config.key_file) {
+        let (tls, reloading) = match (&config.certificate_file, &config.key_file) {
             (Some(certificate), Some(key)) => {
                 let unusable = |error: &dyn std::fmt::Display| HttpsError::Certificate {
                     problem: error.to_string(),
                 };
                 let provider = Arc::new(default_provider());
-                let resolver =
-                    iroh_relay::server::reloading_resolver(&provider, certificate.clone(), key.clone(), RELOAD_EVERY);
-                let resolver = resolver.await.map_err(|error| unusable(&format!("{error:#}")))?;
+                let reloading = Reloading::load(certificate, key).map_err(|error| unusable(&error))?;
                 let mut server = rustls::ServerConfig::builder_with_provider(provider)
                     .with_safe_default_protocol_versions()
                     .map_err(|error| unusable(&error))?
                     .with_no_client_auth()
-                    .with_cert_resolver(resolver);
+                    .with_cert_resolver(Arc::clone(&reloading) as _);
                 server.alpn_protocols = vec![b"http/1.1".to_vec()];
-                Some(TlsAcceptor::from(Arc::new(server)))
+                (Some(TlsAcceptor::from(Arc::new(server))), Some(reloading))
             }
-            _ => None,
+            _ => (None, None),
         };
         let bind = async |listen| {
             let error = |source| HttpsError::Bind { listen, source };
@@ -105,7 +104,9 @@ impl Bound {
         })?;
         Ok(Some(Self {
             public,
+            at,
             tls,
+            reloading,
             own,
             url: config.url.clone().unwrap_or_else(|| format!("http://{at}")),
             own_url,
@@ -123,6 +124,7 @@ impl Bound {
 #[derive(Clone, Debug)]
 pub(crate) struct Https {
     url: Arc<str>,
+    at: SocketAddr,
     clients: Clients,
     table: Arc<Table>,
     metrics: Arc<Metrics>,
@@ -147,6 +149,7 @@ impl Https {
     ) -> Self {
         let https = Self {
             url: bound.url.into(),
+            at: bound.at,
             clients: Clients::default(),
             table: Arc::default(),
             metrics: Arc::default(),
@@ -164,6 +167,9 @@ impl Https {
                 tasks: tasks.clone(),
             })
         };
+        if let Some(reloading) = bound.reloading {
+            tasks.spawn(reloading.watch(stop.clone()));
+        }
         tasks.spawn(server(serve::Whom::Agents).accept(bound.public, bound.tls, bound.connections_max));
         tasks.spawn(server(serve::Whom::Own).accept(bound.own, None, serve::OWN_CONNECTIONS_MAX));
         tasks.spawn(admission::keep(
@@ -178,6 +184,11 @@ impl Https {
     /// Under which agents reach it.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The port.
+    pub(crate) const fn at(&self) -> SocketAddr {
+        self.at
     }
 
     pub(crate) fn traffic(&self) -> Traffic {

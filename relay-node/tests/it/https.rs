@@ -10,10 +10,12 @@ use iroh::{EndpointAddr, RelayUrl, SecretKey};
 use iroh_relay::client::{Client as RelayClient, ClientBuilder};
 use iroh_relay::protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg};
 use iroh_relay::tls::{CaTlsConfig, default_provider};
+use rustls::pki_types::CertificateDer;
 use skytale_proto::token::Claims;
 use skytale_proto::{AgentId, EndpointId, Offset};
 use skytale_relay_node::RelayConfig;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -132,6 +134,59 @@ async fn an_agent_without_udp_and_one_with_it_share_a_channel() {
     assert!(paths.iter().all(|path| path.is_relay()), "no UDP");
     drop(paths);
     fixture.node.shutdown().await;
+}
+
+/// A certificate of its own for `relay.test`: as PEM with its key, and in DER.
+fn certificate() -> (String, String, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(vec!["relay.test".into()]).expect("made");
+    (
+        made.cert.pem(),
+        made.signing_key.serialize_pem(),
+        made.cert.der().clone(),
+    )
+}
+
+/// Whether a client that trusts one certificate connects.
+async fn takes(address: SocketAddr, trusted: &CertificateDer<'static>) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.clone()).expect("added");
+    let config = rustls::ClientConfig::builder_with_provider(default_provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(address).await.expect("connected");
+    soon(connector.connect("relay.test".try_into().expect("a name"), stream))
+        .await
+        .is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_is_taken_up_without_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate_file, key_file) = (folder.path().join("relay.pem"), folder.path().join("relay.key.pem"));
+    let write = |(certificate, key, der): (String, String, CertificateDer<'static>)| {
+        std::fs::write(&certificate_file, certificate).expect("written");
+        std::fs::write(&key_file, key).expect("written");
+        der
+    };
+    let first = write(certificate());
+    let mut config = with_https();
+    config.https.certificate_file = Some(certificate_file.clone());
+    config.https.key_file = Some(key_file.clone());
+    config.https.url = Some("https://relay.test".into());
+    let fixture = Fixture::with(config).await;
+    let address = fixture.node.https_address().expect("a port");
+    assert!(takes(address, &first).await);
+    let second = write(certificate());
+    soon(async {
+        while !takes(address, &second).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert!(!takes(address, &first).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
