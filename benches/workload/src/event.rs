@@ -1,0 +1,153 @@
+//! What happens in a workload.
+
+use skytale_proto::{ChannelMode, Code};
+use std::time::Duration;
+
+/// An agent: its index among the agents of a workload, by first appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Agent(pub u32);
+
+/// A channel: its index among the channels of a workload, by first appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Channel(pub u32);
+
+/// A log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Log {
+    /// A channel's.
+    Channel(Channel),
+    /// An agent's own: its KeyPackages and Welcomes.
+    Agent(Agent),
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, from the start of the workload. Microseconds are kept.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A frame that a log accepted.
+    Append {
+        /// Who appended it.
+        author: Agent,
+        /// Its body, in bytes.
+        body_bytes: u32,
+        /// Its kind, and what the kind says.
+        frame: Frame,
+    },
+    /// An agent's session with a relay node began.
+    Connect(Agent),
+    /// An agent's session with a relay node ended.
+    Disconnect(Agent),
+    /// An agent began to read a log.
+    Subscribe {
+        /// Who.
+        agent: Agent,
+        /// Which log.
+        log: Log,
+        /// How many entries it had not read, up to the head of that time.
+        behind: u64,
+        /// Whether it goes on at the head.
+        follow: bool,
+    },
+    /// An agent asked for a token, and got one.
+    Token(Agent),
+    /// The relay node refused something.
+    Refused {
+        /// Who was refused.
+        agent: Agent,
+        /// The code.
+        code: Code,
+    },
+}
+
+/// The kind of a frame, and what of its header shapes the load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first entry of a channel.
+    Create {
+        /// The channel.
+        channel: Channel,
+        /// What governs appends to it.
+        mode: ChannelMode,
+    },
+    /// An MLS commit, perhaps with Welcomes.
+    Commit {
+        /// The channel.
+        channel: Channel,
+        /// Agents that came on the roster.
+        adds: Vec<Agent>,
+        /// Agents that left it.
+        removes: Vec<Agent>,
+        /// Those among `adds` who got a Welcome.
+        recipients: Vec<Agent>,
+    },
+    /// An MLS proposal.
+    Proposal(Channel),
+    /// An MLS application message.
+    Message(Channel),
+    /// A frame of a raw channel.
+    Raw(Channel),
+    /// A member asked to be added again.
+    Rejoin(Channel),
+    /// Entries of a channel given up.
+    Trim {
+        /// The channel.
+        channel: Channel,
+        /// How many entries it kept.
+        kept: u64,
+    },
+    /// A KeyPackage offered on the author's own log.
+    KeyPackage {
+        /// Whether it is handed out only when nothing else is left.
+        last_resort: bool,
+    },
+    /// A KeyPackage of another agent taken.
+    Claim(Agent),
+}
+
+impl Frame {
+    /// The channel, if it is a frame of one.
+    pub const fn channel(&self) -> Option<Channel> {
+        match self {
+            Self::Create { channel, .. }
+            | Self::Commit { channel, .. }
+            | Self::Proposal(channel)
+            | Self::Message(channel)
+            | Self::Raw(channel)
+            | Self::Rejoin(channel)
+            | Self::Trim { channel, .. } => Some(*channel),
+            Self::KeyPackage { .. } | Self::Claim(_) => None,
+        }
+    }
+}
+
+impl What {
+    /// The name of its kind, as counts list it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Append { frame, .. } => match frame {
+                Frame::Create { .. } => "create",
+                Frame::Commit { .. } => "commit",
+                Frame::Proposal(_) => "proposal",
+                Frame::Message(_) => "message",
+                Frame::Raw(_) => "raw",
+                Frame::Rejoin(_) => "rejoin",
+                Frame::Trim { .. } => "trim",
+                Frame::KeyPackage { .. } => "key_package",
+                Frame::Claim(_) => "key_package_claim",
+            },
+            Self::Connect(_) => "connect",
+            Self::Disconnect(_) => "disconnect",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Token(_) => "token",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}

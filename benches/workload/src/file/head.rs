@@ -1,0 +1,112 @@
+//! The first line of a workload file, and the last.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The version of the format that this crate writes and reads.
+pub const VERSION: u32 = 1;
+
+/// Where a workload comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A relay node's log: appends, with the times that the log stored.
+    Log,
+    /// A relay node as it ran: appends, sessions, subscriptions, refusals.
+    Tap,
+    /// A profile: nobody's traffic.
+    Synth,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log => "log",
+            Self::Tap => "tap",
+            Self::Synth => "synth",
+        })
+    }
+}
+
+/// How agents and channels became numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ids {
+    /// Numbers in the order of first appearance. What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
+    HmacIndex,
+    /// There never were ids.
+    Synthetic,
+}
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`VERSION`]. Another one is refused.
+    pub skytale_workload: u32,
+    /// Where it comes from.
+    pub source: Source,
+    /// What made it, as in `skytale 0.1.0`, with the profile and seed of a synthetic one.
+    pub made_by: String,
+    /// When it began, unix milliseconds; only if that was asked for.
+    pub start_ms: Option<u64>,
+    /// The unit of times: always `us`.
+    pub unit: Unit,
+    /// How agents and channels became numbers.
+    pub ids: Ids,
+    /// The part of all channels that is in it: 1 is all of them.
+    pub sample: f64,
+    /// What it holds, if that was known when the file was begun; the last line always has it.
+    pub totals: Option<Totals>,
+}
+
+/// The unit of times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Microseconds.
+    #[default]
+    #[serde(rename = "us")]
+    Microseconds,
+}
+
+impl Header {
+    /// Of a file that is begun now.
+    pub fn new(source: Source, made_by: impl Into<String>) -> Self {
+        Self {
+            skytale_workload: VERSION,
+            source,
+            made_by: made_by.into(),
+            start_ms: None,
+            unit: Unit::Microseconds,
+            ids: if source == Source::Synth {
+                Ids::Synthetic
+            } else {
+                Ids::HmacIndex
+            },
+            sample: 1.0,
+            totals: None,
+        }
+    }
+}
+
+/// What a workload holds. The last line is `{"totals": ...}` with these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Events.
+    pub events: u64,
+    /// Microseconds from the start to the last event.
+    pub duration_us: u64,
+    /// Agents: their indexes are below this.
+    pub agents: u32,
+    /// Channels: their indexes are below this.
+    pub channels: u32,
+    /// Bytes of all bodies.
+    pub body_bytes: u64,
+    /// Events by kind.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Last {
+    pub(super) totals: Totals,
+}

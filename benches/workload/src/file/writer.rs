@@ -1,0 +1,199 @@
+//! Writes a workload file.
+
+use super::head::{Header, Last, Totals};
+use super::line;
+use crate::event::{Agent, Channel, Event, Frame, Log, What};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::time::Duration;
+
+/// Events in one gzip member, unless a flush ends it earlier.
+const MEMBER_EVENTS: usize = 65_536;
+
+/// Why a workload cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The file cannot be written.
+    #[error("cannot write the workload: {0}")]
+    Io(#[from] io::Error),
+    /// Events must come in the order of their times.
+    #[error("an event at {at:?} after one at {before:?}")]
+    Order {
+        /// The event's time.
+        at: Duration,
+        /// The time of the event before it.
+        before: Duration,
+    },
+}
+
+/// A workload file that is being written.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    out: W,
+    member: String,
+    events_in_member: usize,
+    before: Duration,
+    totals: Totals,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a file with its header.
+    pub fn new(mut out: W, header: &Header) -> Result<Self, WriteError> {
+        write_member(&mut out, &json(header)?)?;
+        Ok(Self {
+            out,
+            member: String::new(),
+            events_in_member: 0,
+            before: Duration::ZERO,
+            totals: Totals::default(),
+        })
+    }
+
+    /// Adds an event.
+    pub fn write(&mut self, event: &Event) -> Result<(), WriteError> {
+        if event.at < self.before {
+            return Err(WriteError::Order {
+                at: event.at,
+                before: self.before,
+            });
+        }
+        // What is written are whole microseconds: rounding must not add up.
+        let at = Duration::from_micros(u64::try_from(event.at.as_micros()).unwrap_or(u64::MAX));
+        line::encode(
+            &Event {
+                at,
+                what: event.what.clone(),
+            },
+            self.before,
+            &mut self.member,
+        );
+        self.before = at;
+        self.totals.add(at, &event.what);
+        self.events_in_member += 1;
+        if self.events_in_member >= MEMBER_EVENTS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the gzip member: what was written up to here can be read whatever comes after it.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        if !self.member.is_empty() {
+            write_member(&mut self.out, &self.member)?;
+            self.member.clear();
+            self.events_in_member = 0;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// What was written so far.
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Writes the last line.
+    pub fn finish(mut self) -> Result<(W, Totals), WriteError> {
+        self.flush()?;
+        let last = Last {
+            totals: self.totals.clone(),
+        };
+        write_member(&mut self.out, &json(&last)?)?;
+        self.out.flush()?;
+        Ok((self.out, self.totals))
+    }
+}
+
+/// Writes a whole file whose header tells the totals too: `events` go to `scratch` first, since they are known only then.
+pub fn write_whole<E: From<WriteError>>(
+    mut out: impl Write,
+    mut scratch: impl Write + io::Read + Seek,
+    mut header: Header,
+    events: impl FnOnce(&mut Writer<&mut dyn Write>) -> Result<(), E>,
+) -> Result<Totals, E> {
+    let to_scratch: &mut dyn Write = &mut scratch;
+    let mut writer = Writer {
+        out: to_scratch,
+        member: String::new(),
+        events_in_member: 0,
+        before: Duration::ZERO,
+        totals: Totals::default(),
+    };
+    events(&mut writer)?;
+    let (_, totals) = writer.finish()?;
+    header.totals = Some(totals.clone());
+    let io = |error: io::Error| E::from(error.into());
+    write_member(&mut out, &json(&header)?).map_err(io)?;
+    scratch.seek(SeekFrom::Start(0)).map_err(io)?;
+    io::copy(&mut scratch, &mut out).map_err(io)?;
+    out.flush().map_err(io)?;
+    Ok(totals)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, WriteError> {
+    let mut text = serde_json::to_string(value).map_err(io::Error::from)?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn write_member(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let mut encoder = GzEncoder::new(out, Compression::best());
+    encoder.write_all(text.as_bytes())?;
+    encoder.finish().map(|_| ())
+}
+
+impl Totals {
+    /// Counts an event.
+    pub(super) fn add(&mut self, at: Duration, what: &What) {
+        self.events += 1;
+        self.duration_us = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        *self.kinds.entry(what.kind().to_owned()).or_default() += 1;
+        if let What::Append { body_bytes, .. } = what {
+            self.body_bytes += u64::from(*body_bytes);
+        }
+        let (mut agent, mut channel) = (None, None);
+        what.names(
+            |Agent(index)| agent = agent.max(Some(index)),
+            |Channel(index)| channel = channel.max(Some(index)),
+        );
+        let count = |highest: Option<u32>| highest.map_or(0, |index| index.saturating_add(1));
+        self.agents = self.agents.max(count(agent));
+        self.channels = self.channels.max(count(channel));
+    }
+}
+
+impl What {
+    /// Gives each agent and channel that the event names.
+    pub fn names(&self, mut agent: impl FnMut(Agent), mut channel: impl FnMut(Channel)) {
+        match self {
+            Self::Append { author, frame, .. } => {
+                agent(*author);
+                if let Some(of) = frame.channel() {
+                    channel(of);
+                }
+                match frame {
+                    Frame::Commit {
+                        adds,
+                        removes,
+                        recipients,
+                        ..
+                    } => [adds, removes, recipients]
+                        .into_iter()
+                        .flatten()
+                        .copied()
+                        .for_each(agent),
+                    Frame::Claim(of) => agent(*of),
+                    _ => {}
+                }
+            }
+            Self::Connect(of) | Self::Disconnect(of) | Self::Token(of) | Self::Refused { agent: of, .. } => agent(*of),
+            Self::Subscribe { agent: of, log, .. } => {
+                agent(*of);
+                match log {
+                    Log::Channel(of) => channel(*of),
+                    Log::Agent(of) => agent(*of),
+                }
+            }
+        }
+    }
+}
