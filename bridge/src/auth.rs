@@ -113,7 +113,7 @@ impl Auth {
             Some(credential) => self.bearer(credential).await?,
             None => (self.certificate(shown)?, None),
         };
-        let rules = self.config.policy.of(&account);
+        let rules = self.rules(&account);
         Ok(Admitted { account, rules, key })
     }
 
@@ -171,10 +171,13 @@ impl Auth {
         let id =
             keys::id(key).ok_or_else(|| Refusal::new(Code::BridgeUnauthorized, "a text that is not an API key"))?;
         let in_force = keys.check(key, digest).await?;
-        let mut account = format!("key:{id}");
-        if !self.config.policy.accounts.contains_key(&account) {
-            account = "keys".into();
-        }
-        Ok((account, in_force))
+        Ok((format!("key:{id}"), in_force))
+    }
+
+    /// What an account may do. A key without rules of its own has those of `keys`; what it uses is its own all the same.
+    fn rules(&self, account: &str) -> Rules {
+        let policy = &self.config.policy;
+        let shared = account.starts_with("key:") && !policy.accounts.contains_key(account);
+        policy.of(if shared { "keys" } else { account })
     }
 }

@@ -3,10 +3,10 @@
 use crate::config::BridgeConfig;
 use crate::error::Refusal;
 use crate::metrics;
-use crate::stored::{Cursor, Cursors, Log, StoredFrame, decode_frame};
+use crate::stored::{Cursor, Cursors, IDS_MAX, Log, StoredFrame, decode_frame};
 use crate::wire::{FullName, Prefix};
 use parking_lot::Mutex;
-use skytale_proto::Offset;
+use skytale_proto::{Code, Offset};
 use skytale_sdk::raw::{RawClient, RawEntry, RawItem, RawPending, RawReader, RawWriter};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -200,7 +200,16 @@ impl Channel {
             let had = cursor.clone();
             let mut next = cursor;
             next.ids.extend(ids);
-            cursors.set(member, next);
+            if next.ids.len() > IDS_MAX {
+                // Those that it has now.
+                next.ids.clone_from(ids);
+            }
+            if !cursors.set(member, next) {
+                return Err(Refusal::new(
+                    Code::SubscriptionsFull,
+                    "the channel has as many members as the bridge keeps",
+                ));
+            }
             (had, known.is_some())
         };
         tracing::debug!(member = ?member, head, offset = cursor.offset, known, "a member joins");
@@ -254,7 +263,8 @@ impl Channel {
         Ok(())
     }
 
-    async fn refresh(&self) -> Result<(), Refusal> {
+    /// Takes in what other bridges have written.
+    pub(crate) async fn refresh(&self) -> Result<(), Refusal> {
         let after = self.cursors.lock().as_of;
         let mut reader = self.client.reader(self.cursor_log, Offset::new(after)).up_to_head(None);
         while let Some(item) = reader.next().await? {

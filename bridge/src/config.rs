@@ -175,6 +175,8 @@ pub struct BridgeTimes {
     pub keepalive_ms: u64,
     /// Within which the ping must be answered.
     pub keepalive_timeout_ms: u64,
+    /// How long what waits for a link may find no room before the link ends. Its client comes back to what it missed.
+    pub stalled_ms: u64,
     /// How long the API's word on an API key is believed, and how often it is asked for while the key's links stand: a
     /// revoked key loses its links after that.
     pub key_ms: u64,
@@ -190,6 +192,7 @@ impl Default for BridgeTimes {
             cursor_ms: 500,
             keepalive_ms: 30_000,
             keepalive_timeout_ms: 20_000,
+            stalled_ms: 60_000,
             key_ms: 20_000,
         }
     }
@@ -210,6 +213,10 @@ impl BridgeTimes {
 
     pub(crate) const fn confirm(&self) -> Duration {
         Duration::from_millis(self.confirm_ms)
+    }
+
+    pub(crate) const fn stalled(&self) -> Duration {
+        Duration::from_millis(self.stalled_ms)
     }
 
     pub(crate) const fn key(&self) -> Duration {

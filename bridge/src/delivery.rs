@@ -64,9 +64,9 @@ impl Delivery {
         self.members.is_empty()
     }
 
-    /// The members on this link.
-    pub fn members(&self) -> impl Iterator<Item = FullName> {
-        self.members.keys().copied()
+    /// How many members are on this link.
+    pub fn count(&self) -> usize {
+        self.members.len()
     }
 
     /// Whether a member is on this link.

@@ -107,7 +107,7 @@ impl Hub {
         };
         metrics::subscriptions(-i64::try_from(count).unwrap_or(0));
         self.links.lock().remove(&link.id);
-        self.rename(|peers| peers.link_down(link.id, &link.members()));
+        self.rename(|peers| peers.link_down(link.id, &link.account));
     }
 
     /// An application has subscribed to its own name.

@@ -5,19 +5,27 @@
 
 use crate::error::Refusal;
 use data_encoding::HEXLOWER;
+use lru::LruCache;
 use parking_lot::Mutex;
 use skytale_proto::rest::API_KEY_PREFIX;
 use skytale_proto::{Code, KeyId};
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long links go on while the API gives no answer: as long as an agent's token would.
 const UNHEARD_MAX: Duration = Duration::from_hours(1);
+/// Keys that were refused, as far as they are remembered.
+const REFUSED_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not 0");
+/// Questions to the API at once, for keys that are new here.
+const ASKING_MAX: usize = 8;
+
 /// SHA-256 of a key.
 pub(crate) type KeyDigest = [u8; 32];
 
@@ -64,6 +72,9 @@ pub(crate) struct Keys {
     url: String,
     every: Duration,
     known: Arc<Mutex<HashMap<KeyDigest, Arc<Key>>>>,
+    /// Texts that are no keys, or none any more: nobody asks for them again and again.
+    refused: Mutex<LruCache<KeyDigest, Instant>>,
+    asking: Semaphore,
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -82,6 +93,8 @@ impl Keys {
             url,
             every,
             known: Arc::default(),
+            refused: Mutex::new(LruCache::new(REFUSED_MAX)),
+            asking: Semaphore::new(ASKING_MAX),
             _stop: stop.clone().drop_guard(),
             stop,
         }
@@ -94,10 +107,24 @@ impl Keys {
         {
             return Ok(InForce(Arc::clone(known)));
         }
+        if let Some(at) = self.refused.lock().get(&digest)
+            && at.elapsed() < self.every
+        {
+            return Err(Refusal::new(
+                Code::BridgeUnauthorized,
+                "the API did not take this key a moment ago",
+            ));
+        }
+        let _turn = self.asking.acquire().await;
         let client = ApiKey::new(key)
             .and_then(|key| ApiClient::new(&self.url, key))
             .map_err(|error| refusal(&error))?;
-        ask(&client).await.map_err(|error| refusal(&error))?;
+        ask(&client).await.map_err(|error| {
+            if is_denial(&error) {
+                self.refused.lock().put(digest, Instant::now());
+            }
+            refusal(&error)
+        })?;
         let mut known = self.known.lock();
         if let Some(key) = known.get(&digest) {
             *key.heard.lock() = Instant::now();

@@ -14,9 +14,11 @@
 use crate::policy::Rules;
 use crate::routing::LinkId;
 use crate::wire::{EncodedName, FullName, Name, Prefix};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-/// Names of members that are away, at most. The oldest beyond it are no longer announced for them.
+/// Names of members that are away, at most. Beyond it, the account with the most of them loses its oldest: they are no
+/// longer announced.
 const AWAY_MAX: usize = 16_384;
 
 /// What to tell a node.
@@ -34,18 +36,64 @@ pub struct Tell {
 #[derive(Debug, Default)]
 pub struct Peers {
     names: BTreeMap<EncodedName, Known>,
-    /// The names that each link is subscribed to.
-    links: HashMap<LinkId, BTreeSet<EncodedName>>,
+    /// The names that each link is subscribed to, with the members that joined a channel by them.
+    links: HashMap<LinkId, BTreeMap<EncodedName, BTreeSet<FullName>>>,
     nodes: BTreeMap<LinkId, Node>,
-    /// In the order in which members left. May hold those that came back.
-    away: VecDeque<(EncodedName, FullName)>,
+    away: Absences,
+}
+
+/// Who is away, by account, in the order in which they left.
+#[derive(Debug, Default)]
+struct Absences {
+    accounts: BTreeMap<Arc<str>, BTreeMap<u64, (EncodedName, FullName)>>,
+    count: usize,
+    next: u64,
+}
+
+/// Where an absence stands in [`Absences`].
+#[derive(Clone, Debug)]
+struct Absence {
+    account: Arc<str>,
+    number: u64,
+}
+
+impl Absences {
+    fn add(&mut self, account: &Arc<str>, route: EncodedName, member: FullName) -> Absence {
+        let number = self.next;
+        self.next += 1;
+        self.count += 1;
+        let list = self.accounts.entry(Arc::clone(account)).or_default();
+        list.insert(number, (route, member));
+        Absence {
+            account: Arc::clone(account),
+            number,
+        }
+    }
+
+    fn remove(&mut self, absence: &Absence) {
+        if let Some(list) = self.accounts.get_mut(&absence.account)
+            && list.remove(&absence.number).is_some()
+        {
+            self.count -= 1;
+            if list.is_empty() {
+                self.accounts.remove(&absence.account);
+            }
+        }
+    }
+
+    /// The one that is given up next, where there are too many.
+    fn excess(&self) -> Option<(EncodedName, FullName)> {
+        let most = self.accounts.values().max_by_key(|list| list.len());
+        let oldest = most?.first_key_value()?.1;
+        (self.count > AWAY_MAX).then_some(*oldest)
+    }
 }
 
 #[derive(Debug)]
 struct Known {
     name: Name,
     links: BTreeSet<LinkId>,
-    away: BTreeSet<FullName>,
+    away: BTreeMap<FullName, Absence>,
 }
 
 #[derive(Debug)]
@@ -55,6 +103,8 @@ struct Node {
     next_id: u64,
     told: BTreeMap<EncodedName, (u64, Name)>,
     pending: BTreeSet<EncodedName>,
+    /// Names beyond `told_max`. When it is told that a name is gone, one of them takes its place.
+    skipped: BTreeSet<EncodedName>,
     sending: Option<EncodedName>,
     /// It reads too slowly to be waited for.
     is_behind: bool,
@@ -69,6 +119,7 @@ impl Peers {
             next_id: first_id,
             told: BTreeMap::new(),
             pending: self.names.keys().copied().collect(),
+            skipped: BTreeSet::new(),
             sending: None,
             is_behind: false,
         };
@@ -88,10 +139,10 @@ impl Peers {
         let known = self.names.entry(route).or_insert_with(|| Known {
             name: name.compact(),
             links: BTreeSet::new(),
-            away: BTreeSet::new(),
+            away: BTreeMap::new(),
         });
         if known.links.insert(link) {
-            self.links.entry(link).or_default().insert(route);
+            self.links.entry(link).or_default().insert(route, BTreeSet::new());
             self.changed(route);
         }
     }
@@ -108,38 +159,45 @@ impl Peers {
         }
     }
 
-    /// A link has ended. Members of channels on it are away now.
-    pub fn link_down(&mut self, link: LinkId, members: &HashMap<Prefix, Vec<FullName>>) {
+    /// A member has joined a channel by a name, and its link announces that.
+    pub fn joined(&mut self, link: LinkId, route: EncodedName, member: FullName) {
+        if let Some(members) = self.links.get_mut(&link).and_then(|names| names.get_mut(&route)) {
+            members.insert(member);
+        }
+        self.back(route, member);
+    }
+
+    /// A link of an account has ended. Members of channels on it are away now.
+    pub fn link_down(&mut self, link: LinkId, account: &Arc<str>) {
         self.nodes.remove(&link);
-        for route in self.links.remove(&link).unwrap_or_default() {
-            let members = members.get(&route.prefix).filter(|_| route.id.is_some());
-            for member in members.into_iter().flatten() {
-                self.gone_away(route, *member);
+        for (route, members) in self.links.remove(&link).unwrap_or_default() {
+            for member in members {
+                self.gone_away(route, member, account);
             }
             self.unsubscribed(link, route);
         }
     }
 
-    fn gone_away(&mut self, route: EncodedName, member: FullName) {
+    fn gone_away(&mut self, route: EncodedName, member: FullName, account: &Arc<str>) {
         let Some(known) = self.names.get_mut(&route) else {
             return;
         };
-        if known.away.insert(member) {
-            self.away.push_back((route, member));
-        }
-        while self.away.len() > AWAY_MAX {
-            let Some((route, member)) = self.away.pop_front() else {
-                return;
-            };
+        let away = &mut self.away;
+        known
+            .away
+            .entry(member)
+            .or_insert_with(|| away.add(account, route, member));
+        while let Some((route, member)) = self.away.excess() {
             self.back(route, member);
         }
     }
 
-    /// A member has come back to a name, and its link announces it.
-    pub fn back(&mut self, route: EncodedName, member: FullName) {
+    /// A member is no longer away from a name.
+    fn back(&mut self, route: EncodedName, member: FullName) {
         if let Some(known) = self.names.get_mut(&route)
-            && known.away.remove(&member)
+            && let Some(absence) = known.away.remove(&member)
         {
+            self.away.remove(&absence);
             self.changed(route);
         }
     }
@@ -151,7 +209,7 @@ impl Peers {
         let names: Vec<EncodedName> = self
             .names
             .range(all)
-            .filter(|(_, known)| known.away.contains(&member))
+            .filter(|(_, known)| known.away.contains_key(&member))
             .map(|(route, _)| *route)
             .collect();
         for route in names {
@@ -160,16 +218,25 @@ impl Peers {
     }
 
     fn changed(&mut self, route: EncodedName) {
+        let known = self.names.get(&route);
+        let is_gone = known.is_none_or(|known| known.links.is_empty() && known.away.is_empty());
         for node in self.nodes.values_mut() {
-            node.pending.insert(route);
+            if is_gone && !node.told.contains_key(&route) {
+                // There is nothing to tell: names that come and go pile up nowhere.
+                node.pending.remove(&route);
+                node.skipped.remove(&route);
+            } else {
+                node.pending.insert(route);
+            }
         }
-        if self
-            .names
-            .get(&route)
-            .is_some_and(|known| known.links.is_empty() && known.away.is_empty())
-        {
+        if is_gone {
             self.names.remove(&route);
         }
+    }
+
+    /// How many names a node is not told of, because it has as many as it may.
+    pub fn skipped(&self, link: LinkId) -> usize {
+        self.nodes.get(&link).map_or(0, |node| node.skipped.len())
     }
 
     /// The next thing to tell a node. It counts as told when [`Peers::sent`] is called.
@@ -191,7 +258,15 @@ impl Peers {
                         add: true,
                     })
                 }
-                (None, true) => node.told.remove(&route).map(|(id, name)| Tell { name, id, add: false }),
+                (Some(_), false) => {
+                    node.skipped.insert(route);
+                    None
+                }
+                (None, true) => {
+                    let instead = node.skipped.pop_first();
+                    node.pending.extend(instead);
+                    node.told.remove(&route).map(|(id, name)| Tell { name, id, add: false })
+                }
                 _ => None,
             };
             if tell.is_some() {
@@ -251,6 +326,10 @@ mod tests {
         name.route().expect("a route")
     }
 
+    fn account(name: &str) -> Arc<str> {
+        name.into()
+    }
+
     fn member(id: u128) -> FullName {
         FullName { prefix: [9; 3], id }
     }
@@ -283,7 +362,7 @@ mod tests {
         assert_eq!(told(&mut peers, NODE), [(bob.clone(), true)], "each once");
         peers.unsubscribed(A, route(&alice));
         assert_eq!(told(&mut peers, NODE), [], "another one still has it");
-        peers.link_down(B, &HashMap::new());
+        peers.link_down(B, &account("a"));
         let mut gone = told(&mut peers, NODE);
         gone.sort_by_key(|(name, _)| route(name));
         let mut both = [(alice, false), (bob, false)];
@@ -313,6 +392,16 @@ mod tests {
             peers.subscribed(A, &name("own", id));
         }
         assert_eq!(told(&mut peers, NODE).len(), 1, "its limit is 2");
+        assert_eq!(peers.skipped(NODE), 5);
+        // When one goes, another takes its place; those that go before they were told of leave nothing behind.
+        peers.unsubscribed(A, route(&name("shared", 3)));
+        peers.unsubscribed(A, route(&name("own", 9)));
+        let next = told(&mut peers, NODE);
+        assert_eq!(next.iter().map(|(_, add)| *add).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(peers.skipped(NODE), 3);
+        peers.link_down(A, &account("a"));
+        assert_eq!(told(&mut peers, NODE).len(), 2);
+        assert_eq!(peers.skipped(NODE), 0);
     }
 
     #[test]
@@ -323,12 +412,14 @@ mod tests {
         peers.subscribed(A, &room);
         peers.subscribed(A, &own);
         told(&mut peers, NODE);
-        let away = HashMap::from([(route(&room).prefix, vec![member(1), member(2)])]);
-        peers.link_down(A, &away);
+        for id in [1, 2] {
+            peers.joined(A, route(&room), member(id));
+        }
+        peers.link_down(A, &account("a"));
         assert_eq!(told(&mut peers, NODE), [(own, false)]);
         // One comes back and stays away from nothing; the other leaves for good.
         peers.subscribed(B, &room);
-        peers.back(route(&room), member(1));
+        peers.joined(B, route(&room), member(1));
         peers.unsubscribed(B, route(&room));
         assert_eq!(told(&mut peers, NODE), []);
         peers.left(route(&room).prefix, member(2));
@@ -337,18 +428,39 @@ mod tests {
     }
 
     #[test]
-    fn members_that_are_away_are_bounded() {
+    fn members_that_are_away_are_bounded_and_one_account_takes_no_others_places() {
         let mut peers = Peers::default();
-        let room = name("room", 7);
+        node(&mut peers);
+        let (room, other) = (name("room", 7), name("room", 8));
+        let mut away = |room: &Name, id: u128, owner: &str| {
+            peers.subscribed(A, room);
+            peers.joined(A, route(room), member(id));
+            peers.link_down(A, &account(owner));
+        };
+        away(&other, 1, "few");
         for id in 0..AWAY_MAX as u128 + 10 {
-            peers.subscribed(A, &room);
-            peers.link_down(A, &HashMap::from([(route(&room).prefix, vec![member(id)])]));
+            away(&room, id, "many");
         }
-        assert_eq!(peers.away.len(), AWAY_MAX);
-        assert_eq!(
-            peers.names.values().map(|known| known.away.len()).sum::<usize>(),
-            AWAY_MAX
-        );
+        // One that comes and goes takes no more than its own place.
+        for _ in 0..100 {
+            away(&other, 1, "few");
+        }
+        assert_eq!(peers.away.count, AWAY_MAX);
+        let kept = |name: &Name| peers.names[&route(name)].away.len();
+        assert_eq!((kept(&other), kept(&room)), (1, AWAY_MAX - 1));
+        assert!(!peers.names[&route(&room)].away.contains_key(&member(0)), "the oldest");
+    }
+
+    #[test]
+    fn names_that_come_and_go_pile_up_for_no_node() {
+        let mut peers = Peers::default();
+        node(&mut peers);
+        for id in 0..1_000 {
+            peers.subscribed(A, &name("own", id));
+            peers.unsubscribed(A, route(&name("own", id)));
+        }
+        assert!(peers.nodes[&NODE].pending.is_empty());
+        assert!(peers.names.is_empty());
     }
 
     #[test]
@@ -397,7 +509,7 @@ mod tests {
                         list.remove(&(link, route(&name)));
                     }
                     2 if link != NODE => {
-                        peers.link_down(link, &HashMap::new());
+                        peers.link_down(link, &account("a"));
                         list.retain(|(other, _)| *other != link);
                     }
                     _ => hear(&mut peers, &mut known, 2),

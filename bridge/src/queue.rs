@@ -1,12 +1,16 @@
 //! What waits for a link to read, bounded in messages and bytes.
 
+use crate::rate::Place;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
 /// The link is gone.
@@ -19,6 +23,9 @@ pub(crate) struct Queue {
     items: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
     room_bytes: usize,
+    stalled: Duration,
+    /// Ends the link.
+    cancel: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -33,52 +40,71 @@ pub(crate) struct Outbound {
     items: mpsc::Receiver<Item>,
     ended: bool,
     /// Says that nobody reads any more.
-    _gone: tokio_util::sync::DropGuard,
+    _gone: DropGuard,
+    /// A link takes its place as long as something of it waits here.
+    _place: Option<Arc<Place>>,
 }
 
-pub(crate) fn queue(messages: usize, bytes: usize, gone: tokio_util::sync::DropGuard) -> (Queue, Outbound) {
-    let (sender, items) = mpsc::channel(messages);
+/// What bounds a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    /// How long it may be full before the link ends.
+    pub(crate) stalled: Duration,
+}
+
+/// A queue of a link that `cancel` ends, and that has a place among its account's.
+pub(crate) fn queue(bounds: Bounds, cancel: &CancellationToken, place: Option<Arc<Place>>) -> (Queue, Outbound) {
+    let (sender, items) = mpsc::channel(bounds.messages);
     let queue = Queue {
         items: sender,
-        room: Arc::new(Semaphore::new(bytes)),
-        room_bytes: bytes,
+        room: Arc::new(Semaphore::new(bounds.bytes)),
+        room_bytes: bounds.bytes,
+        stalled: bounds.stalled,
+        cancel: cancel.clone(),
     };
-    (
-        queue,
-        Outbound {
-            items,
-            ended: false,
-            _gone: gone,
-        },
-    )
+    let outbound = Outbound {
+        items,
+        ended: false,
+        _gone: cancel.clone().drop_guard(),
+        _place: place,
+    };
+    (queue, outbound)
 }
 
 impl Queue {
-    fn permits(&self, message: &Bytes) -> u32 {
-        u32::try_from(message.len().min(self.room_bytes)).unwrap_or(u32::MAX)
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Waits for room.
+    /// Waits for room. A link that reads nothing meanwhile ends: what it holds is others' too.
     pub(crate) async fn send(&self, message: Bytes) -> Result<(), Gone> {
-        let permits = self.permits(&message);
-        let room = Arc::clone(&self.room)
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|_| Gone)?;
-        self.items.send(Item::Message(message, room)).await.map_err(|_| Gone)
+        let permits = self.permits(message.len());
+        let sent = timeout(self.stalled, async {
+            let room = Arc::clone(&self.room)
+                .acquire_many_owned(permits)
+                .await
+                .map_err(|_| Gone)?;
+            self.items.send(Item::Message(message, room)).await.map_err(|_| Gone)
+        });
+        sent.await.unwrap_or_else(|_| {
+            tracing::info!("a link has read nothing for too long");
+            self.cancel.cancel();
+            Err(Gone)
+        })
     }
 
-    /// Gives `false` where there is no room.
-    pub(crate) fn try_send(&self, message: Bytes) -> Result<bool, Gone> {
-        let permits = self.permits(&message);
-        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) else {
+    /// Gives `false` where there is no room; the message, of so many bytes, is made only where there is.
+    pub(crate) fn try_send(&self, bytes: usize, message: impl FnOnce() -> Bytes) -> Result<bool, Gone> {
+        let (Ok(room), Ok(place)) = (
+            Arc::clone(&self.room).try_acquire_many_owned(self.permits(bytes)),
+            self.items.try_reserve(),
+        ) else {
             return if self.items.is_closed() { Err(Gone) } else { Ok(false) };
         };
-        match self.items.try_send(Item::Message(message, room)) {
-            Ok(()) => Ok(true),
-            Err(TrySendError::Full(_)) => Ok(false),
-            Err(TrySendError::Closed(_)) => Err(Gone),
-        }
+        place.send(Item::Message(message(), room));
+        Ok(true)
     }
 
     /// Ends the link with a status, behind what waits; at once where the queue is full.
@@ -114,10 +140,14 @@ impl Stream for Outbound {
 mod tests {
     use super::*;
     use tokio_stream::StreamExt as _;
-    use tokio_util::sync::CancellationToken;
 
     fn pair() -> (Queue, Outbound) {
-        queue(2, 1_024, CancellationToken::new().drop_guard())
+        let bounds = Bounds {
+            messages: 2,
+            bytes: 1_024,
+            stalled: Duration::from_secs(60),
+        };
+        queue(bounds, &CancellationToken::new(), None)
     }
 
     #[tokio::test]
@@ -146,5 +176,17 @@ mod tests {
         let end = outbound.next().await.expect("an end").expect_err("a status");
         assert_eq!(end.code(), tonic::Code::ResourceExhausted);
         assert!(outbound.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_reads_nothing_for_long_ends() {
+        let (queue, outbound) = pair();
+        for _ in 0..2 {
+            assert!(queue.try_send(3, || Bytes::from_static(b"one")).expect("open"));
+        }
+        assert!(!queue.try_send(3, || panic!("not made")).expect("open"));
+        assert!(queue.send(Bytes::from_static(b"one")).await.is_err());
+        assert!(queue.cancel.is_cancelled());
+        drop(outbound);
     }
 }

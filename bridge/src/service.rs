@@ -6,7 +6,7 @@ use crate::error::Refusal;
 use crate::hub::Hub;
 use crate::link_task::{self, Caller};
 use crate::metrics;
-use crate::queue::{Outbound, queue};
+use crate::queue::{Bounds, Outbound, queue};
 use crate::transport::Peer;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -71,11 +71,12 @@ impl StreamingService<Bytes> for OpenChannel {
             let limits = &hub.config.limits;
             // The link's task says goodbye first when the bridge stops.
             let link = tokio_util::sync::CancellationToken::new();
-            let (queue, outbound) = queue(
-                limits.queue_messages_max,
-                limits.queue_bytes_max,
-                link.clone().drop_guard(),
-            );
+            let bounds = Bounds {
+                messages: limits.queue_messages_max,
+                bytes: limits.queue_bytes_max,
+                stalled: hub.config.times.stalled(),
+            };
+            let (queue, outbound) = queue(bounds, &link, Some(Arc::clone(&caller.place)));
             hub.tasks.spawn(link_task::run(
                 Arc::clone(&hub),
                 caller,
@@ -102,6 +103,6 @@ async fn admit(hub: &Hub, auth: &Auth, request: &Request<Streaming<Bytes>>) -> R
         .map_or_else(Shown::default, |peer| peer.shown.clone());
     let authorization = request.metadata().get("authorization").map(|value| value.as_bytes());
     let admitted = auth.account(authorization, &shown).await?;
-    let place = hub.accounts.enter(&admitted.account, &hub.config.limits)?;
+    let place = Arc::new(hub.accounts.enter(&admitted.account, &hub.config.limits)?);
     Ok(Caller { admitted, place })
 }

@@ -26,8 +26,12 @@ pub mod proto {
 
 /// What is hashed before a log's own part. Persisted: keep stable.
 const CONTEXT: &str = "skytale slim bridge v1 log ids";
-/// Members of one channel whose cursors are kept. The oldest beyond it are forgotten.
+/// Members of one channel whose cursors are kept. Those that have left give way to others; those that have not do not.
 pub const MEMBERS_MAX: usize = 10_000;
+/// All cursors of a channel, encoded: one entry of a log holds them.
+pub const CURSORS_BYTES_MAX: usize = 768 * 1024;
+/// What a cursor takes besides its ids, encoded, at most.
+const CURSOR_BYTES: usize = 80;
 /// Ids under one prefix that are kept for a member.
 pub const IDS_MAX: usize = 64;
 
@@ -129,6 +133,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// An upper bound of its length, encoded.
+    fn bytes(&self) -> usize {
+        CURSOR_BYTES + 16 * self.ids.len().min(IDS_MAX)
+    }
+
     /// Takes in what another record says of the same member. The order of records does not matter.
     fn merge(&mut self, other: Self) {
         if other.generation > self.generation {
@@ -153,6 +162,8 @@ pub struct Cursors {
     /// The last offset of the cursor log that is in it.
     pub as_of: u64,
     members: BTreeMap<FullName, Cursor>,
+    /// An upper bound of all of them, encoded.
+    bytes: usize,
 }
 
 impl Cursors {
@@ -173,23 +184,41 @@ impl Cursors {
             .map_or(1, |cursor| cursor.generation.saturating_add(1))
     }
 
-    /// Takes in one cursor.
-    pub fn set(&mut self, member: FullName, cursor: Cursor) {
-        if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&member) {
-            // One that has left first, else the one that is furthest behind.
-            let victim = self
+    /// Takes in one cursor. `false` where there is no room for it: nobody who has not left gives way.
+    pub fn set(&mut self, member: FullName, cursor: Cursor) -> bool {
+        let known = self.members.get(&member);
+        let mut next = match known {
+            Some(known) => {
+                let mut known = known.clone();
+                known.merge(cursor);
+                known
+            }
+            None => cursor,
+        };
+        while next.ids.len() > IDS_MAX {
+            next.ids.pop_first();
+        }
+        let before = known.map_or(0, Cursor::bytes);
+        let is_new = known.is_none();
+        let fits = |cursors: &Self| {
+            cursors.bytes - before + next.bytes() <= CURSORS_BYTES_MAX
+                && (!is_new || cursors.members.len() < MEMBERS_MAX)
+        };
+        while !fits(self) {
+            let gone = self
                 .members
                 .iter()
-                .min_by_key(|(_, cursor)| (!cursor.gone, cursor.offset))
-                .map(|(member, _)| *member);
-            if let Some(victim) = victim {
-                self.members.remove(&victim);
+                .filter(|(other, cursor)| cursor.gone && **other != member);
+            let Some(victim) = gone.min_by_key(|(_, cursor)| cursor.offset).map(|(member, _)| *member) else {
+                return false;
+            };
+            if let Some(victim) = self.members.remove(&victim) {
+                self.bytes -= victim.bytes();
             }
         }
-        self.members
-            .entry(member)
-            .and_modify(|known| known.merge(cursor.clone()))
-            .or_insert(cursor);
+        self.bytes = self.bytes - before + next.bytes();
+        self.members.insert(member, next);
+        true
     }
 
     /// Takes in an entry of the cursor log at `offset`. What is not a record of cursors counts as seen.
@@ -260,6 +289,35 @@ mod tests {
             };
             (who, cursor)
         })
+    }
+
+    #[test]
+    fn those_who_have_left_give_way_and_nobody_else() {
+        let mut cursors = Cursors::default();
+        let live = |offset: u64| Cursor {
+            generation: 1,
+            offset,
+            gone: false,
+            ids: (0..IDS_MAX as u128).collect(),
+        };
+        assert!(cursors.set(member(0), live(1)));
+        let gone = Cursor { gone: true, ..live(9) };
+        assert!(cursors.set(member(1), gone.clone()));
+        let mut number = 2;
+        while cursors.set(member(number), live(100)) {
+            number += 1;
+        }
+        assert!(number > 600, "{number}");
+        assert!(cursors.encode().len() <= CURSORS_BYTES_MAX);
+        assert!(!cursors.members.contains_key(&member(1)), "it had left");
+        assert_eq!(cursors.get(&member(0)), Some(&live(1)), "the one furthest behind");
+        // Whoever is known goes on, and one more comes where another has left.
+        assert!(cursors.set(member(0), live(2)));
+        assert!(cursors.set(member(5), gone));
+        assert!(cursors.set(member(number), live(100)));
+        assert!(!cursors.set(member(number + 1), live(100)));
+        let bytes = cursors.members.values().map(Cursor::bytes).sum::<usize>();
+        assert_eq!(bytes, cursors.bytes);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use skytale_proto::Code;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
@@ -29,6 +30,9 @@ const SLIM_VERSION: &str = "3.4.6";
 /// Things to do for one link that wait. Frames among them have a bound of their own.
 const JOBS_MAX: usize = 64;
 
+/// How long a link that has ended may take to store what it has read.
+const STORE: Duration = Duration::from_secs(10);
+
 /// What a frame that waits for the log counts for at least, in bytes: it costs more than its own.
 const ROOM_BYTES_MIN: usize = 2 * 1024;
 
@@ -36,7 +40,7 @@ const ROOM_BYTES_MIN: usize = 2 * 1024;
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) admitted: Admitted,
-    pub(crate) place: Place,
+    pub(crate) place: Arc<Place>,
 }
 
 /// Runs a link until it ends.
@@ -77,7 +81,9 @@ async fn serve(
         Ok(Err(refusal)) => return Err(refusal),
         Err(_) => return Err(Refusal::new(Code::LinkNegotiation, "no link negotiation in time")),
     };
-    let Admitted { account, rules, key } = caller.admitted;
+    let Admitted {
+        account, rules, key, ..
+    } = caller.admitted;
     let revoked = async {
         match key {
             Some(key) => key.ended().await,
@@ -86,7 +92,7 @@ async fn serve(
     };
     let link = Arc::new(Link {
         id: hub.next_link(),
-        account,
+        account: account.into(),
         is_node,
         rules,
         mac,
@@ -101,7 +107,7 @@ async fn serve(
     metrics::links(1.0);
     hub.enter(Arc::clone(&link));
     let (jobs, queued) = mpsc::channel(JOBS_MAX);
-    let working = work::run(Arc::clone(hub), Arc::clone(&link), queued);
+    let mut working = std::pin::pin!(work::run(Arc::clone(hub), Arc::clone(&link), queued));
     let announcing = async {
         if is_node {
             node::announce(hub, &link).await;
@@ -118,14 +124,27 @@ async fn serve(
         bytes: Arc::new(Semaphore::new(limits.in_flight_bytes_max)),
         channels: HashSet::new(),
     };
+    let mut has_worked = false;
     let ended = tokio::select! {
         () = cancel.cancelled() => Ok(()),
         () = hub.stop.cancelled() => Err(Refusal::new(Code::BridgeStopping, "the bridge is about to stop")),
         why = revoked => Err(why.into()),
         ended = reader.read(stream) => ended,
-        () = working => Ok(()),
+        () = &mut working => {
+            has_worked = true;
+            Ok(())
+        }
         () = announcing => Ok(()),
     };
+    // What was read is stored, also where the client is gone.
+    drop(reader);
+    if !has_worked && timeout(STORE, working).await.is_err() {
+        tracing::warn!(
+            link = link.id.0,
+            "frames of a link that has ended were not stored in time"
+        );
+        metrics::dropped(Dropped::Refused);
+    }
     hub.leave(&link);
     metrics::links(-1.0);
     ended
@@ -353,7 +372,7 @@ impl Reader {
         if !self.link.rules.owns(&header.destination) {
             return Err(Refusal::new(Code::NameRefused, "a name that this account may not use"));
         }
-        let job = channel_of(header).map(|(name, member)| Job::Join {
+        let job = self.membership(header)?.map(|(name, member)| Job::Join {
             name,
             member,
             subscription: body.subscription_id,
@@ -374,7 +393,6 @@ impl Reader {
                 self.hub
                     .rename(|peers| peers.subscribed(self.link.id, &header.destination));
                 match name.id {
-                    // A node does not say whose a name is.
                     Some(_) if self.link.is_node => node::attach_open(&self.hub, &self.link, name.prefix),
                     Some(id) if job.is_none() => self.hub.add_application(FullName {
                         prefix: name.prefix,
@@ -388,8 +406,32 @@ impl Reader {
         }
     }
 
+    /// The channel and the member that a subscription is about, if it is about one; refused where the member is another's.
+    fn membership(&self, header: &Header) -> Result<Option<(FullName, FullName)>, Refusal> {
+        if self.link.is_node {
+            // It does not say whose a name is.
+            return Ok(None);
+        }
+        let membership = channel_of(header);
+        if membership.is_some() && !self.link.rules.owns(&header.source) {
+            return Err(Refusal::new(
+                Code::NameRefused,
+                "a member's name that this account may not use",
+            ));
+        }
+        Ok(membership)
+    }
+
     async fn unsubscribe(&mut self, body: Body) -> Result<(), Refusal> {
         self.check(&body.header)?;
+        let membership = match self.membership(&body.header) {
+            Ok(membership) => membership,
+            Err(refusal) => {
+                metrics::refused(refusal.code());
+                work::ack(&self.link, body.subscription_id, Some(refusal)).await;
+                return Ok(());
+            }
+        };
         let Some(name) = body.header.destination.route() else {
             let refusal = Refusal::new(Code::LinkMessage, "a subscription to no name");
             work::ack(&self.link, body.subscription_id, Some(refusal)).await;
@@ -412,7 +454,7 @@ impl Reader {
                         node::detach(&self.link, &name.prefix);
                     }
                 }
-                if let Some((name, member)) = channel_of(&body.header)
+                if let Some((name, member)) = membership
                     && !remains
                 {
                     let subscription = body.subscription_id;

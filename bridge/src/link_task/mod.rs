@@ -38,13 +38,13 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) id: LinkId,
-    pub(crate) account: String,
+    pub(crate) account: Arc<str>,
     /// A SLIM node is behind it, with applications of its own.
     pub(crate) is_node: bool,
     rules: Rules,
     mac: LinkMac,
     queue: Queue,
-    place: Place,
+    place: Arc<Place>,
     attached: Mutex<HashMap<Prefix, Arc<Attached>>>,
     next_barrier: AtomicU64,
     /// How long what a client has read waits until it counts.
@@ -94,21 +94,11 @@ impl Link {
 
     /// Gives the link a transient frame, if it has room for it.
     pub(crate) fn pass(&self, publish: &Publish) {
-        match self.queue.try_send(self.sealed(publish)) {
+        match self.queue.try_send(publish.len(), || self.sealed(publish)) {
             Ok(true) => metrics::routed(),
             Ok(false) => metrics::dropped(Dropped::SlowLink),
             Err(Gone) => metrics::dropped(Dropped::NoMatch),
         }
-    }
-
-    /// The members of channels on this link, by channel. Those behind a node are not known.
-    pub(crate) fn members(&self) -> HashMap<Prefix, Vec<FullName>> {
-        if self.is_node {
-            return HashMap::new();
-        }
-        let attached = self.attached.lock();
-        let members = |attached: &Attached| attached.delivery.lock().members().collect();
-        attached.iter().map(|(prefix, one)| (*prefix, members(one))).collect()
     }
 
     fn attached(&self, prefix: &Prefix) -> Option<Arc<Attached>> {

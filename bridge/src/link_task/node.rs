@@ -32,6 +32,7 @@ pub(super) async fn announce(hub: &Hub, link: &Link) {
     let limits = &hub.config.limits;
     let first_id = hub.bridge.wrapping_add(link.id.0 << 32) | 1;
     let mut changed = hub.names_changed.subscribe();
+    let mut was_full = false;
     hub.peers.lock().node_up(
         link.id,
         link.rules.clone(),
@@ -50,6 +51,14 @@ pub(super) async fn announce(hub: &Hub, link: &Link) {
             hub.names_told.send_replace(());
         }
         hub.names_told.send_replace(());
+        let skipped = hub.peers.lock().skipped(link.id);
+        if skipped > 0 && !std::mem::replace(&mut was_full, true) {
+            tracing::warn!(
+                link = link.id.0,
+                skipped,
+                "a node has as many names as it may, and is not told of others"
+            );
+        }
         if changed.changed().await.is_err() {
             return;
         }

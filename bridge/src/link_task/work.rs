@@ -42,6 +42,9 @@ pub(super) enum Job {
     },
 }
 
+/// Members of one channel on one link. An application has one.
+const MEMBERS_MAX: usize = 64;
+
 /// A frame's room among those that wait for the log.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -80,7 +83,7 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
                             }
                         }
                     } else {
-                        hub.rename(|peers| peers.back(route, member));
+                        hub.rename(|peers| peers.joined(link.id, route, member));
                         hub.announced(route).await;
                     }
                     ack(&link, subscription, outcome.err()).await;
@@ -100,7 +103,15 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
                         store(&hub, &link, publish, prefix, room).await;
                     }
                 }
-                None => return,
+                None => {
+                    // Nobody is replayed to any more: what was read is stored all the same.
+                    for (prefix, waiting) in held {
+                        for (publish, room) in waiting {
+                            store(&hub, &link, publish, prefix, room).await;
+                        }
+                    }
+                    return;
+                }
             },
         }
     }
@@ -143,10 +154,16 @@ async fn store(hub: &Arc<Hub>, link: &Arc<Link>, publish: Box<Publish>, prefix: 
     let bytes = body.len();
     let queued = async {
         let name = publish.header.destination.full();
-        let channel = match hub.existing_channel(prefix).await? {
-            Some(channel) if name.is_some_and(|name| !hub.is_application(&name)) => channel,
-            _ => return Ok(None),
+        let (Some(name), Some(channel)) = (name, hub.existing_channel(prefix).await?) else {
+            return Ok(None);
         };
+        if hub.is_application(&name) {
+            // Members may have joined at another bridge.
+            channel.refresh().await?;
+            if hub.is_application(&name) {
+                return Ok(None);
+            }
+        }
         if !link.place.usage.store(bytes) {
             return Err(Refusal::new(
                 Code::RateLimited,
@@ -196,6 +213,15 @@ async fn join(hub: &Arc<Hub>, link: &Arc<Link>, name: FullName, member: FullName
     let known_here = link
         .attached(&name.prefix)
         .is_some_and(|attached| attached.delivery.lock().has(&member));
+    let members = link
+        .attached(&name.prefix)
+        .map_or(0, |attached| attached.delivery.lock().count());
+    if !known_here && members >= MEMBERS_MAX {
+        return Err(Refusal::new(
+            Code::SubscriptionsFull,
+            "the link has as many members of the channel as it may",
+        ));
+    }
     let (cursor, returning) = channel.join(member, &ids).await?;
     let start = Start {
         after: cursor.offset,

@@ -204,6 +204,9 @@ fn id(bytes: &Bytes) -> Result<(u64, u64), WireError> {
     Ok(id)
 }
 
+/// The text of one component, in bytes. What is longer is no name.
+const COMPONENT_BYTES_MAX: usize = 512;
+
 fn strings(bytes: &Bytes) -> Result<[Bytes; 3], WireError> {
     let (mut strings, mut once) = ([Bytes::new(), Bytes::new(), Bytes::new()], Once::default());
     for field in fields(bytes) {
@@ -215,6 +218,9 @@ fn strings(bytes: &Bytes) -> Result<[Bytes; 3], WireError> {
             3 => strings[2] = field.text()?,
             _ => {}
         }
+    }
+    if strings.iter().any(|text| text.len() > COMPONENT_BYTES_MAX) {
+        return Err(WireError::Malformed("a component of a name is over 512 bytes"));
     }
     Ok(strings)
 }
@@ -236,6 +242,20 @@ mod tests {
         assert_eq!(name.compact(), name);
         let bytes: Bytes = name.to_proto().encode_to_vec().into();
         assert_eq!(Name::decode(&bytes), Ok(name));
+    }
+
+    #[test]
+    fn a_component_is_bounded() {
+        let named = |length: usize| {
+            let text = "x".repeat(length);
+            let name = Name {
+                encoded: None,
+                strings: Some([Bytes::from(text), Bytes::new(), Bytes::new()]),
+            };
+            Name::decode(&name.to_proto().encode_to_vec().into())
+        };
+        named(COMPONENT_BYTES_MAX).expect("a name");
+        named(COMPONENT_BYTES_MAX + 1).expect_err("too long");
     }
 
     #[test]

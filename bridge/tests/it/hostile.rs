@@ -163,6 +163,75 @@ async fn a_link_that_reads_nothing_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_joins_or_leaves_a_channel_in_anothers_name() {
+    let world = World::new().await;
+    let bridge = closed(&world, |config| config.times.settle_ms = 50).await;
+    let other = format!("{SECRET}n");
+    let link = async |token: &str| {
+        let connection = channel(&bridge.endpoint()).await;
+        Client::over(connection, Some(token)).await.expect("a link")
+    };
+    let (alice, behind, room) = (name("alice", Some(1)), name("behind", Some(2)), name("room", Some(3)));
+    let mut a = link(SECRET).await;
+    a.subscribe(&alice, &room).await.expect("a member");
+    let mut b = link(&other).await;
+    b.subscribe(&behind, &room).await.expect("a member too");
+    drop(a);
+    bridge.links(1).await;
+    b.send(to_group(&behind, &room, Kind::Msg, "missed")).await;
+    // The other account may use the room, and not Alice's name in it.
+    let mut forger = link(&other).await;
+    let refused = forger.subscribe(&alice, &room).await.expect_err("not its name");
+    assert!(refused.contains("SKY-7003"), "{refused}");
+    forger.subscribe(&behind, &room).await.expect("its name");
+    let refused = forger.unsubscribe(&alice, &room, 2).await.expect_err("not its name");
+    assert!(refused.contains("SKY-7003"), "{refused}");
+    // Nor has one link many members.
+    for id in 3..66 {
+        forger
+            .subscribe(&name("behind", Some(id)), &room)
+            .await
+            .expect("its names");
+    }
+    let refused = forger
+        .subscribe(&name("behind", Some(66)), &room)
+        .await
+        .expect_err("too many");
+    assert!(refused.contains("SKY-7006"), "{refused}");
+    let mut a = link(SECRET).await;
+    a.subscribe(&alice, &room).await.expect("a member");
+    assert_eq!(a.texts(1).await, ["missed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_before_a_link_ended_is_stored() {
+    let world = World::new().await;
+    let bridge = world.bridge_with(1, |config| config.times.settle_ms = 50).await;
+    let (alice, bob, room) = (name("alice", Some(1)), name("bob", Some(2)), name("room", Some(3)));
+    let mut b = Client::connect(&bridge.endpoint()).await;
+    b.subscribe(&bob, &room).await.expect("a member");
+    drop(b);
+    bridge.links(0).await;
+    for round in 0..5 {
+        let mut a = Client::connect(&bridge.endpoint()).await;
+        a.subscribe(&alice, &room).await.expect("a member");
+        for number in 0..40 {
+            a.send(to_group(&alice, &room, Kind::Msg, &format!("{round}-{number}")))
+                .await;
+        }
+        // Ends the link, right behind them.
+        a.send_bytes(Bytes::from_static(&[0xff; 20])).await;
+        a.ended().await;
+    }
+    let mut b = Client::connect(&bridge.endpoint()).await;
+    b.subscribe(&bob, &room).await.expect("a member");
+    let expected: Vec<String> = (0..5)
+        .flat_map(|round| (0..40).map(move |number| format!("{round}-{number}")))
+        .collect();
+    assert_eq!(b.texts(200).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http2_floods_end_their_own_connection_alone() {
     let world = World::new().await;
     let bridge = world.bridge(1).await;

@@ -75,15 +75,15 @@ pub(crate) async fn is_served_to(endpoint: &str, token: &str) {
 async fn a_node_that_reads_nothing_delays_nobody() {
     let world = World::new().await;
     let bridge = world
-        .bridge_with(1, |config| config.limits.subscriptions_max = 2_000)
+        .bridge_with(1, |config| config.limits.subscriptions_max = 4_000)
         .await;
     let connection = channel(&bridge.endpoint()).await;
     let node = Client::node(connection, None).await.expect("a link");
     node.reads.send_replace(false);
     // More announcements than its queue and HTTP/2's windows hold.
     let mut client = Client::connect(&bridge.endpoint()).await;
-    let long = "x".repeat(3_000);
-    for id in 0..1_500 {
+    let long = "x".repeat(500);
+    for id in 0..3_000 {
         let own = name(&long, Some(id));
         client.subscribe(&own, &own).await.expect("subscribed");
     }
@@ -91,11 +91,11 @@ async fn a_node_that_reads_nothing_delays_nobody() {
     // When it reads, it is told of each once.
     node.reads.send_replace(true);
     let mut node = node;
-    for _ in 0..1_500 {
+    for _ in 0..3_000 {
         assert_eq!(node.announced().await, (long.clone(), true));
     }
     drop(client);
-    for _ in 0..1_500 {
+    for _ in 0..3_000 {
         assert_eq!(node.announced().await, (long.clone(), false));
     }
 }

@@ -35,15 +35,30 @@ pub fn dump(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
         log,
         next_segment: 0,
         current: None,
+        is_running: false,
     })
 }
 
-/// Entries of a stopped store. Holds the folder's lock.
+/// The same of a store that a node may be writing to, up to what it has written by now. Takes no lock and disturbs nobody.
+///
+/// A segment that retention removes meanwhile is left out. What is at the end of the newest segment and not whole yet is not given.
+pub fn dump_running(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
+    Ok(Dump {
+        source: Source::open_running(dir)?,
+        log,
+        next_segment: 0,
+        current: None,
+        is_running: true,
+    })
+}
+
+/// Entries of a store. Of a stopped one it holds the folder's lock.
 pub struct Dump {
     source: Source,
     log: Option<LogId>,
     next_segment: usize,
     current: Option<(Arc<SegmentFile>, Scan)>,
+    is_running: bool,
 }
 
 impl Iterator for Dump {
@@ -77,10 +92,15 @@ impl Iterator for Dump {
 
 impl Dump {
     fn begin_segment(&mut self) -> Result<bool, InspectError> {
-        let Some((file, extent, before)) = self.source.segment(self.next_segment)? else {
+        let segment = self.source.segment(self.next_segment);
+        self.next_segment += 1;
+        let segment = match segment {
+            Err(error) if self.is_running && error.is_not_found() => return Ok(true),
+            segment => segment?,
+        };
+        let Some((file, extent, before)) = segment else {
             return Ok(false);
         };
-        self.next_segment += 1;
         let store = self.source.folder().id;
         let scan = Scan::new(file.clone(), store, extent, 0, before).map_err(InspectError::read(&file.path))?;
         self.current = Some((file, scan));

@@ -1,14 +1,14 @@
 //! Looks at a stopped node's data: checks it, lists it, copies a log out of it. Writes nothing.
 //!
 //! Only the segments are read; the index is derived and has nothing of its own. The folder is locked against a node
-//! starting meanwhile, and a running node's is refused. Bodies stay opaque: this crate has no key to them.
+//! starting meanwhile, and a running node's is refused, except by [`dump_running`]. Bodies stay opaque: this crate has no key to them.
 
 mod dump;
 mod export;
 mod source;
 mod verify;
 
-pub use dump::{Dump, DumpEntry, dump};
+pub use dump::{Dump, DumpEntry, dump, dump_running};
 pub use export::{Exported, export};
 pub use verify::{LogReport, Problem, Report, verify};
 
@@ -52,6 +52,14 @@ impl InspectError {
             Self::Read { .. } | Self::Write { .. } => Code::Environment,
             Self::Damaged { .. } => Code::StoreCorrupt,
         }
+    }
+
+    fn is_not_found(&self) -> bool {
+        let source = match self {
+            Self::Open(OpenError::Io { source, .. }) | Self::Read { source, .. } => source,
+            _ => return false,
+        };
+        source.kind() == std::io::ErrorKind::NotFound
     }
 
     fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -1,4 +1,4 @@
-//! The segments of a stopped store, in order.
+//! The segments of a store, in order.
 
 use super::InspectError;
 use crate::local::OpenError;
@@ -7,7 +7,7 @@ use crate::local::segment::{Extent, Scan, SegmentFile, Segments, Step, Unsealed}
 use std::path::Path;
 use std::sync::Arc;
 
-/// A stopped store, locked against a node starting.
+/// A stopped store, locked against a node starting; or one that a node may be writing to.
 pub(super) struct Source {
     folder: Folder,
     segments: Segments,
@@ -17,7 +17,15 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn open(dir: &Path) -> Result<Self, InspectError> {
-        let folder = Folder::open_to_inspect(dir)?;
+        Self::over(Folder::open_to_inspect(dir)?)
+    }
+
+    /// What a node has written that may be running: up to its last whole batch of this moment.
+    pub(super) fn open_running(dir: &Path) -> Result<Self, InspectError> {
+        Self::over(Folder::open_to_follow(dir)?)
+    }
+
+    fn over(folder: Folder) -> Result<Self, InspectError> {
         let (segments, unsealed) = Segments::find(&folder.segments(), folder.id)?;
         let mut extents: Vec<(u32, Extent, u64)> = segments
             .sealed()

@@ -107,6 +107,17 @@ impl Folder {
         let path = dir.join("LOCK");
         let lock = File::open(&path).map_err(OpenError::io("open", &path))?;
         locked(lock.try_lock_shared(), dir, &path)?;
+        Self::inspected(dir, lock)
+    }
+
+    /// Opens the folder of a store that a node may be writing to, to read what it has written.
+    pub(crate) fn open_to_follow(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("LOCK");
+        let lock = File::open(&path).map_err(OpenError::io("open", &path))?;
+        Self::inspected(dir, lock)
+    }
+
+    fn inspected(dir: &Path, lock: File) -> Result<Self, OpenError> {
         let (_, id) = read_format(dir)?.ok_or_else(|| OpenError::Foreign {
             path: dir.join("FORMAT"),
             problem: "missing: not a store's folder".into(),

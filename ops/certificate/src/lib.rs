@@ -37,6 +37,8 @@ pub struct CertificateError {
 pub struct Reloading {
     certificates: PathBuf,
     key: PathBuf,
+    /// When the files were changed last, before they were loaded.
+    loaded: [Option<SystemTime>; 2],
     current: RwLock<Arc<CertifiedKey>>,
 }
 
@@ -49,8 +51,10 @@ impl ResolvesServerCert for Reloading {
 impl Reloading {
     /// From two PEM files: the server's certificate with those that lead to its root, and its private key.
     pub fn load(certificates: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
+        let loaded = changed(certificates, key);
         let certified = certified(certificates, key)?;
         Ok(Arc::new(Self {
+            loaded,
             certificates: certificates.to_owned(),
             key: key.to_owned(),
             current: RwLock::new(Arc::new(certified)),
@@ -59,13 +63,13 @@ impl Reloading {
 
     /// Takes up what the files hold when they change, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut seen = self.changed();
+        let mut seen = self.loaded;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let now = self.changed();
+            let now = changed(&self.certificates, &self.key);
             if now == seen {
                 continue;
             }
@@ -80,11 +84,10 @@ impl Reloading {
             }
         }
     }
+}
 
-    fn changed(&self) -> [Option<SystemTime>; 2] {
-        [&self.certificates, &self.key]
-            .map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
-    }
+fn changed(certificates: &Path, key: &Path) -> [Option<SystemTime>; 2] {
+    [certificates, key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
 }
 
 fn certified(certificates: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use skytale_log_store::LocalConfig;
-use skytale_log_store::inspect::{InspectError, dump, export, verify};
+use skytale_log_store::inspect::{InspectError, dump, dump_running, export, verify};
 use skytale_log_store::local::Retention;
 use skytale_proto::{Code, Kind, Offset, Record};
 use std::fs;
@@ -67,6 +67,31 @@ async fn a_whole_store_is_whole_and_nothing_is_written() {
             .all(|(record, frame)| record.payload == frame.encoded())
     );
     assert_eq!(everything(dir.path()), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_can_be_listed_while_it_writes() {
+    let dir = TempDir::new().expect("a folder");
+    let store = open(small(dir.path())).await;
+    let (channel, _) = channel_with(&store, 50, &[2; 900]).await;
+    let listed = |log| {
+        let entries = dump_running(dir.path(), log).expect("opens");
+        entries
+            .map(|entry| entry.expect("whole").offset)
+            .collect::<Vec<Offset>>()
+    };
+    // Everything acknowledged is listed.
+    assert_eq!(listed(None), (1..=51).map(at).collect::<Vec<_>>());
+    let listing = dump_running(dir.path(), Some(channel.log())).expect("opens");
+    for _ in 0..40 {
+        accept(&store, &message(channel, 1, &[3; 900])).await;
+    }
+    // A listing that began before ends where the store was then, or later, and nothing is missing in between.
+    let offsets: Vec<Offset> = listing.map(|entry| entry.expect("whole").offset).collect();
+    assert!(offsets.len() >= 51, "{}", offsets.len());
+    assert_eq!(offsets, (1..=offsets.len() as u64).map(at).collect::<Vec<_>>());
+    assert_eq!(listed(Some(channel.log())).len(), 91);
+    close(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
