@@ -77,6 +77,37 @@ async fn a_member_gets_what_it_missed_once_and_its_announcement_comes_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_before_a_link_ended_is_stored() {
+    let world = World::new().await;
+    let bridge = world
+        .bridge_with(1, |config| {
+            config.limits.queue_messages_max = 8;
+            config.limits.queue_bytes_max = config.limits.message_bytes_max;
+        })
+        .await;
+    let (alice, bob) = (name("alice", Some(1)), name("bob", Some(2)));
+    let mut a = member(&bridge.endpoint(), &alice).await;
+    drop(member(&bridge.endpoint(), &bob).await);
+    bridge.links(1).await;
+    let large = "x".repeat(100_000);
+    for _ in 0..50 {
+        say(&a, &alice, &large).await;
+    }
+    // Bob reads nothing, so that what he says waits for the end of his replay; and then his link ends.
+    let b = member(&bridge.endpoint(), &bob).await;
+    b.reads.send_replace(false);
+    b.send(online(&bob, &name("room", Some(CONTROL)))).await;
+    for number in 0..40 {
+        say(&b, &bob, &number.to_string()).await;
+    }
+    b.send_bytes(bytes::Bytes::from_static(&[0xff; 20])).await;
+    bridge.links(1).await;
+    assert_eq!(text(&a.next().await.expect("the announcement")), None);
+    assert_eq!(a.texts(40).await, numbered(40));
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_has_not_read_is_sent_again_and_what_it_has_is_not() {
     let world = World::new().await;
     let bridge = world.bridge_with(1, |config| config.times.settle_ms = 50).await;

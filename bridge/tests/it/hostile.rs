@@ -204,34 +204,6 @@ async fn nobody_joins_or_leaves_a_channel_in_anothers_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_read_before_a_link_ended_is_stored() {
-    let world = World::new().await;
-    let bridge = world.bridge_with(1, |config| config.times.settle_ms = 50).await;
-    let (alice, bob, room) = (name("alice", Some(1)), name("bob", Some(2)), name("room", Some(3)));
-    let mut b = Client::connect(&bridge.endpoint()).await;
-    b.subscribe(&bob, &room).await.expect("a member");
-    drop(b);
-    bridge.links(0).await;
-    for round in 0..5 {
-        let mut a = Client::connect(&bridge.endpoint()).await;
-        a.subscribe(&alice, &room).await.expect("a member");
-        for number in 0..40 {
-            a.send(to_group(&alice, &room, Kind::Msg, &format!("{round}-{number}")))
-                .await;
-        }
-        // Ends the link, right behind them.
-        a.send_bytes(Bytes::from_static(&[0xff; 20])).await;
-        a.ended().await;
-    }
-    let mut b = Client::connect(&bridge.endpoint()).await;
-    b.subscribe(&bob, &room).await.expect("a member");
-    let expected: Vec<String> = (0..5)
-        .flat_map(|round| (0..40).map(move |number| format!("{round}-{number}")))
-        .collect();
-    assert_eq!(b.texts(200).await, expected);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn http2_floods_end_their_own_connection_alone() {
     let world = World::new().await;
     let bridge = world.bridge(1).await;
