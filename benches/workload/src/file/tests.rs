@@ -196,9 +196,12 @@ fn a_whole_file_tells_its_totals_first_and_any_gzip_reads_it() {
     let events = crate::synth::synthesize(crate::synth::Profile::ToolSwarm, size, 1).expect("a size");
     let (mut out, scratch) = (Vec::new(), Cursor::new(Vec::new()));
     let header = Header::new(Source::Synth, "a test");
-    let totals = write_whole::<WriteError>(&mut out, scratch, header, |writer| {
-        events.iter().try_for_each(|event| writer.write(event))
-    })
+    let totals = write_whole::<WriteError>(
+        &mut out,
+        scratch,
+        || header,
+        |writer| events.iter().try_for_each(|event| writer.write(event)),
+    )
     .expect("written");
     assert_eq!(totals.events, events.len() as u64);
     let reader = Reader::new(out.as_slice()).expect("a workload");

@@ -104,11 +104,11 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes a whole file whose header tells the totals too: `events` go to `scratch` first, since they are known only then.
+/// Writes a whole file whose header tells the totals too: `events` go to `scratch` first, and then the header is made.
 pub fn write_whole<E: From<WriteError>>(
     mut out: impl Write,
     mut scratch: impl Write + io::Read + Seek,
-    mut header: Header,
+    header: impl FnOnce() -> Header,
     events: impl FnOnce(&mut Writer<&mut dyn Write>) -> Result<(), E>,
 ) -> Result<Totals, E> {
     let to_scratch: &mut dyn Write = &mut scratch;
@@ -121,6 +121,7 @@ pub fn write_whole<E: From<WriteError>>(
     };
     events(&mut writer)?;
     let (_, totals) = writer.finish()?;
+    let mut header = header();
     header.totals = Some(totals.clone());
     let io = |error: io::Error| E::from(error.into());
     write_member(&mut out, &json(&header)?).map_err(io)?;

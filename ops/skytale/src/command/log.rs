@@ -54,8 +54,13 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
 }
 
 impl Dir {
+    /// As a command names it, if it does.
+    pub(crate) const fn new(dir: Option<PathBuf>) -> Self {
+        Self { dir }
+    }
+
     /// The folder of the log itself, given the folder of a relay node or of a whole local node.
-    fn find(&self, loaded: &Loaded) -> Outcome<PathBuf> {
+    pub(crate) fn find(&self, loaded: &Loaded) -> Outcome<PathBuf> {
         let dir = match &self.dir {
             Some(dir) => dir,
             None => loaded.need("relay.data_dir", loaded.config.relay.data_dir.as_ref())?,
@@ -71,7 +76,7 @@ impl Dir {
     }
 }
 
-fn failed(dir: &Path) -> impl Fn(InspectError) -> Failure {
+pub(crate) fn failed(dir: &Path) -> impl Fn(InspectError) -> Failure {
     move |error| {
         let failure =
             Failure::new(error.code(), format!("cannot look at the log in {}", dir.display())).because(&error);

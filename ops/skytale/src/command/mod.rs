@@ -2,6 +2,7 @@
 
 mod account;
 mod api;
+mod bench;
 mod bridge;
 mod channel;
 mod completions;
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Check, list or copy out a stopped node's data.
     #[command(subcommand)]
     Log(log::Command),
+    /// Capture or make workloads, and look at them.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Make, check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -154,6 +158,15 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
                 loaded.config.log_format,
             )?;
             log::run(command, &loaded, &output)
+        }
+        Command::Bench(command) => {
+            let loaded = configuration(&global, Vec::new())?;
+            telemetry::start(
+                loaded.config.log.as_deref(),
+                telemetry::Default::Client,
+                loaded.config.log_format,
+            )?;
+            bench::run(command, &loaded, &output)
         }
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
