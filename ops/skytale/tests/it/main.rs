@@ -1,5 +1,6 @@
 //! The command as a person or a program uses it: the real binary, its output and its exit codes.
 
+mod bench;
 mod beside;
 mod bridge;
 mod channels;
