@@ -41,6 +41,7 @@ mod capture;
 mod event;
 mod file;
 mod ids;
+pub mod report;
 mod summary;
 pub mod synth;
 

@@ -20,6 +20,19 @@ fn agents(scene: &mut Scene, count: u32) -> Vec<Agent> {
     (0..count).map(|_| scene.agent()).collect()
 }
 
+/// Does something at the times of a Poisson process, after the opening.
+fn poisson(scene: &mut Scene, size: Size, mut each: impl FnMut(&mut Scene)) {
+    let mut now = opening(size);
+    loop {
+        now += scene.chance.wait(between(size));
+        if now > size.duration {
+            return;
+        }
+        scene.at(now);
+        each(scene);
+    }
+}
+
 pub(super) fn chatty_pair(scene: &mut Scene, size: Size) {
     let pairs = (size.agents / 2).max(1);
     let step = opening(size) / pairs;
@@ -30,34 +43,22 @@ pub(super) fn chatty_pair(scene: &mut Scene, size: Size) {
         let channel = scene.channel(pair[0], &pair[1..]);
         all.push((pair, channel, 0));
     }
-    let mut now = opening(size);
-    loop {
-        now += scene.chance.wait(between(size));
-        if now > size.duration {
-            return;
-        }
-        scene.at(now);
+    poisson(scene, size, |scene| {
         let (pair, channel, turn) = &mut all[scene.chance.below(pairs) as usize];
         let bytes = scene.chance.length(400, 0.8);
         scene.message(pair[*turn as usize % 2], *channel, bytes);
         *turn += 1;
-    }
+    });
 }
 
 pub(super) fn fan_out(scene: &mut Scene, size: Size) {
     let all = agents(scene, size.agents);
     let author = all[0];
     let channel = scene.channel(author, &all[1..]);
-    let mut now = opening(size);
-    loop {
-        now += scene.chance.wait(between(size));
-        if now > size.duration {
-            return;
-        }
-        scene.at(now);
+    poisson(scene, size, |scene| {
         let bytes = scene.chance.length(1_200, 0.9);
         scene.message(author, channel, bytes);
-    }
+    });
 }
 
 /// Members of one team, with its scheduled agent.

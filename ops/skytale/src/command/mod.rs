@@ -150,28 +150,23 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         Command::Account(command) => within(&global, client(Vec::new()), output, |session| {
             account::run(command, session)
         }),
-        Command::Log(command) => {
-            let loaded = configuration(&global, Vec::new())?;
-            telemetry::start(
-                loaded.config.log.as_deref(),
-                telemetry::Default::Client,
-                loaded.config.log_format,
-            )?;
-            log::run(command, &loaded, &output)
-        }
-        Command::Bench(command) => {
-            let loaded = configuration(&global, Vec::new())?;
-            telemetry::start(
-                loaded.config.log.as_deref(),
-                telemetry::Default::Client,
-                loaded.config.log_format,
-            )?;
-            bench::run(command, &loaded, &output)
-        }
+        Command::Log(command) => plain(&global, |loaded| log::run(command, loaded, &output)),
+        Command::Bench(command) => plain(&global, |loaded| bench::run(command, loaded, &output)),
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
         Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),
     }
+}
+
+/// Reads the configuration and starts logging, for a command that needs no runtime.
+fn plain(global: &Global, work: impl FnOnce(&Loaded) -> Outcome) -> Outcome {
+    let loaded = configuration(global, Vec::new())?;
+    telemetry::start(
+        loaded.config.log.as_deref(),
+        telemetry::Default::Client,
+        loaded.config.log_format,
+    )?;
+    work(&loaded)
 }
 
 /// What a command logs by default, and its flags that are settings.

@@ -120,12 +120,17 @@ fn a_profile_is_the_same_for_a_seed_and_a_cut_file_says_so() {
     assert_eq!(seen["events"], told["events"]);
     assert_eq!(seen["header"]["totals"]["events"], told["events"]);
     assert!(seen["backlog"]["max"].as_u64() > Some(20), "{seen}");
-    let ran = place.run(["bench", "inspect", "one.skw"]);
+    let ran = place.run(["bench", "inspect", "one.skw", "--html", "one.html"]);
     assert!(
         ran.stdout.contains("backlog at return") && ran.stdout.contains('█'),
         "{}",
         ran.stdout
     );
+
+    let page = std::fs::read_to_string(place.path("one.html")).expect("a page");
+    assert_eq!(page.matches("<svg").count(), 3, "{page}");
+    assert!(page.contains("backlog at return") && page.trim_end().ends_with("</html>"));
+    assert_ne!(place.run(["bench", "inspect", "one.skw", "--html", "one.html"]).code, 0);
 
     std::fs::write(place.path("cut.skw"), &bytes("one.skw")[..bytes("one.skw").len() - 40]).expect("written");
     assert_eq!(place.json(&["bench", "inspect", "cut.skw"])["whole"], false);

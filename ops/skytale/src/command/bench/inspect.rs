@@ -1,21 +1,26 @@
 //! `skytale bench inspect`.
 
 use super::unreadable;
-use crate::output::{Context as _, Human, Outcome, Output, Style, table};
+use crate::output::{Context as _, Human, Outcome, Output, Style, printable, table};
 use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::Code;
-use skytale_workload::{End, Header, Reader, Spread, Summarizer, Summary};
+use skytale_workload::report::{Line, Page, Part, Plot};
+use skytale_workload::{End, Header, Reader, Series, Spread, Summarizer, Summary};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The workload file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Write a page of HTML too; never over another file.
+    #[arg(long, value_name = "PAGE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> Outcome {
@@ -27,7 +32,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Outcome {
         summarizer.add(&event);
     }
     let is_whole = reader.end() == Some(&End::Whole);
-    output.give(&Inspected::new(reader.header().clone(), is_whole, &summarizer.finish()))
+    let summary = summarizer.finish();
+    let inspected = Inspected::new(reader.header().clone(), is_whole, &summary);
+    if let Some(to) = &args.html {
+        let writing = || format!("cannot write {}", to.display());
+        let mut page = File::create_new(to).failing(Code::Environment, writing)?;
+        write!(page, "{}", inspected.page(path, &summary)).failing(Code::Environment, writing)?;
+    }
+    output.give(&inspected)
 }
 
 /// A distribution, in its unit.
@@ -122,6 +134,112 @@ impl Inspected {
     }
 }
 
+/// What is said of a file that was cut.
+const CUT: &str = "this is what there is up to the cut";
+const HEADS: [&str; 7] = ["", "count", "mean", "p50", "p90", "p99", "max"];
+
+impl Inspected {
+    fn origin(&self) -> String {
+        let made = &self.header;
+        let mut text = format!("{} by {}", made.source, printable(&made.made_by));
+        if let Some(start) = made.start_ms {
+            text += &format!(", from {}", utc(start / 1_000));
+        }
+        if made.sample < 1.0 {
+            text += &format!(", {} of all channels", made.sample);
+        }
+        text
+    }
+
+    fn sizes(&self) -> [String; 2] {
+        [
+            format!(
+                "{} events in {:.1} s; {} agents ({} online at once at most), {} channels",
+                self.events, self.duration_s, self.agents, self.online_max, self.channels
+            ),
+            format!(
+                "{} bytes of bodies, {} with each reader's",
+                self.body_bytes, self.delivered_bytes
+            ),
+        ]
+    }
+
+    fn spreads(&self) -> Vec<Vec<String>> {
+        let spreads = [
+            ("message bytes", &self.message_bytes),
+            ("readers of a message", &self.readers),
+            ("messages of a channel", &self.channel_messages),
+            ("away, ms", &self.away_ms),
+            ("backlog at return, entries", &self.backlog),
+        ];
+        let row = |(name, spread): (&str, &Option<Quantiles>)| {
+            let spread = spread.as_ref()?;
+            let numbers = [spread.p50, spread.p90, spread.p99, spread.max].map(|number| number.to_string());
+            let mut row = vec![name.to_owned(), spread.count.to_string(), format!("{:.1}", spread.mean)];
+            row.extend(numbers);
+            Some(row)
+        };
+        spreads.into_iter().filter_map(row).collect()
+    }
+
+    fn counts(&self) -> Vec<Vec<String>> {
+        let row = |(kind, count): (&&str, &u64)| vec![(*kind).to_owned(), count.to_string()];
+        self.kinds.iter().map(row).collect()
+    }
+
+    fn refusals(&self) -> Vec<Vec<String>> {
+        let row = |(code, count): (&u32, &u64)| vec![format!("SKY-{code}"), count.to_string()];
+        self.refused.iter().map(row).collect()
+    }
+
+    fn page(&self, path: &Path, summary: &Summary) -> Page {
+        let mut parts = vec![Part::Text(self.origin())];
+        if !self.whole {
+            parts.push(Part::Bad(format!("The file was cut: {CUT}.")));
+        }
+        parts.extend(self.sizes().map(Part::Text));
+        for (title, unit, series) in [
+            ("Messages over time", "messages/s", &summary.messages),
+            ("Bytes over time", "bytes/s", &summary.bytes),
+            ("Sessions that begin", "sessions/s", &summary.connects),
+        ] {
+            if !series.values().is_empty() {
+                parts.extend([Part::Heading(title.into()), Part::Plot(over_time(title, unit, series))]);
+            }
+        }
+        let mut table = |title: &str, heads: &[&str], rows: Vec<Vec<String>>| {
+            if !rows.is_empty() {
+                let heads = heads.iter().map(|head| (*head).to_owned()).collect();
+                parts.extend([Part::Heading(title.into()), Part::Table { heads, rows }]);
+            }
+        };
+        table("Distributions", &HEADS, self.spreads());
+        table("Events", &["kind", "events"], self.counts());
+        table("Refusals", &["code", "times"], self.refusals());
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        Page {
+            title: format!("Workload {name}"),
+            parts,
+        }
+    }
+}
+
+fn over_time(title: &str, unit: &str, series: &Series) -> Plot {
+    let bucket = series.bucket().as_secs_f64();
+    let points = series.per_second().enumerate();
+    Plot {
+        title: title.to_owned(),
+        x_unit: "seconds".into(),
+        y_unit: unit.to_owned(),
+        lines: vec![Line {
+            label: title.to_owned(),
+            points: points
+                .map(|(number, value)| ((number as f64 + 0.5) * bucket, value))
+                .collect(),
+        }],
+    }
+}
+
 /// Columns of the plot of rates.
 const COLUMNS: usize = 60;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -143,68 +261,26 @@ fn plot(values: &[f64]) -> String {
 
 impl Human for Inspected {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let made = &self.header;
-        write!(to, "{} by {}", made.source, made.made_by)?;
-        if let Some(start) = made.start_ms {
-            write!(to, ", from {}", utc(start / 1_000))?;
-        }
-        if made.sample < 1.0 {
-            write!(to, ", {} of all channels", made.sample)?;
-        }
-        writeln!(to)?;
+        writeln!(to, "{}", self.origin())?;
         if !self.whole {
-            writeln!(
-                to,
-                "{} this is what there is up to the cut",
-                style.bad("the file was cut:")
-            )?;
+            writeln!(to, "{} {CUT}", style.bad("the file was cut:"))?;
         }
-        writeln!(
-            to,
-            "{} events in {:.1} s; {} agents ({} online at once at most), {} channels",
-            self.events, self.duration_s, self.agents, self.online_max, self.channels
-        )?;
-        writeln!(
-            to,
-            "{} bytes of bodies, {} with each reader's",
-            self.body_bytes, self.delivered_bytes
-        )?;
+        for line in self.sizes() {
+            writeln!(to, "{line}")?;
+        }
         writeln!(to, "\n{}", style.bold("Messages"))?;
         writeln!(
             to,
             "{:.1}/s on average, {} in the busiest second",
             self.messages_per_s, self.messages_in_one_second_max
         )?;
-        writeln!(to, "{}", plot(&self.over_time.messages_per_s))?;
-        let rows = [
-            ("message bytes", &self.message_bytes),
-            ("readers of a message", &self.readers),
-            ("messages of a channel", &self.channel_messages),
-            ("away, ms", &self.away_ms),
-            ("backlog at return, entries", &self.backlog),
-        ];
-        let rows = rows.into_iter().filter_map(|(name, spread)| {
-            let spread = spread.as_ref()?;
-            let numbers = [spread.p50, spread.p90, spread.p99, spread.max].map(|number| number.to_string());
-            let mut row = vec![name.to_owned(), spread.count.to_string(), format!("{:.1}", spread.mean)];
-            row.extend(numbers);
-            Some(row)
-        });
+        writeln!(to, "{}\n", plot(&self.over_time.messages_per_s))?;
+        table(to, style, &HEADS, self.spreads())?;
         writeln!(to)?;
-        table(to, style, &["", "count", "mean", "p50", "p90", "p99", "max"], rows)?;
-        writeln!(to)?;
-        let kinds = self
-            .kinds
-            .iter()
-            .map(|(kind, count)| vec![(*kind).to_owned(), count.to_string()]);
-        table(to, style, &["kind", "events"], kinds)?;
+        table(to, style, &["kind", "events"], self.counts())?;
         if !self.refused.is_empty() {
             writeln!(to)?;
-            let refused = self
-                .refused
-                .iter()
-                .map(|(code, count)| vec![format!("SKY-{code}"), count.to_string()]);
-            table(to, style, &["refused", "times"], refused)?;
+            table(to, style, &["refused", "times"], self.refusals())?;
         }
         Ok(())
     }
