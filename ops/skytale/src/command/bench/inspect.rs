@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -204,7 +205,10 @@ impl Inspected {
             ("Sessions that begin", "sessions/s", &summary.connects),
         ] {
             if !series.values().is_empty() {
-                parts.extend([Part::Heading(title.into()), Part::Plot(over_time(title, unit, series))]);
+                parts.extend([
+                    Part::Heading(title.into()),
+                    Part::Plot(over_time(title, unit, series, summary.duration)),
+                ]);
             }
         }
         let mut table = |title: &str, heads: &[&str], rows: Vec<Vec<String>>| {
@@ -224,9 +228,12 @@ impl Inspected {
     }
 }
 
-fn over_time(title: &str, unit: &str, series: &Series) -> Plot {
+/// All plots of a page have the same times.
+fn over_time(title: &str, unit: &str, series: &Series, duration: Duration) -> Plot {
     let bucket = series.bucket().as_secs_f64();
-    let points = series.per_second().enumerate();
+    let buckets = (duration.as_secs_f64() / bucket).ceil().max(1.0) as usize;
+    let values = series.per_second().chain(std::iter::repeat(0.0));
+    let points = values.take(buckets).enumerate();
     Plot {
         title: title.to_owned(),
         x_unit: "seconds".into(),
