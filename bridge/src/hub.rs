@@ -51,7 +51,7 @@ pub(crate) struct Hub {
     pub(crate) peers: Mutex<Peers>,
     /// There is something to tell nodes.
     pub(crate) names_changed: watch::Sender<()>,
-    /// A node was told of something.
+    /// A name was announced to a node, or withdrawn.
     pub(crate) names_told: watch::Sender<()>,
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     channels: Mutex<HashMap<Prefix, Opened>>,

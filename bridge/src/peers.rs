@@ -1,11 +1,11 @@
-//! What SLIM nodes on peer links are told: names that can be reached through the bridge. Pure.
+//! Announces to SLIM nodes on peer links which names they can reach through the bridge. Pure.
 //!
 //! ```text
 //!   links ── subscribe ──> names ─┬─ pending of node A ──> Subscribe, Unsubscribe, in turn
 //!   members that are away ────────┘
 //! ```
 //!
-//! A stock node sends a frame over a link only if it was told of the name. So each node is told of the names that links other
+//! A stock node sends a frame over a link only if the name was announced on it. So the bridge announces to each node the names that links other
 //! than its own are subscribed to, if its account may send to them. A channel's names stay announced while a member is
 //! away: frames from behind the node reach the log for it.
 //!
@@ -103,7 +103,7 @@ struct Node {
     next_id: u64,
     told: BTreeMap<EncodedName, (u64, Name)>,
     pending: BTreeSet<EncodedName>,
-    /// Names beyond `told_max`. When it is told that a name is gone, one of them takes its place.
+    /// Names beyond `told_max`, not announced. When a name is withdrawn, one of them takes its place.
     skipped: BTreeSet<EncodedName>,
     sending: Option<EncodedName>,
     /// It reads too slowly to be waited for.
@@ -111,7 +111,7 @@ struct Node {
 }
 
 impl Peers {
-    /// A node's link is up. Its subscription ids count up from `first_id`; it is told of so many names at most.
+    /// A node's link is up. Its subscription ids count up from `first_id`; at most `told_max` names are announced to it.
     pub fn node_up(&mut self, link: LinkId, rules: Rules, first_id: u64, told_max: usize) {
         let node = Node {
             rules,
@@ -285,7 +285,7 @@ impl Peers {
         }
     }
 
-    /// Whether each node that keeps up was told all there is to tell of a name.
+    /// Whether everything about a name has been announced to each node that keeps up.
     pub fn is_told(&self, route: &EncodedName) -> bool {
         self.nodes
             .values()

@@ -1,4 +1,4 @@
-//! A link with a SLIM node behind it: what it is told of, and which channels it is given.
+//! A link with a SLIM node behind it: which names the bridge announces to it, and which channels it delivers.
 //!
 //! A node says which names its applications have, and not whose they are. So the bridge knows no member behind a node: it
 //! keeps no cursor for them, and a node is given what a channel's log gets from the time on at which it subscribes.

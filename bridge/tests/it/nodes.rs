@@ -1,4 +1,4 @@
-//! Nodes on peer links, by hand: what they may say, and what they are told.
+//! Nodes on peer links, by hand: what they may say, and which names they learn.
 
 use crate::hostile::{SECRET, assert_status, closed, is_served};
 use crate::wire::{Client, channel, name, to_group};
@@ -88,7 +88,7 @@ async fn a_node_that_reads_nothing_delays_nobody() {
         client.subscribe(&own, &own).await.expect("subscribed");
     }
     is_served(&bridge.endpoint()).await;
-    // When it reads, it is told of each once.
+    // When it reads, it hears of each once.
     node.reads.send_replace(true);
     let mut node = node;
     for _ in 0..3_000 {

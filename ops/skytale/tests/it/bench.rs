@@ -49,7 +49,7 @@ fn a_node_is_captured_running_and_stopped_and_nothing_names_anyone() {
         (&stopped["made_up"], &stopped["damaged"]),
         (&Value::from(0), &Value::from(0))
     );
-    // As the log has it, but for Welcomes: commits bring them.
+    // The same counts as the log, except for Welcomes: commits cause them.
     let mut kinds = serde_json::Map::new();
     let dump = place.run(["--json", "log", "dump", "node"]);
     for line in dump.stdout.lines() {
