@@ -71,6 +71,9 @@ pub struct LogCapture {
     ids: Pseudonyms,
     window: Window,
     channels: HashMap<Channel, Known>,
+    /// Numbers in the workload: what was before its first event has none.
+    agents_told: HashMap<Agent, Agent>,
+    channels_told: HashMap<Channel, Channel>,
     start_ms: Option<u64>,
     last_ms: u64,
     made_up: u64,
@@ -83,6 +86,8 @@ impl LogCapture {
             ids,
             window,
             channels: HashMap::new(),
+            agents_told: HashMap::new(),
+            channels_told: HashMap::new(),
             start_ms: None,
             last_ms: 0,
             made_up: 0,
@@ -114,12 +119,28 @@ impl LogCapture {
             return;
         };
         let author = self.ids.agent(&header.author);
-        let at = self.time(entry.time_ms);
+        self.push(entry.time_ms, author, body_bytes, frame, out);
+    }
+
+    fn push(&mut self, time_ms: u64, author: Agent, body_bytes: u32, frame: Frame, out: &mut Vec<Event>) {
         let what = What::Append {
             author,
             body_bytes,
             frame,
         };
+        let (agents, channels) = (&mut self.agents_told, &mut self.channels_told);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let what = what.map(
+            |agent| {
+                let next = Agent(number(agents.len()));
+                *agents.entry(agent).or_insert(next)
+            },
+            |channel| {
+                let next = Channel(number(channels.len()));
+                *channels.entry(channel).or_insert(next)
+            },
+        );
+        let at = self.time(time_ms);
         out.push(Event { at, what });
     }
 
@@ -150,6 +171,14 @@ impl LogCapture {
         out: &mut Vec<Event>,
     ) -> Option<Frame> {
         let header = entry.header;
+        if let Detail::Trim { up_to } = &header.detail {
+            // A relay makes it, and a channel that is not in the workload has nothing to trim.
+            let is_told = self.channels.get(&channel).is_some_and(|known| known.is_told);
+            return is_told.then(|| Frame::Trim {
+                channel,
+                kept: entry.offset.get().saturating_sub(1).saturating_sub(up_to.get()),
+            });
+        }
         let author = self.ids.agent(&header.author);
         let (is_create, mode) = match &header.detail {
             Detail::Create { mode, .. } => (true, *mode),
@@ -196,11 +225,9 @@ impl LogCapture {
             Detail::Message => Frame::Message(channel),
             Detail::Raw { .. } => Frame::Raw(channel),
             Detail::Rejoin => Frame::Rejoin(channel),
-            Detail::Trim { up_to } => Frame::Trim {
-                channel,
-                kept: entry.offset.get().saturating_sub(1).saturating_sub(up_to.get()),
-            },
-            Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => return None,
+            Detail::Trim { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
+                return None;
+            }
         })
     }
 
@@ -212,8 +239,6 @@ impl LogCapture {
             roster: BTreeSet::from([author]),
             is_told: false,
         });
-        // A Trim is the relay's.
-        let is_members = !matches!(entry.header.detail, Detail::Trim { .. });
         let mut frames = Vec::new();
         let mut adds: Vec<Agent> = Vec::new();
         if !std::mem::replace(&mut known.is_told, true) {
@@ -226,7 +251,7 @@ impl LogCapture {
             ));
             adds.extend(known.roster.iter().filter(|agent| **agent != known.owner));
         }
-        if is_members && known.roster.insert(author) {
+        if known.roster.insert(author) {
             adds.push(author);
         }
         if known.mode == ChannelMode::Mls && !adds.is_empty() {
@@ -244,15 +269,9 @@ impl LogCapture {
             ));
         }
         let owner = known.owner;
-        let at = self.time(entry.time_ms);
         for (body_bytes, frame) in frames {
             self.made_up += 1;
-            let what = What::Append {
-                author: owner,
-                body_bytes,
-                frame,
-            };
-            out.push(Event { at, what });
+            self.push(entry.time_ms, owner, body_bytes, frame, out);
         }
     }
 }

@@ -128,7 +128,78 @@ impl Frame {
     }
 }
 
+impl Log {
+    fn map(self, agent: &mut impl FnMut(Agent) -> Agent, channel: &mut impl FnMut(Channel) -> Channel) -> Self {
+        match self {
+            Self::Channel(of) => Self::Channel(channel(of)),
+            Self::Agent(of) => Self::Agent(agent(of)),
+        }
+    }
+}
+
 impl What {
+    /// The same for other agents and channels.
+    #[must_use]
+    pub fn map(self, mut agent: impl FnMut(Agent) -> Agent, mut channel: impl FnMut(Channel) -> Channel) -> Self {
+        match self {
+            Self::Append {
+                author,
+                body_bytes,
+                frame,
+            } => {
+                let author = agent(author);
+                let mut list = |agents: Vec<Agent>| -> Vec<Agent> { agents.into_iter().map(&mut agent).collect() };
+                let frame = match frame {
+                    Frame::Create { channel: of, mode } => Frame::Create {
+                        channel: channel(of),
+                        mode,
+                    },
+                    Frame::Commit {
+                        channel: of,
+                        adds,
+                        removes,
+                        recipients,
+                    } => Frame::Commit {
+                        channel: channel(of),
+                        adds: list(adds),
+                        removes: list(removes),
+                        recipients: list(recipients),
+                    },
+                    Frame::Proposal(of) => Frame::Proposal(channel(of)),
+                    Frame::Message(of) => Frame::Message(channel(of)),
+                    Frame::Raw(of) => Frame::Raw(channel(of)),
+                    Frame::Rejoin(of) => Frame::Rejoin(channel(of)),
+                    Frame::Trim { channel: of, kept } => Frame::Trim {
+                        channel: channel(of),
+                        kept,
+                    },
+                    Frame::KeyPackage { last_resort } => Frame::KeyPackage { last_resort },
+                    Frame::Claim(of) => Frame::Claim(agent(of)),
+                };
+                Self::Append {
+                    author,
+                    body_bytes,
+                    frame,
+                }
+            }
+            Self::Connect(of) => Self::Connect(agent(of)),
+            Self::Disconnect(of) => Self::Disconnect(agent(of)),
+            Self::Token(of) => Self::Token(agent(of)),
+            Self::Refused { agent: of, code } => Self::Refused { agent: agent(of), code },
+            Self::Subscribe {
+                agent: of,
+                log,
+                behind,
+                follow,
+            } => Self::Subscribe {
+                agent: agent(of),
+                log: log.map(&mut agent, &mut channel),
+                behind,
+                follow,
+            },
+        }
+    }
+
     /// The name of its kind, as counts list it.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -130,6 +130,11 @@ fn a_window_begins_with_the_channels_that_were_there() {
     let (what, made_up) = capture(window, &script());
     assert_eq!(kinds(&what), ["create", "commit", "message", "commit", "message"]);
     assert_eq!(made_up, 2);
+    // Those who are in it are numbered, and nobody else.
+    let Some(What::Append { author, .. }) = what.first() else {
+        panic!("{what:?}");
+    };
+    assert_eq!(*author, Agent(0));
 }
 
 #[test]
@@ -144,6 +149,15 @@ fn an_author_of_whom_nothing_is_known_is_added_first() {
     let (what, made_up) = capture(Window::default(), &headers);
     assert_eq!(kinds(&what), ["create", "message", "commit", "message", "message"]);
     assert_eq!(made_up, 2);
+    // What is left of a channel begins with what the relay says of it.
+    let trim = Detail::Trim { up_to: Offset::new(1) };
+    let headers = [
+        (5, header(9, log, trim.clone())),
+        (6, header(4, log, Detail::Message)),
+        (7, header(9, log, trim)),
+    ];
+    let (what, _) = capture(Window::default(), &headers);
+    assert_eq!(kinds(&what), ["create", "message", "trim"]);
     let raw = Detail::Raw {
         account: AccountId::from_bytes([1; 16]),
     };

@@ -1,7 +1,7 @@
 //! One event as one line of JSON: an array of the microseconds since the event before, a letter, and what the letter says.
 //! The table is in `lines.md`.
 
-use crate::event::{Agent, Channel, Event, Frame, Log, What};
+use crate::event::{Agent, Channel, Frame, Log, What};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use skytale_proto::{ChannelMode, Code};
@@ -12,10 +12,9 @@ use std::time::Duration;
 pub(crate) const NAMED_MAX: usize = 100_000;
 
 /// Appends an event's line to `out`, with its newline.
-pub(crate) fn encode(event: &Event, before: Duration, out: &mut String) {
-    let delta = event.at.saturating_sub(before).as_micros();
-    let (letter, numbers) = parts(&event.what);
-    let _ = write!(out, "[{delta},\"{letter}\"");
+pub(crate) fn encode(delta: Duration, what: &What, out: &mut String) {
+    let (letter, numbers) = parts(what);
+    let _ = write!(out, "[{},\"{letter}\"", delta.as_micros());
     for number in numbers {
         let _ = match number {
             Part::Number(number) => write!(out, ",{number}"),

@@ -60,14 +60,7 @@ impl<W: Write> Writer<W> {
         }
         // What is written are whole microseconds: rounding must not add up.
         let at = Duration::from_micros(u64::try_from(event.at.as_micros()).unwrap_or(u64::MAX));
-        line::encode(
-            &Event {
-                at,
-                what: event.what.clone(),
-            },
-            self.before,
-            &mut self.member,
-        );
+        line::encode(at.saturating_sub(self.before), &event.what, &mut self.member);
         self.before = at;
         self.totals.add(at, &event.what);
         self.events_in_member += 1;
