@@ -109,19 +109,8 @@ impl SlimClient {
     }
 
     /// A message as it goes out on this link, with its MAC.
-    pub fn seal(&self, mut message: Message) -> anyhow::Result<Bytes> {
-        let mac = match Inbound::decode(&message.encode_to_vec().into())? {
-            Inbound::Publish(publish) => self.mac.sign(&publish.header),
-            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => self.mac.sign(&body.header),
-            _ => bail!("a message without a header"),
-        };
-        let header = match &mut message.message_type {
-            Some(MessageType::Publish(publish)) => publish.header.as_mut(),
-            Some(MessageType::Subscribe(subscribe)) => subscribe.header.as_mut(),
-            _ => None,
-        };
-        header.context("no header")?.header_mac = Some(Bytes::copy_from_slice(&mac));
-        Ok(message.encode_to_vec().into())
+    pub fn seal(&self, message: Message) -> anyhow::Result<Bytes> {
+        self.mac.seal(message).context("a message without a header")
     }
 
     /// Sends what [`SlimClient::seal`] gave.

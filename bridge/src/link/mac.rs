@@ -1,7 +1,9 @@
 //! The header MAC: HMAC-SHA256 (RFC 2104) over the routed fields, under the link's key.
 
-use crate::wire::{Header, Name};
-use bytes::BufMut;
+use crate::wire::proto::{Message, message::MessageType};
+use crate::wire::{Header, Inbound, Name};
+use bytes::{BufMut, Bytes};
+use prost::Message as _;
 use ring::hmac;
 use std::fmt;
 
@@ -45,6 +47,23 @@ impl LinkMac {
         let mut mac = [0; MAC_BYTES];
         mac.copy_from_slice(tag.as_ref());
         mac
+    }
+
+    /// A message with its header's MAC, as it goes over the link; `None` for one without a header.
+    pub fn seal(&self, mut message: Message) -> Option<Bytes> {
+        let mac = match Inbound::decode(&message.encode_to_vec().into()).ok()? {
+            Inbound::Publish(publish) => self.sign(&publish.header),
+            Inbound::Subscribe(body) | Inbound::Unsubscribe(body) => self.sign(&body.header),
+            Inbound::Link(_) | Inbound::Ack { .. } => return None,
+        };
+        let header = match &mut message.message_type {
+            Some(MessageType::Publish(publish)) => publish.header.as_mut(),
+            Some(MessageType::Subscribe(subscribe)) => subscribe.header.as_mut(),
+            Some(MessageType::Unsubscribe(unsubscribe)) => unsubscribe.header.as_mut(),
+            _ => None,
+        };
+        header?.header_mac = Some(Bytes::copy_from_slice(&mac));
+        Some(message.encode_to_vec().into())
     }
 
     /// Whether the header carries its MAC. Takes as long for a wrong one as for a right one.

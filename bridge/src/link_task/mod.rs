@@ -23,10 +23,9 @@ use crate::queue::{Gone, Queue};
 use crate::rate::Place;
 use crate::routing::LinkId;
 use crate::wire::proto::{Message, Unsubscribe, message::MessageType};
-use crate::wire::{FullName, Inbound, Prefix, Publish, barrier};
+use crate::wire::{FullName, Prefix, Publish, barrier};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,24 +117,15 @@ impl Link {
     /// A barrier behind all that was given to the link.
     fn barrier(&self) -> Option<(u64, Bytes)> {
         let id = self.next_barrier.fetch_add(1, Ordering::Relaxed);
-        let mut unsubscribe = Unsubscribe {
+        let unsubscribe = Unsubscribe {
             header: Some(barrier(id)),
             subscription_id: id,
         };
-        let encode = |unsubscribe: &Unsubscribe| -> Bytes {
-            let message = Message {
-                message_type: Some(MessageType::Unsubscribe(unsubscribe.clone())),
-                ..Message::default()
-            };
-            message.encode_to_vec().into()
+        let message = Message {
+            message_type: Some(MessageType::Unsubscribe(unsubscribe)),
+            ..Message::default()
         };
-        let Ok(Inbound::Unsubscribe(body)) = Inbound::decode(&encode(&unsubscribe)) else {
-            return None;
-        };
-        if let Some(header) = unsubscribe.header.as_mut() {
-            header.header_mac = Some(Bytes::copy_from_slice(&self.mac.sign(&body.header)));
-        }
-        Some((id, encode(&unsubscribe)))
+        Some((id, self.mac.seal(message)?))
     }
 
     /// The answer to a subscription of the bridge's: a barrier's.

@@ -259,21 +259,8 @@ impl Client {
     }
 
     /// A message with its MAC.
-    pub(crate) fn seal(&self, mut message: Message) -> Bytes {
-        let bytes: Bytes = message.encode_to_vec().into();
-        let mac = match Inbound::decode(&bytes) {
-            Ok(Inbound::Publish(publish)) => self.mac.sign(&publish.header),
-            Ok(Inbound::Subscribe(body) | Inbound::Unsubscribe(body)) => self.mac.sign(&body.header),
-            other => panic!("{other:?}"),
-        };
-        let header = match message.message_type.as_mut() {
-            Some(MessageType::Publish(publish)) => publish.header.as_mut(),
-            Some(MessageType::Subscribe(subscribe)) => subscribe.header.as_mut(),
-            Some(MessageType::Unsubscribe(unsubscribe)) => unsubscribe.header.as_mut(),
-            _ => None,
-        };
-        header.expect("a header").header_mac = Some(Bytes::copy_from_slice(&mac));
-        message.encode_to_vec().into()
+    pub(crate) fn seal(&self, message: Message) -> Bytes {
+        self.mac.seal(message).expect("a message with a header")
     }
 
     pub(crate) async fn send(&self, message: Message) {

@@ -1,4 +1,4 @@
-//! Random numbers that are the same everywhere for a seed.
+//! Random numbers that are the same for the same seed.
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng as _, SeedableRng as _};

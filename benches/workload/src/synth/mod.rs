@@ -1,6 +1,7 @@
 //! Workloads for those who have no traffic yet: profiles, made from a seed.
 //!
-//! The same profile, seed and size give the same events on every machine.
+//! The same profile, seed and size give the same events with the same build. Between platforms, logarithms and cosines may differ
+//! in their last digit.
 
 mod chance;
 mod profiles;
