@@ -1,0 +1,10 @@
+//! Load: a workload is replayed against a system, measured and verified.
+//!
+//! ```text
+//!   a workload ──Plan──> a schedule ──run──> Target      what agents saw ──> skytale-history
+//!                                      └──────────────> Results: report.json, *.hlog, report.html
+//! ```
+//!
+//! What this crate is not: a benchmark of one thing alone. Those are in `skytale-benches`.
+
+pub mod results;

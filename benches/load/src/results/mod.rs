@@ -1,0 +1,140 @@
+//! What a run gave: one folder with `report.json`, a histogram log for each latency, and `report.html`.
+//!
+//! The histograms are the truth: percentiles in `report.json` are computed from them, and results are joined by adding histograms, never
+//! percentiles.
+
+mod report;
+
+pub use report::{
+    CatchUp, Divergence, Latency, LatencySeries, Machine, NodeSeries, Planned, REPORT_VERSION, Report, Run, Series,
+    Speed, Totals, Verdict, Verified, WorkloadSource,
+};
+
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A latency that a run measures. Each counts from the time at which the plan had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Measure {
+    /// From an append's planned time to its acknowledgement.
+    Append,
+    /// From an append's planned time to its delivery to a reader that follows at the head.
+    Delivered,
+    /// From a subscription's planned time to the head of that time.
+    CaughtUp,
+    /// From a session's planned time to its beginning, token included.
+    Connected,
+    /// From the request for a token to the token.
+    Token,
+    /// From an append's planned time until the generator gave it to the target: what of the latency is not the target's, or the target's
+    /// only because it made the generator wait.
+    SendDelay,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Append,
+        Self::Delivered,
+        Self::CaughtUp,
+        Self::Connected,
+        Self::Token,
+        Self::SendDelay,
+    ];
+
+    /// Its name in files, objectives and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Delivered => "delivered",
+            Self::CaughtUp => "caught_up",
+            Self::Connected => "connected",
+            Self::Token => "token",
+            Self::SendDelay => "send_delay",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|measure| measure.name() == name)
+    }
+}
+
+/// A count that a run keeps over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Count {
+    /// Appends that the plan had in an interval.
+    Planned,
+    /// Appends given to the target.
+    Sent,
+    /// Appends acknowledged.
+    Acknowledged,
+    /// Entries delivered to readers.
+    Delivered,
+    /// Refusals.
+    Refused,
+    /// Appends that were due and not yet acknowledged, at the end of an interval.
+    Backlog,
+    /// Sessions, at the end of an interval.
+    Online,
+}
+
+impl Count {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Planned,
+        Self::Sent,
+        Self::Acknowledged,
+        Self::Delivered,
+        Self::Refused,
+        Self::Backlog,
+        Self::Online,
+    ];
+
+    /// Its name in files and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Sent => "sent",
+            Self::Acknowledged => "acknowledged",
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::Backlog => "backlog",
+            Self::Online => "online",
+        }
+    }
+}
+
+/// A histogram of microseconds: three digits, up to an hour.
+pub type Histogram64 = Histogram<u64>;
+
+/// The greatest latency that is told apart, in microseconds: one hour.
+pub const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// An empty histogram.
+pub fn histogram() -> Histogram64 {
+    // Bounds are constants that are allowed: this never fails.
+    #[allow(clippy::expect_used, reason = "the bounds are constants")]
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("bounds of a histogram")
+}
+
+/// What was measured: everything in intervals of one length, from the run's beginning.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The length of an interval.
+    pub interval: Duration,
+    /// A histogram an interval. Under [`Speed::Max`] there are none.
+    pub latencies: BTreeMap<Measure, Vec<Histogram64>>,
+    /// A number an interval.
+    pub counts: BTreeMap<Count, Vec<u64>>,
+}
+
+/// A run's results.
+#[derive(Clone, Debug)]
+pub struct Results {
+    /// The report. Its percentiles and series are those of `measured`.
+    pub report: Report,
+    /// What it is computed from.
+    pub measured: Measured,
+}

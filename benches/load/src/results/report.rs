@@ -1,0 +1,268 @@
+//! `report.json`.
+//!
+//! Persisted: fields are added, never renamed or given another meaning without another [`REPORT_VERSION`].
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of `report.json` that this crate writes and reads.
+pub const REPORT_VERSION: u32 = 1;
+
+/// `report.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`REPORT_VERSION`].
+    pub skytale_report: u32,
+    /// What ran, and how.
+    pub run: Run,
+    /// The workload.
+    pub workload: WorkloadSource,
+    /// What the plan had.
+    pub planned: Planned,
+    /// Whether the run means anything, and whether the target passed.
+    pub verdict: Verdict,
+    /// Sums over the run.
+    pub totals: Totals,
+    /// What was compared to come to the verdict.
+    pub verified: Verified,
+    /// Latencies over the whole run, in microseconds, by name (`append`, `delivered`, ...). Empty under speed `max`: a closed loop has no
+    /// latencies that can be compared.
+    pub latencies_us: BTreeMap<String, Latency>,
+    /// Over time.
+    pub series: Series,
+    /// Readers that came back: what they had missed, and how long it took. At most 10,000, evenly over all.
+    pub catch_up: Vec<CatchUp>,
+    /// Refusals by code, as in `SKY-1006`.
+    pub refusals: BTreeMap<String, u64>,
+    /// Where the run and what was captured went apart.
+    pub divergence: Divergence,
+    /// What the target's nodes said of themselves.
+    pub nodes: Vec<NodeSeries>,
+}
+
+/// What ran, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The program, as in `skytale 0.1.0`.
+    pub made_by: String,
+    /// The git revision that it was built from, where that is known.
+    pub revision: Option<String>,
+    /// The command line, without secrets.
+    pub command: Vec<String>,
+    /// When it began, unix milliseconds.
+    pub started_ms: u64,
+    /// The kind of target: `relay`, or a peer's name.
+    pub target: String,
+    /// Where it was: `local`, `fleet`, or the API's URL.
+    pub place: String,
+    /// `relay` or `agent`.
+    pub level: String,
+    /// The speed.
+    pub speed: Speed,
+    /// Every other setting of the run by name, as it was in force.
+    pub settings: BTreeMap<String, serde_json::Value>,
+    /// The machine of the generator.
+    pub machine: Machine,
+    /// Which part of how many this is; joined results are 1 of 1.
+    pub part: u32,
+    /// Parts of the run.
+    pub parts: u32,
+    /// Results that were joined, 1 where none were.
+    pub joined: u32,
+}
+
+/// How fast a workload is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speed {
+    /// So many times as fast as captured: an open loop.
+    Factor(f64),
+    /// As fast as the target takes it: a closed loop.
+    Max,
+}
+
+/// A machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Operating system and kernel.
+    pub system: String,
+    /// Its processor.
+    pub processor: String,
+    /// Processors that can be used.
+    pub processors: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// A workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadSource {
+    /// The file's name, without its folder.
+    pub name: String,
+    /// BLAKE3 of the file, hex: two runs with the same one replayed the same workload.
+    pub blake3: String,
+    /// `log`, `tap` or `synth`.
+    pub source: String,
+    /// What made it.
+    pub made_by: String,
+    /// Its events.
+    pub events: u64,
+    /// From its start to its last event, in microseconds.
+    pub duration_us: u64,
+}
+
+/// What a plan holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Operations.
+    pub operations: u64,
+    /// Appends among them.
+    pub appends: u64,
+    /// How long the schedule is, in microseconds. Under speed `max`: of the workload as it is.
+    pub duration_us: u64,
+    /// Agents.
+    pub agents: u32,
+    /// Channels.
+    pub channels: u32,
+    /// Bytes of the bodies of all appends.
+    pub body_bytes: u64,
+    /// Deliveries that members other than the authors can expect.
+    pub deliveries: u64,
+}
+
+/// What a run says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// False where the generator was the limit, or nothing ran: then no figure of the run says anything of the target.
+    pub valid: bool,
+    /// Why it is not valid.
+    pub invalid_because: Vec<String>,
+    /// True where nothing was lost, doubled, reordered or forked.
+    pub passed: bool,
+    /// Faults found.
+    pub faults: u64,
+    /// The first of them, in words.
+    pub first_faults: Vec<String>,
+    /// It was ended before its plan was done.
+    pub interrupted: bool,
+}
+
+/// Sums over a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// From the run's beginning to its end, in microseconds.
+    pub duration_us: u64,
+    /// From the run's beginning to the last acknowledgement, in microseconds.
+    pub appending_us: u64,
+    /// Appends given to the target; one that was sent again counts once.
+    pub sent: u64,
+    /// Appends acknowledged.
+    pub acknowledged: u64,
+    /// Bytes of acknowledged bodies.
+    pub acknowledged_bytes: u64,
+    /// Entries delivered to readers.
+    pub delivered: u64,
+    /// Bytes of the bodies of delivered entries.
+    pub delivered_bytes: u64,
+    /// Appends that were sent again, with a new parent or on a new session.
+    pub again: u64,
+    /// Appends given up after refusals.
+    pub given_up: u64,
+    /// Appends that had no acknowledgement when the run ended.
+    pub unacknowledged: u64,
+    /// Sessions that began.
+    pub sessions: u64,
+    /// Sessions that were lost.
+    pub sessions_lost: u64,
+    /// Processor time of the generator, in microseconds.
+    pub generator_cpu_us: u64,
+    /// Messages and raw frames acknowledged a second, from the first planned to the last acknowledged.
+    pub acknowledged_per_s: f64,
+    /// Entries delivered a second.
+    pub delivered_per_s: f64,
+}
+
+/// What was compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Channels.
+    pub channels: u64,
+    /// Their entries.
+    pub entries: u64,
+    /// Readers that read to the end and agree with each other on every entry.
+    pub readers: u64,
+    /// Readers that had not come to the end when the run was over.
+    pub readers_short: u64,
+}
+
+/// A latency over a whole run, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Latency {
+    pub count: u64,
+    pub min: u64,
+    pub mean: f64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
+
+/// Over time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// The length of an interval, in milliseconds.
+    pub interval_ms: u64,
+    /// A number an interval, by name (`sent`, `acknowledged`, `backlog`, ...).
+    pub counts: BTreeMap<String, Vec<u64>>,
+    /// By name of the latency.
+    pub latencies_us: BTreeMap<String, LatencySeries>,
+}
+
+/// A latency over time, in microseconds; 0 in an interval without values.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LatencySeries {
+    pub count: Vec<u64>,
+    pub p50: Vec<u64>,
+    pub p99: Vec<u64>,
+    pub max: Vec<u64>,
+}
+
+/// A reader that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// When, in milliseconds from the run's beginning.
+    pub at_ms: u64,
+    /// Entries that it had missed.
+    pub missed: u64,
+    /// From the subscription's planned time until it had them all, in microseconds.
+    pub took_us: u64,
+}
+
+/// Where the run and what was captured went apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Refusals that the workload has, by code. A log does not hold refusals: there are none in a workload that comes from one.
+    pub captured_refusals: BTreeMap<String, u64>,
+    /// Commits refused because another one came first.
+    pub commits_lost: u64,
+    /// Messages refused because a commit came first.
+    pub messages_outrun: u64,
+    /// KeyPackage claims that found none.
+    pub claims_without_package: u64,
+    /// Operations left out because what they need never came about.
+    pub impossible: u64,
+}
+
+/// What a node said of itself over time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeSeries {
+    /// Its name.
+    pub name: String,
+    /// When it was asked, in milliseconds from the run's beginning.
+    pub at_ms: Vec<u64>,
+    /// What it said, by metric: as many values as `at_ms` has; null where it said nothing.
+    pub metrics: BTreeMap<String, Vec<Option<f64>>>,
+}
