@@ -1,15 +1,11 @@
 //! From a log's entries to events.
 
+use crate::complete::Completer;
 use crate::event::{Agent, Channel, Event, Frame, What};
 use crate::ids::Pseudonyms;
-use skytale_proto::{ChannelMode, Detail, Header, LogId, Offset};
-use std::collections::{BTreeSet, HashMap};
+use skytale_proto::{AgentId, Detail, Header, LogId, Offset};
+use std::collections::HashMap;
 use std::time::Duration;
-
-/// Bodies of frames that a capture makes up, in bytes: about what the SDK's are.
-const MADE_CREATE_BYTES: u32 = 180;
-const MADE_COMMIT_BYTES: u32 = 600;
-const MADE_COMMIT_BYTES_PER_ADD: u32 = 700;
 
 /// What part of time is captured, in unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,17 +46,6 @@ pub struct Entry<'a> {
     pub body_bytes: usize,
 }
 
-/// What is known of a channel.
-#[derive(Debug)]
-struct Known {
-    mode: ChannelMode,
-    /// Who speaks for it in frames that are made up.
-    owner: Agent,
-    roster: BTreeSet<Agent>,
-    /// The channel and its roster are in the workload.
-    is_told: bool,
-}
-
 /// Makes events of entries, which must come in the order in which they were accepted.
 ///
 /// A workload must be possible by itself. So where a channel was there before the first entry that is captured, its Create and a commit
@@ -70,13 +55,12 @@ struct Known {
 pub struct LogCapture {
     ids: Pseudonyms,
     window: Window,
-    channels: HashMap<Channel, Known>,
+    completer: Completer,
     /// Numbers in the workload: what was before its first event has none.
     agents_told: HashMap<Agent, Agent>,
     channels_told: HashMap<Channel, Channel>,
     start_ms: Option<u64>,
     last_ms: u64,
-    made_up: u64,
 }
 
 impl LogCapture {
@@ -85,12 +69,11 @@ impl LogCapture {
         Self {
             ids,
             window,
-            channels: HashMap::new(),
+            completer: Completer::new(),
             agents_told: HashMap::new(),
             channels_told: HashMap::new(),
             start_ms: None,
             last_ms: 0,
-            made_up: 0,
         }
     }
 
@@ -101,36 +84,44 @@ impl LogCapture {
 
     /// How many events stand for what was before the capture, or is not known.
     pub const fn made_up(&self) -> u64 {
-        self.made_up
+        self.completer.made_up()
     }
 
     /// Gives the events of an entry to `out`, in order.
     pub fn entry(&mut self, entry: &Entry<'_>, out: &mut Vec<Event>) {
-        let (header, is_captured) = (entry.header, self.window.holds(entry.time_ms));
-        let body_bytes = u32::try_from(entry.body_bytes).unwrap_or(u32::MAX);
+        let header = entry.header;
         let frame = match header.log {
-            LogId::Agent(_) => self.agent_frame(header),
-            LogId::Channel(id) => match self.ids.channel(&id) {
-                Some(channel) => self.channel_frame(entry, channel, is_captured, out),
-                None => return,
-            },
+            LogId::Agent(of) => self.agent_frame(of, header),
+            LogId::Channel(id) => self
+                .ids
+                .channel(&id)
+                .and_then(|channel| self.channel_frame(entry, channel)),
         };
-        let Some(frame) = frame.filter(|_| is_captured) else {
-            return;
-        };
-        let author = self.ids.agent(&header.author);
-        self.push(entry.time_ms, author, body_bytes, frame, out);
-    }
-
-    fn push(&mut self, time_ms: u64, author: Agent, body_bytes: u32, frame: Frame, out: &mut Vec<Event>) {
+        let Some(frame) = frame else { return };
         let what = What::Append {
-            author,
-            body_bytes,
+            author: self.ids.agent(&header.author),
+            body_bytes: u32::try_from(entry.body_bytes).unwrap_or(u32::MAX),
             frame,
         };
+        if !self.window.holds(entry.time_ms) {
+            let at = Duration::ZERO;
+            self.completer.observe(&Event { at, what });
+            return;
+        }
+        let mut events = Vec::new();
+        let at = self.time(entry.time_ms);
+        self.completer.event(Event { at, what }, &mut events);
+        if events.is_empty() && out.is_empty() && self.agents_told.is_empty() {
+            // A workload begins with its first event.
+            self.start_ms = None;
+        }
+        out.extend(events.into_iter().map(|event| self.numbered(event)));
+    }
+
+    fn numbered(&mut self, event: Event) -> Event {
         let (agents, channels) = (&mut self.agents_told, &mut self.channels_told);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let what = what.map(
+        let what = event.what.map(
             |agent| {
                 let next = Agent(number(agents.len()));
                 *agents.entry(agent).or_insert(next)
@@ -140,8 +131,7 @@ impl LogCapture {
                 *channels.entry(channel).or_insert(next)
             },
         );
-        let at = self.time(time_ms);
-        out.push(Event { at, what });
+        Event { at: event.at, what }
     }
 
     /// The entry's time, from the start; never before an earlier entry's: clocks of nodes differ.
@@ -151,8 +141,7 @@ impl LogCapture {
         Duration::from_millis(self.last_ms.saturating_sub(start))
     }
 
-    fn agent_frame(&mut self, header: &Header) -> Option<Frame> {
-        let LogId::Agent(of) = header.log else { return None };
+    fn agent_frame(&mut self, of: AgentId, header: &Header) -> Option<Frame> {
         match &header.detail {
             Detail::KeyPackage { last_resort } if self.ids.samples_agent(&header.author) => Some(Frame::KeyPackage {
                 last_resort: *last_resort,
@@ -163,116 +152,30 @@ impl LogCapture {
         }
     }
 
-    fn channel_frame(
-        &mut self,
-        entry: &Entry<'_>,
-        channel: Channel,
-        is_captured: bool,
-        out: &mut Vec<Event>,
-    ) -> Option<Frame> {
-        let header = entry.header;
-        if let Detail::Trim { up_to } = &header.detail {
-            // A relay makes it, and a channel that is not in the workload has nothing to trim.
-            let is_told = self.channels.get(&channel).is_some_and(|known| known.is_told);
-            return is_told.then(|| Frame::Trim {
-                channel,
-                kept: entry.offset.get().saturating_sub(1).saturating_sub(up_to.get()),
-            });
-        }
-        let author = self.ids.agent(&header.author);
-        let (is_create, mode) = match &header.detail {
-            Detail::Create { mode, .. } => (true, *mode),
-            Detail::Raw { .. } => (false, ChannelMode::Raw),
-            _ => (false, ChannelMode::Mls),
-        };
-        if is_captured && !is_create {
-            self.tell(entry, channel, author, mode, out);
-        }
-        let known = self.channels.entry(channel).or_insert_with(|| Known {
-            mode,
-            owner: author,
-            roster: BTreeSet::new(),
-            is_told: false,
-        });
-        known.is_told |= is_captured && is_create;
-        known.roster.insert(author);
-        Some(match &header.detail {
+    fn channel_frame(&mut self, entry: &Entry<'_>, channel: Channel) -> Option<Frame> {
+        let mut agents = |list: &[AgentId]| list.iter().map(|agent| self.ids.agent(agent)).collect();
+        Some(match &entry.header.detail {
             Detail::Create { mode, .. } => Frame::Create { channel, mode: *mode },
             Detail::Commit {
                 adds,
                 removes,
                 recipients,
-            } => {
-                let mut agents = |list: &[skytale_proto::AgentId]| -> Vec<Agent> {
-                    list.iter().map(|agent| self.ids.agent(agent)).collect()
-                };
-                let (adds, removes, recipients) = (agents(adds), agents(removes), agents(recipients));
-                known.roster.extend(&adds);
-                known.roster.retain(|agent| !removes.contains(agent));
-                if !known.roster.contains(&known.owner)
-                    && let Some(other) = known.roster.first()
-                {
-                    known.owner = *other;
-                }
-                Frame::Commit {
-                    channel,
-                    adds,
-                    removes,
-                    recipients,
-                }
-            }
+            } => Frame::Commit {
+                channel,
+                adds: agents(adds),
+                removes: agents(removes),
+                recipients: agents(recipients),
+            },
             Detail::Proposal => Frame::Proposal(channel),
             Detail::Message => Frame::Message(channel),
             Detail::Raw { .. } => Frame::Raw(channel),
             Detail::Rejoin => Frame::Rejoin(channel),
-            Detail::Trim { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
-                return None;
-            }
+            Detail::Trim { up_to } => Frame::Trim {
+                channel,
+                kept: entry.offset.get().saturating_sub(1).saturating_sub(up_to.get()),
+            },
+            Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => return None,
         })
-    }
-
-    /// Makes up what must be there before an entry of a channel.
-    fn tell(&mut self, entry: &Entry<'_>, channel: Channel, author: Agent, mode: ChannelMode, out: &mut Vec<Event>) {
-        let known = self.channels.entry(channel).or_insert_with(|| Known {
-            mode,
-            owner: author,
-            roster: BTreeSet::from([author]),
-            is_told: false,
-        });
-        let mut frames = Vec::new();
-        let mut adds: Vec<Agent> = Vec::new();
-        if !std::mem::replace(&mut known.is_told, true) {
-            frames.push((
-                MADE_CREATE_BYTES,
-                Frame::Create {
-                    channel,
-                    mode: known.mode,
-                },
-            ));
-            adds.extend(known.roster.iter().filter(|agent| **agent != known.owner));
-        }
-        if known.roster.insert(author) {
-            adds.push(author);
-        }
-        if known.mode == ChannelMode::Mls && !adds.is_empty() {
-            let bytes = MADE_COMMIT_BYTES
-                .saturating_add(MADE_COMMIT_BYTES_PER_ADD.saturating_mul(u32::try_from(adds.len()).unwrap_or(u32::MAX)))
-                .min(skytale_proto::limits::FRAME_BYTES_MAX as u32 / 2);
-            frames.push((
-                bytes,
-                Frame::Commit {
-                    channel,
-                    recipients: adds.clone(),
-                    adds,
-                    removes: Vec::new(),
-                },
-            ));
-        }
-        let owner = known.owner;
-        for (body_bytes, frame) in frames {
-            self.made_up += 1;
-            self.push(entry.time_ms, owner, body_bytes, frame, out);
-        }
     }
 }
 

@@ -38,14 +38,17 @@
 //! - Nothing in a file leads back to an id: see [`Pseudonyms`].
 
 mod capture;
+mod complete;
 mod event;
 mod file;
 mod ids;
+pub mod plan;
 pub mod report;
 mod summary;
 pub mod synth;
 
 pub use capture::{Entry, LogCapture, Window};
+pub use complete::Completer;
 pub use event::{Agent, Channel, Event, Frame, Log, What};
 pub use file::{End, Header, Ids, ReadError, Reader, Source, Totals, Unit, VERSION, WriteError, Writer, write_whole};
 pub use ids::{NoRandomness, Pseudonyms, Sample, SampleError};

@@ -1,7 +1,8 @@
 use super::*;
 use crate::ids::Sample;
 use crate::summary::Summarizer;
-use skytale_proto::{AccountId, AgentId, ChannelId, FrameId};
+use skytale_proto::ChannelMode;
+use skytale_proto::{AccountId, ChannelId, FrameId};
 
 fn agent(number: u8) -> AgentId {
     AgentId::from_bytes([number; 32])

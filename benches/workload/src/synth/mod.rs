@@ -4,6 +4,7 @@
 //! in their last digit.
 
 mod chance;
+pub(crate) use chance::Chance;
 mod profiles;
 mod scene;
 
