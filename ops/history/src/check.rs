@@ -145,7 +145,7 @@ impl Account {
                         channel,
                         agent: *agent,
                         at,
-                        last: Offset::new(expected.get() - 1),
+                        last: expected.previous(),
                     });
                 }
             }

@@ -20,13 +20,18 @@
 //! let faults = check(&history);
 //! assert!(faults.iter().any(|fault| matches!(fault, Fault::Missing { .. })));
 //! ```
+//!
+//! [`check`] holds the whole history in memory. For runs with millions of deliveries, [`Monitor`] takes the same facts
+//! while the run goes on, keeps each entry once, and names the same faults as soon as they can be seen.
 
 mod check;
 mod event;
 mod fault;
+mod monitor;
 #[cfg(test)]
 mod tests;
 
 pub use check::check;
 pub use event::{Entry, EntryKind, Event, HistoryError, read_lines, write_line};
 pub use fault::Fault;
+pub use monitor::{ChannelMonitor, ChannelReport, Delivered, FAULTS_KEPT_MAX, Monitor, Progress, Reader, Report};

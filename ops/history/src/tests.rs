@@ -3,22 +3,22 @@
 use crate::*;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 
-const CHANNEL: ChannelId = ChannelId::from_bytes([7; 16]);
+pub(crate) const CHANNEL: ChannelId = ChannelId::from_bytes([7; 16]);
 
-fn agent(number: u8) -> AgentId {
+pub(crate) fn agent(number: u8) -> AgentId {
     AgentId::from_bytes([number; 32])
 }
 
-fn frame(number: u8) -> FrameId {
+pub(crate) fn frame(number: u8) -> FrameId {
     FrameId::from_bytes([number; 16])
 }
 
-fn at(offset: u64) -> Offset {
+pub(crate) fn at(offset: u64) -> Offset {
     Offset::new(offset)
 }
 
 /// Entry `offset` of the sound log: 1 Create, 2 and 5 commits by agent 1, and messages by 1 and 2 in turn.
-fn entry(offset: u64) -> Entry {
+pub(crate) fn entry(offset: u64) -> Entry {
     let is_commit = [1, 2, 5].contains(&offset);
     Entry {
         offset: at(offset),
@@ -43,7 +43,7 @@ fn entry(offset: u64) -> Entry {
     }
 }
 
-fn delivered(agent: AgentId, entry: Entry) -> Event {
+pub(crate) fn delivered(agent: AgentId, entry: Entry) -> Event {
     Event::Delivered {
         agent,
         channel: CHANNEL,
@@ -52,7 +52,7 @@ fn delivered(agent: AgentId, entry: Entry) -> Event {
 }
 
 /// Agents 1 and 2 send; 1 reads all of it, 2 from its Welcome at 2 on, 3 is there from 6 to 9.
-fn sound() -> Vec<Event> {
+pub(crate) fn sound() -> Vec<Event> {
     let channel = CHANNEL;
     let mut history = Vec::new();
     for offset in 1..=12 {
@@ -87,7 +87,7 @@ fn sound() -> Vec<Event> {
 }
 
 /// The sound history with what `agent` was shown changed.
-fn shown(number: u8, mut change: impl FnMut(&Entry) -> Vec<Entry>) -> Vec<Event> {
+pub(crate) fn shown(number: u8, mut change: impl FnMut(&Entry) -> Vec<Entry>) -> Vec<Event> {
     let changed = |event: Event| match event {
         Event::Delivered { agent: who, entry, .. } if who == agent(number) => {
             change(&entry).into_iter().map(|entry| delivered(who, entry)).collect()
