@@ -51,7 +51,7 @@ mod signing;
 mod store;
 
 pub use clock::Clock;
-pub use config::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
+pub use config::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode, Rate};
 pub use openapi::document as openapi_document;
 pub use rewrap::{RewrapError, Rewrapped, rewrap_signing_keys};
 pub use server::Api;

@@ -7,4 +7,9 @@
 //!
 //! What this crate is not: a benchmark of one thing alone. Those are in `skytale-benches`.
 
+mod frames;
+mod recorder;
+pub mod relay;
 pub mod results;
+pub mod run;
+pub mod target;

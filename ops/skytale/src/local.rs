@@ -4,7 +4,7 @@ use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::start_api;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
-use skytale_api::{Api, ApiConfig};
+use skytale_api::{Api, ApiConfig, Limits, Rate};
 use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
@@ -40,9 +40,29 @@ impl LocalApi {
 
     /// The same, for relay nodes that say so often that they are there.
     pub(crate) async fn start_for(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration) -> Outcome<Self> {
+        Self::start_within(dir, listen, relay_heartbeat, Limits::default()).await
+    }
+
+    /// The same, with limits that a crowd of agents of one account does not meet.
+    pub(crate) async fn start_for_load(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration) -> Outcome<Self> {
+        let rate = Rate {
+            per_second: 1_000_000,
+            burst: 1_000_000,
+        };
+        let limits = Limits {
+            address_rate: rate,
+            key_rate: rate,
+            agents_max: 1_000_000,
+            ..Limits::default()
+        };
+        Self::start_within(dir, listen, relay_heartbeat, limits).await
+    }
+
+    async fn start_within(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration, limits: Limits) -> Outcome<Self> {
         let issuer = format!("http://{listen}");
         let config = ApiConfig {
             relay_heartbeat,
+            limits,
             listen,
             url: issuer.clone(),
             audience: AUDIENCE.into(),

@@ -1,8 +1,10 @@
 //! Tokens as the SDK holds them, and who gives them out.
 
+use data_encoding::BASE64URL_NOPAD;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
-use skytale_proto::{AgentId, Code, EndpointId, rest};
+use skytale_proto::token::Claims;
+use skytale_proto::{AccountId, AgentId, Code, EndpointId, rest};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -80,6 +82,13 @@ impl Token {
     /// Relay nodes that it can be used at, nearest first; empty where the provider has no directory.
     pub fn relays(&self) -> &[rest::Relay] {
         &self.relays
+    }
+
+    /// The account that it names. The relay node verifies the token; here it only says what to put into frames of raw logs.
+    pub fn account(&self) -> Option<AccountId> {
+        let claims = self.expose().split('.').nth(1)?;
+        let claims: Claims = serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?).ok()?;
+        Some(claims.acct)
     }
 
     pub(crate) fn expose(&self) -> &str {

@@ -4,10 +4,8 @@ use super::error::RawError;
 use crate::agent::RelaySource;
 use crate::agent::backoff::Backoff;
 use crate::net::relay::{Appender, Endpoint};
-use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
-use data_encoding::BASE64URL_NOPAD;
+use crate::net::{Relay, RelayError, Session, TokenProvider, TokenSubject};
 use skytale_proto::AccountId;
-use skytale_proto::token::Claims;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -85,7 +83,9 @@ impl Driver {
 
     async fn connect(&self, last: Option<skytale_proto::EndpointId>) -> Result<Live, RawError> {
         let token = self.tokens.token(&self.subject).await.map_err(RelayError::from)?;
-        let account = account_of(&token)?;
+        let account = token.account().ok_or(RawError::Account {
+            problem: "no claims that can be read",
+        })?;
         let mut relays: Vec<Relay> = match &self.source {
             RelaySource::Fixed(relays) => relays.clone(),
             RelaySource::Directory => token
@@ -135,15 +135,4 @@ async fn ended(session: &Session) -> RelayError {
         },
         Ok(error) = overdue.wait_for(Option::is_some) => error.clone().unwrap_or(RelayError::Closed),
     }
-}
-
-/// The account that a token names. The relay verifies the token; here it only says what to put into frames.
-fn account_of(token: &Token) -> Result<AccountId, RawError> {
-    let wrong = |problem| RawError::Account { problem };
-    let part = token.expose().split('.').nth(1).ok_or(wrong("not a token"))?;
-    let bytes = BASE64URL_NOPAD
-        .decode(part.as_bytes())
-        .map_err(|_| wrong("not base64url"))?;
-    let claims: Claims = serde_json::from_slice(&bytes).map_err(|_| wrong("claims that cannot be read"))?;
-    Ok(claims.acct)
 }

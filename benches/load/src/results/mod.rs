@@ -3,6 +3,7 @@
 //! The histograms are the truth: percentiles in `report.json` are computed from them, and results are joined by adding histograms, never
 //! percentiles.
 
+mod compute;
 mod report;
 
 pub use report::{

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Check, list or copy out a stopped node's data.
     #[command(subcommand)]
     Log(log::Command),
-    /// Capture or make workloads, and look at them.
+    /// Capture or make workloads, look at them, and replay them as load.
     #[command(subcommand)]
     Bench(bench::Command),
     /// Make, check or show the configuration.
@@ -151,6 +151,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
             account::run(command, session)
         }),
         Command::Log(command) => plain(&global, |loaded| log::run(command, loaded, &output)),
+        Command::Bench(bench::Command::Run(args)) => within(&global, client(Vec::new()), output, |session| {
+            bench::load(*args, session)
+        }),
         Command::Bench(command) => plain(&global, |loaded| bench::run(command, loaded, &output)),
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),

@@ -1,15 +1,20 @@
-//! `skytale bench`: workloads, from a log or from a profile.
+//! `skytale bench`: workloads, from a log or from a profile, and as load.
 
 mod capture;
 mod inspect;
+mod run;
 mod synth;
+
+pub(crate) use run::run as load;
 
 use crate::config::Loaded;
 use crate::output::{Context as _, Failure, Human, Outcome, Output, Style};
 use clap::Subcommand;
 use serde::Serialize;
+use skytale_load::results::WorkloadSource;
 use skytale_proto::Code;
-use skytale_workload::{Event, Header, ReadError, Totals, WriteError, Writer, write_whole};
+use skytale_workload::plan::EVENTS_MAX;
+use skytale_workload::{End, Event, Header, ReadError, Reader, Totals, WriteError, Writer, write_whole};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -23,6 +28,8 @@ pub(crate) enum Command {
     Synth(synth::Args),
     /// Show what a workload holds.
     Inspect(inspect::Args),
+    /// Replay a workload as load.
+    Run(Box<run::Args>),
 }
 
 pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome {
@@ -30,6 +37,8 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
         Command::Capture(args) => capture::run(&args, loaded, output),
         Command::Synth(args) => synth::run(&args, output),
         Command::Inspect(args) => inspect::run(&args, output),
+        // It needs a runtime, and is not run here.
+        Command::Run(_) => Ok(()),
     }
 }
 
@@ -127,6 +136,31 @@ fn unreadable(path: &Path) -> impl Fn(ReadError) -> Failure {
             _ => failure,
         }
     }
+}
+
+/// A workload's events, and what it is.
+fn read_events(path: &Path) -> Outcome<(Vec<Event>, WorkloadSource)> {
+    let failed = unreadable(path);
+    let file = File::open(path).map_err(|error| failed(error.into()))?;
+    let mut reader = Reader::new(file).map_err(&failed)?;
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event().map_err(&failed)? {
+        events.push(event);
+        if events.len() > EVENTS_MAX {
+            return Err(Failure::new(
+                Code::BadRequest,
+                format!("{} has over {EVENTS_MAX} events", path.display()),
+            )
+            .help("Capture a shorter time, or a sample of the channels."));
+        }
+    }
+    if reader.end() == Some(&End::Cut) {
+        return Err(Failure::new(Code::BadRequest, format!("{} was cut", path.display()))
+            .help("What it holds up to the cut can be looked at with `skytale bench inspect`; capture it again to run it."));
+    }
+    let duration = events.last().map_or(std::time::Duration::ZERO, |event| event.at);
+    let source = run::source(path, reader.header(), events.len() as u64, duration)?;
+    Ok((events, source))
 }
 
 /// A duration, as in `90s`, `10m` or `1h 30m`.

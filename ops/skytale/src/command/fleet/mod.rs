@@ -4,6 +4,8 @@ mod demo;
 mod nats;
 mod up;
 
+pub(crate) use up::Size;
+
 use super::Session;
 use crate::output::Outcome;
 use clap::Subcommand;

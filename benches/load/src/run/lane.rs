@@ -1,0 +1,610 @@
+//! An agent of a run: does what the plan has for it, in order, as far as the target lets it.
+
+use super::flight::{Flight, Meaning, Verdict, build};
+use super::link::{Link, connect};
+use super::reader::Reader;
+use super::room::{Change, Made, Never};
+use super::shared::{Gauge, Open, Shared, add};
+use crate::recorder::Tick;
+use crate::results::Measure;
+use crate::target::{Failed, Session as _, Target};
+use skytale_proto::{AccountId, ChannelId, ChannelMode, Code, Detail, LogId, Offset};
+use skytale_workload::{Agent, Channel, Frame, Log, What};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How often a commit is built anew because another one came first.
+const TRIES_MAX: u32 = 50;
+/// How often a claim is tried again where no KeyPackage was there.
+const CLAIMS_MAX: u32 = 20;
+
+/// What an agent is told to do.
+pub(super) enum Job {
+    /// An event of the plan, by its place.
+    Event(usize, Arc<Open>),
+    /// An append whose session ended while it was sent again.
+    Again(Box<Flight>),
+}
+
+/// A subscription of an agent.
+enum Sub {
+    Runs {
+        task: JoinHandle<Reader>,
+        leave: CancellationToken,
+    },
+    Rests(Reader),
+}
+
+/// An agent of a run.
+pub(super) struct Lane<T: Target> {
+    shared: Arc<Shared<T>>,
+    agent: u32,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    again: mpsc::WeakUnboundedSender<Job>,
+    link: Option<Link<T>>,
+    subs: BTreeMap<LogId, Sub>,
+    /// The plan has it online.
+    is_online: bool,
+}
+
+impl<T: Target> Lane<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, agent: u32) -> (Self, mpsc::UnboundedSender<Job>) {
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let lane = Self {
+            shared,
+            agent,
+            jobs,
+            again: sender.downgrade(),
+            link: None,
+            subs: BTreeMap::new(),
+            is_online: false,
+        };
+        (lane, sender)
+    }
+
+    /// Runs until the run is over.
+    pub(super) async fn run(mut self) {
+        let finish = self.shared.finish.clone();
+        tokio::select! {
+            biased;
+            () = finish.cancelled() => {}
+            () = self.act() => {}
+        }
+        for (_, sub) in std::mem::take(&mut self.subs) {
+            if let Some(mut reader) = rest(sub).await
+                && self.is_online
+                && !reader.is_over
+            {
+                reader.finish();
+            }
+        }
+        if let Some(link) = self.link.take() {
+            self.shared.recorder.of(self.agent).count(Tick::WentOffline, 1);
+            link.session.close().await;
+        }
+    }
+
+    async fn act(&mut self) {
+        loop {
+            let job = match &self.link {
+                Some(link) => tokio::select! {
+                    biased;
+                    failed = link.lost() => {
+                        self.recover(&failed).await;
+                        continue;
+                    }
+                    job = self.jobs.recv() => job,
+                },
+                None => self.jobs.recv().await,
+            };
+            match job {
+                Some(Job::Event(place, open)) => self.event(place, open).await,
+                Some(Job::Again(flight)) => self.send(*flight).await,
+                // There is nothing more to do, but to read.
+                None => match &self.link {
+                    Some(link) => {
+                        let failed = link.lost().await;
+                        self.recover(&failed).await;
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn event(&mut self, place: usize, open: Arc<Open>) {
+        let shared = Arc::clone(&self.shared);
+        let Some(event) = shared.plan.events.get(place) else {
+            return;
+        };
+        let planned = event.at;
+        let done = match &event.what {
+            What::Append {
+                author: _,
+                body_bytes,
+                frame,
+            } => self.append(planned, *body_bytes, frame, open).await,
+            What::Connect(_) => {
+                self.is_online = true;
+                self.come_online().await;
+                shared
+                    .recorder
+                    .of(self.agent)
+                    .latency(Measure::Connected, shared.late(planned));
+                Ok(())
+            }
+            What::Disconnect(_) => {
+                self.go_offline().await;
+                Ok(())
+            }
+            What::Subscribe { log, .. } => self.subscribe(planned, *log).await,
+            What::Token(_) => {
+                self.token(planned).await;
+                Ok(())
+            }
+            What::Refused { .. } => Ok(()),
+        };
+        if done == Err(Never) {
+            shared.impossible(self.agent, matches!(event.what, What::Append { .. }));
+        }
+    }
+
+    async fn token(&self, planned: Duration) {
+        let shared = &self.shared;
+        let mut pause = super::link::Pause::default();
+        loop {
+            match shared.target.token(self.agent).await {
+                Ok(()) => break,
+                Err(failed) => {
+                    shared.refused(self.agent, failed.code);
+                    tracing::debug!(agent = self.agent, %failed, "no token");
+                    pause.wait(failed.retry_after).await;
+                }
+            }
+        }
+        shared
+            .recorder
+            .of(self.agent)
+            .latency(Measure::Token, shared.late(planned));
+    }
+
+    async fn come_online(&mut self) {
+        if self.link.is_none() {
+            self.link = Some(connect(&self.shared, self.agent, self.again.clone()).await);
+            let mut records = self.shared.recorder.of(self.agent);
+            records.count(Tick::CameOnline, 1);
+            add(&self.shared.tallies.sessions, 1);
+            add(&self.shared.tallies.online, 1);
+        }
+    }
+
+    /// Its session is over: another one, on which everything goes on.
+    async fn recover(&mut self, failed: &Failed) {
+        let Some(link) = self.link.take() else { return };
+        add(&self.shared.tallies.sessions_lost, 1);
+        tracing::debug!(agent = self.agent, %failed, "session lost");
+        if failed.is_refusal {
+            self.shared.refused(self.agent, failed.code);
+        }
+        let flights = self.unlink(link).await;
+        tokio::time::sleep(failed.retry_after.unwrap_or_default()).await;
+        self.come_online().await;
+        let mut rest: std::collections::VecDeque<Flight> = flights.into();
+        while let Some(flight) = rest.pop_front() {
+            if let Some(link) = &self.link
+                && let Err(flight) = link.send(&self.shared, flight).await
+            {
+                rest.push_front(flight);
+                let Some(link) = self.link.take() else { continue };
+                add(&self.shared.tallies.sessions_lost, 1);
+                // What was sent again stands before what was not.
+                let mut sent: std::collections::VecDeque<Flight> = self.unlink(link).await.into();
+                sent.append(&mut rest);
+                rest = sent;
+                self.come_online().await;
+            }
+        }
+        self.go_on().await;
+    }
+
+    /// What was in flight on a session that is over, in order.
+    async fn unlink(&mut self, link: Link<T>) -> Vec<Flight> {
+        let mut resting = BTreeMap::new();
+        for (log, sub) in std::mem::take(&mut self.subs) {
+            if let Some(reader) = rest(sub).await {
+                resting.insert(log, Sub::Rests(reader));
+            }
+        }
+        self.subs = resting;
+        self.shared.recorder.of(self.agent).count(Tick::WentOffline, 1);
+        self.shared.tallies.online.fetch_sub(1, Ordering::Relaxed);
+        link.end().await
+    }
+
+    /// Its readers go on where they were.
+    async fn go_on(&mut self) {
+        let Some(link) = &self.link else { return };
+        let mut subs = BTreeMap::new();
+        for (log, sub) in std::mem::take(&mut self.subs) {
+            let sub = match sub {
+                Sub::Rests(reader) if !reader.is_over => runs(&self.shared, reader, &link.session, None),
+                sub => sub,
+            };
+            subs.insert(log, sub);
+        }
+        self.subs = subs;
+    }
+
+    async fn go_offline(&mut self) {
+        self.is_online = false;
+        while let Some(link) = &self.link {
+            // What it said has arrived before it goes.
+            tokio::select! {
+                biased;
+                failed = link.lost() => self.recover(&failed).await,
+                () = link.settled() => break,
+            }
+        }
+        if let Some(link) = self.link.take() {
+            let left = self.unlink(link).await;
+            debug_assert!(left.is_empty(), "all was settled");
+        }
+    }
+
+    async fn send(&mut self, mut flight: Flight) {
+        loop {
+            let Some(link) = &self.link else {
+                self.come_online().await;
+                self.go_on().await;
+                continue;
+            };
+            match link.send(&self.shared, flight).await {
+                Ok(()) => return,
+                Err(back) => {
+                    flight = back;
+                    let failed = link.lost().await;
+                    self.recover(&failed).await;
+                }
+            }
+        }
+    }
+
+    /// Sends, and waits for the verdict.
+    async fn send_and_wait(&mut self, mut flight: Flight) -> Verdict {
+        let (sender, mut verdict) = oneshot::channel();
+        flight.verdict = Some(sender);
+        self.send(flight).await;
+        loop {
+            let Some(link) = &self.link else {
+                return verdict.await.unwrap_or(Verdict::Never);
+            };
+            tokio::select! {
+                biased;
+                verdict = &mut verdict => return verdict.unwrap_or(Verdict::Never),
+                failed = link.lost() => self.recover(&failed).await,
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, planned: Duration, log: Log) -> Result<(), Never> {
+        let shared = Arc::clone(&self.shared);
+        let (id, agent) = (shared.target.agent_id(self.agent), self.agent);
+        let (log, made) = match log {
+            Log::Agent(_) => (id.log(), None),
+            Log::Channel(Channel(number)) => {
+                let room = shared.room(number).ok_or(Never)?;
+                let (made, from) = room.until(|state| state.for_reader(agent)).await?;
+                (made.id.log(), Some((number, made, from)))
+            }
+        };
+        let reader = match self.subs.remove(&log) {
+            Some(Sub::Rests(reader)) if !reader.is_over => reader,
+            Some(sub @ Sub::Runs { .. }) => {
+                self.subs.insert(log, sub);
+                return Ok(());
+            }
+            _ => match made {
+                None => Reader {
+                    agent,
+                    id,
+                    log,
+                    cursor: Offset::ZERO,
+                    watched: None,
+                    watch: None,
+                    gauge: None,
+                    is_over: false,
+                },
+                Some((channel, made, from)) => {
+                    let gauge = Arc::new(Gauge {
+                        channel,
+                        cursor: AtomicU64::new(0),
+                        reads: AtomicBool::new(true),
+                    });
+                    shared.gauges.lock().push(Arc::clone(&gauge));
+                    Reader {
+                        agent,
+                        id,
+                        log,
+                        cursor: Offset::new(from.get() - 1),
+                        watch: Some(made.watched.reader(id, from)),
+                        watched: Some(made.watched),
+                        gauge: Some(gauge),
+                        is_over: false,
+                    }
+                }
+            },
+        };
+        if self.link.is_none() {
+            self.come_online().await;
+        }
+        if let Some(link) = &self.link {
+            let sub = runs(&shared, reader, &link.session, Some(planned));
+            self.subs.insert(log, sub);
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &mut self,
+        planned: Duration,
+        body_bytes: u32,
+        frame: &Frame,
+        open: Arc<Open>,
+    ) -> Result<(), Never> {
+        match frame {
+            Frame::Create { channel, mode } => self.create(planned, body_bytes, channel.0, *mode, open).await,
+            Frame::Commit {
+                channel,
+                adds,
+                removes,
+                recipients,
+            } => {
+                let change = Change {
+                    adds: numbers(adds),
+                    removes: numbers(removes),
+                };
+                self.commit(planned, body_bytes, channel.0, change, recipients, open)
+                    .await
+            }
+            Frame::Claim(of) => self.claim(planned, of.0).await,
+            Frame::KeyPackage { last_resort } => {
+                let detail = Detail::KeyPackage {
+                    last_resort: *last_resort,
+                };
+                let log = self.shared.target.agent_id(self.agent).log();
+                let frame = self.build(planned, log, Offset::ZERO, detail, body_bytes)?;
+                self.send(Flight {
+                    agent: self.agent,
+                    channel: None,
+                    planned,
+                    frame,
+                    meaning: Meaning::Offer,
+                    watched: None,
+                    verdict: None,
+                    was_sent: false,
+                    _open: open,
+                })
+                .await;
+                Ok(())
+            }
+            Frame::Proposal(channel) => self.entry(planned, body_bytes, channel.0, Detail::Proposal, open).await,
+            Frame::Message(channel) => self.entry(planned, body_bytes, channel.0, Detail::Message, open).await,
+            Frame::Rejoin(channel) => self.entry(planned, body_bytes, channel.0, Detail::Rejoin, open).await,
+            Frame::Raw(channel) => {
+                let account = self.account()?;
+                self.entry(planned, body_bytes, channel.0, Detail::Raw { account }, open)
+                    .await
+            }
+            Frame::Trim { .. } => Ok(()),
+        }
+    }
+
+    fn account(&self) -> Result<AccountId, Never> {
+        self.shared.target.account().ok_or(Never)
+    }
+
+    fn build(
+        &self,
+        planned: Duration,
+        log: LogId,
+        parent: Offset,
+        detail: Detail,
+        body_bytes: u32,
+    ) -> Result<skytale_proto::Frame, Never> {
+        build(&self.shared, self.agent, planned, log, parent, detail, body_bytes).map_err(|error| {
+            tracing::warn!(%error, "a frame of the plan cannot be built");
+            Never
+        })
+    }
+
+    async fn create(
+        &mut self,
+        planned: Duration,
+        body_bytes: u32,
+        channel: u32,
+        mode: ChannelMode,
+        open: Arc<Open>,
+    ) -> Result<(), Never> {
+        let account = match mode {
+            ChannelMode::Raw => Some(self.account()?),
+            ChannelMode::Mls => None,
+        };
+        let id = ChannelId::generate_in(self.shared.target.home(self.agent));
+        let watched = self.shared.monitor.channel(id);
+        let frame = self.build(
+            planned,
+            id.log(),
+            Offset::ZERO,
+            Detail::Create { mode, account },
+            body_bytes,
+        )?;
+        let flight = Flight {
+            agent: self.agent,
+            channel: Some(channel),
+            planned,
+            frame,
+            watched: Some(Arc::clone(&watched)),
+            meaning: Meaning::Create(Made { id, mode, watched }),
+            verdict: None,
+            was_sent: false,
+            _open: open,
+        };
+        match self.send_and_wait(flight).await {
+            Verdict::Entry => Ok(()),
+            // It was counted as given up, and its channel as broken.
+            Verdict::Never | Verdict::Stale(_) => Ok(()),
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        planned: Duration,
+        body_bytes: u32,
+        channel: u32,
+        change: Change,
+        recipients: &[Agent],
+        open: Arc<Open>,
+    ) -> Result<(), Never> {
+        let shared = Arc::clone(&self.shared);
+        let agent = self.agent;
+        let room = shared.room(channel).ok_or(Never)?;
+        let ids = |agents: &mut dyn Iterator<Item = u32>| agents.map(|agent| shared.target.agent_id(agent)).collect();
+        let detail = Detail::Commit {
+            adds: ids(&mut change.adds.iter().copied()),
+            removes: ids(&mut change.removes.iter().copied()),
+            recipients: ids(&mut recipients.iter().map(|agent| agent.0)),
+        };
+        for _ in 0..TRIES_MAX {
+            let ready = room.until(|state| state.for_author(agent).filter(|_| state.has_all(&change.removes)));
+            let made = ready.await?;
+            let frame = self.build(planned, made.id.log(), room.head(), detail.clone(), body_bytes)?;
+            let flight = Flight {
+                agent,
+                channel: Some(channel),
+                planned,
+                frame,
+                meaning: Meaning::Commit(change.clone()),
+                watched: Some(made.watched),
+                verdict: None,
+                was_sent: false,
+                _open: Arc::clone(&open),
+            };
+            match self.send_and_wait(flight).await {
+                Verdict::Entry | Verdict::Never => return Ok(()),
+                Verdict::Stale(head) => {
+                    add(&shared.tallies.commits_lost, 1);
+                    room.moved(head);
+                }
+            }
+        }
+        Err(Never)
+    }
+
+    /// Any other frame of a channel.
+    async fn entry(
+        &mut self,
+        planned: Duration,
+        body_bytes: u32,
+        channel: u32,
+        detail: Detail,
+        open: Arc<Open>,
+    ) -> Result<(), Never> {
+        let shared = Arc::clone(&self.shared);
+        let agent = self.agent;
+        let room = shared.room(channel).ok_or(Never)?;
+        let made = room.until(|state| state.for_author(agent)).await?;
+        let parent = match made.mode {
+            ChannelMode::Mls => room.head(),
+            ChannelMode::Raw => Offset::ZERO,
+        };
+        let frame = self.build(planned, made.id.log(), parent, detail, body_bytes)?;
+        self.send(Flight {
+            agent,
+            channel: Some(channel),
+            planned,
+            frame,
+            meaning: Meaning::Entry,
+            watched: Some(made.watched),
+            verdict: None,
+            was_sent: false,
+            _open: open,
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn claim(&mut self, planned: Duration, of: u32) -> Result<(), Never> {
+        let shared = Arc::clone(&self.shared);
+        let mut offered = shared.offers.get(of as usize).ok_or(Never)?.subscribe();
+        // The sender lives as long as the run.
+        let _ = offered.wait_for(|offered| *offered).await;
+        let log = shared.target.agent_id(of).log();
+        let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
+        {
+            let mut records = shared.recorder.of(self.agent);
+            records.latency(Measure::SendDelay, shared.late(planned));
+            records.count(Tick::Sent, 1);
+        }
+        add(&shared.tallies.sent, 1);
+        for _ in 0..CLAIMS_MAX {
+            if self.link.is_none() {
+                self.come_online().await;
+                self.go_on().await;
+            }
+            let Some(link) = &self.link else { continue };
+            let session = link.session.clone();
+            match session.claim(&frame).await {
+                Ok(()) => {
+                    {
+                        let mut records = shared.recorder.of(self.agent);
+                        records.latency(Measure::Append, shared.late(planned));
+                        records.count(Tick::Acknowledged, 1);
+                    }
+                    add(&shared.tallies.acknowledged, 1);
+                    return Ok(());
+                }
+                Err(failed) if failed.is_refusal => {
+                    shared.refused(self.agent, failed.code);
+                    if failed.code == Code::KeyPackagesExhausted {
+                        break;
+                    }
+                    tokio::time::sleep(failed.retry_after.unwrap_or(Duration::from_millis(50))).await;
+                }
+                Err(_) => {
+                    let failed = link.lost().await;
+                    self.recover(&failed).await;
+                }
+            }
+        }
+        add(&shared.tallies.claims_without_package, 1);
+        add(&shared.tallies.given_up, 1);
+        shared.recorder.of(self.agent).count(Tick::GivenUp, 1);
+        Ok(())
+    }
+}
+
+fn numbers(agents: &[Agent]) -> Vec<u32> {
+    agents.iter().map(|agent| agent.0).collect()
+}
+
+fn runs<T: Target>(shared: &Arc<Shared<T>>, reader: Reader, session: &T::Session, since: Option<Duration>) -> Sub {
+    let leave = CancellationToken::new();
+    let task = tokio::spawn(reader.run(Arc::clone(shared), session.clone(), since, leave.clone()));
+    Sub::Runs { task, leave }
+}
+
+/// Stops a reader. `None` where its task has panicked, which the runtime says.
+async fn rest(sub: Sub) -> Option<Reader> {
+    match sub {
+        Sub::Runs { task, leave } => {
+            leave.cancel();
+            task.await.ok()
+        }
+        Sub::Rests(reader) => Some(reader),
+    }
+}

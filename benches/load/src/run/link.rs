@@ -1,0 +1,274 @@
+//! An agent's session, with what is in flight on it.
+
+use super::flight::{Flight, Meaning, Verdict};
+use super::lane::Job;
+use super::shared::{Shared, add};
+use crate::recorder::Tick;
+use crate::results::Measure;
+use crate::target::{Failed, Session, Target};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Between two tries to connect: doubled from the first to the last, with a part of it drawn.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often a message is built anew because a commit came first.
+const TRIES_MAX: u32 = 50;
+
+type Pending<T> = <<T as Target>::Session as Session>::Pending;
+
+/// An agent's session.
+pub(super) struct Link<T: Target> {
+    pub(super) session: T::Session,
+    flights: mpsc::UnboundedSender<(Flight, Pending<T>)>,
+    unsettled: watch::Sender<u64>,
+    /// A verdict says that the session is to be left.
+    broken: CancellationToken,
+    reason: Arc<Mutex<Option<Failed>>>,
+    verdicts: JoinHandle<Vec<Flight>>,
+    /// What could not be put among those in flight any more.
+    late: Mutex<Vec<Flight>>,
+    /// Held from when a frame is noted as sent until the target has it: its author's frames must come in that order.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A pause between tries.
+#[derive(Debug, Default)]
+pub(super) struct Pause(u32);
+
+impl Pause {
+    pub(super) async fn wait(&mut self, after: Option<Duration>) {
+        let longest = (PAUSE_MIN * 2u32.saturating_pow(self.0)).min(PAUSE_MAX);
+        self.0 = (self.0 + 1).min(10);
+        let mut drawn = [0];
+        // Without a drawn part all would come back at once.
+        let _ = getrandom::fill(&mut drawn);
+        let pause = longest.mul_f64(0.5 + f64::from(drawn[0]) / 512.0);
+        tokio::time::sleep(after.unwrap_or_default().max(pause)).await;
+    }
+}
+
+/// Connects, however long it takes.
+pub(super) async fn connect<T: Target>(
+    shared: &Arc<Shared<T>>,
+    agent: u32,
+    again: mpsc::WeakUnboundedSender<Job>,
+) -> Link<T> {
+    let mut pause = Pause::default();
+    let session = loop {
+        match shared.target.connect(agent).await {
+            Ok(session) => break session,
+            Err(failed) => {
+                shared.refused(agent, failed.code);
+                tracing::debug!(agent, %failed, "no session");
+                pause.wait(failed.retry_after).await;
+            }
+        }
+    };
+    let (flights, receiver) = mpsc::unbounded_channel();
+    let (broken, reason) = (CancellationToken::new(), Arc::default());
+    let unsettled = watch::Sender::new(0);
+    let turn = Arc::default();
+    let verdicts = Verdicts {
+        shared: Arc::clone(shared),
+        session: session.clone(),
+        flights: receiver,
+        unsettled: unsettled.clone(),
+        broken: broken.clone(),
+        reason: Arc::clone(&reason),
+        again,
+        turn: Arc::clone(&turn),
+    };
+    Link {
+        session,
+        flights,
+        unsettled,
+        broken,
+        reason,
+        verdicts: tokio::spawn(verdicts.run()),
+        late: Mutex::default(),
+        turn,
+    }
+}
+
+impl<T: Target> Link<T> {
+    /// Resolves when the session is over, or must be left.
+    pub(super) async fn lost(&self) -> Failed {
+        tokio::select! {
+            biased;
+            () = self.broken.cancelled() => self.reason.lock().clone().unwrap_or_else(|| Failed::lost("the session is over")),
+            failed = self.session.ended() => failed,
+        }
+    }
+
+    /// Resolves when nothing is in flight.
+    pub(super) async fn settled(&self) {
+        let _ = self.unsettled.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Gives an append to the target. Gives it back where the session is over.
+    pub(super) async fn send(&self, shared: &Shared<T>, mut flight: Flight) -> Result<(), Flight> {
+        let turn = self.turn.lock().await;
+        let is_first = !std::mem::replace(&mut flight.was_sent, true);
+        if is_first {
+            flight.goes_out();
+        } else {
+            add(&shared.tallies.again, 1);
+        }
+        let pending = match self.session.append(&flight.frame).await {
+            Ok(pending) => pending,
+            Err(failed) if failed.is_for_later() => return Err(flight),
+            Err(failed) => {
+                shared.given_up(flight, &failed);
+                return Ok(());
+            }
+        };
+        drop(turn);
+        if is_first {
+            let mut records = shared.recorder.of(flight.agent);
+            records.latency(Measure::SendDelay, shared.late(flight.planned));
+            records.count(Tick::Sent, 1);
+            add(&shared.tallies.sent, 1);
+        }
+        self.unsettled.send_modify(|count| *count += 1);
+        if let Err(mpsc::error::SendError((flight, _))) = self.flights.send((flight, pending)) {
+            // It may be in the log, and comes after those that are given back.
+            self.late.lock().push(flight);
+        }
+        Ok(())
+    }
+
+    /// Ends it, and gives what was in flight, in order.
+    pub(super) async fn end(self) -> Vec<Flight> {
+        self.session.close().await;
+        drop(self.flights);
+        let mut left = self.verdicts.await.unwrap_or_default();
+        left.append(&mut self.late.lock());
+        left
+    }
+}
+
+/// Takes the verdicts of one session.
+struct Verdicts<T: Target> {
+    shared: Arc<Shared<T>>,
+    session: T::Session,
+    flights: mpsc::UnboundedReceiver<(Flight, Pending<T>)>,
+    unsettled: watch::Sender<u64>,
+    broken: CancellationToken,
+    reason: Arc<Mutex<Option<Failed>>>,
+    again: mpsc::WeakUnboundedSender<Job>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<T: Target> Verdicts<T> {
+    /// Runs until the session is over. Gives what has no verdict, in order.
+    async fn run(mut self) -> Vec<Flight> {
+        let mut left = Vec::new();
+        while let Some((flight, pending)) = self.flights.recv().await {
+            match pending.await {
+                Ok(appended) => {
+                    self.shared.acknowledged(flight, appended);
+                }
+                Err(failed) if failed.is_for_later() => {
+                    if failed.is_refusal {
+                        self.shared.refused(flight.agent, failed.code);
+                    }
+                    left.push(flight);
+                    self.flights.close();
+                    self.reason.lock().get_or_insert(failed);
+                    self.broken.cancel();
+                }
+                Err(failed) if failed.is_stale() => self.stale(flight, &failed),
+                Err(failed) => self.shared.given_up(flight, &failed),
+            }
+            self.unsettled.send_modify(|count| *count -= 1);
+        }
+        left
+    }
+
+    /// The channel's handshake head has moved: the same again, on the new one.
+    fn stale(&self, mut flight: Flight, failed: &Failed) {
+        let shared = Arc::clone(&self.shared);
+        shared.refused(flight.agent, failed.code);
+        let Some(room) = flight.channel.and_then(|channel| shared.room(channel)) else {
+            return;
+        };
+        room.moved(failed.offset);
+        if matches!(flight.meaning, Meaning::Commit(_)) {
+            // Its agent waits, and builds another one.
+            let refused = flight.frame.header().id;
+            if let Some(watched) = &flight.watched {
+                watched.refused(refused);
+            }
+            if let Some(verdict) = flight.verdict.take() {
+                let _ = verdict.send(Verdict::Stale(failed.offset));
+            }
+            return;
+        }
+        add(&shared.tallies.messages_outrun, 1);
+        let (session, again, turn) = (self.session.clone(), self.again.clone(), Arc::clone(&self.turn));
+        self.unsettled.send_modify(|count| *count += 1);
+        let unsettled = self.unsettled.clone();
+        tokio::spawn(async move {
+            retry::<T>(&shared, &session, flight, &again, &turn).await;
+            unsettled.send_modify(|count| *count -= 1);
+        });
+    }
+}
+
+async fn retry<T: Target>(
+    shared: &Shared<T>,
+    session: &T::Session,
+    mut flight: Flight,
+    again: &mpsc::WeakUnboundedSender<Job>,
+    turn: &tokio::sync::Mutex<()>,
+) {
+    for _ in 0..TRIES_MAX {
+        let head = flight
+            .channel
+            .map_or(skytale_proto::Offset::ZERO, |channel| shared.head(channel));
+        if let Err(error) = flight.rebuilt(shared, head) {
+            tracing::warn!(%error, "a frame cannot be built anew");
+            return;
+        }
+        flight.was_sent = true;
+        add(&shared.tallies.again, 1);
+        let given = {
+            let _turn = turn.lock().await;
+            flight.goes_out();
+            session.append(&flight.frame).await
+        };
+        let outcome = match given {
+            Ok(pending) => pending.await,
+            Err(failed) => Err(failed),
+        };
+        match outcome {
+            Ok(appended) => return shared.acknowledged(flight, appended),
+            Err(failed) if failed.is_stale() => {
+                shared.refused(flight.agent, failed.code);
+                add(&shared.tallies.messages_outrun, 1);
+                if let Some(room) = flight.channel.and_then(|channel| shared.room(channel)) {
+                    room.moved(failed.offset);
+                }
+            }
+            Err(failed) if failed.is_for_later() => {
+                // Its agent sends it again on its next session. Without one the run is over.
+                if let Some(jobs) = again.upgrade() {
+                    let _ = jobs.send(Job::Again(Box::new(flight)));
+                }
+                return;
+            }
+            Err(failed) => return shared.given_up(flight, &failed),
+        }
+    }
+    let failed = Failed {
+        is_refusal: true,
+        code: skytale_proto::Code::StaleEpoch,
+        ..Failed::lost("the handshake head moved each time")
+    };
+    shared.given_up(flight, &failed);
+}

@@ -1,0 +1,400 @@
+//! Runs a plan against a target.
+//!
+//! ```text
+//!   schedule (a thread) ── events at their times ──> lanes (a task an agent) ──> Target
+//!                                                      ├─ verdicts (a task a session)
+//!                                                      └─ readers (a task a subscription)
+//! ```
+//!
+//! An open loop: what is due is dispatched whatever became of what was due before, and every latency counts from the planned time. An
+//! agent does its own events in order, so one that waits for the target is late with all of them, and that shows. Where an event needs
+//! another one (a channel before its first frame, a membership before a message) it waits for that.
+
+mod flight;
+mod lane;
+mod link;
+mod reader;
+mod room;
+mod schedule;
+mod shared;
+
+use crate::frames::Bodies;
+use crate::recorder::Recorder;
+use crate::results::{CatchUp, Divergence, Histogram64, LATENCY_US_MAX, Measured, Totals, Verified, histogram};
+use crate::target::Target;
+use room::Room;
+use shared::{Shared, Tallies};
+use skytale_history::Monitor;
+use skytale_workload::What;
+use skytale_workload::plan::Plan;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether all is done.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the runtime's lateness is sampled.
+const SAMPLE_EVERY: Duration = Duration::from_millis(5);
+/// How long agents may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How a plan is run.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// With a number: as fast as the target takes it, with so many events open at most. Else at the planned times.
+    pub in_flight: Option<usize>,
+    /// The length of an interval of the results.
+    pub interval: Duration,
+    /// How long the end may take without any progress: acknowledgements and deliveries that are still to come.
+    pub patience: Duration,
+    /// The generator's own lateness, at the 99th percentile, from which on a run is not valid.
+    pub lag_max: Duration,
+    /// Which part of the run this is.
+    pub part: u32,
+    /// When it begins; now, where there is none.
+    pub start_at: Option<SystemTime>,
+}
+
+impl RunConfig {
+    /// At the planned times, with intervals that suit a plan of this length.
+    pub fn of(duration: Duration) -> Self {
+        let interval = match duration.as_secs() {
+            0..60 => Duration::from_millis(100),
+            60..600 => Duration::from_secs(1),
+            longer => Duration::from_secs(longer.div_ceil(600)),
+        };
+        Self {
+            in_flight: None,
+            interval,
+            patience: Duration::from_secs(30),
+            lag_max: Duration::from_millis(50),
+            part: 1,
+            start_at: None,
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Since its beginning.
+    pub elapsed: Duration,
+    /// Appends due by now; under a closed loop, all of them.
+    pub due: u64,
+    /// Appends given to the target.
+    pub sent: u64,
+    /// Appends acknowledged.
+    pub acknowledged: u64,
+    /// Entries delivered.
+    pub delivered: u64,
+    /// Agents online.
+    pub online: u64,
+    /// Refusals.
+    pub refused: u64,
+    /// Appends given up.
+    pub given_up: u64,
+    /// Faults found.
+    pub faults: u64,
+    /// All that was planned is dispatched.
+    pub is_ending: bool,
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// What was measured.
+    pub measured: Measured,
+    /// Sums.
+    pub totals: Totals,
+    /// What was compared.
+    pub verified: Verified,
+    /// Contradictions between what agents saw, in words; the first 1,000.
+    pub faults: Vec<String>,
+    /// How many there were.
+    pub fault_count: u64,
+    /// Why the run says nothing of the target, if it does not.
+    pub invalid_because: Vec<String>,
+    /// Refusals by the number of their code.
+    pub refusals: BTreeMap<u32, u64>,
+    /// Where it went apart from what was planned.
+    pub divergence: Divergence,
+    /// Readers that came back.
+    pub catch_up: Vec<CatchUp>,
+    /// When it began, unix milliseconds.
+    pub started_ms: u64,
+    /// It was ended before it was done.
+    pub interrupted: bool,
+    /// The generator's lateness at dispatching and at running its tasks, in microseconds at the 99th percentile.
+    pub lag_p99_us: [u64; 2],
+}
+
+/// A run cannot begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the run cannot begin: {0}")]
+pub struct RunError(pub String);
+
+/// Runs a plan, and verifies what agents saw. `stop` ends it early, with what there is; `each` is told now and then how far it is.
+pub async fn run<T: Target>(
+    target: Arc<T>,
+    plan: Arc<Plan>,
+    config: &RunConfig,
+    stop: CancellationToken,
+    mut each: impl FnMut(&Progress),
+) -> Result<Ran, RunError> {
+    let bodies = Bodies::new().ok_or_else(|| RunError("the system gives no random bytes".into()))?;
+    if let Some(at) = config.start_at {
+        let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    let start = Instant::now();
+    let started_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let shared = Arc::new(Shared {
+        recorder: Recorder::new(start, config.interval, config.in_flight.is_none()),
+        rooms: (0..plan.channels).map(|_| Room::default()).collect(),
+        offers: (0..plan.agents).map(|_| watch::Sender::new(false)).collect(),
+        target,
+        plan: Arc::clone(&plan),
+        start,
+        part: config.part,
+        bodies,
+        monitor: Monitor::new(),
+        tallies: Tallies::default(),
+        refusals: parking_lot::Mutex::default(),
+        catch_up: parking_lot::Mutex::default(),
+        gauges: parking_lot::Mutex::default(),
+        sequence: 0.into(),
+        open: watch::Sender::new(0),
+        finish: CancellationToken::new(),
+    });
+    let cpu_before = process_time();
+    let runtime = Handle::current();
+    let scheduling = {
+        let (shared, in_flight) = (Arc::clone(&shared), config.in_flight);
+        std::thread::Builder::new()
+            .name("schedule".into())
+            .spawn(move || schedule::dispatch(&shared, in_flight, &runtime))
+            .map_err(|error| RunError(format!("no thread: {error}")))?
+    };
+    let mut sampled = histogram();
+    let due = due_times(&plan);
+    let (mut moved, mut last) = (Instant::now(), (0, 0));
+    let mut interrupted = false;
+    let mut ended_at = start;
+    loop {
+        let before = Instant::now();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                interrupted = true;
+                break;
+            }
+            () = tokio::time::sleep(SAMPLE_EVERY) => {}
+        }
+        let late = before.elapsed().saturating_sub(SAMPLE_EVERY);
+        // A timer's own grain is a millisecond.
+        let late_us = u64::try_from(late.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_sub(1_500);
+        sampled.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
+        if ended_at.elapsed() < LOOK_EVERY {
+            continue;
+        }
+        ended_at = Instant::now();
+        let is_ending = scheduling.is_finished();
+        let progress = shared.progress(&due, is_ending);
+        each(&progress);
+        let now = (progress.acknowledged + progress.given_up, progress.delivered);
+        if now != last || !is_ending {
+            (last, moved) = (now, Instant::now());
+        }
+        if is_ending && (shared.is_done() || moved.elapsed() > config.patience) {
+            break;
+        }
+    }
+    let duration = start.elapsed();
+    let left = shared.left_open();
+    shared.finish.cancel();
+    let dispatched = scheduling
+        .join()
+        .map_err(|_| RunError("the schedule's thread panicked".into()))?;
+    let leaving = async {
+        for lane in dispatched.lanes {
+            // A panic was printed, and what its agent had is counted as open.
+            let _ = lane.await;
+        }
+    };
+    let _ = tokio::time::timeout(LEAVE_WITHIN, leaving).await;
+    drop(dispatched.senders);
+    let generator_cpu_us = process_time().saturating_sub(cpu_before);
+    Ok(shared.ran(Outcome {
+        config,
+        duration,
+        left,
+        interrupted,
+        started_ms: u64::try_from(started_ms).unwrap_or(u64::MAX),
+        generator_cpu_us: u64::try_from(generator_cpu_us.as_micros()).unwrap_or(u64::MAX),
+        dispatched: dispatched.events,
+        lag_p99_us: [&dispatched.lag, &sampled].map(|lag: &Histogram64| lag.value_at_quantile(0.99)),
+    }))
+}
+
+struct Outcome<'a> {
+    config: &'a RunConfig,
+    duration: Duration,
+    left: Left,
+    interrupted: bool,
+    started_ms: u64,
+    generator_cpu_us: u64,
+    dispatched: usize,
+    lag_p99_us: [u64; 2],
+}
+
+/// What had not come when a run was over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    readers: u64,
+    readers_short: u64,
+}
+
+/// The planned times of appends, in order.
+fn due_times(plan: &Plan) -> Vec<Duration> {
+    let appends = plan
+        .events
+        .iter()
+        .filter(|event| matches!(event.what, What::Append { .. }));
+    appends.map(|event| event.at).collect()
+}
+
+fn process_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+impl<T: Target> Shared<T> {
+    fn progress(&self, due: &[Duration], is_ending: bool) -> Progress {
+        let load = |tally: &std::sync::atomic::AtomicU64| tally.load(Ordering::Relaxed);
+        let elapsed = self.start.elapsed();
+        Progress {
+            elapsed,
+            due: due.partition_point(|at| *at <= elapsed) as u64,
+            sent: load(&self.tallies.sent),
+            acknowledged: load(&self.tallies.acknowledged),
+            delivered: load(&self.tallies.delivered),
+            online: load(&self.tallies.online),
+            refused: self.refusals.lock().values().sum(),
+            given_up: load(&self.tallies.given_up) + load(&self.tallies.impossible),
+            faults: self.monitor.progress().faults,
+            is_ending,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        *self.open.borrow() == 0 && self.left_open().readers_short == 0
+    }
+
+    fn left_open(&self) -> Left {
+        let mut left = Left::default();
+        for gauge in self.gauges.lock().iter() {
+            left.readers += 1;
+            if let Some(room) = self.room(gauge.channel)
+                && !gauge.is_there(room)
+            {
+                left.readers_short += 1;
+            }
+        }
+        left
+    }
+
+    fn ran(&self, outcome: Outcome<'_>) -> Ran {
+        let report = self.monitor.finish();
+        let config = outcome.config;
+        let mut due = due_times(&self.plan);
+        due.truncate(if config.in_flight.is_some() { 0 } else { due.len() });
+        let measured = self.recorder.finish(due.iter().copied());
+        let load = |tally: &std::sync::atomic::AtomicU64| tally.load(Ordering::Relaxed);
+        let tallies = &self.tallies;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let appending_us = load(&tallies.appending_us);
+        let per_second = |count: u64, us: u64| if us == 0 { 0.0 } else { count as f64 * 1e6 / us as f64 };
+        let (sent, again) = (load(&tallies.sent), load(&tallies.again));
+        let acknowledged = load(&tallies.acknowledged);
+        let given_up = load(&tallies.given_up);
+        let totals = Totals {
+            duration_us: micros(outcome.duration),
+            appending_us,
+            sent,
+            acknowledged,
+            acknowledged_bytes: load(&tallies.acknowledged_bytes),
+            delivered: load(&tallies.delivered),
+            delivered_bytes: load(&tallies.delivered_bytes),
+            again,
+            given_up,
+            unacknowledged: sent.saturating_sub(acknowledged + given_up),
+            sessions: load(&tallies.sessions),
+            sessions_lost: load(&tallies.sessions_lost),
+            generator_cpu_us: outcome.generator_cpu_us,
+            acknowledged_per_s: per_second(load(&tallies.messages), appending_us),
+            delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
+        };
+        let mut invalid_because = Vec::new();
+        if acknowledged == 0 && self.plan.appends() > 0 {
+            invalid_because.push("nothing was acknowledged".to_owned());
+        }
+        let [dispatch_us, runtime_us] = outcome.lag_p99_us;
+        let lag_max_us = micros(config.lag_max);
+        if config.in_flight.is_none() && dispatch_us.max(runtime_us) > lag_max_us {
+            invalid_because.push(format!(
+                "the generator was the limit: it was {} ms late itself at p99, and {} ms are allowed; use a faster machine, or \
+                 several with --part",
+                dispatch_us.max(runtime_us) / 1_000,
+                lag_max_us / 1_000
+            ));
+        }
+        if !outcome.interrupted && outcome.dispatched < self.plan.events.len() {
+            invalid_because.push("the plan was not dispatched as a whole".to_owned());
+        }
+        Ran {
+            measured,
+            totals,
+            verified: Verified {
+                channels: report.channels.len() as u64,
+                entries: report.channels.iter().map(|channel| channel.entries).sum(),
+                readers: outcome.left.readers - outcome.left.readers_short,
+                readers_short: outcome.left.readers_short,
+            },
+            faults: report.faults.iter().map(ToString::to_string).collect(),
+            fault_count: report.fault_count,
+            invalid_because,
+            refusals: self.refusals.lock().clone(),
+            divergence: Divergence {
+                captured_refusals: self
+                    .plan
+                    .refusals
+                    .iter()
+                    .map(|(code, count)| (format!("SKY-{code}"), *count))
+                    .collect(),
+                commits_lost: load(&tallies.commits_lost),
+                messages_outrun: load(&tallies.messages_outrun),
+                claims_without_package: load(&tallies.claims_without_package),
+                impossible: load(&tallies.impossible),
+            },
+            catch_up: std::mem::take(&mut *self.catch_up.lock()),
+            started_ms: outcome.started_ms,
+            interrupted: outcome.interrupted,
+            lag_p99_us: outcome.lag_p99_us,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Where a run goes: to relay nodes that are there, or to some of its own.
+
+use super::scrape::Source;
+use crate::client;
+use crate::command::Session;
+use crate::command::fleet::Size;
+use crate::fleet::Machine;
+use crate::local::LocalApi;
+use crate::output::{Failure, Outcome};
+use crate::serve::stop_api;
+use crate::stage::{RelayProcess, settings};
+use serde_json::Value;
+use skytale_proto::Code;
+use skytale_sdk::net::ApiClient;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How often the relay nodes of a fleet say that they are there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// Start an API and one relay node for the run, on this machine and a temporary folder.
+    #[arg(long, conflicts_with = "fleet")]
+    local: bool,
+    /// Start an API, NATS servers and relay nodes for the run, on this machine and a temporary folder.
+    #[arg(long)]
+    fleet: bool,
+    #[command(flatten)]
+    size: Size,
+    /// Kill a relay node of --local or --fleet at this time of the run, and start it again two seconds later.
+    #[arg(long, value_name = "TIME", value_parser = super::super::duration)]
+    kill_at: Option<Duration>,
+    /// Stop a relay node of --local or --fleet for two seconds at this time of the run, without ending it.
+    #[arg(long, value_name = "TIME", value_parser = super::super::duration)]
+    stall_at: Option<Duration>,
+    /// A relay node's admin address (ip:port), whose metrics go into the report; several may be given.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Vec<SocketAddr>,
+    /// The folder in which --local and --fleet keep their data meanwhile [default: the system's temporary folder].
+    #[arg(long, value_name = "DIR")]
+    data: Option<std::path::PathBuf>,
+}
+
+/// How long a node that is killed or stopped stays so.
+const DOWN_FOR: Duration = Duration::from_secs(2);
+
+impl PlaceArgs {
+    pub(super) fn settings(&self) -> BTreeMap<String, Value> {
+        let ms = |at: Option<Duration>| {
+            at.map_or(Value::Null, |at| {
+                Value::from(u64::try_from(at.as_millis()).unwrap_or(u64::MAX))
+            })
+        };
+        let mut settings = BTreeMap::from([
+            ("kill_at_ms".to_owned(), ms(self.kill_at)),
+            ("stall_at_ms".to_owned(), ms(self.stall_at)),
+        ]);
+        if self.fleet {
+            settings.insert("nodes".to_owned(), Value::from(self.size.nodes));
+            settings.insert("regions".to_owned(), Value::from(self.size.regions));
+        }
+        settings
+    }
+}
+
+/// Where a run goes.
+pub(super) struct Place {
+    client: ApiClient,
+    name: String,
+    servers: Servers,
+}
+
+/// What was started for a run.
+enum Servers {
+    None,
+    Local {
+        api: Box<LocalApi>,
+        relay: Box<RelayProcess>,
+    },
+    Fleet(Box<Machine>),
+}
+
+impl Place {
+    pub(super) async fn start(args: &PlaceArgs, session: &Session) -> Outcome<Self> {
+        if !args.local && !args.fleet {
+            if args.kill_at.or(args.stall_at).is_some() {
+                return Err(
+                    Failure::new(Code::Usage, "--kill-at and --stall-at need --local or --fleet")
+                        .help("Nodes that this command did not start are not its to kill."),
+                );
+            }
+            return Ok(Self {
+                client: client::account(&session.loaded)?,
+                name: session.loaded.config.api_url.clone(),
+                servers: Servers::None,
+            });
+        }
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let dir = session.scratch.folder("skytale-bench-", args.data.as_deref(), false)?;
+        if args.local {
+            let api = LocalApi::start_for_load(&dir, any, HEARTBEAT).await?;
+            let mut settings = settings(&api);
+            let admin = toml::toml! {
+                enabled = true
+                listen = "127.0.0.1:0"
+            };
+            settings.insert("admin".into(), toml::Value::Table(admin));
+            let relay = RelayProcess::start(&dir.join("relay"), settings).await?;
+            let client = api.client(&api.create_account().await?)?;
+            api.registered(&client, relay.endpoint()).await?;
+            return Ok(Self {
+                client,
+                name: "local".into(),
+                servers: Servers::Local {
+                    api: Box::new(api),
+                    relay: Box::new(relay),
+                },
+            });
+        }
+        let layout = args.size.layout(any, false)?;
+        let output = session.output;
+        let machine = Machine::start(&dir, &layout, |text| output.note(text)).await?;
+        let client = machine.api.client(&machine.api.create_account().await?)?;
+        for node in &machine.nodes {
+            machine.api.registered(&client, node.relay.endpoint()).await?;
+        }
+        Ok(Self {
+            client,
+            name: "fleet".into(),
+            servers: Servers::Fleet(Box::new(machine)),
+        })
+    }
+
+    pub(super) const fn client(&self) -> &ApiClient {
+        &self.client
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The nodes whose metrics are wanted.
+    pub(super) fn nodes(&self, args: &PlaceArgs) -> Vec<Source> {
+        let mut sources = Vec::new();
+        match &self.servers {
+            Servers::None => {}
+            Servers::Local { relay, .. } => sources.push(Source::of("relay", relay)),
+            Servers::Fleet(machine) => {
+                sources.extend(machine.nodes.iter().map(|node| Source::of(&node.name, &node.relay)));
+            }
+        }
+        sources.extend(args.metrics.iter().map(|address| Source::at(*address)));
+        sources
+    }
+
+    /// Kills or stops a node when its time comes; resolves when all of that is done.
+    pub(super) async fn faults(&mut self, args: &PlaceArgs) -> Outcome {
+        let relay = match &mut self.servers {
+            Servers::None => None,
+            Servers::Local { relay, .. } => Some(&mut **relay),
+            Servers::Fleet(machine) => machine.nodes.last_mut().map(|node| &mut node.relay),
+        };
+        let Some(relay) = relay else { return Ok(()) };
+        let begun = std::time::Instant::now();
+        let mut faults: Vec<(Duration, bool)> = Vec::new();
+        faults.extend(args.kill_at.map(|at| (at, true)));
+        faults.extend(args.stall_at.map(|at| (at, false)));
+        faults.sort_unstable();
+        for (at, kills) in faults {
+            tokio::time::sleep(at.saturating_sub(begun.elapsed())).await;
+            if kills {
+                relay.kill().await?;
+            } else {
+                relay.freeze()?;
+            }
+            tokio::time::sleep(DOWN_FOR).await;
+            if kills {
+                relay.restart().await?;
+            } else {
+                relay.thaw()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop(self) -> Outcome {
+        match self.servers {
+            Servers::None => Ok(()),
+            Servers::Local { api, relay } => {
+                let stopped = relay.stop().await;
+                stopped.and(stop_api(api.api).await)
+            }
+            Servers::Fleet(machine) => machine.stop().await,
+        }
+    }
+}

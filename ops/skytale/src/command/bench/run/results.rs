@@ -1,0 +1,102 @@
+//! From what a run gave to its results.
+
+use super::Args;
+use super::place::Place;
+use skytale_load::results::{
+    Machine, NodeSeries, Planned, REPORT_VERSION, Report, Results, Run, Series, Verdict, WorkloadSource,
+};
+use skytale_load::run::Ran;
+use skytale_workload::plan::{Knobs, Plan};
+
+/// Faults that the report tells in words.
+const FAULTS_SHOWN: usize = 20;
+
+pub(super) fn results(
+    ran: Ran,
+    plan: &Plan,
+    knobs: &Knobs,
+    args: &Args,
+    source: &WorkloadSource,
+    place: &Place,
+    nodes: Vec<NodeSeries>,
+) -> Results {
+    let verdict = Verdict {
+        valid: ran.invalid_because.is_empty(),
+        invalid_because: ran.invalid_because,
+        passed: ran.fault_count == 0,
+        faults: ran.fault_count,
+        first_faults: ran.faults.into_iter().take(FAULTS_SHOWN).collect(),
+        interrupted: ran.interrupted,
+    };
+    let mut settings = args.settings();
+    settings.insert("lag_max_ms".into(), (args.lag_max.as_millis() as u64).into());
+    let report = Report {
+        skytale_report: REPORT_VERSION,
+        run: Run {
+            made_by: super::super::made_by(),
+            revision: option_env!("SKYTALE_REVISION").map(str::to_owned),
+            command: command_line(),
+            started_ms: ran.started_ms,
+            target: "relay".into(),
+            place: place.name().to_owned(),
+            level: "relay".into(),
+            speed: args.knobs.speed(),
+            settings,
+            machine: machine(),
+            part: knobs.part.0,
+            parts: knobs.part.1,
+            joined: 1,
+        },
+        workload: source.clone(),
+        planned: Planned {
+            operations: plan.events.len() as u64,
+            appends: plan.appends(),
+            duration_us: u64::try_from(plan.duration.as_micros()).unwrap_or(u64::MAX),
+            agents: plan.agents,
+            channels: plan.channels,
+            body_bytes: plan.body_bytes(),
+            deliveries: plan.deliveries(),
+        },
+        verdict,
+        totals: ran.totals,
+        verified: ran.verified,
+        latencies_us: std::collections::BTreeMap::new(),
+        series: Series::default(),
+        catch_up: ran.catch_up,
+        refusals: ran
+            .refusals
+            .into_iter()
+            .map(|(code, count)| (format!("SKY-{code}"), count))
+            .collect(),
+        divergence: ran.divergence,
+        nodes,
+    };
+    Results::new(report, ran.measured)
+}
+
+/// The command line. Secrets are never arguments of it.
+fn command_line() -> Vec<String> {
+    std::env::args().collect()
+}
+
+fn machine() -> Machine {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':')
+            .map(|(_, value)| value.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let memory = field(&read("/proc/meminfo"), "MemTotal");
+    let kilobytes: u64 = memory
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0);
+    Machine {
+        system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
+        processor: field(&read("/proc/cpuinfo"), "model name"),
+        processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        memory_bytes: kilobytes * 1_024,
+    }
+}
