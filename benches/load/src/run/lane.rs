@@ -5,14 +5,13 @@ use super::link::{Link, connect};
 use super::reader::Reader;
 use super::room::{Change, Made, Never};
 use super::shared::{Gauge, Open, Shared, add};
-use crate::recorder::Tick;
 use crate::results::Measure;
 use crate::target::{Failed, Session as _, Target};
 use skytale_proto::{AccountId, ChannelId, ChannelMode, Code, Detail, LogId, Offset};
 use skytale_workload::{Agent, Channel, Frame, Log, What};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -84,7 +83,7 @@ impl<T: Target> Lane<T> {
             }
         }
         if let Some(link) = self.link.take() {
-            self.shared.recorder.of(self.agent).count(Tick::WentOffline, 1);
+            self.shared.went_offline(self.agent);
             link.session.close().await;
         }
     }
@@ -176,10 +175,7 @@ impl<T: Target> Lane<T> {
     async fn come_online(&mut self) {
         if self.link.is_none() {
             self.link = Some(connect(&self.shared, self.agent, self.again.clone()).await);
-            let mut records = self.shared.recorder.of(self.agent);
-            records.count(Tick::CameOnline, 1);
-            add(&self.shared.tallies.sessions, 1);
-            add(&self.shared.tallies.online, 1);
+            self.shared.came_online(self.agent);
         }
     }
 
@@ -221,8 +217,7 @@ impl<T: Target> Lane<T> {
             }
         }
         self.subs = resting;
-        self.shared.recorder.of(self.agent).count(Tick::WentOffline, 1);
-        self.shared.tallies.online.fetch_sub(1, Ordering::Relaxed);
+        self.shared.went_offline(self.agent);
         link.end().await
     }
 
@@ -545,12 +540,7 @@ impl<T: Target> Lane<T> {
         let _ = offered.wait_for(|offered| *offered).await;
         let log = shared.target.agent_id(of).log();
         let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
-        {
-            let mut records = shared.recorder.of(self.agent);
-            records.latency(Measure::SendDelay, shared.late(planned));
-            records.count(Tick::Sent, 1);
-        }
-        add(&shared.tallies.sent, 1);
+        shared.was_sent(self.agent, planned);
         for _ in 0..CLAIMS_MAX {
             if self.link.is_none() {
                 self.come_online().await;
@@ -560,12 +550,7 @@ impl<T: Target> Lane<T> {
             let session = link.session.clone();
             match session.claim(&frame).await {
                 Ok(()) => {
-                    {
-                        let mut records = shared.recorder.of(self.agent);
-                        records.latency(Measure::Append, shared.late(planned));
-                        records.count(Tick::Acknowledged, 1);
-                    }
-                    add(&shared.tallies.acknowledged, 1);
+                    shared.is_entry(self.agent, planned, 0, false);
                     return Ok(());
                 }
                 Err(failed) if failed.is_refusal => {
@@ -582,8 +567,7 @@ impl<T: Target> Lane<T> {
             }
         }
         add(&shared.tallies.claims_without_package, 1);
-        add(&shared.tallies.given_up, 1);
-        shared.recorder.of(self.agent).count(Tick::GivenUp, 1);
+        shared.was_given_up(self.agent);
         Ok(())
     }
 }

@@ -3,8 +3,6 @@
 use super::flight::{Flight, Meaning, Verdict};
 use super::lane::Job;
 use super::shared::{Shared, add};
-use crate::recorder::Tick;
-use crate::results::Measure;
 use crate::target::{Failed, Session, Target};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -129,10 +127,7 @@ impl<T: Target> Link<T> {
         };
         drop(turn);
         if is_first {
-            let mut records = shared.recorder.of(flight.agent);
-            records.latency(Measure::SendDelay, shared.late(flight.planned));
-            records.count(Tick::Sent, 1);
-            add(&shared.tallies.sent, 1);
+            shared.was_sent(flight.agent, flight.planned);
         }
         self.unsettled.send_modify(|count| *count += 1);
         if let Err(mpsc::error::SendError((flight, _))) = self.flights.send((flight, pending)) {

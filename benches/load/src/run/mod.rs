@@ -10,6 +10,7 @@
 //! agent does its own events in order, so one that waits for the target is late with all of them, and that shows. Where an event needs
 //! another one (a channel before its first frame, a membership before a message) it waits for that.
 
+mod agents;
 mod flight;
 mod lane;
 mod link;
@@ -18,27 +19,31 @@ mod room;
 mod schedule;
 mod shared;
 
+pub use agents::{AgentsConfig, run_agents};
+
 use crate::frames::Bodies;
 use crate::recorder::Recorder;
 use crate::results::{CatchUp, Divergence, Histogram64, LATENCY_US_MAX, Measured, Totals, Verified, histogram};
 use crate::target::Target;
-use room::Room;
-use shared::{Shared, Tallies};
-use skytale_history::Monitor;
+use schedule::Cast;
+use shared::{Base, Shared, Tallies};
 use skytale_workload::What;
 use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether all is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often the runtime's lateness is sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(5);
+/// How late a timer of the runtime is by itself.
+const TIMER_GRAIN: Duration = Duration::from_micros(1_500);
 /// How long agents may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -137,123 +142,130 @@ pub struct Ran {
 #[error("the run cannot begin: {0}")]
 pub struct RunError(pub String);
 
-/// Runs a plan, and verifies what agents saw. `stop` ends it early, with what there is; `each` is told now and then how far it is.
+/// Runs a plan against a target, and verifies what agents saw. `stop` ends it early, with what there is; `each` is told now and then
+/// how far it is.
 pub async fn run<T: Target>(
     target: Arc<T>,
     plan: Arc<Plan>,
     config: &RunConfig,
     stop: CancellationToken,
-    mut each: impl FnMut(&Progress),
+    each: impl FnMut(&Progress),
 ) -> Result<Ran, RunError> {
-    let bodies = Bodies::new().ok_or_else(|| RunError("the system gives no random bytes".into()))?;
-    if let Some(at) = config.start_at {
-        let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
-    let start = Instant::now();
-    let started_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
-    let shared = Arc::new(Shared {
-        recorder: Recorder::new(start, config.interval, config.in_flight.is_none()),
-        rooms: (0..plan.channels).map(|_| Room::default()).collect(),
-        offers: (0..plan.agents).map(|_| watch::Sender::new(false)).collect(),
-        target,
-        plan: Arc::clone(&plan),
-        start,
-        part: config.part,
-        bodies,
-        monitor: Monitor::new(),
-        tallies: Tallies::default(),
-        refusals: parking_lot::Mutex::default(),
-        catch_up: parking_lot::Mutex::default(),
-        gauges: parking_lot::Mutex::default(),
-        sequence: 0.into(),
-        open: watch::Sender::new(0),
-        finish: CancellationToken::new(),
-    });
+    let base = Base::begin(plan, config, &stop).await?;
+    let shared = Arc::new(Shared::new(Arc::clone(&base), target));
+    let outcome = drive(&base, &shared, config, &stop, each).await?;
+    let left = shared.left_open();
+    base.finish.cancel();
+    let outcome = outcome.leave().await?;
+    let report = shared.monitor.finish();
+    let verified = Verified {
+        channels: report.channels.len() as u64,
+        entries: report.channels.iter().map(|channel| channel.entries).sum(),
+        readers: left.readers - left.readers_short,
+        readers_short: left.readers_short,
+    };
+    let faults = report.faults.iter().map(ToString::to_string).collect();
+    Ok(base.ran(config, outcome, verified, faults, report.fault_count))
+}
+
+/// What a cast can say of itself while it plays.
+trait Standing: Cast {
+    /// Faults found so far.
+    fn faults(&self) -> u64;
+
+    /// Whether readers have all that was acknowledged.
+    fn is_delivered(&self) -> bool;
+}
+
+/// Dispatches the plan, and waits until all is done.
+async fn drive<C: Standing>(
+    base: &Arc<Base>,
+    cast: &Arc<C>,
+    config: &RunConfig,
+    stop: &CancellationToken,
+    mut each: impl FnMut(&Progress),
+) -> Result<Driven<C::Job>, RunError> {
     let cpu_before = process_time();
     let runtime = Handle::current();
     let scheduling = {
-        let (shared, in_flight) = (Arc::clone(&shared), config.in_flight);
+        let (base, cast, in_flight) = (Arc::clone(base), Arc::clone(cast), config.in_flight);
         std::thread::Builder::new()
             .name("schedule".into())
-            .spawn(move || schedule::dispatch(&shared, in_flight, &runtime))
+            .spawn(move || schedule::dispatch(&base, &cast, in_flight, &runtime))
             .map_err(|error| RunError(format!("no thread: {error}")))?
     };
-    let mut sampled = histogram();
-    let due = due_times(&plan);
-    let (mut moved, mut last) = (Instant::now(), (0, 0));
-    let mut interrupted = false;
-    let mut ended_at = start;
-    loop {
+    let mut runtime_lag = histogram();
+    let due = due_times(&base.plan);
+    let (mut moved, mut last, mut looked) = (Instant::now(), (0, 0), Instant::now());
+    let interrupted = loop {
         let before = Instant::now();
         tokio::select! {
             biased;
-            () = stop.cancelled() => {
-                interrupted = true;
-                break;
-            }
+            () = stop.cancelled() => break true,
             () = tokio::time::sleep(SAMPLE_EVERY) => {}
         }
-        let late = before.elapsed().saturating_sub(SAMPLE_EVERY);
-        // A timer's own grain is a millisecond.
-        let late_us = u64::try_from(late.as_micros())
-            .unwrap_or(u64::MAX)
-            .saturating_sub(1_500);
-        sampled.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
-        if ended_at.elapsed() < LOOK_EVERY {
+        let late = before.elapsed().saturating_sub(SAMPLE_EVERY + TIMER_GRAIN);
+        let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        runtime_lag.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
+        if looked.elapsed() < LOOK_EVERY {
             continue;
         }
-        ended_at = Instant::now();
+        looked = Instant::now();
         let is_ending = scheduling.is_finished();
-        let progress = shared.progress(&due, is_ending);
+        let progress = base.progress(&due, is_ending, cast.faults());
         each(&progress);
         let now = (progress.acknowledged + progress.given_up, progress.delivered);
         if now != last || !is_ending {
             (last, moved) = (now, Instant::now());
         }
-        if is_ending && (shared.is_done() || moved.elapsed() > config.patience) {
-            break;
-        }
-    }
-    let duration = start.elapsed();
-    let left = shared.left_open();
-    shared.finish.cancel();
-    let dispatched = scheduling
-        .join()
-        .map_err(|_| RunError("the schedule's thread panicked".into()))?;
-    let leaving = async {
-        for lane in dispatched.lanes {
-            // A panic was printed, and what its agent had is counted as open.
-            let _ = lane.await;
+        if is_ending && (*base.open.borrow() == 0 && cast.is_delivered() || moved.elapsed() > config.patience) {
+            break false;
         }
     };
-    let _ = tokio::time::timeout(LEAVE_WITHIN, leaving).await;
-    drop(dispatched.senders);
-    let generator_cpu_us = process_time().saturating_sub(cpu_before);
-    Ok(shared.ran(Outcome {
-        config,
-        duration,
-        left,
+    Ok(Driven {
+        scheduling,
+        runtime_lag,
         interrupted,
-        started_ms: u64::try_from(started_ms).unwrap_or(u64::MAX),
-        generator_cpu_us: u64::try_from(generator_cpu_us.as_micros()).unwrap_or(u64::MAX),
-        dispatched: dispatched.events,
-        lag_p99_us: [&dispatched.lag, &sampled].map(|lag: &Histogram64| lag.value_at_quantile(0.99)),
-    }))
+        duration: base.start.elapsed(),
+        generator_cpu: process_time().saturating_sub(cpu_before),
+    })
 }
 
-struct Outcome<'a> {
-    config: &'a RunConfig,
-    duration: Duration,
-    left: Left,
+/// A plan that was dispatched, with agents that are still there.
+struct Driven<J> {
+    scheduling: std::thread::JoinHandle<schedule::Dispatched<J>>,
+    runtime_lag: Histogram64,
     interrupted: bool,
-    started_ms: u64,
+    duration: Duration,
+    generator_cpu: Duration,
+}
+
+impl<J: Send + 'static> Driven<J> {
+    /// Waits until all agents have left, which the run's end tells them to.
+    async fn leave(self) -> Result<Outcome, RunError> {
+        let dispatched = self.scheduling.join();
+        let dispatched = dispatched.map_err(|_| RunError("the schedule's thread panicked".into()))?;
+        let leaving = async {
+            for lane in dispatched.lanes {
+                // A panic was printed, and what its agent had is counted as open.
+                let _ = lane.await;
+            }
+        };
+        let _ = tokio::time::timeout(LEAVE_WITHIN, leaving).await;
+        Ok(Outcome {
+            duration: self.duration,
+            interrupted: self.interrupted,
+            generator_cpu_us: u64::try_from(self.generator_cpu.as_micros()).unwrap_or(u64::MAX),
+            dispatched: dispatched.events,
+            lag_p99_us: [&dispatched.lag, &self.runtime_lag].map(|lag| lag.value_at_quantile(0.99)),
+        })
+    }
+}
+
+/// How a run went, beside what it measured.
+struct Outcome {
+    duration: Duration,
+    interrupted: bool,
     generator_cpu_us: u64,
     dispatched: usize,
     lag_p99_us: [u64; 2],
@@ -283,9 +295,37 @@ fn process_time() -> Duration {
     )
 }
 
-impl<T: Target> Shared<T> {
-    fn progress(&self, due: &[Duration], is_ending: bool) -> Progress {
-        let load = |tally: &std::sync::atomic::AtomicU64| tally.load(Ordering::Relaxed);
+impl Base {
+    /// Waits until it is time to begin.
+    async fn begin(plan: Arc<Plan>, config: &RunConfig, stop: &CancellationToken) -> Result<Arc<Self>, RunError> {
+        let bodies = Bodies::new().ok_or_else(|| RunError("the system gives no random bytes".into()))?;
+        if let Some(at) = config.start_at {
+            let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        let start = Instant::now();
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Arc::new(Self {
+            recorder: Recorder::new(start, config.interval, config.in_flight.is_none()),
+            plan,
+            start,
+            started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+            part: config.part,
+            bodies,
+            tallies: Tallies::default(),
+            refusals: parking_lot::Mutex::default(),
+            catch_up: parking_lot::Mutex::default(),
+            sequence: 0.into(),
+            open: watch::Sender::new(0),
+            finish: CancellationToken::new(),
+        }))
+    }
+
+    fn progress(&self, due: &[Duration], is_ending: bool, faults: u64) -> Progress {
+        let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
         let elapsed = self.start.elapsed();
         Progress {
             elapsed,
@@ -296,15 +336,94 @@ impl<T: Target> Shared<T> {
             online: load(&self.tallies.online),
             refused: self.refusals.lock().values().sum(),
             given_up: load(&self.tallies.given_up) + load(&self.tallies.impossible),
-            faults: self.monitor.progress().faults,
+            faults,
             is_ending,
         }
     }
 
-    fn is_done(&self) -> bool {
-        *self.open.borrow() == 0 && self.left_open().readers_short == 0
+    fn ran(
+        &self,
+        config: &RunConfig,
+        outcome: Outcome,
+        verified: Verified,
+        faults: Vec<String>,
+        fault_count: u64,
+    ) -> Ran {
+        let mut due = due_times(&self.plan);
+        due.truncate(if config.in_flight.is_some() { 0 } else { due.len() });
+        let measured = self.recorder.finish(due.iter().copied());
+        let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
+        let tallies = &self.tallies;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let appending_us = load(&tallies.appending_us);
+        let per_second = |count: u64, us: u64| if us == 0 { 0.0 } else { count as f64 * 1e6 / us as f64 };
+        let (sent, acknowledged, given_up) = (
+            load(&tallies.sent),
+            load(&tallies.acknowledged),
+            load(&tallies.given_up),
+        );
+        let totals = Totals {
+            duration_us: micros(outcome.duration),
+            appending_us,
+            sent,
+            acknowledged,
+            acknowledged_bytes: load(&tallies.acknowledged_bytes),
+            delivered: load(&tallies.delivered),
+            delivered_bytes: load(&tallies.delivered_bytes),
+            again: load(&tallies.again),
+            given_up,
+            unacknowledged: sent.saturating_sub(acknowledged + given_up),
+            sessions: load(&tallies.sessions),
+            sessions_lost: load(&tallies.sessions_lost),
+            generator_cpu_us: outcome.generator_cpu_us,
+            acknowledged_per_s: per_second(load(&tallies.messages), appending_us),
+            delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
+        };
+        let captured = self.plan.refusals.iter();
+        Ran {
+            measured,
+            totals,
+            verified,
+            faults,
+            fault_count,
+            invalid_because: self.invalid_because(config, &outcome, acknowledged),
+            refusals: self.refusals.lock().clone(),
+            divergence: Divergence {
+                captured_refusals: captured.map(|(code, count)| (format!("SKY-{code}"), *count)).collect(),
+                commits_lost: load(&tallies.commits_lost),
+                messages_outrun: load(&tallies.messages_outrun),
+                claims_without_package: load(&tallies.claims_without_package),
+                impossible: load(&tallies.impossible),
+            },
+            catch_up: std::mem::take(&mut *self.catch_up.lock()),
+            started_ms: self.started_ms,
+            interrupted: outcome.interrupted,
+            lag_p99_us: outcome.lag_p99_us,
+        }
     }
 
+    fn invalid_because(&self, config: &RunConfig, outcome: &Outcome, acknowledged: u64) -> Vec<String> {
+        let mut because = Vec::new();
+        if acknowledged == 0 && self.plan.appends() > 0 {
+            because.push("nothing was acknowledged".to_owned());
+        }
+        let late_us = outcome.lag_p99_us.into_iter().max().unwrap_or(0);
+        if config.in_flight.is_none() && u128::from(late_us) > config.lag_max.as_micros() {
+            because.push(format!(
+                "the generator was the limit: it was {} ms late itself at p99, and {} ms are allowed; use a faster machine, or \
+                 several with --part",
+                late_us / 1_000,
+                config.lag_max.as_millis()
+            ));
+        }
+        if !outcome.interrupted && outcome.dispatched < self.plan.events.len() {
+            because.push("the plan was not dispatched as a whole".to_owned());
+        }
+        because
+    }
+}
+
+impl<T: Target> Shared<T> {
     fn left_open(&self) -> Left {
         let mut left = Left::default();
         for gauge in self.gauges.lock().iter() {
@@ -317,84 +436,27 @@ impl<T: Target> Shared<T> {
         }
         left
     }
+}
 
-    fn ran(&self, outcome: Outcome<'_>) -> Ran {
-        let report = self.monitor.finish();
-        let config = outcome.config;
-        let mut due = due_times(&self.plan);
-        due.truncate(if config.in_flight.is_some() { 0 } else { due.len() });
-        let measured = self.recorder.finish(due.iter().copied());
-        let load = |tally: &std::sync::atomic::AtomicU64| tally.load(Ordering::Relaxed);
-        let tallies = &self.tallies;
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let appending_us = load(&tallies.appending_us);
-        let per_second = |count: u64, us: u64| if us == 0 { 0.0 } else { count as f64 * 1e6 / us as f64 };
-        let (sent, again) = (load(&tallies.sent), load(&tallies.again));
-        let acknowledged = load(&tallies.acknowledged);
-        let given_up = load(&tallies.given_up);
-        let totals = Totals {
-            duration_us: micros(outcome.duration),
-            appending_us,
-            sent,
-            acknowledged,
-            acknowledged_bytes: load(&tallies.acknowledged_bytes),
-            delivered: load(&tallies.delivered),
-            delivered_bytes: load(&tallies.delivered_bytes),
-            again,
-            given_up,
-            unacknowledged: sent.saturating_sub(acknowledged + given_up),
-            sessions: load(&tallies.sessions),
-            sessions_lost: load(&tallies.sessions_lost),
-            generator_cpu_us: outcome.generator_cpu_us,
-            acknowledged_per_s: per_second(load(&tallies.messages), appending_us),
-            delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
-        };
-        let mut invalid_because = Vec::new();
-        if acknowledged == 0 && self.plan.appends() > 0 {
-            invalid_because.push("nothing was acknowledged".to_owned());
-        }
-        let [dispatch_us, runtime_us] = outcome.lag_p99_us;
-        let lag_max_us = micros(config.lag_max);
-        if config.in_flight.is_none() && dispatch_us.max(runtime_us) > lag_max_us {
-            invalid_because.push(format!(
-                "the generator was the limit: it was {} ms late itself at p99, and {} ms are allowed; use a faster machine, or \
-                 several with --part",
-                dispatch_us.max(runtime_us) / 1_000,
-                lag_max_us / 1_000
-            ));
-        }
-        if !outcome.interrupted && outcome.dispatched < self.plan.events.len() {
-            invalid_because.push("the plan was not dispatched as a whole".to_owned());
-        }
-        Ran {
-            measured,
-            totals,
-            verified: Verified {
-                channels: report.channels.len() as u64,
-                entries: report.channels.iter().map(|channel| channel.entries).sum(),
-                readers: outcome.left.readers - outcome.left.readers_short,
-                readers_short: outcome.left.readers_short,
-            },
-            faults: report.faults.iter().map(ToString::to_string).collect(),
-            fault_count: report.fault_count,
-            invalid_because,
-            refusals: self.refusals.lock().clone(),
-            divergence: Divergence {
-                captured_refusals: self
-                    .plan
-                    .refusals
-                    .iter()
-                    .map(|(code, count)| (format!("SKY-{code}"), *count))
-                    .collect(),
-                commits_lost: load(&tallies.commits_lost),
-                messages_outrun: load(&tallies.messages_outrun),
-                claims_without_package: load(&tallies.claims_without_package),
-                impossible: load(&tallies.impossible),
-            },
-            catch_up: std::mem::take(&mut *self.catch_up.lock()),
-            started_ms: outcome.started_ms,
-            interrupted: outcome.interrupted,
-            lag_p99_us: outcome.lag_p99_us,
-        }
+impl<T: Target> Cast for Shared<T> {
+    type Job = lane::Job;
+
+    fn enter(self: &Arc<Self>, agent: u32, runtime: &Handle) -> (JoinHandle<()>, mpsc::UnboundedSender<lane::Job>) {
+        let (lane, sender) = lane::Lane::new(Arc::clone(self), agent);
+        (runtime.spawn(lane.run()), sender)
+    }
+
+    fn job(place: usize, open: Arc<shared::Open>) -> lane::Job {
+        lane::Job::Event(place, open)
+    }
+}
+
+impl<T: Target> Standing for Shared<T> {
+    fn faults(&self) -> u64 {
+        self.monitor.progress().faults
+    }
+
+    fn is_delivered(&self) -> bool {
+        self.left_open().readers_short == 0
     }
 }

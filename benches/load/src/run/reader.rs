@@ -4,7 +4,7 @@ use super::room::Room;
 use super::shared::{Gauge, Shared, add};
 use crate::frames::planned;
 use crate::recorder::Tick;
-use crate::results::{CatchUp, Measure};
+use crate::results::Measure;
 use crate::target::{Read, Reading as _, Session, Target};
 use skytale_history::{ChannelMonitor, Delivered, EntryKind, Reader as Watch};
 use skytale_proto::{AgentId, Code, Digest, Frame, Kind, LogId, Offset};
@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// Readers that came back and are listed, at most.
-pub(super) const CATCH_UPS_MAX: usize = 10_000;
 
 /// How long a reader waits that was refused for the moment.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -114,8 +111,10 @@ impl Reader {
                 }
                 Ok(Some(Read::CaughtUp)) => {
                     is_at_head = true;
-                    if let Some(planned) = since.take() {
-                        self.caught_up(shared, planned, missed);
+                    if let Some(planned) = since.take()
+                        && self.watch.is_some()
+                    {
+                        shared.caught_up(self.agent, planned, missed);
                     }
                 }
                 // Without a reason: the reader is not to follow any more.
@@ -149,24 +148,6 @@ impl Reader {
                 } else {
                     Ended::Over
                 }
-            }
-        }
-    }
-
-    fn caught_up<T: Target>(&self, shared: &Shared<T>, planned: Duration, missed: u64) {
-        let took = shared.late(planned);
-        if self.watch.is_none() {
-            return;
-        }
-        shared.recorder.of(self.agent).latency(Measure::CaughtUp, took);
-        if missed > 1 {
-            let mut all = shared.catch_up.lock();
-            if all.len() < CATCH_UPS_MAX {
-                all.push(CatchUp {
-                    at_ms: u64::try_from(planned.as_millis()).unwrap_or(u64::MAX),
-                    missed,
-                    took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                });
             }
         }
     }

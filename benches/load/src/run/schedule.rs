@@ -1,9 +1,7 @@
 //! Dispatches events at their times, on a thread of its own: the schedule was made before the run, and nothing moves it.
 
-use super::lane::{Job, Lane};
-use super::shared::{Open, Shared};
+use super::shared::{Base, Open};
 use crate::results::{Histogram64, LATENCY_US_MAX, histogram};
-use crate::target::Target;
 use skytale_workload::{Event, What};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +9,27 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+/// Agents, each of which does its events in order, in a task of its own.
+pub(super) trait Cast: Send + Sync + 'static {
+    /// What an agent is given to do.
+    type Job: Send + 'static;
+
+    /// The agent's task, which lasts until the run is over, and what gives it jobs.
+    fn enter(self: &Arc<Self>, agent: u32, runtime: &Handle) -> (JoinHandle<()>, mpsc::UnboundedSender<Self::Job>);
+
+    /// An event of the plan, by its place.
+    fn job(place: usize, open: Arc<Open>) -> Self::Job;
+}
+
 /// What a schedule left behind.
-pub(super) struct Dispatched {
+pub(super) struct Dispatched<J> {
     /// How late events were dispatched, in microseconds.
     pub(super) lag: Histogram64,
     /// Events dispatched.
     pub(super) events: usize,
     pub(super) lanes: Vec<JoinHandle<()>>,
     /// Agents stay as long as these are there.
-    pub(super) senders: Vec<Option<mpsc::UnboundedSender<Job>>>,
+    pub(super) senders: Vec<Option<mpsc::UnboundedSender<J>>>,
 }
 
 /// Who does an event.
@@ -32,21 +42,26 @@ pub(super) fn actor(event: &Event) -> u32 {
 }
 
 /// Dispatches all events; with `in_flight`, as soon as fewer than so many are open, else at their times.
-pub(super) fn dispatch<T: Target>(shared: &Arc<Shared<T>>, in_flight: Option<usize>, runtime: &Handle) -> Dispatched {
+pub(super) fn dispatch<C: Cast>(
+    base: &Base,
+    cast: &Arc<C>,
+    in_flight: Option<usize>,
+    runtime: &Handle,
+) -> Dispatched<C::Job> {
     let mut dispatched = Dispatched {
         lag: histogram(),
         events: 0,
         lanes: Vec::new(),
-        senders: vec![None; shared.plan.agents as usize],
+        senders: (0..base.plan.agents).map(|_| None).collect(),
     };
     let room = in_flight.map(|count| Arc::new(Semaphore::new(count)));
-    for (place, event) in shared.plan.events.iter().enumerate() {
+    for (place, event) in base.plan.events.iter().enumerate() {
         let permit = match &room {
             Some(room) => {
                 let permit = runtime.block_on(async {
                     tokio::select! {
                         biased;
-                        () = shared.finish.cancelled() => None,
+                        () = base.finish.cancelled() => None,
                         permit = Arc::clone(room).acquire_owned() => permit.ok(),
                     }
                 });
@@ -56,26 +71,26 @@ pub(super) fn dispatch<T: Target>(shared: &Arc<Shared<T>>, in_flight: Option<usi
                 permit
             }
             None => {
-                if !sleep_until(shared, shared.due(event.at)) {
+                if !sleep_until(base, base.due(event.at)) {
                     break;
                 }
-                let late_us = u64::try_from(shared.late(event.at).as_micros()).unwrap_or(u64::MAX);
+                let late_us = u64::try_from(base.late(event.at).as_micros()).unwrap_or(u64::MAX);
                 dispatched.lag.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
                 None
             }
         };
         let agent = actor(event);
-        let open = Arc::new(Open::new(&shared.open, permit));
+        let open = Arc::new(Open::new(&base.open, permit));
         let Some(sender) = dispatched.senders.get_mut(agent as usize) else {
             continue;
         };
         let sender = sender.get_or_insert_with(|| {
-            let (lane, sender) = Lane::new(Arc::clone(shared), agent);
-            dispatched.lanes.push(runtime.spawn(lane.run()));
+            let (task, sender) = cast.enter(agent, runtime);
+            dispatched.lanes.push(task);
             sender
         });
         // A lane that has ended was ended with the run.
-        if sender.send(Job::Event(place, open)).is_err() {
+        if sender.send(C::job(place, open)).is_err() {
             break;
         }
         dispatched.events += 1;
@@ -84,9 +99,9 @@ pub(super) fn dispatch<T: Target>(shared: &Arc<Shared<T>>, in_flight: Option<usi
 }
 
 /// False where the run was ended meanwhile.
-fn sleep_until<T: Target>(shared: &Shared<T>, due: Instant) -> bool {
+fn sleep_until(base: &Base, due: Instant) -> bool {
     loop {
-        if shared.finish.is_cancelled() {
+        if base.finish.is_cancelled() {
             return false;
         }
         let left = due.saturating_duration_since(Instant::now());

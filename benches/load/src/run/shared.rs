@@ -11,34 +11,52 @@ use skytale_history::Monitor;
 use skytale_proto::{Code, Offset};
 use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What all tasks of a run have in common.
-pub(super) struct Shared<T> {
-    pub(super) target: Arc<T>,
+/// What all tasks of a run have in common, whatever its level.
+pub(super) struct Base {
     pub(super) plan: Arc<Plan>,
     pub(super) start: Instant,
+    pub(super) started_ms: u64,
     pub(super) part: u32,
-    pub(super) rooms: Vec<Room>,
-    /// Of each agent: whether it has offered a KeyPackage.
-    pub(super) offers: Vec<watch::Sender<bool>>,
     pub(super) recorder: Recorder,
     pub(super) bodies: Bodies,
-    pub(super) monitor: Monitor,
     pub(super) tallies: Tallies,
     pub(super) refusals: Mutex<BTreeMap<u32, u64>>,
     pub(super) catch_up: Mutex<Vec<CatchUp>>,
-    pub(super) gauges: Mutex<Vec<Arc<Gauge>>>,
     pub(super) sequence: AtomicU64,
     /// Events that are dispatched and not yet done.
     pub(super) open: watch::Sender<u64>,
     /// All is done, or is to be left as it is: everybody goes home.
     pub(super) finish: CancellationToken,
 }
+
+/// What all tasks of a run against a [`Target`] have in common.
+pub(super) struct Shared<T> {
+    base: Arc<Base>,
+    pub(super) target: Arc<T>,
+    pub(super) rooms: Vec<Room>,
+    /// Of each agent: whether it has offered a KeyPackage.
+    pub(super) offers: Vec<watch::Sender<bool>>,
+    pub(super) monitor: Monitor,
+    pub(super) gauges: Mutex<Vec<Arc<Gauge>>>,
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.base
+    }
+}
+
+/// Readers that came back and are listed, at most.
+const CATCH_UPS_MAX: usize = 100_000;
 
 /// Sums.
 #[derive(Debug, Default)]
@@ -96,7 +114,7 @@ impl Drop for Open {
     }
 }
 
-impl<T: Target> Shared<T> {
+impl Base {
     /// The instant of a planned time.
     pub(super) fn due(&self, planned: Duration) -> Instant {
         self.start + planned
@@ -105,10 +123,6 @@ impl<T: Target> Shared<T> {
     /// How late it is for what was planned then.
     pub(super) fn late(&self, planned: Duration) -> Duration {
         self.due(planned).elapsed()
-    }
-
-    pub(super) fn room(&self, channel: u32) -> Option<&Room> {
-        self.rooms.get(channel as usize)
     }
 
     pub(super) fn next_number(&self) -> u64 {
@@ -120,30 +134,61 @@ impl<T: Target> Shared<T> {
         self.recorder.of(agent).count(Tick::Refused, 1);
     }
 
-    /// An append became an entry.
-    pub(super) fn acknowledged(&self, flight: Flight, appended: Appended) {
+    /// An append of these bytes became an entry.
+    pub(super) fn is_entry(&self, agent: u32, planned: Duration, body_bytes: usize, is_message: bool) {
         {
-            let mut records = self.recorder.of(flight.agent);
-            records.latency(Measure::Append, self.late(flight.planned));
+            let mut records = self.recorder.of(agent);
+            records.latency(Measure::Append, self.late(planned));
             records.count(Tick::Acknowledged, 1);
         }
         add(&self.tallies.acknowledged, 1);
-        add(&self.tallies.acknowledged_bytes, flight.frame.body().len() as u64);
-        if flight.is_message() {
+        add(&self.tallies.acknowledged_bytes, body_bytes as u64);
+        if is_message {
             add(&self.tallies.messages, 1);
         }
         let now_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.tallies.appending_us.fetch_max(now_us, Ordering::Relaxed);
-        flight.acknowledged(self, appended.offset);
     }
 
-    /// An append will never be an entry.
-    pub(super) fn given_up(&self, flight: Flight, failed: &Failed) {
-        self.refused(flight.agent, failed.code);
-        self.recorder.of(flight.agent).count(Tick::GivenUp, 1);
+    /// An append was given to the target for the first time.
+    pub(super) fn was_sent(&self, agent: u32, planned: Duration) {
+        let mut records = self.recorder.of(agent);
+        records.latency(Measure::SendDelay, self.late(planned));
+        records.count(Tick::Sent, 1);
+        add(&self.tallies.sent, 1);
+    }
+
+    /// An append was given up.
+    pub(super) fn was_given_up(&self, agent: u32) {
+        self.recorder.of(agent).count(Tick::GivenUp, 1);
         add(&self.tallies.given_up, 1);
-        tracing::debug!(agent = flight.agent, kind = flight.frame.header().kind().name(), %failed, "given up");
-        flight.refused(self);
+    }
+
+    pub(super) fn came_online(&self, agent: u32) {
+        self.recorder.of(agent).count(Tick::CameOnline, 1);
+        add(&self.tallies.sessions, 1);
+        add(&self.tallies.online, 1);
+    }
+
+    pub(super) fn went_offline(&self, agent: u32) {
+        self.recorder.of(agent).count(Tick::WentOffline, 1);
+        self.tallies.online.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A reader has read what it had missed.
+    pub(super) fn caught_up(&self, agent: u32, planned: Duration, missed: u64) {
+        let took = self.late(planned);
+        self.recorder.of(agent).latency(Measure::CaughtUp, took);
+        if missed > 1 {
+            let mut all = self.catch_up.lock();
+            if all.len() < CATCH_UPS_MAX {
+                all.push(CatchUp {
+                    at_ms: u64::try_from(planned.as_millis()).unwrap_or(u64::MAX),
+                    missed,
+                    took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                });
+            }
+        }
     }
 
     /// What will never come about is left out.
@@ -152,6 +197,39 @@ impl<T: Target> Shared<T> {
         if is_append {
             self.recorder.of(agent).count(Tick::GivenUp, 1);
         }
+    }
+}
+
+impl<T: Target> Shared<T> {
+    pub(super) fn new(base: Arc<Base>, target: Arc<T>) -> Self {
+        let (agents, channels) = (base.plan.agents, base.plan.channels);
+        Self {
+            base,
+            target,
+            rooms: (0..channels).map(|_| Room::default()).collect(),
+            offers: (0..agents).map(|_| watch::Sender::new(false)).collect(),
+            monitor: Monitor::new(),
+            gauges: Mutex::default(),
+        }
+    }
+
+    pub(super) fn room(&self, channel: u32) -> Option<&Room> {
+        self.rooms.get(channel as usize)
+    }
+
+    /// An append became an entry.
+    pub(super) fn acknowledged(&self, flight: Flight, appended: Appended) {
+        let body_bytes = flight.frame.body().len();
+        self.is_entry(flight.agent, flight.planned, body_bytes, flight.is_message());
+        flight.acknowledged(self, appended.offset);
+    }
+
+    /// An append will never be an entry.
+    pub(super) fn given_up(&self, flight: Flight, failed: &Failed) {
+        self.refused(flight.agent, failed.code);
+        self.was_given_up(flight.agent);
+        tracing::debug!(agent = flight.agent, kind = flight.frame.header().kind().name(), %failed, "given up");
+        flight.refused(self);
     }
 
     pub(super) fn head(&self, channel: u32) -> Offset {

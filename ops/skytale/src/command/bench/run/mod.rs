@@ -15,7 +15,7 @@ use scrape::Scraper;
 use shown::{Dry, Finished, Live};
 use skytale_load::relay::RelayTarget;
 use skytale_load::results::Results;
-use skytale_load::run::{RunConfig, run as run_plan};
+use skytale_load::run::{AgentsConfig, RunConfig, run as run_plan, run_agents};
 use skytale_proto::Code;
 use skytale_workload::plan::Plan;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,10 @@ pub(crate) struct Args {
     place: PlaceArgs,
     #[command(flatten)]
     knobs: KnobArgs,
+    /// Replay with real agents of the SDK, each with a vault, that encrypt and decrypt: end to end. Without it nothing is encrypted, so
+    /// that the generator costs little.
+    #[arg(long)]
+    mls: bool,
     /// The folder for results; it must not exist [default: the workload's name and the time].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -136,10 +140,6 @@ async fn against(
     place: &mut Place,
 ) -> Outcome<Results> {
     let network = session.loaded.network()?;
-    let target = RelayTarget::new(place.client().clone(), plan.agents, network)
-        .await
-        .map_err(|error| Failure::new(error.code(), "cannot open the agents' endpoints").because(&error))?;
-    let target = Arc::new(target);
     let config = RunConfig {
         in_flight: match args.knobs.speed {
             Rate::Max => Some(args.knobs.in_flight as usize),
@@ -154,15 +154,32 @@ async fn against(
     let stop = CancellationToken::new();
     let scraper = Scraper::start(place.nodes(&args.place));
     let mut live = Live::new(session.output, plan);
-    let running = run_plan(
-        Arc::clone(&target),
-        Arc::clone(plan),
-        &config,
-        stop.clone(),
-        |progress| live.show(progress),
-    );
+    let place_client = place.client().clone();
+    let running = async {
+        let plan = Arc::clone(plan);
+        if args.mls {
+            let agents = AgentsConfig {
+                dir: session.scratch.folder("skytale-vaults-", None, false)?,
+                api: place_client,
+                network,
+            };
+            let ran = run_agents(agents, plan, &config, stop.clone(), |progress| live.show(progress)).await;
+            return ran.map_err(|error| Failure::new(Code::Environment, error.to_string()));
+        }
+        let target = RelayTarget::new(place_client, plan.agents, network)
+            .await
+            .map_err(|error| Failure::new(error.code(), "cannot open the agents' endpoints").because(&error))?;
+        let target = Arc::new(target);
+        let ran = run_plan(Arc::clone(&target), plan, &config, stop.clone(), |progress| {
+            live.show(progress)
+        })
+        .await;
+        target.close().await;
+        ran.map_err(|error| Failure::new(Code::Environment, error.to_string()))
+    };
     let faults = place.faults(&args.place);
     let ran = {
+        let running = Box::pin(running);
         tokio::pin!(running);
         tokio::pin!(faults);
         let (mut is_asked, mut is_hurt) = (false, false);
@@ -181,11 +198,9 @@ async fn against(
             }
         }
     };
-    drop(live);
     let nodes = scraper.stop().await;
-    target.close().await;
-    let ran = ran.map_err(|error| Failure::new(Code::Environment, error.to_string()))?;
-    Ok(results::results(ran, plan, knobs, args, source, place, nodes))
+    drop(live);
+    Ok(results::results(ran?, plan, knobs, args, source, place, nodes))
 }
 
 impl Args {

@@ -39,7 +39,7 @@ pub(super) fn results(
             started_ms: ran.started_ms,
             target: "relay".into(),
             place: place.name().to_owned(),
-            level: "relay".into(),
+            level: if args.mls { "agent" } else { "relay" }.into(),
             speed: args.knobs.speed(),
             settings,
             machine: machine(),

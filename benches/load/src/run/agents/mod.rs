@@ -1,0 +1,153 @@
+//! The agent level: real agents of the SDK, each with a vault, encrypt and decrypt what a plan has.
+//!
+//! Sessions, appends, commits and messages are those of the plan. What the SDK does by itself it does here too: KeyPackages, claims,
+//! subscriptions, tokens. So those events of a plan are left out.
+
+mod actor;
+mod judge;
+mod payload;
+mod reading;
+
+use super::schedule::Cast;
+use super::shared::{Base, Open};
+use super::{Progress, Ran, RunConfig, RunError, Standing, drive};
+use crate::results::Verified;
+use actor::{Actor, Job};
+use judge::{Judge, Seen};
+use parking_lot::Mutex;
+use skytale_proto::{AgentId, ChannelId};
+use skytale_sdk::net::ApiClient;
+use skytale_sdk::net::relay::NetworkConfig;
+use skytale_workload::plan::Plan;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What agents of a run are opened with.
+#[derive(Clone, Debug)]
+pub struct AgentsConfig {
+    /// A folder for their vaults.
+    pub dir: PathBuf,
+    /// Gives their tokens, and says where relay nodes are.
+    pub api: ApiClient,
+    /// How relay nodes are reached.
+    pub network: NetworkConfig,
+}
+
+/// What all agents of a run have in common.
+struct Stage {
+    base: Arc<Base>,
+    config: AgentsConfig,
+    /// The ids of agents whose vaults are made.
+    ids: Vec<watch::Sender<Option<AgentId>>>,
+    /// The ids of channels that are made.
+    rooms: Vec<watch::Sender<Option<ChannelId>>>,
+    /// Of each channel: the last message that each author knows to be in the log.
+    last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
+    gauges: Mutex<Vec<Arc<Gauge>>>,
+    judge: Judge,
+}
+
+/// How far an agent's application is in a channel.
+#[derive(Debug)]
+struct Gauge {
+    agent: u32,
+    channel: ChannelId,
+    /// The last message that it was given.
+    given: AtomicU64,
+    reads: AtomicBool,
+}
+
+/// Runs a plan with real agents, and verifies what their applications were given and what their vaults hold.
+pub async fn run_agents(
+    agents: AgentsConfig,
+    plan: Arc<Plan>,
+    config: &RunConfig,
+    stop: CancellationToken,
+    each: impl FnMut(&Progress),
+) -> Result<Ran, RunError> {
+    let base = Base::begin(plan, config, &stop).await?;
+    let stage = Arc::new(Stage {
+        ids: (0..base.plan.agents).map(|_| watch::Sender::new(None)).collect(),
+        rooms: (0..base.plan.channels).map(|_| watch::Sender::new(None)).collect(),
+        last: Mutex::default(),
+        gauges: Mutex::default(),
+        judge: Judge::default(),
+        base: Arc::clone(&base),
+        config: agents,
+    });
+    let outcome = drive(&base, &stage, config, &stop, each).await?;
+    let short = stage.short();
+    base.finish.cancel();
+    let outcome = outcome.leave().await?;
+    let seen = stage.judge.seen(&stage).await;
+    let Seen {
+        channels,
+        entries,
+        readers,
+    } = seen;
+    let verified = Verified {
+        channels,
+        entries,
+        readers: readers.saturating_sub(short),
+        readers_short: short,
+    };
+    let (faults, count) = stage.judge.faults();
+    Ok(base.ran(config, outcome, verified, faults, count))
+}
+
+impl Stage {
+    fn vault(&self, agent: u32) -> PathBuf {
+        self.config.dir.join(format!("agent-{agent}.vault"))
+    }
+
+    /// A message of an agent is in the log.
+    fn is_entry(&self, agent: u32, channel: ChannelId, offset: u64) {
+        let mut last = self.last.lock();
+        let last = last.entry(channel).or_default().entry(agent).or_default();
+        *last = offset.max(*last);
+    }
+
+    /// Applications that were not given all that others know to be in the log.
+    fn short(&self) -> u64 {
+        let last = self.last.lock();
+        let is_short = |gauge: &&Arc<Gauge>| {
+            let given = gauge.given.load(Ordering::Relaxed);
+            gauge.reads.load(Ordering::Relaxed)
+                && last.get(&gauge.channel).is_some_and(|authors| {
+                    authors
+                        .iter()
+                        .any(|(author, last)| *author != gauge.agent && *last > given)
+                })
+        };
+        self.gauges.lock().iter().filter(is_short).count() as u64
+    }
+}
+
+impl Cast for Stage {
+    type Job = Job;
+
+    fn enter(self: &Arc<Self>, agent: u32, runtime: &Handle) -> (JoinHandle<()>, mpsc::UnboundedSender<Job>) {
+        let (actor, sender) = Actor::new(Arc::clone(self), agent);
+        (runtime.spawn(actor.run()), sender)
+    }
+
+    fn job(place: usize, open: Arc<Open>) -> Job {
+        Job { place, open }
+    }
+}
+
+impl Standing for Stage {
+    fn faults(&self) -> u64 {
+        self.judge.faults().1
+    }
+
+    fn is_delivered(&self) -> bool {
+        self.short() == 0
+    }
+}
