@@ -181,6 +181,30 @@ impl Plan {
         })
     }
 
+    /// The same for agents of the SDK, which do the rest by themselves: sessions, channels, commits and messages. Raw channels, which
+    /// have no encryption, are left out.
+    #[must_use]
+    pub fn for_agents(mut self) -> Self {
+        let mut raw = HashSet::new();
+        self.events.retain(|event| match &event.what {
+            What::Connect(_) | What::Disconnect(_) => true,
+            What::Append { frame, .. } => match frame {
+                Frame::Create {
+                    channel,
+                    mode: ChannelMode::Raw,
+                } => {
+                    raw.insert(*channel);
+                    false
+                }
+                Frame::Create { .. } => true,
+                Frame::Commit { channel, .. } | Frame::Message(channel) => !raw.contains(channel),
+                _ => false,
+            },
+            _ => false,
+        });
+        self
+    }
+
     /// Bytes of all bodies.
     pub fn body_bytes(&self) -> u64 {
         let bytes = self.events.iter().map(|event| match &event.what {

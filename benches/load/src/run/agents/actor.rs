@@ -31,6 +31,14 @@ pub(super) struct Job {
     pub(super) open: Arc<Open>,
 }
 
+/// What was sent.
+enum Said {
+    /// A message of so many bytes.
+    Message(usize),
+    /// A change that adds these agents, or removes them.
+    Change(Vec<u32>, bool),
+}
+
 /// An agent of a run.
 pub(super) struct Actor {
     stage: Arc<Stage>,
@@ -45,6 +53,7 @@ struct Life {
     agent: Agent,
     leave: CancellationToken,
     reading: JoinHandle<()>,
+    made: mpsc::UnboundedSender<ChannelId>,
 }
 
 impl Actor {
@@ -111,12 +120,14 @@ impl Actor {
         if let Some(id) = stage.ids.get(self.number as usize) {
             id.send_replace(Some(agent.id()));
         }
+        let (made, channels) = mpsc::unbounded_channel();
         let (leave, missed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let reading = Reading {
             stage: Arc::clone(&stage),
             agent: self.number,
             since: planned,
             leave: leave.clone(),
+            made: channels,
             missed: Arc::clone(&missed),
         };
         let reading = tokio::spawn(reading.run(agent.clone()));
@@ -125,9 +136,11 @@ impl Actor {
             agent: agent.clone(),
             leave,
             reading,
+            made,
         });
         agent.connected().await?;
         stage.base.came_online(self.number);
+        stage.present.lock().online.insert(self.number);
         stage
             .base
             .recorder
@@ -150,6 +163,7 @@ impl Actor {
             let _ = life.reading.await;
             life.agent.close(CLOSE_WITHIN).await;
             self.stage.base.went_offline(self.number);
+            self.stage.present.lock().online.remove(&self.number);
         }
     }
 
@@ -185,6 +199,10 @@ impl Actor {
                 let agent = self.agent()?;
                 base.was_sent(self.number, planned);
                 let made = agent.create_channel(&format!("load {}", channel.0)).await?;
+                if let Some(life) = &self.life {
+                    // Its application has gone: it reads when it comes back.
+                    let _ = life.made.send(made.id());
+                }
                 if let Some(room) = self.stage.rooms.get(channel.0 as usize) {
                     room.send_replace(Some(made.id()));
                 }
@@ -217,7 +235,7 @@ impl Actor {
                     }
                 };
                 base.was_sent(self.number, planned);
-                self.watch(planned, sent, length, true, open);
+                self.watch(planned, sent, Said::Message(length), open);
                 Ok(())
             }
             // The SDK does these by itself, or does not have them.
@@ -242,7 +260,7 @@ impl Actor {
         if adds.is_empty() && removes.is_empty() {
             base.was_sent(self.number, planned);
             let sent = handle.rotate().await?;
-            self.watch(planned, sent, 0, false, open);
+            self.watch(planned, sent, Said::Change(Vec::new(), false), open);
             return Ok(());
         }
         for (agents, is_add) in [(removes, false), (adds, true)] {
@@ -270,23 +288,41 @@ impl Actor {
                     done => break done?,
                 }
             };
-            self.watch(planned, sent, 0, false, Arc::clone(&open));
+            let agents = agents.iter().map(|agent| agent.0).collect();
+            self.watch(planned, sent, Said::Change(agents, is_add), Arc::clone(&open));
         }
         Ok(())
     }
 
     /// Waits for an append's place in the log, aside.
-    fn watch(&self, planned: Duration, sent: Sent, body_bytes: usize, is_message: bool, open: Arc<Open>) {
+    fn watch(&self, planned: Duration, sent: Sent, said: Said, open: Arc<Open>) {
         let (stage, number) = (Arc::clone(&self.stage), self.number);
         let (channel, frame) = (sent.channel(), sent.frame_id());
         let author = self.life.as_ref().map(|life| life.agent.id());
         tokio::spawn(async move {
             match sent.delivered().await {
                 Ok(delivered) => {
+                    let (body_bytes, is_message) = match &said {
+                        Said::Message(bytes) => (*bytes, true),
+                        Said::Change(..) => (0, false),
+                    };
                     stage.base.is_entry(number, planned, body_bytes, is_message);
-                    if let (Some(offset), Some(author), true) = (delivered.offset(), author, is_message) {
-                        stage.judge.acknowledged(channel, author, frame, offset);
-                        stage.is_entry(number, channel, offset.get());
+                    match (said, delivered.offset(), author) {
+                        (Said::Message(_), Some(offset), Some(author)) => {
+                            stage.judge.acknowledged(channel, author, frame, offset);
+                            stage.is_entry(number, channel, offset.get());
+                        }
+                        (Said::Change(agents, is_add), ..) => {
+                            let mut present = stage.present.lock();
+                            for agent in agents {
+                                if is_add {
+                                    present.added.insert((agent, channel));
+                                } else {
+                                    present.added.remove(&(agent, channel));
+                                }
+                            }
+                        }
+                        _ => {}
                     }
                 }
                 // It goes out when the agent comes back.

@@ -11,6 +11,7 @@ use skytale_sdk::engine::Message;
 use skytale_sdk::vault::VaultKey;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Faults that are kept in words.
 const FAULTS_MAX: usize = 1_000;
@@ -72,7 +73,7 @@ impl Judge {
             }
             match open(stage, number).await {
                 Ok(agent) => {
-                    self.read(&agent, &mut logs, &mut histories).await;
+                    self.read(stage, number, &agent, &mut logs, &mut histories).await;
                     agent.close(std::time::Duration::ZERO).await;
                 }
                 Err(error) => self.fault(format!("agent {number}: its vault cannot be opened: {error}")),
@@ -119,6 +120,8 @@ impl Judge {
 
     async fn read(
         &self,
+        stage: &Stage,
+        number: u32,
         agent: &Agent,
         logs: &mut BTreeMap<ChannelId, BTreeMap<Offset, Told>>,
         histories: &mut Vec<(AgentId, ChannelId, Vec<Offset>, Offset)>,
@@ -171,6 +174,25 @@ impl Judge {
                         later: earlier,
                     });
                 }
+            }
+            let gauge = stage
+                .gauges
+                .lock()
+                .iter()
+                .find(|gauge| gauge.agent == number && gauge.channel == info.id)
+                .cloned();
+            let (count, given) = gauge.map_or((0, 0), |gauge| {
+                (gauge.count.load(Ordering::Relaxed), gauge.given.load(Ordering::Relaxed))
+            });
+            let due = messages
+                .iter()
+                .filter(|message| !message.own && message.offset.get() <= given)
+                .count() as u64;
+            if due != count {
+                self.fault(format!(
+                    "{id}: its application was given {count} messages of {}, and {due} were due",
+                    info.id
+                ));
             }
             histories.push((
                 id,

@@ -19,7 +19,7 @@ use skytale_proto::{AgentId, ChannelId};
 use skytale_sdk::net::ApiClient;
 use skytale_sdk::net::relay::NetworkConfig;
 use skytale_workload::plan::Plan;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,7 +50,16 @@ struct Stage {
     /// Of each channel: the last message that each author knows to be in the log.
     last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
     gauges: Mutex<Vec<Arc<Gauge>>>,
+    /// Agents that are online, and the channels to which each was added by others.
+    present: Mutex<Present>,
     judge: Judge,
+}
+
+/// Who is where.
+#[derive(Debug, Default)]
+struct Present {
+    online: BTreeSet<u32>,
+    added: BTreeSet<(u32, ChannelId)>,
 }
 
 /// How far an agent's application is in a channel.
@@ -60,6 +69,8 @@ struct Gauge {
     channel: ChannelId,
     /// The last message that it was given.
     given: AtomicU64,
+    /// How many.
+    count: AtomicU64,
     reads: AtomicBool,
 }
 
@@ -77,6 +88,7 @@ pub async fn run_agents(
         rooms: (0..base.plan.channels).map(|_| watch::Sender::new(None)).collect(),
         last: Mutex::default(),
         gauges: Mutex::default(),
+        present: Mutex::default(),
         judge: Judge::default(),
         base: Arc::clone(&base),
         config: agents,
@@ -113,8 +125,14 @@ impl Stage {
         *last = offset.max(*last);
     }
 
-    /// Applications that were not given all that others know to be in the log.
+    /// Applications that were not given all that others know to be in the log, or have not joined where they were added.
     fn short(&self) -> u64 {
+        let late = {
+            let (present, gauges) = (self.present.lock(), self.gauges.lock());
+            let joined: BTreeSet<_> = gauges.iter().map(|gauge| (gauge.agent, gauge.channel)).collect();
+            let waits = |added: &&(u32, ChannelId)| present.online.contains(&added.0) && !joined.contains(*added);
+            present.added.iter().filter(waits).count()
+        };
         let last = self.last.lock();
         let is_short = |gauge: &&Arc<Gauge>| {
             let given = gauge.given.load(Ordering::Relaxed);
@@ -125,7 +143,7 @@ impl Stage {
                         .any(|(author, last)| *author != gauge.agent && *last > given)
                 })
         };
-        self.gauges.lock().iter().filter(is_short).count() as u64
+        (self.gauges.lock().iter().filter(is_short).count() + late) as u64
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +29,16 @@ pub(super) struct Reading {
     /// When its session was planned. What was planned before is what it had missed.
     pub(super) since: Duration,
     pub(super) leave: CancellationToken,
+    /// Channels that the agent makes: of those it is told nothing.
+    pub(super) made: mpsc::UnboundedReceiver<ChannelId>,
     pub(super) missed: Arc<AtomicU64>,
 }
 
 impl Reading {
     /// Reads until it is to leave.
-    pub(super) async fn run(self, agent: Agent) {
+    pub(super) async fn run(mut self, agent: Agent) {
+        let (_closed, none) = mpsc::unbounded_channel();
+        let mut made = std::mem::replace(&mut self.made, none);
         let this = Arc::new(self);
         let mut events = agent.events();
         let (mut readers, mut known) = (JoinSet::new(), HashSet::new());
@@ -43,6 +48,10 @@ impl Reading {
         loop {
             let event = tokio::select! {
                 () = this.leave.cancelled() => break,
+                Some(channel) = made.recv() => {
+                    this.begin(&agent, channel, &mut known, &mut readers).await;
+                    continue;
+                }
                 event = events.next() => event,
             };
             let fault = match event {
@@ -106,6 +115,7 @@ impl Reading {
                     channel.id()
                 ));
             }
+            gauge.count.fetch_add(1, Ordering::Relaxed);
             self.given(&message.payload);
             unacknowledged = Some(offset);
             count += 1;
@@ -141,6 +151,7 @@ impl Reading {
             agent: self.agent,
             channel,
             given: AtomicU64::new(0),
+            count: AtomicU64::new(0),
             reads: AtomicBool::new(true),
         });
         gauges.push(Arc::clone(&gauge));

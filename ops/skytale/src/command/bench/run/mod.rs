@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         .map_err(|error| Failure::new(Code::Usage, format!("--{error}")))?;
     let plan = Plan::new(events, &knobs)
         .map_err(|error| Failure::new(Code::Usage, "no plan can be made of this workload").because(&error))?;
-    let plan = Arc::new(plan);
+    let plan = Arc::new(if args.mls { plan.for_agents() } else { plan });
     if args.dry_run {
         return session.output.give(&Dry::new(&plan, &knobs, &args.knobs));
     }
