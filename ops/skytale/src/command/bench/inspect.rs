@@ -244,6 +244,7 @@ fn over_time(title: &str, unit: &str, series: &Series, duration: Duration) -> Pl
                 .map(|(number, value)| ((number as f64 + 0.5) * bucket, value))
                 .collect(),
         }],
+        ..Plot::default()
     }
 }
 
