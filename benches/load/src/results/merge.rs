@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The most faults that joined results tell in words.
 const FIRST_FAULTS_MAX: usize = 20;
 
+/// How many times as long as the longest interval of a part those of joined results may be.
+const LONGER_MAX: u64 = 60;
+
 /// Why results cannot be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
@@ -65,9 +68,17 @@ impl MergeError {
 
 /// Joins the results of all parts of a run: values, counts and sums are added exactly. Parts are aligned by the time at which they began, to
 /// a whole interval.
+///
+/// Parts whose intervals are not of one length are joined to the shortest length that all of them divide.
 pub fn merge(mut parts: Vec<Results>) -> Result<Results, MergeError> {
     parts.sort_by_key(|part| part.report.run.part);
     check(&parts)?;
+    let interval_ms = common_ms(&parts)?;
+    for part in &mut parts {
+        let width = interval_ms / compute::interval_ms(&part.measured);
+        part.measured.join(usize::try_from(width).unwrap_or(usize::MAX));
+    }
+    apart(&parts, interval_ms)?;
     let base_ms = parts.iter().map(|part| part.report.run.started_ms).min().unwrap_or(0);
     let shift_ms = |report: &Report| report.run.started_ms.saturating_sub(base_ms);
     let mut parts = parts.into_iter();
@@ -90,7 +101,7 @@ fn check(parts: &[Results]) -> Result<(), MergeError> {
     let a = &first.report;
     for part in parts.iter().skip(1) {
         let b = &part.report;
-        let mut found = [alike::load(a, b), alike::target(a, b), interval(first, part)].concat();
+        let mut found = [alike::load(a, b), alike::target(a, b)].concat();
         if a.run.parts != b.run.parts {
             found.push(difference("run.parts", a.run.parts, b.run.parts));
         }
@@ -119,11 +130,16 @@ fn check(parts: &[Results]) -> Result<(), MergeError> {
             parts: of,
         });
     }
+    Ok(())
+}
+
+/// Refuses parts of which one began after another one had ended.
+fn apart(parts: &[Results], interval_ms: u64) -> Result<(), MergeError> {
     let end_ms = |report: &Report| report.run.started_ms.saturating_add(report.totals.duration_us / 1_000);
     let early = parts.iter().min_by_key(|part| end_ms(&part.report));
     let late = parts.iter().max_by_key(|part| part.report.run.started_ms);
     let base_ms = parts.iter().map(|part| part.report.run.started_ms).min().unwrap_or(0);
-    let shift_ms_max = compute::interval_ms(&first.measured).saturating_mul(INTERVALS_MAX as u64);
+    let shift_ms_max = interval_ms.saturating_mul(INTERVALS_MAX as u64);
     let is_apart = |early: &Results, late_ms: u64| {
         late_ms > end_ms(&early.report) || late_ms.saturating_sub(base_ms) > shift_ms_max
     };
@@ -136,12 +152,32 @@ fn check(parts: &[Results]) -> Result<(), MergeError> {
     }
 }
 
-fn interval(a: &Results, b: &Results) -> Vec<Difference> {
-    let (a, b) = (compute::interval_ms(&a.measured), compute::interval_ms(&b.measured));
-    (a != b)
-        .then(|| difference("series.measured_interval_ms", a, b))
-        .into_iter()
-        .collect()
+/// The length of an interval that each part's length divides.
+fn common_ms(parts: &[Results]) -> Result<u64, MergeError> {
+    let mut common: u64 = 1;
+    let mut longest = 1;
+    for part in parts {
+        let next = compute::interval_ms(&part.measured);
+        let divisor = divisor(common, next);
+        longest = next.max(longest);
+        common = (common / divisor).saturating_mul(next);
+    }
+    if common <= longest.saturating_mul(LONGER_MAX) {
+        return Ok(common);
+    }
+    let lengths = parts.iter().map(|part| compute::interval_ms(&part.measured));
+    let (least, most) = (lengths.clone().min(), lengths.max());
+    let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
+    Err(MergeError::Unlike(difference(
+        "series.measured_interval_ms",
+        least,
+        most,
+    )))
+}
+
+/// The greatest common divisor (Euclid).
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 fn difference(field: &str, a: impl ToString, b: impl ToString) -> Difference {
@@ -224,7 +260,11 @@ impl Joined {
         a.readers_short = a.readers_short.saturating_add(b.readers_short);
         add_map(&mut into.refusals, report.refusals);
         let (a, b) = (&mut into.divergence, report.divergence);
-        add_map(&mut a.captured_refusals, b.captured_refusals);
+        // Each part tells those of the whole workload.
+        for (code, count) in b.captured_refusals {
+            let most = a.captured_refusals.entry(code).or_default();
+            *most = count.max(*most);
+        }
         a.commits_lost = a.commits_lost.saturating_add(b.commits_lost);
         a.messages_outrun = a.messages_outrun.saturating_add(b.messages_outrun);
         a.claims_without_package = a.claims_without_package.saturating_add(b.claims_without_package);

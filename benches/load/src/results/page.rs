@@ -438,6 +438,7 @@ fn unit(metric: &str) -> &'static str {
         ("_us", "µs"),
         ("_bytes", "bytes"),
         ("_share", "share"),
+        ("_bytes_per_s", "bytes/s"),
         ("_per_s", "1/s"),
     ];
     ends.into_iter()

@@ -257,7 +257,8 @@ pub struct CatchUp {
 /// Where the run and what was captured went apart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Refusals that the workload has, by code. A log does not hold refusals: there are none in a workload that comes from one.
+    /// Refusals that the workload has, by code; of a part of a run, those of the whole workload. A log does not hold refusals: there are none
+    /// in a workload that comes from one.
     pub captured_refusals: BTreeMap<String, u64>,
     /// Commits refused because another one came first.
     pub commits_lost: u64,

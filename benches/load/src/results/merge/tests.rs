@@ -23,6 +23,9 @@ fn parts_are_joined_in_any_order_and_everything_is_added() {
     given[2].report.verdict.faults = 2;
     given[2].report.verdict.first_faults = vec!["a gap".into()];
     given[0].report.nodes[0].at_ms.pop();
+    for part in &mut given {
+        part.report.divergence.captured_refusals.insert("SKY-1005".into(), 4);
+    }
     let joined = merge(given).expect("joined");
     let (report, parts) = (&joined.report, parts());
     let sum = |of: &dyn Fn(&Report) -> u64| parts.iter().map(|part| of(&part.report)).sum::<u64>();
@@ -62,6 +65,7 @@ fn parts_are_joined_in_any_order_and_everything_is_added() {
     assert_eq!(report.planned.appends, sum(&|report| report.planned.appends));
     assert_eq!(report.refusals["SKY-1006"], 93);
     assert_eq!(report.divergence.messages_outrun, 93);
+    assert_eq!(report.divergence.captured_refusals["SKY-1005"], 4);
     assert_eq!(
         report.catch_up.len() as u64,
         sum(&|report| report.catch_up.len() as u64)
@@ -87,6 +91,21 @@ fn parts_are_joined_in_any_order_and_everything_is_added() {
         (read.report, read.measured.latencies),
         (joined.report.clone(), joined.measured.latencies)
     );
+}
+
+#[test]
+fn parts_with_longer_intervals_are_joined_too() {
+    let (one, mut two) = (part(1, 1, 2, 10_000), part(2, 2, 2, 10_000));
+    two.measured.join(4);
+    let joined = merge(vec![one.clone(), two.clone()]).expect("joined");
+    assert_eq!(joined.measured.interval, Duration::from_secs(2));
+    assert_eq!(joined.report.series.measured_interval_ms, 2_000);
+    let sent = |results: &Results| results.measured.counts[&Count::Sent].iter().sum::<u64>();
+    assert_eq!(sent(&joined), sent(&one) + sent(&two));
+    assert_eq!(joined.measured.intervals(), 5);
+    let mut all = one.measured.whole(Measure::Append).expect("appends");
+    add(&mut all, &two.measured.whole(Measure::Append).expect("appends"));
+    assert_eq!(joined.measured.whole(Measure::Append), Some(all));
 }
 
 #[test]
@@ -131,9 +150,9 @@ fn what_is_not_one_run_is_refused_with_the_field() {
     set("part 2 began after part 1 had ended", &|report| {
         report.run.started_ms = u64::MAX
     });
-    let told = refused(&|results| results.measured.interval = Duration::from_secs(1));
+    let told = refused(&|results| results.measured.interval = Duration::from_millis(997));
     assert!(
-        told.contains("series.measured_interval_ms is 500 in one and 1000"),
+        told.contains("series.measured_interval_ms is 500 in one and 997"),
         "{told}"
     );
     let missing = |parts: Vec<Results>| merge(parts).expect_err("refused").to_string();
