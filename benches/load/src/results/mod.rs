@@ -8,6 +8,31 @@
 //!
 //! The histograms are the truth: percentiles in `report.json` are computed from them, and results are joined by adding histograms, never
 //! percentiles.
+//!
+//! ```
+//! use skytale_load::results::{Measure, Measured, Objective, REPORT_VERSION, Report, Results, histogram};
+//! use std::collections::BTreeMap;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut second = histogram();
+//! second.record(12_000)?;
+//! let measured = Measured {
+//!     interval: Duration::from_secs(1),
+//!     latencies: BTreeMap::from([(Measure::Append, vec![second])]),
+//!     counts: BTreeMap::new(),
+//! };
+//! let results = Results::new(Report { skytale_report: REPORT_VERSION, ..Report::default() }, measured);
+//! let objective: Objective = "append.p99<50ms".parse()?;
+//! assert!(objective.holds(&results.report, &results.measured).0);
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let dir = folder.path().join("results");
+//! results.write(&dir)?;
+//! assert_eq!(Results::read(&dir)?.report, results.report);
+//! # Ok(())
+//! # }
+//! ```
 
 mod alike;
 mod compare;
