@@ -1,15 +1,69 @@
-//! What a run gave: one folder with `report.json`, a histogram log for each latency, and `report.html`.
+//! What a run gave: one folder with `report.json`, a histogram log for each latency, `counts.csv` and `report.html`.
+//!
+//! ```text
+//!   a run ──Results::new──> Results ──write──> a folder ──read_runs──> compare ──> Comparison
+//!                              ^                 │
+//!                              └──── merge <─────┘
+//! ```
 //!
 //! The histograms are the truth: percentiles in `report.json` are computed from them, and results are joined by adding histograms, never
 //! percentiles.
+//!
+//! ```
+//! use skytale_load::results::{Measure, Measured, Objective, REPORT_VERSION, Report, Results, histogram};
+//! use std::collections::BTreeMap;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut second = histogram();
+//! second.record(12_000)?;
+//! let measured = Measured {
+//!     interval: Duration::from_secs(1),
+//!     latencies: BTreeMap::from([(Measure::Append, vec![second])]),
+//!     counts: BTreeMap::new(),
+//! };
+//! let results = Results::new(Report { skytale_report: REPORT_VERSION, ..Report::default() }, measured);
+//! let objective: Objective = "append.p99<50ms".parse()?;
+//! assert!(objective.holds(&results.report, &results.measured).0);
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let dir = folder.path().join("results");
+//! results.write(&dir)?;
+//! assert_eq!(Results::read(&dir)?.report, results.report);
+//! # Ok(())
+//! # }
+//! ```
 
+mod alike;
+mod compare;
 mod compute;
+mod condition;
+mod files;
+mod measured;
+mod merge;
+mod metric;
+mod objective;
+mod page;
 mod report;
+#[cfg(test)]
+mod sample;
+mod statistics;
+mod text;
 
+pub use alike::Difference;
+pub use compare::{Allow, CompareError, Compared, Comparison, NoInterval, SideShown, compare};
+pub use condition::{Condition, ConditionError, Judged, Judgement};
+pub use files::{REPORT_FILE, ReadError, WriteError, read_runs};
+pub use merge::{MergeError, merge};
+pub use metric::{Metric, Rate, Share, Stat};
+pub use objective::{Objective, ObjectiveError};
+pub use page::comparison_page;
 pub use report::{
-    CatchUp, Divergence, Latency, LatencySeries, Machine, NodeSeries, Planned, REPORT_VERSION, Report, Run, Series,
-    Speed, Totals, Verdict, Verified, WorkloadSource,
+    CATCH_UP_MAX, CatchUp, Divergence, Latency, LatencySeries, Machine, NodeSeries, Planned, REPORT_VERSION, Report,
+    Run, Series, Speed, Totals, Verdict, Verified, WorkloadSource,
 };
+pub use statistics::Interval;
+pub use text::{LATENCY_HEADS, amount, bytes_text, duration_text, latency_rows, total_rows, verdict_words};
 
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -105,6 +159,16 @@ impl Count {
             Self::Online => "online",
         }
     }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|count| count.name() == name)
+    }
+
+    /// Whether it is a level at the end of an interval. Levels of neighbours do not add up.
+    pub const fn is_level(self) -> bool {
+        matches!(self, Self::Backlog | Self::Online)
+    }
 }
 
 /// A histogram of microseconds: three digits, up to an hour.
@@ -123,7 +187,7 @@ pub fn histogram() -> Histogram64 {
 /// What was measured: everything in intervals of one length, from the run's beginning.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// The length of an interval.
+    /// The length of an interval: whole milliseconds.
     pub interval: Duration,
     /// A histogram an interval. Under [`Speed::Max`] there are none.
     pub latencies: BTreeMap<Measure, Vec<Histogram64>>,
@@ -131,7 +195,7 @@ pub struct Measured {
     pub counts: BTreeMap<Count, Vec<u64>>,
 }
 
-/// A run's results.
+/// A run's results. [`Results::new`] makes them.
 #[derive(Clone, Debug)]
 pub struct Results {
     /// The report. Its percentiles and series are those of `measured`.

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 /// The version of `report.json` that this crate writes and reads.
 pub const REPORT_VERSION: u32 = 1;
 
+/// The most readers that came back in a report.
+pub const CATCH_UP_MAX: usize = 10_000;
+
 /// `report.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub skytale_report: u32,
@@ -41,7 +44,7 @@ pub struct Report {
 }
 
 /// What ran, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The program, as in `skytale 0.1.0`.
     pub made_by: String,
@@ -63,7 +66,7 @@ pub struct Run {
     pub settings: BTreeMap<String, serde_json::Value>,
     /// The machine of the generator.
     pub machine: Machine,
-    /// Which part of how many this is; joined results are 1 of 1.
+    /// Which part of how many this is, from 1; joined results are 1 of 1.
     pub part: u32,
     /// Parts of the run.
     pub parts: u32,
@@ -81,6 +84,12 @@ pub enum Speed {
     Max,
 }
 
+impl Default for Speed {
+    fn default() -> Self {
+        Self::Factor(1.0)
+    }
+}
+
 /// A machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -95,7 +104,7 @@ pub struct Machine {
 }
 
 /// A workload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadSource {
     /// The file's name, without its folder.
     pub name: String,
@@ -111,7 +120,7 @@ pub struct WorkloadSource {
     pub duration_us: u64,
 }
 
-/// What a plan holds.
+/// What a plan holds. Of a part of a run, its share: each agent, channel and operation counts in one part only, so that joining adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
     /// Operations.
@@ -152,6 +161,8 @@ pub struct Verdict {
 pub struct Totals {
     /// From the run's beginning to its end, in microseconds.
     pub duration_us: u64,
+    /// From the run's beginning to the first planned append, in microseconds.
+    pub first_planned_us: u64,
     /// From the run's beginning to the last acknowledgement, in microseconds.
     pub appending_us: u64,
     /// Appends given to the target; one that was sent again counts once.
@@ -212,8 +223,10 @@ pub struct Latency {
 /// Over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// The length of an interval, in milliseconds.
+    /// The length of an interval of this series, in milliseconds: a multiple of `measured_interval_ms`.
     pub interval_ms: u64,
+    /// The length of an interval of the histogram logs and of `counts.csv`, in milliseconds.
+    pub measured_interval_ms: u64,
     /// A number an interval, by name (`sent`, `acknowledged`, `backlog`, ...).
     pub counts: BTreeMap<String, Vec<u64>>,
     /// By name of the latency.
@@ -244,7 +257,8 @@ pub struct CatchUp {
 /// Where the run and what was captured went apart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Refusals that the workload has, by code. A log does not hold refusals: there are none in a workload that comes from one.
+    /// Refusals that the workload has, by code; of a part of a run, those of the whole workload. A log does not hold refusals: there are none
+    /// in a workload that comes from one.
     pub captured_refusals: BTreeMap<String, u64>,
     /// Commits refused because another one came first.
     pub commits_lost: u64,

@@ -350,11 +350,15 @@ impl Base {
         fault_count: u64,
     ) -> Ran {
         let mut due = due_times(&self.plan);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let first_planned_us = match config.in_flight {
+            None => due.first().map_or(0, |at| micros(*at)),
+            Some(_) => 0,
+        };
         due.truncate(if config.in_flight.is_some() { 0 } else { due.len() });
         let measured = self.recorder.finish(due.iter().copied());
         let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
         let tallies = &self.tallies;
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let appending_us = load(&tallies.appending_us);
         let per_second = |count: u64, us: u64| if us == 0 { 0.0 } else { count as f64 * 1e6 / us as f64 };
         let (sent, acknowledged, given_up) = (
@@ -364,6 +368,7 @@ impl Base {
         );
         let totals = Totals {
             duration_us: micros(outcome.duration),
+            first_planned_us,
             appending_us,
             sent,
             acknowledged,
@@ -376,7 +381,7 @@ impl Base {
             sessions: load(&tallies.sessions),
             sessions_lost: load(&tallies.sessions_lost),
             generator_cpu_us: outcome.generator_cpu_us,
-            acknowledged_per_s: per_second(load(&tallies.messages), appending_us),
+            acknowledged_per_s: per_second(load(&tallies.messages), appending_us.saturating_sub(first_planned_us)),
             delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
         };
         let captured = self.plan.refusals.iter();

@@ -1,8 +1,10 @@
 //! Reports for people: one page of HTML that needs nothing else.
 
+mod axis;
 mod plot;
 
-pub use plot::{Line, Plot};
+pub use axis::Axis;
+pub use plot::{Line, Marks, Plot};
 
 use plot::escape;
 use std::fmt;
@@ -14,8 +16,10 @@ h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 1.8em; }
 table { border-collapse: collapse; margin: .6em 0; } th, td { padding: .2em .9em .2em 0; text-align: right; }
 th:first-child, td:first-child { text-align: left; } th { color: #5a6470; font-weight: 500; border-bottom: 1px solid #c8ced6; }
 svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: #5a6470; } .grid { stroke: #e3e7ec; }
+svg.small { width: 49%; } h1, p, td { overflow-wrap: anywhere; } table.facts td { text-align: left; vertical-align: top; }
+table.facts td:first-child { color: #5a6470; min-width: 11em; }
 p.bad { color: #a3271f; font-weight: 600; }
-@media print { body { margin: 0; max-width: none; } h2, table, svg { break-inside: avoid; } }
+@media print { body { margin: 0; max-width: none; } h2, table, svg { break-inside: avoid; } h2 { break-after: avoid; } }
 ";
 
 /// A part of a page.
@@ -29,7 +33,7 @@ pub enum Part {
     Bad(String),
     /// Rows under their heads.
     Table {
-        /// The heads of the columns.
+        /// The heads of the columns. Without any, the rows are facts: a name and what there is to say.
         heads: Vec<String>,
         /// The rows.
         rows: Vec<Vec<String>>,
@@ -68,7 +72,10 @@ impl fmt::Display for Page {
                             .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)))
                             .collect()
                     };
-                    writeln!(f, "<table><tr>{}</tr>", cells(heads, "th"))?;
+                    match heads.is_empty() {
+                        true => writeln!(f, "<table class=\"facts\">")?,
+                        false => writeln!(f, "<table><tr>{}</tr>", cells(heads, "th"))?,
+                    }
                     for row in rows {
                         writeln!(f, "<tr>{}</tr>", cells(row, "td"))?;
                     }

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Check, list or copy out a stopped node's data.
     #[command(subcommand)]
     Log(log::Command),
-    /// Capture or make workloads, look at them, and replay them as load.
+    /// Capture or make workloads, replay them as load, and compare the results.
     #[command(subcommand)]
     Bench(bench::Command),
     /// Make, check or show the configuration.

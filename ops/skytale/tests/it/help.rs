@@ -56,6 +56,8 @@ const COMMANDS: &[&str] = &[
     "bench capture",
     "bench synth",
     "bench inspect",
+    "bench merge",
+    "bench compare",
     "config",
     "config init",
     "config check",

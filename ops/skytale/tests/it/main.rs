@@ -1,6 +1,7 @@
 //! The command as a person or a program uses it: the real binary, its output and its exit codes.
 
 mod bench;
+mod bench_results;
 mod beside;
 mod bridge;
 mod channels;

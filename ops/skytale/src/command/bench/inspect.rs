@@ -1,6 +1,6 @@
 //! `skytale bench inspect`.
 
-use super::unreadable;
+use super::{unreadable, write_page};
 use crate::output::{Context as _, Human, Outcome, Output, Style, printable, table};
 use crate::time::utc;
 use serde::Serialize;
@@ -10,7 +10,6 @@ use skytale_workload::{End, Header, Reader, Series, Spread, Summarizer, Summary}
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,9 +35,7 @@ pub(super) fn run(args: &Args, output: &Output) -> Outcome {
     let summary = summarizer.finish();
     let inspected = Inspected::new(reader.header().clone(), is_whole, &summary);
     if let Some(to) = &args.html {
-        let writing = || format!("cannot write {}", to.display());
-        let mut page = File::create_new(to).failing(Code::Environment, writing)?;
-        write!(page, "{}", inspected.page(path, &summary)).failing(Code::Environment, writing)?;
+        write_page(to, &inspected.page(path, &summary))?;
     }
     output.give(&inspected)
 }
@@ -244,6 +241,7 @@ fn over_time(title: &str, unit: &str, series: &Series, duration: Duration) -> Pl
                 .map(|(number, value)| ((number as f64 + 0.5) * bucket, value))
                 .collect(),
         }],
+        ..Plot::default()
     }
 }
 

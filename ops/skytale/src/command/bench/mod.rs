@@ -1,7 +1,10 @@
-//! `skytale bench`: workloads, from a log or from a profile, and as load.
+//! `skytale bench`: workloads, from a log or from a profile, as load, and the results of it.
 
 mod capture;
+mod compare;
 mod inspect;
+mod merge;
+mod results;
 mod run;
 mod synth;
 
@@ -14,6 +17,7 @@ use serde::Serialize;
 use skytale_load::results::WorkloadSource;
 use skytale_proto::Code;
 use skytale_workload::plan::EVENTS_MAX;
+use skytale_workload::report::Page;
 use skytale_workload::{End, Event, Header, ReadError, Reader, Totals, WriteError, Writer, write_whole};
 use std::fmt;
 use std::fs::File;
@@ -30,6 +34,10 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Replay a workload as load.
     Run(Box<run::Args>),
+    /// Join the results of the parts of one load run.
+    Merge(merge::Args),
+    /// Compare the results of two load runs, or of repeats of them.
+    Compare(compare::Args),
 }
 
 pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome {
@@ -37,6 +45,8 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
         Command::Capture(args) => capture::run(&args, loaded, output),
         Command::Synth(args) => synth::run(&args, output),
         Command::Inspect(args) => inspect::run(&args, output),
+        Command::Merge(args) => merge::run(&args, output),
+        Command::Compare(args) => compare::run(&args, output),
         // It needs a runtime, and is not run here.
         Command::Run(_) => Ok(()),
     }
@@ -161,6 +171,13 @@ fn read_events(path: &Path) -> Outcome<(Vec<Event>, WorkloadSource)> {
     let duration = events.last().map_or(std::time::Duration::ZERO, |event| event.at);
     let source = run::source(path, reader.header(), events.len() as u64, duration)?;
     Ok((events, source))
+}
+
+/// Writes a page of HTML, and never over another file.
+fn write_page(to: &Path, page: &Page) -> Outcome {
+    let writing = || format!("cannot write {}", to.display());
+    let mut file = File::create_new(to).failing(Code::Environment, writing)?;
+    write!(file, "{page}").failing(Code::Environment, writing)
 }
 
 /// A duration, as in `90s`, `10m` or `1h 30m`.

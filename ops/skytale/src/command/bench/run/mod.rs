@@ -95,9 +95,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             }
         };
         let results = once(&args, &session, &plan, &knobs, &source).await?;
-        results
-            .write(&folder)
-            .map_err(|error| Failure::new(Code::Environment, "cannot write the results").because(&error))?;
+        results.write(&folder).map_err(super::results::unwritten)?;
         let finished = Finished::new(&results, &folder);
         session.output.give(&finished)?;
         last = last.and(finished.outcome());
