@@ -352,6 +352,7 @@ fn add_totals(to: &mut Totals, from: &Totals, shift_us: u64) {
     to.unacknowledged = to.unacknowledged.saturating_add(from.unacknowledged);
     to.sessions = to.sessions.saturating_add(from.sessions);
     to.sessions_lost = to.sessions_lost.saturating_add(from.sessions_lost);
+    to.generator_lag_p99_us = to.generator_lag_p99_us.max(from.generator_lag_p99_us);
     to.generator_cpu_us = to.generator_cpu_us.saturating_add(from.generator_cpu_us);
 }
 

@@ -187,6 +187,8 @@ pub struct Totals {
     pub sessions_lost: u64,
     /// Processor time of the generator, in microseconds.
     pub generator_cpu_us: u64,
+    /// How late the generator was by itself, at its 99th percentile, in microseconds.
+    pub generator_lag_p99_us: u64,
     /// Messages and raw frames acknowledged a second, from the first planned to the last acknowledged.
     pub acknowledged_per_s: f64,
     /// Entries delivered a second.

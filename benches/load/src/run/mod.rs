@@ -381,6 +381,7 @@ impl Base {
             sessions: load(&tallies.sessions),
             sessions_lost: load(&tallies.sessions_lost),
             generator_cpu_us: outcome.generator_cpu_us,
+            generator_lag_p99_us: outcome.lag_p99_us.into_iter().max().unwrap_or(0),
             acknowledged_per_s: per_second(load(&tallies.messages), appending_us.saturating_sub(first_planned_us)),
             delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
         };

@@ -151,8 +151,8 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
             account::run(command, session)
         }),
         Command::Log(command) => plain(&global, |loaded| log::run(command, loaded, &output)),
-        Command::Bench(bench::Command::Run(args)) => within(&global, client(Vec::new()), output, |session| {
-            bench::load(*args, session)
+        Command::Bench(command) if command.is_load() => within(&global, client(Vec::new()), output, |session| {
+            bench::load(command, session)
         }),
         Command::Bench(command) => plain(&global, |loaded| bench::run(command, loaded, &output)),
         Command::Config(command) => config::run(command, &global, &output),

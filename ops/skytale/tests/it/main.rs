@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_results;
+mod bench_run;
 mod beside;
 mod bridge;
 mod channels;

@@ -6,10 +6,10 @@ mod inspect;
 mod merge;
 mod results;
 mod run;
+mod search;
 mod synth;
 
-pub(crate) use run::run as load;
-
+use super::Session;
 use crate::config::Loaded;
 use crate::output::{Context as _, Failure, Human, Outcome, Output, Style};
 use clap::Subcommand;
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Replay a workload as load.
     Run(Box<run::Args>),
+    /// Find the largest speed at which objectives hold.
+    Search(Box<search::Args>),
     /// Join the results of the parts of one load run.
     Merge(merge::Args),
     /// Compare the results of two load runs, or of repeats of them.
@@ -47,8 +49,24 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
         Command::Inspect(args) => inspect::run(&args, output),
         Command::Merge(args) => merge::run(&args, output),
         Command::Compare(args) => compare::run(&args, output),
-        // It needs a runtime, and is not run here.
-        Command::Run(_) => Ok(()),
+        // See `load`.
+        Command::Run(_) | Command::Search(_) => Ok(()),
+    }
+}
+
+impl Command {
+    /// Whether it is one for [`load`]: it needs a runtime, and ends in order when it is interrupted.
+    pub(crate) const fn is_load(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Search(_))
+    }
+}
+
+/// The commands that put load on something.
+pub(crate) async fn load(command: Command, session: Session) -> Outcome {
+    match command {
+        Command::Run(args) => run::run(*args, session).await,
+        Command::Search(args) => search::run(*args, session).await,
+        command => run(command, &session.loaded, &session.output),
     }
 }
 

@@ -1,9 +1,7 @@
 //! What can be set of a run's plan.
 
-use crate::output::{Failure, Outcome};
 use serde_json::Value;
 use skytale_load::results::Speed;
-use skytale_proto::Code;
 use skytale_workload::plan::{Fraction, Knobs};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +14,7 @@ pub(super) enum Rate {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct KnobArgs {
+pub(in super::super) struct KnobArgs {
     /// So many times as fast as captured, at the planned times whatever the target does; or `max`: as fast as the target takes it.
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = rate)]
     pub(super) speed: Rate,
@@ -49,7 +47,7 @@ pub(super) struct KnobArgs {
     duration: Option<Duration>,
     /// One part of several: some of the channels, with whoever has to do with them. Join the results with `bench merge`.
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = part)]
-    part: (u32, u32),
+    pub(super) part: (u32, u32),
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -75,11 +73,8 @@ fn part(text: &str) -> Result<(u32, u32), String> {
 }
 
 impl KnobArgs {
-    pub(super) fn knobs(&self) -> Outcome<Knobs> {
-        if self.part.1 > 1 && self.part.0 > self.part.1 {
-            return Err(Failure::new(Code::Usage, "--part: there is no such part"));
-        }
-        Ok(Knobs {
+    pub(super) fn knobs(&self) -> Knobs {
+        Knobs {
             speed: match self.speed {
                 Rate::Factor(factor) => Some(factor),
                 Rate::Max => None,
@@ -93,7 +88,27 @@ impl KnobArgs {
             seed: self.seed,
             duration: self.duration,
             part: self.part,
-        })
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> Option<usize> {
+        (self.speed == Rate::Max).then_some(self.in_flight as usize)
+    }
+
+    /// The factor, unless it is `max`.
+    pub(in super::super) const fn factor(&self) -> Option<f64> {
+        match self.speed {
+            Rate::Factor(factor) => Some(factor),
+            Rate::Max => None,
+        }
+    }
+
+    /// The same at another speed.
+    pub(in super::super) fn at(&self, factor: f64) -> Self {
+        Self {
+            speed: Rate::Factor(factor),
+            ..self.clone()
+        }
     }
 
     pub(super) fn speed(&self) -> Speed {

@@ -6,18 +6,22 @@ mod results;
 mod scrape;
 mod shown;
 
+pub(super) use knobs::KnobArgs;
+
+use super::results::unwritten;
 use super::{read_events, unreadable};
 use crate::command::Session;
 use crate::output::{Context as _, Failure, Outcome};
-use knobs::{KnobArgs, Rate};
 use place::{Place, PlaceArgs};
 use scrape::Scraper;
 use shown::{Dry, Finished, Live};
 use skytale_load::relay::RelayTarget;
-use skytale_load::results::Results;
-use skytale_load::run::{AgentsConfig, RunConfig, run as run_plan, run_agents};
+use skytale_load::results::{NodeSeries, Results, WorkloadSource};
+use skytale_load::run::{AgentsConfig, Ran, RunConfig, run as run_plan, run_agents};
 use skytale_proto::Code;
+use skytale_workload::Event;
 use skytale_workload::plan::Plan;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,6 +33,22 @@ use tokio_util::sync::CancellationToken;
 /// the target is the API of the configuration and the relay nodes that it names.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// So many runs, one after the other, each into a folder of its own in the folder for results.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
+    /// Say how long it would take, how many agents and bytes, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// When to begin (RFC 3339, as in 2026-01-31T09:00:00Z), so that several parts begin together [default: now].
+    #[arg(long, value_name = "TIME", value_parser = start_at)]
+    start_at: Option<SystemTime>,
+}
+
+/// What is run, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LoadArgs {
     /// The workload.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -43,15 +63,6 @@ pub(crate) struct Args {
     /// The folder for results; it must not exist [default: the workload's name and the time].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// So many runs, one after the other, each into a folder of its own in the folder for results.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    repeat: u32,
-    /// Say how long it would take, how many agents and bytes, and do nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// When to begin (RFC 3339, as in 2026-01-31T09:00:00Z), so that several parts begin together [default: now].
-    #[arg(long, value_name = "TIME", value_parser = start_at)]
-    start_at: Option<SystemTime>,
     /// How long the end of a run may take without any progress.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     patience: Duration,
@@ -66,109 +77,148 @@ fn start_at(text: &str) -> Result<SystemTime, String> {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
-    let (events, source) = read_events(&args.file)?;
-    let knobs = args.knobs.knobs()?;
-    knobs
-        .check()
-        .map_err(|error| Failure::new(Code::Usage, format!("--{error}")))?;
-    let plan = Plan::new(events, &knobs)
-        .map_err(|error| Failure::new(Code::Usage, "no plan can be made of this workload").because(&error))?;
-    let plan = Arc::new(if args.mls { plan.for_agents() } else { plan });
+    let workload = Workload::read(&args.load)?;
     if args.dry_run {
-        return session.output.give(&Dry::new(&plan, &knobs, &args.knobs));
+        let plan = workload.plan(&args.load.knobs)?;
+        return session.output.give(&Dry::new(&plan, &args.load.knobs));
     }
-    let out = args.out.clone().unwrap_or_else(|| default_folder(&args.file));
-    if out.exists() {
-        return Err(
-            Failure::new(Code::Environment, format!("{} exists already", out.display()))
-                .help("Give another folder with --out; results are never written over others."),
-        );
-    }
+    let out = args.load.out()?;
+    let plan = Arc::new(workload.plan(&args.load.knobs)?);
     let mut last = Ok(());
     for number in 1..=args.repeat {
         let folder = match args.repeat {
             1 => out.clone(),
-            _ => {
-                std::fs::create_dir_all(&out)
-                    .failing(Code::Environment, || format!("cannot make {}", out.display()))?;
-                out.join(format!("run-{number}"))
-            }
+            _ => in_folder(&out, &format!("run-{number}"))?,
         };
-        let results = once(&args, &session, &plan, &knobs, &source).await?;
-        results.write(&folder).map_err(super::results::unwritten)?;
+        let results = once(&args.load, &args.load.knobs, &session, &workload, &plan, args.start_at).await?;
+        results.write(&folder).map_err(unwritten)?;
         let finished = Finished::new(&results, &folder);
         session.output.give(&finished)?;
         last = last.and(finished.outcome());
         if results.report.verdict.interrupted {
+            // The results are written; the process ends as one that was interrupted.
+            last = last.and(session.shutdown.unless(std::future::pending()).await);
             break;
         }
     }
     last
 }
 
-/// The workload's name and the time, in the folder where the command runs.
-fn default_folder(file: &Path) -> PathBuf {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    PathBuf::from(format!("{stem}-{}", now.replace([':', '-'], "")))
+/// A folder in one that is made where it is missing.
+pub(super) fn in_folder(out: &Path, name: &str) -> Outcome<PathBuf> {
+    std::fs::create_dir_all(out).failing(Code::Environment, || format!("cannot make {}", out.display()))?;
+    Ok(out.join(name))
 }
 
-async fn once(
-    args: &Args,
+impl LoadArgs {
+    /// The folder for results: it is not there yet.
+    pub(super) fn out(&self) -> Outcome<PathBuf> {
+        let out = self.out.clone().unwrap_or_else(|| {
+            let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
+            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            PathBuf::from(format!("{stem}-{}", now.replace([':', '-'], "")))
+        });
+        if out.exists() {
+            let failure = Failure::new(Code::Environment, format!("{} exists already", out.display()));
+            return Err(failure.help("Give another folder with --out; results are never written over others."));
+        }
+        Ok(out)
+    }
+
+    pub(super) const fn knobs(&self) -> &KnobArgs {
+        &self.knobs
+    }
+
+    fn settings(&self, knobs: &KnobArgs) -> BTreeMap<String, serde_json::Value> {
+        let mut settings = knobs.settings();
+        settings.extend(self.place.settings());
+        settings
+    }
+}
+
+/// A workload, read as a whole.
+pub(super) struct Workload {
+    events: Vec<Event>,
+    source: WorkloadSource,
+    mls: bool,
+}
+
+impl Workload {
+    pub(super) fn read(args: &LoadArgs) -> Outcome<Self> {
+        let (events, source) = read_events(&args.file)?;
+        Ok(Self {
+            events,
+            source,
+            mls: args.mls,
+        })
+    }
+
+    pub(super) fn plan(&self, knobs: &KnobArgs) -> Outcome<Plan> {
+        let knobs = knobs.knobs();
+        knobs
+            .check()
+            .map_err(|error| Failure::new(Code::Usage, format!("--{error}")))?;
+        let plan = Plan::new(self.events.clone(), &knobs)
+            .map_err(|error| Failure::new(Code::Usage, "no plan can be made of this workload").because(&error))?;
+        Ok(if self.mls { plan.for_agents() } else { plan })
+    }
+}
+
+/// One run, with servers of its own where it has any.
+pub(super) async fn once(
+    args: &LoadArgs,
+    knobs: &KnobArgs,
     session: &Session,
+    workload: &Workload,
     plan: &Arc<Plan>,
-    knobs: &skytale_workload::plan::Knobs,
-    source: &skytale_load::results::WorkloadSource,
+    start_at: Option<SystemTime>,
 ) -> Outcome<Results> {
     let starting = Place::start(&args.place, session);
     let mut place = session.shutdown.unless(Box::pin(starting)).await?;
-    let done = Box::pin(against(args, session, plan, knobs, source, &mut place)).await;
-    let stopped = place.stop().await;
-    let results = done?;
-    stopped?;
-    Ok(results)
-}
-
-async fn against(
-    args: &Args,
-    session: &Session,
-    plan: &Arc<Plan>,
-    knobs: &skytale_workload::plan::Knobs,
-    source: &skytale_load::results::WorkloadSource,
-    place: &mut Place,
-) -> Outcome<Results> {
-    let network = session.loaded.network()?;
     let config = RunConfig {
-        in_flight: match args.knobs.speed {
-            Rate::Max => Some(args.knobs.in_flight as usize),
-            Rate::Factor(_) => None,
-        },
+        in_flight: knobs.in_flight(),
         patience: args.patience,
         lag_max: args.lag_max,
         part: knobs.part.0,
-        start_at: args.start_at,
+        start_at,
         ..RunConfig::of(plan.duration)
     };
+    let done = Box::pin(against(args, session, plan, &config, &mut place)).await;
+    let name = place.name().to_owned();
+    let stopped = place.stop().await;
+    let (ran, nodes) = done?;
+    stopped?;
+    Ok(results::results(ran, plan, args, knobs, &workload.source, name, nodes))
+}
+
+async fn against(
+    args: &LoadArgs,
+    session: &Session,
+    plan: &Arc<Plan>,
+    config: &RunConfig,
+    place: &mut Place,
+) -> Outcome<(Ran, Vec<NodeSeries>)> {
+    let network = session.loaded.network()?;
     let stop = CancellationToken::new();
     let scraper = Scraper::start(place.nodes(&args.place));
     let mut live = Live::new(session.output, plan);
-    let place_client = place.client().clone();
+    let client = place.client().clone();
     let running = async {
         let plan = Arc::clone(plan);
         if args.mls {
             let agents = AgentsConfig {
-                dir: session.scratch.folder("skytale-vaults-", None, false)?,
-                api: place_client,
+                dir: session.scratch.folder("skytale-vaults-", args.place.data(), false)?,
+                api: client,
                 network,
             };
-            let ran = run_agents(agents, plan, &config, stop.clone(), |progress| live.show(progress)).await;
+            let ran = run_agents(agents, plan, config, stop.clone(), |progress| live.show(progress)).await;
             return ran.map_err(|error| Failure::new(Code::Environment, error.to_string()));
         }
-        let target = RelayTarget::new(place_client, plan.agents, network)
+        let target = RelayTarget::new(client, plan.agents, network)
             .await
             .map_err(|error| Failure::new(error.code(), "cannot open the agents' endpoints").because(&error))?;
         let target = Arc::new(target);
-        let ran = run_plan(Arc::clone(&target), plan, &config, stop.clone(), |progress| {
+        let ran = run_plan(Arc::clone(&target), plan, config, stop.clone(), |progress| {
             live.show(progress)
         })
         .await;
@@ -198,15 +248,7 @@ async fn against(
     };
     let nodes = scraper.stop().await;
     drop(live);
-    Ok(results::results(ran?, plan, knobs, args, source, place, nodes))
-}
-
-impl Args {
-    fn settings(&self) -> std::collections::BTreeMap<String, serde_json::Value> {
-        let mut settings = self.knobs.settings();
-        settings.extend(self.place.settings());
-        settings
-    }
+    Ok((ran?, nodes))
 }
 
 /// What a workload is, with its events.
@@ -215,11 +257,11 @@ pub(super) fn source(
     header: &skytale_workload::Header,
     events: u64,
     duration: Duration,
-) -> Outcome<skytale_load::results::WorkloadSource> {
+) -> Outcome<WorkloadSource> {
     let mut hasher = blake3::Hasher::new();
     let mut file = std::fs::File::open(path).map_err(|error| unreadable(path)(error.into()))?;
     std::io::copy(&mut file, &mut hasher).map_err(|error| unreadable(path)(error.into()))?;
-    Ok(skytale_load::results::WorkloadSource {
+    Ok(WorkloadSource {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         blake3: hasher.finalize().to_string(),
         source: header.source.to_string(),

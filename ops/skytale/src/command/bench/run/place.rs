@@ -47,6 +47,11 @@ pub(super) struct PlaceArgs {
 const DOWN_FOR: Duration = Duration::from_secs(2);
 
 impl PlaceArgs {
+    /// Where data is kept meanwhile.
+    pub(super) fn data(&self) -> Option<&std::path::Path> {
+        self.data.as_deref()
+    }
+
     pub(super) fn settings(&self) -> BTreeMap<String, Value> {
         let ms = |at: Option<Duration>| {
             at.map_or(Value::Null, |at| {

@@ -1,12 +1,11 @@
 //! From what a run gave to its results.
 
-use super::Args;
-use super::place::Place;
+use super::{KnobArgs, LoadArgs};
 use skytale_load::results::{
     Machine, NodeSeries, Planned, REPORT_VERSION, Report, Results, Run, Series, Verdict, WorkloadSource,
 };
 use skytale_load::run::Ran;
-use skytale_workload::plan::{Knobs, Plan};
+use skytale_workload::plan::Plan;
 
 /// Faults that the report tells in words.
 const FAULTS_SHOWN: usize = 20;
@@ -14,10 +13,10 @@ const FAULTS_SHOWN: usize = 20;
 pub(super) fn results(
     ran: Ran,
     plan: &Plan,
-    knobs: &Knobs,
-    args: &Args,
+    args: &LoadArgs,
+    knobs: &KnobArgs,
     source: &WorkloadSource,
-    place: &Place,
+    place: String,
     nodes: Vec<NodeSeries>,
 ) -> Results {
     let verdict = Verdict {
@@ -28,7 +27,7 @@ pub(super) fn results(
         first_faults: ran.faults.into_iter().take(FAULTS_SHOWN).collect(),
         interrupted: ran.interrupted,
     };
-    let mut settings = args.settings();
+    let mut settings = args.settings(knobs);
     settings.insert("lag_max_ms".into(), (args.lag_max.as_millis() as u64).into());
     let report = Report {
         skytale_report: REPORT_VERSION,
@@ -38,9 +37,9 @@ pub(super) fn results(
             command: command_line(),
             started_ms: ran.started_ms,
             target: "relay".into(),
-            place: place.name().to_owned(),
+            place,
             level: if args.mls { "agent" } else { "relay" }.into(),
-            speed: args.knobs.speed(),
+            speed: knobs.speed(),
             settings,
             machine: machine(),
             part: knobs.part.0,

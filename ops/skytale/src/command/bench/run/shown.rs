@@ -1,13 +1,14 @@
 //! What a person sees of a run.
 
-use super::knobs::{KnobArgs, Rate};
+use super::KnobArgs;
+use crate::command::bench::results::show;
 use crate::output::{Failure, Human, Outcome, Output, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use skytale_load::results::{Report, Results};
 use skytale_load::run::Progress;
 use skytale_proto::Code;
-use skytale_workload::plan::{Knobs, Plan};
+use skytale_workload::plan::Plan;
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(super) struct Dry {
 }
 
 impl Dry {
-    pub(super) fn new(plan: &Plan, knobs: &Knobs, args: &KnobArgs) -> Self {
+    pub(super) fn new(plan: &Plan, knobs: &KnobArgs) -> Self {
         let duration_s = plan.duration.as_secs_f64();
         let appends = plan.appends();
         Self {
@@ -50,7 +51,7 @@ impl Dry {
             body_bytes: plan.body_bytes(),
             deliveries: plan.deliveries(),
             made_up: plan.made_up,
-            closed_loop: args.speed == Rate::Max,
+            closed_loop: knobs.in_flight().is_some(),
             part: format!("{}/{}", knobs.part.0, knobs.part.1),
         }
     }
@@ -179,6 +180,8 @@ pub(super) struct Finished<'a> {
     out: PathBuf,
     #[serde(flatten)]
     report: &'a Report,
+    #[serde(skip)]
+    results: &'a Results,
 }
 
 impl<'a> Finished<'a> {
@@ -186,33 +189,28 @@ impl<'a> Finished<'a> {
         Self {
             out: out.to_owned(),
             report: &results.report,
+            results,
         }
     }
 
     /// A failure, where the run failed or says nothing.
     pub(super) fn outcome(&self) -> Outcome {
-        let verdict = &self.report.verdict;
+        let (verdict, verified) = (&self.report.verdict, &self.report.verified);
         if !verdict.passed {
+            let what = format!("the target did not keep what it promised: {} faults", verdict.faults);
             let first = verdict.first_faults.first().cloned().unwrap_or_default();
-            return Err(Failure::new(
-                Code::Mismatch,
-                format!("the target did not keep what it promised: {} faults", verdict.faults),
-            )
-            .since(first));
+            return Err(Failure::new(Code::Mismatch, what).since(first));
         }
-        if self.report.verified.readers_short > 0 && !verdict.interrupted {
+        if verified.readers_short > 0 && !verdict.interrupted {
             let what = format!(
                 "{} readers did not get all that was acknowledged",
-                self.report.verified.readers_short
+                verified.readers_short
             );
             return Err(Failure::new(Code::Mismatch, what).help("Give the end more time with --patience."));
         }
         if !verdict.valid {
-            return Err(Failure::new(
-                Code::Environment,
-                "the run is not valid: its figures say nothing of the target",
-            )
-            .since(verdict.invalid_because.join("; ")));
+            let what = "the run is not valid: its figures say nothing of the target";
+            return Err(Failure::new(Code::Environment, what).since(verdict.invalid_because.join("; ")));
         }
         Ok(())
     }
@@ -220,69 +218,7 @@ impl<'a> Finished<'a> {
 
 impl Human for Finished<'_> {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let Report {
-            verdict,
-            totals,
-            verified,
-            latencies_us,
-            ..
-        } = self.report;
-        let word = match (verdict.passed, verdict.valid) {
-            (false, _) => style.bad("failed"),
-            (true, false) => style.bad("not valid"),
-            (true, true) => style.good("passed"),
-        };
-        writeln!(
-            to,
-            "{word}{}: {} of {} appends acknowledged in {:.1} s ({:.0} messages/s), {} entries delivered ({:.0}/s)",
-            if verdict.interrupted { ", interrupted" } else { "" },
-            totals.acknowledged,
-            self.report.planned.appends,
-            totals.duration_us as f64 / 1e6,
-            totals.acknowledged_per_s,
-            totals.delivered,
-            totals.delivered_per_s,
-        )?;
-        writeln!(
-            to,
-            "{} readers of {} entries in {} channels agree; {} readers are short",
-            verified.readers, verified.entries, verified.channels, verified.readers_short
-        )?;
-        for problem in verdict.invalid_because.iter().chain(&verdict.first_faults) {
-            writeln!(to, "  {problem}")?;
-        }
-        if totals.given_up + totals.again + totals.sessions_lost > 0 {
-            writeln!(
-                to,
-                "{} given up, {} sent again, {} sessions lost",
-                totals.given_up, totals.again, totals.sessions_lost
-            )?;
-        }
-        if !self.report.refusals.is_empty() {
-            let refusals: Vec<String> = self
-                .report
-                .refusals
-                .iter()
-                .map(|(code, count)| format!("{code} {count}"))
-                .collect();
-            writeln!(to, "refused: {}", refusals.join(", "))?;
-        }
-        if !latencies_us.is_empty() {
-            writeln!(to)?;
-            let rows = latencies_us.iter().map(|(name, latency)| {
-                let ms = |us: u64| format!("{:.2}", us as f64 / 1e3);
-                vec![
-                    name.replace('_', " "),
-                    latency.count.to_string(),
-                    ms(latency.p50),
-                    ms(latency.p90),
-                    ms(latency.p99),
-                    ms(latency.p999),
-                    ms(latency.max),
-                ]
-            });
-            crate::output::table(to, style, &["ms", "count", "p50", "p90", "p99", "p99.9", "max"], rows)?;
-        }
-        writeln!(to, "\nresults: {}", self.out.display())
+        show(to, style, self.results)?;
+        writeln!(to, "\nSee it: {}", self.out.join("report.html").display())
     }
 }

@@ -1,0 +1,339 @@
+//! Workloads replayed as load: what a person gets of it.
+//!
+//! The machine may be busy: no run here is called invalid for a late generator, and nothing is said of how fast anything was.
+
+use crate::node::{Node, text};
+use crate::process::{Place, Ran, Running};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// However late the generator is.
+const LATE: [&str; 4] = ["--lag-max", "10m", "--patience", "2m"];
+
+fn synth(place: &Place, profile: &str, file: &str, agents: &str, duration: &str, rate: &str) -> Value {
+    let size = ["--agents", agents, "--duration", duration, "--rate", rate];
+    let mut line = vec!["bench", "synth", profile, file];
+    line.extend(size);
+    place.json(&line)
+}
+
+fn bench_run(place: &Place, arguments: &[&str]) -> Ran {
+    let mut line = vec!["--json", "bench", "run"];
+    line.extend(arguments);
+    line.extend(LATE);
+    place.run(line)
+}
+
+/// A run that passed, as its report.
+fn passed(place: &Place, arguments: &[&str]) -> Value {
+    let ran = bench_run(place, arguments);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let report: Value = serde_json::from_str(ran.stdout.lines().last().expect("a report")).expect("JSON");
+    assert_eq!(
+        (&report["verdict"]["passed"], &report["verdict"]["valid"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(number(&report["verified"]["readers_short"]), 0, "{report}");
+    report
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Of each channel, in the order of its first event: its events, with agents numbered as they appear in it.
+fn channels(place: &Place, file: &str) -> Vec<Vec<String>> {
+    let output = std::process::Command::new("gzip")
+        .args(["-dc", file])
+        .current_dir(place.path(""))
+        .output()
+        .expect("gzip");
+    let lines = String::from_utf8(output.stdout).expect("text");
+    let mut all: BTreeMap<u64, (Vec<String>, BTreeMap<u64, usize>)> = BTreeMap::new();
+    for line in lines.lines().filter(|line| line.starts_with('[')) {
+        let event: Vec<Value> = serde_json::from_str(line).expect("JSON");
+        let letter = text(&event[1]);
+        if !["n", "c", "p", "m", "r", "j"].contains(&letter.as_str()) {
+            continue;
+        }
+        let (events, known) = all.entry(number(&event[3])).or_default();
+        let mut agent = |id: u64| {
+            let next = known.len();
+            *known.entry(id).or_insert(next)
+        };
+        let mut told = format!("{letter} {} {}", agent(number(&event[2])), event[4]);
+        for lists in event.iter().skip(5).filter_map(Value::as_array) {
+            let members: Vec<usize> = lists.iter().map(|id| agent(number(id))).collect();
+            told.push_str(&format!(" {members:?}"));
+        }
+        events.push(told);
+    }
+    all.into_values().map(|(events, _)| events).collect()
+}
+
+fn times(place: &Place, file: &str, letter: &str) -> Vec<u64> {
+    let output = std::process::Command::new("gzip")
+        .args(["-dc", file])
+        .current_dir(place.path(""))
+        .output()
+        .expect("gzip");
+    let (mut at, mut all) = (0, Vec::new());
+    for line in String::from_utf8(output.stdout)
+        .expect("text")
+        .lines()
+        .filter(|line| line.starts_with('['))
+    {
+        let event: Vec<Value> = serde_json::from_str(line).expect("JSON");
+        at += number(&event[0]);
+        if event[1] == letter {
+            all.push(at);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_captured_run_is_the_workload_again() {
+    let node = Node::start("warn");
+    let place = &node.place;
+    synth(place, "chatty-pair", "told.skw", "6", "4s", "30");
+    let report = passed(place, &["told.skw", "--out", "first"]);
+    assert_eq!(report["planned"]["appends"], report["totals"]["acknowledged"]);
+    place.json(&["bench", "capture", "first.skw", "--from-log", "node"]);
+    let (told, first) = (channels(place, "told.skw"), channels(place, "first.skw"));
+    assert_eq!(told.len(), 3);
+    assert!(told == first, "{told:?}\n{first:?}");
+    let kinds = |file: &str| place.json(&["bench", "inspect", file])["kinds"].clone();
+    let (of_told, of_first) = (kinds("told.skw"), kinds("first.skw"));
+    for kind in ["create", "commit", "message", "key_package", "key_package_claim"] {
+        assert_eq!(of_told[kind], of_first[kind], "{kind}");
+    }
+    // No message came before its time: times between are those of the workload, or longer where the machine was late.
+    let (planned, came) = (times(place, "told.skw", "m"), times(place, "first.skw", "m"));
+    assert_eq!(planned.len(), came.len());
+    let (length, took) = (planned[planned.len() - 1] - planned[0], came[came.len() - 1] - came[0]);
+    assert!(took + 100_000 > length, "{took} {length}");
+
+    // What was captured is replayed without sessions of its own.
+    let again = passed(place, &["first.skw", "--out", "second", "--speed", "4"]);
+    assert_eq!(number(&again["totals"]["sessions"]), 6);
+    assert_eq!(again["planned"]["deliveries"], report["planned"]["deliveries"]);
+    for file in [
+        "report.json",
+        "report.html",
+        "append.hlog",
+        "delivered.hlog",
+        "counts.csv",
+    ] {
+        assert!(place.path("second").join(file).exists(), "{file}");
+    }
+    let page = std::fs::read_to_string(place.path("second").join("report.html")).expect("a page");
+    assert!(
+        page.contains("<svg") && !page.contains("http://") && !page.contains("<script"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_node_that_stalls_for_two_seconds_is_seen_in_the_latencies_of_what_was_due() {
+    let place = Place::new();
+    synth(&place, "chatty-pair", "pair.skw", "4", "6s", "40");
+    let report = passed(&place, &["pair.skw", "--local", "--stall-at", "2s", "--out", "stalled"]);
+    // A third of what is due falls into the stall, and all of it waits: half of that for over a second.
+    let append = &report["latencies_us"]["append"];
+    assert!(number(&append["p99"]) > 1_000_000, "{append}");
+    assert!(number(&append["p90"]) > 500_000, "{append}");
+    let worst = report["series"]["latencies_us"]["append"]["max"]
+        .as_array()
+        .expect("a series");
+    assert!(worst.iter().any(|max| number(max) > 1_500_000), "{worst:?}");
+    let backlog = report["series"]["counts"]["backlog"].as_array().expect("a series");
+    assert!(backlog.iter().any(|backlog| number(backlog) > 30), "{backlog:?}");
+}
+
+#[test]
+fn a_node_that_is_killed_loses_nothing_and_parts_are_joined() {
+    let place = Place::new();
+    synth(&place, "fan-out", "out.skw", "8", "4s", "40");
+    let report = passed(
+        &place,
+        &[
+            "out.skw",
+            "--local",
+            "--kill-at",
+            "2s",
+            "--clone",
+            "3",
+            "--out",
+            "killed",
+        ],
+    );
+    assert!(number(&report["totals"]["sessions_lost"]) > 0, "{}", report["totals"]);
+    assert_eq!(report["totals"]["acknowledged"], report["planned"]["appends"]);
+    assert!(
+        report["nodes"][0]["metrics"]["memory_bytes"].is_array(),
+        "{}",
+        report["nodes"]
+    );
+
+    let parts = ["1/2", "2/2"].map(|part| {
+        let out = format!("part-{}", &part[..1]);
+        passed(
+            &place,
+            &["out.skw", "--local", "--clone", "3", "--part", part, "--out", &out],
+        )
+    });
+    let joined = place.json(&["bench", "merge", "joined", "part-1", "part-2"]);
+    let sum: u64 = parts.iter().map(|part| number(&part["totals"]["acknowledged"])).sum();
+    assert_eq!(number(&joined["report"]["totals"]["acknowledged"]), sum);
+    assert_eq!(Value::from(sum), report["planned"]["appends"]);
+}
+
+#[test]
+fn as_fast_as_it_goes_has_no_latencies_and_repeats_are_compared() {
+    let place = Place::new();
+    synth(&place, "tool-swarm", "swarm.skw", "12", "20s", "40");
+    let ran = bench_run(
+        &place,
+        &[
+            "swarm.skw",
+            "--local",
+            "--speed",
+            "max",
+            "--repeat",
+            "3",
+            "--out",
+            "fast",
+        ],
+    );
+    assert_eq!(
+        (ran.code, ran.stdout.lines().count()),
+        (0, 3),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+    for line in ran.stdout.lines() {
+        let report: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(report["latencies_us"], Value::Object(serde_json::Map::new()));
+        assert_eq!(report["totals"]["acknowledged"], report["planned"]["appends"]);
+        assert!(report["totals"]["acknowledged_per_s"].as_f64() > Some(1.0), "{report}");
+    }
+    let ran = place.run([
+        "--json",
+        "bench",
+        "compare",
+        "fast",
+        "fast",
+        "--fail-if",
+        "acknowledged_per_s<0.5x",
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let ran = place.run([
+        "--json",
+        "bench",
+        "compare",
+        "fast",
+        "fast",
+        "--fail-if",
+        "acknowledged_per_s<2x",
+    ]);
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
+}
+
+#[test]
+fn real_agents_encrypt_end_to_end_and_return_to_what_they_missed() {
+    let place = Place::new();
+    synth(&place, "reconnect-storm", "storm.skw", "8", "5s", "20");
+    let report = passed(&place, &["storm.skw", "--local", "--mls", "--out", "mls"]);
+    assert_eq!(report["run"]["level"], "agent");
+    assert_eq!(report["totals"]["acknowledged"], report["planned"]["appends"]);
+    assert!(
+        report["catch_up"].as_array().is_some_and(|all| !all.is_empty()),
+        "{}",
+        report["catch_up"]
+    );
+    assert!(
+        number(&report["latencies_us"]["caught_up"]["count"]) >= 7,
+        "{}",
+        report["latencies_us"]
+    );
+}
+
+#[test]
+fn a_search_says_at_which_speed_objectives_hold() {
+    let place = Place::new();
+    synth(&place, "chatty-pair", "pair.skw", "4", "4s", "30");
+    let mut line = vec![
+        "--json", "bench", "search", "pair.skw", "--local", "--to", "4", "--speed", "2", "--out", "found",
+    ];
+    line.extend(["--objective", "append.p99<10m", "--objective", "refused<50%"]);
+    line.extend(LATE);
+    let ran = place.run(&line);
+    // A minute is no unit of a latency.
+    assert!(ran.code == 2 && ran.stderr.contains("as in 50ms"), "{}", ran.stderr);
+    let line: Vec<&str> = line
+        .iter()
+        .map(|word| {
+            if *word == "append.p99<10m" {
+                "append.p99<600s"
+            } else {
+                *word
+            }
+        })
+        .collect();
+    let ran = place.run(&line);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let found: Value = serde_json::from_str(ran.stdout.trim()).expect("JSON");
+    assert_eq!(
+        (&found["speed"], found["steps"].as_array().map(Vec::len)),
+        (&Value::from(4.0), Some(2)),
+        "{found}"
+    );
+    assert!(place.path("found/search.html").exists() && place.path("found/step-2/report.json").exists());
+}
+
+#[test]
+fn a_dry_run_sends_nothing_an_interrupted_one_keeps_what_there_is_and_mistakes_are_named() {
+    let mut place = Place::new();
+    synth(&place, "nightly-team", "team.skw", "16", "10m", "20");
+    let dry = place.json(&["bench", "run", "team.skw", "--dry-run", "--clone", "2", "--speed", "10"]);
+    assert_eq!((number(&dry["agents"]), number(&dry["channels"])), (32, 4), "{dry}");
+    assert!(
+        dry["duration_s"].as_f64().is_some_and(|s| (59.0..61.0).contains(&s)),
+        "{dry}"
+    );
+
+    let mut line = vec!["--json", "bench", "run", "team.skw", "--local", "--out", "cut"];
+    line.extend(LATE);
+    let running = Running::start(place.command(line), &place.path("run.log"));
+    // It is under way when its agents have said something.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let (code, told) = running.stop("INT");
+    assert_eq!(code, 130, "{told}");
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("cut/report.json")).expect("a report")).expect("JSON");
+    assert_eq!(report["verdict"]["interrupted"], true);
+    assert_eq!(report["verdict"]["passed"], true);
+    assert!(place.path("cut/report.html").exists());
+
+    place.set("SKYTALE_API_URL", "http://127.0.0.1:1");
+    let mistakes: [(&[&str], &str); 8] = [
+        (&["none.skw"], "cannot read none.skw"),
+        (&["team.skw", "--speed", "fast"], "give a factor"),
+        (&["team.skw", "--part", "3/2"], "one of so many"),
+        (&["team.skw", "--shift", "1s"], "needs copies"),
+        (&["team.skw", "--offline-share", "0.5"], "there are none"),
+        (&["team.skw", "--kill-at", "1s"], "need --local or --fleet"),
+        (&["team.skw", "--out", "cut"], "exists already"),
+        (&["team.skw"], "an API key is needed"),
+    ];
+    for (arguments, problem) in mistakes {
+        let ran = bench_run(&place, arguments);
+        assert!(
+            ran.code != 0 && ran.stderr.contains(problem),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
+    }
+}
