@@ -183,6 +183,7 @@ fn ran(report: &Report) -> Vec<Vec<String>> {
     let settings: Vec<String> = run
         .settings
         .iter()
+        .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| format!("{name} = {value}"))
         .collect();
     if !settings.is_empty() {

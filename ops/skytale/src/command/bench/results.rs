@@ -17,7 +17,7 @@ pub(super) fn show(to: &mut dyn fmt::Write, style: &Style, results: &Results) ->
     let totals = &report.totals;
     writeln!(
         to,
-        "{} of {} appends acknowledged in {}: {}/s; {} entries delivered: {}/s",
+        "{} of {} appends acknowledged in {} ({} messages/s), {} entries delivered ({}/s)",
         totals.acknowledged,
         report.planned.appends,
         duration_text(totals.duration_us as f64),
