@@ -122,6 +122,9 @@ impl<T: Target> Lane<T> {
             return;
         };
         let planned = event.at;
+        if let Some(order) = &shared.order {
+            order.turn(place).await;
+        }
         let done = match &event.what {
             What::Append {
                 author: _,

@@ -14,6 +14,7 @@ mod agents;
 mod flight;
 mod lane;
 mod link;
+mod order;
 mod reader;
 mod room;
 mod schedule;
@@ -25,6 +26,7 @@ use crate::frames::Bodies;
 use crate::recorder::Recorder;
 use crate::results::{CatchUp, Divergence, Histogram64, LATENCY_US_MAX, Measured, Totals, Verified, histogram};
 use crate::target::Target;
+use order::Order;
 use schedule::Cast;
 use shared::{Base, Shared, Tallies};
 use skytale_workload::What;
@@ -58,6 +60,9 @@ pub struct RunConfig {
     pub patience: Duration,
     /// The generator's own lateness, at the 99th percentile, from which on a run is not valid.
     pub lag_max: Duration,
+    /// Whether a frame waits until those of other authors are done that the plan has before it in its channel. Otherwise frames of
+    /// different authors that are planned within a round trip may change places.
+    pub keep_order: bool,
     /// Which part of the run this is.
     pub part: u32,
     /// When it begins; now, where there is none.
@@ -77,6 +82,7 @@ impl RunConfig {
             interval,
             patience: Duration::from_secs(30),
             lag_max: Duration::from_millis(50),
+            keep_order: false,
             part: 1,
             start_at: None,
         }
@@ -310,6 +316,7 @@ impl Base {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             recorder: Recorder::new(start, config.interval, config.in_flight.is_none()),
+            order: config.keep_order.then(|| Order::new(&plan)),
             plan,
             start,
             started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),

@@ -43,7 +43,7 @@ pub(super) fn actor(event: &Event) -> u32 {
 
 /// Dispatches all events; with `in_flight`, as soon as fewer than so many are open, else at their times.
 pub(super) fn dispatch<C: Cast>(
-    base: &Base,
+    base: &Arc<Base>,
     cast: &Arc<C>,
     in_flight: Option<usize>,
     runtime: &Handle,
@@ -80,7 +80,7 @@ pub(super) fn dispatch<C: Cast>(
             }
         };
         let agent = actor(event);
-        let open = Arc::new(Open::new(&base.open, permit));
+        let open = Arc::new(Open::new(base, place, permit));
         let Some(sender) = dispatched.senders.get_mut(agent as usize) else {
             continue;
         };

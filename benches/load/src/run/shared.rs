@@ -1,6 +1,7 @@
 //! What all tasks of a run have in common.
 
 use super::flight::Flight;
+use super::order::Order;
 use super::room::Room;
 use crate::frames::Bodies;
 use crate::recorder::{Recorder, Tick};
@@ -30,6 +31,8 @@ pub(super) struct Base {
     pub(super) refusals: Mutex<BTreeMap<u32, u64>>,
     pub(super) catch_up: Mutex<Vec<CatchUp>>,
     pub(super) sequence: AtomicU64,
+    /// The order of channels, where it is kept.
+    pub(super) order: Option<Order>,
     /// Events that are dispatched and not yet done.
     pub(super) open: watch::Sender<u64>,
     /// All is done, or is to be left as it is: everybody goes home.
@@ -92,17 +95,18 @@ pub(super) struct Gauge {
 }
 
 /// An event that is dispatched; when this goes, it is done.
-#[derive(Debug)]
 pub(super) struct Open {
-    count: watch::Sender<u64>,
+    base: Arc<Base>,
+    place: usize,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Open {
-    pub(super) fn new(count: &watch::Sender<u64>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        count.send_modify(|count| *count += 1);
+    pub(super) fn new(base: &Arc<Base>, place: usize, permit: Option<OwnedSemaphorePermit>) -> Self {
+        base.open.send_modify(|count| *count += 1);
         Self {
-            count: count.clone(),
+            base: Arc::clone(base),
+            place,
             _permit: permit,
         }
     }
@@ -110,7 +114,10 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.count.send_modify(|count| *count -= 1);
+        if let Some(order) = &self.base.order {
+            order.done(self.place);
+        }
+        self.base.open.send_modify(|count| *count -= 1);
     }
 }
 

@@ -97,7 +97,7 @@ fn a_captured_run_is_the_workload_again() {
     let node = Node::start("warn");
     let place = &node.place;
     synth(place, "chatty-pair", "told.skw", "6", "4s", "30");
-    let report = passed(place, &["told.skw", "--out", "first"]);
+    let report = passed(place, &["told.skw", "--keep-order", "--out", "first"]);
     assert_eq!(report["planned"]["appends"], report["totals"]["acknowledged"]);
     place.json(&["bench", "capture", "first.skw", "--from-log", "node"]);
     let (told, first) = (channels(place, "told.skw"), channels(place, "first.skw"));
@@ -176,12 +176,29 @@ fn a_node_that_is_killed_loses_nothing_and_parts_are_joined() {
         report["nodes"]
     );
 
-    let parts = ["1/2", "2/2"].map(|part| {
+    // Both begin together, and have time to get ready.
+    let start = std::time::SystemTime::now() + std::time::Duration::from_secs(8);
+    let start = humantime::format_rfc3339_millis(start).to_string();
+    let one = |part: &str| {
         let out = format!("part-{}", &part[..1]);
-        passed(
-            &place,
-            &["out.skw", "--local", "--clone", "3", "--part", part, "--out", &out],
-        )
+        let line = [
+            "out.skw",
+            "--local",
+            "--clone",
+            "3",
+            "--part",
+            part,
+            "--out",
+            &out,
+            "--start-at",
+            &start,
+        ];
+        passed(&place, &line)
+    };
+    let one = &one;
+    let parts = std::thread::scope(|scope| {
+        let runs = ["1/2", "2/2"].map(|part| scope.spawn(move || one(part)));
+        runs.map(|run| run.join().expect("a run"))
     });
     let joined = place.json(&["bench", "merge", "joined", "part-1", "part-2"]);
     let sum: u64 = parts.iter().map(|part| number(&part["totals"]["acknowledged"])).sum();

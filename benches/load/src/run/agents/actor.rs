@@ -25,7 +25,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const KEY_PACKAGES_WITHIN: Duration = Duration::from_secs(30);
 
 /// What an agent is given to do: an event of the plan, by its place.
-#[derive(Debug)]
 pub(super) struct Job {
     pub(super) place: usize,
     pub(super) open: Arc<Open>,
@@ -86,6 +85,9 @@ impl Actor {
             let Some(event) = stage.base.plan.events.get(job.place) else {
                 continue;
             };
+            if let Some(order) = &stage.base.order {
+                order.turn(job.place).await;
+            }
             if let Err(error) = self.event(event.at, &event.what, job.open).await {
                 stage.base.refused(self.number, error.code());
                 if matches!(event.what, What::Append { .. }) {

@@ -60,6 +60,10 @@ pub(super) struct LoadArgs {
     /// that the generator costs little.
     #[arg(long)]
     mls: bool,
+    /// Keep the order in which the workload has the entries of a channel: a frame waits until those of other authors before it are
+    /// acknowledged. Without it frames that are planned within a round trip may change places.
+    #[arg(long)]
+    keep_order: bool,
     /// The folder for results; it must not exist [default: the workload's name and the time].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -132,6 +136,7 @@ impl LoadArgs {
     fn settings(&self, knobs: &KnobArgs) -> BTreeMap<String, serde_json::Value> {
         let mut settings = knobs.settings();
         settings.extend(self.place.settings());
+        settings.insert("keep_order".into(), self.keep_order.into());
         settings
     }
 }
@@ -179,9 +184,11 @@ pub(super) async fn once(
         in_flight: knobs.in_flight(),
         patience: args.patience,
         lag_max: args.lag_max,
+        keep_order: args.keep_order,
         part: knobs.part.0,
         start_at,
-        ..RunConfig::of(plan.duration)
+        // The same for all parts of a run.
+        ..RunConfig::of(Duration::from_micros(workload.source.duration_us).div_f64(knobs.factor().unwrap_or(1.0)))
     };
     let done = Box::pin(against(args, session, plan, &config, &mut place)).await;
     let name = place.name().to_owned();
