@@ -69,7 +69,7 @@ pub(super) const fn words(measure: Measure) -> &'static str {
         Measure::CaughtUp => "caught up",
         Measure::Connected => "connected",
         Measure::Token => "token",
-        Measure::SendDelay => "send delay of the generator",
+        Measure::SendDelay => "send delay",
     }
 }
 
