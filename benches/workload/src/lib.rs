@@ -1,7 +1,8 @@
 //! Workloads: real traffic as it was captured, or profiles of it, to be replayed as load.
 //!
 //! ```text
-//!   a node's log ── LogCapture ──┐
+//!   a node's log ── LogCapture ─────┐
+//!   a node as it runs ── tap ───────┤
 //!   a profile and a seed ── synth ──┴──> events ──> a file (.skw) ──> Summary
 //! ```
 //!
@@ -44,9 +45,12 @@ mod ids;
 pub mod report;
 mod summary;
 pub mod synth;
+pub mod tap;
 
 pub use capture::{Entry, LogCapture, Window};
 pub use event::{Agent, Channel, Event, Frame, Log, What};
-pub use file::{End, Header, Ids, ReadError, Reader, Source, Totals, Unit, VERSION, WriteError, Writer, write_whole};
+pub use file::{
+    End, Header, Ids, Part, ReadError, Reader, Source, Totals, Unit, VERSION, WriteError, Writer, write_whole,
+};
 pub use ids::{NoRandomness, Pseudonyms, Sample, SampleError};
 pub use summary::{Series, Spread, Summarizer, Summary};
