@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+/// An encoded frame, in bytes: short ones, of which the tap's part is the largest.
+const FRAME_BYTES: usize = 256;
 const AGENTS: usize = 4;
 const LOGS_EACH: usize = 25;
 const WINDOW: usize = 256;
@@ -30,19 +32,19 @@ fn main() -> anyhow::Result<()> {
     let store = runtime.block_on(LocalStore::open(LocalConfig::new(folder.path().join("store"))))?;
     let store: Arc<dyn LogStore> = Arc::new(store);
     let case = Load {
-        name: "tap/local store, 1 KiB",
-        frame_bytes: 1_024,
-        warm: sized(4_000, 500),
-        appends: sized(16_000, 1_000),
+        name: "tap/local store",
+        warm: sized(12_000, 500),
+        appends: sized(32_000, 1_000),
+        pairs: sized(25, 2),
     };
     case.measure(&mut bench, &runtime, store.clone(), &folder.path().join("tap"))?;
     runtime.block_on(store.close())?;
     // Nothing to wait for but the processor: what a tap can cost at most.
     let case = Load {
-        name: "tap/memory store, 256 B",
-        frame_bytes: 256,
-        warm: sized(4_000, 500),
-        appends: sized(16_000, 1_000),
+        name: "tap/memory store",
+        warm: sized(16_000, 500),
+        appends: sized(64_000, 1_000),
+        pairs: sized(13, 2),
     };
     let dir = folder.path().join("tap-memory");
     case.measure(&mut bench, &runtime, Arc::new(MemoryStore::new()), &dir)?;
@@ -52,10 +54,10 @@ fn main() -> anyhow::Result<()> {
 
 struct Load {
     name: &'static str,
-    frame_bytes: usize,
     /// Appends of each agent in a turn, and before it.
     warm: usize,
     appends: usize,
+    pairs: usize,
 }
 
 impl Load {
@@ -75,7 +77,7 @@ impl Load {
             };
             self.turn(runtime, node).expect("the node takes sound frames")
         };
-        let pairs: Vec<Pair> = (0..sized(24, 2)).map(|number| in_turn(number, &mut turn)).collect();
+        let pairs: Vec<Pair> = (0..self.pairs).map(|number| in_turn(number, &mut turn)).collect();
         let spread = |name: &str, of: &dyn Fn(&Pair) -> f64| {
             let mut ratios: Vec<f64> = pairs.iter().skip(1).map(of).collect();
             ratios.sort_by(f64::total_cmp);
@@ -99,7 +101,7 @@ impl Load {
             name: self.name.into(),
             work: Work::Elements {
                 count: (AGENTS * self.appends) as u64,
-                bytes: self.frame_bytes as u64,
+                bytes: FRAME_BYTES as u64,
             },
             aim: Aim::AtLeast(0.98),
             pairs: pairs.len(),
@@ -110,7 +112,7 @@ impl Load {
             without.relay.shutdown().await;
         });
         let bytes = std::fs::read_dir(dir)?.try_fold(0, |sum, entry| anyhow::Ok(sum + entry?.metadata()?.len()))?;
-        let events = sized(24, 2) * AGENTS * (self.warm + self.appends);
+        let events = self.pairs * AGENTS * (self.warm + self.appends);
         bench.note(format!(
             "{}: {:.1} bytes of files an append",
             self.name,
@@ -120,8 +122,8 @@ impl Load {
     }
 
     fn turn(&self, runtime: &Runtime, node: &mut Node) -> anyhow::Result<Took> {
-        let warm = node.frames(self.warm, self.frame_bytes)?;
-        let frames = node.frames(self.appends, self.frame_bytes)?;
+        let warm = node.frames(self.warm)?;
+        let frames = node.frames(self.appends)?;
         runtime.block_on(node.append(warm))?;
         let stopwatch = Stopwatch::start();
         runtime.block_on(node.append(frames))?;
@@ -164,10 +166,10 @@ impl Node {
         Ok(Self { relay, authors })
     }
 
-    fn frames(&self, count: usize, bytes: usize) -> anyhow::Result<Vec<Vec<Frame>>> {
+    fn frames(&self, count: usize) -> anyhow::Result<Vec<Vec<Frame>>> {
         let authors = self.authors.iter();
         authors
-            .map(|author| Channel::messages(&author.logs, count, bytes))
+            .map(|author| Channel::messages(&author.logs, count, FRAME_BYTES))
             .collect()
     }
 

@@ -23,8 +23,8 @@ use tracing::{info, warn};
 
 /// Facts that wait for the thread at most.
 const QUEUED_MAX: usize = 65_536;
-/// Facts for which the queue keeps its memory.
-const QUEUED_KEPT: usize = 4_096;
+/// Facts for which the queue keeps its memory when it has little to do.
+const QUEUED_KEPT: usize = 1_024;
 /// How often the thread looks.
 const TURN_EVERY: Duration = Duration::from_millis(50);
 /// How long a node that stops waits for its tap.
@@ -167,8 +167,10 @@ fn run(queue: &Queue, mut writer: TapWriter, start: Instant) {
     loop {
         let is_closed = queue.is_closed.load(Ordering::Acquire);
         std::mem::swap(&mut *queue.facts.lock(), &mut taken);
+        if taken.len() < taken.capacity() / 8 {
+            taken.shrink_to(QUEUED_KEPT);
+        }
         taken.drain(..).for_each(|observed| writer.observe(observed));
-        taken.shrink_to(QUEUED_KEPT);
         metrics::tap_dropped("queue_full", queue.dropped.swap(0, Ordering::Relaxed));
         if is_closed {
             report(writer.finish(start.elapsed()), &mut is_failing);

@@ -31,7 +31,7 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
-    member: String,
+    member: Vec<u8>,
     events_in_member: usize,
     before: Duration,
     totals: Totals,
@@ -53,7 +53,7 @@ impl<W: Write> Writer<W> {
         write_member(&mut out, &json(header)?, compression)?;
         Ok(Self {
             out,
-            member: String::new(),
+            member: Vec::new(),
             events_in_member: 0,
             before: Duration::ZERO,
             totals: Totals::default(),
@@ -133,7 +133,7 @@ pub fn write_whole<E: From<WriteError>>(
     let to_scratch: &mut dyn Write = &mut scratch;
     let mut writer = Writer {
         out: to_scratch,
-        member: String::new(),
+        member: Vec::new(),
         events_in_member: 0,
         before: Duration::ZERO,
         totals: Totals::default(),
@@ -151,15 +151,15 @@ pub fn write_whole<E: From<WriteError>>(
     Ok(totals)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, WriteError> {
-    let mut text = serde_json::to_string(value).map_err(io::Error::from)?;
-    text.push('\n');
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
+    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
+    text.push(b'\n');
     Ok(text)
 }
 
-fn write_member(out: &mut impl Write, text: &str, compression: Compression) -> io::Result<()> {
+fn write_member(out: &mut impl Write, text: &[u8], compression: Compression) -> io::Result<()> {
     let mut encoder = GzEncoder::new(out, compression);
-    encoder.write_all(text.as_bytes())?;
+    encoder.write_all(text)?;
     encoder.finish().map(|_| ())
 }
 
@@ -168,7 +168,12 @@ impl Totals {
     pub(super) fn add(&mut self, at: Duration, what: &What) {
         self.events += 1;
         self.duration_us = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
-        *self.kinds.entry(what.kind().to_owned()).or_default() += 1;
+        match self.kinds.get_mut(what.kind()) {
+            Some(count) => *count += 1,
+            None => {
+                self.kinds.insert(what.kind().to_owned(), 1);
+            }
+        }
         if let What::Append { body_bytes, .. } = what {
             self.body_bytes += u64::from(*body_bytes);
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Text that waits for its gzip member at most, in bytes, and one event's line.
-const MEMBER_TEXT_BYTES: usize = 256 * 1024;
+const MEMBER_TEXT_BYTES: usize = 1024 * 1024;
 const PREFIX: &str = "tap-";
 const SUFFIX: &str = ".skw";
 

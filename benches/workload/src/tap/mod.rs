@@ -35,6 +35,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(700);
 const HOLD: Duration = Duration::from_millis(250);
 /// Events that wait at once. With more they are written as they are.
 const PENDING_MAX: usize = 65_536;
+/// Events for which there is memory when there is little to do.
+const PENDING_KEPT: usize = 1_024;
 /// How long a tap that failed waits until it tries again.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// Ids of one life. With more another life begins, with other numbers.
@@ -71,7 +73,10 @@ pub struct TapWriter {
     numbers: Numbers,
     /// The session of each agent that is connected.
     sessions: HashMap<AgentId, u64>,
-    pending: Vec<Event>,
+    /// Events that wait; `None` once they are written.
+    pending: Vec<(Duration, Option<What>)>,
+    /// Their times in microseconds and places, to be sorted: events are large.
+    order: Vec<(u64, u32)>,
     /// The time of the last event that was written.
     last: Duration,
     flushed: Duration,
@@ -117,6 +122,7 @@ impl TapWriter {
             numbers: Numbers::new()?,
             sessions: HashMap::new(),
             pending: Vec::new(),
+            order: Vec::new(),
             last: Duration::ZERO,
             flushed: Duration::ZERO,
             retry_at: None,
@@ -155,7 +161,7 @@ impl TapWriter {
         if self.retry_at.is_some() {
             self.dropped += 1;
         } else if let Some(what) = self.numbers.event(fact) {
-            self.pending.push(Event { at, what });
+            self.pending.push((at, Some(what)));
             self.waiting += 1;
         }
     }
@@ -204,13 +210,27 @@ impl TapWriter {
 
     /// Writes the events up to a time.
     fn write(&mut self, until: Duration) -> Result<(), WriteError> {
-        // Nearly in order, which this sort is fast for.
-        self.pending.sort_by_key(|event| event.at);
-        let due = self.pending.partition_point(|event| event.at <= until);
-        let left = self.pending.split_off(due);
-        for Event { at, what } in std::mem::replace(&mut self.pending, left) {
-            self.last = self.last.max(at);
+        let is_little = self.pending.len() < self.pending.capacity() / 8;
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        let times = self.pending.iter().map(|(at, _)| *at).zip(0..);
+        order.extend(
+            times
+                .filter(|(at, _)| *at <= until)
+                .map(|(at, place)| (micros(at), place)),
+        );
+        order.sort_unstable();
+        for (at, place) in &order {
+            let what = self.pending.get_mut(*place as usize).and_then(|(_, what)| what.take());
+            let Some(what) = what else { continue };
+            self.last = self.last.max(Duration::from_micros(*at));
             self.write_one(self.last, what)?;
+        }
+        self.order = order;
+        self.pending.retain(|(_, what)| what.is_some());
+        if is_little {
+            self.pending.shrink_to(PENDING_KEPT);
+            self.order.shrink_to(PENDING_KEPT);
         }
         self.folder.flush()
     }
@@ -249,6 +269,10 @@ impl TapWriter {
         }
         Ok(())
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -15,6 +15,8 @@ pub(super) struct Numbers {
     pseudonyms: Pseudonyms,
     agents: HashMap<AgentId, Agent>,
     channels: HashMap<ChannelId, Channel>,
+    /// The agent that was asked for last: facts of one come together.
+    last: Option<(AgentId, Agent)>,
 }
 
 /// Without the ids.
@@ -31,6 +33,7 @@ impl Numbers {
             pseudonyms: Pseudonyms::new(Sample::ALL)?,
             agents: HashMap::new(),
             channels: HashMap::new(),
+            last: None,
         })
     }
 
@@ -40,6 +43,15 @@ impl Numbers {
     }
 
     fn agent(&mut self, id: &AgentId) -> Agent {
+        if let Some((_, agent)) = self.last.filter(|(last, _)| last == id) {
+            return agent;
+        }
+        let agent = self.looked_up(id);
+        self.last = Some((*id, agent));
+        agent
+    }
+
+    fn looked_up(&mut self, id: &AgentId) -> Agent {
         if let Some(agent) = self.agents.get(id) {
             return *agent;
         }
