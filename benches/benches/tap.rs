@@ -3,6 +3,8 @@
 //! Four agents append to 25 logs each, with 256 appends of each unanswered. A turn begins with appends that are not measured, so that the
 //! tap is in the middle of its work, and ends with a pause, in which it writes what is left. The processor time is that of both and the
 //! pause, so that nothing of the tap's work is missed; the agents are in it, too.
+//!
+//! With `--control` neither node has a tap: what the ratios are then is the machine's own.
 
 use skytale_benches::client::{Agent, Appends, Client};
 use skytale_benches::frames::Channel;
@@ -68,7 +70,9 @@ impl Load {
         store: Arc<dyn LogStore>,
         dir: &Path,
     ) -> anyhow::Result<()> {
-        let mut with = runtime.block_on(Node::start(store.clone(), Some(dir)))?;
+        let is_control = std::env::args().any(|argument| argument == "--control");
+        let tap = Some(dir).filter(|_| !is_control);
+        let mut with = runtime.block_on(Node::start(store.clone(), tap))?;
         let mut without = runtime.block_on(Node::start(store, None))?;
         let mut turn = |side| {
             let node = match side {
@@ -111,6 +115,9 @@ impl Load {
             with.relay.shutdown().await;
             without.relay.shutdown().await;
         });
+        if is_control {
+            return Ok(());
+        }
         let bytes = std::fs::read_dir(dir)?.try_fold(0, |sum, entry| anyhow::Ok(sum + entry?.metadata()?.len()))?;
         let events = self.pairs * AGENTS * (self.warm + self.appends);
         bench.note(format!(

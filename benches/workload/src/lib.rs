@@ -35,7 +35,8 @@
 //!
 //! # Invariants
 //! - Events are in the order of their times.
-//! - A workload is possible by itself: nobody writes to a channel that does not exist, or before they were added to it.
+//! - A workload is possible by itself: nobody writes to a channel that does not exist, or before they were added to it. Only a part of a
+//!   tap begins in the middle.
 //! - Nothing in a file leads back to an id: see [`Pseudonyms`].
 
 mod capture;

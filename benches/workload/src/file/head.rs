@@ -33,7 +33,7 @@ impl fmt::Display for Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ids {
-    /// Numbers in the order of first appearance. What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
+    /// Numbers in the order of first appearance, in a tap of its whole life ([`Part`]). What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
     HmacIndex,
     /// There never were ids.
     Synthetic,
