@@ -13,6 +13,7 @@ use skytale_sdk::net::relay::NetworkConfig;
 use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenSubject};
 use skytale_sdk::raw::{RawClient, RawConfig};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -84,11 +85,17 @@ impl Relay {
     /// Starts a node on a free loopback port. Its limits are the defaults, but for the rates, which would be measured
     /// instead of the node.
     pub async fn start(store: Arc<dyn LogStore>) -> anyhow::Result<Self> {
+        Self::with_tap(store, None).await
+    }
+
+    /// The same with a tap into a folder.
+    pub async fn with_tap(store: Arc<dyn LogStore>, dir: Option<PathBuf>) -> anyhow::Result<Self> {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.session = SessionConfig::default();
         config.admin.enabled = false;
         config.limits.frames_per_second = 1_000_000;
         config.limits.bytes_per_second = 1 << 34;
+        config.tap.dir = dir;
         config.https.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let tokens = Tokens::new();
         let keys = Jwks {

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// What a connection may have on its way from this node at least, in bytes.
 const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
 
+/// A file of the tap, at least, in bytes: what is written at once is less.
+const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
+
 /// The relay node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,6 +44,8 @@ pub struct RelayConfig {
     pub session: SessionConfig,
     /// Keys and revocations.
     pub trust: TrustConfig,
+    /// The recorder of workloads.
+    pub tap: TapConfig,
 }
 
 /// Admin HTTP: `/livez`, `/readyz`, `/metrics`.
@@ -138,6 +143,19 @@ pub struct TrustConfig {
     pub request_timeout_ms: u64,
 }
 
+/// The tap: a recorder of what the log does not hold (sessions, subscriptions, refusals, times to the microsecond), from which
+/// `skytale bench capture` makes workloads. It holds no ids and no bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TapConfig {
+    /// The folder for its files, of this node alone; made where there is none. Without it there is no tap.
+    pub dir: Option<PathBuf>,
+    /// All its files together, in bytes: the oldest are removed first.
+    pub bytes_max: u64,
+    /// A file that has so many bytes is closed, and another one begun.
+    pub file_bytes: u64,
+}
+
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
@@ -154,6 +172,7 @@ impl Default for RelayConfig {
             limits: LimitsConfig::default(),
             session: SessionConfig::default(),
             trust: TrustConfig::default(),
+            tap: TapConfig::default(),
         }
     }
 }
@@ -218,6 +237,16 @@ impl Default for TrustConfig {
             keys_stale_after_ms: 600_000,
             register_every_ms: 30_000,
             request_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Default for TapConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            bytes_max: 1024 * 1024 * 1024,
+            file_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -312,6 +341,7 @@ impl RelayConfig {
             ),
         )?;
         self.https.check()?;
+        self.tap.check()?;
         must(
             limits.connections_max > 0,
             "limits.connections_max",
@@ -451,6 +481,22 @@ impl HttpsConfig {
     }
 }
 
+impl TapConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &'static str, problem: String| Err(ConfigError { key, problem });
+        if self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            return wrong("tap.dir", "must be a folder, or not be set".into());
+        }
+        if self.file_bytes < TAP_FILE_BYTES_MIN {
+            return wrong("tap.file_bytes", format!("must be {TAP_FILE_BYTES_MIN} or more"));
+        }
+        if self.bytes_max / 2 < self.file_bytes {
+            return wrong("tap.bytes_max", "must be twice `tap.file_bytes` or more".into());
+        }
+        Ok(())
+    }
+}
+
 impl SessionConfig {
     pub(crate) const fn keepalive(&self) -> Duration {
         Duration::from_millis(self.keepalive_ms)
@@ -573,6 +619,19 @@ mod tests {
             };
         };
         assert_eq!(https(local), Ok(()));
+    }
+
+    #[test]
+    fn a_tap_has_room_for_two_files_of_some_size() {
+        let tap = RelayConfig::default().tap;
+        assert_eq!((tap.dir, tap.bytes_max, tap.file_bytes), (None, 1 << 30, 64 << 20));
+        assert_eq!(refused(|config| config.tap.dir = Some("".into())), "tap.dir");
+        assert_eq!(refused(|config| config.tap.file_bytes = 1_000), "tap.file_bytes");
+        assert_eq!(
+            refused(|config| config.tap.bytes_max = 2 * config.tap.file_bytes - 1),
+            "tap.bytes_max"
+        );
+        assert_eq!(refused(|config| config.tap.file_bytes = u64::MAX), "tap.bytes_max");
     }
 
     #[test]

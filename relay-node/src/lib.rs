@@ -26,6 +26,7 @@
 //! - An append is answered when the store says that it is durable; answers come in the order of the requests.
 //! - A session ends when its token does, when the token's API key is revoked, or when the agent connects again.
 //! - Everything that a peer can make the node keep is bounded; a bound that is hit has a code and a metric.
+//! - The tap never holds a session up, and what it writes leads back to no id.
 //!
 //! # How a refusal arrives
 //! A stream whose kind is known gets a `Refusal` message. A stream refused before that (too many streams, before the
@@ -34,7 +35,7 @@
 //!
 //! # Modules
 //! `authorize`, `rate`, `deframe`, `session::state`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
-//! and `directory` drive them;
+//! and `directory` drive them; `tap` records what they do;
 //! [`config`] is what an operator sets, `metrics` what an operator sees.
 
 mod admin;
@@ -56,10 +57,13 @@ mod rollback;
 mod secret_key;
 mod session;
 mod stream;
+mod tap;
 mod trust;
 
 pub use admin::RenderMetrics;
-pub use config::{AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, SessionConfig, TrustConfig};
+pub use config::{
+    AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, SessionConfig, TapConfig, TrustConfig,
+};
 pub use endpoint::BindError;
 pub use https::HttpsError;
 pub use metrics::describe as describe_metrics;

@@ -25,6 +25,8 @@ const KEYS_AGE: &str = "skytale_relay_keys_age_seconds";
 const HEARTBEAT_AGE: &str = "skytale_relay_heartbeat_age_seconds";
 const HTTPS_CONNECTIONS: &str = "skytale_relay_https_connections";
 const HTTPS_BYTES: &str = "skytale_relay_https_bytes_total";
+const TAP_EVENTS: &str = "skytale_relay_tap_events_total";
+const TAP_DROPPED: &str = "skytale_relay_tap_dropped_total";
 const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
 
@@ -87,6 +89,12 @@ pub fn describe() {
         Unit::Bytes,
         "Bytes of frames over HTTPS, by way: in and out of the server, of agents and of the node's own endpoint together."
     );
+    describe_counter!(TAP_EVENTS, count, "Events that the tap has written.");
+    describe_counter!(
+        TAP_DROPPED,
+        count,
+        "Events that the tap has lost, by reason: its queue was full, or the disk could not be written."
+    );
     describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
     describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
 }
@@ -147,6 +155,14 @@ pub(crate) fn claimed(last_resort: bool) {
 
 pub(crate) fn api_asked(what: &'static str, well: bool) {
     counter!(API_REQUESTS, "what" => what, "outcome" => if well { "ok" } else { "failed" }).increment(1);
+}
+
+pub(crate) fn tap_written(events: u64) {
+    counter!(TAP_EVENTS).increment(events);
+}
+
+pub(crate) fn tap_dropped(reason: &'static str, events: u64) {
+    counter!(TAP_DROPPED, "reason" => reason).increment(events);
 }
 
 /// What stands at the moment of a scrape.

@@ -12,6 +12,7 @@ use crate::readers::Readers;
 use crate::rollback::AcceptedRollback;
 use crate::secret_key::{self, SecretKeyError};
 use crate::session::{self, Ending, Sessions};
+use crate::tap::Tap;
 use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Trust, TrustSource};
 use iroh::endpoint::Incoming;
 use iroh::{Endpoint, SecretKey};
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) rollback: Option<AcceptedRollback>,
     /// The way in without UDP, where it is served.
     pub(crate) https: OnceLock<Https>,
+    /// The recorder of workloads, where there is one.
+    pub(crate) tap: Option<Tap>,
 }
 
 /// A node that cannot start.
@@ -181,6 +184,7 @@ impl RelayNode {
             sending: AtomicUsize::new(0),
             rollback,
             https: OnceLock::new(),
+            tap: Tap::start(&config.tap),
             store,
             config,
         });
@@ -288,6 +292,9 @@ impl RelayNode {
         }
         self.connections.wait().await;
         self.background.wait().await;
+        if let Some(tap) = &self.shared.tap {
+            tap.finish().await;
+        }
         // Nothing sends heartbeats now: what is taken out stays out.
         if let Some(place) = self.place.take() {
             place.leave().await;

@@ -86,6 +86,11 @@ impl Pseudonyms {
         (pseudonym, drawn < self.sample.0 || self.sample == Sample::ALL)
     }
 
+    /// How many ids have a number.
+    pub(crate) fn len(&self) -> usize {
+        self.agents.len() + self.channels.len()
+    }
+
     /// An agent's number.
     pub fn agent(&mut self, id: &AgentId) -> Agent {
         let (pseudonym, _) = self.pseudonym(0, id.as_bytes());

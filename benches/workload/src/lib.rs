@@ -1,7 +1,8 @@
 //! Workloads: real traffic as it was captured, or profiles of it, to be replayed as load.
 //!
 //! ```text
-//!   a node's log ── LogCapture ──┐
+//!   a node's log ── LogCapture ─────┐
+//!   a node as it runs ── tap ───────┤
 //!   a profile and a seed ── synth ──┴──> events ──> a file (.skw) ──> Summary
 //! ```
 //!
@@ -34,7 +35,8 @@
 //!
 //! # Invariants
 //! - Events are in the order of their times.
-//! - A workload is possible by itself: nobody writes to a channel that does not exist, or before they were added to it.
+//! - A workload is possible by itself: nobody writes to a channel that does not exist, or before they were added to it. Only a part of a
+//!   tap begins in the middle.
 //! - Nothing in a file leads back to an id: see [`Pseudonyms`].
 
 mod capture;
@@ -46,10 +48,13 @@ pub mod plan;
 pub mod report;
 mod summary;
 pub mod synth;
+pub mod tap;
 
 pub use capture::{Entry, LogCapture, Window};
 pub use complete::Completer;
 pub use event::{Agent, Channel, Event, Frame, Log, What};
-pub use file::{End, Header, Ids, ReadError, Reader, Source, Totals, Unit, VERSION, WriteError, Writer, write_whole};
+pub use file::{
+    End, Header, Ids, Part, ReadError, Reader, Source, Totals, Unit, VERSION, WriteError, Writer, write_whole,
+};
 pub use ids::{NoRandomness, Pseudonyms, Sample, SampleError};
 pub use summary::{Series, Spread, Summarizer, Summary};

@@ -13,8 +13,9 @@ use crate::authorize;
 use crate::metrics::{self, Verdict};
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
-use crate::session::line::{Line, Request};
+use crate::session::line::{Answer, Line, Request};
 use crate::stream::{ReceiveError, Receiver, Sender};
+use crate::tap::Tap;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -23,7 +24,8 @@ use skytale_proto::session::{
     AppendRequest, AppendResponse, Appended, Durability, Refusal, append_response::Outcome, decode_message,
     frame_message,
 };
-use skytale_proto::{Code, Frame, LogId, limits};
+use skytale_proto::{AgentId, Code, Frame, LogId, limits};
+use skytale_workload::tap::{Fact, Observed, Shape};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ const REQUEST_BYTES_MIN: usize = 512;
 const ANSWERS_MAX: usize = 4_096;
 /// Answers written at once, in bytes.
 const WRITE_BYTES_MAX: usize = 16 * 1024;
+/// Facts for the tap kept together.
+const FACTS_MAX: usize = 64;
 
 /// Serves an append stream until either side ends it.
 pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver) {
@@ -57,6 +61,7 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
     match ended {
         Ended::Finished => sender.finish(),
         Ended::Refused(refusal) => {
+            session.tap_refusal(&refusal);
             let code = refusal.known_code().unwrap_or(Code::RelayInternal);
             let response = AppendResponse {
                 outcome: Some(Outcome::Refusal(counted(refusal))),
@@ -106,6 +111,7 @@ async fn read(session: &Arc<Session>, receiver: &mut Receiver, line: &Mutex<Line
         let mut request = Request {
             kind: None,
             log: None,
+            shape: None,
             read: Instant::now(),
             in_flight,
         };
@@ -161,6 +167,9 @@ async fn begin(
         let _ = node.rates.take(&session.agent, bytes);
     })?;
     let log = frame.header().log;
+    if node.tap.is_some() {
+        request.shape = Shape::of(&frame);
+    }
     // Called before the verdicts are looked at: a failure that is told after that look is one that the store minds.
     let append = node.store.append(frame);
     held(line, &log).await?;
@@ -199,10 +208,12 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
     let durability = session.node.store.durability();
     let mut out = BytesMut::new();
     let mut written = Vec::new();
+    let mut facts = Facts::of(session);
     loop {
         let next = match queued.try_recv() {
             Ok(()) => Some(()),
             Err(_) => {
+                facts.put();
                 if !flush(&mut out, &mut written, sender).await {
                     return false;
                 }
@@ -211,15 +222,17 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         };
         let Some(()) = next else { return true };
         let answer = || poll_fn(|cx| line.lock().next(Instant::now(), cx));
-        let answer = match answer().now_or_never() {
+        let mut answer = match answer().now_or_never() {
             Some(answer) => answer,
             None => {
+                facts.put();
                 if !flush(&mut out, &mut written, sender).await {
                     return false;
                 }
                 answer().await
             }
         };
+        facts.add(&mut answer);
         let Request {
             kind, read, in_flight, ..
         } = answer.request;
@@ -233,8 +246,64 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         metrics::append_answered(kind, verdict_of(&outcome));
         out.extend_from_slice(&frame_message(&AppendResponse { outcome: Some(outcome) }));
         written.push(in_flight);
-        if out.len() >= WRITE_BYTES_MAX && !flush(&mut out, &mut written, sender).await {
-            return false;
+        if out.len() >= WRITE_BYTES_MAX {
+            facts.put();
+            if !flush(&mut out, &mut written, sender).await {
+                return false;
+            }
+        }
+    }
+}
+
+/// What an append stream has for the tap. Facts of answers that are known at once go together.
+struct Facts<'a> {
+    tap: Option<&'a Tap>,
+    agent: AgentId,
+    facts: Vec<Observed>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(session: &'a Session) -> Self {
+        Self {
+            tap: session.node.tap.as_ref(),
+            agent: session.agent,
+            facts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, answer: &mut Answer) {
+        let Some(tap) = self.tap else { return };
+        let request = &mut answer.request;
+        let fact = match &answer.outcome {
+            Ok(accepted) if accepted.duplicate => return,
+            Ok(_) => match (request.log, request.shape.take()) {
+                (Some(log), Some(shape)) => Fact::Append {
+                    author: self.agent,
+                    log,
+                    shape,
+                },
+                _ => return,
+            },
+            Err(refusal) => match refusal.known_code() {
+                Some(code) => Fact::Refused {
+                    agent: self.agent,
+                    code,
+                },
+                None => return,
+            },
+        };
+        self.facts.push(tap.observed(request.read, fact));
+        if self.facts.len() >= FACTS_MAX {
+            self.put();
+        }
+    }
+
+    /// Before anything that is waited for: what was found out is recorded even if nobody is left to answer.
+    fn put(&mut self) {
+        if let Some(tap) = self.tap
+            && !self.facts.is_empty()
+        {
+            tap.put_all(&mut self.facts);
         }
     }
 }

@@ -15,6 +15,7 @@ use iroh::endpoint::{Connection, Incoming, VarInt};
 use skytale_proto::Code;
 use skytale_proto::session::{ControlEvent, Refusal, Started, control_event::Event};
 use skytale_proto::token::Claims;
+use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -92,6 +93,11 @@ fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -
     }
     info!(agent = %Short(&session.agent), sessions = node.sessions.len(), "session started");
     metrics::session_started();
+    session.tap(Fact::Token);
+    session.tap(|agent| Fact::Connect {
+        agent,
+        session: registration.number(),
+    });
     endpoint::widen(&connection, &node.config.limits);
     run(session, connection, registration, sender, receiver)
 }
@@ -110,6 +116,10 @@ fn run(
         drive(&session, &connection, &mut control).await;
         let sender = Box::pin(control.into_sender()).await;
 
+        session.tap(|agent| Fact::Disconnect {
+            agent,
+            session: registration.number(),
+        });
         drop(registration);
         let why = session.end.why();
         metrics::session_ended(why.map(|why| why.code));

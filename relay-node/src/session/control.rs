@@ -16,6 +16,7 @@ use skytale_proto::session::{
 };
 use skytale_proto::token::Claims;
 use skytale_proto::{Code, limits};
+use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -104,6 +105,9 @@ impl<'a> Control<'a> {
                 verified = verified(&mut self.verifying) => {
                     self.verifying = None;
                     let step = self.state.on_token(verified);
+                    if let Step::Send(Event::Refusal(refusal)) = &step {
+                        self.session.tap_refusal(refusal);
+                    }
                     self.take(step);
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -153,6 +157,7 @@ impl<'a> Control<'a> {
                 self.verifying = Some(async move { node.trust.verify(&token).await }.boxed());
             }
             Step::Refresh(event, claims) => {
+                self.session.tap(Fact::Token);
                 self.registration.set_key(claims.key);
                 self.session.refresh(*claims);
                 if self.session.node.trust.is_revoked(&self.session.claims()) {

@@ -68,13 +68,22 @@ async fn hello(
         )));
     };
     let endpoint = EndpointId::from_bytes(*connection.remote_id().as_bytes());
-    let claims = node.trust.verify(&hello.token).await.map_err(Some)?;
-    let claims = of_endpoint(claims, &endpoint).map_err(Some)?;
+    let claims = node.trust.authentic(&hello.token).await.map_err(Some)?;
+    let agent = claims.sub;
+    admissible(node, claims, &endpoint).map_err(|refusal| {
+        if let Some(tap) = &node.tap {
+            tap.refused(agent, refusal.known_code());
+        }
+        Some(refusal)
+    })
+}
+
+/// The claims of a known agent, if they give it a session here and now.
+fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId) -> Result<Claims, Refusal> {
+    node.trust.in_force(&claims)?;
+    let claims = of_endpoint(claims, endpoint)?;
     if node.is_draining() {
-        return Err(Some(Refusal::because(
-            Code::Draining,
-            "this relay node is about to stop",
-        )));
+        return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
     }
     Ok(claims)
 }

@@ -13,7 +13,9 @@ use skytale_proto::session::{
     key_packages_request::Request, key_packages_response::Outcome,
 };
 use skytale_proto::{Code, Frame, LogId, Record, limits, record};
+use skytale_workload::tap::{Fact, Shape};
 use std::sync::Arc;
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Serves a key packages stream until either side ends it.
@@ -46,7 +48,12 @@ async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) ->
         let in_flight = take_in_flight(session, length).await;
         let message: KeyPackagesRequest = decode_message(receiver.bytes(length).await?)?;
         let outcome = match message.request {
-            Some(Request::Claim(frame)) => claim(session, frame).await.map(Outcome::Claimed),
+            Some(Request::Claim(frame)) => {
+                let claimed = claim(session, frame).await;
+                claimed
+                    .inspect_err(|refusal| session.tap_refusal(refusal))
+                    .map(Outcome::Claimed)
+            }
             Some(Request::Count(_)) => count(session).await.map(Outcome::Stock),
             None => Err(Refusal::because(
                 Code::MessageMalformed,
@@ -78,7 +85,7 @@ async fn count(session: &Session) -> Result<KeyPackageStock, Refusal> {
 }
 
 async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, Refusal> {
-    let node = &session.node;
+    let (node, read) = (&session.node, Instant::now());
     metrics::append_requested(encoded.len());
     if session.is_going() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
@@ -89,6 +96,7 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     let frame = Frame::decode(encoded).map_err(|error| Refusal::because(error.code(), error.to_string()))?;
     authorize::claim(&session.claims(), frame.header()).map_err(authorize::Denied::refusal)?;
     let (log, kind) = (frame.header().log, frame.header().kind());
+    let shape = node.tap.as_ref().and_then(|_| Shape::of(&frame));
     let pending = node
         .store
         .append(frame)
@@ -108,6 +116,9 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     };
     metrics::append_answered(Some(kind), verdict);
     node.load.appended();
+    if let Some(shape) = shape.filter(|_| !accepted.duplicate) {
+        session.tap_at(read, |author| Fact::Append { author, log, shape });
+    }
     let Some(package) = accepted.claimed else {
         if accepted.duplicate {
             return Err(Refusal::because(

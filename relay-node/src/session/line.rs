@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use skytale_log_store::{Accepted, AppendError, PendingAppend};
 use skytale_proto::session::Refusal;
 use skytale_proto::{Code, Kind, LogId};
+use skytale_workload::tap::Shape;
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) kind: Option<Kind>,
     /// The log, where the frame could be read.
     pub(crate) log: Option<LogId>,
+    /// The frame, where there is a tap.
+    pub(crate) shape: Option<Shape>,
     pub(crate) read: Instant,
     pub(crate) in_flight: OwnedSemaphorePermit,
 }
@@ -242,6 +245,7 @@ mod tests {
         Request {
             kind: Some(Kind::Message),
             log: Some(log),
+            shape: None,
             read: Instant::now(),
             in_flight: room.try_acquire_owned().expect("room"),
         }

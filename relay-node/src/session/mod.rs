@@ -25,10 +25,13 @@ use crate::endpoint;
 use crate::node::Shared;
 use parking_lot::RwLock;
 use skytale_proto::AgentId;
+use skytale_proto::session::Refusal;
 use skytale_proto::token::Claims;
+use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Batches that wait to be sent have this part of what may be on its way.
 const BATCHES_OF_SENT: u64 = 4;
@@ -74,6 +77,27 @@ impl Session {
 
     fn refresh(&self, claims: Claims) {
         *self.claims.write() = Arc::new(claims);
+    }
+
+    /// Records a fact of now about the agent, where there is a tap.
+    fn tap(&self, fact: impl FnOnce(AgentId) -> Fact) {
+        if let Some(tap) = &self.node.tap {
+            tap.put_now(fact(self.agent));
+        }
+    }
+
+    /// Records a fact of a moment ago about the agent, where there is a tap.
+    fn tap_at(&self, at: Instant, fact: impl FnOnce(AgentId) -> Fact) {
+        if let Some(tap) = &self.node.tap {
+            tap.put_at(at, fact(self.agent));
+        }
+    }
+
+    /// Records a refusal of something that the agent asked for, where there is a tap.
+    fn tap_refusal(&self, refusal: &Refusal) {
+        if let Some(tap) = &self.node.tap {
+            tap.refused(self.agent, refusal.known_code());
+        }
     }
 
     /// Whether the agent was told to go elsewhere: nothing new is taken from it.

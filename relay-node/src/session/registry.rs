@@ -101,6 +101,11 @@ pub(crate) const fn revoked_ending() -> Ending {
 }
 
 impl Registration {
+    /// The session's number: each one's is above those of the sessions before it.
+    pub(crate) const fn number(&self) -> u64 {
+        self.id
+    }
+
     /// The session goes on under a token of this API key.
     pub(crate) fn set_key(&self, key: KeyId) {
         if let Some(entry) = self.sessions.by_agent.lock().get_mut(&self.agent)

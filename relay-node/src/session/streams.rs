@@ -24,7 +24,7 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
                 let (mut sender, mut receiver) = (Sender::new(send), Receiver::new(receive));
                 while streams.try_join_next().is_some() {}
                 if streams.len() >= streams_max {
-                    refuse(&mut sender, &mut receiver, Code::TooManyStreams);
+                    refuse(session, &mut sender, &mut receiver, Code::TooManyStreams);
                     continue;
                 }
                 streams.spawn(serve(session.clone(), sender, receiver));
@@ -70,13 +70,16 @@ async fn opened(session: Arc<Session>, mut sender: Sender, mut receiver: Receive
         Err(_) => Some(Code::HelloTimeout),
     };
     if let Some(code) = refused {
-        refuse(&mut sender, &mut receiver, code);
+        refuse(&session, &mut sender, &mut receiver, code);
     }
     None
 }
 
-fn refuse(sender: &mut Sender, receiver: &mut Receiver, code: Code) {
+fn refuse(session: &Session, sender: &mut Sender, receiver: &mut Receiver, code: Code) {
     metrics::refused(Some(code));
+    if let Some(tap) = &session.node.tap {
+        tap.refused(session.agent, Some(code));
+    }
     abort(sender, receiver, code);
 }
 

@@ -15,8 +15,10 @@ use iroh::endpoint::WriteError;
 use skytale_log_store::{Access, ReadBatch, StoreError};
 use skytale_proto::session::{CaughtUp, Refusal, Subscribe, SubscribeEvent, batch_prefix, subscribe_event::Event};
 use skytale_proto::{Code, LogId, Offset};
+use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Chunks shorter than this are put together before they are sent, in bytes.
@@ -52,6 +54,8 @@ struct Asked {
     follow: bool,
     /// Entries to send at most.
     limit: u64,
+    /// When.
+    at: Instant,
 }
 
 impl Asked {
@@ -62,6 +66,7 @@ impl Asked {
             log,
             after: Offset::new(subscribe.after),
             follow: subscribe.follow,
+            at: Instant::now(),
             limit: if subscribe.limit == 0 {
                 u64::MAX
             } else {
@@ -80,7 +85,7 @@ pub(crate) fn serve(
 ) -> BoxFuture<'static, ()> {
     match Asked::read(subscribe) {
         Ok(asked) => follow(session, asked, sender, receiver),
-        Err(refusal) => refuse(sender, receiver, refusal).boxed(),
+        Err(refusal) => refuse(session, sender, receiver, refusal).boxed(),
     }
 }
 
@@ -96,14 +101,15 @@ fn follow(session: Arc<Session>, asked: Asked, mut sender: Sender, mut receiver:
         };
         match ended {
             Ended::Done => sender.finish(),
-            Ended::Refused(refusal) => Box::pin(refuse(sender, receiver, refusal)).await,
+            Ended::Refused(refusal) => Box::pin(refuse(session, sender, receiver, refusal)).await,
             Ended::Gone => {}
         }
     }
     .boxed()
 }
 
-async fn refuse(mut sender: Sender, mut receiver: Receiver, refusal: Refusal) {
+async fn refuse(session: Arc<Session>, mut sender: Sender, mut receiver: Receiver, refusal: Refusal) {
+    session.tap_refusal(&refusal);
     let code = refusal.known_code().unwrap_or(Code::RelayInternal);
     let event = SubscribeEvent {
         event: Some(Event::Refusal(counted(refusal))),
@@ -130,6 +136,7 @@ async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
         left: asked.limit,
         follow: asked.follow,
         caught_up: false,
+        began: Some(asked.at).filter(|_| session.node.tap.is_some()),
         place: session.node.readers.enter(head.clone(), asked.after),
         head,
         sender,
@@ -147,6 +154,8 @@ struct Subscription<'a> {
     left: u64,
     follow: bool,
     caught_up: bool,
+    /// When it was asked for, until the tap knows of it; `None` without one.
+    began: Option<Instant>,
     place: crate::readers::Reader,
     head: watch::Receiver<Offset>,
     sender: &'a mut Sender,
@@ -163,6 +172,9 @@ impl Subscription<'_> {
             // Boxed, as all that is not waiting at the head: there a reader is most of the time, and then keeps no room for
             // the rest.
             let until = Box::pin(self.readable_until(head)).await?;
+            if let Some(at) = self.began.take() {
+                self.tap(at, head);
+            }
             if until > self.cursor {
                 Box::pin(self.replay(until)).await?;
                 if self.left == 0 {
@@ -182,6 +194,16 @@ impl Subscription<'_> {
                 return Err(Refusal::because(Code::StoreStopped, "the store has closed the log").into());
             }
         }
+    }
+
+    /// The agent may read: it is a subscription.
+    fn tap(&self, at: Instant, head: Offset) {
+        self.session.tap_at(at, |agent| Fact::Subscribe {
+            agent,
+            log: self.log,
+            behind: head.get().saturating_sub(self.cursor.get()),
+            follow: self.follow,
+        });
     }
 
     /// The cursor is past the head that this node knows. It may come from another node of the fleet, which is ahead of this

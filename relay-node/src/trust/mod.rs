@@ -141,18 +141,29 @@ impl Trust {
 
     /// Verifies a token and that its API key is in force. A key that is not known is asked for, not too often.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, Refusal> {
+        let claims = self.authentic(token).await?;
+        self.in_force(&claims)?;
+        Ok(claims)
+    }
+
+    /// The claims of a token that the API has made and that has not ended. They hold if they are [in force](Self::in_force), too.
+    pub(crate) async fn authentic(&self, token: &str) -> Result<Claims, Refusal> {
         let claims = match self.verify_now(token)? {
             Verified::UnknownKey(_) if self.refetch_keys().await => self.verify_now(token)?.claims(),
             verified => verified.claims(),
         };
-        let claims = claims.map_err(|error| refusal::of_token(&error))?;
-        if self.is_revoked(&claims) {
+        claims.map_err(|error| refusal::of_token(&error))
+    }
+
+    /// Whether the API key behind claims was not revoked.
+    pub(crate) fn in_force(&self, claims: &Claims) -> Result<(), Refusal> {
+        if self.is_revoked(claims) {
             return Err(Refusal::because(
                 Code::TokenRevoked,
                 "the API key behind the token was revoked, or its agent was ended",
             ));
         }
-        Ok(claims)
+        Ok(())
     }
 
     fn verify_now(&self, token: &str) -> Result<Verified, Refusal> {

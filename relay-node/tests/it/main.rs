@@ -18,5 +18,6 @@ mod limits;
 mod log;
 mod moving;
 mod order;
+mod tap;
 mod trust;
 mod witness;

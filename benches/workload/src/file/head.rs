@@ -33,7 +33,7 @@ impl fmt::Display for Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ids {
-    /// Numbers in the order of first appearance. What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
+    /// Numbers in the order of first appearance, in a tap of its whole life ([`Part`]). What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
     HmacIndex,
     /// There never were ids.
     Synthetic,
@@ -56,8 +56,21 @@ pub struct Header {
     pub ids: Ids,
     /// The part of all channels that is in it: 1 is all of them.
     pub sample: f64,
+    /// Which part of a tap it is; only in files of a tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// What it holds, if that was known when the file was begun; the last line always has it.
     pub totals: Option<Totals>,
+}
+
+/// Which part of a tap a file is. Parts of one life share the numbers of agents and channels, which are not in the order of first
+/// appearance in each of them; a part begins where the one before it ended, if none is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// When the life began, unix milliseconds. The same in all parts of it.
+    pub life_ms: u64,
+    /// Its number in the life, from 0.
+    pub number: u32,
 }
 
 /// The unit of times.
@@ -84,6 +97,7 @@ impl Header {
                 Ids::HmacIndex
             },
             sample: 1.0,
+            part: None,
             totals: None,
         }
     }

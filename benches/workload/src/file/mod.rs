@@ -17,7 +17,7 @@ mod line;
 mod reader;
 mod writer;
 
-pub use head::{Header, Ids, Source, Totals, Unit, VERSION};
+pub use head::{Header, Ids, Part, Source, Totals, Unit, VERSION};
 pub use reader::{End, ReadError, Reader};
 pub use writer::{WriteError, Writer, write_whole};
 

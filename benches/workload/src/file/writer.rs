@@ -31,23 +31,44 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
-    member: String,
+    member: Vec<u8>,
     events_in_member: usize,
     before: Duration,
     totals: Totals,
+    compression: Compression,
 }
 
 impl<W: Write> Writer<W> {
     /// Begins a file with its header.
-    pub fn new(mut out: W, header: &Header) -> Result<Self, WriteError> {
-        write_member(&mut out, &json(header)?)?;
+    pub fn new(out: W, header: &Header) -> Result<Self, WriteError> {
+        Self::compressed(out, header, Compression::best())
+    }
+
+    /// The same for whoever has less time than space.
+    pub(crate) fn fast(out: W, header: &Header) -> Result<Self, WriteError> {
+        Self::compressed(out, header, Compression::fast())
+    }
+
+    fn compressed(mut out: W, header: &Header, compression: Compression) -> Result<Self, WriteError> {
+        write_member(&mut out, &json(header)?, compression)?;
         Ok(Self {
             out,
-            member: String::new(),
+            member: Vec::new(),
             events_in_member: 0,
             before: Duration::ZERO,
             totals: Totals::default(),
+            compression,
         })
+    }
+
+    /// What it writes to.
+    pub(crate) const fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// Bytes of events that no flush has written yet.
+    pub(crate) const fn waiting_bytes(&self) -> usize {
+        self.member.len()
     }
 
     /// Adds an event.
@@ -73,7 +94,7 @@ impl<W: Write> Writer<W> {
     /// Ends the gzip member: what was written up to here can be read whatever comes after it.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         if !self.member.is_empty() {
-            write_member(&mut self.out, &self.member)?;
+            write_member(&mut self.out, &self.member, self.compression)?;
             self.member.clear();
             self.events_in_member = 0;
         }
@@ -87,13 +108,18 @@ impl<W: Write> Writer<W> {
 
     /// Writes the last line.
     pub fn finish(mut self) -> Result<(W, Totals), WriteError> {
+        self.end()?;
+        Ok((self.out, self.totals))
+    }
+
+    /// Writes the last line. Nothing may be written after it.
+    pub(crate) fn end(&mut self) -> Result<(), WriteError> {
         self.flush()?;
         let last = Last {
             totals: self.totals.clone(),
         };
-        write_member(&mut self.out, &json(&last)?)?;
-        self.out.flush()?;
-        Ok((self.out, self.totals))
+        write_member(&mut self.out, &json(&last)?, self.compression)?;
+        Ok(self.out.flush()?)
     }
 }
 
@@ -107,32 +133,33 @@ pub fn write_whole<E: From<WriteError>>(
     let to_scratch: &mut dyn Write = &mut scratch;
     let mut writer = Writer {
         out: to_scratch,
-        member: String::new(),
+        member: Vec::new(),
         events_in_member: 0,
         before: Duration::ZERO,
         totals: Totals::default(),
+        compression: Compression::best(),
     };
     events(&mut writer)?;
     let (_, totals) = writer.finish()?;
     let mut header = header();
     header.totals = Some(totals.clone());
     let io = |error: io::Error| E::from(error.into());
-    write_member(&mut out, &json(&header)?).map_err(io)?;
+    write_member(&mut out, &json(&header)?, Compression::best()).map_err(io)?;
     scratch.seek(SeekFrom::Start(0)).map_err(io)?;
     io::copy(&mut scratch, &mut out).map_err(io)?;
     out.flush().map_err(io)?;
     Ok(totals)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, WriteError> {
-    let mut text = serde_json::to_string(value).map_err(io::Error::from)?;
-    text.push('\n');
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, WriteError> {
+    let mut text = serde_json::to_vec(value).map_err(io::Error::from)?;
+    text.push(b'\n');
     Ok(text)
 }
 
-fn write_member(out: &mut impl Write, text: &str) -> io::Result<()> {
-    let mut encoder = GzEncoder::new(out, Compression::best());
-    encoder.write_all(text.as_bytes())?;
+fn write_member(out: &mut impl Write, text: &[u8], compression: Compression) -> io::Result<()> {
+    let mut encoder = GzEncoder::new(out, compression);
+    encoder.write_all(text)?;
     encoder.finish().map(|_| ())
 }
 
@@ -141,7 +168,12 @@ impl Totals {
     pub(super) fn add(&mut self, at: Duration, what: &What) {
         self.events += 1;
         self.duration_us = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
-        *self.kinds.entry(what.kind().to_owned()).or_default() += 1;
+        match self.kinds.get_mut(what.kind()) {
+            Some(count) => *count += 1,
+            None => {
+                self.kinds.insert(what.kind().to_owned(), 1);
+            }
+        }
         if let What::Append { body_bytes, .. } = what {
             self.body_bytes += u64::from(*body_bytes);
         }

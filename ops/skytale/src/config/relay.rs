@@ -8,8 +8,8 @@ use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::local::{LocalConfig, Retention};
 use skytale_proto::limits;
 use skytale_relay_node::{
-    AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, RelaySecret, SessionConfig, TrustConfig,
-    TrustSource,
+    AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, RelaySecret, SessionConfig, TapConfig,
+    TrustConfig, TrustSource,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,6 +55,8 @@ pub(crate) struct Relay {
     pub session: SessionConfig,
     /// Keys and revocations.
     pub trust: TrustConfig,
+    /// The recorder of workloads.
+    pub tap: TapConfig,
     /// The log's files.
     pub store: Store,
     /// The fleet that it is of.
@@ -103,6 +105,7 @@ impl Default for Relay {
             limits: node.limits,
             session: node.session,
             trust: node.trust,
+            tap: node.tap,
             store: Store::default(),
             fleet: Fleet::default(),
         }
@@ -169,6 +172,7 @@ impl Loaded {
             limits: relay.limits.clone(),
             session: relay.session.clone(),
             trust: relay.trust.clone(),
+            tap: relay.tap.clone(),
         };
         node.check().map_err(|error| self.refused_relay(&error))?;
         let above_zero = |value: u64| (value > 0).then_some(value);
