@@ -179,5 +179,8 @@ impl LogCapture {
     }
 }
 
+mod tap;
 #[cfg(test)]
 mod tests;
+
+pub use tap::{NotOfATap, TapCapture};

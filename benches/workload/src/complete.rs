@@ -38,6 +38,13 @@ struct Presence {
     told_key_package: bool,
 }
 
+/// Agents whose sessions are in the input.
+#[derive(Debug)]
+enum Explicit {
+    All,
+    These(HashSet<Agent>),
+}
+
 /// Takes events in order, and gives them with whatever else must be there before them.
 ///
 /// Where a channel was there before, its Create and commits that add its members are made up; an author of whose coming nothing is
@@ -48,7 +55,7 @@ pub struct Completer {
     channels: HashMap<Channel, Known>,
     agents: HashMap<Agent, Presence>,
     /// Agents whose sessions are in the input; `None` where sessions are not completed.
-    explicit: Option<HashSet<Agent>>,
+    explicit: Option<Explicit>,
     made_up: u64,
 }
 
@@ -61,8 +68,34 @@ impl Completer {
     /// Completes sessions, subscriptions and KeyPackages too. `explicit` are the agents whose sessions are in the input.
     pub fn with_sessions(explicit: HashSet<Agent>) -> Self {
         Self {
-            explicit: Some(explicit),
+            explicit: Some(Explicit::These(explicit)),
             ..Self::default()
+        }
+    }
+
+    /// The same, where the sessions of all agents are in the input. Those that began before the output, and that somebody needs, begin
+    /// where they are needed.
+    pub fn with_all_sessions() -> Self {
+        Self {
+            explicit: Some(Explicit::All),
+            ..Self::default()
+        }
+    }
+
+    /// Everybody goes offline, where that is not in the input: the node was started anew.
+    pub fn restarted(&mut self, at: Duration, out: &mut Vec<Event>) {
+        let mut online: Vec<Agent> = Vec::new();
+        for (agent, presence) in &mut self.agents {
+            presence.is_online = false;
+            presence.follows.clear();
+            presence.told_follows.clear();
+            if std::mem::take(&mut presence.told_online) {
+                online.push(*agent);
+            }
+        }
+        online.sort_unstable();
+        for agent in online {
+            self.say(at, What::Disconnect(agent), out);
         }
     }
 
@@ -331,9 +364,10 @@ impl Completer {
     }
 
     fn is_implied(&self, agent: Agent) -> bool {
-        self.explicit
-            .as_ref()
-            .is_some_and(|explicit| !explicit.contains(&agent))
+        match &self.explicit {
+            Some(Explicit::These(explicit)) => !explicit.contains(&agent),
+            Some(Explicit::All) | None => false,
+        }
     }
 
     /// A member's subscription, if its own are not in the input, or if it was there before the output began.

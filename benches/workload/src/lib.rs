@@ -50,7 +50,7 @@ mod summary;
 pub mod synth;
 pub mod tap;
 
-pub use capture::{Entry, LogCapture, Window};
+pub use capture::{Entry, LogCapture, NotOfATap, TapCapture, Window};
 pub use complete::Completer;
 pub use event::{Agent, Channel, Event, Frame, Log, What};
 pub use file::{
