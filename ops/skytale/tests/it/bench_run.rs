@@ -135,6 +135,44 @@ fn a_captured_run_is_the_workload_again() {
 }
 
 #[test]
+fn a_tap_of_a_run_is_the_workload_again_with_its_sessions() {
+    let place = Place::new();
+    synth(&place, "nightly-team", "told.skw", "8", "6s", "30");
+    passed(
+        &place,
+        &["told.skw", "--local", "--keep-order", "--tap", "taps", "--out", "first"],
+    );
+    let captured = place.json(&["bench", "capture", "again.skw", "--from-tap", "taps"]);
+    assert_eq!(
+        (number(&captured["made_up"]), number(&captured["damaged"])),
+        (0, 0),
+        "{captured}"
+    );
+    let inspected = |file: &str| place.json(&["bench", "inspect", file]);
+    let (told, again) = (inspected("told.skw"), inspected("again.skw"));
+    for kind in [
+        "create",
+        "commit",
+        "message",
+        "key_package",
+        "key_package_claim",
+        "connect",
+        "subscribe",
+        "token",
+    ] {
+        assert_eq!(told["kinds"][kind], again["kinds"][kind], "{kind}");
+    }
+    assert!(channels(&place, "told.skw") == channels(&place, "again.skw"));
+    assert_eq!(told["away_s"]["count"], again["away_s"]["count"], "{told}");
+    assert!(
+        place
+            .run(["bench", "capture", "x.skw", "--from-tap", "first"])
+            .stderr
+            .contains("no files of a tap")
+    );
+}
+
+#[test]
 fn a_node_that_stalls_for_two_seconds_is_seen_in_the_latencies_of_what_was_due() {
     let place = Place::new();
     synth(&place, "chatty-pair", "pair.skw", "4", "6s", "40");

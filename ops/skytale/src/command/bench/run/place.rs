@@ -6,7 +6,7 @@ use crate::command::Session;
 use crate::command::fleet::Size;
 use crate::fleet::Machine;
 use crate::local::LocalApi;
-use crate::output::{Failure, Outcome};
+use crate::output::{Context as _, Failure, Outcome};
 use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use serde_json::Value;
@@ -38,6 +38,9 @@ pub(super) struct PlaceArgs {
     /// A relay node's admin address (ip:port), whose metrics go into the report; several may be given.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Vec<SocketAddr>,
+    /// With --local: record what the relay node sees in files of a tap in this folder, for `bench capture --from-tap`.
+    #[arg(long, value_name = "DIR", requires = "local")]
+    tap: Option<std::path::PathBuf>,
     /// The folder in which --local and --fleet keep their data meanwhile [default: the system's temporary folder].
     #[arg(long, value_name = "DIR")]
     data: Option<std::path::PathBuf>,
@@ -112,6 +115,15 @@ impl Place {
                 listen = "127.0.0.1:0"
             };
             settings.insert("admin".into(), toml::Value::Table(admin));
+            if let Some(tap) = &args.tap {
+                let tap =
+                    std::path::absolute(tap).failing(Code::Environment, || "there is no working folder".into())?;
+                let tap = toml::Value::String(tap.display().to_string());
+                settings.insert(
+                    "tap".into(),
+                    toml::Value::Table(toml::Table::from_iter([("dir".to_owned(), tap)])),
+                );
+            }
             let relay = RelayProcess::start(&dir.join("relay"), settings).await?;
             let client = api.client(&api.create_account().await?)?;
             api.registered(&client, relay.endpoint()).await?;
