@@ -2,6 +2,7 @@
 //!
 //! The machine may be busy: no run here is called invalid for a late generator, and nothing is said of how fast anything was.
 
+use crate::fleet::nats_server;
 use crate::node::{Node, text};
 use crate::process::{Place, Ran, Running};
 use serde_json::Value;
@@ -163,7 +164,9 @@ fn a_tap_of_a_run_is_the_workload_again_with_its_sessions() {
         assert_eq!(told["kinds"][kind], again["kinds"][kind], "{kind}");
     }
     assert!(channels(&place, "told.skw") == channels(&place, "again.skw"));
-    assert_eq!(told["away_s"]["count"], again["away_s"]["count"], "{told}");
+    assert_eq!(number(&told["away_ms"]["count"]), number(&again["away_ms"]["count"]));
+    assert_eq!(told["message_bytes"], again["message_bytes"]);
+    assert_eq!(told["readers"], again["readers"]);
     assert!(
         place
             .run(["bench", "capture", "x.skw", "--from-tap", "first"])
@@ -313,6 +316,50 @@ fn real_agents_encrypt_end_to_end_and_return_to_what_they_missed() {
         "{}",
         report["latencies_us"]
     );
+}
+
+/// The commands of `benches/workloads/README.md`, with what makes them short.
+#[test]
+fn the_workloads_of_this_repository_run_as_their_readme_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/workloads");
+    let readme = std::fs::read_to_string(folder.join("README.md")).expect("a README");
+    let mut place = Place::new();
+    place.set("SKYTALE_NATS_SERVER", nats_server().to_string_lossy());
+    let mut ran = Vec::new();
+    for line in readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ skytale bench run "))
+    {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let name = words[0].clone();
+        words[0] = folder.join(&name).display().to_string();
+        words.extend(["--out".to_owned(), format!("out-{}", ran.len())]);
+        if name == "hour.skw" {
+            // Its first minute.
+            words.extend(["--duration", "6s"].map(str::to_owned));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        ran.push((name, passed(&place, &words)));
+    }
+    let of = |name: &str| &ran.iter().find(|(of, _)| of == name).expect("it was run").1;
+    assert_eq!(ran.len(), 3);
+    let crowd = of("crowd.skw");
+    assert_eq!(crowd["totals"]["acknowledged"], crowd["planned"]["appends"]);
+    let returned: Vec<u64> = crowd["catch_up"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| number(&one["missed"]))
+        .collect();
+    assert!(
+        returned.iter().filter(|missed| **missed >= 10).count() >= 900,
+        "{returned:?}"
+    );
+    assert_eq!(of("hour.skw")["verdict"]["interrupted"], false);
+    let fleet = of("pairs.skw");
+    assert_eq!(fleet["nodes"].as_array().map(Vec::len), Some(3));
+    assert!(number(&fleet["totals"]["sessions_lost"]) > 0);
+    assert_eq!(fleet["totals"]["acknowledged"], fleet["planned"]["appends"]);
 }
 
 #[test]

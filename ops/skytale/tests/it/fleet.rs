@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The program, as `ops/test/run` installs it.
-fn nats_server() -> PathBuf {
+pub(crate) fn nats_server() -> PathBuf {
     let named = std::env::var_os("SKYTALE_NATS_SERVER").map(PathBuf::from);
     let cached = std::env::var_os("HOME")
         .map(|home| PathBuf::from(home).join(".cache/skytale-test/nats-server-2.15.1/nats-server"));
