@@ -155,6 +155,8 @@ async fn metrics_tell_what_was_done() {
         "skytale_relay_sessions 1",
         "skytale_relay_connections 1",
         "skytale_relay_reader_lag_entries_max 0",
+        "process_cpu_seconds_total ",
+        "process_resident_memory_bytes ",
     ] {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
