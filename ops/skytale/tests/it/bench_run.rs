@@ -362,6 +362,43 @@ fn the_workloads_of_this_repository_run_as_their_readme_says() {
     assert_eq!(fleet["totals"]["acknowledged"], fleet["planned"]["appends"]);
 }
 
+/// The commands of `docs/load-testing.md`, on a small log. Whether an objective or a condition holds is the machine's affair.
+#[test]
+fn the_commands_of_load_testing_do_what_the_document_says() {
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/load-testing.md");
+    let document = std::fs::read_to_string(document).expect("a document");
+    let node = Node::start("warn");
+    let place = &node.place;
+    synth(place, "chatty-pair", "traffic.skw", "4", "3s", "30");
+    passed(place, &["traffic.skw", "--out", "traffic"]);
+    let mut count = 0;
+    for line in document.lines().filter_map(|line| line.strip_prefix("$ skytale ")) {
+        let line = line.replace("/var/lib/skytale/relay", "node").replace('\'', "");
+        let mut words: Vec<&str> = line.split(' ').collect();
+        if words.contains(&"--local") {
+            words.extend(LATE);
+        }
+        let ran = place.run(&words);
+        let may_fail = words[1] == "compare" || words[1] == "search";
+        assert!(
+            ran.code == 0 || may_fail && ran.code == 7,
+            "{words:?}: {}{}",
+            ran.stdout,
+            ran.stderr
+        );
+        count += 1;
+    }
+    assert_eq!(count, 8);
+    for file in [
+        "ten/report.html",
+        "limit/search.html",
+        "before/run-3/report.json",
+        "after/run-3/report.json",
+    ] {
+        assert!(place.path(file).exists(), "{file}");
+    }
+}
+
 #[test]
 fn a_search_says_at_which_speed_objectives_hold() {
     let place = Place::new();
