@@ -22,6 +22,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// A relay node that runs.
 #[derive(Debug)]
 pub(crate) struct RelayProcess {
+    program: PathBuf,
     dir: PathBuf,
     settings: toml::Table,
     child: Child,
@@ -64,7 +65,13 @@ pub(crate) fn settings(api: &LocalApi) -> toml::Table {
 
 impl RelayProcess {
     /// Starts one on a free port, with its data in `dir`.
-    pub(crate) async fn start(dir: &Path, mut settings: toml::Table) -> Outcome<Self> {
+    pub(crate) async fn start(dir: &Path, settings: toml::Table) -> Outcome<Self> {
+        let program = std::env::current_exe().failing(Code::Environment, || "cannot start the relay node".into())?;
+        Self::start_program(program, dir, settings).await
+    }
+
+    /// The same with another program, which must be a `skytale`.
+    pub(crate) async fn start_program(program: PathBuf, dir: &Path, mut settings: toml::Table) -> Outcome<Self> {
         private_folder(dir)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         // It must be free again when the node is started again, so it is none that the system gives to anybody.
@@ -72,9 +79,10 @@ impl RelayProcess {
         let https = toml::Table::from_iter([("listen".to_owned(), toml::Value::String(https.to_string()))]);
         settings.insert("https".into(), toml::Value::Table(https));
         settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
-        let (child, listening) = spawn(dir, &settings, any_port).await?;
+        let (child, listening) = spawn(&program, dir, &settings, any_port).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);
         Ok(Self {
+            program,
             dir: dir.to_owned(),
             settings,
             child,
@@ -142,7 +150,7 @@ impl RelayProcess {
 
     /// Starts it again on the same data and the same port.
     pub(crate) async fn restart(&mut self) -> Outcome {
-        let (child, listening) = spawn(&self.dir, &self.settings, self.address).await?;
+        let (child, listening) = spawn(&self.program, &self.dir, &self.settings, self.address).await?;
         self.child = child;
         self.admin = listening.admin;
         if listening.endpoint == self.endpoint {
@@ -162,7 +170,7 @@ impl RelayProcess {
     }
 }
 
-async fn spawn(dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcome<(Child, Listening)> {
+async fn spawn(program: &Path, dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcome<(Child, Listening)> {
     let starting = || "cannot start the relay node".to_owned();
     let mut relay = settings.clone();
     relay.insert("listen".into(), toml::Value::String(listen.to_string()));
@@ -174,13 +182,12 @@ async fn spawn(dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcom
             .to_string()
             .as_bytes(),
     )?;
-    let binary = std::env::current_exe().failing(Code::Environment, starting)?;
     let log = File::options()
         .create(true)
         .append(true)
         .open(log_file(dir))
         .failing(Code::Environment, starting)?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(program);
     command
         .args(["--json", "--config"])
         .arg(&file)

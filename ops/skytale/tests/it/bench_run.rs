@@ -277,6 +277,27 @@ fn as_fast_as_it_goes_has_no_latencies_and_repeats_are_compared() {
         assert_eq!(report["totals"]["acknowledged"], report["planned"]["appends"]);
         assert!(report["totals"]["acknowledged_per_s"].as_f64() > Some(1.0), "{report}");
     }
+    // Against itself as the other version, in turn.
+    let line = [
+        "swarm.skw",
+        "--local",
+        "--speed",
+        "max",
+        "--versus",
+        env!("CARGO_BIN_EXE_skytale"),
+        "--out",
+        "both",
+    ];
+    let ran = bench_run(&place, &line);
+    assert_eq!(
+        (ran.code, ran.stdout.lines().count()),
+        (0, 2),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+    let compared = place.run(["bench", "compare", "both/a", "both/b"]);
+    assert_eq!(compared.code, 0, "{}", compared.stderr);
     let ran = place.run([
         "--json",
         "bench",

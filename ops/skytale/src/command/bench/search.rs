@@ -1,7 +1,7 @@
 //! `skytale bench search`.
 
 use super::results::unwritten;
-use super::run::{LoadArgs, Workload, in_folder, once};
+use super::run::{LoadArgs, Side, Workload, in_folder, once};
 use crate::command::Session;
 use crate::output::{Context as _, Failure, Human, Outcome, Style, table};
 use serde::Serialize;
@@ -135,7 +135,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 async fn step(args: &Args, session: &Session, workload: &Workload, speed: f64, folder: &Path) -> Outcome<Step> {
     let knobs = args.load.knobs().at(speed);
     let plan = Arc::new(workload.plan(&knobs)?);
-    let results = once(&args.load, &knobs, session, workload, &plan, None).await?;
+    let results = once(&args.load, &knobs, Side::A, session, workload, &plan, None).await?;
     results.write(folder).map_err(unwritten)?;
     if results.report.verdict.interrupted {
         return Err(

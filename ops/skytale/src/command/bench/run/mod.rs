@@ -12,6 +12,7 @@ use super::results::unwritten;
 use super::{read_events, unreadable};
 use crate::command::Session;
 use crate::output::{Context as _, Failure, Outcome};
+pub(super) use place::Side;
 use place::{Place, PlaceArgs};
 use scrape::Scraper;
 use shown::{Dry, Finished, Live};
@@ -88,22 +89,50 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     }
     let out = args.load.out()?;
     let plan = Arc::new(workload.plan(&args.load.knobs)?);
+    let two = args.load.place.has_two();
     let mut last = Ok(());
     for number in 1..=args.repeat {
-        let folder = match args.repeat {
-            1 => out.clone(),
-            _ => in_folder(&out, &format!("run-{number}"))?,
+        // The order is turned round each time, so that what comes first has no advantage.
+        let sides: &[Side] = match (two, number % 2) {
+            (false, _) => &[Side::A],
+            (true, 1) => &[Side::A, Side::B],
+            (true, _) => &[Side::B, Side::A],
         };
-        let results = once(&args.load, &args.load.knobs, &session, &workload, &plan, args.start_at).await?;
-        results.write(&folder).map_err(unwritten)?;
-        let finished = Finished::new(&results, &folder);
-        session.output.give(&finished)?;
-        last = last.and(finished.outcome());
-        if results.report.verdict.interrupted {
-            // The results are written; the process ends as one that was interrupted.
-            last = last.and(session.shutdown.unless(std::future::pending()).await);
-            break;
+        for side in sides {
+            let name = format!("run-{number}");
+            let folder = match (two, side, args.repeat) {
+                (false, _, 1) => out.clone(),
+                (false, ..) => in_folder(&out, &name)?,
+                (true, Side::A, _) => in_folder(&out.join("a"), &name)?,
+                (true, Side::B, _) => in_folder(&out.join("b"), &name)?,
+            };
+            let results = once(
+                &args.load,
+                &args.load.knobs,
+                *side,
+                &session,
+                &workload,
+                &plan,
+                args.start_at,
+            )
+            .await?;
+            results.write(&folder).map_err(unwritten)?;
+            let finished = Finished::new(&results, &folder);
+            session.output.give(&finished)?;
+            last = last.and(finished.outcome());
+            if results.report.verdict.interrupted {
+                // The results are written; the process ends as one that was interrupted.
+                return last.and(session.shutdown.unless(std::future::pending()).await);
+            }
         }
+    }
+    if two {
+        let (a, b) = (out.join("a"), out.join("b"));
+        session.output.note(format_args!(
+            "Compare them: skytale bench compare {} {}",
+            a.display(),
+            b.display()
+        ));
     }
     last
 }
@@ -173,12 +202,13 @@ impl Workload {
 pub(super) async fn once(
     args: &LoadArgs,
     knobs: &KnobArgs,
+    side: Side,
     session: &Session,
     workload: &Workload,
     plan: &Arc<Plan>,
     start_at: Option<SystemTime>,
 ) -> Outcome<Results> {
-    let starting = Place::start(&args.place, session);
+    let starting = Place::start(&args.place, side, session);
     let mut place = session.shutdown.unless(Box::pin(starting)).await?;
     let config = RunConfig {
         in_flight: knobs.in_flight(),

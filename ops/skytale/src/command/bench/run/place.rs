@@ -11,7 +11,7 @@ use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use serde_json::Value;
 use skytale_proto::Code;
-use skytale_sdk::net::ApiClient;
+use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,15 +41,35 @@ pub(super) struct PlaceArgs {
     /// With --local: record what the relay node sees in files of a tap in this folder, for `bench capture --from-tap`.
     #[arg(long, value_name = "DIR", requires = "local")]
     tap: Option<std::path::PathBuf>,
+    /// With --local: run everything a second time, in turn, against a relay node of another `skytale` program, such as an older
+    /// version. Results go into the folders `a` (this program) and `b` (the other one), for `bench compare`.
+    #[arg(long, value_name = "PROGRAM", requires = "local")]
+    versus: Option<std::path::PathBuf>,
+    /// Run everything a second time, in turn, against the relay nodes of another API, whose key is in SKYTALE_VERSUS_API_KEY. Results go
+    /// into the folders `a` and `b`.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["local", "fleet"])]
+    versus_api: Option<String>,
     /// The folder in which --local and --fleet keep their data meanwhile [default: the system's temporary folder].
     #[arg(long, value_name = "DIR")]
     data: Option<std::path::PathBuf>,
+}
+
+/// Which of two targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Side {
+    A,
+    B,
 }
 
 /// How long a node that is killed or stopped stays so.
 const DOWN_FOR: Duration = Duration::from_secs(2);
 
 impl PlaceArgs {
+    /// Whether there are two targets.
+    pub(super) const fn has_two(&self) -> bool {
+        self.versus.is_some() || self.versus_api.is_some()
+    }
+
     /// Where data is kept meanwhile.
     pub(super) fn data(&self) -> Option<&std::path::Path> {
         self.data.as_deref()
@@ -80,6 +100,23 @@ pub(super) struct Place {
     servers: Servers,
 }
 
+/// A client of the second API.
+fn versus_client(url: &str) -> Outcome<ApiClient> {
+    const KEY: &str = "SKYTALE_VERSUS_API_KEY";
+    let unusable = |error: ApiError| {
+        Failure::new(
+            Code::Config,
+            format!("the API at {url} cannot be used with the key in {KEY}"),
+        )
+        .because(&error)
+    };
+    let key = std::env::var(KEY).map_err(|_| {
+        Failure::new(Code::Config, "the second API needs a key").help(format!("Set {KEY} to a key of its account."))
+    })?;
+    let key = ApiKey::new(key).map_err(unusable)?;
+    ApiClient::new(url, key).map_err(unusable)
+}
+
 /// What was started for a run.
 enum Servers {
     None,
@@ -91,13 +128,20 @@ enum Servers {
 }
 
 impl Place {
-    pub(super) async fn start(args: &PlaceArgs, session: &Session) -> Outcome<Self> {
+    pub(super) async fn start(args: &PlaceArgs, side: Side, session: &Session) -> Outcome<Self> {
         if !args.local && !args.fleet {
             if args.kill_at.or(args.stall_at).is_some() {
                 return Err(
                     Failure::new(Code::Usage, "--kill-at and --stall-at need --local or --fleet")
                         .help("Nodes that this command did not start are not its to kill."),
                 );
+            }
+            if let (Side::B, Some(url)) = (side, &args.versus_api) {
+                return Ok(Self {
+                    client: versus_client(url)?,
+                    name: url.clone(),
+                    servers: Servers::None,
+                });
             }
             return Ok(Self {
                 client: client::account(&session.loaded)?,
@@ -124,7 +168,11 @@ impl Place {
                     toml::Value::Table(toml::Table::from_iter([("dir".to_owned(), tap)])),
                 );
             }
-            let relay = RelayProcess::start(&dir.join("relay"), settings).await?;
+            let dir = dir.join("relay");
+            let relay = match (side, &args.versus) {
+                (Side::B, Some(program)) => RelayProcess::start_program(program.clone(), &dir, settings).await?,
+                _ => RelayProcess::start(&dir, settings).await?,
+            };
             let client = api.client(&api.create_account().await?)?;
             api.registered(&client, relay.endpoint()).await?;
             return Ok(Self {
