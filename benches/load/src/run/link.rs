@@ -6,8 +6,9 @@ use super::shared::{Shared, add};
 use crate::target::{Failed, Session, Target};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ type Pending<T> = <<T as Target>::Session as Session>::Pending;
 pub(super) struct Link<T: Target> {
     pub(super) session: T::Session,
     flights: mpsc::UnboundedSender<(Flight, Pending<T>)>,
-    unsettled: watch::Sender<u64>,
+    unsettled: Arc<Unsettled>,
     /// A verdict says that the session is to be left.
     broken: CancellationToken,
     reason: Arc<Mutex<Option<Failed>>>,
@@ -32,6 +33,38 @@ pub(super) struct Link<T: Target> {
     late: Mutex<Vec<Flight>>,
     /// Held from when a frame is noted as sent until the target has it: its author's frames must come in that order.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Counts what is in flight.
+#[derive(Debug, Default)]
+struct Unsettled {
+    count: AtomicU64,
+    none: Notify,
+}
+
+impl Unsettled {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sub(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.none.notify_waiters();
+        }
+    }
+
+    /// Resolves when there is nothing.
+    async fn none(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.none.notified());
+            // From here on it hears of the last one.
+            notified.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
 }
 
 /// A pause between tries.
@@ -69,13 +102,13 @@ pub(super) async fn connect<T: Target>(
     };
     let (flights, receiver) = mpsc::unbounded_channel();
     let (broken, reason) = (CancellationToken::new(), Arc::default());
-    let unsettled = watch::Sender::new(0);
+    let unsettled = Arc::new(Unsettled::default());
     let turn = Arc::default();
     let verdicts = Verdicts {
         shared: Arc::clone(shared),
         session: session.clone(),
         flights: receiver,
-        unsettled: unsettled.clone(),
+        unsettled: Arc::clone(&unsettled),
         broken: broken.clone(),
         reason: Arc::clone(&reason),
         again,
@@ -105,7 +138,7 @@ impl<T: Target> Link<T> {
 
     /// Resolves when nothing is in flight.
     pub(super) async fn settled(&self) {
-        let _ = self.unsettled.subscribe().wait_for(|count| *count == 0).await;
+        self.unsettled.none().await;
     }
 
     /// Gives an append to the target. Gives it back where the session is over.
@@ -129,7 +162,7 @@ impl<T: Target> Link<T> {
         if is_first {
             shared.was_sent(flight.agent, flight.planned);
         }
-        self.unsettled.send_modify(|count| *count += 1);
+        self.unsettled.add();
         if let Err(mpsc::error::SendError((flight, _))) = self.flights.send((flight, pending)) {
             // It may be in the log, and comes after those that are given back.
             self.late.lock().push(flight);
@@ -152,7 +185,7 @@ struct Verdicts<T: Target> {
     shared: Arc<Shared<T>>,
     session: T::Session,
     flights: mpsc::UnboundedReceiver<(Flight, Pending<T>)>,
-    unsettled: watch::Sender<u64>,
+    unsettled: Arc<Unsettled>,
     broken: CancellationToken,
     reason: Arc<Mutex<Option<Failed>>>,
     again: mpsc::WeakUnboundedSender<Job>,
@@ -180,7 +213,7 @@ impl<T: Target> Verdicts<T> {
                 Err(failed) if failed.is_stale() => self.stale(flight, &failed),
                 Err(failed) => self.shared.given_up(flight, &failed),
             }
-            self.unsettled.send_modify(|count| *count -= 1);
+            self.unsettled.sub();
         }
         left
     }
@@ -206,11 +239,11 @@ impl<T: Target> Verdicts<T> {
         }
         add(&shared.tallies.messages_outrun, 1);
         let (session, again, turn) = (self.session.clone(), self.again.clone(), Arc::clone(&self.turn));
-        self.unsettled.send_modify(|count| *count += 1);
-        let unsettled = self.unsettled.clone();
+        self.unsettled.add();
+        let unsettled = Arc::clone(&self.unsettled);
         tokio::spawn(async move {
             retry::<T>(&shared, &session, flight, &again, &turn).await;
-            unsettled.send_modify(|count| *count -= 1);
+            unsettled.sub();
         });
     }
 }

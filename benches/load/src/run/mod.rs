@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -192,13 +192,15 @@ async fn drive<C: Standing>(
     mut each: impl FnMut(&Progress),
 ) -> Result<Driven<C::Job>, RunError> {
     let cpu_before = process_time();
-    let runtime = Handle::current();
-    let scheduling = {
-        let (base, cast, in_flight) = (Arc::clone(base), Arc::clone(cast), config.in_flight);
-        std::thread::Builder::new()
-            .name("schedule".into())
-            .spawn(move || schedule::dispatch(&base, &cast, in_flight, &runtime))
-            .map_err(|error| RunError(format!("no thread: {error}")))?
+    let scheduling = match config.in_flight {
+        Some(in_flight) => {
+            let dispatching = schedule::as_there_is_room(Arc::clone(base), Arc::clone(cast), in_flight);
+            tokio::spawn(dispatching)
+        }
+        None => {
+            let (base, cast, runtime) = (Arc::clone(base), Arc::clone(cast), Handle::current());
+            tokio::task::spawn_blocking(move || schedule::at_their_times(&base, &cast, &runtime))
+        }
     };
     let mut runtime_lag = histogram();
     let due = due_times(&base.plan);
@@ -224,7 +226,9 @@ async fn drive<C: Standing>(
         if now != last || !is_ending {
             (last, moved) = (now, Instant::now());
         }
-        if is_ending && (*base.open.borrow() == 0 && cast.is_delivered() || moved.elapsed() > config.patience) {
+        if is_ending
+            && (base.open.load(Ordering::Relaxed) == 0 && cast.is_delivered() || moved.elapsed() > config.patience)
+        {
             break false;
         }
     };
@@ -239,7 +243,7 @@ async fn drive<C: Standing>(
 
 /// A plan that was dispatched, with agents that are still there.
 struct Driven<J> {
-    scheduling: std::thread::JoinHandle<schedule::Dispatched<J>>,
+    scheduling: JoinHandle<schedule::Dispatched<J>>,
     runtime_lag: Histogram64,
     interrupted: bool,
     duration: Duration,
@@ -249,8 +253,8 @@ struct Driven<J> {
 impl<J: Send + 'static> Driven<J> {
     /// Waits until all agents have left, which the run's end tells them to.
     async fn leave(self) -> Result<Outcome, RunError> {
-        let dispatched = self.scheduling.join();
-        let dispatched = dispatched.map_err(|_| RunError("the schedule's thread panicked".into()))?;
+        let dispatched = self.scheduling.await;
+        let dispatched = dispatched.map_err(|_| RunError("the schedule panicked".into()))?;
         let leaving = async {
             for lane in dispatched.lanes {
                 // A panic was printed, and what its agent had is counted as open.
@@ -326,7 +330,7 @@ impl Base {
             refusals: parking_lot::Mutex::default(),
             catch_up: parking_lot::Mutex::default(),
             sequence: 0.into(),
-            open: watch::Sender::new(0),
+            open: 0.into(),
             finish: CancellationToken::new(),
         }))
     }

@@ -7,7 +7,7 @@ use crate::recorder::Tick;
 use crate::results::Measure;
 use crate::target::{Read, Reading as _, Session, Target};
 use skytale_history::{ChannelMonitor, Delivered, EntryKind, Reader as Watch};
-use skytale_proto::{AgentId, Code, Digest, Frame, Kind, LogId, Offset};
+use skytale_proto::{AgentId, Code, Frame, Kind, LogId, Offset};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -186,6 +186,13 @@ impl Gauge {
     }
 }
 
+/// Tells frames apart. Nobody chooses frames so that two have the same one: a run's bodies are its own.
+fn hash(frame: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(&xxhash_rust::xxh3::xxh3_128(frame).to_le_bytes());
+    hash
+}
+
 fn shown(offset: Offset, frame: &Frame) -> Delivered {
     let header = frame.header();
     Delivered {
@@ -200,6 +207,6 @@ fn shown(offset: Offset, frame: &Frame) -> Delivered {
             Kind::Message => EntryKind::Message,
             _ => EntryKind::Other,
         },
-        hash: Digest::hash_frame(frame.encoded()),
+        hash: hash(frame.encoded()),
     }
 }

@@ -1,4 +1,5 @@
-//! Dispatches events at their times, on a thread of its own: the schedule was made before the run, and nothing moves it.
+//! Dispatches events: at their times, on a thread of its own (the schedule was made before the run, and nothing moves it), or as there is
+//! room.
 
 use super::shared::{Base, Open};
 use crate::results::{Histogram64, LATENCY_US_MAX, histogram};
@@ -41,59 +42,66 @@ pub(super) fn actor(event: &Event) -> u32 {
     }
 }
 
-/// Dispatches all events; with `in_flight`, as soon as fewer than so many are open, else at their times.
-pub(super) fn dispatch<C: Cast>(
-    base: &Arc<Base>,
-    cast: &Arc<C>,
-    in_flight: Option<usize>,
-    runtime: &Handle,
-) -> Dispatched<C::Job> {
-    let mut dispatched = Dispatched {
-        lag: histogram(),
-        events: 0,
-        lanes: Vec::new(),
-        senders: (0..base.plan.agents).map(|_| None).collect(),
-    };
-    let room = in_flight.map(|count| Arc::new(Semaphore::new(count)));
-    for (place, event) in base.plan.events.iter().enumerate() {
-        let permit = match &room {
-            Some(room) => {
-                let permit = runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        () = base.finish.cancelled() => None,
-                        permit = Arc::clone(room).acquire_owned() => permit.ok(),
-                    }
-                });
-                if permit.is_none() {
-                    break;
-                }
-                permit
-            }
-            None => {
-                if !sleep_until(base, base.due(event.at)) {
-                    break;
-                }
-                let late_us = u64::try_from(base.late(event.at).as_micros()).unwrap_or(u64::MAX);
-                dispatched.lag.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
-                None
-            }
-        };
-        let agent = actor(event);
-        let open = Arc::new(Open::new(base, place, permit));
-        let Some(sender) = dispatched.senders.get_mut(agent as usize) else {
-            continue;
+impl<J: Send + 'static> Dispatched<J> {
+    fn new(base: &Base) -> Self {
+        Self {
+            lag: histogram(),
+            events: 0,
+            lanes: Vec::new(),
+            senders: (0..base.plan.agents).map(|_| None).collect(),
+        }
+    }
+
+    /// Gives an event to its agent. False where the run was ended meanwhile.
+    fn give<C: Cast<Job = J>>(&mut self, cast: &Arc<C>, agent: u32, runtime: &Handle, job: J) -> bool {
+        let Some(sender) = self.senders.get_mut(agent as usize) else {
+            return true;
         };
         let sender = sender.get_or_insert_with(|| {
             let (task, sender) = cast.enter(agent, runtime);
-            dispatched.lanes.push(task);
+            self.lanes.push(task);
             sender
         });
-        // A lane that has ended was ended with the run.
-        if sender.send(C::job(place, open)).is_err() {
+        let is_given = sender.send(job).is_ok();
+        self.events += usize::from(is_given);
+        is_given
+    }
+}
+
+/// Dispatches all events at their times. Blocks: for a thread of its own.
+pub(super) fn at_their_times<C: Cast>(base: &Arc<Base>, cast: &Arc<C>, runtime: &Handle) -> Dispatched<C::Job> {
+    let mut dispatched = Dispatched::new(base);
+    for (place, event) in base.plan.events.iter().enumerate() {
+        if !sleep_until(base, base.due(event.at)) {
             break;
         }
-        dispatched.events += 1;
+        let late_us = u64::try_from(base.late(event.at).as_micros()).unwrap_or(u64::MAX);
+        dispatched.lag.saturating_record(late_us.clamp(1, LATENCY_US_MAX));
+        let open = Arc::new(Open::new(base, place, None));
+        if !dispatched.give(cast, actor(event), runtime, C::job(place, open)) {
+            break;
+        }
+    }
+    dispatched
+}
+
+/// Dispatches each event as soon as fewer than so many are open.
+pub(super) async fn as_there_is_room<C: Cast>(base: Arc<Base>, cast: Arc<C>, in_flight: usize) -> Dispatched<C::Job> {
+    let (room, runtime) = (Arc::new(Semaphore::new(in_flight)), Handle::current());
+    let mut dispatched = Dispatched::new(&base);
+    for (place, event) in base.plan.events.iter().enumerate() {
+        let permit = tokio::select! {
+            biased;
+            () = base.finish.cancelled() => None,
+            permit = Arc::clone(&room).acquire_owned() => permit.ok(),
+        };
+        if permit.is_none() {
+            break;
+        }
+        let open = Arc::new(Open::new(&base, place, permit));
+        if !dispatched.give(&cast, actor(event), &runtime, C::job(place, open)) {
+            break;
+        }
     }
     dispatched
 }

@@ -34,7 +34,7 @@ pub(super) struct Base {
     /// The order of channels, where it is kept.
     pub(super) order: Option<Order>,
     /// Events that are dispatched and not yet done.
-    pub(super) open: watch::Sender<u64>,
+    pub(super) open: AtomicU64,
     /// All is done, or is to be left as it is: everybody goes home.
     pub(super) finish: CancellationToken,
 }
@@ -103,7 +103,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(base: &Arc<Base>, place: usize, permit: Option<OwnedSemaphorePermit>) -> Self {
-        base.open.send_modify(|count| *count += 1);
+        base.open.fetch_add(1, Ordering::Relaxed);
         Self {
             base: Arc::clone(base),
             place,
@@ -117,7 +117,7 @@ impl Drop for Open {
         if let Some(order) = &self.base.order {
             order.done(self.place);
         }
-        self.base.open.send_modify(|count| *count -= 1);
+        self.base.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
