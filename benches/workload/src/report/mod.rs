@@ -14,7 +14,7 @@ const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; color: #1b1f24; max-width: 800px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 1.8em; }
 table { border-collapse: collapse; margin: .6em 0; } th, td { padding: .2em .9em .2em 0; text-align: right; }
-th:first-child, td:first-child { text-align: left; } th { color: #5a6470; font-weight: 500; border-bottom: 1px solid #c8ced6; }
+th:first-child, td:first-child { text-align: left; } td:nth-child(n+3) { white-space: nowrap; } th { color: #5a6470; font-weight: 500; border-bottom: 1px solid #c8ced6; }
 svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: #5a6470; } .grid { stroke: #e3e7ec; }
 svg.small { width: 49%; } h1, p, td { overflow-wrap: anywhere; } table.facts td { text-align: left; vertical-align: top; }
 table.facts td:first-child { color: #5a6470; min-width: 11em; }

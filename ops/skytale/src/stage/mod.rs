@@ -9,5 +9,5 @@ mod timeline;
 pub(crate) use agreement::Agreement;
 pub(crate) use cast::{Actor, AgentReport, PATIENCE};
 pub(crate) use ledger::{Comparison, Ledger};
-pub(crate) use relay::{RelayProcess, settings};
+pub(crate) use relay::{RelayProcess, Standing, settings};
 pub(crate) use timeline::Timeline;

@@ -13,6 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 /// How long it may take until it listens.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
@@ -29,6 +30,15 @@ pub(crate) struct RelayProcess {
     endpoint: EndpointId,
     address: SocketAddr,
     admin: Option<SocketAddr>,
+    standing: watch::Sender<Standing>,
+}
+
+/// Where a process is now: both change when it is started again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    /// Its metrics, if it has them.
+    pub admin: Option<SocketAddr>,
+    pub process: Option<u32>,
 }
 
 /// What `skytale --json relay` says when it listens.
@@ -81,7 +91,12 @@ impl RelayProcess {
         settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
         let (child, listening) = spawn(&program, dir, &settings, any_port).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);
+        let standing = watch::Sender::new(Standing {
+            admin: listening.admin,
+            process: child.id(),
+        });
         Ok(Self {
+            standing,
             program,
             dir: dir.to_owned(),
             settings,
@@ -95,6 +110,11 @@ impl RelayProcess {
     /// Where its metrics are, if it has them.
     pub(crate) const fn admin(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// Where it is, also after it was started again.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     pub(crate) const fn endpoint(&self) -> EndpointId {
@@ -151,6 +171,10 @@ impl RelayProcess {
     /// Starts it again on the same data and the same port.
     pub(crate) async fn restart(&mut self) -> Outcome {
         let (child, listening) = spawn(&self.program, &self.dir, &self.settings, self.address).await?;
+        self.standing.send_replace(Standing {
+            admin: listening.admin,
+            process: child.id(),
+        });
         self.child = child;
         self.admin = listening.admin;
         if listening.endpoint == self.endpoint {

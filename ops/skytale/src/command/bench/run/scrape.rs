@@ -1,11 +1,12 @@
 //! What nodes say of themselves during a run.
 
 use crate::http;
-use crate::stage::RelayProcess;
+use crate::stage::{RelayProcess, Standing};
 use skytale_load::results::NodeSeries;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,25 +19,26 @@ const SAMPLES_MAX: usize = 1_200;
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     name: String,
-    admin: Option<SocketAddr>,
-    /// A process of this machine, whose processor time and memory the system tells.
-    process: Option<u32>,
+    /// A process of this machine has a number too: the system tells its processor time and memory.
+    standing: watch::Receiver<Standing>,
 }
 
 impl Source {
     pub(super) fn of(name: &str, relay: &RelayProcess) -> Self {
         Self {
             name: name.to_owned(),
-            admin: relay.admin(),
-            process: Some(relay.id()),
+            standing: relay.standing(),
         }
     }
 
     pub(super) fn at(address: SocketAddr) -> Self {
         Self {
             name: address.to_string(),
-            admin: Some(address),
-            process: None,
+            standing: watch::Sender::new(Standing {
+                admin: Some(address),
+                process: None,
+            })
+            .subscribe(),
         }
     }
 }
@@ -138,12 +140,13 @@ async fn read(source: &Source) -> Page {
         at: Some(Instant::now()),
         ..Page::default()
     };
-    if let Some(admin) = source.admin
+    let Standing { admin, process } = *source.standing.borrow();
+    if let Some(admin) = admin
         && let Ok((200, text)) = http::get(admin, "/metrics").await
     {
         parse(&text, &mut page);
     }
-    if let Some(process) = source.process {
+    if let Some(process) = process {
         page.cpu = cpu(process);
         if let Some(bytes) = memory(process) {
             page.sums.insert("memory_bytes".into(), bytes as f64);
