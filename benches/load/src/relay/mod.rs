@@ -28,17 +28,15 @@ const ENDPOINTS_MAX: u32 = 16;
 /// A token that is kept for a session must live this long.
 const TOKEN_LEFT_MIN: Duration = Duration::from_secs(60);
 
-/// Relay nodes, with the API that gives tokens for them.
-#[derive(Debug)]
+/// Relay nodes, with what gives tokens for them.
 pub struct RelayTarget {
-    tokens: Arc<ApiClient>,
+    tokens: Arc<dyn TokenProvider>,
     agents: Vec<LoadAgent>,
     endpoints: Vec<Endpoint>,
     account: OnceLock<AccountId>,
 }
 
 /// An agent of a run.
-#[derive(Debug)]
 struct LoadAgent {
     id: AgentId,
     signer: Arc<Identity>,
@@ -50,21 +48,33 @@ struct LoadAgent {
 
 struct Identity(SigningKey);
 
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Identity([redacted])")
-    }
-}
-
 impl ProofSigner for Identity {
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>> {
         Box::pin(std::future::ready(Ok(self.0.sign(message).to_bytes())))
     }
 }
 
+impl std::fmt::Debug for RelayTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayTarget")
+            .field("agents", &self.agents.len())
+            .field("endpoints", &self.endpoints.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl RelayTarget {
     /// Fresh agents, whose tokens come from the API.
     pub async fn new(api: ApiClient, agents: u32, network: NetworkConfig) -> Result<Self, RelayError> {
+        Self::with_tokens(Arc::new(api), agents, network).await
+    }
+
+    /// Fresh agents, whose tokens come from elsewhere. Each token names the relay nodes that it is for.
+    pub async fn with_tokens(
+        tokens: Arc<dyn TokenProvider>,
+        agents: u32,
+        network: NetworkConfig,
+    ) -> Result<Self, RelayError> {
         let random = || {
             let mut bytes = Zeroizing::new([0; 32]);
             getrandom::fill(&mut *bytes).map_err(|error| RelayError::Local {
@@ -87,7 +97,7 @@ impl RelayTarget {
             })
         };
         Ok(Self {
-            tokens: Arc::new(api),
+            tokens,
             agents: (0..agents).map(agent).collect::<Result<_, _>>()?,
             endpoints,
             account: OnceLock::new(),
@@ -115,7 +125,7 @@ impl RelayTarget {
 
     async fn fresh_token(&self, agent: &LoadAgent, endpoint: &Endpoint) -> Result<Token, Failed> {
         let subject = Self::subject(agent, endpoint);
-        let token = TokenProvider::token(self.tokens.as_ref(), &subject).await;
+        let token = self.tokens.token(&subject).await;
         let token = token.map_err(|error| session::failed(&RelayError::from(error)))?;
         if let Some(account) = token.account() {
             let _ = self.account.set(account);
@@ -188,7 +198,7 @@ impl Target for RelayTarget {
             .get(first % relays.len().max(1))
             .ok_or_else(|| Failed::lost("no relay node is known"))?;
         let relay = Relay::from_directory(relay).map_err(|error| session::failed(&error))?;
-        let tokens: Arc<dyn TokenProvider> = self.tokens.clone();
+        let tokens = Arc::clone(&self.tokens);
         let connecting = Session::connect(endpoint, &relay, Self::subject(agent, endpoint), token, tokens);
         let session = match Box::pin(connecting).await {
             Ok(session) => session,

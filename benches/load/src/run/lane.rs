@@ -1,7 +1,7 @@
 //! An agent of a run: does what the plan has for it, in order, as far as the target lets it.
 
 use super::flight::{Flight, Meaning, Verdict, build};
-use super::link::{Link, connect};
+use super::link::{Link, Pause, connect};
 use super::reader::Reader;
 use super::room::{Change, Made, Never};
 use super::shared::{Gauge, Open, Shared, add};
@@ -12,7 +12,7 @@ use skytale_workload::{Agent, Channel, Frame, Log, What};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const TRIES_MAX: u32 = 50;
 /// How often a claim is tried again where no KeyPackage was there.
 const CLAIMS_MAX: u32 = 20;
+/// A session that was lost after this time did last.
+const LASTS: Duration = Duration::from_secs(1);
 
 /// What an agent is told to do.
 pub(super) enum Job {
@@ -49,6 +51,8 @@ pub(super) struct Lane<T: Target> {
     subs: BTreeMap<LogId, Sub>,
     /// The plan has it online.
     is_online: bool,
+    /// Before its next session, where the one before did not last.
+    pause: Pause,
 }
 
 impl<T: Target> Lane<T> {
@@ -62,6 +66,7 @@ impl<T: Target> Lane<T> {
             link: None,
             subs: BTreeMap::new(),
             is_online: false,
+            pause: Pause::default(),
         };
         (lane, sender)
     }
@@ -158,7 +163,7 @@ impl<T: Target> Lane<T> {
 
     async fn token(&self, planned: Duration) {
         let shared = &self.shared;
-        let mut pause = super::link::Pause::default();
+        let mut pause = Pause::default();
         loop {
             match shared.target.token(self.agent).await {
                 Ok(()) => break,
@@ -190,8 +195,9 @@ impl<T: Target> Lane<T> {
         if failed.is_refusal {
             self.shared.refused(self.agent, failed.code);
         }
+        let began = link.began;
         let flights = self.unlink(link).await;
-        tokio::time::sleep(failed.retry_after.unwrap_or_default()).await;
+        self.wait(began, failed.retry_after).await;
         self.come_online().await;
         let mut rest: std::collections::VecDeque<Flight> = flights.into();
         while let Some(flight) = rest.pop_front() {
@@ -201,14 +207,26 @@ impl<T: Target> Lane<T> {
                 rest.push_front(flight);
                 let Some(link) = self.link.take() else { continue };
                 add(&self.shared.tallies.sessions_lost, 1);
+                let began = link.began;
                 // What was sent again stands before what was not.
                 let mut sent: std::collections::VecDeque<Flight> = self.unlink(link).await.into();
                 sent.append(&mut rest);
                 rest = sent;
+                self.wait(began, None).await;
                 self.come_online().await;
             }
         }
         self.go_on().await;
+    }
+
+    /// After a session that began then: longer each time that one did not last.
+    async fn wait(&mut self, began: Instant, after: Option<Duration>) {
+        if began.elapsed() > LASTS {
+            self.pause = Pause::default();
+            tokio::time::sleep(after.unwrap_or_default()).await;
+        } else {
+            self.pause.wait(after).await;
+        }
     }
 
     /// What was in flight on a session that is over, in order.
@@ -251,6 +269,11 @@ impl<T: Target> Lane<T> {
         if let Some(link) = self.link.take() {
             let left = self.unlink(link).await;
             debug_assert!(left.is_empty(), "all was settled");
+        }
+        for sub in self.subs.values() {
+            if let Sub::Rests(reader) = sub {
+                reader.goes_away();
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::target::{Failed, Session, Target};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ type Pending<T> = <<T as Target>::Session as Session>::Pending;
 
 /// An agent's session.
 pub(super) struct Link<T: Target> {
+    pub(super) began: Instant,
     pub(super) session: T::Session,
     flights: mpsc::UnboundedSender<(Flight, Pending<T>)>,
     unsettled: Arc<Unsettled>,
@@ -115,6 +116,7 @@ pub(super) async fn connect<T: Target>(
         turn: Arc::clone(&turn),
     };
     Link {
+        began: Instant::now(),
         session,
         flights,
         unsettled,

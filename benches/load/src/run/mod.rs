@@ -19,6 +19,8 @@ mod reader;
 mod room;
 mod schedule;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 pub use agents::{AgentsConfig, run_agents};
 

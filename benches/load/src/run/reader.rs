@@ -61,11 +61,17 @@ impl Reader {
         if matches!(ended, Ended::Over) {
             self.is_over = true;
             self.finish();
+            self.goes_away();
         }
+        // Where its session was lost it is still to read all.
+        self
+    }
+
+    /// It need not read on for now.
+    pub(super) fn goes_away(&self) {
         if let Some(gauge) = &self.gauge {
             gauge.reads.store(false, Ordering::Relaxed);
         }
-        self
     }
 
     /// It has read up to its cursor, and reads no further.
