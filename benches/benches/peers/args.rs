@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::which::Which;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use skytale_load::results::{Speed, WorkloadSource};
 use skytale_workload::synth::{Profile, Size, synthesize};
 use skytale_workload::{Event, Header, Reader, Source, Writer};
@@ -12,11 +12,11 @@ use std::time::Duration;
 #[derive(Debug, clap::Parser)]
 pub(crate) struct Args {
     /// The workload file; without one, a profile.
-    #[arg(value_name = "WORKLOAD.skw", required_unless_present = "profile")]
+    #[arg(value_name = "WORKLOAD.skw")]
     pub(crate) file: Option<PathBuf>,
     /// A workload that is made here: chatty-pair, fan-out, nightly-team, tool-swarm or reconnect-storm.
-    #[arg(long, value_parser = profile, conflicts_with = "file")]
-    profile: Option<Profile>,
+    #[arg(long, value_parser = profile, default_value = "chatty-pair", conflicts_with = "file")]
+    profile: Profile,
     /// Its agents.
     #[arg(long, default_value_t = 64, value_name = "N")]
     agents: u32,
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 200, value_name = "RATE")]
     rate: u32,
     /// Its length in seconds.
-    #[arg(long, default_value_t = 20, value_name = "S")]
+    #[arg(long, default_value_t = 10, value_name = "S")]
     seconds: u64,
     /// Its seed.
     #[arg(long, default_value_t = 1)]
@@ -37,7 +37,10 @@ pub(crate) struct Args {
     pub(crate) in_flight: usize,
     /// Rounds, in each of which every target runs once.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) repeat: u32,
+    repeat: u32,
+    /// Two seconds and one round: does everything run?
+    #[arg(long)]
+    quick: bool,
     /// The targets.
     #[arg(long, value_delimiter = ',', default_value = "ours,jetstream,redis,postgres")]
     pub(crate) targets: Vec<Which>,
@@ -75,16 +78,20 @@ fn speed(text: &str) -> Result<MaybeSpeed, String> {
 }
 
 impl Args {
+    /// In each of which every target runs once.
+    pub(crate) const fn rounds(&self) -> u32 {
+        if self.quick { 1 } else { self.repeat }
+    }
+
     /// The workload that is named.
     pub(crate) fn workload(&self) -> anyhow::Result<(Vec<Event>, WorkloadSource)> {
-        let (bytes, name) = match (&self.file, self.profile) {
-            (Some(path), _) => {
+        let (bytes, name) = match &self.file {
+            Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 (bytes, name)
             }
-            (None, Some(profile)) => (self.synthesized(profile)?, format!("{}.skw", profile.name())),
-            (None, None) => bail!("give a workload file, or a --profile"),
+            None => (self.synthesized()?, format!("{}.skw", self.profile.name())),
         };
         let mut reader = Reader::new(bytes.as_slice())?;
         let mut events = Vec::new();
@@ -105,9 +112,10 @@ impl Args {
     }
 
     /// A workload file, as `skytale bench synth` makes it.
-    fn synthesized(&self, profile: Profile) -> anyhow::Result<Vec<u8>> {
+    fn synthesized(&self) -> anyhow::Result<Vec<u8>> {
+        let profile = self.profile;
         let size = Size {
-            duration: Duration::from_secs(self.seconds),
+            duration: Duration::from_secs(if self.quick { 2 } else { self.seconds }),
             agents: self.agents,
             messages_per_second: self.rate,
         };

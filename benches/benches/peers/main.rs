@@ -86,7 +86,7 @@ async fn compare(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut rounds, mut last) = (Rounds::new(), BTreeMap::new());
     let mut absent: Vec<(Which, Absent)> = Vec::new();
     let mut is_passed = true;
-    for round in 0..args.repeat as usize {
+    for round in 0..args.rounds() as usize {
         let mut targets = args.targets.clone();
         let count = targets.len().max(1);
         targets.rotate_left(round % count);
