@@ -123,12 +123,16 @@ impl Recorder {
     }
 
     /// All that was recorded. `planned` are the planned times of appends.
-    pub(crate) fn finish(&self, planned: impl Iterator<Item = Duration>) -> Measured {
+    pub(crate) fn finish(&self, duration: Duration, planned: impl Iterator<Item = Duration>) -> Measured {
         for shard in &self.shards {
             self.flush(&mut shard.lock());
         }
         let mut whole = std::mem::take(&mut *self.whole.lock());
-        let mut due: Vec<u64> = vec![0; whole.counts.len()];
+        // Intervals in which nothing happened are those that matter most.
+        let intervals = (duration.as_nanos() / self.interval.as_nanos()) as usize + 1;
+        let intervals = intervals.max(whole.counts.len());
+        whole.counts.resize(intervals, [0; TICKS]);
+        let mut due: Vec<u64> = vec![0; intervals];
         for at in planned {
             let interval = (at.as_nanos() / self.interval.as_nanos()) as usize;
             // What was due after the end was not.
@@ -162,7 +166,6 @@ impl Recorder {
         if self.has_latencies {
             counts.extend([(Count::Planned, due), (Count::Backlog, backlog)]);
         }
-        let intervals = whole.counts.len();
         for histograms in whole.latencies.values_mut() {
             histograms.resize_with(intervals, histogram);
         }

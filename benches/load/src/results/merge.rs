@@ -258,6 +258,7 @@ impl Joined {
         a.entries = a.entries.saturating_add(b.entries);
         a.readers = a.readers.saturating_add(b.readers);
         a.readers_short = a.readers_short.saturating_add(b.readers_short);
+        a.readers_left = a.readers_left.saturating_add(b.readers_left);
         add_map(&mut into.refusals, report.refusals);
         let (a, b) = (&mut into.divergence, report.divergence);
         // Each part tells those of the whole workload.
@@ -350,6 +351,8 @@ fn add_totals(to: &mut Totals, from: &Totals, shift_us: u64) {
     to.again = to.again.saturating_add(from.again);
     to.given_up = to.given_up.saturating_add(from.given_up);
     to.unacknowledged = to.unacknowledged.saturating_add(from.unacknowledged);
+    to.impossible = to.impossible.saturating_add(from.impossible);
+    to.unfinished = to.unfinished.saturating_add(from.unfinished);
     to.sessions = to.sessions.saturating_add(from.sessions);
     to.sessions_lost = to.sessions_lost.saturating_add(from.sessions_lost);
     to.generator_lag_p99_us = to.generator_lag_p99_us.max(from.generator_lag_p99_us);

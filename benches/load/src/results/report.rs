@@ -181,6 +181,10 @@ pub struct Totals {
     pub given_up: u64,
     /// Appends that had no acknowledgement when the run ended.
     pub unacknowledged: u64,
+    /// Operations that could not be done, because what they need never came about.
+    pub impossible: u64,
+    /// Operations that were due and not done when the run ended.
+    pub unfinished: u64,
     /// Sessions that began.
     pub sessions: u64,
     /// Sessions that were lost.
@@ -202,10 +206,12 @@ pub struct Verified {
     pub channels: u64,
     /// Their entries.
     pub entries: u64,
-    /// Readers that read to the end and agree with each other on every entry.
+    /// Readers that were to read to the end, did, and agree with each other on every entry.
     pub readers: u64,
     /// Readers that had not come to the end when the run was over.
     pub readers_short: u64,
+    /// Readers that left or were removed before the end. What they had read was compared too.
+    pub readers_left: u64,
 }
 
 /// A latency over a whole run, in microseconds.

@@ -92,6 +92,10 @@ pub fn total_rows(report: &Report) -> Vec<Vec<String>> {
         ("sent again", totals.again.to_string()),
         ("given up after refusals", totals.given_up.to_string()),
         ("not acknowledged at the end", totals.unacknowledged.to_string()),
+        (
+            "due and not done at the end, not possible",
+            format!("{}, {}", totals.unfinished, totals.impossible),
+        ),
         ("entries delivered", totals.delivered.to_string()),
         ("entries delivered a second", amount(totals.delivered_per_s)),
         ("bodies delivered", bytes_text(totals.delivered_bytes)),
@@ -110,7 +114,10 @@ pub fn total_rows(report: &Report) -> Vec<Vec<String>> {
                 report.verified.channels, report.verified.entries, report.verified.readers
             ),
         ),
-        ("readers short of the end", report.verified.readers_short.to_string()),
+        (
+            "readers short of the end, that left before",
+            format!("{}, {}", report.verified.readers_short, report.verified.readers_left),
+        ),
     ];
     rows.into_iter()
         .map(|(name, value)| vec![name.to_owned(), value])
@@ -147,13 +154,24 @@ pub fn verdict_words(report: &Report) -> Vec<(bool, String)> {
             checked.readers, checked.entries, checked.channels
         );
         words.push((false, text));
-    } else if *faults == 0 {
-        words.push((
-            true,
-            "Not passed: no fault was found, but nothing was verified either.".to_owned(),
-        ));
     } else {
-        words.push((true, format!("Failed: {faults} faults.")));
+        let mut why = Vec::new();
+        if *faults > 0 {
+            why.push(format!("{faults} faults"));
+        }
+        if report.totals.unfinished > 0 {
+            why.push(format!("{} operations were due and not done", report.totals.unfinished));
+        }
+        if checked.readers_short > 0 {
+            why.push(format!(
+                "{} readers did not get all that was acknowledged",
+                checked.readers_short
+            ));
+        }
+        if why.is_empty() {
+            why.push("no fault was found, but nothing was verified either".to_owned());
+        }
+        words.push((true, format!("Not passed: {}.", why.join("; "))));
     }
     words.extend(first_faults.iter().map(|fault| (true, format!("Fault: {fault}"))));
     if *interrupted {

@@ -43,8 +43,10 @@ pub(super) struct Flight {
     /// Its agent waits for the verdict.
     pub(super) verdict: Option<oneshot::Sender<Verdict>>,
     pub(super) was_sent: bool,
+    /// Orders the frames of an agent: given when it goes out for the first time.
+    pub(super) stamp: u64,
     /// Dropped with the flight: then the event is done.
-    pub(super) _open: Arc<Open>,
+    pub(super) open: Arc<Open>,
 }
 
 impl Flight {
@@ -52,12 +54,18 @@ impl Flight {
         matches!(self.frame.header().kind(), Kind::Message | Kind::Raw)
     }
 
+    /// The place of its event in the plan.
+    pub(super) fn place(&self) -> usize {
+        self.open.place()
+    }
+
     fn author(&self) -> AgentId {
         self.frame.header().author
     }
 
     /// It goes out for the first time, under this id.
-    pub(super) fn goes_out(&self) {
+    pub(super) fn goes_out(&mut self, stamp: u64) {
+        self.stamp = stamp;
         if let Some(watched) = &self.watched {
             watched.sent(self.author(), self.frame.header().id);
         }
@@ -91,9 +99,12 @@ impl Flight {
         if let Some(watched) = &self.watched {
             watched.refused(header.id);
         }
-        if let (Meaning::Create(_), Some(room)) = (&self.meaning, self.channel.and_then(|channel| shared.room(channel)))
-        {
-            room.broken();
+        if let Some(room) = self.channel.and_then(|channel| shared.room(channel)) {
+            match &self.meaning {
+                Meaning::Create(_) => room.broken(),
+                Meaning::Commit(change) => room.not_committed(change),
+                Meaning::Entry | Meaning::Offer => {}
+            }
         }
         if let Some(verdict) = self.verdict {
             let _ = verdict.send(Verdict::Never);

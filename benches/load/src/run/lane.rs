@@ -24,12 +24,13 @@ const CLAIMS_MAX: u32 = 20;
 /// A session that was lost after this time did last.
 const LASTS: Duration = Duration::from_secs(1);
 
+/// How long the reader of a membership that is over may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
 /// What an agent is told to do.
 pub(super) enum Job {
     /// An event of the plan, by its place.
     Event(usize, Arc<Open>),
-    /// An append whose session ended while it was sent again.
-    Again(Box<Flight>),
 }
 
 /// A subscription of an agent.
@@ -46,9 +47,10 @@ pub(super) struct Lane<T: Target> {
     shared: Arc<Shared<T>>,
     agent: u32,
     jobs: mpsc::UnboundedReceiver<Job>,
-    again: mpsc::WeakUnboundedSender<Job>,
     link: Option<Link<T>>,
     subs: BTreeMap<LogId, Sub>,
+    /// The first entry of the membership that it reads in.
+    membership: BTreeMap<LogId, Offset>,
     /// The plan has it online.
     is_online: bool,
     /// Before its next session, where the one before did not last.
@@ -62,9 +64,9 @@ impl<T: Target> Lane<T> {
             shared,
             agent,
             jobs,
-            again: sender.downgrade(),
             link: None,
             subs: BTreeMap::new(),
+            membership: BTreeMap::new(),
             is_online: false,
             pause: Pause::default(),
         };
@@ -108,7 +110,6 @@ impl<T: Target> Lane<T> {
             };
             match job {
                 Some(Job::Event(place, open)) => self.event(place, open).await,
-                Some(Job::Again(flight)) => self.send(*flight).await,
                 // There is nothing more to do, but to read.
                 None => match &self.link {
                     Some(link) => {
@@ -135,7 +136,7 @@ impl<T: Target> Lane<T> {
                 author: _,
                 body_bytes,
                 frame,
-            } => self.append(planned, *body_bytes, frame, open).await,
+            } => self.append(planned, *body_bytes, frame, Arc::clone(&open)).await,
             What::Connect(_) => {
                 self.is_online = true;
                 self.come_online().await;
@@ -149,7 +150,7 @@ impl<T: Target> Lane<T> {
                 self.go_offline().await;
                 Ok(())
             }
-            What::Subscribe { log, .. } => self.subscribe(planned, *log).await,
+            What::Subscribe { log, follow, .. } => self.subscribe(place, planned, *log, *follow).await,
             What::Token(_) => {
                 self.token(planned).await;
                 Ok(())
@@ -157,7 +158,25 @@ impl<T: Target> Lane<T> {
             What::Refused { .. } => Ok(()),
         };
         if done == Err(Never) {
-            shared.impossible(self.agent, matches!(event.what, What::Append { .. }));
+            shared.impossible(place, self.agent);
+            if let What::Append { frame, .. } = &event.what {
+                self.never(frame);
+            }
+        }
+    }
+
+    /// What others wait for will not come of this frame.
+    fn never(&self, frame: &Frame) {
+        let Some(room) = frame.channel().and_then(|channel| self.shared.room(channel.0)) else {
+            return;
+        };
+        match frame {
+            Frame::Create { .. } => room.broken(),
+            Frame::Commit { adds, removes, .. } => room.not_committed(&Change {
+                adds: numbers(adds),
+                removes: numbers(removes),
+            }),
+            _ => {}
         }
     }
 
@@ -168,7 +187,9 @@ impl<T: Target> Lane<T> {
             match shared.target.token(self.agent).await {
                 Ok(()) => break,
                 Err(failed) => {
-                    shared.refused(self.agent, failed.code);
+                    if failed.is_refusal {
+                        shared.refused(self.agent, failed.code);
+                    }
                     tracing::debug!(agent = self.agent, %failed, "no token");
                     pause.wait(failed.retry_after).await;
                 }
@@ -182,7 +203,7 @@ impl<T: Target> Lane<T> {
 
     async fn come_online(&mut self) {
         if self.link.is_none() {
-            self.link = Some(connect(&self.shared, self.agent, self.again.clone()).await);
+            self.link = Some(connect(&self.shared, self.agent).await);
             self.shared.came_online(self.agent);
         }
     }
@@ -248,7 +269,7 @@ impl<T: Target> Lane<T> {
         let mut subs = BTreeMap::new();
         for (log, sub) in std::mem::take(&mut self.subs) {
             let sub = match sub {
-                Sub::Rests(reader) if !reader.is_over => runs(&self.shared, reader, &link.session, None),
+                Sub::Rests(reader) if reader.is_to_read() => runs(&self.shared, reader, &link.session),
                 sub => sub,
             };
             subs.insert(log, sub);
@@ -312,61 +333,60 @@ impl<T: Target> Lane<T> {
         }
     }
 
-    async fn subscribe(&mut self, planned: Duration, log: Log) -> Result<(), Never> {
+    async fn subscribe(&mut self, place: usize, planned: Duration, log: Log, follow: bool) -> Result<(), Never> {
         let shared = Arc::clone(&self.shared);
         let (id, agent) = (shared.target.agent_id(self.agent), self.agent);
         let (log, made) = match log {
             Log::Agent(_) => (id.log(), None),
             Log::Channel(Channel(number)) => {
                 let room = shared.room(number).ok_or(Never)?;
-                let (made, from) = room.until(|state| state.for_reader(agent)).await?;
+                let (made, from) = room.for_reader(agent, shared.needs.joins(place)).await?;
                 (made.id.log(), Some((number, made, from)))
             }
         };
-        let reader = match self.subs.remove(&log) {
-            Some(Sub::Rests(reader)) if !reader.is_over => reader,
-            Some(sub @ Sub::Runs { .. }) => {
-                self.subs.insert(log, sub);
-                return Ok(());
+        let from = made.as_ref().map_or(Offset::FIRST, |(.., from)| *from);
+        let known = match self.subs.remove(&log) {
+            Some(Sub::Runs { task, leave }) if !task.is_finished() => {
+                if self.membership.get(&log) == Some(&from) {
+                    self.subs.insert(log, Sub::Runs { task, leave });
+                    return Ok(());
+                }
+                // Of an earlier membership: it ends where that ended, and the target says so.
+                let ended = tokio::time::timeout(ENDS_WITHIN, task).await;
+                ended.ok().and_then(Result::ok)
             }
-            _ => match made {
-                None => Reader {
-                    agent,
-                    id,
-                    log,
-                    cursor: Offset::ZERO,
-                    watched: None,
-                    watch: None,
-                    gauge: None,
-                    is_over: false,
-                },
-                Some((channel, made, from)) => {
+            Some(sub) => rest(sub).await,
+            None => None,
+        };
+        let reader = match known.filter(|reader| !reader.is_over && reader.from == from) {
+            Some(reader) => reader,
+            None => {
+                let mut reader = Reader::new(agent, id, log, from);
+                if let Some((channel, made, _)) = made {
                     let gauge = Arc::new(Gauge {
                         channel,
                         cursor: AtomicU64::new(0),
                         reads: AtomicBool::new(true),
                     });
                     shared.gauges.lock().push(Arc::clone(&gauge));
-                    Reader {
-                        agent,
-                        id,
-                        log,
-                        cursor: Offset::new(from.get() - 1),
-                        watch: Some(made.watched.reader(id, from)),
-                        watched: Some(made.watched),
-                        gauge: Some(gauge),
-                        is_over: false,
-                    }
+                    reader.watch = Some(made.watched.reader(id, from));
+                    reader.watched = Some(made.watched);
+                    reader.gauge = Some(gauge);
                 }
-            },
+                reader
+            }
         };
+        self.membership.insert(log, from);
         if self.link.is_none() {
             self.come_online().await;
         }
-        if let Some(link) = &self.link {
-            let sub = runs(&shared, reader, &link.session, Some(planned));
-            self.subs.insert(log, sub);
-        }
+        let mut reader = reader;
+        reader.begins(planned, follow);
+        let sub = match &self.link {
+            Some(link) => runs(&shared, reader, &link.session),
+            None => Sub::Rests(reader),
+        };
+        self.subs.insert(log, sub);
         Ok(())
     }
 
@@ -392,7 +412,7 @@ impl<T: Target> Lane<T> {
                 self.commit(planned, body_bytes, channel.0, change, recipients, open)
                     .await
             }
-            Frame::Claim(of) => self.claim(planned, of.0).await,
+            Frame::Claim(of) => self.claim(planned, of.0, &open).await,
             Frame::KeyPackage { last_resort } => {
                 let detail = Detail::KeyPackage {
                     last_resort: *last_resort,
@@ -408,7 +428,8 @@ impl<T: Target> Lane<T> {
                     watched: None,
                     verdict: None,
                     was_sent: false,
-                    _open: open,
+                    open,
+                    stamp: 0,
                 })
                 .await;
                 Ok(())
@@ -473,7 +494,8 @@ impl<T: Target> Lane<T> {
             meaning: Meaning::Create(Made { id, mode, watched }),
             verdict: None,
             was_sent: false,
-            _open: open,
+            open,
+            stamp: 0,
         };
         match self.send_and_wait(flight).await {
             Verdict::Entry => Ok(()),
@@ -500,9 +522,10 @@ impl<T: Target> Lane<T> {
             removes: ids(&mut change.removes.iter().copied()),
             recipients: ids(&mut recipients.iter().map(|agent| agent.0)),
         };
+        let place = open.place();
+        room.have_joined(shared.needs.removed(place)).await?;
         for _ in 0..TRIES_MAX {
-            let ready = room.until(|state| state.for_author(agent).filter(|_| state.has_all(&change.removes)));
-            let made = ready.await?;
+            let made = room.for_author(agent, shared.needs.joins(place)).await?;
             let frame = self.build(planned, made.id.log(), room.head(), detail.clone(), body_bytes)?;
             let flight = Flight {
                 agent,
@@ -513,7 +536,8 @@ impl<T: Target> Lane<T> {
                 watched: Some(made.watched),
                 verdict: None,
                 was_sent: false,
-                _open: Arc::clone(&open),
+                open: Arc::clone(&open),
+                stamp: 0,
             };
             match self.send_and_wait(flight).await {
                 Verdict::Entry | Verdict::Never => return Ok(()),
@@ -538,7 +562,7 @@ impl<T: Target> Lane<T> {
         let shared = Arc::clone(&self.shared);
         let agent = self.agent;
         let room = shared.room(channel).ok_or(Never)?;
-        let made = room.until(|state| state.for_author(agent)).await?;
+        let made = room.for_author(agent, shared.needs.joins(open.place())).await?;
         let parent = match made.mode {
             ChannelMode::Mls => room.head(),
             ChannelMode::Raw => Offset::ZERO,
@@ -553,20 +577,21 @@ impl<T: Target> Lane<T> {
             watched: Some(made.watched),
             verdict: None,
             was_sent: false,
-            _open: open,
+            open,
+            stamp: 0,
         })
         .await;
         Ok(())
     }
 
-    async fn claim(&mut self, planned: Duration, of: u32) -> Result<(), Never> {
+    async fn claim(&mut self, planned: Duration, of: u32, open: &Arc<Open>) -> Result<(), Never> {
         let shared = Arc::clone(&self.shared);
         let mut offered = shared.offers.get(of as usize).ok_or(Never)?.subscribe();
         // The sender lives as long as the run.
         let _ = offered.wait_for(|offered| *offered).await;
         let log = shared.target.agent_id(of).log();
         let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
-        shared.was_sent(self.agent, planned);
+        shared.was_sent(open.place(), self.agent, planned);
         for _ in 0..CLAIMS_MAX {
             if self.link.is_none() {
                 self.come_online().await;
@@ -576,7 +601,7 @@ impl<T: Target> Lane<T> {
             let session = link.session.clone();
             match session.claim(&frame).await {
                 Ok(()) => {
-                    shared.is_entry(self.agent, planned, 0, false);
+                    shared.is_entry(open.place(), self.agent, planned, 0, false);
                     return Ok(());
                 }
                 Err(failed) if failed.is_refusal => {
@@ -593,7 +618,7 @@ impl<T: Target> Lane<T> {
             }
         }
         add(&shared.tallies.claims_without_package, 1);
-        shared.was_given_up(self.agent);
+        shared.was_given_up(open.place(), self.agent, planned);
         Ok(())
     }
 }
@@ -602,9 +627,9 @@ fn numbers(agents: &[Agent]) -> Vec<u32> {
     agents.iter().map(|agent| agent.0).collect()
 }
 
-fn runs<T: Target>(shared: &Arc<Shared<T>>, reader: Reader, session: &T::Session, since: Option<Duration>) -> Sub {
+fn runs<T: Target>(shared: &Arc<Shared<T>>, reader: Reader, session: &T::Session) -> Sub {
     let leave = CancellationToken::new();
-    let task = tokio::spawn(reader.run(Arc::clone(shared), session.clone(), since, leave.clone()));
+    let task = tokio::spawn(reader.run(Arc::clone(shared), session.clone(), leave.clone()));
     Sub::Runs { task, leave }
 }
 

@@ -1,7 +1,6 @@
 //! An agent's session, with what is in flight on it.
 
 use super::flight::{Flight, Meaning, Verdict};
-use super::lane::Job;
 use super::shared::{Shared, add};
 use crate::target::{Failed, Session, Target};
 use parking_lot::Mutex;
@@ -32,6 +31,8 @@ pub(super) struct Link<T: Target> {
     verdicts: JoinHandle<Vec<Flight>>,
     /// What could not be put among those in flight any more.
     late: Mutex<Vec<Flight>>,
+    /// What was built anew, and was in flight when the session ended.
+    orphans: Arc<Mutex<Vec<Flight>>>,
     /// Held from when a frame is noted as sent until the target has it: its author's frames must come in that order.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -85,17 +86,15 @@ impl Pause {
 }
 
 /// Connects, however long it takes.
-pub(super) async fn connect<T: Target>(
-    shared: &Arc<Shared<T>>,
-    agent: u32,
-    again: mpsc::WeakUnboundedSender<Job>,
-) -> Link<T> {
+pub(super) async fn connect<T: Target>(shared: &Arc<Shared<T>>, agent: u32) -> Link<T> {
     let mut pause = Pause::default();
     let session = loop {
         match shared.target.connect(agent).await {
             Ok(session) => break session,
             Err(failed) => {
-                shared.refused(agent, failed.code);
+                if failed.is_refusal {
+                    shared.refused(agent, failed.code);
+                }
                 tracing::debug!(agent, %failed, "no session");
                 pause.wait(failed.retry_after).await;
             }
@@ -104,7 +103,7 @@ pub(super) async fn connect<T: Target>(
     let (flights, receiver) = mpsc::unbounded_channel();
     let (broken, reason) = (CancellationToken::new(), Arc::default());
     let unsettled = Arc::new(Unsettled::default());
-    let turn = Arc::default();
+    let (turn, orphans) = (Arc::default(), Arc::default());
     let verdicts = Verdicts {
         shared: Arc::clone(shared),
         session: session.clone(),
@@ -112,7 +111,7 @@ pub(super) async fn connect<T: Target>(
         unsettled: Arc::clone(&unsettled),
         broken: broken.clone(),
         reason: Arc::clone(&reason),
-        again,
+        orphans: Arc::clone(&orphans),
         turn: Arc::clone(&turn),
     };
     Link {
@@ -124,6 +123,7 @@ pub(super) async fn connect<T: Target>(
         reason,
         verdicts: tokio::spawn(verdicts.run()),
         late: Mutex::default(),
+        orphans,
         turn,
     }
 }
@@ -148,7 +148,7 @@ impl<T: Target> Link<T> {
         let turn = self.turn.lock().await;
         let is_first = !std::mem::replace(&mut flight.was_sent, true);
         if is_first {
-            flight.goes_out();
+            flight.goes_out(shared.next_number());
         } else {
             add(&shared.tallies.again, 1);
         }
@@ -161,11 +161,10 @@ impl<T: Target> Link<T> {
             }
         };
         drop(turn);
-        if is_first {
-            shared.was_sent(flight.agent, flight.planned);
-        }
+        shared.was_sent(flight.place(), flight.agent, flight.planned);
         self.unsettled.add();
         if let Err(mpsc::error::SendError((flight, _))) = self.flights.send((flight, pending)) {
+            self.unsettled.sub();
             // It may be in the log, and comes after those that are given back.
             self.late.lock().push(flight);
         }
@@ -177,7 +176,11 @@ impl<T: Target> Link<T> {
         self.session.close().await;
         drop(self.flights);
         let mut left = self.verdicts.await.unwrap_or_default();
+        // What is being built anew ends with the session, too.
+        self.unsettled.none().await;
         left.append(&mut self.late.lock());
+        left.append(&mut self.orphans.lock());
+        left.sort_by_key(|flight| flight.stamp);
         left
     }
 }
@@ -190,7 +193,7 @@ struct Verdicts<T: Target> {
     unsettled: Arc<Unsettled>,
     broken: CancellationToken,
     reason: Arc<Mutex<Option<Failed>>>,
-    again: mpsc::WeakUnboundedSender<Job>,
+    orphans: Arc<Mutex<Vec<Flight>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -240,65 +243,79 @@ impl<T: Target> Verdicts<T> {
             return;
         }
         add(&shared.tallies.messages_outrun, 1);
-        let (session, again, turn) = (self.session.clone(), self.again.clone(), Arc::clone(&self.turn));
+        let retry = Retry {
+            shared,
+            session: self.session.clone(),
+            orphans: Arc::clone(&self.orphans),
+            turn: Arc::clone(&self.turn),
+            broken: self.broken.clone(),
+            reason: Arc::clone(&self.reason),
+        };
         self.unsettled.add();
         let unsettled = Arc::clone(&self.unsettled);
         tokio::spawn(async move {
-            retry::<T>(&shared, &session, flight, &again, &turn).await;
+            retry.run(flight).await;
             unsettled.sub();
         });
     }
 }
 
-async fn retry<T: Target>(
-    shared: &Shared<T>,
-    session: &T::Session,
-    mut flight: Flight,
-    again: &mpsc::WeakUnboundedSender<Job>,
-    turn: &tokio::sync::Mutex<()>,
-) {
-    for _ in 0..TRIES_MAX {
-        let head = flight
-            .channel
-            .map_or(skytale_proto::Offset::ZERO, |channel| shared.head(channel));
-        if let Err(error) = flight.rebuilt(shared, head) {
-            tracing::warn!(%error, "a frame cannot be built anew");
-            return;
-        }
-        flight.was_sent = true;
-        add(&shared.tallies.again, 1);
-        let given = {
-            let _turn = turn.lock().await;
-            flight.goes_out();
-            session.append(&flight.frame).await
-        };
-        let outcome = match given {
-            Ok(pending) => pending.await,
-            Err(failed) => Err(failed),
-        };
-        match outcome {
-            Ok(appended) => return shared.acknowledged(flight, appended),
-            Err(failed) if failed.is_stale() => {
-                shared.refused(flight.agent, failed.code);
-                add(&shared.tallies.messages_outrun, 1);
-                if let Some(room) = flight.channel.and_then(|channel| shared.room(channel)) {
-                    room.moved(failed.offset);
-                }
+/// Builds a message anew, on the handshake head that has moved.
+struct Retry<T: Target> {
+    shared: Arc<Shared<T>>,
+    session: T::Session,
+    orphans: Arc<Mutex<Vec<Flight>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    broken: CancellationToken,
+    reason: Arc<Mutex<Option<Failed>>>,
+}
+
+impl<T: Target> Retry<T> {
+    async fn run(self, mut flight: Flight) {
+        let shared = &self.shared;
+        for _ in 0..TRIES_MAX {
+            let head = flight
+                .channel
+                .map_or(skytale_proto::Offset::ZERO, |channel| shared.head(channel));
+            if let Err(error) = flight.rebuilt(shared, head) {
+                tracing::warn!(%error, "a frame cannot be built anew");
+                return shared.impossible(flight.place(), flight.agent);
             }
-            Err(failed) if failed.is_for_later() => {
-                // Its agent sends it again on its next session. Without one the run is over.
-                if let Some(jobs) = again.upgrade() {
-                    let _ = jobs.send(Job::Again(Box::new(flight)));
+            flight.was_sent = true;
+            add(&shared.tallies.again, 1);
+            let given = {
+                let _turn = self.turn.lock().await;
+                flight.goes_out(shared.next_number());
+                self.session.append(&flight.frame).await
+            };
+            let outcome = match given {
+                Ok(pending) => pending.await,
+                Err(failed) => Err(failed),
+            };
+            match outcome {
+                Ok(appended) => return shared.acknowledged(flight, appended),
+                Err(failed) if failed.is_stale() => {
+                    shared.refused(flight.agent, failed.code);
+                    add(&shared.tallies.messages_outrun, 1);
+                    if let Some(room) = flight.channel.and_then(|channel| shared.room(channel)) {
+                        room.moved(failed.offset);
+                    }
                 }
-                return;
+                Err(failed) if failed.is_for_later() => {
+                    // Its agent sends it again on its next session, in its place.
+                    self.orphans.lock().push(flight);
+                    self.reason.lock().get_or_insert(failed);
+                    self.broken.cancel();
+                    return;
+                }
+                Err(failed) => return shared.given_up(flight, &failed),
             }
-            Err(failed) => return shared.given_up(flight, &failed),
         }
+        let failed = Failed {
+            is_refusal: true,
+            code: skytale_proto::Code::StaleEpoch,
+            ..Failed::lost("the handshake head moved each time")
+        };
+        shared.given_up(flight, &failed);
     }
-    let failed = Failed {
-        is_refusal: true,
-        code: skytale_proto::Code::StaleEpoch,
-        ..Failed::lost("the handshake head moved each time")
-    };
-    shared.given_up(flight, &failed);
 }

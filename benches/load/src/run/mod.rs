@@ -14,6 +14,7 @@ mod agents;
 mod flight;
 mod lane;
 mod link;
+mod needs;
 mod order;
 mod reader;
 mod room;
@@ -28,9 +29,10 @@ use crate::frames::Bodies;
 use crate::recorder::Recorder;
 use crate::results::{CatchUp, Divergence, Histogram64, LATENCY_US_MAX, Measured, Totals, Verified, histogram};
 use crate::target::Target;
+use needs::Needs;
 use order::Order;
 use schedule::Cast;
-use shared::{Base, Shared, Tallies};
+use shared::{Base, Shared, Tallies, Unfinished};
 use skytale_workload::What;
 use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
@@ -74,11 +76,12 @@ pub struct RunConfig {
 impl RunConfig {
     /// At the planned times, with intervals that suit a plan of this length.
     pub fn of(duration: Duration) -> Self {
-        let interval = match duration.as_secs() {
-            0..60 => Duration::from_millis(100),
-            60..600 => Duration::from_secs(1),
-            longer => Duration::from_secs(longer.div_ceil(600)),
-        };
+        // At most 200 of a schedule: an interval takes a megabyte.
+        let interval = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000]
+            .map(Duration::from_millis)
+            .into_iter()
+            .find(|interval| duration <= *interval * 200)
+            .unwrap_or(duration / 200);
         Self {
             in_flight: None,
             interval,
@@ -163,6 +166,7 @@ pub async fn run<T: Target>(
     let shared = Arc::new(Shared::new(Arc::clone(&base), target));
     let outcome = drive(&base, &shared, config, &stop, each).await?;
     let left = shared.left_open();
+    let unfinished = base.unfinished();
     base.finish.cancel();
     let outcome = outcome.leave().await?;
     let report = shared.monitor.finish();
@@ -171,9 +175,10 @@ pub async fn run<T: Target>(
         entries: report.channels.iter().map(|channel| channel.entries).sum(),
         readers: left.readers - left.readers_short,
         readers_short: left.readers_short,
+        readers_left: left.readers_left,
     };
     let faults = report.faults.iter().map(ToString::to_string).collect();
-    Ok(base.ran(config, outcome, verified, faults, report.fault_count))
+    Ok(base.ran(config, outcome, &unfinished, verified, faults, report.fault_count))
 }
 
 /// What a cast can say of itself while it plays.
@@ -225,12 +230,13 @@ async fn drive<C: Standing>(
         let progress = base.progress(&due, is_ending, cast.faults());
         each(&progress);
         let now = (progress.acknowledged + progress.given_up, progress.delivered);
-        if now != last || !is_ending {
+        // A closed loop never waits for a time: if nothing moves, nothing will.
+        let waits = !is_ending && config.in_flight.is_none();
+        if now != last || waits {
             (last, moved) = (now, Instant::now());
         }
-        if is_ending
-            && (base.open.load(Ordering::Relaxed) == 0 && cast.is_delivered() || moved.elapsed() > config.patience)
-        {
+        let is_done = is_ending && base.open.load(Ordering::Relaxed) == 0 && cast.is_delivered();
+        if is_done || moved.elapsed() > config.patience {
             break false;
         }
     };
@@ -258,17 +264,19 @@ impl<J: Send + 'static> Driven<J> {
         let dispatched = self.scheduling.await;
         let dispatched = dispatched.map_err(|_| RunError("the schedule panicked".into()))?;
         let leaving = async {
+            let mut panics = 0;
             for lane in dispatched.lanes {
-                // A panic was printed, and what its agent had is counted as open.
-                let _ = lane.await;
+                panics += u64::from(lane.await.is_err());
             }
+            panics
         };
-        let _ = tokio::time::timeout(LEAVE_WITHIN, leaving).await;
+        let panics = tokio::time::timeout(LEAVE_WITHIN, leaving).await.unwrap_or(0);
         Ok(Outcome {
             duration: self.duration,
             interrupted: self.interrupted,
             generator_cpu_us: u64::try_from(self.generator_cpu.as_micros()).unwrap_or(u64::MAX),
             dispatched: dispatched.events,
+            panics,
             lag_p99_us: [&dispatched.lag, &self.runtime_lag].map(|lag| lag.value_at_quantile(0.99)),
         })
     }
@@ -280,14 +288,20 @@ struct Outcome {
     interrupted: bool,
     generator_cpu_us: u64,
     dispatched: usize,
+    /// Agents whose task panicked.
+    panics: u64,
     lag_p99_us: [u64; 2],
 }
 
 /// What had not come when a run was over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Left {
+    /// That are to read all.
     readers: u64,
+    /// Those of them that have not.
     readers_short: u64,
+    /// That left, or were removed.
+    readers_left: u64,
 }
 
 /// The planned times of appends, in order.
@@ -323,6 +337,8 @@ impl Base {
         Ok(Arc::new(Self {
             recorder: Recorder::new(start, config.interval, config.in_flight.is_none()),
             order: config.keep_order.then(|| Order::new(&plan)),
+            needs: Needs::new(&plan),
+            states: Self::states(&plan),
             plan,
             start,
             started_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
@@ -358,6 +374,7 @@ impl Base {
         &self,
         config: &RunConfig,
         outcome: Outcome,
+        unfinished: &Unfinished,
         verified: Verified,
         faults: Vec<String>,
         fault_count: u64,
@@ -369,10 +386,16 @@ impl Base {
             Some(_) => 0,
         };
         due.truncate(if config.in_flight.is_some() { 0 } else { due.len() });
-        let measured = self.recorder.finish(due.iter().copied());
+        self.record(unfinished);
+        let measured = self.recorder.finish(outcome.duration, due.iter().copied());
         let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
         let tallies = &self.tallies;
         let appending_us = load(&tallies.appending_us);
+        // Where something was never acknowledged, the run did not end with the last acknowledgement.
+        let appending_end_us = match unfinished.events.is_empty() {
+            true => appending_us,
+            false => micros(outcome.duration),
+        };
         let per_second = |count: u64, us: u64| if us == 0 { 0.0 } else { count as f64 * 1e6 / us as f64 };
         let (sent, acknowledged, given_up) = (
             load(&tallies.sent),
@@ -391,12 +414,20 @@ impl Base {
             again: load(&tallies.again),
             given_up,
             unacknowledged: sent.saturating_sub(acknowledged + given_up),
+            impossible: load(&tallies.impossible),
+            unfinished: unfinished.events.len() as u64,
             sessions: load(&tallies.sessions),
             sessions_lost: load(&tallies.sessions_lost),
             generator_cpu_us: outcome.generator_cpu_us,
             generator_lag_p99_us: outcome.lag_p99_us.into_iter().max().unwrap_or(0),
-            acknowledged_per_s: per_second(load(&tallies.messages), appending_us.saturating_sub(first_planned_us)),
-            delivered_per_s: per_second(load(&tallies.delivered), micros(outcome.duration)),
+            acknowledged_per_s: per_second(
+                load(&tallies.messages),
+                appending_end_us.saturating_sub(first_planned_us),
+            ),
+            delivered_per_s: per_second(
+                load(&tallies.delivered),
+                load(&tallies.delivering_us).saturating_sub(first_planned_us),
+            ),
         };
         let captured = self.plan.refusals.iter();
         Ran {
@@ -435,6 +466,13 @@ impl Base {
                 config.lag_max.as_millis()
             ));
         }
+        if outcome.panics > 0 {
+            because.push(format!("{} agents of the generator panicked", outcome.panics));
+        }
+        let impossible = self.tallies.impossible.load(Ordering::Relaxed);
+        if impossible > 0 {
+            because.push(format!("{impossible} operations of the plan could not be done"));
+        }
         if !outcome.interrupted && outcome.dispatched < self.plan.events.len() {
             because.push("the plan was not dispatched as a whole".to_owned());
         }
@@ -446,6 +484,10 @@ impl<T: Target> Shared<T> {
     fn left_open(&self) -> Left {
         let mut left = Left::default();
         for gauge in self.gauges.lock().iter() {
+            if !gauge.reads.load(Ordering::Relaxed) {
+                left.readers_left += 1;
+                continue;
+            }
             left.readers += 1;
             if let Some(room) = self.room(gauge.channel)
                 && !gauge.is_there(room)

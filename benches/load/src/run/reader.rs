@@ -1,7 +1,7 @@
 //! A reader of a log.
 
 use super::room::Room;
-use super::shared::{Gauge, Shared, add};
+use super::shared::{Gauge, Shared};
 use crate::frames::planned;
 use crate::recorder::Tick;
 use crate::results::Measure;
@@ -21,11 +21,19 @@ pub(super) struct Reader {
     pub(super) agent: u32,
     pub(super) id: AgentId,
     pub(super) log: LogId,
-    pub(super) cursor: Offset,
+    /// The first entry of its membership.
+    pub(super) from: Offset,
+    cursor: Offset,
     /// Of a channel's log.
     pub(super) watched: Option<Arc<ChannelMonitor>>,
     pub(super) watch: Option<Watch>,
     pub(super) gauge: Option<Arc<Gauge>>,
+    /// When the subscription was planned, until it has come to the head.
+    since: Option<Duration>,
+    missed: u64,
+    follows: bool,
+    /// It has read what it was to read without following.
+    is_done: bool,
     /// It reads no further: it was removed, or the log is not for it.
     pub(super) is_over: bool,
 }
@@ -36,34 +44,70 @@ enum Ended {
     Later,
     /// The target asked to try again after this time.
     Again(Duration),
+    /// It was to read up to the head, and has.
+    Done,
     /// There is nothing more for this reader.
     Over,
 }
 
 impl Reader {
-    /// Reads as long as the session lasts. `since` is when the subscription was planned; without one it goes on from an earlier session,
-    /// and what comes counts as delivered from its planned time, however late it is.
+    pub(super) fn new(agent: u32, id: AgentId, log: LogId, from: Offset) -> Self {
+        Self {
+            agent,
+            id,
+            log,
+            from,
+            cursor: Offset::new(from.get().saturating_sub(1)),
+            watched: None,
+            watch: None,
+            gauge: None,
+            since: None,
+            missed: 0,
+            follows: true,
+            is_done: false,
+            is_over: false,
+        }
+    }
+
+    /// A subscription begins, which was planned then.
+    pub(super) fn begins(&mut self, planned: Duration, follow: bool) {
+        (self.since, self.missed) = (Some(planned), 0);
+        (self.follows, self.is_done) = (follow, false);
+        if let Some(gauge) = &self.gauge {
+            gauge.reads.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it goes on in the agent's next session.
+    pub(super) const fn is_to_read(&self) -> bool {
+        !self.is_over && !self.is_done
+    }
+
+    /// Reads as long as the session lasts.
     pub(super) async fn run<T: Target>(
         mut self,
         shared: Arc<Shared<T>>,
         session: T::Session,
-        since: Option<Duration>,
         leave: CancellationToken,
     ) -> Self {
-        if let Some(gauge) = &self.gauge {
-            gauge.reads.store(true, Ordering::Relaxed);
-        }
         let ended = tokio::select! {
             biased;
             () = leave.cancelled() => Ended::Later,
-            ended = self.read_on(&shared, &session, since) => ended,
+            ended = self.read_on(&shared, &session) => ended,
         };
-        if matches!(ended, Ended::Over) {
-            self.is_over = true;
-            self.finish();
-            self.goes_away();
+        match ended {
+            Ended::Over => {
+                self.is_over = true;
+                self.finish();
+                self.goes_away();
+            }
+            Ended::Done => {
+                self.is_done = true;
+                self.goes_away();
+            }
+            // Where its session was lost it is still to read all.
+            Ended::Later | Ended::Again(_) => {}
         }
-        // Where its session was lost it is still to read all.
         self
     }
 
@@ -81,52 +125,49 @@ impl Reader {
         }
     }
 
-    async fn read_on<T: Target>(
-        &mut self,
-        shared: &Shared<T>,
-        session: &T::Session,
-        mut since: Option<Duration>,
-    ) -> Ended {
+    async fn read_on<T: Target>(&mut self, shared: &Shared<T>, session: &T::Session) -> Ended {
         loop {
-            match self.read(shared, session, &mut since).await {
+            match self.read(shared, session).await {
                 Ended::Again(after) => tokio::time::sleep(after).await,
+                Ended::Later => {
+                    // A stream that failed alone is opened again.
+                    if tokio::time::timeout(AGAIN_AFTER, session.ended()).await.is_ok() {
+                        return Ended::Later;
+                    }
+                }
                 ended => return ended,
             }
         }
     }
 
-    /// Takes `since` when the reader has come to the head.
-    async fn read<T: Target>(
-        &mut self,
-        shared: &Shared<T>,
-        session: &T::Session,
-        since: &mut Option<Duration>,
-    ) -> Ended {
-        let (mut is_at_head, mut missed) = (since.is_none(), 0);
-        let mut reading = match session.read(self.log, self.cursor, true).await {
+    async fn read<T: Target>(&mut self, shared: &Shared<T>, session: &T::Session) -> Ended {
+        let mut reading = match session.read(self.log, self.cursor, self.follows).await {
             Ok(reading) => reading,
             Err(failed) => return self.refused(shared, &failed),
         };
         loop {
             match reading.next().await {
-                Ok(Some(Read::Entries(entries))) => {
-                    if !is_at_head {
-                        missed += entries.len() as u64;
-                    }
-                    self.take(shared, &entries, is_at_head);
-                }
+                Ok(Some(Read::Entries(entries))) => self.take(shared, &entries),
                 Ok(Some(Read::CaughtUp)) => {
-                    is_at_head = true;
-                    if let Some(planned) = since.take()
+                    if let Some(planned) = self.since.take()
                         && self.watch.is_some()
                     {
-                        shared.caught_up(self.agent, planned, missed);
+                        shared.caught_up(self.agent, planned, self.missed);
                     }
                 }
-                // Without a reason: the reader is not to follow any more.
-                Ok(None) => return Ended::Over,
+                Ok(None) if !self.follows => return Ended::Done,
+                Ok(None) => return self.not_a_member(shared),
                 Err(failed) => return self.refused(shared, &failed),
             }
+        }
+    }
+
+    /// The target says that the agent may not read on. That may be because of a removal, which may not be known here yet.
+    fn not_a_member<T: Target>(&self, shared: &Shared<T>) -> Ended {
+        let room = self.gauge.as_ref().and_then(|gauge| shared.room(gauge.channel));
+        match room {
+            Some(room) if room.has(self.agent) => Ended::Again(AGAIN_AFTER),
+            _ => Ended::Over,
         }
     }
 
@@ -136,7 +177,7 @@ impl Reader {
         }
         match failed.code {
             // A member that is removed is told so at the end of what it may read.
-            Code::NotMember => Ended::Over,
+            Code::NotMember => self.not_a_member(shared),
             Code::Trimmed => {
                 // What is gone is gone: a reader goes on after it.
                 shared.refused(self.agent, failed.code);
@@ -146,19 +187,20 @@ impl Reader {
                 self.cursor = Offset::new(failed.offset.get().saturating_sub(1));
                 Ended::Again(Duration::ZERO)
             }
+            // Whoever is refused for good and is a member is short of the end, and that is seen.
             code => {
                 shared.refused(self.agent, code);
                 tracing::debug!(agent = self.agent, log = %self.log, %failed, "subscription refused");
-                if code.is_retryable() {
-                    Ended::Again(failed.retry_after.unwrap_or(AGAIN_AFTER))
-                } else {
-                    Ended::Over
-                }
+                Ended::Again(failed.retry_after.unwrap_or(AGAIN_AFTER))
             }
         }
     }
 
-    fn take<T: Target>(&mut self, shared: &Shared<T>, entries: &[(Offset, Frame)], is_at_head: bool) {
+    fn take<T: Target>(&mut self, shared: &Shared<T>, entries: &[(Offset, Frame)]) {
+        let is_at_head = self.since.is_none();
+        if !is_at_head {
+            self.missed += entries.len() as u64;
+        }
         if let Some((last, _)) = entries.last() {
             self.cursor = *last;
         }
@@ -177,8 +219,7 @@ impl Reader {
             }
             records.count(Tick::Delivered, entries.len() as u64);
         }
-        add(&shared.tallies.delivered, entries.len() as u64);
-        add(&shared.tallies.delivered_bytes, bytes);
+        shared.delivered(entries.len() as u64, bytes);
         if let Some(gauge) = &self.gauge {
             gauge.cursor.store(self.cursor.get(), Ordering::Relaxed);
         }

@@ -23,8 +23,15 @@ pub(super) struct State {
     pub(super) head: Offset,
     /// The last entry that was acknowledged.
     pub(super) last: Offset,
-    /// Members, and where each came.
-    roster: HashMap<u32, Offset>,
+    agents: HashMap<u32, Membership>,
+}
+
+/// An agent's memberships.
+#[derive(Clone, Default)]
+struct Membership {
+    /// Where each began; `None` where the commit that was to add it never became an entry.
+    joins: Vec<Option<Offset>>,
+    is_member: bool,
 }
 
 /// A channel that exists.
@@ -56,14 +63,14 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Waits until something is known of the channel.
-    pub(super) async fn until<R>(&self, mut known: impl FnMut(&State) -> Option<R>) -> Result<R, Never> {
+    /// Waits until something is known of the channel, or never will be.
+    async fn until<R>(&self, mut known: impl FnMut(&State) -> Option<Result<R, Never>>) -> Result<R, Never> {
         let mut changed = self.changed.subscribe();
         loop {
             {
                 let state = self.state.lock();
                 if let Some(result) = known(&state) {
-                    return Ok(result);
+                    return result;
                 }
                 if state.is_broken {
                     return Err(Never);
@@ -71,6 +78,34 @@ impl Room {
             }
             // The sender lives as long as the room.
             let _ = changed.changed().await;
+        }
+    }
+
+    /// Waits until an agent may append: it has joined so often.
+    pub(super) async fn for_author(&self, agent: u32, joins: u32) -> Result<Made, Never> {
+        self.until(|state| state.membership(agent, joins).map(|known| known.map(|(made, _)| made)))
+            .await
+    }
+
+    /// Waits until an agent may read, and says from which entry on.
+    pub(super) async fn for_reader(&self, agent: u32, joins: u32) -> Result<(Made, Offset), Never> {
+        self.until(|state| state.membership(agent, joins)).await
+    }
+
+    /// Waits until all of these have joined so often.
+    pub(super) async fn have_joined(&self, agents: &[(u32, u32)]) -> Result<(), Never> {
+        for (agent, joins) in agents {
+            self.until(|state| state.membership(*agent, *joins)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether an agent is a member now.
+    pub(super) fn has(&self, agent: u32) -> bool {
+        let state = self.state.lock();
+        match &state.made {
+            Some(made) if made.mode == ChannelMode::Raw => true,
+            _ => state.agents.get(&agent).is_some_and(|membership| membership.is_member),
         }
     }
 
@@ -85,7 +120,7 @@ impl Room {
         self.change(|state| {
             state.made = Some(made);
             (state.head, state.last) = (offset, offset);
-            state.roster.insert(owner, offset);
+            state.joined(owner, Some(offset));
         });
     }
 
@@ -100,9 +135,22 @@ impl Room {
             state.head = state.head.max(offset);
             state.last = state.last.max(offset);
             for agent in &change.removes {
-                state.roster.remove(agent);
+                if let Some(membership) = state.agents.get_mut(agent) {
+                    membership.is_member = false;
+                }
             }
-            state.roster.extend(change.adds.iter().map(|agent| (*agent, offset)));
+            for agent in &change.adds {
+                state.joined(*agent, Some(offset));
+            }
+        });
+    }
+
+    /// A commit never became an entry: whom it was to add will not join by it.
+    pub(super) fn not_committed(&self, change: &Change) {
+        self.change(|state| {
+            for agent in &change.adds {
+                state.joined(*agent, None);
+            }
         });
     }
 
@@ -129,23 +177,20 @@ impl Room {
 }
 
 impl State {
-    /// The channel, if `agent` may append to it.
-    pub(super) fn for_author(&self, agent: u32) -> Option<Made> {
-        let made = self.made.as_ref()?;
-        (made.mode == ChannelMode::Raw || self.roster.contains_key(&agent)).then(|| made.clone())
+    fn joined(&mut self, agent: u32, at: Option<Offset>) {
+        let membership = self.agents.entry(agent).or_default();
+        membership.joins.push(at);
+        membership.is_member |= at.is_some();
     }
 
-    /// The channel, and the first entry that `agent` may read.
-    pub(super) fn for_reader(&self, agent: u32) -> Option<(Made, Offset)> {
-        let made = self.made.as_ref()?;
-        match made.mode {
-            ChannelMode::Raw => Some((made.clone(), Offset::FIRST)),
-            ChannelMode::Mls => Some((made.clone(), *self.roster.get(&agent)?)),
+    /// The channel, and the first entry of an agent's membership with this number, from 1; `None` where that is not known yet.
+    fn membership(&self, agent: u32, joins: u32) -> Option<Result<(Made, Offset), Never>> {
+        let made = self.made.clone()?;
+        if made.mode == ChannelMode::Raw {
+            return Some(Ok((made, Offset::FIRST)));
         }
-    }
-
-    /// Whether all of these are members.
-    pub(super) fn has_all(&self, agents: &[u32]) -> bool {
-        agents.iter().all(|agent| self.roster.contains_key(agent))
+        let number = (joins as usize).checked_sub(1)?;
+        let join = *self.agents.get(&agent)?.joins.get(number)?;
+        Some(join.map(|offset| (made, offset)).ok_or(Never))
     }
 }

@@ -1,6 +1,7 @@
 //! What all tasks of a run have in common.
 
 use super::flight::Flight;
+use super::needs::Needs;
 use super::order::Order;
 use super::room::Room;
 use crate::frames::Bodies;
@@ -10,11 +11,12 @@ use crate::target::{Appended, Failed, Target};
 use parking_lot::Mutex;
 use skytale_history::Monitor;
 use skytale_proto::{Code, Offset};
+use skytale_workload::What;
 use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,9 @@ pub(super) struct Base {
     pub(super) sequence: AtomicU64,
     /// The order of channels, where it is kept.
     pub(super) order: Option<Order>,
+    pub(super) needs: Needs,
+    /// What became of each event.
+    pub(super) states: Vec<AtomicU8>,
     /// Events that are dispatched and not yet done.
     pub(super) open: AtomicU64,
     /// All is done, or is to be left as it is: everybody goes home.
@@ -80,6 +85,25 @@ pub(super) struct Tallies {
     pub(super) claims_without_package: AtomicU64,
     pub(super) impossible: AtomicU64,
     pub(super) appending_us: AtomicU64,
+    pub(super) delivering_us: AtomicU64,
+}
+
+/// What became of an event. It only grows, so that each step is counted once.
+mod state {
+    pub(super) const PLANNED: u8 = 0;
+    pub(super) const OPEN: u8 = 1;
+    pub(super) const SENT: u8 = 2;
+    pub(super) const ENTRY: u8 = 3;
+    pub(super) const GIVEN_UP: u8 = 4;
+    pub(super) const IMPOSSIBLE: u8 = 5;
+    pub(super) const DONE: u8 = 6;
+}
+
+/// What was due and not done.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unfinished {
+    /// Events by the latency that they would have had, with their agents and planned times.
+    pub(super) events: Vec<(Option<Measure>, u32, Duration)>,
 }
 
 pub(super) fn add(tally: &AtomicU64, count: u64) {
@@ -91,6 +115,7 @@ pub(super) fn add(tally: &AtomicU64, count: u64) {
 pub(super) struct Gauge {
     pub(super) channel: u32,
     pub(super) cursor: AtomicU64,
+    /// It is to read all that comes: it has not left, nor was it removed.
     pub(super) reads: AtomicBool,
 }
 
@@ -103,6 +128,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(base: &Arc<Base>, place: usize, permit: Option<OwnedSemaphorePermit>) -> Self {
+        base.advance(place, state::OPEN);
         base.open.fetch_add(1, Ordering::Relaxed);
         Self {
             base: Arc::clone(base),
@@ -112,8 +138,27 @@ impl Open {
     }
 }
 
+impl Open {
+    pub(super) const fn place(&self) -> usize {
+        self.place
+    }
+}
+
+const fn is_append(what: &What) -> bool {
+    matches!(what, What::Append { .. })
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
+        if self
+            .base
+            .plan
+            .events
+            .get(self.place)
+            .is_some_and(|event| !is_append(&event.what))
+        {
+            self.base.advance(self.place, state::DONE);
+        }
         if let Some(order) = &self.base.order {
             order.done(self.place);
         }
@@ -141,8 +186,21 @@ impl Base {
         self.recorder.of(agent).count(Tick::Refused, 1);
     }
 
+    /// Moves an event's state on. False where it was there, or further.
+    fn advance(&self, place: usize, to: u8) -> bool {
+        let before = self
+            .states
+            .get(place)
+            .map(|state| state.fetch_max(to, Ordering::Relaxed));
+        before.is_some_and(|before| before < to)
+    }
+
     /// An append of these bytes became an entry.
-    pub(super) fn is_entry(&self, agent: u32, planned: Duration, body_bytes: usize, is_message: bool) {
+    pub(super) fn is_entry(&self, place: usize, agent: u32, planned: Duration, body_bytes: usize, is_message: bool) {
+        self.was_sent(place, agent, planned);
+        if !self.advance(place, state::ENTRY) {
+            return;
+        }
         {
             let mut records = self.recorder.of(agent);
             records.latency(Measure::Append, self.late(planned));
@@ -153,22 +211,69 @@ impl Base {
         if is_message {
             add(&self.tallies.messages, 1);
         }
-        let now_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.tallies.appending_us.fetch_max(now_us, Ordering::Relaxed);
+        self.tallies.appending_us.fetch_max(self.now_us(), Ordering::Relaxed);
     }
 
-    /// An append was given to the target for the first time.
-    pub(super) fn was_sent(&self, agent: u32, planned: Duration) {
-        let mut records = self.recorder.of(agent);
-        records.latency(Measure::SendDelay, self.late(planned));
-        records.count(Tick::Sent, 1);
-        add(&self.tallies.sent, 1);
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// An append was given to the target. What is sent again counts apart.
+    pub(super) fn was_sent(&self, place: usize, agent: u32, planned: Duration) {
+        if self.advance(place, state::SENT) {
+            let mut records = self.recorder.of(agent);
+            records.latency(Measure::SendDelay, self.late(planned));
+            records.count(Tick::Sent, 1);
+            add(&self.tallies.sent, 1);
+        }
     }
 
     /// An append was given up.
-    pub(super) fn was_given_up(&self, agent: u32) {
-        self.recorder.of(agent).count(Tick::GivenUp, 1);
-        add(&self.tallies.given_up, 1);
+    pub(super) fn was_given_up(&self, place: usize, agent: u32, planned: Duration) {
+        self.was_sent(place, agent, planned);
+        if self.advance(place, state::GIVEN_UP) {
+            self.recorder.of(agent).count(Tick::GivenUp, 1);
+            add(&self.tallies.given_up, 1);
+        }
+    }
+
+    /// Entries were delivered to a reader.
+    pub(super) fn delivered(&self, entries: u64, bytes: u64) {
+        add(&self.tallies.delivered, entries);
+        add(&self.tallies.delivered_bytes, bytes);
+        self.tallies.delivering_us.fetch_max(self.now_us(), Ordering::Relaxed);
+    }
+
+    /// What is due and not done.
+    pub(super) fn unfinished(&self) -> Unfinished {
+        let now = self.start.elapsed();
+        let mut unfinished = Unfinished::default();
+        for (event, reached) in self.plan.events.iter().zip(&self.states) {
+            let reached = reached.load(Ordering::Relaxed);
+            if !matches!(reached, state::OPEN | state::SENT) || event.at > now {
+                continue;
+            }
+            let measure = match &event.what {
+                What::Append { .. } => Some(Measure::Append),
+                What::Connect(_) => Some(Measure::Connected),
+                What::Token(_) => Some(Measure::Token),
+                What::Subscribe { .. } => Some(Measure::CaughtUp),
+                What::Disconnect(_) | What::Refused { .. } => None,
+            };
+            unfinished
+                .events
+                .push((measure, super::schedule::actor(event), event.at));
+        }
+        unfinished
+    }
+
+    /// What was not done is as late as it is now, at least: a latency of what was done alone would leave out the worst.
+    pub(super) fn record(&self, unfinished: &Unfinished) {
+        for (measure, agent, planned) in &unfinished.events {
+            if let Some(measure) = measure {
+                self.recorder.of(*agent).latency(*measure, self.late(*planned));
+            }
+        }
     }
 
     pub(super) fn came_online(&self, agent: u32) {
@@ -199,11 +304,18 @@ impl Base {
     }
 
     /// What will never come about is left out.
-    pub(super) fn impossible(&self, agent: u32, is_append: bool) {
-        add(&self.tallies.impossible, 1);
-        if is_append {
-            self.recorder.of(agent).count(Tick::GivenUp, 1);
+    pub(super) fn impossible(&self, place: usize, agent: u32) {
+        if self.advance(place, state::IMPOSSIBLE) {
+            add(&self.tallies.impossible, 1);
+            if self.plan.events.get(place).is_some_and(|event| is_append(&event.what)) {
+                self.recorder.of(agent).count(Tick::GivenUp, 1);
+            }
         }
+    }
+
+    /// A state for each event.
+    pub(super) fn states(plan: &Plan) -> Vec<AtomicU8> {
+        (0..plan.events.len()).map(|_| AtomicU8::new(state::PLANNED)).collect()
     }
 }
 
@@ -227,14 +339,20 @@ impl<T: Target> Shared<T> {
     /// An append became an entry.
     pub(super) fn acknowledged(&self, flight: Flight, appended: Appended) {
         let body_bytes = flight.frame.body().len();
-        self.is_entry(flight.agent, flight.planned, body_bytes, flight.is_message());
+        self.is_entry(
+            flight.place(),
+            flight.agent,
+            flight.planned,
+            body_bytes,
+            flight.is_message(),
+        );
         flight.acknowledged(self, appended.offset);
     }
 
     /// An append will never be an entry.
     pub(super) fn given_up(&self, flight: Flight, failed: &Failed) {
         self.refused(flight.agent, failed.code);
-        self.was_given_up(flight.agent);
+        self.was_given_up(flight.place(), flight.agent, flight.planned);
         tracing::debug!(agent = flight.agent, kind = flight.frame.header().kind().name(), %failed, "given up");
         flight.refused(self);
     }

@@ -184,8 +184,12 @@ impl RelayProcess {
         }
     }
 
-    /// Asks it to stop by closing its stdin.
+    /// Asks it to stop by closing its stdin. One that was killed has stopped; one that was frozen goes on first.
     pub(crate) async fn stop(mut self) -> Outcome {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return Ok(());
+        }
+        self.thaw()?;
         self.drain().await
     }
 

@@ -91,7 +91,7 @@ impl Actor {
             if let Err(error) = self.event(event.at, &event.what, job.open).await {
                 stage.base.refused(self.number, error.code());
                 if matches!(event.what, What::Append { .. }) {
-                    stage.base.was_given_up(self.number);
+                    stage.base.was_given_up(job.place, self.number, event.at);
                 }
                 tracing::debug!(agent = self.number, %error, kind = event.what.kind(), "given up");
             }
@@ -199,7 +199,7 @@ impl Actor {
         match frame {
             Frame::Create { channel, .. } => {
                 let agent = self.agent()?;
-                base.was_sent(self.number, planned);
+                base.was_sent(open.place(), self.number, planned);
                 let made = agent.create_channel(&format!("load {}", channel.0)).await?;
                 if let Some(life) = &self.life {
                     // Its application has gone: it reads when it comes back.
@@ -211,7 +211,7 @@ impl Actor {
                 let number = self.number;
                 tokio::spawn(async move {
                     if agent.flushed().await.is_ok() {
-                        base.is_entry(number, planned, 0, false);
+                        base.is_entry(open.place(), number, planned, 0, false);
                     }
                     drop(open);
                 });
@@ -236,14 +236,14 @@ impl Actor {
                         sent => break sent?,
                     }
                 };
-                base.was_sent(self.number, planned);
+                base.was_sent(open.place(), self.number, planned);
                 self.watch(planned, sent, Said::Message(length), open);
                 Ok(())
             }
             // The SDK does these by itself, or does not have them.
             Frame::KeyPackage { .. } | Frame::Claim(_) | Frame::Trim { .. } => Ok(()),
             Frame::Proposal(_) | Frame::Rejoin(_) | Frame::Raw(_) => {
-                base.impossible(self.number, true);
+                base.impossible(open.place(), self.number);
                 Ok(())
             }
         }
@@ -260,7 +260,7 @@ impl Actor {
         let base = Arc::clone(&self.stage.base);
         let handle = self.channel(channel).await?;
         if adds.is_empty() && removes.is_empty() {
-            base.was_sent(self.number, planned);
+            base.was_sent(open.place(), self.number, planned);
             let sent = handle.rotate().await?;
             self.watch(planned, sent, Said::Change(Vec::new(), false), open);
             return Ok(());
@@ -273,7 +273,7 @@ impl Actor {
             for agent in agents {
                 ids.push(known(self.stage.ids.get(agent.0 as usize)).await?);
             }
-            base.was_sent(self.number, planned);
+            base.was_sent(open.place(), self.number, planned);
             let begun = tokio::time::Instant::now();
             let sent = loop {
                 let done = if is_add {
@@ -301,6 +301,7 @@ impl Actor {
         let (stage, number) = (Arc::clone(&self.stage), self.number);
         let (channel, frame) = (sent.channel(), sent.frame_id());
         let author = self.life.as_ref().map(|life| life.agent.id());
+        let place = open.place();
         tokio::spawn(async move {
             match sent.delivered().await {
                 Ok(delivered) => {
@@ -308,7 +309,7 @@ impl Actor {
                         Said::Message(bytes) => (*bytes, true),
                         Said::Change(..) => (0, false),
                     };
-                    stage.base.is_entry(number, planned, body_bytes, is_message);
+                    stage.base.is_entry(place, number, planned, body_bytes, is_message);
                     match (said, delivered.offset(), author) {
                         (Said::Message(_), Some(offset), Some(author)) => {
                             stage.judge.acknowledged(channel, author, frame, offset);
@@ -331,7 +332,7 @@ impl Actor {
                 Err(AgentError::Closed) => {}
                 Err(error) => {
                     stage.base.refused(number, error.code());
-                    stage.base.was_given_up(number);
+                    stage.base.was_given_up(place, number, planned);
                 }
             }
             drop(open);

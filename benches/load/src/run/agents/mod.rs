@@ -95,6 +95,7 @@ pub async fn run_agents(
     });
     let outcome = drive(&base, &stage, config, &stop, each).await?;
     let short = stage.short();
+    let unfinished = base.unfinished();
     base.finish.cancel();
     let outcome = outcome.leave().await?;
     let seen = stage.judge.seen(&stage).await;
@@ -108,9 +109,10 @@ pub async fn run_agents(
         entries,
         readers: readers.saturating_sub(short),
         readers_short: short,
+        readers_left: 0,
     };
     let (faults, count) = stage.judge.faults();
-    Ok(base.ran(config, outcome, verified, faults, count))
+    Ok(base.ran(config, outcome, &unfinished, verified, faults, count))
 }
 
 impl Stage {

@@ -131,8 +131,7 @@ impl Reading {
         let base = &self.stage.base;
         let mut records = base.recorder.of(self.agent);
         records.count(Tick::Delivered, 1);
-        add(&base.tallies.delivered, 1);
-        add(&base.tallies.delivered_bytes, payload.len() as u64);
+        base.delivered(1, payload.len() as u64);
         match Head::of(payload) {
             Some(head) if head.planned >= self.since => records.latency(Measure::Delivered, base.late(head.planned)),
             _ => add(&self.missed, 1),

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Capture a workload from a relay node's log.
+    /// Capture a workload from a relay node's log, or from its tap.
     Capture(capture::Args),
     /// Make a workload from a profile.
     Synth(synth::Args),

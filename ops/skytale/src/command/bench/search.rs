@@ -53,6 +53,8 @@ struct Step {
     /// The generator was the limit: the step says nothing of the target.
     valid: bool,
     passed: bool,
+    faults: u64,
+    interrupted: bool,
     offered_per_s: f64,
     acknowledged_per_s: f64,
     append_p99_us: u64,
@@ -104,8 +106,14 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         )
         .await?;
         session.output.note(format_args!("  {}", step.words()));
+        let (failed, interrupted) = (step.faults > 0, step.interrupted);
         search.took(speed, step.holds, step.valid);
         steps.push(step);
+        if failed {
+            search.end("the target lost, doubled or reordered something");
+        } else if interrupted {
+            search.end("it was interrupted");
+        }
     }
     let best = steps
         .iter()
@@ -123,6 +131,18 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     std::fs::write(&page, page_of(&searched).to_string())
         .failing(Code::Environment, || format!("cannot write {}", page.display()))?;
     session.output.give(&searched)?;
+    if let Some(step) = steps.iter().find(|step| step.faults > 0) {
+        let what = format!(
+            "the target did not keep what it promised at speed {:.3}: {} faults",
+            step.speed, step.faults
+        );
+        return Err(
+            Failure::new(Code::Mismatch, what).help(format!("See {}.", step.folder.join("report.html").display()))
+        );
+    }
+    if steps.iter().any(|step| step.interrupted) {
+        return session.shutdown.unless(std::future::pending()).await;
+    }
     match searched.speed {
         Some(_) => Ok(()),
         None => Err(
@@ -137,14 +157,6 @@ async fn step(args: &Args, session: &Session, workload: &Workload, speed: f64, f
     let plan = Arc::new(workload.plan(&knobs)?);
     let results = once(&args.load, &knobs, Side::A, session, workload, &plan, None).await?;
     results.write(folder).map_err(unwritten)?;
-    if results.report.verdict.interrupted {
-        return Err(
-            Failure::new(Code::Environment, "the search was interrupted").help(format!(
-                "What was run is in {}.",
-                folder.parent().unwrap_or(folder).display()
-            )),
-        );
-    }
     Ok(Step::of(&results, &args.objectives, speed, folder))
 }
 
@@ -163,17 +175,16 @@ impl Step {
                 }
             })
             .collect();
-        let (valid, passed) = (
-            report.verdict.valid,
-            report.verdict.passed && report.verified.readers_short == 0,
-        );
+        let (valid, passed) = (report.verdict.valid, report.verdict.passed);
         let p99 = |measure: Measure| report.latencies_us.get(measure.name()).map_or(0, |latency| latency.p99);
         let seconds = report.planned.duration_us as f64 / 1e6;
         Self {
             speed,
-            holds: valid && passed && found.iter().all(|found| found.holds),
+            holds: valid && passed && !report.verdict.interrupted && found.iter().all(|found| found.holds),
             valid,
             passed,
+            faults: report.verdict.faults,
+            interrupted: report.verdict.interrupted,
             offered_per_s: if seconds > 0.0 {
                 report.planned.appends as f64 / seconds
             } else {
@@ -189,8 +200,8 @@ impl Step {
 
     fn words(&self) -> String {
         let mut words = match (self.valid, self.passed, self.holds) {
-            (_, false, _) => "failed".to_owned(),
-            (false, ..) => "not valid: the generator was the limit".to_owned(),
+            (_, false, _) => "did not pass".to_owned(),
+            (false, ..) => "not valid: see its report".to_owned(),
             (.., true) => "holds".to_owned(),
             _ => "does not hold".to_owned(),
         };
@@ -243,7 +254,7 @@ impl Search {
     fn took(&mut self, speed: f64, holds: bool, valid: bool) {
         if !valid {
             // What is beyond cannot be told with this generator.
-            return self.end("the generator was the limit");
+            return self.end("a run was not valid");
         }
         if holds {
             self.holds = Some(self.holds.unwrap_or(0.0).max(speed));

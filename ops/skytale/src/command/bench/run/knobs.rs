@@ -15,37 +15,37 @@ pub(super) enum Rate {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(in super::super) struct KnobArgs {
-    /// So many times as fast as captured, at the planned times whatever the target does; or `max`: as fast as the target takes it.
+    /// Speed factor: operations come at planned times, whatever the target does; or `max`: as fast as the target takes them.
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = rate)]
     pub(super) speed: Rate,
-    /// With --speed max: events that are open at once.
+    /// With --speed max: operations that may be open at once.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) in_flight: u32,
-    /// Whole copies of the workload, each with agents and channels of its own.
+    /// Replay N copies of the workload, each with agents and channels of its own.
     #[arg(long, value_name = "N", default_value_t = 1)]
     clone: u32,
     /// Cut the workload into so many parts of equal length and lay them over each other, each with agents and channels of its own.
     #[arg(long, value_name = "N", default_value_t = 1)]
     fold: u32,
-    /// How much later each copy or part begins than the one before it.
+    /// Begin each copy or part so much later than the one before it.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = super::super::duration)]
     shift: Duration,
-    /// Readers added to each channel.
+    /// Add N readers to each channel.
     #[arg(long, value_name = "N", default_value_t = 0)]
     fan_out: u32,
-    /// Shorten times in which nothing happens to this.
+    /// Shorten each time without an event to this at most.
     #[arg(long, value_name = "DURATION", value_parser = super::super::duration)]
     max_gap: Option<Duration>,
-    /// The share of those who only read that goes offline after a fifth of the time and comes back at the end, all at once.
+    /// Take this share of the agents that only read offline after a fifth of the time, and bring them back at the end, all at once.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     offline_share: Option<Fraction>,
-    /// Seed of what is drawn.
+    /// Seed for random choices.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
     /// Leave out what comes later than this.
     #[arg(long, value_name = "DURATION", value_parser = super::super::duration)]
     duration: Option<Duration>,
-    /// One part of several: some of the channels, with whoever has to do with them. Join the results with `bench merge`.
+    /// Run one part of several: some of the channels, with the agents in them. Join the results with `bench merge`.
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = part)]
     pub(super) part: (u32, u32),
 }
@@ -100,6 +100,14 @@ impl KnobArgs {
         match self.speed {
             Rate::Factor(factor) => Some(factor),
             Rate::Max => None,
+        }
+    }
+
+    /// All parts.
+    pub(super) fn whole(&self) -> Self {
+        Self {
+            part: (1, 1),
+            ..self.clone()
         }
     }
 

@@ -18,7 +18,7 @@ use scrape::Scraper;
 use shown::{Dry, Finished, Live};
 use skytale_load::relay::RelayTarget;
 use skytale_load::results::{NodeSeries, Results, WorkloadSource};
-use skytale_load::run::{AgentsConfig, Ran, RunConfig, run as run_plan, run_agents};
+use skytale_load::run::{AgentsConfig, Progress, Ran, RunConfig, run as run_plan, run_agents};
 use skytale_proto::Code;
 use skytale_workload::Event;
 use skytale_workload::plan::Plan;
@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Replays a workload as load, measures, and verifies that nothing was lost, doubled or reordered.
@@ -36,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Args {
     #[command(flatten)]
     load: LoadArgs,
-    /// So many runs, one after the other, each into a folder of its own in the folder for results.
+    /// Run N times, one after the other, each into its own folder in the folder for results.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
     /// Say how long it would take, how many agents and bytes, and do nothing.
@@ -68,7 +69,7 @@ pub(super) struct LoadArgs {
     /// The folder for results; it must not exist [default: the workload's name and the time].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How long the end of a run may take without any progress.
+    /// End the run if nothing is acknowledged or delivered for so long after the last planned event. Such a run does not pass.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     patience: Duration,
     /// How late the generator itself may be, at its 99th percentile, before the run is called invalid.
@@ -77,8 +78,12 @@ pub(super) struct LoadArgs {
 }
 
 fn start_at(text: &str) -> Result<SystemTime, String> {
-    humantime::parse_rfc3339_weak(text)
-        .map_err(|error| format!("{error}; give a time in UTC, as in 2026-01-31T09:00:00Z"))
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|error| format!("{error}; give a time in UTC, as in 2026-01-31T09:00:00Z"))?;
+    match time > SystemTime::now() {
+        true => Ok(time),
+        false => Err("this time is over".into()),
+    }
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
@@ -87,8 +92,9 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         let plan = workload.plan(&args.load.knobs)?;
         return session.output.give(&Dry::new(&plan, &args.load.knobs));
     }
-    let out = args.load.out()?;
     let plan = Arc::new(workload.plan(&args.load.knobs)?);
+    args.load.place.check(&plan, args.load.knobs.factor().is_some())?;
+    let out = args.load.out()?;
     let two = args.load.place.has_two();
     let mut last = Ok(());
     for number in 1..=args.repeat {
@@ -148,13 +154,21 @@ impl LoadArgs {
     pub(super) fn out(&self) -> Outcome<PathBuf> {
         let out = self.out.clone().unwrap_or_else(|| {
             let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
-            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-            PathBuf::from(format!("{stem}-{}", now.replace([':', '-'], "")))
+            let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+            let part = match self.knobs.part {
+                (_, 1) => String::new(),
+                (part, parts) => format!("-part-{part}-of-{parts}"),
+            };
+            PathBuf::from(format!("{stem}-{}{part}", now.replace([':', '-'], "")))
         });
         if out.exists() {
             let failure = Failure::new(Code::Environment, format!("{} exists already", out.display()));
             return Err(failure.help("Give another folder with --out; results are never written over others."));
         }
+        // A folder that cannot be made is not found out after the run.
+        std::fs::create_dir_all(&out)
+            .and_then(|()| std::fs::remove_dir(&out))
+            .failing(Code::Environment, || format!("cannot make {}", out.display()))?;
         Ok(out)
     }
 
@@ -196,6 +210,15 @@ impl Workload {
             .map_err(|error| Failure::new(Code::Usage, "no plan can be made of this workload").because(&error))?;
         Ok(if self.mls { plan.for_agents() } else { plan })
     }
+
+    /// How long the schedule of all parts is: their results have intervals of one length.
+    fn whole(&self, knobs: &KnobArgs, plan: &Plan) -> Outcome<Duration> {
+        if knobs.part.1 == 1 {
+            return Ok(plan.duration);
+        }
+        let whole = knobs.whole();
+        Ok(self.plan(&whole)?.duration)
+    }
 }
 
 /// One run, with servers of its own where it has any.
@@ -217,14 +240,15 @@ pub(super) async fn once(
         keep_order: args.keep_order,
         part: knobs.part.0,
         start_at,
-        // The same for all parts of a run.
-        ..RunConfig::of(Duration::from_micros(workload.source.duration_us).div_f64(knobs.factor().unwrap_or(1.0)))
+        ..RunConfig::of(workload.whole(knobs, plan)?)
     };
     let done = Box::pin(against(args, session, plan, &config, &mut place)).await;
     let name = place.name().to_owned();
-    let stopped = place.stop().await;
+    if let Err(failure) = place.stop().await {
+        // What was measured is not lost with it.
+        session.output.note(failure.text(session.output.style()));
+    }
     let (ran, nodes) = done?;
-    stopped?;
     Ok(results::results(ran, plan, args, knobs, &workload.source, name, nodes))
 }
 
@@ -240,6 +264,11 @@ async fn against(
     let scraper = Scraper::start(place.nodes(&args.place));
     let mut live = Live::new(session.output, plan);
     let client = place.client().clone();
+    let began = Notify::new();
+    let mut each = |progress: &Progress| {
+        began.notify_one();
+        live.show(progress);
+    };
     let running = async {
         let plan = Arc::clone(plan);
         if args.mls {
@@ -248,32 +277,30 @@ async fn against(
                 api: client,
                 network,
             };
-            let ran = run_agents(agents, plan, config, stop.clone(), |progress| live.show(progress)).await;
+            let ran = run_agents(agents, plan, config, stop.clone(), &mut each).await;
             return ran.map_err(|error| Failure::new(Code::Environment, error.to_string()));
         }
         let target = RelayTarget::new(client, plan.agents, network)
             .await
             .map_err(|error| Failure::new(error.code(), "cannot open the agents' endpoints").because(&error))?;
         let target = Arc::new(target);
-        let ran = run_plan(Arc::clone(&target), plan, config, stop.clone(), |progress| {
-            live.show(progress)
-        })
-        .await;
+        let ran = run_plan(Arc::clone(&target), plan, config, stop.clone(), &mut each).await;
         target.close().await;
         ran.map_err(|error| Failure::new(Code::Environment, error.to_string()))
     };
-    let faults = place.faults(&args.place);
+    let faults = place.faults(&args.place, &began);
+    let mut is_hurt = false;
     let ran = {
         let running = Box::pin(running);
         tokio::pin!(running);
         tokio::pin!(faults);
-        let (mut is_asked, mut is_hurt) = (false, false);
+        let mut is_asked = false;
         loop {
             tokio::select! {
                 ran = &mut running => break ran,
                 () = session.shutdown.requested(), if !is_asked => {
                     is_asked = true;
-                    session.output.note("ending the run; the results are of what there is");
+                    session.output.note("ending the run; writing the results of what has run so far");
                     stop.cancel();
                 }
                 hurt = &mut faults, if !is_hurt => {
@@ -285,7 +312,13 @@ async fn against(
     };
     let nodes = scraper.stop().await;
     drop(live);
-    Ok((ran?, nodes))
+    let ran = ran?;
+    if !is_hurt && args.place.hurts() {
+        session
+            .output
+            .note("the run ended before --kill-at or --stall-at was done");
+    }
+    Ok((ran, nodes))
 }
 
 /// What a workload is, with its events.

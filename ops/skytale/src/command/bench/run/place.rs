@@ -12,9 +12,11 @@ use crate::stage::{RelayProcess, settings};
 use serde_json::Value;
 use skytale_proto::Code;
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How often the relay nodes of a fleet say that they are there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -29,10 +31,10 @@ pub(super) struct PlaceArgs {
     fleet: bool,
     #[command(flatten)]
     size: Size,
-    /// Kill a relay node of --local or --fleet at this time of the run, and start it again two seconds later.
+    /// Kill a relay node of --local or --fleet (the last one) at this time of the run, and start it again two seconds later.
     #[arg(long, value_name = "TIME", value_parser = super::super::duration)]
     kill_at: Option<Duration>,
-    /// Stop a relay node of --local or --fleet for two seconds at this time of the run, without ending it.
+    /// Freeze a relay node of --local or --fleet (the last one) for two seconds at this time of the run.
     #[arg(long, value_name = "TIME", value_parser = super::super::duration)]
     stall_at: Option<Duration>,
     /// A relay node's admin address (ip:port), whose metrics go into the report; several may be given.
@@ -68,6 +70,25 @@ impl PlaceArgs {
     /// Whether there are two targets.
     pub(super) const fn has_two(&self) -> bool {
         self.versus.is_some() || self.versus_api.is_some()
+    }
+
+    /// Whether a node is to be killed or stopped.
+    pub(super) const fn hurts(&self) -> bool {
+        self.kill_at.is_some() || self.stall_at.is_some()
+    }
+
+    /// Refuses what a plan never comes to.
+    pub(super) fn check(&self, plan: &Plan, is_timed: bool) -> Outcome {
+        for (name, at) in [("--kill-at", self.kill_at), ("--stall-at", self.stall_at)] {
+            if let Some(at) = at.filter(|at| is_timed && *at >= plan.duration) {
+                let what = format!(
+                    "{name} {at:?} is after the end of the run, which takes {:?}",
+                    plan.duration
+                );
+                return Err(Failure::new(Code::Usage, what));
+            }
+        }
+        Ok(())
     }
 
     /// Where data is kept meanwhile.
@@ -221,13 +242,14 @@ impl Place {
     }
 
     /// Kills or stops a node when its time comes; resolves when all of that is done.
-    pub(super) async fn faults(&mut self, args: &PlaceArgs) -> Outcome {
+    pub(super) async fn faults(&mut self, args: &PlaceArgs, began: &Notify) -> Outcome {
         let relay = match &mut self.servers {
             Servers::None => None,
             Servers::Local { relay, .. } => Some(&mut **relay),
             Servers::Fleet(machine) => machine.nodes.last_mut().map(|node| &mut node.relay),
         };
         let Some(relay) = relay else { return Ok(()) };
+        began.notified().await;
         let begun = std::time::Instant::now();
         let mut faults: Vec<(Duration, bool)> = Vec::new();
         faults.extend(args.kill_at.map(|at| (at, true)));

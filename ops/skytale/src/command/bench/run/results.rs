@@ -22,7 +22,9 @@ pub(super) fn results(
     let verdict = Verdict {
         valid: ran.invalid_because.is_empty(),
         invalid_because: ran.invalid_because,
-        passed: ran.fault_count == 0,
+        passed: ran.fault_count == 0
+            && ran.verified.entries > 0
+            && (ran.interrupted || ran.totals.unfinished == 0 && ran.verified.readers_short == 0),
         faults: ran.fault_count,
         first_faults: ran.faults.into_iter().take(FAULTS_SHOWN).collect(),
         interrupted: ran.interrupted,
@@ -73,9 +75,22 @@ pub(super) fn results(
     Results::new(report, ran.measured)
 }
 
-/// The command line. Secrets are never arguments of it.
+/// The command line, without the values of settings: a setting may be a secret.
 fn command_line() -> Vec<String> {
-    std::env::args().collect()
+    let mut is_setting = false;
+    let shown = |word: String| {
+        let value = std::mem::replace(&mut is_setting, word == "--set");
+        match word.split_once('=') {
+            Some((key, _)) if value => format!("{key}=..."),
+            Some(("--set", rest)) => match rest.split_once('=') {
+                Some((key, _)) => format!("--set={key}=..."),
+                None => word,
+            },
+            _ if value => "...".to_owned(),
+            _ => word,
+        }
+    };
+    std::env::args().map(shown).collect()
 }
 
 fn machine() -> Machine {

@@ -5,7 +5,7 @@ use crate::command::bench::results::show;
 use crate::output::{Failure, Human, Outcome, Output, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use skytale_load::results::{Report, Results};
+use skytale_load::results::{Report, Results, verdict_words};
 use skytale_load::run::Progress;
 use skytale_proto::Code;
 use skytale_workload::plan::Plan;
@@ -195,18 +195,20 @@ impl<'a> Finished<'a> {
 
     /// A failure, where the run failed or says nothing.
     pub(super) fn outcome(&self) -> Outcome {
-        let (verdict, verified) = (&self.report.verdict, &self.report.verified);
-        if !verdict.passed {
+        let verdict = &self.report.verdict;
+        if verdict.faults > 0 {
             let what = format!("the target did not keep what it promised: {} faults", verdict.faults);
             let first = verdict.first_faults.first().cloned().unwrap_or_default();
             return Err(Failure::new(Code::Mismatch, what).since(first));
         }
-        if verified.readers_short > 0 && !verdict.interrupted {
-            let what = format!(
-                "{} readers did not get all that was acknowledged",
-                verified.readers_short
-            );
-            return Err(Failure::new(Code::Mismatch, what).help("Give the end more time with --patience."));
+        if !verdict.passed && !verdict.interrupted {
+            let words = verdict_words(self.report);
+            let why = words
+                .into_iter()
+                .find(|(is_bad, text)| *is_bad && text.starts_with("Not passed"));
+            return Err(Failure::new(Code::Mismatch, "the run did not pass")
+                .since(why.map(|(_, text)| text).unwrap_or_default())
+                .help("If the target was only slow, give the end of the run more time with --patience."));
         }
         if !verdict.valid {
             let what = "the run is not valid: its figures say nothing of the target";
