@@ -20,12 +20,13 @@ pub(crate) enum Quantile {
     P99,
 }
 
-const FIGURES: [Figure; 8] = [
+const FIGURES: [Figure; 9] = [
     Figure::Latency(Measure::Append, Quantile::P50),
     Figure::Latency(Measure::Append, Quantile::P99),
     Figure::Latency(Measure::Delivered, Quantile::P50),
     Figure::Latency(Measure::Delivered, Quantile::P99),
     Figure::Latency(Measure::CaughtUp, Quantile::P99),
+    Figure::Latency(Measure::Connected, Quantile::P99),
     Figure::MessagesPerSecond,
     Figure::ServerCpu,
     Figure::GeneratorCpu,

@@ -28,9 +28,15 @@ pub(crate) fn plots(runs: &BTreeMap<Which, Vec<Results>>) -> Vec<(&'static str, 
             lines,
             ..Plot::default()
         };
-        (!plot.lines.is_empty()).then(|| (measure.name(), plot.to_string()))
+        (!plot.lines.is_empty()).then(|| (measure.name(), standalone(&plot)))
     });
     plots.collect()
+}
+
+/// A plot as a file of its own, which no page gives a font and a background.
+fn standalone(plot: &Plot) -> String {
+    let beginning = "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"12\" style=\"background:#fff\" ";
+    plot.to_string().replacen("<svg ", beginning, 1)
 }
 
 fn line(which: Which, runs: &[Results], measure: Measure) -> Option<Line> {

@@ -196,7 +196,7 @@ impl Drop for Server {
 
 /// A program, named by a variable, in one of some folders, or on the path.
 pub(super) fn program(variable: &str, name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os(variable) {
+    if let Some(named) = std::env::var_os(variable).filter(|named| !named.is_empty()) {
         return Some(named.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
