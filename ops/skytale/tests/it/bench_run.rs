@@ -6,6 +6,8 @@ use crate::fleet::nats_server;
 use crate::node::{Node, text};
 use crate::process::{Place, Ran, Running};
 use serde_json::Value;
+use skytale_proto::ChannelMode;
+use skytale_workload::{Agent, Channel, Event, Frame, Header, Log, Source, What, Writer};
 use std::collections::BTreeMap;
 
 /// However late the generator is.
@@ -298,26 +300,173 @@ fn as_fast_as_it_goes_has_no_latencies_and_repeats_are_compared() {
     );
     let compared = place.run(["bench", "compare", "both/a", "both/b"]);
     assert_eq!(compared.code, 0, "{}", compared.stderr);
-    let ran = place.run([
-        "--json",
+    // A run is as fast as itself: without repeats the ratio decides.
+    let against_itself = |condition: &str| {
+        place
+            .run(["bench", "compare", "both/a", "both/a", "--fail-if", condition])
+            .code
+    };
+    assert_eq!(against_itself("acknowledged_per_s<0.5x"), 0);
+    assert_eq!(against_itself("acknowledged_per_s<2x"), 7);
+}
+
+/// Writes a workload by hand: milliseconds and what happens.
+fn write(place: &Place, name: &str, events: impl IntoIterator<Item = (u64, What)>) {
+    let file = std::fs::File::create(place.path(name)).expect("a file");
+    let mut writer = Writer::new(file, &Header::new(Source::Synth, "by hand")).expect("a header");
+    for (ms, what) in events {
+        let at = std::time::Duration::from_millis(ms);
+        writer.write(&Event { at, what }).expect("an event");
+    }
+    writer.finish().expect("totals");
+}
+
+fn append(author: u32, frame: Frame) -> What {
+    What::Append {
+        author: Agent(author),
+        body_bytes: 300,
+        frame,
+    }
+}
+
+fn commit(adds: &[u32], removes: &[u32]) -> What {
+    let agents = |numbers: &[u32]| numbers.iter().copied().map(Agent).collect::<Vec<_>>();
+    append(
+        0,
+        Frame::Commit {
+            channel: Channel(0),
+            adds: agents(adds),
+            removes: agents(removes),
+            recipients: agents(adds),
+        },
+    )
+}
+
+fn reads(agent: u32, follow: bool) -> What {
+    What::Subscribe {
+        agent: Agent(agent),
+        log: Log::Channel(Channel(0)),
+        behind: 0,
+        follow,
+    }
+}
+
+#[test]
+fn members_that_are_removed_and_come_again_read_what_is_theirs() {
+    let place = Place::new();
+    let mode = ChannelMode::Mls;
+    let channel = Channel(0);
+    let mut events = vec![
+        (0, What::Connect(Agent(0))),
+        (0, What::Connect(Agent(1))),
+        (0, What::Connect(Agent(2))),
+        // Nobody reads the Create: its author only writes.
+        (10, append(0, Frame::Create { channel, mode })),
+        (20, commit(&[1, 2], &[])),
+        (30, reads(1, true)),
+    ];
+    let messages = |from: u64| (0..10).map(move |number| (from + number * 20, append(0, Frame::Message(channel))));
+    events.extend(messages(100));
+    // A reader that does not follow reads up to the head, once.
+    events.push((400, reads(2, false)));
+    events.push((500, commit(&[], &[1])));
+    events.extend(messages(600));
+    events.push((900, commit(&[1], &[])));
+    events.push((920, reads(1, true)));
+    events.extend(messages(1_000));
+    write(&place, "again.skw", events);
+    for keep_order in [false, true] {
+        let out = format!("out-{keep_order}");
+        let mut line = vec!["again.skw", "--local", "--out", &out];
+        line.extend(keep_order.then_some("--keep-order"));
+        let report = passed(&place, &line);
+        // The commit that adds it and ten messages, twice, and the commit that removes it; and eleven for the one that read once.
+        assert_eq!(
+            number(&report["totals"]["delivered"]),
+            11 + 1 + 11 + 11,
+            "{}",
+            report["totals"]
+        );
+        assert_eq!(report["totals"]["sent"], report["planned"]["appends"]);
+    }
+}
+
+#[test]
+fn a_target_that_is_gone_does_not_pass_and_is_in_every_figure() {
+    let node = Node::start("warn");
+    let place = &node.place;
+    synth(place, "chatty-pair", "pair.skw", "4", "6s", "40");
+    let line = [
         "bench",
-        "compare",
-        "fast",
-        "fast",
-        "--fail-if",
-        "acknowledged_per_s<0.5x",
-    ]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let ran = place.run([
+        "run",
+        "pair.skw",
+        "--patience",
+        "2s",
+        "--lag-max",
+        "10m",
+        "--out",
+        "gone",
+    ];
+    let mut run = place.command(line).spawn().expect("a run");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    node.running.signal("STOP");
+    let status = run.wait().expect("it ends");
+    node.running.signal("CONT");
+    assert_eq!(status.code(), Some(7));
+    let report = std::fs::read_to_string(place.path("gone/report.json")).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let totals = &report["totals"];
+    assert_eq!(report["verdict"]["passed"], false);
+    assert!(number(&totals["unfinished"]) > 0, "{totals}");
+    let append = &report["latencies_us"]["append"];
+    assert_eq!(
+        number(&append["count"]),
+        number(&totals["acknowledged"]) + number(&totals["unfinished"]),
+        "{append} {totals}"
+    );
+    let planned = report["series"]["counts"]["planned"].as_array().expect("a series");
+    assert_eq!(
+        Value::from(planned.iter().map(number).sum::<u64>()),
+        report["planned"]["appends"]
+    );
+    let backlog = report["series"]["counts"]["backlog"].as_array().expect("a series");
+    assert!(backlog.last().map(number) > Some(0), "{backlog:?}");
+}
+
+#[test]
+fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
+    let place = Place::new();
+    synth(&place, "chatty-pair", "pair.skw", "4", "20s", "20");
+    let mut line = vec![
         "--json",
+        "--set",
+        "api.admin_secret=marker-Kx81",
         "bench",
-        "compare",
-        "fast",
-        "fast",
-        "--fail-if",
-        "acknowledged_per_s<2x",
-    ]);
-    assert_eq!(ran.code, 7, "{}", ran.stderr);
+        "run",
+        "pair.skw",
+        "--local",
+    ];
+    line.extend(["--kill-at", "2s", "--out", "new/deep/out"]);
+    line.extend(LATE);
+    let running = Running::start(place.command(line), &place.path("run.log"));
+    // While the node is dead, or has just come back.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(running.stop("TERM").0, 143);
+    for file in ["report.json", "report.html"] {
+        let text = std::fs::read_to_string(place.path("new/deep/out").join(file)).expect("a file");
+        assert!(
+            text.contains("api.admin_secret=") && !text.contains("marker-Kx81"),
+            "{file}"
+        );
+    }
+    let ran = bench_run(&place, &["pair.skw", "--local", "--out", "/proc/no"]);
+    assert!(
+        ran.code == 3 && ran.stderr.contains("cannot make /proc/no"),
+        "{}",
+        ran.stderr
+    );
+    let ran = bench_run(&place, &["pair.skw", "--local", "--kill-at", "60s"]);
+    assert!(ran.code == 2 && ran.stderr.contains("after the end"), "{}", ran.stderr);
 }
 
 #[test]
