@@ -29,13 +29,30 @@ struct Known {
 /// What is known of an agent.
 #[derive(Debug, Default)]
 struct Presence {
-    is_online: bool,
+    /// Sessions that run. Those of a merged file may overlap: it is offline when all of them have ended.
+    sessions: u32,
     /// Logs that it follows.
     follows: BTreeSet<Log>,
     /// The same in the output.
     told_online: bool,
     told_follows: BTreeSet<Log>,
     told_key_package: bool,
+}
+
+impl Presence {
+    /// Another session of the input.
+    const fn begin(&mut self) {
+        self.sessions = self.sessions.saturating_add(1);
+    }
+
+    /// A session of the input has ended. Whether it was the last one, with which what it follows ends too.
+    fn end(&mut self) -> bool {
+        self.sessions = self.sessions.saturating_sub(1);
+        if self.sessions == 0 {
+            self.follows.clear();
+        }
+        self.sessions == 0
+    }
 }
 
 /// Agents whose sessions are in the input.
@@ -86,7 +103,7 @@ impl Completer {
     pub fn restarted(&mut self, at: Duration, out: &mut Vec<Event>) {
         let mut online: Vec<Agent> = Vec::new();
         for (agent, presence) in &mut self.agents {
-            presence.is_online = false;
+            presence.sessions = 0;
             presence.follows.clear();
             presence.told_follows.clear();
             if std::mem::take(&mut presence.told_online) {
@@ -115,11 +132,9 @@ impl Completer {
                     self.change(channel, *author, frame);
                 }
             }
-            What::Connect(agent) => self.presence(*agent).is_online = true,
+            What::Connect(agent) => self.presence(*agent).begin(),
             What::Disconnect(agent) => {
-                let presence = self.presence(*agent);
-                presence.is_online = false;
-                presence.follows.clear();
+                self.presence(*agent).end();
             }
             What::Subscribe { agent, log, follow, .. } => {
                 if *follow {
@@ -162,7 +177,7 @@ impl Completer {
             What::Connect(agent) => {
                 let completes = self.explicit.is_some();
                 let presence = self.presence(*agent);
-                presence.is_online = true;
+                presence.begin();
                 if !std::mem::replace(&mut presence.told_online, true) || !completes {
                     out.push(event);
                 }
@@ -170,10 +185,11 @@ impl Completer {
             What::Disconnect(agent) => {
                 let completes = self.explicit.is_some();
                 let presence = self.presence(*agent);
-                presence.is_online = false;
-                presence.follows.clear();
-                presence.told_follows.clear();
-                if std::mem::take(&mut presence.told_online) || !completes {
+                let is_offline = presence.end();
+                if is_offline {
+                    presence.told_follows.clear();
+                }
+                if is_offline && std::mem::take(&mut presence.told_online) || !completes {
                     out.push(event);
                 }
             }
@@ -379,7 +395,7 @@ impl Completer {
         if implied {
             presence.follows.insert(log);
         }
-        if !completes || !(implied || presence.is_online && presence.follows.contains(&log)) {
+        if !completes || !(implied || presence.sessions > 0 && presence.follows.contains(&log)) {
             return;
         }
         self.come_online(at, agent, out);
@@ -450,3 +466,6 @@ const fn mode_of(frame: &Frame) -> ChannelMode {
         _ => ChannelMode::Mls,
     }
 }
+
+#[cfg(test)]
+mod tests;

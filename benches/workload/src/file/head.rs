@@ -49,18 +49,25 @@ pub struct Header {
     /// What made it, as in `skytale 0.1.0`, with the profile and seed of a synthetic one.
     pub made_by: String,
     /// When it began, unix milliseconds; only if that was asked for.
+    #[serde(default)]
     pub start_ms: Option<u64>,
     /// The unit of times: always `us`.
     pub unit: Unit,
-    /// How agents and channels became numbers.
+    /// How agents and channels became numbers. A header of a synthetic workload need not say it.
     pub ids: Ids,
-    /// The part of all channels that is in it: 1 is all of them.
+    /// The part of all channels that is in it: 1 is all of them, and what a header means that does not say it.
+    #[serde(default = "all_channels")]
     pub sample: f64,
     /// Which part of a tap it is; only in files of a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
     /// What it holds, if that was known when the file was begun; the last line always has it.
+    #[serde(default)]
     pub totals: Option<Totals>,
+}
+
+const fn all_channels() -> f64 {
+    1.0
 }
 
 /// Which part of a tap a file is. Parts of one life share the numbers of agents and channels, which are not in the order of first

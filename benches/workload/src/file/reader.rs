@@ -11,7 +11,7 @@ use std::time::Duration;
 const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// No workload is longer.
-const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 /// Why a file is not a workload.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +86,18 @@ impl<R: Read> Reader<R> {
         if !reader.next_line()? {
             return Err(no_header("the file ends there".into()));
         }
-        let value: serde_json::Value =
+        let mut value: serde_json::Value =
             serde_json::from_slice(&reader.text).map_err(|error| no_header(error.to_string()))?;
         match value.get("skytale_workload").and_then(serde_json::Value::as_u64) {
             Some(version) if version == u64::from(VERSION) => {}
             Some(found) => return Err(ReadError::Version { found }),
             None => return Err(no_header("there is no `skytale_workload` in it".into())),
+        }
+        // A profile never had ids. Of real traffic the file itself must say what became of them.
+        if let Some(header) = value.as_object_mut()
+            && header.get("source").is_some_and(|source| source == "synth")
+        {
+            header.entry("ids").or_insert_with(|| "synthetic".into());
         }
         reader.header = serde_json::from_value(value).map_err(|error| no_header(error.to_string()))?;
         Ok(reader)

@@ -173,6 +173,35 @@ fn what_is_no_workload_is_refused_with_its_line() {
 }
 
 #[test]
+fn the_example_in_the_documentation_is_a_whole_workload() {
+    let document = include_str!("../../../../docs/workloads.md");
+    let (_, section) = document.split_once("\n## The file\n").expect("the section");
+    let (_, example) = section.split_once("```json\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let (events, end) = read(&gzip(example)).expect("a workload");
+    assert_eq!((events.len(), end), (5, End::Whole));
+}
+
+#[test]
+fn a_header_need_not_say_what_goes_without_saying() {
+    let header = |source: &str, more: &str| {
+        let text =
+            format!("{{\"skytale_workload\":1,\"source\":\"{source}\",\"made_by\":\"me\",\"unit\":\"us\"{more}}}\n");
+        Reader::new(gzip(&text).as_slice()).map(|reader| reader.header().clone())
+    };
+    assert_eq!(header("synth", "").expect("a header"), Header::new(Source::Synth, "me"));
+    let log = header("log", ",\"ids\":\"hmac_index\"").expect("a header");
+    assert_eq!(log, Header::new(Source::Log, "me"));
+    // Nobody but the file knows what became of the ids of real traffic.
+    for source in ["log", "tap"] {
+        assert!(
+            matches!(header(source, ""), Err(ReadError::NoHeader { .. })),
+            "{source}"
+        );
+    }
+}
+
+#[test]
 fn what_a_later_version_adds_to_a_line_is_ignored() {
     let text = format!("{}\n[7,\"+\",3,\"more\",[1]]\n", header());
     let (events, end) = read(&gzip(&text)).expect("a workload");
