@@ -18,6 +18,7 @@ mod reader;
 mod writer;
 
 pub use head::{Header, Ids, Part, Source, Totals, Unit, VERSION};
+pub(crate) use reader::DURATION_MAX;
 pub use reader::{End, ReadError, Reader};
 pub use writer::{WriteError, Writer, write_whole};
 

@@ -1,9 +1,12 @@
 //! What can be set of a plan.
 
+use crate::file::DURATION_MAX;
 use std::time::Duration;
 
-/// The most copies and parts.
+/// The most copies, and parts that are laid over each other.
 const COUNT_MAX: u32 = 10_000;
+/// The most parts of which one is taken: ids of frames have 12 bits for its number.
+const PARTS_MAX: u32 = (1 << 12) - 1;
 
 /// What can be set of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,11 +95,18 @@ impl Knobs {
             "shift",
             "needs copies (--clone) or parts (--fold)",
         )?;
+        let later = self.clones - 1 + self.folds - 1;
         must(
-            self.part.0 >= 1 && self.part.0 <= self.part.1 && self.part.1 <= COUNT_MAX,
+            self.shift.checked_mul(later).is_some_and(|all| all <= DURATION_MAX),
+            "shift",
+            "must not add up to more than ten years over all copies and parts",
+        )?;
+        must(
+            self.part.0 >= 1 && self.part.0 <= self.part.1,
             "part",
             "must be one of so many, as in 2/4",
-        )
+        )?;
+        must(self.part.1 <= PARTS_MAX, "part", "must be one of 4095 parts at most")
     }
 }
 

@@ -3,7 +3,10 @@
 //! Knobs are applied in this order: gaps are shortened; the workload is cut into parts, which are laid over each other; readers are
 //! added; some readers stay away until the end; whole copies are made; one part of several is taken; the speed and the length are set.
 
+mod away;
+mod footprint;
 mod knobs;
+mod readers;
 #[cfg(test)]
 mod tests;
 
@@ -12,18 +15,20 @@ pub use knobs::{Fraction, KnobError, Knobs};
 use crate::complete::Completer;
 use crate::event::{Agent, Channel, Event, Frame, Log, What};
 use crate::synth::Chance;
-use skytale_proto::ChannelMode;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use footprint::Footprint;
+use skytale_proto::{ChannelMode, limits};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-/// The most events that a plan is made of: it is held in memory as a whole, in about 100 bytes an event.
+/// The most events that a plan is made of: it is held in memory as a whole, in about 100 bytes an event. 32 agents that commits name
+/// count as an event.
 pub const EVENTS_MAX: usize = 50_000_000;
 
-/// Bodies of commits that add readers, in bytes.
-const COMMIT_BYTES: u32 = 600;
-const COMMIT_BYTES_PER_ADD: u32 = 700;
-/// Readers that one commit adds.
-const ADDS_MAX: u32 = 512;
+/// What a frame needs besides its body, in bytes: at least, and for each agent that a commit names.
+const HEADER_BYTES: usize = 1024;
+const HEADER_BYTES_PER_NAME: usize = 40;
+/// What a commit needs besides its body at least, in bytes.
+const COMMIT_HEADER_BYTES: usize = 64 * 1024;
 
 /// What is to happen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +43,8 @@ pub struct Plan {
     pub refusals: BTreeMap<u32, u64>,
     /// Events that stand for what was before the workload, or is not in it.
     pub made_up: u64,
+    /// Appends whose body was too large for a frame. They are planned with the largest body that fits.
+    pub clamped: u64,
     /// How long the schedule is.
     pub duration: Duration,
 }
@@ -50,9 +57,12 @@ pub enum PlanError {
     Empty(&'static str),
     /// Too much for one process.
     #[error(
-        "the plan has over {EVENTS_MAX} events, which are held in memory; take one of several parts, or a shorter workload"
+        "the plan is as large as {events} events, but at most {EVENTS_MAX} fit in memory; use fewer copies, parts or added readers, or a shorter workload"
     )]
-    TooMany,
+    TooMany {
+        /// How many events it would have, at least.
+        events: u64,
+    },
     /// Nobody only reads.
     #[error(
         "an offline share needs agents that read and write nothing, and there are none; add readers with a fan-out"
@@ -96,25 +106,40 @@ impl Layer {
     }
 
     /// Lays another one over it, with agents and channels of its own.
-    fn add(&mut self, other: &Self, shift: Duration) {
+    fn add(&mut self, other: &Self, shift: Duration) -> Result<(), PlanError> {
         let (agents, channels) = (self.agents, self.channels);
+        let sums = agents
+            .checked_add(other.agents)
+            .zip(channels.checked_add(other.channels));
+        let Some((agents_sum, channels_sum)) = sums else {
+            let events = (self.events.len() + other.events.len()) as u64;
+            return Err(PlanError::TooMany { events });
+        };
         self.events.extend(other.events.iter().map(|event| {
             Event {
-                at: event.at + shift,
+                at: event.at.saturating_add(shift),
                 what: event
                     .what
                     .clone()
                     .map(|agent| Agent(agent.0 + agents), |channel| Channel(channel.0 + channels)),
             }
         }));
-        self.agents += other.agents;
-        self.channels += other.channels;
+        (self.agents, self.channels) = (agents_sum, channels_sum);
+        Ok(())
     }
 }
 
 impl Plan {
     /// Makes a plan of a workload's events, which are in the order of time.
-    pub fn new(mut events: Vec<Event>, knobs: &Knobs) -> Result<Self, PlanError> {
+    pub fn new(events: Vec<Event>, knobs: &Knobs) -> Result<Self, PlanError> {
+        Self::within(EVENTS_MAX as u64, events, knobs)
+    }
+
+    /// Makes a plan of so many events at most.
+    fn within(events_max: u64, mut events: Vec<Event>, knobs: &Knobs) -> Result<Self, PlanError> {
+        if knobs.duration == Some(Duration::ZERO) {
+            return Err(PlanError::Empty("the duration is zero"));
+        }
         if events.is_empty() {
             return Err(PlanError::Empty("it has no events"));
         }
@@ -136,25 +161,24 @@ impl Plan {
                     }
             )
         });
+        Footprint::of(&events).must_fit(knobs.clones, events_max)?;
         let mut layer = Layer::default();
-        for (number, part) in fold(events, knobs.folds, &mut made_up).into_iter().enumerate() {
-            layer.add(&Layer::numbered(part), knobs.shift * number as u32);
+        for (number, part) in fold(events, knobs, &mut made_up, events_max)?.into_iter().enumerate() {
+            layer.add(&Layer::numbered(part), shifted(knobs.shift, number as u32))?;
         }
         layer.events.sort_by_key(|event| event.at);
         let mut chance = Chance::new(knobs.seed);
         if knobs.fan_out > 0 {
-            add_readers(&mut layer, knobs.fan_out);
+            readers::add(&mut layer, knobs.fan_out, knobs.clones, events_max)?;
         }
         if let Some(share) = knobs.offline_share {
-            stay_away(&mut layer, share.get(), &mut chance)?;
+            away::stay(&mut layer, share.get(), &mut chance)?;
         }
-        if layer.events.len().saturating_mul(knobs.clones as usize) > EVENTS_MAX {
-            return Err(PlanError::TooMany);
-        }
+        Footprint::of(&layer.events).must_fit(knobs.clones, events_max)?;
         let one = layer;
         let mut layer = Layer::default();
         for number in 0..knobs.clones {
-            layer.add(&one, knobs.shift * number);
+            layer.add(&one, shifted(knobs.shift, number))?;
         }
         layer.events.sort_by_key(|event| event.at);
         if knobs.part != (1, 1) {
@@ -162,22 +186,33 @@ impl Plan {
         }
         if let Some(speed) = knobs.speed {
             for event in &mut layer.events {
-                event.at = event.at.div_f64(speed);
+                event.at = Duration::try_from_secs_f64(event.at.as_secs_f64() / speed).unwrap_or(Duration::MAX);
             }
         }
         if let Some(duration) = knobs.duration {
             layer.events.retain(|event| event.at <= duration);
         }
+        let clamped = clamp(&mut layer.events);
         let Some(last) = layer.events.last() else {
             return Err(PlanError::Empty("take a greater part, or a longer duration"));
         };
+        if !layer
+            .events
+            .iter()
+            .any(|event| matches!(event.what, What::Append { .. }))
+        {
+            return Err(PlanError::Empty(
+                "it has no appends; take a greater part, a longer duration, or another workload",
+            ));
+        }
         Ok(Self {
             duration: last.at,
             events: layer.events,
             agents: layer.agents,
             channels: layer.channels,
             refusals,
-            made_up: made_up * u64::from(knobs.clones),
+            made_up: made_up.saturating_mul(knobs.clones.into()),
+            clamped,
         })
     }
 
@@ -277,13 +312,19 @@ fn shorten(events: &mut [Event], max_gap: Option<Duration>) {
     for event in events {
         let gap = event.at.saturating_sub(before);
         before = event.at;
-        cut += gap.saturating_sub(max_gap);
+        cut = cut.saturating_add(gap.saturating_sub(max_gap));
         event.at = event.at.saturating_sub(cut);
     }
 }
 
+/// When a copy or part begins.
+fn shifted(shift: Duration, number: u32) -> Duration {
+    shift.checked_mul(number).unwrap_or(Duration::MAX)
+}
+
 /// Cuts a workload into parts of equal length, each of which begins at 0 and is possible by itself.
-fn fold(events: Vec<Event>, parts: u32, made_up: &mut u64) -> Vec<Vec<Event>> {
+fn fold(events: Vec<Event>, knobs: &Knobs, made_up: &mut u64, events_max: u64) -> Result<Vec<Vec<Event>>, PlanError> {
+    let parts = knobs.folds;
     let explicit = events
         .iter()
         .filter_map(|event| match event.what {
@@ -292,148 +333,56 @@ fn fold(events: Vec<Event>, parts: u32, made_up: &mut u64) -> Vec<Vec<Event>> {
         })
         .collect();
     let mut completer = Completer::with_sessions(explicit);
-    let length = events.last().map_or(Duration::ZERO, |event| event.at) / parts + Duration::from_micros(1);
-    let mut all: Vec<Vec<Event>> = vec![Vec::new()];
+    let length =
+        (events.last().map_or(Duration::ZERO, |event| event.at) / parts).saturating_add(Duration::from_micros(1));
+    let mut part = Vec::new();
+    let mut all = Vec::new();
     let mut begin = Duration::ZERO;
+    let mut size = Footprint::default();
     for mut event in events {
-        while event.at >= begin + length && all.len() < parts as usize {
-            begin += length;
+        while event.at >= begin.saturating_add(length) && all.len() + 1 < parts as usize {
+            begin = begin.saturating_add(length);
             completer.restart();
-            all.push(Vec::new());
+            all.push(std::mem::take(&mut part));
         }
-        event.at -= begin;
-        if let Some(out) = all.last_mut() {
-            completer.event(event, out);
-        }
+        event.at = event.at.saturating_sub(begin);
+        let known = part.len();
+        completer.event(event, &mut part);
+        // Each part makes up the channels that it needs: that adds up, and cannot be known before.
+        size = size.and(Footprint::of(&part[known..]));
+        size.must_fit(knobs.clones, events_max)?;
     }
+    all.push(part);
     *made_up = completer.made_up();
-    all
+    Ok(all)
 }
 
-/// Adds readers to each channel, who follow it from the beginning.
-fn add_readers(layer: &mut Layer, count: u32) {
-    let mut events = Vec::with_capacity(layer.events.len());
-    for event in std::mem::take(&mut layer.events) {
-        let at = event.at;
-        let created = match &event.what {
-            What::Append {
-                author,
-                frame: Frame::Create { channel, mode },
-                ..
-            } => Some((*author, *channel, *mode)),
-            _ => None,
-        };
-        events.push(event);
-        let Some((owner, channel, mode)) = created else {
+/// Shortens bodies that fit no frame, and counts them.
+fn clamp(events: &mut [Event]) -> u64 {
+    let mut clamped = 0;
+    for event in events {
+        let What::Append { body_bytes, frame, .. } = &mut event.what else {
             continue;
         };
-        let readers: Vec<Agent> = (layer.agents..layer.agents + count).map(Agent).collect();
-        layer.agents += count;
-        for agent in &readers {
-            events.extend([What::Token(*agent), What::Connect(*agent)].map(|what| Event { at, what }));
-        }
-        if mode == ChannelMode::Mls {
-            for adds in readers.chunks(ADDS_MAX as usize) {
-                let frame = Frame::Commit {
-                    channel,
-                    adds: adds.to_vec(),
-                    removes: Vec::new(),
-                    recipients: adds.to_vec(),
-                };
-                let what = What::Append {
-                    author: owner,
-                    body_bytes: COMMIT_BYTES + COMMIT_BYTES_PER_ADD * adds.len() as u32,
-                    frame,
-                };
-                events.push(Event { at, what });
-            }
-        }
-        for agent in readers {
-            let what = What::Subscribe {
-                agent,
-                log: Log::Channel(channel),
-                behind: 0,
-                follow: true,
-            };
-            events.push(Event { at, what });
-        }
-    }
-    layer.events = events;
-}
-
-/// A share of those who only read goes offline after a fifth of the time, and comes back at its end, all at once.
-fn stay_away(layer: &mut Layer, share: f64, chance: &mut Chance) -> Result<(), PlanError> {
-    let mut readers = BTreeSet::new();
-    let mut writers = HashSet::new();
-    for event in &layer.events {
-        match &event.what {
-            What::Append { author, frame, .. } if frame.channel().is_some() => {
-                writers.insert(*author);
-            }
-            What::Subscribe {
-                agent,
-                log: Log::Channel(_),
+        let header = match frame {
+            Frame::Commit {
+                adds,
+                removes,
+                recipients,
                 ..
             } => {
-                readers.insert(*agent);
+                let names = adds.len() + removes.len() + recipients.len();
+                (HEADER_BYTES + HEADER_BYTES_PER_NAME * names).max(COMMIT_HEADER_BYTES)
             }
-            _ => {}
+            _ => HEADER_BYTES,
+        };
+        let most = limits::FRAME_BYTES_MAX.saturating_sub(header) as u32;
+        if *body_bytes > most {
+            *body_bytes = most;
+            clamped += 1;
         }
     }
-    let mut readers: Vec<Agent> = readers.into_iter().filter(|agent| !writers.contains(agent)).collect();
-    if readers.is_empty() {
-        return Err(PlanError::NoReaders);
-    }
-    let count = ((readers.len() as f64 * share).round() as usize).clamp(1, readers.len());
-    // The first so many of a shuffle (Fisher and Yates).
-    for index in 0..count {
-        let other = index + chance.below((readers.len() - index) as u32) as usize;
-        readers.swap(index, other);
-    }
-    let away: HashSet<Agent> = readers.into_iter().take(count).collect();
-    let end = layer.events.last().map_or(Duration::ZERO, |event| event.at);
-    let leaves = end / 5;
-    let mut logs: BTreeMap<Agent, BTreeSet<Log>> = BTreeMap::new();
-    let mut left = false;
-    let mut events = Vec::with_capacity(layer.events.len());
-    let leave = |events: &mut Vec<Event>| {
-        let mut away: Vec<Agent> = away.iter().copied().collect();
-        away.sort_unstable();
-        events.extend(away.into_iter().map(|agent| Event {
-            at: leaves,
-            what: What::Disconnect(agent),
-        }));
-    };
-    for event in std::mem::take(&mut layer.events) {
-        if event.at >= leaves && !std::mem::replace(&mut left, true) {
-            leave(&mut events);
-        }
-        match &event.what {
-            What::Subscribe { agent, log, .. } if away.contains(agent) => {
-                logs.entry(*agent).or_default().insert(*log);
-                if !left {
-                    events.push(event);
-                }
-            }
-            What::Connect(agent) | What::Disconnect(agent) | What::Token(agent) if left && away.contains(agent) => {}
-            _ => events.push(event),
-        }
-    }
-    if !left {
-        leave(&mut events);
-    }
-    for (agent, logs) in logs {
-        let back = [What::Token(agent), What::Connect(agent)].into_iter();
-        let reads = logs.into_iter().map(|log| What::Subscribe {
-            agent,
-            log,
-            behind: 0,
-            follow: true,
-        });
-        events.extend(back.chain(reads).map(|what| Event { at: end, what }));
-    }
-    layer.events = events;
-    Ok(())
+    clamped
 }
 
 /// One part of several: some of the channels, and whoever has to do with them. An agent that has to do with channels of several parts is

@@ -1,3 +1,5 @@
+mod bounds;
+
 use super::*;
 use crate::synth::{Profile, Size, synthesize};
 use proptest::prelude::*;
@@ -232,11 +234,163 @@ fn settings_that_cannot_be_are_refused() {
             fan_out: 10_000,
             ..Knobs::default()
         },
+        Knobs {
+            part: (1, 4_096),
+            ..Knobs::default()
+        },
+        Knobs {
+            clones: 2,
+            shift: Duration::MAX,
+            ..Knobs::default()
+        },
+        Knobs {
+            clones: 6,
+            folds: 7,
+            shift: Duration::from_secs(366 * 24 * 3_600),
+            ..Knobs::default()
+        },
     ];
     for knobs in wrong {
         knobs.check().expect_err("no such plan");
     }
     assert!(Plan::new(Vec::new(), &Knobs::default()).is_err());
+    let most = [
+        Knobs {
+            part: (4_095, 4_095),
+            ..Knobs::default()
+        },
+        Knobs {
+            clones: 6,
+            folds: 6,
+            shift: Duration::from_secs(366 * 24 * 3_600),
+            ..Knobs::default()
+        },
+    ];
+    for knobs in most {
+        knobs.check().expect("knobs");
+    }
+}
+
+fn at(seconds: u64, what: What) -> Event {
+    let at = Duration::from_secs(seconds);
+    Event { at, what }
+}
+
+fn append(author: u32, frame: Frame) -> What {
+    What::Append {
+        author: Agent(author),
+        body_bytes: 100,
+        frame,
+    }
+}
+
+const OFFER: Frame = Frame::KeyPackage { last_resort: false };
+
+fn commit(channel: u32, adds: &[u32], removes: &[u32]) -> Frame {
+    let agents = |list: &[u32]| list.iter().copied().map(Agent).collect::<Vec<_>>();
+    Frame::Commit {
+        channel: Channel(channel),
+        adds: agents(adds),
+        removes: agents(removes),
+        recipients: agents(adds),
+    }
+}
+
+fn subscribe(agent: u32, channel: u32) -> What {
+    What::Subscribe {
+        agent: Agent(agent),
+        log: Log::Channel(Channel(channel)),
+        behind: 0,
+        follow: true,
+    }
+}
+
+/// An author, agent 0, of two channels, and readers 1 and 2 of both, from the beginning on.
+fn two_channels() -> Vec<Event> {
+    let mut events = Vec::new();
+    for agent in 0..3 {
+        events.extend([at(0, What::Connect(Agent(agent))), at(0, append(agent, OFFER))]);
+    }
+    for channel in 0..2 {
+        let create = Frame::Create {
+            channel: Channel(channel),
+            mode: ChannelMode::Mls,
+        };
+        events.extend([
+            at(0, append(0, create)),
+            at(0, append(0, commit(channel, &[1, 2], &[]))),
+            at(0, subscribe(1, channel)),
+            at(0, subscribe(2, channel)),
+        ]);
+    }
+    events
+}
+
+/// All who only read stay away after 20 of 100 seconds.
+fn plan_away(mut events: Vec<Event>) -> Plan {
+    events.push(at(100, append(0, Frame::Message(Channel(1)))));
+    let knobs = Knobs {
+        offline_share: Fraction::new(1.0),
+        ..Knobs::default()
+    };
+    plan(events, &knobs)
+}
+
+#[test]
+fn who_was_removed_does_not_follow_the_channel_when_it_is_back() {
+    let mut events = two_channels();
+    events.extend([
+        at(10, append(0, commit(0, &[], &[1]))),
+        // Offline already when the others go.
+        at(15, What::Disconnect(Agent(2))),
+        at(30, What::Connect(Agent(2))),
+        at(50, append(0, commit(1, &[], &[2]))),
+        at(60, append(0, commit(0, &[], &[2]))),
+        at(70, append(0, commit(0, &[2], &[]))),
+        at(70, subscribe(2, 0)),
+    ]);
+    let plan = plan_away(events);
+    let back: Vec<What> = plan
+        .events
+        .into_iter()
+        .filter(|event| event.at == Duration::from_secs(100))
+        .map(|event| event.what)
+        .filter(|what| matches!(what, What::Subscribe { .. }))
+        .collect();
+    assert_eq!(back, [subscribe(1, 1), subscribe(2, 0)]);
+}
+
+#[test]
+fn who_is_away_does_nothing_and_is_claimed_from_what_it_offered_before() {
+    let mut events = two_channels();
+    events.extend([
+        at(50, append(1, OFFER)),
+        at(50, append(1, Frame::Claim(Agent(0)))),
+        at(51, append(0, Frame::Claim(Agent(1)))),
+        // Comes while it is away.
+        at(52, What::Token(Agent(3))),
+        at(52, What::Connect(Agent(3))),
+        at(52, append(3, OFFER)),
+        at(53, append(0, Frame::Claim(Agent(3)))),
+        at(54, append(0, commit(0, &[3], &[]))),
+        at(54, subscribe(3, 0)),
+    ]);
+    let plan = plan_away(events);
+    let between = |event: &&Event| (Duration::from_secs(20)..Duration::from_secs(100)).contains(&event.at);
+    let done: Vec<What> = plan
+        .events
+        .iter()
+        .filter(between)
+        .map(|event| event.what.clone())
+        .collect();
+    let expected = [
+        What::Disconnect(Agent(1)),
+        What::Disconnect(Agent(2)),
+        append(0, Frame::Claim(Agent(1))),
+        append(0, commit(0, &[3], &[])),
+    ];
+    assert_eq!(done, expected);
+    assert!(plan.events.iter().any(|event| event.what == What::Connect(Agent(3))));
 }
 
 proptest! {
