@@ -29,6 +29,8 @@ pub(super) struct Dry {
     body_bytes: u64,
     deliveries: u64,
     made_up: u64,
+    /// Appends whose bodies were too large for a frame, and are shorter now.
+    clamped: u64,
     closed_loop: bool,
     part: String,
 }
@@ -51,6 +53,7 @@ impl Dry {
             body_bytes: plan.body_bytes(),
             deliveries: plan.deliveries(),
             made_up: plan.made_up,
+            clamped: plan.clamped,
             closed_loop: knobs.in_flight().is_some(),
             part: format!("{}/{}", knobs.part.0, knobs.part.1),
         }
@@ -78,6 +81,13 @@ impl Human for Dry {
                 to,
                 "{} operations stand for what is not in the workload: sessions, subscriptions, what was before it",
                 self.made_up
+            )?;
+        }
+        if self.clamped > 0 {
+            writeln!(
+                to,
+                "{} bodies were too large for a frame, and are shorter",
+                self.clamped
             )?;
         }
         writeln!(to, "{} nothing was sent", style.good("dry run:"))
