@@ -52,6 +52,9 @@ impl LocalApi {
         let limits = Limits {
             address_rate: rate,
             key_rate: rate,
+            attempt_rate: rate,
+            connections_max: 20_000,
+            hashes_waiting_max: 20_000,
             agents_max: 1_000_000,
             ..Limits::default()
         };

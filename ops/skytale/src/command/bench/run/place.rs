@@ -16,6 +16,7 @@ use skytale_workload::plan::Plan;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 /// How often the relay nodes of a fleet say that they are there.
@@ -138,10 +139,39 @@ fn versus_client(url: &str) -> Outcome<ApiClient> {
     ApiClient::new(url, key).map_err(unusable)
 }
 
+/// Threads for an API. They end with this, which may be dropped anywhere.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start() -> Outcome<Self> {
+        let runtime = Runtime::new().failing(Code::Environment, || "cannot start a runtime".into())?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Does something on them.
+    async fn run<T: Send + 'static>(&self, work: impl Future<Output = Outcome<T>> + Send + 'static) -> Outcome<T> {
+        let failed = || "cannot start the API".to_owned();
+        let runtime = self
+            .0
+            .as_ref()
+            .ok_or_else(|| Failure::new(Code::Environment, failed()))?;
+        runtime.spawn(work).await.failing(Code::Environment, failed)?
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// What was started for a run.
 enum Servers {
     None,
     Local {
+        _threads: Threads,
         api: Box<LocalApi>,
         relay: Box<RelayProcess>,
     },
@@ -173,7 +203,11 @@ impl Place {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let dir = session.scratch.folder("skytale-bench-", args.data.as_deref(), false)?;
         if args.local {
-            let api = LocalApi::start_for_load(&dir, any, HEARTBEAT).await?;
+            // On threads of its own: a crowd of agents must not keep it from answering the relay node.
+            let threads = Threads::start()?;
+            let folder = dir.clone();
+            let starting = async move { LocalApi::start_for_load(&folder, any, HEARTBEAT).await };
+            let api = threads.run(starting).await?;
             let mut settings = settings(&api);
             let admin = toml::toml! {
                 enabled = true
@@ -200,6 +234,7 @@ impl Place {
                 client,
                 name: "local".into(),
                 servers: Servers::Local {
+                    _threads: threads,
                     api: Box::new(api),
                     relay: Box::new(relay),
                 },
@@ -275,7 +310,7 @@ impl Place {
     pub(super) async fn stop(self) -> Outcome {
         match self.servers {
             Servers::None => Ok(()),
-            Servers::Local { api, relay } => {
+            Servers::Local { api, relay, _threads } => {
                 let stopped = relay.stop().await;
                 stopped.and(stop_api(api.api).await)
             }
