@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Every contradiction in a history, channel by channel. None is what a run should have.
 ///
 /// Checked is that
-/// - an acknowledged frame was shown, at the offset acknowledged, to each agent that read past it, and to at least one if
-///   anybody finished at or past it;
+/// - an acknowledged frame was shown, at the offset acknowledged, to each agent that read there: from the first entry of one
+///   of its stretches to the offset where it finished, or to the last entry that it was shown. What nobody read cannot be
+///   judged, and is no fault;
 /// - no frame stands at two offsets, and none was shown twice to one agent;
 /// - all agents were shown the same entry with the same bytes at each offset, without gaps, as far as they say they read;
 /// - each author's frames stand in the order in which it sent them, and the messages of one who wrote down what it sent
@@ -41,7 +42,7 @@ const fn channel_of(event: &Event) -> ChannelId {
 #[derive(Default)]
 struct Account {
     sent: BTreeMap<AgentId, Vec<FrameId>>,
-    acknowledged: Vec<(AgentId, FrameId, Offset)>,
+    acknowledged: Vec<(FrameId, Offset)>,
     refused: Vec<FrameId>,
     readers: BTreeMap<AgentId, Vec<Stretch>>,
 }
@@ -62,9 +63,14 @@ impl Stretch {
         }
     }
 
-    /// Whether an agent that says this must have been shown an offset.
+    /// How far the agent read: to where it says, or to the last entry that it was shown.
+    fn end(&self) -> Option<Offset> {
+        self.finished.or_else(|| self.entries.last().map(|entry| entry.offset))
+    }
+
+    /// Whether the agent must have been shown the entry at an offset.
     fn covers(&self, offset: Offset) -> bool {
-        self.from <= offset && self.finished.is_some_and(|at| offset <= at)
+        self.from <= offset && self.end().is_some_and(|at| offset <= at)
     }
 }
 
@@ -72,9 +78,7 @@ impl Account {
     fn take(&mut self, event: &Event) {
         match event {
             Event::Sent { agent, frame, .. } => self.sent.entry(*agent).or_default().push(*frame),
-            Event::Acknowledged {
-                agent, frame, offset, ..
-            } => self.acknowledged.push((*agent, *frame, *offset)),
+            Event::Acknowledged { frame, offset, .. } => self.acknowledged.push((*frame, *offset)),
             Event::Refused { frame, .. } => self.refused.push(*frame),
             Event::Reads { agent, from, .. } => self.readers.entry(*agent).or_default().push(Stretch::new(*from)),
             Event::Delivered { agent, entry, .. } => {
@@ -98,7 +102,7 @@ impl Account {
         let mut faults = self.gaps(channel);
         let log = self.merged(channel, &mut faults);
         let places = places(&log, channel, &mut faults);
-        self.missing(channel, &log, &mut faults);
+        self.missing(channel, &mut faults);
         self.order(channel, &places, &mut faults);
         self.invented(channel, &log, &mut faults);
         epochs(&log, channel, &mut faults);
@@ -172,35 +176,22 @@ impl Account {
         log
     }
 
-    /// What was acknowledged was shown where it was said to stand.
-    fn missing(&self, channel: ChannelId, log: &BTreeMap<Offset, &Entry>, faults: &mut Vec<Fault>) {
-        let mut shown: HashMap<AgentId, HashSet<(FrameId, Offset)>> = HashMap::new();
-        for (agent, stretches) in &self.readers {
+    /// What was acknowledged was shown to each agent that read where it was said to stand.
+    fn missing(&self, channel: ChannelId, faults: &mut Vec<Fault>) {
+        for (&agent, stretches) in &self.readers {
             let entries = stretches.iter().flat_map(|stretch| &stretch.entries);
-            shown.insert(*agent, entries.map(|entry| (entry.frame, entry.offset)).collect());
-        }
-        let past = |offset: Offset| {
-            self.readers
-                .values()
-                .flatten()
-                .any(|stretch| stretch.finished.is_some_and(|at| at >= offset))
-        };
-        for &(author, frame, offset) in &self.acknowledged {
-            let missing = |agent| Fault::Missing {
-                channel,
-                agent,
-                frame,
-                offset,
-            };
-            for (agent, stretches) in &self.readers {
-                let has = shown.get(agent).is_some_and(|shown| shown.contains(&(frame, offset)));
-                if !has && stretches.iter().any(|stretch| stretch.covers(offset)) {
-                    faults.push(missing(*agent));
+            let shown: HashSet<_> = entries.clone().map(|entry| (entry.frame, entry.offset)).collect();
+            let offsets: HashSet<_> = entries.map(|entry| entry.offset).collect();
+            let read = |offset| offsets.contains(&offset) || stretches.iter().any(|stretch| stretch.covers(offset));
+            for &(frame, offset) in &self.acknowledged {
+                if !shown.contains(&(frame, offset)) && read(offset) {
+                    faults.push(Fault::Missing {
+                        channel,
+                        agent,
+                        frame,
+                        offset,
+                    });
                 }
-            }
-            let nobody_read_there = !self.readers.values().flatten().any(|stretch| stretch.covers(offset));
-            if nobody_read_there && past(offset) && log.get(&offset).is_none_or(|entry| entry.frame != frame) {
-                faults.push(missing(author));
             }
         }
     }

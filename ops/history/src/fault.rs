@@ -7,12 +7,12 @@ use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {
-    /// An acknowledged frame was not shown to an agent that read past it.
+    /// An acknowledged frame was not shown to an agent that read there.
     #[error("{channel}: {agent} read past {offset} and was not shown {frame}, which was acknowledged there")]
     Missing {
         /// Where.
         channel: ChannelId,
-        /// Who was not shown it; its author, where nobody was.
+        /// Who was not shown it; its author, if another frame was shown there before the acknowledgement.
         agent: AgentId,
         /// What.
         frame: FrameId,

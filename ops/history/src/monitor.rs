@@ -78,16 +78,16 @@ use std::sync::atomic::Ordering;
 /// - At once: `Fork`, `Gap`, `Twice`, `ShortRead`, `RefusedButThere`; `Missing`, if somebody was shown another frame at the
 ///   offset acknowledged; `Order` and `Epoch`, for an entry at the end of what anybody was shown.
 /// - When its author sends again: `Invented`.
-/// - By [`Monitor::finish`]: `Missing`, of what a reader skipped or nobody was shown; `Order` and `Epoch`, of entries that were
+/// - By [`Monitor::finish`]: `Missing`, of what a reader skipped; `Order` and `Epoch`, of entries that were
 ///   shown after later ones (a member from the beginning reads behind one that joined); and `Invented`, of the rest.
 ///
-/// A frame that is in flight at the end is no fault.
+/// A frame that is in flight at the end is no fault. Neither is an acknowledged frame at an offset that no reader's stretch
+/// covers: it cannot be judged, and is counted ([`ChannelReport::unread`]). A stretch covers the offsets from its first to
+/// where the reader finished, or to the last entry that it was shown.
 ///
 /// # Where it differs from `check`
 ///
 /// Both find a fault or both find none, with these exceptions:
-/// - The monitor names `Missing` as soon as anybody was shown another frame there. `check` waits for a reader that finished
-///   at or past it.
 /// - The monitor does not check the order of frames that stand under another agent's name than their sender's.
 /// - A frame that one agent records as sent twice counts once.
 ///
@@ -145,6 +145,8 @@ pub struct ChannelReport {
     pub entries: u64,
     /// Frames sent that nobody was shown, and that were not refused.
     pub in_flight: u64,
+    /// Acknowledged frames at offsets that nobody read. Whether they are in the log is not known.
+    pub unread: u64,
     /// Agents that read it.
     pub readers: usize,
     /// Agents of these that finished, and do not read again.

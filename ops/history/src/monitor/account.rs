@@ -24,10 +24,8 @@ pub(super) struct Account {
     flying: HashMap<(FrameId, u32), u32>,
     refused: HashSet<FrameId>,
     /// Acknowledged frames, by offset, where nobody was shown an entry yet.
-    pub(super) awaited: BTreeMap<Offset, Vec<Acknowledged>>,
+    pub(super) awaited: BTreeMap<Offset, Vec<FrameId>>,
     tail: Option<Tail>,
-    /// The furthest cursor of a reader that finished.
-    pub(super) read_to: Option<Offset>,
     /// Readers that finished, by their first and last offset.
     pub(super) agreements: BTreeMap<(Offset, Offset), Agreement>,
 }
@@ -43,12 +41,6 @@ pub(super) struct Author {
     latest: Option<Offset>,
     /// Messages under its name that it did not record yet.
     unclaimed: Vec<Offset>,
-}
-
-/// An acknowledgement, at a known offset.
-pub(super) struct Acknowledged {
-    pub(super) author: AgentId,
-    pub(super) frame: FrameId,
 }
 
 /// The end of the log.
@@ -77,7 +69,6 @@ impl Account {
             refused: HashSet::new(),
             awaited: BTreeMap::new(),
             tail: None,
-            read_to: None,
             agreements: BTreeMap::new(),
         }
     }
@@ -134,8 +125,8 @@ impl Account {
             }),
             None => {
                 let awaited = self.awaited.entry(offset).or_default();
-                if awaited.iter().all(|other| other.frame != frame) {
-                    awaited.push(Acknowledged { author, frame });
+                if !awaited.contains(&frame) {
+                    awaited.push(frame);
                 }
             }
         }
@@ -208,7 +199,6 @@ impl Account {
             });
         }
         shown.finish(at);
-        self.read_to = self.read_to.max(Some(at));
         let chain = shown.chain;
         let agreement = self
             .agreements
@@ -235,13 +225,13 @@ impl Account {
             }
         }
         for acknowledged in self.awaited.remove(&offset).unwrap_or_default() {
-            if acknowledged.frame == frame {
+            if acknowledged == frame {
                 slot.mark(Mark::Acknowledged);
             } else {
                 faults.push(Fault::Missing {
                     channel,
                     agent: self.readers[reader].agent,
-                    frame: acknowledged.frame,
+                    frame: acknowledged,
                     offset,
                 });
             }

@@ -21,8 +21,8 @@ pub(super) struct Shown {
     pub(super) from: Offset,
     /// The digest chain of the present stretch.
     pub(super) chain: u64,
-    /// Finished stretches, first and last offset, of which it was not shown all.
-    pub(super) holed: Vec<(Offset, Offset)>,
+    /// Stretches that ended, first and last offset, of which it was not shown all.
+    holed: Vec<(Offset, Offset)>,
 }
 
 impl Shown {
@@ -38,8 +38,11 @@ impl Shown {
         }
     }
 
-    /// Begins a stretch.
-    pub(super) const fn begin(&mut self, from: Offset) {
+    /// Begins a stretch. One that was not finished ends with the last entry shown.
+    pub(super) fn begin(&mut self, from: Offset) {
+        if !self.is_finished {
+            self.end(self.expected.previous());
+        }
         self.expected = from;
         self.from = from;
         self.chain = 0;
@@ -54,11 +57,22 @@ impl Shown {
         self.expected = entry.offset.next();
     }
 
-    /// Ends the stretch at a cursor.
+    /// Finishes the stretch at a cursor.
     pub(super) fn finish(&mut self, at: Offset) {
         self.is_finished = true;
+        self.end(at);
+    }
+
+    fn end(&mut self, at: Offset) {
         if self.holed.len() < HOLED_MAX && !self.spans.holes(self.from, at).is_empty() {
             self.holed.push((self.from, at));
         }
+    }
+
+    /// The ranges of all stretches where it was not shown the canonical frame, both ends included.
+    pub(super) fn holes(&self) -> impl Iterator<Item = (Offset, Offset)> {
+        let current = (!self.is_finished).then(|| (self.from, self.expected.previous()));
+        let stretches = self.holed.iter().copied().chain(current);
+        stretches.flat_map(|(from, at)| self.spans.holes(from, at))
     }
 }

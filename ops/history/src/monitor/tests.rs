@@ -96,19 +96,40 @@ fn an_acknowledged_frame_that_one_reader_is_not_shown_is_missing() {
 }
 
 #[test]
-fn an_acknowledged_frame_that_nobody_is_shown_is_missing_once_one_read_past_it() {
+fn an_acknowledged_frame_that_nobody_read_is_no_fault_and_is_counted() {
     let (monitor, channel) = empty();
-    channel.acknowledged(agent(1), frame(99), at(3));
-    read(&channel, 1, &log(1..=2), 2);
-    assert_eq!(monitor.finish().faults, []);
-    read(&channel, 4, &log(4..=5), 5);
+    // The creator only writes; the members joined at 2. Nobody read 7 either.
+    for entry in log(1..=9) {
+        channel.acknowledged(entry.author, entry.frame, entry.offset);
+    }
+    read(&channel, 2, &log(2..=6), 6);
+    read(&channel, 3, &log(3..=5), 5);
+    read(&channel, 2, &log(8..=9), 9);
+    let report = monitor.finish();
+    assert_eq!(report.faults, []);
+    assert_eq!(report.channels[0].unread, 2);
+    // Somebody reads there after all.
+    read(&channel, 4, &log(1..=9), 9);
+    let report = monitor.finish();
+    assert_eq!((report.faults, report.channels[0].unread), (vec![], 0));
+}
+
+#[test]
+fn an_acknowledged_frame_that_a_reader_skips_is_missing_before_it_finishes() {
     let missing = Fault::Missing {
         channel: CHANNEL,
-        agent: agent(1),
-        frame: frame(99),
+        agent: agent(2),
+        frame: frame(3),
         offset: at(3),
     };
-    assert_eq!(monitor.finish().faults, [missing]);
+    let (monitor, channel) = begun();
+    channel.reader(agent(2), at(1)).delivered(&log([1, 2, 4, 5]));
+    assert_eq!(monitor.finish().faults[1], missing);
+    // It is added again.
+    read(&channel, 2, &log(8..=12), 12);
+    let report = monitor.finish();
+    assert_eq!(report.faults[1..], [missing]);
+    assert_eq!(report.channels[0].unread, 2);
 }
 
 #[test]
@@ -226,7 +247,17 @@ fn a_fork_is_named_once_whatever_differs() {
             first: frame(6),
             second: other.frame,
         };
-        assert_eq!(monitor.finish().faults, [fork]);
+        let missing = |number| Fault::Missing {
+            channel: CHANNEL,
+            agent: agent(number),
+            frame: frame(6),
+            offset: at(6),
+        };
+        let mut expected = vec![fork];
+        if other.frame != frame(6) {
+            expected.extend([missing(2), missing(3)]);
+        }
+        assert_eq!(monitor.finish().faults, expected);
     }
 }
 

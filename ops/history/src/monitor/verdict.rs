@@ -12,11 +12,12 @@ impl Account {
     /// Adds the faults that were not named before. The account stays as it is.
     pub(super) fn verdict(&self, faults: &Faults) -> ChannelReport {
         self.walk(faults);
-        self.missing(faults);
+        let unread = self.missing(faults);
         ChannelReport {
             channel: self.channel,
             entries: self.log.entries(),
             in_flight: self.in_flight(),
+            unread,
             readers: self.readers.len(),
             finished: self.readers.iter().filter(|shown| shown.is_finished).count(),
             agree: self.agreements.values().all(|agreement| agreement.is_same),
@@ -71,8 +72,8 @@ impl Account {
         }
     }
 
-    /// What was acknowledged was shown to each agent that says it read there, and to anybody if one read past it.
-    fn missing(&self, faults: &Faults) {
+    /// What was acknowledged was shown to each agent that read there. Returns how many acknowledged frames nobody read.
+    fn missing(&self, faults: &Faults) -> u64 {
         let channel = self.channel;
         let missing = |agent, frame, offset| {
             faults.push(Fault::Missing {
@@ -82,30 +83,23 @@ impl Account {
                 offset,
             });
         };
-        let mut named = HashSet::new();
+        let mut read = HashSet::new();
         for shown in &self.readers {
-            let stretches = shown.holed.iter();
-            for (start, end) in stretches.flat_map(|(from, at)| shown.spans.holes(*from, *at)) {
+            for (start, end) in shown.holes() {
                 for (offset, slot) in self.log.range(start, end) {
                     if slot.has(Mark::Acknowledged) {
                         missing(shown.agent, slot.frame, offset);
                     }
                 }
                 for (offset, awaited) in self.awaited.range(start..=end) {
-                    named.insert(*offset);
-                    for acknowledged in awaited {
-                        missing(shown.agent, acknowledged.frame, *offset);
+                    read.insert(*offset);
+                    for frame in awaited {
+                        missing(shown.agent, *frame, *offset);
                     }
                 }
             }
         }
-        let Some(read_to) = self.read_to else { return };
-        for (offset, awaited) in self.awaited.range(..=read_to) {
-            if !named.contains(offset) {
-                for acknowledged in awaited {
-                    missing(acknowledged.author, acknowledged.frame, *offset);
-                }
-            }
-        }
+        let unread = self.awaited.iter().filter(|(offset, _)| !read.contains(*offset));
+        unread.map(|(_, awaited)| awaited.len() as u64).sum()
     }
 }

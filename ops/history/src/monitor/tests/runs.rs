@@ -18,6 +18,7 @@ fn a_sound_run_has_no_fault_and_its_readers_agree() {
         channel: CHANNEL,
         entries: 12,
         in_flight: 0,
+        unread: 0,
         readers: 4,
         finished: 4,
         agree: true,
@@ -35,7 +36,7 @@ fn frames_in_flight_and_readers_that_did_not_finish_are_no_faults() {
     let report = monitor.finish();
     assert_eq!(report.faults, []);
     assert_eq!((report.channels[0].readers, report.channels[0].finished), (1, 0));
-    assert_eq!(report.channels[0].in_flight, 4);
+    assert_eq!((report.channels[0].in_flight, report.channels[0].unread), (4, 4));
 }
 
 #[test]
