@@ -1,20 +1,24 @@
 //! An agent of a run, as its application drives it.
 
+#[cfg(test)]
+mod tests;
+
 use super::Stage;
 use super::judge::open;
 use super::payload::Head;
-use super::reading::Reading;
+use super::reading::{Ears, Reading};
+use super::settle::{Append, Part, Wait, created, wait};
 use crate::results::Measure;
 use crate::run::shared::Open;
-use skytale_proto::{AgentId, ChannelId, Code};
+use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_workload::{Agent as Number, Frame, What};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How long what was sent may take to go out when an agent goes away.
@@ -30,14 +34,6 @@ pub(super) struct Job {
     pub(super) open: Arc<Open>,
 }
 
-/// What was sent.
-enum Said {
-    /// A message of so many bytes.
-    Message(usize),
-    /// A change that adds these agents, or removes them.
-    Change(Vec<u32>, bool),
-}
-
 /// An agent of a run.
 pub(super) struct Actor {
     stage: Arc<Stage>,
@@ -45,6 +41,10 @@ pub(super) struct Actor {
     jobs: mpsc::UnboundedReceiver<Job>,
     life: Option<Life>,
     messages: u64,
+    /// Appends that wait for their places in the log. They end when the agent is closed.
+    waiting: JoinSet<Option<Append>>,
+    /// Appends that had no place in the log when the agent went away.
+    left: Vec<Append>,
 }
 
 /// An agent that is open.
@@ -53,6 +53,9 @@ struct Life {
     leave: CancellationToken,
     reading: JoinHandle<()>,
     made: mpsc::UnboundedSender<ChannelId>,
+    /// Cancelled when the application has acknowledged all that it was given.
+    read: CancellationToken,
+    is_online: Arc<AtomicBool>,
 }
 
 impl Actor {
@@ -64,6 +67,8 @@ impl Actor {
             jobs,
             life: None,
             messages: 0,
+            waiting: JoinSet::new(),
+            left: Vec::new(),
         };
         (actor, sender)
     }
@@ -124,25 +129,36 @@ impl Actor {
         }
         let (made, channels) = mpsc::unbounded_channel();
         let (leave, missed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let read = CancellationToken::new();
+        let is_online = Arc::new(AtomicBool::new(false));
         let reading = Reading {
             stage: Arc::clone(&stage),
             agent: self.number,
             since: planned,
             leave: leave.clone(),
-            made: channels,
             missed: Arc::clone(&missed),
+            is_online: Arc::clone(&is_online),
         };
-        let reading = tokio::spawn(reading.run(agent.clone()));
-        agent.connect().await?;
+        // From before it connects: nothing that happens is missed.
+        let ears = Ears {
+            events: agent.events(),
+            made: channels,
+            read: read.clone().drop_guard(),
+        };
         self.life = Some(Life {
             agent: agent.clone(),
             leave,
-            reading,
+            reading: tokio::spawn(reading.run(agent.clone(), ears)),
             made,
+            read,
+            is_online,
         });
+        self.take_up(&agent, open_event).await;
+        if let Err(error) = agent.connect().await {
+            self.go_away().await;
+            return Err(error);
+        }
         agent.connected().await?;
-        stage.base.came_online(self.number);
-        stage.present.lock().online.insert(self.number);
         stage
             .base
             .recorder
@@ -159,14 +175,48 @@ impl Actor {
     }
 
     async fn go_away(&mut self) {
-        if let Some(life) = self.life.take() {
-            life.leave.cancel();
+        // The end of the run may stop this, and does it again.
+        let Some(life) = &mut self.life else { return };
+        life.leave.cancel();
+        life.read.cancelled().await;
+        life.agent.close(CLOSE_WITHIN).await;
+        if !life.reading.is_finished() {
             // A panic was printed.
-            let _ = life.reading.await;
-            life.agent.close(CLOSE_WITHIN).await;
-            self.stage.base.went_offline(self.number);
-            self.stage.present.lock().online.remove(&self.number);
+            let _ = (&mut life.reading).await;
         }
+        if life.is_online.swap(false, Ordering::Relaxed) {
+            self.stage.base.went_offline(self.number);
+        }
+        self.stage.present.lock().online.remove(&self.number);
+        while let Some(settled) = self.waiting.join_next().await {
+            self.left.extend(settled.ok().flatten());
+        }
+        self.life = None;
+    }
+
+    /// Waits again for what had no place in the log when the agent went away. Its coming is not done before that.
+    async fn take_up(&mut self, agent: &Agent, open: &Arc<Open>) {
+        let stage = Arc::clone(&self.stage);
+        for append in std::mem::take(&mut self.left) {
+            let mut waits = Vec::new();
+            for part in &append.parts {
+                waits.push(part.take_up(&stage, self.number, agent).await);
+            }
+            self.settle(append, waits, Arc::clone(open));
+        }
+    }
+
+    /// Waits for an append's places in the log, aside.
+    fn settle(&mut self, append: Append, waits: Vec<Wait>, open: Arc<Open>) {
+        while let Some(settled) = self.waiting.try_join_next() {
+            self.left.extend(settled.ok().flatten());
+        }
+        let settled = append.settle(Arc::clone(&self.stage), self.number, waits);
+        self.waiting.spawn(async move {
+            let left = settled.await;
+            drop(open);
+            left
+        });
     }
 
     fn agent(&self) -> Result<Agent, AgentError> {
@@ -196,11 +246,15 @@ impl Actor {
         open: Arc<Open>,
     ) -> Result<(), AgentError> {
         let base = Arc::clone(&self.stage.base);
+        let place = open.place();
         match frame {
             Frame::Create { channel, .. } => {
                 let agent = self.agent()?;
-                base.was_sent(open.place(), self.number, planned);
+                base.was_sent(place, self.number, planned);
                 let made = agent.create_channel(&format!("load {}", channel.0)).await?;
+                // It is a member from the beginning: no event says so.
+                let gauge = self.stage.gauge(self.number, made.id());
+                gauge.stays.lock().joined(Offset::FIRST);
                 if let Some(life) = &self.life {
                     // Its application has gone: it reads when it comes back.
                     let _ = life.made.send(made.id());
@@ -208,13 +262,15 @@ impl Actor {
                 if let Some(room) = self.stage.rooms.get(channel.0 as usize) {
                     room.send_replace(Some(made.id()));
                 }
-                let number = self.number;
-                tokio::spawn(async move {
-                    if agent.flushed().await.is_ok() {
-                        base.is_entry(open.place(), number, planned, 0, false);
-                    }
-                    drop(open);
-                });
+                let append = Append {
+                    place,
+                    planned,
+                    author: agent.id(),
+                    message: None,
+                    parts: vec![Part::Create],
+                    is_counted: true,
+                };
+                self.settle(append, vec![created(agent)], open);
                 Ok(())
             }
             Frame::Commit {
@@ -236,14 +292,22 @@ impl Actor {
                         sent => break sent?,
                     }
                 };
-                base.was_sent(open.place(), self.number, planned);
-                self.watch(planned, sent, Said::Message(length), open);
+                base.was_sent(place, self.number, planned);
+                let append = Append {
+                    place,
+                    planned,
+                    author: self.agent()?.id(),
+                    message: Some(length),
+                    parts: vec![Part::Message(sent.channel(), sent.frame_id())],
+                    is_counted: true,
+                };
+                self.settle(append, vec![wait(sent)], open);
                 Ok(())
             }
             // The SDK does these by itself, or does not have them.
             Frame::KeyPackage { .. } | Frame::Claim(_) | Frame::Trim { .. } => Ok(()),
             Frame::Proposal(_) | Frame::Rejoin(_) | Frame::Raw(_) => {
-                base.impossible(open.place(), self.number);
+                base.impossible(place, self.number);
                 Ok(())
             }
         }
@@ -257,14 +321,48 @@ impl Actor {
         removes: &[Number],
         open: Arc<Open>,
     ) -> Result<(), AgentError> {
-        let base = Arc::clone(&self.stage.base);
+        let place = open.place();
         let handle = self.channel(channel).await?;
+        let (mut parts, mut waits) = (Vec::new(), Vec::new());
+        let changed = self.change(place, &handle, adds, removes, &mut parts, &mut waits).await;
+        if !parts.is_empty() {
+            let append = Append {
+                place,
+                planned,
+                author: self.agent()?.id(),
+                message: None,
+                parts,
+                // Otherwise the whole commit is given up, although a part of it was sent.
+                is_counted: changed.is_ok(),
+            };
+            self.settle(append, waits, open);
+        }
+        changed
+    }
+
+    /// Sends what a commit does. The SDK adds and removes one after the other.
+    async fn change(
+        &self,
+        place: usize,
+        handle: &Channel,
+        adds: &[Number],
+        removes: &[Number],
+        parts: &mut Vec<Part>,
+        waits: &mut Vec<Wait>,
+    ) -> Result<(), AgentError> {
+        let base = &self.stage.base;
+        let planned = base.plan.events.get(place).map_or(Duration::ZERO, |event| event.at);
+        let mut push = |sent: Sent, agents: &[Number], is_add| {
+            let agents = agents.iter().map(|agent| agent.0).collect();
+            parts.push(Part::Change(sent.channel(), sent.frame_id(), agents, is_add));
+            waits.push(wait(sent));
+        };
         if adds.is_empty() && removes.is_empty() {
-            base.was_sent(open.place(), self.number, planned);
-            let sent = handle.rotate().await?;
-            self.watch(planned, sent, Said::Change(Vec::new(), false), open);
+            base.was_sent(place, self.number, planned);
+            push(handle.rotate().await?, &[], false);
             return Ok(());
         }
+        let mut is_sent = false;
         for (agents, is_add) in [(removes, false), (adds, true)] {
             if agents.is_empty() {
                 continue;
@@ -273,7 +371,9 @@ impl Actor {
             for agent in agents {
                 ids.push(known(self.stage.ids.get(agent.0 as usize)).await?);
             }
-            base.was_sent(open.place(), self.number, planned);
+            if !std::mem::replace(&mut is_sent, true) {
+                base.was_sent(place, self.number, planned);
+            }
             let begun = tokio::time::Instant::now();
             let sent = loop {
                 let done = if is_add {
@@ -290,53 +390,9 @@ impl Actor {
                     done => break done?,
                 }
             };
-            let agents = agents.iter().map(|agent| agent.0).collect();
-            self.watch(planned, sent, Said::Change(agents, is_add), Arc::clone(&open));
+            push(sent, agents, is_add);
         }
         Ok(())
-    }
-
-    /// Waits for an append's place in the log, aside.
-    fn watch(&self, planned: Duration, sent: Sent, said: Said, open: Arc<Open>) {
-        let (stage, number) = (Arc::clone(&self.stage), self.number);
-        let (channel, frame) = (sent.channel(), sent.frame_id());
-        let author = self.life.as_ref().map(|life| life.agent.id());
-        let place = open.place();
-        tokio::spawn(async move {
-            match sent.delivered().await {
-                Ok(delivered) => {
-                    let (body_bytes, is_message) = match &said {
-                        Said::Message(bytes) => (*bytes, true),
-                        Said::Change(..) => (0, false),
-                    };
-                    stage.base.is_entry(place, number, planned, body_bytes, is_message);
-                    match (said, delivered.offset(), author) {
-                        (Said::Message(_), Some(offset), Some(author)) => {
-                            stage.judge.acknowledged(channel, author, frame, offset);
-                            stage.is_entry(number, channel, offset.get());
-                        }
-                        (Said::Change(agents, is_add), ..) => {
-                            let mut present = stage.present.lock();
-                            for agent in agents {
-                                if is_add {
-                                    present.added.insert((agent, channel));
-                                } else {
-                                    present.added.remove(&(agent, channel));
-                                }
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-                // It goes out when the agent comes back.
-                Err(AgentError::Closed) => {}
-                Err(error) => {
-                    stage.base.refused(number, error.code());
-                    stage.base.was_given_up(place, number, planned);
-                }
-            }
-            drop(open);
-        });
     }
 }
 

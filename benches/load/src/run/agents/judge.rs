@@ -5,11 +5,11 @@ use super::payload::Head;
 use parking_lot::Mutex;
 use skytale_history::Fault;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
-use skytale_sdk::agent::{Agent, AgentConfig};
+use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
 use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::Message;
 use skytale_sdk::vault::VaultKey;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +32,17 @@ pub(super) struct Seen {
     pub(super) channels: u64,
     pub(super) entries: u64,
     pub(super) readers: u64,
+    /// Readers of these whose memberships are not known: whether they were given all cannot be judged.
+    pub(super) unjudged: u64,
+}
+
+/// What an agent's vault holds of a channel.
+struct History {
+    agent: AgentId,
+    channel: ChannelId,
+    offsets: HashSet<Offset>,
+    /// The stretches of the log in which the agent was a member, if they are known.
+    stretches: Option<Vec<(Offset, Offset)>>,
 }
 
 /// A message's author, its frame, and where it stands.
@@ -65,7 +76,7 @@ impl Judge {
     /// Reads every vault, and compares.
     pub(super) async fn seen(&self, stage: &Stage) -> Seen {
         let mut logs: BTreeMap<ChannelId, BTreeMap<Offset, Told>> = BTreeMap::new();
-        let mut histories: Vec<(AgentId, ChannelId, Vec<Offset>, Offset)> = Vec::new();
+        let mut histories = Vec::new();
         for number in 0..stage.base.plan.agents {
             let vault = stage.vault(number);
             if !vault.exists() {
@@ -79,20 +90,23 @@ impl Judge {
                 Err(error) => self.fault(format!("agent {number}: its vault cannot be opened: {error}")),
             }
         }
-        for (agent, channel, offsets, cursor) in &histories {
-            let (Some(log), Some(first)) = (logs.get(channel), offsets.first()) else {
+        let mut unjudged = 0;
+        for history in &histories {
+            let Some(stretches) = &history.stretches else {
+                unjudged += 1;
+                tracing::warn!(agent = %history.agent, channel = %history.channel, "memberships are not known");
                 continue;
             };
-            let has: std::collections::HashSet<&Offset> = offsets.iter().collect();
-            for (offset, (frame, ..)) in log.range(first..=cursor) {
-                if !has.contains(offset) {
-                    self.fault(Fault::Missing {
-                        channel: *channel,
-                        agent: *agent,
-                        frame: *frame,
-                        offset: *offset,
-                    });
-                }
+            let Some(log) = logs.get(&history.channel) else {
+                continue;
+            };
+            for (offset, frame) in unseen(log, &history.offsets, stretches) {
+                self.fault(Fault::Missing {
+                    channel: history.channel,
+                    agent: history.agent,
+                    frame,
+                    offset,
+                });
             }
         }
         for (channel, all) in self.acknowledged.lock().iter() {
@@ -115,6 +129,7 @@ impl Judge {
             channels: logs.len() as u64,
             entries: logs.values().map(|log| log.len() as u64).sum(),
             readers: histories.len() as u64,
+            unjudged,
         }
     }
 
@@ -124,7 +139,7 @@ impl Judge {
         number: u32,
         agent: &Agent,
         logs: &mut BTreeMap<ChannelId, BTreeMap<Offset, Told>>,
-        histories: &mut Vec<(AgentId, ChannelId, Vec<Offset>, Offset)>,
+        histories: &mut Vec<History>,
     ) {
         let id = agent.id();
         let channels = match agent.channels().await {
@@ -132,79 +147,96 @@ impl Judge {
             Err(error) => return self.fault(format!("{id}: its channels cannot be listed: {error}")),
         };
         for info in channels {
-            let Ok(channel) = agent.channel(info.id).await else {
+            self.read_channel(stage, number, agent, info.id, logs, histories).await;
+        }
+    }
+
+    async fn read_channel(
+        &self,
+        stage: &Stage,
+        number: u32,
+        agent: &Agent,
+        channel: ChannelId,
+        logs: &mut BTreeMap<ChannelId, BTreeMap<Offset, Told>>,
+        histories: &mut Vec<History>,
+    ) {
+        let id = agent.id();
+        let read = async {
+            let handle = agent.channel(channel).await?;
+            Ok::<_, AgentError>((history(&handle).await?, handle.cursor().await?))
+        };
+        let (messages, cursor) = match read.await {
+            Ok(read) => read,
+            Err(error) => return self.fault(format!("{id}: its history of {channel} cannot be read: {error}")),
+        };
+        let log = logs.entry(channel).or_default();
+        let mut numbers: HashMap<u32, (FrameId, u64)> = HashMap::new();
+        for message in &messages {
+            let told = (message.frame_id, message.author, blake3::hash(&message.payload).into());
+            let known = *log.entry(message.offset).or_insert(told);
+            if known != told {
+                self.fault(Fault::Fork {
+                    channel,
+                    offset: message.offset,
+                    first: known.0,
+                    second: told.0,
+                });
+            }
+            let Some(head) = Head::of(&message.payload) else {
+                self.fault(Fault::Invented {
+                    channel,
+                    agent: message.author,
+                    frame: message.frame_id,
+                    offset: message.offset,
+                });
                 continue;
             };
-            let (messages, cursor) = match (history(&channel).await, channel.cursor().await) {
-                (Ok(messages), Ok(cursor)) => (messages, cursor),
-                _ => {
-                    self.fault(format!("{id}: its history of {} cannot be read", info.id));
-                    continue;
-                }
-            };
-            let log = logs.entry(info.id).or_default();
-            let mut numbers: HashMap<u32, (FrameId, u64)> = HashMap::new();
-            for message in &messages {
-                let told = (message.frame_id, message.author, blake3::hash(&message.payload).into());
-                let known = *log.entry(message.offset).or_insert(told);
-                if known != told {
-                    self.fault(Fault::Fork {
-                        channel: info.id,
-                        offset: message.offset,
-                        first: known.0,
-                        second: told.0,
-                    });
-                }
-                let Some(head) = Head::of(&message.payload) else {
-                    self.fault(Fault::Invented {
-                        channel: info.id,
-                        agent: message.author,
-                        frame: message.frame_id,
-                        offset: message.offset,
-                    });
-                    continue;
-                };
-                if let Some((earlier, before)) = numbers.insert(head.agent, (message.frame_id, head.number))
-                    && before >= head.number
-                {
-                    self.fault(Fault::Order {
-                        channel: info.id,
-                        agent: message.author,
-                        earlier: message.frame_id,
-                        later: earlier,
-                    });
-                }
+            if let Some((earlier, before)) = numbers.insert(head.agent, (message.frame_id, head.number))
+                && before >= head.number
+            {
+                self.fault(Fault::Order {
+                    channel,
+                    agent: message.author,
+                    earlier: message.frame_id,
+                    later: earlier,
+                });
             }
-            let gauge = stage
-                .gauges
-                .lock()
-                .iter()
-                .find(|gauge| gauge.agent == number && gauge.channel == info.id)
-                .cloned();
-            let (count, given) = gauge.map_or((0, 0), |gauge| {
-                (gauge.count.load(Ordering::Relaxed), gauge.given.load(Ordering::Relaxed))
-            });
-            let due = messages
-                .iter()
-                .filter(|message| !message.own && message.offset.get() <= given)
-                .count() as u64;
-            if due != count {
-                self.fault(format!(
-                    "{id}: its application was given {count} messages of {}, and {due} were due",
-                    info.id
-                ));
-            }
-            histories.push((
-                id,
-                info.id,
-                messages.iter().map(|message| message.offset).collect(),
-                cursor,
+        }
+        let gauge = stage.known_gauge(number, channel);
+        let (count, given) = gauge.as_ref().map_or((0, 0), |gauge| {
+            (gauge.count.load(Ordering::Relaxed), gauge.given.load(Ordering::Relaxed))
+        });
+        let due = messages
+            .iter()
+            .filter(|message| !message.own && message.offset.get() <= given)
+            .count() as u64;
+        if due != count {
+            self.fault(format!(
+                "{id}: its application was given {count} messages of {channel}, and {due} were due"
             ));
         }
+        histories.push(History {
+            agent: id,
+            channel,
+            offsets: messages.iter().map(|message| message.offset).collect(),
+            stretches: gauge.and_then(|gauge| gauge.stays.lock().stretches(cursor)),
+        });
     }
 }
 
-async fn history(channel: &Channel) -> Result<Vec<Message>, skytale_sdk::agent::AgentError> {
+/// Messages of a log that an agent does not have, although it was a member when they were sent.
+fn unseen(
+    log: &BTreeMap<Offset, Told>,
+    has: &HashSet<Offset>,
+    stretches: &[(Offset, Offset)],
+) -> Vec<(Offset, FrameId)> {
+    let due = stretches.iter().flat_map(|(first, last)| log.range(first..=last));
+    due.filter(|(offset, _)| !has.contains(offset))
+        .map(|(offset, (frame, ..))| (*offset, *frame))
+        .collect()
+}
+
+async fn history(channel: &Channel) -> Result<Vec<Message>, AgentError> {
     let (mut all, mut after) = (Vec::new(), Offset::ZERO);
     loop {
         let page = channel.history(after, PAGE).await?;
@@ -215,10 +247,52 @@ async fn history(channel: &Channel) -> Result<Vec<Message>, skytale_sdk::agent::
 }
 
 /// Opens an agent's vault, or makes it.
-pub(super) async fn open(stage: &Stage, agent: u32) -> Result<Agent, skytale_sdk::agent::AgentError> {
+pub(super) async fn open(stage: &Stage, agent: u32) -> Result<Agent, AgentError> {
     let vault = stage.vault(agent);
     let key = VaultKey::File(vault.with_extension("key"));
     let mut config = AgentConfig::new(vault, key, Arc::new(stage.config.api.clone())).with_sharing(false);
     config.network = stage.config.network.clone();
     Agent::open(config).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::stage;
+    use super::*;
+
+    fn at(offset: u64) -> Offset {
+        Offset::new(offset)
+    }
+
+    #[test]
+    fn an_agent_that_was_removed_and_added_again_need_not_have_what_was_sent_meanwhile() {
+        let frame = |number: u64| FrameId::from_bytes([number as u8; 16]);
+        let author = AgentId::from_bytes([1; 32]);
+        let log: BTreeMap<_, _> = (1..=30)
+            .map(|number| (at(number), (frame(number), author, [0; 32])))
+            .collect();
+        let stretches = [(at(2), at(10)), (at(20), at(30))];
+        let has: HashSet<_> = (2..=10).chain(20..=30).map(at).collect();
+        assert_eq!(unseen(&log, &has, &stretches), []);
+        // One is missing in each stretch, and at both ends of one.
+        let has: HashSet<_> = (3..=9).chain(20..=24).chain(26..=30).map(at).collect();
+        let expected = [2, 10, 25].map(|number| (at(number), frame(number)));
+        assert_eq!(unseen(&log, &has, &stretches), expected);
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_cannot_be_opened_is_a_fault() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let stage = stage(dir.path()).await;
+        let agent = open(&stage, 0).await.expect("a vault");
+        let unknown = ChannelId::from_bytes([9; 16]);
+        let (mut logs, mut histories) = (BTreeMap::new(), Vec::new());
+        let read = stage
+            .judge
+            .read_channel(&stage, 0, &agent, unknown, &mut logs, &mut histories);
+        read.await;
+        let (faults, count) = stage.judge.faults();
+        assert_eq!(count, 1);
+        assert!(faults[0].contains("cannot be read"), "{faults:?}");
+    }
 }

@@ -7,6 +7,10 @@ mod actor;
 mod judge;
 mod payload;
 mod reading;
+mod settle;
+mod stays;
+#[cfg(test)]
+mod tests;
 
 use super::schedule::Cast;
 use super::shared::{Base, Open};
@@ -15,10 +19,11 @@ use crate::results::Verified;
 use actor::{Actor, Job};
 use judge::{Judge, Seen};
 use parking_lot::Mutex;
-use skytale_proto::{AgentId, ChannelId};
+use skytale_proto::{AgentId, ChannelId, Offset};
 use skytale_sdk::net::ApiClient;
 use skytale_sdk::net::relay::NetworkConfig;
 use skytale_workload::plan::Plan;
+use stays::Stays;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +55,7 @@ struct Stage {
     /// Of each channel: the last message that each author knows to be in the log.
     last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
     gauges: Mutex<Vec<Arc<Gauge>>>,
-    /// Agents that are online, and the channels to which each was added by others.
+    /// Agents that are online, and the last change of each membership.
     present: Mutex<Present>,
     judge: Judge,
 }
@@ -59,7 +64,8 @@ struct Stage {
 #[derive(Debug, Default)]
 struct Present {
     online: BTreeSet<u32>,
-    added: BTreeSet<(u32, ChannelId)>,
+    /// Of each agent and channel: the offset of the last commit that added or removed the agent, and whether it added it.
+    changes: BTreeMap<(u32, ChannelId), (Offset, bool)>,
 }
 
 /// How far an agent's application is in a channel.
@@ -72,6 +78,10 @@ struct Gauge {
     /// How many.
     count: AtomicU64,
     reads: AtomicBool,
+    /// When the agent was a member.
+    stays: Mutex<Stays>,
+    /// Counts joins: an application that was at the end of what it may read goes on.
+    joins: watch::Sender<u64>,
 }
 
 /// Runs a plan with real agents, and verifies what their applications were given and what their vaults hold.
@@ -103,11 +113,12 @@ pub async fn run_agents(
         channels,
         entries,
         readers,
+        unjudged,
     } = seen;
     let verified = Verified {
         channels,
         entries,
-        readers: readers.saturating_sub(short),
+        readers: readers.saturating_sub(short + unjudged),
         readers_short: short,
         readers_left: 0,
     };
@@ -127,25 +138,77 @@ impl Stage {
         *last = offset.max(*last);
     }
 
+    /// An agent was added to a channel by the commit at this offset, or removed. Agents tell of commits in any order.
+    fn changed(&self, agent: u32, channel: ChannelId, offset: Offset, is_add: bool) {
+        let mut present = self.present.lock();
+        let last = present.changes.entry((agent, channel)).or_insert((offset, is_add));
+        if last.0 < offset {
+            *last = (offset, is_add);
+        }
+    }
+
+    fn known_gauge(&self, agent: u32, channel: ChannelId) -> Option<Arc<Gauge>> {
+        let gauges = self.gauges.lock();
+        let mut known = gauges.iter();
+        known
+            .find(|gauge| gauge.agent == agent && gauge.channel == channel)
+            .cloned()
+    }
+
+    /// An agent's gauge of a channel, made if there is none.
+    fn gauge(&self, agent: u32, channel: ChannelId) -> Arc<Gauge> {
+        let mut gauges = self.gauges.lock();
+        let known = gauges
+            .iter()
+            .find(|gauge| gauge.agent == agent && gauge.channel == channel);
+        if let Some(gauge) = known {
+            return Arc::clone(gauge);
+        }
+        let gauge = Arc::new(Gauge {
+            agent,
+            channel,
+            given: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            reads: AtomicBool::new(false),
+            stays: Mutex::default(),
+            joins: watch::Sender::new(0),
+        });
+        gauges.push(Arc::clone(&gauge));
+        gauge
+    }
+
     /// Applications that were not given all that others know to be in the log, or have not joined where they were added.
     fn short(&self) -> u64 {
+        let gauges = self.gauges.lock().clone();
+        let joined: BTreeMap<_, _> = gauges
+            .iter()
+            .map(|gauge| ((gauge.agent, gauge.channel), gauge.stays.lock().clone()))
+            .collect();
         let late = {
-            let (present, gauges) = (self.present.lock(), self.gauges.lock());
-            let joined: BTreeSet<_> = gauges.iter().map(|gauge| (gauge.agent, gauge.channel)).collect();
-            let waits = |added: &&(u32, ChannelId)| present.online.contains(&added.0) && !joined.contains(*added);
-            present.added.iter().filter(waits).count()
+            let present = self.present.lock();
+            let has_joined = |key: &(u32, ChannelId), added: Offset| {
+                joined
+                    .get(key)
+                    .is_some_and(|stays| stays.is_unknown() || stays.last_join() >= Some(added))
+            };
+            let waits = |(key, (offset, is_add)): &(&(u32, ChannelId), &(Offset, bool))| {
+                *is_add && present.online.contains(&key.0) && !has_joined(key, *offset)
+            };
+            present.changes.iter().filter(waits).count()
         };
         let last = self.last.lock();
         let is_short = |gauge: &&Arc<Gauge>| {
-            let given = gauge.given.load(Ordering::Relaxed);
+            // What was sent before it joined is not for it.
+            let joined = joined.get(&(gauge.agent, gauge.channel)).and_then(Stays::last_join);
+            let read = gauge.given.load(Ordering::Relaxed).max(joined.map_or(0, Offset::get));
             gauge.reads.load(Ordering::Relaxed)
                 && last.get(&gauge.channel).is_some_and(|authors| {
                     authors
                         .iter()
-                        .any(|(author, last)| *author != gauge.agent && *last > given)
+                        .any(|(author, last)| *author != gauge.agent && *last > read)
                 })
         };
-        (self.gauges.lock().iter().filter(is_short).count() + late) as u64
+        (gauges.iter().filter(is_short).count() + late) as u64
     }
 }
 

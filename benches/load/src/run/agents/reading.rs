@@ -5,17 +5,17 @@ use super::{Gauge, Stage};
 use crate::recorder::Tick;
 use crate::results::Measure;
 use crate::run::shared::add;
-use skytale_proto::{ChannelId, Offset};
+use skytale_proto::{ChannelId, Code, Offset};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::channel::Channel;
-use skytale_sdk::event::Event;
+use skytale_sdk::event::{Event, Events};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// An acknowledgement is a transaction: the application makes one for so many messages.
 const ACK_EVERY: u64 = 64;
@@ -29,18 +29,29 @@ pub(super) struct Reading {
     /// When its session was planned. What was planned before is what it had missed.
     pub(super) since: Duration,
     pub(super) leave: CancellationToken,
-    /// Channels that the agent makes: of those it is told nothing.
-    pub(super) made: mpsc::UnboundedReceiver<ChannelId>,
     pub(super) missed: Arc<AtomicU64>,
+    /// Whether the agent counts as online: it has a session.
+    pub(super) is_online: Arc<AtomicBool>,
+}
+
+/// What an application is told through.
+pub(super) struct Ears {
+    pub(super) events: Events,
+    /// Channels that the agent makes: no event tells of those.
+    pub(super) made: mpsc::UnboundedReceiver<ChannelId>,
+    /// Tells, when it goes, that all that was read is acknowledged: the agent may be closed.
+    pub(super) read: DropGuard,
 }
 
 impl Reading {
-    /// Reads until it is to leave.
-    pub(super) async fn run(mut self, agent: Agent) {
-        let (_closed, none) = mpsc::unbounded_channel();
-        let mut made = std::mem::replace(&mut self.made, none);
+    /// Reads until it is to leave, and then listens until the agent is closed: until then, it may be removed or added.
+    pub(super) async fn run(self, agent: Agent, ears: Ears) {
+        let Ears {
+            mut events,
+            mut made,
+            read,
+        } = ears;
         let this = Arc::new(self);
-        let mut events = agent.events();
         let (mut readers, mut known) = (JoinSet::new(), HashSet::new());
         for info in agent.channels().await.unwrap_or_default() {
             this.begin(&agent, info.id, &mut known, &mut readers).await;
@@ -54,25 +65,90 @@ impl Reading {
                 }
                 event = events.next() => event,
             };
-            let fault = match event {
-                None => break,
-                Some(Event::Joined { channel, .. }) => {
-                    this.begin(&agent, channel, &mut known, &mut readers).await;
-                    continue;
+            let Some(event) = event else { break };
+            match &event {
+                Event::Joined { channel, .. } => this.begin(&agent, *channel, &mut known, &mut readers).await,
+                // The loss may hide that it has joined, or has a session.
+                Event::Lagged { .. } => {
+                    for info in agent.channels().await.unwrap_or_default() {
+                        this.begin(&agent, info.id, &mut known, &mut readers).await;
+                    }
+                    this.has_session(agent.is_connected());
                 }
-                Some(Event::Divergence { offset, .. }) => format!("was shown another log at offset {offset}"),
-                Some(Event::Gap { expected, found, .. }) => format!("the log has a gap: {found} came after {expected}"),
-                Some(Event::EntryUnreadable { offset, reason, .. }) => {
-                    format!("entry {offset} is unreadable: {reason}")
-                }
-                Some(Event::HeaderLied { offset, problem, .. }) => {
-                    format!("the header of entry {offset} lied: {problem}")
-                }
-                Some(_) => continue,
-            };
-            this.stage.judge.fault(format!("agent {}: {fault}", this.agent));
+                _ => {}
+            }
+            this.session(&event);
+            this.heard(&event, true);
         }
         while readers.join_next().await.is_some() {}
+        drop((read, agent));
+        while let Some(event) = events.next().await {
+            this.heard(&event, false);
+        }
+    }
+
+    /// Notes what an event says of memberships, or of a fault. `reads` says whether the application still reads.
+    fn heard(&self, event: &Event, reads: bool) {
+        let fault = match event {
+            Event::Joined { channel, offset, .. } => {
+                let gauge = self.stage.gauge(self.agent, *channel);
+                // Before the join is known: until it has read, it is short.
+                gauge.reads.fetch_or(reads, Ordering::Relaxed);
+                gauge.stays.lock().joined(*offset);
+                gauge.joins.send_modify(|joins| *joins += 1);
+                return;
+            }
+            Event::Rejoined { channel, offset, .. } => {
+                let gauge = self.stage.gauge(self.agent, *channel);
+                return gauge.stays.lock().rejoined(*offset);
+            }
+            Event::Left { channel, offset, .. } => {
+                let gauge = self.stage.gauge(self.agent, *channel);
+                return gauge.stays.lock().left(*offset);
+            }
+            Event::Lagged { missed } => {
+                tracing::warn!(agent = self.agent, missed, "events were lost");
+                let gauges = self.stage.gauges.lock();
+                for gauge in gauges.iter().filter(|gauge| gauge.agent == self.agent) {
+                    gauge.stays.lock().lost();
+                    gauge.joins.send_modify(|joins| *joins += 1);
+                }
+                return;
+            }
+            Event::Divergence { offset, .. } => format!("was shown another log at offset {offset}"),
+            Event::Gap { expected, found, .. } => format!("the log has a gap: {found} came after {expected}"),
+            Event::EntryUnreadable { offset, reason, .. } => format!("entry {offset} is unreadable: {reason}"),
+            Event::HeaderLied { offset, problem, .. } => format!("the header of entry {offset} lied: {problem}"),
+            _ => return,
+        };
+        self.stage.judge.fault(format!("agent {}: {fault}", self.agent));
+    }
+
+    /// Counts sessions, and those lost. A session that replaces another one without a loss counts too.
+    fn session(&self, event: &Event) {
+        let tallies = &self.stage.base.tallies;
+        let is_connected = matches!(event, Event::Connected { .. });
+        if is_connected && !self.has_session(true) {
+            add(&tallies.sessions, 1);
+        }
+        if matches!(event, Event::Disconnected { .. }) {
+            add(&tallies.sessions_lost, 1);
+            self.has_session(false);
+        }
+    }
+
+    /// Whether the agent has a session now. Returns whether that is new.
+    fn has_session(&self, is_online: bool) -> bool {
+        let base = &self.stage.base;
+        let is_new = self.is_online.swap(is_online, Ordering::Relaxed) != is_online;
+        if is_new && is_online {
+            // This counts a session.
+            base.came_online(self.agent);
+            self.stage.present.lock().online.insert(self.agent);
+        } else if is_new {
+            base.went_offline(self.agent);
+        }
+        is_new
     }
 
     async fn begin(
@@ -82,30 +158,62 @@ impl Reading {
         known: &mut HashSet<ChannelId>,
         readers: &mut JoinSet<()>,
     ) {
-        if known.insert(channel)
-            && let Ok(channel) = agent.channel(channel).await
-        {
-            readers.spawn(Arc::clone(self).read(channel));
+        if known.contains(&channel) {
+            return;
+        }
+        match agent.channel(channel).await {
+            Ok(handle) => {
+                known.insert(channel);
+                let gauge = self.stage.gauge(self.agent, channel);
+                gauge.reads.store(true, Ordering::Relaxed);
+                readers.spawn(Arc::clone(self).read(handle, gauge));
+            }
+            Err(error) => self.stage.judge.fault(format!(
+                "agent {}: its application cannot open {channel}: {error}",
+                self.agent
+            )),
         }
     }
 
-    async fn read(self: Arc<Self>, channel: Channel) {
-        let gauge = self.gauge(channel.id());
-        gauge.reads.store(true, Ordering::Relaxed);
+    async fn read(self: Arc<Self>, channel: Channel, gauge: Arc<Gauge>) {
+        let mut joins = gauge.joins.subscribe();
+        let mut unacknowledged = None;
+        loop {
+            gauge.reads.store(true, Ordering::Relaxed);
+            let has_left = self.read_on(&channel, &gauge, &mut unacknowledged).await;
+            acknowledge(&channel, &mut unacknowledged).await;
+            gauge.reads.store(false, Ordering::Relaxed);
+            // An agent that was removed is given nothing more until it joins again.
+            let joined = async { has_left && joins.changed().await.is_ok() };
+            let goes_on = tokio::select! {
+                biased;
+                () = self.leave.cancelled() => false,
+                joined = joined => joined,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Reads until it is to leave, or no more comes; whether that is because the agent has left the channel.
+    async fn read_on(&self, channel: &Channel, gauge: &Gauge, unacknowledged: &mut Option<Offset>) -> bool {
         let mut messages = channel.messages();
-        let (mut unacknowledged, mut count) = (None, 0);
+        let mut count = 0;
         loop {
             let message = tokio::select! {
                 biased;
-                () = self.leave.cancelled() => break,
+                () = self.leave.cancelled() => return false,
                 message = messages.next() => message,
                 () = tokio::time::sleep(IDLE), if unacknowledged.is_some() => {
-                    acknowledge(&channel, &mut unacknowledged).await;
+                    acknowledge(channel, unacknowledged).await;
                     continue;
                 }
             };
-            // An agent that was removed is given nothing more.
-            let Ok(message) = message else { break };
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return error.code() == Code::ChannelLeft,
+            };
             let offset = message.offset;
             let before = gauge.given.fetch_max(offset.get(), Ordering::Relaxed);
             if before >= offset.get() {
@@ -117,14 +225,12 @@ impl Reading {
             }
             gauge.count.fetch_add(1, Ordering::Relaxed);
             self.given(&message.payload);
-            unacknowledged = Some(offset);
+            *unacknowledged = Some(offset);
             count += 1;
             if count % ACK_EVERY == 0 {
-                acknowledge(&channel, &mut unacknowledged).await;
+                acknowledge(channel, unacknowledged).await;
             }
         }
-        acknowledge(&channel, &mut unacknowledged).await;
-        gauge.reads.store(false, Ordering::Relaxed);
     }
 
     fn given(&self, payload: &[u8]) {
@@ -137,30 +243,79 @@ impl Reading {
             _ => add(&self.missed, 1),
         }
     }
-
-    fn gauge(&self, channel: ChannelId) -> Arc<Gauge> {
-        let mut gauges = self.stage.gauges.lock();
-        let known = gauges
-            .iter()
-            .find(|gauge| gauge.agent == self.agent && gauge.channel == channel);
-        if let Some(gauge) = known {
-            return Arc::clone(gauge);
-        }
-        let gauge = Arc::new(Gauge {
-            agent: self.agent,
-            channel,
-            given: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-            reads: AtomicBool::new(true),
-        });
-        gauges.push(Arc::clone(&gauge));
-        gauge
-    }
 }
 
 async fn acknowledge(channel: &Channel, unacknowledged: &mut Option<Offset>) {
     if let Some(offset) = unacknowledged.take() {
         // What is not acknowledged comes again, and is seen as that.
         let _ = channel.ack(offset).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{ROOM, stage};
+    use super::*;
+    use skytale_proto::{AgentId, EndpointId};
+
+    async fn reading(dir: &std::path::Path) -> Reading {
+        Reading {
+            stage: stage(dir).await,
+            agent: 0,
+            since: Duration::ZERO,
+            leave: CancellationToken::new(),
+            missed: Arc::default(),
+            is_online: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_and_those_lost_are_counted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let reading = reading(dir.path()).await;
+        let connected = Event::Connected {
+            relay: EndpointId::from_bytes([1; 32]),
+            over_https: false,
+        };
+        let disconnected = Event::Disconnected {
+            code: Code::KeepaliveLost,
+            reason: "silence".into(),
+        };
+        let tallies = &reading.stage.base.tallies;
+        let counts =
+            || [&tallies.sessions, &tallies.sessions_lost, &tallies.online].map(|tally| tally.load(Ordering::Relaxed));
+        reading.session(&connected);
+        assert_eq!(counts(), [1, 0, 1]);
+        // It moved to another relay node.
+        reading.session(&connected);
+        assert_eq!(counts(), [2, 0, 1]);
+        reading.session(&disconnected);
+        assert_eq!(counts(), [2, 1, 0]);
+        reading.session(&connected);
+        assert_eq!(counts(), [3, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn joins_and_removals_are_noted_and_lost_events_too() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let reading = reading(dir.path()).await;
+        let (channel, by) = (ROOM, AgentId::from_bytes([1; 32]));
+        let joined = |at| Event::Joined {
+            channel,
+            offset: Offset::new(at),
+            by,
+        };
+        let offset = Offset::new(10);
+        reading.heard(&joined(2), true);
+        reading.heard(&Event::Left { channel, offset, by }, true);
+        // After the application has gone.
+        let gauge = reading.stage.gauge(0, ROOM);
+        gauge.reads.store(false, Ordering::Relaxed);
+        reading.heard(&joined(20), false);
+        assert!(!gauge.reads.load(Ordering::Relaxed));
+        let stretches = [(2, 10), (20, 30)].map(|(first, last)| (Offset::new(first), Offset::new(last)));
+        assert_eq!(gauge.stays.lock().stretches(Offset::new(30)), Some(stretches.to_vec()));
+        reading.heard(&Event::Lagged { missed: 3 }, true);
+        assert_eq!(gauge.stays.lock().stretches(Offset::new(30)), None);
     }
 }
