@@ -255,6 +255,7 @@ impl Actor {
                 // It is a member from the beginning: no event says so.
                 let gauge = self.stage.gauge(self.number, made.id());
                 gauge.stays.lock().joined(Offset::FIRST);
+                self.stage.changed(self.number, made.id(), Offset::FIRST, true);
                 if let Some(life) = &self.life {
                     // Its application has gone: it reads when it comes back.
                     let _ = life.made.send(made.id());

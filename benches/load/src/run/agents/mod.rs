@@ -55,7 +55,7 @@ struct Stage {
     /// Of each channel: the last message that each author knows to be in the log.
     last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
     gauges: Mutex<Vec<Arc<Gauge>>>,
-    /// Agents that are online, and the last change of each membership.
+    /// Agents that are online, and the changes of memberships.
     present: Mutex<Present>,
     judge: Judge,
 }
@@ -64,8 +64,15 @@ struct Stage {
 #[derive(Debug, Default)]
 struct Present {
     online: BTreeSet<u32>,
-    /// Of each agent and channel: the offset of the last commit that added or removed the agent, and whether it added it.
-    changes: BTreeMap<(u32, ChannelId), (Offset, bool)>,
+    /// Of each agent and channel: the offsets of the commits that added the agent (true) or removed it.
+    changes: BTreeMap<(u32, ChannelId), BTreeMap<Offset, bool>>,
+}
+
+/// Where an agent must have joined: the first commit that added it since it was last removed. Another one after it changed
+/// nothing. `None` if it is no member.
+fn must_join(changes: &BTreeMap<Offset, bool>) -> Option<Offset> {
+    let after = |joins: Option<Offset>, (offset, is_add): (&Offset, &bool)| is_add.then(|| joins.unwrap_or(*offset));
+    changes.iter().fold(None, after)
 }
 
 /// How far an agent's application is in a channel.
@@ -141,10 +148,8 @@ impl Stage {
     /// An agent was added to a channel by the commit at this offset, or removed. Agents tell of commits in any order.
     fn changed(&self, agent: u32, channel: ChannelId, offset: Offset, is_add: bool) {
         let mut present = self.present.lock();
-        let last = present.changes.entry((agent, channel)).or_insert((offset, is_add));
-        if last.0 < offset {
-            *last = (offset, is_add);
-        }
+        let changes = present.changes.entry((agent, channel)).or_default();
+        changes.insert(offset, is_add);
     }
 
     fn known_gauge(&self, agent: u32, channel: ChannelId) -> Option<Arc<Gauge>> {
@@ -186,13 +191,12 @@ impl Stage {
             .collect();
         let late = {
             let present = self.present.lock();
-            let has_joined = |key: &(u32, ChannelId), added: Offset| {
-                joined
-                    .get(key)
-                    .is_some_and(|stays| stays.is_unknown() || stays.last_join() >= Some(added))
+            let has_joined = |key: &(u32, ChannelId), added| {
+                let stays = joined.get(key);
+                stays.is_some_and(|stays| stays.is_unknown() || stays.last_join() >= Some(added))
             };
-            let waits = |(key, (offset, is_add)): &(&(u32, ChannelId), &(Offset, bool))| {
-                *is_add && present.online.contains(&key.0) && !has_joined(key, *offset)
+            let waits = |(key, changes): &(&(u32, ChannelId), &BTreeMap<Offset, bool>)| {
+                present.online.contains(&key.0) && must_join(changes).is_some_and(|added| !has_joined(key, added))
             };
             present.changes.iter().filter(waits).count()
         };

@@ -75,6 +75,9 @@ async fn an_agent_that_was_added_is_short_until_it_joins_there() {
     gauge.stays.lock().left(at(60));
     gauge.stays.lock().joined(at(70));
     assert_eq!(stage.short(), 0);
+    // It was a member already.
+    stage.changed(1, ROOM, at(75), true);
+    assert_eq!(stage.short(), 0);
     // The one that added it tells so later than the one that removed it.
     stage.changed(1, ROOM, at(90), false);
     stage.changed(1, ROOM, at(80), true);
