@@ -1,13 +1,15 @@
 //! An agent of a run: does what the plan has for it, in order, as far as the target lets it.
 
-use super::flight::{Flight, Meaning, Verdict, build};
+mod acts;
+
+use super::flight::{Flight, Verdict};
 use super::link::{Link, Pause, connect};
 use super::reader::Reader;
-use super::room::{Change, Made, Never};
+use super::room::{Change, Never};
 use super::shared::{Gauge, Open, Shared, add};
 use crate::results::Measure;
 use crate::target::{Failed, Session as _, Target};
-use skytale_proto::{AccountId, ChannelId, ChannelMode, Code, Detail, LogId, Offset};
+use skytale_proto::{LogId, Offset};
 use skytale_workload::{Agent, Channel, Frame, Log, What};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +19,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How often a commit is built anew because another one came first.
-const TRIES_MAX: u32 = 50;
-/// How often a claim is tried again where no KeyPackage was there.
-const CLAIMS_MAX: u32 = 20;
 /// A session that was lost after this time did last.
 const LASTS: Duration = Duration::from_secs(1);
 
@@ -387,238 +385,6 @@ impl<T: Target> Lane<T> {
             None => Sub::Rests(reader),
         };
         self.subs.insert(log, sub);
-        Ok(())
-    }
-
-    async fn append(
-        &mut self,
-        planned: Duration,
-        body_bytes: u32,
-        frame: &Frame,
-        open: Arc<Open>,
-    ) -> Result<(), Never> {
-        match frame {
-            Frame::Create { channel, mode } => self.create(planned, body_bytes, channel.0, *mode, open).await,
-            Frame::Commit {
-                channel,
-                adds,
-                removes,
-                recipients,
-            } => {
-                let change = Change {
-                    adds: numbers(adds),
-                    removes: numbers(removes),
-                };
-                self.commit(planned, body_bytes, channel.0, change, recipients, open)
-                    .await
-            }
-            Frame::Claim(of) => self.claim(planned, of.0, &open).await,
-            Frame::KeyPackage { last_resort } => {
-                let detail = Detail::KeyPackage {
-                    last_resort: *last_resort,
-                };
-                let log = self.shared.target.agent_id(self.agent).log();
-                let frame = self.build(planned, log, Offset::ZERO, detail, body_bytes)?;
-                self.send(Flight {
-                    agent: self.agent,
-                    channel: None,
-                    planned,
-                    frame,
-                    meaning: Meaning::Offer,
-                    watched: None,
-                    verdict: None,
-                    was_sent: false,
-                    open,
-                    stamp: 0,
-                })
-                .await;
-                Ok(())
-            }
-            Frame::Proposal(channel) => self.entry(planned, body_bytes, channel.0, Detail::Proposal, open).await,
-            Frame::Message(channel) => self.entry(planned, body_bytes, channel.0, Detail::Message, open).await,
-            Frame::Rejoin(channel) => self.entry(planned, body_bytes, channel.0, Detail::Rejoin, open).await,
-            Frame::Raw(channel) => {
-                let account = self.account()?;
-                self.entry(planned, body_bytes, channel.0, Detail::Raw { account }, open)
-                    .await
-            }
-            Frame::Trim { .. } => Ok(()),
-        }
-    }
-
-    fn account(&self) -> Result<AccountId, Never> {
-        self.shared.target.account().ok_or(Never)
-    }
-
-    fn build(
-        &self,
-        planned: Duration,
-        log: LogId,
-        parent: Offset,
-        detail: Detail,
-        body_bytes: u32,
-    ) -> Result<skytale_proto::Frame, Never> {
-        build(&self.shared, self.agent, planned, log, parent, detail, body_bytes).map_err(|error| {
-            tracing::warn!(%error, "a frame of the plan cannot be built");
-            Never
-        })
-    }
-
-    async fn create(
-        &mut self,
-        planned: Duration,
-        body_bytes: u32,
-        channel: u32,
-        mode: ChannelMode,
-        open: Arc<Open>,
-    ) -> Result<(), Never> {
-        let account = match mode {
-            ChannelMode::Raw => Some(self.account()?),
-            ChannelMode::Mls => None,
-        };
-        let id = ChannelId::generate_in(self.shared.target.home(self.agent));
-        let watched = self.shared.monitor.channel(id);
-        let frame = self.build(
-            planned,
-            id.log(),
-            Offset::ZERO,
-            Detail::Create { mode, account },
-            body_bytes,
-        )?;
-        let flight = Flight {
-            agent: self.agent,
-            channel: Some(channel),
-            planned,
-            frame,
-            watched: Some(Arc::clone(&watched)),
-            meaning: Meaning::Create(Made { id, mode, watched }),
-            verdict: None,
-            was_sent: false,
-            open,
-            stamp: 0,
-        };
-        match self.send_and_wait(flight).await {
-            Verdict::Entry => Ok(()),
-            // It was counted as given up, and its channel as broken.
-            Verdict::Never | Verdict::Stale(_) => Ok(()),
-        }
-    }
-
-    async fn commit(
-        &mut self,
-        planned: Duration,
-        body_bytes: u32,
-        channel: u32,
-        change: Change,
-        recipients: &[Agent],
-        open: Arc<Open>,
-    ) -> Result<(), Never> {
-        let shared = Arc::clone(&self.shared);
-        let agent = self.agent;
-        let room = shared.room(channel).ok_or(Never)?;
-        let ids = |agents: &mut dyn Iterator<Item = u32>| agents.map(|agent| shared.target.agent_id(agent)).collect();
-        let detail = Detail::Commit {
-            adds: ids(&mut change.adds.iter().copied()),
-            removes: ids(&mut change.removes.iter().copied()),
-            recipients: ids(&mut recipients.iter().map(|agent| agent.0)),
-        };
-        let place = open.place();
-        room.have_joined(shared.needs.removed(place)).await?;
-        for _ in 0..TRIES_MAX {
-            let made = room.for_author(agent, shared.needs.joins(place)).await?;
-            let frame = self.build(planned, made.id.log(), room.head(), detail.clone(), body_bytes)?;
-            let flight = Flight {
-                agent,
-                channel: Some(channel),
-                planned,
-                frame,
-                meaning: Meaning::Commit(change.clone()),
-                watched: Some(made.watched),
-                verdict: None,
-                was_sent: false,
-                open: Arc::clone(&open),
-                stamp: 0,
-            };
-            match self.send_and_wait(flight).await {
-                Verdict::Entry | Verdict::Never => return Ok(()),
-                Verdict::Stale(head) => {
-                    add(&shared.tallies.commits_lost, 1);
-                    room.moved(head);
-                }
-            }
-        }
-        Err(Never)
-    }
-
-    /// Any other frame of a channel.
-    async fn entry(
-        &mut self,
-        planned: Duration,
-        body_bytes: u32,
-        channel: u32,
-        detail: Detail,
-        open: Arc<Open>,
-    ) -> Result<(), Never> {
-        let shared = Arc::clone(&self.shared);
-        let agent = self.agent;
-        let room = shared.room(channel).ok_or(Never)?;
-        let made = room.for_author(agent, shared.needs.joins(open.place())).await?;
-        let parent = match made.mode {
-            ChannelMode::Mls => room.head(),
-            ChannelMode::Raw => Offset::ZERO,
-        };
-        let frame = self.build(planned, made.id.log(), parent, detail, body_bytes)?;
-        self.send(Flight {
-            agent,
-            channel: Some(channel),
-            planned,
-            frame,
-            meaning: Meaning::Entry,
-            watched: Some(made.watched),
-            verdict: None,
-            was_sent: false,
-            open,
-            stamp: 0,
-        })
-        .await;
-        Ok(())
-    }
-
-    async fn claim(&mut self, planned: Duration, of: u32, open: &Arc<Open>) -> Result<(), Never> {
-        let shared = Arc::clone(&self.shared);
-        let mut offered = shared.offers.get(of as usize).ok_or(Never)?.subscribe();
-        // The sender lives as long as the run.
-        let _ = offered.wait_for(|offered| *offered).await;
-        let log = shared.target.agent_id(of).log();
-        let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
-        shared.was_sent(open.place(), self.agent, planned);
-        for _ in 0..CLAIMS_MAX {
-            if self.link.is_none() {
-                self.come_online().await;
-                self.go_on().await;
-            }
-            let Some(link) = &self.link else { continue };
-            let session = link.session.clone();
-            match session.claim(&frame).await {
-                Ok(()) => {
-                    shared.is_entry(open.place(), self.agent, planned, 0, false);
-                    return Ok(());
-                }
-                Err(failed) if failed.is_refusal => {
-                    shared.refused(self.agent, failed.code);
-                    if failed.code == Code::KeyPackagesExhausted {
-                        break;
-                    }
-                    tokio::time::sleep(failed.retry_after.unwrap_or(Duration::from_millis(50))).await;
-                }
-                Err(_) => {
-                    let failed = link.lost().await;
-                    self.recover(&failed).await;
-                }
-            }
-        }
-        add(&shared.tallies.claims_without_package, 1);
-        shared.was_given_up(open.place(), self.agent, planned);
         Ok(())
     }
 }

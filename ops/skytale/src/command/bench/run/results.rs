@@ -43,7 +43,7 @@ pub(super) fn results(
             level: if args.mls { "agent" } else { "relay" }.into(),
             speed: knobs.speed(),
             settings,
-            machine: machine(),
+            machine: Machine::this(),
             part: knobs.part.0,
             parts: knobs.part.1,
             joined: 1,
@@ -91,26 +91,4 @@ fn command_line() -> Vec<String> {
         }
     };
     std::env::args().map(shown).collect()
-}
-
-fn machine() -> Machine {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':')
-            .map(|(_, value)| value.trim().to_owned())
-            .unwrap_or_default()
-    };
-    let memory = field(&read("/proc/meminfo"), "MemTotal");
-    let kilobytes: u64 = memory
-        .split(' ')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0);
-    Machine {
-        system: format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
-        processor: field(&read("/proc/cpuinfo"), "model name"),
-        processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
-        memory_bytes: kilobytes * 1_024,
-    }
 }
