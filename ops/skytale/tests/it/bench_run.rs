@@ -40,6 +40,18 @@ fn passed(place: &Place, arguments: &[&str]) -> Value {
     report
 }
 
+/// Waits until a run whose log is `run.log` has said how far it is, some ten seconds after its beginning.
+fn under_way(place: &Place) {
+    for _ in 0..3_000 {
+        let log = std::fs::read_to_string(place.path("run.log")).unwrap_or_default();
+        if log.contains("appends/s") {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("the run does not begin");
+}
+
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
 }
@@ -436,7 +448,7 @@ fn a_target_that_is_gone_does_not_pass_and_is_in_every_figure() {
 #[test]
 fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
     let place = Place::new();
-    synth(&place, "chatty-pair", "pair.skw", "4", "20s", "20");
+    synth(&place, "chatty-pair", "pair.skw", "4", "120s", "20");
     let mut line = vec![
         "--json",
         "--set",
@@ -446,11 +458,10 @@ fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
         "pair.skw",
         "--local",
     ];
-    line.extend(["--kill-at", "2s", "--out", "new/deep/out"]);
+    line.extend(["--kill-at", "9s", "--out", "new/deep/out"]);
     line.extend(LATE);
     let running = Running::start(place.command(line), &place.path("run.log"));
-    // While the node is dead, or has just come back.
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    under_way(&place);
     assert_eq!(running.stop("TERM").0, 143);
     for file in ["report.json", "report.html"] {
         let text = std::fs::read_to_string(place.path("new/deep/out").join(file)).expect("a file");
@@ -465,7 +476,7 @@ fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
         "{}",
         ran.stderr
     );
-    let ran = bench_run(&place, &["pair.skw", "--local", "--kill-at", "60s"]);
+    let ran = bench_run(&place, &["pair.skw", "--local", "--kill-at", "600s"]);
     assert!(ran.code == 2 && ran.stderr.contains("after the end"), "{}", ran.stderr);
 }
 
@@ -616,8 +627,7 @@ fn a_dry_run_sends_nothing_an_interrupted_one_keeps_what_there_is_and_mistakes_a
     let mut line = vec!["--json", "bench", "run", "team.skw", "--local", "--out", "cut"];
     line.extend(LATE);
     let running = Running::start(place.command(line), &place.path("run.log"));
-    // It is under way when its agents have said something.
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    under_way(&place);
     let (code, told) = running.stop("INT");
     assert_eq!(code, 130, "{told}");
     let report: Value =
