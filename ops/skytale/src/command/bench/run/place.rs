@@ -214,6 +214,13 @@ impl Place {
                 listen = "127.0.0.1:0"
             };
             settings.insert("admin".into(), toml::Value::Table(admin));
+            if !args.hurts() {
+                // A node that is killed must be noticed soon. Otherwise a crowd's pings would be a load of their own.
+                let session = toml::toml! {
+                    keepalive_ms = 15_000
+                };
+                settings.insert("session".into(), toml::Value::Table(session));
+            }
             if let Some(tap) = &args.tap {
                 let tap =
                     std::path::absolute(tap).failing(Code::Environment, || "there is no working folder".into())?;
