@@ -25,7 +25,7 @@ const LASTS: Duration = Duration::from_secs(1);
 /// How long the reader of a membership that is over may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What an agent is told to do.
+/// What an agent is to do.
 pub(super) enum Job {
     /// An event of the plan, by its place.
     Event(usize, Arc<Open>),
@@ -127,7 +127,7 @@ impl<T: Target> Lane<T> {
         };
         let planned = event.at;
         if let Some(order) = &shared.order {
-            order.turn(place).await;
+            self.meanwhile(order.turn(place)).await;
         }
         let done = match &event.what {
             What::Append {
@@ -238,6 +238,19 @@ impl<T: Target> Lane<T> {
         self.go_on().await;
     }
 
+    /// Waits for something of others. A session that is lost meanwhile is replaced: others may wait for what was in flight on it.
+    async fn meanwhile<R>(&mut self, wait: impl Future<Output = R>) -> R {
+        let mut wait = std::pin::pin!(wait);
+        while let Some(link) = &self.link {
+            tokio::select! {
+                biased;
+                done = &mut wait => return done,
+                failed = link.lost() => Box::pin(self.recover(&failed)).await,
+            }
+        }
+        wait.await
+    }
+
     /// After a session that began then: longer each time that one did not last.
     async fn wait(&mut self, began: Instant, after: Option<Duration>) {
         if began.elapsed() > LASTS {
@@ -338,7 +351,8 @@ impl<T: Target> Lane<T> {
             Log::Agent(_) => (id.log(), None),
             Log::Channel(Channel(number)) => {
                 let room = shared.room(number).ok_or(Never)?;
-                let (made, from) = room.for_reader(agent, shared.needs.joins(place)).await?;
+                let ready = room.for_reader(agent, shared.needs.joins(place));
+                let (made, from) = self.meanwhile(ready).await?;
                 (made.id.log(), Some((number, made, from)))
             }
         };

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// Between two tries to connect: doubled from the first to the last, with a part of it drawn.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How often a message is built anew because a commit came first.
+/// How often a message is built again because a commit came first.
 const TRIES_MAX: u32 = 50;
 
 type Pending<T> = <<T as Target>::Session as Session>::Pending;
@@ -31,7 +31,7 @@ pub(super) struct Link<T: Target> {
     verdicts: JoinHandle<Vec<Flight>>,
     /// What could not be put among those in flight any more.
     late: Mutex<Vec<Flight>>,
-    /// What was built anew, and was in flight when the session ended.
+    /// What was built again, and was in flight when the session ended.
     orphans: Arc<Mutex<Vec<Flight>>>,
     /// Held from when a frame is noted as sent until the target has it: its author's frames must come in that order.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -176,7 +176,7 @@ impl<T: Target> Link<T> {
         self.session.close().await;
         drop(self.flights);
         let mut left = self.verdicts.await.unwrap_or_default();
-        // What is being built anew ends with the session, too.
+        // What is being built again ends with the session, too.
         self.unsettled.none().await;
         left.append(&mut self.late.lock());
         left.append(&mut self.orphans.lock());
@@ -260,7 +260,7 @@ impl<T: Target> Verdicts<T> {
     }
 }
 
-/// Builds a message anew, on the handshake head that has moved.
+/// Builds a message again, on the handshake head that has moved.
 struct Retry<T: Target> {
     shared: Arc<Shared<T>>,
     session: T::Session,
@@ -278,7 +278,7 @@ impl<T: Target> Retry<T> {
                 .channel
                 .map_or(skytale_proto::Offset::ZERO, |channel| shared.head(channel));
             if let Err(error) = flight.rebuilt(shared, head) {
-                tracing::warn!(%error, "a frame cannot be built anew");
+                tracing::warn!(%error, "a frame cannot be built again");
                 return shared.impossible(flight.place(), flight.agent);
             }
             flight.was_sent = true;

@@ -10,7 +10,7 @@ use skytale_workload::{Agent, Frame};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a commit is built anew because another one came first.
+/// How often a commit is built again because another one came first.
 const TRIES_MAX: u32 = 50;
 /// How often a claim is tried again where no KeyPackage was there.
 const CLAIMS_MAX: u32 = 20;
@@ -149,9 +149,11 @@ impl<T: Target> Lane<T> {
             recipients: ids(&mut recipients.iter().map(|agent| agent.0)),
         };
         let place = open.place();
-        room.have_joined(shared.needs.removed(place)).await?;
+        self.meanwhile(room.have_joined(shared.needs.removed(place))).await?;
         for _ in 0..TRIES_MAX {
-            let made = room.for_author(agent, shared.needs.joins(place)).await?;
+            let made = self
+                .meanwhile(room.for_author(agent, shared.needs.joins(place)))
+                .await?;
             let frame = self.build(planned, made.id.log(), room.head(), detail.clone(), body_bytes)?;
             let flight = Flight {
                 agent,
@@ -188,7 +190,8 @@ impl<T: Target> Lane<T> {
         let shared = Arc::clone(&self.shared);
         let agent = self.agent;
         let room = shared.room(channel).ok_or(Never)?;
-        let made = room.for_author(agent, shared.needs.joins(open.place())).await?;
+        let ready = room.for_author(agent, shared.needs.joins(open.place()));
+        let made = self.meanwhile(ready).await?;
         let parent = match made.mode {
             ChannelMode::Mls => room.head(),
             ChannelMode::Raw => Offset::ZERO,
@@ -214,7 +217,8 @@ impl<T: Target> Lane<T> {
         let shared = Arc::clone(&self.shared);
         let mut offered = shared.offers.get(of as usize).ok_or(Never)?.subscribe();
         // The sender lives as long as the run.
-        let _ = offered.wait_for(|offered| *offered).await;
+        self.meanwhile(async { offered.wait_for(|offered| *offered).await.is_ok() })
+            .await;
         let log = shared.target.agent_id(of).log();
         let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
         shared.was_sent(open.place(), self.agent, planned);
