@@ -13,6 +13,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How long [`Plant::Stall`] takes.
 pub(super) const STALL: Duration = Duration::from_secs(2);
+/// How long after its fault a session ends with [`Plant::Sever`].
+const ENDS_AFTER: Duration = Duration::from_millis(200);
 /// The message that a fault befalls, counted from 1 over all channels.
 const VICTIM: u64 = 40;
 
@@ -31,6 +33,8 @@ pub(super) enum Plant {
     Stall,
     /// From a message on, subscriptions fail and sessions end.
     Deaf,
+    /// A message and all after it on its session are not taken, and [`ENDS_AFTER`] the session ends.
+    Sever,
 }
 
 /// Dense logs in memory, for everybody. Clones are the same target.
@@ -97,8 +101,8 @@ impl Memory {
         }
     }
 
-    /// Stores a frame, and says where it stands as soon as it does.
-    fn store(&self, frame: &Frame) -> oneshot::Receiver<Offset> {
+    /// Stores a frame, and says where it stands as soon as it does. `None`: not taken, and no other of its session will be.
+    fn store(&self, frame: &Frame) -> Option<oneshot::Receiver<Offset>> {
         let (done, told) = oneshot::channel();
         let header = frame.header();
         let mut state = self.0.state.lock();
@@ -116,8 +120,9 @@ impl Memory {
             Some(Plant::Lose) => log.next(),
             Some(Plant::Swap) => {
                 *held = Some((frame.clone(), done));
-                return told;
+                return Some(told);
             }
+            Some(Plant::Sever) => return None,
             Some(Plant::Twice | Plant::Alter) => {
                 *marked = Some((header.log, log.next()));
                 log.push(frame.clone())
@@ -139,7 +144,7 @@ impl Memory {
         if let Some((held, done)) = held.take_if(is_next) {
             let _ = done.send(log.push(held));
         }
-        told
+        Some(told)
     }
 
     /// Entries after a cursor.
@@ -197,12 +202,44 @@ impl Target for Memory {
 
     async fn connect(&self, _agent: u32) -> Result<MemorySession, Failed> {
         self.gate().await;
-        Ok(MemorySession(self.clone()))
+        Ok(MemorySession {
+            memory: self.clone(),
+            life: Arc::new(watch::Sender::new(Life::Whole)),
+        })
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Whole,
+    /// Takes nothing any more.
+    Severed,
+    Over,
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct MemorySession(Memory);
+pub(super) struct MemorySession {
+    memory: Memory,
+    life: Arc<watch::Sender<Life>>,
+}
+
+impl MemorySession {
+    /// Resolves when the session is over, which it is only after [`Plant::Sever`].
+    async fn is_over(self) -> Failed {
+        // The sender lives as long as the session.
+        let _ = self.life.subscribe().wait_for(|life| *life == Life::Over).await;
+        Failed::lost("the session is over")
+    }
+
+    fn sever(&self) {
+        self.life.send_replace(Life::Severed);
+        let life = Arc::clone(&self.life);
+        tokio::spawn(async move {
+            tokio::time::sleep(ENDS_AFTER).await;
+            life.send_replace(Life::Over);
+        });
+    }
+}
 
 impl Session for MemorySession {
     type Pending = BoxFuture<'static, Result<Appended, Failed>>;
@@ -210,14 +247,22 @@ impl Session for MemorySession {
 
     /// During a stall it waits: so at most one append of each agent does.
     async fn append(&self, frame: &Frame) -> Result<Self::Pending, Failed> {
-        let memory = self.0.clone();
+        let memory = self.memory.clone();
         let now = memory.0.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         memory.0.in_flight_max.fetch_max(now, Ordering::Relaxed);
         memory.gate().await;
-        let told = memory.store(frame);
+        let is_whole = *self.life.borrow() == Life::Whole;
+        let told = if is_whole { memory.store(frame) } else { None };
+        if is_whole && told.is_none() {
+            self.sever();
+        }
+        let session = self.clone();
         memory.gate().await;
         memory.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         let pending = async move {
+            let Some(told) = told else {
+                return Err(session.is_over().await);
+            };
             let offset = told.await.map_err(|_| Failed::lost("the target is gone"))?;
             Ok(Appended { offset })
         };
@@ -225,15 +270,15 @@ impl Session for MemorySession {
     }
 
     async fn claim(&self, _claim: &Frame) -> Result<(), Failed> {
-        self.0.gate().await;
+        self.memory.gate().await;
         Ok(())
     }
 
     async fn read(&self, log: LogId, after: Offset, _follow: bool) -> Result<MemoryReading, Failed> {
-        let head = self.0.0.state.lock().logs.entry(log).or_default().head.subscribe();
+        let head = self.memory.0.state.lock().logs.entry(log).or_default().head.subscribe();
         let to = *head.borrow();
         Ok(MemoryReading {
-            memory: self.0.clone(),
+            memory: self.memory.clone(),
             log,
             cursor: after.get(),
             catches_up_to: Some(to),
@@ -242,9 +287,12 @@ impl Session for MemorySession {
     }
 
     async fn ended(&self) -> Failed {
-        // The sender lives as long as the target.
-        let _ = self.0.0.is_deaf.subscribe().wait_for(|is_deaf| *is_deaf).await;
-        Failed::lost("the target hears nobody")
+        let mut is_deaf = self.memory.0.is_deaf.subscribe();
+        tokio::select! {
+            failed = self.clone().is_over() => failed,
+            // The sender lives as long as the target.
+            _ = is_deaf.wait_for(|is_deaf| *is_deaf) => Failed::lost("the target hears nobody"),
+        }
     }
 
     async fn close(&self) {}

@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 const AGENTS: u32 = 6;
 
 async fn ran(memory: &Memory, profile: Profile, seconds: u64) -> Ran {
+    ran_with(memory, profile, seconds, false).await
+}
+
+async fn ran_with(memory: &Memory, profile: Profile, seconds: u64, keep_order: bool) -> Ran {
     let size = Size {
         duration: Duration::from_secs(seconds),
         agents: AGENTS,
@@ -23,6 +27,7 @@ async fn ran(memory: &Memory, profile: Profile, seconds: u64) -> Ran {
     let plan = Arc::new(Plan::new(events, &Knobs::default()).expect("a plan"));
     let config = RunConfig {
         patience: Duration::from_secs(2),
+        keep_order,
         ..RunConfig::of(plan.duration)
     };
     let stop = CancellationToken::new();
@@ -123,4 +128,15 @@ async fn a_stall_shows_in_latencies_although_little_was_in_flight() {
     let stalled = stalled.filter(|(planned, acknowledged)| **planned > 0 && **acknowledged == 0);
     assert!(stalled.count() >= 15);
     assert!(counts[&Count::Backlog].iter().max() > Some(&(20 * u64::from(AGENTS))));
+}
+
+/// The author of what was lost with a session waits for the answer to it: so nobody goes on before it was sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_author_that_waits_for_its_turn_sends_again_what_its_session_lost() {
+    let memory = Memory::with(Some(Plant::Sever));
+    let ran = ran_with(&memory, Profile::ChattyPair, 2, true).await;
+    assert_eq!(ran.faults, Vec::<String>::new());
+    assert_eq!(ran.totals.sessions_lost, 1);
+    assert_eq!(ran.totals.unfinished, 0, "{:?}", ran.totals);
+    assert_eq!(ran.totals.acknowledged, ran.totals.sent);
 }
