@@ -39,8 +39,12 @@ pub struct Costs {
     pub follow_per_s: f64,
     /// An entry that is replayed from the replica, in µs, without sending it.
     pub replay_us: f64,
+    /// An append's way from its agent's session and its verdict's way back, at the node, in µs.
+    pub session_us: f64,
     /// An entry that is sent to one subscriber, in µs.
     pub send_us: f64,
+    /// An append or a delivery at the agent's end of its session, in µs: what a load generator pays.
+    pub agent_us: f64,
     /// Keeping one idle agent, a second, in µs: a ping and its answer every 15 seconds.
     pub idle_us_per_s: f64,
     /// Batches a second of one shard: one is in flight.
@@ -69,7 +73,9 @@ pub const COSTS: Costs = Costs {
     follow_us: 7.6,
     follow_per_s: 93_000.0,
     replay_us: 2.2,
-    send_us: 40.0,
+    session_us: 18.0,
+    send_us: 18.0,
+    agent_us: 15.0,
     idle_us_per_s: 2.0,
     batches_per_s: 60.0,
     batch_frames: 512.0,
@@ -98,6 +104,13 @@ impl Machine {
         costs.take_us + costs.servers_us + costs.batch_us / batch
     }
 
+    /// Messages a second of agents in sessions, each read by so many, when everything is on this machine: agents, nodes and
+    /// servers, with batches as large as they get.
+    pub fn messages_per_s(&self, costs: &Costs, nodes: f64, readers: f64) -> f64 {
+        let log_us = Self::append_us(costs, costs.batch_frames) + (nodes - 1.0) * (costs.send_on_us + costs.follow_us);
+        self.cores * 1e6 / (log_us + sessions_us(costs, readers))
+    }
+
     /// Appends a second with so many unanswered. A part of them is on its way back through the replica; the others are what
     /// the shards' next batches are made of. Processors are shared by all batches; waiting for disks is not.
     pub fn appends_per_s(&self, costs: &Costs, in_flight: f64) -> f64 {
@@ -105,6 +118,11 @@ impl Machine {
         let worked_us = in_flight * Self::append_us(costs, batch) / self.cores;
         in_flight * 1e6 / (costs.round_trip_us + worked_us)
     }
+}
+
+/// What sessions cost for a message that so many read, at both ends, in µs.
+pub fn sessions_us(costs: &Costs, readers: f64) -> f64 {
+    costs.session_us + readers * costs.send_us + (1.0 + readers) * costs.agent_us
 }
 
 /// What agents do.
@@ -206,7 +224,7 @@ pub fn plan(costs: &Costs, machines: &Machines, load: &Load) -> Plan {
     if replica_bytes > machines.node_disk * machines.used {
         impossible.push("disk");
     }
-    let own_us = appends * (costs.take_us - costs.follow_us).max(0.0) * size
+    let own_us = appends * ((costs.take_us - costs.follow_us).max(0.0) * size + costs.session_us)
         + appends * load.readers * costs.send_us
         + connected * costs.idle_us_per_s;
     let by_cpu = if left_us > 0.0 { own_us / left_us } else { f64::INFINITY };
@@ -354,6 +372,9 @@ mod tests {
     ];
     /// The raw publisher in the same run, which nothing was fitted to: frames in a batch, and µs an append.
     const MEASURED_RAW: [(f64, f64); 3] = [(16.0, 156.0), (128.0, 55.0), (512.0, 42.0)];
+    /// Found by `skytale bench search` with 64 agents in pairs, two of which read each message: nodes of a fleet (0: a node with
+    /// a log of its own), and messages a second.
+    const SEARCHED: [(f64, f64); 3] = [(0.0, 15_813.0), (1.0, 11_157.0), (3.0, 9_513.0)];
     /// How far the model may be from what was measured.
     const FACTOR: f64 = 1.3;
 
@@ -375,6 +396,22 @@ mod tests {
             let what = format!("{in_flight} in flight");
             assert_near(&what, Machine::append_us(&COSTS, batch), each_us, FACTOR);
             assert_near(&what, machine.appends_per_s(&COSTS, in_flight), rate, FACTOR);
+        }
+    }
+
+    #[test]
+    fn the_model_gives_the_rate_at_which_load_was_found_to_hold() {
+        let machine = Machine {
+            cores: 2.0,
+            shards: 8.0,
+        };
+        for (nodes, rate) in SEARCHED {
+            let predicted = match nodes {
+                // A log of its own costs less than its sessions are known to.
+                0.0 => machine.cores * 1e6 / sessions_us(&COSTS, 2.0),
+                nodes => machine.messages_per_s(&COSTS, nodes, 2.0),
+            };
+            assert_near(&format!("{nodes} nodes"), predicted, rate, FACTOR);
         }
     }
 
