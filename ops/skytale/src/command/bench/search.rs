@@ -11,11 +11,13 @@ use skytale_workload::report::{Axis, Line, Page, Part, Plot};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Finds the largest speed at which objectives hold: the speed is doubled until one does not, then the interval is halved.
 ///
 /// --speed is where it begins. Each step is a run with fresh agents and channels; a step holds if its run is valid, passed, and meets all
-/// objectives.
+/// objectives. A target that is offered too much falls behind by and by: a run must be long enough for that to show, so the search goes no
+/// faster than --shortest allows. Give a longer workload, or add load at the same speed with --clone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// The speed at which the search ends.
     #[arg(long, value_name = "FACTOR", default_value_t = 10_000.0, value_parser = factor)]
     to: f64,
+    /// How long a step must last at least: no speed is tried at which the workload is over sooner.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
+    shortest: Duration,
     /// How near the largest speed must be known: the search ends when the least speed that fails is within this share of it.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     within: f64,
@@ -92,7 +97,8 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     })?;
     let workload = Workload::read(&args.load)?;
     let out = args.load.out()?;
-    let mut search = Search::new(first, args.to, args.within);
+    let lasts = workload.plan(&args.load.knobs().at(first))?.duration.mul_f64(first);
+    let mut search = Search::new(first, args.to, args.within).lasting(lasts, args.shortest)?;
     let mut steps: Vec<Step> = Vec::new();
     while let Some(speed) = search.next() {
         let number = steps.len() + 1;
@@ -217,6 +223,8 @@ impl Step {
 struct Search {
     next: Option<f64>,
     to: f64,
+    /// Why there is no speed beyond that.
+    at_most: &'static str,
     within: f64,
     holds: Option<f64>,
     fails: Option<f64>,
@@ -228,11 +236,37 @@ impl Search {
         Self {
             next: Some(first.min(to)),
             to,
+            at_most: "the objectives hold at the greatest speed",
             within,
             holds: None,
             fails: None,
             ended: "",
         }
+    }
+
+    /// Of a workload that lasts so long at speed 1, with steps of at least another length.
+    fn lasting(mut self, workload: Duration, shortest: Duration) -> Outcome<Self> {
+        if shortest.is_zero() {
+            return Ok(self);
+        }
+        let fastest = workload.as_secs_f64() / shortest.as_secs_f64();
+        if let Some(first) = self.next.filter(|first| *first > fastest) {
+            let what = format!(
+                "at speed {first} the workload is over after {}",
+                duration_text(workload.as_secs_f64() * 1e6 / first)
+            );
+            return Err(Failure::new(Code::Usage, what).help(
+                "A run that short does not show whether the target keeps up. Give a longer workload, a smaller --speed, more load at \
+                 the same speed (--clone), or a smaller --shortest.",
+            ));
+        }
+        if fastest < self.to {
+            (self.to, self.at_most) = (
+                fastest,
+                "faster, the workload is over before it shows whether the target keeps up: give a longer one, or --clone",
+            );
+        }
+        Ok(self)
     }
 
     const fn next(&self) -> Option<f64> {
@@ -262,7 +296,7 @@ impl Search {
             self.fails = Some(self.fails.unwrap_or(f64::INFINITY).min(speed));
         }
         match (self.holds, self.fails) {
-            (Some(holds), _) if holds >= self.to => self.end("the objectives hold at the greatest speed"),
+            (Some(holds), _) if holds >= self.to => self.end(self.at_most),
             (Some(holds), None) => self.next = Some((holds * 2.0).min(self.to)),
             (Some(holds), Some(fails)) if fails - holds <= holds * self.within => self.end("found"),
             // Speeds are compared by ratio.
@@ -412,6 +446,20 @@ mod tests {
     fn a_search_ends_where_nothing_or_everything_holds_or_the_generator_is_the_limit() {
         assert_eq!(search(1.0, 0.0).0.ended(), "nothing holds");
         assert_eq!(search(1.0, 1e9).0.holds, Some(1_000.0));
+        let seconds = Duration::from_secs;
+        let (mut short, mut tried) = (Search::new(1.0, 1_000.0, 0.1), Vec::new());
+        short = short.lasting(seconds(60), seconds(5)).expect("long enough to begin");
+        while let Some(speed) = short.next() {
+            tried.push(speed);
+            short.took(speed, true, true);
+        }
+        assert_eq!(tried, [1.0, 2.0, 4.0, 8.0, 12.0]);
+        assert!(short.ended().contains("--clone"), "{}", short.ended());
+        assert!(
+            Search::new(16.0, 1_000.0, 0.1)
+                .lasting(seconds(60), seconds(5))
+                .is_err()
+        );
         let mut limited = Search::new(1.0, 1_000.0, 0.1);
         limited.took(1.0, true, true);
         limited.took(2.0, false, false);
