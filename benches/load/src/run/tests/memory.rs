@@ -225,7 +225,7 @@ pub(super) struct MemorySession {
 
 impl MemorySession {
     /// Resolves when the session is over, which it is only after [`Plant::Sever`].
-    async fn is_over(self) -> Failed {
+    async fn over(self) -> Failed {
         // The sender lives as long as the session.
         let _ = self.life.subscribe().wait_for(|life| *life == Life::Over).await;
         Failed::lost("the session is over")
@@ -261,7 +261,7 @@ impl Session for MemorySession {
         memory.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         let pending = async move {
             let Some(told) = told else {
-                return Err(session.is_over().await);
+                return Err(session.over().await);
             };
             let offset = told.await.map_err(|_| Failed::lost("the target is gone"))?;
             Ok(Appended { offset })
@@ -289,7 +289,7 @@ impl Session for MemorySession {
     async fn ended(&self) -> Failed {
         let mut is_deaf = self.memory.0.is_deaf.subscribe();
         tokio::select! {
-            failed = self.clone().is_over() => failed,
+            failed = self.clone().over() => failed,
             // The sender lives as long as the target.
             _ = is_deaf.wait_for(|is_deaf| *is_deaf) => Failed::lost("the target hears nobody"),
         }
