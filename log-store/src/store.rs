@@ -39,6 +39,15 @@ pub trait LogStore: Send + Sync + 'static {
     /// The log's head (the last durable offset), and each later one. [`Offset::ZERO`] for a log that does not exist (yet).
     fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>>;
 
+    /// Resolves when [`LogStore::watch_head`] shows all of a log that anybody had acknowledged when this was called. An error
+    /// says that this cannot be known now: what is shown is what this store knows.
+    ///
+    /// A store that is the only one to acknowledge shows all of it always.
+    fn settled(&self, log: LogId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = log;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// What of a log after `after` an agent may read.
     fn access(
         &self,

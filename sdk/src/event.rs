@@ -81,6 +81,9 @@ pub enum Event {
         channel: ChannelId,
         /// Its head at that time.
         head: Offset,
+        /// All that was acknowledged anywhere before is here. Where the channel's home region does not answer, the relay node
+        /// cannot say so: what was sent lately through others may be missing, and comes when the region answers.
+        is_confirmed: bool,
     },
     /// A channel is no longer followed until the application acknowledges messages: as many wait as may.
     Paused {

@@ -72,6 +72,10 @@ pub(super) async fn attempt(node: &Node, shard: &Shard, messages: &[Outgoing]) -
         // What is sent now would be queued, and come when it has long been sent again.
         return Err(Failure::Nobody("no NATS server is connected".into()));
     }
+    if let Some(reason) = shard.why_unchecked() {
+        // Nothing is added to what may not be the stream.
+        return Err(Failure::Nobody(reason));
+    }
     let before = *shard.followed.borrow();
     let nobody = |error: &dyn std::fmt::Display| Failure::Nobody(error.to_string());
     let mut headers = HeaderMap::new();

@@ -22,7 +22,7 @@ const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) sequence: u64,
-    /// The time of its last message, unix milliseconds.
+    /// The time of its last message, unix milliseconds; when it was written, where that was later by the fleet's time.
     pub(super) time_ms: u64,
     pub(super) chain: String,
     /// After which message its repeated messages begin.
@@ -93,14 +93,15 @@ impl Bucket {
         }
     }
 
-    /// Writes a checkpoint. Two nodes that write the same one write the same bytes, but for how far back `repeated` goes.
-    pub(super) async fn put(&self, shard: ShardId, checkpoint: &Checkpoint) -> Result<(), String> {
+    /// Writes a checkpoint. Two nodes that write the same one write the same bytes, but for how far back `repeated` goes. How old
+    /// it is counts from `now_ms` at the earliest: a server whose clock was behind may have given its messages their times.
+    pub(super) async fn put(&self, shard: ShardId, checkpoint: &Checkpoint, now_ms: u64) -> Result<(), String> {
         let position = &checkpoint.position;
         let metadata = ObjectMetadata {
             name: name(shard, position.stream, position.sequence),
             metadata: HashMap::from([
                 ("chain".to_owned(), hex(&position.chain)),
-                ("time_ms".to_owned(), position.time_ms.to_string()),
+                ("time_ms".to_owned(), position.time_ms.max(now_ms).to_string()),
                 ("repeated_after".to_owned(), position.repeated_after.to_string()),
             ]),
             ..ObjectMetadata::default()

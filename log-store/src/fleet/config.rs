@@ -5,7 +5,7 @@ use crate::LocalConfig;
 use async_nats::jetstream::stream::Placement;
 use skytale_proto::{Region, limits};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Messages in one batch, at most: the server's own limit is 1,000.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -57,6 +57,10 @@ pub struct FleetConfig {
     pub retention: Option<Duration>,
     /// How often this node looks for what may be given up.
     pub retention_every: Duration,
+    /// What this node's own clock shows.
+    pub wall_clock: fn() -> SystemTime,
+    /// How far clocks of nodes and servers may be apart and still agree.
+    pub clock_tolerance: Duration,
     /// How long opening may take until NATS answers. A node that has a replica does not wait for it.
     pub open_timeout: Duration,
 }
@@ -195,8 +199,16 @@ impl FleetConfig {
             checkpoint_every: 100_000,
             retention: Some(limits::RETENTION),
             retention_every: Duration::from_secs(600),
+            wall_clock: SystemTime::now,
+            clock_tolerance: Duration::from_secs(30),
             open_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// How late it is by this node's own clock, unix milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        let now = (self.wall_clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Where the streams of a home region stand; `None` where anywhere.

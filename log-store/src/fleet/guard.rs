@@ -43,6 +43,20 @@ pub enum Contradiction {
         /// Where this node stands.
         position: u64,
     },
+    /// It ends before what another node has followed.
+    #[error(
+        "stream {stream} went back: it ends at {last}, another node has followed it to {furthest}, and this one to {position}"
+    )]
+    OthersHaveMore {
+        /// The stream.
+        stream: String,
+        /// The stream's last sequence.
+        last: u64,
+        /// Where the other node stands.
+        furthest: u64,
+        /// Where this node stands.
+        position: u64,
+    },
     /// A message has other bytes.
     #[error("stream {stream} has other bytes at {position} than this node has folded")]
     OtherBytes {
@@ -88,6 +102,22 @@ pub enum Contradiction {
     },
 }
 
+impl Contradiction {
+    /// Whether it is the stream that is not what it was. Then what was followed of it is good, and may be all that there is: it is
+    /// served, nothing is added to the stream, and the stream is looked at again, since somebody may put it right. Any other
+    /// contradiction is this node's own.
+    pub(super) const fn is_of_stream(&self) -> bool {
+        match self {
+            Self::Missing { .. }
+            | Self::Recreated { .. }
+            | Self::WentBack { .. }
+            | Self::OthersHaveMore { .. }
+            | Self::OtherBytes { .. } => true,
+            Self::Behind { .. } | Self::Diverged { .. } | Self::Settings { .. } | Self::Weaker { .. } => false,
+        }
+    }
+}
+
 /// What a look at the stream gave.
 pub(super) enum Look {
     /// All is as it was folded.
@@ -98,8 +128,13 @@ pub(super) enum Look {
     Unknown(String),
 }
 
-/// Compares a stream with a position.
-pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position: &ShardPosition) -> Look {
+/// Compares a stream with a position, and with how far another node has followed it: as known before this was called.
+pub(super) async fn look(
+    context: &jetstream::Context,
+    shard: ShardId,
+    position: &ShardPosition,
+    furthest: impl Fn(u64) -> Option<u64>,
+) -> Look {
     let stream = shard.stream();
     let at = position.sequence;
     let info = match streams::find(context, &stream).await {
@@ -112,7 +147,8 @@ pub(super) async fn look(context: &jetstream::Context, shard: ShardId, position:
     if !is_in_contact(&info) {
         return Look::Unknown("its leader, if there is one, has not heard from a majority of its servers".into());
     }
-    if let Some(contradiction) = contradiction(&stream, &info, position) {
+    let furthest = furthest(streams::stream_id(&info));
+    if let Some(contradiction) = contradiction(&stream, &info, position, furthest) {
         return Look::Contradicts(contradiction);
     }
     if at == 0 || at < info.state.first_sequence {
@@ -165,7 +201,7 @@ fn is_behind(peer: &PeerInfo) -> bool {
     !is_heard(peer) || (!peer.current && far)
 }
 
-fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<Contradiction> {
+fn contradiction(stream: &str, info: &Info, position: &ShardPosition, furthest: Option<u64>) -> Option<Contradiction> {
     let (stream, at) = (stream.to_owned(), position.sequence);
     let (first, last) = (info.state.first_sequence, info.state.last_sequence);
     if streams::stream_id(info) != position.stream {
@@ -175,6 +211,14 @@ fn contradiction(stream: &str, info: &Info, position: &ShardPosition) -> Option<
         return Some(Contradiction::WentBack {
             stream,
             last,
+            position: at,
+        });
+    }
+    if let Some(furthest) = furthest.filter(|furthest| *furthest > last) {
+        return Some(Contradiction::OthersHaveMore {
+            stream,
+            last,
+            furthest,
             position: at,
         });
     }

@@ -1,5 +1,6 @@
 //! What a node says of itself to those who watch over it.
 
+use super::node::Node;
 use super::shards::ShardId;
 use skytale_proto::session::Durability;
 
@@ -12,6 +13,8 @@ pub enum Phase {
     Following,
     /// Its stream does not answer; what was followed is served.
     Unreachable,
+    /// Its stream contradicts what was followed: it is served as far as it was followed, and no appends are taken for it.
+    Halted,
     /// It follows no more: see why the store stopped.
     Stopped,
 }
@@ -51,6 +54,56 @@ impl ShardHealth {
     }
 }
 
+/// A shard whose stream contradicts what was followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HaltedShard {
+    /// Which.
+    pub shard: ShardId,
+    /// What contradicts.
+    pub reason: String,
+    /// Another node has followed it further than this one: it serves more.
+    pub others_have_more: bool,
+}
+
+/// What a node knows of its own clock and others'.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClockHealth {
+    /// More than half of the clocks of nodes and NATS servers agree with each other, and not with this node's: how far it is
+    /// ahead of them, in milliseconds.
+    pub wrong_by_ms: Option<i64>,
+    /// NATS servers whose clocks do not agree with the fleet's time, and how far each is ahead of it, in milliseconds.
+    pub wrong_servers: Vec<(String, i64)>,
+}
+
+impl ClockHealth {
+    pub(super) fn of(node: &Node) -> Self {
+        let Some(judged) = node.clocks.lock().clone() else {
+            return Self::default();
+        };
+        Self {
+            wrong_by_ms: judged.is_wrong.then(|| judged.ahead_ms.saturating_neg()),
+            wrong_servers: judged.wrong_servers,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn halted(&self) -> Vec<HaltedShard> {
+        let halted = self.handles.values().filter_map(|shard| {
+            let (phase, place) = (shard.health.lock().phase, *shard.place.lock());
+            (phase == Phase::Halted).then(|| HaltedShard {
+                shard: shard.id,
+                reason: shard.why_unchecked().unwrap_or_default(),
+                others_have_more: self
+                    .peers
+                    .furthest(shard.id, place.stream)
+                    .is_some_and(|furthest| furthest > place.sequence),
+            })
+        });
+        halted.collect()
+    }
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -62,6 +115,13 @@ pub struct Health {
     pub full: Option<String>,
     /// What an acknowledgement means.
     pub durability: Durability,
+    /// NATS servers of which it is not known whether they sync before they acknowledge, and why not. A majority of each
+    /// stream's servers is known to.
+    pub unread: Vec<String>,
+    /// What is known of clocks.
+    pub clocks: ClockHealth,
+    /// Shards whose streams contradict what was followed.
+    pub halted: Vec<HaltedShard>,
     /// It is connected to a NATS server.
     pub connected: bool,
     /// A shard whose stream could not be checked since the node started, so that no append is taken for it; and why not.

@@ -8,7 +8,8 @@
 //!
 //! The purge comes last, and only when D is there: a node that begins with C is told by the checkpoints up to D which
 //! messages repeat what C does not have the frame ids of; after the Trims those ids are forgotten everywhere. Every node
-//! does this, at its own times; what is done twice changes nothing.
+//! does this, at its own times; what is done twice changes nothing. How late it is, a majority of the clocks of nodes and
+//! servers says (`clock.rs`).
 //!
 //! A shard with little traffic takes long from one multiple of the checkpoints' distance to the next. So where its newest
 //! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one stands here
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, LogId, Offset};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The author of Trims that a node publishes of its own accord: no agent has this key.
 const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
@@ -47,9 +48,14 @@ pub(super) async fn keep_all(node: Arc<Node>, retention: Duration) {
             () = tokio::time::sleep(wait) => {}
             () = node.ended.cancelled() => return,
         }
+        // No single clock makes anything old.
+        let Some(now_ms) = node.fleet_now_ms() else {
+            tracing::warn!("nothing is given up: how late it is in the fleet is not known here");
+            continue;
+        };
         for shard in node.handles.values() {
             let kept = tokio::select! {
-                kept = keep(&node, shard, retention) => kept,
+                kept = keep(&node, shard, retention, now_ms) => kept,
                 () = node.ended.cancelled() => return,
             };
             if let Err(problem) = kept {
@@ -59,7 +65,7 @@ pub(super) async fn keep_all(node: Arc<Node>, retention: Duration) {
     }
 }
 
-async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<(), String> {
+async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration, now_ms: u64) -> Result<(), String> {
     if shard.health.lock().phase != Phase::Following {
         return Ok(());
     }
@@ -77,10 +83,14 @@ async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration) -> Result<()
     let bucket = Bucket::open(&node.context, &node.config, shard.id.region).await?;
     let stream = stream_id(&info);
     let listed = bucket.list(shard.id, stream).await?;
-    if let Some(chosen) = listed.iter().rev().find(|listed| is_older(listed.time_ms, retention)) {
+    if let Some(chosen) = listed
+        .iter()
+        .rev()
+        .find(|listed| is_older(listed.time_ms, retention, now_ms))
+    {
         give_up(node, shard, &bucket, &info, &listed, chosen).await?;
     }
-    mark(node, shard, listed.last(), retention / CHECKPOINT_PART).await
+    mark(node, shard, listed.last(), retention / CHECKPOINT_PART, now_ms).await
 }
 
 /// Gives up what a checkpoint had.
@@ -115,7 +125,13 @@ async fn give_up(
 }
 
 /// Says that a checkpoint stands here, where the newest is too old for what came after it.
-async fn mark(node: &Arc<Node>, shard: &Shard, newest: Option<&Listed>, period: Duration) -> Result<(), String> {
+async fn mark(
+    node: &Arc<Node>,
+    shard: &Shard,
+    newest: Option<&Listed>,
+    period: Duration,
+    now_ms: u64,
+) -> Result<(), String> {
     let name = shard.id.stream();
     let info = match streams::find(&node.context, &name).await {
         Ok(Found::There(info)) => info,
@@ -127,7 +143,7 @@ async fn mark(node: &Arc<Node>, shard: &Shard, newest: Option<&Listed>, period: 
         || unix_ms(info.state.first_timestamp.unix_timestamp_nanos()),
         |newest| newest.time_ms,
     );
-    if info.state.last_sequence <= newest.map_or(0, |newest| newest.sequence) || !is_older(since, period) {
+    if info.state.last_sequence <= newest.map_or(0, |newest| newest.sequence) || !is_older(since, period, now_ms) {
         return Ok(());
     }
     let stream = node.context.get_stream_no_info(&name).await;
@@ -137,7 +153,7 @@ async fn mark(node: &Arc<Node>, shard: &Shard, newest: Option<&Listed>, period: 
         .await;
     let after = match last {
         // Another node was first, and its checkpoint is being written.
-        Ok(last) if !is_older(unix_ms(last.time.unix_timestamp_nanos()), period) => return Ok(()),
+        Ok(last) if !is_older(unix_ms(last.time.unix_timestamp_nanos()), period, now_ms) => return Ok(()),
         Ok(last) => last.sequence,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => 0,
         Err(error) => return Err(error.to_string()),
@@ -154,9 +170,8 @@ fn unix_ms(nanos: i128) -> u64 {
     u64::try_from(nanos / 1_000_000).unwrap_or_default()
 }
 
-fn is_older(time_ms: u64, age: Duration) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(time_ms).saturating_add(age) < now
+fn is_older(time_ms: u64, age: Duration, now_ms: u64) -> bool {
+    Duration::from_millis(time_ms).saturating_add(age) < Duration::from_millis(now_ms)
 }
 
 /// Publishes a Trim for each log that still has entries that the checkpoint had.

@@ -16,6 +16,9 @@ const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
 const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
 const BY_MIRROR: &str = "skytale_fleet_follows_mirror";
 const COPIES_BEHIND: &str = "skytale_fleet_copies_behind";
+const HALTED: &str = "skytale_fleet_shard_halted";
+const CLOCK_AHEAD: &str = "skytale_fleet_clock_ahead_seconds";
+const UNREAD: &str = "skytale_fleet_servers_unread";
 const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
@@ -54,6 +57,21 @@ pub(super) fn describe() {
         "1 where the shard is followed by its mirror in this node's region, 0 where the stream itself is"
     );
     describe_gauge!(
+        HALTED,
+        Unit::Count,
+        "1 where the shard takes no appends, since its stream contradicts what was followed of it"
+    );
+    describe_gauge!(
+        CLOCK_AHEAD,
+        Unit::Seconds,
+        "How far this node's clock is ahead of the fleet's time, which a majority of the clocks of nodes and NATS servers has reached"
+    );
+    describe_gauge!(
+        UNREAD,
+        Unit::Count,
+        "NATS servers of which it is not known whether they sync before they acknowledge"
+    );
+    describe_gauge!(
         COPIES_BEHIND,
         Unit::Count,
         "Copies of the stream that its leader misses, or that are far behind it"
@@ -80,6 +98,18 @@ pub(super) fn follows_mirror(shard: &str, by_mirror: bool) {
 
 pub(super) fn copies_behind(shard: &str, copies: usize) {
     gauge!(COPIES_BEHIND, "shard" => shard.to_owned()).set(copies as f64);
+}
+
+pub(super) fn halted(shard: &str, is_halted: bool) {
+    gauge!(HALTED, "shard" => shard.to_owned()).set(f64::from(u8::from(is_halted)));
+}
+
+pub(super) fn clock_ahead(milliseconds: i64) {
+    gauge!(CLOCK_AHEAD).set(milliseconds as f64 / 1e3);
+}
+
+pub(super) fn servers_unread(servers: usize) {
+    gauge!(UNREAD).set(servers as f64);
 }
 
 pub(super) fn published(shard: &str, frames: usize, bytes: usize, took: Duration) {

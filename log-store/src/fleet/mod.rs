@@ -33,6 +33,7 @@ mod bootstrap;
 mod bucket;
 mod chain;
 mod checkpoint;
+mod clock;
 mod config;
 mod connect;
 mod error;
@@ -48,6 +49,7 @@ mod mirror;
 mod node;
 mod open;
 mod owed;
+mod peers;
 mod pending;
 mod publisher;
 mod readiness;
@@ -59,7 +61,7 @@ mod sync;
 pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 pub use error::OpenError;
 pub use guard::Contradiction;
-pub use health::{Health, Phase, ShardHealth};
+pub use health::{ClockHealth, HaltedShard, Health, Phase, ShardHealth};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
 use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
@@ -108,6 +110,9 @@ impl FleetStore {
             stopped,
             full: self.node.replica.full(),
             durability: *self.node.durability.borrow(),
+            unread: self.node.unread.lock().clone(),
+            clocks: ClockHealth::of(&self.node),
+            halted: self.node.halted(),
             connected: self.node.connected().is_ok(),
             unchecked: self
                 .node
@@ -120,11 +125,12 @@ impl FleetStore {
         }
     }
 
-    /// Waits until all shards have caught up with what their streams held when the node started; or until the store stops.
+    /// Waits until all shards have caught up with what their streams held when the node started, or are halted; or until the
+    /// store stops.
     pub async fn ready(&self) -> Result<(), StoreError> {
         for shard in self.node.handles.values() {
             let mut followed = shard.followed.subscribe();
-            while !shard.health.lock().ready {
+            while !shard.is_settled() {
                 tokio::select! {
                     () = self.node.ended.cancelled() => return Err(self.node.why_ended()),
                     _ = followed.changed() => {}
@@ -225,6 +231,18 @@ impl FleetStore {
         replica.access(log, agent, account, after).await
     }
 
+    async fn settle(&self, log: LogId) -> Result<(), StoreError> {
+        // Where no region of this fleet has the log, nobody acknowledges anything of it.
+        let Some(shard) = self.home(&log) else { return Ok(()) };
+        self.node.running()?;
+        match shard.health.lock().phase {
+            Phase::Unreachable => return Err(shard.unreachable("its stream does not answer")),
+            Phase::Halted => shard.checked()?,
+            Phase::CatchingUp | Phase::Following | Phase::Stopped => {}
+        }
+        self.node.barrier(shard).await
+    }
+
     async fn close_once(&self) -> Result<(), StoreError> {
         let mut open = self.open.lock().await;
         if !std::mem::take(&mut *open) {
@@ -270,6 +288,10 @@ impl LogStore for FleetStore {
 
     fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>> {
         self.node.replica.store().watch_head(log)
+    }
+
+    fn settled(&self, log: LogId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.settle(log).boxed()
     }
 
     fn access(

@@ -1,15 +1,18 @@
 //! What the tasks of a fleet's node share.
 
 use super::barrier::Round;
+use super::clock::Judgement;
 use super::config::FleetConfig;
 use super::facts::Facts;
 use super::guard::Contradiction;
 use super::health::{Phase, ShardHealth};
 use super::metrics;
 use super::owed::Owed;
+use super::peers::{Peers, Place};
 use super::pending::Pending;
 use super::shards::{ShardId, Shards};
 use super::sync::Prober;
+use crate::local::ShardPosition;
 use crate::local::replica::{Followed, Replica};
 use crate::{Accepted, AppendError, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
@@ -36,6 +39,12 @@ pub(super) struct Node {
     pub(super) owed: Owed,
     pub(super) durability: watch::Sender<Durability>,
     pub(super) prober: Prober,
+    /// Servers of which it is not known whether they sync, and why not.
+    pub(super) unread: Mutex<Vec<String>>,
+    /// What the other nodes of the fleet say.
+    pub(super) peers: Peers,
+    /// What the clocks said when they were last compared.
+    pub(super) clocks: Mutex<Option<Judgement>>,
     /// Asks what an acknowledgement means, now.
     pub(super) ask_sync: Notify,
     /// What the replica's folder says of the streams, if anything.
@@ -59,6 +68,8 @@ pub(super) struct Shard {
     /// The last message that readers see the effect of.
     pub(super) followed: watch::Sender<u64>,
     pub(super) health: Mutex<ShardHealth>,
+    /// How far this node has followed, for the others.
+    pub(super) place: Mutex<Place>,
     /// Asks the follower to compare the stream with what it folded, now.
     pub(super) look: Notify,
     /// The last message of this node that the stream acknowledged.
@@ -106,7 +117,8 @@ impl Waiter {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, queue: mpsc::UnboundedSender<Queued>, followed: u64) -> Self {
+    pub(super) fn new(id: ShardId, queue: mpsc::UnboundedSender<Queued>, position: &ShardPosition) -> Self {
+        let followed = position.sequence;
         Self {
             id,
             label: id.to_string(),
@@ -114,6 +126,10 @@ impl Shard {
             pending: Pending::new(),
             followed: watch::Sender::new(followed),
             health: Mutex::new(ShardHealth::new(id, followed)),
+            place: Mutex::new(Place {
+                stream: position.stream,
+                sequence: followed,
+            }),
             look: Notify::new(),
             acked: watch::Sender::new(0),
             stalled: Notify::new(),
@@ -143,9 +159,48 @@ impl Shard {
         }
     }
 
+    /// Why its stream was not found to be what this node was told.
+    pub(super) fn why_unchecked(&self) -> Option<String> {
+        self.unchecked.lock().clone()
+    }
+
+    /// It has caught up with what its stream held when the node started, or cannot.
+    pub(super) fn is_settled(&self) -> bool {
+        let health = self.health.lock();
+        health.ready || health.phase == Phase::Halted
+    }
+
     /// The stream was checked: `None`. Or why it could not be.
     pub(super) fn check(&self, problem: Option<String>) {
         *self.unchecked.lock() = problem;
+    }
+
+    /// Takes no appends for this shard, and goes on looking: what this node has folded and what its stream says contradict.
+    /// The other shards go on.
+    pub(super) fn halt(&self, contradiction: &Contradiction) {
+        let before = std::mem::replace(&mut self.health.lock().phase, Phase::Halted);
+        if before != Phase::Halted {
+            tracing::error!(
+                shard = %self.label,
+                %contradiction,
+                "no appends are taken for this shard, and it is served as far as it was followed"
+            );
+        }
+        metrics::halted(&self.label, true);
+        self.check(Some(contradiction.to_string()));
+        // Who waits is told now, and not when it is too late for an answer.
+        self.give_up();
+    }
+
+    /// The stream is what was followed: appends are taken.
+    pub(super) fn resume(&self) {
+        metrics::halted(&self.label, false);
+        let mut health = self.health.lock();
+        if health.phase == Phase::Halted {
+            health.phase = Phase::CatchingUp;
+        }
+        drop(health);
+        self.check(None);
     }
 
     pub(super) fn unreachable(&self, reason: impl Into<String>) -> StoreError {

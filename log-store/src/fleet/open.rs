@@ -6,11 +6,11 @@ use super::connect::{connect, connect_later};
 use super::error::OpenError;
 use super::facts::Facts;
 use super::follower::{self, Beginning};
-use super::guard::Contradiction;
 use super::node::{Node, Shard};
 use super::owed::Owed;
+use super::peers::{self, Peers};
 use super::shards::{ShardId, Shards};
-use super::sync::{self, Prober};
+use super::sync::{self, Meaning, Prober};
 use super::{chain, keeper, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
@@ -18,6 +18,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::stream::Info;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use skytale_proto::limits;
 use skytale_proto::session::Durability;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,10 +80,9 @@ struct Found {
     client: async_nats::Client,
     context: jetstream::Context,
     prober: Prober,
+    unread: Vec<String>,
     durability: Durability,
     beginnings: Vec<(ShardId, Beginning)>,
-    /// What stops it at once.
-    missing: Option<(ShardId, Contradiction)>,
 }
 
 impl Opening {
@@ -102,13 +102,13 @@ impl Opening {
             .timeout(self.config.request_timeout)
             .build(client.clone());
         let connected = client.connection_state() == State::Connected;
-        let (infos, missing) = if connected {
+        let infos = if connected {
             if let Some(problem) = payload_problem(&client) {
                 return Err(OpenError::Config { problem });
             }
             self.streams(&context, &positions, followed).await?
         } else {
-            (BTreeMap::new(), None)
+            BTreeMap::new()
         };
         let config = self.config.clone();
         let mut bucket = Lazy::new(&context, &config);
@@ -149,18 +149,19 @@ impl Opening {
                 .iter_mut()
                 .for_each(|(_, beginning)| beginning.checked = false);
         }
-        let durability = meaning.unwrap_or(if config.allow_weaker {
-            Durability::Unsynced
-        } else {
-            Durability::QuorumSynced
-        });
+        let unread = meaning.as_ref().map(|meaning| meaning.unread.clone());
+        let durability = match meaning {
+            Some(meaning) => meaning.durability,
+            None if config.allow_weaker => Durability::Unsynced,
+            None => Durability::QuorumSynced,
+        };
         Ok(Found {
             client,
             context,
             prober,
+            unread: unread.unwrap_or_default(),
             durability,
             beginnings,
-            missing,
         })
     }
 
@@ -180,36 +181,34 @@ impl Opening {
         }
     }
 
-    /// Finds or makes the streams. And what is wrong, where one that was followed is gone.
+    /// Finds or makes the streams; not those that were followed and are gone.
     async fn streams(
         &self,
         context: &jetstream::Context,
         positions: &BTreeMap<ShardId, ShardPosition>,
         followed: bool,
-    ) -> Result<(BTreeMap<ShardId, Info>, Option<(ShardId, Contradiction)>), OpenError> {
+    ) -> Result<BTreeMap<ShardId, Info>, OpenError> {
         let away_at = Instant::now() + AWAY_AFTER;
         let asked = self.shards.all().to_vec().into_iter().map(|shard| async move {
             let position = positions.get(&shard).map_or(0, |position| position.sequence);
             let found = self
                 .stream(context, shard, position > 0, followed.then_some(away_at))
                 .await;
-            (shard, position, found)
+            (shard, found)
         });
         let mut asked = futures_util::stream::iter(asked).buffer_unordered(STREAMS_AT_ONCE);
-        let (mut infos, mut missing) = (BTreeMap::new(), None);
-        while let Some((shard, position, found)) = asked.next().await {
+        let mut infos = BTreeMap::new();
+        while let Some((shard, found)) = asked.next().await {
             match found? {
                 Sought::There(info) => {
                     infos.insert(shard, *info);
                 }
-                Sought::Missing => {
-                    let stream = shard.stream();
-                    missing = Some((shard, Contradiction::Missing { stream, position }));
-                }
+                // Its follower looks again, and says what that means.
+                Sought::Missing => tracing::warn!(%shard, "its stream is missing; what was followed is served"),
                 Sought::Away => tracing::warn!(%shard, "its stream does not answer; what was followed is served"),
             }
         }
-        Ok((infos, missing))
+        Ok(infos)
     }
 
     /// Finds or makes one, within the time for opening; until `away_at`, where it may be done without.
@@ -252,7 +251,7 @@ impl Opening {
     }
 
     /// What an acknowledgement means at the streams that answered; `None` where nobody says, and this node can do without.
-    async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Durability>, OpenError> {
+    async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Meaning>, OpenError> {
         let weaker = |problem: String| OpenError::Weaker { problem };
         let allowed = self.config.allow_weaker;
         if infos.is_empty() {
@@ -263,7 +262,7 @@ impl Opening {
             match prober.meaning(infos).await {
                 Ok(meaning) => match meaning.problem {
                     Some(problem) if !allowed => return Err(weaker(problem)),
-                    _ => return Ok(Some(meaning.durability)),
+                    _ => return Ok(Some(meaning)),
                 },
                 Err(problem) if followed && Instant::now() >= away_at => {
                     tracing::warn!(%problem, "nothing is appended until it is known");
@@ -273,7 +272,13 @@ impl Opening {
                     tracing::debug!(%problem, "it is asked again");
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
-                Err(_) if allowed => return Ok(Some(Durability::Unsynced)),
+                Err(problem) if allowed => {
+                    return Ok(Some(Meaning {
+                        durability: Durability::Unsynced,
+                        problem: Some(problem),
+                        unread: Vec::new(),
+                    }));
+                }
                 Err(problem) => return Err(weaker(problem)),
             }
         }
@@ -283,13 +288,12 @@ impl Opening {
         let (mut handles, mut queues) = (BTreeMap::new(), Vec::new());
         for (shard, beginning) in &found.beginnings {
             let (queue, receiver) = mpsc::unbounded_channel();
-            let handle = Shard::new(*shard, queue, beginning.position.sequence);
-            if beginning.checked {
-                handle.check(None);
-            }
+            // Its follower takes the stream for what it must be when it has looked at it, and heard the other nodes.
+            let handle = Shard::new(*shard, queue, &beginning.position);
             handles.insert(*shard, handle);
             queues.push((*shard, receiver));
         }
+        let tolerance = self.config.clock_tolerance;
         let node = Arc::new(Node {
             frames: Arc::new(Semaphore::new(self.config.queue_frames_max)),
             bytes: Arc::new(Semaphore::new(self.config.queue_bytes_max)),
@@ -302,16 +306,15 @@ impl Opening {
             owed: Owed::new(),
             durability: watch::Sender::new(found.durability),
             prober: found.prober,
+            unread: Mutex::new(Vec::new()),
+            peers: Peers::new(tolerance),
+            clocks: Mutex::new(None),
             ask_sync: Notify::new(),
             facts: tokio::sync::Mutex::new(self.facts),
             ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        if let Some((shard, contradiction)) = found.missing
-            && let Some(shard) = node.handles.get(&shard)
-        {
-            node.stop(shard, &contradiction);
-        }
+        node.cannot_read(&found.unread);
         for (shard, receiver) in queues {
             node.tasks.spawn(publisher::publish_all(node.clone(), shard, receiver));
         }
@@ -322,6 +325,7 @@ impl Opening {
             node.tasks.spawn(keeper::keep_all(node.clone(), retention));
         }
         node.tasks.spawn(sweeper::sweep_all(node.clone()));
+        node.tasks.spawn(peers::tell_all(node.clone()));
         node.tasks.spawn(sync::ask_again(node.clone()));
         node
     }

@@ -3,7 +3,9 @@
 //! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them is
 //! not. One that a single region is cut off from is ready: it serves what it has of that region, and all of the others.
 
+use super::clock::difference;
 use super::health::{Health, Phase, ShardHealth};
+use super::shards::ShardId;
 use crate::store::{Readiness, full_problem, stopped_problem};
 use skytale_proto::rest::ShardLag;
 use skytale_proto::session::Durability;
@@ -17,10 +19,35 @@ impl Health {
         let (mut problems, mut remarks) = (Vec::new(), Vec::new());
         problems.extend(self.stopped.as_deref().map(stopped_problem));
         problems.extend(self.full.as_deref().map(full_problem));
+        if let Some(ahead) = self.clocks.wrong_by_ms {
+            problems.push(format!(
+                "this node's clock is {} of the fleet's: set it (NTP); until then this node gives nothing up",
+                difference(ahead)
+            ));
+        }
+        for (server, ahead) in &self.clocks.wrong_servers {
+            remarks.push(format!(
+                "the clock of NATS server {server} is {} of the fleet's, and entries get their times from it: set it (NTP)",
+                difference(*ahead)
+            ));
+        }
+        let all_halted = !self.shards.is_empty() && self.halted.len() == self.shards.len();
+        for halted in self.halted.iter().take(NAMED_MAX) {
+            let sentence = format!(
+                "shard {} takes no appends, and is served as far as it was followed: {}",
+                halted.shard, halted.reason
+            );
+            if all_halted || halted.others_have_more {
+                problems.push(sentence);
+            } else {
+                remarks.push(sentence);
+            }
+        }
         if !self.connected {
             problems.push("no NATS server is connected".to_owned());
         }
-        if let Some((shard, why)) = &self.unchecked {
+        let is_halted = |shard: &ShardId| self.halted.iter().any(|halted| halted.shard == *shard);
+        if let Some((shard, why)) = self.unchecked.as_ref().filter(|(shard, _)| !is_halted(shard)) {
             let sentence = format!("appends are refused until the stream of shard {shard} was checked: {why}");
             if self.shards.iter().all(|shard| shard.phase == Phase::Unreachable) {
                 problems.push(sentence);
@@ -37,7 +64,7 @@ impl Health {
                 remarks.push(sentence);
             }
         }
-        if let Some(named) = self.named(|shard| !shard.ready) {
+        if let Some(named) = self.named(|shard| !shard.ready && shard.phase != Phase::Halted) {
             problems.push(format!(
                 "the replica has not caught up with what was there when the node started: {named}"
             ));
@@ -45,6 +72,12 @@ impl Health {
         if let Some(named) = self.named(|shard| shard.copies_behind > 0) {
             remarks.push(format!(
                 "copies of streams are missing or far behind, and appends rest on the others: {named}"
+            ));
+        }
+        if !self.unread.is_empty() {
+            remarks.push(format!(
+                "it is not known whether these NATS servers sync before they acknowledge, and appends rest on the others: {}",
+                self.unread.join(", ")
             ));
         }
         if self.durability != Durability::QuorumSynced {
@@ -88,7 +121,7 @@ fn lag(shard: &ShardHealth) -> ShardLag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::ShardId;
+    use crate::fleet::{ClockHealth, HaltedShard};
     use skytale_proto::Region;
 
     fn shard(index: u16, phase: Phase, ready: bool, lag: u64) -> ShardHealth {
@@ -107,6 +140,9 @@ mod tests {
             stopped: None,
             full: None,
             durability: Durability::QuorumSynced,
+            unread: Vec::new(),
+            clocks: ClockHealth::default(),
+            halted: Vec::new(),
             connected: true,
             unchecked: None,
             shards,
@@ -142,6 +178,40 @@ mod tests {
             "{problem}"
         );
         assert!(problem.ends_with("and 2 more"), "{problem}");
+    }
+
+    #[test]
+    fn a_halted_shard_is_a_remark_unless_others_have_more_or_all_are() {
+        let halted = |others_have_more| {
+            let (one, two) = (shard(0, Phase::Halted, false, 0), shard(1, Phase::Following, true, 0));
+            let mut health = health(vec![one, two]);
+            health.halted.push(HaltedShard {
+                shard: one.shard,
+                reason: "the stream went back".to_owned(),
+                others_have_more,
+            });
+            health
+        };
+        let found = halted(false).readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (0, 1), "{found:?}");
+        let found = halted(true).readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (1, 0), "{found:?}");
+        let mut all = halted(false);
+        all.shards.pop();
+        assert_eq!(all.readiness().problems.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_clock_is_a_problem_and_a_wrong_server_a_remark() {
+        let mut one = health(vec![shard(0, Phase::Following, true, 0)]);
+        one.clocks.wrong_by_ms = Some(40 * 86_400_000);
+        one.clocks.wrong_servers.push(("n1".to_owned(), -3_600_000));
+        let found = one.readiness();
+        assert!(
+            found.problems[0].contains("clock is 40 days ahead of the fleet's"),
+            "{found:?}"
+        );
+        assert!(found.remarks[0].contains("n1 is 60 min behind"), "{found:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::shards::{ShardId, Shards};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
+use serde::Deserialize;
 use skytale_proto::limits;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -114,6 +115,27 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Fou
             _ => Err(OpenError::jetstream(format!("look for stream {name}"))(error)),
         },
     }
+}
+
+/// Which server leads a stream, and how late it is there, unix milliseconds; `None` where nobody says.
+pub(super) async fn server_time(context: &jetstream::Context, stream: &str) -> Option<(String, u64)> {
+    let answer: Told = context.request(format!("STREAM.INFO.{stream}"), &()).await.ok()?;
+    let time = async_nats::datetime::parse_rfc3339(&answer.ts?).ok()?;
+    let leader = answer.cluster.and_then(|cluster| cluster.leader);
+    let time_ms = u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()?;
+    Some((leader.unwrap_or_else(|| "the only one".to_owned()), time_ms))
+}
+
+/// What the library does not tell of a stream.
+#[derive(Deserialize)]
+struct Told {
+    ts: Option<String>,
+    cluster: Option<Led>,
+}
+
+#[derive(Deserialize)]
+struct Led {
+    leader: Option<String>,
 }
 
 /// Gives the stream, made where it is missing and was never there.

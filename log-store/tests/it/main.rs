@@ -1,5 +1,6 @@
 //! What the stores promise.
 
+mod disk;
 mod fleet;
 mod local;
 mod memory;

@@ -19,7 +19,7 @@ use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Chunks shorter than this are put together before they are sent, in bytes.
 const GATHER_BYTES_MAX: usize = 8 * 1024;
@@ -135,7 +135,6 @@ async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
         cursor: asked.after,
         left: asked.limit,
         follow: asked.follow,
-        caught_up: false,
         began: Some(asked.at).filter(|_| session.node.tap.is_some()),
         place: session.node.readers.enter(head.clone(), asked.after),
         head,
@@ -147,13 +146,20 @@ async fn run(session: &Session, asked: &Asked, sender: &mut Sender) -> Ended {
     }
 }
 
+/// Whether all that any node had acknowledged when a subscription began is shown here.
+enum Settling<'a> {
+    /// The store finds out.
+    Asked(BoxFuture<'a, Result<(), StoreError>>),
+    /// It is, or nobody can say.
+    Known { unconfirmed: bool },
+}
+
 struct Subscription<'a> {
     session: &'a Session,
     log: LogId,
     cursor: Offset,
     left: u64,
     follow: bool,
-    caught_up: bool,
     /// When it was asked for, until the tap knows of it; `None` without one.
     began: Option<Instant>,
     place: crate::readers::Reader,
@@ -163,6 +169,8 @@ struct Subscription<'a> {
 
 impl Subscription<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
+        // Until the reader knows that it has caught up.
+        let mut settling = Some(Settling::Asked(self.session.node.store.settled(self.log)));
         loop {
             let head = *self.head.borrow_and_update();
             if self.cursor > head {
@@ -183,9 +191,11 @@ impl Subscription<'_> {
                 continue;
             }
             // At the head, and on the roster there.
-            if !self.caught_up {
-                self.caught_up = true;
-                Box::pin(self.caught_up(head)).await?;
+            if let Some(unsettled) = settling.take() {
+                settling = Box::pin(self.catch_up(head, unsettled)).await?;
+                if settling.is_some() {
+                    continue;
+                }
             }
             if !self.follow {
                 return Ok(());
@@ -219,9 +229,34 @@ impl Subscription<'_> {
         Ok(())
     }
 
-    async fn caught_up(&mut self, head: Offset) -> Result<(), Ended> {
-        let event = Event::CaughtUp(CaughtUp { head: head.get() });
-        Ok(self.sender.send(&SubscribeEvent { event: Some(event) }).await?)
+    /// Tells the reader that it has caught up, unless there is more: what another node of the fleet had acknowledged may not
+    /// have come here yet. Where nobody can say whether there is, that is told. Gives what to go on with.
+    async fn catch_up<'a>(&mut self, head: Offset, settling: Settling<'a>) -> Result<Option<Settling<'a>>, Ended> {
+        let unconfirmed = match settling {
+            Settling::Known { unconfirmed } => unconfirmed,
+            Settling::Asked(mut asked) => {
+                let settled = tokio::select! {
+                    settled = &mut asked => settled,
+                    // What has come is sent meanwhile.
+                    _ = self.head.changed() => return Ok(Some(Settling::Asked(asked))),
+                };
+                if let Err(error) = &settled {
+                    debug!(log = %self.log, %error, "it is not known whether other nodes have acknowledged more");
+                }
+                let unconfirmed = settled.is_err();
+                if *self.head.borrow() > head {
+                    return Ok(Some(Settling::Known { unconfirmed }));
+                }
+                unconfirmed
+            }
+        };
+        let caught_up = CaughtUp {
+            head: head.get(),
+            unconfirmed,
+        };
+        let event = Some(Event::CaughtUp(caught_up));
+        self.sender.send(&SubscribeEvent { event }).await?;
+        Ok(None)
     }
 
     /// The last offset that the agent may read now without asking again; the cursor, where there is nothing yet.

@@ -427,7 +427,7 @@ impl Subscription {
         loop {
             match self.event().await.expect("goes on") {
                 subscribe_event::Event::Batch(batch) => self.entries.extend(records(batch.records)),
-                subscribe_event::Event::CaughtUp(CaughtUp { head }) => return Offset::new(head),
+                subscribe_event::Event::CaughtUp(CaughtUp { head, .. }) => return Offset::new(head),
                 subscribe_event::Event::Refusal(refusal) => panic!("refused: {refusal:?}"),
             }
         }

@@ -212,7 +212,7 @@ impl Worker {
                         _ => return Ok(()),
                     }
                 }
-                Ok(Some(SubscriptionItem::CaughtUp { head })) => {
+                Ok(Some(SubscriptionItem::CaughtUp { head, is_confirmed })) => {
                     self.reached_head().await?;
                     if self.state.is_to_settle() {
                         self.settle().await?;
@@ -223,7 +223,11 @@ impl Worker {
                     self.state.on_caught_up();
                     self.show();
                     let channel = self.channel;
-                    self.ground.core.bus.tell(Event::CaughtUp { channel, head });
+                    self.ground.core.bus.tell(Event::CaughtUp {
+                        channel,
+                        head,
+                        is_confirmed,
+                    });
                     return Ok(());
                 }
                 Ok(None) => {

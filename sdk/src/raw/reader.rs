@@ -31,6 +31,8 @@ pub enum RawItem {
     CaughtUp {
         /// The head at that time.
         head: Offset,
+        /// As of [`crate::Event::CaughtUp`].
+        is_confirmed: bool,
     },
     /// The log has given up the entries after the cursor and before `first`. Reading goes on at `first`.
     Trimmed {
@@ -138,7 +140,9 @@ impl RawReader {
                 }
                 Ok(Some(RawItem::Entries(entries)))
             }
-            Some(SubscriptionItem::CaughtUp { head }) => Ok(Some(RawItem::CaughtUp { head })),
+            Some(SubscriptionItem::CaughtUp { head, is_confirmed }) => {
+                Ok(Some(RawItem::CaughtUp { head, is_confirmed }))
+            }
             None if self.follow => Err(RelayError::Lost {
                 code: Code::Offline,
                 reason: "the relay ended the subscription".into(),

@@ -79,7 +79,8 @@ impl Follower<'_> {
             },
             logs: logs.map_err(|error| error.to_string())?,
         };
-        bucket.put(self.shard.id, &checkpoint).await?;
+        let now_ms = self.node.fleet_now_ms().unwrap_or_default();
+        bucket.put(self.shard.id, &checkpoint, now_ms).await?;
         metrics::checkpoint_written(&self.shard.label);
         Ok(None)
     }

@@ -61,11 +61,13 @@ impl Follower<'_> {
             if let Err(reason) = node.connected() {
                 return Look::Unknown(reason);
             }
+            // Who was just asked how far it is may still be about to say.
+            node.peers.settled().await;
             // Two questions.
             let within = 2 * node.config.request_timeout;
             let answered = |look: &Look| !matches!(look, Look::Unknown(_));
             asking::again(AGAIN_AFTER, within, answered, || {
-                guard::look(&node.context, id, &position)
+                guard::look(&node.context, id, &position, |stream| node.peers.furthest(id, stream))
             })
             .await
         })
@@ -79,6 +81,7 @@ impl Follower<'_> {
                 self.suspected = None;
                 self.answers = true;
                 self.count_copies(guard::copies_behind(&info));
+                self.resume();
                 Judged::Well(info)
             }
             Look::Unknown(reason) => {
@@ -99,12 +102,26 @@ impl Follower<'_> {
                         Instant::now()
                     }
                 };
+                if contradiction.is_of_stream() {
+                    // Nothing is added to what may not be the stream.
+                    self.shard
+                        .check(Some(format!("{contradiction}; it is looked at again")));
+                }
                 if since.elapsed() >= self.node.config.alarm_after {
                     return Judged::Stop(contradiction);
                 }
                 self.suspected = Some((contradiction, since));
                 Judged::Again("the stream contradicts what was folded; looking again".into())
             }
+        }
+    }
+
+    /// The stream is what was followed: appends are taken, if they were not.
+    fn resume(&self) {
+        if self.checked && self.shard.checked().is_err() {
+            tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");
+            self.shard.resume();
+            self.node.ask_sync.notify_one();
         }
     }
 

@@ -12,6 +12,7 @@ use super::health::Phase;
 use super::metrics;
 use super::mirror;
 use super::node::{Node, Shard};
+use super::peers::Place;
 use super::shards::ShardId;
 use crate::local::ShardPosition;
 use async_nats::jetstream::stream::Info;
@@ -86,6 +87,13 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         };
         match end {
             End::Ended => break,
+            End::Stop(contradiction) if contradiction.is_of_stream() => {
+                shard.halt(&contradiction);
+                tokio::select! {
+                    () = tokio::time::sleep(RESUME_MAX) => {}
+                    () = node.ended.cancelled() => break,
+                }
+            }
             End::Stop(contradiction) => {
                 node.stop(shard, &contradiction);
                 break;
@@ -195,11 +203,6 @@ impl Follower<'_> {
             },
             Judged::Stop(contradiction) => return End::Stop(contradiction),
         };
-        if self.shard.checked().is_err() {
-            tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");
-            self.shard.check(None);
-            self.node.ask_sync.notify_one();
-        }
         match copy {
             Some(copy) if !self.avoid_mirror => self.follow(&copy, Some(&info)).await,
             _ => self.follow(&info, Some(&info)).await,
@@ -263,7 +266,9 @@ impl Follower<'_> {
                                 return End::Again("the mirror keeps up again".into());
                             }
                         }
-                        Judged::Again(_) | Judged::Silent(_) => {}
+                        Judged::Silent(_) => {}
+                        // What comes now may be of another history.
+                        Judged::Again(reason) => return End::Again(reason),
                         Judged::Stop(contradiction) => return End::Stop(contradiction),
                     }
                 }
@@ -295,13 +300,19 @@ impl Follower<'_> {
 
     /// Notes where the shard stands, and where the stream ends.
     fn moved(&self, followed: u64, last: Option<u64>) {
+        *self.shard.place.lock() = Place {
+            stream: self.position.stream,
+            sequence: followed,
+        };
         let mut health = self.shard.health.lock();
         health.position = followed;
         health.last = last.unwrap_or(health.last).max(health.last).max(followed);
         if self.target.is_some_and(|target| followed >= target) {
             health.ready = true;
         }
-        health.phase = if !self.answers {
+        health.phase = if health.phase == Phase::Halted {
+            Phase::Halted
+        } else if !self.answers {
             Phase::Unreachable
         } else if health.ready {
             Phase::Following
@@ -314,6 +325,9 @@ impl Follower<'_> {
     /// The stream did not answer: what was followed is served, and said to be what there is.
     fn silent(&mut self) {
         self.answers = false;
-        self.shard.health.lock().phase = Phase::Unreachable;
+        let mut health = self.shard.health.lock();
+        if health.phase != Phase::Halted {
+            health.phase = Phase::Unreachable;
+        }
     }
 }

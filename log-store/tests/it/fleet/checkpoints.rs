@@ -16,7 +16,7 @@ const EVERY: u64 = 20;
 const AUTHORS: usize = 4;
 
 /// One shard, with a checkpoint every few messages.
-fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
+pub(super) fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
     FleetConfig {
         regions: vec![RegionConfig {
             region: Region(0),
@@ -32,7 +32,7 @@ fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> F
 }
 
 /// The first and the last message of the one stream.
-async fn extent(account: &Account) -> (u64, u64) {
+pub(super) async fn extent(account: &Account) -> (u64, u64) {
     let context = account.context().await.expect("JetStream");
     let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
     let state = &stream.info().await.expect("its state").state;

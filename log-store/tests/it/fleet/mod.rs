@@ -2,6 +2,7 @@
 
 mod away;
 mod checkpoints;
+mod clocks;
 mod conformance;
 mod crash;
 mod cuts;
@@ -13,6 +14,7 @@ mod nodes;
 mod order;
 mod refusals;
 mod regions;
+mod restored;
 mod script;
 mod weaker;
 

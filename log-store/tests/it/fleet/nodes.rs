@@ -162,6 +162,27 @@ async fn of_two_commits_at_two_nodes_one_wins_a_hundred_times() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_acknowledged_is_shown_at_another_that_has_settled() {
+    let (account, _streams) = shared_account().await;
+    let dirs = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let (one, two) = (
+        open(settings(&account, dirs[0].path())).await,
+        open(settings(&account, dirs[1].path())).await,
+    );
+    let channel = ChannelId::generate();
+    accept(&one, &create(channel)).await;
+    let head = two.watch_head(channel.log()).await.expect("a watch");
+    for _ in 0..300 {
+        let offset = accept(&one, &message(channel, 1, b"acknowledged")).await.offset;
+        two.settled(channel.log()).await.expect("its home answers");
+        assert!(*head.borrow() >= offset, "{offset}");
+    }
+    for store in [one, two] {
+        store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_and_a_membership_of_one_node_hold_at_another() {
     let (account, _streams) = shared_account().await;
     let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];

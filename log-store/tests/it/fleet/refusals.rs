@@ -8,7 +8,7 @@ use skytale_log_store::fleet::{FleetConfig, OpenError, Phase, SyncProof};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
 use skytale_proto::session::Durability;
 use skytale_proto::{ChannelId, Code};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 async fn refused(config: FleetConfig) -> OpenError {
@@ -42,6 +42,28 @@ async fn stream_of(account: &Account, channel: ChannelId) -> (String, Config) {
     (name, config)
 }
 
+/// Reads go on; appends to this shard are refused with the reason, and may be tried again, since the stream may be put right.
+async fn is_read_only(store: &FleetStore, channel: ChannelId, expected: &str) {
+    let begun = Instant::now();
+    let reason = loop {
+        let halted = store.health().halted;
+        if let [halted] = &halted[..] {
+            break halted.reason.clone();
+        }
+        assert!(begun.elapsed() < HANGING, "{:?}", store.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(records(store, channel.log()).await.len(), 3);
+    let append = append(store, &message(channel, 1, b"more")).await;
+    let Err(AppendError::Store(StoreError::HomeUnreachable { reason, .. })) = append else {
+        panic!("{append:?}");
+    };
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(store.health().stopped, None);
+    store.close().await.expect("closed");
+}
+
 /// Reads go on, appends are refused with the reason.
 async fn serves_reads_alone(store: &FleetStore, channel: ChannelId, expected: &str) {
     let reason = why_stopped(store).await;
@@ -68,7 +90,7 @@ async fn a_missing_stream_is_not_made_again() {
     let store = FleetStore::open(settings(&account, dir.path()))
         .await
         .expect("it opens, to be read");
-    serves_reads_alone(&store, channel, "is missing").await;
+    is_read_only(&store, channel, "is missing").await;
     assert!(context.get_stream(&name).await.is_err(), "nobody made it again");
 }
 
@@ -82,7 +104,7 @@ async fn a_stream_made_anew_is_noticed() {
     let store = FleetStore::open(settings(&account, dir.path()))
         .await
         .expect("it opens, to be read");
-    serves_reads_alone(&store, channel, "was made anew").await;
+    is_read_only(&store, channel, "was made anew").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +120,7 @@ async fn a_stream_deleted_under_a_running_node_stops_it() {
     let (name, _) = stream_of(&account, channel).await;
     let context = account.context().await.expect("JetStream");
     context.delete_stream(&name).await.expect("deleted");
-    serves_reads_alone(&store, channel, "is missing").await;
+    is_read_only(&store, channel, "is missing").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +190,7 @@ async fn a_stream_that_went_back_or_holds_other_bytes_is_noticed() {
     let store = FleetStore::open(weaker(&account, copies[0].path()))
         .await
         .expect("it opens, to be read");
-    serves_reads_alone(&store, channel, "went back").await;
+    is_read_only(&store, channel, "went back").await;
 
     // Another node goes on from there: now other bytes stand where these were.
     let fresh = TempDir::new().expect("a folder");
@@ -180,7 +202,7 @@ async fn a_stream_that_went_back_or_holds_other_bytes_is_noticed() {
     let store = FleetStore::open(weaker(&account, copies[1].path()))
         .await
         .expect("it opens, to be read");
-    serves_reads_alone(&store, channel, "other bytes").await;
+    is_read_only(&store, channel, "other bytes").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

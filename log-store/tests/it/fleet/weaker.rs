@@ -3,6 +3,7 @@
 use super::cluster::{Account, Cluster, Sync};
 use super::nodes::records;
 use super::script::*;
+use crate::disk::Disk;
 use skytale_log_store::fleet::{FleetConfig, Phase};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
 use skytale_proto::ChannelId;
@@ -88,6 +89,75 @@ async fn a_copy_that_is_missing_is_told_and_appends_go_on() {
     cluster.run(1);
     copies(&store, false).await;
     store.close().await.expect("closed");
+}
+
+/// A node without a memory of the fleet, which may not wait until the others take a killed server for gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_while_a_killed_server_is_not_yet_taken_for_gone() {
+    let cluster = Cluster::start().await;
+    let account = cluster.account();
+    let first = TempDir::new().expect("a folder");
+    let store = open(settings(&account, first.path())).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    cluster.kill(2);
+    let second = TempDir::new().expect("a folder");
+    let other = open(settings(&account, second.path())).await;
+    other.ready().await.expect("ready");
+    assert_eq!(other.durability(), skytale_proto::session::Durability::QuorumSynced);
+    taken_at_last(&other, &message(channel, 1, b"by two")).await;
+    // And one that has followed, again.
+    store.close().await.expect("closed");
+    let store = open(settings(&account, first.path())).await;
+    store.ready().await.expect("ready");
+    taken_at_last(&store, &message(channel, 1, b"by two, again")).await;
+    assert_eq!(store.readiness().problems, Vec::<String>::new());
+    store.close().await.expect("closed");
+    other.close().await.expect("closed");
+}
+
+/// JetStream of a server whose disk is full is off, and says nothing of how it would sync.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_disk_is_full_is_remarked_and_the_others_serve() {
+    let cluster = Cluster::start().await;
+    cluster.kill(2);
+    let Some(disk) = Disk::mounted_at(&cluster.data(2), 24) else {
+        return;
+    };
+    cluster.run(2);
+    cluster.settled().await;
+    let account = cluster.account();
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let store = open(asking(&account, dirs[0].path())).await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    disk.take_all();
+    let remarked = |store: &FleetStore| {
+        let readiness = store.readiness();
+        assert_eq!(readiness.problems, Vec::<String>::new());
+        readiness
+            .remarks
+            .iter()
+            .any(|remark| remark.contains("n2") && remark.contains("JetStream is off"))
+    };
+    let begun = Instant::now();
+    let mut sent = 0u32;
+    while !remarked(&store) {
+        assert!(begun.elapsed() < HANGING, "{:?}", store.readiness());
+        taken_at_last(&store, &message(channel, 1, &[7; 100_000])).await;
+        sent += 1;
+    }
+    // A node that starts now is as good.
+    let other = open(asking(&account, dirs[1].path())).await;
+    other.ready().await.expect("ready");
+    taken_at_last(&other, &message(channel, 1, b"by two")).await;
+    assert!(remarked(&other), "{:?}", other.readiness());
+    assert_eq!(records(&other, channel.log()).await.len() as u32, sent + 2);
+    for store in [store, other] {
+        store.close().await.expect("closed");
+    }
+    // Before its disk goes.
+    drop(cluster);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

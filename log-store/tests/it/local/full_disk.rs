@@ -2,66 +2,10 @@
 
 use super::full::{append_at_last, fill, is_full};
 use super::script::*;
+use crate::disk::Disk;
 use skytale_log_store::{LocalConfig, LocalStore, LogStore as _};
 use skytale_proto::{ChannelId, Code, Frame};
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tempfile::TempDir;
-
-/// A file system of its own, in memory.
-struct Disk {
-    at: TempDir,
-}
-
-impl Disk {
-    /// `None`, with a reason printed, where this user may not mount.
-    fn mounted(mib: u32) -> Option<Self> {
-        let at = TempDir::new().expect("a folder");
-        let options = format!("size={mib}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(at.path())
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self { at }),
-            Ok(output) => {
-                eprintln!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: no tmpfs: {error}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.at.path()
-    }
-
-    fn grow(&self, mib: u32) {
-        let options = format!("remount,size={mib}m");
-        let grown = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
-        assert!(grown.expect("mount").success());
-    }
-
-    /// Takes every byte that is left.
-    fn take_all(&self) -> PathBuf {
-        let path = self.path().join("others");
-        let mut file = File::create(&path).expect("a file");
-        let chunk = [7; 4_096];
-        while file.write_all(&chunk).is_ok() {}
-        path
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
+use std::fs;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_disk_fills_with_large_messages_and_all_goes_on_when_it_grows() {

@@ -16,6 +16,9 @@ pub enum SubscriptionItem {
     CaughtUp {
         /// The log's head at that time.
         head: Offset,
+        /// It has all that any relay node had acknowledged when it subscribed. Where the log's home region does not answer,
+        /// no relay node can say so.
+        is_confirmed: bool,
     },
 }
 
@@ -114,7 +117,10 @@ impl Subscription {
                         return Err(self.session.explain(error));
                     }
                     self.settle();
-                    return Ok(Some(SubscriptionItem::CaughtUp { head }));
+                    return Ok(Some(SubscriptionItem::CaughtUp {
+                        head,
+                        is_confirmed: !caught_up.unconfirmed,
+                    }));
                 }
                 Some(subscribe_event::Event::Refusal(refusal)) => return Err(Refused::from(refusal).into()),
                 // A kind of event of a later version.

@@ -269,7 +269,10 @@ async fn entries_come_dense_and_then_live() {
             assert_eq!((subscribe.after, subscribe.follow, subscribe.limit), (4, true, 0));
             assert_eq!(LogId::try_from(subscribe.log.as_ref()), Ok(channel.log()));
             line.write(&batch(5..=300)).await;
-            let caught_up = subscribe_event::Event::CaughtUp(CaughtUp { head: 300 });
+            let caught_up = subscribe_event::Event::CaughtUp(CaughtUp {
+                head: 300,
+                unconfirmed: true,
+            });
             line.write(&SubscribeEvent { event: Some(caught_up) }).await;
             line.write(&batch([301])).await;
             peer.connection.closed().await;
@@ -287,7 +290,10 @@ async fn entries_come_dense_and_then_live() {
     let head = Offset::new(300);
     assert_eq!(
         within(subscription.next()).await.expect("the head"),
-        Some(SubscriptionItem::CaughtUp { head })
+        Some(SubscriptionItem::CaughtUp {
+            head,
+            is_confirmed: true
+        })
     );
     let live = Some(SubscriptionItem::Batch(vec![entry(301)]));
     assert_eq!(within(subscription.next()).await.expect("an entry"), live);
@@ -357,7 +363,10 @@ async fn a_flipped_bit_in_a_record_is_seen() {
 async fn an_empty_batch_more_than_asked_for_and_two_heads_are_refused() {
     let head = |head| {
         framed(&SubscribeEvent {
-            event: Some(subscribe_event::Event::CaughtUp(CaughtUp { head })),
+            event: Some(subscribe_event::Event::CaughtUp(CaughtUp {
+                head,
+                unconfirmed: false,
+            })),
         })
     };
     for (answer, limit) in [

@@ -1,0 +1,349 @@
+//! What the nodes of a fleet tell each other, beside the streams: how late it is, and how far each has followed.
+//!
+//! ```text
+//!   skytale.node.here   every five seconds, when a node has (again) found NATS, and when another one asks
+//!   skytale.node.ask    from a node that wants to hear the others now
+//!
+//!   here:  "skyN" | version u8 | node 16 | unix milliseconds u64 | shards u32 | shards x (shard u32, stream u64, sequence u64)
+//! ```
+//!
+//! Numbers are little-endian. Nothing that is told decides what an entry is: that is the streams' alone. It decides what a
+//! node *refrains from*. Where another node has followed a stream further than the stream goes, the stream was put back to
+//! an older copy, and nothing is added to it (`guard.rs`). And entries are given up by a time that a majority of clocks has
+//! reached, not by this node's own (`clock.rs`).
+//!
+//! A message is lost where nobody listens, and that is no harm: the next one says the same.
+
+use super::clock::{Clocks, Voice};
+use super::node::Node;
+use super::shards::ShardId;
+use super::streams;
+use async_nats::{Client, Message};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+
+const HERE: &str = "skytale.node.here";
+const ASK: &str = "skytale.node.ask";
+const MAGIC: &[u8; 4] = b"skyN";
+const VERSION: u8 = 1;
+const FIXED_BYTES: usize = 4 + 1 + 16 + 8 + 4;
+const SHARD_BYTES: usize = 4 + 8 + 8;
+
+/// How often a node says where it is.
+pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How often it looks whether it has found NATS again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Answers to one question, at least so far apart: nodes may ask all at once.
+const ANSWER_EVERY: Duration = Duration::from_millis(50);
+/// How long a node that has found NATS waits for the others before it believes a stream.
+const HEARD_WITHIN: Duration = Duration::from_millis(300);
+/// Nodes that are remembered, at most.
+const NODES_MAX: usize = 1_024;
+
+/// A node's id in these messages: of its process, and of no use elsewhere.
+pub(super) type NodeNumber = [u8; 16];
+
+/// What one node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Here {
+    node: NodeNumber,
+    time_ms: u64,
+    /// Of each shard by its number: the stream that was followed, and how far.
+    followed: BTreeMap<u32, Place>,
+}
+
+/// A place in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Tells a stream from one of the same name.
+    pub(super) stream: u64,
+    pub(super) sequence: u64,
+}
+
+impl Here {
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(FIXED_BYTES + self.followed.len() * SHARD_BYTES);
+        out.put_slice(MAGIC);
+        out.put_u8(VERSION);
+        out.put_slice(&self.node);
+        out.put_u64_le(self.time_ms);
+        out.put_u32_le(u32::try_from(self.followed.len()).unwrap_or(u32::MAX));
+        for (shard, place) in &self.followed {
+            out.put_u32_le(*shard);
+            out.put_u64_le(place.stream);
+            out.put_u64_le(place.sequence);
+        }
+        out.freeze()
+    }
+
+    /// `None` for any other bytes, and for those of a later version.
+    fn decode(mut bytes: Bytes) -> Option<Self> {
+        if bytes.len() < FIXED_BYTES || bytes.split_to(4).as_ref() != MAGIC || bytes.get_u8() != VERSION {
+            return None;
+        }
+        let mut node = NodeNumber::default();
+        bytes.copy_to_slice(&mut node);
+        let time_ms = bytes.get_u64_le();
+        let shards = bytes.get_u32_le() as usize;
+        if bytes.len() != shards.checked_mul(SHARD_BYTES)? {
+            return None;
+        }
+        let followed = (0..shards).map(|_| {
+            let shard = bytes.get_u32_le();
+            let (stream, sequence) = (bytes.get_u64_le(), bytes.get_u64_le());
+            (shard, Place { stream, sequence })
+        });
+        let followed = followed.collect();
+        Some(Self {
+            node,
+            time_ms,
+            followed,
+        })
+    }
+}
+
+/// What was heard.
+pub(super) struct Peers {
+    me: NodeNumber,
+    heard: Mutex<Heard>,
+    pub(super) clocks: Mutex<Clocks>,
+    /// Until then the others may still be about to answer.
+    settled_at: Mutex<Instant>,
+    /// Says where this node is, now.
+    tell: Notify,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// How far any node has followed each shard's stream. A stream never gets shorter, so that this stays true.
+    furthest: BTreeMap<u32, Place>,
+    nodes: BTreeMap<NodeNumber, Instant>,
+}
+
+impl Peers {
+    pub(super) fn new(tolerance: Duration) -> Self {
+        let mut me = NodeNumber::default();
+        // Without randomness two nodes may take each other for themselves, and hear less.
+        let _ = getrandom::fill(&mut me);
+        Self {
+            me,
+            heard: Mutex::default(),
+            clocks: Mutex::new(Clocks::new(tolerance)),
+            settled_at: Mutex::new(Instant::now() + HEARD_WITHIN),
+            tell: Notify::new(),
+        }
+    }
+
+    /// How far another node has followed this very stream, as far as is known.
+    pub(super) fn furthest(&self, shard: ShardId, stream: u64) -> Option<u64> {
+        let heard = self.heard.lock();
+        let place = heard.furthest.get(&shard.number())?;
+        (place.stream == stream).then_some(place.sequence)
+    }
+
+    /// Waits until those who were asked have had the time to answer.
+    pub(super) async fn settled(&self) {
+        let at = *self.settled_at.lock();
+        tokio::time::sleep_until(at).await;
+    }
+
+    fn hear(&self, here: Here, now_ms: u64) {
+        if here.node == self.me {
+            return;
+        }
+        let mut heard = self.heard.lock();
+        if heard.nodes.len() >= NODES_MAX && !heard.nodes.contains_key(&here.node) {
+            let oldest = heard.nodes.iter().min_by_key(|(_, at)| **at).map(|(node, _)| *node);
+            oldest.and_then(|oldest| heard.nodes.remove(&oldest));
+        }
+        heard.nodes.insert(here.node, Instant::now());
+        for (shard, place) in here.followed {
+            let furthest = heard.furthest.entry(shard).or_insert(place);
+            // A stream that was made later takes the place of the one before.
+            if (place.stream, place.sequence) > (furthest.stream, furthest.sequence) {
+                *furthest = place;
+            }
+        }
+        drop(heard);
+        self.clocks.lock().hear(Voice::Node(here.node), here.time_ms, now_ms);
+    }
+}
+
+/// Tells and listens until the node ends.
+pub(super) async fn tell_all(node: Arc<Node>) {
+    let (Ok(mut here), Ok(mut ask)) = (node.client.subscribe(HERE).await, node.client.subscribe(ASK).await) else {
+        tracing::warn!("the other nodes of the fleet cannot be heard");
+        return;
+    };
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turn = Turn {
+        node: &node,
+        connects: 0,
+        told: None,
+        asked: 0,
+    };
+    loop {
+        tokio::select! {
+            () = node.ended.cancelled() => return,
+            _ = looks.tick() => turn.look().await,
+            Some(message) = here.next() => turn.hear(message),
+            Some(message) = ask.next() => turn.answer(&message).await,
+            () = node.peers.tell.notified() => turn.tell().await,
+        }
+    }
+}
+
+/// What one node tells.
+struct Turn<'a> {
+    node: &'a Arc<Node>,
+    /// How often NATS was found, when it was last looked at.
+    connects: u64,
+    told: Option<Instant>,
+    /// Which shard's leader is asked for the time next.
+    asked: usize,
+}
+
+impl Turn<'_> {
+    async fn look(&mut self) {
+        let client = &self.node.client;
+        if self.node.connected().is_err() {
+            return;
+        }
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.connects, connects) != connects {
+            // Whatever the streams are now: the others are heard first.
+            *self.node.peers.settled_at.lock() = Instant::now() + HEARD_WITHIN;
+            send(client, ASK, Bytes::copy_from_slice(&self.node.peers.me)).await;
+            self.node.handles.values().for_each(|shard| shard.look.notify_one());
+            self.tell().await;
+        } else if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.tell().await;
+        }
+    }
+
+    /// Says where this node is, and asks one of the servers how late it is.
+    async fn tell(&mut self) {
+        let node = self.node;
+        self.told = Some(Instant::now());
+        let followed = node.handles.values().filter_map(|shard| {
+            let place = *shard.place.lock();
+            (place.sequence > 0).then(|| (shard.id.number(), place))
+        });
+        let here = Here {
+            node: node.peers.me,
+            time_ms: node.config.now_ms(),
+            followed: followed.collect(),
+        };
+        send(&node.client, HERE, here.encode()).await;
+        let shards = node.shards.all();
+        self.asked = (self.asked + 1) % shards.len().max(1);
+        if let Some(shard) = shards.get(self.asked) {
+            let (node, stream) = (Arc::clone(node), shard.stream());
+            self.node.tasks.spawn(async move {
+                let asked = node.config.now_ms();
+                let Some((server, time_ms)) = streams::server_time(&node.context, &stream).await else {
+                    return;
+                };
+                let answered = node.config.now_ms();
+                // It was that late somewhere between the question and the answer.
+                let now_ms = asked / 2 + answered / 2;
+                node.peers.clocks.lock().hear(Voice::Server(server), time_ms, now_ms);
+                node.judge_clocks();
+            });
+        }
+        node.judge_clocks();
+    }
+
+    fn hear(&self, message: Message) {
+        let Some(here) = Here::decode(message.payload) else {
+            return;
+        };
+        let node = self.node;
+        node.peers.hear(here, node.config.now_ms());
+    }
+
+    async fn answer(&mut self, message: &Message) {
+        let is_mine = message.payload.as_ref() == self.node.peers.me;
+        if !is_mine && self.told.is_none_or(|told| told.elapsed() >= ANSWER_EVERY) {
+            self.tell().await;
+        }
+    }
+}
+
+async fn send(client: &Client, subject: &'static str, payload: Bytes) {
+    if let Err(error) = client.publish(subject, payload).await {
+        tracing::debug!(%error, "the other nodes of the fleet cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn here(node: u8, followed: &[(u32, u64, u64)]) -> Here {
+        let place = |(shard, stream, sequence): &(u32, u64, u64)| {
+            (
+                *shard,
+                Place {
+                    stream: *stream,
+                    sequence: *sequence,
+                },
+            )
+        };
+        Here {
+            node: [node; 16],
+            time_ms: 7,
+            followed: followed.iter().map(place).collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_is_heard_and_any_other_bytes_are_not(
+            followed in proptest::collection::vec((any::<u32>(), any::<u64>(), any::<u64>()), 0..6),
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let told = here(3, &followed);
+            let encoded = told.encode();
+            prop_assert_eq!(Here::decode(encoded.clone()), Some(told));
+            prop_assert_eq!(Here::decode(encoded.slice(..cut.index(encoded.len()))), None);
+            let _ = Here::decode(bytes.clone().into());
+            let with_head: Vec<u8> = encoded[..5].iter().copied().chain(bytes).collect();
+            let _ = Here::decode(with_head.into());
+        }
+    }
+
+    #[test]
+    fn the_furthest_place_of_the_newest_stream_counts() {
+        let peers = Peers::new(Duration::from_secs(30));
+        let shard = ShardId {
+            region: skytale_proto::Region(0),
+            index: 3,
+        };
+        let number = shard.number();
+        peers.hear(here(1, &[(number, 5, 40)]), 7);
+        peers.hear(here(2, &[(number, 5, 30)]), 7);
+        assert_eq!(peers.furthest(shard, 5), Some(40));
+        assert_eq!(peers.furthest(shard, 4), None, "another stream");
+        peers.hear(here(1, &[(number, 6, 2)]), 7);
+        assert_eq!((peers.furthest(shard, 5), peers.furthest(shard, 6)), (None, Some(2)));
+        peers.hear(
+            Here {
+                node: peers.me,
+                ..here(0, &[(number, 6, 9)])
+            },
+            7,
+        );
+        assert_eq!(peers.furthest(shard, 6), Some(2), "its own words are no news");
+    }
+}

@@ -1,0 +1,157 @@
+//! All NATS servers are put back to an older copy of their stores. Nothing is added to a stream that is shorter than what a
+//! node has followed, whichever node is asked; what was followed is served; and the other shards go on.
+
+use super::cluster::{Account, Cluster};
+use super::nodes::records;
+use super::script::*;
+use skytale_log_store::fleet::{FleetConfig, Phase, ShardId};
+use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
+use skytale_proto::{ChannelId, Code};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a contradiction must last is not what is waited for here.
+fn patient(account: &Account, dir: &Path) -> FleetConfig {
+    FleetConfig {
+        alarm_after: Duration::from_secs(600),
+        append_timeout: Duration::from_secs(3),
+        ..settings(account, dir)
+    }
+}
+
+async fn refuses(store: &FleetStore, channel: ChannelId, expected: &str) {
+    let begun = Instant::now();
+    loop {
+        let appended = append(store, &message(channel, 1, b"onto a shorter stream")).await;
+        match appended {
+            Err(AppendError::Store(error @ StoreError::HomeUnreachable { .. }))
+                if error.to_string().contains(expected) =>
+            {
+                return assert_eq!(error.code(), Code::HomeUnreachable);
+            }
+            Err(error) => assert!(error.code().is_retryable(), "{error}"),
+            Ok(accepted) => panic!("taken at {}", accepted.offset),
+        }
+        assert!(begun.elapsed() < HANGING, "{:?}", store.readiness());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Channels of two shards.
+fn channels_of_two(store: &FleetStore) -> [ChannelId; 2] {
+    let on = |index| {
+        let mut channels = std::iter::repeat_with(ChannelId::generate);
+        let is_there =
+            |channel: &ChannelId| store.shard_of(&channel.log()).map(|ShardId { index, .. }| index) == Some(index);
+        channels.find(is_there).expect("a channel")
+    };
+    [on(0), on(1)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_whose_stream_went_back_is_read_only_everywhere_and_the_others_go_on() {
+    let cluster = Cluster::start().await;
+    let account = cluster.account();
+    let dirs = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let copies = [(); 3].map(|()| TempDir::new().expect("a folder"));
+    let ahead = open(patient(&account, dirs[0].path())).await;
+    let lags = open(patient(&account, dirs[1].path())).await;
+    let [hurt, whole] = channels_of_two(&ahead);
+    for channel in [hurt, whole] {
+        accept(&ahead, &create(channel)).await;
+        accept(&ahead, &message(channel, 1, b"in the backup")).await;
+    }
+    // This one will know no more than the backup has.
+    super::nodes::reaches(&lags, hurt.log(), at(2)).await;
+    super::nodes::reaches(&lags, whole.log(), at(2)).await;
+    lags.close().await.expect("closed");
+    for (server, copy) in copies.iter().enumerate() {
+        cluster.kill(server);
+        crate::local::script::copy_folder(&cluster.data(server), copy.path());
+    }
+    for server in 0..3 {
+        cluster.run(server);
+    }
+    cluster.settled().await;
+    // Only one of the two shards goes on, so that only one will be shorter.
+    for _ in 0..3 {
+        taken_at_last(&ahead, &message(hurt, 1, b"not in the backup")).await;
+    }
+    let all = records(&ahead, hurt.log()).await;
+    for (server, copy) in copies.iter().enumerate() {
+        cluster.kill(server);
+        std::fs::remove_dir_all(cluster.data(server)).expect("removed");
+        crate::local::script::copy_folder(copy.path(), &cluster.data(server));
+    }
+    for server in 0..3 {
+        cluster.run(server);
+    }
+    cluster.settled().await;
+
+    refuses(&ahead, hurt, "went back").await;
+    assert_eq!(records(&ahead, hurt.log()).await, all);
+    assert!(
+        ahead.settled(hurt.log()).await.is_err(),
+        "nobody knows whether there is more"
+    );
+    // A node that follows no further than the stream goes, and one that has nothing, hear from the first.
+    let lags = FleetStore::open(patient(&account, dirs[1].path()))
+        .await
+        .expect("it opens");
+    refuses(&lags, hurt, "another node has followed it").await;
+    let empty = TempDir::new().expect("a folder");
+    let empty = FleetStore::open(patient(&account, empty.path()))
+        .await
+        .expect("it opens");
+    refuses(&empty, hurt, "another node has followed it").await;
+    for store in [&ahead, &lags, &empty] {
+        taken_at_last(store, &message(whole, 1, b"the other shard")).await;
+    }
+    for store in [ahead, lags, empty] {
+        store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halted_shard_goes_on_when_its_stream_is_put_right() {
+    let cluster = Cluster::start_with(1, super::cluster::Sync::Always).await;
+    let account = cluster.account();
+    let (dir, newer) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let older = TempDir::new().expect("a folder");
+    let store = open(FleetConfig {
+        replicas: 1,
+        allow_weaker: true,
+        ..settings(&account, dir.path())
+    })
+    .await;
+    let channel = ChannelId::generate();
+    accept(&store, &create(channel)).await;
+    cluster.kill(0);
+    crate::local::script::copy_folder(&cluster.data(0), older.path());
+    cluster.run(0);
+    cluster.settled().await;
+    taken_at_last(&store, &message(channel, 1, b"newer")).await;
+    cluster.kill(0);
+    crate::local::script::copy_folder(&cluster.data(0), newer.path());
+    for (copy, halted) in [(&older, true), (&newer, false)] {
+        cluster.kill(0);
+        std::fs::remove_dir_all(cluster.data(0)).expect("removed");
+        crate::local::script::copy_folder(copy.path(), &cluster.data(0));
+        cluster.run(0);
+        cluster.settled().await;
+        let begun = Instant::now();
+        let is_halted = || store.health().shards.iter().any(|shard| shard.phase == Phase::Halted);
+        while is_halted() != halted {
+            assert!(begun.elapsed() < HANGING, "{:?}", store.readiness());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let read_only = |text: &String| text.contains("takes no appends, and is served as far");
+        let readiness = store.readiness();
+        let said = readiness.problems.iter().chain(&readiness.remarks).any(read_only);
+        assert_eq!(said, halted, "{readiness:?}");
+        assert_eq!(records(&store, channel.log()).await.len(), 2);
+    }
+    taken_at_last(&store, &message(channel, 1, b"and on")).await;
+    store.close().await.expect("closed");
+}
