@@ -53,6 +53,7 @@ mod peers;
 mod pending;
 mod publisher;
 mod readiness;
+mod restore;
 mod shards;
 mod streams;
 mod sweeper;
@@ -62,6 +63,7 @@ pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls,
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{ClockHealth, HaltedShard, Health, Phase, ShardHealth};
+pub use restore::{RestoreError, Restored, restore};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
 use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
@@ -93,8 +95,12 @@ impl FleetStore {
     /// append is taken; where they are not what they must be, the store stops and says why. A node that has followed nothing has
     /// nothing to serve: it fails after `open_timeout`.
     pub async fn open(config: FleetConfig) -> Result<Self, OpenError> {
+        Self::open_as(config, open::Purpose::Serve).await
+    }
+
+    async fn open_as(config: FleetConfig, purpose: open::Purpose) -> Result<Self, OpenError> {
         metrics::describe();
-        let node = open::open(config).await?;
+        let node = open::open(config, purpose).await?;
         Ok(Self {
             node,
             open: Mutex::new(true),
@@ -140,6 +146,11 @@ impl FleetStore {
             }
         }
         Ok(())
+    }
+
+    /// Other nodes that were heard lately.
+    pub(super) fn others(&self) -> usize {
+        self.node.peers.others()
     }
 
     /// The shard of a log; `None` where its home is no region of this fleet.

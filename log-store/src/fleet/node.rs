@@ -7,6 +7,7 @@ use super::facts::Facts;
 use super::guard::Contradiction;
 use super::health::{Phase, ShardHealth};
 use super::metrics;
+use super::open::Purpose;
 use super::owed::Owed;
 use super::peers::{Peers, Place};
 use super::pending::Pending;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 /// What the tasks of a node share.
 pub(super) struct Node {
     pub(super) config: FleetConfig,
+    pub(super) purpose: Purpose,
     pub(super) shards: Shards,
     pub(super) client: async_nats::Client,
     pub(super) context: jetstream::Context,
@@ -297,7 +299,9 @@ impl Node {
             .into()),
         };
         match (&outcome, waiter.bundle) {
-            (Ok(accepted), Some(log)) if !self.owed.left(log, accepted.offset).is_empty() => {
+            (Ok(accepted), Some(log))
+                if self.purpose == Purpose::Serve && !self.owed.left(log, accepted.offset).is_empty() =>
+            {
                 let (node, offset) = (self.clone(), accepted.offset);
                 self.tasks.spawn(async move {
                     match node.deliver(log, offset).await {

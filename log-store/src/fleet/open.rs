@@ -36,8 +36,17 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Streams that are looked for at once.
 const STREAMS_AT_ONCE: usize = 8;
 
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve agents.
+    Serve,
+    /// To put back what others had appended: it publishes no Welcomes of its own accord.
+    Restore,
+}
+
 /// Starts a node.
-pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
+pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<Node>, OpenError> {
     if let Some(problem) = config.problem() {
         return Err(OpenError::Config { problem });
     }
@@ -46,6 +55,7 @@ pub(super) async fn open(config: FleetConfig) -> Result<Arc<Node>, OpenError> {
     let mut opening = Opening {
         begun: Instant::now(),
         config,
+        purpose,
         shards,
         replica,
         facts: None,
@@ -70,6 +80,7 @@ pub(super) fn payload_problem(client: &async_nats::Client) -> Option<String> {
 struct Opening {
     begun: Instant,
     config: FleetConfig,
+    purpose: Purpose,
     shards: Shards,
     replica: Replica,
     facts: Option<Facts>,
@@ -293,11 +304,13 @@ impl Opening {
             handles.insert(*shard, handle);
             queues.push((*shard, receiver));
         }
+        let purpose = self.purpose;
         let tolerance = self.config.clock_tolerance;
         let node = Arc::new(Node {
             frames: Arc::new(Semaphore::new(self.config.queue_frames_max)),
             bytes: Arc::new(Semaphore::new(self.config.queue_bytes_max)),
             config: self.config,
+            purpose,
             shards: self.shards,
             client: found.client,
             context: found.context,
@@ -324,7 +337,9 @@ impl Opening {
         if let Some(retention) = node.config.retention {
             node.tasks.spawn(keeper::keep_all(node.clone(), retention));
         }
-        node.tasks.spawn(sweeper::sweep_all(node.clone()));
+        if purpose == Purpose::Serve {
+            node.tasks.spawn(sweeper::sweep_all(node.clone()));
+        }
         node.tasks.spawn(peers::tell_all(node.clone()));
         node.tasks.spawn(sync::ask_again(node.clone()));
         node

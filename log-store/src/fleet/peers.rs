@@ -148,6 +148,12 @@ impl Peers {
         (place.stream == stream).then_some(place.sequence)
     }
 
+    /// How many other nodes were heard lately.
+    pub(super) fn others(&self) -> usize {
+        let heard = self.heard.lock();
+        heard.nodes.values().filter(|at| at.elapsed() < 3 * TELL_EVERY).count()
+    }
+
     /// Waits until those who were asked have had the time to answer.
     pub(super) async fn settled(&self) {
         let at = *self.settled_at.lock();

@@ -3,7 +3,7 @@
 use super::InspectError;
 use super::source::Source;
 use crate::local::segment::{Scan, SegmentFile, Step};
-use skytale_proto::{Frame, Header, LogId, Offset};
+use skytale_proto::{Frame, Header, LogId, Offset, Record};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,10 +61,32 @@ pub struct Dump {
     is_running: bool,
 }
 
+/// The entries of a stopped store with their bodies, in the order in which they were accepted: of a replica, in the order in which
+/// each shard's were folded. What is damaged comes as an error in its place.
+pub(crate) fn frames(dir: &Path) -> Result<impl Iterator<Item = Result<(Offset, Frame), InspectError>>, InspectError> {
+    let mut dump = dump(dir, None)?;
+    Ok(std::iter::from_fn(move || {
+        dump.find_map(|file, step| {
+            whole(file, step, None).map(|found| found.map(|(_, record, frame)| (record.offset, frame)))
+        })
+    }))
+}
+
 impl Iterator for Dump {
     type Item = Result<DumpEntry, InspectError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let log = self.log;
+        self.find_map(|file, step| listed(file, step, log))
+    }
+}
+
+impl Dump {
+    /// Goes on until a step of a segment gives something.
+    fn find_map<T>(
+        &mut self,
+        mut each: impl FnMut(&SegmentFile, Step) -> Option<Result<T, InspectError>>,
+    ) -> Option<Result<T, InspectError>> {
         loop {
             let Some((file, scan)) = &mut self.current else {
                 match self.begin_segment() {
@@ -75,8 +97,8 @@ impl Iterator for Dump {
             };
             match scan.next() {
                 Ok(Some(step)) => {
-                    if let Some(entry) = listed(file, step, self.log) {
-                        return Some(entry);
+                    if let Some(found) = each(file, step) {
+                        return Some(found);
                     }
                 }
                 Ok(None) => self.current = None,
@@ -88,9 +110,7 @@ impl Iterator for Dump {
             }
         }
     }
-}
 
-impl Dump {
     fn begin_segment(&mut self) -> Result<bool, InspectError> {
         let segment = self.source.segment(self.next_segment);
         self.next_segment += 1;
@@ -109,6 +129,20 @@ impl Dump {
 }
 
 fn listed(file: &SegmentFile, step: Step, wanted: Option<LogId>) -> Option<Result<DumpEntry, InspectError>> {
+    let entry = |(at, record, frame): (u32, Record, Frame)| DumpEntry {
+        path: file.path.clone(),
+        at,
+        offset: record.offset,
+        time_ms: record.time_ms,
+        header: frame.header().clone(),
+        body_bytes: frame.body().len(),
+        record_bytes: record.encoded_len(),
+    };
+    whole(file, step, wanted).map(|found| found.map(entry))
+}
+
+/// An entry, where a step is one; an error, where it may have been one.
+fn whole(file: &SegmentFile, step: Step, wanted: Option<LogId>) -> Option<Result<(u32, Record, Frame), InspectError>> {
     let is_wanted = |log: LogId| wanted.is_none_or(|wanted| wanted == log);
     let damaged = |at: u32, what: String| {
         Some(Err(InspectError::Damaged {
@@ -116,21 +150,10 @@ fn listed(file: &SegmentFile, step: Step, wanted: Option<LogId>) -> Option<Resul
         }))
     };
     match step {
-        Step::Entry { at, log, record } if is_wanted(log) => {
-            let record_bytes = record.encoded_len();
-            match Frame::decode(record.payload) {
-                Ok(frame) => Some(Ok(DumpEntry {
-                    path: file.path.clone(),
-                    at,
-                    offset: record.offset,
-                    time_ms: record.time_ms,
-                    header: frame.header().clone(),
-                    body_bytes: frame.body().len(),
-                    record_bytes,
-                })),
-                Err(error) => damaged(at, error.to_string()),
-            }
-        }
+        Step::Entry { at, log, record } if is_wanted(log) => match Frame::decode(record.payload.clone()) {
+            Ok(frame) => Some(Ok((at, record, frame))),
+            Err(error) => damaged(at, error.to_string()),
+        },
         Step::Damaged { at, log, offset, why } if is_wanted(log) => damaged(at, format!("{log} entry {offset}: {why}")),
         Step::Lost { at, to, why } => damaged(at, format!("no batch can be read up to {to}: {why}")),
         _ => None,

@@ -8,6 +8,7 @@ mod export;
 mod source;
 mod verify;
 
+pub(crate) use dump::frames;
 pub use dump::{Dump, DumpEntry, dump, dump_running};
 pub use export::{Exported, export};
 pub use verify::{LogReport, Problem, Report, verify};

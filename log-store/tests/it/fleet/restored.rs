@@ -4,9 +4,9 @@
 use super::cluster::{Account, Cluster};
 use super::nodes::records;
 use super::script::*;
-use skytale_log_store::fleet::{FleetConfig, Phase, ShardId};
+use skytale_log_store::fleet::{FleetConfig, Phase, RestoreError, Restored, ShardId, restore};
 use skytale_log_store::{AppendError, FleetStore, LogStore as _, StoreError};
-use skytale_proto::{ChannelId, Code};
+use skytale_proto::{ChannelId, Code, Frame, FrameId, LogId};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -154,4 +154,145 @@ async fn a_halted_shard_goes_on_when_its_stream_is_put_right() {
     }
     taken_at_last(&store, &message(channel, 1, b"and on")).await;
     store.close().await.expect("closed");
+}
+
+/// One server whose store was put back to what it held before `lost` was acknowledged; and the replica, which has all.
+struct PutBack {
+    cluster: Cluster,
+    account: Account,
+    replica: TempDir,
+    channel: ChannelId,
+    agents: [skytale_proto::AgentId; 2],
+    /// Of each log, what was acknowledged: frame ids by offset.
+    logs: Vec<(LogId, Vec<FrameId>)>,
+}
+
+fn one_copy(account: &Account, dir: &Path) -> FleetConfig {
+    FleetConfig {
+        replicas: 1,
+        allow_weaker: true,
+        ..settings(account, dir)
+    }
+}
+
+async fn ids(store: &FleetStore, log: LogId) -> Vec<FrameId> {
+    let frames = records(store, log).await.into_iter();
+    frames
+        .map(|record| Frame::decode(record.payload).expect("a frame").header().id)
+        .collect()
+}
+
+async fn put_back() -> PutBack {
+    let cluster = Cluster::start_with(1, super::cluster::Sync::Always).await;
+    let account = cluster.account();
+    let (replica, older) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let store = open(one_copy(&account, replica.path())).await;
+    let channel = ChannelId::generate();
+    let agents = [someone(), someone()];
+    accept(&store, &create(channel)).await;
+    for agent in agents {
+        accept(&store, &key_package(agent, false)).await;
+    }
+    accept(&store, &message(channel, 1, b"in the backup")).await;
+    cluster.kill(0);
+    crate::local::script::copy_folder(&cluster.data(0), older.path());
+    cluster.run(0);
+    cluster.settled().await;
+    // Entries of every kind, what is refused between them, and a bundle whose recipients' logs go on before their Welcomes.
+    let said = message(channel, 1, b"not in the backup");
+    taken_at_last(&store, &said).await;
+    accept(&store, &claim(agents[0])).await;
+    accept(&store, &key_package(agents[0], false)).await;
+    let parent = accept(&store, &bundle(channel, 1, &agents)).await.offset.get();
+    append(&store, &bundle(channel, 1, &agents))
+        .await
+        .expect_err("a commit came first");
+    accept(&store, &key_package(agents[1], true)).await;
+    assert!(append(&store, &said).await.expect("again").duplicate);
+    for _ in 0..200 {
+        accept(&store, &message(channel, parent, b"nor this")).await;
+    }
+    let mut logs = Vec::new();
+    for log in [channel.log(), agents[0].log(), agents[1].log()] {
+        logs.push((log, ids(&store, log).await));
+    }
+    store.close().await.expect("closed");
+    cluster.kill(0);
+    std::fs::remove_dir_all(cluster.data(0)).expect("removed");
+    crate::local::script::copy_folder(older.path(), &cluster.data(0));
+    cluster.run(0);
+    cluster.settled().await;
+    PutBack {
+        cluster,
+        account,
+        replica,
+        channel,
+        agents,
+        logs,
+    }
+}
+
+async fn restored(put_back: &PutBack, is_dry: bool) -> Result<Restored, RestoreError> {
+    let empty = TempDir::new().expect("a folder");
+    let replicas = [put_back.replica.path().to_owned()];
+    restore(one_copy(&put_back.account, empty.path()), &replicas, is_dry, |_| {}).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_holds_is_put_back_at_the_offsets_that_it_had() {
+    let put_back = put_back().await;
+    let entries = put_back.logs.iter().map(|(_, ids)| ids.len() as u64).sum();
+    let dry = restored(&put_back, true).await.expect("compared");
+    assert_eq!((dry.entries, dry.logs), (entries, 3));
+    assert_eq!(dry.missing, entries - 4);
+    // A dry run appends nothing.
+    assert_eq!(restored(&put_back, true).await.expect("compared again"), dry);
+    assert_eq!(restored(&put_back, false).await.expect("put back"), dry);
+    let again = restored(&put_back, false).await.expect("nothing is missing");
+    assert_eq!((again.entries, again.missing, again.logs), (entries, 0, 0));
+
+    let fresh = TempDir::new().expect("a folder");
+    let store = open(one_copy(&put_back.account, fresh.path())).await;
+    for (log, expected) in &put_back.logs {
+        assert_eq!(ids(&store, *log).await, *expected, "{log}");
+    }
+    // The claim is remembered, and the package that it took is gone.
+    let stock = store.key_packages(put_back.agents[0]).await.expect("a stock");
+    assert_eq!((stock.live, stock.last_resort), (1, false));
+    store.close().await.expect("closed");
+    drop(put_back.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_put_back_beside_running_nodes_or_onto_another_history() {
+    let put_back = put_back().await;
+    let fresh = TempDir::new().expect("a folder");
+    let store = open(one_copy(&put_back.account, fresh.path())).await;
+    let error = restored(&put_back, false).await.expect_err("a node runs");
+    assert!(matches!(error, RestoreError::NodesRun { nodes: 1 }), "{error}");
+    let another = accept(&store, &message(put_back.channel, 1, b"another history")).await;
+    store.close().await.expect("closed");
+    let error = loop {
+        match restored(&put_back, false).await.expect_err("another history") {
+            // It was heard a moment ago.
+            RestoreError::NodesRun { .. } => tokio::time::sleep(Duration::from_millis(500)).await,
+            error => break error,
+        }
+    };
+    let RestoreError::OtherEntry { log, offset, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((log, offset), (put_back.channel.log(), another.offset));
+    assert_eq!(extent_of(&put_back.account).await, 5, "nothing was appended");
+}
+
+/// Messages in all streams.
+async fn extent_of(account: &Account) -> u64 {
+    let context = account.context().await.expect("JetStream");
+    let mut all = 0;
+    for stream in ["SKYTALE_LOG_0_0", "SKYTALE_LOG_0_1"] {
+        let mut stream = context.get_stream(stream).await.expect("the stream");
+        all += stream.info().await.expect("its state").state.messages;
+    }
+    all
 }
