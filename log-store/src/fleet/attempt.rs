@@ -76,6 +76,13 @@ pub(super) async fn attempt(node: &Node, shard: &Shard, messages: &[Outgoing]) -
         // Nothing is added to what may not be the stream.
         return Err(Failure::Nobody(reason));
     }
+    if shard.looked_on.load(Ordering::Acquire) != node.connection() {
+        // The servers may have been put back to an older copy meanwhile.
+        shard.look.notify_one();
+        return Err(Failure::Nobody(
+            "the stream is looked at first on a new connection".into(),
+        ));
+    }
     let before = *shard.followed.borrow();
     let nobody = |error: &dyn std::fmt::Display| Failure::Nobody(error.to_string());
     let mut headers = HeaderMap::new();

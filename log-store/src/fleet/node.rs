@@ -80,6 +80,8 @@ pub(super) struct Shard {
     pub(super) stalled: Notify,
     /// Why its stream was not found yet to be what this node was told; `None` once it was.
     unchecked: Mutex<Option<String>>,
+    /// The connection to NATS on which the stream was last found to be what was followed.
+    pub(super) looked_on: AtomicU64,
     /// How often authors were told that nobody knows what became of their frames.
     given_up: AtomicU64,
     /// How far the stream goes, as its leader says.
@@ -136,6 +138,7 @@ impl Shard {
             acked: watch::Sender::new(0),
             stalled: Notify::new(),
             unchecked: Mutex::new(Some("its stream has not answered since this node started".into())),
+            looked_on: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             ends: Round::new(),
             marks: Round::new(),

@@ -114,10 +114,20 @@ pub(super) struct Peers {
     me: NodeNumber,
     heard: Mutex<Heard>,
     pub(super) clocks: Mutex<Clocks>,
-    /// Until then the others may still be about to answer.
-    settled_at: Mutex<Instant>,
+    /// The last question.
+    asked: Mutex<Asked>,
+    /// Somebody was heard.
+    news: Notify,
     /// Says where this node is, now.
     tell: Notify,
+}
+
+/// When the others were asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// On which connection to NATS, counted from the first.
+    connection: u64,
 }
 
 #[derive(Default)]
@@ -136,7 +146,11 @@ impl Peers {
             me,
             heard: Mutex::default(),
             clocks: Mutex::new(Clocks::new(tolerance)),
-            settled_at: Mutex::new(Instant::now() + HEARD_WITHIN),
+            asked: Mutex::new(Asked {
+                at: Instant::now(),
+                connection: 0,
+            }),
+            news: Notify::new(),
             tell: Notify::new(),
         }
     }
@@ -154,10 +168,12 @@ impl Peers {
         heard.nodes.values().filter(|at| at.elapsed() < 3 * TELL_EVERY).count()
     }
 
-    /// Waits until those who were asked have had the time to answer.
-    pub(super) async fn settled(&self) {
-        let at = *self.settled_at.lock();
-        tokio::time::sleep_until(at).await;
+    /// Whether all who were heard lately have answered the last question.
+    fn is_answered(&self, asked: Instant) -> bool {
+        let heard = self.heard.lock();
+        let lately = |at: &&Instant| **at + 3 * TELL_EVERY > asked;
+        let mut nodes = heard.nodes.values().filter(lately).peekable();
+        nodes.peek().is_some() && nodes.all(|at| *at >= asked)
     }
 
     fn hear(&self, here: Here, now_ms: u64) {
@@ -170,6 +186,7 @@ impl Peers {
             oldest.and_then(|oldest| heard.nodes.remove(&oldest));
         }
         heard.nodes.insert(here.node, Instant::now());
+        self.news.notify_waiters();
         for (shard, place) in here.followed {
             let furthest = heard.furthest.entry(shard).or_insert(place);
             // A stream that was made later takes the place of the one before.
@@ -179,6 +196,43 @@ impl Peers {
         }
         drop(heard);
         self.clocks.lock().hear(Voice::Node(here.node), here.time_ms, now_ms);
+    }
+}
+
+impl Node {
+    /// The connection to NATS that there is now, counted from the first. What the streams were on the one before says nothing of
+    /// what they are.
+    pub(super) fn connection(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the other nodes have been heard on this connection: those who were heard lately, or whoever answers.
+    pub(super) async fn hear_others(&self) {
+        let (peers, connection) = (&self.peers, self.connection());
+        let (asked, is_new) = {
+            let mut asked = peers.asked.lock();
+            let is_new = asked.connection != connection;
+            if is_new {
+                let at = Instant::now();
+                *asked = Asked { at, connection };
+            }
+            (asked.at, is_new)
+        };
+        if is_new {
+            send(&self.client, ASK, Bytes::copy_from_slice(&peers.me)).await;
+            peers.tell.notify_one();
+        }
+        let all = async {
+            loop {
+                let news = peers.news.notified();
+                if peers.is_answered(asked) {
+                    return;
+                }
+                news.await;
+            }
+        };
+        // Nobody may be there.
+        let _ = tokio::time::timeout_at(asked + HEARD_WITHIN, all).await;
     }
 }
 
@@ -192,7 +246,6 @@ pub(super) async fn tell_all(node: Arc<Node>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut turn = Turn {
         node: &node,
-        connects: 0,
         told: None,
         asked: 0,
     };
@@ -210,8 +263,6 @@ pub(super) async fn tell_all(node: Arc<Node>) {
 /// What one node tells.
 struct Turn<'a> {
     node: &'a Arc<Node>,
-    /// How often NATS was found, when it was last looked at.
-    connects: u64,
     told: Option<Instant>,
     /// Which shard's leader is asked for the time next.
     asked: usize,
@@ -219,18 +270,13 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     async fn look(&mut self) {
-        let client = &self.node.client;
         if self.node.connected().is_err() {
             return;
         }
-        let connects = client.statistics().connects.load(Ordering::Relaxed);
-        if std::mem::replace(&mut self.connects, connects) != connects {
-            // Whatever the streams are now: the others are heard first.
-            *self.node.peers.settled_at.lock() = Instant::now() + HEARD_WITHIN;
-            send(client, ASK, Bytes::copy_from_slice(&self.node.peers.me)).await;
+        if self.node.peers.asked.lock().connection != self.node.connection() {
             self.node.handles.values().for_each(|shard| shard.look.notify_one());
-            self.tell().await;
-        } else if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             self.tell().await;
         }
     }

@@ -8,7 +8,7 @@ use skytale_api::{Api, ApiConfig, Limits, Rate};
 use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -209,4 +209,34 @@ pub(crate) fn write_private(file: &Path, contents: &[u8]) -> Outcome {
     to.write_all(contents)
         .and_then(|()| to.sync_all())
         .failing(Code::Environment, writing)
+}
+
+/// Puts a copy in the place of a folder.
+pub(crate) fn replace_folder(dir: &Path, copy: &Path) -> Outcome {
+    let removed = std::fs::remove_dir_all(dir);
+    if !matches!(&removed, Err(error) if error.kind() == ErrorKind::NotFound) {
+        removed.failing(Code::Environment, || format!("cannot remove {}", dir.display()))?;
+    }
+    copy_folder(copy, dir)
+}
+
+/// Copies all files of a folder with their times, as a snapshot of a disk has them.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Outcome {
+    let copying = || format!("cannot copy {} to {}", from.display(), to.display());
+    private_folder(to)?;
+    for entry in std::fs::read_dir(from).failing(Code::Environment, copying)? {
+        let entry = entry.failing(Code::Environment, copying)?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        let metadata = entry.metadata().failing(Code::Environment, copying)?;
+        if metadata.is_dir() {
+            copy_folder(&path, &to)?;
+        } else if metadata.is_file() {
+            std::fs::copy(&path, &to).failing(Code::Environment, copying)?;
+            let modified = metadata.modified().failing(Code::Environment, copying)?;
+            let copy = File::options().write(true).open(&to);
+            let copy = copy.failing(Code::Environment, copying)?;
+            copy.set_modified(modified).failing(Code::Environment, copying)?;
+        }
+    }
+    Ok(())
 }

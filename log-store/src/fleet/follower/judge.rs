@@ -6,6 +6,7 @@ use crate::fleet::guard::{self, Contradiction, Look};
 use crate::fleet::{metrics, mirror};
 use async_nats::jetstream::stream::Info;
 use futures_util::future::BoxFuture;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 /// What a look means.
@@ -31,7 +32,7 @@ pub(super) struct Seen {
 impl Follower<'_> {
     /// Looks at the stream, and, unless it is by its mirror that the stream is followed, whether there is one that could be: one
     /// that is missing is made.
-    pub(super) fn look_around(&self, by_mirror: bool) -> BoxFuture<'static, Seen> {
+    pub(super) fn look_around(&mut self, by_mirror: bool) -> BoxFuture<'static, Seen> {
         let look = self.look();
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
         let here = mirror::region(id, &node.config).filter(|_| !by_mirror);
@@ -55,14 +56,14 @@ impl Follower<'_> {
     }
 
     /// Compares the stream with what was folded of it. Ends within a bound, whoever does not answer.
-    pub(super) fn look(&self) -> BoxFuture<'static, Look> {
+    pub(super) fn look(&mut self) -> BoxFuture<'static, Look> {
+        self.looks_on = self.node.connection();
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
         Box::pin(async move {
             if let Err(reason) = node.connected() {
                 return Look::Unknown(reason);
             }
-            // Who was just asked how far it is may still be about to say.
-            node.peers.settled().await;
+            node.hear_others().await;
             // Two questions.
             let within = 2 * node.config.request_timeout;
             let answered = |look: &Look| !matches!(look, Look::Unknown(_));
@@ -81,6 +82,7 @@ impl Follower<'_> {
                 self.suspected = None;
                 self.answers = true;
                 self.count_copies(guard::copies_behind(&info));
+                self.shard.looked_on.store(self.looks_on, Ordering::Release);
                 self.resume();
                 Judged::Well(info)
             }

@@ -76,6 +76,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
         answers: true,
         copies_behind: 0,
         checked: beginning.checked,
+        looks_on: 0,
         parts: VecDeque::new(),
     };
     let mut pause = RESUME_FIRST;
@@ -139,6 +140,8 @@ struct Follower<'a> {
     copies_behind: usize,
     /// The stream was found to be what this node was told.
     checked: bool,
+    /// On which connection to NATS the last look was begun.
+    looks_on: u64,
     owes_after: u64,
     /// Where the stream ended when the node started.
     target: Option<u64>,
@@ -192,7 +195,8 @@ impl Follower<'_> {
                 Err(end) => return end,
             }
         }
-        let (look, copy) = tokio::join!(self.look(), self.mirror());
+        let look = self.look();
+        let (look, copy) = tokio::join!(look, self.mirror());
         let info = match self.judge(look) {
             Judged::Well(info) => *info,
             Judged::Again(reason) => return End::Again(reason),

@@ -85,7 +85,7 @@ impl FromStr for Written {
 
 impl Loaded {
     /// The fleet that the node is of, over a replica of its own; `None` where it keeps its log alone.
-    pub(super) fn fleet(&self, replica: LocalConfig, retention: Option<Duration>) -> Outcome<Option<FleetConfig>> {
+    pub(crate) fn fleet(&self, replica: LocalConfig, retention: Option<Duration>) -> Outcome<Option<FleetConfig>> {
         let fleet = &self.config.relay.fleet;
         if fleet.nats.is_empty() {
             return Ok(None);

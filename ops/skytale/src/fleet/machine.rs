@@ -183,6 +183,49 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until a node has noticed that a stream is not what it followed.
+    pub(crate) async fn halted(&self) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            for node in &self.nodes {
+                let Some(admin) = node.relay.admin() else { continue };
+                if let Ok((_, body)) = crate::http::get(admin, "/readyz").await
+                    && body.contains("takes no appends, and is served as far as it was followed")
+                {
+                    return Ok(());
+                }
+            }
+            if begun.elapsed() > READY_WITHIN {
+                return Err(Failure::new(
+                    Code::Mismatch,
+                    "no relay node notices that streams went back",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Puts back into the streams what the stopped nodes' replicas hold, as an operator does.
+    pub(crate) async fn restore(&self) -> Outcome {
+        let restoring = || "cannot put back what replicas hold".to_owned();
+        let program = std::env::current_exe().failing(Code::Environment, restoring)?;
+        let Some(first) = self.nodes.first() else { return Ok(()) };
+        let mut command = tokio::process::Command::new(program);
+        command
+            .arg("--config")
+            .arg(first.relay.dir().join("relay.toml"))
+            .args(["fleet", "restore"])
+            .args(self.nodes.iter().map(|node| node.relay.dir()))
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true);
+        let output = command.output().await.failing(Code::Environment, restoring)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Failure::new(Code::Mismatch, restoring()).since(said))
+    }
+
     /// Ends all of it, in order.
     pub(crate) async fn stop(self) -> Outcome {
         let mut first = Ok(());

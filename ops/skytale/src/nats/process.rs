@@ -2,7 +2,7 @@
 
 use super::render::Rendered;
 use crate::http;
-use crate::local::{private_folder, write_private};
+use crate::local::{private_folder, replace_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use skytale_proto::Code;
@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
+/// Where a server on this machine keeps its streams, in its folder.
+pub(super) const STORE: &str = "data";
 /// How long a server may take to move its leaders and clients to others before it ends.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of a server's log that are told when it fails.
@@ -105,6 +107,24 @@ impl NatsServer {
     pub(super) async fn kill(&mut self) -> Outcome {
         self.signal(Signal::KILL)?;
         self.ended().await
+    }
+
+    /// Keeps a copy of what it stored while it does not run, in the place of the one before.
+    pub(super) fn keep_copy(&self) -> Outcome {
+        replace_folder(&self.copy(), &self.store())
+    }
+
+    /// Puts it in the place of what it stored.
+    pub(super) fn put_copy_back(&self) -> Outcome {
+        replace_folder(&self.store(), &self.copy())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.join(STORE)
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.dir.join("copy")
     }
 
     /// Lame duck mode: it hands its streams over to the others, sends its clients to them, and ends.

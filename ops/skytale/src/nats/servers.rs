@@ -2,7 +2,7 @@
 
 use super::gateways::{Detours, Gateways};
 use super::inventory::{Inventory, Ports, Region, Server};
-use super::process::NatsServer;
+use super::process::{NatsServer, STORE};
 use super::{Users, render};
 use crate::local::private_folder;
 use crate::output::{Failure, Outcome};
@@ -80,7 +80,7 @@ fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
                 gateway: port(),
                 monitor: port(),
             },
-            store_dir: Some(dir.join(format!("{name}-{number}/data"))),
+            store_dir: Some(dir.join(format!("{name}-{number}")).join(STORE)),
         });
         regions.push(Region {
             name: (*name).to_owned(),
@@ -165,6 +165,16 @@ impl NatsServers {
     /// SIGKILL.
     pub(crate) async fn kill(&mut self, server: usize) -> Outcome {
         self.servers[server].kill().await
+    }
+
+    /// Keeps a copy of a stopped server's store, in the place of the one before.
+    pub(crate) fn keep_copy(&self, server: usize) -> Outcome {
+        self.servers[server].keep_copy()
+    }
+
+    /// Puts it in the place of a stopped server's store.
+    pub(crate) fn put_copy_back(&self, server: usize) -> Outcome {
+        self.servers[server].put_copy_back()
     }
 
     /// Lame duck mode, as for a new version.

@@ -2,6 +2,7 @@
 
 mod demo;
 mod nats;
+mod restore;
 mod up;
 
 pub(crate) use up::Size;
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
     Nats(nats::Args),
+    /// Put back into the streams what relay nodes' replicas hold.
+    Restore(restore::Args),
 }
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
@@ -26,5 +29,6 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Up(args) => up::run(&args, &session).await,
         Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
+        Command::Restore(args) => restore::run(&args, &session).await,
     }
 }

@@ -1,11 +1,12 @@
 //! What happens while an agent is away.
 
 use super::super::super::relay::accept_in;
-use super::player::{Way, copy_folder, replace_folder, within};
+use super::player::{Way, within};
 use super::report::Row;
 use super::scene::{Scene, Wanted, settled, staged};
 use crate::agent::{current, failed};
 use crate::command::Session;
+use crate::local::{copy_folder, replace_folder};
 use crate::output::{Failure, Outcome};
 use crate::stage::{PATIENCE, Timeline};
 use skytale_proto::Code;

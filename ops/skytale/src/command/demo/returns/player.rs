@@ -1,8 +1,8 @@
 //! An agent that goes away and comes back, perhaps from an older copy of its vault, perhaps in another time.
 
 use crate::agent::{connect, current, failed};
-use crate::local::private_folder;
-use crate::output::{Context as _, Failure, Outcome};
+use crate::local::{copy_folder, private_folder, replace_folder};
+use crate::output::{Failure, Outcome};
 use crate::stage::PATIENCE;
 use futures_util::FutureExt as _;
 use skytale_proto::{ChannelId, Code, Offset};
@@ -12,7 +12,6 @@ use skytale_sdk::engine::Clock;
 use skytale_sdk::event::{Event, Events};
 use skytale_sdk::net::ApiClient;
 use skytale_sdk::vault::VaultKey;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,31 +150,4 @@ async fn open(dir: &Path, client: &ApiClient, ahead: Duration) -> Outcome<(Agent
     let agent = Agent::open(config).await.map_err(failed("cannot open a vault"))?;
     let events = agent.events();
     Ok((agent, events))
-}
-
-/// Puts a copy in the place of a folder.
-pub(super) fn replace_folder(dir: &Path, copy: &Path) -> Outcome {
-    std::fs::remove_dir_all(dir).failing(Code::Environment, || format!("cannot remove {}", dir.display()))?;
-    copy_folder(copy, dir)
-}
-
-/// Copies all files of a folder with their times, as a snapshot of a disk has them.
-pub(super) fn copy_folder(from: &Path, to: &Path) -> Outcome {
-    let copying = || format!("cannot copy {} to {}", from.display(), to.display());
-    private_folder(to)?;
-    for entry in std::fs::read_dir(from).failing(Code::Environment, copying)? {
-        let entry = entry.failing(Code::Environment, copying)?;
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        let metadata = entry.metadata().failing(Code::Environment, copying)?;
-        if metadata.is_dir() {
-            copy_folder(&path, &to)?;
-        } else if metadata.is_file() {
-            std::fs::copy(&path, &to).failing(Code::Environment, copying)?;
-            let modified = metadata.modified().failing(Code::Environment, copying)?;
-            let copy = File::options().write(true).open(&to);
-            let copy = copy.failing(Code::Environment, copying)?;
-            copy.set_modified(modified).failing(Code::Environment, copying)?;
-        }
-    }
-    Ok(())
 }

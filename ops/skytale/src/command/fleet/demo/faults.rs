@@ -33,6 +33,9 @@ pub(crate) enum Kind {
     RegionCut,
     /// The channel's home region is cut off from the others.
     HomeCut,
+    /// All NATS servers are put back to an older copy of their stores; what relay nodes had followed since is put back from their replicas,
+    /// by `skytale fleet restore`.
+    StoreRestored,
     /// All servers and relay nodes of a region that is not the channel's home are killed, and started again.
     RegionKilled,
 }
@@ -146,6 +149,10 @@ impl Fault {
                     servers.len()
                 )
             }
+            Kind::StoreRestored => {
+                servers = (0..machine.nats.servers().len()).collect();
+                format!("{} NATS servers are put back to an older copy", servers.len())
+            }
             Kind::RegionCut => format!("region {of_region} {region_cut_off}"),
             Kind::HomeCut => format!("region {of_region}, the channel's home, {region_cut_off}"),
             Kind::RegionKilled => {
@@ -210,6 +217,7 @@ impl Fault {
                 Ok(())
             }
             Kind::Restart => self.restart(machine).await,
+            Kind::StoreRestored => self.restore(machine).await,
             Kind::RegionCut | Kind::HomeCut => {
                 machine.nats.cut_off(self.region, self.cut);
                 last.await;
@@ -247,6 +255,45 @@ impl Fault {
             machine.nats.ready().await?;
         }
         Ok(())
+    }
+
+    /// As docs/operating-a-fleet.md has it: relay nodes stop, the copy is put back once more, what replicas hold is put back into the
+    /// streams, and relay nodes begin with empty replicas.
+    async fn restore(&self, machine: &mut Machine) -> Outcome {
+        for server in &self.servers {
+            machine.nats.kill(*server).await?;
+            machine.nats.keep_copy(*server)?;
+        }
+        for server in &self.servers {
+            machine.nats.run(*server).await?;
+        }
+        machine.nats.ready().await?;
+        machine.ready().await?;
+        tokio::time::sleep(self.lasts.unwrap_or_default()).await;
+        self.put_back(machine).await?;
+        machine.halted().await?;
+        for node in &mut machine.nodes {
+            node.relay.kill().await?;
+        }
+        self.put_back(machine).await?;
+        machine.restore().await?;
+        for node in &mut machine.nodes {
+            let log = node.log();
+            std::fs::remove_dir_all(&log).failing(Code::Environment, || format!("cannot remove {}", log.display()))?;
+            node.relay.restart().await?;
+        }
+        Ok(())
+    }
+
+    async fn put_back(&self, machine: &mut Machine) -> Outcome {
+        for server in &self.servers {
+            machine.nats.kill(*server).await?;
+            machine.nats.put_copy_back(*server)?;
+        }
+        for server in &self.servers {
+            machine.nats.run(*server).await?;
+        }
+        machine.nats.ready().await
     }
 
     async fn restart(&self, machine: &mut Machine) -> Outcome {
