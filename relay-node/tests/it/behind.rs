@@ -76,6 +76,18 @@ impl LogStore for BehindStore {
         async move { Ok(self.shown.subscribe()) }.boxed()
     }
 
+    fn settled(&self, log: LogId) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            if !self.follows.load(Ordering::SeqCst) {
+                return Err(StoreError::CatchingUp { home: "0/0".into() });
+            }
+            let head = *self.inner.watch_head(log).await?.borrow();
+            self.shown.send_replace(head);
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn access(
         &self,
         log: LogId,

@@ -381,6 +381,8 @@ pub(crate) struct Subscription {
 pub(crate) struct Replayed {
     pub(crate) entries: Vec<Record>,
     pub(crate) caught_up: Option<Offset>,
+    /// All that any node had acknowledged is there.
+    pub(crate) is_confirmed: bool,
     pub(crate) refusal: Option<Refusal>,
     pub(crate) gone: Gone,
 }
@@ -438,6 +440,7 @@ impl Subscription {
         let mut replayed = Replayed {
             entries: std::mem::take(&mut self.entries),
             caught_up: None,
+            is_confirmed: false,
             refusal: None,
             gone: Gone::Finished,
         };
@@ -447,6 +450,7 @@ impl Subscription {
                 Ok(subscribe_event::Event::CaughtUp(caught_up)) => {
                     assert_eq!(replayed.caught_up, None, "CaughtUp comes once");
                     replayed.caught_up = Some(Offset::new(caught_up.head));
+                    replayed.is_confirmed = !caught_up.unconfirmed;
                 }
                 Ok(subscribe_event::Event::Refusal(refusal)) => replayed.refusal = Some(refusal),
                 Err(gone) => {

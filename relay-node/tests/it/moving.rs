@@ -191,3 +191,25 @@ async fn a_cursor_from_a_node_that_is_ahead_is_waited_for_and_not_called_wrong()
         (Some(Code::CursorBeyondHead), 5)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_has_caught_up_with_all_nodes_or_learns_that_nobody_can_say() {
+    let store = Arc::new(MemoryStore::new());
+    let behind = BehindStore::new(store.clone(), Offset::new(2));
+    let [ahead, second] = two_over(store, behind.clone()).await;
+    let (alice, a) = ahead.agent().await;
+    let channel = ahead.channel(&alice, &a).await;
+    for offset in 2..6 {
+        let frame = message(channel, alice.id, 1, format!("{offset}"));
+        assert_eq!(a.append(&frame).await.expect("appended").offset, offset);
+    }
+    let b = second.session(&alice, &second.claims(&alice)).await;
+    let replayed = b.replay(channel.log(), Offset::ZERO).await;
+    assert_eq!((replayed.offsets(), replayed.is_confirmed), (vec![1, 2], false));
+    assert_eq!(replayed.caught_up, Some(Offset::new(2)));
+
+    behind.follow();
+    let replayed = b.replay(channel.log(), Offset::ZERO).await;
+    assert_eq!((replayed.offsets(), replayed.is_confirmed), (vec![1, 2, 3, 4, 5], true));
+    assert_eq!(replayed.caught_up, Some(Offset::new(5)));
+}

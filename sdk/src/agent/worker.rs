@@ -223,6 +223,13 @@ impl Worker {
                     self.state.on_caught_up();
                     self.show();
                     let channel = self.channel;
+                    if !is_confirmed {
+                        tracing::warn!(
+                            %channel,
+                            "caught up with what the relay node knows: the channel's home region does not answer it, so what was \
+                             sent lately through other nodes may be missing"
+                        );
+                    }
                     self.ground.core.bus.tell(Event::CaughtUp {
                         channel,
                         head,
