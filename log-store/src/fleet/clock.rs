@@ -93,16 +93,17 @@ impl Clocks {
     }
 }
 
-/// A time between clocks in words: `41 min ahead`.
+/// A time between clocks in words: `41 min ahead of`.
 pub(super) fn difference(ahead_ms: i64) -> String {
-    let seconds = ahead_ms.unsigned_abs() / 1_000;
+    let seconds = ahead_ms.unsigned_abs().saturating_add(500) / 1_000;
+    let rounded = |unit: u64| (seconds + unit / 2) / unit;
     let (count, unit) = match seconds {
         0..120 => (seconds, "s"),
-        120..7_200 => (seconds / 60, "min"),
-        7_200..172_800 => (seconds / 3_600, "h"),
-        _ => (seconds / 86_400, "days"),
+        120..7_200 => (rounded(60), "min"),
+        7_200..172_800 => (rounded(3_600), "h"),
+        _ => (rounded(86_400), "days"),
     };
-    format!("{count} {unit} {}", if ahead_ms < 0 { "behind" } else { "ahead" })
+    format!("{count} {unit} {}", if ahead_ms < 0 { "behind" } else { "ahead of" })
 }
 
 impl Node {
@@ -121,14 +122,14 @@ impl Node {
             metrics::clock_ahead(-judged.ahead_ms);
             if judged.is_wrong && !shown.as_ref().is_some_and(|before| before.is_wrong) {
                 tracing::error!(
-                    "this node's clock is {} of the fleet's: set it (NTP); until then this node gives nothing up",
+                    "this node's clock is {} the fleet's: set it (NTP); until then this node gives nothing up",
                     difference(judged.ahead_ms.saturating_neg())
                 );
             }
             let before = shown.as_ref().map_or(0, |before| before.wrong_servers.len());
             if judged.wrong_servers.len() > before {
                 for (server, ahead) in &judged.wrong_servers {
-                    tracing::warn!(%server, "this NATS server's clock is {} of the fleet's", difference(*ahead));
+                    tracing::warn!(%server, "this NATS server's clock is {} the fleet's", difference(*ahead));
                 }
             }
         }
@@ -181,7 +182,7 @@ mod tests {
         clocks.hear(Voice::Server("n2".into()), 50 * DAY as u64, 10 * DAY as u64);
         let judged = clocks.judge().expect("judged");
         assert_eq!(judged.wrong_servers, [("n2".to_owned(), 40 * DAY)]);
-        assert_eq!(difference(40 * DAY), "40 days ahead");
+        assert_eq!(difference(40 * DAY), "40 days ahead of");
         assert_eq!(difference(-3_600_000), "60 min behind");
     }
 

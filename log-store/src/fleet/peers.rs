@@ -18,6 +18,7 @@ use super::clock::{Clocks, Voice};
 use super::node::Node;
 use super::shards::ShardId;
 use super::streams;
+use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{Client, Message};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -42,8 +43,10 @@ pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Answers to one question, at least so far apart: nodes may ask all at once.
 const ANSWER_EVERY: Duration = Duration::from_millis(50);
-/// How long a node that has found NATS waits for the others before it believes a stream.
+/// How long a node that has just started hears whoever answers, if anybody is there.
 const HEARD_WITHIN: Duration = Duration::from_millis(300);
+/// How long it waits for others that are there, or were lately, before it believes a stream without them.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Nodes that are remembered, at most.
 const NODES_MAX: usize = 1_024;
 
@@ -126,8 +129,10 @@ pub(super) struct Peers {
 #[derive(Clone, Copy)]
 struct Asked {
     at: Instant,
-    /// On which connection to NATS, counted from the first.
+    /// On which connection to NATS, counted from the first; 0 before the first question.
     connection: u64,
+    /// Somebody listened to the first question.
+    anybody: bool,
 }
 
 #[derive(Default)]
@@ -149,6 +154,7 @@ impl Peers {
             asked: Mutex::new(Asked {
                 at: Instant::now(),
                 connection: 0,
+                anybody: false,
             }),
             news: Notify::new(),
             tell: Notify::new(),
@@ -169,11 +175,14 @@ impl Peers {
     }
 
     /// Whether all who were heard lately have answered the last question.
-    fn is_answered(&self, asked: Instant) -> bool {
+    fn is_answered(&self, asked: Asked) -> bool {
         let heard = self.heard.lock();
-        let lately = |at: &&Instant| **at + 3 * TELL_EVERY > asked;
+        let lately = |at: &&Instant| **at + 3 * TELL_EVERY > asked.at;
         let mut nodes = heard.nodes.values().filter(lately).peekable();
-        nodes.peek().is_some() && nodes.all(|at| *at >= asked)
+        match nodes.peek() {
+            None => !asked.anybody,
+            Some(_) => nodes.all(|at| *at >= asked.at),
+        }
     }
 
     fn hear(&self, here: Here, now_ms: u64) {
@@ -206,17 +215,41 @@ impl Node {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
-    /// Waits until the other nodes have been heard on this connection: those who were heard lately, or whoever answers.
+    /// Asks for the first time, before this node listens to questions itself: so the servers know whether anybody does.
+    async fn ask_first(&self) {
+        while self.connected().is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let question = Request::new()
+            .payload(Bytes::copy_from_slice(&self.peers.me))
+            .timeout(Some(ANSWER_EVERY));
+        let (at, connection) = (Instant::now(), self.connection());
+        let asked = self.client.send_request(ASK, question).await;
+        // The answers go to all, and none to the question.
+        let anybody = !matches!(asked, Err(error) if error.kind() == RequestErrorKind::NoResponders);
+        *self.peers.asked.lock() = Asked {
+            at,
+            connection,
+            anybody,
+        };
+        self.peers.news.notify_waiters();
+    }
+
+    /// Waits until the other nodes have been heard on this connection: those who were heard lately; or, after the first question,
+    /// whoever answers.
     pub(super) async fn hear_others(&self) {
         let (peers, connection) = (&self.peers, self.connection());
-        let (asked, is_new) = {
+        let is_new = {
             let mut asked = peers.asked.lock();
-            let is_new = asked.connection != connection;
+            let is_new = asked.connection > 0 && asked.connection != connection;
             if is_new {
-                let at = Instant::now();
-                *asked = Asked { at, connection };
+                *asked = Asked {
+                    at: Instant::now(),
+                    connection,
+                    anybody: false,
+                };
             }
-            (asked.at, is_new)
+            is_new
         };
         if is_new {
             send(&self.client, ASK, Bytes::copy_from_slice(&peers.me)).await;
@@ -225,22 +258,37 @@ impl Node {
         let all = async {
             loop {
                 let news = peers.news.notified();
-                if peers.is_answered(asked) {
-                    return;
+                let asked = *peers.asked.lock();
+                if asked.connection > 0 && peers.is_answered(asked) {
+                    // Of several that are new to this node the first to answer may know the least.
+                    return asked.anybody.then_some(asked.at + HEARD_WITHIN);
                 }
                 news.await;
             }
         };
-        // Nobody may be there.
-        let _ = tokio::time::timeout_at(asked + HEARD_WITHIN, all).await;
+        // Those who do not answer may be gone.
+        if let Ok(Some(until)) = tokio::time::timeout(PATIENCE, all).await {
+            tokio::time::sleep_until(until).await;
+        }
     }
 }
 
 /// Tells and listens until the node ends.
 pub(super) async fn tell_all(node: Arc<Node>) {
-    let (Ok(mut here), Ok(mut ask)) = (node.client.subscribe(HERE).await, node.client.subscribe(ASK).await) else {
-        tracing::warn!("the other nodes of the fleet cannot be heard");
-        return;
+    let Ok(mut here) = node.client.subscribe(HERE).await else {
+        return tracing::warn!("the other nodes of the fleet cannot be heard");
+    };
+    let first = async {
+        node.ask_first().await;
+        node.client.subscribe(ASK).await
+    };
+    // Those who answer are heard meanwhile: what is subscribed to is kept until it is taken.
+    let ask = tokio::select! {
+        () = node.ended.cancelled() => return,
+        ask = first => ask,
+    };
+    let Ok(mut ask) = ask else {
+        return tracing::warn!("the other nodes of the fleet cannot be heard");
     };
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -273,7 +321,8 @@ impl Turn<'_> {
         if self.node.connected().is_err() {
             return;
         }
-        if self.node.peers.asked.lock().connection != self.node.connection() {
+        let asked = self.node.peers.asked.lock().connection;
+        if asked != self.node.connection() {
             self.node.handles.values().for_each(|shard| shard.look.notify_one());
         }
         if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {

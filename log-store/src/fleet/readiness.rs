@@ -21,13 +21,13 @@ impl Health {
         problems.extend(self.full.as_deref().map(full_problem));
         if let Some(ahead) = self.clocks.wrong_by_ms {
             problems.push(format!(
-                "this node's clock is {} of the fleet's: set it (NTP); until then this node gives nothing up",
+                "this node's clock is {} the fleet's: set it (NTP); until then this node gives nothing up",
                 difference(ahead)
             ));
         }
         for (server, ahead) in &self.clocks.wrong_servers {
             remarks.push(format!(
-                "the clock of NATS server {server} is {} of the fleet's, and entries get their times from it: set it (NTP)",
+                "the clock of NATS server {server} is {} the fleet's, and entries get their times from it: set it (NTP)",
                 difference(*ahead)
             ));
         }
@@ -211,7 +211,10 @@ mod tests {
             found.problems[0].contains("clock is 40 days ahead of the fleet's"),
             "{found:?}"
         );
-        assert!(found.remarks[0].contains("n1 is 60 min behind"), "{found:?}");
+        assert!(
+            found.remarks[0].contains("n1 is 60 min behind the fleet's"),
+            "{found:?}"
+        );
     }
 
     #[test]
