@@ -129,7 +129,7 @@ codes! {
     // ---- tokens
     /// Not a token.
     TokenMalformed = 3001, false, "Ask the API for a token.";
-    /// The signature does not verify, or its key is unknown.
+    /// The signature does not verify, or the token names no key.
     TokenSignature = 3002, false, "Ask the API that this relay trusts for a token.";
     /// The token has ended.
     TokenExpired = 3003, true, "Ask the API for a new token.";
@@ -151,6 +151,8 @@ codes! {
     TokenLifetime = 3011, false, "Ask the API that this relay trusts for a token.";
     /// The session's agent cannot change.
     TokenSubject = 3012, false, "Refresh with a token of the same agent.";
+    /// The token names a signing key that the relay node does not know yet.
+    TokenKeyUnknown = 3013, true, "Try again: the relay node fetches the API's keys. If it persists, the token is from another API than the one that this relay node trusts.";
 
     // ---- the API
     /// The request's form is wrong.

@@ -126,7 +126,8 @@ pub struct TrustConfig {
     pub revocations_every_ms: u64,
     /// How often the keys that verify tokens are fetched, in milliseconds.
     pub keys_every_ms: u64,
-    /// How soon after a fetch an unknown key may cause another, in milliseconds.
+    /// How often tokens with an unknown key may cause a fetch of the keys, in milliseconds, once the first few in a row have
+    /// done so at once.
     pub keys_refetch_after_ms: u64,
     /// How old the last answer on revocations may be before **new** sessions and token refreshes are refused, in
     /// milliseconds. Sessions that run go on until their tokens end. `/readyz` says so well before, after
@@ -414,6 +415,11 @@ impl RelayConfig {
         must(
             self.trust.keys_every_ms > 0,
             "trust.keys_every_ms",
+            "must be above 0".into(),
+        )?;
+        must(
+            self.trust.keys_refetch_after_ms > 0,
+            "trust.keys_refetch_after_ms",
             "must be above 0".into(),
         )?;
         must(

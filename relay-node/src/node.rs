@@ -166,13 +166,7 @@ impl RelayNode {
             }
         };
         let shared = Arc::new(Shared {
-            trust: Trust::new(
-                config.trust.clone(),
-                &config.issuer,
-                &config.audience,
-                &trust,
-                api.clone(),
-            ),
+            trust: Trust::new(config.trust.clone(), &config.issuer, &config.audience, &trust),
             sessions: Arc::default(),
             rates: Rates::new(&config.limits),
             readers: Arc::default(),

@@ -116,7 +116,9 @@ impl Api {
 
     /// The keys that verify tokens.
     pub(crate) async fn keys(&self) -> Result<Jwks, ApiError> {
+        // Not what a cache on the way has kept: the key that is looked for may be a second old.
         let request = self.client.get(self.url(".well-known/jwks.json"));
+        let request = request.header(header::CACHE_CONTROL, "no-cache");
         self.ask("keys", request).await
     }
 

@@ -6,28 +6,27 @@ use crate::trust::api::ApiError;
 use skytale_proto::rest::Relay;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// Pages of revocations read at one go.
 const PAGES_MAX: usize = 1_000;
 
-/// Fetches the keys again and again.
+/// Fetches the keys again and again, and early for tokens that name one that is not known.
 pub(crate) async fn follow_keys(node: Arc<Shared>, api: Arc<Api>) {
     let trust = &node.config.trust;
     let mut failing = Failing::new("keys");
     loop {
-        let fetched = api.keys().await;
+        let fetched = node.trust.fetch_keys(&api).await;
         failing.note(fetched.as_ref().err());
         // Without keys nothing starts: after a failure the next try does not wait a whole turn.
         let wait_ms = match fetched {
-            Ok(keys) => {
-                node.trust.set_keys(&keys);
-                trust.keys_every_ms
-            }
+            Ok(()) => trust.keys_every_ms,
             Err(_) => trust.keys_refetch_after_ms.min(trust.keys_every_ms),
         };
-        sleep(Duration::from_millis(wait_ms)).await;
+        node.trust
+            .keys_due(Instant::now() + Duration::from_millis(wait_ms))
+            .await;
     }
 }
 

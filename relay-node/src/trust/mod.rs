@@ -7,6 +7,7 @@
 
 mod api;
 mod follow;
+mod refetch;
 mod standing;
 
 pub(crate) use api::Api;
@@ -17,7 +18,9 @@ pub(crate) use standing::{NewlyRevoked, Problem, Standing};
 use crate::clock::{unix_ms, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
+use parking_lot::Mutex;
 use parking_lot::RwLock;
+use refetch::Refetch;
 use skytale_proto::rest::{self, ENROLMENT_KEY_PREFIX, Jwks, Revocations};
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Claims, TokenError, TokenVerifier};
@@ -25,8 +28,12 @@ use skytale_proto::{Code, EnrolmentId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
+
+/// How long an agent whose token names an unknown key waits at least, before it tries again.
+const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
 
 /// Where keys and revocations come from.
 #[derive(Clone, Debug)]
@@ -86,9 +93,19 @@ pub(crate) struct Trust {
     audience: String,
     config: TrustConfig,
     state: RwLock<State>,
-    /// Asked for keys when a token names one that is not known; `None` for static keys.
-    api: Option<Api>,
-    refetched: tokio::sync::Mutex<Option<Instant>>,
+    /// Whether keys may change: static ones do not.
+    follows: bool,
+    refetch: Mutex<Refetch>,
+    /// A fetch became due before its time.
+    wanted: Notify,
+    fetched: watch::Sender<Fetched>,
+}
+
+/// The last fetch of keys that has ended.
+#[derive(Clone, Copy, Debug)]
+struct Fetched {
+    started: Instant,
+    well: bool,
 }
 
 #[derive(Debug)]
@@ -97,41 +114,25 @@ struct State {
     standing: Standing,
 }
 
-/// What verification by the keys at hand gave.
-enum Verified {
-    /// The token names a key that is not at hand.
-    UnknownKey(TokenError),
-    /// All other outcomes.
-    Known(Result<Claims, TokenError>),
-}
-
-impl Verified {
-    fn claims(self) -> Result<Claims, TokenError> {
-        match self {
-            Self::UnknownKey(error) => Err(error),
-            Self::Known(verified) => verified,
-        }
-    }
-}
-
 impl Trust {
-    pub(crate) fn new(
-        config: TrustConfig,
-        issuer: &str,
-        audience: &str,
-        source: &TrustSource,
-        api: Option<Api>,
-    ) -> Self {
+    pub(crate) fn new(config: TrustConfig, issuer: &str, audience: &str, source: &TrustSource) -> Self {
+        let follows = matches!(source, TrustSource::Http { .. });
+        let (now, every) = (Instant::now(), Duration::from_millis(config.keys_refetch_after_ms));
         let trust = Self {
             issuer: issuer.into(),
             audience: audience.into(),
             config,
             state: RwLock::new(State {
                 verifier: None,
-                standing: Standing::new(api.is_none()),
+                standing: Standing::new(!follows),
             }),
-            api,
-            refetched: tokio::sync::Mutex::new(None),
+            follows,
+            refetch: Mutex::new(Refetch::new(every, now)),
+            wanted: Notify::new(),
+            fetched: watch::Sender::new(Fetched {
+                started: now,
+                well: false,
+            }),
         };
         if let TrustSource::Static(keys) = source {
             trust.set_keys(keys);
@@ -139,7 +140,7 @@ impl Trust {
         trust
     }
 
-    /// Verifies a token and that its API key is in force. A key that is not known is asked for, not too often.
+    /// Verifies a token and that its API key is in force. A key that is not known is fetched, not too often.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, Refusal> {
         let claims = self.authentic(token).await?;
         self.in_force(&claims)?;
@@ -148,11 +149,19 @@ impl Trust {
 
     /// The claims of a token that the API has made and that has not ended. They hold if they are [in force](Self::in_force), too.
     pub(crate) async fn authentic(&self, token: &str) -> Result<Claims, Refusal> {
-        let claims = match self.verify_now(token)? {
-            Verified::UnknownKey(_) if self.refetch_keys().await => self.verify_now(token)?.claims(),
-            verified => verified.claims(),
-        };
-        claims.map_err(|error| refusal::of_token(&error))
+        match self.verify_now(token)? {
+            Err(error) if error.code == Code::TokenKeyUnknown => {}
+            verified => return verified.map_err(|error| refusal::of_token(&error)),
+        }
+        let retry_after = self.newer_keys().await;
+        let claims = self.verify_now(token)?;
+        claims.map_err(|error| {
+            let refusal = refusal::of_token(&error);
+            match error.code {
+                Code::TokenKeyUnknown => refusal.after(retry_after.max(KEY_RETRY_AFTER_MIN)),
+                _ => refusal,
+            }
+        })
     }
 
     /// Whether the API key behind claims was not revoked.
@@ -166,7 +175,7 @@ impl Trust {
         Ok(())
     }
 
-    fn verify_now(&self, token: &str) -> Result<Verified, Refusal> {
+    fn verify_now(&self, token: &str) -> Result<Result<Claims, TokenError>, Refusal> {
         let refuse_after = Duration::from_millis(self.config.refuse_after_ms);
         let stale = |problem: Problem| Refusal::because(Code::TrustStale, problem.to_string());
         let verifier = {
@@ -174,52 +183,66 @@ impl Trust {
             state.standing.admits(unix_ms(), refuse_after).map_err(stale)?;
             state.verifier.clone().ok_or_else(|| stale(Problem::NoKeys))?
         };
-        Ok(match verifier.verify(token, unix_s()) {
-            Err(error) if error.code == Code::TokenSignature && !verifier.knows_kid(token) => {
-                Verified::UnknownKey(error)
-            }
-            verified => Verified::Known(verified),
-        })
+        Ok(verifier.verify(token, unix_s()))
     }
 
-    /// Fetches the keys anew, unless that was done a moment ago; whether there may be others now.
-    async fn refetch_keys(&self) -> bool {
-        let Some(api) = &self.api else { return false };
+    /// Has the keys fetched for a token that names an unknown one, and waits for them unless it is too soon for another
+    /// fetch. Gives how long to wait before the token is worth another try.
+    async fn newer_keys(&self) -> Duration {
         let asked = Instant::now();
-        let mut refetched = self.refetched.lock().await;
-        let apart = Duration::from_millis(self.config.keys_refetch_after_ms);
-        if let Some(last) = *refetched {
-            if last > asked {
-                // Another session fetched while this one waited.
-                return true;
-            }
-            if last.elapsed() < apart {
-                return false;
-            }
+        if !self.follows {
+            return Duration::ZERO;
         }
-        *refetched = Some(Instant::now());
-        match api.keys().await {
-            Ok(keys) => {
-                self.set_keys(&keys);
-                *refetched = Some(Instant::now());
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "keys could not be fetched for a token with an unknown one");
-                false
+        let mut fetched = self.fetched.subscribe();
+        let starts = self.refetch.lock().want(asked);
+        self.wanted.notify_one();
+        if starts > asked {
+            return starts - asked;
+        }
+        // Only a fetch that starts after the token came is sure to know its key.
+        let done = fetched.wait_for(|fetched| fetched.started >= asked);
+        let within = Duration::from_millis(self.config.request_timeout_ms);
+        match timeout(within, done).await {
+            Ok(Ok(fetched)) if fetched.well => Duration::ZERO,
+            _ => Duration::from_millis(self.config.keys_refetch_after_ms),
+        }
+    }
+
+    /// Waits until it is time to fetch keys: `at` a time, or earlier for a token that names an unknown one.
+    pub(crate) async fn keys_due(&self, at: Instant) {
+        loop {
+            let pending = self.refetch.lock().pending();
+            let due = pending.map_or(at, |pending| pending.min(at));
+            tokio::select! {
+                () = sleep_until(due) => return,
+                () = self.wanted.notified() => {}
             }
         }
     }
 
-    /// These are the API's keys now.
-    pub(crate) fn set_keys(&self, keys: &Jwks) {
+    /// Fetches the keys. One task does so, for everyone.
+    async fn fetch_keys(&self, api: &Api) -> Result<(), api::ApiError> {
+        let started = Instant::now();
+        self.refetch.lock().started();
+        let keys = api.keys().await;
+        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys));
+        self.fetched.send_replace(Fetched { started, well });
+        keys.map(|_| ())
+    }
+
+    /// These are the API's keys now; false where they cannot be used.
+    fn set_keys(&self, keys: &Jwks) -> bool {
         match TokenVerifier::new(keys, &self.issuer, &self.audience) {
             Ok(verifier) => {
                 let mut state = self.state.write();
                 state.verifier = Some(Arc::new(verifier));
                 state.standing.keys_told(unix_ms());
+                true
             }
-            Err(error) => tracing::error!(%error, "the API's keys cannot be used; the former ones stay in force"),
+            Err(error) => {
+                tracing::error!(%error, "the API's keys cannot be used; the former ones stay in force");
+                false
+            }
         }
     }
 
