@@ -125,6 +125,8 @@ codes! {
     TrustStale = 2013, true, "Connect to another relay node, or later; the operator must look at the relay node's /readyz.";
     /// The relay node is there, and has not answered what it was asked.
     Unanswered = 2014, true, "The SDK goes to another relay node by itself; the operator must look at this one and its store.";
+    /// The API lets the relay node serve no agents.
+    RelayBarred = 2015, true, "Connect to another relay node; the operator must look at this one's /readyz.";
 
     // ---- tokens
     /// Not a token.

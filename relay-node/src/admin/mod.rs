@@ -99,6 +99,7 @@ async fn render(State(admin): State<Admin>) -> Response {
         https: node.https.get().map(Https::traffic),
         ready: ready::report(node).ready,
         draining: node.is_draining(),
+        barred: node.trust.barred(),
     });
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, (render.0)()).into_response()

@@ -27,7 +27,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain` or `directory`.
+    /// What was looked at: `store`, `trust`, `disk`, `drain`, `enrolment` or `directory`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -57,6 +57,9 @@ pub(crate) fn report(node: &Shared) -> Report {
     }
     for problem in node.trust.problems() {
         not("trust", problem.to_string());
+    }
+    if let Some(barred) = node.trust.barred() {
+        not("enrolment", barred.detail());
     }
     if node.is_draining() {
         not("drain", "the node is about to stop".into());

@@ -14,7 +14,7 @@ pub(crate) use presence::Presence;
 
 use crate::load::{Meter, Rates};
 use crate::node::Shared;
-use crate::trust::Api;
+use crate::trust::{Api, heard};
 use iroh::SecretKey;
 use pause::Pause;
 use skytale_proto::rest::{HEARTBEAT_SHARDS_MAX, Heartbeat, RelayLoad, ShardLag, registration_message};
@@ -94,11 +94,13 @@ impl Place {
             stopped.mark_unchanged();
             let rates = meter.rates(node.load.counts(), Instant::now());
             let heartbeat = self.heartbeat(&node, rates);
+            let asked = Instant::now();
             let sent = tokio::select! {
                 sent = self.api.heartbeat(&self.endpoint, &heartbeat) => sent,
                 // One that is on its way must not arrive after the farewell.
                 () = within(&stop, LEAVE_WITHIN) => return,
             };
+            heard(&node, asked, sent.as_ref().map(|_| ()));
             match &sent {
                 Ok(taken) => {
                     pause.taken(Duration::from_millis(taken.next_ms));

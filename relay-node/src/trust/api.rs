@@ -5,8 +5,8 @@ use crate::metrics;
 use crate::trust::RelaySecret;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
-use skytale_proto::EndpointId;
 use skytale_proto::rest::{Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocations};
+use skytale_proto::{Code, EndpointId};
 use std::time::Duration;
 
 /// An answer of the API, in bytes.
@@ -30,6 +30,7 @@ pub(crate) enum ApiError {
     #[error("the API answered {status}{detail}")]
     Status {
         status: StatusCode,
+        code: Option<Code>,
         /// The API's code and words, where it gave some.
         detail: String,
         retryable: bool,
@@ -47,6 +48,14 @@ impl ApiError {
         match self {
             Self::Status { retryable, .. } => *retryable,
             Self::Request(_) | Self::TooLarge | Self::Malformed(_) => true,
+        }
+    }
+
+    /// The API's code, where it gave one that is known.
+    pub(crate) const fn code(&self) -> Option<Code> {
+        match self {
+            Self::Status { code, .. } => *code,
+            Self::Request(_) | Self::TooLarge | Self::Malformed(_) => None,
         }
     }
 
@@ -193,6 +202,7 @@ async fn refusal(mut response: Response) -> ApiError {
     let problem: Option<Problem> = problem.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     ApiError::Status {
         status,
+        code: problem.as_ref().and_then(Problem::known_code),
         retryable: problem
             .as_ref()
             .map_or(!status.is_client_error(), |problem| problem.retryable),

@@ -35,9 +35,26 @@ pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     let mut failing = Failing::new("revocations");
     let mut after = Cursor::default();
     loop {
+        let asked = Instant::now();
         let followed = revocations(&node, &api, &mut after).await;
+        heard(&node, asked, followed.as_ref().map(|()| ()));
         failing.note(followed.as_ref().err());
         sleep(Duration::from_millis(node.config.trust.revocations_every_ms)).await;
+    }
+}
+
+/// The API answered a question of the time `asked` that showed this node's key: it lets the node serve, or it does not, and
+/// then every session ends.
+pub(crate) fn heard(node: &Shared, asked: Instant, answered: Result<(), &ApiError>) {
+    let before = node.trust.barred();
+    node.trust.heard(asked, answered);
+    match node.trust.barred() {
+        now if now == before => {}
+        Some(barred) => {
+            warn!(sessions = node.sessions.len(), "{}", barred.detail());
+            node.sessions.end_all(&barred.ending());
+        }
+        None => info!("the API lets this node serve again"),
     }
 }
 

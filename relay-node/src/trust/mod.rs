@@ -6,18 +6,21 @@
 //! key may have been revoked in the meantime.
 
 mod api;
+mod bar;
 mod follow;
 mod refetch;
 mod standing;
 
-pub(crate) use api::Api;
 pub use api::ApiUrlError;
-pub(crate) use follow::{follow_keys, follow_revocations, register};
+pub(crate) use api::{Api, ApiError};
+pub(crate) use bar::Barred;
+pub(crate) use follow::{follow_keys, follow_revocations, heard, register};
 pub(crate) use standing::{NewlyRevoked, Problem, Standing};
 
 use crate::clock::{unix_ms, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
+use bar::Bar;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use refetch::Refetch;
@@ -93,6 +96,7 @@ pub(crate) struct Trust {
     audience: String,
     config: TrustConfig,
     state: RwLock<State>,
+    bar: Mutex<Bar>,
     /// Whether keys may change: static ones do not.
     follows: bool,
     refetch: Mutex<Refetch>,
@@ -126,6 +130,7 @@ impl Trust {
                 verifier: None,
                 standing: Standing::new(!follows),
             }),
+            bar: Mutex::default(),
             follows,
             refetch: Mutex::new(Refetch::new(every, now)),
             wanted: Notify::new(),
@@ -176,6 +181,9 @@ impl Trust {
     }
 
     fn verify_now(&self, token: &str) -> Result<Result<Claims, TokenError>, Refusal> {
+        if let Some(barred) = self.barred() {
+            return Err(barred.refusal());
+        }
         let refuse_after = Duration::from_millis(self.config.refuse_after_ms);
         let stale = |problem: Problem| Refusal::because(Code::TrustStale, problem.to_string());
         let verifier = {
@@ -221,7 +229,7 @@ impl Trust {
     }
 
     /// Fetches the keys. One task does so, for everyone.
-    async fn fetch_keys(&self, api: &Api) -> Result<(), api::ApiError> {
+    async fn fetch_keys(&self, api: &Api) -> Result<(), ApiError> {
         let started = Instant::now();
         self.refetch.lock().started();
         let keys = api.keys().await;
@@ -259,6 +267,22 @@ impl Trust {
     /// Whether the API key behind these claims was revoked, or their agent ended.
     pub(crate) fn is_revoked(&self, claims: &Claims) -> bool {
         self.state.read().standing.is_revoked(claims)
+    }
+
+    /// Why the API lets this node serve nobody, if it does not.
+    pub(crate) fn barred(&self) -> Option<Barred> {
+        self.bar.lock().barred()
+    }
+
+    /// The API answered a question of the time `asked` well, or not.
+    fn heard(&self, asked: Instant, answered: Result<(), &ApiError>) {
+        let is_revoked = match answered {
+            Ok(()) => false,
+            Err(error) if error.code() == Some(Code::EnrolmentRevoked) => true,
+            // Whatever else went wrong says nothing of the enrolment.
+            Err(_) => return,
+        };
+        self.bar.lock().enrolment(asked, is_revoked);
     }
 
     /// What is wrong with what is believed; empty where it is fresh.
