@@ -203,6 +203,12 @@ codes! {
     EnrolmentTaken = 4022, false, "One enrolment a relay node: make another for this endpoint, or revoke the one that has it.";
     /// The signature over the registration does not verify.
     RegistrationProof = 4023, false, "Sign the registration with the endpoint's own secret key.";
+    /// The API's database takes no writes.
+    DatabaseReadOnly = 4024, true, "Try again later: the operator must make the API's database writable, or have `api.database` lead to the one that is.";
+    /// The disk of the API's database is full.
+    DatabaseFull = 4025, true, "Try again later: the operator must make room on the disk of the API's database.";
+    /// The API's database does not answer.
+    DatabaseAway = 4026, true, "Try again later: the operator must look at the API's database, and at the way to it.";
 
     // ---- the SDK
     /// The vault is open in another process.
