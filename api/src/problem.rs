@@ -83,7 +83,7 @@ const fn status_of(code: Code) -> StatusCode {
         }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken => StatusCode::CONFLICT,
+        Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken | Code::RelayTwin => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ApiRateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::ApiBusy | Code::DatabaseReadOnly | Code::DatabaseFull | Code::DatabaseAway => {

@@ -209,6 +209,8 @@ codes! {
     DatabaseFull = 4025, true, "Try again later: the operator must make room on the disk of the API's database.";
     /// The API's database does not answer.
     DatabaseAway = 4026, true, "Try again later: the operator must look at the API's database, and at the way to it.";
+    /// Another process uses the relay node's key, and is in the directory.
+    RelayTwin = 4027, true, "One process a relay node: stop the other one, or enrol one of them with a key and a secret key file of its own.";
 
     // ---- the SDK
     /// The vault is open in another process.

@@ -26,3 +26,4 @@ mod rewrap;
 mod rotation;
 mod start;
 mod trouble;
+mod twin;

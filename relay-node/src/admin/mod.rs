@@ -100,6 +100,7 @@ async fn render(State(admin): State<Admin>) -> Response {
         ready: ready::report(node).ready,
         draining: node.is_draining(),
         barred: node.trust.barred(),
+        twin: node.presence.twin().is_some(),
     });
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, (render.0)()).into_response()

@@ -80,6 +80,7 @@ pub(crate) fn report(node: &Shared) -> Report {
             Err(error) => not("disk", format!("{} cannot be looked at: {error}", folder.display())),
         }
     }
+    let twin = node.presence.twin();
     let remark = |check| move |detail| Reason { check, detail };
     let remarks = store.remarks.into_iter().map(remark("store"));
     Report {
@@ -87,6 +88,7 @@ pub(crate) fn report(node: &Shared) -> Report {
         reasons,
         remarks: remarks
             .chain(node.presence.problem().map(remark("directory")))
+            .chain(twin.map(remark("enrolment")))
             .collect(),
         lag: store.lag,
         disk_free_bytes,

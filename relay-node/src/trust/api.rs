@@ -6,7 +6,7 @@ use crate::trust::RelaySecret;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
 use skytale_proto::rest::{Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocations};
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, InstanceId};
 use std::time::Duration;
 
 /// An answer of the API, in bytes.
@@ -158,9 +158,11 @@ impl Api {
         self.ask("heartbeat", self.with_secret(request).json(heartbeat)).await
     }
 
-    /// Takes this node out of the relay directory.
-    pub(crate) async fn remove(&self, endpoint: &EndpointId) -> Result<(), ApiError> {
-        let request = self.client.delete(self.url(&format!("v1/relays/{endpoint}")));
+    /// Takes this process of the node out of the relay directory.
+    pub(crate) async fn remove(&self, endpoint: &EndpointId, instance: &InstanceId) -> Result<(), ApiError> {
+        let mut url = self.url(&format!("v1/relays/{endpoint}"));
+        url.query_pairs_mut().append_pair("instance", &instance.to_string());
+        let request = self.client.delete(url);
         let answered = answer(self.with_secret(request)).await;
         metrics::api_asked("remove", answered.is_ok());
         answered.map(|_| ())

@@ -10,24 +10,29 @@ use skytale_proto::session::Refusal;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an agent leaves a node alone that may serve nobody.
-const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// How long an agent leaves a node alone whose enrolment was revoked.
+const REVOKED_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// And one whose twin may be a process of before that has ended: the relay directory misses it soon.
+const TWIN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a node may serve nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Barred {
     /// Its enrolment was revoked.
     Revoked,
+    /// Another process shows its key, and has its place in the relay directory.
+    Twin,
 }
 
 impl Barred {
     /// All of them.
-    pub(crate) const ALL: [Self; 1] = [Self::Revoked];
+    pub(crate) const ALL: [Self; 2] = [Self::Revoked, Self::Twin];
 
     /// As metrics name it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
+            Self::Twin => "twin",
         }
     }
 
@@ -37,13 +42,17 @@ impl Barred {
             Code::RelayBarred,
             match self {
                 Self::Revoked => "this relay node's enrolment was revoked: it serves no agents",
+                Self::Twin => "another process has this relay node's key and serves in its place",
             },
         )
     }
 
     /// What agents are told that come all the same.
     pub(crate) fn refusal(self) -> Refusal {
-        self.ending().refusal().after(RETRY_AFTER)
+        self.ending().refusal().after(match self {
+            Self::Revoked => REVOKED_RETRY_AFTER,
+            Self::Twin => TWIN_RETRY_AFTER,
+        })
     }
 
     /// What the operator reads.
@@ -54,6 +63,12 @@ impl Barred {
                  relay enrol`), set `relay.relay_secret` to the new key and restart it",
                 Code::EnrolmentRevoked
             ),
+            Self::Twin => format!(
+                "{}: another process shows this relay node's key and is in the relay directory, and no agents are served here. \
+                 Stop the other one, or give this one a key (`skytale relay enrol`) and a secret key file of its own. After \
+                 the other one has ended, this one serves by itself within three heartbeats",
+                Code::RelayTwin
+            ),
         }
     }
 }
@@ -63,6 +78,8 @@ impl Barred {
 pub(super) struct Bar {
     /// When it was asked, and whether the enrolment is revoked.
     enrolment: Option<(Instant, bool)>,
+    /// Whether the relay directory refused the last heartbeat for the sake of another process.
+    has_twin: bool,
 }
 
 impl Bar {
@@ -74,9 +91,15 @@ impl Bar {
         }
     }
 
-    pub(super) fn barred(&self) -> Option<Barred> {
+    /// The relay directory took a heartbeat, or refused it for the sake of another process. Heartbeats go one after the other.
+    pub(super) const fn twin(&mut self, has_twin: bool) {
+        self.has_twin = has_twin;
+    }
+
+    pub(super) const fn barred(&self) -> Option<Barred> {
         match self.enrolment {
             Some((_, true)) => Some(Barred::Revoked),
+            _ if self.has_twin => Some(Barred::Twin),
             _ => None,
         }
     }
@@ -96,6 +119,12 @@ mod tests {
         bar.enrolment(now, false);
         assert_eq!(bar.barred(), Some(Barred::Revoked));
         bar.enrolment(later, false);
+        assert_eq!(bar.barred(), None);
+        bar.twin(true);
+        assert_eq!(bar.barred(), Some(Barred::Twin));
+        bar.enrolment(later, false);
+        assert_eq!(bar.barred(), Some(Barred::Twin));
+        bar.twin(false);
         assert_eq!(bar.barred(), None);
     }
 }

@@ -37,17 +37,26 @@ pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     loop {
         let asked = Instant::now();
         let followed = revocations(&node, &api, &mut after).await;
-        heard(&node, asked, followed.as_ref().map(|()| ()));
+        heard(&node, About::Revocations, asked, followed.as_ref().map(|()| ()));
         failing.note(followed.as_ref().err());
         sleep(Duration::from_millis(node.config.trust.revocations_every_ms)).await;
     }
 }
 
+/// What the API was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Revocations.
+    Revocations,
+    /// To keep this node in the relay directory.
+    Heartbeat,
+}
+
 /// The API answered a question of the time `asked` that showed this node's key: it lets the node serve, or it does not, and
 /// then every session ends.
-pub(crate) fn heard(node: &Shared, asked: Instant, answered: Result<(), &ApiError>) {
+pub(crate) fn heard(node: &Shared, about: About, asked: Instant, answered: Result<(), &ApiError>) {
     let before = node.trust.barred();
-    node.trust.heard(asked, answered);
+    node.trust.heard(about, asked, answered);
     match node.trust.barred() {
         now if now == before => {}
         Some(barred) => {

@@ -14,7 +14,7 @@ mod standing;
 pub use api::ApiUrlError;
 pub(crate) use api::{Api, ApiError};
 pub(crate) use bar::Barred;
-pub(crate) use follow::{follow_keys, follow_revocations, heard, register};
+pub(crate) use follow::{About, follow_keys, follow_revocations, heard, register};
 pub(crate) use standing::{NewlyRevoked, Problem, Standing};
 
 use crate::clock::{unix_ms, unix_s};
@@ -275,14 +275,27 @@ impl Trust {
     }
 
     /// The API answered a question of the time `asked` well, or not.
-    fn heard(&self, asked: Instant, answered: Result<(), &ApiError>) {
-        let is_revoked = match answered {
-            Ok(()) => false,
-            Err(error) if error.code() == Some(Code::EnrolmentRevoked) => true,
-            // Whatever else went wrong says nothing of the enrolment.
-            Err(_) => return,
+    fn heard(&self, about: About, asked: Instant, answered: Result<(), &ApiError>) {
+        let code = match answered {
+            Ok(()) => None,
+            Err(error) => error.code(),
         };
-        self.bar.lock().enrolment(asked, is_revoked);
+        let mut bar = self.bar.lock();
+        match (answered, code) {
+            (_, Some(Code::EnrolmentRevoked)) => bar.enrolment(asked, true),
+            (_, Some(Code::RelayTwin)) => {
+                bar.enrolment(asked, false);
+                bar.twin(true);
+            }
+            (Ok(()), _) => {
+                bar.enrolment(asked, false);
+                if matches!(about, About::Heartbeat) {
+                    bar.twin(false);
+                }
+            }
+            // Whatever else went wrong says nothing of either.
+            (Err(_), _) => {}
+        }
     }
 
     /// What is wrong with what is believed; empty where it is fresh.

@@ -7,7 +7,7 @@ use crate::fixture::{Fixture, config, create, message};
 use axum::http::StatusCode;
 use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_log_store::{LogStore, MemoryStore, Readiness, StoreError};
-use skytale_proto::rest::ShardLag;
+use skytale_proto::rest::{ShardLag, Twin};
 use skytale_proto::{ChannelId, Code, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, StartError};
 use std::sync::Arc;
@@ -284,6 +284,74 @@ async fn a_node_whose_enrolment_was_revoked_serves_nobody_until_the_api_lets_it(
     .await;
     let (status, body) = admin::get(&fixture, "/readyz").await;
     assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_key_another_process_has_serves_nobody_while_that_one_is_there() {
+    let api = TestApi::start().await;
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let agent = Agent::new().await;
+    let mut client = eventually(&fixture, &agent).await;
+    *api.known.taken_by.lock() = true;
+    assert_eq!(client.refused().await, Some(Code::RelayBarred));
+    let refused = Client::start(&agent, &fixture.relay(), &fixture.token(&agent)).await;
+    assert_eq!(refused.err().expect("refused").closed, Some(Code::RelayBarred));
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!(
+        (status, &body["reasons"][0]["check"]),
+        (503, &"enrolment".into()),
+        "{body}"
+    );
+    let detail = body["reasons"][0]["detail"].as_str().expect("text");
+    assert!(detail.contains("SKY-4027"), "{detail}");
+    // That revocations are answered well says nothing of the other process.
+    api.asked_again(2).await;
+    let refused = Client::start(&agent, &fixture.relay(), &fixture.token(&agent)).await;
+    assert_eq!(refused.err().expect("refused").closed, Some(Code::RelayBarred));
+    *api.known.taken_by.lock() = false;
+    soon(async {
+        while admin::get(&fixture, "/readyz").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    eventually(&fixture, &agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_key_another_process_shows_serves_on_and_names_it() {
+    let api = TestApi::start().await;
+    *api.known.twin.lock() = Some(Twin {
+        addresses: vec!["192.0.2.9:7601".into()],
+        seen_s: 0,
+    });
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let instance = api.heartbeat(0, |_| true).await.instance;
+    assert_eq!(api.heartbeat(1, |_| true).await.instance, instance, "one process");
+    let remarks = async || admin::get(&fixture, "/readyz").await.1["remarks"].clone();
+    let named = soon(async {
+        loop {
+            match remarks().await.get(0) {
+                Some(remark) => return remark.clone(),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!(named["check"], "enrolment");
+    let detail = named["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("SKY-4027") && detail.contains("192.0.2.9:7601"),
+        "{detail}"
+    );
+    eventually(&fixture, &Agent::new().await).await;
+    *api.known.twin.lock() = None;
+    soon(async {
+        while remarks().await != serde_json::json!([]) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
