@@ -87,7 +87,7 @@ async fn render(State(admin): State<Admin>) -> Response {
         return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
     };
     let node = &admin.node;
-    let (revocations_age, keys_age) = node.trust.ages();
+    let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
         connections: node.connections(),
         sessions: node.sessions.len(),

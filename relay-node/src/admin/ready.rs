@@ -1,6 +1,7 @@
 //! Whether the node can do its work, and if not, why.
 
 use crate::node::Shared;
+use crate::trust::Problem;
 use serde::Serialize;
 use skytale_proto::rest::ShardLag;
 use std::path::Path;
@@ -55,8 +56,12 @@ pub(crate) fn report(node: &Shared) -> Report {
             ),
         );
     }
-    for problem in node.trust.problems() {
-        not("trust", problem.to_string());
+    // A node that may serve without the API for a while is ready meanwhile.
+    let (stale, unserved) = node.trust.problems();
+    if unserved {
+        for problem in &stale {
+            not("trust", problem.to_string());
+        }
     }
     if let Some(barred) = node.trust.barred() {
         not("enrolment", barred.detail());
@@ -89,9 +94,17 @@ pub(crate) fn report(node: &Shared) -> Report {
         remarks: remarks
             .chain(node.presence.problem().map(remark("directory")))
             .chain(twin.map(remark("enrolment")))
+            .chain(stale.into_iter().filter(|_| !unserved).map(told_of_trust))
             .collect(),
         lag: store.lag,
         disk_free_bytes,
+    }
+}
+
+fn told_of_trust(problem: Problem) -> Reason {
+    Reason {
+        check: "trust",
+        detail: problem.to_string(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Keeping up with the API: keys, revocations, and this node's place in the relay directory.
 
 use crate::node::Shared;
-use crate::trust::Api;
+use crate::session::Ending;
 use crate::trust::api::ApiError;
+use crate::trust::{Api, Barred};
+use skytale_proto::Code;
 use skytale_proto::rest::Relay;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,13 @@ use tracing::{info, warn};
 
 /// Pages of revocations read at one go.
 const PAGES_MAX: usize = 1_000;
+/// How often it is looked whether the node may still serve.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How sessions end when it may not.
+const UNSERVED: Ending = Ending::new(
+    Code::TrustStale,
+    "this relay node has been without the API for longer than it serves so",
+);
 
 /// Fetches the keys again and again, and early for tokens that name one that is not known.
 pub(crate) async fn follow_keys(node: Arc<Shared>, api: Arc<Api>) {
@@ -21,7 +30,10 @@ pub(crate) async fn follow_keys(node: Arc<Shared>, api: Arc<Api>) {
         failing.note(fetched.as_ref().err());
         // Without keys nothing starts: after a failure the next try does not wait a whole turn.
         let wait_ms = match fetched {
-            Ok(()) => trust.keys_every_ms,
+            Ok(is_new) => {
+                node.trust.keep(is_new).await;
+                trust.keys_every_ms
+            }
             Err(_) => trust.keys_refetch_after_ms.min(trust.keys_every_ms),
         };
         node.trust
@@ -37,7 +49,12 @@ pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     loop {
         let asked = Instant::now();
         let followed = revocations(&node, &api, &mut after).await;
-        heard(&node, About::Revocations, asked, followed.as_ref().map(|()| ()));
+        heard(&node, About::Revocations, asked, followed.as_ref().map(|_| ()));
+        match &followed {
+            Ok(is_new) => node.trust.keep(*is_new).await,
+            Err(error) if !error.is_retryable() => node.trust.denied(),
+            Err(_) => {}
+        }
         failing.note(followed.as_ref().err());
         sleep(Duration::from_millis(node.config.trust.revocations_every_ms)).await;
     }
@@ -61,19 +78,43 @@ pub(crate) fn heard(node: &Shared, about: About, asked: Instant, answered: Resul
         now if now == before => {}
         Some(barred) => {
             warn!(sessions = node.sessions.len(), "{}", barred.detail());
+            if barred == Barred::Revoked {
+                // Restarted while the API is away, it would serve again.
+                node.trust.forget_kept();
+            }
             node.sessions.end_all(&barred.ending());
         }
         None => info!("the API lets this node serve again"),
     }
 }
 
-async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<(), ApiError> {
+/// Ends the sessions when the node has been without the API for longer than it may serve so.
+pub(crate) async fn end_unserved(node: Arc<Shared>) {
+    let mut was_served = true;
+    loop {
+        let problem = node.trust.unserved();
+        if let Some(problem) = &problem {
+            if was_served && node.sessions.len() > 0 {
+                warn!(%problem, sessions = node.sessions.len(), "nobody is served until the API answers");
+            }
+            // Again each time: one may have begun in the moment before.
+            node.sessions.end_all(&UNSERVED);
+        }
+        was_served = problem.is_none();
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Asks for what was revoked up to now; whether anything new was.
+async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<bool, ApiError> {
+    let mut is_new = false;
     for _ in 0..PAGES_MAX {
         let page = api.revocations(after.keys, after.agents).await?;
         let new = node.trust.revoke(&page);
         if !new.is_empty() {
             info!(keys = new.keys.len(), agents = new.agents.len(), "revoked by the API");
             node.sessions.end_revoked(&new);
+            is_new = true;
         }
         let next = Cursor {
             keys: follow_from(after.keys, page.next, page.start_over),
@@ -82,11 +123,11 @@ async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<(),
         let moved = next != *after;
         *after = next;
         if (page.revocations.is_empty() && page.agents.is_empty()) || !moved {
-            node.trust.revocations_told();
-            return Ok(());
+            node.trust.revocations_heard();
+            break;
         }
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// Where to ask on. A number goes back only where the API says that its feed begins anew.

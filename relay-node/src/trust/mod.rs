@@ -1,34 +1,38 @@
 //! Whom the node believes: the API's keys, and which API keys it has revoked.
 //!
-//! Without keys no token holds, so nothing starts before the API was reached once. When the API can no longer be asked,
-//! sessions that run go on until their tokens end (an hour at most); after
-//! [`refuse_after_ms`](crate::TrustConfig::refuse_after_ms) no new session starts and no token is refreshed, because a
-//! key may have been revoked in the meantime.
+//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
+//! [kept](kept) what it was told. When the API can no longer be asked, the node serves on for
+//! [`serve_without_api_ms`](crate::TrustConfig::serve_without_api_ms); then it serves nobody, since a key may have been
+//! revoked in the meantime. The API's word that this node may not serve [bars](bar) it at once.
 
 mod api;
 mod bar;
 mod follow;
+mod kept;
 mod refetch;
 mod standing;
 
 pub use api::ApiUrlError;
 pub(crate) use api::{Api, ApiError};
 pub(crate) use bar::Barred;
-pub(crate) use follow::{About, follow_keys, follow_revocations, heard, register};
-pub(crate) use standing::{NewlyRevoked, Problem, Standing};
+pub(crate) use follow::{About, end_unserved, follow_keys, follow_revocations, heard, register};
+pub(crate) use kept::{Keeper, KeptFor};
+pub(crate) use standing::{NewlyRevoked, Problem};
 
-use crate::clock::{unix_ms, unix_s};
+use crate::clock::{Now, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
 use bar::Bar;
-use parking_lot::Mutex;
-use parking_lot::RwLock;
+use kept::Kept;
+use parking_lot::{Mutex, RwLock};
 use refetch::Refetch;
 use skytale_proto::rest::{self, ENROLMENT_KEY_PREFIX, Jwks, Revocations};
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Claims, TokenError, TokenVerifier};
-use skytale_proto::{Code, EnrolmentId};
+use skytale_proto::{Code, EnrolmentId, limits};
+use standing::{Ages, Standing};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -37,6 +41,8 @@ use zeroize::Zeroizing;
 
 /// How long an agent whose token names an unknown key waits at least, before it tries again.
 const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
+/// How often what is believed is kept, if nothing new was revoked.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Where keys and revocations come from.
 #[derive(Clone, Debug)]
@@ -65,6 +71,11 @@ impl RelaySecret {
 
     fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Keeps what is believed in a folder.
+    pub(crate) fn keeper(&self, folder: &Path, kept_for: KeptFor<'_>) -> Keeper {
+        Keeper::new(folder, &self.0, kept_for)
     }
 
     /// The enrolment whose key this is; `None` for the secret that all nodes share.
@@ -97,6 +108,7 @@ pub(crate) struct Trust {
     config: TrustConfig,
     state: RwLock<State>,
     bar: Mutex<Bar>,
+    keeping: Option<Keeping>,
     /// Whether keys may change: static ones do not.
     follows: bool,
     refetch: Mutex<Refetch>,
@@ -115,11 +127,27 @@ struct Fetched {
 #[derive(Debug)]
 struct State {
     verifier: Option<Arc<TokenVerifier>>,
+    /// What the verifier was made of.
+    keys: Option<Jwks>,
     standing: Standing,
 }
 
+/// Where what is believed is kept.
+#[derive(Debug)]
+struct Keeping {
+    keeper: Arc<Keeper>,
+    /// When it was kept last, and whether that failed.
+    last: Mutex<(Option<Instant>, bool)>,
+}
+
 impl Trust {
-    pub(crate) fn new(config: TrustConfig, issuer: &str, audience: &str, source: &TrustSource) -> Self {
+    pub(crate) fn new(
+        config: TrustConfig,
+        issuer: &str,
+        audience: &str,
+        source: &TrustSource,
+        keeper: Option<Keeper>,
+    ) -> Self {
         let follows = matches!(source, TrustSource::Http { .. });
         let (now, every) = (Instant::now(), Duration::from_millis(config.keys_refetch_after_ms));
         let trust = Self {
@@ -128,9 +156,14 @@ impl Trust {
             config,
             state: RwLock::new(State {
                 verifier: None,
+                keys: None,
                 standing: Standing::new(!follows),
             }),
             bar: Mutex::default(),
+            keeping: keeper.map(|keeper| Keeping {
+                keeper: Arc::new(keeper),
+                last: Mutex::default(),
+            }),
             follows,
             refetch: Mutex::new(Refetch::new(every, now)),
             wanted: Notify::new(),
@@ -140,9 +173,102 @@ impl Trust {
             }),
         };
         if let TrustSource::Static(keys) = source {
-            trust.set_keys(keys);
+            trust.set_keys(keys, Now::read());
         }
+        trust.recall();
         trust
+    }
+
+    /// Believes what was kept, as old as it is.
+    fn recall(&self) {
+        let Some(keeping) = &self.keeping else { return };
+        let kept = match keeping.keeper.read() {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the API's keys and revocations of before cannot be used: the API must be reached first");
+                return;
+            }
+        };
+        let now = Now::read();
+        let (Some(keys_heard), Some(revocations_heard)) = (
+            heard_at(kept.keys_heard_ms, now),
+            heard_at(kept.revocations_heard_ms, now),
+        ) else {
+            tracing::warn!(
+                "the API's keys and revocations of before are from the future by this clock: the API must be reached first"
+            );
+            return;
+        };
+        if self.set_keys(&kept.keys, keys_heard) {
+            let mut state = self.state.write();
+            state
+                .standing
+                .take(kept.revoked.into_iter(), kept.ended.into_iter(), now.unix_ms / 1000);
+            state.standing.revocations_heard(revocations_heard);
+            let age_s = now.unix_ms.saturating_sub(kept.revocations_heard_ms) / 1000;
+            tracing::info!(age_s, "the API's keys and revocations of before are known");
+        }
+    }
+
+    /// Keeps what is believed, now and then, and at once where it is `new`.
+    async fn keep(&self, is_new: bool) {
+        let Some(keeping) = &self.keeping else { return };
+        let is_due = keeping.last.lock().0.is_none_or(|at| at.elapsed() >= KEEP_EVERY);
+        if !is_new && !is_due {
+            return;
+        }
+        let kept = {
+            let state = self.state.read();
+            let (Some(keys), Some((keys_heard_ms, revocations_heard_ms))) = (&state.keys, state.standing.heard_ms())
+            else {
+                return;
+            };
+            Kept {
+                keys: keys.clone(),
+                keys_heard_ms,
+                revocations_heard_ms,
+                revoked: state.standing.revoked_keys(),
+                ended: state.standing.ended_agents(),
+            }
+        };
+        if self.barred() == Some(Barred::Revoked) {
+            return;
+        }
+        let keeper = keeping.keeper.clone();
+        let wrote = tokio::task::spawn_blocking(move || keeper.write(&kept)).await;
+        let wrote = wrote.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if self.barred() == Some(Barred::Revoked) {
+            // Said while it was written.
+            self.forget_kept();
+        }
+        let mut last = keeping.last.lock();
+        let failed_before = std::mem::replace(&mut *last, (Some(Instant::now()), wrote.is_err())).1;
+        if let Err(error) = wrote
+            && !failed_before
+        {
+            tracing::warn!(%error, "the API's keys and revocations cannot be kept for a restart");
+        }
+    }
+
+    /// Forgets what was kept: the API lets this node serve nobody.
+    fn forget_kept(&self) {
+        if let Some(keeping) = &self.keeping
+            && let Err(error) = keeping.keeper.remove()
+        {
+            tracing::warn!(%error, "the API's keys and revocations of before cannot be removed");
+        }
+    }
+
+    fn ages(&self) -> Ages {
+        let ms = Duration::from_millis;
+        let config = &self.config;
+        Ages {
+            serve: ms(config.serve_without_api_ms),
+            serve_keys: ms(config.serve_without_api_ms.max(config.keys_stale_after_ms)),
+            stale: ms(config.revocations_stale_after_ms),
+            stale_keys: ms(config.keys_stale_after_ms),
+        }
     }
 
     /// Verifies a token and that its API key is in force. A key that is not known is fetched, not too often.
@@ -184,11 +310,10 @@ impl Trust {
         if let Some(barred) = self.barred() {
             return Err(barred.refusal());
         }
-        let refuse_after = Duration::from_millis(self.config.refuse_after_ms);
         let stale = |problem: Problem| Refusal::because(Code::TrustStale, problem.to_string());
         let verifier = {
             let state = self.state.read();
-            state.standing.admits(unix_ms(), refuse_after).map_err(stale)?;
+            state.standing.admits(Now::read(), &self.ages()).map_err(stale)?;
             state.verifier.clone().ok_or_else(|| stale(Problem::NoKeys))?
         };
         Ok(verifier.verify(token, unix_s()))
@@ -228,23 +353,25 @@ impl Trust {
         }
     }
 
-    /// Fetches the keys. One task does so, for everyone.
-    async fn fetch_keys(&self, api: &Api) -> Result<(), ApiError> {
+    /// Fetches the keys; whether they are others than before. One task does so, for everyone.
+    async fn fetch_keys(&self, api: &Api) -> Result<bool, ApiError> {
         let started = Instant::now();
         self.refetch.lock().started();
+        let before = self.state.read().keys.clone();
         let keys = api.keys().await;
-        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys));
+        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys, Now::read()));
         self.fetched.send_replace(Fetched { started, well });
-        keys.map(|_| ())
+        keys.map(|keys| before != Some(keys))
     }
 
     /// These are the API's keys now; false where they cannot be used.
-    fn set_keys(&self, keys: &Jwks) -> bool {
+    fn set_keys(&self, keys: &Jwks, heard: Now) -> bool {
         match TokenVerifier::new(keys, &self.issuer, &self.audience) {
             Ok(verifier) => {
                 let mut state = self.state.write();
                 state.verifier = Some(Arc::new(verifier));
-                state.standing.keys_told(unix_ms());
+                state.keys = Some(keys.clone());
+                state.standing.keys_heard(heard);
                 true
             }
             Err(error) => {
@@ -260,8 +387,19 @@ impl Trust {
     }
 
     /// The API has told all revocations up to now.
-    pub(crate) fn revocations_told(&self) {
-        self.state.write().standing.revocations_told(unix_ms());
+    fn revocations_heard(&self) {
+        self.state.write().standing.revocations_heard(Now::read());
+    }
+
+    /// The API has answered that it tells this node no revocations.
+    fn denied(&self) {
+        self.state.write().standing.denied();
+    }
+
+    /// Why nobody is served on what is believed, if that is so.
+    pub(crate) fn unserved(&self) -> Option<Problem> {
+        let admits = self.state.read().standing.admits(Now::read(), &self.ages());
+        admits.err()
     }
 
     /// Whether the API key behind these claims was revoked, or their agent ended.
@@ -298,18 +436,31 @@ impl Trust {
         }
     }
 
-    /// What is wrong with what is believed; empty where it is fresh.
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        let keys_stale_after = Duration::from_millis(self.config.keys_stale_after_ms);
-        let revocations_stale_after = Duration::from_millis(self.config.revocations_stale_after_ms);
+    /// What of what is believed is missing or stale, and whether nobody is served for it.
+    pub(crate) fn problems(&self) -> (Vec<Problem>, bool) {
+        let (now, ages) = (Now::read(), self.ages());
         let state = self.state.read();
-        state
-            .standing
-            .problems(unix_ms(), keys_stale_after, revocations_stale_after)
+        let mut problems = state.standing.problems(now, &ages);
+        let unserved = state.standing.admits(now, &ages).err();
+        problems.extend(unserved.filter(|problem| !problems.contains(problem)));
+        (problems, unserved.is_some())
     }
 
     /// How old revocations and keys are.
-    pub(crate) fn ages(&self) -> (Option<Duration>, Option<Duration>) {
-        self.state.read().standing.ages(unix_ms())
+    pub(crate) fn heard_ago(&self) -> (Option<Duration>, Option<Duration>) {
+        self.state.read().standing.ages(Now::read())
     }
+}
+
+/// A moment of before, on both clocks; `None` where it is in the future, or this machine cannot count so far back.
+fn heard_at(unix_ms: u64, now: Now) -> Option<Now> {
+    let skew_ms = u64::try_from(limits::CLOCK_SKEW_MAX.as_millis()).unwrap_or(u64::MAX);
+    if unix_ms > now.unix_ms.saturating_add(skew_ms) {
+        return None;
+    }
+    let age = Duration::from_millis(now.unix_ms.saturating_sub(unix_ms));
+    Some(Now {
+        instant: now.instant.checked_sub(age)?,
+        unix_ms,
+    })
 }
