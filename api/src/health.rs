@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the database is looked at, if nobody asks.
 const EVERY: Duration = Duration::from_secs(5);
-/// Whoever asks more often than this gets the answer of before.
+/// A look that is younger than this answers, too.
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ impl Health {
         }
     }
 
-    /// What is wrong, as of a second ago at most.
+    /// The trouble with the database, as of a second ago at most.
     pub(crate) async fn trouble(&self, store: &Store) -> Option<Trouble> {
         let mut looked = self.looked.lock().await;
         if let Some(looked) = *looked

@@ -6,12 +6,12 @@
 //! ```text
 //!  nobody has the place, or its process missed its heartbeats ──> the other one takes it
 //!  the same addresses ──> it takes it: a process restarted in place ──> the earlier one is heard again: it takes it back
-//!  other addresses    ──> it is refused until the earlier one has missed its heartbeats, and both are told
+//!  other addresses    ──> it is refused until the earlier one has missed its heartbeats; both learn of it
 //! ```
 
 use skytale_proto::InstanceId;
 
-/// Who has the place.
+/// The process that has the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     /// `None` for a node of a version that does not tell it.
@@ -24,7 +24,7 @@ pub(crate) struct Holder {
     pub is_live: bool,
 }
 
-/// Who wants it.
+/// The process that wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claimant {
     pub instance: Option<InstanceId>,
@@ -32,7 +32,7 @@ pub(crate) struct Claimant {
     pub same_addresses: bool,
 }
 
-/// Who has it from now on.
+/// The process that has it from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// The claimant, as before.

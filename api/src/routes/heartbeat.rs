@@ -147,7 +147,7 @@ fn as_twin(relay: &StoredRelay) -> StoredTwin {
     }
 }
 
-/// Keeps in mind that another process than the holder shows its key, so that both are told. The refusal.
+/// Records that another process than the holder shows its key, so that both learn of it. Gives the refusal.
 async fn refuse(
     inner: &Inner,
     mut write: Write,
@@ -159,7 +159,7 @@ async fn refuse(
     let twin = as_twin(other);
     let before = holder.twin.replace(twin.clone());
     fleet::put(&mut write, &holder).await?;
-    // Each heartbeat of it is refused; that it is there is told once.
+    // Each of its heartbeats is refused; one audit row and one log line say so.
     let is_new =
         before.is_none_or(|before| before.instance != twin.instance || before.twin.addresses != twin.twin.addresses);
     if is_new {

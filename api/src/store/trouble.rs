@@ -1,4 +1,4 @@
-//! What is wrong with the database itself, as opposed to what was asked of it.
+//! Trouble with the database itself, as opposed to a statement that it refuses.
 
 use super::StoreError;
 use skytale_proto::Code;
@@ -26,7 +26,7 @@ impl Trouble {
         }
     }
 
-    /// What it is, for whoever asks and for the operator.
+    /// A sentence for clients and for the operator.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Busy => "the database has too much to do",
@@ -63,7 +63,7 @@ impl Trouble {
 }
 
 impl StoreError {
-    /// What is wrong with the database, if it is that.
+    /// The trouble with the database, if that is the reason.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         use sqlx::Error;
         match self {

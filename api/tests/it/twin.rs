@@ -1,4 +1,4 @@
-//! One relay node's key in two processes: one has the place, both are told, and a restart waits no longer than it must.
+//! One relay node's key in two processes: one has the place, both learn of it, and a restart waits no longer than it must.
 
 use crate::database::Backend;
 use crate::harness::{HEARTBEAT, TestApi, on_both};

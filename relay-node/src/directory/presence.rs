@@ -26,7 +26,7 @@ impl Presence {
         is_new
     }
 
-    /// What the operator is told of another process that shows this node's key.
+    /// The operator's sentence about another process that shows this node's key.
     pub(crate) fn twin(&self) -> Option<String> {
         let state = self.0.lock();
         let addresses = state.twin.as_ref()?;

@@ -47,7 +47,7 @@ impl Barred {
         )
     }
 
-    /// What agents are told that come all the same.
+    /// The refusal for agents that come all the same.
     pub(crate) fn refusal(self) -> Refusal {
         self.ending().refusal().after(match self {
             Self::Revoked => REVOKED_RETRY_AFTER,

@@ -1,9 +1,9 @@
 //! What was believed last, in a file: so that a node that restarts while the API is away knows keys and revocations.
 //!
 //! The file is a line with a MAC, then JSON. The MAC's key is made of the relay secret, which is not in the data folder, and
-//! covers this node's endpoint, the API's URL, issuer and audience: who can write the folder alone can put no key of his own
-//! in, and another node's file is none. What he can do is put an older file of this node back. It says when the API told
-//! what is in it, and is worth no more than if the node had run without the API since then.
+//! covers this node's endpoint, the API's URL, issuer and audience: an attacker who can write the folder alone can put no key
+//! of his own in, and another node's file does not pass. He can put an older file of this node back. It says when the API
+//! gave its contents, and is worth no more than if the node had run without the API since then.
 
 use ring::hmac;
 use serde::{Deserialize, Serialize};

@@ -396,7 +396,7 @@ impl Trust {
         self.state.write().standing.denied();
     }
 
-    /// Why nobody is served on what is believed, if that is so.
+    /// Why the node serves nobody on its beliefs, if that is so.
     pub(crate) fn unserved(&self) -> Option<Problem> {
         let admits = self.state.read().standing.admits(Now::read(), &self.ages());
         admits.err()
@@ -436,7 +436,7 @@ impl Trust {
         }
     }
 
-    /// What of what is believed is missing or stale, and whether nobody is served for it.
+    /// Beliefs that are missing or stale, and whether the node serves nobody for it.
     pub(crate) fn problems(&self) -> (Vec<Problem>, bool) {
         let (now, ages) = (Now::read(), self.ages());
         let state = self.state.read();

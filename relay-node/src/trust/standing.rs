@@ -28,9 +28,9 @@ pub(crate) struct Ages {
     pub(crate) serve: Duration,
     /// Keys, before nobody is served any more.
     pub(crate) serve_keys: Duration,
-    /// Revocations, before the operator is told.
+    /// Revocations, before the operator reads of it.
     pub(crate) stale: Duration,
-    /// Keys, before the operator is told.
+    /// Keys, before the operator reads of it.
     pub(crate) stale_keys: Duration,
 }
 
@@ -188,7 +188,7 @@ impl Standing {
     }
 }
 
-/// By the clock that shows more: the one stands still while the machine sleeps, the other may be set back.
+/// By the clock that shows more: the one stops while the machine sleeps, the other may be set back.
 fn age(heard: Option<Now>, now: Now) -> Option<Duration> {
     let heard = heard?;
     let by_unix = Duration::from_millis(now.unix_ms.saturating_sub(heard.unix_ms));
