@@ -5,8 +5,10 @@
 //! alike each agent has an order of its own, so that a thousand agents that come back at once do not all come to the same
 //! node. A node that is far behind its shards comes after all that are not, and one that drains comes last.
 
+mod claim;
 mod distance;
 
+pub(crate) use claim::{Claim, Claimant, Holder, claim};
 pub(crate) use distance::Distances;
 
 use crate::store::fleet::LiveRelay;

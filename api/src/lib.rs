@@ -41,6 +41,7 @@ mod asker;
 mod audit;
 mod auth;
 mod directory;
+mod health;
 mod openapi;
 mod problem;
 mod rate;

@@ -1,13 +1,16 @@
 //! Refusals: a code, a status, a sentence; as `application/problem+json` (RFC 9457).
 
 use crate::auth::{HashError, RETRY_AFTER};
-use crate::store::StoreError;
+use crate::signing::SigningError;
+use crate::store::{StoreError, Trouble};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use skytale_proto::Code;
 use skytale_proto::rest::Problem;
 use std::time::Duration;
 
+/// How long a client leaves an API alone whose database needs the operator.
+const TROUBLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest detail that repeats something of the request, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -18,6 +21,8 @@ pub(crate) struct Refusal {
     pub status: StatusCode,
     pub detail: String,
     pub retry_after: Option<Duration>,
+    /// What the request met with in the database.
+    met: Option<Trouble>,
 }
 
 impl Refusal {
@@ -29,6 +34,7 @@ impl Refusal {
             status: status_of(code),
             detail: detail.chars().take(DETAIL_CHARS_MAX).collect(),
             retry_after: None,
+            met: None,
         }
     }
 
@@ -77,21 +83,47 @@ const fn status_of(code: Code) -> StatusCode {
         }
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken => StatusCode::CONFLICT,
+        Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken | Code::RelayTwin => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ApiRateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::ApiBusy => StatusCode::SERVICE_UNAVAILABLE,
+        Code::ApiBusy | Code::DatabaseReadOnly | Code::DatabaseFull | Code::DatabaseAway => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        if error.is_busy() {
-            tracing::warn!(%error, "the database is busy");
-            return Self::busy("the database has too much to do");
+        match error.trouble() {
+            // Told in the log once, by `health`, and not for each request.
+            Some(trouble) => {
+                tracing::debug!(%error, "{}", trouble.detail());
+                Self {
+                    met: Some(trouble),
+                    ..trouble.into()
+                }
+            }
+            None => Self::internal("a request failed", &error),
         }
-        Self::internal("a request failed", &error)
+    }
+}
+
+impl From<Trouble> for Refusal {
+    fn from(trouble: Trouble) -> Self {
+        Self::new(trouble.code(), trouble.detail()).retry_after(match trouble {
+            Trouble::Busy => RETRY_AFTER,
+            Trouble::ReadOnly | Trouble::Full | Trouble::Away => TROUBLE_RETRY_AFTER,
+        })
+    }
+}
+
+impl From<SigningError> for Refusal {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Store(error) => error.into(),
+            error => Self::internal("no signing key", &error),
+        }
     }
 }
 
@@ -117,6 +149,9 @@ impl IntoResponse for Refusal {
         // A struct of strings and numbers is JSON.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (self.status, body).into_response();
+        if let Some(met) = self.met {
+            response.extensions_mut().insert(met);
+        }
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -142,7 +177,10 @@ mod tests {
     fn every_code_of_the_api_has_a_status_of_its_own_kind() {
         for code in Code::ALL.iter().filter(|code| code.number() / 1_000 == 4) {
             let status = status_of(*code);
-            let is_ours = matches!(code, Code::ApiInternal | Code::ApiBusy);
+            let is_ours = matches!(
+                code,
+                Code::ApiInternal | Code::ApiBusy | Code::DatabaseReadOnly | Code::DatabaseFull | Code::DatabaseAway
+            );
             assert_eq!(status.is_server_error(), is_ours, "{code}");
         }
     }

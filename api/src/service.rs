@@ -4,6 +4,7 @@ use crate::audit::Actor;
 use crate::auth::{KeyHasher, SharedSecret, VerifiedKeys};
 use crate::config::{ApiConfig, ConfigError, KeyEncryptionKey, Mode};
 use crate::directory::Distances;
+use crate::health::Health;
 use crate::rate::Rates;
 use crate::request::Meta;
 use crate::routes;
@@ -78,6 +79,7 @@ pub struct Service(Arc<Inner>);
 pub(crate) struct Inner {
     pub config: ApiConfig,
     pub store: Store,
+    pub health: Health,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
     /// For keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
@@ -123,6 +125,7 @@ impl Service {
         let relay_secret = secret_or_random(config.relay_secret.as_ref()).map_err(random)?;
         let service = Self(Arc::new(Inner {
             store,
+            health: Health::default(),
             ring,
             hasher,
             relay_hasher,
@@ -139,6 +142,11 @@ impl Service {
         }));
         let upkeep = service.clone();
         service.0.tasks.spawn(async move { upkeep.keep_up().await });
+        let watched = service.clone();
+        service.0.tasks.spawn(async move {
+            let inner = watched.inner();
+            inner.health.keep(&inner.store, &inner.stop).await;
+        });
         tracing::info!(database = ?location, "API opened");
         Ok(service)
     }

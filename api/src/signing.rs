@@ -19,10 +19,15 @@ use skytale_proto::rest::{Jwk, Jwks};
 use skytale_proto::token::{JWKS_KEYS_MAX, TokenSigner};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-/// How old a process' view of the keys may get.
+/// How old the view may get that a process signs by.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How old the key set may get that a process gives out: another process may sign with a key that is a moment old.
+const KEY_SET_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long a look may keep a key set back that is at hand.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a retired key stays in the key set: as long as a token lives, with what clocks and views may differ.
 const KEEP: Duration = Duration::from_secs(TOKEN_LIFETIME_MAX.as_secs() + CLOCK_SKEW_MAX.as_secs() + 60);
 
@@ -56,6 +61,8 @@ pub(crate) struct KeyRing {
     store: Store,
     key: KeyEncryptionKey,
     view: RwLock<View>,
+    /// When the key set was last looked for. Anyone may ask for it: it is looked for once at a time.
+    tried: Mutex<Instant>,
 }
 
 impl KeyRing {
@@ -78,8 +85,29 @@ impl KeyRing {
         Ok(Self {
             store,
             key,
+            tried: Mutex::new(view.looked),
             view: RwLock::new(view),
         })
+    }
+
+    /// The key set, no older than a second; the one at hand where the database does not answer.
+    pub(crate) async fn key_set(&self, now_s: u64) -> Arc<Jwks> {
+        {
+            let mut tried = self.tried.lock().await;
+            let is_fresh = |at: Instant| at.elapsed() < KEY_SET_AGE_MAX;
+            let looked = self.view.read().looked;
+            if !is_fresh(*tried) && !is_fresh(looked) {
+                match tokio::time::timeout(LOOK_PATIENCE, self.look(now_s)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the key set at hand is given out: it cannot be looked up")
+                    }
+                    Err(_) => tracing::warn!("the key set at hand is given out: the database does not answer"),
+                }
+                *tried = Instant::now();
+            }
+        }
+        Arc::clone(&self.view.read().jwks)
     }
 
     /// The keys, no older than a few seconds.

@@ -19,17 +19,20 @@ mod page;
 pub(crate) mod relays;
 pub(crate) mod revocations;
 pub(crate) mod signing_keys;
+mod trouble;
 
 pub(crate) use location::Location;
 pub(crate) use page::Ask;
+pub(crate) use trouble::Trouble;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::error::ErrorKind;
-use sqlx::{AnyConnection, AnyPool, Executor as _, Row as _};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _, Row as _};
+use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -40,6 +43,9 @@ const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for another process' transaction, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
+/// How often a connection beside the pool is tried, at most, and how long it may take.
+const REACH_AGAIN: Duration = Duration::from_secs(1);
+const REACH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What can go wrong with the database. Values are in none of its texts.
 #[derive(Debug, thiserror::Error)]
@@ -55,24 +61,14 @@ pub(crate) enum StoreError {
         column: &'static str,
         expected: &'static str,
     },
+    #[error("database: no connection: {reason}")]
+    Away { reason: String },
 }
 
 impl StoreError {
     /// Whether a unique index refused.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.kind() == ErrorKind::UniqueViolation)
-    }
-
-    /// Whether the database had no connection or no turn to give in time.
-    pub(crate) fn is_busy(&self) -> bool {
-        match self {
-            Self::Database(sqlx::Error::PoolTimedOut) => true,
-            // SQLITE_BUSY and its extended codes; PostgreSQL's serialization failure, deadlock, too many connections.
-            Self::Database(sqlx::Error::Database(error)) => error
-                .code()
-                .is_some_and(|code| ["5", "261", "517", "773", "40001", "40P01", "53300"].contains(&code.as_ref())),
-            _ => false,
-        }
     }
 }
 
@@ -82,6 +78,18 @@ pub(crate) struct Store {
     pool: AnyPool,
     /// SQLite has one writer. Those of this process take turns here, in order, instead of polling for its lock.
     turn: Option<Arc<Mutex<()>>>,
+    /// Opens a connection beside the pool.
+    options: AnyConnectOptions,
+    /// Connections from before this are not used again.
+    renewed: Arc<parking_lot::Mutex<Instant>>,
+    reached: Arc<Mutex<Option<Reached>>>,
+}
+
+/// When a connection beside the pool was last tried, and what came of it.
+#[derive(Clone, Debug)]
+struct Reached {
+    at: Instant,
+    result: Result<(), String>,
 }
 
 /// A transaction that writes. Dropped without a commit, it is rolled back.
@@ -103,21 +111,34 @@ impl Store {
         }
         let options = AnyConnectOptions::from_str(&location.url())?;
         let is_sqlite = matches!(location, Location::Sqlite { .. });
+        let renewed = Arc::new(parking_lot::Mutex::new(Instant::now()));
+        let from = Arc::clone(&renewed);
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .before_acquire(move |_, connection| {
+                let is_younger = connection.age <= from.lock().elapsed();
+                Box::pin(async move { Ok(is_younger) })
+            })
             .after_connect(move |connection, _| Box::pin(async move { configure(connection, is_sqlite).await }))
-            .connect_with(options)
+            .connect_with(options.clone())
             .await?;
         let store = Self {
             pool,
             turn: is_sqlite.then(Arc::default),
+            options,
+            renewed,
+            reached: Arc::default(),
         };
         store.migrate().await?;
         Ok(store)
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
+        if self.takes_no_writes().await? && self.is_current().await? {
+            tracing::warn!("the database takes no writes; its schema is current, so what needs none is answered");
+            return Ok(());
+        }
         // On PostgreSQL a lock keeps two processes apart. On SQLite the second of two that start at once may find
         // its step done by the first: then it looks again.
         let mut attempts = 0;
@@ -132,9 +153,84 @@ impl Store {
         }
     }
 
+    /// Whether PostgreSQL says so, or SQLite's file is read-only.
+    async fn takes_no_writes(&self) -> Result<bool, StoreError> {
+        if self.turn.is_some() {
+            let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
+            return match begun {
+                Ok(transaction) => Ok(transaction.rollback().await.map(|()| false)?),
+                Err(error) => Ok(StoreError::from(error).trouble() == Some(Trouble::ReadOnly)),
+            };
+        }
+        let setting = sqlx::query("SELECT current_setting('transaction_read_only') AS setting");
+        let setting: String = setting.fetch_one(&mut *self.read().await?).await?.try_get("setting")?;
+        Ok(setting == "on")
+    }
+
+    /// Whether nothing is left to migrate.
+    async fn is_current(&self) -> Result<bool, StoreError> {
+        let applied = sqlx::query("SELECT version FROM _sqlx_migrations WHERE success");
+        let applied = match applied.fetch_all(&mut *self.read().await?).await {
+            Ok(rows) => rows
+                .iter()
+                .map(|row| row.try_get("version"))
+                .collect::<Result<HashSet<i64>, _>>()?,
+            // No such table: an empty database.
+            Err(sqlx::Error::Database(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)))
+    }
+
     /// A connection to read with.
     pub(crate) async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
-        Ok(self.pool.acquire().await?)
+        match self.pool.acquire().await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(self.no_connection(error).await),
+        }
+    }
+
+    /// The pool gives none in time where all are in use, and where none can be opened: which of the two it is.
+    async fn no_connection(&self, error: sqlx::Error) -> StoreError {
+        if !matches!(error, sqlx::Error::PoolTimedOut) || self.turn.is_some() {
+            return error.into();
+        }
+        match self.reach().await {
+            Ok(()) => error.into(),
+            Err(reason) => StoreError::Away { reason },
+        }
+    }
+
+    /// Whether a connection can be opened beside those of the pool; tried once a second at most. The error has no values.
+    pub(crate) async fn reach(&self) -> Result<(), String> {
+        let mut reached = self.reached.lock().await;
+        if let Some(reached) = &*reached
+            && reached.at.elapsed() < REACH_AGAIN
+        {
+            return reached.result.clone();
+        }
+        let result = match tokio::time::timeout(REACH_PATIENCE, self.options.connect()).await {
+            Ok(Ok(connection)) => connection.close().await.map_err(|error| error.to_string()),
+            Ok(Err(error)) => {
+                let error = StoreError::from(error);
+                match error.trouble() {
+                    // It answers that it has as many connections as it takes.
+                    Some(Trouble::Busy) => Ok(()),
+                    _ => Err(error.to_string()),
+                }
+            }
+            Err(_) => Err("no answer".to_owned()),
+        };
+        *reached = Some(Reached {
+            at: Instant::now(),
+            result: result.clone(),
+        });
+        result
+    }
+
+    /// No connection that there is now is used for another request.
+    pub(crate) fn renew_connections(&self) {
+        *self.renewed.lock() = Instant::now();
     }
 
     /// A transaction to write with.
@@ -145,16 +241,32 @@ impl Store {
             None => (None, "BEGIN"),
         };
         Ok(Write {
-            transaction: self.pool.begin_with(begin).await?,
+            transaction: self.begin(begin).await?,
             turn,
         })
     }
 
-    /// Whether the database answers.
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.read().await?;
-        connection.execute("SELECT 1").await?;
-        Ok(())
+    async fn begin(&self, begin: &'static str) -> Result<sqlx::Transaction<'static, sqlx::Any>, StoreError> {
+        let mut begun = self.pool.begin_with(begin).await;
+        if let Err(sqlx::Error::InvalidSavePointStatement) = begun {
+            // SQLite has rolled a transaction back by itself (its disk was full), and sqlx takes it for open. The pool would
+            // give this connection out again and again.
+            self.renew_connections();
+            begun = self.pool.begin_with(begin).await;
+        }
+        match begun {
+            Ok(transaction) => Ok(transaction),
+            Err(error) => Err(self.no_connection(error).await),
+        }
+    }
+
+    /// Whether the database takes writes.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        write
+            .execute("UPDATE counters SET value = value + 1 WHERE name = 'readiness'")
+            .await?;
+        write.commit().await
     }
 
     /// Closes every connection, when what they do is done.

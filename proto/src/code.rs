@@ -125,11 +125,13 @@ codes! {
     TrustStale = 2013, true, "Connect to another relay node, or later; the operator must look at the relay node's /readyz.";
     /// The relay node is there, and has not answered what it was asked.
     Unanswered = 2014, true, "The SDK goes to another relay node by itself; the operator must look at this one and its store.";
+    /// The API lets the relay node serve no agents.
+    RelayBarred = 2015, true, "Connect to another relay node; the operator must look at this one's /readyz.";
 
     // ---- tokens
     /// Not a token.
     TokenMalformed = 3001, false, "Ask the API for a token.";
-    /// The signature does not verify, or its key is unknown.
+    /// The signature does not verify, or the token names no key.
     TokenSignature = 3002, false, "Ask the API that this relay trusts for a token.";
     /// The token has ended.
     TokenExpired = 3003, true, "Ask the API for a new token.";
@@ -151,6 +153,8 @@ codes! {
     TokenLifetime = 3011, false, "Ask the API that this relay trusts for a token.";
     /// The session's agent cannot change.
     TokenSubject = 3012, false, "Refresh with a token of the same agent.";
+    /// The token names a signing key that the relay node does not know yet.
+    TokenKeyUnknown = 3013, true, "Try again: the relay node fetches the API's keys. If it persists, the token is from another API than the one that this relay node trusts.";
 
     // ---- the API
     /// The request's form is wrong.
@@ -199,6 +203,14 @@ codes! {
     EnrolmentTaken = 4022, false, "One enrolment a relay node: make another for this endpoint, or revoke the one that has it.";
     /// The signature over the registration does not verify.
     RegistrationProof = 4023, false, "Sign the registration with the endpoint's own secret key.";
+    /// The API's database takes no writes.
+    DatabaseReadOnly = 4024, true, "Try again later: the operator must make the API's database writable, or have `api.database` lead to the one that is.";
+    /// The disk of the API's database is full.
+    DatabaseFull = 4025, true, "Try again later: the operator must make room on the disk of the API's database.";
+    /// The API's database does not answer.
+    DatabaseAway = 4026, true, "Try again later: the operator must look at the API's database, and at the way to it.";
+    /// Another process uses the relay node's key, and is in the directory.
+    RelayTwin = 4027, true, "One process a relay node: stop the other one, or enrol one of them with a key and a secret key file of its own.";
 
     // ---- the SDK
     /// The vault is open in another process.

@@ -112,9 +112,20 @@ bytes_id!(
     EndpointId, 32, "an endpoint id (64 hex digits)"
 );
 bytes_id!(
+    /// One process of a relay node, from its start to its end: 128 random bits.
+    InstanceId, 16, "an instance id (32 hex digits)"
+);
+bytes_id!(
     /// A channel: its home region in the first byte, then 120 random bits.
     ChannelId, 16, "a channel id (32 hex digits)"
 );
+
+impl InstanceId {
+    /// A new random id. Panics where the system has no randomness to give.
+    pub fn generate() -> Self {
+        Self(random())
+    }
+}
 
 impl AgentId {
     /// The agent's own log.

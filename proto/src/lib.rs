@@ -40,7 +40,9 @@ pub mod token;
 pub use code::Code;
 pub use digest::Digest;
 pub use frame::{ChannelMode, Detail, Frame, FrameError, Header, Kind};
-pub use id::{AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, FrameId, KeyId, LogId, Offset, Region};
+pub use id::{
+    AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, FrameId, InstanceId, KeyId, LogId, Offset, Region,
+};
 pub use record::{Record, RecordError};
 
 /// Protobuf messages as generated from `proto/skytale/v1`.

@@ -13,7 +13,8 @@ mod schema;
 pub use fleet::{
     CreateEnrolment, CreatedEnrolment, ENROLMENT_KEY_PREFIX, Enrolment, Enrolments, Fleet, FleetRelay,
     HEARTBEAT_SHARDS_MAX, HTTPS_URL_BYTES_MAX, Heartbeat, HeartbeatTaken, REGISTRATION_CONTEXT, RELAY_ADDRESSES_MAX,
-    RELAY_VERSION_BYTES_MAX, RelayLoad, RelayState, ShardLag, check_https_url, enrolment_of, registration_message,
+    RELAY_VERSION_BYTES_MAX, RelayLoad, RelayState, ShardLag, Twin, check_https_url, enrolment_of,
+    registration_message,
 };
 pub use name::{ChannelName, NameError, OrgName};
 

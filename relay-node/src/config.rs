@@ -1,5 +1,9 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
+mod trust;
+
+pub use trust::TrustConfig;
+
 use serde::{Deserialize, Serialize};
 use skytale_proto::rest::{RELAY_ADDRESSES_MAX, check_https_url};
 use skytale_proto::{Code, limits, session};
@@ -118,31 +122,6 @@ pub struct SessionConfig {
     pub token_notice_s: u64,
 }
 
-/// How the node keeps up with the API that it trusts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrustConfig {
-    /// How often revocations are asked for, in milliseconds.
-    pub revocations_every_ms: u64,
-    /// How often the keys that verify tokens are fetched, in milliseconds.
-    pub keys_every_ms: u64,
-    /// How soon after a fetch an unknown key may cause another, in milliseconds.
-    pub keys_refetch_after_ms: u64,
-    /// How old the last answer on revocations may be before **new** sessions and token refreshes are refused, in
-    /// milliseconds. Sessions that run go on until their tokens end. `/readyz` says so well before, after
-    /// `revocations_stale_after_ms`.
-    pub refuse_after_ms: u64,
-    /// How old the last answer on revocations may be before `/readyz` says so, in milliseconds: at most
-    /// [`limits::REVOCATION_WITHIN`], within which a revocation is to have its effect.
-    pub revocations_stale_after_ms: u64,
-    /// How old the keys may be before `/readyz` says so, in milliseconds.
-    pub keys_stale_after_ms: u64,
-    /// How often the node registers in the relay directory, in milliseconds.
-    pub register_every_ms: u64,
-    /// How long one request to the API may take, in milliseconds.
-    pub request_timeout_ms: u64,
-}
-
 /// The tap: a recorder of what the log does not hold (sessions, subscriptions, refusals, times to the microsecond), from which
 /// `skytale bench capture` makes workloads. It holds no ids and no bodies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,21 +201,6 @@ impl Default for SessionConfig {
             keepalive_ms: ms(limits::KEEPALIVE),
             hello_timeout_ms: ms(limits::HELLO_TIMEOUT),
             token_notice_s: 60,
-        }
-    }
-}
-
-impl Default for TrustConfig {
-    fn default() -> Self {
-        Self {
-            revocations_every_ms: 5_000,
-            keys_every_ms: 60_000,
-            keys_refetch_after_ms: 5_000,
-            refuse_after_ms: 120_000,
-            revocations_stale_after_ms: ms(limits::REVOCATION_WITHIN),
-            keys_stale_after_ms: 600_000,
-            register_every_ms: 30_000,
-            request_timeout_ms: 5_000,
         }
     }
 }
@@ -401,31 +365,7 @@ impl RelayConfig {
             "session.hello_timeout_ms",
             "must be above 0".into(),
         )?;
-        must(
-            (1..=ms(limits::REVOCATION_WITHIN) / 2).contains(&self.trust.revocations_every_ms),
-            "trust.revocations_every_ms",
-            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN) / 2),
-        )?;
-        must(
-            (1..=ms(limits::REVOCATION_WITHIN)).contains(&self.trust.revocations_stale_after_ms),
-            "trust.revocations_stale_after_ms",
-            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN)),
-        )?;
-        must(
-            self.trust.keys_every_ms > 0,
-            "trust.keys_every_ms",
-            "must be above 0".into(),
-        )?;
-        must(
-            self.trust.register_every_ms > 0,
-            "trust.register_every_ms",
-            "must be above 0".into(),
-        )?;
-        must(
-            self.trust.request_timeout_ms > 0,
-            "trust.request_timeout_ms",
-            "must be above 0".into(),
-        )
+        self.trust.check()
     }
 
     /// The limits, as a session is told.

@@ -1,6 +1,7 @@
 //! What an operator sees: every metric's name, unit and meaning.
 
 use crate::https::Traffic;
+use crate::trust::Barred;
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use skytale_proto::{Code, Kind};
 use std::time::Duration;
@@ -31,6 +32,8 @@ const PROCESS_CPU: &str = "process_cpu_seconds_total";
 const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
+const TWIN: &str = "skytale_relay_twin";
+const BARRED: &str = "skytale_relay_barred";
 
 /// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
 pub fn describe() {
@@ -105,6 +108,16 @@ pub fn describe() {
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory that the process holds.");
     describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
     describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
+    describe_gauge!(
+        TWIN,
+        count,
+        "1 where another process shows the node's key, and is refused, else 0."
+    );
+    describe_gauge!(
+        BARRED,
+        count,
+        "1 where the API lets the node serve no agents, by reason, else 0."
+    );
 }
 
 pub(crate) fn append_requested(bytes: usize) {
@@ -186,6 +199,8 @@ pub(crate) struct Standing {
     pub(crate) https: Option<Traffic>,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    pub(crate) barred: Option<Barred>,
+    pub(crate) twin: bool,
 }
 
 /// The processor time that this process has used, in seconds.
@@ -214,6 +229,11 @@ pub(crate) fn standing(standing: Standing) {
     gauge!(LAG_MAX).set(standing.lag_entries_max as f64);
     gauge!(READY).set(f64::from(u8::from(standing.ready)));
     gauge!(DRAINING).set(f64::from(u8::from(standing.draining)));
+    gauge!(TWIN).set(f64::from(u8::from(standing.twin)));
+    for reason in Barred::ALL {
+        let is_so = standing.barred == Some(reason);
+        gauge!(BARRED, "reason" => reason.name()).set(f64::from(u8::from(is_so)));
+    }
     if let Some(https) = standing.https {
         gauge!(HTTPS_CONNECTIONS).set(https.connections as f64);
         counter!(HTTPS_BYTES, "way" => "in").absolute(https.bytes_received);

@@ -13,7 +13,7 @@ use crate::rollback::AcceptedRollback;
 use crate::secret_key::{self, SecretKeyError};
 use crate::session::{self, Ending, Sessions};
 use crate::tap::Tap;
-use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Trust, TrustSource};
+use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Keeper, KeptFor, Trust, TrustSource};
 use iroh::endpoint::Incoming;
 use iroh::{Endpoint, SecretKey};
 use skytale_log_store::LogStore;
@@ -165,14 +165,9 @@ impl RelayNode {
                 Some(Api::new(api_url, relay_secret.clone(), tls, &config.trust)?)
             }
         };
+        let keeper = keeper(&trust, &config, &EndpointId::from_bytes(*key.public().as_bytes()));
         let shared = Arc::new(Shared {
-            trust: Trust::new(
-                config.trust.clone(),
-                &config.issuer,
-                &config.audience,
-                &trust,
-                api.clone(),
-            ),
+            trust: Trust::new(config.trust.clone(), &config.issuer, &config.audience, &trust, keeper),
             sessions: Arc::default(),
             rates: Rates::new(&config.limits),
             readers: Arc::default(),
@@ -329,6 +324,7 @@ impl RelayNode {
         let node = self.shared.clone();
         self.run(trust::follow_keys(node.clone(), api.clone()));
         self.run(trust::follow_revocations(node.clone(), api.clone()));
+        self.run(trust::end_unserved(node.clone()));
         let region = node.config.region;
         let addresses = self.addresses();
         let https_url = self.https_url().map(str::to_owned);
@@ -398,6 +394,20 @@ impl std::fmt::Debug for Shared {
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
+}
+
+/// Where what the API tells is kept for a restart, where there is a data folder.
+fn keeper(trust: &TrustSource, config: &RelayConfig, endpoint: &EndpointId) -> Option<Keeper> {
+    let TrustSource::Http { api_url, relay_secret } = trust else {
+        return None;
+    };
+    let kept_for = KeptFor {
+        endpoint,
+        api_url,
+        issuer: &config.issuer,
+        audience: &config.audience,
+    };
+    Some(relay_secret.keeper(config.data_dir.as_deref()?, kept_for))
 }
 
 /// The enrolment whose key the node has, if it has one.

@@ -6,7 +6,7 @@ use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Page, Params};
 use crate::service::Service;
-use crate::store::fleet::{self, StoredRelay};
+use crate::store::fleet::{self, StoredRelay, StoredTwin};
 use axum::Json;
 use axum::extract::State;
 use skytale_proto::rest::{Fleet, FleetRelay, RelayState};
@@ -46,7 +46,9 @@ fn shown(stored: StoredRelay, label: String, since_s: u64) -> FleetRelay {
         _ if is_behind => RelayState::Behind,
         _ => RelayState::Live,
     };
+    let is_recent = |stored: &StoredTwin| stored.twin.seen_s >= since_s;
     FleetRelay {
+        twin: stored.twin.filter(is_recent).map(|stored| stored.twin),
         endpoint: stored.relay.endpoint,
         enrolment: stored.enrolment,
         label,

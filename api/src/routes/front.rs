@@ -28,6 +28,9 @@ pub(super) async fn observe(State(service): State<Service>, mut request: Request
     request.extensions_mut().insert(meta);
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(trouble) = response.extensions().get() {
+        service.inner().health.met(*trouble);
+    }
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::info!(status, took_ms = took.as_millis() as u64, "answered"));
     let labels = [

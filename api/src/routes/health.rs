@@ -4,9 +4,6 @@ use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::service::Service;
 use axum::extract::State;
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The process lives.
 #[utoipa::path(
@@ -20,7 +17,7 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The database answers and there is a key to sign with.
+/// The database takes writes and there is a key to sign with. Where it does not, what needs no write is answered all the same.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -30,14 +27,9 @@ pub(super) async fn livez() -> &'static str {
 )]
 pub(super) async fn readyz(State(service): State<Service>) -> Result<&'static str, Refusal> {
     let inner = service.inner();
-    let check = async {
-        inner.store.ping().await?;
-        let view = inner.ring.view(inner.now_s()).await;
-        view.map_err(|error| Refusal::internal("not ready", &error))
-    };
-    match tokio::time::timeout(PATIENCE, check).await {
-        Ok(Ok(_)) => Ok("ok\n"),
-        Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Refusal::busy("the database does not answer")),
+    if let Some(trouble) = inner.health.trouble(&inner.store).await {
+        return Err(trouble.into());
     }
+    inner.ring.view(inner.now_s()).await?;
+    Ok("ok\n")
 }

@@ -3,19 +3,19 @@
 use super::relays::{RELAYS_MAX, check_addresses, check_https};
 use crate::audit::{Action, Actor, Target};
 use crate::auth::Enrolled;
-use crate::directory::expires_after;
+use crate::directory::{Claim, Claimant, Holder, claim, expires_after, live_since_s};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Body, Meta};
 use crate::service::{Inner, Service};
-use crate::store::fleet::{self, StoredRelay};
+use crate::store::fleet::{self, StoredRelay, StoredTwin};
 use crate::store::{Write, enrolments, relays};
 use axum::Json;
 use axum::extract::{Path, State};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::{Signature, VerifyingKey};
 use skytale_proto::rest::{
-    HEARTBEAT_SHARDS_MAX, Heartbeat, HeartbeatTaken, RELAY_VERSION_BYTES_MAX, Relay, registration_message,
+    HEARTBEAT_SHARDS_MAX, Heartbeat, HeartbeatTaken, RELAY_VERSION_BYTES_MAX, Relay, Twin, registration_message,
 };
 use skytale_proto::{Code, EndpointId};
 use std::collections::HashSet;
@@ -53,23 +53,26 @@ pub(super) async fn put(
         action.record(&mut write, &meta, inner.now_s()).await?;
         write.commit().await?;
     }
-    taken?;
+    let twin = taken?;
     let every = inner.config.relay_heartbeat;
     Ok(Json(HeartbeatTaken {
         next_ms: millis(every),
         expires_ms: millis(expires_after(every)),
+        twin,
     }))
 }
 
+/// Takes a heartbeat in; gives another process that shows the same key.
 async fn take(
     inner: &Inner,
     node: Enrolled,
     meta: &Meta,
     endpoint: EndpointId,
     heartbeat: Heartbeat,
-) -> Result<(), Refusal> {
+) -> Result<Option<Twin>, Refusal> {
     check_proof(node, endpoint, &heartbeat.proof)?;
     let now_s = inner.now_s();
+    let since_s = live_since_s(now_s, inner.config.relay_heartbeat);
     let mut write = inner.store.write().await?;
     bind(&mut write, node, endpoint).await?;
     let before = fleet::get(&mut write, endpoint).await?;
@@ -79,7 +82,7 @@ async fn take(
             format!("the directory has {RELAYS_MAX} relay nodes with heartbeats"),
         ));
     }
-    let relay = StoredRelay {
+    let mut relay = StoredRelay {
         enrolment: node.enrolment,
         relay: Relay {
             endpoint,
@@ -91,7 +94,23 @@ async fn take(
         draining: heartbeat.draining,
         load: heartbeat.load,
         seen_s: now_s,
+        instance: heartbeat.instance,
+        displaced: None,
+        twin: None,
     };
+    match judge(before.as_ref(), &relay, since_s) {
+        Claim::Keeps => {
+            relay.displaced = before.as_ref().and_then(|before| before.displaced);
+            let twin = before.as_ref().and_then(|before| before.twin.clone());
+            relay.twin = twin.filter(|stored| stored.twin.seen_s >= since_s);
+        }
+        Claim::Takes { displaced } => relay.displaced = displaced,
+        Claim::TakesBack => relay.twin = before.as_ref().map(as_twin),
+        Claim::Refused => {
+            let holder = before.unwrap_or_else(|| relay.clone());
+            return Err(refuse(inner, write, node, meta, holder, &relay).await?);
+        }
+    }
     fleet::put(&mut write, &relay).await?;
     // It may have registered without heartbeats, before it was enrolled: they alone say now whether it is there.
     relays::remove(&mut write, endpoint).await?;
@@ -99,7 +118,70 @@ async fn take(
         of(node, name, endpoint, None).record(&mut write, meta, now_s).await?;
     }
     write.commit().await?;
-    Ok(())
+    Ok(relay.twin.map(|stored| stored.twin))
+}
+
+/// Whose the place is.
+fn judge(before: Option<&StoredRelay>, relay: &StoredRelay, since_s: u64) -> Claim {
+    let holder = before.map(|before| Holder {
+        instance: before.instance,
+        displaced: before.displaced,
+        twin: before.twin.as_ref().and_then(|stored| stored.instance),
+        is_live: before.seen_s >= since_s,
+    });
+    let same_addresses = before.is_some_and(|before| before.relay == relay.relay);
+    let claimant = Claimant {
+        instance: relay.instance,
+        same_addresses,
+    };
+    claim(holder, claimant)
+}
+
+fn as_twin(relay: &StoredRelay) -> StoredTwin {
+    StoredTwin {
+        instance: relay.instance,
+        twin: Twin {
+            addresses: relay.relay.addresses.clone(),
+            seen_s: relay.seen_s,
+        },
+    }
+}
+
+/// Records that another process than the holder shows its key, so that both learn of it. Gives the refusal.
+async fn refuse(
+    inner: &Inner,
+    mut write: Write,
+    node: Enrolled,
+    meta: &Meta,
+    mut holder: StoredRelay,
+    other: &StoredRelay,
+) -> Result<Refusal, Refusal> {
+    let twin = as_twin(other);
+    let before = holder.twin.replace(twin.clone());
+    fleet::put(&mut write, &holder).await?;
+    // Each of its heartbeats is refused; one audit row and one log line say so.
+    let is_new =
+        before.is_none_or(|before| before.instance != twin.instance || before.twin.addresses != twin.twin.addresses);
+    if is_new {
+        let action = of(node, "relay.refuse", other.relay.endpoint, Some(Code::RelayTwin));
+        action.record(&mut write, meta, inner.now_s()).await?;
+        tracing::warn!(
+            endpoint = %other.relay.endpoint,
+            holder = ?holder.relay.addresses,
+            refused = ?other.relay.addresses,
+            code = %Code::RelayTwin,
+            "two processes show the key of one relay node"
+        );
+    }
+    write.commit().await?;
+    Ok(Refusal::new(
+        Code::RelayTwin,
+        format!(
+            "another process shows this relay node's key and is in the directory, at {}, heard of {} s ago",
+            holder.relay.addresses.join(", "),
+            other.seen_s.saturating_sub(holder.seen_s)
+        ),
+    ))
 }
 
 /// What a heartbeat tells that is new; a change of load alone is nothing new.

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use skytale_proto::limits::RELAYS_NAMED_MAX;
 use skytale_proto::rest::{RELAY_ADDRESSES_MAX, Relay, Relays, check_https_url};
-use skytale_proto::{Code, EndpointId};
+use skytale_proto::{Code, EndpointId, InstanceId};
 use sqlx::AnyConnection;
 use std::net::{AddrParseError, SocketAddr};
 
@@ -129,6 +129,16 @@ pub(super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Which process leaves.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Leaving {
+    /// Of an enrolled relay node, the process that leaves: another one that shows the same key stays. Without, whichever
+    /// is there.
+    instance: Option<InstanceId>,
+}
+
 /// Takes a relay node out of the directory: one that registered with the relays' secret, or the enrolled one whose key
 /// this is.
 #[utoipa::path(
@@ -136,7 +146,7 @@ pub(super) async fn put(
     path = "/v1/relays/{endpoint}",
     tag = "relays",
     operation_id = "remove_relay",
-    params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint.")),
+    params(("endpoint" = EndpointId, Path, description = "The relay node's endpoint."), Leaving),
     security(("relay" = []), ("enrolment" = [])),
     responses((status = 204, description = "It is gone."), Refusals)
 )]
@@ -145,6 +155,7 @@ pub(super) async fn remove(
     node: RelayNode,
     meta: Meta,
     Path(endpoint): Path<String>,
+    Params(leaving): Params<Leaving>,
 ) -> Result<StatusCode, Refusal> {
     let missing = || Refusal::new(Code::NotFound, "no such relay node in the directory");
     let endpoint: EndpointId = endpoint.parse().map_err(|_| missing())?;
@@ -157,7 +168,11 @@ pub(super) async fn remove(
             enrolment,
             endpoint: own,
         }) => {
-            let removed = own == Some(endpoint) && fleet::remove(&mut write, enrolment).await?;
+            let removed = own == Some(endpoint)
+                && match leaving.instance {
+                    Some(instance) => fleet::leave(&mut write, enrolment, instance).await?,
+                    None => fleet::remove(&mut write, enrolment).await?,
+                };
             (Actor::Enrolment(enrolment), removed)
         }
     };

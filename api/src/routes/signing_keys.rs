@@ -21,14 +21,11 @@ use skytale_proto::rest::Jwks;
     operation_id = "get_jwks",
     responses((status = 200, description = "The key set.", body = Jwks), Refusals)
 )]
-pub(super) async fn jwks(
-    State(service): State<Service>,
-) -> Result<([(HeaderName, &'static str); 1], Json<Jwks>), Refusal> {
+pub(super) async fn jwks(State(service): State<Service>) -> ([(HeaderName, &'static str); 1], Json<Jwks>) {
     let inner = service.inner();
-    let view = inner.ring.view(inner.now_s()).await;
-    let view = view.map_err(|error| Refusal::internal("no signing key", &error))?;
+    let keys = inner.ring.key_set(inner.now_s()).await;
     let cache = [(header::CACHE_CONTROL, "public, max-age=15")];
-    Ok((cache, Json(Jwks::clone(&view.jwks))))
+    (cache, Json(Jwks::clone(&keys)))
 }
 
 /// Signs tokens with a new key from now on. The old one verifies until its last token has ended.

@@ -107,12 +107,7 @@ async fn give(
     // Before anything is written: what has no proof costs a signature check and no more.
     check_proof(request, &nonce)?;
     let now_s = inner.now_s();
-    let signer = inner
-        .ring
-        .view(now_s)
-        .await
-        .map_err(|error| Refusal::internal("no signing key", &error))?
-        .signer;
+    let signer = inner.ring.view(now_s).await?.signer;
     let mut write = inner.store.write().await?;
     still_in_force(&mut write, caller, now_s).await?;
     let of_nonce = NonceOf {

@@ -2,9 +2,9 @@
 
 use super::page::{Ask, List, Paged};
 use super::relays::addresses;
-use super::{StoreError, number, parse, signed};
-use skytale_proto::rest::{Relay, RelayLoad, ShardLag};
-use skytale_proto::{EndpointId, EnrolmentId};
+use super::{StoreError, number, optional_number, parse, signed};
+use skytale_proto::rest::{Relay, RelayLoad, ShardLag, Twin};
+use skytale_proto::{EndpointId, EnrolmentId, InstanceId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 
@@ -17,6 +17,20 @@ pub(crate) struct StoredRelay {
     pub draining: bool,
     pub load: RelayLoad,
     pub seen_s: u64,
+    /// Which process of it was heard.
+    pub instance: Option<InstanceId>,
+    /// Whose place that one took under the same addresses.
+    pub displaced: Option<InstanceId>,
+    /// Another process that showed its key.
+    pub twin: Option<StoredTwin>,
+}
+
+/// Another process that showed a relay node's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredTwin {
+    /// `None` for one of a version that does not tell it.
+    pub instance: Option<InstanceId>,
+    pub twin: Twin,
 }
 
 /// What of it decides who is sent there.
@@ -76,24 +90,55 @@ fn stored(row: &AnyRow) -> Result<StoredRelay, StoreError> {
             lag,
         },
         seen_s: number(row, "seen_s")?,
+        instance: instance(row, "instance")?,
+        displaced: instance(row, "displaced")?,
+        twin: twin(row)?,
     })
+}
+
+fn instance(row: &AnyRow, column: &'static str) -> Result<Option<InstanceId>, StoreError> {
+    let text: Option<String> = row.try_get(column)?;
+    let corrupt = |_| StoreError::Corrupt {
+        column,
+        expected: "an instance id",
+    };
+    text.map(|text| text.parse().map_err(corrupt)).transpose()
+}
+
+fn twin(row: &AnyRow) -> Result<Option<StoredTwin>, StoreError> {
+    let Some(seen_s) = optional_number(row, "twin_seen_s")? else {
+        return Ok(None);
+    };
+    let addresses: Option<String> = row.try_get("twin_addresses")?;
+    let addresses = serde_json::from_str(&addresses.unwrap_or_default()).map_err(|_| StoreError::Corrupt {
+        column: "twin_addresses",
+        expected: "a JSON list",
+    })?;
+    Ok(Some(StoredTwin {
+        instance: instance(row, "twin")?,
+        twin: Twin { addresses, seen_s },
+    }))
 }
 
 /// Takes a heartbeat in.
 pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> Result<(), StoreError> {
     let load = &relay.load;
+    let twin = relay.twin.as_ref();
     let lag = serde_json::json!(load.lag).to_string();
     let lag_max = load.lag.iter().map(|shard| shard.messages).max().unwrap_or_default();
     sqlx::query(
         "INSERT INTO fleet_relays (endpoint, enrolment, addresses, region, version, draining, agents, agents_max, \
-         appends_per_second, reads_per_second, lag, lag_max, seen_s, https_url) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         appends_per_second, reads_per_second, lag, lag_max, seen_s, https_url, instance, displaced, twin, \
+         twin_addresses, twin_seen_s) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
          ON CONFLICT (endpoint) DO UPDATE SET enrolment = excluded.enrolment, addresses = excluded.addresses, \
          region = excluded.region, version = excluded.version, draining = excluded.draining, \
          agents = excluded.agents, agents_max = excluded.agents_max, \
          appends_per_second = excluded.appends_per_second, reads_per_second = excluded.reads_per_second, \
          lag = excluded.lag, lag_max = excluded.lag_max, \
-         seen_s = excluded.seen_s, https_url = excluded.https_url",
+         seen_s = excluded.seen_s, https_url = excluded.https_url, instance = excluded.instance, \
+         displaced = excluded.displaced, twin = excluded.twin, twin_addresses = excluded.twin_addresses, \
+         twin_seen_s = excluded.twin_seen_s",
     )
     .bind(relay.relay.endpoint.to_string())
     .bind(relay.enrolment.to_string())
@@ -109,6 +154,11 @@ pub(crate) async fn put(connection: &mut AnyConnection, relay: &StoredRelay) -> 
     .bind(signed(lag_max))
     .bind(signed(relay.seen_s))
     .bind(relay.relay.https_url.clone())
+    .bind(relay.instance.map(|instance| instance.to_string()))
+    .bind(relay.displaced.map(|instance| instance.to_string()))
+    .bind(twin.and_then(|twin| twin.instance).map(|instance| instance.to_string()))
+    .bind(twin.map(|twin| serde_json::json!(twin.twin.addresses).to_string()))
+    .bind(twin.map(|twin| signed(twin.twin.seen_s)))
     .execute(connection)
     .await?;
     Ok(())
@@ -164,6 +214,20 @@ pub(crate) async fn count(connection: &mut AnyConnection) -> Result<u64, StoreEr
         .fetch_one(connection)
         .await?;
     number(&row, "n")
+}
+
+/// Takes one process of the relay node of an enrolment out. `false` where it is another one that is there, or none is.
+pub(crate) async fn leave(
+    connection: &mut AnyConnection,
+    enrolment: EnrolmentId,
+    instance: InstanceId,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM fleet_relays WHERE enrolment = $1 AND (instance IS NULL OR instance = $2)")
+        .bind(enrolment.to_string())
+        .bind(instance.to_string())
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Takes the relay node of an enrolment out. `false` where it is not there.

@@ -1,6 +1,8 @@
 //! Databases to test on: a SQLite file, or a database in a PostgreSQL server that this process starts.
 
+use crate::disk::Disk;
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -43,6 +45,11 @@ impl Database {
         Self { backend, url, folder }
     }
 
+    /// Its name in the server.
+    pub(crate) fn name(&self) -> &str {
+        self.url.split('?').next().unwrap().rsplit('/').next().unwrap()
+    }
+
     /// A folder that goes when the database does.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -59,17 +66,57 @@ impl Database {
                 .collect(),
             Backend::Postgres => {
                 let server = SERVER.get().unwrap();
-                let name = self.url.split('?').next().unwrap().rsplit('/').next().unwrap();
                 let dump = Command::new(server.bin.join("pg_dump"))
                     .args(["--inserts", "--username=postgres", "--host"])
                     .arg(&server.folder)
-                    .arg(name)
+                    .arg(self.name())
                     .output()
                     .unwrap();
                 assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
                 dump.stdout
             }
         }
+    }
+}
+
+/// Where the server has its socket.
+pub(crate) async fn server_folder() -> PathBuf {
+    server().await.folder.clone()
+}
+
+/// Has the server's operator do something.
+pub(crate) async fn execute(sql: &str) {
+    server().await.execute(sql).await;
+}
+
+/// A database on a small disk, in a server of its own: one that loses its disk may take others with it.
+pub(crate) struct SmallDisk {
+    pub database: Option<Database>,
+    pub disk: Disk,
+    _server: Server,
+}
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    pub(crate) async fn new(at: PathBuf, mib: u32) -> Option<Self> {
+        let disk = Disk::small(at, mib)?;
+        if is_root() {
+            let owner = server_user();
+            let parent = disk.path().parent().unwrap();
+            std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::os::unix::fs::chown(disk.path(), Some(owner.uid), Some(owner.gid)).unwrap();
+        }
+        let server = Server::start().await;
+        let location = disk.path().display();
+        server
+            .execute(&format!("CREATE TABLESPACE small LOCATION '{location}'"))
+            .await;
+        server.execute("CREATE DATABASE small TABLESPACE small").await;
+        Some(Self {
+            database: Some(Database::at(server.url("small"))),
+            disk,
+            _server: server,
+        })
     }
 }
 
@@ -159,12 +206,15 @@ impl Server {
         }
     }
 
+    async fn execute(&self, sql: &str) {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        connection.execute(sqlx::AssertSqlSafe(sql.to_owned())).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
     async fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
-        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        connection.execute(create).await.unwrap();
-        connection.close().await.unwrap();
+        self.execute(&format!("CREATE DATABASE {name}")).await;
         self.url(&name)
     }
 

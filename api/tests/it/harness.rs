@@ -98,6 +98,11 @@ impl TestApi {
         Self::on(database, Arc::default(), change).await
     }
 
+    /// On a database that is there.
+    pub(crate) async fn at(database: Database) -> Self {
+        Self::on(Arc::new(database), Arc::default(), |_| {}).await
+    }
+
     /// One more process on the same database, with the same clock.
     pub(crate) async fn another(&self) -> Self {
         self.another_with(|_| {}).await

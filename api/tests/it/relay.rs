@@ -58,6 +58,7 @@ impl TestRelay {
                 reads_per_second: 0,
                 lag: Vec::new(),
             },
+            instance: None,
         };
         Self {
             endpoint,

@@ -3,7 +3,7 @@
 //! An operator makes an enrolment; its key is shown once and given to one relay node. The node sends a [`Heartbeat`] with it,
 //! again and again, and stands in the directory for as long as it does. [`Relay`](super::Relay) is what agents get to see.
 
-use crate::{EndpointId, EnrolmentId};
+use crate::{EndpointId, EnrolmentId, InstanceId};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr};
@@ -105,6 +105,9 @@ pub struct Heartbeat {
     pub draining: bool,
     /// What it has to do.
     pub load: RelayLoad,
+    /// Which process of the relay node this is: so that another one that shows the same key is found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 /// What a relay node has to do.
@@ -139,14 +142,27 @@ pub struct ShardLag {
     pub messages: u64,
 }
 
+/// Another process that shows a relay node's key. The directory refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Twin {
+    /// Socket addresses under which it says that agents reach it.
+    pub addresses: Vec<String>,
+    /// When it was heard of last, unix seconds by the API's clock.
+    pub seen_s: u64,
+}
+
 /// The answer to a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeartbeatTaken {
     /// When to send the next one, milliseconds from now.
     pub next_ms: u64,
     /// After how long without one it leaves the directory, milliseconds.
     pub expires_ms: u64,
+    /// Another process that shows the same key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Twin>,
 }
 
 /// `GET /v1/fleet?after=&limit=`: every relay node that the directory knows, by endpoint. With the operator's secret.
@@ -185,6 +201,9 @@ pub struct FleetRelay {
     pub version: String,
     /// What it had to do when it was heard of last.
     pub load: RelayLoad,
+    /// Another process that shows its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Twin>,
 }
 
 /// How a relay node stands.
@@ -346,6 +365,7 @@ mod tests {
                 reads_per_second: 4,
                 lag: vec![lag],
             },
+            instance: Some(InstanceId::from_bytes([7; 16])),
         };
         let mut json = serde_json::to_value(&heartbeat).expect("JSON");
         assert_eq!(

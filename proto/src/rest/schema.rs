@@ -1,7 +1,7 @@
 //! How ids and names stand in the API's OpenAPI document: as strings, with a pattern where they have one.
 
 use super::{ChannelName, OrgName};
-use crate::{AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, KeyId};
+use crate::{AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, InstanceId, KeyId};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -25,6 +25,9 @@ text_schema!(AgentId, |text| text
 text_schema!(EndpointId, |text| text
     .description(Some("An iroh endpoint: its Ed25519 public key."))
     .pattern(Some("^[0-9a-f]{64}$")));
+text_schema!(InstanceId, |text| text
+    .description(Some("One process of a relay node, from its start to its end."))
+    .pattern(Some("^[0-9a-f]{32}$")));
 text_schema!(ChannelId, |text| text
     .description(Some("A channel."))
     .pattern(Some("^[0-9a-f]{32}$")));

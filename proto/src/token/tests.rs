@@ -282,14 +282,32 @@ fn a_header_that_asks_for_more_is_refused() {
 }
 
 #[test]
-fn a_key_that_is_not_in_the_key_set_is_refused() {
+fn a_key_that_is_not_in_the_key_set_is_refused_until_it_is() {
     let token = TokenSigner::generate().sign(&claims());
-    assert_eq!(refusal(&token), Code::TokenSignature);
+    assert_eq!(refusal(&token), Code::TokenKeyUnknown);
     assert!(!verifier().knows_kid(&token));
     assert_eq!(
         refusal(&forge(r#"{"alg":"EdDSA"}"#, &claims_json())),
         Code::TokenSignature
     );
+}
+
+#[test]
+fn no_newer_key_set_helps_a_token_that_is_for_others_or_has_ended() {
+    let code = |change: &dyn Fn(&mut Claims)| {
+        let mut claims = claims();
+        change(&mut claims);
+        refusal(&TokenSigner::generate().sign(&claims))
+    };
+    assert_eq!(
+        code(&|claims| claims.iss = "https://elsewhere".into()),
+        Code::TokenIssuer
+    );
+    assert_eq!(code(&|claims| claims.aud = "others".into()), Code::TokenAudience);
+    assert_eq!(code(&|claims| (claims.iat, claims.exp) = (1, 2)), Code::TokenExpired);
+    let kid = TokenSigner::generate().kid().to_owned();
+    let header = format!(r#"{{"alg":"EdDSA","kid":"{kid}","typ":"JWT"}}"#);
+    assert_eq!(refusal(&forge(&header, "{}")), Code::TokenMalformed);
 }
 
 #[test]

@@ -86,8 +86,11 @@ impl TokenVerifier {
     /// The claims of a token that is in force at `now_s` (unix seconds).
     pub fn verify(&self, token: &str, now_s: u64) -> Result<Claims, TokenError> {
         let header = parse_header(token)?;
-        let key = header.kid.as_ref().and_then(|kid| self.keys.get(kid));
-        let key = key.ok_or_else(|| TokenError::new(Code::TokenSignature, "the token's key is not in the key set"))?;
+        let no_kid = || TokenError::new(Code::TokenSignature, "the token names no key");
+        let kid = header.kid.ok_or_else(no_kid)?;
+        let Some(key) = self.keys.get(&kid) else {
+            return Err(self.unknown_key(token, now_s));
+        };
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::InvalidSignature => TokenError::new(Code::TokenSignature, "the signature does not verify"),
@@ -107,6 +110,18 @@ impl TokenVerifier {
     pub fn knows_kid(&self, token: &str) -> bool {
         let kid = parse_header(token).ok().and_then(|header| header.kid);
         kid.is_some_and(|kid| self.keys.contains_key(&kid))
+    }
+
+    /// Why a token is refused whose key is not in the key set. What it claims is not proven; it can only add a reason to
+    /// refuse it: a token for somebody else, or one that has ended, is worth no newer key set.
+    fn unknown_key(&self, token: &str, now_s: u64) -> TokenError {
+        let Some(claims) = unproven_claims(token) else {
+            return malformed("not a token with the claims that a token has");
+        };
+        match self.check_names(&claims).and_then(|()| check_times(&claims, now_s)) {
+            Ok(()) => TokenError::new(Code::TokenKeyUnknown, "the token's key is not in the key set"),
+            Err(error) => error,
+        }
     }
 
     fn check_names(&self, claims: &Claims) -> Result<(), TokenError> {
@@ -179,6 +194,12 @@ fn parse_header(token: &str) -> Result<TokenHeader, TokenError> {
         return Err(malformed("not of type JWT"));
     }
     Ok(header)
+}
+
+/// The claims of a token whose signature was not checked.
+fn unproven_claims(token: &str) -> Option<Claims> {
+    let payload = token.split('.').nth(1)?;
+    serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?).ok()
 }
 
 fn malformed(reason: impl Into<String>) -> TokenError {

@@ -87,7 +87,7 @@ async fn render(State(admin): State<Admin>) -> Response {
         return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
     };
     let node = &admin.node;
-    let (revocations_age, keys_age) = node.trust.ages();
+    let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
         connections: node.connections(),
         sessions: node.sessions.len(),
@@ -99,6 +99,8 @@ async fn render(State(admin): State<Admin>) -> Response {
         https: node.https.get().map(Https::traffic),
         ready: ready::report(node).ready,
         draining: node.is_draining(),
+        barred: node.trust.barred(),
+        twin: node.presence.twin().is_some(),
     });
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (text, (render.0)()).into_response()

@@ -1,6 +1,7 @@
 //! Whether the node can do its work, and if not, why.
 
 use crate::node::Shared;
+use crate::trust::Problem;
 use serde::Serialize;
 use skytale_proto::rest::ShardLag;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain` or `directory`.
+    /// What was looked at: `store`, `trust`, `disk`, `drain`, `enrolment` or `directory`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -55,8 +56,15 @@ pub(crate) fn report(node: &Shared) -> Report {
             ),
         );
     }
-    for problem in node.trust.problems() {
-        not("trust", problem.to_string());
+    // A node that may serve without the API for a while is ready meanwhile.
+    let (stale, unserved) = node.trust.problems();
+    if unserved {
+        for problem in &stale {
+            not("trust", problem.to_string());
+        }
+    }
+    if let Some(barred) = node.trust.barred() {
+        not("enrolment", barred.detail());
     }
     if node.is_draining() {
         not("drain", "the node is about to stop".into());
@@ -77,6 +85,7 @@ pub(crate) fn report(node: &Shared) -> Report {
             Err(error) => not("disk", format!("{} cannot be looked at: {error}", folder.display())),
         }
     }
+    let twin = node.presence.twin();
     let remark = |check| move |detail| Reason { check, detail };
     let remarks = store.remarks.into_iter().map(remark("store"));
     Report {
@@ -84,9 +93,18 @@ pub(crate) fn report(node: &Shared) -> Report {
         reasons,
         remarks: remarks
             .chain(node.presence.problem().map(remark("directory")))
+            .chain(twin.map(remark("enrolment")))
+            .chain(stale.into_iter().filter(|_| !unserved).map(told_of_trust))
             .collect(),
         lag: store.lag,
         disk_free_bytes,
+    }
+}
+
+fn told_of_trust(problem: Problem) -> Reason {
+    Reason {
+        check: "trust",
+        detail: problem.to_string(),
     }
 }
 

@@ -14,11 +14,11 @@ pub(crate) use presence::Presence;
 
 use crate::load::{Meter, Rates};
 use crate::node::Shared;
-use crate::trust::Api;
+use crate::trust::{About, Api, heard};
 use iroh::SecretKey;
 use pause::Pause;
-use skytale_proto::rest::{HEARTBEAT_SHARDS_MAX, Heartbeat, RelayLoad, ShardLag, registration_message};
-use skytale_proto::{EndpointId, EnrolmentId};
+use skytale_proto::rest::{HEARTBEAT_SHARDS_MAX, Heartbeat, RelayLoad, ShardLag, Twin, registration_message};
+use skytale_proto::{EndpointId, EnrolmentId, InstanceId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,6 +37,8 @@ pub(crate) struct Place {
     https_url: Option<String>,
     region: u8,
     proof: String,
+    /// This process.
+    instance: InstanceId,
 }
 
 impl Place {
@@ -57,6 +59,7 @@ impl Place {
             addresses,
             https_url,
             region,
+            instance: InstanceId::generate(),
             proof: signature.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
@@ -79,6 +82,7 @@ impl Place {
                 reads_per_second: rates.reads_per_second,
                 lag: farthest(store.lag),
             },
+            instance: Some(self.instance),
         }
     }
 
@@ -94,14 +98,17 @@ impl Place {
             stopped.mark_unchanged();
             let rates = meter.rates(node.load.counts(), Instant::now());
             let heartbeat = self.heartbeat(&node, rates);
+            let asked = Instant::now();
             let sent = tokio::select! {
                 sent = self.api.heartbeat(&self.endpoint, &heartbeat) => sent,
                 // One that is on its way must not arrive after the farewell.
                 () = within(&stop, LEAVE_WITHIN) => return,
             };
+            heard(&node, About::Heartbeat, asked, sent.as_ref().map(|_| ()));
             match &sent {
                 Ok(taken) => {
                     pause.taken(Duration::from_millis(taken.next_ms));
+                    self.note_twin(&node, taken.twin.as_ref());
                     if node.presence.taken() {
                         info!(region = self.region, addresses = ?self.addresses, "in the relay directory");
                     }
@@ -122,9 +129,21 @@ impl Place {
         }
     }
 
+    /// Says once that another process shows this node's key, and once that it is gone.
+    fn note_twin(&self, node: &Shared, twin: Option<&Twin>) {
+        let twin = twin.map(|twin| twin.addresses.join(", "));
+        if !node.presence.twin_is(twin) {
+            return;
+        }
+        match node.presence.twin() {
+            Some(detail) => warn!("{detail}"),
+            None => info!("no other process shows this relay node's key any more"),
+        }
+    }
+
     /// Takes the node out of the directory. After [`Place::keep`] has ended.
     pub(crate) async fn leave(&self) {
-        match timeout(LEAVE_WITHIN, self.api.remove(&self.endpoint)).await {
+        match timeout(LEAVE_WITHIN, self.api.remove(&self.endpoint, &self.instance)).await {
             Ok(Ok(())) => debug!("out of the relay directory"),
             // Its enrolment was revoked, say: it is out already.
             Ok(Err(error)) if !error.is_retryable() => debug!(%error, "the relay directory takes no farewell"),

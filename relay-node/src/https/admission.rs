@@ -95,8 +95,10 @@ pub(super) async fn keep(table: Arc<Table>, clients: Clients, node: Arc<Shared>,
             () = stop.cancelled() => return,
         }
         let now = unix_s();
-        let may_stay =
-            |claims: &Claims| !node.trust.is_revoked(claims) && (now < claims.exp || node.sessions.has(&claims.sub));
+        let serves = node.trust.barred().is_none();
+        let may_stay = |claims: &Claims| {
+            serves && !node.trust.is_revoked(claims) && (now < claims.exp || node.sessions.has(&claims.sub))
+        };
         for (endpoint, connection) in table.over(may_stay) {
             clients.disconnect(endpoint, Some(connection));
         }

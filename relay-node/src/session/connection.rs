@@ -91,6 +91,10 @@ fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -
         // Revoked between verification and registration: whoever told it did not see this session.
         session.end.end(registry::revoked_ending());
     }
+    if let Some(barred) = node.trust.barred() {
+        // The same, for the node itself.
+        session.end.end(barred.ending());
+    }
     info!(agent = %Short(&session.agent), sessions = node.sessions.len(), "session started");
     metrics::session_started();
     session.tap(Fact::Token);

@@ -5,8 +5,8 @@ use crate::metrics;
 use crate::trust::RelaySecret;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
-use skytale_proto::EndpointId;
 use skytale_proto::rest::{Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocations};
+use skytale_proto::{Code, EndpointId, InstanceId};
 use std::time::Duration;
 
 /// An answer of the API, in bytes.
@@ -30,6 +30,7 @@ pub(crate) enum ApiError {
     #[error("the API answered {status}{detail}")]
     Status {
         status: StatusCode,
+        code: Option<Code>,
         /// The API's code and words, where it gave some.
         detail: String,
         retryable: bool,
@@ -47,6 +48,14 @@ impl ApiError {
         match self {
             Self::Status { retryable, .. } => *retryable,
             Self::Request(_) | Self::TooLarge | Self::Malformed(_) => true,
+        }
+    }
+
+    /// The API's code, where it gave one that is known.
+    pub(crate) const fn code(&self) -> Option<Code> {
+        match self {
+            Self::Status { code, .. } => *code,
+            Self::Request(_) | Self::TooLarge | Self::Malformed(_) => None,
         }
     }
 
@@ -116,7 +125,9 @@ impl Api {
 
     /// The keys that verify tokens.
     pub(crate) async fn keys(&self) -> Result<Jwks, ApiError> {
+        // Not what a cache on the way has kept: the key that is looked for may be a second old.
         let request = self.client.get(self.url(".well-known/jwks.json"));
+        let request = request.header(header::CACHE_CONTROL, "no-cache");
         self.ask("keys", request).await
     }
 
@@ -147,9 +158,11 @@ impl Api {
         self.ask("heartbeat", self.with_secret(request).json(heartbeat)).await
     }
 
-    /// Takes this node out of the relay directory.
-    pub(crate) async fn remove(&self, endpoint: &EndpointId) -> Result<(), ApiError> {
-        let request = self.client.delete(self.url(&format!("v1/relays/{endpoint}")));
+    /// Takes this process of the node out of the relay directory.
+    pub(crate) async fn remove(&self, endpoint: &EndpointId, instance: &InstanceId) -> Result<(), ApiError> {
+        let mut url = self.url(&format!("v1/relays/{endpoint}"));
+        url.query_pairs_mut().append_pair("instance", &instance.to_string());
+        let request = self.client.delete(url);
         let answered = answer(self.with_secret(request)).await;
         metrics::api_asked("remove", answered.is_ok());
         answered.map(|_| ())
@@ -191,6 +204,7 @@ async fn refusal(mut response: Response) -> ApiError {
     let problem: Option<Problem> = problem.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     ApiError::Status {
         status,
+        code: problem.as_ref().and_then(Problem::known_code),
         retryable: problem
             .as_ref()
             .map_or(!status.is_client_error(), |problem| problem.retryable),

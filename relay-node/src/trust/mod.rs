@@ -1,32 +1,48 @@
 //! Whom the node believes: the API's keys, and which API keys it has revoked.
 //!
-//! Without keys no token holds, so nothing starts before the API was reached once. When the API can no longer be asked,
-//! sessions that run go on until their tokens end (an hour at most); after
-//! [`refuse_after_ms`](crate::TrustConfig::refuse_after_ms) no new session starts and no token is refreshed, because a
-//! key may have been revoked in the meantime.
+//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
+//! [kept](kept) what it was told. When the API can no longer be asked, the node serves on for
+//! [`serve_without_api_ms`](crate::TrustConfig::serve_without_api_ms); then it serves nobody, since a key may have been
+//! revoked in the meantime. The API's word that this node may not serve [bars](bar) it at once.
 
 mod api;
+mod bar;
 mod follow;
+mod kept;
+mod refetch;
 mod standing;
 
-pub(crate) use api::Api;
 pub use api::ApiUrlError;
-pub(crate) use follow::{follow_keys, follow_revocations, register};
-pub(crate) use standing::{NewlyRevoked, Problem, Standing};
+pub(crate) use api::{Api, ApiError};
+pub(crate) use bar::Barred;
+pub(crate) use follow::{About, end_unserved, follow_keys, follow_revocations, heard, register};
+pub(crate) use kept::{Keeper, KeptFor};
+pub(crate) use standing::{NewlyRevoked, Problem};
 
-use crate::clock::{unix_ms, unix_s};
+use crate::clock::{Now, unix_s};
 use crate::config::TrustConfig;
 use crate::refusal;
-use parking_lot::RwLock;
+use bar::Bar;
+use kept::Kept;
+use parking_lot::{Mutex, RwLock};
+use refetch::Refetch;
 use skytale_proto::rest::{self, ENROLMENT_KEY_PREFIX, Jwks, Revocations};
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Claims, TokenError, TokenVerifier};
-use skytale_proto::{Code, EnrolmentId};
+use skytale_proto::{Code, EnrolmentId, limits};
+use standing::{Ages, Standing};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
+
+/// How long an agent whose token names an unknown key waits at least, before it tries again.
+const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
+/// How often what is believed is kept, if nothing new was revoked.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Where keys and revocations come from.
 #[derive(Clone, Debug)]
@@ -55,6 +71,11 @@ impl RelaySecret {
 
     fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Keeps what is believed in a folder.
+    pub(crate) fn keeper(&self, folder: &Path, kept_for: KeptFor<'_>) -> Keeper {
+        Keeper::new(folder, &self.0, kept_for)
     }
 
     /// The enrolment whose key this is; `None` for the secret that all nodes share.
@@ -86,32 +107,37 @@ pub(crate) struct Trust {
     audience: String,
     config: TrustConfig,
     state: RwLock<State>,
-    /// Asked for keys when a token names one that is not known; `None` for static keys.
-    api: Option<Api>,
-    refetched: tokio::sync::Mutex<Option<Instant>>,
+    bar: Mutex<Bar>,
+    keeping: Option<Keeping>,
+    /// Whether keys may change: static ones do not.
+    follows: bool,
+    refetch: Mutex<Refetch>,
+    /// A fetch became due before its time.
+    wanted: Notify,
+    fetched: watch::Sender<Fetched>,
+}
+
+/// The last fetch of keys that has ended.
+#[derive(Clone, Copy, Debug)]
+struct Fetched {
+    started: Instant,
+    well: bool,
 }
 
 #[derive(Debug)]
 struct State {
     verifier: Option<Arc<TokenVerifier>>,
+    /// What the verifier was made of.
+    keys: Option<Jwks>,
     standing: Standing,
 }
 
-/// What verification by the keys at hand gave.
-enum Verified {
-    /// The token names a key that is not at hand.
-    UnknownKey(TokenError),
-    /// All other outcomes.
-    Known(Result<Claims, TokenError>),
-}
-
-impl Verified {
-    fn claims(self) -> Result<Claims, TokenError> {
-        match self {
-            Self::UnknownKey(error) => Err(error),
-            Self::Known(verified) => verified,
-        }
-    }
+/// Where what is believed is kept.
+#[derive(Debug)]
+struct Keeping {
+    keeper: Arc<Keeper>,
+    /// When it was kept last, and whether that failed.
+    last: Mutex<(Option<Instant>, bool)>,
 }
 
 impl Trust {
@@ -120,26 +146,132 @@ impl Trust {
         issuer: &str,
         audience: &str,
         source: &TrustSource,
-        api: Option<Api>,
+        keeper: Option<Keeper>,
     ) -> Self {
+        let follows = matches!(source, TrustSource::Http { .. });
+        let (now, every) = (Instant::now(), Duration::from_millis(config.keys_refetch_after_ms));
         let trust = Self {
             issuer: issuer.into(),
             audience: audience.into(),
             config,
             state: RwLock::new(State {
                 verifier: None,
-                standing: Standing::new(api.is_none()),
+                keys: None,
+                standing: Standing::new(!follows),
             }),
-            api,
-            refetched: tokio::sync::Mutex::new(None),
+            bar: Mutex::default(),
+            keeping: keeper.map(|keeper| Keeping {
+                keeper: Arc::new(keeper),
+                last: Mutex::default(),
+            }),
+            follows,
+            refetch: Mutex::new(Refetch::new(every, now)),
+            wanted: Notify::new(),
+            fetched: watch::Sender::new(Fetched {
+                started: now,
+                well: false,
+            }),
         };
         if let TrustSource::Static(keys) = source {
-            trust.set_keys(keys);
+            trust.set_keys(keys, Now::read());
         }
+        trust.recall();
         trust
     }
 
-    /// Verifies a token and that its API key is in force. A key that is not known is asked for, not too often.
+    /// Believes what was kept, as old as it is.
+    fn recall(&self) {
+        let Some(keeping) = &self.keeping else { return };
+        let kept = match keeping.keeper.read() {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the API's keys and revocations of before cannot be used: the API must be reached first");
+                return;
+            }
+        };
+        let now = Now::read();
+        let (Some(keys_heard), Some(revocations_heard)) = (
+            heard_at(kept.keys_heard_ms, now),
+            heard_at(kept.revocations_heard_ms, now),
+        ) else {
+            tracing::warn!(
+                "the API's keys and revocations of before are from the future by this clock: the API must be reached first"
+            );
+            return;
+        };
+        if self.set_keys(&kept.keys, keys_heard) {
+            let mut state = self.state.write();
+            state
+                .standing
+                .take(kept.revoked.into_iter(), kept.ended.into_iter(), now.unix_ms / 1000);
+            state.standing.revocations_heard(revocations_heard);
+            let age_s = now.unix_ms.saturating_sub(kept.revocations_heard_ms) / 1000;
+            tracing::info!(age_s, "the API's keys and revocations of before are known");
+        }
+    }
+
+    /// Keeps what is believed, now and then, and at once where it is `new`.
+    async fn keep(&self, is_new: bool) {
+        let Some(keeping) = &self.keeping else { return };
+        let is_due = keeping.last.lock().0.is_none_or(|at| at.elapsed() >= KEEP_EVERY);
+        if !is_new && !is_due {
+            return;
+        }
+        let kept = {
+            let state = self.state.read();
+            let (Some(keys), Some((keys_heard_ms, revocations_heard_ms))) = (&state.keys, state.standing.heard_ms())
+            else {
+                return;
+            };
+            Kept {
+                keys: keys.clone(),
+                keys_heard_ms,
+                revocations_heard_ms,
+                revoked: state.standing.revoked_keys(),
+                ended: state.standing.ended_agents(),
+            }
+        };
+        if self.barred() == Some(Barred::Revoked) {
+            return;
+        }
+        let keeper = keeping.keeper.clone();
+        let wrote = tokio::task::spawn_blocking(move || keeper.write(&kept)).await;
+        let wrote = wrote.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if self.barred() == Some(Barred::Revoked) {
+            // Said while it was written.
+            self.forget_kept();
+        }
+        let mut last = keeping.last.lock();
+        let failed_before = std::mem::replace(&mut *last, (Some(Instant::now()), wrote.is_err())).1;
+        if let Err(error) = wrote
+            && !failed_before
+        {
+            tracing::warn!(%error, "the API's keys and revocations cannot be kept for a restart");
+        }
+    }
+
+    /// Forgets what was kept: the API lets this node serve nobody.
+    fn forget_kept(&self) {
+        if let Some(keeping) = &self.keeping
+            && let Err(error) = keeping.keeper.remove()
+        {
+            tracing::warn!(%error, "the API's keys and revocations of before cannot be removed");
+        }
+    }
+
+    fn ages(&self) -> Ages {
+        let ms = Duration::from_millis;
+        let config = &self.config;
+        Ages {
+            serve: ms(config.serve_without_api_ms),
+            serve_keys: ms(config.serve_without_api_ms.max(config.keys_stale_after_ms)),
+            stale: ms(config.revocations_stale_after_ms),
+            stale_keys: ms(config.keys_stale_after_ms),
+        }
+    }
+
+    /// Verifies a token and that its API key is in force. A key that is not known is fetched, not too often.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims, Refusal> {
         let claims = self.authentic(token).await?;
         self.in_force(&claims)?;
@@ -148,11 +280,19 @@ impl Trust {
 
     /// The claims of a token that the API has made and that has not ended. They hold if they are [in force](Self::in_force), too.
     pub(crate) async fn authentic(&self, token: &str) -> Result<Claims, Refusal> {
-        let claims = match self.verify_now(token)? {
-            Verified::UnknownKey(_) if self.refetch_keys().await => self.verify_now(token)?.claims(),
-            verified => verified.claims(),
-        };
-        claims.map_err(|error| refusal::of_token(&error))
+        match self.verify_now(token)? {
+            Err(error) if error.code == Code::TokenKeyUnknown => {}
+            verified => return verified.map_err(|error| refusal::of_token(&error)),
+        }
+        let retry_after = self.newer_keys().await;
+        let claims = self.verify_now(token)?;
+        claims.map_err(|error| {
+            let refusal = refusal::of_token(&error);
+            match error.code {
+                Code::TokenKeyUnknown => refusal.after(retry_after.max(KEY_RETRY_AFTER_MIN)),
+                _ => refusal,
+            }
+        })
     }
 
     /// Whether the API key behind claims was not revoked.
@@ -166,60 +306,78 @@ impl Trust {
         Ok(())
     }
 
-    fn verify_now(&self, token: &str) -> Result<Verified, Refusal> {
-        let refuse_after = Duration::from_millis(self.config.refuse_after_ms);
+    fn verify_now(&self, token: &str) -> Result<Result<Claims, TokenError>, Refusal> {
+        if let Some(barred) = self.barred() {
+            return Err(barred.refusal());
+        }
         let stale = |problem: Problem| Refusal::because(Code::TrustStale, problem.to_string());
         let verifier = {
             let state = self.state.read();
-            state.standing.admits(unix_ms(), refuse_after).map_err(stale)?;
+            state.standing.admits(Now::read(), &self.ages()).map_err(stale)?;
             state.verifier.clone().ok_or_else(|| stale(Problem::NoKeys))?
         };
-        Ok(match verifier.verify(token, unix_s()) {
-            Err(error) if error.code == Code::TokenSignature && !verifier.knows_kid(token) => {
-                Verified::UnknownKey(error)
-            }
-            verified => Verified::Known(verified),
-        })
+        Ok(verifier.verify(token, unix_s()))
     }
 
-    /// Fetches the keys anew, unless that was done a moment ago; whether there may be others now.
-    async fn refetch_keys(&self) -> bool {
-        let Some(api) = &self.api else { return false };
+    /// Has the keys fetched for a token that names an unknown one, and waits for them unless it is too soon for another
+    /// fetch. Gives how long to wait before the token is worth another try.
+    async fn newer_keys(&self) -> Duration {
         let asked = Instant::now();
-        let mut refetched = self.refetched.lock().await;
-        let apart = Duration::from_millis(self.config.keys_refetch_after_ms);
-        if let Some(last) = *refetched {
-            if last > asked {
-                // Another session fetched while this one waited.
-                return true;
-            }
-            if last.elapsed() < apart {
-                return false;
-            }
+        if !self.follows {
+            return Duration::ZERO;
         }
-        *refetched = Some(Instant::now());
-        match api.keys().await {
-            Ok(keys) => {
-                self.set_keys(&keys);
-                *refetched = Some(Instant::now());
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "keys could not be fetched for a token with an unknown one");
-                false
+        let mut fetched = self.fetched.subscribe();
+        let starts = self.refetch.lock().want(asked);
+        self.wanted.notify_one();
+        if starts > asked {
+            return starts - asked;
+        }
+        // Only a fetch that starts after the token came is sure to know its key.
+        let done = fetched.wait_for(|fetched| fetched.started >= asked);
+        let within = Duration::from_millis(self.config.request_timeout_ms);
+        match timeout(within, done).await {
+            Ok(Ok(fetched)) if fetched.well => Duration::ZERO,
+            _ => Duration::from_millis(self.config.keys_refetch_after_ms),
+        }
+    }
+
+    /// Waits until it is time to fetch keys: `at` a time, or earlier for a token that names an unknown one.
+    pub(crate) async fn keys_due(&self, at: Instant) {
+        loop {
+            let pending = self.refetch.lock().pending();
+            let due = pending.map_or(at, |pending| pending.min(at));
+            tokio::select! {
+                () = sleep_until(due) => return,
+                () = self.wanted.notified() => {}
             }
         }
     }
 
-    /// These are the API's keys now.
-    pub(crate) fn set_keys(&self, keys: &Jwks) {
+    /// Fetches the keys; whether they are others than before. One task does so, for everyone.
+    async fn fetch_keys(&self, api: &Api) -> Result<bool, ApiError> {
+        let started = Instant::now();
+        self.refetch.lock().started();
+        let before = self.state.read().keys.clone();
+        let keys = api.keys().await;
+        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys, Now::read()));
+        self.fetched.send_replace(Fetched { started, well });
+        keys.map(|keys| before != Some(keys))
+    }
+
+    /// These are the API's keys now; false where they cannot be used.
+    fn set_keys(&self, keys: &Jwks, heard: Now) -> bool {
         match TokenVerifier::new(keys, &self.issuer, &self.audience) {
             Ok(verifier) => {
                 let mut state = self.state.write();
                 state.verifier = Some(Arc::new(verifier));
-                state.standing.keys_told(unix_ms());
+                state.keys = Some(keys.clone());
+                state.standing.keys_heard(heard);
+                true
             }
-            Err(error) => tracing::error!(%error, "the API's keys cannot be used; the former ones stay in force"),
+            Err(error) => {
+                tracing::error!(%error, "the API's keys cannot be used; the former ones stay in force");
+                false
+            }
         }
     }
 
@@ -229,8 +387,19 @@ impl Trust {
     }
 
     /// The API has told all revocations up to now.
-    pub(crate) fn revocations_told(&self) {
-        self.state.write().standing.revocations_told(unix_ms());
+    fn revocations_heard(&self) {
+        self.state.write().standing.revocations_heard(Now::read());
+    }
+
+    /// The API has answered that it tells this node no revocations.
+    fn denied(&self) {
+        self.state.write().standing.denied();
+    }
+
+    /// Why the node serves nobody on its beliefs, if that is so.
+    pub(crate) fn unserved(&self) -> Option<Problem> {
+        let admits = self.state.read().standing.admits(Now::read(), &self.ages());
+        admits.err()
     }
 
     /// Whether the API key behind these claims was revoked, or their agent ended.
@@ -238,18 +407,60 @@ impl Trust {
         self.state.read().standing.is_revoked(claims)
     }
 
-    /// What is wrong with what is believed; empty where it is fresh.
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        let keys_stale_after = Duration::from_millis(self.config.keys_stale_after_ms);
-        let revocations_stale_after = Duration::from_millis(self.config.revocations_stale_after_ms);
+    /// Why the API lets this node serve nobody, if it does not.
+    pub(crate) fn barred(&self) -> Option<Barred> {
+        self.bar.lock().barred()
+    }
+
+    /// The API answered a question of the time `asked` well, or not.
+    fn heard(&self, about: About, asked: Instant, answered: Result<(), &ApiError>) {
+        let code = match answered {
+            Ok(()) => None,
+            Err(error) => error.code(),
+        };
+        let mut bar = self.bar.lock();
+        match (answered, code) {
+            (_, Some(Code::EnrolmentRevoked)) => bar.enrolment(asked, true),
+            (_, Some(Code::RelayTwin)) => {
+                bar.enrolment(asked, false);
+                bar.twin(true);
+            }
+            (Ok(()), _) => {
+                bar.enrolment(asked, false);
+                if matches!(about, About::Heartbeat) {
+                    bar.twin(false);
+                }
+            }
+            // Whatever else went wrong says nothing of either.
+            (Err(_), _) => {}
+        }
+    }
+
+    /// Beliefs that are missing or stale, and whether the node serves nobody for it.
+    pub(crate) fn problems(&self) -> (Vec<Problem>, bool) {
+        let (now, ages) = (Now::read(), self.ages());
         let state = self.state.read();
-        state
-            .standing
-            .problems(unix_ms(), keys_stale_after, revocations_stale_after)
+        let mut problems = state.standing.problems(now, &ages);
+        let unserved = state.standing.admits(now, &ages).err();
+        problems.extend(unserved.filter(|problem| !problems.contains(problem)));
+        (problems, unserved.is_some())
     }
 
     /// How old revocations and keys are.
-    pub(crate) fn ages(&self) -> (Option<Duration>, Option<Duration>) {
-        self.state.read().standing.ages(unix_ms())
+    pub(crate) fn heard_ago(&self) -> (Option<Duration>, Option<Duration>) {
+        self.state.read().standing.ages(Now::read())
     }
+}
+
+/// A moment of before, on both clocks; `None` where it is in the future, or this machine cannot count so far back.
+fn heard_at(unix_ms: u64, now: Now) -> Option<Now> {
+    let skew_ms = u64::try_from(limits::CLOCK_SKEW_MAX.as_millis()).unwrap_or(u64::MAX);
+    if unix_ms > now.unix_ms.saturating_add(skew_ms) {
+        return None;
+    }
+    let age = Duration::from_millis(now.unix_ms.saturating_sub(unix_ms));
+    Some(Now {
+        instant: now.instant.checked_sub(age)?,
+        unix_ms,
+    })
 }

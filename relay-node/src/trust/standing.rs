@@ -1,5 +1,6 @@
 //! How fresh the node's beliefs are, and which API keys and agents are revoked. Pure.
 
+use crate::clock::Now;
 use skytale_proto::rest::Revocations;
 use skytale_proto::token::Claims;
 use skytale_proto::{AgentId, KeyId, limits};
@@ -12,11 +13,29 @@ use std::time::Duration;
 pub(crate) struct Standing {
     /// Static keys have no age and no revocations.
     timeless: bool,
-    keys_told_ms: Option<u64>,
-    revocations_told_ms: Option<u64>,
+    keys_heard: Option<Now>,
+    revocations_heard: Option<Now>,
+    /// Whether the API's last answer was that it tells this node nothing: that is no outage.
+    denied: bool,
     keys: Revoked<KeyId>,
     agents: Revoked<AgentId>,
 }
+
+/// How old what is believed may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ages {
+    /// Revocations, before nobody is served any more.
+    pub(crate) serve: Duration,
+    /// Keys, before nobody is served any more.
+    pub(crate) serve_keys: Duration,
+    /// Revocations, before the operator reads of it.
+    pub(crate) stale: Duration,
+    /// Keys, before the operator reads of it.
+    pub(crate) stale_keys: Duration,
+}
+
+/// A node to which the API has said that it tells it nothing serves no longer than this, however long it may without the API.
+const SERVE_DENIED: Duration = Duration::from_secs(120);
 
 /// What was revoked, with when (unix seconds): kept while a token of theirs can be in force.
 #[derive(Debug)]
@@ -57,29 +76,62 @@ impl Standing {
     pub(crate) fn new(timeless: bool) -> Self {
         Self {
             timeless,
-            keys_told_ms: None,
-            revocations_told_ms: None,
+            keys_heard: None,
+            revocations_heard: None,
+            denied: false,
             keys: Revoked(HashMap::new()),
             agents: Revoked(HashMap::new()),
         }
     }
 
-    pub(crate) fn keys_told(&mut self, now_ms: u64) {
-        self.keys_told_ms = Some(now_ms);
+    pub(crate) const fn keys_heard(&mut self, now: Now) {
+        self.keys_heard = Some(now);
     }
 
-    pub(crate) fn revocations_told(&mut self, now_ms: u64) {
-        self.revocations_told_ms = Some(now_ms);
+    /// All revocations up to now were told.
+    pub(crate) const fn revocations_heard(&mut self, now: Now) {
+        self.revocations_heard = Some(now);
+        self.denied = false;
+    }
+
+    /// The API has answered that it tells this node nothing.
+    pub(crate) const fn denied(&mut self) {
+        self.denied = true;
+    }
+
+    /// When keys and revocations were told last, unix milliseconds.
+    pub(crate) fn heard_ms(&self) -> Option<(u64, u64)> {
+        Some((self.keys_heard?.unix_ms, self.revocations_heard?.unix_ms))
     }
 
     /// Takes revocations in; gives those that are new.
     pub(crate) fn revoked(&mut self, page: &Revocations, now_s: u64) -> NewlyRevoked {
         let keys = page.revocations.iter().map(|one| (one.key, one.revoked_s));
         let agents = page.agents.iter().map(|one| (one.agent, one.ended_s));
+        self.take(keys, agents, now_s)
+    }
+
+    /// Takes what was revoked in, with when (unix seconds); gives what is new.
+    pub(crate) fn take(
+        &mut self,
+        keys: impl Iterator<Item = (KeyId, u64)>,
+        agents: impl Iterator<Item = (AgentId, u64)>,
+        now_s: u64,
+    ) -> NewlyRevoked {
         NewlyRevoked {
             keys: self.keys.take(keys, now_s),
             agents: self.agents.take(agents, now_s),
         }
+    }
+
+    /// The API keys that are revoked, with when.
+    pub(crate) fn revoked_keys(&self) -> Vec<(KeyId, u64)> {
+        self.keys.all()
+    }
+
+    /// The agents that were ended, with when.
+    pub(crate) fn ended_agents(&self) -> Vec<(AgentId, u64)> {
+        self.agents.all()
     }
 
     /// Whether the key or the agent of these claims was revoked.
@@ -87,61 +139,60 @@ impl Standing {
         self.keys.0.contains_key(&claims.key) || self.agents.0.contains_key(&claims.sub)
     }
 
-    /// Whether a new session may start on what is believed.
-    pub(crate) fn admits(&self, now_ms: u64, refuse_after: Duration) -> Result<(), Problem> {
+    /// Whether the node may serve on what is believed.
+    pub(crate) fn admits(&self, now: Now, ages: &Ages) -> Result<(), Problem> {
         if self.timeless {
             return Ok(());
         }
-        if self.keys_told_ms.is_none() {
-            return Err(Problem::NoKeys);
+        let keys = age(self.keys_heard, now).ok_or(Problem::NoKeys)?;
+        let revocations = age(self.revocations_heard, now).ok_or(Problem::NoRevocations)?;
+        let serve = if self.denied {
+            ages.serve.min(SERVE_DENIED)
+        } else {
+            ages.serve
+        };
+        if revocations > serve {
+            return Err(Problem::RevocationsStale(revocations));
         }
-        let age = self
-            .age(self.revocations_told_ms, now_ms)
-            .ok_or(Problem::NoRevocations)?;
-        if age > refuse_after {
-            return Err(Problem::RevocationsStale(age));
+        if keys > ages.serve_keys {
+            return Err(Problem::KeysStale(keys));
         }
         Ok(())
     }
 
-    /// What is older than it may be, each with its own bound.
-    pub(crate) fn problems(
-        &self,
-        now_ms: u64,
-        keys_stale_after: Duration,
-        revocations_stale_after: Duration,
-    ) -> Vec<Problem> {
+    /// What is missing, or older than the operator would want.
+    pub(crate) fn problems(&self, now: Now, ages: &Ages) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.timeless {
             return problems;
         }
-        match self.age(self.keys_told_ms, now_ms) {
+        match age(self.keys_heard, now) {
             None => problems.push(Problem::NoKeys),
-            Some(age) if age > keys_stale_after => problems.push(Problem::KeysStale(age)),
+            Some(age) if age > ages.stale_keys => problems.push(Problem::KeysStale(age)),
             Some(_) => {}
         }
-        match self.age(self.revocations_told_ms, now_ms) {
+        match age(self.revocations_heard, now) {
             None => problems.push(Problem::NoRevocations),
-            Some(age) if age > revocations_stale_after => problems.push(Problem::RevocationsStale(age)),
+            Some(age) if age > ages.stale => problems.push(Problem::RevocationsStale(age)),
             Some(_) => {}
         }
         problems
     }
 
     /// Of revocations, and of keys.
-    pub(crate) fn ages(&self, now_ms: u64) -> (Option<Duration>, Option<Duration>) {
+    pub(crate) fn ages(&self, now: Now) -> (Option<Duration>, Option<Duration>) {
         if self.timeless {
             return (None, None);
         }
-        (
-            self.age(self.revocations_told_ms, now_ms),
-            self.age(self.keys_told_ms, now_ms),
-        )
+        (age(self.revocations_heard, now), age(self.keys_heard, now))
     }
+}
 
-    fn age(&self, told_ms: Option<u64>, now_ms: u64) -> Option<Duration> {
-        told_ms.map(|told_ms| Duration::from_millis(now_ms.saturating_sub(told_ms)))
-    }
+/// By the clock that shows more: the one stops while the machine sleeps, the other may be set back.
+fn age(heard: Option<Now>, now: Now) -> Option<Duration> {
+    let heard = heard?;
+    let by_unix = Duration::from_millis(now.unix_ms.saturating_sub(heard.unix_ms));
+    Some(now.instant.saturating_duration_since(heard.instant).max(by_unix))
 }
 
 impl<T: Copy + Eq + Hash> Revoked<T> {
@@ -156,6 +207,10 @@ impl<T: Copy + Eq + Hash> Revoked<T> {
         }
         self.0.retain(|_, revoked_s| matters(*revoked_s));
         new
+    }
+
+    fn all(&self) -> Vec<(T, u64)> {
+        self.0.iter().map(|(one, revoked_s)| (*one, *revoked_s)).collect()
     }
 }
 
@@ -175,8 +230,20 @@ mod tests {
     const OTHER_KEY: KeyId = KeyId::from_bytes([2; 16]);
     const AGENT: AgentId = AgentId::from_bytes([3; 32]);
     const OTHER_AGENT: AgentId = AgentId::from_bytes([4; 32]);
-    const REFUSE_AFTER: Duration = Duration::from_secs(120);
-    const KEYS_STALE_AFTER: Duration = Duration::from_secs(600);
+    const AGES: Ages = Ages {
+        serve: Duration::from_secs(3_660),
+        serve_keys: Duration::from_secs(3_660),
+        stale: limits::REVOCATION_WITHIN,
+        stale_keys: Duration::from_secs(600),
+    };
+
+    /// A moment, so many seconds after another one.
+    fn after(start: Now, seconds: u64) -> Now {
+        Now {
+            instant: start.instant + Duration::from_secs(seconds),
+            unix_ms: start.unix_ms + seconds * 1_000,
+        }
+    }
 
     fn page(revoked_s: u64) -> Revocations {
         Revocations {
@@ -223,37 +290,60 @@ mod tests {
 
     #[test]
     fn nothing_is_admitted_before_keys_and_revocations_were_told() {
+        let now = Now::read();
         let mut standing = Standing::new(false);
-        assert_eq!(standing.admits(0, REFUSE_AFTER), Err(Problem::NoKeys));
-        standing.keys_told(0);
-        assert_eq!(standing.admits(0, REFUSE_AFTER), Err(Problem::NoRevocations));
-        standing.revocations_told(0);
-        assert_eq!(standing.admits(0, REFUSE_AFTER), Ok(()));
-        assert_eq!(
-            standing.problems(0, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
-            vec![]
-        );
+        assert_eq!(standing.admits(now, &AGES), Err(Problem::NoKeys));
+        standing.keys_heard(now);
+        assert_eq!(standing.admits(now, &AGES), Err(Problem::NoRevocations));
+        standing.revocations_heard(now);
+        assert_eq!(standing.admits(now, &AGES), Ok(()));
+        assert_eq!(standing.problems(now, &AGES), vec![]);
     }
 
     #[test]
     fn stale_revocations_are_told_first_and_refuse_later() {
+        let start = Now::read();
         let mut standing = Standing::new(false);
-        standing.keys_told(0);
-        standing.revocations_told(0);
-        let told = 31_000;
+        standing.keys_heard(start);
+        standing.revocations_heard(start);
+        let told = after(start, 31);
         let age = Duration::from_secs(31);
-        assert_eq!(
-            standing.problems(told, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
-            vec![Problem::RevocationsStale(age)]
-        );
-        assert_eq!(standing.admits(told, REFUSE_AFTER), Ok(()));
-        assert!(standing.admits(121_000, REFUSE_AFTER).is_err());
-        assert_eq!(
-            standing
-                .problems(700_000, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN)
-                .len(),
-            2
-        );
+        assert_eq!(standing.problems(told, &AGES), vec![Problem::RevocationsStale(age)]);
+        assert_eq!(standing.admits(told, &AGES), Ok(()));
+        assert_eq!(standing.problems(after(start, 700), &AGES).len(), 2);
+        assert_eq!(standing.admits(after(start, 3_660), &AGES), Ok(()));
+        assert!(standing.admits(after(start, 3_661), &AGES).is_err());
+    }
+
+    #[test]
+    fn a_node_that_the_api_tells_nothing_does_not_serve_on_as_in_an_outage() {
+        let start = Now::read();
+        let mut standing = Standing::new(false);
+        standing.keys_heard(start);
+        standing.revocations_heard(start);
+        standing.denied();
+        assert_eq!(standing.admits(after(start, 120), &AGES), Ok(()));
+        assert!(standing.admits(after(start, 121), &AGES).is_err());
+        standing.revocations_heard(after(start, 121));
+        assert_eq!(standing.admits(after(start, 300), &AGES), Ok(()));
+    }
+
+    #[test]
+    fn neither_a_clock_that_was_set_back_nor_a_machine_that_slept_makes_anything_younger() {
+        let start = Now::read();
+        let mut standing = Standing::new(false);
+        standing.keys_heard(start);
+        standing.revocations_heard(start);
+        let set_back = Now {
+            unix_ms: 0,
+            ..after(start, 3_661)
+        };
+        let slept = Now {
+            instant: start.instant,
+            ..after(start, 3_661)
+        };
+        assert!(standing.admits(set_back, &AGES).is_err());
+        assert!(standing.admits(slept, &AGES).is_err());
     }
 
     #[test]
@@ -275,10 +365,8 @@ mod tests {
     #[test]
     fn static_keys_never_age() {
         let standing = Standing::new(true);
-        assert_eq!(standing.admits(u64::MAX, REFUSE_AFTER), Ok(()));
-        assert_eq!(
-            standing.problems(u64::MAX, KEYS_STALE_AFTER, limits::REVOCATION_WITHIN),
-            vec![]
-        );
+        let late = after(Now::read(), 1_000_000);
+        assert_eq!(standing.admits(late, &AGES), Ok(()));
+        assert_eq!(standing.problems(late, &AGES), vec![]);
     }
 }

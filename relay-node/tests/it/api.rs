@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::{
-    self, AgentRevocation, Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocation, Revocations,
+    self, AgentRevocation, Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocation, Revocations, Twin,
 };
 use skytale_proto::token::TokenSigner;
 use skytale_proto::{AgentId, Code, EndpointId, EnrolmentId, KeyId};
@@ -37,6 +37,10 @@ pub(crate) struct Known {
     pub(crate) refusing: Mutex<Option<(StatusCode, Code)>>,
     /// What is answered to a heartbeat.
     pub(crate) next_ms: AtomicU64,
+    /// Whether another process has the place of every node.
+    pub(crate) taken_by: Mutex<bool>,
+    /// What it tells of another process with a node's key.
+    pub(crate) twin: Mutex<Option<Twin>>,
     pub(crate) heartbeats_asked: AtomicUsize,
     pub(crate) down: AtomicBool,
     pub(crate) oversize: AtomicBool,
@@ -208,12 +212,13 @@ fn bearer(headers: &HeaderMap) -> &str {
     value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("")
 }
 
+fn problem(status: StatusCode, code: Code) -> Box<Response> {
+    let problem = Problem::new(code, status.as_u16(), "the test's API refuses");
+    Box::new((status, Json(problem)).into_response())
+}
+
 /// The enrolment that asks, or why it may not.
 fn enrolled(known: &Known, headers: &HeaderMap) -> Result<EnrolmentId, Box<Response>> {
-    let problem = |status: StatusCode, code| {
-        let problem = Problem::new(code, status.as_u16(), "the test's API refuses");
-        Box::new((status, Json(problem)).into_response())
-    };
     let Some(enrolment) = rest::enrolment_of(bearer(headers)) else {
         return Err(problem(StatusCode::UNAUTHORIZED, Code::EnrolmentUnknown));
     };
@@ -297,10 +302,18 @@ async fn heartbeat(
     if key.verify(&message, &proof).is_err() {
         return StatusCode::FORBIDDEN.into_response();
     }
+    if *known.taken_by.lock() {
+        return *problem(StatusCode::CONFLICT, Code::RelayTwin);
+    }
     known.said.lock().push(Said::Heartbeat(endpoint, Box::new(heartbeat)));
     let next_ms = known.next_ms.load(Ordering::SeqCst);
     let expires_ms = next_ms * 3;
-    Json(HeartbeatTaken { next_ms, expires_ms }).into_response()
+    let taken = HeartbeatTaken {
+        next_ms,
+        expires_ms,
+        twin: known.twin.lock().clone(),
+    };
+    Json(taken).into_response()
 }
 
 async fn remove(State(known): State<Arc<Known>>, Path(endpoint): Path<EndpointId>, headers: HeaderMap) -> Response {

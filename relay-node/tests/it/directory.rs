@@ -2,12 +2,12 @@
 
 use crate::admin;
 use crate::api::{Said, TestApi, enrolment_key, eventually};
-use crate::client::{Agent, Client, soon};
+use crate::client::{Agent, Client, closed, soon};
 use crate::fixture::{Fixture, config, create, message};
 use axum::http::StatusCode;
 use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_log_store::{LogStore, MemoryStore, Readiness, StoreError};
-use skytale_proto::rest::ShardLag;
+use skytale_proto::rest::{ShardLag, Twin};
 use skytale_proto::{ChannelId, Code, Offset};
 use skytale_relay_node::{RelayConfig, RelayNode, StartError};
 use std::sync::Arc;
@@ -244,38 +244,137 @@ async fn a_node_that_the_directory_does_not_hear_says_so_and_comes_back_by_itsel
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_enrolment_was_revoked_takes_no_new_session() {
+async fn a_node_whose_enrolment_was_revoked_serves_nobody_until_the_api_lets_it() {
     let api = TestApi::start().await;
-    let mut config = config();
-    config.trust.refuse_after_ms = 300;
-    let (fixture, _folder) = enrolled(&api, config).await;
-    let agent = Agent::new().await;
-    let client = eventually(&fixture, &agent).await;
-    *api.known.refusing.lock() = Some((StatusCode::FORBIDDEN, Code::EnrolmentRevoked));
-    let other = Agent::new().await;
-    let token = fixture.token(&other);
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let (agent, other) = (Agent::new().await, Agent::new().await);
+    let mut client = eventually(&fixture, &agent).await;
+    fixture.channel(&agent, &client).await;
+    *api.known.refusing.lock() = Some((StatusCode::UNAUTHORIZED, Code::EnrolmentRevoked));
+    assert_eq!(client.refused().await, Some(Code::RelayBarred));
+    assert_eq!(closed(&client.connection).await, Some(Code::RelayBarred));
+    let refused = Client::start(&other, &fixture.relay(), &fixture.token(&other)).await;
+    let refused = refused.err().expect("refused");
+    assert_eq!(refused.closed, Some(Code::RelayBarred));
+    // Agents know by it to go elsewhere, and to leave this one alone.
+    let refusal = refused.refusal.expect("a refusal");
+    assert!(refusal.retryable && refusal.retry_after_ms > 0, "{refusal:?}");
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!(
+        (status, &body["reasons"][0]["check"]),
+        (503, &"enrolment".into()),
+        "{body}"
+    );
+    let detail = body["reasons"][0]["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("SKY-4021") && detail.contains("skytale relay enrol"),
+        "{detail}"
+    );
+
+    // The API's database was put back to before that, say.
+    *api.known.refusing.lock() = None;
     soon(async {
         loop {
-            match Client::start(&other, &fixture.relay(), &token).await {
-                Ok(client) => client.leave(),
-                Err(refused) => return assert_eq!(refused.closed, Some(Code::TrustStale)),
+            match Client::start(&other, &fixture.relay(), &fixture.token(&other)).await {
+                Ok(client) => return fixture.channel(&other, &client).await,
+                Err(refused) => assert_eq!(refused.closed, Some(Code::RelayBarred)),
             }
         }
     })
     .await;
-    // Whoever is there goes on; the operator reads why nobody else comes.
-    fixture.channel(&agent, &client).await;
-    let told = soon(async {
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_key_another_process_has_serves_nobody_while_that_one_is_there() {
+    let api = TestApi::start().await;
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let agent = Agent::new().await;
+    let mut client = eventually(&fixture, &agent).await;
+    *api.known.taken_by.lock() = true;
+    assert_eq!(client.refused().await, Some(Code::RelayBarred));
+    let refused = Client::start(&agent, &fixture.relay(), &fixture.token(&agent)).await;
+    assert_eq!(refused.err().expect("refused").closed, Some(Code::RelayBarred));
+    let (status, body) = admin::get(&fixture, "/readyz").await;
+    assert_eq!(
+        (status, &body["reasons"][0]["check"]),
+        (503, &"enrolment".into()),
+        "{body}"
+    );
+    let detail = body["reasons"][0]["detail"].as_str().expect("text");
+    assert!(detail.contains("SKY-4027"), "{detail}");
+    // That revocations are answered well says nothing of the other process.
+    api.asked_again(2).await;
+    let refused = Client::start(&agent, &fixture.relay(), &fixture.token(&agent)).await;
+    assert_eq!(refused.err().expect("refused").closed, Some(Code::RelayBarred));
+    *api.known.taken_by.lock() = false;
+    soon(async {
+        while admin::get(&fixture, "/readyz").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    eventually(&fixture, &agent).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_key_another_process_shows_serves_on_and_names_it() {
+    let api = TestApi::start().await;
+    *api.known.twin.lock() = Some(Twin {
+        addresses: vec!["192.0.2.9:7601".into()],
+        seen_s: 0,
+    });
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let instance = api.heartbeat(0, |_| true).await.instance;
+    assert_eq!(api.heartbeat(1, |_| true).await.instance, instance, "one process");
+    let remarks = async || admin::get(&fixture, "/readyz").await.1["remarks"].clone();
+    let named = soon(async {
         loop {
-            let (_, body) = admin::get(&fixture, "/readyz").await;
-            match body["remarks"][0]["detail"].as_str() {
-                Some(detail) => return detail.to_owned(),
+            match remarks().await.get(0) {
+                Some(remark) => return remark.clone(),
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     })
     .await;
-    assert!(told.contains("SKY-4021"), "{told}");
+    assert_eq!(named["check"], "enrolment");
+    let detail = named["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("SKY-4027") && detail.contains("192.0.2.9:7601"),
+        "{detail}"
+    );
+    eventually(&fixture, &Agent::new().await).await;
+    *api.known.twin.lock() = None;
+    soon(async {
+        while remarks().await != serde_json::json!([]) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_knows_no_such_enrolment_or_fails_ends_no_session() {
+    let api = TestApi::start().await;
+    let (fixture, _folder) = enrolled(&api, config()).await;
+    let agent = Agent::new().await;
+    let client = eventually(&fixture, &agent).await;
+    for (status, code) in [
+        (StatusCode::UNAUTHORIZED, Code::EnrolmentUnknown),
+        (StatusCode::INTERNAL_SERVER_ERROR, Code::ApiInternal),
+        (StatusCode::FORBIDDEN, Code::RegistrationProof),
+    ] {
+        *api.known.refusing.lock() = Some((status, code));
+        let asked = api.known.heartbeats_asked.load(Ordering::SeqCst);
+        soon(async {
+            while api.known.heartbeats_asked.load(Ordering::SeqCst) < asked + 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        fixture.channel(&agent, &client).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

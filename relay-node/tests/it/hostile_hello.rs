@@ -65,7 +65,7 @@ async fn tokens_that_do_not_hold_are_refused_each_with_its_code() {
         ),
         (
             "of an unknown key",
-            Code::TokenSignature,
+            Code::TokenKeyUnknown,
             TokenSigner::generate().sign(&claims),
         ),
         ("unsigned", Code::TokenAlgorithm, forge::unsigned(&claims)),

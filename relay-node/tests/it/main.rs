@@ -20,4 +20,5 @@ mod moving;
 mod order;
 mod tap;
 mod trust;
+mod without_api;
 mod witness;

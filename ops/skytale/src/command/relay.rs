@@ -42,7 +42,7 @@ enum Command {
     Enrol(enrolment::Enrol),
     /// List the enrolments of relay nodes.
     Enrolments,
-    /// Revoke an enrolment: its relay node leaves the directory at once.
+    /// Revoke an enrolment: its relay node leaves the directory at once, and serves no agents within 10 s.
     Revoke(enrolment::Revoke),
     /// List the enrolled relay nodes with what they have to do.
     Fleet,

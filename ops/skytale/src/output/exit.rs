@@ -85,6 +85,7 @@ impl Exit {
             | Code::AdminUnauthorized
             | Code::KeyPackageForeign
             | Code::ChannelLeft => Self::Refused,
+            Code::TokenKeyUnknown => Self::Unreachable,
             _ if code.number() / 1000 == 3 => Self::Refused,
             _ if code.is_retryable() => Self::Unreachable,
             _ => Self::Failed,
@@ -122,6 +123,7 @@ mod tests {
             Code::Offline,
             Code::ApiRateLimited,
             Code::Draining,
+            Code::TokenKeyUnknown,
             Code::VaultInUse,
             Code::VaultOwnerGone,
         ] {

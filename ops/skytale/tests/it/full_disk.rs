@@ -63,7 +63,7 @@ fn dev(place: &mut Place, log: &str) -> (Running, String) {
 }
 
 /// The status and body of a GET.
-fn get(address: &str, path: &str) -> (String, String) {
+pub(crate) fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("connected");
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");

@@ -8,6 +8,7 @@ mod bridge;
 mod channels;
 mod configuration;
 mod demo;
+mod enrolled;
 mod fleet;
 mod full_disk;
 mod help;

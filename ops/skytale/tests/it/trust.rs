@@ -1,6 +1,7 @@
 //! What the API says of keys and tokens holds at every node of a fleet: real servers, nodes and API.
 
 use crate::fleet::{fleet, place};
+use crate::full_disk::get;
 use crate::node::text;
 use crate::process::{Place, Running};
 use futures_util::future::BoxFuture;
@@ -45,6 +46,8 @@ fn identity() -> (AgentId, Identity) {
 struct Operated {
     place: Place,
     url: String,
+    /// The enrolment and the admin address of each node.
+    nodes: Vec<(String, String)>,
     _servers: Vec<Running>,
 }
 
@@ -72,21 +75,30 @@ impl Operated {
         let line = ["--json", "--config", "api.toml", "api"];
         let mut api = Running::start(place.command(line), &place.path("api.log"));
         api.json();
-        let mut servers = vec![streams, api];
-        for number in 0..NODES {
-            let file = format!("node-{number}.toml");
-            place.write(&file, &settings(&place.path("fleet/relay-1/relay.toml"), number, &url));
-            let line = ["--json", "--config", &file, "relay"];
-            let mut node = Running::start(place.command(line), &place.path(&format!("node-{number}.log")));
-            node.json();
-            servers.push(node);
-        }
         place.set("SKYTALE_CONFIG", "api.toml");
         // Not the API that started the streams.
         place.set("SKYTALE_API_URL", &url);
+        let mut servers = vec![streams, api];
+        let mut nodes = Vec::new();
+        for number in 0..NODES {
+            let file = format!("node-{number}.toml");
+            let label = format!("node-{number}");
+            let made = place.json(&["relay", "enrol", &label]);
+            let key = text(&made["secret"]);
+            place.write(
+                &file,
+                &settings(&place.path("fleet/relay-1/relay.toml"), number, &url, &key),
+            );
+            let line = ["--json", "--config", &file, "relay"];
+            let mut node = Running::start(place.command(line), &place.path(&format!("node-{number}.log")));
+            let admin = text(&node.json()["admin"]);
+            nodes.push((text(&made["enrolment"]["id"]), admin));
+            servers.push(node);
+        }
         Self {
             place,
             url,
+            nodes,
             _servers: servers,
         }
     }
@@ -97,7 +109,7 @@ impl Operated {
 }
 
 /// The settings of a node over the same streams as another one.
-fn settings(of: &Path, number: usize, api: &str) -> String {
+fn settings(of: &Path, number: usize, api: &str, key: &str) -> String {
     let text = std::fs::read_to_string(of).expect("a relay node's settings");
     let mut settings: toml::Table = text.parse().expect("TOML");
     let relay = settings["relay"].as_table_mut().expect("a section");
@@ -108,7 +120,7 @@ fn settings(of: &Path, number: usize, api: &str) -> String {
         ("listen", "127.0.0.1:0".into()),
         ("api_url", api.to_owned()),
         ("issuer", api.to_owned()),
-        ("relay_secret", "r5".repeat(32)),
+        ("relay_secret", key.to_owned()),
     ];
     relay.extend(texts.map(|(key, text)| (key.to_owned(), toml::Value::String(text))));
     settings.to_string()
@@ -124,28 +136,6 @@ async fn session(
 ) -> Result<Session, RelayError> {
     let connecting = Session::connect(endpoint, relay, subject.clone(), token.clone(), provider.clone());
     tokio::time::timeout(HANGING, connecting).await.expect("answered")
-}
-
-/// The same, once the node knows the key that signed the token.
-async fn session_at_last(
-    endpoint: &Endpoint,
-    relay: &Relay,
-    subject: &TokenSubject,
-    token: &Token,
-    provider: &Arc<dyn TokenProvider>,
-) -> Session {
-    let at_last = async {
-        loop {
-            match session(endpoint, relay, subject, token, provider).await {
-                Ok(session) => return session,
-                // The keys were asked for a moment ago.
-                Err(error) if error.code() == Code::TokenSignature => {}
-                Err(error) => panic!("{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(HANGING, at_last).await.expect("taken at last")
 }
 
 #[test]
@@ -178,22 +168,31 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
         assert_eq!(nodes.len(), NODES, "the token names every node");
         let provider: Arc<dyn TokenProvider> = Arc::new(client.clone());
         for node in &nodes {
-            let session = session_at_last(&endpoint, node, &subject, &token, &provider).await;
-            session.close().await;
+            let session = session(&endpoint, node, &subject, &token, &provider).await;
+            session.expect("a session").close().await;
         }
 
-        // From now on the API signs with another key; what the old one signed holds until it ends.
-        let keys: Jwks = operator
-            .call(Method::POST, "/v1/signing-keys", None::<&()>)
-            .await
-            .expect("rotated");
-        assert!(keys.keys.len() > 1);
-        let newer = client.token(&subject).await.expect("a token");
+        // The API signs with another key, four times in a row, and no node refuses one of them once; what an old one signed
+        // holds until it ends.
+        let mut newer = token.clone();
+        for number in 1..=4 {
+            let keys: Jwks = operator
+                .call(Method::POST, "/v1/signing-keys", None::<&()>)
+                .await
+                .expect("rotated");
+            assert_eq!(keys.keys.len(), number + 1);
+            newer = client.token(&subject).await.expect("a token");
+            for node in &nodes {
+                let with_the_newest = session(&endpoint, node, &subject, &newer, &provider).await;
+                with_the_newest.expect("a session").close().await;
+            }
+        }
         let mut sessions = Vec::new();
         for node in &nodes {
             let with_the_old = session(&endpoint, node, &subject, &token, &provider).await;
             with_the_old.expect("a session").close().await;
-            sessions.push(session_at_last(&endpoint, node, &subject, &newer, &provider).await);
+            let with_the_newest = session(&endpoint, node, &subject, &newer, &provider).await;
+            sessions.push(with_the_newest.expect("a session"));
         }
 
         // The key that both tokens came from is revoked: what runs ends, and nothing begins, anywhere.
@@ -211,4 +210,46 @@ fn a_new_signing_key_reaches_every_node_and_a_revoked_key_opens_none() {
         }
         endpoint.close().await;
     });
+}
+
+#[test]
+fn an_agent_of_a_node_that_is_revoked_goes_on_at_another() {
+    let mut operated = Operated::start();
+    let account = operated.place.json(&["account", "create", "acme"]);
+    operated.place.set("SKYTALE_API_KEY", text(&account["key"]["secret"]));
+    let place = &operated.place;
+    let alice = |arguments: &[&str]| {
+        let mut line = arguments.to_vec();
+        line.extend(["--vault", "alice.vault", "--timeout-s", "120"]);
+        place.json(&line)
+    };
+    alice(&["init"]);
+    alice(&["channel", "create", "plans"]);
+    // Holds a session, and lets commands beside it work through that.
+    let tail = ["--json", "channel", "tail", "plans", "--vault", "alice.vault"];
+    let _tail = Running::start(place.command(tail), &place.path("tail.log"));
+    let serving = |besides: Option<usize>| {
+        let has_session = |at: &usize| {
+            let (_, metrics) = get(&operated.nodes[*at].1, "/metrics");
+            Some(*at) != besides && metrics.contains("\nskytale_relay_sessions 1\n")
+        };
+        for _ in 0..1_200 {
+            if let Some(at) = (0..NODES).find(has_session) {
+                return at;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!(
+            "no node has the session: {}",
+            std::fs::read_to_string(place.path("tail.log")).unwrap_or_default()
+        );
+    };
+    let first = serving(None);
+    place.json(&["relay", "revoke", &operated.nodes[first].0]);
+    let second = serving(Some(first));
+    assert_ne!(first, second);
+    alice(&["channel", "send", "plans", "over there"]);
+    let (status, body) = get(&operated.nodes[first].1, "/readyz");
+    assert_eq!(status, "503");
+    assert!(body.contains("SKY-4021"), "{body}");
 }

@@ -158,8 +158,10 @@ async fn handle(
         }
         Some(control_event::Event::Refusal(refusal)) => {
             let refused = Refused::from(refusal);
-            // The relay cannot ask the API now. The token that there is stays in force, here more than elsewhere.
-            if refused.code() == Code::TrustStale && matches!(refresh, Refresh::Sent(_)) {
+            // The relay cannot ask the API now, or does not know yet by which key it signs. The token that there is stays in
+            // force, here more than elsewhere.
+            if matches!(refused.code(), Code::TrustStale | Code::TokenKeyUnknown) && matches!(refresh, Refresh::Sent(_))
+            {
                 *refresh = retry(*refreshed, refused.retry_after);
                 return Ok(());
             }

@@ -125,6 +125,10 @@ struct Revoked {
 
 impl Human for Revoked {
     fn human(&self, to: &mut dyn fmt::Write, _: &Style) -> fmt::Result {
-        writeln!(to, "revoked {}: its relay node has left the directory", self.revoked)
+        writeln!(
+            to,
+            "revoked {}: its relay node has left the directory, and serves no agents within 10 s",
+            self.revoked
+        )
     }
 }

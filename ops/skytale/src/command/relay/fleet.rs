@@ -50,6 +50,10 @@ impl Human for Listed {
                 RelayState::Draining => "draining".to_owned(),
                 RelayState::Missing => format!("missing since {}", utc(relay.seen_s)),
             };
+            let state = match &relay.twin {
+                Some(twin) => format!("{state}; its key is also used at {}", twin.addresses.join(", ")),
+                None => state,
+            };
             let lag = relay
                 .load
                 .lag
