@@ -31,6 +31,8 @@ const PROCESS_CPU: &str = "process_cpu_seconds_total";
 const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
+const CLOCK_SKEW: &str = "skytale_relay_clock_skew_seconds";
+const CLOCK_WRONG: &str = "skytale_relay_clock_wrong";
 
 /// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
 pub fn describe() {
@@ -105,6 +107,16 @@ pub fn describe() {
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory that the process holds.");
     describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
     describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
+    describe_gauge!(
+        CLOCK_SKEW,
+        Unit::Seconds,
+        "How far the node's clock is certainly ahead of another, by whose that is; below zero where it is behind."
+    );
+    describe_gauge!(
+        CLOCK_WRONG,
+        count,
+        "1 while the node sends agents elsewhere because of its clock, else 0."
+    );
 }
 
 pub(crate) fn append_requested(bytes: usize) {
@@ -171,6 +183,15 @@ pub(crate) fn tap_written(events: u64) {
 
 pub(crate) fn tap_dropped(reason: &'static str, events: u64) {
     counter!(TAP_DROPPED, "reason" => reason).increment(events);
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn clock_skew(source: &'static str, ahead_ms: i64) {
+    gauge!(CLOCK_SKEW, "source" => source).set(ahead_ms as f64 / 1_000.0);
+}
+
+pub(crate) fn clock_wrong(wrong: bool) {
+    gauge!(CLOCK_WRONG).set(f64::from(u8::from(wrong)));
 }
 
 /// What stands at the moment of a scrape.

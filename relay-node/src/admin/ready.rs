@@ -27,7 +27,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain` or `directory`.
+    /// What was looked at: `store`, `trust`, `clock`, `disk`, `drain` or `directory`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -58,6 +58,9 @@ pub(crate) fn report(node: &Shared) -> Report {
     for problem in node.trust.problems() {
         not("trust", problem.to_string());
     }
+    if let Some(problem) = node.clock.problem() {
+        not("clock", problem);
+    }
     if node.is_draining() {
         not("drain", "the node is about to stop".into());
     }
@@ -84,6 +87,7 @@ pub(crate) fn report(node: &Shared) -> Report {
         reasons,
         remarks: remarks
             .chain(node.presence.problem().map(remark("directory")))
+            .chain(node.clock.remarks().into_iter().map(remark("clock")))
             .collect(),
         lag: store.lag,
         disk_free_bytes,

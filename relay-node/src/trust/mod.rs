@@ -14,7 +14,7 @@ pub use api::ApiUrlError;
 pub(crate) use follow::{follow_keys, follow_revocations, register};
 pub(crate) use standing::{NewlyRevoked, Problem, Standing};
 
-use crate::clock::{unix_ms, unix_s};
+use crate::clock::{Clock, unix_ms};
 use crate::config::TrustConfig;
 use crate::refusal;
 use parking_lot::RwLock;
@@ -88,6 +88,7 @@ pub(crate) struct Trust {
     state: RwLock<State>,
     /// Asked for keys when a token names one that is not known; `None` for static keys.
     api: Option<Api>,
+    clock: Arc<Clock>,
     refetched: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -121,6 +122,7 @@ impl Trust {
         audience: &str,
         source: &TrustSource,
         api: Option<Api>,
+        clock: Arc<Clock>,
     ) -> Self {
         let trust = Self {
             issuer: issuer.into(),
@@ -131,6 +133,7 @@ impl Trust {
                 standing: Standing::new(api.is_none()),
             }),
             api,
+            clock,
             refetched: tokio::sync::Mutex::new(None),
         };
         if let TrustSource::Static(keys) = source {
@@ -174,7 +177,7 @@ impl Trust {
             state.standing.admits(unix_ms(), refuse_after).map_err(stale)?;
             state.verifier.clone().ok_or_else(|| stale(Problem::NoKeys))?
         };
-        Ok(match verifier.verify(token, unix_s()) {
+        Ok(match verifier.verify(token, self.clock.tokens_s()) {
             Err(error) if error.code == Code::TokenSignature && !verifier.knows_kid(token) => {
                 Verified::UnknownKey(error)
             }
@@ -225,7 +228,7 @@ impl Trust {
 
     /// The API has told these revocations; gives those that are new.
     pub(crate) fn revoke(&self, page: &Revocations) -> NewlyRevoked {
-        self.state.write().standing.revoked(page, unix_s())
+        self.state.write().standing.revoked(page, self.clock.tokens_s())
     }
 
     /// The API has told all revocations up to now.
