@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 /// Events waiting for an agent that does not read: with this many bytes waiting, it is not read from either.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
-/// Over what time agents are told to go elsewhere, and how often they are told again: for those who find nowhere to go.
+/// Over what time agents get the notice to go elsewhere, and how often they get it again: for those who find nowhere to go.
 const ELSEWHERE_EVERY: Duration = Duration::from_secs(30);
 /// How long the last events may take.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);

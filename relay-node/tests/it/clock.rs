@@ -59,7 +59,7 @@ async fn is_apart(api: &TestApi, ahead_s: i64) {
     let folder = tempfile::tempdir().expect("a folder");
     api.set_clock(ahead_s);
     let fixture = enrolled(api, &folder).await;
-    // Those who have another node to go to are sent there, with a code that says so; and the directory is told.
+    // Those who have another node to go to are sent there, with a code that says so; and the directory learns of it.
     let refused = started(&fixture, ahead_s, false).await.map(|_| ());
     assert_eq!(refused, Err(Some(Code::ClockWrong)));
     assert!(Code::ClockWrong.is_retryable());

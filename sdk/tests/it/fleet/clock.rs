@@ -2,11 +2,13 @@
 
 use super::account::Account;
 use super::nodes::Fleet;
-use crate::agent::world::{channel_of, event};
-use skytale_proto::Code;
-use skytale_sdk::agent::Agent;
+use crate::agent::world::{channel_of, event, soon};
+use skytale_proto::{ChannelId, Code};
+use skytale_sdk::agent::{Agent, RelaySource};
 use skytale_sdk::event::Event;
+use skytale_sdk::raw::{RawClient, RawConfig};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -59,4 +61,42 @@ async fn agents_leave_a_node_whose_clock_is_wrong_and_stay_where_all_clocks_are(
 
 async fn close(agent: Agent) {
     agent.close(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_raw_logs_leaves_a_node_whose_clock_is_wrong_and_stays_where_all_clocks_are() {
+    let fleet = Fleet::new(2, 15_000).await;
+    let client = RawClient::open(RawConfig {
+        identity: Zeroizing::new([1; 32]),
+        endpoint: Zeroizing::new([101; 32]),
+        tokens: fleet.directory.spread(0),
+        relays: RelaySource::Fixed(fleet.nodes.iter().map(|node| node.relay.clone()).collect()),
+        region: None,
+        network: Default::default(),
+    })
+    .await
+    .expect("a client");
+    let writer = client.writer(ChannelId::generate());
+    let append = async |text: &'static str| {
+        let pending = writer.append(text.into()).await.expect("queued");
+        soon("a receipt", pending.outcome()).await.expect("accepted");
+    };
+    append("all clocks are right").await;
+    assert_eq!(fleet.nodes[0].sessions(), 1);
+
+    assert!(fleet.nodes[0].is_ahead_by(HOUR));
+    let moved = async {
+        while (fleet.nodes[0].sessions(), fleet.nodes[1].sessions()) != (0, 1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("it is at the other node", moved).await;
+    append("one clock is wrong").await;
+
+    assert!(fleet.nodes[1].is_ahead_by(HOUR));
+    for text in ["all", "clocks", "are", "wrong"] {
+        append(text).await;
+    }
+    client.close().await;
+    fleet.end().await;
 }
