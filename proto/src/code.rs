@@ -126,7 +126,7 @@ codes! {
     /// The relay node is there, and has not answered what it was asked.
     Unanswered = 2014, true, "The SDK goes to another relay node by itself; the operator must look at this one and its store.";
     /// The relay node's clock and the one that it is measured by differ: it sends agents to other nodes.
-    ClockWrong = 2015, true, "The SDK goes to another relay node by itself, and stays where there is none; the operator must look at the relay node's /readyz and set the wrong clock right.";
+    ClockWrong = 2016, true, "The SDK goes to another relay node by itself, and stays where there is none; the operator must look at the relay node's /readyz and set the wrong clock right.";
 
     // ---- tokens
     /// Not a token.
