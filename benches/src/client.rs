@@ -82,6 +82,7 @@ impl Client {
         let hello = Hello {
             token,
             sdk_version: "bench".into(),
+            last_resort: false,
         };
         let mut control = Wire::open(&connection, open::Stream::Hello(hello)).await?;
         match control.hear::<ControlEvent>().await?.and_then(|event| event.event) {

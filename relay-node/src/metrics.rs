@@ -34,6 +34,8 @@ const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
 const TWIN: &str = "skytale_relay_twin";
 const BARRED: &str = "skytale_relay_barred";
+const CLOCK_SKEW: &str = "skytale_relay_clock_skew_seconds";
+const CLOCK_WRONG: &str = "skytale_relay_clock_wrong";
 
 /// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
 pub fn describe() {
@@ -118,6 +120,16 @@ pub fn describe() {
         count,
         "1 where the API lets the node serve no agents, by reason, else 0."
     );
+    describe_gauge!(
+        CLOCK_SKEW,
+        Unit::Seconds,
+        "How far the node's clock is certainly ahead of another, by whose that is; below zero where it is behind."
+    );
+    describe_gauge!(
+        CLOCK_WRONG,
+        count,
+        "1 while the node sends agents elsewhere because of its clock, else 0."
+    );
 }
 
 pub(crate) fn append_requested(bytes: usize) {
@@ -184,6 +196,15 @@ pub(crate) fn tap_written(events: u64) {
 
 pub(crate) fn tap_dropped(reason: &'static str, events: u64) {
     counter!(TAP_DROPPED, "reason" => reason).increment(events);
+}
+
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn clock_skew(source: &'static str, ahead_ms: i64) {
+    gauge!(CLOCK_SKEW, "source" => source).set(ahead_ms as f64 / 1_000.0);
+}
+
+pub(crate) fn clock_wrong(wrong: bool) {
+    gauge!(CLOCK_WRONG).set(f64::from(u8::from(wrong)));
 }
 
 /// What stands at the moment of a scrape.

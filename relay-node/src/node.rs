@@ -1,6 +1,7 @@
 //! The node: accepts connections, runs what belongs to it, drains, stops.
 
 use crate::admin::{self, RenderMetrics};
+use crate::clock::{self, Clock};
 use crate::config::{ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
 use crate::drain::told_over;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) config: RelayConfig,
     pub(crate) store: Arc<dyn LogStore>,
     pub(crate) trust: Trust,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) rates: Rates,
     pub(crate) readers: Arc<Readers>,
@@ -158,16 +160,31 @@ impl RelayNode {
         let https = https::Bound::bind(&config.https).await?;
         let own_url = https.as_ref().map(https::Bound::own_url);
         let (endpoint, receiving) = endpoint::bind(&config, key.clone(), own_url).await?;
+        let clock = Arc::new(Clock::default());
         let api = match &trust {
             TrustSource::Static(_) => None,
             TrustSource::Http { api_url, relay_secret } => {
                 let tls = endpoint.tls_config().clone();
-                Some(Api::new(api_url, relay_secret.clone(), tls, &config.trust)?)
+                Some(Api::new(
+                    api_url,
+                    relay_secret.clone(),
+                    tls,
+                    &config.trust,
+                    clock.clone(),
+                )?)
             }
         };
         let keeper = keeper(&trust, &config, &EndpointId::from_bytes(*key.public().as_bytes()));
         let shared = Arc::new(Shared {
-            trust: Trust::new(config.trust.clone(), &config.issuer, &config.audience, &trust, keeper),
+            trust: Trust::new(
+                config.trust.clone(),
+                &config.issuer,
+                &config.audience,
+                &trust,
+                keeper,
+                clock.clone(),
+            ),
+            clock,
             sessions: Arc::default(),
             rates: Rates::new(&config.limits),
             readers: Arc::default(),
@@ -204,6 +221,7 @@ impl RelayNode {
             node.follow(Arc::new(api), enrolment, &key);
         }
         node.run(tidy(node.shared.clone()));
+        node.run(clock::watch(node.shared.clone()));
         node.background.spawn(accept(
             node.shared.clone(),
             node.endpoint.clone(),
@@ -237,6 +255,11 @@ impl RelayNode {
     /// The TCP address of admin HTTP, where it is served.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// What it knows of the time: the door for whoever reads another clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.shared.clock
     }
 
     /// How many sessions run.

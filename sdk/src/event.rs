@@ -38,8 +38,8 @@ pub enum Event {
         from: EndpointId,
         /// The relay node now.
         to: EndpointId,
-        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], [`Code::Unanswered`], or what it
-        /// refused.
+        /// Why the one before was left: [`Code::Draining`], [`Code::KeepaliveLost`], [`Code::Unanswered`],
+        /// [`Code::ClockWrong`], or what it refused.
         code: Code,
         /// Why, in words.
         reason: String,

@@ -40,6 +40,8 @@ pub(super) struct Clocks {
 pub(super) struct Judgement {
     /// How far the fleet's time is ahead of this node's clock.
     pub(super) ahead_ms: i64,
+    /// More than half of all clocks agree on that.
+    pub(super) is_agreed: bool,
     /// More than half of all clocks agree on that, and this node's does not.
     pub(super) is_wrong: bool,
     /// Servers whose clocks do not agree with the fleet's time, and how far they are ahead of it.
@@ -87,6 +89,7 @@ impl Clocks {
         });
         Some(Judgement {
             ahead_ms: middle,
+            is_agreed: settled,
             is_wrong: settled && !agrees(0),
             wrong_servers: wrong_servers.collect(),
         })

@@ -331,6 +331,13 @@ impl LogStore for FleetStore {
         self.node.replica.store().stopped()
     }
 
+    fn agreed_ms(&self) -> Option<u64> {
+        let judged = self.node.peers.clocks.lock().judge()?;
+        judged
+            .is_agreed
+            .then(|| self.node.config.now_ms().saturating_add_signed(judged.ahead_ms))
+    }
+
     fn readiness(&self) -> Readiness {
         self.health().readiness()
     }

@@ -1,5 +1,6 @@
 //! What a local store can be told.
 
+use super::clock::Clocks;
 use super::faults::DiskFaults;
 use skytale_proto::limits;
 use std::path::PathBuf;
@@ -48,10 +49,16 @@ pub struct LocalConfig {
     /// What its files fail with; for tests.
     #[doc(hidden)]
     pub faults: DiskFaults,
+    /// Where it reads the time; for tests.
+    #[doc(hidden)]
+    pub clocks: Clocks,
 }
 
 /// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
 /// said here.
+///
+/// Age is judged by a clock of the store's own: the time that passes moves it, and the machine's clock only as far as it
+/// agrees with that. One that has leapt is believed after an hour, and not before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Entries older than this are dropped. `None` keeps them.
@@ -91,6 +98,7 @@ impl LocalConfig {
             index_memory_bytes_max: 1024 * 1024 * 1024,
             retention: Retention::default(),
             faults: DiskFaults::default(),
+            clocks: Clocks::default(),
         }
     }
 

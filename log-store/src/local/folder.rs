@@ -5,6 +5,7 @@
 //! <dir>/FORMAT     three lines: what this is, its version (2 for a replica of streams), the store's id
 //! <dir>/segments/  the records: all that must not be lost
 //! <dir>/index/     derived; may be deleted while the store is closed
+//! <dir>/CLOCK      the time that retention goes by, when it was written down last; may be deleted, too
 //! ```
 
 use super::error::OpenError;

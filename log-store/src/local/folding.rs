@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use skytale_proto::{Frame, LogId, Offset};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
@@ -367,7 +367,7 @@ impl Folding {
         if self.abandoned {
             return;
         }
-        self.begin();
+        self.begin(&shared.config);
         self.answers.queued_bytes += frame.encoded().len();
         let log = frame.header().log;
         let outcome = match shared.running().and_then(|()| self.admits(shared, &log, asked)) {
@@ -389,7 +389,7 @@ impl Folding {
     }
 
     fn retire(&mut self, shared: &Shared, retired: Retired) {
-        self.begin();
+        self.begin(&shared.config);
         let Retired { log, up_to, with_state } = retired;
         if self.abandoned || shared.running().is_err() || self.builder.doomed.is_some() {
             return;
@@ -488,12 +488,10 @@ impl Folding {
     }
 
     /// The batch's time is that of its first command; it never goes back, whatever the clock does.
-    fn begin(&mut self) {
+    fn begin(&mut self, config: &LocalConfig) {
         if !self.timed {
             self.timed = true;
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-            self.time_ms = self.time_ms.max(now_ms);
+            self.time_ms = self.time_ms.max(config.clocks.read().wall_ms);
             self.builder.set_time(self.time_ms);
         }
     }

@@ -11,6 +11,8 @@ const APPENDS: &str = "skytale_store_appends_total";
 const INDEX_LAG: &str = "skytale_store_index_lag_bytes";
 const SEGMENT_BYTES: &str = "skytale_store_segment_bytes";
 const TRIMMED_SEGMENTS: &str = "skytale_store_dropped_segments_total";
+const RETENTION_CHECKS: &str = "skytale_store_retention_checks_total";
+const CLOCK_LEAP: &str = "skytale_store_clock_leap_seconds";
 const DAMAGED_LOGS: &str = "skytale_store_damaged_logs";
 const FULL: &str = "skytale_store_full";
 const FREE_BYTES: &str = "skytale_store_free_bytes";
@@ -28,6 +30,16 @@ pub(crate) fn describe() {
     );
     describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of sealed segments");
     describe_counter!(TRIMMED_SEGMENTS, Unit::Count, "Segments dropped by retention");
+    describe_counter!(
+        RETENTION_CHECKS,
+        Unit::Count,
+        "Times that the store looked for what it need not keep"
+    );
+    describe_gauge!(
+        CLOCK_LEAP,
+        Unit::Seconds,
+        "How far the machine's clock is ahead of the time that retention goes by, below zero where it is behind; 0 while they agree"
+    );
     describe_gauge!(
         DAMAGED_LOGS,
         Unit::Count,
@@ -93,6 +105,14 @@ pub(crate) fn segment_bytes(bytes: u64) {
 
 pub(crate) fn segment_dropped() {
     counter!(TRIMMED_SEGMENTS).increment(1);
+}
+
+pub(crate) fn retention_checked() {
+    counter!(RETENTION_CHECKS).increment(1);
+}
+
+pub(crate) fn clock_leap(ahead_ms: i128) {
+    gauge!(CLOCK_LEAP).set(ahead_ms as f64 / 1_000.0);
 }
 
 pub(crate) fn damaged_logs(count: usize) {

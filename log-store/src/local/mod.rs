@@ -14,6 +14,7 @@
 
 mod batch;
 mod builder;
+mod clock;
 mod config;
 mod error;
 mod faults;
@@ -36,6 +37,7 @@ mod tail;
 mod working;
 mod writer;
 
+pub use clock::Clocks;
 pub use config::{LocalConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use error::OpenError;
 pub use faults::{DiskFaults, DiskStep};
@@ -47,6 +49,7 @@ use crate::{
     Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, StoreError,
 };
 use bytes::Bytes;
+use clock::StoreClock;
 use folder::Role;
 use folding::{Asked, Command, Stage};
 use futures_util::FutureExt as _;
@@ -120,6 +123,9 @@ impl LocalStore {
             doing: "start a thread".into(),
             source,
         };
+        // A replica drops what its streams gave up, whatever the time is.
+        let judges_age = shared.role == Role::Alone && shared.config.retention.age.is_some();
+        let clock = judges_age.then(|| StoreClock::open(&shared.config.dir, &shared.config.clocks, beginning.time_ms));
         let (queue, receiver) = mpsc::channel(shared.config.queue_frames_max);
         let room = Arc::new(Semaphore::new(shared.config.queue_bytes_max));
         shared.progress.indexed(beginning.next_batch - 1, 0);
@@ -134,7 +140,7 @@ impl LocalStore {
             .name("skytale-writer".into())
             .spawn(move || writer.run())
             .map_err(thread)?;
-        let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone()));
+        let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone(), clock));
         let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
         let store = Self {
             shared,
@@ -356,6 +362,7 @@ impl LogStore for LocalStore {
         let full = self.shared.space.why();
         Readiness {
             problems: stopped.chain(full.iter().map(|why| full_problem(why))).collect(),
+            remarks: self.keeper.remark().into_iter().collect(),
             ..Readiness::default()
         }
     }

@@ -1,8 +1,10 @@
 //! Gives up the oldest segments, by age and bytes.
 //!
 //! Each log with entries in a segment gets a Trim, durable before the file goes; and its state is written into the
-//! sequence again where the segment held the last one, so that the segments alone always tell it.
+//! sequence again where the segment held the last one, so that the segments alone always tell it. Age is judged by a clock
+//! that a leap of the machine's does not move ([`super::clock`]).
 
+use super::clock::StoreClock;
 use super::error::{OpenError, store_io};
 use super::folder::Role;
 use super::folding::{Command, Retired};
@@ -17,7 +19,7 @@ use skytale_proto::{Frame, LogId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// How often retention is enforced at least while the disk is full.
@@ -31,20 +33,32 @@ const FORGOTTEN_AT_ONCE: usize = 65_536;
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
+    /// What age is judged by, where it is judged.
+    clock: Option<StoreClock>,
     turn: Mutex<()>,
 }
 
 impl Keeper {
-    pub(crate) const fn new(shared: Arc<Shared>, queue: mpsc::Sender<Command>) -> Self {
+    pub(crate) const fn new(shared: Arc<Shared>, queue: mpsc::Sender<Command>, clock: Option<StoreClock>) -> Self {
         Self {
             shared,
             queue,
+            clock,
             turn: Mutex::new(()),
         }
     }
 
-    /// Looks at the disk, and lets go on what waited for room. Gives whether the disk is full. Blocks.
+    /// What is remarkable of the clock that age is judged by.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.clock.as_ref()?.remark()
+    }
+
+    /// Looks at the clocks and at the disk, and lets go on what waited for room. Gives whether the disk is full. Blocks.
     fn look(&self) -> bool {
+        if let Some(clock) = &self.clock {
+            clock.look();
+            clock.keep();
+        }
         let space = &self.shared.space;
         space.look();
         space.try_again();
@@ -58,6 +72,7 @@ impl Keeper {
     /// Drops what need not be kept, and gives how many segments that was. Blocks.
     pub(crate) fn enforce(&self) -> Result<u64, StoreError> {
         let _turn = self.turn.lock();
+        let now_ms = self.clock.as_ref().map_or(0, StoreClock::look);
         let mut dropped = 0;
         let sealed = self.shared.segments.sealed();
         let mut bytes: u64 = sealed.iter().map(|(_, info)| info.bytes).sum();
@@ -66,7 +81,7 @@ impl Keeper {
             let file = file.map_err(store_io("open", &self.shared.segments.path(sequence)))?;
             let (footer, newest_ms) = self.read_footer(&file, &info)?;
             let over = match self.shared.role {
-                Role::Alone => is_over(&self.shared.config.retention, bytes, newest_ms),
+                Role::Alone => is_over(&self.shared.config.retention, bytes, newest_ms, now_ms),
                 Role::Replica => self.is_trimmed(&footer)?,
             };
             if !over {
@@ -78,6 +93,7 @@ impl Keeper {
             metrics::segment_dropped();
             metrics::segment_bytes(bytes);
         }
+        metrics::retention_checked();
         Ok(dropped)
     }
 
@@ -204,9 +220,9 @@ impl Keeper {
     }
 }
 
-fn is_over(retention: &Retention, bytes: u64, newest_ms: u64) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let age = now.saturating_sub(Duration::from_millis(newest_ms));
+/// Whether the oldest segment need not be kept, of so many bytes in all. `now_ms` is the time that age is judged by.
+fn is_over(retention: &Retention, bytes: u64, newest_ms: u64, now_ms: u64) -> bool {
+    let age = Duration::from_millis(now_ms.saturating_sub(newest_ms));
     retention.age.is_some_and(|age_max| age > age_max) || retention.bytes.is_some_and(|bytes_max| bytes > bytes_max)
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain`, `enrolment` or `directory`.
+    /// What was looked at: `store`, `trust`, `disk`, `drain`, `clock`, `enrolment` or `directory`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -66,6 +66,9 @@ pub(crate) fn report(node: &Shared) -> Report {
     if let Some(barred) = node.trust.barred() {
         not("enrolment", barred.detail());
     }
+    if let Some(problem) = node.clock.problem() {
+        not("clock", problem);
+    }
     if node.is_draining() {
         not("drain", "the node is about to stop".into());
     }
@@ -95,6 +98,7 @@ pub(crate) fn report(node: &Shared) -> Report {
             .chain(node.presence.problem().map(remark("directory")))
             .chain(twin.map(remark("enrolment")))
             .chain(stale.into_iter().filter(|_| !unserved).map(told_of_trust))
+            .chain(node.clock.remarks().into_iter().map(remark("clock")))
             .collect(),
         lag: store.lag,
         disk_free_bytes,

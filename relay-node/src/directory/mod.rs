@@ -73,8 +73,9 @@ impl Place {
             https_url: self.https_url.clone(),
             region: self.region,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            // A node whose store has stopped, or is not ready yet, is one that agents should not be sent to either.
-            draining: node.is_draining() || !store.problems.is_empty(),
+            // A node whose store has stopped, or is not ready yet, or whose clock is wrong, is one that agents should not be
+            // sent to either.
+            draining: node.is_draining() || !store.problems.is_empty() || node.clock.is_wrong(),
             load: RelayLoad {
                 agents: count(node.sessions.len()),
                 agents_max: node.config.limits.connections_max,
@@ -87,15 +88,17 @@ impl Place {
     }
 
     /// Sends heartbeats until the node stops: one at once, then as often as the API says; and one at once when the node
-    /// begins to drain, or its store stops.
+    /// begins to drain, its store stops, or its clock turns out to be wrong or right.
     pub(crate) async fn keep(self, node: Arc<Shared>, stop: CancellationToken) {
         let mut drain = node.drain.subscribe();
         let mut stopped = node.store.stopped();
+        let mut clock = node.clock.subscribe();
         let mut pause = Pause::default();
         let mut meter = Meter::new(node.load.counts(), Instant::now());
         loop {
             drain.mark_unchanged();
             stopped.mark_unchanged();
+            clock.mark_unchanged();
             let rates = meter.rates(node.load.counts(), Instant::now());
             let heartbeat = self.heartbeat(&node, rates);
             let asked = Instant::now();
@@ -125,6 +128,7 @@ impl Place {
                 () = sleep(pause.next(rand::random())) => {}
                 Ok(()) = drain.changed() => {}
                 Ok(()) = stopped.changed() => {}
+                Ok(()) = clock.changed() => {}
             }
         }
     }

@@ -4,7 +4,6 @@
 //! the token for as long as the agent has a session here, which has shown later tokens; and it ends, as the session does,
 //! when the API key behind its token is revoked.
 
-use crate::clock::unix_s;
 use crate::metrics;
 use crate::node::Shared;
 use crate::session::of_endpoint;
@@ -94,7 +93,7 @@ pub(super) async fn keep(table: Arc<Table>, clients: Clients, node: Arc<Shared>,
             _ = turns.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now = unix_s();
+        let now = node.clock.tokens_s();
         let serves = node.trust.barred().is_none();
         let may_stay = |claims: &Claims| {
             serves && !node.trust.is_revoked(claims) && (now < claims.exp || node.sessions.has(&claims.sub))

@@ -1,6 +1,5 @@
 //! One connection: admitted, run, ended with a code.
 
-use crate::clock::{Now, unix_ms};
 use crate::endpoint;
 use crate::metrics;
 use crate::node::Shared;
@@ -157,7 +156,7 @@ fn state(session: &Session) -> SessionState {
         &session.claims(),
         config.keepalive(),
         Duration::from_secs(config.token_notice_s),
-        Now::read(),
+        session.node.clock.now(),
     )
 }
 
@@ -168,7 +167,7 @@ fn started(session: &Session, claims: &Claims) -> Event {
         keepalive_ms: node.config.session.keepalive_ms,
         durability: node.store.durability().into(),
         relay_version: env!("CARGO_PKG_VERSION").into(),
-        time_ms: unix_ms(),
+        time_ms: node.clock.tokens_ms(),
         token_expires_s: claims.exp,
         rollback_ms: node.rollback.as_ref().map_or(0, |word| word.at_ms),
     })

@@ -1,6 +1,5 @@
 //! The control stream: one task's loop over requests, time, drain and the end. It never waits for a slow agent.
 
-use crate::clock::Now;
 use crate::drain::told_over;
 use crate::refusal::counted;
 use crate::session::Session;
@@ -24,6 +23,8 @@ use tokio::time::Instant;
 
 /// Events waiting for an agent that does not read: with this many bytes waiting, it is not read from either.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
+/// Over what time agents get the notice to go elsewhere, and how often they get it again: for those who find nowhere to go.
+const ELSEWHERE_EVERY: Duration = Duration::from_secs(30);
 /// How long the last events may take.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
@@ -71,6 +72,8 @@ impl<'a> Control<'a> {
     pub(crate) async fn run(&mut self) {
         let mut drain = self.session.node.drain.subscribe();
         let (mut turn, mut told_drain) = (None, false);
+        let mut clock = self.session.node.clock.subscribe();
+        let mut elsewhere = None;
         loop {
             if let Some(deadline) = *drain.borrow_and_update()
                 && !told_drain
@@ -84,13 +87,23 @@ impl<'a> Control<'a> {
                     self.queue(draining(deadline));
                 }
             }
-            while let Some(step) = self.state.on_time(Now::read()) {
+            if *clock.borrow_and_update() && !told_drain {
+                let at = elsewhere.unwrap_or_else(|| self.turn(Instant::now() + ELSEWHERE_EVERY));
+                elsewhere = Some(at);
+                if at <= Instant::now() && self.waiting.len() < WAITING_BYTES_MAX {
+                    elsewhere = Some(Instant::now() + ELSEWHERE_EVERY);
+                    self.queue(go_elsewhere());
+                }
+            } else {
+                elsewhere = None;
+            }
+            while let Some(step) = self.state.on_time(self.session.node.clock.now()) {
                 if self.take(step) {
                     return;
                 }
             }
-            let wake = self.state.wake(Now::read());
-            let wake = turn.map_or(wake, |turn| turn.min(wake));
+            let wake = self.state.wake(self.session.node.clock.now());
+            let wake = [turn, elsewhere].into_iter().flatten().fold(wake, Instant::min);
             let listening = self.verifying.is_none() && self.waiting.len() < WAITING_BYTES_MAX;
             tokio::select! {
                 written = self.sender.write(&self.waiting), if !self.waiting.is_empty() => match written {
@@ -112,6 +125,7 @@ impl<'a> Control<'a> {
                 }
                 () = tokio::time::sleep_until(wake) => {}
                 _ = drain.changed(), if !told_drain => {}
+                _ = clock.changed() => {}
                 () = self.session.end.ended() => return,
             }
         }
@@ -130,7 +144,7 @@ impl<'a> Control<'a> {
     fn on_received(&mut self, received: Result<Option<ControlRequest>, ReceiveError>) -> bool {
         match received {
             Ok(Some(request)) => {
-                let step = self.state.on_request(request, Now::read());
+                let step = self.state.on_request(request, self.session.node.clock.now());
                 step.is_some_and(|step| self.take(step))
             }
             // The agent has finished its control stream: it leaves.
@@ -199,6 +213,14 @@ fn draining(deadline: Instant) -> Event {
         kind: notice::Kind::Drain.into(),
         within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
         detail: "this relay node is about to stop: connect elsewhere".into(),
+    })
+}
+
+fn go_elsewhere() -> Event {
+    Event::Notice(Notice {
+        kind: notice::Kind::Elsewhere.into(),
+        within_ms: 0,
+        detail: "this relay node's clock is wrong: connect elsewhere if another one takes you".into(),
     })
 }
 

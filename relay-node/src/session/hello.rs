@@ -70,7 +70,7 @@ async fn hello(
     let endpoint = EndpointId::from_bytes(*connection.remote_id().as_bytes());
     let claims = node.trust.authentic(&hello.token).await.map_err(Some)?;
     let agent = claims.sub;
-    admissible(node, claims, &endpoint).map_err(|refusal| {
+    admissible(node, claims, &endpoint, hello.last_resort).map_err(|refusal| {
         if let Some(tap) = &node.tap {
             tap.refused(agent, refusal.known_code());
         }
@@ -79,11 +79,17 @@ async fn hello(
 }
 
 /// The claims of a known agent, if they give it a session here and now.
-fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId) -> Result<Claims, Refusal> {
+fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId, last_resort: bool) -> Result<Claims, Refusal> {
     node.trust.in_force(&claims)?;
     let claims = of_endpoint(claims, endpoint)?;
     if node.is_draining() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
+    }
+    if node.clock.is_wrong() && !last_resort {
+        return Err(Refusal::because(
+            Code::ClockWrong,
+            "this relay node's clock differs from the one that it is measured by",
+        ));
     }
     Ok(claims)
 }

@@ -1,16 +1,21 @@
 //! Requests to the API, with their answers bounded in size and time.
 
+use crate::clock::{self, Clock, Source, Span};
 use crate::config::TrustConfig;
 use crate::metrics;
 use crate::trust::RelaySecret;
+use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use serde::de::DeserializeOwned;
 use skytale_proto::rest::{Heartbeat, HeartbeatTaken, Jwks, Problem, Relay, Revocations};
 use skytale_proto::{Code, EndpointId, InstanceId};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// An answer of the API, in bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// The `Date` of an answer is in whole seconds.
+const DATE_PRECISION: Duration = Duration::from_secs(1);
 /// What is told of a refusal's own words, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -20,6 +25,8 @@ pub(crate) struct Api {
     client: Client,
     base: Url,
     secret: RelaySecret,
+    /// Told the API's time by each answer.
+    clock: Arc<Clock>,
 }
 
 /// A request to the API that failed.
@@ -96,6 +103,7 @@ impl Api {
         secret: RelaySecret,
         tls: impl std::any::Any,
         config: &TrustConfig,
+        clock: Arc<Clock>,
     ) -> Result<Self, ApiUrlError> {
         let wrong = |problem: String| ApiUrlError {
             url: base.escape_default().to_string(),
@@ -120,6 +128,7 @@ impl Api {
             client,
             base: url,
             secret,
+            clock,
         })
     }
 
@@ -143,7 +152,7 @@ impl Api {
     /// Tells the relay directory where this node is.
     pub(crate) async fn register(&self, relay: &Relay) -> Result<(), ApiError> {
         let request = self.client.put(self.url(&format!("v1/relays/{}", relay.endpoint)));
-        let answered = answer(self.with_secret(request).json(relay)).await;
+        let answered = self.answer(self.with_secret(request).json(relay)).await;
         metrics::api_asked("register", answered.is_ok());
         answered.map(|_| ())
     }
@@ -163,17 +172,30 @@ impl Api {
         let mut url = self.url(&format!("v1/relays/{endpoint}"));
         url.query_pairs_mut().append_pair("instance", &instance.to_string());
         let request = self.client.delete(url);
-        let answered = answer(self.with_secret(request)).await;
+        let answered = self.answer(self.with_secret(request)).await;
         metrics::api_asked("remove", answered.is_ok());
         answered.map(|_| ())
     }
 
     async fn ask<T: DeserializeOwned>(&self, what: &'static str, request: RequestBuilder) -> Result<T, ApiError> {
-        let answered = answer(request)
+        let answered = self
+            .answer(request)
             .await
             .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
         metrics::api_asked(what, answered.is_ok());
         answered
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
+        let asked_ms = clock::running_ms();
+        let mut response = request.send().await?;
+        if let Some(span) = told_time(response.headers(), asked_ms, clock::running_ms()) {
+            self.clock.tell(Source::Api, span);
+        }
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        body(&mut response).await
     }
 
     fn with_secret(&self, request: RequestBuilder) -> RequestBuilder {
@@ -187,12 +209,16 @@ impl Api {
     }
 }
 
-async fn answer(request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
-    let mut response = request.send().await?;
-    if !response.status().is_success() {
-        return Err(refusal(response).await);
+/// What an answer tells of the API's clock (RFC 9110 section 6.6.1). One that a cache kept (section 5.1 of RFC 9111) tells an
+/// old time.
+fn told_time(headers: &HeaderMap, asked_ms: u64, answered_ms: u64) -> Option<Span> {
+    if headers.contains_key(header::AGE) {
+        return None;
     }
-    body(&mut response).await
+    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    let time_ms = date.duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let time_ms = u64::try_from(time_ms).ok()?;
+    Some(Span::told(time_ms, DATE_PRECISION, asked_ms, answered_ms))
 }
 
 /// Why the API refused, in its own words where it has some.

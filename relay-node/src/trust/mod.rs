@@ -19,7 +19,7 @@ pub(crate) use follow::{About, end_unserved, follow_keys, follow_revocations, he
 pub(crate) use kept::{Keeper, KeptFor};
 pub(crate) use standing::{NewlyRevoked, Problem};
 
-use crate::clock::{Now, unix_s};
+use crate::clock::{Clock, Now};
 use crate::config::TrustConfig;
 use crate::refusal;
 use bar::Bar;
@@ -109,6 +109,7 @@ pub(crate) struct Trust {
     state: RwLock<State>,
     bar: Mutex<Bar>,
     keeping: Option<Keeping>,
+    clock: Arc<Clock>,
     /// Whether keys may change: static ones do not.
     follows: bool,
     refetch: Mutex<Refetch>,
@@ -147,6 +148,7 @@ impl Trust {
         audience: &str,
         source: &TrustSource,
         keeper: Option<Keeper>,
+        clock: Arc<Clock>,
     ) -> Self {
         let follows = matches!(source, TrustSource::Http { .. });
         let (now, every) = (Instant::now(), Duration::from_millis(config.keys_refetch_after_ms));
@@ -171,9 +173,10 @@ impl Trust {
                 started: now,
                 well: false,
             }),
+            clock,
         };
         if let TrustSource::Static(keys) = source {
-            trust.set_keys(keys, Now::read());
+            trust.set_keys(keys, trust.clock.now());
         }
         trust.recall();
         trust
@@ -190,7 +193,7 @@ impl Trust {
                 return;
             }
         };
-        let now = Now::read();
+        let now = self.clock.now();
         let (Some(keys_heard), Some(revocations_heard)) = (
             heard_at(kept.keys_heard_ms, now),
             heard_at(kept.revocations_heard_ms, now),
@@ -313,10 +316,10 @@ impl Trust {
         let stale = |problem: Problem| Refusal::because(Code::TrustStale, problem.to_string());
         let verifier = {
             let state = self.state.read();
-            state.standing.admits(Now::read(), &self.ages()).map_err(stale)?;
+            state.standing.admits(self.clock.now(), &self.ages()).map_err(stale)?;
             state.verifier.clone().ok_or_else(|| stale(Problem::NoKeys))?
         };
-        Ok(verifier.verify(token, unix_s()))
+        Ok(verifier.verify(token, self.clock.tokens_s()))
     }
 
     /// Has the keys fetched for a token that names an unknown one, and waits for them unless it is too soon for another
@@ -359,7 +362,7 @@ impl Trust {
         self.refetch.lock().started();
         let before = self.state.read().keys.clone();
         let keys = api.keys().await;
-        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys, Now::read()));
+        let well = keys.as_ref().is_ok_and(|keys| self.set_keys(keys, self.clock.now()));
         self.fetched.send_replace(Fetched { started, well });
         keys.map(|keys| before != Some(keys))
     }
@@ -383,12 +386,12 @@ impl Trust {
 
     /// The API has told these revocations; gives those that are new.
     pub(crate) fn revoke(&self, page: &Revocations) -> NewlyRevoked {
-        self.state.write().standing.revoked(page, unix_s())
+        self.state.write().standing.revoked(page, self.clock.tokens_s())
     }
 
     /// The API has told all revocations up to now.
     fn revocations_heard(&self) {
-        self.state.write().standing.revocations_heard(Now::read());
+        self.state.write().standing.revocations_heard(self.clock.now());
     }
 
     /// The API has answered that it tells this node no revocations.
@@ -398,7 +401,7 @@ impl Trust {
 
     /// Why the node serves nobody on its beliefs, if that is so.
     pub(crate) fn unserved(&self) -> Option<Problem> {
-        let admits = self.state.read().standing.admits(Now::read(), &self.ages());
+        let admits = self.state.read().standing.admits(self.clock.now(), &self.ages());
         admits.err()
     }
 
@@ -438,7 +441,7 @@ impl Trust {
 
     /// Beliefs that are missing or stale, and whether the node serves nobody for it.
     pub(crate) fn problems(&self) -> (Vec<Problem>, bool) {
-        let (now, ages) = (Now::read(), self.ages());
+        let (now, ages) = (self.clock.now(), self.ages());
         let state = self.state.read();
         let mut problems = state.standing.problems(now, &ages);
         let unserved = state.standing.admits(now, &ages).err();
@@ -448,7 +451,7 @@ impl Trust {
 
     /// How old revocations and keys are.
     pub(crate) fn heard_ago(&self) -> (Option<Duration>, Option<Duration>) {
-        self.state.read().standing.ages(Now::read())
+        self.state.read().standing.ages(self.clock.now())
     }
 }
 

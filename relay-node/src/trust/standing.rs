@@ -226,6 +226,13 @@ mod tests {
     use skytale_proto::token::Confirmation;
     use skytale_proto::{AccountId, EndpointId};
 
+    fn now() -> Now {
+        Now {
+            instant: tokio::time::Instant::now(),
+            unix_ms: crate::clock::unix_ms(),
+        }
+    }
+
     const KEY: KeyId = KeyId::from_bytes([1; 16]);
     const OTHER_KEY: KeyId = KeyId::from_bytes([2; 16]);
     const AGENT: AgentId = AgentId::from_bytes([3; 32]);
@@ -290,7 +297,7 @@ mod tests {
 
     #[test]
     fn nothing_is_admitted_before_keys_and_revocations_were_told() {
-        let now = Now::read();
+        let now = now();
         let mut standing = Standing::new(false);
         assert_eq!(standing.admits(now, &AGES), Err(Problem::NoKeys));
         standing.keys_heard(now);
@@ -302,7 +309,7 @@ mod tests {
 
     #[test]
     fn stale_revocations_are_told_first_and_refuse_later() {
-        let start = Now::read();
+        let start = now();
         let mut standing = Standing::new(false);
         standing.keys_heard(start);
         standing.revocations_heard(start);
@@ -317,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_node_that_the_api_tells_nothing_does_not_serve_on_as_in_an_outage() {
-        let start = Now::read();
+        let start = now();
         let mut standing = Standing::new(false);
         standing.keys_heard(start);
         standing.revocations_heard(start);
@@ -330,7 +337,7 @@ mod tests {
 
     #[test]
     fn neither_a_clock_that_was_set_back_nor_a_machine_that_slept_makes_anything_younger() {
-        let start = Now::read();
+        let start = now();
         let mut standing = Standing::new(false);
         standing.keys_heard(start);
         standing.revocations_heard(start);
@@ -365,7 +372,7 @@ mod tests {
     #[test]
     fn static_keys_never_age() {
         let standing = Standing::new(true);
-        let late = after(Now::read(), 1_000_000);
+        let late = after(now(), 1_000_000);
         assert_eq!(standing.admits(late, &AGES), Ok(()));
         assert_eq!(standing.problems(late, &AGES), vec![]);
     }

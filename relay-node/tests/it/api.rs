@@ -3,7 +3,7 @@
 use crate::client::{Agent, Client, soon};
 use crate::fixture::{Fixture, now_s};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
@@ -18,8 +18,8 @@ use skytale_proto::{AgentId, Code, EndpointId, EnrolmentId, KeyId};
 use skytale_relay_node::{RelayConfig, RelaySecret, TrustSource};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 const SECRET: &str = "relay secret of the test";
 
@@ -44,6 +44,10 @@ pub(crate) struct Known {
     pub(crate) heartbeats_asked: AtomicUsize,
     pub(crate) down: AtomicBool,
     pub(crate) oversize: AtomicBool,
+    /// How far its clock is ahead, in seconds, as its answers tell it.
+    pub(crate) ahead_s: AtomicI64,
+    /// Its answers come out of a cache.
+    pub(crate) cached: AtomicBool,
     pub(crate) keys_asked: AtomicUsize,
     pub(crate) revocations_asked: AtomicUsize,
 }
@@ -72,11 +76,17 @@ impl TestApi {
             .route("/v1/revocations", get(revocations))
             .route("/v1/relays/{endpoint}", put(register).delete(remove))
             .route("/v1/relays/{endpoint}/heartbeat", put(heartbeat))
+            .layer(axum::middleware::map_response_with_state(known.clone(), dated))
             .with_state(known.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { url, known }
+    }
+
+    /// Sets its clock: so many seconds ahead of the machine's.
+    pub(crate) fn set_clock(&self, ahead_s: i64) {
+        self.known.ahead_s.store(ahead_s, Ordering::SeqCst);
     }
 
     /// With the secret that all nodes share.
@@ -193,6 +203,18 @@ pub(crate) fn enrolment_key(number: u8) -> String {
 /// One key for the test API and the fixture, which each need a signer of their own.
 pub(crate) fn seed() -> zeroize::Zeroizing<[u8; 32]> {
     zeroize::Zeroizing::new([42; 32])
+}
+
+/// An answer with the time of the test's API.
+async fn dated(State(known): State<Arc<Known>>, mut response: Response) -> Response {
+    let now_s = now_s().saturating_add_signed(known.ahead_s.load(Ordering::SeqCst));
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now_s));
+    let headers = response.headers_mut();
+    headers.insert(header::DATE, date.parse().expect("a header"));
+    if known.cached.load(Ordering::SeqCst) {
+        headers.insert(header::AGE, HeaderValue::from_static("3600"));
+    }
+    response
 }
 
 async fn keys(State(known): State<Arc<Known>>) -> Response {

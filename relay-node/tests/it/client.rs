@@ -219,6 +219,16 @@ pub(crate) struct NotStarted {
 impl Client {
     /// Connects and says Hello with this token.
     pub(crate) async fn start(agent: &Agent, relay: &EndpointAddr, token: &str) -> Result<Self, NotStarted> {
+        Self::start_as(agent, relay, token, false).await
+    }
+
+    /// The same; as a last resort, if no other relay node takes the agent.
+    pub(crate) async fn start_as(
+        agent: &Agent,
+        relay: &EndpointAddr,
+        token: &str,
+        last_resort: bool,
+    ) -> Result<Self, NotStarted> {
         let connection = agent.connect(relay).await.expect("the relay node is there");
         let Ok(mut control) = Wire::open(&connection).await else {
             return Err(NotStarted {
@@ -229,6 +239,7 @@ impl Client {
         let hello = Hello {
             token: token.into(),
             sdk_version: "test".into(),
+            last_resort,
         };
         let opened = control
             .say(&Open {

@@ -274,6 +274,7 @@ async fn a_hello_that_comes_during_a_drain_starts_nothing() {
     let hello = Hello {
         token,
         sdk_version: "test".into(),
+        last_resort: false,
     };
     let hello = frame_message(&Open {
         stream: Some(open::Stream::Hello(hello)),

@@ -4,6 +4,7 @@ mod admin;
 mod api;
 mod behind;
 mod client;
+mod clock;
 mod directory;
 mod fixture;
 mod fleet;

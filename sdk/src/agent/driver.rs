@@ -133,7 +133,7 @@ impl Driver {
     async fn seek(&self) -> Session {
         let mut fresh = false;
         loop {
-            let missed = match self.round(fresh, None).await {
+            let missed = match self.round(fresh, None, true).await {
                 Ok(session) => {
                     self.course.lock().on_session();
                     return session;
@@ -165,8 +165,9 @@ impl Driver {
         retry_in
     }
 
-    /// Tries each relay node that may be tried, until one answers.
-    async fn round(&self, fresh: bool, except: Option<EndpointId>) -> Result<Session, Missed> {
+    /// Tries each relay node that may be tried, until one answers. With `any`, one that would rather not is taken where no
+    /// other one answers.
+    async fn round(&self, fresh: bool, except: Option<EndpointId>, any: bool) -> Result<Session, Missed> {
         let subject = TokenSubject {
             agent: self.core.agent,
             endpoint: self.endpoint.id(),
@@ -184,13 +185,22 @@ impl Driver {
             RelaySource::Directory => self.tokens.relays(),
         };
         let ready = self.course.lock().ready(list, except, Instant::now());
-        let errors = Mutex::new(Vec::new());
-        let failed = |relay: &Relay, error| {
+        let (errors, unwilling) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let failed = |relay: &Relay, error: RelayError| {
+            if error.code() == Code::ClockWrong {
+                unwilling.lock().push(relay.clone());
+            }
             self.failed(relay.endpoint, &error);
             errors.lock().push(error);
         };
-        let connect = |relay: Relay| self.connect(relay, subject.clone(), token.clone());
+        let connect = |relay: Relay| self.connect(&self.endpoint, relay, subject.clone(), token.clone());
         if let Some((_, session)) = race(&ready, self.config.probe_stagger, connect, failed).await {
+            return Ok(session);
+        }
+        let last_resort = self.endpoint.clone().as_last_resort();
+        let unwilling = unwilling.into_inner();
+        let connect = |relay: Relay| self.connect(&last_resort, relay, subject.clone(), token.clone());
+        if any && let Some((_, session)) = race(&unwilling, self.config.probe_stagger, connect, |_, _| {}).await {
             return Ok(session);
         }
         let errors = errors.into_inner();
@@ -203,9 +213,15 @@ impl Driver {
             .on_round_failed(errors, token_is_fresh, Instant::now()))
     }
 
-    async fn connect(&self, relay: Relay, subject: TokenSubject, token: Token) -> Result<Session, RelayError> {
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        relay: Relay,
+        subject: TokenSubject,
+        token: Token,
+    ) -> Result<Session, RelayError> {
         let provider: Arc<dyn TokenProvider> = Arc::clone(&self.tokens) as _;
-        Session::connect(&self.endpoint, &relay, subject, token, provider).await
+        Session::connect(endpoint, &relay, subject, token, provider).await
     }
 
     /// A relay node failed, or a session with it.
@@ -326,11 +342,12 @@ impl Driver {
     /// Resolves when the session is to be left: with the one to go on in, where there is any.
     async fn elsewhere(&self, session: &Session, ground: &Ground) -> Elsewhere {
         let (mut draining, mut refused) = (session.draining(), ground.trouble.subscribe());
-        let mut overdue = session.overdue();
+        let (mut overdue, mut sent) = (session.overdue(), session.sent_elsewhere());
         loop {
             let trouble = tokio::select! {
                 within = drained(&mut draining) => return self.drain(session, ground, within).await,
                 refused = told(&mut refused) => refused,
+                sent = told(&mut sent) => sent,
                 overdue = told(&mut overdue) => {
                     tracing::warn!(relay = %session.relay(), error = %overdue, "the relay node is silent");
                     self.core.bus.tell(Event::RelaySilent {
@@ -357,7 +374,7 @@ impl Driver {
             return None;
         }
         sleep(self.jitter(self.config.move_jitter)).await;
-        self.round(false, Some(here)).await.ok()
+        self.round(false, Some(here), false).await.ok()
     }
 
     /// The relay node is about to stop: finds another, as long as there is time for it.
@@ -380,7 +397,7 @@ impl Driver {
         }
         sleep(self.jitter(self.config.move_jitter.min(within / 4))).await;
         loop {
-            let missed = match self.round(false, Some(here)).await {
+            let missed = match self.round(false, Some(here), true).await {
                 Ok(next) => return Elsewhere::There(next, error),
                 Err(missed) => missed,
             };

@@ -5,7 +5,8 @@ use crate::agent::RelaySource;
 use crate::agent::backoff::Backoff;
 use crate::net::relay::{Appender, Endpoint};
 use crate::net::{Relay, RelayError, Session, TokenProvider, TokenSubject};
-use skytale_proto::AccountId;
+use skytale_proto::{AccountId, Code};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -62,7 +63,8 @@ impl Driver {
                     let (relay, began) = (live.session.relay(), Instant::now());
                     tracing::info!(%relay, "raw logs: connected");
                     self.publish.send_replace(Some(live.clone()));
-                    let reason = ended(&live.session).await;
+                    // One that it comes back to is the only one that takes it.
+                    let reason = ended(&live.session, last == Some(relay)).await;
                     self.publish.send_replace(None);
                     tracing::info!(%relay, code = %reason.code(), %reason, "raw logs: session ended");
                     live.session.close().await;
@@ -98,9 +100,14 @@ impl Driver {
         let mut failed = RelayError::Unreachable {
             reason: "no relay node is known".into(),
         };
-        for relay in &relays {
+        // One that would rather not is taken where no other one is there.
+        let last_resort = self.endpoint.clone().as_last_resort();
+        let attempts = relays.iter().map(|relay| (&self.endpoint, relay));
+        let mut unwilling = Vec::new();
+        let mut attempts: VecDeque<_> = attempts.collect();
+        while let Some((endpoint, relay)) = attempts.pop_front().or_else(|| unwilling.pop()) {
             let connecting = Session::connect(
-                &self.endpoint,
+                endpoint,
                 relay,
                 self.subject.clone(),
                 token.clone(),
@@ -117,22 +124,30 @@ impl Driver {
                     }
                     Err(error) => failed = error,
                 },
-                Err(error) => failed = error,
+                Err(error) => {
+                    if error.code() == Code::ClockWrong {
+                        unwilling.push((&last_resort, relay));
+                    }
+                    failed = error;
+                }
             }
         }
         Err(failed.into())
     }
 }
 
-/// Resolves when a session is over, or is to be left: the relay node drains, or owes answers for too long.
-async fn ended(session: &Session) -> RelayError {
+/// Resolves when a session is over, or is to be left: the relay node drains, owes answers for too long, or sends this side
+/// elsewhere, unless it is to `stay`.
+async fn ended(session: &Session, stay: bool) -> RelayError {
     let (mut draining, mut overdue) = (session.draining(), session.overdue());
+    let mut sent = session.sent_elsewhere();
     tokio::select! {
         reason = session.ended() => reason,
         Ok(_) = draining.wait_for(Option::is_some) => RelayError::Lost {
-            code: skytale_proto::Code::Draining,
+            code: Code::Draining,
             reason: "the relay node is about to stop".into(),
         },
         Ok(error) = overdue.wait_for(Option::is_some) => error.clone().unwrap_or(RelayError::Closed),
+        Ok(error) = sent.wait_for(Option::is_some), if !stay => error.clone().unwrap_or(RelayError::Closed),
     }
 }

@@ -1,5 +1,6 @@
 //! The local store.
 
+mod clock;
 mod conformance;
 mod crash;
 mod damage;

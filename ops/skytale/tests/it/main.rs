@@ -6,6 +6,7 @@ mod bench_run;
 mod beside;
 mod bridge;
 mod channels;
+mod clock;
 mod configuration;
 mod demo;
 mod enrolled;

@@ -130,6 +130,8 @@ impl fmt::Debug for NetworkConfig {
 pub struct Endpoint {
     pub(super) inner: iroh::Endpoint,
     pub(super) patience: Duration,
+    /// No other relay node takes this side: one that sends agents elsewhere is to serve it.
+    pub(super) last_resort: bool,
     secret_key: Arc<Zeroizing<[u8; 32]>>,
     pub(super) network: Arc<NetworkConfig>,
     /// The last connection stood over HTTPS, and not over UDP.
@@ -170,6 +172,7 @@ impl Endpoint {
         Ok(Self {
             inner,
             patience: PATIENCE,
+            last_resort: false,
             secret_key: Arc::new(secret_key.clone()),
             network: Arc::new(network),
             is_udp_blocked: Arc::default(),
@@ -185,6 +188,13 @@ impl Endpoint {
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// For sessions with relay nodes that would send this side elsewhere ([`Code::ClockWrong`]): there is no other that takes it.
+    #[must_use]
+    pub const fn as_last_resort(mut self) -> Self {
+        self.last_resort = true;
         self
     }
 

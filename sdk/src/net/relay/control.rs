@@ -1,16 +1,16 @@
 //! The control stream after the Hello: keepalive, token refresh, notices.
 
 use super::activity::Activity;
-use super::error::{Refused, RelayError};
+use super::error::{Refused, RelayError, shown};
 use super::message::{self, MessageReader};
 use super::session::{Ending, SessionInfo, closed_by};
 use crate::net::token::{Token, TokenError, TokenProvider, TokenSubject};
 use futures_util::future::BoxFuture;
 use iroh::endpoint::{Connection, SendStream};
-use skytale_proto::Code;
 use skytale_proto::session::{
     ControlEvent, ControlRequest, Notice, Ping, Pong, TokenRefresh, control_event, control_request, notice,
 };
+use skytale_proto::{Code, Offset};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ pub(super) struct Control {
     pub(super) activity: Activity,
     pub(super) ending: Ending,
     pub(super) drain: watch::Sender<Option<Duration>>,
+    pub(super) elsewhere: watch::Sender<Option<RelayError>>,
     pub(super) subject: TokenSubject,
     pub(super) provider: Arc<dyn TokenProvider>,
 }
@@ -185,8 +186,24 @@ fn heed(control: &Control, notice: &Notice, refresh: &mut Refresh, refreshed: In
                 *at = (*at).min((refreshed + REFRESH_INTERVAL_MIN).max(Instant::now()));
             }
         }
+        notice::Kind::Elsewhere => {
+            let _ = control.elsewhere.send_replace(Some(sent_elsewhere(&notice.detail)));
+        }
         notice::Kind::Unspecified => {}
     }
+}
+
+/// What a relay node says that would rather not serve this side.
+fn sent_elsewhere(detail: &str) -> RelayError {
+    let code = Code::ClockWrong;
+    RelayError::Refused(Refused {
+        number: code.number(),
+        message: shown(detail),
+        retryable: code.is_retryable(),
+        retry_after: None,
+        offset: Offset::ZERO,
+        agent: None,
+    })
 }
 
 enum Step {

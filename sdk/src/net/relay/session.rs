@@ -71,6 +71,7 @@ struct Inner {
     patience: Patience,
     ending: Ending,
     draining: watch::Receiver<Option<Duration>>,
+    sent_elsewhere: watch::Receiver<Option<RelayError>>,
     tasks: TaskTracker,
     /// The endpoint that this connection alone has: that of one over HTTPS.
     own: Option<OwnEndpoint>,
@@ -152,15 +153,7 @@ impl Session {
         let ending = Ending::new(connection.clone());
         match timeout(
             limits::HELLO_TIMEOUT,
-            Self::start(
-                connection,
-                Patience::new(endpoint.patience),
-                &ending,
-                subject,
-                token,
-                provider,
-                own,
-            ),
+            Self::start(connection, endpoint, &ending, subject, token, provider, own),
         )
         .await
         {
@@ -180,20 +173,21 @@ impl Session {
 
     async fn start(
         connection: Connection,
-        patience: Patience,
+        endpoint: &Endpoint,
         ending: &Ending,
         subject: TokenSubject,
         token: Token,
         provider: Arc<dyn TokenProvider>,
         own: Option<OwnEndpoint>,
     ) -> Result<Self, RelayError> {
-        let activity = Activity::new();
+        let (activity, patience) = (Activity::new(), Patience::new(endpoint.patience));
         let (mut send, receive) = connection.open_bi().await.map_err(|error| closed_by(&error))?;
         // A ping does not wait behind frames. A stream that is closed already fails at the next write.
         let _ = send.set_priority(CONTROL_PRIORITY);
         let hello = Hello {
             token: token.expose().to_owned(),
             sdk_version: SDK_VERSION.to_owned(),
+            last_resort: endpoint.last_resort,
         };
         message::write(&mut send, &opening(open::Stream::Hello(hello))).await?;
         let owed = patience.clone().stream(What::Control);
@@ -206,11 +200,13 @@ impl Session {
         let info = accepted(started);
         let tasks = TaskTracker::new();
         let (drain, draining) = watch::channel(None);
+        let (elsewhere, sent_elsewhere) = watch::channel(None);
         let control = Control {
             info: info.clone(),
             activity: activity.clone(),
             ending: ending.clone(),
             drain,
+            elsewhere,
             subject,
             provider,
         };
@@ -223,6 +219,7 @@ impl Session {
                 patience,
                 ending: ending.clone(),
                 draining,
+                sent_elsewhere,
                 tasks,
                 own,
             }),
@@ -259,6 +256,11 @@ impl Session {
     /// Becomes `Some` when the relay node is about to stop, with the time it gives.
     pub fn draining(&self) -> watch::Receiver<Option<Duration>> {
         self.inner.draining.clone()
+    }
+
+    /// Moves each time that the relay node asks this side to go to another one. Where there is none, the session goes on.
+    pub fn sent_elsewhere(&self) -> watch::Receiver<Option<RelayError>> {
+        self.inner.sent_elsewhere.clone()
     }
 
     /// Moves each time that the relay node, which is there, owes an answer for longer than a sound one takes: a verdict, an

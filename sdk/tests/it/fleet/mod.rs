@@ -1,6 +1,7 @@
 //! Agents over several relay nodes that share one log: a cursor taken at one is valid at every other.
 
 mod account;
+mod clock;
 mod crowd;
 mod directory;
 mod moves;

@@ -6,12 +6,12 @@ use skytale_log_store::faulty::FaultyStore;
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::{self, Jwks};
 use skytale_proto::{Code, EndpointId};
-use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
+use skytale_relay_node::{Clock, ClockSource, ClockSpan, RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::agent::{Agent, AgentConfig, RelaySource};
 use skytale_sdk::net::{Relay, TokenError, TokenFn, TokenProvider, TokenSubject};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -248,6 +248,18 @@ impl Node {
         if let Some(node) = node {
             soon("drained", node.drain(within)).await;
         }
+    }
+
+    /// Tells it that the clock which it is measured by is so far behind its own; and gives what it makes of that.
+    pub(crate) fn is_ahead_by(&self, time: Duration) -> bool {
+        let running = self.running.lock();
+        let clock = running.as_ref().expect("it runs").node.clock();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let time_ms = u64::try_from((since - time).as_millis()).expect("a time");
+        let asked_ms = Clock::running_ms();
+        let span = ClockSpan::told(time_ms, Duration::ZERO, asked_ms, asked_ms);
+        clock.tell(ClockSource::Fleet, span);
+        clock.is_wrong()
     }
 
     /// Sessions that run on it.
