@@ -80,9 +80,9 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
         .output
         .note("the streams are followed from their beginning, and compared");
     let output = &session.output;
-    let restored = restore(config, &replicas, args.dry_run, |so_far| {
+    let restored = Box::pin(restore(config, &replicas, args.dry_run, |so_far| {
         output.note(format_args!("  {} entries, {} missing", so_far.entries, so_far.missing));
-    });
+    }));
     let restored = session
         .shutdown
         .unless(async { restored.await.map_err(refused) })
