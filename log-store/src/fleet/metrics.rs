@@ -16,6 +16,8 @@ const WELCOMES_OWED: &str = "skytale_fleet_bundles_with_owed_welcomes";
 const CHECKPOINTS: &str = "skytale_fleet_checkpoints_written_total";
 const BY_MIRROR: &str = "skytale_fleet_follows_mirror";
 const COPIES_BEHIND: &str = "skytale_fleet_copies_behind";
+const KEY_SWITCHED: &str = "skytale_fleet_key_switched_total";
+const KEY_PROBLEMS: &str = "skytale_fleet_key_problems";
 const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
@@ -57,6 +59,16 @@ pub(super) fn describe() {
         COPIES_BEHIND,
         Unit::Count,
         "Copies of the stream that its leader misses, or that are far behind it"
+    );
+    describe_counter!(
+        KEY_SWITCHED,
+        Unit::Count,
+        "Times that a connection to NATS went on with another key from its file"
+    );
+    describe_gauge!(
+        KEY_PROBLEMS,
+        Unit::Count,
+        "Files with NATS keys that are not used: refused by servers, or no key"
     );
     describe_counter!(
         MARKS,
@@ -106,6 +118,14 @@ pub(super) fn resumed(shard: &str) {
 
 pub(super) fn disconnected() {
     counter!(DISCONNECTED).increment(1);
+}
+
+pub(super) fn key_switched() {
+    counter!(KEY_SWITCHED).increment(1);
+}
+
+pub(super) fn key_problems(files: usize) {
+    gauge!(KEY_PROBLEMS).set(files as f64);
 }
 
 pub(super) fn welcomes_owed(bundles: usize) {

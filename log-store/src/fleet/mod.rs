@@ -35,6 +35,7 @@ mod chain;
 mod checkpoint;
 mod config;
 mod connect;
+pub mod doctor;
 mod error;
 mod facts;
 mod follower;
@@ -42,6 +43,7 @@ mod gathering;
 mod guard;
 mod health;
 mod keeper;
+mod keys;
 mod mark;
 mod metrics;
 mod mirror;
@@ -60,6 +62,7 @@ pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls,
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{Health, Phase, ShardHealth};
+pub use keys::KeyFile;
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
 use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
@@ -299,7 +302,9 @@ impl LogStore for FleetStore {
     }
 
     fn readiness(&self) -> Readiness {
-        self.health().readiness()
+        let mut readiness = self.health().readiness();
+        readiness.remarks.extend(keys::problems(&self.node.config));
+        readiness
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -11,7 +11,7 @@ use super::node::{Node, Shard};
 use super::owed::Owed;
 use super::shards::{ShardId, Shards};
 use super::sync::{self, Prober};
-use super::{chain, keeper, mirror, publisher, streams, sweeper};
+use super::{chain, keeper, keys, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::connection::State;
@@ -323,6 +323,7 @@ impl Opening {
         }
         node.tasks.spawn(sweeper::sweep_all(node.clone()));
         node.tasks.spawn(sync::ask_again(node.clone()));
+        node.tasks.spawn(keys::follow(node.clone()));
         node
     }
 }
