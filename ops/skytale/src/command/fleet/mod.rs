@@ -1,6 +1,7 @@
 //! `skytale fleet`: several relay nodes over one log.
 
 mod demo;
+mod doctor;
 mod nats;
 mod up;
 
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
     Nats(nats::Args),
+    /// Say what a fleet's NATS servers and streams lack, and the command that mends it.
+    Doctor(doctor::Args),
 }
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
@@ -26,5 +29,6 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Up(args) => up::run(&args, &session).await,
         Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
+        Command::Doctor(args) => doctor::run(args, &session).await,
     }
 }
