@@ -1,11 +1,14 @@
 //! How far a server's clock is from this machine's.
 
+use super::gather::{Facts, Found};
+use super::report::{Finding, Severity};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Clocks that are further apart are told.
-pub(super) const APART_MAX: Duration = Duration::from_secs(1);
+const APART_MAX: Duration = Duration::from_secs(1);
 /// Clocks that are further apart are critical: grants end, and entries are given up, by the time of the server.
-pub(super) const FAR_APART: Duration = Duration::from_secs(60);
+const FAR_APART: Duration = Duration::from_secs(60);
 
 /// A server's clock against this machine's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,16 +32,73 @@ impl Clock {
     }
 
     /// Whether it is certainly further off.
-    pub(super) fn is_off_by(self, limit: Duration) -> bool {
+    fn is_off_by(self, limit: Duration) -> bool {
         let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         self.ahead_ms.saturating_abs() > limit.saturating_add(self.within_ms)
     }
 
     /// In words.
-    pub(super) fn describe(self) -> String {
+    fn describe(self) -> String {
         let seconds = self.ahead_ms.unsigned_abs() as f64 / 1e3;
         let way = if self.ahead_ms < 0 { "behind" } else { "ahead of" };
         format!("{seconds:.1} s {way}")
+    }
+}
+
+/// Findings about clocks: one that is off is its server's, all of them together are this machine's.
+pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
+    let mut clocks: BTreeMap<&str, Clock> = BTreeMap::new();
+    for server in facts.answering() {
+        clocks.extend(server.clock.map(|clock| (server.name.as_str(), clock)));
+    }
+    for looked in &facts.streams {
+        let Found::There(info, Some(clock)) = &looked.found else {
+            continue;
+        };
+        // The leader answers.
+        if let Some(leader) = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref()) {
+            clocks.entry(leader).or_insert(*clock);
+        }
+    }
+    let off: Vec<(&str, Clock)> = clocks.iter().map(|(name, clock)| (*name, *clock)).collect();
+    let off: Vec<(&str, Clock)> = off
+        .into_iter()
+        .filter(|(_, clock)| clock.is_off_by(APART_MAX))
+        .collect();
+    let severity = |clock: Clock| {
+        if clock.is_off_by(FAR_APART) {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        }
+    };
+    let set = "set the clock by NTP, and see that it stays: timedatectl set-ntp true".to_owned();
+    let (least, most) = (
+        off.iter().map(|(_, clock)| clock.ahead_ms).min().unwrap_or(0),
+        off.iter().map(|(_, clock)| clock.ahead_ms).max().unwrap_or(0),
+    );
+    let together = u128::from(most.abs_diff(least)) <= APART_MAX.as_millis();
+    if let (Some((_, clock)), true) = (off.first(), off.len() > 1 && off.len() == clocks.len() && together) {
+        findings.push(Finding {
+            severity: severity(*clock),
+            check: "clock",
+            subject: "this machine".to_owned(),
+            found: format!("all servers' clocks are {} this machine's", clock.describe()),
+            means: "If a relay node or the API runs here, it takes tokens for ended or for not begun.".to_owned(),
+            mend: vec![set],
+        });
+        return;
+    }
+    for (name, clock) in off {
+        findings.push(Finding {
+            severity: severity(clock),
+            check: "clock",
+            subject: name.to_owned(),
+            found: format!("its clock is {} this machine's", clock.describe()),
+            means: "Entries of streams that it leads carry its time: invites end, and entries are given up, too early or too late."
+                .to_owned(),
+            mend: vec![format!("on its machine: {set}")],
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the servers lack, by what they answered.
 
-use super::clock::{APART_MAX, Clock, FAR_APART};
+use super::clock;
 use super::commands::Commands;
 use super::gather::{Address, Facts, Found, JetStream, Server, Servers, Silence};
 use super::report::{Finding, ServerReport, Severity};
@@ -37,7 +37,7 @@ pub(super) fn judge(facts: &Facts, commands: &Commands) -> Vec<Finding> {
         }
     }
     payloads(facts, &mut findings);
-    clocks(facts, &mut findings);
+    clock::judge(facts, &mut findings);
     findings
 }
 
@@ -409,62 +409,6 @@ fn meta(servers: &[Server], silent: &BTreeMap<String, usize>, findings: &mut Vec
     }
 }
 
-fn clocks(facts: &Facts, findings: &mut Vec<Finding>) {
-    let mut clocks: BTreeMap<&str, Clock> = BTreeMap::new();
-    for server in facts.answering() {
-        clocks.extend(server.clock.map(|clock| (server.name.as_str(), clock)));
-    }
-    for looked in &facts.streams {
-        let Found::There(info, Some(clock)) = &looked.found else {
-            continue;
-        };
-        // The leader answers.
-        if let Some(leader) = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref()) {
-            clocks.entry(leader).or_insert(*clock);
-        }
-    }
-    let off: Vec<(&str, Clock)> = clocks.iter().map(|(name, clock)| (*name, *clock)).collect();
-    let off: Vec<(&str, Clock)> = off
-        .into_iter()
-        .filter(|(_, clock)| clock.is_off_by(APART_MAX))
-        .collect();
-    let severity = |clock: Clock| {
-        if clock.is_off_by(FAR_APART) {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        }
-    };
-    let set = "set the clock by NTP, and see that it stays: timedatectl set-ntp true".to_owned();
-    let (least, most) = (
-        off.iter().map(|(_, clock)| clock.ahead_ms).min().unwrap_or(0),
-        off.iter().map(|(_, clock)| clock.ahead_ms).max().unwrap_or(0),
-    );
-    let together = u128::from(most.abs_diff(least)) <= APART_MAX.as_millis();
-    if let (Some((_, clock)), true) = (off.first(), off.len() > 1 && off.len() == clocks.len() && together) {
-        findings.push(Finding {
-            severity: severity(*clock),
-            check: "clock",
-            subject: "this machine".to_owned(),
-            found: format!("all servers' clocks are {} this machine's", clock.describe()),
-            means: "If a relay node or the API runs here, it takes tokens for ended or for not begun.".to_owned(),
-            mend: vec![set],
-        });
-        return;
-    }
-    for (name, clock) in off {
-        findings.push(Finding {
-            severity: severity(clock),
-            check: "clock",
-            subject: name.to_owned(),
-            found: format!("its clock is {} this machine's", clock.describe()),
-            means: "Entries of streams that it leads carry its time: invites end, and entries are given up, too early or too late."
-                .to_owned(),
-            mend: vec![format!("on its machine: {set}")],
-        });
-    }
-}
-
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim_start_matches('v').split('.');
     let mut next = || numbers.next()?.parse().ok();
@@ -473,6 +417,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Clock;
     use super::super::gather::{Looked, Role};
     use super::*;
     use std::time::SystemTime;

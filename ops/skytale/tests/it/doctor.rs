@@ -158,13 +158,21 @@ async fn a_server_that_does_not_sync_or_takes_small_messages_is_named_with_the_s
     servers.diagnosed(&[]);
 }
 
-/// What `nats server cluster peer-remove` asks.
+/// What `nats server cluster peer-remove` asks: again, while another server is still joining (10202).
 async fn remove(servers: &Servers, name: &str) {
     let question = json!({ "peer": name }).to_string();
     let operator = servers.operator(true).await;
-    let removed = operator.request("$JS.API.SERVER.REMOVE", question.into()).await;
-    let removed: Value = serde_json::from_slice(&removed.expect("answered").payload).expect("JSON");
-    assert_eq!(removed["success"], true, "{removed}");
+    let begun = Instant::now();
+    loop {
+        let removed = operator.request("$JS.API.SERVER.REMOVE", question.clone().into()).await;
+        let removed: Value = serde_json::from_slice(&removed.expect("answered").payload).expect("JSON");
+        if removed["success"] == true {
+            return;
+        }
+        assert_eq!(removed["error"]["err_code"], 10_202, "{removed}");
+        assert!(begun.elapsed() < HANGING, "{removed}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// A server has a copy of each log.
