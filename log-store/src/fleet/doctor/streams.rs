@@ -361,7 +361,7 @@ impl Judge<'_> {
                 severity,
                 "stream-leader",
                 "no server leads it",
-                "Nothing is appended to it until one does.",
+                "Nothing is appended to it until one does: appends to its channels are refused as retryable (SKY-1022), and authors keep them.",
                 vec![
                     "start the servers that do not answer: systemctl start skytale-nats".to_owned(),
                     "if all answer, wait a few seconds for an election, then run `skytale fleet doctor` again"
