@@ -39,6 +39,11 @@ fn bucket(home: Region) -> String {
     format!("SKYTALE_CHECKPOINTS_{}", home.0)
 }
 
+/// The stream under the bucket of a home region.
+pub(super) fn stream(home: Region) -> String {
+    format!("OBJ_{}", bucket(home))
+}
+
 fn prefix(shard: ShardId, stream: u64) -> String {
     format!("{}/{}/{stream:016x}/", shard.region.0, shard.index)
 }
@@ -55,7 +60,7 @@ impl Bucket {
     /// Opens the bucket of a home region, or makes it.
     pub(super) async fn open(context: &jetstream::Context, config: &FleetConfig, home: Region) -> Result<Self, String> {
         let bucket = bucket(home);
-        match streams::find(context, &format!("OBJ_{bucket}")).await {
+        match streams::find(context, &stream(home)).await {
             Ok(Found::There(_)) => {
                 let store = context.get_object_store(&bucket).await;
                 let store = store.map_err(|error| error.to_string())?;

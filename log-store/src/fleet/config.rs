@@ -1,5 +1,6 @@
 //! What a fleet's node can be told.
 
+use super::keys::KeyFile;
 use super::shards::Shards;
 use crate::LocalConfig;
 use async_nats::jetstream::stream::Placement;
@@ -107,6 +108,8 @@ pub enum NatsAuth {
     },
     /// The seed of an NKey.
     NKey(Secret),
+    /// The seed of an NKey in a file: where that changes, the node goes on with what it holds then, if servers take it.
+    NKeyFile(KeyFile),
     /// A credentials file.
     Credentials(PathBuf),
 }
@@ -151,6 +154,7 @@ impl std::fmt::Debug for NatsAuth {
                 let mut shown = f.debug_struct("Password");
                 shown.field("user", user).field("password", password).finish()
             }
+            Self::NKeyFile(file) => f.debug_tuple("NKeyFile").field(file).finish(),
             Self::NKey(seed) => f.debug_tuple("NKey").field(seed).finish(),
             Self::Credentials(path) => f.debug_tuple("Credentials").field(path).finish(),
         }

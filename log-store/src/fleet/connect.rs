@@ -3,7 +3,7 @@
 use super::config::{NatsAuth, NatsConfig};
 use super::error::OpenError;
 use super::metrics;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectOptions, Event};
 use std::time::Duration;
 
 /// The longest pause between two attempts to connect.
@@ -21,20 +21,39 @@ pub(super) async fn connect(
     let options = options(config, auth, request_timeout).await?;
     let begun = tokio::time::Instant::now();
     loop {
+        if let NatsAuth::NKeyFile(file) = auth {
+            // Of a key that is refused another may have come into the file.
+            file.load().await?;
+        }
         let error = match options.clone().connect(&config.servers[..]).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
         if begun.elapsed() >= open_timeout {
-            use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
-            let (servers, refused) = (config.servers.join(", "), error.kind());
-            let error = error.to_string();
-            return Err(match refused {
-                Authentication | AuthorizationViolation => OpenError::Denied { servers, error },
-                _ => OpenError::Unreachable { servers, error },
-            });
+            return Err(failed(&config.servers, &error));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Connects to one of some servers, trying each once.
+pub(super) async fn connect_once(
+    config: &NatsConfig,
+    servers: &[String],
+    auth: &NatsAuth,
+    request_timeout: Duration,
+) -> Result<Client, OpenError> {
+    let options = options(config, auth, request_timeout).await?;
+    options.connect(servers).await.map_err(|error| failed(servers, &error))
+}
+
+fn failed(servers: &[String], error: &ConnectError) -> OpenError {
+    use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
+    let (servers, refused) = (servers.join(", "), error.kind());
+    let error = error.to_string();
+    match refused {
+        Authentication | AuthorizationViolation => OpenError::Denied { servers, error },
+        _ => OpenError::Unreachable { servers, error },
     }
 }
 
@@ -57,6 +76,14 @@ async fn options(config: &NatsConfig, auth: &NatsAuth, request_timeout: Duration
         NatsAuth::None => ConnectOptions::new(),
         NatsAuth::Password { user, password } => {
             ConnectOptions::with_user_and_password(user.clone(), password.reveal())
+        }
+        NatsAuth::NKeyFile(file) => {
+            file.load().await?;
+            let file = file.clone();
+            ConnectOptions::with_auth_callback(move |nonce| {
+                let signed = file.sign(&nonce);
+                async move { signed }
+            })
         }
         NatsAuth::NKey(seed) => ConnectOptions::with_nkey(seed.reveal()),
         NatsAuth::Credentials(path) => {

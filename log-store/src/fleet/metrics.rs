@@ -19,6 +19,8 @@ const COPIES_BEHIND: &str = "skytale_fleet_copies_behind";
 const HALTED: &str = "skytale_fleet_shard_halted";
 const CLOCK_AHEAD: &str = "skytale_fleet_clock_ahead_seconds";
 const UNREAD: &str = "skytale_fleet_servers_unread";
+const KEY_SWITCHED: &str = "skytale_fleet_key_switched_total";
+const KEY_PROBLEMS: &str = "skytale_fleet_key_problems";
 const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
@@ -75,6 +77,16 @@ pub(super) fn describe() {
         COPIES_BEHIND,
         Unit::Count,
         "Copies of the stream that its leader misses, or that are far behind it"
+    );
+    describe_counter!(
+        KEY_SWITCHED,
+        Unit::Count,
+        "Times that a connection to NATS went on with another key from its file"
+    );
+    describe_gauge!(
+        KEY_PROBLEMS,
+        Unit::Count,
+        "Files with NATS keys that are not used: refused by servers, or no key"
     );
     describe_counter!(
         MARKS,
@@ -136,6 +148,14 @@ pub(super) fn resumed(shard: &str) {
 
 pub(super) fn disconnected() {
     counter!(DISCONNECTED).increment(1);
+}
+
+pub(super) fn key_switched() {
+    counter!(KEY_SWITCHED).increment(1);
+}
+
+pub(super) fn key_problems(files: usize) {
+    gauge!(KEY_PROBLEMS).set(files as f64);
 }
 
 pub(super) fn welcomes_owed(bundles: usize) {

@@ -36,6 +36,7 @@ mod checkpoint;
 mod clock;
 mod config;
 mod connect;
+pub mod doctor;
 mod error;
 mod facts;
 mod follower;
@@ -43,6 +44,7 @@ mod gathering;
 mod guard;
 mod health;
 mod keeper;
+mod keys;
 mod mark;
 mod metrics;
 mod mirror;
@@ -63,6 +65,7 @@ pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls,
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{ClockHealth, HaltedShard, Health, Phase, ShardHealth};
+pub use keys::KeyFile;
 pub use restore::{RestoreError, Restored, restore};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
@@ -100,7 +103,7 @@ impl FleetStore {
 
     async fn open_as(config: FleetConfig, purpose: open::Purpose) -> Result<Self, OpenError> {
         metrics::describe();
-        let node = open::open(config, purpose).await?;
+        let node = Box::pin(open::open(config, purpose)).await?;
         Ok(Self {
             node,
             open: Mutex::new(true),
@@ -339,7 +342,9 @@ impl LogStore for FleetStore {
     }
 
     fn readiness(&self) -> Readiness {
-        self.health().readiness()
+        let mut readiness = self.health().readiness();
+        readiness.remarks.extend(keys::problems(&self.node.config));
+        readiness
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

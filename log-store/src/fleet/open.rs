@@ -11,7 +11,7 @@ use super::owed::Owed;
 use super::peers::{self, Peers};
 use super::shards::{ShardId, Shards};
 use super::sync::{self, Meaning, Prober};
-use super::{chain, keeper, mirror, publisher, streams, sweeper};
+use super::{chain, keeper, keys, mirror, publisher, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::connection::State;
@@ -342,6 +342,7 @@ impl Opening {
         }
         node.tasks.spawn(peers::tell_all(node.clone()));
         node.tasks.spawn(sync::ask_again(node.clone()));
+        node.tasks.spawn(keys::follow(node.clone()));
         node
     }
 }

@@ -69,6 +69,14 @@ impl Prober {
         })
     }
 
+    /// Its connection, if it asks.
+    pub(super) const fn client(&self) -> Option<&async_nats::Client> {
+        match self {
+            Self::System(client) => Some(client),
+            Self::Stated(_) => None,
+        }
+    }
+
     /// What an acknowledgement of these streams means. An error is who could not be asked: nobody can say.
     pub(super) async fn meaning(&self, streams: &[Info]) -> Result<Meaning, String> {
         let fewest = streams.iter().map(|info| info.config.num_replicas).min().unwrap_or(0);

@@ -18,7 +18,7 @@ pub(crate) enum Default {
 impl Default {
     const fn filter(self) -> &'static str {
         match self {
-            Self::Client => "warn,iroh=off,netwatch=off,noq=off",
+            Self::Client => "warn,iroh=off,netwatch=off,noq=off,async_nats=off",
             Self::Server => "warn,skytale=info,skytale_api=info,skytale_relay_node=info,skytale_log_store=info",
         }
     }

@@ -3,7 +3,7 @@
 use super::{Loaded, Secret};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
-use skytale_log_store::fleet::{self, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof};
+use skytale_log_store::fleet::{self, FleetConfig, KeyFile, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof};
 use skytale_log_store::local::LocalConfig;
 use skytale_proto::{Code, Region};
 use std::path::PathBuf;
@@ -92,12 +92,12 @@ impl Loaded {
         }
         let remote = fleet.nats.iter().any(|server| !is_loopback(server));
         let key = match &fleet.nats_key {
-            Some(seed) => NatsAuth::NKey(revealed(seed, "relay.fleet.nats_key")?),
+            Some(seed) => nkey(seed, "relay.fleet.nats_key")?,
             None if remote => return Err(self.missing("relay.fleet.nats_key", "servers must know who writes the log")),
             None => NatsAuth::None,
         };
         let sync = match (&fleet.sync_key, fleet.sync_is_always) {
-            (Some(seed), _) => SyncProof::System(NatsAuth::NKey(revealed(seed, "relay.fleet.sync_key")?)),
+            (Some(seed), _) => SyncProof::System(nkey(seed, "relay.fleet.sync_key")?),
             (None, always) if always || fleet.allow_weaker => SyncProof::Stated { always },
             (None, _) => {
                 return Err(self.missing(
@@ -148,6 +148,18 @@ impl Loaded {
         }))
     }
 
+    /// The fleet as it is examined from outside: no node's data is touched.
+    pub(crate) fn examined_fleet(&self) -> Outcome<FleetConfig> {
+        let fleet = self.fleet(LocalConfig::new(""), None)?;
+        fleet.ok_or_else(|| {
+            self.missing(
+                "relay.fleet.nats",
+                "a node without it keeps its log alone, and has no servers to check",
+            )
+            .help("Name a relay node's configuration file with --config.")
+        })
+    }
+
     fn missing(&self, key: &str, why: &str) -> Failure {
         Failure::new(Code::Config, format!("configuration key `{key}` is missing: {why}"))
     }
@@ -158,8 +170,14 @@ impl Loaded {
     }
 }
 
-fn revealed(seed: &Secret, key: &str) -> Outcome<fleet::Secret> {
-    Ok(fleet::Secret::new(seed.reveal(key)?.trim()))
+/// A key: one in a file is read again when that changes.
+fn nkey(seed: &Secret, key: &str) -> Outcome<NatsAuth> {
+    // What cannot be read is refused now, with the name of the setting.
+    let revealed = seed.reveal(key)?;
+    Ok(match seed.file() {
+        Some(file) => NatsAuth::NKeyFile(KeyFile::new(file)),
+        None => NatsAuth::NKey(fleet::Secret::new(revealed.trim())),
+    })
 }
 
 /// Whether a server's address is on this machine.

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skytale_proto::Code;
 use std::fmt;
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Text before the path of a file that holds the secret.
@@ -20,6 +21,11 @@ impl Secret {
     /// From its text.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
+    }
+
+    /// The file that holds it, if one does.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.0.strip_prefix(FILE_PREFIX).map(Path::new)
     }
 
     /// The secret itself. `key` is the configuration key it stands under.

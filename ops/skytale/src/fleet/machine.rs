@@ -70,12 +70,18 @@ impl Layout {
     }
 }
 
+fn node_name(number: usize) -> String {
+    format!("relay-{}", number + 1)
+}
+
 impl Machine {
     /// Starts all of it with its data in `dir`, and waits until every node is ready. `say` is told how far it is.
     pub(crate) async fn start(dir: &Path, layout: &Layout, say: impl Fn(String)) -> Outcome<Self> {
         private_folder(dir)?;
         let names = layout.region_names();
-        let nats = NatsServers::start(&dir.join("nats"), layout.nats_server.clone(), names, layout.links).await?;
+        let nodes: Vec<String> = (0..layout.nodes).map(node_name).collect();
+        let (folder, program) = (dir.join("nats"), layout.nats_server.clone());
+        let nats = NatsServers::start(&folder, program, names, &nodes, layout.links).await?;
         let (servers, regions) = (nats.servers().len(), nats.regions.len());
         say(match regions {
             1 => format!("{servers} NATS servers have found each other"),
@@ -100,7 +106,7 @@ impl Machine {
 
     async fn node(&self, dir: &Path, number: usize, known: bool, linked: bool) -> Outcome<Node> {
         let region = number % self.nats.regions.len();
-        let name = format!("relay-{}", number + 1);
+        let name = node_name(number);
         let mut servers = self.nats.addresses(region);
         let mut links = Vec::new();
         if linked {
@@ -110,7 +116,7 @@ impl Machine {
                 links.push(link);
             }
         }
-        let mut settings = self.settings(region, &servers);
+        let mut settings = self.settings(number, region, &servers);
         let dir = dir.join(&name);
         let file = dir.join("enrolment.key");
         if !(known && file.is_file()) {
@@ -128,7 +134,7 @@ impl Machine {
         })
     }
 
-    fn settings(&self, region: usize, servers: &[SocketAddr]) -> toml::Table {
+    fn settings(&self, number: usize, region: usize, servers: &[SocketAddr]) -> toml::Table {
         let mut settings = settings(&self.api);
         let text = |text: String| Value::String(text);
         let several = self.nats.regions.len() > 1;
@@ -140,14 +146,15 @@ impl Machine {
             };
             text(format!("{}={}{cluster}", region.number, region.shards))
         });
+        let keys = &self.nats.users.nodes[number];
         let seed = |file: &Path| text(format!("file:{}", file.display()));
         let fleet = [
             (
                 "nats",
                 Value::Array(servers.iter().map(|server| text(format!("nats://{server}"))).collect()),
             ),
-            ("nats_key", seed(&self.nats.users.relay.seed_file)),
-            ("sync_key", seed(&self.nats.users.sync.seed_file)),
+            ("nats_key", seed(&keys.relay.now.seed_file)),
+            ("sync_key", seed(&keys.sync.now.seed_file)),
             ("regions", Value::Array(regions.collect())),
             ("checkpoint_every", Value::Integer(CHECKPOINT_EVERY)),
         ];

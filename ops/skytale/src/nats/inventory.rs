@@ -38,6 +38,9 @@ pub(crate) struct Region {
     pub number: u8,
     /// Streams of its logs.
     pub shards: u16,
+    /// Names of its relay nodes: each has keys of its own.
+    #[serde(default)]
+    pub nodes: Vec<String>,
     pub servers: Vec<Server>,
 }
 
@@ -122,6 +125,13 @@ impl Inventory {
             if servers == 0 || servers > SERVERS_MAX {
                 return Some(format!("{label}: a region has between 1 and {SERVERS_MAX} servers"));
             }
+            for node in &region.nodes {
+                if !is_name(node) || !names.insert(node.clone()) {
+                    return Some(format!(
+                        "`{node}` must be a name of letters, digits and `-` that stands once"
+                    ));
+                }
+            }
             for server in &region.servers {
                 if !is_name(&server.name) || !names.insert(server.name.clone()) {
                     return Some(format!(
@@ -133,6 +143,13 @@ impl Inventory {
                     return Some(format!("{}: `{}` is no host", server.name, server.host));
                 }
             }
+        }
+        if self.nodes().next().is_none() {
+            return Some(
+                "it names no relay node, and each has keys of its own: list them in their region, as in \
+                 `nodes = [\"relay-eu-1\"]`"
+                    .into(),
+            );
         }
         let remote = self.servers().find(|server| !server.is_loopback());
         if let (None, Some(remote)) = (&self.tls_dir, remote) {
@@ -154,6 +171,11 @@ impl Inventory {
         }
         let size = self.max_file.chars().all(|letter| letter.is_ascii_alphanumeric());
         (!size || self.max_file.is_empty()).then(|| format!("`{}` is no size, such as 500GB", self.max_file))
+    }
+
+    /// Names of all relay nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.regions.iter().flat_map(|region| &region.nodes).map(String::as_str)
     }
 
     pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {

@@ -13,4 +13,4 @@ pub(crate) use inventory::Inventory;
 pub(crate) use program::program;
 pub(crate) use render::render;
 pub(crate) use servers::{NatsServers, free_port};
-pub(crate) use users::Users;
+pub(crate) use users::{Keys, Users, retire, rotate};

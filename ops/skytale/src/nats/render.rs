@@ -1,7 +1,7 @@
 //! What `ops/nats` says, filled in.
 
 use super::inventory::{Inventory, Region, Server};
-use super::users::Users;
+use super::users::{Keys, NodeUsers, User, Users};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -148,23 +148,52 @@ fn accounts(inventory: &Inventory, users: &Users) -> String {
     streams.extend(buckets.map(|region| format!("OBJ_SKYTALE_CHECKPOINTS_{}", region.number)));
     let mut subjects = String::new();
     for region in &inventory.regions {
-        let _ = writeln!(subjects, "            \"$O.SKYTALE_CHECKPOINTS_{}.>\"", region.number);
+        let _ = writeln!(subjects, "    \"$O.SKYTALE_CHECKPOINTS_{}.>\"", region.number);
     }
     for stream in &streams {
         for what in ["CREATE", "PURGE"] {
-            let _ = writeln!(subjects, "            \"$JS.API.STREAM.{what}.{stream}\"");
+            let _ = writeln!(subjects, "    \"$JS.API.STREAM.{what}.{stream}\"");
         }
     }
     fill(
         ACCOUNTS,
         &[
-            ("relay_user", &users.relay.public),
-            ("sync_user", &users.sync.public),
+            (
+                "relay_users",
+                &relay_users(users, |node| &node.relay, &users.shared[0], "$RELAY"),
+            ),
+            (
+                "sync_users",
+                &relay_users(users, |node| &node.sync, &users.shared[1], "$SYNC"),
+            ),
             ("operator_user", &users.operator.public),
             ("system_user", &users.system.public),
             ("relay_streams", subjects.trim_end()),
         ],
     )
+}
+
+/// A line for each key of the relay nodes.
+fn relay_users(users: &Users, keys: impl Fn(&NodeUsers) -> &Keys, shared: &Option<User>, permissions: &str) -> String {
+    let mut lines = String::new();
+    let mut line = |user: &User, whose: &str| {
+        let _ = writeln!(
+            lines,
+            "      {{ nkey: {}, permissions: {permissions} }} # {whose}",
+            user.public
+        );
+    };
+    for node in &users.nodes {
+        let keys = keys(node);
+        line(&keys.now, &node.name);
+        if let Some(old) = &keys.old {
+            line(old, &format!("{}, the key before", node.name));
+        }
+    }
+    if let Some(shared) = shared {
+        line(shared, "all relay nodes, of an earlier version");
+    }
+    lines.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -177,7 +206,10 @@ mod tests {
 
     fn rendered(inventory: &Inventory) -> Vec<Rendered> {
         let dir = tempfile::tempdir().expect("a folder");
-        render(inventory, &Users::in_folder(dir.path()).expect("keys"))
+        render(
+            inventory,
+            &Users::in_folder(dir.path(), inventory.nodes()).expect("keys"),
+        )
     }
 
     #[test]
@@ -246,6 +278,22 @@ mod tests {
             "MSG.DELETE",
         ] {
             assert!(!text.contains(never), "{never}");
+        }
+    }
+
+    #[test]
+    fn each_relay_node_is_two_users_with_a_right_of_its_account_each() {
+        let inventory = inventory();
+        let text = rendered(&inventory).remove(0).accounts;
+        for node in inventory.nodes() {
+            let lines: Vec<&str> = text
+                .lines()
+                .filter(|line| line.ends_with(&format!("# {node}")))
+                .collect();
+            let [sync, relay] = &lines[..] else {
+                panic!("{node}: {lines:?}")
+            };
+            assert!(sync.contains("$SYNC") && relay.contains("$RELAY"), "{lines:?}");
         }
     }
 

@@ -64,13 +64,13 @@ fn free_ports(count: usize) -> Outcome<Vec<u16>> {
     Ok(ports)
 }
 
-fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
+fn inventory(dir: &Path, names: &[&str], nodes: &[String]) -> Outcome<Inventory> {
     let mut ports = free_ports(names.len() * SERVERS * 4)?.into_iter();
     let mut port = || ports.next().unwrap_or_default();
     let mut regions = Vec::new();
     // A single region is the one that agents are in who name none.
     let first = u8::from(names.len() > 1);
-    for (number, name) in (first..).zip(names) {
+    for (place, (number, name)) in (first..).zip(names).enumerate() {
         let servers = (1..=SERVERS).map(|number| Server {
             name: format!("{name}-{number}"),
             host: "127.0.0.1".into(),
@@ -86,6 +86,7 @@ fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
             name: (*name).to_owned(),
             number,
             shards: if names.len() > 1 { SHARDS_OF_SEVERAL } else { SHARDS },
+            nodes: nodes.iter().skip(place).step_by(names.len()).cloned().collect(),
             servers: servers.collect(),
         });
     }
@@ -99,11 +100,18 @@ fn inventory(dir: &Path, names: &[&str]) -> Outcome<Inventory> {
 }
 
 impl NatsServers {
-    /// Starts three servers for each region, with their data in `dir`, and waits until they have found each other. With
-    /// `links` between the regions, these can be cut off from one another.
-    pub(crate) async fn start(dir: &Path, program: PathBuf, regions: &[&str], links: bool) -> Outcome<Self> {
+    /// Starts three servers for each region, with their data in `dir`, and waits until they have found each other. Relay nodes of
+    /// these names may connect; they are spread over the regions in turn. With `links` between the regions, these can be cut off
+    /// from one another.
+    pub(crate) async fn start(
+        dir: &Path,
+        program: PathBuf,
+        regions: &[&str],
+        nodes: &[String],
+        links: bool,
+    ) -> Outcome<Self> {
         private_folder(dir)?;
-        let mut inventory = inventory(dir, regions)?;
+        let mut inventory = inventory(dir, regions, nodes)?;
         if let Some(problem) = inventory.problem() {
             return Err(Failure::new(Code::Environment, "cannot lay out the NATS servers").since(problem));
         }
@@ -114,7 +122,7 @@ impl NatsServers {
         } else {
             Gateways::default()
         };
-        let users = Users::in_folder(dir)?;
+        let users = Users::in_folder(dir, nodes.iter().map(String::as_str))?;
         let mut servers = Vec::new();
         let places = inventory.regions.iter().enumerate();
         let places =

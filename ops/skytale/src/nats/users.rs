@@ -1,12 +1,23 @@
 //! The keys of those who may connect.
+//!
+//! ```text
+//! <dir>/operator.nk, operator-system.nk       people
+//! <dir>/nodes/<node>/relay.nk                 a relay node, as who writes the log
+//! <dir>/nodes/<node>/relay-sync.nk            a relay node, as who asks whether servers sync
+//! <dir>/nodes/<node>/*.old.nk                 the keys before, while servers take both
+//! <dir>/relay.nk, relay-sync.nk               keys that all nodes shared, of an earlier version: taken while they are there
+//! ```
 
-use crate::local::write_private;
+use crate::local::{private_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
 use nkeys::KeyPair;
 use skytale_proto::Code;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
+
+/// Names of a relay node's two keys.
+const KEYS: [&str; 2] = ["relay", "relay-sync"];
 
 /// A user's public key, and where its seed is.
 #[derive(Clone, Debug)]
@@ -19,48 +30,174 @@ pub(crate) struct User {
 #[derive(Clone, Debug)]
 pub(crate) struct Users {
     /// Relay nodes.
-    pub relay: User,
-    /// Relay nodes, asking servers whether they sync.
-    pub sync: User,
+    pub nodes: Vec<NodeUsers>,
+    /// What all relay nodes shared: the log's key, and the one that asks.
+    pub shared: [Option<User>; 2],
     /// People.
     pub operator: User,
     /// People, in the system account.
     pub system: User,
 }
 
+/// A relay node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeUsers {
+    pub name: String,
+    /// As who writes the log.
+    pub relay: Keys,
+    /// As who asks servers whether they sync.
+    pub sync: Keys,
+}
+
+/// The key of a user, and the one before while both are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub now: User,
+    pub old: Option<User>,
+}
+
 impl Users {
-    /// The keys kept in a folder; made where they are missing.
-    pub(crate) fn in_folder(dir: &Path) -> Outcome<Self> {
+    /// The keys kept in a folder, of these relay nodes; made where they are missing.
+    pub(crate) fn in_folder<'a>(dir: &Path, nodes: impl IntoIterator<Item = &'a str>) -> Outcome<Self> {
         let user = |name: &str| user_in(&dir.join(format!("{name}.nk")));
+        let nodes = nodes.into_iter().map(|name| {
+            let dir = folder(dir, name);
+            private_folder(&dir)?;
+            let [relay, sync] = KEYS.map(|key| keys_in(&dir, key));
+            Ok(NodeUsers {
+                name: name.to_owned(),
+                relay: relay?,
+                sync: sync?,
+            })
+        });
+        let [relay, sync] = KEYS.map(|key| known_in(&dir.join(format!("{key}.nk"))));
         Ok(Self {
-            relay: user("relay")?,
-            sync: user("relay-sync")?,
+            nodes: nodes.collect::<Outcome<_>>()?,
+            shared: [relay?, sync?],
             operator: user("operator")?,
             system: user("operator-system")?,
         })
     }
 }
 
+fn folder(dir: &Path, node: &str) -> PathBuf {
+    dir.join("nodes").join(node)
+}
+
+/// Sets a relay node's keys aside as its old ones: the next ones are made when keys are read.
+pub(crate) fn rotate(dir: &Path, node: &str) -> Outcome {
+    let dir = folder(dir, node);
+    let old = |key: &str| dir.join(format!("{key}.old.nk"));
+    if KEYS.iter().any(|key| old(key).exists()) {
+        let what = format!("{node} has old keys that servers still take");
+        return Err(Failure::new(Code::Config, what).help(format!(
+            "Finish that change first: when {node} uses its new keys, run this with `--retire {node}`."
+        )));
+    }
+    for key in KEYS {
+        let now = dir.join(format!("{key}.nk"));
+        match std::fs::rename(&now, old(key)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("cannot set {} aside", now.display());
+                return Err(Failure::new(Code::Environment, what).because(&error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes a relay node's old keys.
+pub(crate) fn retire(dir: &Path, node: &str) -> Outcome {
+    for key in KEYS {
+        let old = folder(dir, node).join(format!("{key}.old.nk"));
+        match std::fs::remove_file(&old) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("cannot remove {}", old.display());
+                return Err(Failure::new(Code::Environment, what).because(&error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn keys_in(dir: &Path, key: &str) -> Outcome<Keys> {
+    Ok(Keys {
+        now: user_in(&dir.join(format!("{key}.nk")))?,
+        old: known_in(&dir.join(format!("{key}.old.nk")))?,
+    })
+}
+
+/// The user whose seed is in a file; made where there is none.
 fn user_in(seed_file: &Path) -> Outcome<User> {
+    if let Some(user) = known_in(seed_file)? {
+        return Ok(user);
+    }
     let making = || format!("cannot make a key for {}", seed_file.display());
+    let pair = KeyPair::new_user();
+    let seed = Zeroizing::new(pair.seed().failing(Code::Environment, making)?);
+    write_private(seed_file, seed.as_bytes())?;
+    Ok(User {
+        public: pair.public_key(),
+        seed_file: seed_file.to_owned(),
+    })
+}
+
+/// The user whose seed is in a file, if there is one.
+fn known_in(seed_file: &Path) -> Outcome<Option<User>> {
     let pair = match std::fs::read_to_string(seed_file).map(Zeroizing::new) {
         Ok(seed) => KeyPair::from_seed(seed.trim()).map_err(|error| {
             Failure::new(Code::Config, format!("{} holds no NKey seed", seed_file.display())).because(&error)
         })?,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let pair = KeyPair::new_user();
-            let seed = Zeroizing::new(pair.seed().failing(Code::Environment, making)?);
-            write_private(seed_file, seed.as_bytes())?;
-            pair
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(
                 Failure::new(Code::Environment, format!("cannot read {}", seed_file.display())).because(&error),
             );
         }
     };
-    Ok(User {
+    Ok(Some(User {
         public: pair.public_key(),
         seed_file: seed_file.to_owned(),
-    })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_s_old_keys_are_taken_until_they_are_retired() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let node = || {
+            let users = Users::in_folder(dir.path(), ["relay-1", "relay-2"]).expect("keys");
+            assert_eq!(users.shared.iter().flatten().count(), 0);
+            users.nodes.into_iter().next().expect("a node")
+        };
+        let before = node();
+        assert!(before.relay.old.is_none() && before.sync.old.is_none());
+        rotate(dir.path(), "relay-1").expect("rotated");
+        let both = node();
+        for (before, both) in [(before.relay, &both.relay), (before.sync, &both.sync)] {
+            assert_ne!(both.now.public, before.now.public);
+            assert_eq!(both.old.as_ref().map(|old| &old.public), Some(&before.now.public));
+        }
+        // A second change would forget the key that the node uses.
+        assert!(rotate(dir.path(), "relay-1").is_err());
+        retire(dir.path(), "relay-1").expect("retired");
+        retire(dir.path(), "relay-1").expect("nothing is left to do");
+        let after = node();
+        assert!(after.relay.old.is_none() && after.sync.old.is_none());
+        assert_eq!(after.relay.now.public, both.relay.now.public);
+    }
+
+    #[test]
+    fn a_key_that_all_nodes_shared_is_taken_while_its_file_is_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let made = user_in(&dir.path().join("relay.nk")).expect("made");
+        let users = Users::in_folder(dir.path(), ["relay-1"]).expect("keys");
+        assert_eq!(users.shared[0].as_ref().map(|user| &user.public), Some(&made.public));
+        assert!(users.shared[1].is_none());
+    }
 }

@@ -230,7 +230,7 @@ fn without_nats_server_the_next_step_is_told() {
 fn servers_take_the_configuration_that_is_written_for_them() {
     let place = place();
     let inventory = "store_dir = \"/tmp/skytale\"\nmax_file = \"1GB\"\n\
-                     [[region]]\nname = \"eu\"\nnumber = 1\nshards = 2\nservers = [\n\
+                     [[region]]\nname = \"eu\"\nnumber = 1\nshards = 2\nnodes = [\"relay-1\"]\nservers = [\n\
                      { name = \"eu-1\", host = \"127.0.0.1\" }, { name = \"eu-2\", host = \"127.0.0.2\" } ]\n\
                      [[region]]\nname = \"us\"\nnumber = 2\nshards = 2\nservers = [ { name = \"us-1\", host = \"127.0.0.3\" } ]\n";
     place.write("inventory.toml", inventory);
@@ -248,9 +248,10 @@ fn servers_take_the_configuration_that_is_written_for_them() {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     }
     // The keys stay as they are.
-    let key = std::fs::read(place.path("conf/relay.nk")).expect("a key");
+    let key = || std::fs::read(place.path("conf/nodes/relay-1/relay.nk")).expect("a key");
+    let before = key();
     place.json(&line);
-    assert_eq!(std::fs::read(place.path("conf/relay.nk")).expect("a key"), key);
+    assert_eq!(key(), before);
 
     place.write("inventory.toml", &inventory.replace("127.0.0.2", "nats.example.net"));
     let refused = place.run(line);

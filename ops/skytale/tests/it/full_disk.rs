@@ -15,11 +15,11 @@ const LINES: usize = 45;
 const LINE_BYTES: usize = 900_000;
 
 /// A tmpfs on a folder. Unmounted when dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, with a reason printed, where this user may not mount.
-    fn mounted(at: PathBuf, mib: u32) -> Option<Self> {
+    pub(crate) fn mounted(at: PathBuf, mib: u32) -> Option<Self> {
         std::fs::create_dir(&at).expect("a folder");
         let options = format!("size={mib}m,mode=700");
         let mount = Command::new("mount")
@@ -39,7 +39,7 @@ impl Disk {
         }
     }
 
-    fn grow(&self, mib: u32) {
+    pub(crate) fn grow(&self, mib: u32) {
         let options = format!("remount,size={mib}m");
         let grown = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
         assert!(grown.expect("mount").success());

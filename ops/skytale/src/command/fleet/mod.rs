@@ -1,6 +1,7 @@
 //! `skytale fleet`: several relay nodes over one log.
 
 mod demo;
+mod doctor;
 mod nats;
 mod restore;
 mod up;
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Nats(nats::Args),
     /// Put back into the streams what relay nodes' replicas hold.
     Restore(restore::Args),
+    /// Say what a fleet's NATS servers and streams lack, and the command that mends it.
+    Doctor(doctor::Args),
 }
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
@@ -30,5 +33,6 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
         Command::Restore(args) => restore::run(&args, &session).await,
+        Command::Doctor(args) => doctor::run(args, &session).await,
     }
 }

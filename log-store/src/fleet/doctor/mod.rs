@@ -1,0 +1,45 @@
+//! What a fleet's servers and streams lack, and the command that mends it: read only.
+//!
+//! `gather` asks, `servers` and `streams` judge what was answered and ask nothing. What could not be asked is unknown, not
+//! wrong.
+//!
+//! | asked | as whom | gives |
+//! |---|---|---|
+//! | each address of the configuration | relay node | which servers answer, and whether they take the key |
+//! | all servers, `$SYS.REQ.SERVER.PING.VARZ` | system account | versions, JetStream, `sync_interval`, free bytes, clocks, the meta group |
+//! | each stream, mirror and bucket, `$JS.API.STREAM.INFO` | relay node | settings, leader, copies |
+
+mod clock;
+mod commands;
+mod gather;
+mod report;
+mod servers;
+mod streams;
+
+pub use report::{CHECKS, Examination, Finding, ServerReport, Severity, StreamReport};
+
+use super::config::FleetConfig;
+use super::error::OpenError;
+use commands::Commands;
+
+/// Examines the fleet of a relay node's configuration. It fails for a configuration that cannot be, and for nothing else:
+/// what does not answer is a finding.
+pub async fn examine(config: &FleetConfig) -> Result<Examination, OpenError> {
+    let wrong = |problem| OpenError::Config { problem };
+    if let Some(problem) = config.problem() {
+        return Err(wrong(problem));
+    }
+    let shards = config.shards().map_err(wrong)?;
+    let facts = Box::pin(gather::gather(config, &shards)).await;
+    let commands = Commands::new(config, &facts);
+    let mut findings = servers::judge(&facts, &commands);
+    findings.extend(streams::judge(config, &shards, &facts, &commands));
+    // Each severity keeps the order of the checks.
+    findings.sort_by_key(|finding| finding.severity);
+    Ok(Examination {
+        ok: findings.is_empty(),
+        findings,
+        servers: servers::report(&facts),
+        streams: streams::report(&facts),
+    })
+}

@@ -1,0 +1,126 @@
+//! What an examination gives. The shapes are what `skytale fleet doctor --json` prints: fields may be added.
+
+use serde::Serialize;
+
+/// Names of all checks, as they stand in [`Finding::check`]. Stable.
+pub const CHECKS: &[&str] = &[
+    "address-silent",
+    "key-refused",
+    "servers-unknown",
+    "server-silent",
+    "server-version",
+    "versions-differ",
+    "max-payload",
+    "jetstream-disabled",
+    "sync-interval",
+    "store-full",
+    "clock",
+    "meta-leader",
+    "meta-quorum",
+    "stream-silent",
+    "stream-missing",
+    "stream-settings",
+    "stream-leader",
+    "stream-placement",
+    "replicas-fewer",
+    "copy-missing",
+    "copy-behind",
+    "mirror-missing",
+    "mirror-behind",
+    "checkpoints-missing",
+];
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Examination {
+    /// Nothing was found.
+    pub ok: bool,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+    /// The servers that are known.
+    pub servers: Vec<ServerReport>,
+    /// The streams of the fleet: logs, mirrors, checkpoints.
+    pub streams: Vec<StreamReport>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Agents notice it, or a crash now could lose what was acknowledged.
+    Critical,
+    /// Agents notice nothing. One more fault would be critical.
+    Warning,
+    /// It could not be checked.
+    Unknown,
+}
+
+impl Severity {
+    /// As it is printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Which check found it: one of [`CHECKS`].
+    pub check: &'static str,
+    /// The servers or streams that it is about.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+    /// What it means for agents.
+    pub means: String,
+    /// What to do, in order: commands, or steps on the server's machine.
+    pub mend: Vec<String>,
+}
+
+/// One server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServerReport {
+    /// Its name.
+    pub name: String,
+    /// Its cluster.
+    pub cluster: Option<String>,
+    /// It answers.
+    pub answers: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// JetStream is enabled there; `None` where that is unknown.
+    pub jetstream: Option<bool>,
+    /// `sync_interval` is `always`; `None` where that is unknown.
+    pub sync_always: Option<bool>,
+    /// Bytes that its streams take.
+    pub stored_bytes: Option<u64>,
+    /// Bytes that they may take: `max_file`.
+    pub stored_bytes_max: Option<u64>,
+    /// How far its clock is ahead of this machine's, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
+    /// It leads JetStream's meta group.
+    pub leads_meta: Option<bool>,
+}
+
+/// One stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamReport {
+    /// Its name.
+    pub name: String,
+    /// `log`, `mirror` or `checkpoints`.
+    pub kind: &'static str,
+    /// `there`, `missing` or `silent`.
+    pub state: &'static str,
+    /// The server that leads it.
+    pub leader: Option<String>,
+    /// The servers of its other copies.
+    pub copies: Vec<String>,
+    /// Its last sequence.
+    pub last: Option<u64>,
+}
