@@ -50,6 +50,8 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// What a person should know of it, and that is no reason to stop.
+    pub remarks: Vec<String>,
     figment: Figment,
 }
 
@@ -79,7 +81,12 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     if let Some(file) = &file {
         figment = figment.merge(Toml::file_exact(file));
     }
-    for layer in sources.environment.into_iter().chain(sources.flags) {
+    // A variable may be there for another reason: the environment is not ours alone, as a file and a command line are.
+    let known = keys::known();
+    let is_known = |layer: &Layer| known.iter().any(|known| known == layer.key());
+    let (environment, others): (Vec<_>, Vec<_>) = sources.environment.into_iter().partition(is_known);
+    let remarks = others.iter().map(unknown_variable).collect();
+    for layer in environment.into_iter().chain(sources.flags) {
         figment = figment.merge(layer);
     }
     let set = figment
@@ -92,7 +99,24 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     }
     let figment = Figment::from(Serialized::defaults(Config::default())).merge(figment);
     let config = figment.extract_lossy().map_err(|error| wrong(&error))?;
-    Ok(Loaded { config, file, figment })
+    Ok(Loaded {
+        config,
+        file,
+        remarks,
+        figment,
+    })
+}
+
+fn unknown_variable(layer: &Layer) -> String {
+    let meant = match keys::nearest(layer.key()) {
+        Some(nearest) => format!("did you mean {}?", Layer::variable(&nearest)),
+        None => "`skytale config print` lists the keys".into(),
+    };
+    format!(
+        "{} is ignored: there is no configuration key `{}`; {meant}",
+        layer.source(),
+        layer.key()
+    )
 }
 
 fn refuse_unknown(figment: &Figment, key: &str) -> Outcome {
@@ -186,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_wherever_it_stands_and_the_nearest_is_named() {
+    fn an_unknown_key_is_refused_and_an_unknown_variable_remarked_and_the_nearest_is_named() {
         let (_folder, path) = file("[relay]\nlisen = '127.0.0.1:1'\n");
         let from_file = load(Sources {
             file: Some(path.clone()),
@@ -200,14 +224,18 @@ mod tests {
         );
         assert!(text.contains("Did you mean `relay.listen`"), "{text}");
 
-        let environment = variable("SKYTALE_APY_KEY", "sk_live_marker");
         let from_variable = load(Sources {
-            environment,
+            environment: variable("SKYTALE_APY_KEY", "sk_live_marker"),
             ..Sources::default()
         })
-        .expect_err("refused");
-        let text = from_variable.text(&Style::PLAIN);
-        assert!(text.contains("SKYTALE_APY_KEY") && text.contains("`api_key`"), "{text}");
+        .expect("the environment is not ours alone");
+        let [text] = &from_variable.remarks[..] else {
+            panic!("{:?}", from_variable.remarks)
+        };
+        assert!(
+            text.contains("SKYTALE_APY_KEY") && text.contains("SKYTALE_API_KEY"),
+            "{text}"
+        );
         assert!(!text.contains("marker"), "{text}");
     }
 
