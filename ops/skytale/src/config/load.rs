@@ -8,6 +8,9 @@ use figment::providers::{Format as _, Serialized, Toml};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
+/// The option that sets one key.
+pub(crate) const SET_FLAG: &str = "--set";
+
 /// Where settings are looked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
@@ -62,6 +65,31 @@ impl Loaded {
             .find_metadata(key)
             .map_or_else(|| "default".into(), describe)
     }
+}
+
+impl Loaded {
+    /// Refuses keys that the command line sets and a command decides itself, or does not look at: what is asked for and not
+    /// done must not look as if it were.
+    pub(crate) fn refuse_unused(&self, command: &str, is_unused: impl Fn(&str) -> bool) -> Outcome {
+        let set = |key: &String| is_unused(key) && self.source(key) == format!("flag {SET_FLAG}");
+        match keys::known().into_iter().find(set) {
+            Some(key) => Err(Failure::new(
+                Code::Usage,
+                format!("`skytale {command}` does not use the configuration key `{key}`"),
+            )
+            .help(format!(
+                "Leave out `--set {key}=...`. `skytale {command} --help` shows what can be set."
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys of servers, for commands that start their own with settings of their own.
+pub(crate) fn is_of_servers(key: &str) -> bool {
+    ["api.", "relay.", "bridge."]
+        .iter()
+        .any(|section| key.starts_with(section))
 }
 
 /// Reads, merges and checks.

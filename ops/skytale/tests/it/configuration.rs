@@ -89,6 +89,29 @@ fn variables_of_others_stop_no_command_and_a_slip_of_the_finger_is_named() {
     assert_eq!(place.run(["--quiet", "config", "check"]).stderr, "");
 }
 
+/// What is asked for and not done must not look as if it were.
+#[test]
+fn settings_that_a_command_does_not_use_are_refused_by_name() {
+    let place = Place::new();
+    for (command, key) in [
+        (&["dev"][..], "relay.listen=127.0.0.1:1"),
+        (&["dev"], "api.listen=127.0.0.1:1"),
+        (&["demo"], "relay.retention_s=3"),
+        (&["fleet", "up"], "relay.retention_s=3"),
+        (&["fleet", "demo"], "bridge.listen=127.0.0.1:1"),
+    ] {
+        let ran = place.run([command, &["--set", key]].concat());
+        let name = key.split('=').next().expect("a key");
+        assert_eq!(ran.code, 2, "{command:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains(&format!("does not use the configuration key `{name}`")),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
 #[test]
 fn a_level_with_a_slip_of_the_finger_is_refused_with_the_nearest_one() {
     let mut place = Place::new();

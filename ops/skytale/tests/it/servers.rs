@@ -5,6 +5,35 @@ use crate::process::{Place, Running};
 use std::process::Stdio;
 
 #[test]
+fn a_local_node_has_the_settings_of_relay_nodes_that_it_is_given() {
+    let mut place = Place::new();
+    place.set("SKYTALE_RELAY__STORE__SEGMENT_BYTES", "2097152");
+    let line = [
+        "--json",
+        "dev",
+        "--dir",
+        "node",
+        "--set",
+        "relay.limits.connections_max=0",
+    ];
+    let ran = place.run(line.into_iter().chain(ANY_PORT));
+    assert!(
+        ran.code == 3 && ran.stderr.contains("relay.limits.connections_max"),
+        "{}",
+        ran.stderr
+    );
+    let line = ["--json", "dev", "--dir", "node"].into_iter().chain(ANY_PORT);
+    let mut running = Running::start(place.command(line), &place.path("dev.log"));
+    let _: serde_json::Value = running.json();
+    let segments = std::fs::read_dir(place.path("node/relay/log/segments")).expect("segments");
+    let sizes: Vec<u64> = segments
+        .map(|segment| segment.expect("a file").metadata().expect("its size").len())
+        .collect();
+    assert_eq!(sizes, [2_097_152]);
+    assert_eq!(running.stop("TERM").0, 0);
+}
+
+#[test]
 fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
     let node = Node::start("warn");
     let bob = (node.join("alice"), node.join("bob")).1;

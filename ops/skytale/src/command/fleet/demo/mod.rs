@@ -10,6 +10,7 @@ mod traffic;
 use self::faults::Kind;
 use super::up::Size;
 use crate::command::Session;
+use crate::config::is_of_servers;
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::net::SocketAddr;
@@ -75,6 +76,7 @@ impl Args {
 }
 
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
+    session.loaded.refuse_unused("fleet demo", is_of_servers)?;
     let faults = args.faults()?;
     let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)), true)?;
     let folder = session
