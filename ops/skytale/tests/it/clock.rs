@@ -154,6 +154,9 @@ fn remarks(admin: &str) -> Vec<String> {
     remarks.iter().map(|remark| text(&remark["detail"])).collect()
 }
 
+/// In words: the clock and the time that runs are not read at the same moment.
+const FORTY_DAYS: [&str; 2] = ["40 d 0 h", "39 d 23 h"];
+
 #[test]
 fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() {
     let mut place = Place::new();
@@ -204,7 +207,9 @@ fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() 
     assert!(segments() >= before);
     let remarked = remarks(&admin);
     assert!(
-        remarked.iter().any(|remark| remark.contains("40 d 0 h ahead")),
+        remarked
+            .iter()
+            .any(|remark| remark.contains(" ahead") && FORTY_DAYS.iter().any(|days| remark.contains(days))),
         "{remarked:?}"
     );
 
@@ -220,7 +225,9 @@ fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() 
     let (node, admin) = relay(&place, &clock, "node.toml", "again.log");
     let remarked = remarks(&admin);
     assert!(
-        remarked.iter().any(|remark| remark.contains("40 d 0 h ahead")),
+        remarked
+            .iter()
+            .any(|remark| remark.contains(" ahead") && FORTY_DAYS.iter().any(|days| remark.contains(days))),
         "{remarked:?}"
     );
     clock.set("+0");
