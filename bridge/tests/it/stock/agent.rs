@@ -185,6 +185,12 @@ impl Agent {
         self.wait_nth(event, nth).await;
     }
 
+    /// The same, where it may take so long and then be tried in another way; whether it was done.
+    pub(crate) async fn done_within(&mut self, command: serde_json::Value, event: &str, within: Duration) -> bool {
+        self.tell(command);
+        tokio::time::timeout(within, self.wait(event)).await.is_ok()
+    }
+
     /// The payloads that came, in order.
     pub(crate) fn messages(&self) -> Vec<String> {
         self.texts("message", "payload")

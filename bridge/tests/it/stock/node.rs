@@ -4,26 +4,33 @@ use super::agent::Agent;
 use super::group::{back, numbered};
 use crate::world::World;
 use serde_json::json;
+use std::time::Duration;
+
+/// How often a stock node is started, and how long each may take.
+const STARTS: usize = 5;
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// A stock node that is linked to a bridge as a peer, and where its clients connect.
 async fn node(bridge: &str, world: &World) -> (Agent, String) {
     node_by("peer", bridge, world).await
 }
 
+/// A stock node sometimes starts and never serves, once in some hundred starts: then another one is started.
 async fn node_by(kind: &str, bridge: &str, world: &World) -> (Agent, String) {
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        free.local_addr().expect("an address").port()
-    };
-    let address = format!("127.0.0.1:{port}");
-    let mut node = Agent::spawn("node");
     let config = world.dir.path().join("node.yaml");
-    node.done(
-        json!({"do": "node", "endpoint": address, "link": bridge, "kind": kind, "config": config}),
-        "serving",
-    )
-    .await;
-    (node, format!("http://{address}"))
+    for _ in 0..STARTS {
+        let port = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            free.local_addr().expect("an address").port()
+        };
+        let address = format!("127.0.0.1:{port}");
+        let mut node = Agent::spawn("node");
+        let serve = json!({"do": "node", "endpoint": address, "link": bridge, "kind": kind, "config": config});
+        if node.done_within(serve, "serving", SERVES_WITHIN).await {
+            return (node, format!("http://{address}"));
+        }
+    }
+    panic!("no stock node serves within {SERVES_WITHIN:?}, {STARTS} times");
 }
 
 #[tokio::test(flavor = "multi_thread")]
