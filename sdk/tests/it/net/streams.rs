@@ -292,7 +292,7 @@ async fn entries_come_dense_and_then_live() {
         within(subscription.next()).await.expect("the head"),
         Some(SubscriptionItem::CaughtUp {
             head,
-            is_confirmed: true
+            is_confirmed: false
         })
     );
     let live = Some(SubscriptionItem::Batch(vec![entry(301)]));
