@@ -58,6 +58,7 @@ impl Size {
             nodes: usize::from(self.nodes),
             api_listen,
             links,
+            upkeep: None,
         })
     }
 }
