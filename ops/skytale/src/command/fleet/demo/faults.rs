@@ -32,6 +32,8 @@ pub(super) struct Fault {
     cut: Cut,
 }
 
+/// A wrong clock lasts for at least as long as nodes need to look three times for what is too old ([`super::UPKEEP`]).
+const CLOCK_LASTS: Duration = Duration::from_secs(6);
 /// Ways in which the network between a relay node and its servers can fail.
 const CUTS: [(Cut, &str); 5] = [
     (Cut::Silent, "is cut off from NATS"),
@@ -127,6 +129,7 @@ impl Fault {
         let lasts = match kind {
             Kind::Restart | Kind::KeysRotated => None,
             Kind::RelayPaused => Some(spans.pause),
+            Kind::ClockAhead | Kind::ClockBehind => Some(lasts.max(CLOCK_LASTS)),
             _ => Some(lasts),
         };
         let cut = if kind == Kind::RelayCut { cut } else { cut_of_region };

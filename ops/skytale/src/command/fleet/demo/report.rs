@@ -42,7 +42,7 @@ pub(super) struct Report {
     pub contradictions: Vec<String>,
     /// What NATS servers refused to relay nodes for want of a right.
     pub denied: Vec<String>,
-    /// Messages that were given up at the beginning of streams, as if they were too old: none is.
+    /// What was given up as too old, which nothing is: entries of the channel, or messages of streams.
     pub given_up: u64,
     /// Entries that the nodes kept, each the same.
     pub entries: u64,

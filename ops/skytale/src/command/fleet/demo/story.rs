@@ -115,7 +115,9 @@ pub(super) async fn tell(
     timeline.say("everyone has stopped; what they have is compared");
     let mut events = Vec::new();
     for (node, log) in logs.iter().enumerate() {
-        let kept = judge::replica(node, log, channel)?;
+        let replica = judge::replica(node, log, channel)?;
+        report.given_up = report.given_up.max(replica.given_up);
+        let kept = replica.events;
         if node == 0 {
             let mut seen = std::mem::take(&mut traffic.seen.lock().events);
             // What agents tell each other of their own accord when some are added stands before all that was sent.
