@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::command::Command;
-use crate::config::Layer;
+use crate::config::{Layer, SET_FLAG};
 use crate::output::{EXIT_CODES, Exit, Failure, Output};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser};
@@ -51,7 +51,7 @@ pub(crate) struct Global {
 impl Global {
     /// The settings among these options.
     pub(crate) fn layers(&self) -> Vec<Layer> {
-        let set = self.set.iter().map(|(key, value)| Layer::flag("--set", key, value));
+        let set = self.set.iter().map(|(key, value)| Layer::flag(SET_FLAG, key, value));
         set.chain(self.log.iter().map(|filter| Layer::flag("--log", "log", filter)))
             .collect()
     }

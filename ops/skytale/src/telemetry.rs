@@ -24,14 +24,31 @@ impl Default {
     }
 }
 
+/// Levels, and the word for none of them.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// A word alone that is nearly a level: it would be taken for the name of a target, which nobody has.
+fn meant_for_a_level(directive: &str) -> Option<(&str, &'static str)> {
+    let word = directive.trim();
+    let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    if is_level || word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return None;
+    }
+    let likeness = |level: &&str| strsim::jaro_winkler(&word.to_ascii_lowercase(), level);
+    let nearest = LEVELS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&nearest) > 0.82).then_some((word, nearest))
+}
+
 /// Starts logging, once.
 pub(crate) fn start(asked: Option<&str>, default: Default, format: LogFormat) -> Outcome {
     let directives = asked.unwrap_or(default.filter());
-    let filter = EnvFilter::try_new(directives).map_err(|error| {
-        Failure::new(Code::Config, format!("`{directives}` is no log filter"))
-            .because(&error)
-            .help("A level (error, warn, info, debug, trace), or `target=level` pairs separated by commas.")
-    })?;
+    let no_filter = || Failure::new(Code::Config, format!("`{directives}` is no log filter"));
+    let help = "A level (error, warn, info, debug, trace), or `target=level` pairs separated by commas.";
+    if let Some((word, level)) = directives.split(',').find_map(meant_for_a_level) {
+        let meant = format!("`{word}` is no level: did you mean `{level}`?");
+        return Err(no_filter().since(meant).help(help));
+    }
+    let filter = EnvFilter::try_new(directives).map_err(|error| no_filter().because(&error).help(help))?;
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -41,4 +58,25 @@ pub(crate) fn start(asked: Option<&str>, default: Default, format: LogFormat) ->
         LogFormat::Text => base.with_ansi(!no_color && io::stderr().is_terminal()).try_init(),
     };
     started.map_err(|error| Failure::new(Code::Environment, "cannot start logging").since(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_in_a_level_is_seen() {
+        let meant = |word| meant_for_a_level(word).map(|(_, level)| level);
+        for (word, level) in [
+            ("debg", "debug"),
+            (" Inof", "info"),
+            ("tracee", "trace"),
+            ("eror", "error"),
+        ] {
+            assert_eq!(meant(word), Some(level), "{word}");
+        }
+        for word in ["debug", "WARN", "off", "iroh=off", "skytale_sdk", "hyper", ""] {
+            assert_eq!(meant(word), None, "{word}");
+        }
+    }
 }

@@ -20,6 +20,9 @@ pub(crate) enum Command {
         /// Where to.
         #[arg(default_value = "skytale.toml")]
         file: PathBuf,
+        /// Write it to standard output instead.
+        #[arg(long, conflicts_with = "file")]
+        stdout: bool,
     },
     /// Say whether the configuration can be used.
     Check,
@@ -29,9 +32,11 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: Command, global: &Global, output: &Output) -> Outcome {
     match command {
-        Command::Init { file } => init(&file).and_then(|()| output.give(&Written { written: file })),
+        Command::Init { stdout: true, .. } => output.write(TEMPLATE.as_bytes()),
+        Command::Init { file, .. } => init(&file).and_then(|()| output.give(&Written { written: file })),
         Command::Check => {
             let loaded = configuration(global, Vec::new())?;
+            loaded.remarks.iter().for_each(|remark| output.note(remark));
             output.give(&Checked {
                 ok: true,
                 file: loaded.file,

@@ -7,7 +7,6 @@ use crate::output::{Failure, Human, Outcome, Style};
 use crate::serve::{self, BridgeServer, RelayServer};
 use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
-use skytale_log_store::local::LocalConfig;
 use skytale_proto::{Code, EndpointId};
 use skytale_relay_node::{AdminConfig, HttpsConfig, RelayConfig, RelaySecret, TrustSource};
 use skytale_sdk::net::ApiClient;
@@ -61,9 +60,14 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         false => None,
     };
     let dir = temporary.as_deref().unwrap_or(&args.dir);
+    session.loaded.refuse_unused("dev", is_decided)?;
     private_folder(dir)?;
     let api = LocalApi::start(dir, args.api_listen).await?;
-    let relay = match RelayServer::start(relay_setup(dir, &args, &api), Some(serve::metrics()?)).await {
+    let relay = async {
+        let setup = relay_setup(dir, &args, &session, &api)?;
+        RelayServer::start(setup, Some(serve::metrics()?)).await
+    };
+    let relay = match Box::pin(relay).await {
         Ok(relay) => relay,
         Err(failure) => {
             // The first failure is the one to tell.
@@ -175,32 +179,57 @@ pub(crate) async fn start_bridge(dir: &Path, listen: SocketAddr, client: ApiClie
         .map_err(|error| Failure::new(error.code(), "cannot start the bridge").because(&error))
 }
 
-fn relay_setup(dir: &Path, args: &Args, api: &LocalApi) -> RelaySetup {
-    let data_dir = dir.join("relay");
-    RelaySetup {
-        node: RelayConfig {
-            listen: vec![args.relay_listen],
-            secret_key_file: Some(data_dir.join("endpoint.key")),
-            issuer: api.issuer.clone(),
-            audience: AUDIENCE.into(),
-            data_dir: Some(data_dir.clone()),
-            disk_free_bytes_min: 0,
-            https: HttpsConfig {
-                listen: Some(args.https_listen),
-                ..HttpsConfig::default()
-            },
-            admin: AdminConfig {
-                listen: args.admin_listen,
-                ..AdminConfig::default()
-            },
-            ..RelayConfig::default()
+/// Settings that are decided here: addresses are this command's own options, and the rest follows from there being one machine.
+fn is_decided(key: &str) -> bool {
+    const DECIDED: &[&str] = &[
+        "relay.listen",
+        "relay.advertise",
+        "relay.data_dir",
+        "relay.secret_key_file",
+        "relay.api_url",
+        "relay.issuer",
+        "relay.audience",
+        "relay.relay_secret",
+        "relay.region",
+    ];
+    let sections = ["relay.admin.", "relay.https.", "relay.fleet.", "api.", "bridge."];
+    DECIDED.contains(&key) || sections.iter().any(|section| key.starts_with(section))
+}
+
+/// A relay node with what else is configured in `[relay]`: retention, limits, the log's files.
+fn relay_setup(dir: &Path, args: &Args, session: &Session, api: &LocalApi) -> Outcome<RelaySetup> {
+    let (data_dir, loaded) = (dir.join("relay"), &session.loaded);
+    let configured = loaded.relay_node(&data_dir);
+    let node = RelayConfig {
+        listen: vec![args.relay_listen],
+        advertise: Vec::new(),
+        region: 0,
+        secret_key_file: Some(data_dir.join("endpoint.key")),
+        issuer: api.issuer.clone(),
+        audience: AUDIENCE.into(),
+        disk_free_bytes_min: match loaded.source("relay.disk_free_bytes_min").as_str() {
+            "default" => 0,
+            _ => configured.disk_free_bytes_min,
         },
-        store: StoreSetup::Local(LocalConfig::new(data_dir.join("log"))),
+        https: HttpsConfig {
+            listen: Some(args.https_listen),
+            ..HttpsConfig::default()
+        },
+        admin: AdminConfig {
+            listen: args.admin_listen,
+            ..AdminConfig::default()
+        },
+        ..configured
+    };
+    node.check().map_err(|error| loaded.refused_relay(&error))?;
+    Ok(RelaySetup {
+        node,
+        store: StoreSetup::Local(loaded.relay_log(&data_dir)),
         trust: TrustSource::Http {
             api_url: api.url.clone(),
             relay_secret: RelaySecret::new(api.relay_secret()),
         },
-    }
+    })
 }
 
 #[derive(Serialize)]

@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// Make an API key. It is shown once.
     Create {
         /// What a person knows it by.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "unnamed")]
         label: String,
         /// What it may do, as in `relay:append` or `relay:replay@<channel>`; may be given again [default: what an agent
         /// needs].

@@ -315,7 +315,11 @@ fn export(dir: &Path, log: LogId, to: Option<&Path>, output: &Output) -> Outcome
                 .help("Give a file, `--to records.bin`, or pipe the output."));
         }
         let mut stdout = BufWriter::new(std::io::stdout().lock());
-        let exported = inspect::export(dir, log, &mut stdout).map_err(failed(dir))?;
+        let exported = match inspect::export(dir, log, &mut stdout) {
+            // Whoever reads has enough, as `head` does.
+            Err(InspectError::Write { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            exported => exported.map_err(failed(dir))?,
+        };
         output.note(Copied::new(log, exported, None).line());
         return Ok(());
     };

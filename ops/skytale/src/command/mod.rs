@@ -164,6 +164,7 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
 /// Reads the configuration and starts logging, for a command that needs no runtime.
 fn plain(global: &Global, work: impl FnOnce(&Loaded) -> Outcome) -> Outcome {
     let loaded = configuration(global, Vec::new())?;
+    remark(&loaded, &global.output());
     telemetry::start(
         loaded.config.log.as_deref(),
         telemetry::Default::Client,
@@ -184,6 +185,7 @@ where
     F: Future<Output = Outcome>,
 {
     let loaded = configuration(global, kind.flags)?;
+    remark(&loaded, &output);
     telemetry::start(loaded.config.log.as_deref(), kind.default, loaded.config.log_format)?;
     // Before the runtime, so that it is dropped after it.
     let scratch = Arc::new(Scratch::default());
@@ -204,6 +206,10 @@ where
     // Blocking work that is still going on (a file being synced) may end; it does not hold up the exit.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+fn remark(loaded: &Loaded, output: &Output) {
+    loaded.remarks.iter().for_each(|remark| output.note(remark));
 }
 
 fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {

@@ -8,6 +8,9 @@ use figment::providers::{Format as _, Serialized, Toml};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
+/// The option that sets one key.
+pub(crate) const SET_FLAG: &str = "--set";
+
 /// Where settings are looked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
@@ -50,6 +53,8 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// What a person should know of it, and that is no reason to stop.
+    pub remarks: Vec<String>,
     figment: Figment,
 }
 
@@ -60,6 +65,31 @@ impl Loaded {
             .find_metadata(key)
             .map_or_else(|| "default".into(), describe)
     }
+}
+
+impl Loaded {
+    /// Refuses keys that the command line sets and a command decides itself, or does not look at: what is asked for and not
+    /// done must not look as if it were.
+    pub(crate) fn refuse_unused(&self, command: &str, is_unused: impl Fn(&str) -> bool) -> Outcome {
+        let set = |key: &String| is_unused(key) && self.source(key) == format!("flag {SET_FLAG}");
+        match keys::known().into_iter().find(set) {
+            Some(key) => Err(Failure::new(
+                Code::Usage,
+                format!("`skytale {command}` does not use the configuration key `{key}`"),
+            )
+            .help(format!(
+                "Leave out `--set {key}=...`. `skytale {command} --help` shows what can be set."
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys of servers, for commands that start their own with settings of their own.
+pub(crate) fn is_of_servers(key: &str) -> bool {
+    ["api.", "relay.", "bridge."]
+        .iter()
+        .any(|section| key.starts_with(section))
 }
 
 /// Reads, merges and checks.
@@ -79,7 +109,12 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     if let Some(file) = &file {
         figment = figment.merge(Toml::file_exact(file));
     }
-    for layer in sources.environment.into_iter().chain(sources.flags) {
+    // A variable may be there for another reason: the environment is not ours alone, as a file and a command line are.
+    let known = keys::known();
+    let is_known = |layer: &Layer| known.iter().any(|known| known == layer.key());
+    let (environment, others): (Vec<_>, Vec<_>) = sources.environment.into_iter().partition(is_known);
+    let remarks = others.iter().map(unknown_variable).collect();
+    for layer in environment.into_iter().chain(sources.flags) {
         figment = figment.merge(layer);
     }
     let set = figment
@@ -92,7 +127,24 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     }
     let figment = Figment::from(Serialized::defaults(Config::default())).merge(figment);
     let config = figment.extract_lossy().map_err(|error| wrong(&error))?;
-    Ok(Loaded { config, file, figment })
+    Ok(Loaded {
+        config,
+        file,
+        remarks,
+        figment,
+    })
+}
+
+fn unknown_variable(layer: &Layer) -> String {
+    let meant = match keys::nearest(layer.key()) {
+        Some(nearest) => format!("did you mean {}?", Layer::variable(&nearest)),
+        None => "`skytale config print` lists the keys".into(),
+    };
+    format!(
+        "{} is ignored: there is no configuration key `{}`; {meant}",
+        layer.source(),
+        layer.key()
+    )
 }
 
 fn refuse_unknown(figment: &Figment, key: &str) -> Outcome {
@@ -186,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_wherever_it_stands_and_the_nearest_is_named() {
+    fn an_unknown_key_is_refused_and_an_unknown_variable_remarked_and_the_nearest_is_named() {
         let (_folder, path) = file("[relay]\nlisen = '127.0.0.1:1'\n");
         let from_file = load(Sources {
             file: Some(path.clone()),
@@ -200,14 +252,18 @@ mod tests {
         );
         assert!(text.contains("Did you mean `relay.listen`"), "{text}");
 
-        let environment = variable("SKYTALE_APY_KEY", "sk_live_marker");
         let from_variable = load(Sources {
-            environment,
+            environment: variable("SKYTALE_APY_KEY", "sk_live_marker"),
             ..Sources::default()
         })
-        .expect_err("refused");
-        let text = from_variable.text(&Style::PLAIN);
-        assert!(text.contains("SKYTALE_APY_KEY") && text.contains("`api_key`"), "{text}");
+        .expect("the environment is not ours alone");
+        let [text] = &from_variable.remarks[..] else {
+            panic!("{:?}", from_variable.remarks)
+        };
+        assert!(
+            text.contains("SKYTALE_APY_KEY") && text.contains("SKYTALE_API_KEY"),
+            "{text}"
+        );
         assert!(!text.contains("marker"), "{text}");
     }
 

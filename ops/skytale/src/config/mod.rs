@@ -19,7 +19,7 @@ pub(crate) use api::Api;
 pub(crate) use bridge::{Bridge, BridgeSetup, identity};
 pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
-pub(crate) use load::{Loaded, Sources, load};
+pub(crate) use load::{Loaded, SET_FLAG, Sources, is_of_servers, load};
 pub(crate) use relay::{Relay, RelaySetup, StoreSetup};
 pub(crate) use secret::Secret;
 pub(crate) use show::{TEMPLATE, rows};

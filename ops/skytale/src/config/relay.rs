@@ -12,7 +12,7 @@ use skytale_relay_node::{
     TrustConfig, TrustSource,
 };
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The section `[relay]`.
@@ -154,18 +154,34 @@ impl Loaded {
         let api_url = self.need("relay.api_url", relay.api_url.as_ref())?;
         let secret = self.need("relay.relay_secret", relay.relay_secret.as_ref())?;
         let node = RelayConfig {
+            issuer: relay.issuer.clone().unwrap_or_else(|| api_url.clone()),
+            ..self.relay_node(data_dir)
+        };
+        node.check().map_err(|error| self.refused_relay(&error))?;
+        let store = self.relay_log(data_dir);
+        let age = store.retention.age;
+        let store = match self.fleet(store.clone(), age)? {
+            Some(fleet) => StoreSetup::Fleet(Box::new(fleet)),
+            None => StoreSetup::Local(store),
+        };
+        let trust = TrustSource::Http {
+            api_url: api_url.clone(),
+            relay_secret: RelaySecret::new(secret.reveal("relay.relay_secret")?.as_str()),
+        };
+        Ok(RelaySetup { node, store, trust })
+    }
+
+    /// A relay node's settings, with its data in a folder. Its issuer is to be set.
+    pub(crate) fn relay_node(&self, data_dir: &Path) -> RelayConfig {
+        let relay = &self.config.relay;
+        let key = relay.secret_key_file.clone();
+        RelayConfig {
             listen: relay.listen.clone(),
             advertise: relay.advertise.iter().map(ToString::to_string).collect(),
             region: relay.region,
-            secret_key_file: Some(
-                relay
-                    .secret_key_file
-                    .clone()
-                    .unwrap_or_else(|| data_dir.join("endpoint.key")),
-            ),
-            issuer: relay.issuer.clone().unwrap_or_else(|| api_url.clone()),
+            secret_key_file: Some(key.unwrap_or_else(|| data_dir.join("endpoint.key"))),
             audience: relay.audience.clone(),
-            data_dir: Some(data_dir.clone()),
+            data_dir: Some(data_dir.to_owned()),
             disk_free_bytes_min: relay.disk_free_bytes_min,
             admin: relay.admin.clone(),
             https: relay.https.clone(),
@@ -173,11 +189,16 @@ impl Loaded {
             session: relay.session.clone(),
             trust: relay.trust.clone(),
             tap: relay.tap.clone(),
-        };
-        node.check().map_err(|error| self.refused_relay(&error))?;
+            ..RelayConfig::default()
+        }
+    }
+
+    /// The settings of a relay node's log of its own.
+    pub(crate) fn relay_log(&self, data_dir: &Path) -> LocalConfig {
+        let relay = &self.config.relay;
         let above_zero = |value: u64| (value > 0).then_some(value);
         let age = above_zero(relay.retention_s).map(Duration::from_secs);
-        let store = LocalConfig {
+        LocalConfig {
             segment_bytes: relay.store.segment_bytes,
             batch_bytes_max: relay.store.batch_bytes_max,
             queue_bytes_max: relay.store.queue_bytes_max,
@@ -190,19 +211,10 @@ impl Loaded {
                 check_every: check_every(age),
             },
             ..LocalConfig::new(data_dir.join("log"))
-        };
-        let store = match self.fleet(store.clone(), age)? {
-            Some(fleet) => StoreSetup::Fleet(Box::new(fleet)),
-            None => StoreSetup::Local(store),
-        };
-        let trust = TrustSource::Http {
-            api_url: api_url.clone(),
-            relay_secret: RelaySecret::new(secret.reveal("relay.relay_secret")?.as_str()),
-        };
-        Ok(RelaySetup { node, store, trust })
+        }
     }
 
-    fn refused_relay(&self, error: &ConfigError) -> Failure {
+    pub(crate) fn refused_relay(&self, error: &ConfigError) -> Failure {
         let key = format!("relay.{}", error.key);
         let source = self.source(&key);
         Failure::new(

@@ -40,18 +40,31 @@ impl Style {
     }
 }
 
-/// Text from elsewhere, made safe for a terminal: control characters are escaped.
+/// Text from elsewhere, made safe for a terminal: escaped is what moves the cursor, turns the direction of writing, or is
+/// there and not seen.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> = if c.is_control() && c != '\n' && c != '\t' {
-                Box::new(c.escape_default())
-            } else {
-                Box::new(std::iter::once(c))
-            };
-            escaped
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_plain(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_default());
+        }
+    }
+    shown
+}
+
+/// Whether a terminal shows a character where it stands. The two joiners are: scripts and emoji need them.
+const fn is_plain(c: char) -> bool {
+    match c {
+        '\n' | '\t' => true,
+        // Control characters, C0 and C1.
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => false,
+        // Marks and overrides of direction, separators of lines, spaces of no width, invisible operators and tags.
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => false,
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => false,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +74,17 @@ mod tests {
     #[test]
     fn a_message_cannot_move_the_cursor() {
         assert_eq!(printable("a\x1b[2Jb\r\u{9b}\nc"), "a\\u{1b}[2Jb\\r\\u{9b}\nc");
+    }
+
+    #[test]
+    fn a_message_cannot_turn_or_hide_what_is_read() {
+        assert_eq!(printable("pay \u{202e}01\u{202c} now"), "pay \\u{202e}01\\u{202c} now");
+        assert_eq!(
+            printable("ad\u{200b}min\u{feff}\u{2066}x\u{2028}"),
+            "ad\\u{200b}min\\u{feff}\\u{2066}x\\u{2028}"
+        );
+        let families = "\u{1f468}\u{200d}\u{1f469} \u{646}\u{645}\u{6cc}\u{200c}\u{62e} é 漢";
+        assert_eq!(printable(families), families);
     }
 
     #[test]

@@ -592,7 +592,7 @@ fn a_search_says_at_which_speed_objectives_hold() {
     ];
     line.extend(["--objective", "append.p99<10m", "--objective", "refused<50%"]);
     line.extend(LATE);
-    line.extend(["--shortest", "1s"]);
+    line.extend(["--shortest", "500ms"]);
     let ran = place.run(&line);
     // A minute is no unit of a latency.
     assert!(ran.code == 2 && ran.stderr.contains("as in 50ms"), "{}", ran.stderr);

@@ -154,6 +154,9 @@ fn remarks(admin: &str) -> Vec<String> {
     remarks.iter().map(|remark| text(&remark["detail"])).collect()
 }
 
+/// In words: the clock and the time that runs are not read at the same moment.
+const FORTY_DAYS: [&str; 2] = ["40 d 0 h", "39 d 23 h"];
+
 #[test]
 fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() {
     let mut place = Place::new();
@@ -204,7 +207,9 @@ fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() 
     assert!(segments() >= before);
     let remarked = remarks(&admin);
     assert!(
-        remarked.iter().any(|remark| remark.contains("40 d 0 h ahead")),
+        remarked
+            .iter()
+            .any(|remark| remark.contains(" ahead") && FORTY_DAYS.iter().any(|days| remark.contains(days))),
         "{remarked:?}"
     );
 
@@ -220,7 +225,9 @@ fn a_clock_that_leaps_forty_days_for_a_minute_takes_nothing_from_a_node_s_log() 
     let (node, admin) = relay(&place, &clock, "node.toml", "again.log");
     let remarked = remarks(&admin);
     assert!(
-        remarked.iter().any(|remark| remark.contains("40 d 0 h ahead")),
+        remarked
+            .iter()
+            .any(|remark| remark.contains(" ahead") && FORTY_DAYS.iter().any(|days| remark.contains(days))),
         "{remarked:?}"
     );
     clock.set("+0");
@@ -337,7 +344,9 @@ fn agents_leave_a_node_whose_clock_is_an_hour_off_and_it_comes_back_by_itself() 
         clock.set(ahead);
         eventually("the node notices", || metric(admin, "skytale_relay_clock_wrong") > 0.0);
         let (status, body) = get(admin, "/readyz");
-        assert!(status == "503" && body.contains("the API's"), "{status} {body}");
+        // By the API's clock first, and by most of the fleet's when these were heard.
+        let says = body.contains(r#""check":"clock""#) && body.contains("agents are sent to other nodes");
+        assert!(status == "503" && says, "{status} {body}");
         eventually("the directory knows", || operated.state(here) == "draining");
         // Others work, and whoever was there goes on elsewhere.
         let sent = format!("a clock is {ahead}");

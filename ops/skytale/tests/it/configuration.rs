@@ -69,6 +69,69 @@ fn an_unknown_key_is_refused_with_the_nearest_one_and_exit_code_3() {
     );
 }
 
+/// Kubernetes tells each container of the Services beside it, and a variable may be there for another program.
+#[test]
+fn variables_of_others_stop_no_command_and_a_slip_of_the_finger_is_named() {
+    let mut place = Place::new();
+    for (name, value) in [
+        ("SKYTALE_SERVICE_HOST", "10.96.0.7"),
+        ("SKYTALE_PORT", "tcp://10.96.0.7:7600"),
+        ("SKYTALE_PORT_7600_TCP_ADDR", "10.96.0.7"),
+    ] {
+        place.set(name, value);
+    }
+    let ran = place.run(["config", "check"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    place.set("SKYTALE_API_ULR", "http://x");
+    let ran = place.run(["config", "check"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("SKYTALE_API_URL").count(), 1, "{}", ran.stderr);
+    assert_eq!(place.run(["--quiet", "config", "check"]).stderr, "");
+}
+
+/// What is asked for and not done must not look as if it were.
+#[test]
+fn settings_that_a_command_does_not_use_are_refused_by_name() {
+    let place = Place::new();
+    for (command, key) in [
+        (&["dev"][..], "relay.listen=127.0.0.1:1"),
+        (&["dev"], "api.listen=127.0.0.1:1"),
+        (&["demo"], "relay.retention_s=3"),
+        (&["fleet", "up"], "relay.retention_s=3"),
+        (&["fleet", "demo"], "bridge.listen=127.0.0.1:1"),
+    ] {
+        let ran = place.run([command, &["--set", key]].concat());
+        let name = key.split('=').next().expect("a key");
+        assert_eq!(ran.code, 2, "{command:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains(&format!("does not use the configuration key `{name}`")),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_level_with_a_slip_of_the_finger_is_refused_with_the_nearest_one() {
+    let mut place = Place::new();
+    place.set("SKYTALE_LOG", "debg");
+    let ran = place.run(["log", "verify", "nowhere"]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("did you mean `debug`?"), "{}", ran.stderr);
+}
+
+#[test]
+fn init_writes_to_standard_output_what_it_would_write_to_a_file() {
+    let place = Place::new();
+    let ran = place.run(["config", "init", "--stdout"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(!place.path("skytale.toml").exists());
+    place.json(&["config", "init"]);
+    let written = std::fs::read_to_string(place.path("skytale.toml")).expect("written");
+    assert_eq!(ran.stdout, written);
+}
+
 #[test]
 fn the_file_that_init_writes_is_private_passes_check_and_is_never_written_over() {
     let place = Place::new();

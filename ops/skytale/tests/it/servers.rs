@@ -2,6 +2,36 @@
 
 use crate::node::{ANY_PORT, Node, text};
 use crate::process::{Place, Running};
+use std::process::Stdio;
+
+#[test]
+fn a_local_node_has_the_settings_of_relay_nodes_that_it_is_given() {
+    let mut place = Place::new();
+    place.set("SKYTALE_RELAY__STORE__SEGMENT_BYTES", "2097152");
+    let line = [
+        "--json",
+        "dev",
+        "--dir",
+        "node",
+        "--set",
+        "relay.limits.connections_max=0",
+    ];
+    let ran = place.run(line.into_iter().chain(ANY_PORT));
+    assert!(
+        ran.code == 3 && ran.stderr.contains("relay.limits.connections_max"),
+        "{}",
+        ran.stderr
+    );
+    let line = ["--json", "dev", "--dir", "node"].into_iter().chain(ANY_PORT);
+    let mut running = Running::start(place.command(line), &place.path("dev.log"));
+    let _: serde_json::Value = running.json();
+    let segments = std::fs::read_dir(place.path("node/relay/log/segments")).expect("segments");
+    let sizes: Vec<u64> = segments
+        .map(|segment| segment.expect("a file").metadata().expect("its size").len())
+        .collect();
+    assert_eq!(sizes, [2_097_152]);
+    assert_eq!(running.stop("TERM").0, 0);
+}
 
 #[test]
 fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
@@ -53,6 +83,17 @@ fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
     );
     assert_eq!(entries[1]["adds"][0], bob.as_str());
 
+    // Whoever has read enough may leave.
+    let mut early = place.command(["log", "export", &log, "node"]);
+    let mut early = early
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    drop(early.stdout.take());
+    let early = early.wait_with_output().expect("ended");
+    let said = String::from_utf8_lossy(&early.stderr);
+    assert!(early.status.success() && !said.contains("pipe"), "{said}");
     let exported = place.json(&["log", "export", &log, "node", "--to", "records.bin"]);
     assert_eq!(exported["entries"].as_u64(), Some(head));
     let size = std::fs::metadata(place.path("records.bin")).expect("there").len();
@@ -117,6 +158,8 @@ fn keys_are_made_listed_revoked_and_then_refused() {
     let row = keys.iter().find(|key| key["id"] == id.as_str()).expect("the key");
     assert_eq!(row["label"], "worker");
     assert!(!listed.to_string().contains(&secret), "shown once");
+    let unnamed = node.place.json(&["key", "create"]);
+    assert_eq!(unnamed["key"]["label"], "unnamed");
     // A worker's key makes no keys.
     let line = format!("api_key={secret}");
     let ran = node.place.run(["--json", "key", "list", "--set", &line]);

@@ -3,6 +3,7 @@
 use super::results::unwritten;
 use super::run::{LoadArgs, Side, Workload, in_folder, once};
 use crate::command::Session;
+use crate::config::is_of_servers;
 use crate::output::{Context as _, Failure, Human, Outcome, Style, table};
 use serde::Serialize;
 use skytale_load::results::{Measure, Objective, Results, amount, duration_text};
@@ -91,6 +92,7 @@ struct Searched {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    session.loaded.refuse_unused("bench search", is_of_servers)?;
     let first = args.load.knobs().factor().ok_or_else(|| {
         Failure::new(Code::Usage, "a search needs a speed to begin with, not max")
             .help("Give --speed 1, or leave it out.")

@@ -8,6 +8,9 @@ use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use skytale_sdk::engine::Message;
 use std::fmt;
 
+/// Digits of an author's id that are shown: 64 bits, which nobody finds a second key for by trying.
+const AUTHOR_DIGITS: usize = 16;
+
 /// One line. Exactly one of `text` and `base64` is there.
 #[derive(Serialize)]
 pub(super) struct Shown<'a> {
@@ -44,14 +47,17 @@ impl<'a> Shown<'a> {
 impl Human for Shown<'_> {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         let author = self.author.to_string();
-        let author = if self.own { "me      " } else { &author[..8] };
+        let author = if self.own { "me" } else { &author[..AUTHOR_DIGITS] };
+        let author = format!("{author:AUTHOR_DIGITS$}");
         let head = format!("{:>6}  {}", self.offset.get(), utc(self.time_ms / 1_000));
         match (self.text, &self.base64) {
             (Some(text), _) => {
-                let text = printable(text.trim_end_matches('\n'));
-                writeln!(to, "{}  {}  {text}", style.dim(&head), style.bold(author))
+                // A line of the text must not look as if it were another message.
+                let next = format!("\n{}", " ".repeat(head.len() + 2 + AUTHOR_DIGITS + 2));
+                let text = printable(text.trim_end_matches('\n')).replace('\n', &next);
+                writeln!(to, "{}  {}  {text}", style.dim(&head), style.bold(&author))
             }
-            (None, Some(base64)) => writeln!(to, "{}  {}  base64:{base64}", style.dim(&head), style.bold(author)),
+            (None, Some(base64)) => writeln!(to, "{}  {}  base64:{base64}", style.dim(&head), style.bold(&author)),
             (None, None) => Ok(()),
         }
     }
@@ -94,7 +100,15 @@ mod tests {
 
     #[test]
     fn a_message_cannot_write_on_the_terminal_what_it_likes() {
-        assert_eq!(line(b"hello\n"), "     7  1970-01-01T00:00:02Z  abababab  hello\n");
+        assert_eq!(
+            line(b"hello\n"),
+            "     7  1970-01-01T00:00:02Z  abababababababab  hello\n"
+        );
+        let fake = line(b"hi\n    21  2026-01-01T00:00:00Z  me                I approve");
+        let mut lines = fake.lines();
+        assert!(lines.next().is_some_and(|first| first.ends_with("  hi")), "{fake}");
+        let indent = " ".repeat("     7  1970-01-01T00:00:02Z  abababababababab  ".len());
+        assert!(lines.all(|line| line.starts_with(&indent)), "{fake}");
         assert!(line(b"\x1b]0;title\x07").contains("\\u{1b}]0;title\\u{7}"));
         assert!(line(b"\xff\xfe").contains("base64://4="));
     }

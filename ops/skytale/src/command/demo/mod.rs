@@ -6,7 +6,7 @@ mod returns;
 mod story;
 
 use super::Session;
-use crate::config::Transport;
+use crate::config::{Transport, is_of_servers};
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    session.loaded.refuse_unused("demo", is_of_servers)?;
     let folder = session
         .scratch
         .folder("skytale-demo-", args.dir.as_deref(), args.keep)?;

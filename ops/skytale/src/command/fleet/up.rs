@@ -2,6 +2,7 @@
 
 use crate::command::Session;
 use crate::command::dev::{start_bridge, tell_slim};
+use crate::config::is_of_servers;
 use crate::fleet::{Layout, Machine, NodeSample, Watch};
 use crate::local::private_folder;
 use crate::nats::program;
@@ -64,6 +65,7 @@ impl Size {
 }
 
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
+    session.loaded.refuse_unused("fleet up", is_of_servers)?;
     let layout = args.size.layout(args.api_listen, false)?;
     let temporary = match &args.dir {
         Some(dir) => {

@@ -11,6 +11,7 @@ pub(super) use knobs::KnobArgs;
 use super::results::unwritten;
 use super::{read_events, unreadable};
 use crate::command::Session;
+use crate::config::is_of_servers;
 use crate::output::{Context as _, Failure, Outcome};
 pub(super) use place::Side;
 use place::{Place, PlaceArgs};
@@ -87,6 +88,7 @@ fn start_at(text: &str) -> Result<SystemTime, String> {
 }
 
 pub(crate) async fn run(args: Args, session: Session) -> Outcome {
+    session.loaded.refuse_unused("bench run", is_of_servers)?;
     let workload = Workload::read(&args.load)?;
     if args.dry_run {
         let plan = workload.plan(&args.load.knobs)?;

@@ -12,6 +12,7 @@ mod trials;
 use self::kinds::{Kind, Means};
 use super::up::Size;
 use crate::command::Session;
+use crate::config::is_of_servers;
 use crate::fleet::{Layout, Upkeep};
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
@@ -78,6 +79,7 @@ impl Args {
 }
 
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
+    session.loaded.refuse_unused("fleet demo", is_of_servers)?;
     let faults = args.faults()?;
     let layout = Layout {
         upkeep: Some(UPKEEP),
