@@ -34,8 +34,12 @@ pub(super) struct Newcomers {
 }
 
 impl Newcomers {
-    /// Another one comes, and goes again.
-    async fn come(&mut self) -> Outcome {
+    /// Another one comes, and goes again. After an outage of the API its directory is empty until nodes have said that they
+    /// are there; an agent that knows of no node would wait for longer than that.
+    async fn come(&mut self, machine: &Machine) -> Outcome {
+        for node in &machine.nodes {
+            machine.api.registered(&self.client, node.relay.endpoint()).await?;
+        }
         self.count += 1;
         let name = format!("newcomer-{}", self.count);
         let network = NetworkConfig::default();
@@ -55,7 +59,7 @@ impl Fault {
         node.ready().await?;
         last.await;
         machine.api.resume().await?;
-        newcomers.come().await
+        newcomers.come(machine).await
     }
 
     /// The API's database takes no writes. That begins while the API is stopped: under connections that write, the header of
@@ -70,7 +74,7 @@ impl Fault {
         api_says(machine, 503, read_only).await?;
         set_read_only(&machine.api.database, false)?;
         api_says(machine, 200, |_| true).await?;
-        newcomers.come().await
+        newcomers.come(machine).await
     }
 
     /// All keys that are changed in the life of a fleet.
@@ -80,7 +84,7 @@ impl Fault {
         }
         for _ in 0..SIGNING_KEYS {
             machine.api.rotate_signing_key().await?;
-            newcomers.come().await?;
+            newcomers.come(machine).await?;
         }
         Ok(())
     }
