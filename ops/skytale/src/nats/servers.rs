@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use skytale_proto::Code;
 use skytale_wire::Cut;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ const SHARDS_OF_SEVERAL: u16 = 2;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The page that tells of a server's streams.
 const STREAMS: &str = "/jsz?acc=SKYTALE&streams=true";
+/// The page that tells of a server's clients.
+const CONNECTIONS: &str = "/connz?auth=true";
 /// Refusals in the servers' logs that are told, at most.
 const DENIED_MAX: usize = 20;
 
@@ -230,10 +232,39 @@ impl NatsServers {
         self.write_accounts().await
     }
 
-    /// Ends its old ones.
+    /// Ends its old ones when it has connected with the new ones: a reload refuses whoever is just connecting.
     pub(crate) async fn retire_keys(&mut self, node: &str) -> Outcome {
+        let begun = Instant::now();
+        while !self.uses_new_keys(node).await {
+            if begun.elapsed() > READY_WITHIN {
+                let what = format!("{node} does not connect with its new NATS keys");
+                return Err(Failure::new(Code::Mismatch, what));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         retire(&self.dir, node)?;
         self.write_accounts().await
+    }
+
+    /// Whether a node is connected with both of its new keys, and with none of its old ones.
+    async fn uses_new_keys(&self, node: &str) -> bool {
+        let Some(keys) = self.users.nodes.iter().find(|keys| keys.name == node) else {
+            return false;
+        };
+        let mut connected = BTreeSet::new();
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            // One that does not answer may have connections of the old ones.
+            let Some(page) = server.page(CONNECTIONS).await else {
+                return false;
+            };
+            let connections = page["connections"].as_array().into_iter().flatten();
+            connected.extend(connections.filter_map(|one| one["authorized_user"].as_str().map(str::to_owned)));
+        }
+        let keys = [&keys.relay, &keys.sync];
+        keys.iter().all(|key| {
+            let is_old = key.old.as_ref().is_some_and(|old| connected.contains(&old.public));
+            connected.contains(&key.now.public) && !is_old
+        })
     }
 
     async fn write_accounts(&mut self) -> Outcome {
