@@ -1,18 +1,18 @@
 //! A node for one machine: loopback alone, secrets made up at each start.
 
 use crate::output::{Context as _, Failure, Outcome};
-use crate::serve::start_api;
+use crate::serve::{start_api, stop_api};
 use reqwest::Method;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use skytale_api::{Api, ApiConfig, Limits, Rate};
-use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Keys, Relays};
+use skytale_proto::rest::{CreateAccount, CreateEnrolment, CreatedAccount, CreatedEnrolment, Jwks, Keys, Relays};
 use skytale_proto::{Code, EndpointId};
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -26,10 +26,17 @@ const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
 /// The API of a local node.
 #[derive(Debug)]
 pub(crate) struct LocalApi {
-    pub api: Api,
+    /// While it is not paused.
+    api: Option<Api>,
+    /// With what it is started again.
+    config: ApiConfig,
+    admin_secret: SecretString,
+    relay_secret: SecretString,
     /// Where it is, and the issuer of its tokens.
     pub url: String,
     pub issuer: String,
+    /// Its SQLite database.
+    pub database: PathBuf,
 }
 
 impl LocalApi {
@@ -63,25 +70,69 @@ impl LocalApi {
 
     async fn start_within(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration, limits: Limits) -> Outcome<Self> {
         let issuer = format!("http://{listen}");
-        let config = ApiConfig {
+        let database = dir.join("api.db");
+        let mut config = ApiConfig {
             relay_heartbeat,
             limits,
             listen,
             url: issuer.clone(),
             audience: AUDIENCE.into(),
-            ..ApiConfig::dev(format!("sqlite:{}", dir.join("api.db").display()))
+            ..ApiConfig::dev(format!("sqlite:{}", database.display()))
         };
-        let api = start_api(config).await?;
+        let api = start_api(config.clone()).await?;
+        let (admin_secret, relay_secret) = (api.admin_secret().clone(), api.relay_secret().clone());
+        config.listen = api.local_addr();
+        config.admin_secret = Some(admin_secret.clone());
+        config.relay_secret = Some(relay_secret.clone());
         Ok(Self {
             url: format!("http://{}", api.local_addr()),
-            api,
+            api: Some(api),
+            config,
+            admin_secret,
+            relay_secret,
             issuer,
+            database,
         })
+    }
+
+    /// Stops it. Whoever calls it meanwhile is refused a connection.
+    pub(crate) async fn pause(&mut self) -> Outcome {
+        match self.api.take() {
+            Some(api) => stop_api(api).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts it again on the same address and database, with the same secrets.
+    pub(crate) async fn resume(&mut self) -> Outcome {
+        if self.api.is_none() {
+            self.api = Some(start_api(self.config.clone()).await?);
+        }
+        Ok(())
+    }
+
+    /// Ends it: requests that run are answered.
+    pub(crate) async fn stop(mut self) -> Outcome {
+        self.pause().await
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.config.listen
+    }
+
+    /// Signs tokens with a new key from now on.
+    pub(crate) async fn rotate_signing_key(&self) -> Outcome {
+        let rotated = self
+            .operator()?
+            .call::<_, Jwks>(Method::POST, "/v1/signing-keys", Some(&serde_json::json!({})))
+            .await;
+        rotated.map(|_| ()).map_err(|error| self.failed(&error))
     }
 
     /// What its relay node shows.
     pub(crate) fn relay_secret(&self) -> &str {
-        self.api.relay_secret().expose_secret()
+        self.relay_secret.expose_secret()
     }
 
     /// A client with an API key.
@@ -105,7 +156,7 @@ impl LocalApi {
     }
 
     fn operator(&self) -> Outcome<ApiClient> {
-        let secret = ApiKey::operator(self.api.admin_secret().expose_secret()).map_err(|error| self.failed(&error))?;
+        let secret = ApiKey::operator(self.admin_secret.expose_secret()).map_err(|error| self.failed(&error))?;
         ApiClient::new(&self.url, secret).map_err(|error| self.failed(&error))
     }
 

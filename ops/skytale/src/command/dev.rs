@@ -4,7 +4,7 @@ use super::Session;
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
 use crate::local::{AUDIENCE, LocalApi, private_folder};
 use crate::output::{Failure, Human, Outcome, Style};
-use crate::serve::{self, BridgeServer, RelayServer, stop_api};
+use crate::serve::{self, BridgeServer, RelayServer};
 use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_proto::{Code, EndpointId};
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
         Ok(relay) => relay,
         Err(failure) => {
             // The first failure is the one to tell.
-            let _ = stop_api(api.api).await;
+            let _ = api.stop().await;
             return Err(failure);
         }
     };
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     // The relay node first: it tells its agents, and asks the API until it is gone.
     let relay = relay.stop().await;
-    let api = stop_api(api.api).await;
+    let api = api.stop().await;
     ended.and(bridge).and(relay).and(api)
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Fleet {
     pub allow_weaker: bool,
     /// Messages of a shard from one checkpoint to the next.
     pub checkpoint_every: u64,
+    /// How often a node looks for entries that are older than the retention, in seconds.
+    pub retention_check_s: u64,
     /// How long an append may take before its author is told that the home region cannot be reached.
     pub append_timeout_ms: u64,
 }
@@ -56,6 +58,7 @@ impl Default for Fleet {
             replicas: fleet.replicas,
             allow_weaker: fleet.allow_weaker,
             checkpoint_every: fleet.checkpoint_every,
+            retention_check_s: fleet.retention_every.as_secs(),
             append_timeout_ms: u64::try_from(fleet.append_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -142,6 +145,7 @@ impl Loaded {
             replicas: fleet.replicas,
             allow_weaker: fleet.allow_weaker,
             checkpoint_every: fleet.checkpoint_every,
+            retention_every: Duration::from_secs(fleet.retention_check_s),
             append_timeout: Duration::from_millis(fleet.append_timeout_ms),
             retention,
             ..FleetConfig::new(nats, sync, replica)

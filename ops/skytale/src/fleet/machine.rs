@@ -1,9 +1,8 @@
 //! Starts a fleet, and ends it.
 
 use crate::local::{LocalApi, private_folder, write_private};
-use crate::nats::NatsServers;
+use crate::nats::{NatsServers, NodeUsers, free_port};
 use crate::output::{Context as _, Failure, Outcome};
-use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use skytale_proto::Code;
 use skytale_wire::{Cut, Link};
@@ -11,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use toml::Value;
+use zeroize::Zeroizing;
 
 /// Names of regions, in the order in which they are taken.
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
@@ -21,8 +21,12 @@ const ALONE: &str = "local";
 const KEEPALIVE_MS: i64 = 500;
 /// Messages of a shard from one checkpoint to the next: few, so that a short run sees some.
 const CHECKPOINT_EVERY: i64 = 1_000;
+/// How long entries are kept, in seconds: for longer than any demonstration, and for less than a wrong clock is ahead.
+const RETENTION_S: i64 = 30 * 24 * 3_600;
 /// How often relay nodes tell the API that they are there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Counts the keys that a node has taken up.
+const KEY_SWITCHED: &str = "skytale_fleet_key_switched_total";
 /// How long a node may take to follow what it has missed.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
@@ -38,6 +42,17 @@ pub(crate) struct Layout {
     pub api_listen: SocketAddr,
     /// Links between relay nodes and NATS servers, and between regions: what is to be cut goes through them.
     pub links: bool,
+    /// How often nodes write checkpoints and look for what is too old, if not as ever.
+    pub upkeep: Option<Upkeep>,
+}
+
+/// What a fleet that runs for a long time does now and then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Upkeep {
+    /// Messages of a shard from one checkpoint to the next.
+    pub checkpoint_every: u32,
+    /// How often nodes look for what is older than 30 days, in seconds.
+    pub retention_check_s: u32,
 }
 
 /// A fleet that runs.
@@ -89,14 +104,19 @@ impl Machine {
         });
         // Over a folder of an earlier fleet, nodes are known already, and each has its key.
         let known = dir.join("api.db").is_file();
-        let api = LocalApi::start_for(dir, layout.api_listen, HEARTBEAT).await?;
+        let mut listen = layout.api_listen;
+        if listen.port() == 0 {
+            // It must be free again when the API is started again, so it is none that the system gives to anybody.
+            listen.set_port(free_port()?);
+        }
+        let api = LocalApi::start_for(dir, listen, HEARTBEAT).await?;
         let mut machine = Self {
             api,
             nats,
             nodes: Vec::new(),
         };
         for number in 0..layout.nodes {
-            let node = machine.node(dir, number, known, layout.links).await?;
+            let node = machine.node(dir, number, known, layout).await?;
             machine.nodes.push(node);
         }
         machine.ready().await?;
@@ -104,23 +124,24 @@ impl Machine {
         Ok(machine)
     }
 
-    async fn node(&self, dir: &Path, number: usize, known: bool, linked: bool) -> Outcome<Node> {
+    async fn node(&self, dir: &Path, number: usize, known: bool, layout: &Layout) -> Outcome<Node> {
         let region = number % self.nats.regions.len();
         let name = node_name(number);
         let mut servers = self.nats.addresses(region);
         let mut links = Vec::new();
-        if linked {
+        if layout.links {
             for server in &mut servers {
                 let link = Link::open(*server).failing(Code::Environment, || "cannot open a link".into())?;
                 *server = link.address();
                 links.push(link);
             }
         }
-        let mut settings = self.settings(number, region, &servers);
         let dir = dir.join(&name);
+        private_folder(&dir)?;
+        let keys = hand_over(&dir, &self.nats.users.nodes[number])?;
+        let mut settings = self.settings(region, &servers, &keys, layout.upkeep);
         let file = dir.join("enrolment.key");
         if !(known && file.is_file()) {
-            private_folder(&dir)?;
             write_private(&file, self.api.enrol(&name).await?.as_bytes())?;
         }
         settings.insert("relay_secret".into(), Value::String(format!("file:{}", file.display())));
@@ -134,7 +155,13 @@ impl Machine {
         })
     }
 
-    fn settings(&self, number: usize, region: usize, servers: &[SocketAddr]) -> toml::Table {
+    fn settings(
+        &self,
+        region: usize,
+        servers: &[SocketAddr],
+        keys: &[PathBuf; 2],
+        upkeep: Option<Upkeep>,
+    ) -> toml::Table {
         let mut settings = settings(&self.api);
         let text = |text: String| Value::String(text);
         let several = self.nats.regions.len() > 1;
@@ -146,17 +173,20 @@ impl Machine {
             };
             text(format!("{}={}{cluster}", region.number, region.shards))
         });
-        let keys = &self.nats.users.nodes[number];
+        let [relay_key, sync_key] = keys;
         let seed = |file: &Path| text(format!("file:{}", file.display()));
         let fleet = [
             (
                 "nats",
                 Value::Array(servers.iter().map(|server| text(format!("nats://{server}"))).collect()),
             ),
-            ("nats_key", seed(&keys.relay.now.seed_file)),
-            ("sync_key", seed(&keys.sync.now.seed_file)),
+            ("nats_key", seed(relay_key)),
+            ("sync_key", seed(sync_key)),
             ("regions", Value::Array(regions.collect())),
-            ("checkpoint_every", Value::Integer(CHECKPOINT_EVERY)),
+            (
+                "checkpoint_every",
+                Value::Integer(upkeep.map_or(CHECKPOINT_EVERY, |upkeep| i64::from(upkeep.checkpoint_every))),
+            ),
         ];
         let mut put = |section: &str, values: Vec<(&str, Value)>| {
             let table = settings
@@ -167,6 +197,10 @@ impl Machine {
             }
         };
         put("fleet", fleet.into());
+        if let Some(upkeep) = upkeep {
+            let every = i64::from(upkeep.retention_check_s);
+            put("fleet", vec![("retention_check_s", Value::Integer(every))]);
+        }
         put(
             "admin",
             vec![
@@ -175,6 +209,7 @@ impl Machine {
             ],
         );
         put("session", vec![("keepalive_ms", Value::Integer(KEEPALIVE_MS))]);
+        settings.insert("retention_s".into(), Value::Integer(RETENTION_S));
         settings.insert(
             "region".into(),
             Value::Integer(i64::from(self.nats.regions[region].number)),
@@ -212,6 +247,28 @@ impl Machine {
         }
     }
 
+    /// Changes a relay node's NATS keys while it runs, as docs/operating-a-fleet.md says.
+    pub(crate) async fn rotate_nats_keys(&mut self, node: usize) -> Outcome {
+        let name = self.nodes[node].name.clone();
+        self.nats.rotate_keys(&name).await?;
+        let node = &self.nodes[node];
+        let before = node.metric(KEY_SWITCHED).await.unwrap_or_default();
+        let keys = self.nats.users.nodes.iter().find(|keys| keys.name == name);
+        let keys = keys.ok_or_else(|| Failure::new(Code::Environment, format!("{name} has no NATS keys")))?;
+        let files = hand_over(node.relay.dir(), keys)?;
+        let begun = Instant::now();
+        while node.metric(KEY_SWITCHED).await.unwrap_or_default() < before + files.len() as f64 {
+            if begun.elapsed() > READY_WITHIN {
+                return Err(Failure::new(
+                    Code::Mismatch,
+                    format!("{name} does not use its new NATS keys"),
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.nats.retire_keys(&name).await
+    }
+
     /// Puts back into the streams what the stopped nodes' replicas hold, as an operator does.
     pub(crate) async fn restore(&self) -> Outcome {
         let restoring = || "cannot put back what replicas hold".to_owned();
@@ -239,12 +296,76 @@ impl Machine {
         for node in self.nodes {
             first = first.and(node.relay.stop().await);
         }
-        first = first.and(stop_api(self.api.api).await);
+        first = first.and(self.api.stop().await);
         first.and(self.nats.stop().await)
     }
 }
 
+/// Gives a relay node its keys: written beside and renamed, so that it never reads half a file. Says where they are.
+fn hand_over(dir: &Path, keys: &NodeUsers) -> Outcome<[PathBuf; 2]> {
+    let files = [("relay.nk", &keys.relay), ("relay-sync.nk", &keys.sync)];
+    let files = files.map(|(name, key)| {
+        let (file, made) = (dir.join(name), &key.now.seed_file);
+        let copying = || format!("cannot copy {} to {}", made.display(), file.display());
+        let seed = std::fs::read(made)
+            .map(Zeroizing::new)
+            .failing(Code::Environment, copying)?;
+        let beside = file.with_extension("new");
+        write_private(&beside, &seed)?;
+        std::fs::rename(&beside, &file).failing(Code::Environment, copying)?;
+        Ok(file)
+    });
+    let [relay, sync] = files;
+    Ok([relay?, sync?])
+}
+
 impl Node {
+    /// A metric without labels, if the node answers and has it.
+    async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = crate::http::get(self.relay.admin()?, "/metrics").await.ok()?;
+        let mut lines = page.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Agents in session.
+    pub(crate) async fn agents(&self) -> Option<u64> {
+        self.metric("skytale_relay_sessions").await.map(|agents| agents as u64)
+    }
+
+    /// Waits until it says this of itself, ready or not.
+    pub(crate) async fn says(&self, ready: bool, what: &[&str]) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            let said = self.readiness().await;
+            if said
+                .as_ref()
+                .is_ok_and(|(is, body)| *is == ready && what.iter().any(|what| body.contains(what)))
+            {
+                return Ok(());
+            }
+            if begun.elapsed() > READY_WITHIN {
+                let state = if ready { "ready" } else { "not ready" };
+                let wanted = format!(
+                    "{} does not say that it is {state} and that {}",
+                    self.name,
+                    what.join(" or ")
+                );
+                let said = said.map_or_else(|error| error.to_string(), |(_, body)| body);
+                return Err(Failure::new(Code::Mismatch, wanted).since(said));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether it is ready, and all that it says of that.
+    async fn readiness(&self) -> std::io::Result<(bool, String)> {
+        let Some(admin) = self.relay.admin() else {
+            return Ok((true, String::new()));
+        };
+        let (status, body) = crate::http::get(admin, "/readyz").await?;
+        Ok((status == 200, body))
+    }
+
     /// Cuts it off from all NATS servers.
     pub(crate) fn cut_off(&self, how: Cut) {
         self.links.iter().for_each(|link| link.cut(how));
@@ -264,12 +385,8 @@ impl Node {
     pub(crate) async fn ready(&self) -> Outcome {
         let begun = Instant::now();
         loop {
-            let page = match self.relay.admin() {
-                Some(admin) => crate::http::get(admin, "/readyz").await,
-                None => return Ok(()),
-            };
-            let said = match page {
-                Ok((200, _)) => return Ok(()),
+            let said = match self.readiness().await {
+                Ok((true, _)) => return Ok(()),
                 Ok((_, body)) => body,
                 Err(error) => error.to_string(),
             };

@@ -1,15 +1,16 @@
 //! A NATS server as a process of this one, on loopback: it ends when this one does, however that ends.
 
+use super::disk::SmallDisk;
 use super::render::Rendered;
 use crate::http;
-use crate::local::{private_folder, replace_folder, write_private};
+use crate::local::{copy_folder, private_folder, replace_folder, write_private};
 use crate::output::{Context as _, Failure, Outcome};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use skytale_proto::Code;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -17,6 +18,8 @@ use tokio::process::{Child, ChildStdin, Command};
 pub(super) const STORE: &str = "data";
 /// How long a server may take to move its leaders and clients to others before it ends.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to take up other accounts.
+const RELOADS_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of a server's log that are told when it fails.
 const LAST_WORDS: usize = 10;
 /// Runs the server, says which process it is, and ends when it does; kills it when the input ends.
@@ -33,6 +36,8 @@ pub(crate) struct NatsServer {
     dir: PathBuf,
     monitor: SocketAddr,
     running: Option<Running>,
+    /// Where its store is, while it is not in its folder.
+    disk: Option<SmallDisk>,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl NatsServer {
             dir,
             monitor: SocketAddr::from(([127, 0, 0, 1], monitor)),
             running: None,
+            disk: None,
         })
     }
 
@@ -119,6 +125,37 @@ impl NatsServer {
         replace_folder(&self.store(), &self.copy())
     }
 
+    /// Moves the store of a server that does not run to a disk that has so much room for more.
+    pub(super) fn move_to_small_disk(&mut self, room: u64) -> Outcome {
+        let (store, at) = (self.store(), self.dir.join("disk"));
+        private_folder(&at)?;
+        let disk = SmallDisk::mounted(&at, bytes_in(&store)? + room)?;
+        let moved = disk.path().join(STORE);
+        copy_folder(&store, &moved)?;
+        let moving = || format!("cannot move {}", store.display());
+        std::fs::remove_dir_all(&store).failing(Code::Environment, moving)?;
+        std::os::unix::fs::symlink(&moved, &store).failing(Code::Environment, moving)?;
+        self.disk = Some(disk);
+        Ok(())
+    }
+
+    /// And back to its folder.
+    pub(super) fn move_from_small_disk(&mut self) -> Outcome {
+        let Some(disk) = self.disk.take() else { return Ok(()) };
+        let store = self.store();
+        let moving = || format!("cannot move {}", store.display());
+        std::fs::remove_file(&store).failing(Code::Environment, moving)?;
+        copy_folder(&disk.path().join(STORE), &store)
+    }
+
+    /// The small disk that its store is on.
+    pub(super) fn small_disk(&self) -> Outcome<&SmallDisk> {
+        let missing = || format!("the store of the NATS server {} is on no small disk", self.name);
+        self.disk
+            .as_ref()
+            .ok_or_else(|| Failure::new(Code::Environment, missing()))
+    }
+
     fn store(&self) -> PathBuf {
         self.dir.join(STORE)
     }
@@ -156,6 +193,34 @@ impl NatsServer {
         }
     }
 
+    /// Gives it other accounts, and has it take them up. Waits until it has.
+    pub(super) async fn take_accounts(&self, accounts: &str) -> Outcome {
+        write_private(&self.dir.join("accounts.conf"), accounts.as_bytes())?;
+        if !self.is_running() {
+            return Ok(());
+        }
+        let Some(before) = self.loaded().await else {
+            return Err(self.failed(format!(
+                "the NATS server {} does not say when it was configured",
+                self.name
+            )));
+        };
+        let begun = Instant::now();
+        self.signal(Signal::HUP)?;
+        while self.loaded().await.is_none_or(|now| now == before) {
+            if begun.elapsed() > RELOADS_WITHIN {
+                return Err(self.failed(format!("the NATS server {} does not take up its accounts", self.name)));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// When it took up its configuration.
+    async fn loaded(&self) -> Option<String> {
+        Some(self.page("/varz").await?["config_load_time"].as_str()?.to_owned())
+    }
+
     /// Whether it says that it is well: with its leaders, and its streams current.
     pub(super) async fn is_well(&self) -> bool {
         matches!(http::get(self.monitor, "/healthz").await, Ok((200, _)))
@@ -178,4 +243,20 @@ impl NatsServer {
             tail.join("\n")
         ))
     }
+}
+
+/// Bytes of all files in a folder.
+fn bytes_in(dir: &Path) -> Outcome<u64> {
+    let reading = || format!("cannot read {}", dir.display());
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).failing(Code::Environment, reading)? {
+        let entry = entry.failing(Code::Environment, reading)?;
+        let metadata = entry.metadata().failing(Code::Environment, reading)?;
+        bytes += if metadata.is_dir() {
+            bytes_in(&entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
 }

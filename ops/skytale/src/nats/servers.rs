@@ -3,13 +3,14 @@
 use super::gateways::{Detours, Gateways};
 use super::inventory::{Inventory, Ports, Region, Server};
 use super::process::{NatsServer, STORE};
-use super::{Users, render};
+use super::{Users, render, retire, rotate};
 use crate::local::private_folder;
 use crate::output::{Failure, Outcome};
 use rustix::process::Signal;
 use serde_json::Value;
 use skytale_proto::Code;
 use skytale_wire::Cut;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const SHARDS_OF_SEVERAL: u16 = 2;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The page that tells of a server's streams.
 const STREAMS: &str = "/jsz?acc=SKYTALE&streams=true";
+/// The page that tells of a server's clients.
+const CONNECTIONS: &str = "/connz?auth=true";
 /// Refusals in the servers' logs that are told, at most.
 const DENIED_MAX: usize = 20;
 
@@ -33,6 +36,10 @@ pub(crate) struct NatsServers {
     program: PathBuf,
     pub users: Users,
     pub regions: Vec<Region>,
+    /// Where the keys are.
+    dir: PathBuf,
+    /// Of which their configuration is made.
+    inventory: Inventory,
     servers: Vec<NatsServer>,
     gateways: Gateways,
 }
@@ -42,12 +49,12 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// Where a process begins to look, so many from where the one before it does.
 const PORTS_APART: u32 = 97;
 
-/// Free ports: held together while they are chosen, so that no two are the same.
 /// One that the system gives to nobody by itself, and that is free now.
 pub(crate) fn free_port() -> Outcome<u16> {
     free_ports(1).map(|ports| ports.first().copied().unwrap_or_default())
 }
 
+/// Free ports: held together while they are chosen, so that no two are the same.
 fn free_ports(count: usize) -> Outcome<Vec<u16>> {
     let first = std::process::id().wrapping_mul(PORTS_APART) % u32::from(PORTS.end - PORTS.start);
     let looked_at = PORTS.chain(PORTS).skip(first as usize).take(PORTS.len());
@@ -133,7 +140,9 @@ impl NatsServers {
         let mut all = Self {
             program,
             users,
-            regions: inventory.regions,
+            regions: inventory.regions.clone(),
+            dir: dir.to_owned(),
+            inventory,
             servers,
             gateways,
         };
@@ -183,6 +192,105 @@ impl NatsServers {
     /// Puts it in the place of a stopped server's store.
     pub(crate) fn put_copy_back(&self, server: usize) -> Outcome {
         self.servers[server].put_copy_back()
+    }
+
+    /// Moves a stopped server's store to a disk that has so much room for more.
+    pub(crate) fn move_to_small_disk(&mut self, server: usize, room: u64) -> Outcome {
+        self.servers[server].move_to_small_disk(room)
+    }
+
+    /// And back.
+    pub(crate) fn move_from_small_disk(&mut self, server: usize) -> Outcome {
+        self.servers[server].move_from_small_disk()
+    }
+
+    /// Leaves no room on it.
+    pub(crate) fn fill_disk(&self, server: usize) -> Outcome {
+        self.servers[server].small_disk()?.fill()
+    }
+
+    /// Makes room again.
+    pub(crate) fn clear_disk(&self, server: usize) -> Outcome {
+        self.servers[server].small_disk()?.clear()
+    }
+
+    /// Waits until a server says that it keeps no streams any more.
+    pub(crate) async fn keeps_nothing(&self, server: usize) -> Outcome {
+        let (server, begun) = (&self.servers[server], Instant::now());
+        while !server.page("/jsz").await.is_some_and(|page| page["disabled"] == true) {
+            if begun.elapsed() > READY_WITHIN {
+                return Err(server.failed(format!("JetStream of {} goes on", server.name)));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// Makes new keys for a relay node; all servers take both.
+    pub(crate) async fn rotate_keys(&mut self, node: &str) -> Outcome {
+        rotate(&self.dir, node)?;
+        self.write_accounts().await
+    }
+
+    /// Ends its old ones when it has connected with the new ones: a reload refuses whoever is just connecting.
+    pub(crate) async fn retire_keys(&mut self, node: &str) -> Outcome {
+        let begun = Instant::now();
+        while !self.uses_new_keys(node).await {
+            if begun.elapsed() > READY_WITHIN {
+                let what = format!("{node} does not connect with its new NATS keys");
+                return Err(Failure::new(Code::Mismatch, what));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        retire(&self.dir, node)?;
+        self.write_accounts().await
+    }
+
+    /// Whether a node is connected with both of its new keys, and with none of its old ones.
+    async fn uses_new_keys(&self, node: &str) -> bool {
+        let Some(keys) = self.users.nodes.iter().find(|keys| keys.name == node) else {
+            return false;
+        };
+        let mut connected = BTreeSet::new();
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            // One that does not answer may have connections of the old ones.
+            let Some(page) = server.page(CONNECTIONS).await else {
+                return false;
+            };
+            let connections = page["connections"].as_array().into_iter().flatten();
+            connected.extend(connections.filter_map(|one| one["authorized_user"].as_str().map(str::to_owned)));
+        }
+        let keys = [&keys.relay, &keys.sync];
+        keys.iter().all(|key| {
+            let is_old = key.old.as_ref().is_some_and(|old| connected.contains(&old.public));
+            connected.contains(&key.now.public) && !is_old
+        })
+    }
+
+    async fn write_accounts(&mut self) -> Outcome {
+        self.users = Users::in_folder(&self.dir, self.inventory.nodes())?;
+        for (rendered, server) in render(&self.inventory, &self.users).iter().zip(&self.servers) {
+            server.take_accounts(&rendered.accounts).await?;
+        }
+        Ok(())
+    }
+
+    /// Messages that were given up at the beginning of all regions' streams.
+    pub(crate) async fn given_up(&self) -> Outcome<u64> {
+        let mut firsts = BTreeMap::new();
+        for server in &self.servers {
+            let page = server.page(STREAMS).await.unwrap_or_default();
+            for (stream, first) in firsts_in(&page) {
+                let known = firsts.entry(stream).or_insert(first);
+                *known = first.max(*known);
+            }
+        }
+        let streams: usize = self.regions.iter().map(|region| usize::from(region.shards)).sum();
+        if firsts.len() != streams {
+            let what = format!("of {streams} streams, servers tell of {}", firsts.len());
+            return Err(Failure::new(Code::Environment, what));
+        }
+        Ok(firsts.values().map(|first| first.saturating_sub(1)).sum())
     }
 
     /// Lame duck mode, as for a new version.
@@ -286,6 +394,15 @@ fn streams_in(page: &Value) -> impl Iterator<Item = &Value> {
 /// Who leads a stream, in a server's page about JetStream.
 fn leader_in<'a>(page: &'a Value, stream: &str) -> Option<&'a str> {
     streams_in(page).find(|found| found["name"] == stream)?["cluster"]["leader"].as_str()
+}
+
+/// Regions' streams, without mirrors, and the first message that each has.
+fn firsts_in(page: &Value) -> impl Iterator<Item = (String, u64)> {
+    streams_in(page).filter_map(|stream| {
+        let name = stream["name"].as_str()?;
+        let is_log = name.starts_with("SKYTALE_LOG_") && !name.contains("_IN_");
+        is_log.then_some((name.to_owned(), stream["state"]["first_seq"].as_u64()?))
+    })
 }
 
 /// A stream that a server leads and that has a copy that is not current, or one that nobody leads; in words.

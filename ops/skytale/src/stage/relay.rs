@@ -1,5 +1,6 @@
 //! The relay node of a demonstration: this binary again, as a process of its own, so that it can be killed.
 
+use super::clock::WrongClock;
 use crate::local::{AUDIENCE, LocalApi, private_folder, write_private};
 use crate::nats::free_port;
 use crate::output::{Context as _, Failure, Outcome};
@@ -26,6 +27,8 @@ pub(crate) struct RelayProcess {
     program: PathBuf,
     dir: PathBuf,
     settings: toml::Table,
+    /// The clock that it goes by, where that is wrong.
+    clock: Option<WrongClock>,
     child: Child,
     endpoint: EndpointId,
     address: SocketAddr,
@@ -89,7 +92,7 @@ impl RelayProcess {
         let https = toml::Table::from_iter([("listen".to_owned(), toml::Value::String(https.to_string()))]);
         settings.insert("https".into(), toml::Value::Table(https));
         settings.insert("data_dir".into(), toml::Value::String(dir.display().to_string()));
-        let (child, listening) = spawn(&program, dir, &settings, any_port).await?;
+        let (child, listening) = spawn(&program, dir, &settings, any_port, None).await?;
         let address = listening.addresses.first().copied().unwrap_or(any_port);
         let standing = watch::Sender::new(Standing {
             admin: listening.admin,
@@ -100,6 +103,7 @@ impl RelayProcess {
             program,
             dir: dir.to_owned(),
             settings,
+            clock: None,
             child,
             endpoint: listening.endpoint,
             address,
@@ -168,9 +172,21 @@ impl RelayProcess {
             .failing(Code::Environment, || "cannot kill the relay node".into())
     }
 
+    /// The clock that it goes by when it is started again; the machine's own without one.
+    pub(crate) fn set_clock(&mut self, clock: Option<WrongClock>) {
+        self.clock = clock;
+    }
+
     /// Starts it again on the same data and the same port.
     pub(crate) async fn restart(&mut self) -> Outcome {
-        let (child, listening) = spawn(&self.program, &self.dir, &self.settings, self.address).await?;
+        let (child, listening) = spawn(
+            &self.program,
+            &self.dir,
+            &self.settings,
+            self.address,
+            self.clock.as_ref(),
+        )
+        .await?;
         self.standing.send_replace(Standing {
             admin: listening.admin,
             process: child.id(),
@@ -198,7 +214,13 @@ impl RelayProcess {
     }
 }
 
-async fn spawn(program: &Path, dir: &Path, settings: &toml::Table, listen: SocketAddr) -> Outcome<(Child, Listening)> {
+async fn spawn(
+    program: &Path,
+    dir: &Path,
+    settings: &toml::Table,
+    listen: SocketAddr,
+    clock: Option<&WrongClock>,
+) -> Outcome<(Child, Listening)> {
     let starting = || "cannot start the relay node".to_owned();
     let mut relay = settings.clone();
     relay.insert("listen".into(), toml::Value::String(listen.to_string()));
@@ -232,6 +254,9 @@ async fn spawn(program: &Path, dir: &Path, settings: &toml::Table, listen: Socke
         if name.starts_with("SKYTALE_") && name != "SKYTALE_LOG" {
             command.env_remove(name);
         }
+    }
+    if let Some(clock) = clock {
+        clock.set(&mut command);
     }
     let mut child = command.spawn().failing(Code::Environment, starting)?;
     let mut line = String::new();

@@ -7,7 +7,6 @@ use crate::agent::failed;
 use crate::command::Session;
 use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome, Progress};
-use crate::serve::stop_api;
 use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::channel::{Channel, Sent};
@@ -54,7 +53,7 @@ pub(super) async fn tell(args: &Args, session: &Session, dir: &Path) -> Outcome<
     let api = LocalApi::start(dir, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let playing = Box::pin(on_stage(args, dir, &api, timeline));
     let told = session.shutdown.unless(playing).await;
-    let stopped = stop_api(api.api).await;
+    let stopped = api.stop().await;
     let report = told?;
     stopped?;
     Ok(report)

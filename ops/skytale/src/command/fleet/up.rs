@@ -59,6 +59,7 @@ impl Size {
             nodes: usize::from(self.nodes),
             api_listen,
             links,
+            upkeep: None,
         })
     }
 }

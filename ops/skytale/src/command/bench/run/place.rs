@@ -7,7 +7,6 @@ use crate::command::fleet::Size;
 use crate::fleet::Machine;
 use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome};
-use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use serde_json::Value;
 use skytale_proto::Code;
@@ -319,7 +318,7 @@ impl Place {
             Servers::None => Ok(()),
             Servers::Local { api, relay, _threads } => {
                 let stopped = relay.stop().await;
-                stopped.and(stop_api(api.api).await)
+                stopped.and(api.stop().await)
             }
             Servers::Fleet(machine) => machine.stop().await,
         }

@@ -6,7 +6,6 @@ use crate::agent::failed;
 use crate::command::Session;
 use crate::local::LocalApi;
 use crate::output::{Failure, Outcome};
-use crate::serve::stop_api;
 use crate::stage::{RelayProcess, settings};
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
 use skytale_sdk::channel::{Channel, Sent};
@@ -72,7 +71,7 @@ pub(super) async fn staged(
         Ok(rows)
     });
     let played = played.await;
-    stop_api(api.api).await?;
+    api.stop().await?;
     played
 }
 

@@ -1,62 +1,13 @@
 //! What fails, and how it comes back.
 
 use super::dice::Dice;
+use super::kinds::Kind;
+use super::trials::Newcomers;
 use crate::fleet::{Machine, Watch};
 use crate::output::{Context as _, Outcome};
-use clap::ValueEnum;
-use serde::Serialize;
 use skytale_proto::Code;
 use skytale_wire::Cut;
 use std::time::Duration;
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// A relay node is killed, and started again.
-    RelayKilled,
-    /// A relay node is there and does nothing for a while (--pause-s), then goes on as if no time had passed.
-    RelayPaused,
-    /// A relay node is killed, and comes back without its data.
-    RelayEmptied,
-    /// A relay node reaches no NATS server.
-    RelayCut,
-    /// The NATS server that leads the channel's stream is killed, and started again.
-    LeaderKilled,
-    /// One NATS server is killed, and another once it is back and current.
-    NatsKilled,
-    /// A NATS server is there and does nothing for a while.
-    NatsPaused,
-    /// Everything is restarted one after the other: relay nodes drain, NATS servers leave by lame duck mode.
-    Restart,
-    /// A region that is not the channel's home is cut off from the others.
-    RegionCut,
-    /// The channel's home region is cut off from the others.
-    HomeCut,
-    /// All NATS servers are put back to an older copy of their stores; what relay nodes had followed since is put back from their replicas,
-    /// by `skytale fleet restore`.
-    StoreRestored,
-    /// All servers and relay nodes of a region that is not the channel's home are killed, and started again.
-    RegionKilled,
-}
-
-impl Kind {
-    /// Those that a fleet of so many regions can have.
-    pub(super) fn of(regions: usize) -> Vec<Self> {
-        let all = Self::value_variants().iter().copied();
-        all.filter(|kind| regions > 1 || !kind.needs_regions()).collect()
-    }
-
-    pub(super) const fn needs_regions(self) -> bool {
-        matches!(self, Self::RegionCut | Self::HomeCut | Self::RegionKilled)
-    }
-
-    /// As it is named on the command line.
-    pub(super) fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-}
 
 /// How long faults last.
 #[derive(Clone, Copy, Debug)]
@@ -73,14 +24,16 @@ pub(super) struct Fault {
     pub kind: Kind,
     /// In words.
     pub what: String,
-    /// How long it lasts; of a restart, as long as it takes.
+    /// How long it lasts; of a restart and of keys, as long as it takes.
     pub lasts: Option<Duration>,
-    relay: usize,
-    servers: Vec<usize>,
+    pub(super) relay: usize,
+    pub(super) servers: Vec<usize>,
     region: usize,
     cut: Cut,
 }
 
+/// A wrong clock lasts for at least as long as nodes need to look three times for what is too old ([`super::UPKEEP`]).
+const CLOCK_LASTS: Duration = Duration::from_secs(6);
 /// Ways in which the network between a relay node and its servers can fail.
 const CUTS: [(Cut, &str); 5] = [
     (Cut::Silent, "is cut off from NATS"),
@@ -153,6 +106,19 @@ impl Fault {
                 servers = (0..machine.nats.servers().len()).collect();
                 format!("{} NATS servers are put back to an older copy", servers.len())
             }
+            Kind::ApiAway => format!("the API is away, and {node} is killed"),
+            Kind::DatabaseReadOnly => "the API's database takes no writes".to_owned(),
+            Kind::KeysRotated => format!(
+                "the keys of {} relay nodes and of tokens are changed",
+                machine.nodes.len()
+            ),
+            Kind::ClockAhead => format!("{node} has a clock that is 40 days ahead"),
+            Kind::ClockBehind => format!("{node} has a clock that is an hour behind"),
+            Kind::DiskFull => {
+                servers.truncate(1);
+                let full: Vec<&str> = servers.iter().map(|server| name(*server)).collect();
+                format!("the disk of {} is full", full.join(", "))
+            }
             Kind::RegionCut => format!("region {of_region} {region_cut_off}"),
             Kind::HomeCut => format!("region {of_region}, the channel's home, {region_cut_off}"),
             Kind::RegionKilled => {
@@ -161,8 +127,9 @@ impl Fault {
             }
         };
         let lasts = match kind {
-            Kind::Restart => None,
+            Kind::Restart | Kind::KeysRotated => None,
             Kind::RelayPaused => Some(spans.pause),
+            Kind::ClockAhead | Kind::ClockBehind => Some(lasts.max(CLOCK_LASTS)),
             _ => Some(lasts),
         };
         let cut = if kind == Kind::RelayCut { cut } else { cut_of_region };
@@ -178,7 +145,7 @@ impl Fault {
     }
 
     /// Makes it happen, lets it last, and mends it.
-    pub(super) async fn happen(&self, machine: &mut Machine) -> Outcome {
+    pub(super) async fn happen(&self, machine: &mut Machine, newcomers: &mut Newcomers) -> Outcome {
         let last = tokio::time::sleep(self.lasts.unwrap_or_default());
         match self.kind {
             Kind::RelayKilled => {
@@ -218,6 +185,11 @@ impl Fault {
             }
             Kind::Restart => self.restart(machine).await,
             Kind::StoreRestored => self.restore(machine).await,
+            Kind::ApiAway => self.without_api(machine, newcomers).await,
+            Kind::DatabaseReadOnly => self.without_writes(machine, newcomers).await,
+            Kind::KeysRotated => self.rotate_keys(machine, newcomers).await,
+            Kind::ClockAhead | Kind::ClockBehind => self.wrong_clock(machine).await,
+            Kind::DiskFull => self.fill_disk(machine).await,
             Kind::RegionCut | Kind::HomeCut => {
                 machine.nats.cut_off(self.region, self.cut);
                 last.await;
@@ -321,17 +293,4 @@ async fn busy_relay(machine: &Machine, dice: &mut Dice) -> (usize, u64) {
     let one_of_them = dice.below(busy.len());
     let relay = busy.get(one_of_them).copied().unwrap_or(any);
     (relay, agents(relay))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_single_region_has_no_faults_between_regions() {
-        assert_eq!(Kind::of(3).len(), Kind::value_variants().len());
-        assert!(Kind::of(1).iter().all(|kind| !kind.needs_regions()));
-        assert_eq!(Kind::of(3).len() - Kind::of(1).len(), 3);
-        assert_eq!(Kind::LeaderKilled.name(), "leader-killed");
-    }
 }

@@ -3,11 +3,20 @@
 use crate::output::{Failure, Outcome};
 use skytale_history::{Entry, EntryKind, Event};
 use skytale_log_store::inspect::{self, InspectError};
-use skytale_proto::{AgentId, ChannelId, Code, Frame, Kind, Offset, Record};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, Kind, Offset, Record};
 use std::path::Path;
 
-/// The channel as a stopped node kept it: events of a reader that stands for the node.
-pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Vec<Event>> {
+/// The channel as a stopped node kept it.
+#[derive(Debug)]
+pub(super) struct Replica {
+    /// Events of a reader that stands for the node.
+    pub events: Vec<Event>,
+    /// Entries that were given up as too old.
+    pub given_up: u64,
+}
+
+/// Reads it.
+pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Replica> {
     let failed = |error: InspectError| Failure::new(error.code(), "cannot read a relay node's replica").because(&error);
     let mut bytes = Vec::new();
     inspect::export(log, channel.log(), &mut bytes).map_err(failed)?;
@@ -15,7 +24,7 @@ pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Ve
     // No agent has such a key.
     let agent = AgentId::from_bytes([u8::try_from(node).unwrap_or(u8::MAX); 32]);
     let mut events = Vec::new();
-    let mut last = Offset::ZERO;
+    let (mut last, mut given_up) = (Offset::ZERO, 0);
     for record in Record::decode_batch(bytes.into()) {
         let record = record.map_err(|error| damaged(error.to_string()))?;
         let digest = blake3::hash(&record.payload).to_string();
@@ -23,6 +32,9 @@ pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Ve
         let header = frame.header();
         if events.is_empty() {
             events.push(super::traffic::reads(agent, channel, record.offset));
+        }
+        if let Detail::Trim { up_to } = &header.detail {
+            given_up = given_up.max(up_to.get());
         }
         events.push(Event::Delivered {
             agent,
@@ -49,7 +61,7 @@ pub(super) fn replica(node: usize, log: &Path, channel: ChannelId) -> Outcome<Ve
         channel,
         at: last,
     });
-    Ok(events)
+    Ok(Replica { events, given_up })
 }
 
 /// The messages that a node kept before all that was seen to be sent, as if their authors had written down that they sent

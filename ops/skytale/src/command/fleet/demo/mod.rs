@@ -3,14 +3,17 @@
 mod dice;
 mod faults;
 mod judge;
+mod kinds;
 mod report;
 mod story;
 mod traffic;
+mod trials;
 
-use self::faults::Kind;
+use self::kinds::{Kind, Means};
 use super::up::Size;
 use crate::command::Session;
 use crate::config::is_of_servers;
+use crate::fleet::{Layout, Upkeep};
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use std::net::SocketAddr;
@@ -18,9 +21,15 @@ use std::path::PathBuf;
 
 /// Agents, at most.
 const AGENTS_MAX: i64 = 16;
+/// Often, so that a short run sees some of each.
+const UPKEEP: Upkeep = Upkeep {
+    checkpoint_every: 250,
+    retention_check_s: 2,
+};
 
 /// Starts a fleet in a temporary folder, lets agents on different nodes and regions exchange messages and change the group
-/// at once, kills, pauses and cuts off nodes, NATS servers and regions meanwhile, and compares what everyone has.
+/// at once, kills, pauses and cuts off nodes, NATS servers and regions meanwhile, takes the API, its database, a disk and the
+/// right time away, changes all keys, and compares what everyone has.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,7 +49,7 @@ pub(crate) struct Args {
     /// How long a relay node is paused, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=120))]
     pause_s: u32,
-    /// Which faults there are; may be given again [default: all that a fleet of so many regions can have].
+    /// Which faults there are; may be given again [default: all that are possible on this machine, in a fleet of so many regions].
     #[arg(long = "fault", value_name = "FAULT", value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
     /// How often the whole list of faults is gone through, each time in another order.
@@ -60,25 +69,22 @@ pub(crate) struct Args {
 impl Args {
     /// The faults of a round, in no order.
     fn faults(&self) -> Outcome<Vec<Kind>> {
-        let regions = usize::from(self.size.regions);
+        let means = Means::of_machine(usize::from(self.size.regions));
         if self.faults.is_empty() {
-            return Ok(Kind::of(regions));
+            return Ok(Kind::of(means));
         }
-        match self.faults.iter().find(|kind| regions == 1 && kind.needs_regions()) {
-            Some(kind) => Err(Failure::new(
-                Code::Usage,
-                format!("there is no fault `{}` in a fleet of one region", kind.name()),
-            )
-            .help("Give it more of them: `--regions 3`.")),
-            None => Ok(self.faults.clone()),
-        }
+        self.faults.iter().try_for_each(|kind| kind.check(means))?;
+        Ok(self.faults.clone())
     }
 }
 
 pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     session.loaded.refuse_unused("fleet demo", is_of_servers)?;
     let faults = args.faults()?;
-    let layout = args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)), true)?;
+    let layout = Layout {
+        upkeep: Some(UPKEEP),
+        ..args.size.layout(SocketAddr::from(([127, 0, 0, 1], 0)), true)?
+    };
     let folder = session
         .scratch
         .folder("skytale-fleet-", args.dir.as_deref(), args.keep)?;

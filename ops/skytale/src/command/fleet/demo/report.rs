@@ -1,6 +1,6 @@
 //! What a fleet's demonstration ends with.
 
-use super::faults::Kind;
+use super::kinds::Kind;
 use super::traffic::Answer;
 use crate::output::{Human, Style, table};
 use crate::stage::{AgentReport, Agreement};
@@ -42,6 +42,8 @@ pub(super) struct Report {
     pub contradictions: Vec<String>,
     /// What NATS servers refused to relay nodes for want of a right.
     pub denied: Vec<String>,
+    /// What was given up as too old, which nothing is: entries of the channel, or messages of streams.
+    pub given_up: u64,
     /// Entries that the nodes kept, each the same.
     pub entries: u64,
     pub digests_agree: bool,
@@ -54,7 +56,7 @@ pub(super) struct Report {
 pub(super) struct FaultReport {
     pub kind: Kind,
     pub what: String,
-    /// How long it lasted, in seconds; of a restart, nothing.
+    /// How long it lasted, in seconds; of a restart and of keys, nothing.
     pub lasted_s: Option<f64>,
     #[serde(flatten)]
     pub meanwhile: Meanwhile,
@@ -109,7 +111,7 @@ impl Report {
         self.expected = agreement.expected;
         self.digests_agree = agreement.digests;
         self.transcripts_agree = agreement.transcripts;
-        self.is_one_log = agreement.holds() && self.contradictions.is_empty();
+        self.is_one_log = agreement.holds() && self.contradictions.is_empty() && self.given_up == 0;
         self.ok = self.is_one_log && self.denied.is_empty();
     }
 }
@@ -168,6 +170,9 @@ impl Human for Report {
         }
         row("epochs passed", self.epochs.to_string())?;
         row("entries, the same on all nodes", self.entries.to_string())?;
+        if self.given_up > 0 {
+            row("given up as too old", zero(self.given_up))?;
+        }
         row("contradictions", zero(self.contradictions.len() as u64))?;
         row("rights that were missing", zero(self.denied.len() as u64))?;
         writeln!(to)?;

@@ -2,10 +2,12 @@
 
 use super::Args;
 use super::dice::Dice;
-use super::faults::{Fault, Kind, Spans};
+use super::faults::{Fault, Spans};
 use super::judge;
+use super::kinds::Kind;
 use super::report::{FaultReport, Meanwhile, Report};
 use super::traffic::Traffic;
+use super::trials::Newcomers;
 use crate::agent::failed;
 use crate::command::Session;
 use crate::fleet::{Layout, Machine, Watch};
@@ -85,6 +87,11 @@ pub(super) async fn tell(
         fault: Duration::from_secs(u64::from(args.fault_s)),
         pause: Duration::from_secs(u64::from(args.pause_s)),
     };
+    let mut newcomers = Newcomers {
+        dir: dir.to_owned(),
+        client,
+        count: 0,
+    };
     let mut kinds = kinds.to_vec();
     for _ in 0..args.rounds {
         dice.shuffle(&mut kinds);
@@ -93,7 +100,7 @@ pub(super) async fn tell(
             let fault = Fault::plan(*kind, &machine, &mut dice, spans, &stream).await?;
             report
                 .faults
-                .push(suffer(&mut machine, &traffic, &timeline, &fault).await?);
+                .push(suffer(&mut machine, &mut newcomers, &traffic, &timeline, &fault).await?);
         }
     }
     tokio::time::sleep(PEACE[1]).await;
@@ -103,11 +110,14 @@ pub(super) async fn tell(
     machine.ready().await?;
     let logs: Vec<_> = machine.nodes.iter().map(|node| node.log()).collect();
     report.denied = machine.nats.denied();
+    report.given_up = machine.nats.given_up().await?;
     machine.stop().await?;
     timeline.say("everyone has stopped; what they have is compared");
     let mut events = Vec::new();
     for (node, log) in logs.iter().enumerate() {
-        let kept = judge::replica(node, log, channel)?;
+        let replica = judge::replica(node, log, channel)?;
+        report.given_up = report.given_up.max(replica.given_up);
+        let kept = replica.events;
         if node == 0 {
             let mut seen = std::mem::take(&mut traffic.seen.lock().events);
             // What agents tell each other of their own accord when some are added stands before all that was sent.
@@ -172,14 +182,20 @@ fn stream_of(machine: &Machine, channel: ChannelId) -> Outcome<String> {
 }
 
 /// Lets a fault happen, and waits until it is mended: all is current, and what each author sends goes through again.
-async fn suffer(machine: &mut Machine, traffic: &Traffic, timeline: &Timeline, fault: &Fault) -> Outcome<FaultReport> {
+async fn suffer(
+    machine: &mut Machine,
+    newcomers: &mut Newcomers,
+    traffic: &Traffic,
+    timeline: &Timeline,
+    fault: &Fault,
+) -> Outcome<FaultReport> {
     let what = &fault.what;
     timeline.say(match fault.lasts {
         Some(lasts) => format!("{what}, for {:.1} s", lasts.as_secs_f64()),
         None => what.clone(),
     });
     let from = Instant::now();
-    fault.happen(machine).await?;
+    fault.happen(machine, newcomers).await?;
     machine.nats.ready().await?;
     machine.ready().await?;
     let mended = Instant::now();
