@@ -121,13 +121,17 @@ impl LocalApi {
         self.config.listen
     }
 
-    /// Signs tokens with a new key from now on.
-    pub(crate) async fn rotate_signing_key(&self) -> Outcome {
+    /// Signs tokens with a new key from now on. `false` where the key set is full: keys leave it when their last tokens end.
+    pub(crate) async fn rotate_signing_key(&self) -> Outcome<bool> {
         let rotated = self
             .operator()?
             .call::<_, Jwks>(Method::POST, "/v1/signing-keys", Some(&serde_json::json!({})))
             .await;
-        rotated.map(|_| ()).map_err(|error| self.failed(&error))
+        match rotated {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Code::Conflict => Ok(false),
+            Err(error) => Err(self.failed(&error)),
+        }
     }
 
     /// What its relay node shows.

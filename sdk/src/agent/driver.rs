@@ -267,7 +267,8 @@ impl Driver {
             }
             Ended::Lost(Left { error, .. }) => {
                 bus.session.send_replace(None);
-                session.close().await;
+                // Over HTTPS it has an endpoint of its own, whose end takes seconds where the relay node is dead: nobody waits.
+                self.tasks.spawn(async move { session.close().await });
                 tracing::info!(code = %error.code(), %error, "disconnected");
                 bus.tell(Event::Disconnected {
                     code: error.code(),
