@@ -452,7 +452,7 @@ fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
     let mut line = vec![
         "--json",
         "--set",
-        "api.admin_secret=marker-Kx81",
+        "admin_secret=marker-Kx81",
         "bench",
         "run",
         "pair.skw",
@@ -466,7 +466,7 @@ fn results_are_kept_whatever_ends_a_run_and_hold_no_secret() {
     for file in ["report.json", "report.html"] {
         let text = std::fs::read_to_string(place.path("new/deep/out").join(file)).expect("a file");
         assert!(
-            text.contains("api.admin_secret=") && !text.contains("marker-Kx81"),
+            text.contains("admin_secret=") && !text.contains("marker-Kx81"),
             "{file}"
         );
     }
