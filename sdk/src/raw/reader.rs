@@ -31,7 +31,7 @@ pub enum RawItem {
     CaughtUp {
         /// The head at that time.
         head: Offset,
-        /// As of [`crate::Event::CaughtUp`].
+        /// As of [`crate::event::Event::CaughtUp`].
         is_confirmed: bool,
     },
     /// The log has given up the entries after the cursor and before `first`. Reading goes on at `first`.
