@@ -249,10 +249,10 @@ impl FleetStore {
         // Where no region of this fleet has the log, nobody acknowledges anything of it.
         let Some(shard) = self.home(&log) else { return Ok(()) };
         self.node.running()?;
-        match shard.health.lock().phase {
-            Phase::Unreachable => return Err(shard.unreachable("its stream does not answer")),
-            Phase::Halted => shard.checked()?,
-            Phase::CatchingUp | Phase::Following | Phase::Stopped => {}
+        // A stream that contradicts what was followed does not say how far it went.
+        shard.checked()?;
+        if shard.health.lock().phase == Phase::Unreachable {
+            return Err(shard.unreachable("its stream does not answer"));
         }
         self.node.barrier(shard).await
     }

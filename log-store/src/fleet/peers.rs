@@ -40,7 +40,7 @@ const SHARD_BYTES: usize = 4 + 8 + 8;
 /// How often a node says where it is.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often it looks whether it has found NATS again.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Answers to one question, at least so far apart: nodes may ask all at once.
 const ANSWER_EVERY: Duration = Duration::from_millis(50);
 /// How long a node that has just started hears whoever answers, if anybody is there.
