@@ -193,7 +193,7 @@ impl Shard {
         }
         metrics::halted(&self.label, true);
         self.check(Some(contradiction.to_string()));
-        // Who waits is told now, and not when it is too late for an answer.
+        // Waiters get their answer now, and not when it is too late for one.
         self.give_up();
     }
 

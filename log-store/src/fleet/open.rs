@@ -305,7 +305,7 @@ impl Opening {
             queues.push((*shard, receiver));
         }
         let purpose = self.purpose;
-        let tolerance = self.config.clock_tolerance;
+        let peers = Peers::new(self.shards.all(), self.config.clock_tolerance);
         let node = Arc::new(Node {
             frames: Arc::new(Semaphore::new(self.config.queue_frames_max)),
             bytes: Arc::new(Semaphore::new(self.config.queue_bytes_max)),
@@ -320,7 +320,7 @@ impl Opening {
             durability: watch::Sender::new(found.durability),
             prober: found.prober,
             unread: Mutex::new(Vec::new()),
-            peers: Peers::new(tolerance),
+            peers,
             clocks: Mutex::new(None),
             ask_sync: Notify::new(),
             facts: tokio::sync::Mutex::new(self.facts),

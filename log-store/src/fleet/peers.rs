@@ -7,7 +7,7 @@
 //!   here:  "skyN" | version u8 | node 16 | unix milliseconds u64 | shards u32 | shards x (shard u32, stream u64, sequence u64)
 //! ```
 //!
-//! Numbers are little-endian. Nothing that is told decides what an entry is: that is the streams' alone. It decides what a
+//! Numbers are little-endian. None of it decides what an entry is: that is the streams' alone. It decides what a
 //! node *refrains from*. Where another node has followed a stream further than the stream goes, the stream was put back to
 //! an older copy, and nothing is added to it (`guard.rs`). And entries are given up by a time that a majority of clocks has
 //! reached, not by this node's own (`clock.rs`).
@@ -23,7 +23,7 @@ use async_nats::{Client, Message};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -115,6 +115,8 @@ impl Here {
 /// What was heard.
 pub(super) struct Peers {
     me: NodeNumber,
+    /// The fleet's shards: nothing is remembered of others.
+    shards: BTreeSet<u32>,
     heard: Mutex<Heard>,
     pub(super) clocks: Mutex<Clocks>,
     /// The last question.
@@ -143,12 +145,13 @@ struct Heard {
 }
 
 impl Peers {
-    pub(super) fn new(tolerance: Duration) -> Self {
+    pub(super) fn new(shards: &[ShardId], tolerance: Duration) -> Self {
         let mut me = NodeNumber::default();
         // Without randomness two nodes may take each other for themselves, and hear less.
         let _ = getrandom::fill(&mut me);
         Self {
             me,
+            shards: shards.iter().map(|shard| shard.number()).collect(),
             heard: Mutex::default(),
             clocks: Mutex::new(Clocks::new(tolerance)),
             asked: Mutex::new(Asked {
@@ -196,7 +199,8 @@ impl Peers {
         }
         heard.nodes.insert(here.node, Instant::now());
         self.news.notify_waiters();
-        for (shard, place) in here.followed {
+        let ours = here.followed.into_iter();
+        for (shard, place) in ours.filter(|(shard, _)| self.shards.contains(shard)) {
             let furthest = heard.furthest.entry(shard).or_insert(place);
             // A stream that was made later takes the place of the one before.
             if (place.stream, place.sequence) > (furthest.stream, furthest.sequence) {
@@ -426,11 +430,11 @@ mod tests {
 
     #[test]
     fn the_furthest_place_of_the_newest_stream_counts() {
-        let peers = Peers::new(Duration::from_secs(30));
         let shard = ShardId {
             region: skytale_proto::Region(0),
             index: 3,
         };
+        let peers = Peers::new(&[shard], Duration::from_secs(30));
         let number = shard.number();
         peers.hear(here(1, &[(number, 5, 40)]), 7);
         peers.hear(here(2, &[(number, 5, 30)]), 7);
@@ -446,5 +450,12 @@ mod tests {
             7,
         );
         assert_eq!(peers.furthest(shard, 6), Some(2), "its own words are no news");
+        let made_up: Vec<(u32, u64, u64)> = (1_000..2_000).map(|shard| (shard, 1, 1)).collect();
+        peers.hear(here(3, &made_up), 7);
+        assert_eq!(
+            peers.heard.lock().furthest.len(),
+            1,
+            "nothing of shards that the fleet has not"
+        );
     }
 }

@@ -102,7 +102,7 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// The code that stands for this.
+    /// The code for this.
     pub fn code(&self) -> Code {
         match self {
             Self::Open(error) => error.code(),
@@ -220,6 +220,8 @@ impl Turn<'_> {
             });
         }
         state.head = offset;
+        // Nothing more of this log is compared.
+        state.seen.1 = Vec::new();
         self.restored.missing += 1;
         if !std::mem::replace(&mut state.was_short, true) {
             self.restored.logs += 1;

@@ -230,7 +230,7 @@ impl Subscription<'_> {
     }
 
     /// Tells the reader that it has caught up, unless there is more: what another node of the fleet had acknowledged may not
-    /// have come here yet. Where nobody can say whether there is, that is told. Gives what to go on with.
+    /// have come here yet. Where nobody can say whether there is, the reader learns that. Gives what to go on with.
     async fn catch_up<'a>(&mut self, head: Offset, settling: Settling<'a>) -> Result<Option<Settling<'a>>, Ended> {
         let unconfirmed = match settling {
             Settling::Known { unconfirmed } => unconfirmed,

@@ -5,7 +5,7 @@ use super::report::{Finding, Severity};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Clocks that are further apart are told.
+/// Clocks that are further apart are reported.
 const APART_MAX: Duration = Duration::from_secs(1);
 /// Clocks that are further apart are critical: grants end, and entries are given up, by the time of the server.
 const FAR_APART: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const VERSION_MIN: (u32, u32) = (2, 12);
 /// A store with less room than this, two batches, takes appends by chance.
 const FULL_BYTES: u64 = 2 << 20;
-/// Less room than one in so many is told.
+/// Less room than one in so many is reported.
 const NEARLY_FULL: u64 = 7;
 const START: &str = "start it again on its machine: systemctl start skytale-nats";
 const RESTART: &str = "then restart it on its machine: systemctl restart skytale-nats";
