@@ -225,7 +225,7 @@ impl History {
 
     /// What was acknowledged and is not there, although its place was not given up; frames in a log twice are asserted not to
     /// be.
-    pub(super) async fn lost(&self, store: &FleetStore) -> Vec<FrameId> {
+    pub(super) async fn lost(&self, store: &FleetStore) -> Vec<(LogId, FrameId)> {
         let mut logs: BTreeMap<LogId, (Offset, HashMap<FrameId, Offset>)> = BTreeMap::new();
         for log in self.logs() {
             let (first, records) = kept(store, log).await;
@@ -240,7 +240,7 @@ impl History {
         for acknowledged in self.all() {
             let (first, places) = &logs[&acknowledged.log];
             if acknowledged.offset >= *first && places.get(&acknowledged.id) != Some(&acknowledged.offset) {
-                lost.push(acknowledged.id);
+                lost.push((acknowledged.log, acknowledged.id));
             }
             for recipient in &acknowledged.recipients {
                 let channel = acknowledged.log.channel().expect("a channel");
@@ -248,7 +248,7 @@ impl History {
                 let (first, places) = &logs[&recipient.log()];
                 // A recipient has one Welcome alone.
                 if *first == Offset::FIRST && !places.contains_key(&welcome) {
-                    lost.push(welcome);
+                    lost.push((recipient.log(), welcome));
                 }
             }
         }
