@@ -91,11 +91,15 @@ impl Course {
 
     // ---- which
 
-    /// Takes a list of relay nodes, and gives those that may be tried now, the best first, without `except`.
+    /// Takes a list of relay nodes, and gives those that may be tried now, the best first, without `except`: that one serves
+    /// now. Where none does, those that were left although they answered come behind the others.
     pub(super) fn ready(&mut self, list: Vec<Relay>, except: Option<EndpointId>, now: Instant) -> Vec<Relay> {
         self.relays.update(list);
+        let Some(here) = except else {
+            return self.relays.ready_or_left(now);
+        };
         let mut ready = self.relays.ready(now);
-        ready.retain(|relay| Some(relay.endpoint) != except);
+        ready.retain(|relay| relay.endpoint != here);
         ready
     }
 
@@ -188,7 +192,12 @@ impl Course {
             _ if is_trouble => Some(TROUBLE_PAUSE.saturating_mul(1 << troubles).min(TROUBLE_PAUSE_MAX)),
             _ => None,
         };
-        self.relays.failed(relay, pause.max(error.retry_after()), now);
+        let pause = pause.max(error.retry_after());
+        if is_trouble && was_good {
+            self.relays.left(relay, pause, now);
+        } else {
+            self.relays.failed(relay, pause, now);
+        }
         AfterSession { renew_token }
     }
 
@@ -234,8 +243,9 @@ mod tests {
         course
     }
 
+    /// Those for an agent that has a session.
     fn numbers(course: &mut Course, now: Instant) -> Vec<u8> {
-        let ready = course.ready(Vec::new(), None, now);
+        let ready = course.ready(Vec::new(), Some(relay(99).endpoint), now);
         ready.iter().map(|relay| relay.endpoint.as_bytes()[0]).collect()
     }
 
@@ -333,6 +343,31 @@ mod tests {
         assert_eq!(course.on_lost(&unreachable()), AfterLoss::Soon);
         course.on_session_end(relay(1).endpoint, Parting::Lost, &unreachable(), LONG, now);
         assert_eq!(numbers(&mut course, now + Duration::from_secs(2)).len(), 2);
+    }
+
+    #[test]
+    fn without_a_session_one_that_was_left_for_its_trouble_is_tried_at_once() {
+        let mut now = Instant::now();
+        let mut course = course(&[1, 2], now);
+        let homeless = refused(Code::HomeUnreachable);
+        for number in [1, 2, 1, 2] {
+            course.on_session_end(relay(number).endpoint, Parting::Moved, &homeless, LONG, now);
+            now += TROUBLE_PAUSE;
+        }
+        let seeking = |course: &mut Course| {
+            let ready = course.ready(Vec::new(), None, now);
+            ready
+                .iter()
+                .map(|relay| relay.endpoint.as_bytes()[0])
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&mut course, now), [] as [u8; 0], "no reason to move");
+        assert_eq!(seeking(&mut course), [1, 2]);
+        // Not one that ends each session at once, or is not reached.
+        course.on_session_end(relay(1).endpoint, Parting::Moved, &homeless, Duration::ZERO, now);
+        assert_eq!(seeking(&mut course), [2]);
+        course.on_failed(relay(2).endpoint, &unreachable(), now);
+        assert_eq!(seeking(&mut course), [] as [u8; 0]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ struct Known {
     pause: Backoff,
     /// When it failed last, and until when it is left alone for that.
     failed: Option<(Instant, Instant)>,
+    /// That was no failure to reach it: it was there, and others were thought to serve better.
+    answered: bool,
 }
 
 impl Known {
@@ -66,6 +68,7 @@ impl Relays {
                     relay,
                     pause: Backoff::new(shortest, self.pauses.1.max(shortest)),
                     failed: None,
+                    answered: false,
                 }));
         }
     }
@@ -82,6 +85,19 @@ impl Relays {
         ready.into_iter().map(|known| known.relay.clone()).collect()
     }
 
+    /// Those that may be tried where there is no session: behind those that are ready, those that were left although they
+    /// answered. Any session is better than none.
+    pub(super) fn ready_or_left(&self, now: Instant) -> Vec<Relay> {
+        let mut left: Vec<&Known> = self
+            .known
+            .iter()
+            .filter(|known| known.answered && !known.is_ready(now))
+            .collect();
+        left.sort_by_key(|known| known.failed);
+        let left = left.into_iter().map(|known| known.relay.clone());
+        self.ready(now).into_iter().chain(left).collect()
+    }
+
     /// When the next of them may be tried; `None` where none is known.
     pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
         let at = |known: &Known| known.failed.map_or(now, |(_, until)| until.max(now));
@@ -96,7 +112,16 @@ impl Relays {
         };
         let until = now + known.pause.next(asked);
         known.failed = Some((now, until));
+        known.answered = false;
         until
+    }
+
+    /// One is to be left alone, as it [`failed`](Self::failed), although it answers.
+    pub(super) fn left(&mut self, relay: EndpointId, pause: Option<Duration>, now: Instant) {
+        self.failed(relay, pause, now);
+        if let Some(known) = self.known.iter_mut().find(|known| known.relay.endpoint == relay) {
+            known.answered = true;
+        }
     }
 
     /// One has done its work for a while: its next pause is short again.
@@ -104,6 +129,7 @@ impl Relays {
         if let Some(known) = self.known.iter_mut().find(|known| known.relay.endpoint == relay) {
             known.pause.reset();
             known.failed = None;
+            known.answered = false;
         }
     }
 }
@@ -148,6 +174,29 @@ mod tests {
         assert_eq!(numbers(&relays.ready(now + BEHIND)), [1, 2, 3]);
         relays.worked(relay(1).endpoint);
         assert_eq!(numbers(&relays.ready(now)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn one_that_was_left_and_answers_is_better_than_none() {
+        let (mut relays, now) = (relays(&[1, 2, 3]), Instant::now());
+        let pause = Some(Duration::from_secs(20));
+        relays.left(relay(2).endpoint, pause, now);
+        relays.left(relay(1).endpoint, pause, now + Duration::from_secs(1));
+        let now = now + Duration::from_secs(2);
+        assert_eq!(numbers(&relays.ready(now)), [3]);
+        assert_eq!(
+            numbers(&relays.ready_or_left(now)),
+            [3, 2, 1],
+            "the one left first comes first"
+        );
+        relays.failed(relay(3).endpoint, None, now);
+        relays.failed(relay(2).endpoint, None, now);
+        assert_eq!(
+            numbers(&relays.ready_or_left(now)),
+            [1],
+            "those that did not answer have their pause"
+        );
+        assert_eq!(relays.ready(now), []);
     }
 
     #[test]
