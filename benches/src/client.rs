@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 /// An agent: an id, and an endpoint of its own on a free loopback port.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// Its id. A relay node never asks for a proof of it; the token vouches.
+    /// Its id: the public half of its identity key.
     pub id: AgentId,
+    identity: SecretKey,
     /// Its endpoint.
     pub endpoint: Endpoint,
 }
@@ -25,23 +26,38 @@ pub struct Agent {
 impl Agent {
     /// A new agent.
     pub async fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            id: AgentId::from_bytes(*SecretKey::generate().public().as_bytes()),
-            endpoint: endpoint(Vec::new()).await?,
-        })
+        Ok(Self::over(endpoint(Vec::new()).await?))
     }
 
     /// A new agent without UDP.
     pub async fn without_udp() -> anyhow::Result<Self> {
-        Ok(Self {
-            id: AgentId::from_bytes(*SecretKey::generate().public().as_bytes()),
-            endpoint: Endpoint::builder(presets::Minimal)
-                .relay_mode(RelayMode::Custom(RelayMap::empty()))
-                .net_report_config(NetReportConfig::minimal())
-                .clear_ip_transports()
-                .bind()
-                .await?,
-        })
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Custom(RelayMap::empty()))
+            .net_report_config(NetReportConfig::minimal())
+            .clear_ip_transports()
+            .bind()
+            .await?;
+        Ok(Self::over(endpoint))
+    }
+
+    fn over(endpoint: Endpoint) -> Self {
+        let identity = SecretKey::generate();
+        Self {
+            id: AgentId::from_bytes(*identity.public().as_bytes()),
+            identity,
+            endpoint,
+        }
+    }
+
+    /// The proof that this connection is this agent's.
+    fn proof(&self, connection: &Connection) -> anyhow::Result<[u8; 64]> {
+        let mut exported = [0; session::HELLO_EXPORTED_BYTES];
+        connection
+            .export_keying_material(&mut exported, session::HELLO_EXPORTER_LABEL, b"")
+            .map_err(|_| anyhow::anyhow!("the connection has no keying material"))?;
+        let relay = EndpointId::from_bytes(*connection.remote_id().as_bytes());
+        let message = session::hello_proof_message(&relay, &self.endpoint_id(), &self.id, &exported);
+        Ok(self.identity.sign(&message).to_bytes())
     }
 
     /// The endpoint's id, as tokens name it.
@@ -83,6 +99,7 @@ impl Client {
             token,
             sdk_version: "bench".into(),
             last_resort: false,
+            proof: agent.proof(&connection)?.to_vec().into(),
         };
         let mut control = Wire::open(&connection, open::Stream::Hello(hello)).await?;
         match control.hear::<ControlEvent>().await?.and_then(|event| event.event) {

@@ -157,6 +157,8 @@ codes! {
     TokenSubject = 3012, false, "Refresh with a token of the same agent.";
     /// The token names a signing key that the relay node does not know yet.
     TokenKeyUnknown = 3013, true, "Try again: the relay node fetches the API's keys. If it persists, the token is from another API than the one that this relay node trusts.";
+    /// The Hello carries no signature by the agent's identity key over this connection.
+    AgentProof = 3014, false, "Sign the Hello with the identity key of the agent that the token names; an SDK of this version does.";
 
     // ---- the API
     /// The request's form is wrong.

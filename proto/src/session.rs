@@ -4,7 +4,7 @@
 //! one is preceded by its length, u32 big-endian; [`frame_message`] writes that, [`message_length`]
 //! reads and bounds it.
 
-use crate::{AgentId, Code, Offset, limits};
+use crate::{AgentId, Code, EndpointId, Offset, limits};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use std::time::Duration;
@@ -19,6 +19,13 @@ pub use crate::wire::{
 
 /// The protocol's name in the TLS handshake.
 pub const ALPN: &[u8] = b"skytale/relay/1";
+/// Label of the keying material (RFC 8446, section 7.5; RFC 5705) that both ends of a connection derive for a Hello's proof, with
+/// an empty context: [`HELLO_EXPORTED_BYTES`] of them.
+pub const HELLO_EXPORTER_LABEL: &[u8] = b"EXPORTER-skytale-hello-1";
+/// Bytes of keying material in a Hello's proof.
+pub const HELLO_EXPORTED_BYTES: usize = 32;
+/// Begins what an agent signs in a Hello.
+pub const HELLO_PROOF_CONTEXT: &[u8] = b"skytale hello proof 1";
 /// Bytes of the length before each message.
 pub const LENGTH_BYTES: usize = 4;
 
@@ -46,6 +53,24 @@ impl MessageError {
             Self::Malformed(_) => Code::MessageMalformed,
         }
     }
+}
+
+/// What an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is of this connection alone: a
+/// signature is good for no other one, whoever has seen it, and neither a token nor the endpoint's key can stand in for it.
+pub fn hello_proof_message(
+    relay: &EndpointId,
+    endpoint: &EndpointId,
+    agent: &AgentId,
+    exported: &[u8; HELLO_EXPORTED_BYTES],
+) -> Vec<u8> {
+    let parts = [
+        HELLO_PROOF_CONTEXT,
+        relay.as_bytes(),
+        endpoint.as_bytes(),
+        agent.as_bytes(),
+        exported,
+    ];
+    parts.concat()
 }
 
 /// A message as it goes on a stream: its length, then itself.

@@ -60,6 +60,8 @@ pub struct RelayNode {
 
 /// What everything in a node shares.
 pub(crate) struct Shared {
+    /// The node's own endpoint.
+    pub(crate) endpoint: EndpointId,
     pub(crate) config: RelayConfig,
     pub(crate) store: Arc<dyn LogStore>,
     pub(crate) trust: Trust,
@@ -174,8 +176,10 @@ impl RelayNode {
                 )?)
             }
         };
-        let keeper = keeper(&trust, &config, &EndpointId::from_bytes(*key.public().as_bytes()));
+        let own = EndpointId::from_bytes(*key.public().as_bytes());
+        let keeper = keeper(&trust, &config, &own);
         let shared = Arc::new(Shared {
+            endpoint: own,
             trust: Trust::new(
                 config.trust.clone(),
                 &config.issuer,

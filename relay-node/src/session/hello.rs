@@ -5,7 +5,8 @@ use crate::refusal;
 use crate::session::state::of_endpoint;
 use crate::stream::{Receiver, Sender, abort};
 use iroh::endpoint::Connection;
-use skytale_proto::session::{Open, Refusal, open};
+use iroh::{PublicKey, Signature};
+use skytale_proto::session::{HELLO_EXPORTED_BYTES, HELLO_EXPORTER_LABEL, Open, Refusal, hello_proof_message, open};
 use skytale_proto::token::Claims;
 use skytale_proto::{Code, EndpointId, limits};
 use tokio::time::{Instant, timeout_at};
@@ -70,7 +71,9 @@ async fn hello(
     let endpoint = EndpointId::from_bytes(*connection.remote_id().as_bytes());
     let claims = node.trust.authentic(&hello.token).await.map_err(Some)?;
     let agent = claims.sub;
-    admissible(node, claims, &endpoint, hello.last_resort).map_err(|refusal| {
+    let admitted = admissible(node, claims, &endpoint, hello.last_resort);
+    let admitted = admitted.and_then(|claims| proven(node, connection, &endpoint, &hello.proof, claims));
+    admitted.map_err(|refusal| {
         if let Some(tap) = &node.tap {
             tap.refused(agent, refusal.known_code());
         }
@@ -91,6 +94,30 @@ fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId, last_resort:
             "this relay node's clock differs from the one that it is measured by",
         ));
     }
+    Ok(claims)
+}
+
+/// The claims, if who holds the agent's identity key is at the other end of this very connection. Neither the API nor a thief of
+/// a token and an endpoint's key can sign that.
+fn proven(
+    node: &Shared,
+    connection: &Connection,
+    endpoint: &EndpointId,
+    proof: &[u8],
+    claims: Claims,
+) -> Result<Claims, Refusal> {
+    let refused = |reason| Refusal::because(Code::AgentProof, reason);
+    let mut exported = [0; HELLO_EXPORTED_BYTES];
+    connection
+        .export_keying_material(&mut exported, HELLO_EXPORTER_LABEL, b"")
+        .map_err(|_| refused("this connection has no keying material for a proof"))?;
+    let message = hello_proof_message(&node.endpoint, endpoint, &claims.sub, &exported);
+    let proof: &[u8; 64] = proof
+        .try_into()
+        .map_err(|_| refused("the Hello must carry a proof of 64 bytes"))?;
+    let key = PublicKey::from_bytes(claims.sub.as_bytes()).map_err(|_| refused("the agent's id is no Ed25519 key"))?;
+    key.verify(&message, &Signature::from_bytes(proof))
+        .map_err(|_| refused("the Hello's proof is not by the agent that the token names, for this connection"))?;
     Ok(claims)
 }
 

@@ -27,22 +27,32 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
         .expect("it happens in the end")
 }
 
-/// An agent: its id, and an endpoint of its own.
+/// An agent: its id, the key behind it, and an endpoint of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     pub(crate) id: AgentId,
+    pub(crate) identity: SecretKey,
     pub(crate) endpoint: Endpoint,
 }
 
-/// An agent's id that nobody else has.
-pub(crate) fn someone() -> AgentId {
-    AgentId::from_bytes(*SecretKey::generate().public().as_bytes())
+/// The id of the agent with this identity key.
+pub(crate) fn id_of(identity: &SecretKey) -> AgentId {
+    AgentId::from_bytes(*identity.public().as_bytes())
 }
 
 impl Agent {
-    /// A new agent on a free loopback port. The relay node never sees its identity key: any 32 bytes will do for one.
+    /// A new agent on a free loopback port.
     pub(crate) async fn new() -> Self {
         Self::over(QuicTransportConfig::default()).await
+    }
+
+    /// The same, with this identity key.
+    pub(crate) async fn with_identity(identity: SecretKey) -> Self {
+        Self {
+            id: id_of(&identity),
+            identity,
+            ..Self::new().await
+        }
     }
 
     /// An agent that lets the relay node send no more than so many bytes ahead on each stream.
@@ -60,12 +70,16 @@ impl Agent {
             .bind()
             .await
             .expect("bound");
-        let id = someone();
-        Self { id, endpoint }
+        let identity = SecretKey::generate();
+        Self {
+            id: id_of(&identity),
+            identity,
+            endpoint,
+        }
     }
 
     /// An agent that has nothing but HTTPS, and shows this token there.
-    pub(crate) async fn over_https(id: AgentId, secret: SecretKey, url: &RelayUrl, token: &str) -> Self {
+    pub(crate) async fn over_https(identity: SecretKey, secret: SecretKey, url: &RelayUrl, token: &str) -> Self {
         let server = RelayConfig::new(url.clone(), None).with_auth_token(token);
         let endpoint = Endpoint::builder(presets::Minimal)
             .secret_key(secret)
@@ -75,7 +89,11 @@ impl Agent {
             .bind()
             .await
             .expect("bound");
-        Self { id, endpoint }
+        Self {
+            id: id_of(&identity),
+            identity,
+            endpoint,
+        }
     }
 
     pub(crate) fn endpoint_id(&self) -> EndpointId {
@@ -86,6 +104,33 @@ impl Agent {
     pub(crate) async fn connect(&self, relay: &EndpointAddr) -> Result<Connection, iroh::endpoint::ConnectError> {
         soon(self.endpoint.connect(relay.clone(), session::ALPN)).await
     }
+
+    /// A Hello for this connection, with a proof that holds.
+    pub(crate) fn hello(&self, connection: &Connection, token: &str) -> Hello {
+        Hello {
+            token: token.into(),
+            sdk_version: "test".into(),
+            last_resort: false,
+            proof: self.proof(connection).to_vec().into(),
+        }
+    }
+
+    /// The proof that this connection is this agent's.
+    pub(crate) fn proof(&self, connection: &Connection) -> [u8; 64] {
+        let relay = EndpointId::from_bytes(*connection.remote_id().as_bytes());
+        let exported = exported(connection);
+        let message = session::hello_proof_message(&relay, &self.endpoint_id(), &self.id, &exported);
+        self.identity.sign(&message).to_bytes()
+    }
+}
+
+/// The keying material that both ends of this connection derive for a Hello.
+pub(crate) fn exported(connection: &Connection) -> [u8; session::HELLO_EXPORTED_BYTES] {
+    let mut exported = [0; session::HELLO_EXPORTED_BYTES];
+    connection
+        .export_keying_material(&mut exported, session::HELLO_EXPORTER_LABEL, b"")
+        .expect("keying material");
+    exported
 }
 
 /// Why nothing more is heard.
@@ -230,16 +275,20 @@ impl Client {
         last_resort: bool,
     ) -> Result<Self, NotStarted> {
         let connection = agent.connect(relay).await.expect("the relay node is there");
+        let hello = Hello {
+            last_resort,
+            ..agent.hello(&connection, token)
+        };
+        Self::start_on(agent, connection, hello).await
+    }
+
+    /// Says this Hello on this connection.
+    pub(crate) async fn start_on(agent: &Agent, connection: Connection, hello: Hello) -> Result<Self, NotStarted> {
         let Ok(mut control) = Wire::open(&connection).await else {
             return Err(NotStarted {
                 refusal: None,
                 closed: closed(&connection).await,
             });
-        };
-        let hello = Hello {
-            token: token.into(),
-            sdk_version: "test".into(),
-            last_resort,
         };
         let opened = control
             .say(&Open {

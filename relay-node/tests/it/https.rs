@@ -1,7 +1,7 @@
 //! The way in without UDP: sessions through it, and what it lets nobody do.
 
 use crate::api::{TestApi, eventually};
-use crate::client::{Agent, Client, PATIENCE, someone, soon};
+use crate::client::{Agent, Client, PATIENCE, id_of, soon};
 use crate::fixture::{ALL_SCOPES, Fixture, config, message};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -12,7 +12,7 @@ use iroh_relay::protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg};
 use iroh_relay::tls::{CaTlsConfig, default_provider};
 use rustls::pki_types::CertificateDer;
 use skytale_proto::token::Claims;
-use skytale_proto::{AgentId, EndpointId, Offset};
+use skytale_proto::{EndpointId, Offset};
 use skytale_relay_node::RelayConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ fn with_https() -> RelayConfig {
 
 /// An agent before it has connected.
 struct Stranger {
-    id: AgentId,
+    identity: SecretKey,
     secret: SecretKey,
 }
 
 impl Stranger {
     fn new() -> Self {
         Self {
-            id: someone(),
+            identity: SecretKey::generate(),
             secret: SecretKey::generate(),
         }
     }
@@ -46,7 +46,7 @@ impl Stranger {
         Claims {
             iss: crate::fixture::ISSUER.into(),
             aud: crate::fixture::AUDIENCE.into(),
-            sub: self.id,
+            sub: id_of(&self.identity),
             acct: fixture.account,
             key: fixture.key,
             scope: ALL_SCOPES.into(),
@@ -76,7 +76,7 @@ impl Stranger {
 
     async fn agent(&self, fixture: &Fixture) -> Agent {
         let token = self.token(fixture);
-        Agent::over_https(self.id, self.secret.clone(), &url(fixture), &token).await
+        Agent::over_https(self.identity.clone(), self.secret.clone(), &url(fixture), &token).await
     }
 }
 
@@ -266,7 +266,7 @@ async fn a_revoked_key_and_a_token_that_ended_end_the_connection_but_not_that_of
     claims.exp = claims.iat + 3;
     claims.key = skytale_proto::KeyId::generate();
     let short = fixture.signer.sign(&claims);
-    let agent = Agent::over_https(lasting.id, lasting.secret.clone(), &url, &short).await;
+    let agent = Agent::over_https(lasting.identity.clone(), lasting.secret.clone(), &url, &short).await;
     let mut session = Client::start(&agent, &relay(&fixture), &short)
         .await
         .expect("a session");

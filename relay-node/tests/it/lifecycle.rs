@@ -4,7 +4,7 @@ use crate::client::{Agent, Client, Gone, Wire, closed, soon};
 use crate::fixture::{Fixture, config, message, now_s};
 use crate::witness::Witness;
 use skytale_log_store::faulty::{FaultyStore, Way};
-use skytale_proto::session::{Hello, Open, control_event::Event, frame_message, notice, open};
+use skytale_proto::session::{Open, control_event::Event, frame_message, notice, open};
 use skytale_proto::{Code, Offset};
 use std::sync::Arc;
 use std::time::Duration;
@@ -271,11 +271,7 @@ async fn a_hello_that_comes_during_a_drain_starts_nothing() {
         }
     })
     .await;
-    let hello = Hello {
-        token,
-        sdk_version: "test".into(),
-        last_resort: false,
-    };
+    let hello = agent.hello(&connection, &token);
     let hello = frame_message(&Open {
         stream: Some(open::Stream::Hello(hello)),
     });

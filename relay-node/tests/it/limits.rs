@@ -1,8 +1,9 @@
 //! Bounds: what one agent can take, and that others do not feel it.
 
-use crate::client::{Agent, Gone, Subscription, Wire, someone, soon};
+use crate::client::{Agent, Gone, Subscription, Wire, id_of, soon};
 use crate::fixture::{Fixture, commit, config, message};
 use crate::witness::Witness;
+use iroh::SecretKey;
 use skytale_log_store::faulty::{FaultyStore, Way};
 use skytale_proto::session::{Open, Subscribe, open};
 use skytale_proto::{AgentId, Code, Offset};
@@ -87,7 +88,8 @@ async fn read_for_agents_that_stand_still(send_bytes_max: u64) -> usize {
 
     let (begun, all_begun) = tokio::sync::oneshot::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel();
-    let members: Vec<AgentId> = (0..AGENTS).map(|_| someone()).collect();
+    let identities: Vec<SecretKey> = (0..AGENTS).map(|_| SecretKey::generate()).collect();
+    let members: Vec<AgentId> = identities.iter().map(id_of).collect();
     a.append(&commit(channel, alice.id, 1, &members, &[]))
         .await
         .expect("added");
@@ -96,11 +98,8 @@ async fn read_for_agents_that_stand_still(send_bytes_max: u64) -> usize {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let mut following = Vec::new();
-            for id in members {
-                let agent = Agent {
-                    id,
-                    ..Agent::new().await
-                };
+            for identity in identities {
+                let agent = Agent::with_identity(identity).await;
                 let client = relay.session(&agent, &relay.claims(&agent)).await;
                 let mut subscription = client.subscribe(channel.log(), Offset::new(2), true).await;
                 subscription.caught_up().await;

@@ -10,6 +10,7 @@ mod fixture;
 mod fleet;
 mod forge;
 mod hostile_hello;
+mod hostile_identity;
 mod hostile_status;
 mod hostile_streams;
 mod https;

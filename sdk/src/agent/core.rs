@@ -5,11 +5,12 @@ use super::error::AgentError;
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::event::Event;
 use crate::line::Line;
+use crate::net::token::is_proof;
 use crate::net::{ProofSigner, TokenError};
 use crate::share::Owner;
 use crate::vault::VaultKey;
 use futures_util::future::BoxFuture;
-use skytale_proto::{AgentId, Code, rest};
+use skytale_proto::{AgentId, Code};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -232,7 +233,7 @@ pub(crate) struct CoreSigner(pub(crate) Arc<Core>);
 impl ProofSigner for CoreSigner {
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>> {
         Box::pin(async move {
-            if !message.starts_with(rest::PROOF_CONTEXT) {
+            if !is_proof(message) {
                 return Err(TokenError::new(Code::BadRequest, "not a proof that this agent signs"));
             }
             let message = message.to_vec();

@@ -3,6 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
+use skytale_proto::session::HELLO_PROOF_CONTEXT;
 use skytale_proto::token::Claims;
 use skytale_proto::{AccountId, AgentId, Code, EndpointId, rest};
 use std::fmt;
@@ -38,7 +39,14 @@ impl fmt::Debug for TokenSubject {
     }
 }
 
-/// Signs with an agent's identity key, which stays where it is.
+/// Whether a message is a proof: the only ones that a [`ProofSigner`] has to sign.
+pub(crate) fn is_proof(message: &[u8]) -> bool {
+    [rest::PROOF_CONTEXT, HELLO_PROOF_CONTEXT]
+        .iter()
+        .any(|context| message.starts_with(context))
+}
+
+/// Signs with an agent's identity key, which stays where it is: proofs for the API and for relay nodes.
 pub trait ProofSigner: Send + Sync + 'static {
     /// An Ed25519 signature (RFC 8032) over a message, 64 bytes.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>>;

@@ -6,10 +6,11 @@ use super::reader::RawReader;
 use super::writer::RawWriter;
 use crate::agent::RelaySource;
 use crate::net::relay::{Endpoint, LogStatus, NetworkConfig, log_status};
+use crate::net::token::is_proof;
 use crate::net::{ProofSigner, RelayError, TokenError, TokenProvider, TokenSubject};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::BoxFuture;
-use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset, rest};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Offset};
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -202,7 +203,7 @@ struct Identity(SigningKey);
 impl ProofSigner for Identity {
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<[u8; 64], TokenError>> {
         Box::pin(async move {
-            if !message.starts_with(rest::PROOF_CONTEXT) {
+            if !is_proof(message) {
                 return Err(TokenError::new(Code::BadRequest, "not a proof that this agent signs"));
             }
             Ok(self.0.sign(message).to_bytes())

@@ -9,7 +9,10 @@ use super::patience::{Patience, What};
 use super::way::{Connected, OwnEndpoint};
 use crate::net::token::{Token, TokenProvider, TokenSubject};
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use skytale_proto::session::{ControlEvent, Durability, Hello, Open, Started, control_event, open};
+use skytale_proto::session::{
+    ControlEvent, Durability, HELLO_EXPORTED_BYTES, HELLO_EXPORTER_LABEL, Hello, Open, Started, control_event,
+    hello_proof_message, open,
+};
 use skytale_proto::{Code, EndpointId, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +143,17 @@ impl Ending {
     }
 }
 
+/// The agent's signature over this very connection: nobody who has its token, or the endpoint's key, can make it.
+async fn prove(connection: &Connection, subject: &TokenSubject) -> Result<[u8; 64], RelayError> {
+    let mut exported = [0; HELLO_EXPORTED_BYTES];
+    connection
+        .export_keying_material(&mut exported, HELLO_EXPORTER_LABEL, b"")
+        .map_err(|_| RelayError::protocol("the connection has no keying material for a proof"))?;
+    let relay = EndpointId::from_bytes(*connection.remote_id().as_bytes());
+    let message = hello_proof_message(&relay, &subject.endpoint, &subject.agent, &exported);
+    Ok(subject.signer.sign(&message).await?)
+}
+
 impl Session {
     /// Connects to a relay node and starts a session with `token`; later tokens come from `provider`.
     pub async fn connect(
@@ -188,6 +202,7 @@ impl Session {
             token: token.expose().to_owned(),
             sdk_version: SDK_VERSION.to_owned(),
             last_resort: endpoint.last_resort,
+            proof: prove(&connection, &subject).await?.to_vec().into(),
         };
         message::write(&mut send, &opening(open::Stream::Hello(hello))).await?;
         let owed = patience.clone().stream(What::Control);
