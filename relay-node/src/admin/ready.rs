@@ -98,6 +98,7 @@ pub(crate) fn report(node: &Shared) -> Report {
             .chain(node.presence.problem().map(remark("directory")))
             .chain(twin.map(remark("enrolment")))
             .chain(stale.into_iter().filter(|_| !unserved).map(told_of_trust))
+            .chain(node.trust.prefers_availability().map(remark("trust")))
             .chain(node.clock.remarks().into_iter().map(remark("clock")))
             .collect(),
         lag: store.lag,

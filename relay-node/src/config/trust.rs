@@ -5,11 +5,10 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::limits;
 use std::time::Duration;
 
-/// How long a token that was given out before the API went away can still be in force.
-const SERVE_WITHOUT_API: Duration =
+/// How long a node may serve without the API, at most: as long as a token that was given out before the API went away can still
+/// be in force.
+const SERVE_WITHOUT_API_MAX: Duration =
     Duration::from_secs(limits::TOKEN_LIFETIME_MAX.as_secs() + 2 * limits::CLOCK_SKEW_MAX.as_secs());
-/// How long a node may serve without the API, at most.
-const SERVE_WITHOUT_API_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// How the node keeps up with the API that it trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +22,10 @@ pub struct TrustConfig {
     /// done so at once.
     pub keys_refetch_after_ms: u64,
     /// How long the node serves without an answer of the API on revocations, in milliseconds; then sessions end and no new one
-    /// starts. By default as long as a token from before can be in force, so that an API that is away stops nobody, and a
-    /// key that is revoked meanwhile may be used for as long. With [`limits::REVOCATION_WITHIN`] (30,000) a revoked key is out
-    /// within that time whatever happens, and an API that is away for as long stops everybody.
+    /// starts. By default [`limits::REVOCATION_WITHIN`] (30,000): a revoked key is out within that time whatever happens, and
+    /// an API that is away for as long stops everybody. At most 3,660,000, as long as a token from before can be in force:
+    /// then an API that is away stops nobody, and a key that is revoked meanwhile may be used for as long. `/readyz` remarks
+    /// whatever is above the default.
     pub serve_without_api_ms: u64,
     /// How old the last answer on revocations may be before `/readyz` remarks it, in milliseconds: at most
     /// [`limits::REVOCATION_WITHIN`], within which a revocation is to have its effect.
@@ -44,8 +44,8 @@ impl Default for TrustConfig {
             revocations_every_ms: 5_000,
             keys_every_ms: 60_000,
             keys_refetch_after_ms: 5_000,
-            serve_without_api_ms: ms(SERVE_WITHOUT_API),
-            revocations_stale_after_ms: ms(limits::REVOCATION_WITHIN),
+            serve_without_api_ms: ms(limits::REVOCATION_WITHIN),
+            revocations_stale_after_ms: ms(limits::REVOCATION_WITHIN) / 2,
             keys_stale_after_ms: 600_000,
             register_every_ms: 30_000,
             request_timeout_ms: 5_000,

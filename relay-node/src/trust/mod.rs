@@ -263,6 +263,19 @@ impl Trust {
         }
     }
 
+    /// What the operator has chosen, where that is to serve for longer without the API than a revocation may take.
+    pub(crate) fn prefers_availability(&self) -> Option<String> {
+        let serve = Duration::from_millis(self.config.serve_without_api_ms);
+        (!self.state.read().standing.is_timeless() && serve > limits::REVOCATION_WITHIN).then(|| {
+            format!(
+                "relay.trust.serve_without_api_ms is {}: while the API is away, a key that is revoked may be used here for up \
+                 to {} s",
+                serve.as_millis(),
+                serve.as_secs()
+            )
+        })
+    }
+
     fn ages(&self) -> Ages {
         let ms = Duration::from_millis;
         let config = &self.config;

@@ -84,6 +84,11 @@ impl Standing {
         }
     }
 
+    /// Nobody is asked for keys and revocations.
+    pub(crate) const fn is_timeless(&self) -> bool {
+        self.timeless
+    }
+
     pub(crate) const fn keys_heard(&mut self, now: Now) {
         self.keys_heard = Some(now);
     }

@@ -72,19 +72,26 @@ async fn refused(fixture: &Fixture, agent: &Agent) -> Option<Code> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_that_is_away_stops_nobody_and_the_operator_reads_of_it() {
-    // By default as long as a token from before can be in force: an hour, and what clocks differ by.
-    assert_eq!(TrustConfig::default().serve_without_api_ms, 3_660_000);
+async fn an_api_that_is_away_stops_nobody_where_the_operator_says_so() {
     let api = TestApi::start().await;
     let mut config = config();
     config.trust.revocations_stale_after_ms = 300;
+    // As long as a token from before can be in force: an hour, and what clocks differ by.
+    config.trust.serve_without_api_ms = 3_660_000;
     let fixture = api.fixture(config).await;
     let (agent, other) = (Agent::new().await, Agent::new().await);
     let mut client = eventually(&fixture, &agent).await;
-    ready(&fixture, 200, |body| body["remarks"] == serde_json::json!([])).await;
+    let chosen = |body: &serde_json::Value| {
+        let detail = body["remarks"][0]["detail"].as_str().unwrap_or_default();
+        detail.contains("serve_without_api_ms is 3660000") && body["remarks"].as_array().map(Vec::len) == Some(1)
+    };
+    ready(&fixture, 200, chosen).await;
 
     api.known.down.store(true, Ordering::SeqCst);
-    let body = ready(&fixture, 200, |body| body["remarks"] != serde_json::json!([])).await;
+    let body = ready(&fixture, 200, |body| {
+        body["remarks"].as_array().map(Vec::len) == Some(2)
+    })
+    .await;
     assert_eq!(body["remarks"][0]["check"], "trust", "{body}");
     let detail = body["remarks"][0]["detail"].as_str().expect("text");
     assert!(detail.starts_with("the API has not told revocations for "), "{detail}");
@@ -98,7 +105,24 @@ async fn an_api_that_is_away_stops_nobody_and_the_operator_reads_of_it() {
     ));
 
     api.known.down.store(false, Ordering::SeqCst);
-    ready(&fixture, 200, |body| body["remarks"] == serde_json::json!([])).await;
+    ready(&fixture, 200, chosen).await;
+}
+
+#[test]
+fn by_default_a_revoked_key_is_out_within_30_s_and_the_choice_is_bounded() {
+    let default = TrustConfig::default();
+    assert_eq!(default.serve_without_api_ms, 30_000);
+    assert!(
+        default.revocations_stale_after_ms < default.serve_without_api_ms,
+        "the operator reads of it before"
+    );
+    let longer = |ms| {
+        let mut config = config();
+        config.trust.serve_without_api_ms = ms;
+        config.check()
+    };
+    assert!(longer(3_660_000).is_ok());
+    assert!(longer(3_660_001).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
