@@ -129,6 +129,10 @@ codes! {
     RelayBarred = 2015, true, "Connect to another relay node; the operator must look at this one's /readyz.";
     /// The relay node's clock and the one that it is measured by differ: it sends agents to other nodes.
     ClockWrong = 2016, true, "The SDK goes to another relay node by itself, and stays where there is none; the operator must look at the relay node's /readyz and set the wrong clock right.";
+    /// A request whose bytes stopped coming, or came too slowly.
+    RequestLate = 2017, true, "Send a request's bytes without pauses; on a slow link, send smaller messages.";
+    /// The relay node has no room for a request whose bytes do not come.
+    NoRoom = 2018, true, "Try again, or use another relay node: this one has to receive more than it has room for.";
 
     // ---- tokens
     /// Not a token.

@@ -92,6 +92,9 @@ pub struct LimitsConfig {
     pub streams_max: u32,
     /// Append requests in flight on one connection, in bytes.
     pub append_in_flight_bytes_max: usize,
+    /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
+    /// bodies that do not come to their end give way, first those of the account that has most in them.
+    pub receive_bytes_max: usize,
     /// Records in one batch of a subscription, in bytes.
     pub batch_bytes_max: usize,
     /// What the subscriptions of one connection share for their batches, in bytes: the more there are, the smaller each
@@ -118,6 +121,8 @@ pub struct SessionConfig {
     pub keepalive_ms: u64,
     /// How long a connection may take until its Hello is there, in milliseconds; a stream, until its Open is.
     pub hello_timeout_ms: u64,
+    /// How long a request may take from its length to its last byte, in milliseconds.
+    pub request_timeout_ms: u64,
     /// How long before its token ends a session is told so, in seconds.
     pub token_notice_s: u64,
 }
@@ -184,6 +189,7 @@ impl Default for LimitsConfig {
             connections_max: 10_000,
             streams_max: limits::STREAMS_MAX,
             append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
+            receive_bytes_max: 256 * 1024 * 1024,
             batch_bytes_max: limits::BATCH_BYTES_MAX,
             replay_bytes_max: 8 * 1024 * 1024,
             frames_per_second: limits::FRAMES_PER_SECOND,
@@ -200,6 +206,7 @@ impl Default for SessionConfig {
         Self {
             keepalive_ms: ms(limits::KEEPALIVE),
             hello_timeout_ms: ms(limits::HELLO_TIMEOUT),
+            request_timeout_ms: 60_000,
             token_notice_s: 60,
         }
     }
@@ -322,6 +329,11 @@ impl RelayConfig {
             format!("must be within {in_flight_min} and {}", 1 << 30),
         )?;
         must(
+            (2 * in_flight_min..=1 << 40).contains(&limits.receive_bytes_max),
+            "limits.receive_bytes_max",
+            format!("must be within {} and {}", 2 * in_flight_min, 1u64 << 40),
+        )?;
+        must(
             (1..=batch_max).contains(&limits.batch_bytes_max),
             "limits.batch_bytes_max",
             format!("must be within 1 and {batch_max}"),
@@ -363,6 +375,11 @@ impl RelayConfig {
         must(
             self.session.hello_timeout_ms > 0,
             "session.hello_timeout_ms",
+            "must be above 0".into(),
+        )?;
+        must(
+            self.session.request_timeout_ms > 0,
+            "session.request_timeout_ms",
             "must be above 0".into(),
         )?;
         self.trust.check()
@@ -440,6 +457,10 @@ impl TapConfig {
 impl SessionConfig {
     pub(crate) const fn keepalive(&self) -> Duration {
         Duration::from_millis(self.keepalive_ms)
+    }
+
+    pub(crate) const fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
     }
 
     pub(crate) const fn hello_timeout(&self) -> Duration {

@@ -16,9 +16,9 @@ const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What a connection may have on its way to this node before its session has started, in bytes: a few Hellos.
 const WINDOW_BEFORE_HELLO_BYTES: u32 = 64 * 1024;
-/// The least that a connection has as its share of what all may have on its way from this node, in bytes:
+/// The least that a connection has as its share of what all may have on its way to or from this node, in bytes:
 /// 2.5 MB/s at a round trip of 100 ms.
-const SEND_WINDOW_SHARE_BYTES_MIN: u32 = 256 * 1024;
+const WINDOW_SHARE_BYTES_MIN: u32 = 256 * 1024;
 /// Streams over the limit that get a code each; those behind them wait until the transport lets them through.
 const STREAMS_OVER: u32 = 16;
 
@@ -100,10 +100,14 @@ pub(crate) async fn bind(
     Ok((endpoint, receiving))
 }
 
-/// Gives a connection what a session may have: until then it gets little.
-pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig) {
-    let in_flight = u32::try_from(limits.append_in_flight_bytes_max).unwrap_or(u32::MAX);
-    connection.set_receive_window(VarInt::from_u32(in_flight));
+/// Gives a connection what a session may have, as one of so many: until then it gets little. What may be on its way to this node
+/// is its share of what the node has room for, at least 256 KiB.
+pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: usize) {
+    let share = usize::try_from(share(limits.receive_bytes_max as u64, sessions)).unwrap_or(usize::MAX);
+    let window = share
+        .max(WINDOW_SHARE_BYTES_MIN as usize)
+        .min(limits.append_in_flight_bytes_max);
+    connection.set_receive_window(VarInt::from_u32(u32::try_from(window).unwrap_or(u32::MAX)));
     // The control stream is one more.
     let streams = limits.streams_max.saturating_add(1 + STREAMS_OVER);
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
@@ -151,7 +155,7 @@ pub(crate) fn share(total: u64, many: usize) -> u64 {
 /// Windows from the widest on, each half of the one before.
 fn windows(widest: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(widest), |window| Some(window / 2))
-        .take_while(move |window| *window >= SEND_WINDOW_SHARE_BYTES_MIN.min(widest))
+        .take_while(move |window| *window >= WINDOW_SHARE_BYTES_MIN.min(widest))
 }
 
 fn transport(send_window_bytes: u32) -> QuicTransportConfig {
@@ -174,7 +178,7 @@ mod tests {
         let widest = LimitsConfig::default().send_window_bytes;
         let all: Vec<u32> = windows(widest).collect();
         assert_eq!((all[0], all.len()), (widest, 5));
-        assert_eq!(all.last(), Some(&SEND_WINDOW_SHARE_BYTES_MIN));
+        assert_eq!(all.last(), Some(&WINDOW_SHARE_BYTES_MIN));
         assert_eq!(windows(70_000).collect::<Vec<_>>(), [70_000]);
     }
 

@@ -47,6 +47,7 @@ mod directory;
 mod drain;
 mod endpoint;
 mod https;
+mod incoming;
 mod load;
 mod metrics;
 mod node;

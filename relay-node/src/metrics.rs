@@ -17,6 +17,7 @@ const SESSIONS: &str = "skytale_relay_sessions";
 const SESSIONS_STARTED: &str = "skytale_relay_sessions_started_total";
 const SESSIONS_ENDED: &str = "skytale_relay_sessions_ended_total";
 const CONNECTIONS: &str = "skytale_relay_connections";
+const RECEIVE_FREE: &str = "skytale_relay_receive_free_bytes";
 const LAG_MAX: &str = "skytale_relay_reader_lag_entries_max";
 const REFUSALS: &str = "skytale_relay_refusals_total";
 const CLAIMS: &str = "skytale_relay_key_package_claims_total";
@@ -63,6 +64,11 @@ pub fn describe() {
         "Sessions ended, by code; `closed` where the agent left."
     );
     describe_gauge!(CONNECTIONS, count, "Connections, with those that have not said Hello.");
+    describe_gauge!(
+        RECEIVE_FREE,
+        Unit::Bytes,
+        "Room for requests that is free; at 0 those whose bytes do not come give way."
+    );
     describe_gauge!(
         LAG_MAX,
         count,
@@ -211,6 +217,7 @@ pub(crate) fn clock_wrong(wrong: bool) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) connections: usize,
+    pub(crate) receive_free_bytes: usize,
     pub(crate) sessions: usize,
     pub(crate) subscriptions: usize,
     pub(crate) lag_entries_max: u64,
@@ -245,6 +252,7 @@ pub(crate) fn standing(standing: Standing) {
         gauge!(PROCESS_MEMORY).set(bytes);
     }
     gauge!(CONNECTIONS).set(standing.connections as f64);
+    gauge!(RECEIVE_FREE).set(standing.receive_free_bytes as f64);
     gauge!(SESSIONS).set(standing.sessions as f64);
     gauge!(SUBSCRIPTIONS).set(standing.subscriptions as f64);
     gauge!(LAG_MAX).set(standing.lag_entries_max as f64);

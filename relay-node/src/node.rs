@@ -7,6 +7,7 @@ use crate::directory::{Place, Presence};
 use crate::drain::told_over;
 use crate::endpoint::{self, BindError, Receiving, SendWindows};
 use crate::https::{self, Https, HttpsError};
+use crate::incoming::Room;
 use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     /// Places for connections.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) send_windows: SendWindows,
+    /// Room for requests.
+    pub(crate) incoming: Room,
     /// Subscriptions that entries are being sent to.
     pub(crate) sending: AtomicUsize,
     /// What the operator said of logs that went back.
@@ -197,6 +200,7 @@ impl RelayNode {
             drain: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
             send_windows: SendWindows::new(&endpoint, &config.limits),
+            incoming: Room::new(config.limits.receive_bytes_max),
             sending: AtomicUsize::new(0),
             rollback,
             https: OnceLock::new(),

@@ -19,6 +19,12 @@ pub(crate) enum ReceiveError {
     /// The stream was finished inside a message.
     #[error("stream ended inside a message")]
     Cut,
+    /// The rest of a message did not come in time.
+    #[error("the rest of a request did not come in time")]
+    Late,
+    /// The room that a message takes, and does not fill, is needed.
+    #[error("no room for a request whose bytes do not come")]
+    NoRoom,
     /// The peer reset the stream, or the connection is gone.
     #[error(transparent)]
     Stream(#[from] ReadError),
@@ -30,6 +36,8 @@ impl ReceiveError {
         match self {
             Self::Message(error) => Some(error.code()),
             Self::Cut => Some(Code::MessageMalformed),
+            Self::Late => Some(Code::RequestLate),
+            Self::NoRoom => Some(Code::NoRoom),
             Self::Stream(_) => None,
         }
     }
@@ -64,6 +72,11 @@ impl Receiver {
                 };
             }
         }
+    }
+
+    /// The bytes of the next message, whose length was told, if all of them are here.
+    pub(crate) fn here(&mut self, length: usize) -> Option<Bytes> {
+        self.deframer.take(length)
     }
 
     /// The bytes of the next message, whose length was told.

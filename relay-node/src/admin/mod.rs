@@ -90,6 +90,7 @@ async fn render(State(admin): State<Admin>) -> Response {
     let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
         connections: node.connections(),
+        receive_free_bytes: node.incoming.free(),
         sessions: node.sessions.len(),
         subscriptions: node.readers.len(),
         lag_entries_max: node.readers.lag_max(),

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::unconstrained;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 /// What a request costs at least of the bytes in flight: it is kept with its verdict, however short its frame.
@@ -130,24 +130,62 @@ async fn read(session: &Arc<Session>, receiver: &mut Receiver, line: &Mutex<Line
 }
 
 /// One request's frame, with its part of the bytes in flight.
-async fn request(
-    session: &Session,
-    receiver: &mut Receiver,
-) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, ReceiveError> {
+async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(Bytes, InFlight)>, ReceiveError> {
     let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? else {
         return Ok(None);
     };
-    let in_flight = take_in_flight(session, length).await;
-    let message: AppendRequest = decode_message(receiver.bytes(length).await?)?;
+    let (body, in_flight) = body(session, receiver, length).await?;
+    let message: AppendRequest = decode_message(body)?;
     Ok(Some((message.frame, in_flight)))
 }
 
-/// Waits for room among the connection's bytes in flight.
-#[allow(clippy::expect_used)]
-pub(crate) async fn take_in_flight(session: &Session, length: usize) -> OwnedSemaphorePermit {
-    let bytes = u32::try_from(length.max(REQUEST_BYTES_MIN)).unwrap_or(u32::MAX);
-    let room = session.in_flight.clone().acquire_many_owned(bytes).await;
-    room.expect("the semaphore is never closed")
+/// A request's part of what is in flight: of its connection's, and of the node's.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    _connection: OwnedSemaphorePermit,
+    _node: OwnedSemaphorePermit,
+}
+
+impl InFlight {
+    #[allow(clippy::expect_used)]
+    async fn take(session: &Session, length: usize) -> Self {
+        let bytes = u32::try_from(length.max(REQUEST_BYTES_MIN)).unwrap_or(u32::MAX);
+        let connection = session.in_flight.clone().acquire_many_owned(bytes).await;
+        Self {
+            _connection: connection.expect("the semaphore is never closed"),
+            _node: session.node.incoming.take(bytes).await,
+        }
+    }
+
+    /// Some, of what a test has.
+    #[cfg(test)]
+    pub(crate) fn of(connection: OwnedSemaphorePermit, node: OwnedSemaphorePermit) -> Self {
+        Self {
+            _connection: connection,
+            _node: node,
+        }
+    }
+}
+
+/// Waits for room, then for the bytes of a request whose length was told.
+pub(crate) async fn body(
+    session: &Session,
+    receiver: &mut Receiver,
+    length: usize,
+) -> Result<(Bytes, InFlight), ReceiveError> {
+    let node = &session.node;
+    let in_flight = InFlight::take(session, length).await;
+    if let Some(bytes) = receiver.here(length) {
+        return Ok((bytes, in_flight));
+    }
+    let begun = node.incoming.body(session.claims().acct, length);
+    let bytes = tokio::select! {
+        biased;
+        bytes = receiver.bytes(length) => bytes?,
+        () = begun.gives_way() => return Err(ReceiveError::NoRoom),
+        () = sleep(node.config.session.request_timeout()) => return Err(ReceiveError::Late),
+    };
+    Ok((bytes, in_flight))
 }
 
 /// Checks a frame and hands it to the store, or says why not.
@@ -309,7 +347,7 @@ impl<'a> Facts<'a> {
 }
 
 /// Writes answers, then lets go of their bytes in flight.
-async fn flush(out: &mut BytesMut, written: &mut Vec<OwnedSemaphorePermit>, sender: &mut Sender) -> bool {
+async fn flush(out: &mut BytesMut, written: &mut Vec<InFlight>, sender: &mut Sender) -> bool {
     if out.is_empty() {
         return true;
     }

@@ -101,7 +101,7 @@ fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -
         agent,
         session: registration.number(),
     });
-    endpoint::widen(&connection, &node.config.limits);
+    endpoint::widen(&connection, &node.config.limits, node.sessions.len());
     run(session, connection, registration, sender, receiver)
 }
 

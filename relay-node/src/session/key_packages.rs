@@ -3,7 +3,7 @@
 use crate::authorize;
 use crate::metrics::{self, Verdict};
 use crate::refusal::{self, Short, counted};
-use crate::session::append::take_in_flight;
+use crate::session::append::body;
 use crate::session::{Session, streams};
 use crate::stream::{ReceiveError, Receiver, Sender};
 use bytes::Bytes;
@@ -45,8 +45,8 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
 
 async fn run(session: &Session, sender: &mut Sender, receiver: &mut Receiver) -> Result<(), ReceiveError> {
     while let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? {
-        let in_flight = take_in_flight(session, length).await;
-        let message: KeyPackagesRequest = decode_message(receiver.bytes(length).await?)?;
+        let (body, in_flight) = body(session, receiver, length).await?;
+        let message: KeyPackagesRequest = decode_message(body)?;
         let outcome = match message.request {
             Some(Request::Claim(frame)) => {
                 let claimed = claim(session, frame).await;

@@ -13,6 +13,7 @@
 //! [`LogStore`](skytale_log_store::LogStore).
 
 use crate::refusal;
+use crate::session::append::InFlight;
 use futures_util::future::BoxFuture;
 use skytale_log_store::{Accepted, AppendError, PendingAppend};
 use skytale_proto::session::Refusal;
@@ -21,7 +22,6 @@ use skytale_workload::tap::Shape;
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -37,7 +37,7 @@ pub(crate) struct Request {
     /// The frame, where there is a tap.
     pub(crate) shape: Option<Shape>,
     pub(crate) read: Instant,
-    pub(crate) in_flight: OwnedSemaphorePermit,
+    pub(crate) in_flight: InFlight,
 }
 
 /// A request's answer.
@@ -241,13 +241,14 @@ mod tests {
     }
 
     fn request(log: LogId) -> Request {
-        let room = Arc::new(Semaphore::new(1));
+        let room = Arc::new(Semaphore::new(2));
+        let permit = || room.clone().try_acquire_owned().expect("room");
         Request {
             kind: Some(Kind::Message),
             log: Some(log),
             shape: None,
             read: Instant::now(),
-            in_flight: room.try_acquire_owned().expect("room"),
+            in_flight: InFlight::of(permit(), permit()),
         }
     }
 

@@ -11,6 +11,7 @@ mod fleet;
 mod forge;
 mod hostile_hello;
 mod hostile_identity;
+mod hostile_memory;
 mod hostile_status;
 mod hostile_streams;
 mod https;

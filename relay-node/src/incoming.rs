@@ -1,0 +1,197 @@
+//! What the node keeps of requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
+//! together.
+//!
+//! A request takes its length of the [`Room`] first, and what is not read is held back by QUIC. Where the room is taken and
+//! somebody waits, bodies that have begun and do not come to their end give way: of the account that has most in such bodies, the
+//! one that began first. So whoever sends all of a request but its last byte holds up nobody but itself.
+
+use parking_lot::Mutex;
+use skytale_proto::AccountId;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Somebody who has waited so long for room has a body give way.
+const GIVE_WAY_AFTER: Duration = Duration::from_millis(250);
+
+/// Bytes for requests, of the whole node.
+#[derive(Debug)]
+pub(crate) struct Room {
+    bytes: Arc<Semaphore>,
+    bodies: Mutex<Bodies>,
+}
+
+/// Bodies that have begun and are not whole, by account and in the order in which they began.
+#[derive(Debug, Default)]
+struct Bodies {
+    next: u64,
+    of: HashMap<AccountId, Of>,
+}
+
+/// One account's.
+#[derive(Debug, Default)]
+struct Of {
+    bytes: usize,
+    begun: BTreeMap<u64, (usize, CancellationToken)>,
+}
+
+/// A body that has begun. Dropped when it is whole, or given up.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    room: &'a Room,
+    account: AccountId,
+    number: u64,
+    gives_way: CancellationToken,
+}
+
+impl Room {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            bytes: Arc::new(Semaphore::new(bytes)),
+            bodies: Mutex::default(),
+        }
+    }
+
+    /// Takes room for a request, waiting for it.
+    #[allow(clippy::expect_used)]
+    pub(crate) async fn take(&self, bytes: u32) -> OwnedSemaphorePermit {
+        if let Ok(permit) = self.bytes.clone().try_acquire_many_owned(bytes) {
+            return permit;
+        }
+        let mut taken = Box::pin(self.bytes.clone().acquire_many_owned(bytes));
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut taken => return permit.expect("the semaphore is never closed"),
+                () = sleep(GIVE_WAY_AFTER) => self.bodies.lock().give_way(),
+            }
+        }
+    }
+
+    /// A body begins whose room was taken.
+    pub(crate) fn body(&self, account: AccountId, bytes: usize) -> Body<'_> {
+        let gives_way = CancellationToken::new();
+        Body {
+            room: self,
+            account,
+            number: self.bodies.lock().begin(account, bytes, gives_way.clone()),
+            gives_way,
+        }
+    }
+
+    /// Bytes that are free.
+    pub(crate) fn free(&self) -> usize {
+        self.bytes.available_permits()
+    }
+}
+
+impl Body<'_> {
+    /// Resolves when this body is to be given up.
+    pub(crate) async fn gives_way(&self) {
+        self.gives_way.cancelled().await;
+    }
+}
+
+impl Drop for Body<'_> {
+    fn drop(&mut self) {
+        self.room.bodies.lock().end(self.account, self.number);
+    }
+}
+
+impl Bodies {
+    fn begin(&mut self, account: AccountId, bytes: usize, gives_way: CancellationToken) -> u64 {
+        self.next += 1;
+        let of = self.of.entry(account).or_default();
+        of.bytes += bytes;
+        of.begun.insert(self.next, (bytes, gives_way));
+        self.next
+    }
+
+    /// It is whole, or has given way: then it is not there any more.
+    fn end(&mut self, account: AccountId, number: u64) {
+        let Some(of) = self.of.get_mut(&account) else { return };
+        if let Some((bytes, _)) = of.begun.remove(&number) {
+            of.bytes -= bytes;
+        }
+        if of.begun.is_empty() {
+            self.of.remove(&account);
+        }
+    }
+
+    /// Of the account with most, the one that began first.
+    fn give_way(&mut self) {
+        let most = self.of.iter().max_by_key(|(_, of)| of.bytes);
+        let Some((account, number)) = most.and_then(|(account, of)| Some((*account, *of.begun.keys().next()?))) else {
+            // All of them are whole: the store has them.
+            return;
+        };
+        if let Some((_, gives_way)) = self.of[&account].begun.get(&number) {
+            gives_way.cancel();
+        }
+        self.end(account, number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> [AccountId; 2] {
+        [AccountId::generate(), AccountId::generate()]
+    }
+
+    #[test]
+    fn of_the_account_with_most_the_first_gives_way() {
+        let (room, [busy, quiet]) = (Room::new(1_000), accounts());
+        let earliest = room.body(quiet, 100);
+        let bodies = [room.body(busy, 60), room.body(busy, 60)];
+        let is_over = |body: &Body<'_>| body.gives_way.is_cancelled();
+        room.bodies.lock().give_way();
+        assert!(is_over(&bodies[0]) && !is_over(&bodies[1]) && !is_over(&earliest));
+        room.bodies.lock().give_way();
+        assert!(is_over(&earliest), "now the other account has most");
+        drop(bodies);
+        room.bodies.lock().give_way();
+        drop(earliest);
+        assert!(room.bodies.lock().of.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_the_room_of_bodies_that_do_not_end() {
+        let (room, [busy, _]) = (Room::new(1_000), accounts());
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            held.push((room.take(100).await, room.body(busy, 100)));
+        }
+        let stalled = async {
+            // Each one that gives way lets its room go.
+            for (permit, body) in held {
+                body.gives_way().await;
+                drop((permit, body));
+            }
+        };
+        let wants = room.take(350);
+        tokio::pin!(stalled, wants);
+        let permit = tokio::select! {
+            permit = &mut wants => permit,
+            () = &mut stalled => panic!("no more than are needed"),
+        };
+        assert_eq!(permit.num_permits(), 350);
+        assert_eq!(room.free(), 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whole_requests_keep_their_room() {
+        let room = Room::new(100);
+        let whole = room.take(100).await;
+        let wants = room.take(1);
+        tokio::pin!(wants);
+        let waited = tokio::time::timeout(Duration::from_secs(60), &mut wants).await;
+        assert!(waited.is_err(), "nothing to give way");
+        drop(whole);
+        drop(wants.await);
+    }
+}
