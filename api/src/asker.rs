@@ -1,7 +1,8 @@
 //! Who asks: taken from a request's head, and checked before anything else of it is read.
 
-use crate::auth::{Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
+use crate::auth::{Asking, Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
 use crate::problem::Refusal;
+use crate::rate::network;
 use crate::request::{Meta, rate_limited};
 use crate::service::{Inner, Service};
 use crate::store;
@@ -9,7 +10,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use skytale_proto::rest::ENROLMENT_KEY_PREFIX;
-use skytale_proto::{Code, EnrolmentId, KeyId};
+use skytale_proto::{AccountId, Code, EnrolmentId, KeyId};
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -17,23 +18,34 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether a key's text fits its hash, or did a moment ago. Without a hash it takes as long, and does not.
+///
+/// Wrong keys alone count as attempts. A network that has tried too many is refused before anything is computed, but for keys whose
+/// ids are known: one in a second of each of those may be the right one.
 async fn fits<I: KeyName>(
     inner: &Inner,
     hasher: &KeyHasher,
     meta: &Meta,
-    text: &str,
     key: &KeyText<'_, I>,
-    hash: Option<&str>,
+    known: Option<(&str, Option<AccountId>)>,
 ) -> Result<bool, Refusal> {
-    if inner.verified.contains(text) {
-        return Ok(hash.is_some());
+    if inner.verified.contains(key) {
+        return Ok(known.is_some());
     }
-    inner.rates.attempt(meta.address).map_err(rate_limited)?;
-    let is_cached = || inner.verified.contains(text);
-    if !hasher.verify(key.secret, hash, is_cached).await? {
+    let (hash, account) = known.unzip();
+    let asking = Asking {
+        network: network(meta.address),
+        account: account.flatten(),
+    };
+    if let Some(wait) = inner.rates.suspended(meta.address) {
+        let again = hash.map_or(Err(wait), |_| inner.rates.attempt_of(meta.address, *key.id.as_bytes()));
+        again.map_err(rate_limited)?;
+    }
+    let is_cached = || inner.verified.contains(key);
+    if !hasher.verify(asking, key.secret, hash, is_cached).await? {
+        inner.rates.attempt(meta.address).map_err(rate_limited)?;
         return Ok(false);
     }
-    inner.verified.insert(text);
+    inner.verified.insert(key);
     Ok(true)
 }
 
@@ -46,8 +58,14 @@ impl FromRequestParts<Service> for Caller {
         let key = KeyText::<KeyId>::parse(text).ok_or_else(unknown)?;
         let inner = service.inner();
         let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
-        let hash = stored.as_ref().map(|stored| stored.hash.as_str());
-        if !fits(inner, &inner.hasher, &meta, text, &key, hash).await? {
+        if let Some(wait) = inner.rates.over(key.id) {
+            // Whoever has the key was told so a moment ago: nothing is computed to tell it again.
+            return Err(rate_limited(wait));
+        }
+        let known = stored
+            .as_ref()
+            .map(|stored| (stored.hash.as_str(), Some(stored.account)));
+        if !fits(inner, &inner.hasher, &meta, &key, known).await? {
             return Err(unknown());
         }
         let stored = stored.ok_or_else(unknown)?;
@@ -82,7 +100,7 @@ impl FromRequestParts<Service> for Enrolled {
             inner.rates.attempt(meta.address).map_err(rate_limited)?;
             return Err(unknown());
         };
-        if !fits(inner, &inner.relay_hasher, &meta, text, &key, Some(&stored.hash)).await? {
+        if !fits(inner, &inner.relay_hasher, &meta, &key, Some((&stored.hash, None))).await? {
             return Err(unknown());
         }
         let enrolment = stored.enrolment;

@@ -5,9 +5,10 @@ mod hash;
 mod scope;
 mod secret;
 mod text;
+mod turns;
 
 pub(crate) use cache::VerifiedKeys;
-pub(crate) use hash::{HashError, KeyHasher, RETRY_AFTER};
+pub(crate) use hash::{Asking, HashError, KeyHasher, RETRY_AFTER};
 pub(crate) use scope::{KeyScope, KeyScopes};
 pub(crate) use secret::SharedSecret;
 pub(crate) use text::{KeyName, KeyText, NewKey};

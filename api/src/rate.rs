@@ -3,21 +3,43 @@
 use crate::config::{Limits, Rate};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use skytale_proto::{EnrolmentId, KeyId};
+use parking_lot::Mutex;
+use skytale_proto::{AccountId, EnrolmentId, KeyId};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many keys one limiter keeps apart. Those past it share one allowance, so that a flood from many
 /// addresses takes neither memory nor the place of those that are known.
 const KEYS_MAX: usize = 65_536;
 
+/// Secrets for one key, from a network that has tried too many.
+const ATTEMPT_OF: Rate = Rate {
+    per_second: 1,
+    burst: 5,
+};
+
+/// Refused proofs of one account that are audited.
+const REFUSALS: Rate = Rate {
+    per_second: 1,
+    burst: 30,
+};
+
 /// The API's rates.
 pub(crate) struct Rates {
     address: Keyed<IpAddr>,
     attempt: Keyed<IpAddr>,
+    /// Networks that have tried too many secrets, until when.
+    suspended: Until<IpAddr>,
+    /// Of such a network, for keys that are there: one of them may be the right one.
+    attempt_of: Keyed<(IpAddr, [u8; 16])>,
     key: Keyed<KeyId>,
+    /// Keys that asked too often, until when.
+    over: Until<KeyId>,
+    /// Refusals of an account that are written down.
+    refusal: Keyed<AccountId>,
     relay: Keyed<EnrolmentId>,
 }
 
@@ -26,7 +48,11 @@ impl Rates {
         Self {
             address: Keyed::new(limits.address_rate),
             attempt: Keyed::new(limits.attempt_rate),
+            suspended: Until::default(),
+            attempt_of: Keyed::new(ATTEMPT_OF),
             key: Keyed::new(limits.key_rate),
+            over: Until::default(),
+            refusal: Keyed::new(REFUSALS),
             relay: Keyed::new(limits.relay_rate),
         }
     }
@@ -36,14 +62,37 @@ impl Rates {
         self.address.check(&network(address))
     }
 
-    /// A secret tried from an address.
+    /// A wrong secret tried from an address.
     pub(crate) fn attempt(&self, address: IpAddr) -> Result<(), Duration> {
-        self.attempt.check(&network(address))
+        let network = network(address);
+        let checked = self.attempt.check(&network);
+        checked.inspect_err(|wait| self.suspended.set(network, *wait))
+    }
+
+    /// How long an address that has tried too many secrets is to wait.
+    pub(crate) fn suspended(&self, address: IpAddr) -> Option<Duration> {
+        self.suspended.left(&network(address))
+    }
+
+    /// A secret tried all the same, for a key that is there.
+    pub(crate) fn attempt_of(&self, address: IpAddr, key: [u8; 16]) -> Result<(), Duration> {
+        self.attempt_of.check(&(network(address), key))
     }
 
     /// A request with an API key.
     pub(crate) fn key(&self, key: KeyId) -> Result<(), Duration> {
-        self.key.check(&key)
+        let checked = self.key.check(&key);
+        checked.inspect_err(|wait| self.over.set(key, *wait))
+    }
+
+    /// How long an API key that asked too often is to wait.
+    pub(crate) fn over(&self, key: KeyId) -> Option<Duration> {
+        self.over.left(&key)
+    }
+
+    /// Whether one more refusal of an account is written down: those who are refused again and again fill no database.
+    pub(crate) fn refusal(&self, account: AccountId) -> bool {
+        self.refusal.check(&account).is_ok()
     }
 
     /// A request with an enrolment's key.
@@ -55,13 +104,47 @@ impl Rates {
     pub(crate) fn tidy(&self) {
         self.address.tidy();
         self.attempt.tidy();
+        self.suspended.tidy();
+        self.attempt_of.tidy();
+        self.over.tidy();
+        self.refusal.tidy();
         self.key.tidy();
         self.relay.tidy();
     }
 }
 
+/// What is refused until a time.
+struct Until<K: Hash + Eq>(Mutex<HashMap<K, Instant>>);
+
+impl<K: Hash + Eq> Default for Until<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Hash + Eq> Until<K> {
+    fn set(&self, key: K, wait: Duration) {
+        let mut until = self.0.lock();
+        if until.len() < KEYS_MAX {
+            until.insert(key, Instant::now() + wait);
+        }
+    }
+
+    fn left(&self, key: &K) -> Option<Duration> {
+        let left = self.0.lock().get(key)?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn tidy(&self) {
+        let now = Instant::now();
+        let mut until = self.0.lock();
+        until.retain(|_, until| *until > now);
+        until.shrink_to_fit();
+    }
+}
+
 /// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

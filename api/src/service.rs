@@ -115,11 +115,16 @@ impl Service {
         };
         let ring = KeyRing::open(store.clone(), key, config.clock.now_s()).await?;
         let limits = &config.limits;
-        let hasher = |at_once, waiting_max| {
-            KeyHasher::new(at_once, waiting_max).map_err(|error| StartError::environment("key hashing", error))
+        let hasher = |at_once, waiting_max, each_max| {
+            KeyHasher::new(at_once, waiting_max, each_max)
+                .map_err(|error| StartError::environment("key hashing", error))
         };
-        let relay_hasher = hasher(1, limits.enrolments_max as usize)?;
-        let hasher = hasher(limits.hashes_max, limits.hashes_waiting_max)?;
+        let relay_hasher = hasher(1, limits.enrolments_max as usize, limits.enrolments_max as usize)?;
+        let hasher = hasher(
+            limits.hashes_max,
+            limits.hashes_waiting_max,
+            limits.hashes_waiting_max.div_ceil(8),
+        )?;
         // In production both are there: the configuration was checked.
         let admin_secret = secret_or_random(config.admin_secret.as_ref()).map_err(random)?;
         let relay_secret = secret_or_random(config.relay_secret.as_ref()).map_err(random)?;

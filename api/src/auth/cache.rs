@@ -1,7 +1,8 @@
 //! Which keys were verified lately.
 
+use super::text::{KeyName, KeyText};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -23,8 +24,9 @@ pub(crate) struct VerifiedKeys {
 }
 
 struct Generations {
-    young: HashSet<[u8; 32]>,
-    old: HashSet<[u8; 32]>,
+    /// By the key's id: the hash of its text.
+    young: HashMap<[u8; 16], [u8; 32]>,
+    old: HashMap<[u8; 16], [u8; 32]>,
     began: Instant,
 }
 
@@ -35,34 +37,35 @@ impl VerifiedKeys {
         Ok(Self {
             key,
             generations: Mutex::new(Generations {
-                young: HashSet::new(),
-                old: HashSet::new(),
+                young: HashMap::new(),
+                old: HashMap::new(),
                 began: Instant::now(),
             }),
         })
     }
 
-    /// Whether this text was verified lately.
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        let hash = self.hash(text);
+    /// Whether this key's text was verified lately.
+    pub(crate) fn contains<I: KeyName>(&self, key: &KeyText<'_, I>) -> bool {
+        let hash = self.hash(key.secret);
         let mut generations = self.generations.lock();
         generations.turn(Instant::now());
-        generations.young.contains(&hash) || generations.old.contains(&hash)
+        let known = [&generations.young, &generations.old];
+        known.iter().any(|known| known.get(key.id.as_bytes()) == Some(&hash))
     }
 
     /// Remembers a text that was verified now.
-    pub(crate) fn insert(&self, text: &str) {
-        let hash = self.hash(text);
+    pub(crate) fn insert<I: KeyName>(&self, key: &KeyText<'_, I>) {
+        let hash = self.hash(key.secret);
         let mut generations = self.generations.lock();
         generations.turn(Instant::now());
-        generations.young.insert(hash);
+        generations.young.insert(*key.id.as_bytes(), hash);
     }
 
-    /// Forgets everything: a key was revoked here.
-    pub(crate) fn clear(&self) {
+    /// Forgets a key that was revoked here, and no other: the others' next requests cost them no hash.
+    pub(crate) fn forget<I: KeyName>(&self, id: I) {
         let mut generations = self.generations.lock();
-        generations.young.clear();
-        generations.old.clear();
+        generations.young.remove(id.as_bytes());
+        generations.old.remove(id.as_bytes());
     }
 
     fn hash(&self, text: &str) -> [u8; 32] {
@@ -92,22 +95,34 @@ impl std::fmt::Debug for VerifiedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skytale_proto::KeyId;
+
+    fn key(number: u32, secret: &str) -> KeyText<'_, KeyId> {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        KeyText {
+            id: KeyId::from_bytes(id),
+            secret,
+        }
+    }
 
     #[test]
-    fn a_key_is_remembered_until_it_is_forgotten() {
+    fn a_key_is_remembered_until_it_is_forgotten_and_no_other_with_it() {
         let cache = VerifiedKeys::new().unwrap();
-        assert!(!cache.contains("a"));
-        cache.insert("a");
-        assert!(cache.contains("a") && !cache.contains("b"));
-        cache.clear();
-        assert!(!cache.contains("a"));
+        assert!(!cache.contains(&key(1, "a")));
+        cache.insert(&key(1, "a"));
+        cache.insert(&key(2, "b"));
+        assert!(cache.contains(&key(1, "a")) && cache.contains(&key(2, "b")));
+        assert!(!cache.contains(&key(1, "b")) && !cache.contains(&key(2, "a")));
+        cache.forget(key(1, "a").id);
+        assert!(!cache.contains(&key(1, "a")) && cache.contains(&key(2, "b")));
     }
 
     #[test]
     fn it_holds_two_generations_and_no_more() {
         let cache = VerifiedKeys::new().unwrap();
         for n in 0..3 * GENERATION_MAX {
-            cache.insert(&n.to_string());
+            cache.insert(&key(n as u32, "a"));
         }
         let generations = cache.generations.lock();
         assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION_MAX);
@@ -116,7 +131,7 @@ mod tests {
     #[test]
     fn a_key_is_forgotten_with_time() {
         let cache = VerifiedKeys::new().unwrap();
-        cache.insert("a");
+        cache.insert(&key(1, "a"));
         let mut generations = cache.generations.lock();
         let began = generations.began;
         generations.turn(began + GENERATION);

@@ -1,11 +1,13 @@
 //! Hashing of API keys, bounded in memory and in what waits.
 
+use super::turns::{Turn, Turns};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use parking_lot::Mutex;
+use skytale_proto::AccountId;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 /// Memory of one hash, in KiB: OWASP's first recommendation for Argon2id (19 MiB, 2 passes, 1 lane). A key's
@@ -30,47 +32,65 @@ pub(crate) enum HashError {
     Failed(String),
 }
 
+/// Whose turn at a hash it is: a network, and whose key it says that it has. So a flood from one network, or against one account,
+/// delays those who share both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asking {
+    pub(crate) network: IpAddr,
+    pub(crate) account: Option<AccountId>,
+}
+
+impl Asking {
+    /// An account whose key was checked before, or the operator.
+    pub(crate) const fn known(account: Option<AccountId>) -> Self {
+        Self {
+            network: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            account,
+        }
+    }
+}
+
 /// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
-/// the memory of `at_once` hashes, and who comes on top of the queue is told to come back.
+/// the memory of `at_once` hashes, and who comes on top of the queue is told to come back. Those who wait take turns, asker by
+/// asker.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {
-    running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
+    turns: Turns<Asking>,
+    /// How many of one asker wait.
+    each_max: usize,
     memory: Arc<Memory>,
     /// The hash of a key that nobody has: an id that is not known costs what a wrong secret costs.
     nobody: Arc<str>,
 }
 
 impl KeyHasher {
-    pub(crate) fn new(at_once: usize, waiting_max: usize) -> Result<Self, HashError> {
+    pub(crate) fn new(at_once: usize, waiting_max: usize, each_max: usize) -> Result<Self, HashError> {
         let mut secret = Zeroizing::new([0u8; 32]);
         getrandom::fill(secret.as_mut_slice()).map_err(|error| HashError::Failed(error.to_string()))?;
         Ok(Self {
-            running: Arc::new(Semaphore::new(at_once)),
-            admitted: Arc::new(Semaphore::new(
-                at_once.saturating_add(waiting_max).min(Semaphore::MAX_PERMITS),
-            )),
+            turns: Turns::new(at_once, waiting_max),
+            each_max,
             nobody: new_hash(secret.as_slice(), &mut Vec::new())?.into(),
             memory: Arc::default(),
         })
     }
 
     /// The hash of a secret, as a PHC string.
-    pub(crate) async fn hash(&self, secret: Zeroizing<String>) -> Result<String, HashError> {
-        let permits = self.enter().await?;
-        self.run(permits, move |memory| new_hash(secret.as_bytes(), memory))
-            .await
+    pub(crate) async fn hash(&self, asking: Asking, secret: Zeroizing<String>) -> Result<String, HashError> {
+        let turn = self.turn(asking).await?;
+        self.run(turn, move |memory| new_hash(secret.as_bytes(), memory)).await
     }
 
     /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. What was verified while
     /// this waited is in the cache, and not computed again.
     pub(crate) async fn verify(
         &self,
+        asking: Asking,
         secret: &str,
         hash: Option<&str>,
         is_cached: impl Fn() -> bool,
     ) -> Result<bool, HashError> {
-        let permits = self.enter().await?;
+        let turn = self.turn(asking).await?;
         if is_cached() {
             return Ok(true);
         }
@@ -78,31 +98,25 @@ impl KeyHasher {
         let is_somebody = hash.is_some();
         let hash = hash.unwrap_or(&self.nobody).to_owned();
         let fits = self
-            .run(permits, move |memory| fits(secret.as_bytes(), &hash, memory))
+            .run(turn, move |memory| fits(secret.as_bytes(), &hash, memory))
             .await?;
         Ok(fits && is_somebody)
     }
 
-    async fn enter(&self) -> Result<Permits, HashError> {
-        let busy = |_| HashError::TooBusy;
-        let admitted = Arc::clone(&self.admitted)
-            .try_acquire_owned()
-            .map_err(|_| HashError::TooBusy)?;
-        let running = Arc::clone(&self.running).acquire_owned().await.map_err(busy)?;
-        Ok(Permits {
-            _running: running,
-            _admitted: admitted,
-        })
+    async fn turn(&self, asking: Asking) -> Result<Turn<Asking>, HashError> {
+        let turn = self.turns.take(asking, self.each_max).await;
+        turn.map_err(|_| HashError::TooBusy)
     }
 
     async fn run<T: Send + 'static>(
         &self,
-        permits: Permits,
+        turn: Turn<Asking>,
         compute: impl FnOnce(&mut Vec<Block>) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
         let pool = Arc::clone(&self.memory);
         let task = tokio::task::spawn_blocking(move || {
-            let _permits = permits;
+            // It goes with the computation, not with the request: one that was given up still takes its memory until it ends.
+            let _turn = turn;
             let mut memory = pool.free.lock().pop().unwrap_or_default();
             let result = compute(&mut memory);
             pool.free.lock().push(memory);
@@ -110,12 +124,6 @@ impl KeyHasher {
         });
         task.await.map_err(failed)?
     }
-}
-
-/// They go with the computation, not with the request: one that was given up still takes its memory until it ends.
-struct Permits {
-    _running: OwnedSemaphorePermit,
-    _admitted: OwnedSemaphorePermit,
 }
 
 /// Memory to hash in, used again and again. Taken anew each time, it would pile up in the allocator's arenas, one
@@ -167,35 +175,37 @@ fn compute(secret: &[u8], salt: &[u8], params: Params, memory: &mut Vec<Block>) 
 mod tests {
     use super::*;
 
+    const WHO: Asking = Asking::known(None);
+
     fn text(secret: &str) -> Zeroizing<String> {
         Zeroizing::new(secret.to_owned())
     }
 
     #[tokio::test]
     async fn a_secret_fits_its_own_hash_alone() {
-        let hasher = KeyHasher::new(2, 8).unwrap();
-        let hash = hasher.hash(text("one")).await.unwrap();
+        let hasher = KeyHasher::new(2, 8, 8).unwrap();
+        let hash = hasher.hash(WHO, text("one")).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(hasher.verify("one", Some(&hash), || false).await.unwrap());
-        assert!(!hasher.verify("two", Some(&hash), || false).await.unwrap());
-        assert!(!hasher.verify("one", None, || false).await.unwrap());
-        assert_ne!(hash, hasher.hash(text("one")).await.unwrap(), "salted");
+        assert!(hasher.verify(WHO, "one", Some(&hash), || false).await.unwrap());
+        assert!(!hasher.verify(WHO, "two", Some(&hash), || false).await.unwrap());
+        assert!(!hasher.verify(WHO, "one", None, || false).await.unwrap());
+        assert_ne!(hash, hasher.hash(WHO, text("one")).await.unwrap(), "salted");
     }
 
     #[tokio::test]
     async fn who_finds_no_room_is_told_to_come_back() {
-        let hasher = KeyHasher::new(1, 1).unwrap();
-        let first = hasher.enter().await.unwrap();
+        let hasher = KeyHasher::new(1, 1, 1).unwrap();
+        let first = hasher.turn(WHO).await.unwrap();
         let waiting = tokio::spawn({
             let hasher = hasher.clone();
-            async move { hasher.verify("one", None, || false).await.is_ok() }
+            async move { hasher.verify(WHO, "one", None, || false).await.is_ok() }
         });
-        while hasher.admitted.available_permits() > 0 {
+        while hasher.turns.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(hasher.hash(text("x")).await, Err(HashError::TooBusy)));
+        assert!(matches!(hasher.hash(WHO, text("x")).await, Err(HashError::TooBusy)));
         drop(first);
         assert!(waiting.await.unwrap());
-        assert!(hasher.hash(text("x")).await.is_ok());
+        assert!(hasher.hash(WHO, text("x")).await.is_ok());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::asker::Operator;
 use crate::audit::{Action, Actor, Target};
-use crate::auth::{KeyScopes, NewKey};
+use crate::auth::{Asking, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Body, Meta};
@@ -123,7 +123,7 @@ pub(super) async fn create_key(
 /// A new key with every scope.
 async fn whole_key(inner: &Inner, account: AccountId, label: &str) -> Result<(NewKey<KeyId>, StoredKey), Refusal> {
     let new = NewKey::generate()?;
-    let hash = inner.hasher.hash(new.secret()).await?;
+    let hash = inner.hasher.hash(Asking::known(Some(account)), new.secret()).await?;
     let key = StoredKey {
         id: new.id,
         account,

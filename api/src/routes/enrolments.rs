@@ -3,7 +3,7 @@
 use super::keys::check_label;
 use crate::asker::Operator;
 use crate::audit::{Action, Actor, Target};
-use crate::auth::NewKey;
+use crate::auth::{Asking, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Body, Meta, Page, Params};
@@ -38,7 +38,7 @@ pub(super) async fn create(
     check_label(&request.label)?;
     let inner = service.inner();
     let new = NewKey::<EnrolmentId>::generate()?;
-    let hash = inner.hasher.hash(new.secret()).await?;
+    let hash = inner.hasher.hash(Asking::known(None), new.secret()).await?;
     let enrolment = Enrolment {
         id: new.id,
         label: request.label,
@@ -121,7 +121,7 @@ pub(super) async fn revoke(
         fleet::remove(&mut write, id).await?;
         action("enrolment.revoke", id).record(&mut write, &meta, now_s).await?;
         write.commit().await?;
-        inner.verified.clear();
+        inner.verified.forget(id);
         return Ok(StatusCode::NO_CONTENT);
     }
     match enrolments::get(&mut write, id).await? {

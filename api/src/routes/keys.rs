@@ -1,11 +1,11 @@
 //! `/v1/keys`: API keys.
 
 use crate::audit::{Action, Actor, Target};
-use crate::auth::{Caller, KeyScope, KeyScopes, NewKey};
+use crate::auth::{Asking, Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
 use crate::request::{Body, Meta, Page, Params};
-use crate::service::Service;
+use crate::service::{Inner, Service};
 use crate::store::keys::{self, StoredKey};
 use crate::store::{Write, accounts, revocations};
 use axum::Json;
@@ -56,8 +56,14 @@ pub(super) async fn create(
     need(&caller, KeyScope::KeysWrite)?;
     let inner = service.inner();
     let scopes = check(&caller, &request, inner.now_s())?;
+    // Before a hash is computed for nothing; and again below, where nobody comes between.
+    let in_force = keys::count_in_force(&mut *inner.store.read().await?, caller.account, inner.now_s()).await?;
+    within_quota(inner, in_force)?;
     let new = NewKey::generate()?;
-    let hash = inner.hasher.hash(new.secret()).await?;
+    let hash = inner
+        .hasher
+        .hash(Asking::known(Some(caller.account)), new.secret())
+        .await?;
     let now_s = inner.now_s();
     let key = StoredKey {
         id: new.id,
@@ -72,13 +78,7 @@ pub(super) async fn create(
     let mut write = inner.store.write().await?;
     still_in_force(&mut write, &caller, now_s).await?;
     accounts::lock(&mut write, caller.account).await?;
-    let most = u64::from(inner.config.limits.keys_max);
-    if keys::count_in_force(&mut write, caller.account, now_s).await? >= most {
-        return Err(Refusal::new(
-            Code::QuotaExceeded,
-            format!("the account has {most} API keys in force"),
-        ));
-    }
+    within_quota(inner, keys::count_in_force(&mut write, caller.account, now_s).await?)?;
     keys::insert(&mut write, &key).await?;
     let action = Action {
         account: Some(caller.account),
@@ -94,6 +94,17 @@ pub(super) async fn create(
         key: key.shown(),
     };
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+fn within_quota(inner: &Inner, in_force: u64) -> Result<(), Refusal> {
+    let most = u64::from(inner.config.limits.keys_max);
+    if in_force >= most {
+        return Err(Refusal::new(
+            Code::QuotaExceeded,
+            format!("the account has {most} API keys in force"),
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses what is no label.
@@ -191,7 +202,7 @@ pub(super) async fn revoke(
         };
         action.record(&mut write, &meta, now_s).await?;
         write.commit().await?;
-        inner.verified.clear();
+        inner.verified.forget(id);
         return Ok(StatusCode::NO_CONTENT);
     }
     match keys::get(&mut write, id).await? {

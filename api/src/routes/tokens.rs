@@ -41,6 +41,8 @@ pub(super) async fn nonce(
     caller: Caller,
     Body(request): Body<NonceRequest>,
 ) -> Result<Json<NonceResponse>, Refusal> {
+    // A key that gives no tokens needs no nonce, and takes none of the account's.
+    may_give_tokens(&caller)?;
     let inner = service.inner();
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce)?;
@@ -86,6 +88,7 @@ pub(super) async fn token(
     let given = give(inner, &caller, &meta, &request, &scopes).await;
     if let Err(refusal) = &given
         && is_about_the_agent(refusal.code)
+        && inner.rates.refusal(caller.account)
     {
         // The transaction that refused was rolled back; that it refused is a fact of its own.
         let mut write = inner.store.write().await?;
@@ -180,12 +183,18 @@ async fn bind(
     Ok(())
 }
 
-/// The scopes of the token: those asked for, if the key may give them, or all that it may give.
-fn scopes(caller: &Caller, asked: &[String]) -> Result<Vec<Scope>, Refusal> {
+/// The scopes of tokens that a key may give.
+fn may_give_tokens(caller: &Caller) -> Result<Vec<Scope>, Refusal> {
     let own = caller.scopes.for_tokens();
     if own.is_empty() {
         return Err(Refusal::new(Code::KeyScope, "the API key may give out no tokens"));
     }
+    Ok(own)
+}
+
+/// The scopes of the token: those asked for, if the key may give them, or all that it may give.
+fn scopes(caller: &Caller, asked: &[String]) -> Result<Vec<Scope>, Refusal> {
+    let own = may_give_tokens(caller)?;
     if asked.is_empty() {
         return Ok(own);
     }

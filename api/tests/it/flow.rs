@@ -4,7 +4,7 @@ use crate::agent::TestAgent;
 use crate::database::Backend;
 use crate::harness::{RELAY, TestApi, URL, on_both};
 use reqwest::StatusCode;
-use skytale_proto::rest::{Agents, Channel, Channels, Keys, NameChannel, Relay, Relays};
+use skytale_proto::rest::{Agents, Channel, Channels, Keys, NameChannel, NonceRequest, Relay, Relays};
 use skytale_proto::token::Action;
 use skytale_proto::{ChannelId, Code, EndpointId};
 
@@ -81,7 +81,9 @@ on_both! {
         api.create_key(&narrow.secret, &["relay:append"], None).await.refused(Code::KeyScope);
         let manager = api.key(&account.key.secret, &["keys:write"]).await;
         api.create_key(&manager.secret, &["relay:append"], None).await.refused(Code::KeyScope);
-        api.ask_token(&manager.secret, &agent).await.refused(Code::KeyScope);
+        let request = NonceRequest { agent: agent.id() };
+        api.post("/v1/nonce", &manager.secret, &request).await.refused(Code::KeyScope);
+        api.post("/v1/token", &manager.secret, &agent.request(&nonce)).await.refused(Code::KeyScope);
         api.key(&manager.secret, &["keys:write"]).await;
         api.stop().await;
     }

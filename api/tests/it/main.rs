@@ -17,6 +17,7 @@ mod flood;
 mod flow;
 mod harness;
 mod hostile;
+mod isolation;
 mod limits;
 mod markers;
 mod openapi;
