@@ -11,6 +11,11 @@ use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Header, Offset};
 /// Under this number stands the agent's own log in the table of unreadable entries.
 pub(super) const AGENT_LOG_NO: i64 = 0;
 
+/// Unreadable entries that are kept of each log: the newest, and a few hundred more.
+const UNREADABLE_KEPT: u32 = 10_000;
+/// One in so many that are added looks whether there are more.
+const UNREADABLE_SLACK: u32 = 256;
+
 impl Engine {
     /// Entries of a channel (`None`: of the agent's own log) that could not be processed, by offset, after `after`.
     pub fn unreadable(
@@ -26,7 +31,9 @@ impl Engine {
         self.vault
             .sql()
             .prepare_cached(
-                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 ORDER BY at LIMIT ?3",
+                // Those without a reason were purged.
+                "SELECT at, frame_id, reason FROM unreadable WHERE channel = ?1 AND at > ?2 AND reason <> ''
+                 ORDER BY at LIMIT ?3",
             )?
             .query_map(params![no, integer(after.get())?, limit], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?, row.get(2)?))
@@ -159,6 +166,15 @@ impl Tx<'_> {
                 frame_id.as_ref().map(|id| id.as_bytes().as_slice()),
                 reason
             ])?;
+        if rand::random_range(0..UNREADABLE_SLACK) == 0 {
+            // A member that sends junk does not fill the vaults of the others.
+            self.sql
+                .prepare_cached(
+                    "DELETE FROM unreadable WHERE channel = ?1 AND at <=
+                     (SELECT at FROM unreadable WHERE channel = ?1 ORDER BY at DESC LIMIT 1 OFFSET ?2)",
+                )?
+                .execute(params![no, UNREADABLE_KEPT])?;
+        }
         self.events.push(Event::EntryUnreadable {
             channel,
             offset,

@@ -168,6 +168,18 @@ impl Engine {
             tx.sql
                 .prepare_cached("DELETE FROM message WHERE id > ?1 AND id <= ?2")?
                 .execute([first, last])?;
+            // Of entries that could not be read nothing is kept, either; of those of late, that they could not be, by which an
+            // own frame's place is judged.
+            let gone = match messages >= i64::from(limit) {
+                true => message_offset(last).next(),
+                false => until_offset.min(position.cursor.next()),
+            };
+            tx.sql
+                .prepare_cached("DELETE FROM unreadable WHERE channel = ?1 AND at < ?2")?
+                .execute(params![no, integer(gone.get().min(recent))?])?;
+            tx.sql
+                .prepare_cached("UPDATE unreadable SET frame_id = NULL, reason = '' WHERE channel = ?1 AND at < ?2")?
+                .execute(params![no, integer(gone.get())?])?;
             // Of entries that the log no longer has: what they said goes, that they were shown stays known.
             tx.sql
                 .prepare_cached(

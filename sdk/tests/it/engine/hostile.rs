@@ -222,6 +222,14 @@ fn garbage_from_a_member_is_recorded_and_passed_over() {
             .expect("listed");
         assert_eq!(recorded.len(), 1);
         assert_eq!((recorded[0].offset, recorded[0].frame_id), (offset, Some(id)));
+        // A purge up to it leaves it, one past it takes it with the messages.
+        for (before, left) in [(offset, 1), (Offset::MAX, 0)] {
+            b.engine().ack(rogue.channel, Offset::MAX).expect("acked");
+            let _ = b.engine().purge(rogue.channel, before, u32::MAX).expect("purged");
+            b.crash();
+            let listed = b.engine().unreadable(Some(rogue.channel), Offset::ZERO, 10);
+            assert_eq!(listed.expect("listed").len(), left);
+        }
     }
 }
 
