@@ -23,5 +23,6 @@ mod problems;
 mod process;
 mod recovery_small;
 mod servers;
+mod tokens;
 mod trust;
 mod vault;
