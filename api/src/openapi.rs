@@ -2,7 +2,7 @@
 
 use crate::routes;
 use skytale_proto::rest::Problem;
-use skytale_proto::rest::schema::NamePart;
+use skytale_proto::rest::schema::{NamePart, Sequence};
 use std::collections::BTreeMap;
 use utoipa::Number;
 use utoipa::openapi::path::Parameter;
@@ -22,9 +22,10 @@ pub fn document() -> OpenApi {
         title = "Skytale API",
         description = "Accounts, API keys, tokens, agents, channel names, and the directory of relay nodes. Every \
                        error is `application/problem+json` (RFC 9457) with a `SKY-` code, a sentence and whether to \
-                       try again."
+                       try again. Numbers are integers, written without a fraction or an exponent; ids are taken in \
+                       either case and given in lower case."
     ),
-    components(schemas(Problem, NamePart)),
+    components(schemas(Problem, NamePart, Sequence)),
     modifiers(&Schemes)
 )]
 struct Base;
@@ -64,13 +65,15 @@ fn bound(schema: &mut RefOr<Schema>) {
     match schema {
         Schema::Object(object) => {
             object.properties.values_mut().for_each(bound);
-            let max = match &object.format {
-                Some(SchemaFormat::KnownFormat(KnownFormat::UInt8)) => u64::from(u8::MAX),
-                Some(SchemaFormat::KnownFormat(KnownFormat::UInt16)) => u64::from(u16::MAX),
-                Some(SchemaFormat::KnownFormat(KnownFormat::UInt32)) => u64::from(u32::MAX),
-                Some(SchemaFormat::KnownFormat(KnownFormat::UInt64)) => u64::MAX,
+            let (name, max) = match &object.format {
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt8)) => ("uint8", u64::from(u8::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt16)) => ("uint16", u64::from(u16::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt32)) => ("uint32", u64::from(u32::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt64)) => ("uint64", u64::MAX),
                 _ => return,
             };
+            // utoipa writes `u-int8`; OpenAPI's registry of formats has `uint8`.
+            object.format = Some(SchemaFormat::Custom(name.to_owned()));
             object.minimum.get_or_insert(Number::UInt(0));
             object.maximum.get_or_insert(Number::UInt(max as usize));
         }

@@ -11,22 +11,10 @@ use axum::extract::State;
 use serde::Deserialize;
 use skytale_proto::Code;
 use skytale_proto::rest::Revocations;
-use skytale_proto::rest::schema::NUMBER_MAX;
-use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaFormat, Type};
+use skytale_proto::rest::schema::{NUMBER_MAX, Sequence};
 
 /// Entries in one answer, of each feed.
 const FEED_MAX: u32 = 1_000;
-
-/// A sequence number, or 0.
-fn sequence() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::Custom("uint64".to_owned())))
-        .minimum(Some(0_usize))
-        .maximum(Some(NUMBER_MAX as usize))
-        .default(Some(0.into()))
-        .build()
-}
 
 /// From where on.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
@@ -35,11 +23,11 @@ fn sequence() -> Object {
 pub(super) struct From {
     /// Keys: the `next` of the answer before; 0 is from the beginning.
     #[serde(default)]
-    #[param(schema_with = sequence)]
+    #[param(value_type = Sequence)]
     after: u64,
     /// Agents: the `agents_next` of the answer before; 0 is from the beginning.
     #[serde(default)]
-    #[param(schema_with = sequence)]
+    #[param(value_type = Sequence)]
     agents_after: u64,
     /// Entries of each feed, from 1 to 1000; 1000 by default.
     #[param(minimum = 1, maximum = 1000)]

@@ -27,6 +27,7 @@ mod revocation;
 mod rewrap;
 mod rotation;
 mod schema;
+mod schemathesis;
 mod start;
 mod trouble;
 mod twin;

@@ -116,6 +116,12 @@ word! {
         .format(Some(SchemaFormat::Custom("uint64".to_owned())))
         .minimum(Some(0_usize))
         .maximum(Some(NUMBER_MAX as usize));
+    Sequence, Type::Integer, |number| number
+        .description(Some("A sequence number of a feed; 0 is before the first."))
+        .format(Some(SchemaFormat::Custom("uint64".to_owned())))
+        .minimum(Some(0_usize))
+        .maximum(Some(NUMBER_MAX as usize))
+        .default(Some(0.into()));
 }
 
 macro_rules! lists {
