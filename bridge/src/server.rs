@@ -51,6 +51,7 @@ impl Bridge {
         metrics: Option<RenderMetrics>,
     ) -> Result<Self, BridgeError> {
         config.check()?;
+        crate::metrics::begin();
         let wrong = |key, problem: &str| BridgeError::Config {
             key,
             problem: problem.into(),

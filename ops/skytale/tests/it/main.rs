@@ -16,6 +16,7 @@ mod full_disk;
 mod help;
 mod keys;
 mod markers;
+mod metrics;
 mod nats;
 mod node;
 mod operator;
