@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use skytale_proto::rest::ENROLMENT_KEY_PREFIX;
 use skytale_proto::{AccountId, Code, EnrolmentId, KeyId};
+use std::time::{Duration, UNIX_EPOCH};
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
@@ -72,8 +73,15 @@ impl FromRequestParts<Service> for Caller {
         if stored.revoked_s.is_some() {
             return Err(Refusal::new(Code::KeyRevoked, "the API key was revoked"));
         }
-        if stored.expires_s.is_some_and(|expires_s| expires_s <= inner.now_s()) {
-            return Err(Refusal::new(Code::KeyExpired, "the API key's time is over"));
+        if let Some(expires_s) = stored.expires_s.filter(|expires_s| *expires_s <= inner.now_s()) {
+            let expired = UNIX_EPOCH
+                .checked_add(Duration::from_secs(expires_s))
+                .map(httpdate::fmt_http_date);
+            let expired = expired.unwrap_or_default();
+            return Err(Refusal::new(
+                Code::KeyExpired,
+                format!("the API key expired on {expired}"),
+            ));
         }
         inner.rates.key(stored.id).map_err(rate_limited)?;
         Ok(Self {

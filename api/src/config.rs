@@ -5,6 +5,7 @@ use crate::directory::Distances;
 use crate::store::Location;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use secrecy::{ExposeSecret, SecretString};
+use skytale_http::RenderMetrics;
 use skytale_proto::Code;
 use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::fmt;
@@ -65,8 +66,23 @@ pub struct ApiConfig {
     pub relay_heartbeat: Duration,
     /// Limits.
     pub limits: Limits,
+    /// `api.admin`: health and metrics, on a port of their own.
+    pub admin: AdminConfig,
+    /// What the admin port shows as `/metrics`.
+    pub metrics: Option<RenderMetrics>,
     /// The time.
     pub clock: Clock,
+}
+
+/// Admin HTTP: `/livez`, `/readyz` and `/metrics`. There is no authorization on its port. Keys: `api.admin.<key>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// Where it listens. Port 0 is any free port.
+    pub listen: SocketAddr,
+    /// Whether it may listen on something else than loopback.
+    pub allow_remote: bool,
 }
 
 /// Limits of the API: `api.limits.<key>`. All have defaults.
@@ -221,6 +237,12 @@ impl ApiConfig {
             region_distances: Vec::new(),
             relay_heartbeat: RELAY_HEARTBEAT,
             limits: Limits::default(),
+            admin: AdminConfig {
+                enabled: false,
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                allow_remote: false,
+            },
+            metrics: None,
             clock: Clock::system(),
         }
     }
@@ -250,6 +272,13 @@ impl ApiConfig {
         self.distances()?;
         Location::parse(self.database.expose_secret())?;
         self.limits.check()?;
+        if self.admin.enabled && !self.admin.allow_remote && !self.admin.listen.ip().is_loopback() {
+            return refuse(
+                "admin.listen",
+                "is not a loopback address, and there is no authorization on this port: set `api.admin.allow_remote = \
+                 true` where the network keeps it private",
+            );
+        }
         if self.mode == Mode::Dev {
             if !loopback {
                 return refuse(

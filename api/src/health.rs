@@ -4,6 +4,7 @@
 //! read-only. So each process writes one number, every few seconds and when somebody asks for its readiness, and says in its
 //! log when that begins to fail and when it works again.
 
+use crate::metrics;
 use crate::store::{Store, Trouble};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -54,7 +55,7 @@ impl Health {
             at: Instant::now(),
             trouble,
         });
-        metrics::gauge!("skytale_api_ready").set(f64::from(u8::from(trouble.is_none())));
+        metrics::ready(trouble.is_none());
         match found {
             Err((trouble, why)) if before != Some(trouble) => {
                 tracing::error!(code = %trouble.code(), why, "{}", trouble.detail());

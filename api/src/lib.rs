@@ -37,11 +37,13 @@ pub mod rewrap;
 pub mod server;
 pub mod service;
 
+mod admin;
 mod asker;
 mod audit;
 mod auth;
 mod directory;
 mod health;
+mod metrics;
 mod openapi;
 mod problem;
 mod rate;
@@ -52,8 +54,10 @@ mod signing;
 mod store;
 
 pub use clock::Clock;
-pub use config::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode, Rate};
+pub use config::{AdminConfig, ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode, Rate};
+pub use metrics::describe as describe_metrics;
 pub use openapi::document as openapi_document;
 pub use rewrap::{RewrapError, Rewrapped, rewrap_signing_keys};
 pub use server::Api;
 pub use service::{Service, StartError};
+pub use skytale_http::RenderMetrics;

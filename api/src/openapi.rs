@@ -2,14 +2,18 @@
 
 use crate::routes;
 use skytale_proto::rest::Problem;
+use skytale_proto::rest::schema::{NamePart, Sequence};
 use std::collections::BTreeMap;
+use utoipa::Number;
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, SchemaFormat};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, Modify, OpenApi as _, ToSchema as _};
 
 /// The API's OpenAPI document, as `/openapi.json` serves it.
 pub fn document() -> OpenApi {
-    routes::documented().split_for_parts().1
+    routes::parts().1
 }
 
 #[derive(utoipa::OpenApi)]
@@ -18,9 +22,10 @@ pub fn document() -> OpenApi {
         title = "Skytale API",
         description = "Accounts, API keys, tokens, agents, channel names, and the directory of relay nodes. Every \
                        error is `application/problem+json` (RFC 9457) with a `SKY-` code, a sentence and whether to \
-                       try again."
+                       try again. Numbers are integers, written without a fraction or an exponent; ids are taken in \
+                       either case and given in lower case."
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, NamePart, Sequence)),
     modifiers(&Schemes)
 )]
 struct Base;
@@ -28,6 +33,60 @@ struct Base;
 /// What the routes are added to.
 pub(crate) fn base() -> OpenApi {
     Base::openapi()
+}
+
+/// Gives each unsigned integer the bounds of its type, which its format names: a schema with a format alone takes any number.
+pub(crate) fn bound_integers(document: &mut OpenApi) {
+    for schema in document
+        .components
+        .iter_mut()
+        .flat_map(|components| components.schemas.values_mut())
+    {
+        bound(schema);
+    }
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let parameters = operation.parameters.iter_mut().flatten();
+            for parameter in parameters {
+                if let RefOr::T(Parameter {
+                    schema: Some(schema), ..
+                }) = parameter
+                {
+                    bound(schema);
+                }
+            }
+        }
+    }
+}
+
+fn bound(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else { return };
+    match schema {
+        Schema::Object(object) => {
+            object.properties.values_mut().for_each(bound);
+            let (name, max) = match &object.format {
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt8)) => ("uint8", u64::from(u8::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt16)) => ("uint16", u64::from(u16::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt32)) => ("uint32", u64::from(u32::MAX)),
+                Some(SchemaFormat::KnownFormat(KnownFormat::UInt64)) => ("uint64", u64::MAX),
+                _ => return,
+            };
+            // utoipa writes `u-int8`; OpenAPI's registry of formats has `uint8`.
+            object.format = Some(SchemaFormat::Custom(name.to_owned()));
+            object.minimum.get_or_insert(Number::UInt(0));
+            object.maximum.get_or_insert(Number::UInt(max as usize));
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                bound(items);
+            }
+        }
+        Schema::OneOf(one) => one.items.iter_mut().for_each(bound),
+        Schema::AllOf(all) => all.items.iter_mut().for_each(bound),
+        Schema::AnyOf(any) => any.items.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 struct Schemes;

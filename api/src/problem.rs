@@ -1,6 +1,7 @@
 //! Refusals: a code, a status, a sentence; as `application/problem+json` (RFC 9457).
 
 use crate::auth::{HashError, RETRY_AFTER};
+use crate::metrics;
 use crate::signing::SigningError;
 use crate::store::{StoreError, Trouble};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -144,7 +145,7 @@ impl From<getrandom::Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        metrics::counter!("skytale_api_refusals_total", "code" => self.code.to_string()).increment(1);
+        metrics::refused(self.code);
         let problem = Problem::new(self.code, self.status.as_u16(), self.detail);
         // A struct of strings and numbers is JSON.
         let body = serde_json::to_vec(&problem).unwrap_or_default();

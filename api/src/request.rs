@@ -3,15 +3,20 @@
 use crate::problem::Refusal;
 use crate::store::Ask;
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{self, ConnectInfo, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skytale_proto::Code;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Required, Schema};
+use utoipa::{IntoParams, PartialSchema};
 
 /// Rows on a page when the request does not say.
 pub(crate) const PAGE_DEFAULT: u32 = 50;
@@ -100,6 +105,22 @@ fn refuse_body(rejection: &JsonRejection) -> Refusal {
     Refusal::new(Code::BadRequest, rejection.body_text())
 }
 
+/// The parameters of a path.
+pub(crate) struct Path<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let refuse = |rejection: PathRejection| Refusal::new(Code::BadRequest, rejection.body_text());
+        let path = extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|extract::Path(params)| Self(params)).map_err(refuse)
+    }
+}
+
 /// A query string.
 pub(crate) struct Params<T>(pub T);
 
@@ -117,20 +138,47 @@ where
 }
 
 /// Which page of a list.
-#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Page {
+pub(crate) struct Page<T> {
     /// What the page begins after: `next` of the page before.
     after: Option<String>,
-    /// Rows, from 1 to 200; 50 by default.
-    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
+    /// What `after` is.
+    #[serde(skip)]
+    of: PhantomData<T>,
 }
 
-impl Page {
+impl<T: PartialSchema> IntoParams for Page<T> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let query = |name: &str, description: &str, schema: RefOr<Schema>| {
+            ParameterBuilder::new()
+                .name(name)
+                .parameter_in(ParameterIn::Query)
+                .required(Required::False)
+                .description(Some(description))
+                .schema(Some(schema))
+                .build()
+        };
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1_usize))
+            .maximum(Some(PAGE_MAX as usize))
+            .default(Some(PAGE_DEFAULT.into()));
+        vec![
+            query(
+                "after",
+                "What the page begins after: `next` of the page before.",
+                T::schema(),
+            ),
+            query("limit", "Rows on the page.", limit.into()),
+        ]
+    }
+}
+
+impl<T: FromStr> Page<T> {
     /// As the store takes it.
-    pub(crate) fn ask<T: FromStr>(&self) -> Result<Ask<T>, Refusal> {
+    pub(crate) fn ask(&self) -> Result<Ask<T>, Refusal> {
         let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
         Ok(Ask {
             after: self

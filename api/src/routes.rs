@@ -7,8 +7,9 @@ mod channels;
 mod enrolments;
 mod fleet;
 mod front;
-mod health;
+pub(crate) mod health;
 mod heartbeat;
+mod index;
 mod keys;
 mod relays;
 mod revocations;
@@ -24,13 +25,15 @@ use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use skytale_proto::Code;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 /// The routes, with their documentation.
-pub(crate) fn documented() -> OpenApiRouter<Service> {
+fn documented() -> OpenApiRouter<Service> {
     OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(index::get))
         .routes(routes!(accounts::create))
         .routes(routes!(accounts::create_key))
         .routes(routes!(keys::create, keys::list))
@@ -55,9 +58,16 @@ pub(crate) fn documented() -> OpenApiRouter<Service> {
         .routes(routes!(health::readyz))
 }
 
+/// The routes, and their document.
+pub(crate) fn parts() -> (Router<Service>, OpenApi) {
+    let (routes, mut document) = documented().split_for_parts();
+    openapi::bound_integers(&mut document);
+    (routes, document)
+}
+
 /// The routes, bounded, observed, and ready to be served.
 pub(crate) fn router(service: &Service) -> Router {
-    let (routes, document) = documented().split_for_parts();
+    let (routes, document) = parts();
     let no_validator = Config::default().validator_url("none");
     routes
         .merge(
@@ -68,10 +78,12 @@ pub(crate) fn router(service: &Service) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(service.inner().config.limits.body_bytes_max))
+        .layer(from_fn_with_state(service.clone(), front::check_head))
         // From here on outwards: the last added is the first that a request meets.
         .layer(from_fn_with_state(service.clone(), front::limit_address))
         .layer(from_fn_with_state(service.clone(), front::limit_time))
         .layer(CatchPanicLayer::custom(front::panicked))
+        .layer(from_fn(front::complete))
         .layer(from_fn(front::harden))
         .layer(from_fn_with_state(service.clone(), front::observe))
         .with_state(service.clone())

@@ -1,5 +1,6 @@
 //! The API behind a listener: HTTP/1.1, bounded in connections and in the time a head may take.
 
+use crate::admin;
 use crate::config::ApiConfig;
 use crate::request::Peer;
 use crate::service::{Service, StartError};
@@ -9,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use secrecy::SecretString;
+use skytale_http::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub struct Api {
     service: Service,
     local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     /// No new connections.
     stop: CancellationToken,
     /// Connections that are still open are cut.
@@ -44,12 +47,15 @@ impl Api {
         config.check()?;
         let listen = config.listen;
         let limits = config.limits.clone();
-        let unusable = |error| StartError::environment(&format!("`api.listen` {listen} cannot be used"), error);
-        let listener = TcpListener::bind(listen).await.map_err(unusable)?;
-        let local_addr = listener.local_addr().map_err(unusable)?;
+        let (listener, local_addr) = bind("api.listen", listen).await?;
+        let admin = match config.admin.enabled {
+            true => Some(bind("api.admin.listen", config.admin.listen).await?),
+            false => None,
+        };
         let service = Service::open(config).await?;
         let api = Self {
             local_addr,
+            admin_addr: admin.as_ref().map(|(_, address)| *address),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -64,6 +70,10 @@ impl Api {
             tasks: api.tasks.clone(),
         };
         api.tasks.spawn(accept.run(listener));
+        if let Some((listener, _)) = admin {
+            api.tasks
+                .spawn(admin::serve(listener, api.service.clone(), api.stop.clone()));
+        }
         tracing::info!(%local_addr, "API listening");
         Ok(api)
     }
@@ -71,6 +81,11 @@ impl Api {
     /// Where it listens.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where its admin port listens, if it does.
+    pub const fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// The service behind it.
@@ -116,6 +131,13 @@ impl std::fmt::Debug for Api {
             .field("local_addr", &self.local_addr)
             .finish_non_exhaustive()
     }
+}
+
+async fn bind(key: &str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let unusable = |error| StartError::environment(&format!("`{key}` {listen} cannot be used"), error);
+    let listener = TcpListener::bind(listen).await.map_err(unusable)?;
+    let address = listener.local_addr().map_err(unusable)?;
+    Ok((listener, address))
 }
 
 #[derive(Clone)]
@@ -165,7 +187,7 @@ impl Accept {
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Connection::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),

@@ -19,7 +19,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub config: ApiConfig,
     pub store: Store,
     pub health: Health,
+    /// When everything was last counted, for metrics.
+    pub counted: tokio::sync::Mutex<Option<Instant>>,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
     /// For keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
@@ -131,6 +133,7 @@ impl Service {
         let service = Self(Arc::new(Inner {
             store,
             health: Health::default(),
+            counted: tokio::sync::Mutex::default(),
             ring,
             hasher,
             relay_hasher,

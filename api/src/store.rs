@@ -10,6 +10,7 @@ pub(crate) mod accounts;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod channels;
+mod counts;
 pub(crate) mod enrolments;
 pub(crate) mod fleet;
 pub(crate) mod keys;
@@ -21,6 +22,7 @@ pub(crate) mod revocations;
 pub(crate) mod signing_keys;
 mod trouble;
 
+pub(crate) use counts::{Counts, counts};
 pub(crate) use location::Location;
 pub(crate) use page::Ask;
 pub(crate) use trouble::Trouble;

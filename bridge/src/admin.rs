@@ -3,29 +3,13 @@
 use crate::hub::Hub;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use std::fmt;
+use skytale_http::{RenderMetrics, metrics_page};
+use skytale_proto::Code;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-
-/// Gives the process' metrics in Prometheus' text format.
-#[derive(Clone)]
-pub struct RenderMetrics(Arc<dyn Fn() -> String + Send + Sync>);
-
-impl RenderMetrics {
-    /// From a function, such as a `PrometheusHandle`'s `render`.
-    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(render))
-    }
-}
-
-impl fmt::Debug for RenderMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RenderMetrics")
-    }
-}
 
 #[derive(Clone)]
 struct Admin {
@@ -41,8 +25,9 @@ pub(crate) async fn serve(listener: TcpListener, hub: Arc<Hub>, metrics: Option<
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Admin { hub, metrics });
+    let listener = skytale_http::Listener::new(listener);
     tokio::select! {
-        served = async { axum::serve(listener, routes).await } => {
+        served = async { axum::serve(listener, skytale_http::private(routes)).await } => {
             if let Err(error) = served {
                 tracing::warn!(%error, "admin HTTP ended");
             }
@@ -55,20 +40,18 @@ pub(crate) async fn serve(listener: TcpListener, hub: Arc<Hub>, metrics: Option<
 /// Ready while there is a relay node to work with.
 async fn readyz(State(admin): State<Admin>) -> Response {
     if admin.hub.stop.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+        unready(Code::BridgeStopping, "the bridge is about to stop")
     } else if admin.hub.client.is_connected() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "no session with a relay node\n").into_response()
+        unready(Code::LogUnreachable, "no session with a relay node")
     }
 }
 
+fn unready(code: Code, detail: &str) -> Response {
+    skytale_http::problem(code, StatusCode::SERVICE_UNAVAILABLE, detail)
+}
+
 async fn render(State(admin): State<Admin>) -> Response {
-    match admin.metrics {
-        Some(render) => {
-            let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (text, (render.0)()).into_response()
-        }
-        None => (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response(),
-    }
+    metrics_page(admin.metrics.as_ref())
 }

@@ -59,11 +59,11 @@ mod tls;
 mod transport;
 pub mod wire;
 
-pub use admin::RenderMetrics;
 pub use auth::{AuthConfig, Bearer, Certificate};
 pub use codec::BytesCodec;
 pub use config::{BridgeConfig, BridgeLimits, BridgeTimes};
 pub use error::{BridgeError, Refusal};
 pub use metrics::describe as describe_metrics;
 pub use server::Bridge;
+pub use skytale_http::RenderMetrics;
 pub use tls::TlsConfig;

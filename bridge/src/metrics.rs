@@ -48,6 +48,19 @@ pub fn describe() {
     );
 }
 
+/// What has not happened yet is 0, and not missing.
+pub(crate) fn begin() {
+    for gauge in [LINKS, SUBSCRIPTIONS, CHANNELS] {
+        gauge!(gauge).set(0.0);
+    }
+    for counter in [STORED, STORED_BYTES, ROUTED, TRIMMED] {
+        counter!(counter).increment(0);
+    }
+    for how in ["replay", "live"] {
+        counter!(DELIVERED, "how" => how).increment(0);
+    }
+}
+
 pub(crate) fn links(change: f64) {
     gauge!(LINKS).increment(change);
 }

@@ -1,6 +1,6 @@
 //! The bridge as it runs: started, served, stopped in order.
 
-use crate::admin::{self, RenderMetrics};
+use crate::admin;
 use crate::auth::{Auth, AuthConfig};
 use crate::config::BridgeConfig;
 use crate::error::BridgeError;
@@ -9,6 +9,7 @@ use crate::service::DataPlane;
 use crate::tls::TlsConfig;
 use crate::transport::{self, Listening};
 use crate::wire::DESCRIPTORS;
+use skytale_http::RenderMetrics;
 use skytale_sdk::raw::RawClient;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ impl Bridge {
         metrics: Option<RenderMetrics>,
     ) -> Result<Self, BridgeError> {
         config.check()?;
+        crate::metrics::begin();
         let wrong = |key, problem: &str| BridgeError::Config {
             key,
             problem: problem.into(),

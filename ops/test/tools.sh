@@ -87,6 +87,35 @@ need_slim() {
     export SKYTALE_SLIM_PYTHON SKYTALE_SLIMA2A_PYTHON
 }
 
+# A test of the API runs PyPI's schemathesis against it. Exports SKYTALE_SCHEMATHESIS.
+need_schemathesis() {
+    local version=4.32.5 python
+    if [ -n "${SKYTALE_SCHEMATHESIS:-}" ] && [ -x "$SKYTALE_SCHEMATHESIS" ]; then return; fi
+    python=$(python_with schemathesis "$version" "schemathesis-$version" schemathesis)
+    export SKYTALE_SCHEMATHESIS=${python%/*}/schemathesis
+}
+
+# The example of docs/tokens.md in Python signs with PyPI's cryptography. Exports SKYTALE_CRYPTOGRAPHY_PYTHON.
+need_cryptography() {
+    if [ -n "${SKYTALE_CRYPTOGRAPHY_PYTHON:-}" ] && [ -x "$SKYTALE_CRYPTOGRAPHY_PYTHON" ]; then return; fi
+    SKYTALE_CRYPTOGRAPHY_PYTHON=$(python_with cryptography 48.0.0 cryptography-48.0.0 cryptography)
+    export SKYTALE_CRYPTOGRAPHY_PYTHON
+}
+
+# The example in the shell needs these.
+need_openssl_and_curl() {
+    local missing=()
+    command -v openssl >/dev/null || missing+=(openssl)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v jq >/dev/null || missing+=(jq)
+    [ ${#missing[@]} -eq 0 ] || install_debian "${missing[@]}"
+}
+
+# Alert rules are checked and tested by promtool. Its package starts no server where nothing starts services.
+need_promtool() {
+    command -v promtool >/dev/null || install_debian prometheus
+}
+
 # Prints the Python of a virtual environment in the cache that has a package of an exact version: the package, the version,
 # the environment's folder, the module, and more for pip.
 python_with() {

@@ -182,7 +182,7 @@ codes! {
     /// The nonce is unknown, used or too old.
     NonceInvalid = 4008, true, "Ask for a new nonce and sign it at once.";
     /// The agent's signature over the nonce does not verify.
-    ProofInvalid = 4009, false, "Sign the nonce with the agent's identity key.";
+    ProofInvalid = 4009, false, "Sign `skytale token proof 1`, the nonce, the agent id and the endpoint id, as bytes one after another, with the agent's identity key; the text of `POST /v1/token` in `/openapi.json` has a test vector.";
     /// The agent belongs to another account.
     AgentTaken = 4010, false, "Use an identity of this account.";
     /// The request is too large.
@@ -197,8 +197,8 @@ codes! {
     AdminUnauthorized = 4015, false, "Give the operator's secret as `Authorization: Bearer ...`.";
     /// The agent was ended for good.
     AgentEnded = 4016, false, "Make a new identity; an agent that was ended does not come back.";
-    /// The API key's time is over.
-    KeyExpired = 4017, false, "Create a new API key.";
+    /// The API key has expired.
+    KeyExpired = 4017, false, "Create a new API key with one that is in force: `skytale key create`; without one, ask the operator.";
     /// The relay nodes' secret is missing or wrong.
     RelayUnauthorized = 4018, false, "Give the relay nodes' secret as `Authorization: Bearer ...`.";
     /// The path exists, but not with this method.
@@ -210,7 +210,7 @@ codes! {
     /// The enrolment is bound to another endpoint, or the endpoint to another enrolment.
     EnrolmentTaken = 4022, false, "One enrolment a relay node: make another for this endpoint, or revoke the one that has it.";
     /// The signature over the registration does not verify.
-    RegistrationProof = 4023, false, "Sign the registration with the endpoint's own secret key.";
+    RegistrationProof = 4023, false, "Sign `skytale relay registration 1`, the enrolment's id and the endpoint id, as bytes one after another, with the endpoint's own secret key.";
     /// The API's database takes no writes.
     DatabaseReadOnly = 4024, true, "Try again later: the operator must make the API's database writable, or have `api.database` lead to the one that is.";
     /// The disk of the API's database is full.

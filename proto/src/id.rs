@@ -300,6 +300,9 @@ impl fmt::Debug for Offset {
     }
 }
 
+/// Length of a UUID's text with hyphens.
+const HYPHENATED: usize = 36;
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -348,7 +351,9 @@ macro_rules! uuid_id {
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                Uuid::try_parse(text).map(Self).map_err(|_| IdError::text($what, text))
+                // One form: with hyphens.
+                let uuid = (text.len() == HYPHENATED).then(|| Uuid::try_parse(text).ok()).flatten();
+                uuid.map(Self).ok_or_else(|| IdError::text($what, text))
             }
         }
     };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 mod fleet;
 mod name;
 #[cfg(feature = "openapi")]
-mod schema;
+pub mod schema;
 
 pub use fleet::{
     CreateEnrolment, CreatedEnrolment, ENROLMENT_KEY_PREFIX, Enrolment, Enrolments, Fleet, FleetRelay,
@@ -20,6 +20,10 @@ pub use name::{ChannelName, NameError, OrgName};
 
 /// Text before an API key.
 pub const API_KEY_PREFIX: &str = "sk_live_";
+/// The longest label, in characters.
+pub const LABEL_CHARS_MAX: usize = 64;
+/// What an API key may do beside giving out tokens: list, make and revoke keys; end agents; read the audit.
+pub const KEY_SCOPES_MANAGEMENT: [&str; 3] = ["keys:write", "agents:write", "audit:read"];
 /// What an agent signs to prove that it holds its identity key: this, then the nonce's 32 bytes, the agent id and the
 /// endpoint id.
 pub const PROOF_CONTEXT: &[u8] = b"skytale token proof 1";
@@ -38,6 +42,7 @@ pub struct NonceRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NonceResponse {
     /// 32 random bytes, hex.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::NonceText))]
     pub nonce: String,
     /// When it ends, unix seconds.
     pub expires_s: u64,
@@ -53,11 +58,15 @@ pub struct TokenRequest {
     /// The iroh endpoint that will present the token.
     pub endpoint: EndpointId,
     /// The nonce, as it was given.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::NonceText))]
     pub nonce: String,
-    /// Ed25519 signature by the agent over [`proof_message`], 64 bytes, hex.
+    /// Ed25519 signature by the agent, 64 bytes, hex. It is over 117 bytes: `skytale token proof 1` (ASCII), then the
+    /// nonce, the agent id and the endpoint id, 32 bytes each.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::SignatureText))]
     pub signature: String,
-    /// Scopes wanted ([`crate::token::Scope`] as text); empty is all that the key may give.
+    /// Scopes wanted, as `relay:append` or `relay:append@<channel id>`; empty is all that the key may give.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::TokenScopes))]
     pub scopes: Vec<String>,
     /// The region that the agent is in or nearest to: relay nodes of it are named first. Without, the API's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,12 +105,14 @@ pub struct Relay {
     /// Its iroh endpoint.
     pub endpoint: EndpointId,
     /// Socket addresses (`ip:port`) under which it is reached.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::RelayAddresses))]
     pub addresses: Vec<String>,
     /// Its region; 0 on a single node.
     #[serde(default)]
     pub region: u8,
     /// Where it is reached over HTTPS by agents whose network lets no UDP through: see [`check_https_url`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schema::HttpsUrl>))]
     pub https_url: Option<String>,
 }
 
@@ -219,12 +230,15 @@ pub struct CreatedAccount {
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
     /// What a person knows it by.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::Label))]
     pub label: String,
     /// What it may do: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out, as
     /// `relay:append` or `relay:append@<channel id>`. None that the key that makes it has not.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::KeyScopes))]
     pub scopes: Vec<String>,
-    /// When it ends, unix seconds; without, it ends when it is revoked.
+    /// When it ends, unix seconds, in the future; without, it ends when it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schema::Seconds>))]
     pub expires_s: Option<u64>,
 }
 
@@ -254,8 +268,10 @@ pub struct Key {
     /// Its id, which is also in its text.
     pub id: KeyId,
     /// What a person knows it by.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::Label))]
     pub label: String,
     /// What it may do.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::KeyScopes))]
     pub scopes: Vec<String>,
     /// When it was made, unix seconds.
     pub created_s: u64,
@@ -346,6 +362,7 @@ pub struct AuditPage {
     pub events: Vec<AuditEvent>,
     /// The id to ask before for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schema::EventId>))]
     pub next: Option<String>,
 }
 
@@ -354,6 +371,7 @@ pub struct AuditPage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEvent {
     /// Its id: a UUIDv7, so that ids sort by time.
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::EventId))]
     pub id: String,
     /// When, unix seconds.
     pub at_s: u64,

@@ -61,7 +61,6 @@ mod stream;
 mod tap;
 mod trust;
 
-pub use admin::RenderMetrics;
 pub use clock::{Clock, Source as ClockSource, Span as ClockSpan};
 pub use config::{
     AdminConfig, ConfigError, HttpsConfig, LimitsConfig, RelayConfig, SessionConfig, TapConfig, TrustConfig,
@@ -72,4 +71,5 @@ pub use metrics::describe as describe_metrics;
 pub use node::{RelayNode, StartError};
 pub use rollback::AcceptedRollback;
 pub use secret_key::SecretKeyError;
+pub use skytale_http::RenderMetrics;
 pub use trust::{ApiUrlError, EnrolmentKeyError, RelaySecret, TrustSource};

@@ -4,6 +4,7 @@ use crate::https::Traffic;
 use crate::trust::Barred;
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use skytale_proto::{Code, Kind};
+use std::borrow::Cow;
 use std::time::Duration;
 
 const APPENDS: &str = "skytale_relay_append_requests_total";
@@ -29,8 +30,6 @@ const HTTPS_CONNECTIONS: &str = "skytale_relay_https_connections";
 const HTTPS_BYTES: &str = "skytale_relay_https_bytes_total";
 const TAP_EVENTS: &str = "skytale_relay_tap_events_total";
 const TAP_DROPPED: &str = "skytale_relay_tap_dropped_total";
-const PROCESS_CPU: &str = "process_cpu_seconds_total";
-const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 const READY: &str = "skytale_relay_ready";
 const DRAINING: &str = "skytale_relay_draining";
 const TWIN: &str = "skytale_relay_twin";
@@ -108,12 +107,6 @@ pub fn describe() {
         count,
         "Events that the tap has lost, by reason: its queue was full, or the disk could not be written."
     );
-    describe_gauge!(
-        PROCESS_CPU,
-        Unit::Seconds,
-        "Processor time that the process has used, user and system."
-    );
-    describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory that the process holds.");
     describe_gauge!(READY, count, "1 where /readyz says yes, else 0.");
     describe_gauge!(DRAINING, count, "1 where the node drains, else 0.");
     describe_gauge!(
@@ -162,10 +155,10 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    fn name(self) -> &'static str {
+    fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Appended => "appended",
-            Self::Duplicate => "duplicate",
+            Self::Appended => "appended".into(),
+            Self::Duplicate => "duplicate".into(),
             Self::Refused(code) => code_name(code),
         }
     }
@@ -181,7 +174,7 @@ pub(crate) fn session_started() {
 }
 
 pub(crate) fn session_ended(code: Option<Code>) {
-    counter!(SESSIONS_ENDED, "code" => code.map_or("closed", Code::name)).increment(1);
+    counter!(SESSIONS_ENDED, "code" => code.map_or_else(|| "closed".to_owned(), |code| code.to_string())).increment(1);
 }
 
 pub(crate) fn refused(code: Option<Code>) {
@@ -231,26 +224,8 @@ pub(crate) struct Standing {
     pub(crate) twin: bool,
 }
 
-/// The processor time that this process has used, in seconds.
-fn process_cpu() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// The memory that this process holds, in bytes; `None` where the system does not say it.
-fn process_memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1_024.0)
-}
-
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn standing(standing: Standing) {
-    gauge!(PROCESS_CPU).set(process_cpu());
-    if let Some(bytes) = process_memory() {
-        gauge!(PROCESS_MEMORY).set(bytes);
-    }
     gauge!(CONNECTIONS).set(standing.connections as f64);
     gauge!(RECEIVE_FREE).set(standing.receive_free_bytes as f64);
     gauge!(SESSIONS).set(standing.sessions as f64);
@@ -279,6 +254,7 @@ pub(crate) fn standing(standing: Standing) {
     }
 }
 
-fn code_name(code: Option<Code>) -> &'static str {
-    code.map_or("unknown", Code::name)
+/// As everywhere: `SKY-1006`.
+fn code_name(code: Option<Code>) -> Cow<'static, str> {
+    code.map_or(Cow::Borrowed("unknown"), |code| code.to_string().into())
 }

@@ -1,6 +1,6 @@
 //! The node: accepts connections, runs what belongs to it, drains, stops.
 
-use crate::admin::{self, RenderMetrics};
+use crate::admin;
 use crate::clock::{self, Clock};
 use crate::config::{ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
@@ -18,6 +18,7 @@ use crate::tap::Tap;
 use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Keeper, KeptFor, Trust, TrustSource};
 use iroh::endpoint::Incoming;
 use iroh::{Endpoint, SecretKey};
+use skytale_http::RenderMetrics;
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};

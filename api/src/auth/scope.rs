@@ -1,6 +1,7 @@
 //! What an API key may do.
 
 use skytale_proto::limits::TOKEN_SCOPES_MAX;
+use skytale_proto::rest::KEY_SCOPES_MANAGEMENT;
 use skytale_proto::token::{Action, Scope};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,9 +22,9 @@ pub(crate) enum KeyScope {
 
 impl KeyScope {
     const MANAGEMENT: [(&'static str, Self); 3] = [
-        ("keys:write", Self::KeysWrite),
-        ("agents:write", Self::AgentsWrite),
-        ("audit:read", Self::AuditRead),
+        (KEY_SCOPES_MANAGEMENT[0], Self::KeysWrite),
+        (KEY_SCOPES_MANAGEMENT[1], Self::AgentsWrite),
+        (KEY_SCOPES_MANAGEMENT[2], Self::AuditRead),
     ];
 
     fn covers(&self, other: &Self) -> bool {

@@ -5,11 +5,11 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Caller, KeyScope};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Meta, Page, Params};
+use crate::request::{Meta, Page, Params, Path};
 use crate::service::Service;
 use crate::store::{agents, revocations};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use skytale_proto::AgentId;
 use skytale_proto::rest::Agents;
@@ -20,14 +20,14 @@ use skytale_proto::rest::Agents;
     path = "/v1/agents",
     tag = "agents",
     operation_id = "list_agents",
-    params(Page),
+    params(Page<AgentId>),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of agents.", body = Agents), Refusals)
 )]
 pub(super) async fn list(
     State(service): State<Service>,
     caller: Caller,
-    Params(page): Params<Page>,
+    Params(page): Params<Page<AgentId>>,
 ) -> Result<Json<Agents>, Refusal> {
     let ask = page.ask()?;
     let page = agents::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;

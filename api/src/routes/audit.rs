@@ -10,9 +10,9 @@ use crate::store::audit;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use skytale_proto::Code;
 use skytale_proto::rest::AuditPage;
-use uuid::Uuid;
+use skytale_proto::rest::schema::EventId;
+use skytale_proto::{Code, KeyId};
 
 /// Which page.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
@@ -20,6 +20,7 @@ use uuid::Uuid;
 #[into_params(parameter_in = Query)]
 pub(super) struct Before {
     /// What the page begins before: `next` of the page before it in the list.
+    #[param(value_type = Option<EventId>)]
     before: Option<String>,
     /// Rows, from 1 to 200; 50 by default.
     #[param(minimum = 1, maximum = 200)]
@@ -45,7 +46,8 @@ pub(super) async fn list(
     let limit = limit(page.limit, PAGE_MAX)?;
     let before = page
         .before
-        .map(|id| Uuid::try_parse(&id).map(|id| id.to_string()))
+        // Any UUID has this form.
+        .map(|id| id.parse().map(|id: KeyId| id.to_string()))
         .transpose()
         .map_err(|_| Refusal::new(Code::BadRequest, "`before` must be an event's id"))?;
     let page = audit::list(&mut *service.inner().store.read().await?, caller.account, before, limit).await?;

@@ -5,13 +5,14 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::Caller;
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params};
+use crate::request::{Body, Meta, Page, Params, Path};
 use crate::service::Service;
 use crate::store::{accounts, channels};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use skytale_proto::Code;
+use skytale_proto::rest::schema::NamePart;
 use skytale_proto::rest::{Channel, ChannelName, Channels, NameChannel};
 use skytale_proto::token::Action as TokenAction;
 
@@ -93,14 +94,14 @@ pub(super) async fn create(
     path = "/v1/channels",
     tag = "channels",
     operation_id = "list_channels",
-    params(Page),
+    params(Page<ChannelName>),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of names.", body = Channels), Refusals)
 )]
 pub(super) async fn list(
     State(service): State<Service>,
     caller: Caller,
-    Params(page): Params<Page>,
+    Params(page): Params<Page<ChannelName>>,
 ) -> Result<Json<Channels>, Refusal> {
     let ask = page.ask()?;
     let page = channels::list(&mut *service.inner().store.read().await?, caller.account, &ask).await?;
@@ -116,7 +117,7 @@ pub(super) async fn list(
     path = "/v1/channels/{org}/{namespace}/{name}",
     tag = "channels",
     operation_id = "get_channel",
-    params(("org" = String, Path), ("namespace" = String, Path), ("name" = String, Path)),
+    params(("org" = NamePart, Path), ("namespace" = NamePart, Path), ("name" = NamePart, Path)),
     security(("api_key" = [])),
     responses((status = 200, description = "The channel.", body = Channel), Refusals)
 )]
@@ -137,7 +138,7 @@ pub(super) async fn get(
     path = "/v1/channels/{org}/{namespace}/{name}",
     tag = "channels",
     operation_id = "unname_channel",
-    params(("org" = String, Path), ("namespace" = String, Path), ("name" = String, Path)),
+    params(("org" = NamePart, Path), ("namespace" = NamePart, Path), ("name" = NamePart, Path)),
     security(("api_key" = [])),
     responses((status = 204, description = "The name is free."), Refusals)
 )]

@@ -6,11 +6,11 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Asking, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params};
+use crate::request::{Body, Meta, Page, Params, Path};
 use crate::service::Service;
 use crate::store::{enrolments, fleet};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use secrecy::ExposeSecret as _;
 use skytale_proto::rest::{CreateEnrolment, CreatedEnrolment, Enrolment, Enrolments};
@@ -79,14 +79,14 @@ pub(super) async fn create(
     path = "/v1/enrolments",
     tag = "relays",
     operation_id = "list_enrolments",
-    params(Page),
+    params(Page<EnrolmentId>),
     security(("operator" = [])),
     responses((status = 200, description = "A page of enrolments.", body = Enrolments), Refusals)
 )]
 pub(super) async fn list(
     State(service): State<Service>,
     _: Operator,
-    Params(page): Params<Page>,
+    Params(page): Params<Page<EnrolmentId>>,
 ) -> Result<Json<Enrolments>, Refusal> {
     let ask = page.ask()?;
     let page = enrolments::list(&mut *service.inner().store.read().await?, &ask).await?;

@@ -9,6 +9,7 @@ use crate::service::Service;
 use crate::store::fleet::{self, StoredRelay, StoredTwin};
 use axum::Json;
 use axum::extract::State;
+use skytale_proto::EndpointId;
 use skytale_proto::rest::{Fleet, FleetRelay, RelayState};
 
 /// Lists the enrolled relay nodes with what they last told, those that miss their heartbeats too. One that was not heard of
@@ -18,14 +19,14 @@ use skytale_proto::rest::{Fleet, FleetRelay, RelayState};
     path = "/v1/fleet",
     tag = "relays",
     operation_id = "list_fleet",
-    params(Page),
+    params(Page<EndpointId>),
     security(("operator" = [])),
     responses((status = 200, description = "A page of relay nodes.", body = Fleet), Refusals)
 )]
 pub(super) async fn list(
     State(service): State<Service>,
     _: Operator,
-    Params(page): Params<Page>,
+    Params(page): Params<Page<EndpointId>>,
 ) -> Result<Json<Fleet>, Refusal> {
     let ask = page.ask()?;
     let inner = service.inner();

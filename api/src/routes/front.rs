@@ -1,5 +1,6 @@
 //! What every request passes, from outside in: its id and its log line, answers' headers, panics, time, rate.
 
+use crate::metrics;
 use crate::problem::Refusal;
 use crate::request::{Meta, rate_limited};
 use crate::service::Service;
@@ -33,13 +34,7 @@ pub(super) async fn observe(State(service): State<Service>, mut request: Request
     }
     let (status, took) = (response.status().as_u16(), began.elapsed());
     span.in_scope(|| tracing::info!(status, took_ms = took.as_millis() as u64, "answered"));
-    let labels = [
-        ("method", method.to_owned()),
-        ("path", path),
-        ("status", status.to_string()),
-    ];
-    metrics::counter!("skytale_api_requests_total", &labels).increment(1);
-    metrics::histogram!("skytale_api_request_seconds", &labels[..2]).record(took.as_secs_f64());
+    metrics::answered(method, path, status, took);
     if let Ok(id) = id {
         response.headers_mut().insert(REQUEST_ID.clone(), id);
     }
@@ -68,6 +63,28 @@ pub(super) async fn harden(request: Request, next: Next) -> Response<Body> {
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Refuses what no route needs to see: a request without a host, a body that is too long by its own announcement.
+pub(super) async fn check_head(State(service): State<Service>, request: Request, next: Next) -> Response<Body> {
+    let limit = service.inner().config.limits.body_bytes_max;
+    match skytale_http::check_head(request.version(), request.headers(), limit) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            let mut response = Refusal::new(error.code, error.detail)
+                .status(error.status)
+                .into_response();
+            // What follows on the connection may be a body that nobody reads.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
+    }
+}
+
+/// Gives a problem to refusals that a framework made.
+pub(super) async fn complete(request: Request, next: Next) -> Response<Body> {
+    skytale_http::with_problems(next.run(request).await).await
 }
 
 /// Turns a panic into an answer.

@@ -11,9 +11,9 @@ use axum::extract::State;
     path = "/livez",
     tag = "health",
     operation_id = "get_liveness",
-    responses((status = 200, description = "It lives.", body = String))
+    responses((status = 200, description = "It lives.", body = String), Refusals)
 )]
-pub(super) async fn livez() -> &'static str {
+pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
@@ -25,7 +25,7 @@ pub(super) async fn livez() -> &'static str {
     operation_id = "get_readiness",
     responses((status = 200, description = "It is ready.", body = String), Refusals)
 )]
-pub(super) async fn readyz(State(service): State<Service>) -> Result<&'static str, Refusal> {
+pub(crate) async fn readyz(State(service): State<Service>) -> Result<&'static str, Refusal> {
     let inner = service.inner();
     if let Some(trouble) = inner.health.trouble(&inner.store).await {
         return Err(trouble.into());

@@ -6,12 +6,12 @@ use crate::auth::Enrolled;
 use crate::directory::{Claim, Claimant, Holder, claim, expires_after, live_since_s};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta};
+use crate::request::{Body, Meta, Path};
 use crate::service::{Inner, Service};
 use crate::store::fleet::{self, StoredRelay, StoredTwin};
 use crate::store::{Write, enrolments, relays};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::{Signature, VerifyingKey};
 use skytale_proto::rest::{

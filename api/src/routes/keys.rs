@@ -4,19 +4,17 @@ use crate::audit::{Action, Actor, Target};
 use crate::auth::{Asking, Caller, KeyScope, KeyScopes, NewKey};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Page, Params};
+use crate::request::{Body, Meta, Page, Params, Path};
 use crate::service::{Inner, Service};
 use crate::store::keys::{self, StoredKey};
 use crate::store::{Write, accounts, revocations};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use secrecy::ExposeSecret as _;
-use skytale_proto::rest::{CreateKey, CreatedKey, Keys};
+use skytale_proto::limits::TOKEN_SCOPES_MAX;
+use skytale_proto::rest::{CreateKey, CreatedKey, Keys, LABEL_CHARS_MAX};
 use skytale_proto::{Code, KeyId};
-
-/// The longest label, in characters.
-const LABEL_CHARS_MAX: usize = 64;
 
 /// Refuses what the key may not do.
 pub(super) fn need(caller: &Caller, scope: KeyScope) -> Result<(), Refusal> {
@@ -124,6 +122,9 @@ pub(super) fn check_label(label: &str) -> Result<(), Refusal> {
 fn check(caller: &Caller, request: &CreateKey, now_s: u64) -> Result<KeyScopes, Refusal> {
     let bad = |detail: String| Refusal::new(Code::BadRequest, detail);
     check_label(&request.label)?;
+    if request.scopes.len() > TOKEN_SCOPES_MAX {
+        return Err(bad(format!("{TOKEN_SCOPES_MAX} scopes at most")));
+    }
     let scopes =
         KeyScopes::from_texts(request.scopes.iter().map(String::as_str)).map_err(|error| bad(error.to_string()))?;
     if let Some(lacking) = caller.scopes.lacks(&scopes) {
@@ -151,14 +152,14 @@ fn check(caller: &Caller, request: &CreateKey, now_s: u64) -> Result<KeyScopes, 
     path = "/v1/keys",
     tag = "keys",
     operation_id = "list_keys",
-    params(Page),
+    params(Page<KeyId>),
     security(("api_key" = [])),
     responses((status = 200, description = "A page of keys.", body = Keys), Refusals)
 )]
 pub(super) async fn list(
     State(service): State<Service>,
     caller: Caller,
-    Params(page): Params<Page>,
+    Params(page): Params<Page<KeyId>>,
 ) -> Result<Json<Keys>, Refusal> {
     need(&caller, KeyScope::KeysWrite)?;
     let ask = page.ask()?;

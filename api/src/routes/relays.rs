@@ -6,11 +6,11 @@ use crate::auth::{Caller, Enrolled};
 use crate::directory::{Asking, live_since_s, nearest};
 use crate::openapi::Refusals;
 use crate::problem::Refusal;
-use crate::request::{Body, Meta, Params, limit};
+use crate::request::{Body, Meta, Params, Path, limit};
 use crate::service::{Inner, Service};
 use crate::store::{StoreError, enrolments, fleet, relays};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skytale_proto::limits::RELAYS_NAMED_MAX;
@@ -201,6 +201,10 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<Vec<SocketAddr>, R
         return Err(bad("`addresses` must have 1 to 16 entries"));
     }
     let parsed: Result<_, AddrParseError> = addresses.iter().map(|address| address.parse()).collect();
+    // A zone (`fe80::1%eth0`) means something on one machine alone.
+    if addresses.iter().any(|address| address.contains('%')) {
+        return Err(bad("`addresses` must have no zone (`%`)"));
+    }
     parsed.map_err(|_| bad("`addresses` must be of the form `ip:port`"))
 }
 

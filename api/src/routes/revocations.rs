@@ -9,7 +9,9 @@ use crate::store::revocations;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use skytale_proto::Code;
 use skytale_proto::rest::Revocations;
+use skytale_proto::rest::schema::{NUMBER_MAX, Sequence};
 
 /// Entries in one answer, of each feed.
 const FEED_MAX: u32 = 1_000;
@@ -21,9 +23,11 @@ const FEED_MAX: u32 = 1_000;
 pub(super) struct From {
     /// Keys: the `next` of the answer before; 0 is from the beginning.
     #[serde(default)]
+    #[param(value_type = Sequence)]
     after: u64,
     /// Agents: the `agents_next` of the answer before; 0 is from the beginning.
     #[serde(default)]
+    #[param(value_type = Sequence)]
     agents_after: u64,
     /// Entries of each feed, from 1 to 1000; 1000 by default.
     #[param(minimum = 1, maximum = 1000)]
@@ -47,6 +51,12 @@ pub(super) async fn list(
     _: RelayNode,
     Params(from): Params<From>,
 ) -> Result<Json<Revocations>, Refusal> {
+    if from.after.max(from.agents_after) > NUMBER_MAX {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("`after` and `agents_after` must be at most {NUMBER_MAX}"),
+        ));
+    }
     let limit = limit(from.limit.or(Some(FEED_MAX)), FEED_MAX)?;
     let mut connection = service.inner().store.read().await?;
     let keys = revocations::keys(&mut connection, from.after, limit).await?;

@@ -27,6 +27,8 @@ const NONCES_MAX: u32 = 10_000;
 const NONCES_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Gives a nonce for an agent's proof.
+///
+/// It is good once, for this agent, for a minute. `POST /v1/token` says what to sign.
 #[utoipa::path(
     post,
     path = "/v1/nonce",
@@ -66,8 +68,29 @@ pub(super) async fn nonce(
     }))
 }
 
-/// Gives a token, for an API key and an agent's signature over a nonce. The first time it binds the agent to the
-/// account.
+/// Gives a token, for an API key and an agent's signature over a nonce.
+///
+/// The first time it binds the agent to the account. A token is good on one iroh endpoint alone, and for an hour at most.
+///
+/// The agent signs these 117 bytes with its Ed25519 identity key (RFC 8032, without a context and without hashing first):
+///
+/// | bytes | what |
+/// |---|---|
+/// | 21 | `skytale token proof 1`, ASCII |
+/// | 32 | the nonce of `POST /v1/nonce`, decoded from hex |
+/// | 32 | the agent id: the public key of the identity key |
+/// | 32 | the endpoint id: the public key of the endpoint that will show the token to relay nodes |
+///
+/// A test vector. The seed (the secret key of RFC 8032) of the agent is 32 bytes of `01`, that of the endpoint 32 bytes of
+/// `02`, and the nonce is 32 bytes of `03`:
+///
+/// | field | value |
+/// |---|---|
+/// | `agent` | `8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c` |
+/// | `endpoint` | `8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394` |
+/// | `nonce` | `0303030303030303030303030303030303030303030303030303030303030303` |
+/// | signed bytes | `736b7974616c6520746f6b656e2070726f6f662031` then `nonce`, `agent` and `endpoint` |
+/// | `signature` | `2694780c1729ad0426088f525b7df8d8a719f71b33db848cc365409f77233c43714bd1a26f487f92c2c5bd974393b98b76910ac608172c2bb54f768009addf04` |
 #[utoipa::path(
     post,
     path = "/v1/token",

@@ -15,7 +15,6 @@ on_both! {
         let api = TestApi::start_with(backend, |config| config.limits.body_bytes_max = 2_000).await;
         let account = api.account("acme").await;
         let key = &account.key.secret;
-        api.get("/", key).await.refused(Code::NotFound);
         api.get("/v1/nothing", key).await.refused(Code::NotFound);
         api.get("/v1/keys/%00/../..", key).await.refused(Code::NotFound);
         let answer = api.put("/v1/keys", key, &json!({})).await.refused(Code::MethodNotAllowed);

@@ -88,7 +88,7 @@ on_both! {
         let api = TestApi::start(backend).await;
         let key = api.account("acme").await.key.secret;
         let (revoked, ended) = (revoke_one(&api, &key).await, end_one(&api, &key).await);
-        for after in [2, 1_000_000, u64::MAX] {
+        for after in [2, 1_000_000, i64::MAX.cast_unsigned()] {
             let feed = api.revocations(&format!("?after={after}&agents_after={after}")).await;
             assert_eq!((keys(&feed), feed.next, feed.start_over), (vec![revoked], 1, true));
             assert_eq!((feed.agents[0].agent, feed.agents_next, feed.agents_start_over), (ended.id(), 1, true));

@@ -268,7 +268,9 @@ on_both! {
         api.create_key(&key.secret, &["relay:append"], Some(ends_s + 1)).await.refused(Code::KeyScope);
         api.create_key(&key.secret, &["relay:append"], Some(ends_s)).await.ok::<skytale_proto::rest::CreatedKey>();
         api.advance(std::time::Duration::from_secs(601));
-        api.get("/v1/keys", &key.secret).await.refused(Code::KeyExpired);
+        let answer = api.get("/v1/keys", &key.secret).await.refused(Code::KeyExpired);
+        let text = String::from_utf8(answer.body).unwrap();
+        assert!(text.contains("the API key expired on ") && text.contains(" GMT"), "{text}");
         api.stop().await;
     }
 }

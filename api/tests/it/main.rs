@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod boundaries;
 mod child;
 mod concurrency;
 mod crash;
@@ -15,6 +16,7 @@ mod feed;
 mod fleet;
 mod flood;
 mod flow;
+mod front;
 mod harness;
 mod hostile;
 mod isolation;
@@ -25,6 +27,8 @@ mod relay;
 mod revocation;
 mod rewrap;
 mod rotation;
+mod schema;
+mod schemathesis;
 mod start;
 mod trouble;
 mod twin;

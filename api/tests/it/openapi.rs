@@ -2,8 +2,12 @@
 
 use crate::database::Backend;
 use crate::harness::{NOTHING, TestApi};
+use data_encoding::HEXLOWER;
+use ed25519_dalek::{Signer as _, SigningKey};
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
+use skytale_proto::rest::{PROOF_CONTEXT, proof_message};
+use skytale_proto::{AgentId, EndpointId};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -60,10 +64,36 @@ async fn the_document_and_its_page_are_served_without_the_internet() {
     api.stop().await;
 }
 
+/// The test vector that the document gives is what the code computes.
+#[test]
+fn the_documents_test_vector_is_the_codes() {
+    let (agent, endpoint) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+    let agent_id = AgentId::from_bytes(agent.verifying_key().to_bytes());
+    let endpoint_id = EndpointId::from_bytes(endpoint.verifying_key().to_bytes());
+    let message = proof_message(&[3; 32], &agent_id, &endpoint_id);
+    assert_eq!(message.len(), 117);
+    let document: Value = serde_json::to_value(skytale_api::openapi_document()).unwrap();
+    let text = document["paths"]["/v1/token"]["post"]["description"].as_str().unwrap();
+    for (field, value) in [
+        ("`agent`", agent_id.to_string()),
+        ("`endpoint`", endpoint_id.to_string()),
+        ("`nonce`", "03".repeat(32)),
+        ("signed bytes", HEXLOWER.encode(PROOF_CONTEXT)),
+        ("`signature`", HEXLOWER.encode(&agent.sign(&message).to_bytes())),
+    ] {
+        assert!(
+            text.contains(&format!("| {field} | `{value}`")),
+            "{field} is {value}: {text}"
+        );
+    }
+    let tail = [HEXLOWER.encode(&[3; 32]), agent_id.to_string(), endpoint_id.to_string()].concat();
+    assert_eq!(HEXLOWER.encode(&message), HEXLOWER.encode(PROOF_CONTEXT) + &tail);
+}
+
 #[test]
 fn every_route_but_the_public_ones_says_whose_secret_it_needs() {
     let document: Value = serde_json::to_value(skytale_api::openapi_document()).unwrap();
-    let public = ["/livez", "/readyz", "/.well-known/jwks.json"];
+    let public = ["/", "/livez", "/readyz", "/.well-known/jwks.json"];
     let mut operations = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -74,5 +104,5 @@ fn every_route_but_the_public_ones_says_whose_secret_it_needs() {
             assert!(operation["summary"].is_string(), "{method} {path} says what it does");
         }
     }
-    assert_eq!(operations.len(), 27);
+    assert_eq!(operations.len(), 28);
 }

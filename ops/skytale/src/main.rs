@@ -14,6 +14,7 @@ mod http;
 mod local;
 mod nats;
 mod output;
+mod process_metrics;
 mod scratch;
 mod serve;
 mod shutdown;

@@ -2,6 +2,7 @@
 
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup};
 use crate::output::{Failure, Outcome};
+use crate::process_metrics;
 use crate::shutdown::{DEADLINE, within_deadline};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use skytale_api::{Api, ApiConfig};
@@ -89,8 +90,7 @@ impl BridgeServer {
     /// Listens, and begins to look for a relay node.
     pub(crate) async fn start(setup: BridgeSetup, metrics: Option<RenderMetrics>) -> Result<Self, BridgeError> {
         let client = RawClient::open(setup.client).await?;
-        let render = metrics.map(|metrics| skytale_bridge::RenderMetrics::new(move || metrics.render()));
-        let bridge = Bridge::start(setup.config, setup.auth, setup.tls, client, render).await?;
+        let bridge = Bridge::start(setup.config, setup.auth, setup.tls, client, metrics).await?;
         Ok(Self { bridge })
     }
 
@@ -144,6 +144,8 @@ pub(crate) fn metrics() -> Outcome<RenderMetrics> {
         .install_recorder()
         .map_err(|error| failing(&error))?;
     describe_metrics();
+    skytale_api::describe_metrics();
+    process_metrics::describe();
     skytale_bridge::describe_metrics();
     let upkeep = handle.clone();
     // Holds nothing that needs closing: the runtime aborts it.
@@ -154,5 +156,8 @@ pub(crate) fn metrics() -> Outcome<RenderMetrics> {
             upkeep.run_upkeep();
         }
     });
-    Ok(RenderMetrics::new(move || handle.render()))
+    Ok(RenderMetrics::new(move || {
+        process_metrics::record();
+        handle.render()
+    }))
 }

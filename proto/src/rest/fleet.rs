@@ -6,7 +6,7 @@
 use crate::{EndpointId, EnrolmentId, InstanceId};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Text before an enrolment's key.
 pub const ENROLMENT_KEY_PREFIX: &str = "rk_live_";
@@ -28,6 +28,7 @@ pub const RELAY_VERSION_BYTES_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 pub struct CreateEnrolment {
     /// What a person knows the node by, 1 to 64 characters.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// The endpoint that it is for; without, the first that uses the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +61,7 @@ pub struct Enrolment {
     /// Its id, which is also in its key.
     pub id: EnrolmentId,
     /// What a person knows the node by.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// The endpoint that it is bound to, for good: named when it was made, or the first that used the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,17 +90,23 @@ pub struct Enrolments {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
-    /// Ed25519 signature by the endpoint's secret key over [`registration_message`], 64 bytes, hex. The same each time.
+    /// Ed25519 signature by the endpoint's secret key, 64 bytes, hex; the same each time. It is over 76 bytes:
+    /// `skytale relay registration 1` (ASCII), then the enrolment's id (16 bytes) and the endpoint id (32 bytes).
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::SignatureText))]
     pub proof: String,
-    /// Socket addresses (`ip:port`) under which agents reach it, 1 to [`RELAY_ADDRESSES_MAX`].
+    /// Socket addresses (`ip:port`) under which agents reach it, 1 to [`RELAY_ADDRESSES_MAX`]: no port 0, no unspecified
+    /// and no multicast address.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
     /// Where agents reach it over HTTPS, if they do: see [`check_https_url`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::schema::HttpsUrl>))]
     pub https_url: Option<String>,
     /// Its region; 0 on a single node.
     #[serde(default)]
     pub region: u8,
     /// Its version, visible ASCII, 1 to [`RELAY_VERSION_BYTES_MAX`] bytes.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayVersion))]
     pub version: String,
     /// Whether it is about to stop, or cannot do its work now: agents are sent to it last.
     #[serde(default)]
@@ -126,6 +134,7 @@ pub struct RelayLoad {
     pub reads_per_second: u32,
     /// How far its replica is behind, by shard, [`HEARTBEAT_SHARDS_MAX`] at most; empty on a single node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 128))]
     pub lag: Vec<ShardLag>,
 }
 
@@ -147,6 +156,7 @@ pub struct ShardLag {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Twin {
     /// Socket addresses under which it says that agents reach it.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
     /// When it was heard of last, unix seconds by the API's clock.
     pub seen_s: u64,
@@ -185,19 +195,23 @@ pub struct FleetRelay {
     /// Its enrolment.
     pub enrolment: EnrolmentId,
     /// What a person knows it by: the enrolment's label.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// How it stands.
     pub state: RelayState,
     /// When it was heard of last, unix seconds by the API's clock.
     pub seen_s: u64,
     /// Socket addresses under which agents reach it.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
     /// Where agents reach it over HTTPS, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<super::schema::HttpsUrl>))]
     pub https_url: Option<String>,
     /// Its region.
     pub region: u8,
     /// Its version.
+    #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayVersion))]
     pub version: String,
     /// What it had to do when it was heard of last.
     pub load: RelayLoad,
@@ -273,10 +287,14 @@ pub fn check_https_url(url: &str) -> Result<(), &'static str> {
             (host, port)
         }
     };
-    if port.is_some_and(|port| port.parse::<u16>().map_or(true, |number| number == 0)) {
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|number| number != 0)
+    };
+    if port.is_some_and(|port| !is_port(port)) {
         return Err(FORM);
     }
-    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let is_loopback =
+        ["localhost", "::1"].contains(&host) || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
     if is_plain && !is_loopback {
         return Err("must be https (http is for loopback addresses alone)");
     }
@@ -311,6 +329,8 @@ mod tests {
             "https://",
             "https://relay.example.org:0",
             "https://relay.example.org:65536",
+            "https://relay.example.org:+80",
+            "http://[0::1]:80",
             "https://relay.example.org:",
             "https://user@relay.example.org",
             "https://relay.example.org/path",

@@ -2,3 +2,4 @@
 
 mod error_codes;
 mod memory;
+mod protocol;

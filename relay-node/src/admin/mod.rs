@@ -6,37 +6,15 @@ use crate::https::Https;
 use crate::metrics::{self, Standing};
 use crate::node::Shared;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use std::fmt;
+use skytale_http::{RenderMetrics, metrics_page};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-
-/// Gives the process' metrics in Prometheus' text format; the handle of the recorder that the binary installed.
-#[derive(Clone)]
-pub struct RenderMetrics(Arc<dyn Fn() -> String + Send + Sync>);
-
-impl RenderMetrics {
-    /// From a function, such as a `PrometheusHandle`'s `render`.
-    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(render))
-    }
-
-    /// The metrics as they are now.
-    pub fn render(&self) -> String {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for RenderMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RenderMetrics")
-    }
-}
 
 #[derive(Clone)]
 struct Admin {
@@ -56,8 +34,10 @@ pub(crate) async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Admin { node, metrics });
+    let listener = skytale_http::Listener::new(listener);
     let ended = stop.clone();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await });
+    let server = axum::serve(listener, skytale_http::private(routes))
+        .with_graceful_shutdown(async move { stop.cancelled().await });
     tokio::select! {
         served = async { server.await } => {
             if let Err(error) = served {
@@ -83,9 +63,6 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn render(State(admin): State<Admin>) -> Response {
-    let Some(render) = admin.metrics else {
-        return (StatusCode::NOT_FOUND, "this process records no metrics\n").into_response();
-    };
     let node = &admin.node;
     let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
@@ -103,6 +80,5 @@ async fn render(State(admin): State<Admin>) -> Response {
         barred: node.trust.barred(),
         twin: node.presence.twin().is_some(),
     });
-    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (text, (render.0)()).into_response()
+    metrics_page(admin.metrics.as_ref())
 }

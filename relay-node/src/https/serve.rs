@@ -5,7 +5,7 @@ use super::socket::Socket;
 use crate::metrics;
 use crate::node::Shared;
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -25,6 +25,7 @@ use iroh_relay::server::streams::RelayedStream;
 use iroh_relay::server::{ClientRequest, DynAccessControl, Metrics};
 use parking_lot::Mutex;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use skytale_proto::rest::Problem;
 use skytale_proto::session::Refusal;
 use skytale_proto::{Code, limits};
 use std::convert::Infallible;
@@ -153,15 +154,24 @@ impl Server {
         mut request: Request<Incoming>,
         place: &Mutex<Option<OwnedSemaphorePermit>>,
     ) -> Response<String> {
+        if let Err(error) = skytale_http::check_head(request.version(), request.headers(), 0) {
+            return told(error.code, error.status, &error.detail);
+        }
         match (request.method(), request.uri().path()) {
             (&Method::GET, RELAY_PATH) => {}
             (&Method::GET, RELAY_PROBE_PATH) => return Response::new(String::new()),
-            _ => return told(StatusCode::NOT_FOUND, "nothing is here but /relay, for skytale agents"),
+            _ => {
+                return told(
+                    Code::NotFound,
+                    StatusCode::NOT_FOUND,
+                    "nothing is here but /relay, for skytale agents",
+                );
+            }
         }
         let (accept, version) = match wanted(request.headers()) {
             Ok(wanted) => wanted,
             Err(problem) => {
-                let mut response = told(StatusCode::UPGRADE_REQUIRED, problem);
+                let mut response = told(Code::BadRequest, StatusCode::UPGRADE_REQUIRED, problem);
                 response
                     .headers_mut()
                     .insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -176,7 +186,11 @@ impl Server {
             }
         };
         let Some(place) = place.lock().take() else {
-            return told(StatusCode::BAD_REQUEST, "the connection was taken over already");
+            return told(
+                Code::BadRequest,
+                StatusCode::BAD_REQUEST,
+                "the connection was taken over already",
+            );
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
@@ -271,9 +285,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn told(status: StatusCode, text: &str) -> Response<String> {
-    let mut response = Response::new(format!("{text}\n"));
+fn told(code: Code, status: StatusCode, text: &str) -> Response<String> {
+    let problem = Problem::new(code, status.as_u16(), text);
+    // A struct of strings and numbers is JSON.
+    let mut response = Response::new(serde_json::to_string(&problem).unwrap_or_default());
     *response.status_mut() = status;
+    let kind = HeaderValue::from_static(skytale_http::PROBLEM_JSON);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
@@ -282,8 +300,11 @@ fn refused(refusal: &Refusal) -> Response<String> {
         Some(Code::Draining | Code::TrustStale) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNAUTHORIZED,
     };
-    let code = refusal.known_code().map(|code| code.to_string()).unwrap_or_default();
-    told(status, &format!("{code} {}", refusal.message))
+    told(
+        refusal.known_code().unwrap_or(Code::RelayInternal),
+        status,
+        &refusal.message,
+    )
 }
 
 #[cfg(test)]

@@ -304,7 +304,12 @@ async fn what_is_no_agent_is_answered_and_costs_little() {
     ] {
         let answer = ask(&fixture, &(head(request) + "\r\n")).await;
         assert_eq!(status(&answer), expected, "{request}: {answer}");
+        let is_problem =
+            answer.contains("content-type: application/problem+json\r\n") && answer.contains("\"code\":\"SKY-");
+        assert_eq!(is_problem, expected != "200", "{request}: {answer}");
     }
+    let hostless = "GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&ask(&fixture, hostless).await), "400");
     let upgrade = head("GET /relay")
         + "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: iroh-relay-v2\r\n\r\n";
     let answer = ask(&fixture, &upgrade).await;

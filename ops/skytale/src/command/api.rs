@@ -5,7 +5,7 @@ mod rewrap_keys;
 use super::Session;
 use crate::config::Layer;
 use crate::output::{Human, Outcome, Style};
-use crate::serve::{start_api, stop_api};
+use crate::serve::{self, start_api, stop_api};
 use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
@@ -51,12 +51,16 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 }
 
 async fn serve(session: Session) -> Outcome {
-    let config = session.loaded.api()?;
+    let mut config = session.loaded.api()?;
+    if config.admin.enabled {
+        config.metrics = Some(serve::metrics()?);
+    }
     let url = config.url.clone();
     let api = start_api(config).await?;
     session.output.give(&Listening {
         address: api.local_addr(),
         url,
+        admin: api.admin_addr(),
     })?;
     session.shutdown.requested().await;
     stop_api(api).await
@@ -66,11 +70,16 @@ async fn serve(session: Session) -> Outcome {
 struct Listening {
     address: SocketAddr,
     url: String,
+    admin: Option<SocketAddr>,
 }
 
 impl Human for Listening {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         writeln!(to, "{} API on http://{}", style.good("listening:"), self.address)?;
-        writeln!(to, "  clients use {}", self.url)
+        writeln!(to, "  clients use {}", self.url)?;
+        match self.admin {
+            Some(admin) => writeln!(to, "  operator http://{admin}/readyz, /metrics"),
+            None => Ok(()),
+        }
     }
 }

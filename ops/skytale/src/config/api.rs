@@ -4,7 +4,7 @@ use super::{AUDIENCE, Loaded, Secret, loopback};
 use crate::output::{Failure, Outcome};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use skytale_api::{ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
+use skytale_api::{AdminConfig, ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
 use skytale_proto::Code;
 use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::net::SocketAddr;
@@ -42,8 +42,32 @@ pub(crate) struct Api {
     pub region_distances: Vec<String>,
     /// How often enrolled relay nodes say that they are there, in seconds.
     pub relay_heartbeat_s: u64,
+    /// The section `[api.admin]`.
+    pub admin: ApiAdmin,
     /// The section `[api.limits]`.
     pub limits: ApiLimits,
+}
+
+/// The section `[api.admin]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ApiAdmin {
+    /// Whether health and metrics are served on a port of their own.
+    pub enabled: bool,
+    /// Where.
+    pub listen: SocketAddr,
+    /// Whether that may be something else than loopback.
+    pub allow_remote: bool,
+}
+
+impl Default for ApiAdmin {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: loopback(7606),
+            allow_remote: false,
+        }
+    }
 }
 
 /// The section `[api.limits]`.
@@ -83,6 +107,7 @@ impl Default for Api {
             region: 0,
             region_distances: Vec::new(),
             relay_heartbeat_s: RELAY_HEARTBEAT.as_secs(),
+            admin: ApiAdmin::default(),
             limits: ApiLimits::default(),
         }
     }
@@ -137,6 +162,11 @@ impl Loaded {
             region: api.region,
             region_distances: api.region_distances.clone(),
             relay_heartbeat: Duration::from_secs(api.relay_heartbeat_s),
+            admin: AdminConfig {
+                enabled: api.admin.enabled,
+                listen: api.admin.listen,
+                allow_remote: api.admin.allow_remote,
+            },
             limits: api.limits.over(Limits::default()),
             ..ApiConfig::dev("")
         };

@@ -122,7 +122,7 @@ fn api(place: &mut Place) -> (Running, String) {
     place.write(
         "api.toml",
         &format!(
-            "api_url = '{url}'\nadmin_secret = '{admin}'\n[api]\nlisten = '127.0.0.1:{port}'\nurl = '{url}'\n\
+            "api_url = '{url}'\nadmin_secret = '{admin}'\n[api]\nadmin.listen = '127.0.0.1:0'\nlisten = '127.0.0.1:{port}'\nurl = '{url}'\n\
              database = 'sqlite:api.db'\nadmin_secret = '{admin}'\nrelay_secret = '{relay}'\n\
              key_encryption_key = '{kek}'\n",
             relay = SECRET.repeat(32),

@@ -3,7 +3,7 @@
 use crate::node::text;
 use crate::process::{Place, Running};
 
-const CONFIG: &str = "[api]\nlisten = '127.0.0.1:0'\nurl = 'http://127.0.0.1:7600'\ndatabase = 'sqlite:api.db'\n\
+const CONFIG: &str = "[api]\nadmin.listen = '127.0.0.1:0'\nlisten = '127.0.0.1:0'\nurl = 'http://127.0.0.1:7600'\ndatabase = 'sqlite:api.db'\n\
     admin_secret = 'a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7'\nrelay_secret = 'r5r5r5r5r5r5r5r5r5r5r5r5r5r5r5r5'\n\
     key_encryption_key = 'file:old.key'\n";
 

@@ -464,7 +464,7 @@ fn what_a_relay_no_longer_keeps_is_told_with_its_range_and_other_channels_go_on(
     let secret = |byte: &str| byte.repeat(32);
     let settings = format!(
         "api_url = 'http://127.0.0.1:{port}'\nadmin_secret = '{admin}'\n\
-         [api]\nlisten = '127.0.0.1:{port}'\nurl = 'http://127.0.0.1:{port}'\ndatabase = 'sqlite:api.db'\n\
+         [api]\nadmin.listen = '127.0.0.1:0'\nlisten = '127.0.0.1:{port}'\nurl = 'http://127.0.0.1:{port}'\ndatabase = 'sqlite:api.db'\n\
          admin_secret = '{admin}'\nrelay_secret = '{relay}'\nkey_encryption_key = '{kek}'\n\
          [relay]\nlisten = '127.0.0.1:0'\ndata_dir = 'relay'\napi_url = 'http://127.0.0.1:{port}'\nretention_s = 1\n\
          relay_secret = '{relay}'\ndisk_free_bytes_min = 0\n[relay.store]\nsegment_bytes = 4096\n\

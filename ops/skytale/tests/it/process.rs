@@ -31,6 +31,11 @@ impl Place {
         self.variables.push((name.into(), value.into()));
     }
 
+    /// The environment variables that were set.
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -208,7 +208,7 @@ fn api_and_relay_serve_from_a_configuration_file_and_an_operator_makes_accounts(
         "skytale.toml",
         &format!(
             "api_url = 'http://127.0.0.1:{port}'\nadmin_secret = '{admin}'\n\
-             [api]\nlisten = '127.0.0.1:{port}'\nurl = 'http://127.0.0.1:{port}'\ndatabase = 'sqlite:api.db'\n\
+             [api]\nadmin.listen = '127.0.0.1:0'\nlisten = '127.0.0.1:{port}'\nurl = 'http://127.0.0.1:{port}'\ndatabase = 'sqlite:api.db'\n\
              admin_secret = '{admin}'\nrelay_secret = 'file:relay-secret'\nkey_encryption_key = '{kek}'\n\
              [relay]\nlisten = '127.0.0.1:0'\ndata_dir = 'relay'\napi_url = 'http://127.0.0.1:{port}'\n\
              relay_secret = 'file:relay-secret'\ndisk_free_bytes_min = 0\n[relay.admin]\nlisten = '127.0.0.1:0'\n",
