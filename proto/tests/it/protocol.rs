@@ -6,8 +6,8 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, field_descriptor_proto::
 use skytale_proto::frame::Detail;
 use skytale_proto::session::*;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Code, Frame, FrameId, Header, Kind, LogId, Offset, Record, limits,
-    record,
+    AccountId, AgentId, ChannelId, ChannelMode, Code, EndpointId, Frame, FrameId, Header, Kind, LogId, Offset, Record,
+    limits, record,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -246,6 +246,7 @@ fn vectors() -> Vec<(&'static str, Bytes)> {
         token: "token".into(),
         sdk_version: "1".into(),
         last_resort: false,
+        proof: vec![0x66; 64].into(),
     };
     let subscribe = Subscribe {
         log: channel().log().to_bytes().into(),
@@ -285,6 +286,16 @@ fn vectors() -> Vec<(&'static str, Bytes)> {
     let mut batch = bytes::BytesMut::from(batch_prefix(records.len()).as_ref());
     batch.extend_from_slice(&records);
     vec![
+        (
+            "What a Hello's proof is of",
+            skytale_proto::session::hello_proof_message(
+                &EndpointId::from_bytes([0x77; 32]),
+                &EndpointId::from_bytes([0x88; 32]),
+                &agent(),
+                &[0x99; 32],
+            )
+            .into(),
+        ),
         ("Open with Hello", open(open::Stream::Hello(hello))),
         ("Open with AppendOpen", open(open::Stream::Append(AppendOpen {}))),
         ("Open with Subscribe", open(open::Stream::Subscribe(subscribe))),
@@ -407,6 +418,7 @@ fn the_vectors_on_the_page_are_what_the_code_writes_and_reads() {
                 Record::decode(&bytes, record::PAYLOAD_BYTES_MAX).expect("a record").1,
                 bytes.len()
             ),
+            "What" => assert!(bytes.starts_with(HELLO_PROOF_CONTEXT)),
             other => panic!("{other}"),
         }
     }
