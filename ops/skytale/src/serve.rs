@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use skytale_api::{Api, ApiConfig};
 use skytale_bridge::{Bridge, BridgeError};
 use skytale_log_store::LogStore;
-use skytale_log_store::fleet::FleetStore;
+use skytale_log_store::fleet::{self, FleetStore};
 use skytale_log_store::local::LocalStore;
 use skytale_proto::Code;
 use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
@@ -111,11 +111,28 @@ async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
             Ok(Arc::new(store))
         }
         StoreSetup::Fleet(config) => {
-            let store = FleetStore::open(*config)
-                .await
-                .map_err(|error| Failure::new(error.code(), "cannot open the fleet's log").because(&error))?;
+            let store = FleetStore::open(*config).await.map_err(|error| fleet_failure(&error))?;
             Ok(Arc::new(store))
         }
+    }
+}
+
+/// Why a node of a fleet does not start: what its operator does is not what an agent does.
+fn fleet_failure(error: &fleet::OpenError) -> Failure {
+    let failure = Failure::new(error.code(), "cannot open the fleet's log").because(error);
+    match error {
+        fleet::OpenError::Unreachable { .. } => failure.help(
+            "Start the NATS servers, or correct `relay.fleet.nats`: a node without a replica needs one of them at its start. \
+             `skytale config check relay --connect` tries each; `skytale fleet doctor` says what they lack.",
+        ),
+        fleet::OpenError::Denied { .. } => failure.help(
+            "Give the servers this node's key: `skytale fleet nats` writes their accounts.conf, and each server is to be reloaded \
+             (docs/operating-a-fleet.md).",
+        ),
+        fleet::OpenError::JetStream { .. } | fleet::OpenError::Stream { .. } | fleet::OpenError::Weaker { .. } => {
+            failure.help("`skytale fleet doctor` says what the servers and streams lack, and what mends it.")
+        }
+        _ => failure,
     }
 }
 
