@@ -10,6 +10,7 @@ mod clock;
 mod config_check;
 mod configuration;
 mod demo;
+mod deploy;
 mod dev;
 mod doctor;
 mod enrolled;
