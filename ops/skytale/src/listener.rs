@@ -1,7 +1,9 @@
 //! Who listens on an address that cannot be bound: the process, as far as this user may see it.
 
+use crate::output::Failure;
 use std::fs;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 /// A process that listens.
@@ -27,6 +29,25 @@ impl std::fmt::Display for Listener {
             None => Ok(()),
         }
     }
+}
+
+/// Whether somebody listens on an address.
+pub(crate) fn is_taken(listen: SocketAddr, is_udp: bool) -> bool {
+    let bound = match is_udp {
+        true => UdpSocket::bind(listen).map(|_| ()),
+        false => TcpListener::bind(listen).map(|_| ()),
+    };
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
+/// Says of a failed start who listens on the addresses that it needed.
+pub(crate) fn blame(mut failure: Failure, needed: &[(SocketAddr, bool)]) -> Failure {
+    for (listen, is_udp) in needed {
+        if let Some(holder) = is_taken(*listen, *is_udp).then(|| on(*listen)).flatten() {
+            failure = failure.since(format!("{holder} listens on {listen}"));
+        }
+    }
+    failure
 }
 
 /// Who listens on a port; `None` where that cannot be seen: it is another user's, or this system has no `/proc`.

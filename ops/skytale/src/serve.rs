@@ -1,6 +1,7 @@
 //! Servers as a process runs them: started, watched, stopped in order.
 
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup};
+use crate::listener;
 use crate::output::{Failure, Outcome};
 use crate::shutdown::{DEADLINE, within_deadline};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -47,12 +48,16 @@ impl RelayServer {
     /// Opens the store and listens.
     pub(crate) async fn start(setup: RelaySetup, metrics: Option<RenderMetrics>) -> Outcome<Self> {
         let store = open(setup.store).await?;
+        let mut needed: Vec<_> = setup.node.listen.iter().map(|listen| (*listen, true)).collect();
+        needed.extend(setup.node.https.listen.map(|listen| (listen, false)));
+        needed.extend(setup.node.admin.enabled.then_some((setup.node.admin.listen, false)));
         match RelayNode::start(setup.node, store.clone(), setup.trust, metrics).await {
             Ok(node) => Ok(Self { node, store }),
             Err(error) => {
                 // The first failure is the one to tell.
                 let _ = store.close().await;
-                Err(Failure::new(error.code(), "cannot start the relay node").because(&error))
+                let failure = Failure::new(error.code(), "cannot start the relay node").because(&error);
+                Err(listener::blame(failure, &needed))
             }
         }
     }
@@ -139,9 +144,10 @@ fn fleet_failure(error: &fleet::OpenError) -> Failure {
 /// Starts the API.
 pub(crate) async fn start_api(config: ApiConfig) -> Outcome<Api> {
     let listen = config.listen;
-    Api::start(config)
-        .await
-        .map_err(|error| Failure::new(error.code(), format!("cannot start the API on {listen}")).because(&error))
+    Api::start(config).await.map_err(|error| {
+        let failure = Failure::new(error.code(), format!("cannot start the API on {listen}")).because(&error);
+        listener::blame(failure, &[(listen, false)])
+    })
 }
 
 /// Stops the API: requests that run are answered.

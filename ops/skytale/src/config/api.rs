@@ -121,18 +121,20 @@ impl Loaded {
             problems.take("api.url", self.url("api.url", url));
         }
         let mut secret = |key: &str, secret: &Option<Secret>| {
-            let exposed = secret.as_ref().map(|secret| secret.expose(key));
-            exposed.and_then(|exposed| problems.take(key, exposed))
+            let secret = problems.need(self, key, secret.as_ref())?;
+            problems.take(key, secret.expose(key))
         };
         let admin_secret = secret("api.admin_secret", &api.admin_secret);
         let relay_secret = secret("api.relay_secret", &api.relay_secret);
-        let key_encryption_key = api.key_encryption_key.as_ref().and_then(|key| {
-            let key = key.reveal("api.key_encryption_key").and_then(|text| {
-                KeyEncryptionKey::from_hex(&text)
-                    .map_err(|error| self.refused(&format!("api.{}", error.key), &error.problem))
+        let key = "api.key_encryption_key";
+        let key_encryption_key = problems
+            .need(self, key, api.key_encryption_key.as_ref())
+            .and_then(|secret| {
+                let read = secret.reveal(key).and_then(|text| {
+                    KeyEncryptionKey::from_hex(&text).map_err(|error| self.refused(key, &error.problem))
+                });
+                problems.take(key, read)
             });
-            problems.take("api.key_encryption_key", key)
-        });
         let config = ApiConfig {
             mode: Mode::Production,
             listen: api.listen,

@@ -55,15 +55,13 @@ pub(super) fn words(key: &str, kind: &Kind) -> String {
 }
 
 fn of_type(key: &str, expected: &str) -> String {
-    let number = |most: &str| {
-        let unit = unit(key);
-        format!("expected a whole number{unit}, 0 to {most}")
-    };
+    let unit = unit(key);
+    let number = |most: &str| format!("expected a whole number{unit}, 0 to {most}");
     match expected {
         "u8" => number(&u8::MAX.to_string()),
         "u16" => number(&u16::MAX.to_string()),
         "u32" | "i32" => number(&u32::MAX.to_string()),
-        "u64" | "usize" | "i64" => number(&i64::MAX.to_string()),
+        "u64" | "usize" | "i64" => format!("expected a whole number{unit}, 0 or more"),
         "bool" | "boolean" | "a boolean" | "a bool" => "expected true or false".into(),
         "a string" | "string" | "str" | "path string" | "a borrowed string" | "char" => "expected a text".into(),
         "a sequence" | "sequence" => "expected a list".into(),
@@ -142,7 +140,7 @@ mod tests {
         assert!(text("relay.retention_s").contains("of seconds"));
         assert!(text("relay.trust.keys_every_ms").contains("of milliseconds"));
         assert!(text("relay.limits.bytes_per_second").contains("of bytes"));
-        assert!(text("relay.limits.frames_per_second").starts_with("expected a whole number, 0"));
+        assert!(text("relay.limits.frames_per_second").starts_with("expected a whole number, 0 or more"));
         assert_eq!(of_type("relay.region", "u8"), "expected a whole number, 0 to 255");
     }
 }

@@ -171,9 +171,10 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     read(sources)?.sound()
 }
 
-fn extract(set: &figment::value::Dict) -> Result<Config, figment::Error> {
+fn extract(set: &figment::value::Dict) -> Result<Config, Box<figment::Error>> {
     let defaults = Figment::from(Serialized::defaults(Config::default()));
-    defaults.merge(Serialized::globals(set)).extract_lossy()
+    let extracted = defaults.merge(Serialized::globals(set)).extract_lossy();
+    extracted.map_err(Box::new)
 }
 
 fn unknown_variable(layer: &Layer) -> String {

@@ -58,10 +58,18 @@ impl Loaded {
         value.ok_or_else(|| {
             let failure = Failure::new(Code::Config, format!("configuration key `{key}` is needed and not set"));
             let example = super::expected::example(key).unwrap_or_else(|| "...".into());
-            let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+            let place = match key.rsplit_once('.') {
+                Some((section, name)) => format!("`{name} = {example}` in [{section}]"),
+                None => format!("`{key} = {example}` above all sections"),
+            };
+            let made = match key {
+                "api.admin_secret" | "api.relay_secret" | "api.key_encryption_key" => {
+                    "Make one with `openssl rand -hex 32`, in a file with mode 0600. "
+                }
+                _ => "",
+            };
             failure.help(format!(
-                "Set it in the file, as in `{name} = {example}` in [{section}], or as {}; `skytale config init` writes a file \
-                 with every key.",
+                "{made}Set it in the file, as in {place}, or as {}; `skytale config init` writes a file with every key.",
                 Layer::variable(key)
             ))
         })
@@ -69,7 +77,10 @@ impl Loaded {
 
     /// A key whose value cannot be used.
     pub(crate) fn refused(&self, key: &str, problem: &str) -> Failure {
-        let source = self.source(key);
-        Failure::new(Code::Config, format!("configuration key `{key}` ({source}) {problem}"))
+        let source = match self.source(key).as_str() {
+            "default" => String::new(),
+            source => format!(" ({source})"),
+        };
+        Failure::new(Code::Config, format!("configuration key `{key}`{source} {problem}"))
     }
 }

@@ -4,6 +4,7 @@ use super::bridge::Checked;
 use super::check::Usable;
 use super::relay::{RelaySetup, StoreSetup};
 use super::{Loaded, Problems};
+use crate::listener;
 use crate::output::Failure;
 use reqwest::Method;
 use skytale_api::{ApiConfig, reach_database};
@@ -97,10 +98,16 @@ impl Loaded {
             let what = format!("cannot listen on {listen} ({transport}; `{key}`, {})", self.source(key));
             let failure = Failure::new(Code::Environment, what).because(&error);
             match error.kind() {
-                std::io::ErrorKind::AddrInUse => failure.help(
-                    "Another process listens there. If it is this server, which runs already, that is as it should be: \
-                     leave out `--connect`.",
-                ),
+                std::io::ErrorKind::AddrInUse => {
+                    let failure = match listener::on(listen) {
+                        Some(holder) => failure.since(format!("{holder} listens there")),
+                        None => failure,
+                    };
+                    failure.help(
+                        "If that is this server, which runs already, all is well: leave out `--connect`. Otherwise choose \
+                         another address.",
+                    )
+                }
                 _ => failure,
             }
         });

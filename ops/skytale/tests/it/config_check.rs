@@ -341,3 +341,34 @@ fn a_server_that_passed_the_check_starts() {
     assert_eq!(told["url"], "http://127.0.0.1:7600");
     assert_eq!(api.stop("TERM").0, 0);
 }
+
+#[test]
+fn a_server_whose_address_is_taken_names_who_listens_there() {
+    let place = Place::new();
+    place.write("skytale.toml", &good(&place));
+    let mut api = Running::start(place.command(["--json", "api"]), &place.path("api.log"));
+    let address = text(&api.json()["address"]);
+    let process = format!("process {}", api.id());
+    let second = place.run(["api", "--listen", &address]);
+    assert!(
+        second.code == 3 && second.stderr.contains(&process),
+        "{}",
+        second.stderr
+    );
+    let relay = place.run(["relay", "--set", &format!("relay.admin.listen={address}")]);
+    assert!(relay.code == 3 && relay.stderr.contains(&process), "{}", relay.stderr);
+    let checked = place.run([
+        "config",
+        "check",
+        "api",
+        "--connect",
+        "--set",
+        &format!("api.listen={address}"),
+    ]);
+    assert!(
+        checked.code == 3 && checked.stderr.contains(&process),
+        "{}",
+        checked.stderr
+    );
+    assert_eq!(api.stop("TERM").0, 0);
+}

@@ -17,7 +17,7 @@ fn runs(script: &str) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    println!("{stdout}");
+    eprintln!("{stdout}");
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(
         stdout

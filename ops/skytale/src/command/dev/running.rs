@@ -5,8 +5,8 @@ use crate::output::{Context as _, Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use skytale_proto::Code;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -69,10 +69,14 @@ fn runs(dir: &Path, node: &Node) -> Failure {
     let what = format!("a node runs in {} already{process}", dir.display());
     let failure = Failure::new(Code::Environment, what);
     match &node.api_url {
-        Some(url) => failure.help(format!(
-            "Use it: export SKYTALE_API_URL={url} SKYTALE_API_KEY=file:{}\n{SECOND}",
-            dir.join("api-key").display()
-        )),
+        Some(url) => {
+            // As it is to be pasted into any terminal.
+            let key = std::path::absolute(dir.join("api-key")).unwrap_or_else(|_| dir.join("api-key"));
+            failure.help(format!(
+                "Use it: export SKYTALE_API_URL={url} SKYTALE_API_KEY=file:{}\n{SECOND}",
+                key.display()
+            ))
+        }
         None => failure.help(SECOND),
     }
 }
@@ -89,7 +93,8 @@ pub(super) struct Wanted {
 
 /// Refuses addresses that are taken, all at once, with who listens there.
 pub(super) fn refuse_taken(wanted: &[Wanted]) -> Outcome {
-    let taken: Vec<&Wanted> = wanted.iter().filter(|wanted| wanted.is_taken()).collect();
+    let is_taken = |wanted: &&Wanted| listener::is_taken(wanted.listen, wanted.is_udp);
+    let taken: Vec<&Wanted> = wanted.iter().filter(is_taken).collect();
     let Some(first) = taken.first() else { return Ok(()) };
     let mut failure = match &taken[..] {
         [one] => Failure::new(Code::Environment, format!("{} ({}) is taken", one.listen, one.of)),
@@ -114,14 +119,4 @@ pub(super) fn refuse_taken(wanted: &[Wanted]) -> Outcome {
             _ => taken.iter().map(|wanted| wanted.option).collect::<Vec<_>>().join(", "),
         }
     )))
-}
-
-impl Wanted {
-    fn is_taken(&self) -> bool {
-        let bound = match self.is_udp {
-            true => UdpSocket::bind(self.listen).map(|_| ()),
-            false => TcpListener::bind(self.listen).map(|_| ()),
-        };
-        bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
-    }
 }
