@@ -278,37 +278,34 @@ impl ApiConfig {
     }
 
     fn production_problems(&self) -> Vec<ConfigError> {
-        let mut found = Vec::new();
-        let mut refuse = |wrong: bool, key, problem: &str| {
-            if wrong {
-                found.push(ConfigError::new(key, problem));
-            }
-        };
-        refuse(
-            !self.listen.ip().is_loopback() && !self.behind_tls_proxy,
-            "listen",
-            "is not a loopback address, and keys would cross the network in clear: put a proxy that ends TLS in front \
-             and set `api.behind_tls_proxy = true`, or listen on 127.0.0.1",
-        );
-        refuse(
-            self.behind_tls_proxy && !self.url.is_empty() && !self.url.starts_with("https://"),
-            "url",
-            "must begin with https:// when a proxy ends TLS (`api.behind_tls_proxy`)",
-        );
-        refuse(
-            same_secret(self.admin_secret.as_ref(), self.relay_secret.as_ref()),
-            "relay_secret",
-            "is the operator's secret too; give relay nodes one of their own",
-        );
-        refuse(
-            self.key_encryption_key.is_none(),
-            "key_encryption_key",
-            "is missing: signing keys are not stored in clear; make one with `openssl rand -hex 32`, keep it in a file \
-             with mode 0600",
-        );
-        found.extend(check_secret("admin_secret", self.admin_secret.as_ref()).err());
-        found.extend(check_secret("relay_secret", self.relay_secret.as_ref()).err());
-        found
+        let refused = |wrong: bool, key, problem: &str| wrong.then(|| ConfigError::new(key, problem));
+        let found = [
+            refused(
+                !self.listen.ip().is_loopback() && !self.behind_tls_proxy,
+                "listen",
+                "is not a loopback address, and keys would cross the network in clear: put a proxy that ends TLS in front \
+                 and set `api.behind_tls_proxy = true`, or listen on 127.0.0.1",
+            ),
+            refused(
+                self.behind_tls_proxy && !self.url.is_empty() && !self.url.starts_with("https://"),
+                "url",
+                "must begin with https:// when a proxy ends TLS (`api.behind_tls_proxy`)",
+            ),
+            check_secret("admin_secret", self.admin_secret.as_ref()).err(),
+            check_secret("relay_secret", self.relay_secret.as_ref()).err(),
+            refused(
+                same_secret(self.admin_secret.as_ref(), self.relay_secret.as_ref()),
+                "relay_secret",
+                "is the operator's secret too; give relay nodes one of their own",
+            ),
+            refused(
+                self.key_encryption_key.is_none(),
+                "key_encryption_key",
+                "is missing: signing keys are not stored in clear; make one with `openssl rand -hex 32`, keep it in a \
+                 file with mode 0600",
+            ),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 

@@ -12,10 +12,12 @@ use skytale_log_store::fleet::{self, FleetConfig, NatsAuth, NatsConfig, SyncProo
 use skytale_proto::Code;
 use skytale_proto::rest::Relays;
 use skytale_relay_node::{ReachError, TrustSource, reach_api};
-use skytale_sdk::net::ApiClient;
+use skytale_sdk::net::{ApiClient, ApiError};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
+/// What to do where nobody answers as the API does.
+const API_AWAY: &str = "Is the API running, and is this its address?";
 /// How long one connection may take.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,8 @@ impl Loaded {
                 "cannot reach the database (`api.database`, {})",
                 self.source("api.database")
             );
-            Failure::new(error.code(), what).because(&error)
+            let failure = Failure::new(error.code(), what).because(&error);
+            failure.help("Is the database running there, and does it know this user, password and name?")
         });
         problems.take("api.database", reached);
     }
@@ -127,27 +130,37 @@ impl Loaded {
             ReachError::Url(_) | ReachError::Unreachable(_) => ("relay.api_url", "cannot be reached"),
         };
         let what = format!("the API at {api_url} {what} (`{key}`, {})", self.source(key));
-        problems.add(key, Failure::new(error.code(), what).because(&error));
+        let help = match &error {
+            ReachError::Refused(_) => {
+                "Give what the API has as `api.relay_secret`, or all of what `skytale relay enrol` showed for this node."
+            }
+            ReachError::Url(_) | ReachError::Unreachable(_) => API_AWAY,
+        };
+        problems.add(key, Failure::new(error.code(), what).because(&error).help(help));
     }
 
     async fn reach_with_key(&self, key: &str, url: &str, api: &ApiClient, problems: &mut Problems) {
         let relays = api.call::<_, Relays>(Method::GET, "/v1/relays", None::<&()>);
+        let source = self.source(key);
         let asked = match tokio::time::timeout(WITHIN, relays).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::new(
-                error.code(),
-                format!(
-                    "the API at {url} does not answer as it should (`{key}`, {})",
-                    self.source(key)
-                ),
-            )
-            .because(&error)),
-            Err(_) => Err(Failure::new(
-                Code::Offline,
-                format!("the API at {url} does not answer within {} s", WITHIN.as_secs()),
-            )),
+            Ok(Ok(_)) => return,
+            Ok(Err(error @ (ApiError::Refused { .. } | ApiError::Config { .. }))) => {
+                let what = format!("the API at {url} refuses the key (`{key}`, {source})");
+                Failure::new(error.code(), what)
+                    .because(&error)
+                    .help("Give a key of this API that is in force: `skytale key create` makes one.")
+            }
+            Ok(Err(error)) => {
+                let what = format!("the API at {url} cannot be reached (`{key}`, {source})");
+                Failure::new(error.code(), what).because(&error).help(API_AWAY)
+            }
+            Err(_) => {
+                let seconds = WITHIN.as_secs();
+                let what = format!("the API at {url} does not answer within {seconds} s (`{key}`, {source})");
+                Failure::new(Code::Offline, what).help(API_AWAY)
+            }
         };
-        problems.take(key, asked);
+        problems.add(key, asked);
     }
 
     async fn reach_nats(&self, config: &FleetConfig, problems: &mut Problems) {
@@ -179,7 +192,13 @@ impl Loaded {
                 _ => key,
             };
             let what = format!("cannot connect to a NATS server (`{about}`, {})", self.source(about));
-            (about.to_owned(), Failure::new(error.code(), what).because(&error))
+            let help = match &error {
+                fleet::OpenError::Unreachable { .. } => {
+                    "Start that server, or correct its address. A relay node that has a replica starts without it, too."
+                }
+                _ => "Give the servers this key: `skytale fleet nats` writes their accounts.conf, and each is to be reloaded.",
+            };
+            (about.to_owned(), Failure::new(error.code(), what).because(&error).help(help))
         });
         problems.extend(found.collect::<Vec<_>>());
     }

@@ -273,6 +273,11 @@ fn with_connect_addresses_are_bound_and_nobody_at_the_other_end_is_a_problem() {
     };
     let free = problems(&listens(&tcp.to_string(), &udp.to_string()));
     are_about(&free, &["relay.api_url", "relay.fleet.nats"]);
+    // What an agent would do is no help to an operator.
+    let ran = listens(&tcp.to_string(), &udp.to_string());
+    for word in ["outbox", "Keep the frame"] {
+        assert!(!ran.stderr.contains(word), "{}", ran.stderr);
+    }
     let ran = listens(&port(taken_tcp.local_addr()), &port(taken_udp.local_addr()));
     are_about(
         &problems(&ran),
