@@ -64,6 +64,8 @@ pub struct ApiConfig {
     /// `api.relay_heartbeat_s`: how often enrolled relay nodes say that they are there, in whole seconds. After three that did
     /// not come agents are no longer sent to one.
     pub relay_heartbeat: Duration,
+    /// Lets `dev` listen beyond loopback, in a container. Keys cross that network in clear.
+    pub dev_beyond_loopback: bool,
     /// Limits.
     pub limits: Limits,
     /// `api.admin`: health and metrics, on a port of their own.
@@ -236,6 +238,7 @@ impl ApiConfig {
             region: 0,
             region_distances: Vec::new(),
             relay_heartbeat: RELAY_HEARTBEAT,
+            dev_beyond_loopback: false,
             limits: Limits::default(),
             admin: AdminConfig {
                 enabled: false,
@@ -247,76 +250,91 @@ impl ApiConfig {
         }
     }
 
-    /// Refuses what must not start: outside `dev`, anything missing that would open a door.
+    /// Refuses what must not start: outside `dev`, anything missing that would open a door. With the first key that is wrong.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |key, problem: &str| Err(ConfigError::new(key, problem));
-        let loopback = self.listen.ip().is_loopback();
-        if self.url.is_empty() {
-            return refuse(
-                "url",
-                "is missing: it is the issuer of tokens; set it to the URL that clients use",
-            );
-        }
-        if self.audience.is_empty() {
-            return refuse(
-                "audience",
-                "is missing: name the fleet of relay nodes that tokens are for",
-            );
-        }
-        if self.token_lifetime.as_secs() == 0 || self.token_lifetime > TOKEN_LIFETIME_MAX {
-            return refuse("token_lifetime_s", "must be from 1 to 3600");
-        }
-        if !RELAY_HEARTBEATS.contains(&self.relay_heartbeat) || self.relay_heartbeat.subsec_nanos() != 0 {
-            return refuse("relay_heartbeat_s", "must be from 1 to 300");
-        }
-        self.distances()?;
-        Location::parse(self.database.expose_secret())?;
-        self.limits.check()?;
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything with which the API does not start.
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let mut found = Vec::new();
+        let mut refuse = |wrong: bool, key, problem: &str| {
+            if wrong {
+                found.push(ConfigError::new(key, problem));
+            }
+        };
+        refuse(
+            self.url.is_empty(),
+            "url",
+            "is missing: it is the issuer of tokens; set it to the URL that clients use",
+        );
+        refuse(
+            self.audience.is_empty(),
+            "audience",
+            "is missing: name the fleet of relay nodes that tokens are for",
+        );
+        refuse(
+            self.token_lifetime.as_secs() == 0 || self.token_lifetime > TOKEN_LIFETIME_MAX,
+            "token_lifetime_s",
+            "must be from 1 to 3600",
+        );
+        refuse(
+            !RELAY_HEARTBEATS.contains(&self.relay_heartbeat) || self.relay_heartbeat.subsec_nanos() != 0,
+            "relay_heartbeat_s",
+            "must be from 1 to 300",
+        );
+        found.extend(self.distances().err());
+        found.extend(Location::parse(self.database.expose_secret()).err());
+        found.extend(self.limits.problems());
         if self.admin.enabled && !self.admin.allow_remote && !self.admin.listen.ip().is_loopback() {
-            return refuse(
+            found.push(ConfigError::new(
                 "admin.listen",
                 "is not a loopback address, and there is no authorization on this port: set `api.admin.allow_remote = \
                  true` where the network keeps it private",
-            );
+            ));
         }
-        if self.mode == Mode::Dev {
-            if !loopback {
-                return refuse(
-                    "listen",
-                    "must be a loopback address in dev; use `skytale api` to serve others",
-                );
-            }
-            return Ok(());
-        }
-        if !loopback && !self.behind_tls_proxy {
-            return refuse(
+        found.extend(match self.mode {
+            Mode::Dev => self.dev_problems(),
+            Mode::Production => self.production_problems(),
+        });
+        found
+    }
+
+    fn dev_problems(&self) -> Vec<ConfigError> {
+        let wrong = !self.listen.ip().is_loopback() && !self.dev_beyond_loopback;
+        let problem = "must be a loopback address in dev; use `skytale api` to serve others";
+        Vec::from_iter(wrong.then(|| ConfigError::new("listen", problem)))
+    }
+
+    fn production_problems(&self) -> Vec<ConfigError> {
+        let refused = |wrong: bool, key, problem: &str| wrong.then(|| ConfigError::new(key, problem));
+        let found = [
+            refused(
+                !self.listen.ip().is_loopback() && !self.behind_tls_proxy,
                 "listen",
-                "is not a loopback address, and keys would cross the network in clear: put a proxy that ends TLS in \
-                 front and set `api.behind_tls_proxy = true`, or listen on 127.0.0.1",
-            );
-        }
-        if self.behind_tls_proxy && !self.url.starts_with("https://") {
-            return refuse(
+                "is not a loopback address, and keys would cross the network in clear: put a proxy that ends TLS in front \
+                 and set `api.behind_tls_proxy = true`, or listen on 127.0.0.1",
+            ),
+            refused(
+                self.behind_tls_proxy && !self.url.is_empty() && !self.url.starts_with("https://"),
                 "url",
                 "must begin with https:// when a proxy ends TLS (`api.behind_tls_proxy`)",
-            );
-        }
-        check_secret("admin_secret", self.admin_secret.as_ref())?;
-        check_secret("relay_secret", self.relay_secret.as_ref())?;
-        if same_secret(self.admin_secret.as_ref(), self.relay_secret.as_ref()) {
-            return refuse(
+            ),
+            check_secret("admin_secret", self.admin_secret.as_ref()).err(),
+            check_secret("relay_secret", self.relay_secret.as_ref()).err(),
+            refused(
+                same_secret(self.admin_secret.as_ref(), self.relay_secret.as_ref()),
                 "relay_secret",
                 "is the operator's secret too; give relay nodes one of their own",
-            );
-        }
-        if self.key_encryption_key.is_none() {
-            return refuse(
+            ),
+            refused(
+                self.key_encryption_key.is_none(),
                 "key_encryption_key",
                 "is missing: signing keys are not stored in clear; make one with `openssl rand -hex 32`, keep it in a \
                  file with mode 0600",
-            );
-        }
-        Ok(())
+            ),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -329,7 +347,7 @@ impl ApiConfig {
 }
 
 impl Limits {
-    fn check(&self) -> Result<(), ConfigError> {
+    fn problems(&self) -> impl Iterator<Item = ConfigError> {
         let sizes = [
             ("limits.connections_max", self.connections_max),
             ("limits.body_bytes_max", self.body_bytes_max),
@@ -341,14 +359,14 @@ impl Limits {
             ("limits.relay_rate", self.relay_rate),
             ("limits.attempt_rate", self.attempt_rate),
         ];
-        let zero_size = sizes.into_iter().find(|(_, size)| *size == 0).map(|(key, _)| key);
-        let zero_rate = rates
+        let sizes = sizes.into_iter().map(|(key, size)| (key, size == 0));
+        let rates = rates
             .into_iter()
-            .find(|(_, rate)| rate.per_second == 0 || rate.burst == 0);
-        match zero_size.or(zero_rate.map(|(key, _)| key)) {
-            Some(key) => Err(ConfigError::new(key, "must be at least 1")),
-            None => Ok(()),
-        }
+            .map(|(key, rate)| (key, rate.per_second == 0 || rate.burst == 0));
+        sizes
+            .chain(rates)
+            .filter(|(_, is_zero)| *is_zero)
+            .map(|(key, _)| ConfigError::new(key, "must be at least 1"))
     }
 }
 

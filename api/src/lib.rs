@@ -29,10 +29,11 @@
 //!
 //! # Modules
 //! [`config`]: what it needs to start. [`service`]: what it does, as an [`axum::Router`]. [`server`]: the same
-//! behind a listener. [`rewrap`]: another key encryption key for what is stored.
+//! behind a listener. [`reach`]: whether its database answers. [`rewrap`]: another key encryption key for what is stored.
 
 pub mod clock;
 pub mod config;
+pub mod reach;
 pub mod rewrap;
 pub mod server;
 pub mod service;
@@ -57,6 +58,7 @@ pub use clock::Clock;
 pub use config::{AdminConfig, ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode, Rate};
 pub use metrics::describe as describe_metrics;
 pub use openapi::document as openapi_document;
+pub use reach::{ReachError, reach_database};
 pub use rewrap::{RewrapError, Rewrapped, rewrap_signing_keys};
 pub use server::Api;
 pub use service::{Service, StartError};

@@ -136,6 +136,25 @@ impl Store {
         Ok(store)
     }
 
+    /// Connects to the database once, and changes nothing in it. A SQLite file that is missing can be made.
+    pub(crate) async fn try_out(location: &Location) -> Result<(), StoreError> {
+        sqlx::any::install_default_drivers();
+        if let Location::Sqlite { path } = location
+            && !location::is_there(path)?
+        {
+            return Ok(());
+        }
+        let options = AnyConnectOptions::from_str(&location.url())?;
+        let connecting = AnyConnection::connect_with(&options);
+        let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, connecting).await;
+        let mut connection = connection.map_err(|_| StoreError::Away {
+            reason: format!("it does not answer within {} s", ACQUIRE_TIMEOUT.as_secs()),
+        })??;
+        connection.ping().await?;
+        connection.close().await?;
+        Ok(())
+    }
+
     async fn migrate(&self) -> Result<(), StoreError> {
         if self.takes_no_writes().await? && self.is_current().await? {
             tracing::warn!("the database takes no writes; its schema is current, so what needs none is answered");

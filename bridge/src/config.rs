@@ -1,6 +1,8 @@
 //! What the bridge is started with.
 
+use crate::auth::AuthConfig;
 use crate::error::BridgeError;
+use crate::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use skytale_proto::limits;
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ pub struct BridgeConfig {
     pub listen: SocketAddr,
     /// Where admin HTTP listens. `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Lets it listen beyond loopback without TLS and without accounts: `skytale dev` in a container.
+    pub open_beyond_loopback: bool,
     /// What it calls itself in link negotiation.
     pub node_id: String,
     /// The bridges of one domain serve the same channels. `None` is the account.
@@ -36,6 +40,7 @@ impl BridgeConfig {
         Self {
             listen,
             admin_listen: None,
+            open_beyond_loopback: false,
             node_id: "skytale/bridge".into(),
             domain: None,
             region: 0,
@@ -45,34 +50,47 @@ impl BridgeConfig {
         }
     }
 
-    /// Refuses what cannot work.
+    /// Refuses what cannot work, with the first key that is wrong.
     pub fn check(&self) -> Result<(), BridgeError> {
-        let wrong = |key, problem: &str| {
-            Err(BridgeError::Config {
-                key,
-                problem: problem.into(),
-            })
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that cannot work.
+    pub fn problems(&self) -> Vec<BridgeError> {
+        let mut found = Vec::new();
+        let mut refuse = |wrong: bool, key, problem: &str| {
+            if wrong {
+                let problem = problem.into();
+                found.push(BridgeError::Config { key, problem });
+            }
         };
         let limits = &self.limits;
         let most = limits::FRAME_BYTES_MAX - OVERHEAD_BYTES;
-        if limits.message_bytes_max == 0 || limits.message_bytes_max > most {
-            return wrong("limits.message_bytes_max", &format!("must be 1 to {most}"));
-        }
-        if limits.queue_bytes_max < limits.message_bytes_max {
-            return wrong("limits.queue_bytes_max", "must hold one message at least");
-        }
-        if limits.in_flight_bytes_max < limits.message_bytes_max {
-            return wrong("limits.in_flight_bytes_max", "must hold one message at least");
-        }
-        if limits.waiting_bytes_per_account_max < limits.in_flight_bytes_max {
-            return wrong(
-                "limits.waiting_bytes_per_account_max",
-                "must be as much as one link may have in flight, at least",
-            );
-        }
-        if self.times.key_ms < 100 {
-            return wrong("times.key_ms", "must be 100 at least: the API is asked so often");
-        }
+        refuse(
+            limits.message_bytes_max == 0 || limits.message_bytes_max > most,
+            "limits.message_bytes_max",
+            &format!("must be 1 to {most}"),
+        );
+        refuse(
+            limits.queue_bytes_max < limits.message_bytes_max,
+            "limits.queue_bytes_max",
+            "must hold one message at least",
+        );
+        refuse(
+            limits.in_flight_bytes_max < limits.message_bytes_max,
+            "limits.in_flight_bytes_max",
+            "must hold one message at least",
+        );
+        refuse(
+            limits.waiting_bytes_per_account_max < limits.in_flight_bytes_max,
+            "limits.waiting_bytes_per_account_max",
+            "must be as much as one link may have in flight, at least",
+        );
+        refuse(
+            self.times.key_ms < 100,
+            "times.key_ms",
+            "must be 100 at least: the API is asked so often",
+        );
         for (key, value) in [
             ("limits.links_max", limits.links_max),
             ("limits.links_per_account_max", limits.links_per_account_max),
@@ -81,11 +99,40 @@ impl BridgeConfig {
             ("limits.queue_messages_max", limits.queue_messages_max),
             ("limits.in_flight_messages_max", limits.in_flight_messages_max),
         ] {
-            if value == 0 {
-                return wrong(key, "must not be 0");
-            }
+            refuse(value == 0, key, "must not be 0");
         }
-        Ok(())
+        found
+    }
+
+    /// Everything with which a bridge of these settings, accounts and certificates does not start.
+    pub fn problems_with(&self, auth: &AuthConfig, tls: Option<&TlsConfig>) -> Vec<BridgeError> {
+        let mut found = self.problems();
+        let mut refuse = |wrong: bool, key, problem: &str| {
+            if wrong {
+                let problem = problem.into();
+                found.push(BridgeError::Config { key, problem });
+            }
+        };
+        let is_local = self.listen.ip().is_loopback() || self.open_beyond_loopback;
+        refuse(
+            !is_local && tls.is_none(),
+            "tls.certificate_file",
+            "is missing: without TLS the bridge listens on loopback alone",
+        );
+        refuse(
+            !is_local && auth.everyone,
+            "accounts_file",
+            "is missing: without accounts the bridge lets everyone in, which is for loopback alone",
+        );
+        let mutual = tls.is_some_and(|tls| tls.client_roots.is_some());
+        let ways = !auth.bearers.is_empty() || auth.api_url.is_some() || (mutual && !auth.certificates.is_empty());
+        refuse(
+            !auth.everyone && !ways,
+            "accounts_file",
+            "names no way in: no account has a bearer, none has a certificate of `bridge.tls.client_roots_file`, and \
+             `bridge.api_keys` is false",
+        );
+        found
     }
 }
 

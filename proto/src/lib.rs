@@ -35,6 +35,7 @@ pub mod limits;
 pub mod record;
 pub mod rest;
 pub mod session;
+mod shown;
 pub mod token;
 
 pub use code::Code;
@@ -44,6 +45,7 @@ pub use id::{
     AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, FrameId, InstanceId, KeyId, LogId, Offset, Region,
 };
 pub use record::{Record, RecordError};
+pub use shown::{is_plain, shown};
 
 /// Protobuf messages as generated from `proto/skytale/v1`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]

@@ -1,21 +1,15 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
+mod check;
 mod trust;
 
 pub use trust::TrustConfig;
 
 use serde::{Deserialize, Serialize};
-use skytale_proto::rest::{RELAY_ADDRESSES_MAX, check_https_url};
 use skytale_proto::{Code, limits, session};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// What a connection may have on its way from this node at least, in bytes.
-const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
-
-/// A file of the tap, at least, in bytes: what is written at once is less.
-const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
 
 /// The relay node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,124 +261,6 @@ impl RelayConfig {
         }
     }
 
-    /// Refuses what cannot work, with the first key that is wrong.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
-        let in_flight_min = limits::MESSAGE_BYTES_MAX;
-        let batch_max = limits::MESSAGE_BYTES_MAX / 2;
-        let admin_is_local = !self.admin.enabled || self.admin.listen.ip().is_loopback();
-        let family = |v4: bool| self.listen.iter().filter(|address| address.is_ipv4() == v4).count();
-        let bytes_burst = limits.bytes_per_second.saturating_mul(limits.burst_s.into());
-        let must = |holds: bool, key: &'static str, problem: String| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError { key, problem })
-            }
-        };
-
-        must(!self.listen.is_empty(), "listen", "names no address".into())?;
-        must(
-            family(true) <= 1 && family(false) <= 1,
-            "listen",
-            "names more than one address of a family".into(),
-        )?;
-        for address in &self.advertise {
-            must(
-                address.parse::<SocketAddr>().is_ok(),
-                "advertise",
-                format!("`{}` is not `ip:port`", address.escape_default()),
-            )?;
-        }
-        must(
-            self.advertise.len() <= RELAY_ADDRESSES_MAX,
-            "advertise",
-            format!("names more than {RELAY_ADDRESSES_MAX} addresses"),
-        )?;
-        must(!self.issuer.is_empty(), "issuer", "must be the API's URL".into())?;
-        must(!self.audience.is_empty(), "audience", "must be set".into())?;
-        must(
-            admin_is_local || self.admin.allow_remote,
-            "admin.listen",
-            format!(
-                "{} is not loopback, and `admin.allow_remote` is not set",
-                self.admin.listen
-            ),
-        )?;
-        self.https.check()?;
-        self.tap.check()?;
-        must(
-            limits.connections_max > 0,
-            "limits.connections_max",
-            "must be above 0".into(),
-        )?;
-        must(
-            (1..=1_000_000).contains(&limits.streams_max),
-            "limits.streams_max",
-            "must be within 1 and 1000000".into(),
-        )?;
-        must(
-            (in_flight_min..=1 << 30).contains(&limits.append_in_flight_bytes_max),
-            "limits.append_in_flight_bytes_max",
-            format!("must be within {in_flight_min} and {}", 1 << 30),
-        )?;
-        must(
-            (2 * in_flight_min..=1 << 40).contains(&limits.receive_bytes_max),
-            "limits.receive_bytes_max",
-            format!("must be within {} and {}", 2 * in_flight_min, 1u64 << 40),
-        )?;
-        must(
-            (1..=batch_max).contains(&limits.batch_bytes_max),
-            "limits.batch_bytes_max",
-            format!("must be within 1 and {batch_max}"),
-        )?;
-        must(
-            limits.frames_per_second > 0,
-            "limits.frames_per_second",
-            "must be above 0".into(),
-        )?;
-        must(
-            (limits::FRAME_BYTES_MAX as u64..=1 << 36).contains(&bytes_burst),
-            "limits.bytes_per_second",
-            format!(
-                "times `limits.burst_s` must be within {} and {}",
-                limits::FRAME_BYTES_MAX,
-                1u64 << 36
-            ),
-        )?;
-        must(
-            limits.frames_per_second.checked_mul(limits.burst_s).is_some(),
-            "limits.frames_per_second",
-            "times `limits.burst_s` is too large".into(),
-        )?;
-        must(
-            limits.send_window_bytes >= SEND_WINDOW_BYTES_MIN,
-            "limits.send_window_bytes",
-            format!("must be at least {SEND_WINDOW_BYTES_MIN}"),
-        )?;
-        must(
-            limits.send_bytes_max >= limits.send_window_bytes.into(),
-            "limits.send_bytes_max",
-            "must be at least `limits.send_window_bytes`".into(),
-        )?;
-        must(
-            self.session.keepalive_ms >= 50,
-            "session.keepalive_ms",
-            "must be at least 50".into(),
-        )?;
-        must(
-            self.session.hello_timeout_ms > 0,
-            "session.hello_timeout_ms",
-            "must be above 0".into(),
-        )?;
-        must(
-            self.session.request_timeout_ms > 0,
-            "session.request_timeout_ms",
-            "must be above 0".into(),
-        )?;
-        self.trust.check()
-    }
-
     /// The limits, as a session is told.
     pub(crate) fn wire_limits(&self) -> session::Limits {
         let limits = &self.limits;
@@ -397,60 +273,6 @@ impl RelayConfig {
             frames_per_second: limits.frames_per_second,
             bytes_per_second: limits.bytes_per_second,
         }
-    }
-}
-
-impl HttpsConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &'static str, problem: &str| {
-            let problem = problem.to_owned();
-            Err(ConfigError { key, problem })
-        };
-        if self.certificate_file.is_some() != self.key_file.is_some() {
-            return wrong(
-                "https.certificate_file",
-                "needs https.key_file, and the other way round",
-            );
-        }
-        let Some(listen) = self.listen else {
-            if self.url.is_none() && self.certificate_file.is_none() {
-                return Ok(());
-            }
-            return wrong("https.listen", "must be set where the rest of [relay.https] is");
-        };
-        if self.connections_max == 0 {
-            return wrong("https.connections_max", "must be above 0");
-        }
-        let is_local = listen.ip().is_loopback();
-        if self.certificate_file.is_none() && !is_local {
-            return wrong(
-                "https.listen",
-                "must be loopback where there is no https.certificate_file",
-            );
-        }
-        if let Some(url) = &self.url {
-            return check_https_url(url).or_else(|problem| wrong("https.url", problem));
-        }
-        if self.certificate_file.is_some() || !is_local {
-            return wrong("https.url", "must be set: the relay directory gives it to agents");
-        }
-        Ok(())
-    }
-}
-
-impl TapConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &'static str, problem: String| Err(ConfigError { key, problem });
-        if self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
-            return wrong("tap.dir", "must be a folder, or not be set".into());
-        }
-        if self.file_bytes < TAP_FILE_BYTES_MIN {
-            return wrong("tap.file_bytes", format!("must be {TAP_FILE_BYTES_MIN} or more"));
-        }
-        if self.bytes_max / 2 < self.file_bytes {
-            return wrong("tap.bytes_max", "must be twice `tap.file_bytes` or more".into());
-        }
-        Ok(())
     }
 }
 

@@ -70,6 +70,6 @@ pub use https::HttpsError;
 pub use metrics::describe as describe_metrics;
 pub use node::{RelayNode, StartError};
 pub use rollback::AcceptedRollback;
-pub use secret_key::SecretKeyError;
+pub use secret_key::{SecretKeyError, check_secret_key_file};
 pub use skytale_http::RenderMetrics;
-pub use trust::{ApiUrlError, EnrolmentKeyError, RelaySecret, TrustSource};
+pub use trust::{ApiUrlError, EnrolmentKeyError, ReachError, RelaySecret, TrustSource, reach_api};

@@ -150,8 +150,10 @@ impl RelayNode {
         trust: TrustSource,
         metrics: Option<RenderMetrics>,
     ) -> Result<Self, StartError> {
-        config.check()?;
-        let enrolment = enrolment(&trust, &config)?;
+        let enrolment = enrolment(&trust)?;
+        if let Some(problem) = config.problems_with(&trust).into_iter().next() {
+            return Err(problem.into());
+        }
         let key = match &config.secret_key_file {
             Some(path) => secret_key::read_or_make(path)?,
             None => SecretKey::generate(),
@@ -443,31 +445,11 @@ fn keeper(trust: &TrustSource, config: &RelayConfig, endpoint: &EndpointId) -> O
 }
 
 /// The enrolment whose key the node has, if it has one.
-fn enrolment(trust: &TrustSource, config: &RelayConfig) -> Result<Option<EnrolmentId>, StartError> {
-    let TrustSource::Http { relay_secret, .. } = trust else {
-        return Ok(None);
-    };
-    let Some(enrolment) = relay_secret.enrolment()? else {
-        return Ok(None);
-    };
-    let wrong = |key, problem: &str| {
-        let problem = problem.to_owned();
-        Err(ConfigError { key, problem }.into())
-    };
-    if config.secret_key_file.is_none() {
-        // It would work until the first restart.
-        return wrong(
-            "secret_key_file",
-            "must be set for an enrolled node: an enrolment is bound to one endpoint for good",
-        );
+fn enrolment(trust: &TrustSource) -> Result<Option<EnrolmentId>, StartError> {
+    match trust {
+        TrustSource::Http { relay_secret, .. } => Ok(relay_secret.enrolment()?),
+        TrustSource::Static(_) => Ok(None),
     }
-    if config.advertise.is_empty() && config.listen.iter().any(|address| address.ip().is_unspecified()) {
-        return wrong(
-            "advertise",
-            "must be set for an enrolled node that listens on all addresses: agents are told where to connect",
-        );
-    }
-    Ok(Some(enrolment))
 }
 
 const fn stops() -> Ending {

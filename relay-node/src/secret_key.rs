@@ -44,6 +44,18 @@ impl SecretKeyError {
     }
 }
 
+/// Refuses a file that is there and does not hold a key. One that is missing is made when the node starts.
+pub fn check_secret_key_file(path: &Path) -> Result<(), SecretKeyError> {
+    match path.try_exists() {
+        Ok(false) => Ok(()),
+        Ok(true) => read(path).map(|_| ()),
+        Err(source) => Err(SecretKeyError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 /// Reads the key, or makes a new one where there is no file.
 pub(crate) fn read_or_make(path: &Path) -> Result<SecretKey, SecretKeyError> {
     match make(path) {

@@ -54,7 +54,7 @@ impl FromStr for KeyScope {
             return Ok(*scope);
         }
         text.parse().map(Self::Token).map_err(|_| ScopesError::Unknown {
-            found: text.chars().take(80).flat_map(char::escape_default).collect(),
+            found: skytale_proto::shown(text, 80),
         })
     }
 }

@@ -16,7 +16,7 @@ impl Distances {
         let mut table = HashMap::new();
         for entry in entries {
             let (pair, distance) = parse(entry).ok_or_else(|| {
-                let shown: String = entry.chars().take(40).flat_map(char::escape_default).collect();
+                let shown = skytale_proto::shown(entry, 40);
                 format!("has `{shown}`; an entry is two different regions and their distance, as in `1-2=80`")
             })?;
             if table.insert(pair, distance).is_some() {

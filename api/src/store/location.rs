@@ -84,6 +84,32 @@ fn is_loopback(host: &str) -> bool {
         .is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether a database's file is there. Where it is not, its folder must take one.
+pub(super) fn is_there(path: &Path) -> Result<bool, super::StoreError> {
+    let failed = |error| super::StoreError::File {
+        path: path.display().to_string(),
+        error,
+    };
+    if path.try_exists().map_err(failed)? {
+        return Ok(true);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    try_in(folder).map_err(failed)?;
+    Ok(false)
+}
+
+/// Makes a file in a folder, and removes it.
+fn try_in(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".skytale-check-{}", std::process::id()));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    std::fs::remove_file(path)
+}
+
 /// Makes the file, readable by its owner alone, before SQLite would make one for everybody. SQLite gives its
 /// journal and shared memory the same mode.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {

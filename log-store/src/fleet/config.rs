@@ -236,45 +236,69 @@ impl FleetConfig {
 
     /// What is wrong with the settings, if anything is.
     pub(super) fn problem(&self) -> Option<String> {
-        if self.nats.servers.is_empty() {
-            return Some("no NATS server is named".into());
+        let first = self.problems().into_iter().next();
+        first.map(|(name, problem)| format!("{name} {problem}"))
+    }
+
+    /// Every setting that cannot work: its name, and what is wrong with it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut refuse = |wrong: bool, name, problem: String| {
+            if wrong {
+                found.push((name, problem));
+            }
+        };
+        refuse(self.nats.servers.is_empty(), "nats", "names no NATS server".into());
+        for server in &self.nats.servers {
+            refuse(
+                server.parse::<async_nats::ServerAddr>().is_err(),
+                "nats",
+                format!(
+                    "has `{}`, which is no address of a NATS server, such as nats://10.0.0.1:4222",
+                    skytale_proto::shown(server, 80)
+                ),
+            );
         }
         if let Err(problem) = self.shards() {
-            return Some(problem);
+            refuse(true, "regions", format!("cannot be used: {problem}"));
         }
-        if let Some(here) = self.here
-            && !self.regions.iter().any(|region| region.region == here)
-        {
-            return Some(format!(
-                "the node stands in region {}, which is none of the fleet's",
-                here.0
-            ));
+        if let Some(here) = self.here {
+            let is_one = self.regions.iter().any(|region| region.region == here);
+            let problem = format!("name no region {}, in which the node stands", here.0);
+            refuse(!is_one, "regions", problem);
         }
-        if !matches!(self.replicas, 1 | 3 | 5) {
-            return Some("replicas must be 1, 3 or 5".into());
-        }
-        if !(1..=BATCH_MESSAGES_MAX).contains(&self.batch_frames_max) {
-            return Some(format!("batch_frames_max must be between 1 and {BATCH_MESSAGES_MAX}"));
-        }
-        if self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize {
-            return Some(format!(
-                "queue_bytes_max must be between {} (one frame) and {}",
+        refuse(
+            !matches!(self.replicas, 1 | 3 | 5),
+            "replicas",
+            "must be 1, 3 or 5".into(),
+        );
+        refuse(
+            !(1..=BATCH_MESSAGES_MAX).contains(&self.batch_frames_max),
+            "batch_frames_max",
+            format!("must be between 1 and {BATCH_MESSAGES_MAX}"),
+        );
+        refuse(
+            self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize,
+            "queue_bytes_max",
+            format!(
+                "must be between {} (one frame) and {}",
                 limits::FRAME_BYTES_MAX,
                 u32::MAX
-            ));
+            ),
+        );
+        for (name, is_zero) in [
+            ("queue_frames_max", self.queue_frames_max == 0),
+            ("batch_bytes_max", self.batch_bytes_max == 0),
+            ("checkpoint_every", self.checkpoint_every == 0),
+            ("append_timeout", self.append_timeout.is_zero()),
+            ("request_timeout", self.request_timeout.is_zero()),
+            ("verify_every", self.verify_every.is_zero()),
+            ("ask_sync_every", self.ask_sync_every.is_zero()),
+            ("welcome_grace", self.welcome_grace.is_zero()),
+            ("retention_every", self.retention_every.is_zero()),
+        ] {
+            refuse(is_zero, name, "must be above 0".into());
         }
-        if self.queue_frames_max == 0 || self.batch_bytes_max == 0 || self.checkpoint_every == 0 {
-            return Some("queue_frames_max, batch_bytes_max and checkpoint_every must be at least 1".into());
-        }
-        let times = [
-            ("append_timeout", self.append_timeout),
-            ("request_timeout", self.request_timeout),
-            ("verify_every", self.verify_every),
-            ("ask_sync_every", self.ask_sync_every),
-            ("welcome_grace", self.welcome_grace),
-            ("retention_every", self.retention_every),
-        ];
-        let zero = times.iter().find(|(_, time)| time.is_zero());
-        zero.map(|(name, _)| format!("{name} must be longer than nothing"))
+        found
     }
 }

@@ -47,6 +47,16 @@ pub(super) async fn connect_once(
     options.connect(servers).await.map_err(|error| failed(servers, &error))
 }
 
+/// Connects to each server of a configuration once, and says of each that cannot be used why.
+pub async fn reach(config: &NatsConfig, within: Duration) -> Vec<OpenError> {
+    let tries = config.servers.iter().map(|server| async move {
+        let connected = connect_once(config, std::slice::from_ref(server), &config.auth, within).await;
+        connected.err()
+    });
+    let tried = futures_util::future::join_all(tries).await;
+    tried.into_iter().flatten().collect()
+}
+
 fn failed(servers: &[String], error: &ConnectError) -> OpenError {
     use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation};
     let (servers, refused) = (servers.join(", "), error.kind());

@@ -62,6 +62,7 @@ mod sweeper;
 mod sync;
 
 pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
+pub use connect::reach;
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{ClockHealth, HaltedShard, Health, Phase, ShardHealth};

@@ -51,6 +51,9 @@ pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<No
         return Err(OpenError::Config { problem });
     }
     let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
+    let mut config = config;
+    // The streams say what is given up; the replica seals its segments so that they can go then.
+    config.local.retention.age = config.retention;
     let (replica, positions) = Replica::open(config.local.clone()).await?;
     let mut opening = Opening {
         begun: Instant::now(),

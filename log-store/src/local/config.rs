@@ -11,6 +11,9 @@ pub const SEGMENT_BYTES_MIN: u32 = 4 * 1024;
 /// The largest segment, in bytes. Positions inside a segment are 32 bits wide.
 pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
 
+/// The longest batch, in bytes.
+const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Of a small file system, this part is kept free at most: a setting for a large disk must not make a small one useless.
 const FREE_PART: u64 = 8;
 
@@ -57,6 +60,9 @@ pub struct LocalConfig {
 /// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
 /// said here.
 ///
+/// The segment that takes batches is sealed once its first entry is a twentieth of the age old, so also on a node to which nobody
+/// appends. An entry is gone from the disk when it is as old as `age`, a twentieth of that, and twice [`Retention::check_every`].
+///
 /// Age is judged by a clock of the store's own: the time that passes moves it, and the machine's clock only as far as it
 /// agrees with that. One that has leapt is believed after an hour, and not before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,16 @@ pub struct Retention {
     pub bytes: Option<u64>,
     /// How often the store looks.
     pub check_every: Duration,
+}
+
+/// Of the age, for so long entries are added to one segment.
+const SEALED_PART: u32 = 20;
+
+impl Retention {
+    /// After how long a segment with entries is sealed.
+    pub(crate) fn seal_after(&self) -> Option<Duration> {
+        self.age.map(|age| age / SEALED_PART)
+    }
 }
 
 impl Default for Retention {
@@ -114,31 +130,46 @@ impl LocalConfig {
 
     /// What is wrong with the settings, if anything is.
     pub(crate) fn problem(&self) -> Option<String> {
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
-            return Some(format!(
-                "segment_bytes must be between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
-            ));
-        }
-        let counts = [
+        let first = self.problems().into_iter().next();
+        first.map(|(name, problem)| format!("{name} {problem}"))
+    }
+
+    /// Every setting that cannot work: its name, and what is wrong with it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut refuse = |wrong: bool, name, problem: String| {
+            if wrong {
+                found.push((name, problem));
+            }
+        };
+        refuse(
+            !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes),
+            "segment_bytes",
+            format!("must be between {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"),
+        );
+        for (name, value) in [
             ("batch_bytes_max", self.batch_bytes_max),
             ("batch_frames_max", self.batch_frames_max),
             ("queue_frames_max", self.queue_frames_max),
             ("index_lag_bytes_max", self.index_lag_bytes_max),
             ("states_max", self.states_max),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == 0) {
-            return Some(format!("{name} must be at least 1"));
+        ] {
+            refuse(value == 0, name, "must be at least 1".into());
         }
-        if self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize {
-            return Some(format!(
-                "queue_bytes_max must be between {} (one frame) and {}",
+        refuse(
+            self.queue_bytes_max < limits::FRAME_BYTES_MAX || self.queue_bytes_max > u32::MAX as usize,
+            "queue_bytes_max",
+            format!(
+                "must be between {} (one frame) and {}",
                 limits::FRAME_BYTES_MAX,
                 u32::MAX
-            ));
-        }
-        if self.batch_bytes_max > 256 * 1024 * 1024 {
-            return Some("batch_bytes_max must be at most 268435456".into());
-        }
-        None
+            ),
+        );
+        refuse(
+            self.batch_bytes_max > BATCH_BYTES_MAX,
+            "batch_bytes_max",
+            format!("must be at most {BATCH_BYTES_MAX}"),
+        );
+        found
     }
 }

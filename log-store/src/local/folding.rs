@@ -44,6 +44,11 @@ pub(crate) enum Command {
         logs: Vec<Retired>,
         answer: oneshot::Sender<Result<u64, StoreError>>,
     },
+    /// Seal the open segment, if it holds an entry from before this time. Answered with whether it did.
+    Seal {
+        before_ms: u64,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
     /// Fold messages of a stream.
     Follow { follow: Follow, answer: Answer },
     /// Take in states of logs that are not here.
@@ -85,6 +90,8 @@ pub(crate) type Outcome = Result<Accepted, AppendError>;
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(oneshot::Sender<Outcome>, LogId, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    /// Who asked for the open segment to be sealed, and how old its first entry must be.
+    pub(crate) seals: Vec<(oneshot::Sender<Result<bool, StoreError>>, u64)>,
     pub(crate) followed: Vec<(Answer, Follow, Vec<Followed>)>,
     /// Whose states are installed.
     pub(crate) installed: Vec<Answer>,
@@ -108,6 +115,9 @@ impl Answers {
             let _ = answer.send(Err(error.clone()));
         }
         for answer in self.retired {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (answer, _) in self.seals {
             let _ = answer.send(Err(error.clone()));
         }
     }
@@ -181,6 +191,12 @@ impl Stage {
                         folding.append(&self.shared, &frame, asked, answer);
                     }
                     Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
+                    Command::Seal { before_ms, answer } => {
+                        // Whoever asked finds out that the store ended by the answer's end.
+                        if !folding.abandoned {
+                            folding.answers.seals.push((answer, before_ms));
+                        }
+                    }
                     Command::Follow { follow, answer } => {
                         folding.waiting.push_back((follow, answer));
                         self.follow(&mut folding);
@@ -482,6 +498,7 @@ impl Folding {
     fn is_idle(&self) -> bool {
         self.answers.appends.is_empty()
             && self.answers.retired.is_empty()
+            && self.answers.seals.is_empty()
             && self.answers.followed.is_empty()
             && self.answers.installed.is_empty()
             && self.builder.is_empty()

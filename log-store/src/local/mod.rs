@@ -141,6 +141,8 @@ impl LocalStore {
             .spawn(move || writer.run())
             .map_err(thread)?;
         let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone(), clock));
+        // What was written before the store was closed does not share a segment with what comes now.
+        keeper.seal()?;
         let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
         let store = Self {
             shared,

@@ -73,6 +73,7 @@ impl Keeper {
     pub(crate) fn enforce(&self) -> Result<u64, StoreError> {
         let _turn = self.turn.lock();
         let now_ms = self.clock.as_ref().map_or(0, StoreClock::look);
+        self.seal()?;
         let mut dropped = 0;
         let sealed = self.shared.segments.sealed();
         let mut bytes: u64 = sealed.iter().map(|(_, info)| info.bytes).sum();
@@ -95,6 +96,41 @@ impl Keeper {
         }
         metrics::retention_checked();
         Ok(dropped)
+    }
+
+    /// Has the open segment sealed where it holds an old entry, so that it can be dropped when all of it is too old. Goes by the
+    /// later of the clocks: one that is wrong seals too early, and gives nothing up. Blocks.
+    pub(crate) fn seal(&self) -> Result<(), StoreError> {
+        let Some(after) = self.shared.config.retention.seal_after() else {
+            return Ok(());
+        };
+        if self.shared.running().is_err() {
+            return Ok(());
+        }
+        let wall_ms = self.shared.config.clocks.read().wall_ms;
+        let now_ms = wall_ms.max(self.clock.as_ref().map_or(0, StoreClock::look));
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        let (answer, outcome) = oneshot::channel();
+        let command = Command::Seal {
+            before_ms: now_ms.saturating_sub(after_ms),
+            answer,
+        };
+        let stopped = || self.stopped();
+        self.queue.blocking_send(command).map_err(|_| stopped())?;
+        match outcome.blocking_recv().map_err(|_| stopped())? {
+            Ok(true) => tracing::info!("sealed the open segment, for its age"),
+            Ok(false) => {}
+            // What is dropped makes room.
+            Err(StoreError::Full { reason }) => tracing::debug!(%reason, "no room to seal the open segment"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> StoreError {
+        self.shared.running().err().unwrap_or_else(|| StoreError::Stopped {
+            reason: "the store is closed".into(),
+        })
     }
 
     fn drop_segment(&self, file: &Arc<SegmentFile>, info: &SegmentInfo, footer: &Footer) -> Result<(), StoreError> {
@@ -158,11 +194,7 @@ impl Keeper {
     }
 
     fn retire(&self, logs: Vec<Retired>) -> Result<u64, StoreError> {
-        let stopped = || {
-            self.shared.running().err().unwrap_or_else(|| StoreError::Stopped {
-                reason: "the store is closed".into(),
-            })
-        };
+        let stopped = || self.stopped();
         let (answer, outcome) = oneshot::channel();
         let command = Command::Retire { logs, answer };
         self.queue.blocking_send(command).map_err(|_| stopped())?;

@@ -147,6 +147,25 @@ impl Writer {
                 let _ = answer.send(retired.clone());
             }
         }
+        for (answer, before_ms) in answers.seals {
+            let _ = answer.send(self.seal_older(before_ms));
+        }
+    }
+
+    /// Seals the segment where it holds an entry from before this time. The next batch begins another one.
+    fn seal_older(&mut self, before_ms: u64) -> Result<bool, StoreError> {
+        let is_older = |segment: &OpenSegment| segment.footer.entries_since_ms().is_some_and(|since| since < before_ms);
+        if !self.segment.as_ref().is_some_and(is_older) {
+            return Ok(false);
+        }
+        self.seal().map(|()| true).map_err(|error| match error {
+            // The segment is as it was, and takes batches.
+            Failed::Full(reason) => StoreError::Full { reason },
+            Failed::Unknown(reason) => {
+                self.shared.stop(reason.clone());
+                StoreError::Stopped { reason }
+            }
+        })
     }
 
     /// Makes durable what is not synced on its way: a replica's, where a segment is about to go whose logs' states and Trims
@@ -249,33 +268,40 @@ impl Writer {
         Ok(batch)
     }
 
+    /// Seals the segment: no batch is added to it any more.
+    fn seal(&mut self) -> Result<(), Failed> {
+        let Some(mut segment) = self.segment.take() else {
+            return Err(no_segment());
+        };
+        let path = segment.path.display().to_string();
+        let (trailer, bytes) = match segment.seal() {
+            Ok(sealed) => sealed,
+            Err(WriteError::Full(error)) => {
+                self.segment = Some(segment);
+                return Err(Failed::Full(format!("seal {path}: {error}")));
+            }
+            // The segment stays taken: there is no way back to its descriptor.
+            Err(WriteError::Unknown(error)) => return Err(Failed::Unknown(format!("sealing {path} failed: {error}"))),
+        };
+        self.next_segment = Some(segment.sequence + 1);
+        let info = SegmentInfo {
+            bytes,
+            trailer: Some(trailer),
+        };
+        self.shared.segments.add_sealed(segment.sequence, info);
+        metrics::segment_bytes(self.shared.segments.sealed_bytes());
+        Ok(())
+    }
+
     /// Seals the segment and begins the next one, where a batch does not fit.
     fn make_room(&mut self, bytes: usize, time_ms: u64) -> Result<(), Failed> {
         let segment_bytes = self.shared.config.segment_bytes;
         let full = |segment: &OpenSegment| segment.at as usize + bytes > segment_bytes as usize;
-        if let Some(segment) = &mut self.segment {
+        if let Some(segment) = &self.segment {
             if segment.is_empty() || !full(segment) {
                 return Ok(());
             }
-            let (sequence, path) = (segment.sequence, segment.path.clone());
-            let (trailer, bytes) = match segment.seal() {
-                Ok(sealed) => sealed,
-                Err(WriteError::Full(error)) => {
-                    return Err(Failed::Full(format!("seal {}: {error}", path.display())));
-                }
-                Err(WriteError::Unknown(error)) => {
-                    self.segment = None;
-                    return Err(Failed::Unknown(format!("sealing {} failed: {error}", path.display())));
-                }
-            };
-            self.segment = None;
-            self.next_segment = Some(sequence + 1);
-            let info = SegmentInfo {
-                bytes,
-                trailer: Some(trailer),
-            };
-            self.shared.segments.add_sealed(sequence, info);
-            metrics::segment_bytes(self.shared.segments.sealed_bytes());
+            self.seal()?;
         }
         let Some(sequence) = self.next_segment.take() else {
             return Err(no_segment());

@@ -69,12 +69,15 @@ impl LocalApi {
     }
 
     async fn start_within(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration, limits: Limits) -> Outcome<Self> {
-        let issuer = format!("http://{listen}");
+        // Where it listens on all addresses, this machine's own is the one to show.
+        let shown = on_this_machine(listen);
+        let issuer = format!("http://{shown}");
         let database = dir.join("api.db");
         let mut config = ApiConfig {
             relay_heartbeat,
             limits,
             listen,
+            dev_beyond_loopback: !listen.ip().is_loopback(),
             url: issuer.clone(),
             audience: AUDIENCE.into(),
             ..ApiConfig::dev(format!("sqlite:{}", database.display()))
@@ -85,7 +88,7 @@ impl LocalApi {
         config.admin_secret = Some(admin_secret.clone());
         config.relay_secret = Some(relay_secret.clone());
         Ok(Self {
-            url: format!("http://{}", api.local_addr()),
+            url: format!("http://{}", on_this_machine(api.local_addr())),
             api: Some(api),
             config,
             admin_secret,
@@ -238,6 +241,17 @@ impl LocalApi {
     fn failed(&self, error: &ApiError) -> Failure {
         Failure::new(error.code(), format!("the API at {} did not do as asked", self.url)).because(error)
     }
+}
+
+/// Where an address that is listened on is reached from this machine.
+pub(crate) fn on_this_machine(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen.is_ipv4() {
+            true => std::net::Ipv4Addr::LOCALHOST.into(),
+            false => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listen
 }
 
 /// Makes a folder that its owner alone may enter. One that is there stays as it is.

@@ -11,6 +11,7 @@ mod command;
 mod config;
 mod fleet;
 mod http;
+mod listener;
 mod local;
 mod nats;
 mod output;

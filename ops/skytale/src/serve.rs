@@ -1,6 +1,7 @@
 //! Servers as a process runs them: started, watched, stopped in order.
 
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup};
+use crate::listener;
 use crate::output::{Failure, Outcome};
 use crate::process_metrics;
 use crate::shutdown::{DEADLINE, within_deadline};
@@ -8,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use skytale_api::{Api, ApiConfig};
 use skytale_bridge::{Bridge, BridgeError};
 use skytale_log_store::LogStore;
-use skytale_log_store::fleet::FleetStore;
+use skytale_log_store::fleet::{self, FleetStore};
 use skytale_log_store::local::LocalStore;
 use skytale_proto::Code;
 use skytale_relay_node::{RelayNode, RenderMetrics, describe_metrics};
@@ -48,12 +49,16 @@ impl RelayServer {
     /// Opens the store and listens.
     pub(crate) async fn start(setup: RelaySetup, metrics: Option<RenderMetrics>) -> Outcome<Self> {
         let store = open(setup.store).await?;
+        let mut needed: Vec<_> = setup.node.listen.iter().map(|listen| (*listen, true)).collect();
+        needed.extend(setup.node.https.listen.map(|listen| (listen, false)));
+        needed.extend(setup.node.admin.enabled.then_some((setup.node.admin.listen, false)));
         match RelayNode::start(setup.node, store.clone(), setup.trust, metrics).await {
             Ok(node) => Ok(Self { node, store }),
             Err(error) => {
                 // The first failure is the one to tell.
                 let _ = store.close().await;
-                Err(Failure::new(error.code(), "cannot start the relay node").because(&error))
+                let failure = Failure::new(error.code(), "cannot start the relay node").because(&error);
+                Err(listener::blame(failure, &needed))
             }
         }
     }
@@ -111,20 +116,38 @@ async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
             Ok(Arc::new(store))
         }
         StoreSetup::Fleet(config) => {
-            let store = FleetStore::open(*config)
-                .await
-                .map_err(|error| Failure::new(error.code(), "cannot open the fleet's log").because(&error))?;
+            let store = FleetStore::open(*config).await.map_err(|error| fleet_failure(&error))?;
             Ok(Arc::new(store))
         }
+    }
+}
+
+/// Why a node of a fleet does not start: what its operator does is not what an agent does.
+fn fleet_failure(error: &fleet::OpenError) -> Failure {
+    let failure = Failure::new(error.code(), "cannot open the fleet's log").because(error);
+    match error {
+        fleet::OpenError::Unreachable { .. } => failure.help(
+            "Start the NATS servers, or correct `relay.fleet.nats`: a node without a replica needs one of them at its start. \
+             `skytale config check relay --connect` tries each; `skytale fleet doctor` says what they lack.",
+        ),
+        fleet::OpenError::Denied { .. } => failure.help(
+            "Give the servers this node's key: `skytale fleet nats` writes their accounts.conf, and each server is to be reloaded \
+             (docs/operating-a-fleet.md).",
+        ),
+        fleet::OpenError::JetStream { .. } | fleet::OpenError::Stream { .. } | fleet::OpenError::Weaker { .. } => {
+            failure.help("`skytale fleet doctor` says what the servers and streams lack, and what mends it.")
+        }
+        _ => failure,
     }
 }
 
 /// Starts the API.
 pub(crate) async fn start_api(config: ApiConfig) -> Outcome<Api> {
     let listen = config.listen;
-    Api::start(config)
-        .await
-        .map_err(|error| Failure::new(error.code(), format!("cannot start the API on {listen}")).because(&error))
+    Api::start(config).await.map_err(|error| {
+        let failure = Failure::new(error.code(), format!("cannot start the API on {listen}")).because(&error);
+        listener::blame(failure, &[(listen, false)])
+    })
 }
 
 /// Stops the API: requests that run are answered.

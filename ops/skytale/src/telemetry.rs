@@ -39,16 +39,20 @@ fn meant_for_a_level(directive: &str) -> Option<(&str, &'static str)> {
     (likeness(&nearest) > 0.82).then_some((word, nearest))
 }
 
-/// Starts logging, once.
-pub(crate) fn start(asked: Option<&str>, default: Default, format: LogFormat) -> Outcome {
-    let directives = asked.unwrap_or(default.filter());
+/// Reads a log filter.
+pub(crate) fn filter(directives: &str) -> Outcome<EnvFilter> {
     let no_filter = || Failure::new(Code::Config, format!("`{directives}` is no log filter"));
     let help = "A level (error, warn, info, debug, trace), or `target=level` pairs separated by commas.";
     if let Some((word, level)) = directives.split(',').find_map(meant_for_a_level) {
         let meant = format!("`{word}` is no level: did you mean `{level}`?");
         return Err(no_filter().since(meant).help(help));
     }
-    let filter = EnvFilter::try_new(directives).map_err(|error| no_filter().because(&error).help(help))?;
+    EnvFilter::try_new(directives).map_err(|error| no_filter().because(&error).help(help))
+}
+
+/// Starts logging, once.
+pub(crate) fn start(asked: Option<&str>, default: Default, format: LogFormat) -> Outcome {
+    let filter = filter(asked.unwrap_or(default.filter()))?;
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -118,7 +118,7 @@ impl FromStr for Scope {
     type Err = ScopeError;
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let wrong = || ScopeError {
-            found: text.chars().take(80).flat_map(char::escape_default).collect(),
+            found: crate::shown(text, 80),
         };
         let (action, channel) = match text.split_once('@') {
             None => (text, None),

@@ -1,13 +1,13 @@
 //! Keys and revocations: how often the API is asked, and how long the node serves without an answer.
 
-use super::{ConfigError, ms};
+use super::ms;
 use serde::{Deserialize, Serialize};
 use skytale_proto::limits;
 use std::time::Duration;
 
 /// How long a node may serve without the API, at most: as long as a token that was given out before the API went away can still
 /// be in force.
-const SERVE_WITHOUT_API_MAX: Duration =
+pub(super) const SERVE_WITHOUT_API_MAX: Duration =
     Duration::from_secs(limits::TOKEN_LIFETIME_MAX.as_secs() + 2 * limits::CLOCK_SKEW_MAX.as_secs());
 
 /// How the node keeps up with the API that it trusts.
@@ -50,52 +50,5 @@ impl Default for TrustConfig {
             register_every_ms: 30_000,
             request_timeout_ms: 5_000,
         }
-    }
-}
-
-impl TrustConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let must = |holds: bool, key: &'static str, problem: String| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError { key, problem })
-            }
-        };
-        must(
-            (1..=ms(limits::REVOCATION_WITHIN) / 2).contains(&self.revocations_every_ms),
-            "trust.revocations_every_ms",
-            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN) / 2),
-        )?;
-        must(
-            (1..=ms(limits::REVOCATION_WITHIN)).contains(&self.revocations_stale_after_ms),
-            "trust.revocations_stale_after_ms",
-            format!("must be within 1 and {}", ms(limits::REVOCATION_WITHIN)),
-        )?;
-        let without_api_min = self.revocations_every_ms.saturating_mul(2);
-        must(
-            (without_api_min..=ms(SERVE_WITHOUT_API_MAX)).contains(&self.serve_without_api_ms),
-            "trust.serve_without_api_ms",
-            format!(
-                "must be within {without_api_min} (twice `trust.revocations_every_ms`) and {}",
-                ms(SERVE_WITHOUT_API_MAX)
-            ),
-        )?;
-        must(self.keys_every_ms > 0, "trust.keys_every_ms", "must be above 0".into())?;
-        must(
-            self.keys_refetch_after_ms > 0,
-            "trust.keys_refetch_after_ms",
-            "must be above 0".into(),
-        )?;
-        must(
-            self.register_every_ms > 0,
-            "trust.register_every_ms",
-            "must be above 0".into(),
-        )?;
-        must(
-            self.request_timeout_ms > 0,
-            "trust.request_timeout_ms",
-            "must be above 0".into(),
-        )
     }
 }

@@ -106,7 +106,7 @@ impl Api {
         clock: Arc<Clock>,
     ) -> Result<Self, ApiUrlError> {
         let wrong = |problem: String| ApiUrlError {
-            url: base.escape_default().to_string(),
+            url: skytale_proto::shown(base, 300),
             problem,
         };
         let mut url: Url = base.parse().map_err(|error| wrong(format!("{error}")))?;

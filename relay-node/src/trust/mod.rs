@@ -9,6 +9,7 @@ mod api;
 mod bar;
 mod follow;
 mod kept;
+mod reach;
 mod refetch;
 mod standing;
 
@@ -17,6 +18,7 @@ pub(crate) use api::{Api, ApiError};
 pub(crate) use bar::Barred;
 pub(crate) use follow::{About, end_unserved, follow_keys, follow_revocations, heard, register};
 pub(crate) use kept::{Keeper, KeptFor};
+pub use reach::{ReachError, reach_api};
 pub(crate) use standing::{NewlyRevoked, Problem};
 
 use crate::clock::{Clock, Now};

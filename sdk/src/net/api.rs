@@ -322,12 +322,7 @@ fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
 }
 
 fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> ApiError {
-    let shown = |text: &str| {
-        text.chars()
-            .take(DETAIL_CHARS_MAX)
-            .flat_map(char::escape_default)
-            .collect()
-    };
+    let shown = |text: &str| skytale_proto::shown(text, DETAIL_CHARS_MAX);
     match serde_json::from_slice::<rest::Problem>(body) {
         Ok(problem) => ApiError::Refused {
             status: status.as_u16(),

@@ -12,6 +12,7 @@
 mod clock;
 mod commands;
 mod gather;
+mod majority;
 mod report;
 mod servers;
 mod streams;

@@ -8,6 +8,7 @@ pub const CHECKS: &[&str] = &[
     "key-refused",
     "servers-unknown",
     "server-silent",
+    "no-majority",
     "server-version",
     "versions-differ",
     "max-payload",

@@ -3,6 +3,7 @@
 use super::clock;
 use super::commands::Commands;
 use super::gather::{Address, Facts, Found, JetStream, Server, Servers, Silence};
+use super::majority;
 use super::report::{Finding, ServerReport, Severity};
 use crate::fleet::config::MESSAGE_OVERHEAD_BYTES;
 use skytale_proto::limits;
@@ -33,6 +34,7 @@ pub(super) fn judge(facts: &Facts, commands: &Commands) -> Vec<Finding> {
                 one(server, commands, &mut findings);
             }
             versions(servers, &mut findings);
+            majority::judge(servers, silent.len(), &mut findings);
             meta(servers, &silent, &mut findings);
         }
     }

@@ -153,6 +153,9 @@ pub(crate) struct FooterBuilder {
     first_batch: u64,
     last_batch: u64,
     newest_ms: u64,
+    /// The time of the last batch, and of the first one with an entry.
+    batch_ms: u64,
+    entries_since_ms: Option<u64>,
 }
 
 impl FooterBuilder {
@@ -174,9 +177,11 @@ impl FooterBuilder {
         }
         self.last_batch = number;
         self.newest_ms = self.newest_ms.max(time_ms);
+        self.batch_ms = time_ms;
     }
 
     pub(crate) fn entry(&mut self, log: LogId, offset: Offset, at: u32) {
+        self.entries_since_ms.get_or_insert(self.batch_ms);
         let seen = self.log(log, offset);
         if seen.entries.is_empty() {
             seen.first = offset;
@@ -211,6 +216,11 @@ impl FooterBuilder {
         let mut logs: Vec<FooterLog> = self.logs.values().cloned().collect();
         logs.sort_unstable_by_key(|log| log.log);
         Footer { logs }
+    }
+
+    /// When the first entry was written, if there is one.
+    pub(crate) const fn entries_since_ms(&self) -> Option<u64> {
+        self.entries_since_ms
     }
 
     pub(crate) const fn newest_ms(&self) -> u64 {

@@ -6,11 +6,15 @@ use super::script::*;
 use skytale_log_store::fleet::{FleetConfig, RegionConfig};
 use skytale_log_store::{FleetStore, LogStore as _, StoreError};
 use skytale_proto::{ChannelId, Offset, Region};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// One shard, whose checkpoints are farther apart than anything is ever written here.
 fn settings_for(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
+    let mut settings = settings(account, dir.path());
+    settings.local.segment_bytes = 1 << 20;
+    settings.local.retention.check_every = Duration::from_millis(100);
     FleetConfig {
         regions: vec![RegionConfig {
             region: Region(0),
@@ -21,8 +25,19 @@ fn settings_for(account: &Account, dir: &TempDir, retention: Option<Duration>) -
         checkpoint_every: 100_000,
         retention,
         retention_every: Duration::from_millis(200),
-        ..settings(account, dir.path())
+        ..settings
     }
+}
+
+/// Whether a text is in any segment of a node's replica.
+fn is_on_disk(dir: &Path, text: &[u8]) -> bool {
+    let segments = std::fs::read_dir(dir.join("segments")).expect("a replica's folder");
+    let holds = |segment: std::io::Result<std::fs::DirEntry>| {
+        // One that is dropped meanwhile holds nothing.
+        let bytes = std::fs::read(segment.expect("an entry").path()).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text)
+    };
+    segments.into_iter().any(holds)
 }
 
 /// The first and the last message of the stream.
@@ -64,6 +79,13 @@ async fn a_shard_without_traffic_is_trimmed_and_purged() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(first_kept(&one, channel).await.is_some_and(|first| first > at(10)));
+    // From the disks of the nodes, too, whose segments are nearly empty.
+    for dir in &dirs {
+        while is_on_disk(dir.path(), b"to be given up") {
+            assert!(begun.elapsed() < HANGING, "a replica keeps what was given up");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
     // It does not go on for ever by itself: a Trim for each log and a mark or two, once a retention.
     let (_, last) = extent(&account).await;
     let secs = begun.elapsed().as_secs();

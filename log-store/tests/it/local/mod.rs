@@ -11,6 +11,7 @@ mod full_disk;
 mod index;
 mod inspect;
 mod poison;
+mod quiet;
 mod reopen;
 mod replay;
 mod replica;

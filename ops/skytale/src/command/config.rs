@@ -1,9 +1,9 @@
 //! `skytale config`.
 
-use super::configuration;
+use super::{configuration, read_configuration};
 use crate::cli::Global;
-use crate::config::{Loaded, TEMPLATE, rows};
-use crate::output::{Failure, Human, Outcome, Output, Style};
+use crate::config::{Loaded, Part, TEMPLATE, rows};
+use crate::output::{Context as _, Failure, Human, Outcome, Output, Style};
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -24,24 +24,57 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "file")]
         stdout: bool,
     },
-    /// Say whether the configuration can be used.
-    Check,
+    /// Say whether a server or an agent can be started with the configuration: all that is missing or wrong, at once.
+    Check(Check),
     /// Show every key with its value and where that came from. Secrets are redacted.
     Print,
+}
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes:\n  0  it can be used\n  3  something is missing or wrong: every problem is listed\n\n\
+                        Values are parsed and files read, by the same code that starts a server. Nothing is made or changed."
+)]
+pub(crate) struct Check {
+    /// Whose configuration; may be several [default: all of which a key is set].
+    #[arg(value_name = "PART", value_enum)]
+    parts: Vec<Part>,
+    /// Also bind the addresses, and connect to the database, the NATS servers and the API.
+    #[arg(long)]
+    connect: bool,
+}
+
+/// Reads the configuration, and says all that is wrong with it.
+pub(crate) fn check(args: &Check, global: &Global, output: &Output) -> Outcome {
+    let loaded = read_configuration(global, Vec::new())?;
+    loaded.remarks.iter().for_each(|remark| output.note(remark));
+    let asked = !args.parts.is_empty();
+    let mut parts = args.parts.clone();
+    parts.dedup();
+    if !asked {
+        parts = loaded.parts();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .failing(Code::Environment, || "cannot start the runtime".into())?;
+    runtime.block_on(loaded.check(&parts, asked, args.connect))?;
+    let unset = Part::ALL.into_iter().filter(|part| !asked && !parts.contains(part));
+    output.give(&Checked {
+        ok: true,
+        file: loaded.file,
+        checked: parts.iter().map(|part| part.name()).collect(),
+        connected: args.connect,
+        unset: unset.map(Part::name).collect(),
+    })
 }
 
 pub(crate) fn run(command: Command, global: &Global, output: &Output) -> Outcome {
     match command {
         Command::Init { stdout: true, .. } => output.write(TEMPLATE.as_bytes()),
         Command::Init { file, .. } => init(&file).and_then(|()| output.give(&Written { written: file })),
-        Command::Check => {
-            let loaded = configuration(global, Vec::new())?;
-            loaded.remarks.iter().for_each(|remark| output.note(remark));
-            output.give(&Checked {
-                ok: true,
-                file: loaded.file,
-            })
-        }
+        Command::Check(args) => check(&args, global, output),
         Command::Print => output.give(&Printed::of(&configuration(global, Vec::new())?)),
     }
 }
@@ -78,14 +111,33 @@ impl Human for Written {
 struct Checked {
     ok: bool,
     file: Option<PathBuf>,
+    /// What was looked at.
+    checked: Vec<&'static str>,
+    /// Whether addresses were bound and connections tried.
+    connected: bool,
+    /// What was not looked at: nothing is set for it.
+    unset: Vec<&'static str>,
 }
 
 impl Human for Checked {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        match &self.file {
-            Some(file) => writeln!(to, "{} {}", style.good("ok:"), file.display()),
-            None => writeln!(to, "{} no file; defaults, environment and flags", style.good("ok:")),
+        let file = match &self.file {
+            Some(file) => file.display().to_string(),
+            None => "no file; defaults, environment and flags".into(),
+        };
+        let checked = match self.checked.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", self.checked.join(", ")),
+        };
+        writeln!(to, "{} {file}{checked}", style.good("ok:"))?;
+        if let Some(first) = self.unset.first() {
+            let unset = self.unset.join(", ");
+            writeln!(
+                to,
+                "  not checked, since nothing is set for it: {unset}. `skytale config check {first}` says what it needs."
+            )?;
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
 //! `skytale dev`: a whole node on this machine.
 
+mod running;
+
+use self::running::{Held, Wanted, refuse_taken};
 use super::Session;
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
-use crate::local::{AUDIENCE, LocalApi, private_folder};
-use crate::output::{Failure, Human, Outcome, Style};
+use crate::local::{AUDIENCE, LocalApi, on_this_machine, private_folder};
+use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use crate::serve::{self, BridgeServer, RelayServer};
 use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
@@ -11,9 +14,16 @@ use skytale_proto::{Code, EndpointId};
 use skytale_relay_node::{AdminConfig, HttpsConfig, RelayConfig, RelaySecret, TrustSource};
 use skytale_sdk::net::ApiClient;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// A segment of a node that is tried out, in bytes: its disk has other uses.
+const SEGMENT_BYTES: u32 = 4 * 1024 * 1024;
+/// What is said where more than loopback is listened on.
+const BEYOND: &str = "warning: this node listens on all addresses, without TLS and without accounts for SLIM agents: whoever reaches them may \
+    use it, and keys cross that network in clear. Publish its ports on this machine alone, as in `docker run -p 127.0.0.1:7600:7600 \
+    -p 127.0.0.1:7601:7601/udp`.\n";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,21 +33,99 @@ pub(crate) struct Args {
     /// Keep nothing: data goes to a temporary folder, removed at the end.
     #[arg(long, conflicts_with = "dir")]
     temp: bool,
-    /// The API's address, for HTTP; port 0 is any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600", value_parser = loopback)]
-    api_listen: SocketAddr,
-    /// The relay node's address, for QUIC (UDP).
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7601", value_parser = loopback)]
-    relay_listen: SocketAddr,
-    /// The relay node's address without UDP, for QUIC over HTTP on this machine.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7605", value_parser = loopback)]
-    https_listen: SocketAddr,
-    /// The address of the relay node's health and metrics.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7602", value_parser = loopback)]
-    admin_listen: SocketAddr,
-    /// The bridge's address, for SLIM agents (gRPC).
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7603", value_parser = loopback)]
-    bridge_listen: SocketAddr,
+    /// The API's address, for HTTP; port 0 is any free one [default: 127.0.0.1:7600].
+    #[arg(long, value_name = "ADDRESS")]
+    api_listen: Option<SocketAddr>,
+    /// The relay node's address, for QUIC (UDP) [default: 127.0.0.1:7601].
+    #[arg(long, value_name = "ADDRESS")]
+    relay_listen: Option<SocketAddr>,
+    /// The relay node's address without UDP, for QUIC over HTTP on this machine [default: 127.0.0.1:7605].
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    https_listen: Option<SocketAddr>,
+    /// The address of the relay node's health and metrics [default: 127.0.0.1:7602].
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// The bridge's address, for SLIM agents (gRPC) [default: 127.0.0.1:7603].
+    #[arg(long, value_name = "ADDRESS")]
+    bridge_listen: Option<SocketAddr>,
+    /// Listen on any free ports instead of the usual ones, for a node beside another one.
+    #[arg(long)]
+    any_port: bool,
+    /// Listen on all addresses, as in a container whose ports are published on this machine. Whoever reaches them may use the
+    /// node, and keys cross that network in clear. Agents are told 127.0.0.1, so publish each port under its own number.
+    #[arg(long, conflicts_with = "any_port")]
+    listen_all: bool,
+}
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    api: SocketAddr,
+    relay: SocketAddr,
+    /// None where all addresses are listened on: it is for this machine alone.
+    https: Option<SocketAddr>,
+    admin: SocketAddr,
+    bridge: SocketAddr,
+}
+
+impl Args {
+    fn addresses(&self) -> Outcome<Addresses> {
+        let usual = |port: u16| {
+            let ip = match self.listen_all {
+                true => Ipv4Addr::UNSPECIFIED,
+                false => Ipv4Addr::LOCALHOST,
+            };
+            SocketAddr::from((ip, if self.any_port { 0 } else { port }))
+        };
+        let given = [
+            self.api_listen,
+            self.relay_listen,
+            self.admin_listen,
+            self.bridge_listen,
+        ];
+        let beyond = given.into_iter().flatten().find(|listen| !listen.ip().is_loopback());
+        if let (Some(listen), false) = (beyond, self.listen_all) {
+            return Err(Failure::new(Code::Usage, format!("{listen} is not a loopback address")).help(
+                "This is for one machine alone. In a container, give `--listen-all` as well; for others, run `skytale api` and \
+                 `skytale relay`.",
+            ));
+        }
+        Ok(Addresses {
+            api: self.api_listen.unwrap_or_else(|| usual(7600)),
+            relay: self.relay_listen.unwrap_or_else(|| usual(7601)),
+            https: self.https_listen.or_else(|| (!self.listen_all).then(|| usual(7605))),
+            admin: self.admin_listen.unwrap_or_else(|| usual(7602)),
+            bridge: self.bridge_listen.unwrap_or_else(|| usual(7603)),
+        })
+    }
+}
+
+impl Addresses {
+    /// Refuses those that are taken.
+    fn free(&self) -> Outcome {
+        let tcp = |of, option, listen| Wanted {
+            of,
+            option,
+            listen,
+            is_udp: false,
+        };
+        let mut wanted = vec![
+            tcp("API", "--api-listen", self.api),
+            tcp("health and metrics", "--admin-listen", self.admin),
+            tcp("bridge", "--bridge-listen", self.bridge),
+            Wanted {
+                of: "relay node, UDP",
+                option: "--relay-listen",
+                listen: self.relay,
+                is_udp: true,
+            },
+        ];
+        wanted.extend(
+            self.https
+                .map(|listen| tcp("relay node without UDP", "--https-listen", listen)),
+        );
+        refuse_taken(&wanted)
+    }
 }
 
 pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -48,7 +136,7 @@ pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
         Ok(address)
     } else {
         Err(
-            "this is for one machine alone: give a loopback address, and use `skytale api` and `skytale relay` otherwise"
+            "this is for one machine alone: give a loopback address; for others, run `skytale api` and `skytale relay`"
                 .into(),
         )
     }
@@ -61,10 +149,19 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     let dir = temporary.as_deref().unwrap_or(&args.dir);
     session.loaded.refuse_unused("dev", is_decided)?;
+    let addresses = args.addresses()?;
     private_folder(dir)?;
-    let api = LocalApi::start(dir, args.api_listen).await?;
+    // Held until the end.
+    let mut held = Held::take(dir)?;
+    addresses.free()?;
+    if args.listen_all {
+        session.output.note(BEYOND);
+    }
+    let api = LocalApi::start(dir, addresses.api).await?;
+    held.say(Some(&api.url))
+        .failing(Code::Environment, || format!("cannot write into {}", dir.display()))?;
     let relay = async {
-        let setup = relay_setup(dir, &args, &session, &api)?;
+        let setup = relay_setup(dir, &addresses, &session, &api)?;
         RelayServer::start(setup, Some(serve::metrics()?)).await
     };
     let relay = match Box::pin(relay).await {
@@ -77,7 +174,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     };
     let served = session
         .shutdown
-        .unless(Box::pin(announce(dir, &args, &session, &api, &relay)))
+        .unless(Box::pin(announce(dir, &args, addresses, &session, &api, &relay)))
         .await;
     let (served, bridge) = match served {
         Ok(bridge) => (Ok(()), Some(bridge)),
@@ -107,6 +204,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 async fn announce(
     dir: &Path,
     args: &Args,
+    addresses: Addresses,
     session: &Session,
     api: &LocalApi,
     relay: &RelayServer,
@@ -114,7 +212,7 @@ async fn announce(
     let key = api.key_in(&dir.join("api-key")).await?;
     let client = api.client(&key)?;
     api.registered(&client, relay.node.endpoint_id()).await?;
-    let bridge = start_bridge(dir, args.bridge_listen, client).await?;
+    let bridge = start_bridge(dir, addresses.bridge, client).await?;
     let admin = relay.node.admin_address();
     let running = Running {
         api_url: &api.url,
@@ -166,7 +264,10 @@ pub(crate) fn tell_slim(session: &Session, bridge: &BridgeServer) {
 /// A bridge that lets in who is on this machine.
 pub(crate) async fn start_bridge(dir: &Path, listen: SocketAddr, client: ApiClient) -> Outcome<BridgeServer> {
     let setup = BridgeSetup {
-        config: BridgeConfig::new(listen),
+        config: BridgeConfig {
+            open_beyond_loopback: !listen.ip().is_loopback(),
+            ..BridgeConfig::new(listen)
+        },
         auth: AuthConfig {
             everyone: true,
             ..AuthConfig::default()
@@ -197,12 +298,19 @@ fn is_decided(key: &str) -> bool {
 }
 
 /// A relay node with what else is configured in `[relay]`: retention, limits, the log's files.
-fn relay_setup(dir: &Path, args: &Args, session: &Session, api: &LocalApi) -> Outcome<RelaySetup> {
+fn relay_setup(dir: &Path, addresses: &Addresses, session: &Session, api: &LocalApi) -> Outcome<RelaySetup> {
     let (data_dir, loaded) = (dir.join("relay"), &session.loaded);
     let configured = loaded.relay_node(&data_dir);
     let node = RelayConfig {
-        listen: vec![args.relay_listen],
-        advertise: Vec::new(),
+        listen: vec![addresses.relay],
+        // What is listened on, if it can be reached as it is.
+        advertise: Vec::from_iter(
+            addresses
+                .relay
+                .ip()
+                .is_unspecified()
+                .then(|| on_this_machine(addresses.relay).to_string()),
+        ),
         region: 0,
         secret_key_file: Some(data_dir.join("endpoint.key")),
         issuer: api.issuer.clone(),
@@ -212,19 +320,25 @@ fn relay_setup(dir: &Path, args: &Args, session: &Session, api: &LocalApi) -> Ou
             _ => configured.disk_free_bytes_min,
         },
         https: HttpsConfig {
-            listen: Some(args.https_listen),
+            listen: addresses.https,
             ..HttpsConfig::default()
         },
         admin: AdminConfig {
-            listen: args.admin_listen,
+            listen: addresses.admin,
+            allow_remote: !addresses.admin.ip().is_loopback(),
             ..AdminConfig::default()
         },
         ..configured
     };
     node.check().map_err(|error| loaded.refused_relay(&error))?;
+    let mut log = loaded.relay_log(&data_dir);
+    if loaded.source("relay.store.segment_bytes") == "default" {
+        // A segment's space is reserved as a whole.
+        log.segment_bytes = SEGMENT_BYTES;
+    }
     Ok(RelaySetup {
         node,
-        store: StoreSetup::Local(loaded.relay_log(&data_dir)),
+        store: StoreSetup::Local(log),
         trust: TrustSource::Http {
             api_url: api.url.clone(),
             relay_secret: RelaySecret::new(api.relay_secret()),

@@ -18,7 +18,7 @@ mod vault;
 mod whoami;
 
 use crate::cli::{Cli, Global};
-use crate::config::{Layer, Loaded, Sources, load};
+use crate::config::{Layer, Loaded, Sources, read};
 use crate::output::{Context as _, EXIT_CODES, Exit, Outcome, Output};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
@@ -184,7 +184,11 @@ fn within<F>(global: &Global, kind: Kind, output: Output, work: impl FnOnce(Sess
 where
     F: Future<Output = Outcome>,
 {
-    let loaded = configuration(global, kind.flags)?;
+    // A server refuses what is wrong together with what it lacks.
+    let loaded = match kind.default {
+        telemetry::Default::Server => read_configuration(global, kind.flags)?,
+        telemetry::Default::Client => configuration(global, kind.flags)?,
+    };
     remark(&loaded, &output);
     telemetry::start(loaded.config.log.as_deref(), kind.default, loaded.config.log_format)?;
     // Before the runtime, so that it is dropped after it.
@@ -212,7 +216,12 @@ fn remark(loaded: &Loaded, output: &Output) {
     loaded.remarks.iter().for_each(|remark| output.note(remark));
 }
 
-fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
+fn configuration(global: &Global, flags: Vec<Layer>) -> Outcome<Loaded> {
+    read_configuration(global, flags)?.sound()
+}
+
+/// The configuration, with what is wrong with single keys.
+fn read_configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     flags.extend(global.layers());
-    load(Sources::of_process(global.config.clone(), flags))
+    read(Sources::of_process(global.config.clone(), flags))
 }

@@ -1,11 +1,10 @@
 //! What `skytale api` needs: the section `[api]`.
 
-use super::{AUDIENCE, Loaded, Secret, loopback};
-use crate::output::{Failure, Outcome};
+use super::{AUDIENCE, Loaded, Problems, Secret, loopback, texts};
+use crate::output::Outcome;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use skytale_api::{AdminConfig, ApiConfig, ConfigError, KeyEncryptionKey, Limits, Mode};
-use skytale_proto::Code;
+use skytale_api::{AdminConfig, ApiConfig, KeyEncryptionKey, Limits, Mode};
 use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +38,7 @@ pub(crate) struct Api {
     /// Where it is: agents that name no region are taken to be there.
     pub region: u8,
     /// How far regions are from one another, as `1-2=80`; the same both ways.
+    #[serde(with = "texts")]
     pub region_distances: Vec<String>,
     /// How often enrolled relay nodes say that they are there, in seconds.
     pub relay_heartbeat_s: u64,
@@ -129,29 +129,46 @@ impl Default for ApiLimits {
 }
 
 impl Loaded {
-    /// The API's configuration for production: what is missing is refused.
+    /// The API's configuration for production: all that is missing or wrong is refused at once.
     pub(crate) fn api(&self) -> Outcome<ApiConfig> {
+        let mut problems = self.problems.clone();
+        let config = self.api_config(&mut problems);
+        problems.outcome(" of `skytale api`").map(|()| config)
+    }
+
+    /// The API's configuration as far as it can be used, and what is wrong with it.
+    pub(super) fn api_config(&self, problems: &mut Problems) -> ApiConfig {
         let api = &self.config.api;
-        let secret = |key: &str, secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose(key)).transpose();
-        let database = self
-            .need("api.database", api.database.as_ref())?
-            .expose("api.database")?;
-        let key_encryption_key = match &api.key_encryption_key {
-            Some(key) => {
-                let text = key.reveal("api.key_encryption_key")?;
-                Some(KeyEncryptionKey::from_hex(&text).map_err(|error| self.refused_api(&error))?)
-            }
-            None => None,
+        let database = problems.need(self, "api.database", api.database.as_ref());
+        let database = database.and_then(|database| problems.take("api.database", database.expose("api.database")));
+        let url = problems.need(self, "api.url", api.url.as_ref()).cloned();
+        if let Some(url) = &url {
+            problems.take("api.url", self.url("api.url", url));
+        }
+        let mut secret = |key: &str, secret: &Option<Secret>| {
+            let secret = problems.need(self, key, secret.as_ref())?;
+            problems.take(key, secret.expose(key))
         };
+        let admin_secret = secret("api.admin_secret", &api.admin_secret);
+        let relay_secret = secret("api.relay_secret", &api.relay_secret);
+        let key = "api.key_encryption_key";
+        let key_encryption_key = problems
+            .need(self, key, api.key_encryption_key.as_ref())
+            .and_then(|secret| {
+                let read = secret.reveal(key).and_then(|text| {
+                    KeyEncryptionKey::from_hex(&text).map_err(|error| self.refused(key, &error.problem))
+                });
+                problems.take(key, read)
+            });
         let config = ApiConfig {
             mode: Mode::Production,
             listen: api.listen,
             behind_tls_proxy: api.behind_tls_proxy,
-            url: self.need("api.url", api.url.as_ref())?.clone(),
+            url: url.unwrap_or_default(),
             audience: api.audience.clone(),
-            database,
-            admin_secret: secret("api.admin_secret", &api.admin_secret)?,
-            relay_secret: secret("api.relay_secret", &api.relay_secret)?,
+            database: database.unwrap_or_default(),
+            admin_secret,
+            relay_secret,
             key_encryption_key,
             token_lifetime: Duration::from_secs(api.token_lifetime_s),
             signing_key_lifetime: match api.signing_key_lifetime_s {
@@ -170,8 +187,13 @@ impl Loaded {
             limits: api.limits.over(Limits::default()),
             ..ApiConfig::dev("")
         };
-        config.check().map_err(|error| self.refused_api(&error))?;
-        Ok(config)
+        let found = config.problems().into_iter().map(|error| {
+            let key = format!("api.{}", error.key);
+            let failure = self.refused(&key, &error.problem);
+            (key, failure)
+        });
+        problems.extend(found);
+        config
     }
 
     /// The database, and the key encryption key that its signing keys are under.
@@ -180,17 +202,8 @@ impl Loaded {
         let database = self.need("api.database", api.database.as_ref())?;
         let key = self.need("api.key_encryption_key", api.key_encryption_key.as_ref())?;
         let key = KeyEncryptionKey::from_hex(&key.reveal("api.key_encryption_key")?)
-            .map_err(|error| self.refused_api(&error))?;
+            .map_err(|error| self.refused(&format!("api.{}", error.key), &error.problem))?;
         Ok((database.expose("api.database")?, key))
-    }
-
-    fn refused_api(&self, error: &ConfigError) -> Failure {
-        let key = format!("api.{}", error.key);
-        let source = self.source(&key);
-        Failure::new(
-            error.code(),
-            format!("configuration key `{key}` ({source}) {}", error.problem),
-        )
     }
 }
 
@@ -206,17 +219,5 @@ impl ApiLimits {
             enrolments_max: self.enrolments_max,
             ..limits
         }
-    }
-}
-
-impl Loaded {
-    /// The value of a key that has no default, or what is missing and how to give it.
-    pub(crate) fn need<'a, T>(&self, key: &str, value: Option<&'a T>) -> Outcome<&'a T> {
-        value.ok_or_else(|| {
-            Failure::new(Code::Config, format!("configuration key `{key}` is needed and not set")).help(format!(
-                "Set it in the file, or as {}; `skytale config init` writes a file with every key.",
-                super::Layer::variable(key)
-            ))
-        })
     }
 }

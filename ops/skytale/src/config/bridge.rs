@@ -1,6 +1,6 @@
 //! What `skytale bridge` needs: the section `[bridge]`, and the file of accounts that it names.
 
-use super::{Loaded, Secret, loopback};
+use super::{Loaded, Problems, Secret, loopback};
 use crate::local::write_private;
 use crate::output::{Context as _, Failure, Outcome};
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -12,8 +12,8 @@ use skytale_bridge::{
 };
 use skytale_proto::Code;
 use skytale_sdk::agent::RelaySource;
+use skytale_sdk::net::ApiClient;
 use skytale_sdk::net::relay::NetworkConfig;
-use skytale_sdk::net::{ApiClient, ApiKey};
 use skytale_sdk::raw::RawConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,14 @@ pub(crate) struct BridgeSetup {
     pub client: RawConfig,
 }
 
+/// What was found usable of a bridge's configuration.
+pub(super) struct Checked {
+    pub(super) config: BridgeConfig,
+    pub(super) auth: AuthConfig,
+    pub(super) tls: Option<TlsConfig>,
+    pub(super) api: Option<ApiClient>,
+}
+
 /// The file of accounts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,13 +134,39 @@ struct Account {
 }
 
 impl Loaded {
-    /// The bridge's configuration: what is missing is refused.
+    /// The bridge's configuration: all that is missing or wrong is refused at once.
     pub(crate) fn bridge(&self) -> Outcome<BridgeSetup> {
+        let mut problems = self.problems.clone();
+        let setup = self.bridge_setup(&mut problems);
+        problems.outcome(" of `skytale bridge`")?;
+        let (file, api) = match (&self.config.bridge.secret_key_file, setup.api) {
+            (Some(file), Some(api)) => (file, api),
+            _ => return Err(Failure::new(Code::Config, "the bridge's configuration is not whole")),
+        };
+        let client = identity(file)?.config(Arc::new(api), self.config.bridge.region);
+        Ok(BridgeSetup {
+            config: setup.config,
+            auth: setup.auth,
+            tls: setup.tls,
+            client,
+        })
+    }
+
+    /// The bridge's configuration as far as it can be used, and what is wrong with it. Nothing is made.
+    pub(super) fn bridge_setup(&self, problems: &mut Problems) -> Checked {
         let bridge = &self.config.bridge;
-        let secret_key_file = self.need("bridge.secret_key_file", bridge.secret_key_file.as_ref())?;
-        let api_url = self.need("bridge.api_url", bridge.api_url.as_ref())?;
-        let api_key = self.need("bridge.api_key", bridge.api_key.as_ref())?;
-        let accounts_file = self.need("bridge.accounts_file", bridge.accounts_file.as_ref())?;
+        if let Some(file) = problems.need(self, "bridge.secret_key_file", bridge.secret_key_file.as_ref()) {
+            let usable = match file.exists() {
+                true => read_identity(file).map(|_| ()),
+                false => self.can_be_made("bridge.secret_key_file", file),
+            };
+            problems.take("bridge.secret_key_file", usable);
+        }
+        let api = self.api_client(
+            ("bridge.api_url", bridge.api_url.as_deref()),
+            ("bridge.api_key", bridge.api_key.as_ref()),
+            problems,
+        );
         let config = BridgeConfig {
             admin_listen: Some(bridge.admin_listen),
             node_id: bridge.node_id.clone(),
@@ -143,113 +177,147 @@ impl Loaded {
             times: bridge.times.clone(),
             ..BridgeConfig::new(bridge.listen)
         };
-        config.check().map_err(|error| self.refused_bridge(&error))?;
-        let key = api_key.reveal("bridge.api_key")?;
-        let api = ApiKey::new(key.as_str())
-            .and_then(|key| ApiClient::new(api_url, key))
-            .map_err(|error| Failure::new(error.code(), "cannot use the bridge's API key").because(&error))?;
-        let mut auth = accounts(accounts_file)?;
-        auth.api_url = bridge.api_keys.then(|| api_url.clone());
-        let client = identity(secret_key_file)?.config(Arc::new(api), bridge.region);
-        Ok(BridgeSetup {
-            config,
-            auth,
-            tls: self.bridge_tls()?,
-            client,
-        })
+        let accounts_file = problems.need(self, "bridge.accounts_file", bridge.accounts_file.as_ref());
+        let mut auth = match accounts_file.map(|file| accounts(file)) {
+            Some(Ok(auth)) => auth,
+            Some(Err(failures)) => {
+                let found = failures.into_iter();
+                problems.extend(found.map(|failure| ("bridge.accounts_file".to_owned(), failure)));
+                AuthConfig::default()
+            }
+            None => AuthConfig::default(),
+        };
+        auth.api_url = bridge.api_url.clone().filter(|_| bridge.api_keys);
+        let tls = self.bridge_tls(problems);
+        let found = config
+            .problems_with(&auth, tls.as_ref())
+            .into_iter()
+            .filter_map(|error| {
+                let BridgeError::Config { key, .. } = &error else {
+                    return None;
+                };
+                Some((format!("bridge.{key}"), self.refused_bridge(&error)))
+            });
+        problems.extend(found);
+        Checked { config, auth, tls, api }
     }
 
-    fn bridge_tls(&self) -> Outcome<Option<TlsConfig>> {
+    fn bridge_tls(&self, problems: &mut Problems) -> Option<TlsConfig> {
         let tls = &self.config.bridge.tls;
         let Some(certificates) = &tls.certificate_file else {
-            return Ok(None);
+            for (key, is_set) in [
+                ("bridge.tls.key_file", tls.key_file.is_some()),
+                ("bridge.tls.client_roots_file", tls.client_roots_file.is_some()),
+            ] {
+                if is_set {
+                    problems.add(
+                        key,
+                        self.refused(key, "is of no use without `bridge.tls.certificate_file`"),
+                    );
+                }
+            }
+            return None;
         };
-        let key = self.need("bridge.tls.key_file", tls.key_file.as_ref())?;
-        Ok(Some(TlsConfig {
+        let key = problems.need(self, "bridge.tls.key_file", tls.key_file.as_ref())?;
+        let tls = TlsConfig {
             certificates: certificates.clone(),
             key: key.clone(),
             client_roots: tls.client_roots_file.clone(),
             client_required: tls.client_required,
-        }))
+        };
+        let usable = tls.check().map_err(|error| {
+            let failure = Failure::new(
+                error.code(),
+                "the certificate of the bridge cannot be used ([bridge.tls])",
+            );
+            failure.because(&error)
+        });
+        problems.take("bridge.tls.certificate_file", usable);
+        Some(tls)
     }
 
     /// A configuration that the bridge does not take.
     pub(crate) fn refused_bridge(&self, error: &BridgeError) -> Failure {
         match error {
-            BridgeError::Config { key, problem } => {
-                let key = format!("bridge.{key}");
-                let source = self.source(&key);
-                Failure::new(error.code(), format!("configuration key `{key}` ({source}) {problem}"))
-            }
+            BridgeError::Config { key, problem } => self.refused(&format!("bridge.{key}"), problem),
             error => Failure::new(error.code(), "cannot start the bridge").because(error),
         }
     }
 }
 
-fn accounts(path: &Path) -> Outcome<AuthConfig> {
+/// What the file of accounts says, or all that is wrong with it.
+fn accounts(path: &Path) -> Result<AuthConfig, Vec<Failure>> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map(Zeroizing::new)
         .failing(Code::Environment, || {
             format!("cannot read the bridge's accounts from {shown}")
-        })?;
+        })
+        .map_err(|failure| vec![failure])?;
     // The error of a parser repeats the line, in which a secret may stand.
     let file: Accounts = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
             .map_or(0, |span| text.get(..span.start).unwrap_or_default().lines().count());
-        Failure::new(Code::Config, format!("cannot read the bridge's accounts from {shown}"))
-            .since(format!("line {line} is not what is expected there"))
+        let failure = Failure::new(Code::Config, format!("cannot read the bridge's accounts from {shown}"));
+        vec![failure.since(format!("line {line} is not what is expected there"))]
     })?;
-    let wrong =
-        |account: &str, problem: &str| Failure::new(Code::Config, format!("{shown}: account `{account}`: {problem}"));
-    let (mut auth, mut policy) = (AuthConfig::default(), Policy::default());
+    let (mut auth, mut policy, mut wrong) = (AuthConfig::default(), Policy::default(), Vec::new());
     for account in file.account {
-        let name = &account.name;
-        let patterns = |texts: &[String]| -> Outcome<Vec<Pattern>> {
-            texts
-                .iter()
-                .map(|text| {
-                    text.parse()
-                        .map_err(|error| wrong(name, &format!("`{text}` is {error}")))
-                })
-                .collect()
+        let name = account.name.clone();
+        let mut refuse = |problem: &str| {
+            let what = format!("{shown}: account `{name}`: {problem}");
+            wrong.push(Failure::new(Code::Config, what));
+        };
+        if policy.accounts.contains_key(&name) {
+            refuse("is listed twice");
+        }
+        let rules = account.take(&mut auth, &mut refuse);
+        policy.accounts.insert(name, rules);
+    }
+    auth.policy = policy;
+    if wrong.is_empty() { Ok(auth) } else { Err(wrong) }
+}
+
+impl Account {
+    /// Adds how it shows who it is, and gives what it may do. What is wrong is refused.
+    fn take(self, auth: &mut AuthConfig, refuse: &mut impl FnMut(&str)) -> Rules {
+        let mut patterns = |texts: &[String]| -> Vec<Pattern> {
+            let mut read = |text: &String| {
+                let pattern = text.parse();
+                pattern.map_err(|error| refuse(&format!("`{text}` is {error}"))).ok()
+            };
+            texts.iter().filter_map(&mut read).collect()
         };
         let rules = Rules {
-            names: patterns(&account.names)?,
-            destinations: patterns(&account.destinations)?,
-            node: account.node,
+            names: patterns(&self.names),
+            destinations: patterns(&self.destinations),
+            node: self.node,
         };
-        if policy.accounts.insert(name.clone(), rules).is_some() {
-            return Err(wrong(name, "is listed twice"));
-        }
-        if let Some(bearer) = &account.bearer {
-            let secret = bearer.reveal("bearer")?;
-            if secret.len() < BEARER_BYTES_MIN {
-                return Err(wrong(
-                    name,
-                    "its bearer is shorter than 32 bytes: `openssl rand -hex 32`",
-                ));
-            }
-            auth.bearers.push(Bearer {
-                account: name.clone(),
+        match self.bearer.as_ref().map(|bearer| bearer.reveal("bearer")) {
+            Some(Ok(secret)) if secret.len() >= BEARER_BYTES_MIN => auth.bearers.push(Bearer {
+                account: self.name.clone(),
                 secret: SecretString::from(secret.as_str()),
-            });
+            }),
+            Some(Ok(_)) => refuse("its bearer is shorter than 32 bytes: `openssl rand -hex 32`"),
+            Some(Err(_)) => refuse("the file of its bearer cannot be read"),
+            None => {}
         }
-        for text in &account.certificates {
+        for text in &self.certificates {
             let sha256 = HEXLOWER_PERMISSIVE
                 .decode(text.replace(':', "").as_bytes())
                 .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| wrong(name, &format!("`{text}` is not the SHA-256 of a certificate in hex")))?;
-            auth.certificates.push(Certificate {
-                account: name.clone(),
-                sha256,
-            });
+                .and_then(|bytes| bytes.try_into().ok());
+            match sha256 {
+                Some(sha256) => auth.certificates.push(Certificate {
+                    account: self.name.clone(),
+                    sha256,
+                }),
+                None => refuse(&format!("`{text}` is not the SHA-256 of a certificate in hex")),
+            }
         }
+        rules
     }
-    auth.policy = policy;
-    Ok(auth)
 }
 
 /// A bridge's identity at the relay.
@@ -272,22 +340,29 @@ impl Identity {
 
 /// The identity whose secret a file has; made where there is none. One bridge process for each.
 pub(crate) fn identity(file: &Path) -> Outcome<Identity> {
-    let wrong = || format!("cannot use the bridge's secret key in {}", file.display());
-    if !file.exists() {
-        let mut secret = Zeroizing::new([0; 32]);
-        getrandom::fill(secret.as_mut_slice())
-            .map_err(|error| Failure::new(Code::Environment, wrong()).since(error.to_string()))?;
-        let text = Zeroizing::new(data_encoding::HEXLOWER.encode(secret.as_slice()));
-        write_private(file, text.as_bytes())?;
-        return Ok(Identity(secret));
+    if file.exists() {
+        return read_identity(file);
     }
-    let text = Zeroizing::new(std::fs::read_to_string(file).failing(Code::Environment, wrong)?);
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice())
+        .map_err(|error| Failure::new(Code::Environment, unusable(file)).since(error.to_string()))?;
+    let text = Zeroizing::new(data_encoding::HEXLOWER.encode(secret.as_slice()));
+    write_private(file, text.as_bytes())?;
+    Ok(Identity(secret))
+}
+
+fn unusable(file: &Path) -> String {
+    format!("cannot use the bridge's secret key in {}", file.display())
+}
+
+fn read_identity(file: &Path) -> Outcome<Identity> {
+    let text = Zeroizing::new(std::fs::read_to_string(file).failing(Code::Environment, || unusable(file))?);
     let bytes = HEXLOWER_PERMISSIVE
         .decode(text.trim().as_bytes())
         .map(Zeroizing::new)
         .ok()
         .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok())
-        .ok_or_else(|| Failure::new(Code::Environment, wrong()).since("it does not hold 64 hex digits"))?;
+        .ok_or_else(|| Failure::new(Code::Environment, unusable(file)).since("it does not hold 64 hex digits"))?;
     Ok(Identity(Zeroizing::new(bytes)))
 }
 
@@ -295,7 +370,7 @@ pub(crate) fn identity(file: &Path) -> Outcome<Identity> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Outcome<AuthConfig> {
+    fn read(text: &str) -> Result<AuthConfig, Vec<Failure>> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("accounts.toml");
         std::fs::write(&path, text).expect("written");
@@ -324,9 +399,11 @@ mod tests {
             "[[account]]\nname = 'a'\nnames = ['a/b/c']\ncertificates = ['00']\n",
             "[[account]]\nname = 'a'\nnames = ['a/b/c']\n[[account]]\nname = 'a'\nnames = ['a/b/c']\n",
         ] {
-            let failure = read(text).expect_err(text);
-            assert_eq!(failure.code(), Code::Config, "{text}");
-            assert!(!failure.text(&crate::output::Style::PLAIN).contains("marker"), "{text}");
+            let failures = read(text).expect_err(text);
+            for failure in failures {
+                assert_eq!(failure.code(), Code::Config, "{text}");
+                assert!(!failure.text(&crate::output::Style::PLAIN).contains("marker"), "{text}");
+            }
         }
     }
 

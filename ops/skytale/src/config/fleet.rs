@@ -1,6 +1,6 @@
 //! What makes a relay node one of a fleet: the section `[relay.fleet]`.
 
-use super::{Loaded, Secret};
+use super::{Loaded, Problems, Secret, texts};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use skytale_log_store::fleet::{self, FleetConfig, KeyFile, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof};
@@ -10,11 +10,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// Where the keys come from.
+const KEYS: &str = "`skytale fleet nats` makes a node's keys: name its relay.nk and relay-sync.nk, as in `file:/etc/skytale/relay.nk`.";
+
 /// The section `[relay.fleet]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Fleet {
     /// Addresses of NATS servers. With none, the node keeps its log alone.
+    #[serde(with = "texts")]
     pub nats: Vec<String>,
     /// The seed of the NKey that the node shows to them.
     pub nats_key: Option<Secret>,
@@ -25,6 +29,7 @@ pub(crate) struct Fleet {
     /// Root certificates to trust besides the system's.
     pub tls_roots: Option<PathBuf>,
     /// The regions, each with its number, its shards, and its cluster where there are several.
+    #[serde(with = "texts")]
     pub regions: Vec<String>,
     /// Copies of each stream.
     pub replicas: usize,
@@ -87,49 +92,69 @@ impl FromStr for Written {
 }
 
 impl Loaded {
-    /// The fleet that the node is of, over a replica of its own; `None` where it keeps its log alone.
-    pub(crate) fn fleet(&self, replica: LocalConfig, retention: Option<Duration>) -> Outcome<Option<FleetConfig>> {
+    /// The fleet that the node is of, over a replica of its own, as far as it can be used; `None` where it keeps its log alone.
+    pub(super) fn fleet(
+        &self,
+        replica: LocalConfig,
+        retention: Option<Duration>,
+        problems: &mut Problems,
+    ) -> Option<FleetConfig> {
         let fleet = &self.config.relay.fleet;
         if fleet.nats.is_empty() {
-            return Ok(None);
+            return None;
         }
         let remote = fleet.nats.iter().any(|server| !is_loopback(server));
         let key = match &fleet.nats_key {
-            Some(seed) => nkey(seed, "relay.fleet.nats_key")?,
-            None if remote => return Err(self.missing("relay.fleet.nats_key", "servers must know who writes the log")),
-            None => NatsAuth::None,
+            Some(seed) => problems.take("relay.fleet.nats_key", self.nkey(seed, "relay.fleet.nats_key")),
+            None if remote => {
+                let why = "servers must know who writes the log";
+                let missing = self.missing("relay.fleet.nats_key", why);
+                problems.add("relay.fleet.nats_key", missing.help(KEYS));
+                None
+            }
+            None => None,
         };
         let sync = match (&fleet.sync_key, fleet.sync_is_always) {
-            (Some(seed), _) => SyncProof::System(nkey(seed, "relay.fleet.sync_key")?),
-            (None, always) if always || fleet.allow_weaker => SyncProof::Stated { always },
-            (None, _) => {
-                return Err(self.missing(
-                    "relay.fleet.sync_key",
-                    "without it nobody knows whether the servers sync before they acknowledge; \
-                     `relay.fleet.sync_is_always` says so without asking",
-                ));
+            (Some(seed), _) => {
+                let key = problems.take("relay.fleet.sync_key", self.nkey(seed, "relay.fleet.sync_key"));
+                SyncProof::System(key.unwrap_or(NatsAuth::None))
+            }
+            (None, always) => {
+                if !always && !fleet.allow_weaker {
+                    let missing = self.missing(
+                        "relay.fleet.sync_key",
+                        "without it nobody knows whether the servers sync before they acknowledge",
+                    );
+                    let help = format!("{KEYS} `relay.fleet.sync_is_always` says so without asking.");
+                    problems.add("relay.fleet.sync_key", missing.help(help));
+                }
+                SyncProof::Stated { always }
             }
         };
-        let regions = fleet.regions.iter().map(|text| {
-            text.parse::<Written>().map(|written| written.0).map_err(|()| {
-                self.refused(
-                    "relay.fleet.regions",
-                    &format!("has `{text}`, which is not as in `1=8` or `1=8@eu`"),
-                )
-            })
-        });
-        let regions: Vec<RegionConfig> = regions.collect::<Outcome<_>>()?;
+        let mut regions: Vec<RegionConfig> = Vec::new();
+        for text in &fleet.regions {
+            match text.parse::<Written>() {
+                Ok(Written(region)) => regions.push(region),
+                Err(()) => {
+                    let problem = format!("has `{text}`, which is not as in `1=8` or `1=8@eu`");
+                    let failure = self.refused("relay.fleet.regions", &problem);
+                    problems.extend([("relay.fleet.regions".to_owned(), failure)]);
+                }
+            }
+        }
         let here = Region(self.config.relay.region);
-        if !regions.iter().any(|region| region.region == here) {
+        if !regions.iter().any(|region| region.region == here) && !problems.has("relay.fleet.regions") {
             let numbers: Vec<String> = regions.iter().map(|region| region.region.0.to_string()).collect();
-            return Err(self.refused(
-                "relay.region",
-                &format!("is {}, and `relay.fleet.regions` has {}", here.0, numbers.join(", ")),
-            ));
+            let problem = format!("is {}, and `relay.fleet.regions` has {}", here.0, numbers.join(", "));
+            problems.add("relay.region", self.refused("relay.region", &problem));
+        }
+        if let Some(roots) = &fleet.tls_roots {
+            let key = "relay.fleet.tls_roots";
+            problems.take(key, self.certificates(key, roots));
         }
         let nats = NatsConfig {
             servers: fleet.nats.clone(),
-            auth: key,
+            auth: key.unwrap_or(NatsAuth::None),
             tls: NatsTls {
                 required: remote,
                 roots: fleet.tls_roots.clone(),
@@ -138,7 +163,7 @@ impl Loaded {
             name: "skytale relay".into(),
             inbox_prefix: None,
         };
-        Ok(Some(FleetConfig {
+        let config = FleetConfig {
             // The streams of other regions are followed by mirrors in this one.
             here: (regions.len() > 1).then_some(here),
             regions,
@@ -149,13 +174,33 @@ impl Loaded {
             append_timeout: Duration::from_millis(fleet.append_timeout_ms),
             retention,
             ..FleetConfig::new(nats, sync, replica)
-        }))
+        };
+        let found = config.problems().into_iter().map(|(name, problem)| {
+            let name = match name {
+                "append_timeout" => "append_timeout_ms",
+                "retention_every" => "retention_check_s",
+                name => name,
+            };
+            let key = format!("relay.fleet.{name}");
+            let failure = self.refused(&key, &problem);
+            (key, failure)
+        });
+        // Which region the node stands in was looked at.
+        let known = problems.has("relay.region");
+        problems.extend(found.filter(|(key, _)| !(known && key == "relay.fleet.regions")));
+        Some(config)
+    }
+
+    /// The fleet over a replica of its own, which gives nothing up by itself; `None` where there is none.
+    pub(crate) fn fleet_over(&self, replica: LocalConfig) -> Outcome<Option<FleetConfig>> {
+        let mut problems = self.problems.clone();
+        let fleet = self.fleet(replica, None, &mut problems);
+        problems.outcome(" of the fleet").map(|()| fleet)
     }
 
     /// The fleet as it is examined from outside: no node's data is touched.
     pub(crate) fn examined_fleet(&self) -> Outcome<FleetConfig> {
-        let fleet = self.fleet(LocalConfig::new(""), None)?;
-        fleet.ok_or_else(|| {
+        self.fleet_over(LocalConfig::new(""))?.ok_or_else(|| {
             self.missing(
                 "relay.fleet.nats",
                 "a node without it keeps its log alone, and has no servers to check",
@@ -168,20 +213,17 @@ impl Loaded {
         Failure::new(Code::Config, format!("configuration key `{key}` is missing: {why}"))
     }
 
-    fn refused(&self, key: &str, problem: &str) -> Failure {
-        let source = self.source(key);
-        Failure::new(Code::Config, format!("configuration key `{key}` ({source}) {problem}"))
+    /// A key: one in a file is read again when that changes.
+    fn nkey(&self, seed: &Secret, key: &str) -> Outcome<NatsAuth> {
+        let revealed = seed.reveal(key)?;
+        if nkeys::KeyPair::from_seed(revealed.trim()).is_err() {
+            return Err(self.refused(key, "is no seed of an NKey").help(KEYS));
+        }
+        Ok(match seed.file() {
+            Some(file) => NatsAuth::NKeyFile(KeyFile::new(file)),
+            None => NatsAuth::NKey(fleet::Secret::new(revealed.trim())),
+        })
     }
-}
-
-/// A key: one in a file is read again when that changes.
-fn nkey(seed: &Secret, key: &str) -> Outcome<NatsAuth> {
-    // What cannot be read is refused now, with the name of the setting.
-    let revealed = seed.reveal(key)?;
-    Ok(match seed.file() {
-        Some(file) => NatsAuth::NKeyFile(KeyFile::new(file)),
-        None => NatsAuth::NKey(fleet::Secret::new(revealed.trim())),
-    })
 }
 
 /// Whether a server's address is on this machine.

@@ -18,6 +18,37 @@ pub(super) fn set(dict: &Dict) -> Vec<String> {
     keys
 }
 
+/// A dictionary with one key of another.
+pub(super) fn only(dict: &Dict, key: &str) -> Dict {
+    match key.split_once('.') {
+        Some((section, rest)) => match dict.get(section) {
+            Some(Value::Dict(tag, inner)) => {
+                let inner = Value::Dict(*tag, only(inner, rest));
+                Dict::from([(section.to_owned(), inner)])
+            }
+            _ => Dict::new(),
+        },
+        None => dict
+            .get(key)
+            .map(|value| Dict::from([(key.to_owned(), value.clone())]))
+            .unwrap_or_default(),
+    }
+}
+
+/// Takes a key out of a dictionary.
+pub(super) fn remove(dict: &mut Dict, key: &str) {
+    match key.split_once('.') {
+        Some((section, rest)) => {
+            if let Some(Value::Dict(_, inner)) = dict.get_mut(section) {
+                remove(inner, rest);
+            }
+        }
+        None => {
+            dict.remove(key);
+        }
+    }
+}
+
 fn flatten(dict: &Dict, prefix: &str, into: &mut Vec<String>) {
     for (name, value) in dict {
         let key = format!("{prefix}{name}");

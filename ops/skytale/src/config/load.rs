@@ -1,9 +1,8 @@
 //! Reads the layers and puts them together.
 
-use super::{Config, Layer, keys};
+use super::{Config, Layer, Problems, expected, keys};
 use crate::output::{Failure, Outcome};
 use figment::Figment;
-use figment::error::Kind;
 use figment::providers::{Format as _, Serialized, Toml};
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
@@ -55,6 +54,10 @@ pub(crate) struct Loaded {
     pub file: Option<PathBuf>,
     /// What a person should know of it, and that is no reason to stop.
     pub remarks: Vec<String>,
+    /// What is wrong with single keys, which have their defaults here.
+    pub(super) problems: Problems,
+    /// Keys that are set.
+    set: Vec<String>,
     figment: Figment,
 }
 
@@ -68,6 +71,17 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// Refuses what is wrong with single keys.
+    pub(crate) fn sound(self) -> Outcome<Self> {
+        self.problems.clone().outcome("")?;
+        Ok(self)
+    }
+
+    /// Whether a key that begins so is set, by any layer.
+    pub(super) fn sets(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        self.set.iter().any(|key| is_meant(key))
+    }
+
     /// Refuses keys that the command line sets and a command decides itself, or does not look at: what is asked for and not
     /// done must not look as if it were.
     pub(crate) fn refuse_unused(&self, command: &str, is_unused: impl Fn(&str) -> bool) -> Outcome {
@@ -92,8 +106,9 @@ pub(crate) fn is_of_servers(key: &str) -> bool {
         .any(|section| key.starts_with(section))
 }
 
-/// Reads, merges and checks.
-pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
+/// Reads and merges. What is wrong with single keys is kept, and the keys have their defaults: [`Loaded::sound`] refuses it,
+/// and so do the configurations of servers.
+pub(crate) fn read(sources: Sources) -> Outcome<Loaded> {
     let file = match sources.file {
         Some(file) if !file.is_file() => {
             return Err(
@@ -105,9 +120,9 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
         Some(file) => Some(file),
         None => sources.places.into_iter().find(|place| place.is_file()),
     };
-    let mut figment = Figment::new();
+    let mut layers = Figment::new();
     if let Some(file) = &file {
-        figment = figment.merge(Toml::file_exact(file));
+        layers = layers.merge(Toml::file_exact(file));
     }
     // A variable may be there for another reason: the environment is not ours alone, as a file and a command line are.
     let known = keys::known();
@@ -115,24 +130,51 @@ pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     let (environment, others): (Vec<_>, Vec<_>) = sources.environment.into_iter().partition(is_known);
     let remarks = others.iter().map(unknown_variable).collect();
     for layer in environment.into_iter().chain(sources.flags) {
-        figment = figment.merge(layer);
+        layers = layers.merge(layer);
     }
-    let set = figment
-        .find_value("")
-        .ok()
-        .and_then(figment::value::Value::into_dict)
-        .unwrap_or_default();
+    let set = layers.find_value("").map_err(|error| wrong(&error))?;
+    let mut set = set.into_dict().unwrap_or_default();
+    let mut problems = Problems::default();
     for key in keys::set(&set) {
-        refuse_unknown(&figment, &key)?;
+        if !known.contains(&key) {
+            problems.add(&key, unknown(&layers, &key));
+            keys::remove(&mut set, &key);
+        }
     }
-    let figment = Figment::from(Serialized::defaults(Config::default())).merge(figment);
-    let config = figment.extract_lossy().map_err(|error| wrong(&error))?;
+    let figment = Figment::from(Serialized::defaults(Config::default())).merge(layers);
+    let config = match extract(&set) {
+        Ok(config) => config,
+        Err(_) => {
+            // One key at a time: each that does not fit is named.
+            for key in keys::set(&set) {
+                if let Err(error) = extract(&keys::only(&set, &key)) {
+                    problems.add(&key, misfit(&figment, &key, &error));
+                    keys::remove(&mut set, &key);
+                }
+            }
+            extract(&set).map_err(|error| wrong(&error))?
+        }
+    };
     Ok(Loaded {
         config,
         file,
         remarks,
+        problems,
+        set: keys::set(&set),
         figment,
     })
+}
+
+/// Reads, merges and checks.
+#[cfg(test)]
+pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
+    read(sources)?.sound()
+}
+
+fn extract(set: &figment::value::Dict) -> Result<Config, Box<figment::Error>> {
+    let defaults = Figment::from(Serialized::defaults(Config::default()));
+    let extracted = defaults.merge(Serialized::globals(set)).extract_lossy();
+    extracted.map_err(Box::new)
 }
 
 fn unknown_variable(layer: &Layer) -> String {
@@ -147,11 +189,8 @@ fn unknown_variable(layer: &Layer) -> String {
     )
 }
 
-fn refuse_unknown(figment: &Figment, key: &str) -> Outcome {
+fn unknown(figment: &Figment, key: &str) -> Failure {
     let known = keys::known();
-    if known.iter().any(|known| known == key) {
-        return Ok(());
-    }
     let source = figment
         .find_metadata(key)
         .map_or_else(String::new, |metadata| format!(" ({})", describe(metadata)));
@@ -161,27 +200,28 @@ fn refuse_unknown(figment: &Figment, key: &str) -> Outcome {
         Some(nearest) => format!("Did you mean `{nearest}` ({})?", Layer::variable(&nearest)),
         None => "`skytale config print` lists the keys.".into(),
     };
-    Err(Failure::new(Code::Config, format!("unknown configuration key `{key}`{source}")).help(help))
+    Failure::new(Code::Config, format!("unknown configuration key `{key}`{source}")).help(help)
 }
 
+/// A value that does not fit its key. It may be a secret under the wrong key: it is not shown.
+fn misfit(figment: &Figment, key: &str, error: &figment::Error) -> Failure {
+    let source = figment.find_metadata(key).map_or_else(String::new, describe);
+    let failure = Failure::new(Code::Config, format!("configuration key `{key}` is wrong ({source})"))
+        .since(expected::words(key, &error.kind));
+    match expected::how(key, &source) {
+        Some(how) => failure.help(format!("{how}.")),
+        None => failure,
+    }
+}
+
+/// What cannot be read at all: a file that is no TOML.
 fn wrong(error: &figment::Error) -> Failure {
-    let key = error.path.join(".");
     let source = error
         .metadata
         .as_ref()
         .map_or_else(String::new, |metadata| format!(" ({})", describe(metadata)));
-    let what = if key.is_empty() {
-        format!("cannot read the configuration{source}")
-    } else {
-        format!("configuration key `{key}` is wrong{source}")
-    };
-    // A value that does not fit may be a secret under the wrong key: its type is told, not itself.
-    let why = match &error.kind {
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {expected}"),
-        Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
-        other => other.to_string(),
-    };
-    Failure::new(Code::Config, what).since(why.trim_end().to_owned())
+    Failure::new(Code::Config, format!("cannot read the configuration{source}"))
+        .since(error.kind.to_string().trim_end().to_owned())
 }
 
 fn describe(metadata: &figment::Metadata) -> String {

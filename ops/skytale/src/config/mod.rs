@@ -5,21 +5,31 @@
 mod addresses;
 mod api;
 mod bridge;
+mod check;
+mod expected;
+mod files;
 mod fleet;
 mod history;
 mod keys;
 mod layer;
 mod load;
+mod problems;
+mod reach;
 mod relay;
 mod secret;
 mod show;
+mod texts;
 mod transport;
 
 pub(crate) use api::Api;
 pub(crate) use bridge::{Bridge, BridgeSetup, identity};
+pub(crate) use check::Part;
 pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
-pub(crate) use load::{Loaded, SET_FLAG, Sources, is_of_servers, load};
+#[cfg(test)]
+pub(crate) use load::load;
+pub(crate) use load::{Loaded, SET_FLAG, Sources, is_of_servers, read};
+pub(crate) use problems::Problems;
 pub(crate) use relay::{Relay, RelaySetup, StoreSetup};
 pub(crate) use secret::Secret;
 pub(crate) use show::{TEMPLATE, rows};

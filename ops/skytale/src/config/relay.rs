@@ -1,7 +1,7 @@
 //! What `skytale relay` needs: the section `[relay]`.
 
 use super::fleet::Fleet;
-use super::{AUDIENCE, Loaded, Secret, addresses, loopback};
+use super::{AUDIENCE, Loaded, Problems, Secret, addresses, loopback};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use skytale_log_store::fleet::FleetConfig;
@@ -39,7 +39,7 @@ pub(crate) struct Relay {
     pub relay_secret: Option<Secret>,
     /// Its region; 0 on a single node.
     pub region: u8,
-    /// How long entries are kept, in seconds; 0 is for ever.
+    /// How long entries are kept, in seconds, give or take the slack that the template states; 0 is for ever.
     pub retention_s: u64,
     /// How many bytes of entries are kept; 0 is without bound.
     pub retention_bytes: u64,
@@ -147,28 +147,59 @@ pub(crate) enum StoreSetup {
 }
 
 impl Loaded {
-    /// The relay node's configuration: what is missing is refused.
+    /// The relay node's configuration: all that is missing or wrong is refused at once.
     pub(crate) fn relay(&self) -> Outcome<RelaySetup> {
+        let mut problems = self.problems.clone();
+        let setup = self.relay_setup(&mut problems);
+        self.relay_files(&setup, &mut problems);
+        problems.outcome(" of `skytale relay`").map(|()| setup)
+    }
+
+    /// The relay node's configuration as far as it can be used, and what is wrong with it.
+    pub(super) fn relay_setup(&self, problems: &mut Problems) -> RelaySetup {
         let relay = &self.config.relay;
-        let data_dir = self.need("relay.data_dir", relay.data_dir.as_ref())?;
-        let api_url = self.need("relay.api_url", relay.api_url.as_ref())?;
-        let secret = self.need("relay.relay_secret", relay.relay_secret.as_ref())?;
+        let data_dir = problems.need(self, "relay.data_dir", relay.data_dir.as_ref());
+        let api_url = problems.need(self, "relay.api_url", relay.api_url.as_ref());
+        for (key, url) in [("relay.api_url", api_url), ("relay.issuer", relay.issuer.as_ref())] {
+            if let Some(url) = url {
+                problems.take(key, self.url(key, url));
+            }
+        }
+        let secret = problems.need(self, "relay.relay_secret", relay.relay_secret.as_ref());
+        let secret = secret.and_then(|secret| problems.take("relay.relay_secret", secret.reveal("relay.relay_secret")));
+        let data_dir = data_dir.map_or(Path::new(""), PathBuf::as_path);
+        let api_url = api_url.cloned().unwrap_or_default();
         let node = RelayConfig {
             issuer: relay.issuer.clone().unwrap_or_else(|| api_url.clone()),
             ..self.relay_node(data_dir)
         };
-        node.check().map_err(|error| self.refused_relay(&error))?;
+        let trust = TrustSource::Http {
+            api_url: api_url.clone(),
+            relay_secret: RelaySecret::new(secret.as_ref().map_or("", |secret| secret.as_str())),
+        };
+        let found = node.problems_with(&trust).into_iter().map(|error| {
+            // The issuer is the API's URL where no other is set.
+            let key = match error.key {
+                "issuer" if relay.issuer.is_none() => "relay.api_url".to_owned(),
+                key => format!("relay.{key}"),
+            };
+            let failure = self.refused(&key, &error.problem);
+            (key, failure)
+        });
+        problems.extend(found);
         let store = self.relay_log(data_dir);
+        let found = store.problems().into_iter().map(|(name, problem)| {
+            let key = format!("relay.store.{name}");
+            let failure = self.refused(&key, &problem);
+            (key, failure)
+        });
+        problems.extend(found);
         let age = store.retention.age;
-        let store = match self.fleet(store.clone(), age)? {
+        let store = match self.fleet(store.clone(), age, problems) {
             Some(fleet) => StoreSetup::Fleet(Box::new(fleet)),
             None => StoreSetup::Local(store),
         };
-        let trust = TrustSource::Http {
-            api_url: api_url.clone(),
-            relay_secret: RelaySecret::new(secret.reveal("relay.relay_secret")?.as_str()),
-        };
-        Ok(RelaySetup { node, store, trust })
+        RelaySetup { node, store, trust }
     }
 
     /// A relay node's settings, with its data in a folder. Its issuer is to be set.
@@ -216,18 +247,15 @@ impl Loaded {
 
     pub(crate) fn refused_relay(&self, error: &ConfigError) -> Failure {
         let key = format!("relay.{}", error.key);
-        let source = self.source(&key);
-        Failure::new(
-            error.code(),
-            format!("configuration key `{key}` ({source}) {}", error.problem),
-        )
+        self.refused(&key, &error.problem)
     }
 }
 
-/// How often the store looks for entries that are too old: a short age is kept to within a tenth of it.
+/// How often the store looks for entries that are too old: twice this and a twentieth of the age, which is how long one
+/// segment takes entries, are a tenth of the age.
 fn check_every(age: Option<Duration>) -> Duration {
     let longest = Retention::default().check_every;
-    age.map_or(longest, |age| (age / 10).clamp(Duration::from_secs(1), longest))
+    age.map_or(longest, |age| (age / 40).clamp(Duration::from_secs(1), longest))
 }
 
 #[cfg(test)]
@@ -238,8 +266,8 @@ mod tests {
     fn a_short_retention_is_looked_after_more_often() {
         let every = |seconds: u64| check_every(Some(Duration::from_secs(seconds))).as_secs();
         assert_eq!(
-            [every(1), every(10), every(60), every(600), every(86_400)],
-            [1, 1, 6, 60, 60]
+            [every(1), every(40), every(240), every(1_200), every(86_400)],
+            [1, 1, 6, 30, 60]
         );
         assert_eq!(check_every(None), Duration::from_secs(60));
     }

@@ -1,11 +1,8 @@
 //! How agents reach relay nodes.
 
 use super::Loaded;
-use crate::output::{Failure, Outcome};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use crate::output::Outcome;
 use serde::{Deserialize, Serialize};
-use skytale_proto::Code;
 use skytale_sdk::net::relay::{self, NetworkConfig};
 
 /// What carries an agent's connection.
@@ -42,22 +39,7 @@ impl Loaded {
     pub(crate) fn network(&self) -> Outcome<NetworkConfig> {
         let roots = match &self.config.ca_file {
             None => Vec::new(),
-            Some(file) => {
-                let unusable = |problem: String| {
-                    Failure::new(
-                        Code::Config,
-                        format!("`ca_file` ({}): cannot use {}", self.source("ca_file"), file.display()),
-                    )
-                    .since(problem)
-                };
-                let read = CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
-                let roots: Result<Vec<_>, _> = read.map(|root| root.map(|root| root.to_vec())).collect();
-                let roots = roots.map_err(|error| unusable(error.to_string()))?;
-                if roots.is_empty() {
-                    return Err(unusable("no certificate in it".into()));
-                }
-                roots
-            }
+            Some(file) => self.certificates("ca_file", file)?,
         };
         Ok(NetworkConfig {
             transport: self.config.transport.into(),

@@ -71,6 +71,8 @@ pub(crate) struct Node {
     pub region: usize,
     pub region_name: String,
     pub relay: RelayProcess,
+    /// It was told that it has ended.
+    is_told: bool,
     /// What it reaches the NATS servers of its region by.
     links: Vec<Link>,
 }
@@ -151,6 +153,7 @@ impl Machine {
             region,
             region_name: self.nats.regions[region].name.clone(),
             relay,
+            is_told: false,
             links,
         })
     }
@@ -288,6 +291,18 @@ impl Machine {
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(Failure::new(Code::Mismatch, restoring()).since(said))
+    }
+
+    /// How nodes ended that were not asked to: told as soon as it is noticed, each once.
+    pub(crate) fn fallen(&mut self) -> Vec<(String, Failure)> {
+        let nodes = self.nodes.iter_mut().filter(|node| !node.is_told);
+        nodes
+            .filter_map(|node| {
+                let ended = node.relay.ended()?;
+                node.is_told = true;
+                Some((node.name.clone(), ended))
+            })
+            .collect()
     }
 
     /// Ends all of it, in order.

@@ -8,6 +8,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+/// What to do about one that cannot be used.
+const HELP: &str = "Correct the inventory; ops/nats/inventory.toml is one, explained line by line.";
+
+/// Servers of one region, at least: one alone has no other to make a cluster with.
+const SERVERS_MIN: usize = 2;
 /// Servers of one region, at most.
 const SERVERS_MAX: usize = 64;
 
@@ -92,12 +97,16 @@ impl Inventory {
         let text =
             std::fs::read_to_string(path).failing(Code::Environment, || format!("cannot read {}", path.display()))?;
         let inventory: Self = toml::from_str(&text).map_err(|error| {
-            Failure::new(Code::Config, format!("{} is no inventory", path.display())).because(&error)
+            Failure::new(Code::Config, format!("{} is no inventory", path.display()))
+                .because(&error)
+                .help(HELP)
         })?;
         match inventory.problem() {
-            Some(problem) => {
-                Err(Failure::new(Code::Config, format!("{} cannot be a fleet", path.display())).since(problem))
-            }
+            Some(problem) => Err(
+                Failure::new(Code::Config, format!("{} cannot be a fleet", path.display()))
+                    .since(problem)
+                    .help(HELP),
+            ),
             None => Ok(inventory),
         }
     }
@@ -122,8 +131,11 @@ impl Inventory {
             if region.shards == 0 || region.shards > 1_024 {
                 return Some(format!("{label}: shards must be between 1 and 1024"));
             }
-            if servers == 0 || servers > SERVERS_MAX {
-                return Some(format!("{label}: a region has between 1 and {SERVERS_MAX} servers"));
+            if !(SERVERS_MIN..=SERVERS_MAX).contains(&servers) {
+                return Some(format!(
+                    "{label}: a region has between {SERVERS_MIN} and {SERVERS_MAX} servers, and bears the loss of one with three. A \
+                     server alone is no cluster, and does not start as one"
+                ));
             }
             for node in &region.nodes {
                 if !is_name(node) || !names.insert(node.clone()) {
@@ -173,6 +185,26 @@ impl Inventory {
         (!size || self.max_file.is_empty()).then(|| format!("`{}` is no size, such as 500GB", self.max_file))
     }
 
+    /// What works, and is worth less than its operator may think.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let few = self.regions.iter().filter_map(|region| {
+            let (name, servers) = (&region.name, region.servers.len());
+            match servers {
+                2 => Some(format!(
+                    "region {name} has two NATS servers: with one of them away there is no majority, and no append is taken; and the \
+                     three copies of each stream that relay nodes make (`relay.fleet.replicas`) find no place. Take three."
+                )),
+                even if even % 2 == 0 => Some(format!(
+                    "region {name} has {even} NATS servers: their majority is {}, so they bear no more of them away than {} do.",
+                    even / 2 + 1,
+                    even - 1
+                )),
+                _ => None,
+            }
+        });
+        few.collect()
+    }
+
     /// Names of all relay nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
         self.regions.iter().flat_map(|region| &region.nodes).map(String::as_str)
@@ -190,4 +222,30 @@ fn is_name(text: &str) -> bool {
 
 fn is_of_host(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | ':' | '[' | ']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(servers: usize) -> Inventory {
+        let servers: Vec<String> = (0..servers)
+            .map(|number| format!("{{ name = \"s{number}\", host = \"127.0.0.1\" }}"))
+            .collect();
+        let text = format!(
+            "store_dir = \"/data\"\nmax_file = \"1GB\"\n[[region]]\nname = \"eu\"\nnumber = 0\nshards = 1\nnodes = [\"n\"]\n\
+             servers = [{}]\n",
+            servers.join(", ")
+        );
+        toml::from_str(&text).expect("an inventory")
+    }
+
+    #[test]
+    fn a_region_without_a_majority_to_spare_is_remarked() {
+        let remark = |servers| with(servers).remarks().join("\n");
+        assert_eq!([remark(3), remark(5)], ["", ""]);
+        assert!(with(1).problem().is_some_and(|problem| problem.contains("with three")));
+        assert!(remark(2).contains("two NATS servers") && remark(2).contains("no majority"));
+        assert!(remark(4).contains("majority is 3"));
+    }
 }

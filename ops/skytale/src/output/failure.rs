@@ -18,6 +18,8 @@ pub(crate) struct Failure {
     why: Vec<String>,
     help: String,
     exit: Exit,
+    /// Where it is several failures at once: each of them.
+    parts: Vec<Failure>,
 }
 
 impl Failure {
@@ -29,6 +31,16 @@ impl Failure {
             why: Vec::new(),
             help: code.help().to_owned(),
             exit: Exit::of(code),
+            parts: Vec::new(),
+        }
+    }
+
+    /// Several failures as one, with the code of the first.
+    pub(crate) fn several(what: impl Into<String>, parts: Vec<Self>) -> Self {
+        let code = parts.first().map_or(Code::Config, Self::code);
+        Self {
+            parts,
+            ..Self::new(code, what)
         }
     }
 
@@ -52,6 +64,12 @@ impl Failure {
     /// The rest of what was asked for was done, and the result says what.
     pub(crate) const fn partly(mut self) -> Self {
         self.exit = Exit::Partial;
+        self
+    }
+
+    /// The configuration or the surroundings are to be changed first, whatever the code says of it elsewhere.
+    pub(crate) const fn of_setup(mut self) -> Self {
+        self.exit = Exit::Setup;
         self
     }
 
@@ -114,6 +132,23 @@ impl Failure {
                 printable(why).replace('\n', "\n       ")
             );
         }
+        for (number, part) in self.parts.iter().enumerate() {
+            let _ = writeln!(
+                text,
+                "  {}. {}",
+                number + 1,
+                printable(&part.what).replace('\n', "\n     ")
+            );
+            for why in &part.why {
+                let why = printable(why).replace('\n', "\n          ");
+                let _ = writeln!(text, "     {} {why}", style.bold("why:"));
+            }
+            // What any such failure is helped by is said once, below.
+            if !part.help.is_empty() && part.help != part.code.help() {
+                let help = part.help.replace('\n', "\n          ");
+                let _ = writeln!(text, "     {}  {help}", style.bold("do:"));
+            }
+        }
         if !self.help.is_empty() {
             let _ = writeln!(
                 text,
@@ -135,9 +170,20 @@ impl Failure {
         text
     }
 
+    /// As a remark of a command that goes on.
+    pub(crate) fn remark(&self, of: &str) -> String {
+        let said = std::iter::once(&self.what).chain(&self.why);
+        let said: Vec<String> = said.map(|text| printable(text)).collect();
+        format!(
+            "warning: {of}: {}\n  {}",
+            said.join(": "),
+            self.help.replace('\n', "\n  ")
+        )
+    }
+
     /// For a program, on one line.
     pub(crate) fn json(&self) -> String {
-        let value = json!({"error": {
+        let mut error = json!({
             "code": self.code.to_string(),
             "name": self.code.name(),
             "what": self.what,
@@ -145,8 +191,14 @@ impl Failure {
             "help": self.help,
             "retryable": self.code.is_retryable(),
             "exit": self.exit.code(),
-        }});
-        format!("{value}\n")
+        });
+        if !self.parts.is_empty() {
+            let parts = self.parts.iter().map(
+                |part| json!({"code": part.code.to_string(), "what": part.what, "why": part.why, "help": part.help}),
+            );
+            error["problems"] = parts.collect();
+        }
+        format!("{}\n", json!({ "error": error }))
     }
 }
 

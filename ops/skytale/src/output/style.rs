@@ -1,5 +1,7 @@
 //! A little colour, where the terminal takes it.
 
+use skytale_proto::is_plain;
+
 /// Colours text, or leaves it as it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
@@ -45,26 +47,13 @@ impl Style {
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_plain(c) {
+        if matches!(c, '\n' | '\t') || is_plain(c) {
             shown.push(c);
         } else {
             shown.extend(c.escape_default());
         }
     }
     shown
-}
-
-/// Whether a terminal shows a character where it stands. The two joiners are: scripts and emoji need them.
-const fn is_plain(c: char) -> bool {
-    match c {
-        '\n' | '\t' => true,
-        // Control characters, C0 and C1.
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => false,
-        // Marks and overrides of direction, separators of lines, spaces of no width, invisible operators and tags.
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => false,
-        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => false,
-        _ => true,
-    }
 }
 
 #[cfg(test)]

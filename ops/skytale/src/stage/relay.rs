@@ -9,8 +9,9 @@ use serde::Deserialize;
 use skytale_proto::{Code, EndpointId};
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -157,11 +158,19 @@ impl RelayProcess {
         drop(self.child.stdin.take());
         match tokio::time::timeout(STOPS_WITHIN, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(self
-                .failed("the relay node did not stop in order")
-                .since(format!("{status:?}"))),
-            Err(_) => Err(self.failed("the relay node did not stop")),
+            Ok(Ok(status)) => Err(self.failed("the relay node did not stop in order").since(words(status))),
+            Ok(Err(error)) => Err(self.failed("cannot see the relay node stop").because(&error)),
+            Err(_) => Err(self.failed(&format!(
+                "the relay node did not stop within {} s",
+                STOPS_WITHIN.as_secs()
+            ))),
         }
+    }
+
+    /// How it ended, in words, if it has ended by itself or was killed by somebody else.
+    pub(crate) fn ended(&mut self) -> Option<Failure> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(self.failed("the relay node has ended").since(words(status)))
     }
 
     /// SIGKILL: no goodbye, no flush.
@@ -272,6 +281,19 @@ async fn spawn(
             .help(log_tail(dir))
     })?;
     Ok((child, listening))
+}
+
+/// How a process ended.
+fn words(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => match Signal::from_named_raw(signal) {
+            Some(Signal::KILL) => "it was killed (SIGKILL): by somebody, or by the system for lack of memory".into(),
+            Some(Signal::TERM) => "it was ended by SIGTERM".into(),
+            _ => format!("it was ended by signal {signal}"),
+        },
+        (None, Some(code)) => format!("it ended with exit code {code}"),
+        (None, None) => "it ended, and nobody knows how".into(),
+    }
 }
 
 fn log_file(dir: &Path) -> PathBuf {

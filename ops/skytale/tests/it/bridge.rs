@@ -27,7 +27,7 @@ fn a_bridge_without_what_it_needs_does_not_start() {
     place.write("accounts.toml", account);
     let ran = place.run(["bridge", "--listen", "0.0.0.0:0"]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
-    assert!(ran.stderr.contains("`bridge.tls`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`bridge.tls.certificate_file`"), "{}", ran.stderr);
     assert!(
         !ran.stderr.contains("marker") && !ran.stderr.contains("0123456789abcdef"),
         "{}",

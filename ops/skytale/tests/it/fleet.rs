@@ -54,6 +54,47 @@ fn processes_left(place: &Place) -> usize {
     working.filter(|dir| dir.starts_with(&folder)).count()
 }
 
+/// The relay node of a fleet in this place, as a process.
+fn relay_process(place: &Place, node: &str) -> u32 {
+    let file = format!("{node}/relay.toml");
+    let processes = std::fs::read_dir("/proc").expect("a system with /proc").flatten();
+    let is_it = |process: &std::fs::DirEntry| {
+        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let dir = std::fs::read_link(process.path().join("cwd")).unwrap_or_default();
+        line.contains(&file) && dir.starts_with(place.path(""))
+    };
+    let found = processes
+        .filter(is_it)
+        .map(|process| process.file_name().to_string_lossy().parse());
+    found.last().expect("the node runs").expect("a number")
+}
+
+#[test]
+fn a_node_that_is_killed_is_named_at_once_in_words_and_the_fleet_ends_in_order() {
+    let mut place = place();
+    let running = fleet(&mut place, &[]);
+    let process = relay_process(&place, "relay-2").to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", &process])
+            .status()
+            .expect("kill")
+            .success()
+    );
+    let begun = Instant::now();
+    while !running.stderr().contains("The others go on") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", running.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let said = running.stderr();
+    for word in ["warning: relay-2", "was killed (SIGKILL)", "fleet/relay-2/relay.log"] {
+        assert_eq!(said.matches(word).count(), 1, "{word}: {said}");
+    }
+    assert!(!said.contains("ExitStatus"), "{said}");
+    assert_eq!(running.stop("TERM").0, 0);
+    assert_eq!(processes_left(&place), 0);
+}
+
 fn holds(report: &Value) {
     assert_eq!(report["ok"], true, "{report:#}");
     for none in ["lost", "duplicated", "out_of_order", "foreign"] {
@@ -275,12 +316,13 @@ fn servers_take_the_configuration_that_is_written_for_them() {
     let inventory = "store_dir = \"/tmp/skytale\"\nmax_file = \"1GB\"\n\
                      [[region]]\nname = \"eu\"\nnumber = 1\nshards = 2\nnodes = [\"relay-1\"]\nservers = [\n\
                      { name = \"eu-1\", host = \"127.0.0.1\" }, { name = \"eu-2\", host = \"127.0.0.2\" } ]\n\
-                     [[region]]\nname = \"us\"\nnumber = 2\nshards = 2\nservers = [ { name = \"us-1\", host = \"127.0.0.3\" } ]\n";
+                     [[region]]\nname = \"us\"\nnumber = 2\nshards = 2\nservers = [\n\
+                     { name = \"us-1\", host = \"127.0.0.3\" }, { name = \"us-2\", host = \"127.0.0.4\" } ]\n";
     place.write("inventory.toml", inventory);
     let line = ["fleet", "nats", "--inventory", "inventory.toml", "--out", "conf"];
     let written = place.json(&line);
     let servers = written["servers"].as_array().expect("a list");
-    assert_eq!(servers.len(), 3);
+    assert_eq!(servers.len(), 4);
     for server in servers {
         let dir = place.path(server.as_str().expect("a folder"));
         let check = Command::new(nats_server())

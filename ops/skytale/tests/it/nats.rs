@@ -285,6 +285,60 @@ pub(crate) fn finding<'a>(found: &'a Value, check: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("{check}: {found:#}"))
 }
 
+#[test]
+fn an_inventory_of_two_servers_is_written_with_a_warning_and_a_bad_one_with_the_help_that_fits() {
+    let place = Place::new();
+    let inventory = |servers: &[&str]| {
+        let servers: Vec<String> = servers
+            .iter()
+            .map(|name| format!("{{ name = \"{name}\", host = \"127.0.0.1\" }}"))
+            .collect();
+        let text = format!(
+            "store_dir = \"/data\"\nmax_file = \"1GB\"\n[[region]]\nname = \"eu\"\nnumber = 0\nshards = 1\nnodes = [\"n\"]\n\
+             servers = [{}]\n",
+            servers.join(", ")
+        );
+        place.write("inventory.toml", &text);
+        place.run(["fleet", "nats", "--inventory", "inventory.toml", "--out", "conf"])
+    };
+    let two = inventory(&["a", "b"]);
+    assert_eq!(two.code, 0, "{}", two.stderr);
+    assert!(
+        two.stderr.contains("warning: region eu has two NATS servers"),
+        "{}",
+        two.stderr
+    );
+    let three = inventory(&["a", "b", "c"]);
+    assert!(!three.stderr.contains("warning"), "{}", three.stderr);
+    let none = inventory(&[]);
+    assert_eq!(none.code, 3);
+    assert!(
+        none.stderr.contains("ops/nats/inventory.toml") && !none.stderr.contains("config print"),
+        "{}",
+        none.stderr
+    );
+}
+
+#[test]
+fn a_relay_node_without_its_nats_servers_says_what_its_operator_can_do() {
+    let place = Place::new();
+    place.write(
+        "skytale.toml",
+        "[relay]\nlisten = '127.0.0.1:0'\ndata_dir = 'relay'\napi_url = 'http://127.0.0.1:1'\nrelay_secret = 'any'\n\
+         [relay.admin]\nlisten = '127.0.0.1:0'\n[relay.fleet]\nnats = ['nats://127.0.0.1:1']\nsync_is_always = true\n",
+    );
+    let ran = place.run(["relay"]);
+    assert_eq!(ran.code, 6, "{}", ran.stderr);
+    for word in [
+        "nats://127.0.0.1:1",
+        "Start the NATS servers",
+        "config check relay --connect",
+    ] {
+        assert!(ran.stderr.contains(word), "no {word}: {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("Keep the frame"), "{}", ran.stderr);
+}
+
 pub(crate) const AUTHOR: AgentId = AgentId::from_bytes([7; 32]);
 
 pub(crate) fn frame(channel: ChannelId, detail: Detail, body: &[u8]) -> Frame {

@@ -162,6 +162,10 @@ impl Running {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn stderr(&self) -> String {
         let path = self.stderr.as_ref().expect("a file");
         std::fs::read_to_string(path).unwrap_or_default()

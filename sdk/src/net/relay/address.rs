@@ -50,18 +50,11 @@ impl Relay {
             .addresses
             .iter()
             .map(|address| {
-                let shown = || {
-                    address
-                        .chars()
-                        .take(80)
-                        .flat_map(char::escape_default)
-                        .collect::<String>()
-                };
                 address.parse().map_err(|_| {
                     unusable(format!(
                         "relay {}: address `{}` is not ip:port",
                         relay.endpoint,
-                        shown()
+                        skytale_proto::shown(address, 80)
                     ))
                 })
             })

@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     let nodes = users.nodes.iter();
     let mut written = Written {
         servers: Vec::new(),
+        remarks: inventory.remarks(),
         nodes: nodes.map(|user| node(&user.name, &user.relay, &user.sync)).collect(),
         operator_keys: vec![users.operator.seed_file.clone(), users.system.seed_file.clone()],
     };
@@ -69,6 +70,9 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
         written.servers.push(dir);
     }
     session.output.give(&written)?;
+    for remark in inventory.remarks() {
+        session.output.note(format_args!("warning: {remark}"));
+    }
     session.output.note(
         "\nCopy each server's folder to its machine and run `nats-server -c nats-server.conf` in it (ops/systemd has a unit); where \
          it runs, `systemctl reload skytale-nats` takes up a new accounts.conf. Give each relay node the two keys in its own folder, \
@@ -102,6 +106,8 @@ fn named<'a>(inventory: &'a Inventory, names: &'a [String]) -> Outcome<Vec<&'a s
 #[derive(Serialize)]
 struct Written {
     servers: Vec<PathBuf>,
+    /// What is worth less than it seems.
+    remarks: Vec<String>,
     nodes: Vec<Node>,
     operator_keys: Vec<PathBuf>,
 }

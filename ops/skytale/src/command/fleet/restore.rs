@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     let temp = session
         .scratch
         .folder("skytale-restore-", args.temp.as_deref(), false)?;
-    let config = loaded.fleet(LocalConfig::new(temp.join("log")), None)?.ok_or_else(|| {
+    let config = loaded.fleet_over(LocalConfig::new(temp.join("log")))?.ok_or_else(|| {
         Failure::new(
             Code::Config,
             "configuration key `relay.fleet.nats` is missing: this is not a fleet's relay node",

@@ -78,13 +78,13 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     let dir = dir.unwrap_or(Path::new("."));
     let say = |text: String| session.output.note(text);
     // Given up in the middle, everything that was started ends with it.
-    let machine = session.shutdown.unless(Machine::start(dir, &layout, say)).await?;
+    let mut machine = session.shutdown.unless(Machine::start(dir, &layout, say)).await?;
     let announcing = Box::pin(announce(dir, args.bridge_listen, session, &machine));
     let (shown, bridge) = match session.shutdown.unless(announcing).await {
         Ok(bridge) => {
             let shown = tokio::select! {
                 () = session.shutdown.requested() => Ok(()),
-                shown = show(session, &machine) => shown,
+                shown = show(session, &mut machine) => shown,
             };
             (shown, Some(bridge))
         }
@@ -140,13 +140,21 @@ impl Human for Running<'_> {
 }
 
 /// Shows the table again and again: over itself on a terminal, as lines of JSON for a program.
-async fn show(session: &Session, machine: &Machine) -> Outcome {
+async fn show(session: &Session, machine: &mut Machine) -> Outcome {
     let mut watch = Watch::default();
     let mut turns = tokio::time::interval(DRAWN_EVERY);
     let on_terminal = std::io::stdout().is_terminal() && !session.output.is_json();
     let mut drawn = 0;
     loop {
         turns.tick().await;
+        for (node, ended) in machine.fallen() {
+            let told = ended.remark(&node);
+            session.output.note(format_args!(
+                "{told}\n  The others go on; start the fleet again to have it back."
+            ));
+            // The table is drawn below this.
+            drawn = 0;
+        }
         let nodes = Nodes {
             nodes: watch.look(&machine.nodes).await,
         };
