@@ -12,6 +12,7 @@ mod config;
 mod fleet;
 mod http;
 mod local;
+mod names;
 mod nats;
 mod output;
 mod scratch;

@@ -1,6 +1,6 @@
 //! `skytale dev`: a whole node on this machine.
 
-use super::Session;
+use super::{Session, login};
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
 use crate::local::{AUDIENCE, LocalApi, private_folder};
 use crate::output::{Failure, Human, Outcome, Style};
@@ -147,6 +147,10 @@ async fn announce(
         .output
         .note("Copy these lines to each agent's terminal, and give each agent a vault of its own:\n");
     session.output.give(&running)?;
+    match login::offer("dev", &api.url, &key) {
+        Ok(line) => session.output.note(format_args!("\nOr paste this line into any terminal: {line}")),
+        Err(failure) => session.output.note(format_args!("no profile is stored: {}", failure.reason())),
+    }
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");

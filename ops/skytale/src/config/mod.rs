@@ -10,6 +10,7 @@ mod history;
 mod keys;
 mod layer;
 mod load;
+pub(crate) mod profile;
 mod relay;
 mod secret;
 mod show;
