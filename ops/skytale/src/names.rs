@@ -43,7 +43,9 @@ impl Names {
 
     /// Those of some agents.
     pub(crate) fn among(&self, agents: &[AgentId]) -> BTreeMap<AgentId, String> {
-        let named = agents.iter().filter_map(|agent| Some((*agent, self.0.get(agent)?.clone())));
+        let named = agents
+            .iter()
+            .filter_map(|agent| Some((*agent, self.0.get(agent)?.clone())));
         named.collect()
     }
 
@@ -63,6 +65,17 @@ impl Names {
             Some(name) => format!("{agent} {}", printable(name)),
             None => agent.to_string(),
         }
+    }
+
+    /// A text with the name behind each whole id that has one.
+    pub(crate) fn annotate(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (agent, _)| {
+            let id = agent.to_string();
+            match text.contains(&id) {
+                true => text.replace(&id, &self.long(agent)),
+                false => text,
+            }
+        })
     }
 
     /// No agent has this name.
@@ -138,13 +151,18 @@ impl AgentRef {
         found.sort();
         found.dedup();
         match found.as_slice() {
-            [] => Err(Failure::new(Code::NotFound, format!("no agent that is known here has an id that begins with {digits}"))
-                .help("Give the whole id, as the agent's `skytale whoami` shows it.")),
+            [] => Err(Failure::new(
+                Code::NotFound,
+                format!("no agent that is known here has an id that begins with {digits}"),
+            )
+            .help("Give the whole id, as the agent's `skytale whoami` shows it.")),
             [one] => Ok(**one),
             several => {
                 let ids: Vec<_> = several.iter().map(ToString::to_string).collect();
-                Err(Failure::new(Code::Usage, format!("several agents' ids begin with {digits}"))
-                    .help(format!("Give more of the one that is meant: {}.", ids.join(", "))))
+                Err(
+                    Failure::new(Code::Usage, format!("several agents' ids begin with {digits}"))
+                        .help(format!("Give more of the one that is meant: {}.", ids.join(", "))),
+                )
             }
         }
     }
@@ -167,9 +185,13 @@ mod tests {
         assert_eq!(find("AAAAAAAAAA", &[]).expect("by its beginning"), alice);
         assert_eq!(find("bbbbbbbb", &[bob]).expect("of another"), bob);
         assert_eq!(find("bbbbbbbb", &[]).expect_err("not known").code(), Code::NotFound);
-        let slip = find("alcie", &[]).expect_err("no such name").text(&crate::output::Style::PLAIN);
+        let slip = find("alcie", &[])
+            .expect_err("no such name")
+            .text(&crate::output::Style::PLAIN);
         assert!(slip.contains("Did you mean `alice`?"), "{slip}");
         assert_eq!(names.short(&alice), "alice (aaaaaaaaaaaaaaaa)");
         assert_eq!(names.short(&bob), "bbbbbbbbbbbbbbbb");
+        let text = format!("{alice} and {bob}");
+        assert_eq!(names.annotate(&text), format!("{alice} alice and {bob}"));
     }
 }

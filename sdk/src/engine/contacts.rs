@@ -104,7 +104,16 @@ mod tests {
             assert!(check(name).is_ok(), "{name}");
         }
         let id = "ab".repeat(32);
-        for name in ["", "alice (0123456789abcdef)", "a b", "a\tb", "a\u{202e}b", "deadbeef", &id, &"x".repeat(65)] {
+        for name in [
+            "",
+            "alice (0123456789abcdef)",
+            "a b",
+            "a\tb",
+            "a\u{202e}b",
+            "deadbeef",
+            &id,
+            &"x".repeat(65),
+        ] {
             assert!(check(name).is_err(), "{name}");
         }
     }

@@ -36,7 +36,7 @@ impl Engine {
             return Err(EngineError::NotLeft { channel });
         }
         let (first, end) = (message_id(no, Offset::ZERO)?, message_id(no + 1, Offset::ZERO)?);
-        // A piece at a time: what is deleted stands in the write-ahead log until it is done.
+        // A piece at a time: what is deleted takes its own length in the write-ahead log until it is done.
         loop {
             let (gone, _) = self.transact(Durability::Later, |tx| {
                 Ok(tx
@@ -80,8 +80,7 @@ mod tests {
     fn nothing_of_a_forgotten_channel_stays_in_any_table() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = VaultKey::Raw(Zeroizing::new([7; 32]));
-        let mut engine =
-            Engine::open(&folder.path().join("vault"), key, EngineConfig::default()).expect("opens");
+        let mut engine = Engine::open(&folder.path().join("vault"), key, EngineConfig::default()).expect("opens");
         let channel = engine.create_channel("plans").expect("made");
         engine.send_once(channel, "one", b"hello").expect("queued");
         assert!(matches!(engine.forget(channel), Err(EngineError::NotLeft { .. })));
@@ -105,7 +104,10 @@ mod tests {
         let tables = tables.query_map([], |row| row.get::<_, String>(0)).expect("tables");
         let tables: BTreeSet<String> = tables.collect::<Result<_, _>>().expect("tables");
         // `pending_join` goes by the channel's id: what comes from the agent's own log is not the channel's.
-        let known = TABLES.iter().chain(&["once", "pending_join"]).map(|name| (*name).to_owned());
+        let known = TABLES
+            .iter()
+            .chain(&["once", "pending_join"])
+            .map(|name| (*name).to_owned());
         assert_eq!(tables, known.collect());
         for table in TABLES.iter().chain(&["once", "channel", "message"]) {
             let rows: i64 = sql

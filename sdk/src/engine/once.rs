@@ -58,7 +58,9 @@ impl Engine {
                 .prepare_cached(&format!(
                     "SELECT intent FROM {table} WHERE channel = ?1 AND frame_id = ?2 AND kind = ?3"
                 ))?
-                .query_row(params![no, frame_id.as_bytes(), Intent::Message as i64], |row| row.get(0))
+                .query_row(params![no, frame_id.as_bytes(), Intent::Message as i64], |row| {
+                    row.get(0)
+                })
                 .optional()?;
             if let Some(found) = found {
                 return Ok(Some(found.into()));

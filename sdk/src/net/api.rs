@@ -300,6 +300,9 @@ fn unreachable(error: reqwest::Error) -> ApiError {
         nobody_there |= io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
         source = cause.source();
     }
+    if nobody_there {
+        reason = "the connection was refused".into();
+    }
     ApiError::Unreachable { reason, nobody_there }
 }
 

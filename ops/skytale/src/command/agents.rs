@@ -107,8 +107,10 @@ async fn end(args: End, session: &Session) -> Outcome {
     let which = args.which.among(&names, &known)?;
     let shown = names.long(&which);
     if !known.contains(&which) {
-        return Err(Failure::new(Code::NotFound, format!("the account has no agent {shown}"))
-            .help("`skytale agents list` shows those that it has."));
+        return Err(
+            Failure::new(Code::NotFound, format!("the account has no agent {shown}"))
+                .help("`skytale agents list` shows those that it has."),
+        );
     }
     if !args.yes {
         return Err(Failure::new(Code::Usage, format!("ending {shown} needs --yes")).help(

@@ -53,7 +53,9 @@ impl Command {
     /// The settings among its options.
     pub(crate) fn layers(&self) -> Vec<Layer> {
         match self {
-            Self::Add(Add { args, .. }) | Self::List(List { args }) | Self::Remove(Remove { args, .. }) => args.layers(),
+            Self::Add(Add { args, .. }) | Self::List(List { args }) | Self::Remove(Remove { args, .. }) => {
+                args.layers()
+            }
         }
     }
 }
@@ -73,7 +75,10 @@ async fn add(args: Add, session: Session) -> Outcome {
         let contacts = agent.contacts().await.map_err(failed(what))?;
         let named = args.agent.among(&Names::from(&contacts), &[])?;
         if named == agent.id() {
-            return Err(Failure::new(Code::Usage, "this agent needs no name: it is shown as `me`"));
+            return Err(Failure::new(
+                Code::Usage,
+                "this agent needs no name: it is shown as `me`",
+            ));
         }
         if !args.force {
             refuse_likeness(&name, named, &contacts)?;
@@ -101,7 +106,11 @@ fn refuse_likeness(name: &str, agent: AgentId, contacts: &[Contact]) -> Outcome 
         } else if contact.agent == agent && contact.name != name {
             format!("this agent has the name `{other}`")
         } else if contact.agent != agent && looks_like(&contact.name, name) {
-            format!("`{}` looks like `{other}`, the name of {}", printable(name), contact.agent)
+            format!(
+                "`{}` looks like `{other}`, the name of {}",
+                printable(name),
+                contact.agent
+            )
         } else {
             continue;
         };

@@ -146,10 +146,16 @@ async fn announce(
     session
         .output
         .note("Copy these lines to each agent's terminal, and give each agent a vault of its own:\n");
+    // Before anybody reads that the node is there.
+    let offered = login::offer("dev", &api.url, &key);
     session.output.give(&running)?;
-    match login::offer("dev", &api.url, &key) {
-        Ok(line) => session.output.note(format_args!("\nOr paste this line into any terminal: {line}")),
-        Err(failure) => session.output.note(format_args!("no profile is stored: {}", failure.reason())),
+    match offered {
+        Ok(line) => session
+            .output
+            .note(format_args!("\nOr paste this line into any terminal: {line}")),
+        Err(failure) => session
+            .output
+            .note(format_args!("no profile is stored: {}", failure.reason())),
     }
     session
         .output

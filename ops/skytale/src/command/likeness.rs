@@ -20,14 +20,25 @@ pub(crate) fn looks_like(one: &str, other: &str) -> bool {
 /// The name among several that is most like one that is not among them, if one is like it.
 pub(crate) fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = text.to_lowercase();
+    let likeness = |name: &str| {
+        let name = name.to_lowercase();
+        match strsim::damerau_levenshtein(&lower, &name) {
+            // One slip, which counts for much in a short name.
+            0 | 1 if name.chars().count() >= SLIP_CHARS_MIN => 1.0,
+            _ => strsim::jaro_winkler(&lower, &name),
+        }
+    };
     names
         .into_iter()
-        .filter(|name| !name.is_empty())
-        .map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name))
-        .filter(|(likeness, _)| *likeness > LIKENESS_MIN)
+        // Of two that differ in capitals alone, the one that was written so.
+        .map(|name| (likeness(name) + strsim::jaro_winkler(text, name) / 1_000.0, name))
+        .filter(|(likeness, name)| *likeness > LIKENESS_MIN && !name.is_empty())
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
+
+/// The shortest name that is known again with one letter wrong, in characters.
+const SLIP_CHARS_MIN: usize = 3;
 
 /// As for a slip of the finger in a configuration key.
 const LIKENESS_MIN: f64 = 0.82;
@@ -58,6 +69,8 @@ mod tests {
     fn a_slip_of_the_finger_finds_the_name_that_was_meant() {
         assert_eq!(nearest("plnas", ["plans", "other"]), Some("plans"));
         assert_eq!(nearest("Plans", ["plans", ""]), Some("plans"));
+        assert_eq!(nearest("plnas", ["Plans", "plans", "PLANS"]), Some("plans"));
+        assert_eq!(nearest("bbo", ["alice", "bob"]), Some("bob"));
         assert_eq!(nearest("zzz", ["plans"]), None);
     }
 }

@@ -32,7 +32,10 @@ pub(crate) struct Login {
 /// Stores an API's address and a key that it takes.
 pub(crate) async fn login(args: Login, name: Option<Name>, session: Session) -> Outcome {
     let name = name.map_or_else(|| DEFAULT.parse().map_err(wrong_name), Ok)?;
-    let api_url = args.api.clone().unwrap_or_else(|| session.loaded.config.api_url.clone());
+    let api_url = args
+        .api
+        .clone()
+        .unwrap_or_else(|| session.loaded.config.api_url.clone());
     let key = key(&args, &session).await?;
     let refused = |error: skytale_sdk::net::ApiError| {
         client::failed_at(&api_url, "flag --api")(error).also("Nothing was stored.")
@@ -85,7 +88,9 @@ async fn key(args: &Login, session: &Session) -> Outcome<Zeroizing<String>> {
                 let _ = sender.send(text);
             });
             let reading = || "cannot read standard input".to_owned();
-            let text = session.shutdown.unless(async { text.await.failing(Code::Environment, reading) });
+            let text = session
+                .shutdown
+                .unless(async { text.await.failing(Code::Environment, reading) });
             text.await?.failing(Code::Environment, reading)?
         }
     };
@@ -200,7 +205,10 @@ fn refuse_missing_home(folder: &Path) -> Outcome {
     let home = folder.ancestors().nth(3).unwrap_or(folder);
     match home.is_dir() {
         true => Ok(()),
-        false => Err(Failure::new(Code::Environment, format!("{} is no folder", home.display()))),
+        false => Err(Failure::new(
+            Code::Environment,
+            format!("{} is no folder", home.display()),
+        )),
     }
 }
 

@@ -159,7 +159,13 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         }),
         Command::Login(args) => {
             // Another profile's settings are of no use for a new one.
-            let (name, global) = (asked(&global)?, Global { profile: None, ..global });
+            let (name, global) = (
+                asked(&global)?,
+                Global {
+                    profile: None,
+                    ..global
+                },
+            );
             within_without_profile(&global, output, |session| login::login(args, name, session))
         }
         Command::Logout => login::logout(asked(&global)?, &output),

@@ -35,7 +35,9 @@ impl FromStr for Name {
         if begins && text.len() <= NAME_BYTES_MAX && text.bytes().all(is_plain) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a profile's name has letters, digits, `-`, `_` and `.`, begins with one of the first two, and is at most 64 long")
+            Err(
+                "a profile's name has letters, digits, `-`, `_` and `.`, begins with one of the first two, and is at most 64 long",
+            )
         }
     }
 }
@@ -110,14 +112,14 @@ pub(crate) fn names(folder: &Path) -> Outcome<Vec<Name>> {
 pub(crate) fn read(folder: &Path, name: &Name) -> Outcome<Profile> {
     let path = path(folder, name);
     let reading = || format!("cannot read the profile {}", path.display());
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(no_links())
-        .open(&path);
+    let opened = OpenOptions::new().read(true).custom_flags(no_links()).open(&path);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::new(Code::Config, format!("there is no profile `{name}`"))
-                .help(format!("`skytale profiles` lists what there is; `skytale login --profile {name}` makes it.")));
+            return Err(
+                Failure::new(Code::Config, format!("there is no profile `{name}`")).help(format!(
+                    "`skytale profiles` lists what there is; `skytale login --profile {name}` makes it."
+                )),
+            );
         }
         opened => opened.failing(Code::Environment, reading)?,
     };
@@ -187,8 +189,10 @@ pub(crate) fn remove(folder: &Path, name: &Name) -> Outcome<bool> {
     }
 }
 
-fn no_links() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
+/// Follows no link, and waits for no writer of a pipe.
+fn careful() -> i32 {
+    use rustix::fs::OFlags;
+    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
 /// Which profile is asked for: by the option, or else by the variable.
@@ -268,7 +272,9 @@ fn load_by_itself(mut sources: Sources) -> Outcome<Loaded> {
         }
         // Most commands need no key.
         Err(failure) => {
-            loaded.remarks.push(format!("the profile `{name}` is not used: {}", failure.reason()));
+            loaded
+                .remarks
+                .push(format!("the profile `{name}` is not used: {}", failure.reason()));
             Ok(loaded)
         }
     }
@@ -340,7 +346,10 @@ mod tests {
         assert!(read(folder, &name("link")).is_err());
         write(folder, &name("link"), &profile("sk_live_new")).expect("written");
         let key = |which: &str| read(folder, &name(which)).expect("read").api_key.to_string();
-        assert_eq!((key("link"), key("target")), ("sk_live_new".into(), "sk_live_target".into()));
+        assert_eq!(
+            (key("link"), key("target")),
+            ("sk_live_new".into(), "sk_live_target".into())
+        );
     }
 
     #[test]

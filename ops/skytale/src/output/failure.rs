@@ -59,8 +59,10 @@ impl Failure {
     pub(crate) fn queued(mut self) -> Self {
         self = self.kept();
         let help = std::mem::take(&mut self.help);
-        self.help("It is in the outbox, durably, and goes out when this agent is online the next time: do not send it again.")
-            .also(&help)
+        self.help(
+            "It is in the outbox, durably, and goes out when this agent is online the next time: do not send it again.",
+        )
+        .also(&help)
     }
 
     /// What was promised did not hold, whatever the code says of it elsewhere.

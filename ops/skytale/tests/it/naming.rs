@@ -25,7 +25,11 @@ fn a_channel_whose_name_is_refused_is_not_left_behind() {
     for (name, code) in [("dev/demo/plans", "SKY-4005"), ("other/demo/plans", "SKY-4001")] {
         let ran = run(&node, "alice", &["channel", "create", "second", "--name", name]);
         assert_eq!(ran.failure()["code"], code, "{}", ran.stderr);
-        assert!(text(&ran.failure()["help"]).contains("Nothing was made"), "{}", ran.stderr);
+        assert!(
+            text(&ran.failure()["help"]).contains("Nothing was made"),
+            "{}",
+            ran.stderr
+        );
         assert_eq!(labels(&node, "alice"), ["plans"]);
     }
     node.agent("alice", &["channel", "create", "second", "--name", "dev/demo/second"]);
@@ -33,7 +37,7 @@ fn a_channel_whose_name_is_refused_is_not_left_behind() {
 }
 
 #[test]
-fn a_channel_that_was_left_can_be_forgotten_and_joined_anew() {
+fn a_channel_that_was_left_can_be_forgotten_and_joined_again() {
     let node = Node::start("warn");
     let bob = (node.join("alice"), node.join("bob")).1;
     let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
@@ -41,7 +45,12 @@ fn a_channel_that_was_left_can_be_forgotten_and_joined_anew() {
     node.agent("alice", &["send", "plans", "one"]);
     assert_eq!(node.read("bob", &[&channel]), ["one"]);
     let ran = run(&node, "bob", &["channel", "forget", &channel]);
-    assert_eq!((ran.code, &ran.failure()["code"]), (2, &json!("SKY-5023")), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, &ran.failure()["code"]),
+        (2, &json!("SKY-5023")),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("skytale channel leave"), "{}", ran.stderr);
     node.agent("alice", &["channel", "remove", "plans", &bob]);
     node.agent("bob", &["channel", "list"]);
@@ -66,7 +75,12 @@ fn a_label_that_could_mean_another_channel_is_refused_unless_it_is_forced() {
     let beginning = &channel[..5];
     for label in ["plans", "Plans", "p\u{4cf}ans", beginning] {
         let ran = run(&node, "alice", &["channel", "create", label]);
-        assert_eq!((ran.code, &ran.failure()["code"]), (2, &json!("SKY-6004")), "{label}: {}", ran.stderr);
+        assert_eq!(
+            (ran.code, &ran.failure()["code"]),
+            (2, &json!("SKY-6004")),
+            "{label}: {}",
+            ran.stderr
+        );
         assert!(ran.stderr.contains("--force"), "{}", ran.stderr);
     }
     assert_eq!(labels(&node, "alice"), ["plans"]);
@@ -84,9 +98,18 @@ fn a_label_that_could_mean_another_channel_is_refused_unless_it_is_forced() {
 
     let ran = run(&node, "alice", &["send", "plnas", "hello"]);
     assert_eq!(ran.code, 5, "{}", ran.stderr);
-    assert!(text(&ran.failure()["help"]).contains("Did you mean `plans`?"), "{}", ran.stderr);
+    assert!(
+        text(&ran.failure()["help"]).contains("Did you mean `plans`?"),
+        "{}",
+        ran.stderr
+    );
     let ran = run(&node, "alice", &["send", "dev/no/such", "hello"]);
-    assert_eq!((ran.code, &ran.failure()["code"]), (5, &json!("SKY-5006")), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, &ran.failure()["code"]),
+        (5, &json!("SKY-5006")),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -98,7 +121,10 @@ fn an_agent_has_a_name_wherever_its_id_is_taken_or_shown() {
     node.agent("bob", &["contact", "add", "alice", &alice]);
     let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
     let changed = node.agent("alice", &["channel", "add", "plans", "bob"]);
-    assert_eq!((&changed["agents"], &changed["names"]), (&json!([bob]), &json!({ &bob: "bob" })));
+    assert_eq!(
+        (&changed["agents"], &changed["names"]),
+        (&json!([bob]), &json!({ &bob: "bob" }))
+    );
     node.agent("alice", &["send", "plans", "hello"]);
 
     let shown = node
@@ -141,14 +167,22 @@ fn the_accounts_agents_are_listed_and_one_is_ended_for_good() {
     let listed = node.agent("alice", &["agents", "list"]);
     let rows = listed["agents"].as_array().expect("a list");
     let row = |id: &str| rows.iter().find(|row| row["id"] == id).expect("listed");
-    assert_eq!((&row(&bob)["name"], &row(&alice)["name"]), (&json!("bob"), &json!(null)));
+    assert_eq!(
+        (&row(&bob)["name"], &row(&alice)["name"]),
+        (&json!("bob"), &json!(null))
+    );
 
     let ran = run(&node, "alice", &["agents", "end", "bob"]);
     assert_eq!(ran.code, 2, "not without a word: {}", ran.stderr);
     let ended = node.agent("alice", &["agents", "end", "bob", "--yes"]);
     assert_eq!(ended["ended"], json!(bob));
     let ran = run(&node, "bob", &["channel", "list"]);
-    assert_eq!((ran.code, &ran.failure()["code"]), (4, &json!("SKY-4016")), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, &ran.failure()["code"]),
+        (4, &json!("SKY-4016")),
+        "{}",
+        ran.stderr
+    );
     let ran = run(&node, "alice", &["agents", "end", &"ef".repeat(32), "--yes"]);
     assert_eq!(ran.code, 5, "{}", ran.stderr);
 
@@ -167,7 +201,7 @@ fn the_accounts_agents_are_listed_and_one_is_ended_for_good() {
 }
 
 #[test]
-fn a_reader_begins_where_it_is_told_and_marks_as_read_what_it_is_told() {
+fn a_reader_begins_where_its_options_say_and_marks_nothing_as_read_by_itself() {
     let node = Node::start("warn");
     let bob = (node.join("alice"), node.join("bob")).1;
     let channel = text(&node.agent("alice", &["channel", "create", "plans"])["channel"]);
@@ -176,7 +210,11 @@ fn a_reader_begins_where_it_is_told_and_marks_as_read_what_it_is_told() {
         node.agent("alice", &["send", "plans", word]);
     }
     let all = run(&node, "bob", &["read", &channel]);
-    assert!(all.stderr.contains("4 messages stay unread") && all.stderr.contains("--ack"), "{}", all.stderr);
+    assert!(
+        all.stderr.contains("4 messages stay unread") && all.stderr.contains("--ack"),
+        "{}",
+        all.stderr
+    );
     let first: serde_json::Value = serde_json::from_str(all.stdout.lines().next().expect("a line")).expect("JSON");
     let third = (first["offset"].as_u64().expect("an offset") + 2).to_string();
     let read = |arguments: &[&str]| node.read("bob", &[&[channel.as_str(), "--offline"], arguments].concat());
@@ -198,7 +236,11 @@ fn a_reader_begins_where_it_is_told_and_marks_as_read_what_it_is_told() {
     let tail = run(&node, "bob", &["tail", &channel, "--since", "1h", "--count", "4"]);
     assert_eq!(tail.stdout.lines().count(), 4, "{}", tail.stdout);
     assert_eq!(unread(), json!(0));
-    for wrong in [&["--last", "1", "--from", "2"] as &[&str], &["--since", "yesterday"], &["--unread", "--last", "1"]] {
+    for wrong in [
+        &["--last", "1", "--from", "2"] as &[&str],
+        &["--since", "yesterday"],
+        &["--unread", "--last", "1"],
+    ] {
         let ran = run(&node, "bob", &[&["read", channel.as_str()], wrong].concat());
         assert_eq!(ran.code, 2, "{wrong:?}: {}", ran.stderr);
     }

@@ -159,7 +159,10 @@ impl Running {
     /// Writes to its stdin.
     pub(crate) fn say(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("open");
-        stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()).expect("written");
+        stdin
+            .write_all(text.as_bytes())
+            .and_then(|()| stdin.flush())
+            .expect("written");
     }
 
     /// Ends its stdin, and gives its exit code and what else it said on stdout.
@@ -179,7 +182,11 @@ impl Running {
         let begun = std::time::Instant::now();
         while !self.stderr().contains(text) {
             assert!(begun.elapsed() < WITHIN, "never said `{text}`: {}", self.stderr());
-            assert!(self.child.try_wait().expect("known").is_none(), "ended: {}", self.stderr());
+            assert!(
+                self.child.try_wait().expect("known").is_none(),
+                "ended: {}",
+                self.stderr()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -27,7 +27,11 @@ fn a_key_that_was_given_once_is_used_by_every_command() {
 
     let ran = login(&node.place, &url, "sk_live_nonsense", &[]);
     assert_eq!(ran.code, 4, "{}", ran.stderr);
-    assert!(text(&ran.failure()["help"]).contains("Nothing was stored"), "{}", ran.stderr);
+    assert!(
+        text(&ran.failure()["help"]).contains("Nothing was stored"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(node.place.json(&["profiles"])["profiles"], json!([]));
 
     let ran = login(&node.place, &url, &format!("{key}\n"), &[]);
@@ -39,7 +43,10 @@ fn a_key_that_was_given_once_is_used_by_every_command() {
     node.join("alice");
     node.agent("alice", &["channel", "create", "plans"]);
     let shown = node.place.json(&["config", "print"]);
-    assert!(!shown.to_string().contains(&key) && shown.to_string().contains("profile default"), "{shown}");
+    assert!(
+        !shown.to_string().contains(&key) && shown.to_string().contains("profile default"),
+        "{shown}"
+    );
 
     // A file that others can read is no secret.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("set");
@@ -66,7 +73,8 @@ fn one_of_several_profiles_is_named_and_its_key_goes_to_its_own_api_alone() {
         (&json!("dev"), &json!(true))
     );
     node.place.json(&["key", "list"]);
-    assert!(node.running.stderr().contains("skytale init"), "{}", node.running.stderr());
+    node.running
+        .wait_for_stderr("paste this line into any terminal: skytale init");
 
     let ran = login(&node.place, &url, &key, &["--profile", "second"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -74,7 +82,11 @@ fn one_of_several_profiles_is_named_and_its_key_goes_to_its_own_api_alone() {
     node.place.json(&["--profile", "second", "key", "list"]);
     let ran = node.place.run(["--json", "--profile", "third", "key", "list"]);
     assert_eq!(ran.code, 3, "{}", ran.stderr);
-    assert!(text(&ran.failure()["help"]).contains("skytale profiles"), "{}", ran.stderr);
+    assert!(
+        text(&ran.failure()["help"]).contains("skytale profiles"),
+        "{}",
+        ran.stderr
+    );
     let ran = node.place.run(["--profile", "../second", "key", "list"]);
     assert_eq!(ran.code, 2, "{}", ran.stderr);
 
@@ -90,5 +102,10 @@ fn one_of_several_profiles_is_named_and_its_key_goes_to_its_own_api_alone() {
     node.place.set("SKYTALE_API_URL", "http://127.0.0.1:9");
     node.place.json(&["logout", "--profile", "second"]);
     let ran = node.place.run(["--json", "key", "list"]);
-    assert_eq!((ran.code, &ran.failure()["code"]), (3, &json!("SKY-6001")), "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, &ran.failure()["code"]),
+        (3, &json!("SKY-6001")),
+        "{}",
+        ran.stderr
+    );
 }

@@ -33,8 +33,11 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
         let channel = args.channel.of(agent, &session).await?;
         let (names, wanted) = meant(agent, &args, &[]).await?;
         if wanted.contains(&agent.id()) {
-            return Err(Failure::new(Code::Usage, "this agent is in the channel, or another member has to add it")
-                .help("Give the ids of other agents: `skytale whoami` shows this one's."));
+            return Err(Failure::new(
+                Code::Usage,
+                "this agent is in the channel, or another member has to add it",
+            )
+            .help("Give the ids of other agents: `skytale whoami` shows this one's."));
         }
         let (sent, refused) = match channel.add_available(&wanted).await {
             Ok(added) => (added.sent, added.refused),
@@ -54,10 +57,10 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
         let changed = match sent {
             Some(sent) => {
                 let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
-                settled.map_err(|failure| naming(failure, &refused))?
+                settled.map_err(|failure| naming(failure, &refused, &names))?
             }
             // None of those who are no members.
-            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused)),
+            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused, &names)),
             None => Changed::unneeded(&channel, "added", agents).await?,
         };
         let changed = Changed {
@@ -66,15 +69,15 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
             deferred: waiting,
             ..changed.named(&names)
         };
-        Ok((changed, refused))
+        Ok((changed, refused, names))
     });
-    let (changed, refused) = added.await?;
+    let (changed, refused, names) = added.await?;
     session.output.give(&changed)?;
     if refused.is_empty() {
         return Ok(());
     }
     let what = format!("{} of {} not added", refused.len(), args.agents.len());
-    Err(not_added(&what, &refused).partly())
+    Err(not_added(&what, &refused, &names).partly())
 }
 
 /// Whether an agent can be added once it has been online.
@@ -83,11 +86,11 @@ const fn has_no_keys(code: Code) -> bool {
 }
 
 /// Why agents were not added, one after another. The code is the first one's.
-fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
+fn not_added(what: &str, refused: &[(AgentId, AgentError)], names: &Names) -> Failure {
     let code = refused
         .first()
         .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code());
-    let failure = naming(Failure::new(code, what), refused);
+    let failure = naming(Failure::new(code, what), refused, names);
     match code {
         Code::KeyPackagesExhausted => failure.help(
             "An agent that offers no keys must come online once: run `skytale init` for it. Then add it \
@@ -286,9 +289,9 @@ impl Changed {
 }
 
 /// Names agents that were not added.
-fn naming(failure: Failure, refused: &[(AgentId, AgentError)]) -> Failure {
+fn naming(failure: Failure, refused: &[(AgentId, AgentError)], names: &Names) -> Failure {
     refused.iter().fold(failure, |failure, (agent, error)| {
-        failure.since(format!("{agent}: {} {error}", error.code()))
+        failure.since(format!("{}: {} {error}", names.long(agent), error.code()))
     })
 }
 

@@ -21,7 +21,9 @@ pub(crate) struct Args {
 
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     if stdin().is_terminal() {
-        session.output.note("Type a line to send it. Ctrl-D ends, when all is delivered.");
+        session
+            .output
+            .note("Type a line to send it. Ctrl-D ends, when all is delivered.");
     }
     talk(Chat, &args.channel, &args.agent, session).await
 }
@@ -38,9 +40,9 @@ impl Face for Chat {
             }
             _ => {
                 let limit = PAYLOAD_BYTES_MAX;
-                session
-                    .output
-                    .note(format_args!("line {line} was not sent: it is longer than {limit} bytes"));
+                session.output.note(format_args!(
+                    "line {line} was not sent: it is longer than {limit} bytes"
+                ));
                 Ok(Read::Refused)
             }
         }

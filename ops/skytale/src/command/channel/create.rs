@@ -99,10 +99,7 @@ async fn in_the_log(agent: &Agent, session: &Session, channel: &Channel, args: &
             }
         };
     }
-    let late = Failure::new(
-        Code::Offline,
-        format!("channel {} is not in the log yet", channel.id()),
-    );
+    let late = Failure::new(Code::Offline, format!("channel {} is not in the log yet", channel.id()));
     let waiting = channel.outbox().await.map_err(failed(WHAT))?;
     let late = match waiting.into_iter().find_map(|queued| queued.last_refusal) {
         // A relay node that answered has said why.
@@ -124,10 +121,11 @@ async fn is_free(session: &Session, name: &ChannelName) -> Outcome {
     let client = client::account(&session.loaded)?;
     let path = format!("/v1/channels/{name}");
     match client.call::<(), rest::Channel>(Method::GET, &path, None).await {
-        Ok(channel) => Err(
-            Failure::new(Code::Conflict, format!("the account has a channel `{name}`: {}", channel.channel))
-                .help("Give another name. Nothing was made."),
-        ),
+        Ok(channel) => Err(Failure::new(
+            Code::Conflict,
+            format!("the account has a channel `{name}`: {}", channel.channel),
+        )
+        .help("Give another name. Nothing was made.")),
         // Whatever else is wrong with it, the API says when the name is given.
         Err(_) => Ok(()),
     }

@@ -29,17 +29,23 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let channel = args.channel.known(agent, &session).await?;
         let info = channel.info().await.map_err(failed(what))?;
         // It never came into the log: nobody else is in it, and it needs no network to be gone.
-        let is_stillborn = info.state == ChannelState::Creating
-            && !channel.failed().await.map_err(failed(what))?.is_empty();
+        let is_stillborn =
+            info.state == ChannelState::Creating && !channel.failed().await.map_err(failed(what))?.is_empty();
         if is_stillborn {
             channel.leave().await.map_err(failed(what))?;
         } else if info.state != ChannelState::Left {
             let state = list::name(info.state);
-            return Err(Failure::new(Code::NotLeft, format!("channel {} is {state}", channel.id()))
-                .help(format!("Leave it first: `skytale channel leave {}`.", channel.id())));
+            return Err(
+                Failure::new(Code::NotLeft, format!("channel {} is {state}", channel.id()))
+                    .help(format!("Leave it first: `skytale channel leave {}`.", channel.id())),
+            );
         }
         if info.unacked > 0 && !args.force {
-            let what = format!("the vault has unread messages of channel {}: {}", channel.id(), info.unacked);
+            let what = format!(
+                "the vault has unread messages of channel {}: {}",
+                channel.id(),
+                info.unacked
+            );
             return Err(Failure::new(Code::Usage, what).help(format!(
                 "`skytale channel read --unread --offline {}` shows them. `--force` forgets them, too.",
                 channel.id()

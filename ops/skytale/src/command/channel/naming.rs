@@ -9,7 +9,8 @@ use skytale_sdk::engine::{ChannelInfo, ChannelState};
 /// begins with it, or it looks like another one's. `own` is the channel that it is for.
 pub(super) fn usable(label: &str, own: Option<ChannelId>, channels: &[ChannelInfo], force: bool) -> Outcome<String> {
     let label = normal(label);
-    if force || label.is_empty() {
+    // A whole id is no label, whatever else.
+    if force || label.is_empty() || label.parse::<ChannelId>().is_ok() {
         return Ok(label);
     }
     let others = channels
@@ -22,7 +23,10 @@ pub(super) fn usable(label: &str, own: Option<ChannelId>, channels: &[ChannelInf
         } else if id.to_string().starts_with(&label.to_lowercase()) {
             format!("`{shown}` is the beginning of the id of channel {id}")
         } else if looks_like(&other.label, &label) {
-            format!("`{shown}` looks like `{}`, the label of channel {id}", printable(&other.label))
+            format!(
+                "`{shown}` looks like `{}`, the label of channel {id}",
+                printable(&other.label)
+            )
         } else {
             continue;
         };
@@ -62,8 +66,21 @@ mod tests {
             channel(0xcc, "gone", ChannelState::Left),
         ];
         let usable = |label: &str, own, force| usable(label, own, &channels, force);
-        for label in ["plans", "Plans", "p1ans", "\u{440}lans", "aa", "AAAA", "bbb", "Zoe\u{308}"] {
-            assert_eq!(usable(label, None, false).expect_err(label).code(), Code::Usage, "{label}");
+        for label in [
+            "plans",
+            "Plans",
+            "p1ans",
+            "\u{440}lans",
+            "aa",
+            "AAAA",
+            "bbb",
+            "Zoe\u{308}",
+        ] {
+            assert_eq!(
+                usable(label, None, false).expect_err(label).code(),
+                Code::Usage,
+                "{label}"
+            );
             assert!(usable(label, None, true).is_ok(), "{label}");
         }
         assert_eq!(usable("Zoe\u{308}x", None, false).expect("kept"), "Zo\u{eb}x");

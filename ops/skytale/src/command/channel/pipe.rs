@@ -16,22 +16,28 @@ use skytale_sdk::engine::Message;
 /// Shown by `skytale channel pipe --help`.
 pub(super) const SHAPES: &str = "\
 Standard input, one JSON object a line:
-  {\"text\": \"hello\"}                     send a message; {\"base64\": \"AAEC\"} sends bytes
-  {\"text\": \"hello\", \"id\": \"order-17\"}   the same, under an id of your own: sent again, it is one message
-  {\"ack\": 12}                           with --acks: the messages up to offset 12 are dealt with
+  {\"text\": \"hello\"}                    send a message
+  {\"base64\": \"AAEC\"}                   send bytes
+  {\"text\": \"hello\", \"id\": \"order-17\"}  send under an id of your own:
+                                       sent again, it is the same message
+  {\"ack\": 12}                          with --acks: messages up to offset 12
+                                       are dealt with
 
-Standard output, one JSON object a line:
-  {\"type\": \"message\", \"offset\": 12, \"frame_id\": ..., \"author\": ..., \"author_name\": ..., \"time_ms\": ..., \"text\": ...}
-                                        a message of another agent; `base64` in place of `text` where it is no UTF-8
-  {\"type\": \"delivered\", \"line\": 1, \"id\": ..., \"frame_id\": ..., \"offset\": 13}
-                                        what line 1 sent is in the log
-  {\"type\": \"refused\", \"line\": 2, \"id\": ..., \"frame_id\": ..., \"code\": \"SKY-6004\", \"name\": ..., \"what\": ..., \"help\": ...}
-                                        what line 2 asked for was not done, and why
+Standard output, one JSON object a line, by its `type`:
+  message    a message of another agent: channel, offset, frame_id, author,
+             author_name, own, sent_ms, time_ms, and text, or base64 where it
+             is no UTF-8
+  delivered  what a line sent is in the log: line, id, frame_id, offset
+  refused    what a line asked for was not done: line, id, frame_id, code,
+             name, what, help
 
-It ends when standard input has ended and all that was sent is delivered: exit code 0, or 8 if a line was refused.
-A message is acknowledged when standard output has taken its line. A crash before that shows it again: `frame_id`
-tells one message from another. What was sent and not yet delivered is in the vault and goes out the next time; a
-program that does not know whether its line was taken sends it again under the same `id`.";
+It ends when standard input has ended and all that was sent is delivered:
+exit code 0, or 8 if a line was refused.
+
+After a crash: a message is acknowledged once standard output has taken its
+line, so it may come twice, and `frame_id` tells. What was sent is in the vault
+and goes out the next time; a program that does not know whether its line was
+taken sends it again under the same `id`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = SHAPES)]
@@ -97,7 +103,8 @@ impl Face for Pipe {
         match parsed {
             Ok(what) => Ok(Read::Ask(what)),
             Err(problem) => {
-                let failure = Failure::new(Code::Usage, problem).help("`skytale channel pipe --help` shows the shapes.");
+                let failure =
+                    Failure::new(Code::Usage, problem).help("`skytale channel pipe --help` shows the shapes.");
                 self.refused(
                     session,
                     Refused {

@@ -117,16 +117,14 @@ impl Shown {
         Ok(())
     }
 
-    async fn history(
-        &mut self,
-        channel: &Channel,
-        output: &Output,
-        show: impl Fn(&Message) -> Outcome,
-    ) -> Outcome {
+    async fn history(&mut self, channel: &Channel, output: &Output, show: impl Fn(&Message) -> Outcome) -> Outcome {
         let skips = Unread::of(channel).await?.is_skipped_after(self.after());
         if self.acks && skips {
-            return Err(Failure::new(Code::Usage, "messages before these are unread, and would be marked as read")
-                .help("Begin with the first that is unread (`--unread` shows it), or leave `--ack` out."));
+            return Err(Failure::new(
+                Code::Usage,
+                "messages before these are unread, and would be marked as read",
+            )
+            .help("Begin with the first that is unread (`--unread` shows it), or leave `--ack` out."));
         }
         let mut unmarked = false;
         while self.left > 0 {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 /// What is read of standard input or a file, at most, in bytes.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// The text that stands for standard input.
+/// The text that means standard input.
 const STDIN: &str = "-";
 
 #[derive(Debug, clap::Args)]
@@ -100,11 +100,7 @@ async fn ready(agent: &Agent, channel: &Channel, args: &AgentArgs) -> Outcome {
     let nothing = |failure: Failure| failure.also("Nothing was queued.");
     connect(agent, args.patience()).await.map_err(nothing)?;
     let caught_up = timeout(args.timeout(), channel.caught_up()).await;
-    let done = caught_up.unwrap_or_else(|_| {
-        Err(AgentError::Offline {
-            waited: args.timeout(),
-        })
-    });
+    let done = caught_up.unwrap_or_else(|_| Err(AgentError::Offline { waited: args.timeout() }));
     done.map_err(|error| {
         nothing(match error {
             AgentError::NotFollowed { channel, code } => not_followed(&channel.to_string(), code),
@@ -213,7 +209,10 @@ impl Args {
     fn payloads(&self, session: &Session) -> Outcome<Vec<Vec<u8>>> {
         if let Some(text) = self.text.as_ref().filter(|text| *text != STDIN) {
             if self.lines {
-                return Err(Failure::new(Code::Usage, "`--lines` is for standard input or `--file`, not for a text"));
+                return Err(Failure::new(
+                    Code::Usage,
+                    "`--lines` is for standard input or `--file`, not for a text",
+                ));
             }
             return Ok(vec![text.clone().into_bytes()]);
         }

@@ -41,7 +41,10 @@ impl Start {
                 return Ok(from.or(self.after).map(Offset::new));
             }
         };
-        let first = channel.first_kept(keep).await.map_err(failed("cannot read the channel"))?;
+        let first = channel
+            .first_kept(keep)
+            .await
+            .map_err(failed("cannot read the channel"))?;
         Ok(Some(Offset::new(first.get().saturating_sub(1))))
     }
 }

@@ -219,7 +219,9 @@ fn tell(output: &Output, watched: ChannelId, event: &Event, names: &Names) {
             format!("this vault is an older copy: {reason}; what is sent waits for new keys")
         }
         Event::Renewed { channel, .. } if *channel == watched => "new keys are in force".to_owned(),
-        Event::Rebooted { channel, by, .. } if *channel == watched => format!("{} began the group again", names.long(by)),
+        Event::Rebooted { channel, by, .. } if *channel == watched => {
+            format!("{} began the group again", names.long(by))
+        }
         Event::Superseded { channel, .. } if *channel == watched => {
             "another copy of this vault has taken its place: this one sends and reads no more".to_owned()
         }

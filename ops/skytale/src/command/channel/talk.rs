@@ -12,7 +12,7 @@ use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::{Channel, Delivered, Sent};
 use skytale_sdk::engine::Message;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -21,6 +21,8 @@ const ON_THE_WAY_MAX: usize = 256;
 /// Messages read from the vault at once.
 const PAGE: u32 = 64;
 const WHAT: &str = "cannot send";
+/// So long after the end of standard input it is said what is waited for.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How lines are read, and what happens is shown.
 pub(super) trait Face {
@@ -115,7 +117,7 @@ pub(super) async fn run<F: Face>(face: F, reference: &Reference, args: &AgentArg
     match talk.refused {
         0 => Ok(()),
         refused => {
-            let what = format!("{refused} of {} lines were not sent", talk.lines);
+            let what = format!("{refused} of {} lines not sent", talk.lines);
             let help = "What was said of each says why.";
             Err(Failure::new(Code::Usage, what).help(help).partly())
         }
@@ -125,9 +127,13 @@ pub(super) async fn run<F: Face>(face: F, reference: &Reference, args: &AgentArg
 impl<F: Face> Talk<F> {
     async fn go_on(&mut self, agent: &Agent, channel: &Channel, args: &AgentArgs, session: &Session) -> Outcome {
         let mut events = agent.events();
-        let mut messages = channel.watch(self.last).await.map_err(failed("cannot read the channel"))?;
+        let mut messages = channel
+            .watch(self.last)
+            .await
+            .map_err(failed("cannot read the channel"))?;
         let mut book = Book::of(agent).await?;
         let mut watched = Watched::new(channel.id());
+        let mut said = false;
         let mut waiting = FuturesUnordered::new();
         for sent in self.taken_up(channel, session).await? {
             waiting.push(settled(sent));
@@ -152,27 +158,29 @@ impl<F: Face> Talk<F> {
                 Some((frame_id, settled)) = waiting.next(), if !waiting.is_empty() => {
                     self.settle(frame_id, settled, session)?;
                 }
-                input = self.input.recv(), if takes => self.read(input, waiting.len(), session)?,
+                input = self.input.recv(), if takes => self.read(input, session)?,
                 Some(event) = events.next() => watched.tell(&session.output, &event, book.names(agent).await?),
+                () = late(ended), if !said => {
+                    said = true;
+                    session.output.note(format_args!(
+                        "waiting until {} delivered; Ctrl-C ends, and what is in the outbox goes out later",
+                        counted(waiting.len())
+                    ));
+                }
                 () = too_late(ended, args) => {
-                    let count = self.on_the_way.len();
-                    return Err(Failure::new(Code::Offline, format!("{count} messages are not delivered yet")).queued());
+                    let what = format!("{} not delivered yet", counted(waiting.len()));
+                    return Err(Failure::new(Code::Offline, what).queued());
                 }
             }
         }
-        // What stands before the last own message in the log is shown, too.
+        // What comes before the last own message in the log is shown, too.
         self.rest(channel, book.names(agent).await?, session).await
     }
 
     /// Takes a line, or the end of them.
-    fn read(&mut self, input: Option<Input>, waiting: usize, session: &Session) -> Outcome {
+    fn read(&mut self, input: Option<Input>, session: &Session) -> Outcome {
         let Some(input) = input else {
             self.ended = Some(Instant::now());
-            if waiting > 0 {
-                session.output.note(format_args!(
-                    "waiting until {waiting} messages are delivered; Ctrl-C leaves them in the outbox, and they go out later"
-                ));
-            }
             return Ok(());
         };
         if let Input::Failed(reason) = input {
@@ -287,6 +295,22 @@ impl<F: Face> Talk<F> {
             }
         }
         Ok(all)
+    }
+}
+
+/// `1 message is`, `2 messages are`.
+fn counted(messages: usize) -> String {
+    match messages {
+        1 => "1 message is".to_owned(),
+        more => format!("{more} messages are"),
+    }
+}
+
+/// Resolves when a person wonders why it has not ended yet.
+async fn late(ended: Option<Instant>) {
+    match ended {
+        Some(ended) => sleep(LATE.saturating_sub(ended.elapsed())).await,
+        None => std::future::pending().await,
     }
 }
 
