@@ -112,7 +112,7 @@ pub(crate) fn names(folder: &Path) -> Outcome<Vec<Name>> {
 pub(crate) fn read(folder: &Path, name: &Name) -> Outcome<Profile> {
     let path = path(folder, name);
     let reading = || format!("cannot read the profile {}", path.display());
-    let opened = OpenOptions::new().read(true).custom_flags(no_links()).open(&path);
+    let opened = OpenOptions::new().read(true).custom_flags(careful()).open(&path);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(
