@@ -18,6 +18,7 @@ pub(crate) struct Failure {
     why: Vec<String>,
     help: String,
     exit: Exit,
+    kept: bool,
 }
 
 impl Failure {
@@ -29,6 +30,7 @@ impl Failure {
             why: Vec::new(),
             help: code.help().to_owned(),
             exit: Exit::of(code),
+            kept: false,
         }
     }
 
@@ -97,10 +99,19 @@ impl Failure {
         self
     }
 
-    /// What was asked for is in the vault, and is done by itself later. Doing it again would do it twice.
-    pub(crate) const fn kept(mut self) -> Self {
-        self.exit = Exit::Queued;
+    /// What was asked for is in the vault, and is done by itself later. Doing it again would do it twice. What did not hold
+    /// is the graver news, and keeps its exit code.
+    pub(crate) fn kept(mut self) -> Self {
+        if self.exit != Exit::Broken {
+            self.exit = Exit::Queued;
+        }
+        self.kept = true;
         self
+    }
+
+    /// Whether what was asked for is in the vault, and is done by itself later.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// What to do besides.
@@ -114,7 +125,7 @@ impl Failure {
 
     /// Whether doing the same again can help, and does no harm.
     const fn is_retryable(&self) -> bool {
-        self.code.is_retryable() && !matches!(self.exit, Exit::Queued)
+        self.code.is_retryable() && !self.kept
     }
 
     /// The code.

@@ -3,7 +3,7 @@
 use super::reference::not_followed;
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
-use crate::output::{Context as _, Exit, Failure, Human, Outcome, Style};
+use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
@@ -143,7 +143,7 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
             match delivered {
                 Ok(delivered) => (message.state, message.offset) = ("delivered", delivered.offset()),
                 Err(failure) => {
-                    if failure.exit() != Exit::Queued {
+                    if !failure.is_kept() {
                         message.state = "failed";
                     }
                     return Err(failure);
