@@ -238,7 +238,7 @@ codes! {
     /// The message is over the limit.
     PayloadTooLarge = 5008, false, "Send less in one message, or split it.";
     /// No relay node can be reached.
-    Offline = 5009, true, "What was sent waits in the outbox and goes out on reconnect.";
+    Offline = 5009, true, "Check that the node runs and can be reached; an agent that runs reconnects by itself.";
     /// A KeyPackage that is not the agent's whom it was claimed from.
     KeyPackageForeign = 5010, false, "Someone offers keys under that agent's name; do not add it.";
     /// Two readers were shown different logs.
@@ -263,6 +263,12 @@ codes! {
     VaultFull = 5020, true, "Free disk space, or run `skytale channel purge`.";
     /// The vault, or a channel's group in it, is damaged.
     VaultDamaged = 5021, false, "Restore the newest backup with `skytale vault restore`; keep the damaged file.";
+    /// An id that was given to another message before.
+    SendIdReused = 5022, false, "Give each message an id of its own; the same id is for the same message alone.";
+    /// The agent is still in the channel.
+    NotLeft = 5023, false, "Leave the channel first.";
+    /// A name that cannot be given to an agent.
+    ContactInvalid = 5024, false, "Give a name of letters, digits, `-`, `_`, `.` or `@`, at most 64 bytes long, that is not an id.";
     /// What was sent may be among entries that the log no longer keeps.
     DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
     /// This agent cannot follow the group's changes.

@@ -75,6 +75,12 @@ pub enum Event {
         /// When it is tried again.
         retry_in: Duration,
     },
+    /// Nothing listens where the relay nodes, or the API, are said to be: the connections were refused. The attempt goes on,
+    /// and others follow; an [`Event::ConnectFailed`] follows where it fails.
+    NobodyListens {
+        /// Where, in words.
+        reason: String,
+    },
     /// A channel was replayed to its head; what comes now is live.
     CaughtUp {
         /// The channel.

@@ -5,7 +5,7 @@ use crate::client;
 use crate::command::Session;
 use crate::config::{Loaded, Transport};
 use crate::local::private_folder;
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Outcome, Output, printable};
 use skytale_proto::Code;
 use skytale_sdk::agent::{Agent, AgentConfig, AgentError};
 use skytale_sdk::event::Event;
@@ -21,6 +21,24 @@ use tokio::time::timeout;
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How often a command begins, where each time the process that has the vault open closes it meanwhile.
 const ATTEMPTS_MAX: u32 = 5;
+
+/// How long the network is waited for where nothing else was said.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long to wait for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// So long, also where nothing listens: it may be about to start.
+    Within(Duration),
+    /// So long, and no longer than it takes to see that nothing listens.
+    IfItListens(Duration),
+}
+
+impl From<Duration> for Patience {
+    fn from(within: Duration) -> Self {
+        Self::Within(within)
+    }
+}
 
 /// Options of commands that use an agent.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,9 +56,9 @@ pub(crate) struct AgentArgs {
     /// What carries the connection to a relay node [key: transport]: auto, udp, https.
     #[arg(long, value_name = "TRANSPORT", value_enum)]
     pub transport: Option<Transport>,
-    /// How long to wait for the network, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
-    pub timeout_s: u64,
+    /// How long to wait for the network, in seconds [default: 15, and no longer than it takes to see that nothing listens].
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout_s: Option<u64>,
 }
 
 impl AgentArgs {
@@ -65,8 +83,20 @@ impl AgentArgs {
         [vault, key_file, api_url, transport].into_iter().flatten().collect()
     }
 
+    /// How long to wait for the network.
     pub(crate) const fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_s)
+        match self.timeout_s {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => TIMEOUT,
+        }
+    }
+
+    /// How to wait for a session.
+    pub(crate) const fn patience(&self) -> Patience {
+        match self.timeout_s {
+            Some(seconds) => Patience::Within(Duration::from_secs(seconds)),
+            None => Patience::IfItListens(TIMEOUT),
+        }
     }
 }
 
@@ -116,7 +146,7 @@ pub(crate) fn with_vault<'a, T: 'a>(
             let agent = session.shutdown.unless(open(&session.loaded, vault, mode)).await?;
             let done = session.shutdown.unless(async {
                 if mode == Mode::Online {
-                    online(&agent, args.timeout()).await?;
+                    online(&agent, args).await?;
                 }
                 work(&agent).await
             });
@@ -209,7 +239,11 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
 }
 
 /// Brings an agent online, or says what stands in the way.
-pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
+pub(crate) async fn connect(agent: &Agent, patience: impl Into<Patience>) -> Outcome {
+    let (within, gives_up) = match patience.into() {
+        Patience::Within(within) => (within, false),
+        Patience::IfItListens(within) => (within, true),
+    };
     let mut events = agent.events();
     let mut last = None;
     agent.connect().await.map_err(failed("cannot go online"))?;
@@ -220,10 +254,10 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
             tokio::select! {
                 biased;
                 connected = &mut connected => return connected.map_err(failed("cannot go online")),
-                Some(event) = events.next() => {
-                    if let Event::ConnectFailed { code, reason, .. } = event {
-                        last = Some((code, reason));
-                    }
+                Some(event) = events.next() => match event {
+                    Event::ConnectFailed { code, reason, .. } => last = Some((code, reason)),
+                    Event::NobodyListens { reason } if gives_up => return Err(nobody_listens(reason)),
+                    _ => {}
                 }
             }
         }
@@ -244,13 +278,59 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
     }
 }
 
+/// The node is down.
+fn nobody_listens(reason: String) -> Failure {
+    Failure::new(Code::Offline, "the node is not running").since(reason).help(
+        "Start it (`skytale dev` on this machine), or set the address (`api_url`) of the one that runs: `skytale config \
+         print` shows what is in force. `--timeout-s` waits for a node that is about to start.",
+    )
+}
+
 /// Brings an agent online and up to date. A copy that another one has superseded gets no session: the command shows what
 /// there is, and says how it stands.
-async fn online(agent: &Agent, within: Duration) -> Outcome {
-    let done = match connect(agent, within).await {
-        Ok(()) => current(agent, within).await,
+async fn online(agent: &Agent, args: &AgentArgs) -> Outcome {
+    let done = match connect(agent, args.patience()).await {
+        Ok(()) => current(agent, args.timeout()).await,
         failed => failed,
     };
+    unless_superseded(done)
+}
+
+/// Brings an agent online and up to date, however long it takes until the node is there, and says that it waits.
+pub(crate) async fn wait_online(agent: &Agent, args: &AgentArgs, output: &Output) -> Outcome {
+    if args.timeout_s.is_some() {
+        return online(agent, args).await;
+    }
+    let mut events = agent.events();
+    agent.connect().await.map_err(failed("cannot go online"))?;
+    let connected = agent.connected();
+    tokio::pin!(connected);
+    let mut told = false;
+    let done = loop {
+        tokio::select! {
+            biased;
+            connected = &mut connected => break connected.map_err(failed("cannot go online")),
+            Some(event) = events.next() => {
+                if let Event::NobodyListens { reason } | Event::ConnectFailed { reason, .. } = event
+                    && !std::mem::replace(&mut told, true)
+                {
+                    let reason = printable(&reason);
+                    output.note(format_args!("waiting for the node, Ctrl-C ends: {reason}"));
+                }
+            }
+        }
+    };
+    if told && done.is_ok() {
+        output.note("connected");
+    }
+    let done = match done {
+        Ok(()) => current(agent, args.timeout()).await,
+        failed => failed,
+    };
+    unless_superseded(done)
+}
+
+fn unless_superseded(done: Outcome) -> Outcome {
     match done {
         Err(failure) if failure.code() == Code::Superseded => Ok(()),
         done => done,

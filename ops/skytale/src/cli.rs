@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::command::Command;
-use crate::config::{Layer, SET_FLAG};
+use crate::config::{Layer, SET_FLAG, profile};
 use crate::output::{EXIT_CODES, Exit, Failure, Output};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser};
@@ -34,6 +34,10 @@ pub(crate) struct Global {
     /// Configuration file [default: ./skytale.toml, then ~/.config/skytale/config.toml].
     #[arg(long, global = true, value_name = "FILE", env = "SKYTALE_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Use an API's address and key that `skytale login` has stored [env: SKYTALE_PROFILE] [default: `default`, or the only
+    /// one there is].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<profile::Name>,
     /// Set one configuration key, as in `--set relay.retention_s=86400`; may be given again.
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,

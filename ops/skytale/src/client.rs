@@ -14,8 +14,9 @@ pub(crate) fn account(loaded: &Loaded) -> Outcome<ApiClient> {
 pub(crate) fn api_key(loaded: &Loaded) -> Outcome<ApiKey> {
     let key = loaded.config.api_key.as_ref().ok_or_else(|| {
         Failure::new(Code::Config, "an API key is needed (`api_key`)").help(
-            "Set SKYTALE_API_KEY. `skytale dev` prints a line to copy; an account's keys are made by \
-             `skytale account create` and `skytale key create`.",
+            "Run `skytale login --api URL`, or set SKYTALE_API_KEY. `skytale dev` makes a profile of its own (`--profile dev`); \
+             `skytale profiles` lists what there is. An account's keys are made by `skytale account create` and `skytale key \
+             create`.",
         )
     })?;
     let text = key.reveal("api_key")?;
@@ -41,9 +42,14 @@ pub(crate) fn operator(loaded: &Loaded) -> Outcome<ApiClient> {
 
 /// What to say of a request that failed.
 pub(crate) fn failed(loaded: &Loaded) -> impl Fn(ApiError) -> Failure {
-    let (url, source) = (loaded.config.api_url.clone(), loaded.source("api_url"));
+    failed_at(&loaded.config.api_url, &loaded.source("api_url"))
+}
+
+/// The same, of an API at an address, which `source` gave.
+pub(crate) fn failed_at(url: &str, source: &str) -> impl Fn(ApiError) -> Failure + use<> {
+    let (url, source) = (url.to_owned(), source.to_owned());
     move |error| match &error {
-        ApiError::Unreachable { reason } => Failure::new(Code::Offline, format!("cannot reach the API at {url}"))
+        ApiError::Unreachable { reason, .. } => Failure::new(Code::Offline, format!("cannot reach the API at {url}"))
             .since(reason.clone())
             .help(format!(
                 "Is it running? `skytale dev` starts one on this machine. The address is `api_url` ({source}); set \
@@ -59,6 +65,17 @@ pub(crate) fn failed(loaded: &Loaded) -> impl Fn(ApiError) -> Failure {
             ..
         } => {
             let failure = Failure::new(*code, format!("the API at {url} refused")).since(detail.clone());
+            let failure = match code {
+                Code::KeyExpired | Code::KeyRevoked | Code::KeyUnknown => failure.help(
+                    "Get another key (`skytale key create`, by one that is in force), then `skytale login`, or set \
+                     SKYTALE_API_KEY.",
+                ),
+                Code::KeyScope => failure.help(
+                    "Use a key with that scope: an account's first key has all of them, `skytale key create --scope SCOPE` \
+                     makes one with some.",
+                ),
+                _ => failure,
+            };
             match retry_after {
                 Some(wait) => failure.help(format!("Try again in {} s.", wait.as_secs().max(1))),
                 None => failure,

@@ -13,6 +13,7 @@ mod fleet;
 mod http;
 mod listener;
 mod local;
+mod names;
 mod nats;
 mod output;
 mod process_metrics;

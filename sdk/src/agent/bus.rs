@@ -147,6 +147,8 @@ pub(crate) struct Bus {
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
     /// Why there is no session, as it was told last.
     missed: Mutex<Option<Event>>,
+    /// That nothing listens, as it was told in the last round of attempts.
+    nobody: Mutex<Option<Event>>,
     /// The channels to be followed have changed.
     pub(crate) channels_changed: Notify,
     /// Bundles may be there to be fetched.
@@ -173,6 +175,7 @@ impl Bus {
             channels: Mutex::default(),
             waiters: Mutex::default(),
             missed: Mutex::default(),
+            nobody: Mutex::default(),
             channels_changed: Notify::new(),
             joins_pending: Notify::new(),
             stock_changed: Notify::new(),
@@ -196,7 +199,11 @@ impl Bus {
     pub(crate) fn tell(&self, event: Event) {
         tracing::debug!(?event);
         match event {
-            Event::Connected { .. } => *self.missed.lock() = None,
+            Event::Connected { .. } => {
+                *self.missed.lock() = None;
+                self.attempt();
+            }
+            Event::NobodyListens { .. } => *self.nobody.lock() = Some(event.clone()),
             Event::ConnectFailed { .. } => *self.missed.lock() = Some(event.clone()),
             _ => {}
         }
@@ -262,9 +269,16 @@ impl Bus {
         receiver
     }
 
-    /// The last [`Event::ConnectFailed`], where no session came after it: for who begins to watch now.
-    pub(crate) fn missed(&self) -> Option<Event> {
-        self.missed.lock().clone()
+    /// The last [`Event::ConnectFailed`], where no session came after it, and the [`Event::NobodyListens`] of the last round
+    /// of attempts: for who begins to watch now.
+    pub(crate) fn missed(&self) -> Vec<Event> {
+        let missed = self.missed.lock().clone();
+        missed.into_iter().chain(self.nobody.lock().clone()).collect()
+    }
+
+    /// A round of attempts begins: whether something listens is not known.
+    pub(crate) fn attempt(&self) {
+        *self.nobody.lock() = None;
     }
 
     /// The agent is closed: nobody gets an answer any more, and events end.

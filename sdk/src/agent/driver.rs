@@ -22,6 +22,7 @@ use crate::net::relay::Endpoint;
 use crate::net::{Relay, RelayError, Session, Token, TokenProvider, TokenSubject};
 use parking_lot::Mutex;
 use skytale_proto::{Code, EndpointId};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -30,6 +31,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long verdicts that are on their way are waited for before the work moves to another relay node.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Addresses that are named where nothing listens.
+const TOLD_MAX: usize = 4;
+
 pub(super) struct Driver {
     pub(super) core: Arc<Core>,
     pub(super) endpoint: Endpoint,
@@ -174,10 +178,17 @@ impl Driver {
             region: self.region,
             signer: Arc::new(CoreSigner(Arc::clone(&self.core))),
         };
-        let token = self.tokens.ready(&subject, fresh).await.map_err(|error| Missed {
-            for_good: !error.is_retryable(),
-            error: error.into(),
-            again_at: None,
+        self.core.bus.attempt();
+        let token = self.tokens.ready(&subject, fresh).await.map_err(|error| {
+            if error.is_nobody_there() {
+                let reason = error.to_string();
+                self.core.bus.tell(Event::NobodyListens { reason });
+            }
+            Missed {
+                for_good: !error.is_retryable(),
+                error: error.into(),
+                again_at: None,
+            }
         })?;
         let token_is_fresh = self.tokens.is_fresh();
         let list = match &self.source {
@@ -194,7 +205,12 @@ impl Driver {
             errors.lock().push(error);
         };
         let connect = |relay: Relay| self.connect(&self.endpoint, relay, subject.clone(), token.clone());
-        if let Some((_, session)) = race(&ready, self.config.probe_stagger, connect, failed).await {
+        let raced = tokio::select! {
+            biased;
+            raced = race(&ready, self.config.probe_stagger, connect, failed) => raced,
+            never = self.tell_if_nobody_listens(&ready) => match never {},
+        };
+        if let Some((_, session)) = raced {
             return Ok(session);
         }
         let last_resort = self.endpoint.clone().as_last_resort();
@@ -211,6 +227,16 @@ impl Driver {
             .course
             .lock()
             .on_round_failed(errors, token_is_fresh, Instant::now()))
+    }
+
+    /// QUIC over UDP waits where nothing listens: whoever waits for a session may not want to.
+    async fn tell_if_nobody_listens(&self, relays: &[Relay]) -> Infallible {
+        self.endpoint.nobody_listens(relays).await;
+        let addresses = relays.iter().flat_map(|relay| &relay.addresses);
+        let addresses: Vec<String> = addresses.take(TOLD_MAX).map(ToString::to_string).collect();
+        let reason = format!("nothing listens at {}", addresses.join(", "));
+        self.core.bus.tell(Event::NobodyListens { reason });
+        std::future::pending().await
     }
 
     async fn connect(

@@ -18,6 +18,7 @@ mod attach;
 pub(crate) mod backoff;
 pub(crate) mod bus;
 mod config;
+mod contacts;
 pub(crate) mod core;
 mod course;
 mod deferred;

@@ -3,6 +3,7 @@
 mod attached;
 mod claims;
 mod messages;
+mod once;
 mod sent;
 
 pub use messages::{Messages, Received};

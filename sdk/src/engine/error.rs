@@ -35,6 +35,24 @@ pub enum EngineError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A name that an agent cannot be given.
+    #[error("not a name for an agent: {problem}")]
+    Contact {
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The agent is still in a channel that is to be forgotten.
+    #[error("this agent is still in channel {channel}")]
+    NotLeft {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Another message was sent under the same id before.
+    #[error("another message was sent under this id in channel {channel}")]
+    SendIdReused {
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The message is over the limit.
     #[error("payload of {bytes} bytes is over the limit of {limit} bytes")]
     PayloadTooLarge {
@@ -114,6 +132,9 @@ impl EngineError {
             Self::ChannelLeft { .. } => Code::ChannelLeft,
             Self::Superseded { .. } => Code::Superseded,
             Self::Label { .. } => Code::LabelInvalid,
+            Self::Contact { .. } => Code::ContactInvalid,
+            Self::NotLeft { .. } => Code::NotLeft,
+            Self::SendIdReused { .. } => Code::SendIdReused,
             Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,
             Self::OutboxFull { .. } => Code::OutboxFull,
             Self::KeyPackageForeign { .. } => Code::KeyPackageForeign,

@@ -45,10 +45,14 @@ impl Engine {
     pub fn dismiss(&mut self, channel: ChannelId, frame_id: FrameId) -> Result<bool, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let (dismissed, _) = self.transact(Durability::Now, |tx| {
-            Ok(tx
+            let dismissed = tx
                 .sql
                 .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
-                .execute(params![no, frame_id.as_bytes()])?)
+                .execute(params![no, frame_id.as_bytes()])?;
+            if dismissed > 0 {
+                tx.sent_again(no, frame_id, None)?;
+            }
+            Ok(dismissed)
         })?;
         Ok(dismissed > 0)
     }
@@ -75,6 +79,7 @@ impl Engine {
         let (again, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let again = FrameId::generate();
             tx.queue(channel, Intent::Message, again, &payload, Place::Back)?;
+            tx.sent_again(no, frame_id, Some(again))?;
             tx.sql
                 .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
                 .execute(params![no, frame_id.as_bytes()])?;

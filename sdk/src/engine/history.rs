@@ -70,6 +70,15 @@ impl Retained {
     }
 }
 
+impl Retained {
+    /// The channel is no longer in the vault.
+    pub(super) fn forgotten(&mut self, channel: ChannelId) {
+        self.seen.remove(&channel);
+        self.cutting = self.cutting.filter(|(cutting, _)| *cutting != channel);
+        self.freed = true;
+    }
+}
+
 fn progress(position: &Position) -> u64 {
     position.cursor.get().saturating_add(position.acked.get())
 }

@@ -333,7 +333,7 @@ impl Tx<'_> {
 impl Engine {
     /// Queues a message. It is durable when this returns, and goes out in the order of the calls.
     pub fn send(&mut self, channel: ChannelId, payload: &[u8]) -> Result<FrameId, EngineError> {
-        let ids = self.queue_messages(channel, std::iter::once(payload))?;
+        let ids = self.queue_messages(channel, std::iter::once(payload), None)?;
         ids.first().copied().ok_or(EngineError::Change {
             problem: "nothing to send",
         })
@@ -341,13 +341,15 @@ impl Engine {
 
     /// Queues several messages in one transaction: all of them, or none.
     pub fn send_many(&mut self, channel: ChannelId, payloads: &[Bytes]) -> Result<Vec<FrameId>, EngineError> {
-        self.queue_messages(channel, payloads.iter().map(Bytes::as_ref))
+        self.queue_messages(channel, payloads.iter().map(Bytes::as_ref), None)
     }
 
-    fn queue_messages<'a>(
+    /// With `send_id` the application's id of the one message.
+    pub(super) fn queue_messages<'a>(
         &mut self,
         id: ChannelId,
         payloads: impl Iterator<Item = &'a [u8]> + Clone,
+        send_id: Option<&str>,
     ) -> Result<Vec<FrameId>, EngineError> {
         let (mut count, mut bytes) = (0, 0);
         for payload in payloads.clone() {
@@ -370,6 +372,9 @@ impl Engine {
                         && channel.waiting.changes == 0
                         && channel.waiting.rows < u64::from(tx.config.encrypted_ahead_max);
                     let mut row = tx.queue(channel, Intent::Message, frame_id, payload, Place::Back)?;
+                    if let Some(send_id) = send_id {
+                        tx.remember(channel.no, send_id, frame_id)?;
+                    }
                     if at_once && channel.can_encrypt() {
                         tx.encrypt(channel, &mut row)?;
                     }

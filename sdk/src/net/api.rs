@@ -71,6 +71,8 @@ pub enum ApiError {
     Unreachable {
         /// Why.
         reason: String,
+        /// Nothing listens at its address: the connection was refused.
+        nobody_there: bool,
     },
     /// The API refused (RFC 9457).
     #[error("API refused ({status} {code}): {detail}")]
@@ -125,7 +127,10 @@ impl ApiError {
 
 impl From<ApiError> for TokenError {
     fn from(error: ApiError) -> Self {
-        Self::new(error.code(), error.to_string()).after(error.retry_after())
+        let nobody_there = matches!(error, ApiError::Unreachable { nobody_there: true, .. });
+        Self::new(error.code(), error.to_string())
+            .after(error.retry_after())
+            .with_nobody_there(nobody_there)
     }
 }
 
@@ -288,11 +293,17 @@ fn unreachable(error: reqwest::Error) -> ApiError {
     let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = std::error::Error::source(&error);
+    let mut nobody_there = false;
     while let Some(cause) = source {
         reason = format!("{reason}: {cause}");
+        let io = cause.downcast_ref::<std::io::Error>();
+        nobody_there |= io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
         source = cause.source();
     }
-    ApiError::Unreachable { reason }
+    if nobody_there {
+        reason = "the connection was refused".into();
+    }
+    ApiError::Unreachable { reason, nobody_there }
 }
 
 async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, ApiError> {

@@ -122,6 +122,7 @@ pub struct TokenError {
     reason: String,
     retryable: bool,
     retry_after: Option<Duration>,
+    nobody_there: bool,
 }
 
 impl TokenError {
@@ -132,7 +133,20 @@ impl TokenError {
             reason: reason.into(),
             retryable: code.is_retryable(),
             retry_after: None,
+            nobody_there: false,
         }
+    }
+
+    /// With whether nothing listens where the provider asks: the connection was refused.
+    #[must_use]
+    pub const fn with_nobody_there(mut self, nobody_there: bool) -> Self {
+        self.nobody_there = nobody_there;
+        self
+    }
+
+    /// Whether nothing listens where the provider asks.
+    pub const fn is_nobody_there(&self) -> bool {
+        self.nobody_there
     }
 
     /// With how long to wait before trying again.

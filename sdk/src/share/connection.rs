@@ -209,11 +209,11 @@ impl<'a> Guest<'a> {
             }
         };
         drop(body);
-        if matches!(request, Request::connect {})
-            && let Some(missed) = self.host.bus.missed()
-        {
+        if matches!(request, Request::connect {}) {
             // The next attempt may be a while away, and the guest waits to hear what is wrong.
-            self.say(Kind::Event, 0, encode(&missed)).await?;
+            for missed in self.host.bus.missed() {
+                self.say(Kind::Event, 0, encode(&missed)).await?;
+            }
         }
         let wait = matches!(request.class(), Class::Wait | Class::LongSend);
         let refused = if self.host.closing.is_cancelled() {

@@ -7,8 +7,8 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Problem, Purged, Queued,
-    UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Problem, Purged,
+    Queued, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,13 @@ operations! {
     Call fn all_deferred_adds() -> Vec<DeferredAdd> { |agent| agent.deferred_adds() }
     Change fn backup(path: Octets, replace: bool) -> BackupInfo { |agent| backup(agent, path, replace) }
     Change fn create(label: String, home: Option<u8>) -> ChannelId { |agent| create(agent, label, home) }
+    Call fn contacts() -> Vec<Contact> { |agent| agent.contacts() }
+    Change fn set_contact(name: String, agent_id: AgentId) -> () {
+        |agent| async { agent.set_contact(&name, agent_id).await }
+    }
+    Change fn remove_contact(name: String) -> Option<AgentId> {
+        |agent| async { agent.remove_contact(&name).await }
+    }
 
     // ---- sending. The channel comes first.
     Send fn send(channel: ChannelId, payload: Octets) -> Vec<Sent> {
@@ -127,6 +134,9 @@ operations! {
             let payloads = payloads.into_iter().map(|payload| payload.0).collect();
             at(agent, channel).send_many(payloads).await
         }
+    }
+    Send fn send_once(channel: ChannelId, send_id: String, payload: Octets) -> Vec<Sent> {
+        |agent| async { at(agent, channel).send_once(&send_id, payload.0).await.map(one) }
     }
     Send fn sent(channel: ChannelId, frame_id: FrameId) -> Vec<Sent> {
         |agent| async { Ok::<_, AgentError>(at(agent, channel).sent(frame_id).await?.into_iter().collect()) }
@@ -193,6 +203,10 @@ operations! {
     Call fn digest(channel: ChannelId) -> (Offset, Option<Digest>) { |agent| at(agent, channel).digest() }
     Call fn epoch(channel: ChannelId) -> u64 { |agent| at(agent, channel).epoch() }
     Call fn relabel(channel: ChannelId, label: String) -> () { |agent| at(agent, channel).relabel(&label) }
+    Change fn forget(channel: ChannelId) -> () { |agent| async { at(agent, channel).forget().await } }
+    Call fn first_kept(channel: ChannelId, keep: Keep) -> Offset {
+        |agent| async { at(agent, channel).first_kept(keep).await }
+    }
     Wait fn caught_up(channel: ChannelId) -> () { |agent| at(agent, channel).caught_up() }
 }
 

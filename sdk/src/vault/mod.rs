@@ -440,9 +440,10 @@ fn unlock(connection: &Connection, key: &Key) -> Result<(), VaultError> {
         let _ = write!(statement, "{byte:02x}");
     }
     statement.push_str("'\";");
-    // SQLCipher would print what it thinks of a wrong key; the caller is told.
-    connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     connection.execute_batch(&statement)?;
+    // SQLCipher would print what it thinks of a wrong key; the caller gets an error. The first key of a process sets the level
+    // to its default, so this comes after it.
+    connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     Ok(())
 }
 

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -212,6 +212,19 @@ CREATE TABLE deferred (
     refused_ms INTEGER,
     PRIMARY KEY (channel, agent)
 ) WITHOUT ROWID;
+";
+
+/// - Names that this agent gives to other agents.
+/// - Ids that the application gave to messages, so that one that is sent again is the same message (`once`).
+const V5: &str = "
+CREATE TABLE contact (name TEXT PRIMARY KEY, agent BLOB NOT NULL UNIQUE) WITHOUT ROWID;
+CREATE TABLE once (
+    channel INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    frame_id BLOB NOT NULL,
+    PRIMARY KEY (channel, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

@@ -170,7 +170,9 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
     vault
         .sql()
         .execute_batch(
-            "DROP INDEX message_own;
+            "DROP TABLE contact;
+             DROP TABLE once;
+             DROP INDEX message_own;
              ALTER TABLE outbox DROP COLUMN refusals;
              ALTER TABLE outbox DROP COLUMN refused_code;
              ALTER TABLE outbox DROP COLUMN refused_ms;

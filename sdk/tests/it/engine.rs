@@ -7,6 +7,7 @@ mod failures;
 mod hostile;
 mod leaving;
 mod membership;
+mod once;
 mod problems;
 mod ratchet_keys;
 mod recovery;

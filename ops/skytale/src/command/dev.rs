@@ -3,7 +3,7 @@
 mod running;
 
 use self::running::{Held, Wanted, refuse_taken};
-use super::Session;
+use super::{Session, login};
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
 use crate::local::{AUDIENCE, LocalApi, on_this_machine, private_folder};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
@@ -244,7 +244,17 @@ async fn announce(
     session
         .output
         .note("Copy these lines to each agent's terminal, and give each agent a vault of its own:\n");
+    // Before anybody reads that the node is there.
+    let offered = login::offer("dev", &api.url, &key);
     session.output.give(&running)?;
+    match offered {
+        Ok(line) => session
+            .output
+            .note(format_args!("\nOr paste this line into any terminal: {line}")),
+        Err(failure) => session
+            .output
+            .note(format_args!("no profile is stored: {}", failure.reason())),
+    }
     session
         .output
         .note("\nThen: `skytale init`, `skytale channel create`. Ctrl-C stops the node.");

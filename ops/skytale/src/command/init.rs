@@ -30,7 +30,14 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             online: mode == Mode::Online,
         })
     });
-    made.await
+    made.await.map_err(|failure| match created && vault.exists() {
+        true => failure.also(&format!(
+            "The vault {} is made: once the node can be reached, run `skytale init` again, so that others can add this \
+             agent.",
+            vault.display()
+        )),
+        false => failure,
+    })
 }
 
 #[derive(Serialize)]

@@ -1,24 +1,30 @@
 //! The subcommands, one file each.
 
 mod account;
+mod agents;
 mod api;
+mod audit;
 mod bench;
 mod bridge;
 mod channel;
 mod completions;
 mod config;
+mod contact;
 mod demo;
 mod dev;
 mod fleet;
 mod init;
 mod key;
+pub(crate) mod likeness;
 mod log;
+pub(crate) mod login;
 mod relay;
 mod vault;
 mod whoami;
 
 use crate::cli::{Cli, Global};
-use crate::config::{Layer, Loaded, Sources, read};
+use crate::config::profile::{self, Asked};
+use crate::config::{Layer, Loaded, Sources, load, read};
 use crate::output::{Context as _, EXIT_CODES, Exit, Outcome, Output};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
@@ -46,11 +52,27 @@ pub(crate) enum Command {
     Fleet(fleet::Command),
     /// Make this agent's vault, and offer keys so that others can add it.
     Init(init::Args),
+    /// Store where the API is and a key for it, so that no command needs them any more.
+    Login(login::Login),
+    /// Forget what `login` has stored.
+    Logout,
+    /// List what `login` has stored.
+    Profiles,
     /// Say who this agent is.
     Whoami(whoami::Args),
     /// Make channels, send and read.
     #[command(subcommand, after_help = channel::BESIDE)]
     Channel(channel::Command),
+    #[command(flatten)]
+    Short(channel::Short),
+    /// Give agents names.
+    #[command(subcommand)]
+    Contact(contact::Command),
+    /// List the account's agents, or end one.
+    #[command(subcommand)]
+    Agents(agents::Command),
+    /// Show what was done in the account: keys, tokens, agents, names.
+    Audit(audit::Args),
     /// Back up the vault, or restore it.
     #[command(subcommand)]
     Vault(vault::Command),
@@ -135,11 +157,39 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         Command::Init(args) => within(&global, client(args.agent.layers()), output, |session| {
             init::run(args, session)
         }),
+        Command::Login(args) => {
+            // Another profile's settings are of no use for a new one.
+            let (name, global) = (
+                asked(&global)?,
+                Global {
+                    profile: None,
+                    ..global
+                },
+            );
+            within_without_profile(&global, output, |session| login::login(args, name, session))
+        }
+        Command::Logout => login::logout(asked(&global)?, &output),
+        Command::Profiles => login::profiles(Asked::of_process(global.profile.as_ref())?, &output),
         Command::Whoami(args) => within(&global, client(args.agent.layers()), output, |session| {
             whoami::run(args, session)
         }),
         Command::Channel(command) => within(&global, client(command.layers()), output, |session| {
             channel::run(command, session)
+        }),
+        Command::Short(short) => {
+            let command = channel::Command::from(short);
+            within(&global, client(command.layers()), output, |session| {
+                channel::run(command, session)
+            })
+        }
+        Command::Contact(command) => within(&global, client(command.layers()), output, |session| {
+            contact::run(command, session)
+        }),
+        Command::Agents(command) => within(&global, client(command.layers()), output, |session| {
+            agents::run(command, session)
+        }),
+        Command::Audit(args) => within(&global, client(args.agent.layers()), output, |session| {
+            audit::run(args, session)
         }),
         Command::Vault(command) => within(&global, client(command.layers()), output, |session| {
             vault::run(command, session)
@@ -179,6 +229,23 @@ struct Kind {
     flags: Vec<Layer>,
 }
 
+/// The profile that is asked for, if one is.
+fn asked(global: &Global) -> Outcome<Option<profile::Name>> {
+    Ok(match Asked::of_process(global.profile.as_ref())? {
+        Asked::Flag(name) | Asked::Variable(name) => Some(name),
+        Asked::Nothing => None,
+    })
+}
+
+/// As [`within`], for a client to which no profile applies.
+fn within_without_profile<F>(global: &Global, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let loaded = load(Sources::of_process(global.config.clone(), global.layers()))?;
+    running(loaded, telemetry::Default::Client, output, work)
+}
+
 /// Reads the configuration, starts logging and a runtime, and runs `work` in it.
 fn within<F>(global: &Global, kind: Kind, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
 where
@@ -189,8 +256,16 @@ where
         telemetry::Default::Server => read_configuration(global, kind.flags)?,
         telemetry::Default::Client => configuration(global, kind.flags)?,
     };
+    running(loaded, kind.default, output, work)
+}
+
+/// Starts logging and a runtime, and runs `work` in it.
+fn running<F>(loaded: Loaded, default: telemetry::Default, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
     remark(&loaded, &output);
-    telemetry::start(loaded.config.log.as_deref(), kind.default, loaded.config.log_format)?;
+    telemetry::start(loaded.config.log.as_deref(), default, loaded.config.log_format)?;
     // Before the runtime, so that it is dropped after it.
     let scratch = Arc::new(Scratch::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -216,11 +291,13 @@ fn remark(loaded: &Loaded, output: &Output) {
     loaded.remarks.iter().for_each(|remark| output.note(remark));
 }
 
-fn configuration(global: &Global, flags: Vec<Layer>) -> Outcome<Loaded> {
-    read_configuration(global, flags)?.sound()
+fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
+    flags.extend(global.layers());
+    let asked = Asked::of_process(global.profile.as_ref())?;
+    profile::load_with(Sources::of_process(global.config.clone(), flags), &asked)
 }
 
-/// The configuration, with what is wrong with single keys.
+/// A server's configuration, with what is wrong with single keys.
 fn read_configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     flags.extend(global.layers());
     read(Sources::of_process(global.config.clone(), flags))

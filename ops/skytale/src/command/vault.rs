@@ -119,7 +119,7 @@ async fn take_over(args: Takeover, session: Session) -> Outcome {
         let what = "cannot take the vault over";
         // Before it goes online: a copy that was superseded takes no session.
         let channels = agent.take_over().await.map_err(failed(what))?;
-        connect(agent, args.agent.timeout()).await?;
+        connect(agent, args.agent.patience()).await?;
         // What cannot go out now goes out when this agent is online the next time.
         let asked = timeout(args.agent.timeout(), asked(agent, &channels)).await;
         let asked = asked.unwrap_or(Ok(false))?;

@@ -14,7 +14,7 @@ pub(crate) struct Layer {
 /// Before the names of environment variables that are settings.
 const PREFIX: &str = "SKYTALE_";
 /// Variables that begin like settings and are none.
-const OTHERS: &[&str] = &["SKYTALE_CONFIG", "SKYTALE_NATS_SERVER"];
+const OTHERS: &[&str] = &["SKYTALE_CONFIG", "SKYTALE_NATS_SERVER", "SKYTALE_PROFILE"];
 /// Beginnings of variables that belong to the project's scripts.
 const SCRIPTS: &[&str] = &["SKYTALE_CI_", "SKYTALE_TEST_"];
 
@@ -25,6 +25,15 @@ impl Layer {
             source: format!("flag {flag}"),
             key: key.into(),
             value: value.to_string(),
+        }
+    }
+
+    /// A setting by a profile.
+    pub(super) fn profile(profile: &str, key: &str, value: &str) -> Self {
+        Self {
+            source: format!("profile {profile}"),
+            key: key.into(),
+            value: value.into(),
         }
     }
 

@@ -14,6 +14,7 @@ mod keys;
 mod layer;
 mod load;
 mod problems;
+pub(crate) mod profile;
 mod reach;
 mod relay;
 mod secret;

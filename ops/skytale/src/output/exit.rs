@@ -14,6 +14,7 @@ Exit codes:
   6    not reachable, busy or over a rate; trying again can help
   7    damaged, or what was promised did not hold: a mismatch, a gap, a divergence; with --strict, any problem of a channel
   8    done in part: the result says what was done, the error what was not
+  9    queued: what was sent is in the outbox and goes out by itself; do not send it again
   130  interrupted; 143: ended by SIGTERM";
 
 /// How a run ends.
@@ -28,6 +29,7 @@ pub(crate) enum Exit {
     Unreachable,
     Broken,
     Partial,
+    Queued,
     Interrupted,
     Terminated,
 }
@@ -45,6 +47,7 @@ impl Exit {
             Self::Unreachable => 6,
             Self::Broken => 7,
             Self::Partial => 8,
+            Self::Queued => 9,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }
@@ -53,7 +56,7 @@ impl Exit {
     /// The exit for a failure with this code.
     pub(crate) const fn of(code: Code) -> Self {
         match code {
-            Code::Usage | Code::LabelInvalid => Self::Usage,
+            Code::Usage | Code::LabelInvalid | Code::ContactInvalid | Code::NotLeft => Self::Usage,
             Code::Config
             | Code::Environment
             | Code::VaultKey
@@ -75,6 +78,10 @@ impl Exit {
             | Code::SessionReplaced
             | Code::KeyUnknown
             | Code::KeyRevoked
+            | Code::KeyExpired
+            | Code::AgentEnded
+            | Code::EnrolmentTaken
+            | Code::RelayUnauthorized
             | Code::KeyScope
             | Code::EnrolmentUnknown
             | Code::EnrolmentRevoked
@@ -109,6 +116,7 @@ mod tests {
             Exit::Unreachable,
             Exit::Broken,
             Exit::Partial,
+            Exit::Queued,
             Exit::Interrupted,
             Exit::Terminated,
         ];
@@ -129,7 +137,9 @@ mod tests {
         ] {
             assert_eq!(Exit::of(code), Exit::Unreachable, "{code}");
         }
-        assert_eq!(Exit::of(Code::TokenRevoked), Exit::Refused);
+        for code in [Code::TokenRevoked, Code::KeyExpired, Code::KeyRevoked, Code::AgentEnded] {
+            assert_eq!(Exit::of(code), Exit::Refused, "{code}");
+        }
         assert_eq!(Exit::of(Code::Mls), Exit::Failed);
         assert_eq!(Exit::of(Code::OutcomeUnknown), Exit::Failed);
     }

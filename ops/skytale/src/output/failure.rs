@@ -20,6 +20,7 @@ pub(crate) struct Failure {
     exit: Exit,
     /// Where it is several failures at once: each of them.
     parts: Vec<Failure>,
+    kept: bool,
 }
 
 impl Failure {
@@ -32,6 +33,7 @@ impl Failure {
             help: code.help().to_owned(),
             exit: Exit::of(code),
             parts: Vec::new(),
+            kept: false,
         }
     }
 
@@ -73,6 +75,16 @@ impl Failure {
         self
     }
 
+    /// What was to be sent is in the outbox, and goes out by itself. Doing it again would send it twice.
+    pub(crate) fn queued(mut self) -> Self {
+        self = self.kept();
+        let help = std::mem::take(&mut self.help);
+        self.help(
+            "It is in the outbox, durably, and goes out when this agent is online the next time: do not send it again.",
+        )
+        .also(&help)
+    }
+
     /// What was promised did not hold, whatever the code says of it elsewhere.
     pub(crate) const fn broken(mut self) -> Self {
         self.exit = Exit::Broken;
@@ -105,9 +117,52 @@ impl Failure {
         self
     }
 
+    /// What was asked for is in the vault, and is done by itself later. Doing it again would do it twice. What did not hold
+    /// is the graver news, and keeps its exit code.
+    pub(crate) fn kept(mut self) -> Self {
+        if self.exit != Exit::Broken {
+            self.exit = Exit::Queued;
+        }
+        self.kept = true;
+        self
+    }
+
+    /// Whether what was asked for is in the vault, and is done by itself later.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// What to do besides.
+    pub(crate) fn also(mut self, text: &str) -> Self {
+        if !self.help.is_empty() && !text.is_empty() {
+            self.help.push(' ');
+        }
+        self.help.push_str(text);
+        self
+    }
+
+    /// Whether doing the same again can help, and does no harm.
+    const fn is_retryable(&self) -> bool {
+        self.code.is_retryable() && !self.kept
+    }
+
     /// The code.
     pub(crate) const fn code(&self) -> Code {
         self.code
+    }
+
+    /// What failed and why, on one line.
+    pub(crate) fn reason(&self) -> String {
+        let parts: Vec<&str> = std::iter::once(&self.what)
+            .chain(&self.why)
+            .map(String::as_str)
+            .collect();
+        parts.join(": ")
+    }
+
+    /// What to do.
+    pub(crate) fn advice(&self) -> &str {
+        &self.help
     }
 
     /// How the run ends.
@@ -157,7 +212,7 @@ impl Failure {
                 self.help.replace('\n', "\n       ")
             );
         }
-        let again = if self.code.is_retryable() {
+        let again = if self.is_retryable() {
             "; trying again can help"
         } else {
             ""
@@ -189,7 +244,7 @@ impl Failure {
             "what": self.what,
             "why": self.why,
             "help": self.help,
-            "retryable": self.code.is_retryable(),
+            "retryable": self.is_retryable(),
             "exit": self.exit.code(),
         });
         if !self.parts.is_empty() {
@@ -224,8 +279,8 @@ mod tests {
         let failure = Failure::new(Code::Offline, "cannot reach the API at http://127.0.0.1:1").because(&refused);
         assert_eq!(
             failure.text(&Style::PLAIN),
-            "error: cannot reach the API at http://127.0.0.1:1\n  why: connection refused\n  do:  What was sent waits \
-             in the outbox and goes out on reconnect.\n  SKY-5009 Offline; trying again can help\n"
+            "error: cannot reach the API at http://127.0.0.1:1\n  why: connection refused\n  do:  Check that the node \
+             runs and can be reached; an agent that runs reconnects by itself.\n  SKY-5009 Offline; trying again can help\n"
         );
         let json: serde_json::Value = serde_json::from_str(&failure.json()).expect("JSON");
         assert_eq!(json["error"]["code"], "SKY-5009");

@@ -48,7 +48,8 @@ fn alice(node: &Node, arguments: &[&str]) -> Ran {
 fn every_command_works_beside_a_tail_and_says_the_same() {
     let (node, bob, channel) = plans();
     let carol = node.join("carol");
-    let same: [&[&str]; 7] = [
+    node.agent("alice", &["contact", "add", "bob", &bob]);
+    let same: [&[&str]; 8] = [
         &["whoami"],
         &["channel", "list"],
         &["channel", "list", "--offline"],
@@ -56,6 +57,7 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
         &["channel", "outbox"],
         &["init"],
         &["init", "--offline"],
+        &["contact", "list"],
     ];
     // The cursor moves with each message.
     let asked = |node: &Node| -> Vec<Value> {
@@ -88,14 +90,16 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
         b"three\nfour\n",
     );
     assert_eq!(lines.code, 0, "{}", lines.stderr);
+    let once = |_| node.agent("alice", &["send", "plans", "five", "--id", "a"]);
+    assert_eq!(once(1), once(2), "one id is one message");
     // What was queued beside an agent that is online goes out.
     assert_eq!(
         node.read("bob", &[&channel]),
-        ["hello tail.log", "one", "two", "three", "four"]
+        ["hello tail.log", "one", "two", "three", "four", "five"]
     );
     assert_eq!(
         node.read("alice", &["plans", "--after", "0"]),
-        ["hello tail.log", "one", "two", "three", "four"]
+        ["hello tail.log", "one", "two", "three", "four", "five"]
     );
     assert_eq!(node.read("alice", &["plans", "--offline", "--limit", "2"]).len(), 2);
     assert!(
@@ -121,7 +125,7 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
         (Some("removed"), Some(4))
     );
     let purged = node.agent("alice", &["channel", "purge", "our plans", "--keep", "1"]);
-    assert_eq!((&purged["messages"], &purged["unread"]), (&json!(4), &json!(0)));
+    assert_eq!((&purged["messages"], &purged["unread"]), (&json!(5), &json!(0)));
     let made = node.agent("alice", &["channel", "create", "second", "--name", "dev/demo/second"]);
     node.agent("alice", &["channel", "add", "dev/demo/second", &bob]);
     let left = node.agent("alice", &["channel", "leave", "second"]);

@@ -125,7 +125,7 @@ fn a_node_whose_disk_fills_serves_readers_starts_again_and_takes_what_waits_when
     let sent = run(&place, "alice", &send, "40");
     assert_eq!(
         (sent.code, text(&sent.failure()["code"])),
-        (6, "SKY-1024".into()),
+        (9, "SKY-1024".into()),
         "{}",
         sent.stderr
     );
@@ -146,7 +146,7 @@ fn a_node_whose_disk_fills_serves_readers_starts_again_and_takes_what_waits_when
     let one = run(&place, "alice", &["channel", "send", "room", "45"], "15");
     assert_eq!(
         (one.code, text(&one.failure()["code"])),
-        (6, "SKY-1024".into()),
+        (9, "SKY-1024".into()),
         "{}",
         one.stderr
     );

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -34,6 +34,11 @@ impl Place {
     /// The environment variables that were set.
     pub(crate) fn variables(&self) -> &[(String, String)] {
         &self.variables
+    }
+
+    /// Without the environment variables that were set.
+    pub(crate) fn unset_all(&mut self) {
+        self.variables.clear();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -131,6 +136,7 @@ impl Ran {
 /// A server or follower that runs until it is told to stop. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
     stderr: Option<PathBuf>,
 }
@@ -142,9 +148,51 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("starts");
         let lines = BufReader::new(child.stdout.take().expect("piped"));
         Self {
+            stdin: child.stdin.take(),
             child,
             lines,
             stderr: Some(stderr.to_owned()),
+        }
+    }
+
+    /// The same, with a stdin that stays open.
+    pub(crate) fn start_with_stdin(mut command: Command, stderr: &Path) -> Self {
+        command.stdin(Stdio::piped());
+        Self::start(command, stderr)
+    }
+
+    /// Writes to its stdin.
+    pub(crate) fn say(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("open");
+        stdin
+            .write_all(text.as_bytes())
+            .and_then(|()| stdin.flush())
+            .expect("written");
+    }
+
+    /// Ends its stdin, and gives its exit code and what else it said on stdout.
+    pub(crate) fn hang_up(mut self) -> (i32, String) {
+        drop(self.stdin.take());
+        self.end()
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// Waits until it has said this on stderr.
+    pub(crate) fn wait_for_stderr(&mut self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !self.stderr().contains(text) {
+            assert!(begun.elapsed() < WITHIN, "never said `{text}`: {}", self.stderr());
+            assert!(
+                self.child.try_wait().expect("known").is_none(),
+                "ended: {}",
+                self.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

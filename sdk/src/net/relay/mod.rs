@@ -19,6 +19,7 @@ mod control;
 mod error;
 mod key_packages;
 mod message;
+mod nobody;
 mod pace;
 mod patience;
 mod session;

@@ -2,11 +2,13 @@
 
 use super::{Agents, One, Session, list};
 use crate::agent::{Mode, failed, with_agent};
-use crate::output::{Failure, Human, Outcome, Style};
+use crate::names::Names;
+use crate::output::{Failure, Human, Outcome, Style, printable};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, Offset};
-use skytale_sdk::agent::AgentError;
+use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::{Channel, Delivered, Sent};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,7 +31,15 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
     let mut begun = false;
     let added = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let (sent, refused) = match channel.add_available(&args.agents).await {
+        let (names, wanted) = meant(agent, &args, &[]).await?;
+        if wanted.contains(&agent.id()) {
+            return Err(Failure::new(
+                Code::Usage,
+                "this agent is in the channel, or another member has to add it",
+            )
+            .help("Give the ids of other agents: `skytale whoami` shows this one's."));
+        }
+        let (sent, refused) = match channel.add_available(&wanted).await {
             Ok(added) => (added.sent, added.refused),
             Err(AgentError::NobodyAdded { refused }) => (None, refused),
             Err(error) => return Err(failed(what)(error)),
@@ -43,31 +53,31 @@ pub(super) async fn add(args: Add, session: Session) -> Outcome {
             let mut missing = deferred.iter().chain(&refused);
             missing.any(|(missing, _)| missing == agent)
         };
-        let agents: Vec<AgentId> = args.agents.iter().filter(|agent| !is_missing(agent)).copied().collect();
+        let agents: Vec<AgentId> = wanted.iter().filter(|agent| !is_missing(agent)).copied().collect();
         let changed = match sent {
             Some(sent) => {
                 let settled = settle(&channel, sent, what, args.agent.timeout(), "added", agents).await;
-                settled.map_err(|failure| naming(failure, &refused))?
+                settled.map_err(|failure| naming(failure, &refused, &names))?
             }
             // None of those who are no members.
-            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused)),
+            None if deferred.is_empty() && !refused.is_empty() => return Err(not_added(what, &refused, &names)),
             None => Changed::unneeded(&channel, "added", agents).await?,
         };
         let changed = Changed {
             needed: changed.needed || begun || !waiting.is_empty(),
             refused: refused.iter().map(Refused::from).collect(),
             deferred: waiting,
-            ..changed
+            ..changed.named(&names)
         };
-        Ok((changed, refused))
+        Ok((changed, refused, names))
     });
-    let (changed, refused) = added.await?;
+    let (changed, refused, names) = added.await?;
     session.output.give(&changed)?;
     if refused.is_empty() {
         return Ok(());
     }
     let what = format!("{} of {} not added", refused.len(), args.agents.len());
-    Err(not_added(&what, &refused).partly())
+    Err(not_added(&what, &refused, &names).partly())
 }
 
 /// Whether an agent can be added once it has been online.
@@ -76,11 +86,11 @@ const fn has_no_keys(code: Code) -> bool {
 }
 
 /// Why agents were not added, one after another. The code is the first one's.
-fn not_added(what: &str, refused: &[(AgentId, AgentError)]) -> Failure {
+fn not_added(what: &str, refused: &[(AgentId, AgentError)], names: &Names) -> Failure {
     let code = refused
         .first()
         .map_or(Code::KeyPackagesExhausted, |(_, error)| error.code());
-    let failure = naming(Failure::new(code, what), refused);
+    let failure = naming(Failure::new(code, what), refused, names);
     match code {
         Code::KeyPackagesExhausted => failure.help(
             "An agent that offers no keys must come online once: run `skytale init` for it. Then add it \
@@ -100,28 +110,34 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
     let changed = with_agent(&session, &args.agent, Mode::Online, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
         let members = channel.members().await.map_err(failed(what))?;
-        let cancelled = channel.cancel_add(&args.agents).await.map_err(failed(what))?;
+        let (names, gone) = meant(agent, &args, &members).await?;
+        if gone.contains(&agent.id()) {
+            return Err(Failure::new(Code::Usage, "an agent does not remove itself: it leaves")
+                .help(format!("`skytale channel leave {}`", channel.id())));
+        }
+        let cancelled = channel.cancel_add(&gone).await.map_err(failed(what))?;
         begun |= cancelled > 0;
-        if !args.agents.iter().any(|agent| members.contains(agent)) {
-            let changed = Changed::unneeded(&channel, "removed", args.agents.clone()).await?;
+        if !gone.iter().any(|agent| members.contains(agent)) {
+            let changed = Changed::unneeded(&channel, "removed", gone).await?;
             return Ok(Changed {
                 needed: begun,
-                ..changed
+                ..changed.named(&names)
             });
         }
-        let sent = channel.remove(&args.agents).await.map_err(failed(what))?;
+        let sent = channel.remove(&gone).await.map_err(failed(what))?;
         begun = true;
-        settle(
-            &channel,
-            sent,
-            what,
-            args.agent.timeout(),
-            "removed",
-            args.agents.clone(),
-        )
-        .await
+        let changed = settle(&channel, sent, what, args.agent.timeout(), "removed", gone).await?;
+        Ok(changed.named(&names))
     });
     session.output.give(&changed.await?)
+}
+
+/// The names of agents, and the agents that are meant.
+async fn meant(agent: &Agent, args: &Agents, members: &[AgentId]) -> Outcome<(Names, Vec<AgentId>)> {
+    let names = Names::of(agent).await?;
+    let meant = args.agents.iter().map(|wanted| wanted.among(&names, members));
+    let meant = meant.collect::<Outcome<Vec<_>>>()?;
+    Ok((names, meant))
 }
 
 pub(super) async fn leave(args: One, session: Session) -> Outcome {
@@ -207,7 +223,8 @@ async fn settle(
         Err(_) => {
             let what = format!("the change is not in the log within {} s", within.as_secs());
             return Err(Failure::new(Code::Offline, what)
-                .help("It waits in the outbox, and is made when this agent is online the next time."));
+                .help("It is in the outbox, and is made when this agent is online the next time: do not ask for it again.")
+                .kept());
         }
     };
     let info = channel.info().await.map_err(failed(what))?;
@@ -221,10 +238,27 @@ async fn settle(
         state: list::name(info.state),
         refused: Vec::new(),
         deferred: Vec::new(),
+        names: BTreeMap::new(),
     })
 }
 
 impl Changed {
+    /// With what this agent calls those who changed.
+    fn named(self, names: &Names) -> Self {
+        Self {
+            names: names.among(&self.agents),
+            ..self
+        }
+    }
+
+    /// `0123... alice`.
+    fn shown(&self, agent: &AgentId) -> String {
+        match self.names.get(agent) {
+            Some(name) => format!("{agent} {}", printable(name)),
+            None => agent.to_string(),
+        }
+    }
+
     /// It was so before.
     async fn unneeded(channel: &Channel, change: &'static str, agents: Vec<AgentId>) -> Outcome<Self> {
         Ok(Self {
@@ -249,14 +283,15 @@ impl Changed {
             state: list::name(info.state),
             refused: Vec::new(),
             deferred: Vec::new(),
+            names: BTreeMap::new(),
         })
     }
 }
 
 /// Names agents that were not added.
-fn naming(failure: Failure, refused: &[(AgentId, AgentError)]) -> Failure {
+fn naming(failure: Failure, refused: &[(AgentId, AgentError)], names: &Names) -> Failure {
     refused.iter().fold(failure, |failure, (agent, error)| {
-        failure.since(format!("{agent}: {} {error}", error.code()))
+        failure.since(format!("{}: {} {error}", names.long(agent), error.code()))
     })
 }
 
@@ -274,6 +309,8 @@ struct Changed {
     refused: Vec<Refused>,
     /// Who is added later.
     deferred: Vec<AgentId>,
+    /// What this agent calls those who changed, by their ids.
+    names: BTreeMap<AgentId, String>,
 }
 
 /// An agent that was not added, and why.
@@ -301,7 +338,12 @@ impl From<&(AgentId, AgentError)> for Refused {
 impl Human for Changed {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         if !self.needed {
-            return writeln!(to, "{} it was so before", style.dim("nothing to do:"));
+            let what = match self.change {
+                "added" => "all of them are in the channel",
+                "removed" => "none of them is in the channel",
+                _ => "it was so before",
+            };
+            return writeln!(to, "{} {what}", style.dim("nothing to do:"));
         }
         match (self.change, self.state) {
             ("left", "leaving") => {
@@ -313,7 +355,7 @@ impl Human for Changed {
             }
             _ => {
                 for agent in &self.agents {
-                    writeln!(to, "{} {agent}", style.good(self.change))?;
+                    writeln!(to, "{} {}", style.good(self.change), self.shown(agent))?;
                 }
                 for agent in &self.deferred {
                     writeln!(to, "{} {agent}, when it has keys on offer", style.bold("added later:"))?;

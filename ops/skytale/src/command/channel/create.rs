@@ -1,13 +1,16 @@
 //! `skytale channel create`.
 
-use super::Session;
+use super::{Session, naming};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::client;
+use crate::command::likeness::normal;
 use crate::output::{Failure, Human, Outcome, Style};
 use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, ChannelName, NameChannel, Relays};
 use skytale_proto::{ChannelId, Code, Region};
+use skytale_sdk::agent::Agent;
+use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::ChannelState;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,6 +27,9 @@ pub(crate) struct Args {
     /// Give it a name that the account's other agents can look up, org/namespace/name.
     #[arg(long, value_name = "NAME")]
     name: Option<ChannelName>,
+    /// Use the label although another channel has it, or it looks like another channel's label or id.
+    #[arg(long)]
+    force: bool,
     /// The region where its log is at home, for ever [default: the agent's, or else that of the nearest relay node].
     #[arg(long, value_name = "NUMBER")]
     region: Option<u8>,
@@ -31,70 +37,129 @@ pub(crate) struct Args {
     pub(super) agent: AgentArgs,
 }
 
+const WHAT: &str = "cannot make the channel";
+
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let mut made = None;
     let created = with_agent(&session, &args.agent, Mode::Online, async |agent| {
-        let what = "cannot make the channel";
-        let mut events = agent.events();
-        let created = match (made, args.region) {
-            (Some(channel), _) => agent.channel(channel).await,
-            (None, Some(region)) => agent.create_channel_in(&args.label, Region(region)).await,
-            (None, None) => agent.create_channel(&args.label).await,
+        let channel = match made {
+            // It is not made again if the process that has the vault open closes it.
+            Some(channel) => agent.channel(channel).await.map_err(failed(WHAT))?,
+            None => {
+                let channels = agent.channels().await.map_err(failed(WHAT))?;
+                let label = naming::usable(&args.label, None, &channels, args.force)?;
+                if let Some(name) = &args.name {
+                    is_free(&session, name).await?;
+                }
+                let created = match args.region {
+                    Some(region) => agent.create_channel_in(&label, Region(region)).await,
+                    None => agent.create_channel(&label).await,
+                };
+                created.map_err(failed(WHAT))?
+            }
         };
-        let channel = created.map_err(failed(what))?;
-        // It is not made again if the process that has the vault open closes it.
         made = Some(channel.id());
-        let in_the_log = async {
-            loop {
-                if channel.info().await.map_err(failed(what))?.state == ChannelState::Active {
-                    return Ok(None);
-                }
-                // Refused for good.
-                if let Some(refused) = channel.failed().await.map_err(failed(what))?.first() {
-                    return Ok(Some(refused.code));
-                }
-                // Whatever happens may be what is waited for.
-                let _ = timeout(LOOK_EVERY, events.next()).await;
-            }
-        };
-        match timeout(args.agent.timeout(), in_the_log).await {
-            Ok(made) => {
-                if let Some(code) = made? {
-                    return Err(refused(&session, channel.id().home(), code).await);
-                }
-            }
-            Err(_) => {
-                let late = Failure::new(Code::Offline, format!("channel {} is not in the log yet", channel.id()));
-                let waiting = channel.outbox().await.map_err(failed(what))?;
-                // A relay node that answered has said why.
-                return Err(match waiting.into_iter().find_map(|queued| queued.last_refusal) {
-                    Some(refusal) => late.since(format!(
-                        "a relay node refused it: {}. {}",
-                        refusal.code,
-                        refusal.code.help()
-                    )),
-                    None => late,
-                });
-            }
-        }
-        if let Some(name) = &args.name {
-            let request = NameChannel {
-                name: name.clone(),
-                channel: channel.id(),
-            };
-            let client = client::account(&session.loaded)?;
-            let _: rest::Channel = client
-                .call(Method::POST, "/v1/channels", Some(&request))
-                .await
-                .map_err(client::failed(&session.loaded))?;
+        in_the_log(agent, &session, &channel, &args).await?;
+        if let Some(name) = &args.name
+            && let Err(failure) = give_name(&session, name, channel.id()).await
+        {
+            return Err(taken_back(&channel, failure).await);
         }
         Ok(Created {
             channel: channel.id(),
-            label: args.label.clone(),
+            label: normal(&args.label),
             name: args.name.clone(),
         })
     });
     session.output.give(&created.await?)
+}
+
+/// Waits until the channel is in the log. One that is refused for good is not left behind.
+async fn in_the_log(agent: &Agent, session: &Session, channel: &Channel, args: &Args) -> Outcome {
+    let mut events = agent.events();
+    let settled = async {
+        loop {
+            if channel.info().await.map_err(failed(WHAT))?.state == ChannelState::Active {
+                return Ok(None);
+            }
+            // Refused for good.
+            if let Some(refused) = channel.failed().await.map_err(failed(WHAT))?.first() {
+                return Ok(Some(refused.code));
+            }
+            // Whatever happens may be what is waited for.
+            let _ = timeout(LOOK_EVERY, events.next()).await;
+        }
+    };
+    if let Ok(settled) = timeout(args.agent.timeout(), settled).await {
+        return match settled? {
+            None => Ok(()),
+            Some(code) => {
+                let failure = refused(session, channel.id().home(), code).await;
+                Err(taken_back(channel, failure).await)
+            }
+        };
+    }
+    let late = Failure::new(Code::Offline, format!("channel {} is not in the log yet", channel.id()));
+    let waiting = channel.outbox().await.map_err(failed(WHAT))?;
+    let late = match waiting.into_iter().find_map(|queued| queued.last_refusal) {
+        // A relay node that answered has said why.
+        Some(refusal) => late.since(format!(
+            "a relay node refused it: {}. {}",
+            refusal.code,
+            refusal.code.help()
+        )),
+        None => late,
+    };
+    Err(late
+        .help("The channel is in the vault, and comes into the log when this agent is online the next time: do not make it again.")
+        .also(args.name.as_ref().map_or("", |_| "It has no name that other agents can look up."))
+        .kept())
+}
+
+/// Says so before anything is made if the account has the name in use.
+async fn is_free(session: &Session, name: &ChannelName) -> Outcome {
+    let client = client::account(&session.loaded)?;
+    let path = format!("/v1/channels/{name}");
+    match client.call::<(), rest::Channel>(Method::GET, &path, None).await {
+        Ok(channel) => Err(Failure::new(
+            Code::Conflict,
+            format!("the account has a channel `{name}`: {}", channel.channel),
+        )
+        .help("Give another name. Nothing was made.")),
+        // Whatever else is wrong with it, the API says when the name is given.
+        Err(_) => Ok(()),
+    }
+}
+
+async fn give_name(session: &Session, name: &ChannelName, channel: ChannelId) -> Outcome {
+    let request = NameChannel {
+        name: name.clone(),
+        channel,
+    };
+    let client = client::account(&session.loaded)?;
+    let _: rest::Channel = client
+        .call(Method::POST, "/v1/channels", Some(&request))
+        .await
+        .map_err(client::failed(&session.loaded))?;
+    Ok(())
+}
+
+/// What was asked for cannot be had: this agent, the only member, leaves the channel and forgets it.
+async fn taken_back(channel: &Channel, failure: Failure) -> Failure {
+    let gone = async {
+        channel.leave().await?;
+        channel.forget().await
+    };
+    match gone.await {
+        Ok(()) => failure.also("Nothing was made."),
+        Err(error) => {
+            let id = channel.id();
+            failure.since(format!("channel {id} stays: {error}")).also(&format!(
+                "Channel {id} was made, without the name: `skytale channel leave {id}` and `skytale channel forget {id}` take \
+                 it away."
+            ))
+        }
+    }
 }
 
 /// Why there will be no such channel.

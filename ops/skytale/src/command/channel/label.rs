@@ -1,8 +1,8 @@
 //! `skytale channel label`.
 
-use super::{Reference, Session};
+use super::{Reference, Session, naming};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
-use crate::output::{Human, Outcome, Style};
+use crate::output::{Human, Outcome, Style, printable};
 use serde::Serialize;
 use skytale_proto::ChannelId;
 use std::fmt;
@@ -13,6 +13,9 @@ pub(crate) struct Args {
     channel: Reference,
     /// What this agent calls it from now on; an empty one takes the label away.
     label: String,
+    /// Give the label although another channel has it, or it looks like another channel's label or id.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
@@ -23,13 +26,14 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let channel = args.channel.of(agent, &session).await?;
         let channels = agent.channels().await.map_err(failed(what))?;
         let before = channels.iter().find(|info| info.id == channel.id());
-        channel.relabel(&args.label).await.map_err(failed(what))?;
-        let shared = |info: &&_| is_shared(info, channel.id(), &args.label);
+        let label = naming::usable(&args.label, Some(channel.id()), &channels, args.force)?;
+        channel.relabel(&label).await.map_err(failed(what))?;
+        let shared = |info: &&_| is_shared(info, channel.id(), &label);
         Ok(Labelled {
             channel: channel.id(),
-            label: args.label.clone(),
             before: before.map(|info| info.label.clone()).unwrap_or_default(),
             shared_with: channels.iter().filter(shared).map(|info| info.id).collect(),
+            label: label.clone(),
         })
     });
     session.output.give(&labelled.await?)
@@ -54,7 +58,13 @@ impl Human for Labelled {
         if self.label.is_empty() {
             return writeln!(to, "{} has no label", self.channel);
         }
-        writeln!(to, "{} {} is `{}`", style.good("labelled:"), self.channel, self.label)?;
+        writeln!(
+            to,
+            "{} {} is `{}`",
+            style.good("labelled:"),
+            self.channel,
+            printable(&self.label)
+        )?;
         for other in &self.shared_with {
             writeln!(
                 to,

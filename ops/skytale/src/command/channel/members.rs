@@ -2,9 +2,11 @@
 
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
-use crate::output::{Human, Outcome, Style};
+use crate::names::Names;
+use crate::output::{Human, Outcome, Style, printable};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId};
+use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Debug, clap::Args)]
@@ -23,10 +25,12 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let members = with_agent(&session, &args.agent, mode, async |agent| {
         let what = "cannot list the members";
         let channel = args.channel.of(agent, &session).await?;
+        let members = channel.members().await.map_err(failed(what))?;
         Ok(Members {
             channel: channel.id(),
             epoch: channel.epoch().await.map_err(failed(what))?,
-            members: channel.members().await.map_err(failed(what))?,
+            names: Names::of(agent).await?.among(&members),
+            members,
             me: agent.id(),
         })
     });
@@ -39,17 +43,20 @@ struct Members {
     epoch: u64,
     members: Vec<AgentId>,
     me: AgentId,
+    /// What this agent calls members, by their ids.
+    names: BTreeMap<AgentId, String>,
 }
 
 impl Human for Members {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
         for member in &self.members {
             let me = if *member == self.me {
-                style.dim("  (me)")
+                style.dim("(me)")
             } else {
                 String::new()
             };
-            writeln!(to, "{member}{me}")?;
+            let name = self.names.get(member).map_or_else(String::new, |name| printable(name));
+            writeln!(to, "{}", format!("{member}  {name}{me}").trim_end())?;
         }
         Ok(())
     }

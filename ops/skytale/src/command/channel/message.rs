@@ -1,5 +1,6 @@
 //! A message as it is shown.
 
+use crate::names::{DIGITS, Names};
 use crate::output::{Human, Outcome, Output, Style, printable};
 use crate::time::utc;
 use data_encoding::BASE64;
@@ -8,9 +9,6 @@ use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use skytale_sdk::engine::Message;
 use std::fmt;
 
-/// Digits of an author's id that are shown: 64 bits, which nobody finds a second key for by trying.
-const AUTHOR_DIGITS: usize = 16;
-
 /// One line. Exactly one of `text` and `base64` is there.
 #[derive(Serialize)]
 pub(super) struct Shown<'a> {
@@ -18,6 +16,8 @@ pub(super) struct Shown<'a> {
     offset: Offset,
     frame_id: FrameId,
     author: AgentId,
+    /// What this agent calls the author; null where it has no name for it.
+    author_name: Option<&'a str>,
     own: bool,
     /// By the author's clock, unix milliseconds.
     sent_ms: u64,
@@ -25,19 +25,23 @@ pub(super) struct Shown<'a> {
     time_ms: u64,
     text: Option<&'a str>,
     base64: Option<String>,
+    #[serde(skip)]
+    names: &'a Names,
 }
 
 impl<'a> Shown<'a> {
-    pub(super) fn new(channel: ChannelId, message: &'a Message) -> Self {
+    pub(super) fn new(channel: ChannelId, message: &'a Message, names: &'a Names) -> Self {
         let text = std::str::from_utf8(&message.payload).ok();
         Self {
             channel,
             offset: message.offset,
             frame_id: message.frame_id,
             author: message.author,
+            author_name: names.get(&message.author),
             own: message.own,
             sent_ms: message.sent_ms,
             time_ms: message.time_ms,
+            names,
             base64: text.is_none().then(|| BASE64.encode(&message.payload)),
             text,
         }
@@ -46,14 +50,16 @@ impl<'a> Shown<'a> {
 
 impl Human for Shown<'_> {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let author = self.author.to_string();
-        let author = if self.own { "me" } else { &author[..AUTHOR_DIGITS] };
-        let author = format!("{author:AUTHOR_DIGITS$}");
+        let author = match self.own {
+            true => "me".to_owned(),
+            false => self.names.short(&self.author),
+        };
+        let author = format!("{author:DIGITS$}");
         let head = format!("{:>6}  {}", self.offset.get(), utc(self.time_ms / 1_000));
         match (self.text, &self.base64) {
             (Some(text), _) => {
                 // A line of the text must not look as if it were another message.
-                let next = format!("\n{}", " ".repeat(head.len() + 2 + AUTHOR_DIGITS + 2));
+                let next = format!("\n{}", " ".repeat(head.len() + 2 + author.chars().count() + 2));
                 let text = printable(text.trim_end_matches('\n')).replace('\n', &next);
                 writeln!(to, "{}  {}  {text}", style.dim(&head), style.bold(&author))
             }
@@ -64,13 +70,13 @@ impl Human for Shown<'_> {
 }
 
 /// Shows a message: as JSON, for a person, or its bytes and nothing else, a newline after each.
-pub(super) fn show(output: &Output, channel: ChannelId, message: &Message, raw: bool) -> Outcome {
+pub(super) fn show(output: &Output, channel: ChannelId, message: &Message, names: &Names, raw: bool) -> Outcome {
     if raw && !output.is_json() {
         let mut bytes = message.payload.to_vec();
         bytes.push(b'\n');
         return output.write(&bytes);
     }
-    output.give(&Shown::new(channel, message))
+    output.give(&Shown::new(channel, message, names))
 }
 
 #[cfg(test)]
@@ -92,7 +98,7 @@ mod tests {
     fn line(payload: &'static [u8]) -> String {
         let mut text = String::new();
         let message = message(payload);
-        Shown::new(ChannelId::from_bytes([2; 16]), &message)
+        Shown::new(ChannelId::from_bytes([2; 16]), &message, &Names::default())
             .human(&mut text, &Style::PLAIN)
             .expect("written");
         text
@@ -117,7 +123,7 @@ mod tests {
     fn json_has_the_text_or_its_base64() {
         let (text, bytes) = (message(b"hi"), message(b"\xff"));
         let channel = ChannelId::from_bytes([2; 16]);
-        let json = |message| serde_json::to_value(Shown::new(channel, message)).expect("JSON");
+        let json = |message| serde_json::to_value(Shown::new(channel, message, &Names::default())).expect("JSON");
         assert_eq!(
             (json(&text)["text"].as_str(), json(&text)["base64"].as_str()),
             (Some("hi"), None)

@@ -1,28 +1,35 @@
 //! `skytale channel`.
 
 mod change;
+mod chat;
 mod create;
 mod failed;
+mod forget;
+mod input;
 mod label;
 mod list;
 mod members;
 mod message;
 mod names;
+mod naming;
 mod outbox;
+mod pipe;
 mod problems;
 mod purge;
 mod read;
 mod reference;
 mod send;
+mod start;
 mod tail;
+mod talk;
 
 use super::Session;
 use crate::agent::AgentArgs;
 use crate::config::Layer;
+use crate::names::AgentRef;
 use crate::output::Outcome;
 use clap::Subcommand;
 use reference::Reference;
-use skytale_proto::AgentId;
 
 /// Shown by `skytale channel --help`.
 pub(crate) const BESIDE: &str = "\
@@ -41,16 +48,22 @@ pub(crate) enum Command {
     Add(change::Add),
     /// Remove agents. They read nothing that comes later.
     Remove(Agents),
+    /// Take a channel that was left out of this agent's vault, with its history.
+    Forget(forget::Args),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
     /// List the agents in a channel.
     Members(members::Args),
-    /// Send a message: the text given, or what stands on standard input.
+    /// Send a message: the text given, or standard input.
     Send(send::Args),
     /// Show messages: catches up first, also on what came while this agent was away.
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
+    /// Talk: send the lines that are typed, and show messages as they come.
+    Chat(chat::Args),
+    /// Use a channel from a program in any language: JSON lines in and out.
+    Pipe(pipe::Args),
     /// Show what waits to be sent and why, and what has failed; drop or retry what has failed.
     Outbox(outbox::Args),
     /// Show what was lost, what cannot be read, divergences and failed sends, and what is being done about each.
@@ -61,6 +74,33 @@ pub(crate) enum Command {
     Purge(purge::Args),
     /// Replace this agent's keys in the channel: what was stolen before is of no use after.
     Rotate(One),
+}
+
+/// Commands of channels that have short forms: `skytale send` is `skytale channel send`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Short {
+    /// Send a message: the text given, or standard input. Short for `channel send`.
+    Send(send::Args),
+    /// Show messages. Short for `channel read`.
+    Read(read::Args),
+    /// Show new messages as they come. Short for `channel tail`.
+    Tail(tail::Args),
+    /// Talk in a channel: send lines, show messages. Short for `channel chat`.
+    Chat(chat::Args),
+    /// Use a channel from a program: JSON lines in and out. Short for `channel pipe`.
+    Pipe(pipe::Args),
+}
+
+impl From<Short> for Command {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::Send(args) => Self::Send(args),
+            Short::Read(args) => Self::Read(args),
+            Short::Tail(args) => Self::Tail(args),
+            Short::Chat(args) => Self::Chat(args),
+            Short::Pipe(args) => Self::Pipe(args),
+        }
+    }
 }
 
 /// A channel.
@@ -77,9 +117,9 @@ pub(crate) struct One {
 pub(crate) struct Agents {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
     channel: Reference,
-    /// The agents' ids, as `skytale whoami` shows them.
+    /// The agents: their ids, as `skytale whoami` shows them, or their names, as `skytale contact list` does.
     #[arg(required = true, value_name = "AGENT")]
-    agents: Vec<AgentId>,
+    agents: Vec<AgentRef>,
     #[command(flatten)]
     agent: AgentArgs,
 }
@@ -93,6 +133,9 @@ impl Command {
             Self::Label(args) => &args.agent,
             Self::Add(args) => &args.agents.agent,
             Self::Remove(args) => &args.agent,
+            Self::Forget(args) => &args.agent,
+            Self::Chat(args) => &args.agent,
+            Self::Pipe(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
             Self::Send(args) => &args.agent,
@@ -114,6 +157,9 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Label(args) => label::run(args, session).await,
         Command::Add(args) => change::add(args, session).await,
         Command::Remove(args) => change::remove(args, session).await,
+        Command::Forget(args) => forget::run(args, session).await,
+        Command::Chat(args) => chat::run(args, session).await,
+        Command::Pipe(args) => pipe::run(args, session).await,
         Command::Leave(args) => change::leave(args, session).await,
         Command::Members(args) => members::run(args, session).await,
         Command::Send(args) => send::run(args, session).await,

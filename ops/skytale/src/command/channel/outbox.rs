@@ -3,6 +3,7 @@
 use super::failed::{Failed, dropped, retried};
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
+use crate::names::Names;
 use crate::output::{Human, Outcome, Style, table};
 use crate::time::utc;
 use clap::Subcommand;
@@ -85,14 +86,12 @@ async fn show(args: Args, session: Session) -> Outcome {
             }
             None => (agent.outbox().await, agent.failed().await, agent.deferred_adds().await),
         };
+        let names = Names::of(agent).await?;
+        let deferred = deferred.map_err(failed(what))?.into_iter();
         Ok(Outbox {
             outbox: waiting.map_err(failed(what))?.into_iter().map(Row::from).collect(),
             failed: not_sent.map_err(failed(what))?.into_iter().map(Failed::from).collect(),
-            deferred: deferred
-                .map_err(failed(what))?
-                .into_iter()
-                .map(Deferred::from)
-                .collect(),
+            deferred: deferred.map(|add| Deferred::new(add, &names)).collect(),
         })
     });
     session.output.give(&outbox.await?)
@@ -110,14 +109,17 @@ struct Outbox {
 struct Deferred {
     channel: ChannelId,
     agent: AgentId,
+    /// What this agent calls it; null where it has no name for it.
+    agent_name: Option<String>,
     /// By this machine's clock, unix milliseconds.
     since_ms: u64,
     last_refusal: Option<Refused>,
 }
 
-impl From<DeferredAdd> for Deferred {
-    fn from(add: DeferredAdd) -> Self {
+impl Deferred {
+    fn new(add: DeferredAdd, names: &Names) -> Self {
         Self {
+            agent_name: names.get(&add.agent).map(str::to_owned),
             channel: add.channel,
             agent: add.agent,
             since_ms: add.since_ms,
@@ -227,11 +229,12 @@ impl Outbox {
             vec![
                 row.channel.to_string(),
                 row.agent.to_string(),
+                row.agent_name.clone().unwrap_or_default(),
                 utc(row.since_ms / 1_000),
                 Refused::shown(row.last_refusal.as_ref()),
             ]
         });
-        table(to, style, &["channel", "agent", "since", "last refusal"], rows)
+        table(to, style, &["channel", "agent", "name", "since", "last refusal"], rows)
     }
 
     fn waiting(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {

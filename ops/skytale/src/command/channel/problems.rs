@@ -2,6 +2,7 @@
 
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
+use crate::names::Names;
 use crate::output::{Failure, Human, Outcome, Output, Style, printable};
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
@@ -55,15 +56,16 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
             info.map(|info| info.label.clone()).unwrap_or_default()
         };
         let logs = logs.map(|(channel, problems)| (channel, label(channel), problems));
-        Ok(logs.collect::<Vec<_>>())
+        Ok((logs.collect::<Vec<_>>(), Names::of(agent).await?))
     });
-    let found = found.await?;
+    let (found, names) = found.await?;
     let rows = found.iter().flat_map(|(channel, label, problems)| {
         let row = |problem| Row::new(*channel, label, problem);
         problems.iter().map(row)
     });
     session.output.give(&Problems {
         problems: rows.collect(),
+        names,
     })?;
     args.strict.judge(found.iter().flat_map(|(channel, label, problems)| {
         let name = named(*channel, label);
@@ -167,6 +169,8 @@ pub(super) fn named(channel: Option<ChannelId>, label: &str) -> String {
 #[derive(Serialize)]
 struct Problems {
     problems: Vec<Row>,
+    #[serde(skip)]
+    names: Names,
 }
 
 #[derive(Serialize)]
@@ -231,7 +235,7 @@ impl Human for Problems {
                 writeln!(to, "{}", style.bold(&printable(&named(row.channel, &row.label))))?;
                 last = Some(row.channel);
             }
-            writeln!(to, "  {}", printable(&row.what))?;
+            writeln!(to, "  {}", printable(&self.names.annotate(&row.what)))?;
             writeln!(to, "    {}", style.dim(row.remedy))?;
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! `skytale channel read`.
 
 use super::problems::{Strict, remark};
+use super::start::{Start, Unread};
 use super::{Reference, Session, message};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
-use crate::output::Outcome;
-use skytale_proto::Offset;
+use crate::names::Names;
+use crate::output::{Failure, Outcome, Output};
+use skytale_proto::{Code, Offset};
 use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::Message;
 
@@ -16,18 +18,21 @@ const WHAT: &str = "cannot read the channel";
 pub(crate) struct Args {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
     channel: Reference,
-    /// Show messages after this offset.
-    #[arg(long, value_name = "OFFSET", default_value_t = 0, conflicts_with = "unread")]
-    after: u64,
+    #[command(flatten)]
+    start: Start,
     /// Show no more than this.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
-    /// Show messages of others that `--unread` or `tail` have not shown before, and no others.
-    #[arg(long)]
+    /// Show messages of others that are unread (not shown by `tail` or `--unread`, and not dealt with by a program that uses
+    /// this vault), and mark them as read.
+    #[arg(long, conflicts_with = "start")]
     unread: bool,
+    /// Mark what is shown as read.
+    #[arg(long)]
+    ack: bool,
     /// Show messages that the log no longer has, since the relay node's data was put back to an earlier time: with the offsets
     /// that they had then.
-    #[arg(long, conflicts_with_all = ["unread", "after"])]
+    #[arg(long, conflicts_with_all = ["unread", "start", "ack"])]
     replaced: bool,
     /// Show what the vault has, without asking the network.
     #[arg(long)]
@@ -44,13 +49,18 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args, session: Session) -> Outcome {
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
     let mut shown = Shown {
-        after: Offset::new(args.after),
+        after: None,
         left: args.limit.unwrap_or(u64::MAX),
+        acks: args.ack,
     };
     let done = with_agent(&session, &args.agent, mode, async |agent| {
         let channel = args.channel.of(agent, &session).await?;
-        let show = |message: &Message| message::show(&session.output, channel.id(), message, args.raw);
-        remark(&session.output, &channel, shown.after).await?;
+        let names = Names::of(agent).await?;
+        let show = |message: &Message| message::show(&session.output, channel.id(), message, &names, args.raw);
+        if shown.after.is_none() {
+            shown.after = args.start.after(&channel).await?;
+        }
+        remark(&session.output, &channel, shown.after()).await?;
         if args.replaced {
             let limit = u32::try_from(shown.left).unwrap_or(u32::MAX);
             for message in channel.replaced(limit).await.map_err(failed(WHAT))? {
@@ -59,7 +69,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         } else if args.unread {
             shown.unread(&channel, show).await?;
         } else {
-            shown.history(&channel, show).await?;
+            shown.history(&channel, &session.output, show).await?;
         }
         args.strict.judge_channel(&channel).await
     });
@@ -68,17 +78,22 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
 
 /// How far messages were shown.
 struct Shown {
-    after: Offset,
+    after: Option<Offset>,
     left: u64,
+    acks: bool,
 }
 
 impl Shown {
+    fn after(&self) -> Offset {
+        self.after.unwrap_or(Offset::ZERO)
+    }
+
     fn page(&self) -> u32 {
         u32::try_from(self.left).unwrap_or(u32::MAX).min(PAGE)
     }
 
     fn one_more(&mut self, message: &Message) {
-        self.after = message.offset;
+        self.after = Some(message.offset);
         self.left -= 1;
     }
 
@@ -86,7 +101,7 @@ impl Shown {
     async fn unread(&mut self, channel: &Channel, show: impl Fn(&Message) -> Outcome) -> Outcome {
         let last = channel.cursor().await.map_err(failed(WHAT))?;
         while self.left > 0 {
-            let messages = channel.inbox(self.after, self.page()).await.map_err(failed(WHAT))?;
+            let messages = channel.inbox(self.after(), self.page()).await.map_err(failed(WHAT))?;
             if messages.is_empty() {
                 break;
             }
@@ -102,17 +117,45 @@ impl Shown {
         Ok(())
     }
 
-    async fn history(&mut self, channel: &Channel, show: impl Fn(&Message) -> Outcome) -> Outcome {
+    async fn history(&mut self, channel: &Channel, output: &Output, show: impl Fn(&Message) -> Outcome) -> Outcome {
+        let skips = Unread::of(channel).await?.is_skipped_after(self.after());
+        if self.acks && skips {
+            return Err(Failure::new(
+                Code::Usage,
+                "messages before these are unread, and would be marked as read",
+            )
+            .help("Begin with the first that is unread (`--unread` shows it), or leave `--ack` out."));
+        }
+        let mut unmarked = false;
         while self.left > 0 {
-            let messages = channel.history(self.after, self.page()).await.map_err(failed(WHAT))?;
+            let messages = channel.history(self.after(), self.page()).await.map_err(failed(WHAT))?;
             if messages.is_empty() {
                 break;
             }
             for message in &messages {
                 show(message)?;
                 self.one_more(message);
+                if self.acks {
+                    channel.ack_message(message).await.map_err(failed(WHAT))?;
+                }
             }
+            unmarked |= !self.acks;
+        }
+        if unmarked {
+            still_unread(channel, output).await?;
         }
         Ok(())
     }
+}
+
+/// To look at messages is not to have dealt with them: another program may use this vault. A person expects otherwise.
+async fn still_unread(channel: &Channel, output: &Output) -> Outcome {
+    let unread = channel.info().await.map_err(failed(WHAT))?.unacked;
+    let what = match unread {
+        0 => return Ok(()),
+        1 => "1 message stays unread".to_owned(),
+        more => format!("{more} messages stay unread"),
+    };
+    output.note(format_args!("{what}: `--ack` marks what is shown as read"));
+    Ok(())
 }

@@ -3,7 +3,8 @@
 use crate::agent::failed;
 use crate::client;
 use crate::command::Session;
-use crate::output::{Failure, Outcome};
+use crate::command::likeness::{nearest, normal};
+use crate::output::{Failure, Outcome, printable};
 use reqwest::Method;
 use skytale_proto::rest::{self, ChannelName};
 use skytale_proto::{ChannelId, Code};
@@ -43,7 +44,7 @@ impl Reference {
         let channels = agent.channels().await.map_err(failed("cannot list the channels"))?;
         let id = match self.among(&channels)? {
             Some(id) => id,
-            None => self.named(session).await?,
+            None => self.named(session, &channels).await?,
         };
         agent.channel(id).await.map_err(|error| {
             Failure::new(error.code(), format!("channel `{}` is not in this vault", self.0))
@@ -57,11 +58,12 @@ impl Reference {
         if let Ok(id) = self.0.parse() {
             return Ok(Some(id));
         }
+        let wanted = normal(&self.0);
         let labelled = |left: bool| {
             let fits = move |channel: &&ChannelInfo| (channel.state == ChannelState::Left) == left;
             channels
                 .iter()
-                .filter(|channel| channel.label == self.0)
+                .filter(|channel| !channel.label.is_empty() && normal(&channel.label) == wanted)
                 .filter(fits)
                 .collect::<Vec<_>>()
         };
@@ -89,19 +91,29 @@ impl Reference {
     }
 
     /// Asks the API.
-    async fn named(&self, session: &Session) -> Outcome<ChannelId> {
+    async fn named(&self, session: &Session, channels: &[ChannelInfo]) -> Outcome<ChannelId> {
         let Ok(name) = self.0.parse::<ChannelName>() else {
-            return Err(
-                Failure::new(Code::ChannelUnknown, format!("this vault has no channel `{}`", self.0))
-                    .help("`skytale channel list` shows what it has; an agent joins a channel by being added."),
-            );
+            return Err(self.unknown("this vault has no channel", channels));
         };
         let client = client::account(&session.loaded)?;
-        let channel: rest::Channel = client
-            .call(Method::GET, &format!("/v1/channels/{name}"), None::<&()>)
-            .await
-            .map_err(client::failed(&session.loaded))?;
-        Ok(channel.channel)
+        let path = format!("/v1/channels/{name}");
+        match client.call::<(), rest::Channel>(Method::GET, &path, None).await {
+            Ok(channel) => Ok(channel.channel),
+            Err(error) if error.code() == Code::NotFound => {
+                Err(self.unknown("neither this vault nor the account has a channel", channels))
+            }
+            Err(error) => Err(client::failed(&session.loaded)(error)),
+        }
+    }
+
+    /// No channel is meant by this; the label most like it, if one is.
+    fn unknown(&self, what: &str, channels: &[ChannelInfo]) -> Failure {
+        let failure = Failure::new(Code::ChannelUnknown, format!("{what} `{}`", printable(&self.0)));
+        let help = "`skytale channel list` shows what there is; an agent joins a channel by being added.";
+        match nearest(&self.0, channels.iter().map(|channel| channel.label.as_str())) {
+            Some(near) => failure.help(format!("Did you mean `{}`? {help}", printable(near))),
+            None => failure.help(help),
+        }
     }
 }
 
@@ -164,5 +176,17 @@ mod tests {
         assert_eq!(find("bbb").expect("none"), None);
         assert_eq!(find("nothing").expect("none"), None);
         assert_eq!(find("twice").expect_err("two").code(), Code::Usage);
+        assert_eq!(find("").expect("an empty text names no channel"), None);
+    }
+
+    #[test]
+    fn a_label_that_is_not_there_is_answered_with_the_nearest() {
+        let channels = [channel(0xaa, "plans", ChannelState::Active)];
+        let text = |wanted: &str| {
+            let failure = Reference(wanted.into()).unknown("this vault has no channel", &channels);
+            failure.text(&crate::output::Style::PLAIN)
+        };
+        assert!(text("plnas").contains("Did you mean `plans`?"));
+        assert!(!text("zzz").contains("Did you mean"));
     }
 }

@@ -4,35 +4,45 @@ use super::reference::not_followed;
 use super::{Reference, Session};
 use crate::agent::{AgentArgs, Mode, connect, failed, with_agent};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
+use crate::time::utc;
 use serde::Serialize;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
 use skytale_sdk::agent::{Agent, AgentError};
-use skytale_sdk::channel::Sent;
+use skytale_sdk::channel::{Channel, Sent};
+use skytale_sdk::engine::Queued;
 use std::fmt;
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// What is read of standard input or a file, at most, in bytes.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The text that means standard input.
+const STDIN: &str = "-";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
     channel: Reference,
-    /// The message [default: what stands on standard input].
+    /// The message; `-` or nothing reads it from standard input. After `--` it may begin with a dash.
     text: Option<String>,
     /// Send what stands in a file.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
     /// Send each line as a message of its own.
-    #[arg(long, conflicts_with = "text")]
+    #[arg(long)]
     lines: bool,
+    /// An id of your own for this message: the same id sent again in this channel is the same message, so that a script can
+    /// repeat the command whatever its outcome. Remembered for 90 days.
+    #[arg(long, value_name = "ID", conflicts_with = "lines")]
+    id: Option<String>,
     /// Put it in the outbox and go: it is sent when this agent is online the next time.
     #[arg(long)]
     queue: bool,
+    /// Connect first, and put nothing in the outbox if that fails.
+    #[arg(long, conflicts_with = "queue")]
+    no_queue: bool,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
 }
@@ -45,8 +55,10 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         let (sent, result) = match &mut queued {
             None => {
                 let channel = args.channel.of(agent, &session).await?;
-                let payloads = payloads.iter().cloned().map(Into::into).collect();
-                let sent = channel.send_many(payloads).await.map_err(failed("cannot send"))?;
+                if args.no_queue {
+                    ready(agent, &channel, &args.agent).await?;
+                }
+                let sent = args.send(&channel, &payloads).await?;
                 let result = Result {
                     channel: channel.id(),
                     messages: sent.iter().map(Message::queued).collect(),
@@ -70,7 +82,31 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
         }
         went_out
     });
-    ended.await
+    let ended = ended.await;
+    if let (Err(failure), Some(result)) = (&ended, &queued)
+        && failure.is_silent()
+    {
+        // Interrupted: what was queued is sent all the same.
+        session.output.give(result)?;
+        session
+            .output
+            .note("what is queued goes out when this agent is online the next time");
+    }
+    ended
+}
+
+/// Waits until what is sent would go out now.
+async fn ready(agent: &Agent, channel: &Channel, args: &AgentArgs) -> Outcome {
+    let nothing = |failure: Failure| failure.also("Nothing was queued.");
+    connect(agent, args.patience()).await.map_err(nothing)?;
+    let caught_up = timeout(args.timeout(), channel.caught_up()).await;
+    let done = caught_up.unwrap_or_else(|_| Err(AgentError::Offline { waited: args.timeout() }));
+    done.map_err(|error| {
+        nothing(match error {
+            AgentError::NotFollowed { channel, code } => not_followed(&channel.to_string(), code),
+            error => failed("cannot send")(error),
+        })
+    })
 }
 
 /// Waits again for what was sent before.
@@ -89,11 +125,7 @@ async fn take_up(agent: &Agent, result: &mut Result) -> Outcome<Vec<Sent>> {
 }
 
 async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &AgentArgs) -> Outcome {
-    let waiting = |failure: Failure| {
-        failure.help("It waits in the outbox, durably, and goes out when this agent is online the next time.")
-    };
-    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    connect(agent, args.timeout()).await.map_err(waiting)?;
+    connect(agent, args.patience()).await.map_err(Failure::queued)?;
     let all = async {
         let mut messages = result.messages.iter_mut();
         for sent in sent {
@@ -102,12 +134,21 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
                 break;
             };
             let delivered = sent.delivered().await.map_err(|error| match error {
-                AgentError::SendFailed { .. } => failed("cannot send")(error),
+                AgentError::SendFailed { frame_id, .. } => failed("cannot send")(error).also(&format!(
+                    "`skytale channel outbox retry {frame_id}` sends it again, `drop` in place of `retry` forgets it.",
+                )),
                 // It waits for what this agent lacks now.
-                _ => waiting(failed("cannot send")(error)),
-            })?;
-            message.state = "delivered";
-            message.offset = delivered.offset();
+                _ => failed("cannot send")(error).queued(),
+            });
+            match delivered {
+                Ok(delivered) => (message.state, message.offset) = ("delivered", delivered.offset()),
+                Err(failure) => {
+                    if !failure.is_kept() {
+                        message.state = "failed";
+                    }
+                    return Err(failure);
+                }
+            }
         }
         Ok(())
     };
@@ -115,7 +156,7 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
     let channel = agent.channel(result.channel).await.map_err(failed("cannot send"))?;
     let unfollowed = async {
         match channel.caught_up().await {
-            Err(AgentError::NotFollowed { channel, code }) => waiting(not_followed(&channel.to_string(), code)),
+            Err(AgentError::NotFollowed { channel, code }) => not_followed(&channel.to_string(), code).queued(),
             _ => std::future::pending().await,
         }
     };
@@ -129,27 +170,50 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
     match timeout(args.timeout(), all).await {
         Ok(delivered) => delivered,
         Err(_) => {
-            let what = format!("not delivered within {} s", args.timeout_s);
+            let what = format!("not delivered within {} s", args.timeout().as_secs());
             let outbox = channel.outbox().await.map_err(failed("cannot send"))?;
-            // A relay node that answered has said why.
-            // Of one of these messages, or of what waits before them.
-            let mut refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
-            let refusal = refusals.find(|refusal| u128::from(refusal.at_ms) >= begun.as_millis());
-            Err(waiting(match refusal {
-                Some(refusal) => Failure::new(refusal.code, what).since(format!(
-                    "the relay node refused it: {}. {}",
-                    refusal.code,
-                    refusal.code.help()
-                )),
-                None => Failure::new(Code::Offline, what),
-            }))
+            Err(late(what, outbox).queued())
         }
     }
 }
 
+/// Something waits in the outbox: what a relay node said last, of it or of what waits before it.
+fn late(what: String, outbox: Vec<Queued>) -> Failure {
+    let refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
+    match refusals.max_by_key(|refusal| refusal.at_ms) {
+        Some(refusal) => Failure::new(refusal.code, what).since(format!(
+            "the relay node refused at {}: {} {}",
+            utc(refusal.at_ms / 1_000),
+            refusal.code,
+            refusal.code.name()
+        )),
+        None => Failure::new(Code::Offline, what),
+    }
+}
+
 impl Args {
+    async fn send(&self, channel: &Channel, payloads: &[Vec<u8>]) -> Outcome<Vec<Sent>> {
+        let what = "cannot send";
+        match (&self.id, payloads) {
+            (Some(id), [payload]) => {
+                let sent = channel.send_once(id, payload.clone()).await;
+                sent.map(|sent| vec![sent]).map_err(failed(what))
+            }
+            _ => {
+                let payloads = payloads.iter().cloned().map(Into::into).collect();
+                channel.send_many(payloads).await.map_err(failed(what))
+            }
+        }
+    }
+
     fn payloads(&self, session: &Session) -> Outcome<Vec<Vec<u8>>> {
-        if let Some(text) = &self.text {
+        if let Some(text) = self.text.as_ref().filter(|text| *text != STDIN) {
+            if self.lines {
+                return Err(Failure::new(
+                    Code::Usage,
+                    "`--lines` is for standard input or `--file`, not for a text",
+                ));
+            }
             return Ok(vec![text.clone().into_bytes()]);
         }
         let bytes = match &self.file {
@@ -195,7 +259,7 @@ struct Result {
 #[derive(Serialize)]
 struct Message {
     frame_id: FrameId,
-    /// `delivered` or `queued`.
+    /// `delivered`, `queued`, or `failed`: it will not be delivered.
     state: &'static str,
     offset: Option<Offset>,
 }
@@ -215,6 +279,8 @@ impl Human for Result {
         for message in &self.messages {
             match message.offset {
                 Some(offset) => writeln!(to, "{} at offset {offset}", style.good("delivered"))?,
+                None if message.state == "delivered" => writeln!(to, "{} before", style.good("delivered"))?,
+                None if message.state == "failed" => writeln!(to, "{} {}", style.bad("failed"), message.frame_id)?,
                 None => writeln!(to, "{} {}", style.bold("queued"), message.frame_id)?,
             }
         }

@@ -1,0 +1,64 @@
+//! What is done once: a message under an id of the application's; a channel that is forgotten.
+
+use super::attached;
+use super::{Channel, Sent};
+use crate::agent::AgentError;
+use crate::agent::bus::{Delivery, settled};
+use crate::engine::{Fate, Keep};
+use bytes::Bytes;
+use skytale_proto::Offset;
+use std::sync::Arc;
+
+impl Channel {
+    /// As [`Channel::send`], under an id of the application's, of at most
+    /// [`SEND_ID_BYTES_MAX`](crate::engine::SEND_ID_BYTES_MAX) bytes: the same id sent again is the same message, also after a
+    /// restart, and whatever became of it meanwhile. An id is remembered for 90 days, or until the channel is forgotten. One
+    /// that was delivered and purged since ends as [`Delivered::Unneeded`](super::Delivered::Unneeded).
+    ///
+    /// Another payload under an id that was used is an error ([`Code::SendIdReused`](skytale_proto::Code::SendIdReused)).
+    pub async fn send_once(&self, send_id: &str, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
+        let send_id = send_id.to_owned();
+        if let Some(owner) = self.core.owner() {
+            let sent = owner.send_once(self.id, send_id, attached::octets(payload)).await;
+            return attached::first(sent);
+        }
+        let (channel, payload) = (self.id, payload.into());
+        let queued = self.core.try_call(move |actor| {
+            let frame_id = actor.engine.send_once(channel, &send_id, &payload)?;
+            actor.bus.signals(channel).work.notify_one();
+            let delivery = match actor.engine.fate(channel, frame_id)? {
+                Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
+                Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
+                Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
+                None => settled(Delivery::Unneeded),
+            };
+            Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
+        });
+        queued.await
+    }
+
+    /// Takes the channel out of the vault, with its history, also what was not read. For a channel that this agent has left;
+    /// [`Code::NotLeft`](skytale_proto::Code::NotLeft) for another one. If a member adds this agent again, it is a new channel
+    /// to it.
+    pub async fn forget(&self) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.forget(self.id).await;
+        }
+        let channel = self.id;
+        self.core.try_call(move |actor| actor.engine.forget(channel)).await?;
+        while self.core.try_call(|actor| actor.engine.compact()).await? {}
+        Ok(())
+    }
+
+    /// The first offset of the history that [`Channel::purge`] would keep: where the newest so many messages begin, say, or
+    /// those of the last hour.
+    pub async fn first_kept(&self, keep: Keep) -> Result<Offset, AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.first_kept(self.id, keep).await;
+        }
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.first_kept(channel, keep))
+            .await
+    }
+}
