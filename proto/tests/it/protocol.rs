@@ -288,7 +288,7 @@ fn vectors() -> Vec<(&'static str, Bytes)> {
     vec![
         (
             "What a Hello's proof is of",
-            skytale_proto::session::hello_proof_message(
+            hello_proof_message(
                 &EndpointId::from_bytes([0x77; 32]),
                 &EndpointId::from_bytes([0x88; 32]),
                 &agent(),
