@@ -118,7 +118,7 @@ pub struct SessionConfig {
     pub keepalive_ms: u64,
     /// How long a connection may take until its Hello is there, in milliseconds; a stream, until its Open is.
     pub hello_timeout_ms: u64,
-    /// How long before its token ends a session is told so, in seconds.
+    /// How long before its token ends a session hears of it, in seconds.
     pub token_notice_s: u64,
 }
 
@@ -368,7 +368,7 @@ impl RelayConfig {
         self.trust.check()
     }
 
-    /// The limits, as a session is told.
+    /// The limits, as a session gets them.
     pub(crate) fn wire_limits(&self) -> session::Limits {
         let limits = &self.limits;
         session::Limits {

@@ -66,7 +66,7 @@ impl Receiver {
         }
     }
 
-    /// The bytes of the next message, whose length was told.
+    /// The bytes of the next message, whose length is known.
     pub(crate) async fn bytes(&mut self, length: usize) -> Result<Bytes, ReceiveError> {
         loop {
             if let Some(message) = self.deframer.take(length) {

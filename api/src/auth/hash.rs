@@ -31,7 +31,7 @@ pub(crate) enum HashError {
 }
 
 /// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
-/// the memory of `at_once` hashes, and who comes on top of the queue is told to come back.
+/// the memory of `at_once` hashes, and whoever exceeds the queue must come back later.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {
     running: Arc<Semaphore>,
@@ -118,7 +118,7 @@ struct Permits {
     _admitted: OwnedSemaphorePermit,
 }
 
-/// Memory to hash in, used again and again. Taken anew each time, it would pile up in the allocator's arenas, one
+/// Memory to hash in, used again and again. Allocated each time, it would pile up in the allocator's arenas, one
 /// for each thread of the pool: 220 MiB were measured where two hashes ran at once.
 #[derive(Debug, Default)]
 struct Memory {

@@ -208,7 +208,7 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     }
 }
 
-/// Brings an agent online, or says what stands in the way.
+/// Brings an agent online, or says what is in the way.
 pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
     let mut events = agent.events();
     let mut last = None;
@@ -245,7 +245,7 @@ pub(crate) async fn connect(agent: &Agent, within: Duration) -> Outcome {
 }
 
 /// Brings an agent online and up to date. A copy that another one has superseded gets no session: the command shows what
-/// there is, and says how it stands.
+/// there is, and reports its state.
 async fn online(agent: &Agent, within: Duration) -> Outcome {
     let done = match connect(agent, within).await {
         Ok(()) => current(agent, within).await,

@@ -1,4 +1,4 @@
-//! How ids and names stand in the API's OpenAPI document: as strings, with a pattern where they have one.
+//! How ids and names appear in the API's OpenAPI document: as strings, with a pattern where they have one.
 
 use super::{ChannelName, OrgName};
 use crate::{AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, InstanceId, KeyId};

@@ -145,7 +145,7 @@ pub(crate) struct Bus {
     events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
-    /// Why there is no session, as it was told last.
+    /// Why there is no session, as it was reported last.
     missed: Mutex<Option<Event>>,
     /// The channels to be followed have changed.
     pub(crate) channels_changed: Notify,
@@ -301,7 +301,7 @@ impl Bus {
         }
     }
 
-    /// How it stands with waits, and whatever changes.
+    /// The state of waits, and whatever changes.
     pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
         self.outlook.subscribe()
     }

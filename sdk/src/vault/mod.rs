@@ -124,7 +124,7 @@ impl Vault {
     pub(crate) fn begin(&self, durability: Durability) -> Result<Transaction<'_>, VaultError> {
         self.refuse_read_only()?;
         if self.durability.get() != durability {
-            // Each transaction in the write-ahead log stands after those before it: one sync makes all of them durable.
+            // Each transaction in the write-ahead log is after those before it: one sync makes all of them durable.
             self.connection.execute_batch(match durability {
                 Durability::Now => "PRAGMA synchronous = FULL",
                 Durability::Later => "PRAGMA synchronous = NORMAL",
@@ -440,7 +440,7 @@ fn unlock(connection: &Connection, key: &Key) -> Result<(), VaultError> {
         let _ = write!(statement, "{byte:02x}");
     }
     statement.push_str("'\";");
-    // SQLCipher would print what it thinks of a wrong key; the caller is told.
+    // SQLCipher would print what it thinks of a wrong key; the caller learns.
     connection.execute_batch("PRAGMA cipher_log_level = NONE;")?;
     connection.execute_batch(&statement)?;
     Ok(())

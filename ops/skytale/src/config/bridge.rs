@@ -193,7 +193,7 @@ fn accounts(path: &Path) -> Outcome<AuthConfig> {
         .failing(Code::Environment, || {
             format!("cannot read the bridge's accounts from {shown}")
         })?;
-    // The error of a parser repeats the line, in which a secret may stand.
+    // The error of a parser repeats the line, in which a secret may be.
     let file: Accounts = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()

@@ -175,7 +175,7 @@ fn wrong(error: &figment::Error) -> Failure {
     } else {
         format!("configuration key `{key}` is wrong{source}")
     };
-    // A value that does not fit may be a secret under the wrong key: its type is told, not itself.
+    // A value that does not fit may be a secret under the wrong key: its type is shown, not itself.
     let why = match &error.kind {
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {expected}"),
         Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),

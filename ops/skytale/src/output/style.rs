@@ -54,7 +54,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// Whether a terminal shows a character where it stands. The two joiners are: scripts and emoji need them.
+/// Whether a terminal shows a character where it is. The two joiners are: scripts and emoji need them.
 const fn is_plain(c: char) -> bool {
     match c {
         '\n' | '\t' => true,

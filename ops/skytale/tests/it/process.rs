@@ -123,7 +123,7 @@ impl Ran {
     }
 }
 
-/// A server or follower that runs until it is told to stop. Killed when dropped.
+/// A server or follower that runs until it is asked to stop. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,

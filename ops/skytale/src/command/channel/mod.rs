@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Leave(One),
     /// List the agents in a channel.
     Members(members::Args),
-    /// Send a message: the text given, or what stands on standard input.
+    /// Send a message: the text given, or standard input.
     Send(send::Args),
     /// Show messages: catches up first, also on what came while this agent was away.
     Read(read::Args),

@@ -22,9 +22,9 @@ const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) struct Args {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
     channel: Reference,
-    /// The message [default: what stands on standard input].
+    /// The message [default: standard input].
     text: Option<String>,
-    /// Send what stands in a file.
+    /// Send the contents of a file.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
     /// Send each line as a message of its own.
