@@ -9,10 +9,12 @@ mod completions;
 mod config;
 mod demo;
 mod dev;
+mod examples;
 mod fleet;
 mod init;
 mod key;
 mod log;
+mod reference;
 mod relay;
 mod vault;
 mod whoami;
@@ -52,7 +54,7 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = channel::BESIDE)]
     Channel(channel::Command),
     /// Back up the vault, or restore it.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::VAULT)]
     Vault(vault::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
@@ -61,19 +63,22 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Account(account::Command),
     /// Check, list or copy out a stopped node's data.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::LOG)]
     Log(log::Command),
     /// Capture or make workloads, replay them as load, and compare the results.
     #[command(subcommand)]
     Bench(bench::Command),
     /// Make, check or show the configuration.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CONFIG)]
     Config(config::Command),
     /// Print completions for a shell.
     Completions(completions::Args),
     /// What the exit codes mean.
     #[command(name = "exit-codes", long_about = EXIT_CODES)]
     ExitCodes,
+    /// Write and check the documentation's reference.
+    #[command(subcommand, hide = true)]
+    Reference(reference::Command),
 }
 
 /// What a command is given.
@@ -157,6 +162,7 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         Command::Bench(command) => plain(&global, |loaded| bench::run(command, loaded, &output)),
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
+        Command::Reference(command) => reference::run(&command, &output),
         Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),
     }
 }

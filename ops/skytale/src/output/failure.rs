@@ -172,8 +172,8 @@ mod tests {
         let failure = Failure::new(Code::Offline, "cannot reach the API at http://127.0.0.1:1").because(&refused);
         assert_eq!(
             failure.text(&Style::PLAIN),
-            "error: cannot reach the API at http://127.0.0.1:1\n  why: connection refused\n  do:  What was sent waits \
-             in the outbox and goes out on reconnect.\n  SKY-5009 Offline; trying again can help\n"
+            "error: cannot reach the API at http://127.0.0.1:1\n  why: connection refused\n  do:  Sent messages wait \
+             in the outbox and go out on reconnect.\n  SKY-5009 Offline; trying again can help\n"
         );
         let json: serde_json::Value = serde_json::from_str(&failure.json()).expect("JSON");
         assert_eq!(json["error"]["code"], "SKY-5009");

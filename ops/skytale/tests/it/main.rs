@@ -22,6 +22,8 @@ mod operator;
 mod problems;
 mod process;
 mod recovery_small;
+mod reference;
+mod schemas;
 mod servers;
 mod trust;
 mod vault;

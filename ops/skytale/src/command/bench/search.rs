@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(crate) struct Args {
     #[command(flatten)]
     load: LoadArgs,
-    /// What must hold, as in append.p99<50ms, caught_up.max<2s, acknowledged_per_s>1000 or refused<0.1%; may be given several times.
+    /// An objective, as in append.p99<50ms, caught_up.max<2s, acknowledged_per_s>1000 or refused<0.1%; may be given several times.
     #[arg(long = "objective", value_name = "OBJECTIVE", required = true, value_parser = objective)]
     objectives: Vec<Objective>,
     /// The speed at which the search ends.
