@@ -1,4 +1,4 @@
-//! Who asks: taken from a request's head, and checked before anything else of it is read.
+//! The caller: taken from a request's head, and checked before anything else of it is read.
 
 use crate::auth::{Asking, Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
 use crate::problem::Refusal;

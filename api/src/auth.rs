@@ -1,4 +1,4 @@
-//! Who asks: API keys, the operator, relay nodes.
+//! The caller: API keys, the operator, relay nodes.
 
 mod cache;
 mod hash;

@@ -108,7 +108,7 @@ pub struct Limits {
     pub attempt_rate: Rate,
     /// Hashes of API keys computed at once; each takes 19 MiB. One more may be a relay node's.
     pub hashes_max: usize,
-    /// Requests that wait for a key hash; one more is told to come back.
+    /// Requests that wait for a key hash; one more is asked to come back.
     pub hashes_waiting_max: usize,
     /// API keys of an account that are in force.
     pub keys_max: u32,

@@ -23,7 +23,7 @@ pub(crate) const BEHIND_MESSAGES: u64 = 10_000;
 /// region is gone.
 const PLACES_FOR_ONE_ELSEWHERE: usize = 4;
 
-/// Who asks, and from where.
+/// The caller, and from where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     /// The region that it named, or the API's.
@@ -32,7 +32,7 @@ pub(crate) struct Asking<'a> {
     pub own_region: u8,
     /// Who it is: makes its order among nodes that are alike.
     pub who: &'a [u8],
-    /// How many relay nodes it is told.
+    /// How many relay nodes it gets.
     pub limit: usize,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// Where a relay node stands in the order; the least is the first.
+/// Where a relay node is in the order; the least is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     draining: bool,

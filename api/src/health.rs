@@ -75,7 +75,7 @@ impl Health {
             },
         };
         if let Err((Trouble::ReadOnly, _)) = &wrote {
-            // What a connection may do was settled when it began. The next ones ask again.
+            // What a connection may do was settled when it began. The next ones check once more.
             store.renew_connections();
         }
         wrote?;

@@ -1,4 +1,4 @@
-//! What stands around a request: its id, its address, its body and its page.
+//! What surrounds a request: its id, its address, its body and its page.
 
 use crate::problem::Refusal;
 use crate::store::Ask;

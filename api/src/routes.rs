@@ -1,4 +1,4 @@
-//! The routes, and what stands around all of them.
+//! The routes, and what surrounds all of them.
 
 mod accounts;
 mod agents;

@@ -1,6 +1,6 @@
 //! Replay of one channel through the relay node, against a bare iroh stream of the same bytes.
 //!
-//! Entries are 1 KiB. Readers far behind are served from segments, where the channel's entries stand alone, or with
+//! Entries are 1 KiB. Readers far behind are served from segments, where the channel's entries are alone, or with
 //! those of 3 or 99 others between them; a reader near the head is served from memory. Both sides are read by the same
 //! loop, which counts bytes. Before that each replay is read once with every checksum and offset checked; a row says
 //! what that costs the reader.

@@ -236,7 +236,7 @@ pub struct Replayed {
 }
 
 impl Subscription {
-    /// Waits until the reader stands at the head.
+    /// Waits until the reader is at the head.
     pub async fn caught_up(&mut self) -> anyhow::Result<()> {
         while let Some(records) = self.next().await? {
             self.check(records, &mut Replayed::default())?;
@@ -269,7 +269,7 @@ impl Subscription {
         drain(&mut self.wire.receive).await
     }
 
-    /// The next batch's records; `None` where the reader stands at the head.
+    /// The next batch's records; `None` where the reader is at the head.
     async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         let event: SubscribeEvent = self.wire.hear().await?.context("the stream goes on")?;
         match event.event {

@@ -1,7 +1,7 @@
 //! What the benchmarks share: measuring a thing in turn with its limit, and what they measure it on.
 //!
-//! A benchmark here never gives a figure alone. Beside each thing that is measured stands its limit: the least that
-//! any implementation would have to do for the same bytes. Both run in the same process, in turn, and what is told is
+//! A benchmark here never gives a figure alone. Each measurement has its limit beside it: the least that
+//! any implementation would have to do for the same bytes. Both run in the same process, in turn, and what is reported is
 //! the ratio of the two; a machine that is slow for a while is slow for both.
 //!
 //! - [`versus`] measures pairs with criterion and prints the closing table; [`stopwatch`] tells work from waiting.

@@ -276,7 +276,7 @@ fn power_of_two(least: f64) -> f64 {
     least.log2().ceil().exp2()
 }
 
-/// What stands in docs/scaling.md: agents, channels, seconds from one append of a channel to the next at the busiest time, and
+/// What is in docs/scaling.md: agents, channels, seconds from one append of a channel to the next at the busiest time, and
 /// days that entries are kept.
 pub const EXAMPLES: [(f64, f64, f64, f64); 6] = [
     (10_000.0, 1_000.0, 100.0, 30.0),

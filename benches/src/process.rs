@@ -38,7 +38,7 @@ impl Process {
         }
     }
 
-    /// The one whose id stands in a file.
+    /// The one whose id is in a file.
     pub fn from_pid_file(path: &Path) -> anyhow::Result<Self> {
         Ok(Self::of(fs::read_to_string(path)?.trim().parse()?))
     }
@@ -80,7 +80,7 @@ impl Process {
     /// A number of `/proc/<pid>/stat`, which counts its fields from 1.
     fn stat(&self, field: usize) -> anyhow::Result<u64> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
-        // What stands before may hold spaces: the program's name, in parentheses.
+        // What comes before may hold spaces: the program's name, in parentheses.
         let (pid, rest) = stat.rsplit_once(')').context("a program's name")?;
         let value = match field {
             1 => pid.split_whitespace().next(),
@@ -103,7 +103,7 @@ impl Process {
         })
     }
 
-    /// Lets the peak begin anew.
+    /// Resets the peak.
     pub fn forget_peak(&self) -> anyhow::Result<()> {
         Ok(fs::write(self.proc.join("clear_refs"), "5")?)
     }

@@ -94,7 +94,7 @@ impl Default for Tokens {
 }
 
 impl Relay {
-    /// Starts a node on a free loopback port. Its limits are the defaults, but for the rates, which would be measured
+    /// Starts a node on a free loopback port. Its limits are the defaults, except for the rates, which would be measured
     /// instead of the node.
     pub async fn start(store: Arc<dyn LogStore>) -> anyhow::Result<Self> {
         Self::with_tap(store, None).await

@@ -4,7 +4,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Takes and gives messages as they stand on the wire.
+/// Takes and gives messages as they are on the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BytesCodec;
 

@@ -213,7 +213,7 @@ pub struct BridgeTimes {
     pub attach_ms: u64,
     /// How long a returning member may be silent after its last subscription before its replay begins all the same.
     pub settle_ms: u64,
-    /// How long after a client's process has read a frame it counts as received, if the link still stands then: the time
+    /// How long after a client's process has read a frame it counts as received, if the link is still up then: the time
     /// that its application may take to get it.
     pub confirm_ms: u64,
     /// At most so often a channel's cursors are written.
@@ -224,7 +224,7 @@ pub struct BridgeTimes {
     pub keepalive_timeout_ms: u64,
     /// How long what waits for a link may find no room before the link ends. Its client comes back to what it missed.
     pub stalled_ms: u64,
-    /// How long the API's word on an API key is believed, and how often it is asked for while the key's links stand: a
+    /// How long the API's word on an API key is believed, and how often it is asked for while the key's links are up: a
     /// revoked key loses its links after that.
     pub key_ms: u64,
 }

@@ -12,7 +12,7 @@
 //! *barrier*. Its answer, whatever it says, proves that the client's process has read all that was sent before it. The
 //! member's cursor moves then and not earlier: a frame in the queue or in the kernel when the link breaks is sent again.
 //!
-//! The cursor also waits for a second (`confirm_ms`) in which the link must stand: a process that is killed has not given
+//! The cursor also waits for a second (`confirm_ms`) in which the link must stay up: a process that is killed has not given
 //! its application what it read just before.
 //!
 //! So delivery is **at least once**. A live process that reconnects drops what it has had: MLS refuses a ciphertext whose key

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 const SWEEP: Duration = Duration::from_secs(30);
 /// Transient frames on their way to other bridges.
 const EXCHANGE_MAX: usize = 1_024;
-/// How long a subscription's acknowledgement waits for nodes to be told of the name. One that is not by then is slow, and
+/// How long a subscription's acknowledgement waits for nodes to learn of the name. One that is not by then is slow, and
 /// nobody waits for it until it has caught up.
 const ANNOUNCE: Duration = Duration::from_millis(500);
 
@@ -130,7 +130,7 @@ impl Hub {
         self.names_changed.send_replace(());
     }
 
-    /// Waits until nodes were told of a name, as long as they read.
+    /// Waits until nodes learned of a name, as long as they read.
     pub(crate) async fn announced(&self, name: EncodedName) {
         let mut told = self.names_told.subscribe();
         let all = async {

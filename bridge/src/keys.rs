@@ -1,6 +1,6 @@
 //! API keys: whether they are in force, by the API's word.
 //!
-//! The API is asked when a key's first link comes in, and then again and again while links of the key stand: once for all of
+//! The API is asked when a key's first link comes in, and then again and again while links of the key are up: once for all of
 //! them. A key that was revoked or has ended takes its links with it.
 
 use crate::error::Refusal;

@@ -21,7 +21,7 @@ const CHANNELS: &str = "skytale_bridge_channels";
 /// Describes every metric to the recorder that is installed. The binary calls it once, after it has installed one.
 pub fn describe() {
     let count = Unit::Count;
-    describe_gauge!(LINKS, count, "Links that stand.");
+    describe_gauge!(LINKS, count, "Links that are up.");
     describe_counter!(LINKS_STARTED, count, "Links negotiated, by key agreement.");
     describe_counter!(LINKS_ENDED, count, "Links ended, by code; `closed` if the client left.");
     describe_gauge!(SUBSCRIPTIONS, count, "Subscriptions of all links.");

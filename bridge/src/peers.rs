@@ -50,7 +50,7 @@ struct Absences {
     next: u64,
 }
 
-/// Where an absence stands in [`Absences`].
+/// Where an absence is in [`Absences`].
 #[derive(Clone, Debug)]
 struct Absence {
     account: Arc<str>,
@@ -393,7 +393,7 @@ mod tests {
         }
         assert_eq!(told(&mut peers, NODE).len(), 1, "its limit is 2");
         assert_eq!(peers.skipped(NODE), 5);
-        // When one goes, another takes its place; those that go before they were told of leave nothing behind.
+        // When one goes, another takes its place; those that go before they are announced leave nothing behind.
         peers.unsubscribed(A, route(&name("shared", 3)));
         peers.unsubscribed(A, route(&name("own", 9)));
         let next = told(&mut peers, NODE);

@@ -152,7 +152,7 @@ impl Bridge {
         self.admin_address
     }
 
-    /// Links that stand.
+    /// Links that are up.
     pub fn links(&self) -> usize {
         self.hub.links()
     }
@@ -167,8 +167,8 @@ impl Bridge {
         self.hub.is_exchanging()
     }
 
-    /// Takes no new links, and returns when nobody listens any more. Links that stand go on for a moment: their clients are
-    /// told by [`Bridge::shutdown`].
+    /// Takes no new links, and returns when nobody listens any more. Links that are up go on for a moment: their clients hear
+    /// of it by [`Bridge::shutdown`].
     pub async fn stop_listening(&self) {
         self.listening.cancel();
         self.closed.cancelled().await;

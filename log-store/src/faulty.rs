@@ -5,7 +5,7 @@
 //!   read, watch_head, access, key_packages ── Way of all reads ── the store behind
 //! ```
 //!
-//! Whatever fails, it keeps what [`LogStore`] promises of an author's order: behind a failure that nobody was told of, no
+//! Whatever fails, it keeps what [`LogStore`] promises of an author's order: behind a failure that nobody learned of, no
 //! frame of that log is accepted.
 
 use crate::MemoryStore;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// After what time [`Fails::Late`] is told.
+/// After what time [`Fails::Late`] is reported.
 const LATE: Duration = Duration::from_millis(10);
 
 /// How one frame fails.
@@ -36,7 +36,7 @@ pub enum Fails {
     AtOnce,
     /// The same, a moment later.
     Late,
-    /// The same, but nothing is told before [`FaultyStore::tell`].
+    /// The same, but nothing is reported before [`FaultyStore::tell`].
     Untold,
 }
 
@@ -90,11 +90,11 @@ enum Which {
     Position(usize),
 }
 
-/// Failures of which nobody was told at first, by their logs.
+/// Failures of which nobody learned at first, by their logs.
 #[derive(Default)]
 struct Failures {
     untold: HashMap<LogId, Untold>,
-    /// How many were told since.
+    /// How many were reported since.
     told: HashMap<LogId, (u64, StoreError)>,
 }
 
@@ -111,7 +111,7 @@ impl Failures {
     }
 }
 
-/// A failure that nobody has been told of, and the frames of its log that came since, in order.
+/// A failure that nobody has learned of, and the frames of its log that came since, in order.
 struct Untold {
     error: StoreError,
     tellers: Vec<Teller>,

@@ -13,8 +13,8 @@ use tokio::sync::{oneshot, watch};
 /// A store MUST answer an append only when the entry is as durable as [`LogStore::durability`] says, and MUST show no
 /// entry to readers before that. Offsets MUST be dense.
 ///
-/// An author's order MUST survive a failure. The verdicts of one log's frames are told in the order of the frames; and
-/// after a [`StoreError`] for a frame of a log, no later frame of that log which was queued before the error was told is
+/// An author's order MUST survive a failure. The verdicts of one log's frames are given in the order of the frames; and
+/// after a [`StoreError`] for a frame of a log, no later frame of that log which was queued before the error was reported is
 /// accepted: none for which [`LogStore::append`] was called before that, though its future may have waited for room
 /// since. So whoever looks at the verdicts told so far between calling `append` and polling its future for the first
 /// time, and drops the future where one of the log's was such an error, never lets a frame overtake another.
@@ -88,7 +88,7 @@ pub trait LogStore: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// How a store stands, for those who watch over its node.
+/// The state of a store, for those who watch over its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// Why it cannot do its work now; empty where it is ready.
@@ -99,12 +99,12 @@ pub struct Readiness {
     pub lag: Vec<ShardLag>,
 }
 
-/// What is told of a store that has stopped.
+/// What is reported of a store that has stopped.
 pub(crate) fn stopped_problem(why: &str) -> String {
     format!("the store takes no appends: {why}")
 }
 
-/// What is told of a store whose disk is full.
+/// What is reported of a store whose disk is full.
 pub(crate) fn full_problem(why: &str) -> String {
     format!("the store takes no appends until there is room on its disk: {why}")
 }
@@ -136,7 +136,7 @@ impl PendingAppend {
 /// An entry that is in the log, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where it stands.
+    /// Where it is.
     pub offset: Offset,
     /// The time stored with it, unix milliseconds.
     pub time_ms: u64,
@@ -181,7 +181,7 @@ pub struct LogStatus {
     pub welcomes: Vec<(ChannelId, Offset)>,
 }
 
-/// Entries as they stand on disk.
+/// Entries as they are on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBatch {
     /// Records ([`skytale_proto::record`]), one after another, in chunks.

@@ -60,7 +60,7 @@ impl HeadWatches {
         receiver
     }
 
-    /// Tells those who watch a log that its head is at `head`. A head never goes back: a lower one than was told before
+    /// Tells those who watch a log that its head is at `head`. A head never goes back: a lower one than was given before
     /// changes nothing.
     pub fn publish(&self, log: LogId, head: Offset) {
         let idle = match self.watches.read().by_log.get(&log) {

@@ -140,6 +140,27 @@ python_with() {
     printf '%s' "$dir/bin/python"
 }
 
+# Prints the path of a program that a wheel of PyPI holds, from the cache: the package, its version, the program (which is also its
+# name at crates.io).
+wheel_tool() {
+    local package=$1 version=$2 program=$3 cache dir
+    cache=${SKYTALE_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skytale-test}
+    dir=$cache/$program-$version
+    if [ ! -x "$dir/bin/$program" ]; then
+        printf 'installing: %s %s\n' "$package" "$version" >&2
+        mkdir -p "$cache"
+        rm -rf "$dir.part"
+        python3 -m pip --version >/dev/null 2>&1 || install_debian python3-pip
+        # Where there is no wheel for this machine, it is built.
+        python3 -m pip install -q --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary :all: \
+            --target "$dir.part" "$package==$version" >&2 ||
+            cargo install --locked --quiet --root "$dir.part" --version "$version" "$program" >&2
+        "$dir.part/bin/$program" --version >&2
+        mv -T "$dir.part" "$dir" 2>/dev/null || rm -rf "$dir.part"
+    fi
+    printf '%s' "$dir/bin/$program"
+}
+
 # Prints the path of a cargo tool of an exact version: the one on the PATH, or one in the cache, downloaded as a
 # wheel that holds the program, or else built from crates.io.
 tool() {

@@ -72,7 +72,7 @@ codes! {
     /// The agent already offers as many KeyPackages as it may.
     KeyPackagesFull = 1012, false, "Offer more when some have been claimed.";
     /// A commit adds who is on the roster or removes who is not.
-    RosterChange = 1013, false, "The commit's header contradicts the roster; replay and build it anew.";
+    RosterChange = 1013, false, "The commit's header contradicts the roster; replay and rebuild it.";
     /// The store has stopped taking appends.
     StoreStopped = 1014, true, "The operator must look at the relay node's /readyz; nothing acknowledged is lost.";
     /// A stored record does not fit its checksum.
@@ -272,7 +272,7 @@ codes! {
     /// What was sent may be among entries that the log no longer keeps.
     DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
     /// This agent cannot follow the group's changes.
-    OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. What is sent waits.";
+    OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. Sent messages wait.";
     /// Another copy of this vault is in use.
     Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
     /// The process that had the vault open, and did this agent's work, has closed it. Nothing was done.

@@ -26,7 +26,7 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// The digest after one more entry: `frame` is the author's frame as it stands in the log.
+    /// The digest after one more entry: `frame` is the author's frame as it is in the log.
     #[must_use]
     pub fn next(&self, offset: Offset, frame: &[u8]) -> Self {
         self.next_hashed(offset, &Self::hash_frame(frame))

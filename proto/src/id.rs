@@ -1,4 +1,4 @@
-//! Newtypes for everything that is named or counted. Text forms are lower-case hex, but for
+//! Newtypes for everything that is named or counted. Text forms are lower-case hex, except for
 //! [`FrameId`] and the account's ids, which are UUIDs.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -261,7 +261,7 @@ impl Offset {
     pub const ZERO: Self = Self(0);
     /// The first entry of a log.
     pub const FIRST: Self = Self(1);
-    /// No entry will ever stand here.
+    /// No entry will ever be here.
     pub const MAX: Self = Self(u64::MAX);
 
     /// From a number.

@@ -23,7 +23,7 @@
 //!
 //! # Modules
 //! - [`id`]: newtypes for everything that is named or counted.
-//! - [`frame`]: what an author appends. [`record`]: how an entry stands on disk and on the wire.
+//! - [`frame`]: what an author appends. [`record`]: how an entry looks on disk and on the wire.
 //! - [`session`]: the relay protocol. [`token`]: claims and their verification. [`rest`]: the API's JSON.
 //! - [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
 

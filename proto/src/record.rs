@@ -1,4 +1,4 @@
-//! How an entry stands in a segment file and, unchanged, on the wire.
+//! How an entry looks in a segment file and, unchanged, on the wire.
 //!
 //! All numbers are little-endian:
 //!
@@ -127,7 +127,7 @@ pub fn encode_parts(kind: u8, offset: Offset, time_ms: u64, payload: &[u8], out:
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// What stands before a record's payload.
+/// What comes before a record's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHead {
     /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
@@ -140,7 +140,7 @@ pub struct RecordHead {
     pub length: usize,
 }
 
-/// Checks the record at the beginning of `bytes`, all of it, and gives what stands before its payload.
+/// Checks the record at the beginning of `bytes`, all of it, and gives what comes before its payload.
 pub fn check(bytes: &[u8], payload_bytes_max: usize) -> Result<RecordHead, RecordError> {
     let (length, stored) = peek(bytes, payload_bytes_max)?;
     let end = HEADER_BYTES + length;

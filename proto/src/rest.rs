@@ -97,7 +97,7 @@ impl std::fmt::Debug for TokenResponse {
 }
 
 /// A relay node, as the directory has it. Also the body of `PUT /v1/relays/{endpoint}` (with the relays' secret), by which a
-/// node that is not enrolled stands in the directory for seven days; an enrolled one sends a [`Heartbeat`] instead.
+/// node that is not enrolled is in the directory for seven days; an enrolled one sends a [`Heartbeat`] instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -154,8 +154,8 @@ pub struct Jwk {
 /// `GET /v1/revocations?after=N&agents_after=M&limit=L`: API keys revoked and agents ended, in order (with the relays'
 /// secret): two feeds, each with sequence numbers of its own. A feed has more to give for as long as it gives something.
 ///
-/// Entries leave a feed when every token that they end has ended by itself ([`crate::limits::REVOCATIONS_KEPT`]). Who asks
-/// after a number that the feed does not go on from is told to start over.
+/// Entries leave a feed when every token that they end has ended by itself ([`crate::limits::REVOCATIONS_KEPT`]). Whoever asks
+/// after a number that the feed does not go on from is asked to start over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revocations {

@@ -106,7 +106,7 @@ fn put_length(length: usize, out: &mut BytesMut) {
     out.put_u32(length);
 }
 
-/// The length that stands before a message, if it is within `limit`. Check it before allocating.
+/// The length that comes before a message, if it is within `limit`. Check it before allocating.
 pub fn message_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, MessageError> {
     let bytes = u32::from_be_bytes(prefix) as usize;
     if bytes > limit {

@@ -117,7 +117,7 @@ pub struct SessionConfig {
     pub hello_timeout_ms: u64,
     /// How long a request may take from its length to its last byte, in milliseconds.
     pub request_timeout_ms: u64,
-    /// How long before its token ends a session is told so, in seconds.
+    /// How long before its token ends a session hears of it, in seconds.
     pub token_notice_s: u64,
 }
 
@@ -261,7 +261,7 @@ impl RelayConfig {
         }
     }
 
-    /// The limits, as a session is told.
+    /// The limits, as a session gets them.
     pub(crate) fn wire_limits(&self) -> session::Limits {
         let limits = &self.limits;
         session::Limits {

@@ -37,7 +37,7 @@ impl Deframer {
         Some(message)
     }
 
-    /// Whether it stands between two messages.
+    /// Whether it is between two messages.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }

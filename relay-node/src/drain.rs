@@ -1,13 +1,13 @@
 //! How a node that is about to stop lets its agents go: one after the other, each served until its turn. Pure.
 //!
-//! Each of them knocks at another node's door at once when it is told, and one that is not let in soon knocks at a second.
+//! Each of them knocks at another node's door at once when it is asked to go, and one that is not let in soon knocks at a second.
 
 use std::time::Duration;
 
-/// Agents that are told to go a second. A few hundred handshakes a second are little to one node.
+/// Agents that are asked to go a second. A few hundred handshakes a second are little to one node.
 const TOLD_PER_SECOND: u32 = 500;
 
-/// Over what time so many sessions are told: a quarter of what there is, at most.
+/// Over what time so many sessions are asked: a quarter of what there is, at most.
 pub(crate) fn told_over(sessions: usize, within: Duration) -> Duration {
     let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
     (Duration::from_secs(1) * sessions / TOLD_PER_SECOND).min(within / 4)

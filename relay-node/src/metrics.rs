@@ -206,7 +206,7 @@ pub(crate) fn clock_wrong(wrong: bool) {
     gauge!(CLOCK_WRONG).set(f64::from(u8::from(wrong)));
 }
 
-/// What stands at the moment of a scrape.
+/// The state at the moment of a scrape.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) connections: usize,

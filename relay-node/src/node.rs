@@ -33,13 +33,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-/// Connections that are told why they are turned away, at once; more are refused without a word.
+/// Connections that learn why they are turned away, at once; more are refused without a word.
 const TURNED_AWAY_MAX: usize = 64;
 /// How long sessions that were ended may take to say so.
 const END_WITHIN: Duration = Duration::from_secs(3);
 /// How long the endpoint may take to tell its peers that it is gone.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
-/// How long after all agents were told of a drain sessions without a stream may stay.
+/// How long after all agents learned of a drain sessions without a stream may stay.
 const EMPTY_AFTER: Duration = Duration::from_secs(1);
 /// How often a drain looks for sessions without a stream.
 const EMPTY_EVERY: Duration = Duration::from_millis(250);
@@ -279,7 +279,7 @@ impl RelayNode {
     }
 
     /// Takes no new connection, and tells every session to go elsewhere: a few hundred a second, each of which is served
-    /// until its turn; then its new appends are refused, and those in flight are finished. The relay directory is told at
+    /// until its turn; then its new appends are refused, and those in flight are finished. The relay directory learns at
     /// once. A session ends when it has no stream left, or when `within` is over. Returns when
     /// none is left.
     pub async fn drain(&self, within: Duration) {

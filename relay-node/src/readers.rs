@@ -1,4 +1,4 @@
-//! Where every subscription stands, so that the slowest one can be seen.
+//! Where every subscription is, so that the slowest one can be seen.
 
 use parking_lot::Mutex;
 use skytale_proto::Offset;

@@ -1,4 +1,4 @@
-//! Refusals: what a peer is told, from each thing that can be wrong.
+//! Refusals: what a peer gets, from each thing that can be wrong.
 
 use crate::metrics;
 use crate::stream::ReceiveError;
@@ -78,7 +78,7 @@ pub(crate) fn internal() -> Refusal {
     Refusal::because(Code::RelayInternal, "the relay node could not do this")
 }
 
-/// An agent as it stands in logs: the beginning of its id.
+/// An agent as it appears in logs: the beginning of its id.
 pub(crate) struct Short<'a>(pub(crate) &'a AgentId);
 
 impl fmt::Display for Short<'_> {

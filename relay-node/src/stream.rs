@@ -74,12 +74,12 @@ impl Receiver {
         }
     }
 
-    /// The bytes of the next message, whose length was told, if all of them are here.
+    /// The bytes of the next message, whose length is known, if all of them are here.
     pub(crate) fn here(&mut self, length: usize) -> Option<Bytes> {
         self.deframer.take(length)
     }
 
-    /// The bytes of the next message, whose length was told.
+    /// The bytes of the next message, whose length is known.
     pub(crate) async fn bytes(&mut self, length: usize) -> Result<Bytes, ReceiveError> {
         loop {
             if let Some(message) = self.deframer.take(length) {

@@ -24,7 +24,7 @@ pub enum Event {
         /// Whether HTTPS carries it: nothing answered over UDP.
         over_https: bool,
     },
-    /// The session has ended. Another one is tried, unless the agent was told to disconnect.
+    /// The session has ended. Another one is tried, unless the agent was asked to disconnect.
     Disconnected {
         /// Why.
         code: Code,
@@ -98,7 +98,7 @@ pub enum Event {
         /// Messages that wait.
         unacked: u64,
     },
-    /// The relay does not give a channel's (or with `None` the agent's own) log; it is asked again later.
+    /// The relay does not give a channel's (or with `None` the agent's own) log; it is asked once more later.
     Refused {
         /// The channel.
         channel: Option<ChannelId>,
@@ -267,7 +267,7 @@ pub enum Event {
     Message {
         /// The channel.
         channel: ChannelId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
         /// Who sent it.
         author: AgentId,
@@ -278,7 +278,7 @@ pub enum Event {
         channel: ChannelId,
         /// As it was sent.
         frame_id: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
     /// A change to the group that needs no entry: others have made it meanwhile, or the only member left.
@@ -344,7 +344,7 @@ pub enum Event {
     EntryUnreadable {
         /// The channel; `None` is the agent's own log.
         channel: Option<ChannelId>,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
         /// Its frame id, where there was a frame.
         frame_id: Option<FrameId>,
@@ -356,7 +356,7 @@ pub enum Event {
     HeaderLied {
         /// The channel.
         channel: ChannelId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
         /// Who appended it, as the header says.
         author: AgentId,

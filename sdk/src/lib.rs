@@ -34,6 +34,8 @@ pub mod event;
 mod line;
 mod mls;
 pub mod net;
+#[cfg(doctest)]
+mod pages;
 pub mod raw;
 mod share;
 pub mod vault;

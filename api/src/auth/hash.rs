@@ -126,7 +126,7 @@ impl KeyHasher {
     }
 }
 
-/// Memory to hash in, used again and again. Taken anew each time, it would pile up in the allocator's arenas, one
+/// Memory to hash in, used again and again. Allocated each time, it would pile up in the allocator's arenas, one
 /// for each thread of the pool: 220 MiB were measured where two hashes ran at once.
 #[derive(Debug, Default)]
 struct Memory {

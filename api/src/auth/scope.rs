@@ -69,7 +69,7 @@ pub(crate) enum ScopesError {
     /// Not a scope.
     #[error("no such scope: `{found}`")]
     Unknown {
-        /// What stands there.
+        /// What is there.
         found: String,
     },
     /// None at all.

@@ -64,7 +64,7 @@ pub(super) async fn list(
     Ok(Json(Relays { relays }))
 }
 
-/// The relay nodes that an agent is told of.
+/// The relay nodes that an agent learns of.
 pub(super) async fn known(
     inner: &Inner,
     connection: &mut AnyConnection,
@@ -194,7 +194,7 @@ fn check(endpoint: &str, relay: &Relay) -> Result<(), Refusal> {
     check_https(relay.https_url.as_deref())
 }
 
-/// What stands in the directory is `ip:port`, and not too much of it.
+/// An address in the directory is `ip:port`, and not too much of it.
 pub(super) fn check_addresses(addresses: &[String]) -> Result<Vec<SocketAddr>, Refusal> {
     let bad = |detail: &str| Refusal::new(Code::BadRequest, detail);
     if addresses.is_empty() || addresses.len() > RELAY_ADDRESSES_MAX {

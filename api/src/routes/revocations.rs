@@ -35,8 +35,8 @@ pub(super) struct From {
 }
 
 /// The API keys that were revoked and the agents that were ended, in order. A number that follows another in the
-/// answer is the next one: none is left out, and none comes late. What ends no token any more leaves the feed; who asks
-/// after a number that it does not go on from gets it from its beginning, and is told so by `start_over`.
+/// answer is the next one: none is left out, and none comes late. What ends no token any more leaves the feed; a node that
+/// asks after a number that it does not go on from gets it from its beginning, and sees it by `start_over`.
 #[utoipa::path(
     get,
     path = "/v1/revocations",

@@ -29,7 +29,7 @@ pub(super) struct List<T, N> {
     /// of the column it is ordered by comes after the empty one.
     pub select: &'static str,
     pub stored: fn(&AnyRow) -> Result<T, StoreError>,
-    /// What stands in the column that it is ordered by.
+    /// What is in the column that it is ordered by.
     pub id: fn(&T) -> N,
 }
 

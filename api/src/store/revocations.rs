@@ -22,7 +22,7 @@ pub(crate) struct Part<T> {
 struct Feed {
     counter: &'static str,
     select: &'static str,
-    /// Deletes what stands before the first entry that is still of use.
+    /// Deletes what comes before the first entry that is still of use.
     drop: &'static str,
 }
 

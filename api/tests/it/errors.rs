@@ -95,7 +95,7 @@ on_both! {
         for wrong in ["", "x", &key, ADMIN] {
             api.get("/v1/revocations", wrong).await.refused(Code::RelayUnauthorized);
         }
-        // Who asks is settled before what is asked: a stranger learns nothing about the form of requests.
+        // The caller is settled before the question: a stranger learns nothing about the form of requests.
         api.post("/v1/accounts", "x", &json!({ "nonsense": 1 })).await.refused(Code::AdminUnauthorized);
         api.post("/v1/keys", "x", &json!({ "nonsense": 1 })).await.refused(Code::KeyUnknown);
         api.stop().await;

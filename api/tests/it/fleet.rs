@@ -1,4 +1,4 @@
-//! The relay directory of a fleet: who is in it, and in which order agents are told.
+//! The relay directory of a fleet: who is in it, and in which order agents learn.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
@@ -10,7 +10,7 @@ use skytale_proto::rest::{
 };
 use std::time::Duration;
 
-/// Whom an agent is told of, with its token.
+/// The relay nodes that an agent learns of, with its token.
 async fn told(api: &TestApi, key: &str, region: Option<u8>) -> Vec<EndpointId> {
     let agent = TestAgent::new();
     let nonce = api.nonce(key, &agent).await;

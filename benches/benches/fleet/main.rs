@@ -15,7 +15,7 @@
 //! - **outage**: how long nothing is acknowledged when a server dies or is taken away. The limit is a bare publisher to the
 //!   same stream that tries every 100 ms.
 //!
-//! Node, client and servers share the machine. Below the tables stands what each part cost in processor time, disk and memory.
+//! Node, client and servers share the machine. Below the tables is what each part cost in processor time, disk and memory.
 
 mod append;
 mod batches;

@@ -31,13 +31,13 @@ const WATCHED: Duration = Duration::from_secs(15);
 enum Fault {
     /// Its process is killed.
     Killed,
-    /// It is told to end (SIGTERM).
+    /// It is asked to end (SIGTERM).
     Ended,
-    /// It is told to be a lame duck (`nats-server --signal ldm`), and killed five seconds later.
+    /// It is asked to be a lame duck (`nats-server --signal ldm`), and killed five seconds later.
     LameDuck,
-    /// The stream's leader is told to step down; a second later it is killed.
+    /// The stream's leader is asked to step down; a second later it is killed.
     SteppedDown,
-    /// It stands still for eight seconds.
+    /// It stalls for eight seconds.
     Frozen,
 }
 
@@ -224,7 +224,7 @@ fn longest(times: &[Instant], from: Instant) -> f64 {
 async fn open(account: &Account, here: Option<usize>, folder: &std::path::Path) -> anyhow::Result<FleetStore> {
     let settings = settings(account, folder, 1);
     let nats = match here {
-        // The others are told of by the server.
+        // The others are reported with the server.
         Some(here) => NatsConfig {
             servers: vec![account.servers[here].clone()],
             ..settings.nats

@@ -66,16 +66,16 @@ pub trait Reading: Send + 'static {
 /// What a subscription gives.
 #[derive(Clone, Debug)]
 pub enum Read {
-    /// Entries, in order: where each stands, and the frame.
+    /// Entries, in order: where each is, and the frame.
     Entries(Vec<(Offset, Frame)>),
-    /// The reader stands at the head of the time at which it subscribed.
+    /// The reader is at the head of the time at which it subscribed.
     CaughtUp,
 }
 
 /// An append that became an entry, and is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Where it stands in its log: logs are dense, from 1.
+    /// Where it is in its log: logs are dense, from 1.
     pub offset: Offset,
 }
 

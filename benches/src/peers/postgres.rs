@@ -91,7 +91,7 @@ struct Service {
     heads: Heads,
 }
 
-/// An append, and who waits for where it stands.
+/// An append, and who waits for where it is.
 #[derive(Debug)]
 struct Append {
     log: Vec<u8>,
@@ -190,7 +190,7 @@ impl Postgres {
     }
 }
 
-/// Appends what waits, in one statement, as long as somebody may append. After an error all that wait are told that it is lost.
+/// Appends what waits, in one statement, as long as somebody may append. After an error all that wait learn that it is lost.
 async fn write(
     mut connection: PgConnection,
     mut queue: mpsc::Receiver<Append>,

@@ -166,7 +166,7 @@ impl Server {
         Process::of(self.pid)
     }
 
-    /// Tries until a connection stands.
+    /// Tries until a connection is up.
     pub(super) async fn reach<T, E: std::fmt::Display>(
         &self,
         mut connect: impl AsyncFnMut() -> Result<T, E>,

@@ -99,7 +99,7 @@ impl Completer {
         }
     }
 
-    /// Everybody goes offline, where that is not in the input: the node was started anew.
+    /// Everybody goes offline, where that is not in the input: the node was restarted.
     pub fn restarted(&mut self, at: Duration, out: &mut Vec<Event>) {
         let mut online: Vec<Agent> = Vec::new();
         for (agent, presence) in &mut self.agents {

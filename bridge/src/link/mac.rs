@@ -41,7 +41,7 @@ impl LinkMac {
         &self.link_id
     }
 
-    /// The MAC of a header as it stands, whatever MAC it carries.
+    /// The MAC of a header as it is, whatever MAC it carries.
     pub fn sign(&self, header: &Header) -> [u8; MAC_BYTES] {
         let tag = hmac::sign(&self.key, &self.preimage(header));
         let mut mac = [0; MAC_BYTES];

@@ -59,7 +59,7 @@ struct Attached {
     /// Names, members or confirmations have changed.
     changed: Notify,
     replayed: watch::Sender<bool>,
-    /// What members have read: it counts from a time on, if the link still stands then.
+    /// What members have read: it counts from a time on, if the link is still up then.
     confirming: Mutex<VecDeque<Confirming>>,
     /// Whether a returning member is ready for its replay.
     settled: Mutex<Settle>,

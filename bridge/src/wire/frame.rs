@@ -185,7 +185,7 @@ impl Header {
         Ok(header)
     }
 
-    /// As it leaves the bridge: what a receiver of this hop was told about an earlier one is gone.
+    /// As it leaves the bridge: what a receiver of this hop learned about an earlier one is gone.
     #[must_use]
     pub fn for_next_hop(mut self, ttl: u32) -> Self {
         self.ttl = ttl;

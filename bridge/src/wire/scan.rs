@@ -3,7 +3,7 @@
 use super::frame::WireError;
 use bytes::Bytes;
 
-/// A field as it stands in a message.
+/// A field as it is in a message.
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
@@ -124,7 +124,7 @@ impl Fields<'_> {
     }
 }
 
-/// Remembers which fields of a message came, so that one that must stand once is refused the second time: protobuf would
+/// Remembers which fields of a message came, so that one that must occur once is refused the second time: protobuf would
 /// merge or overwrite, and a receiver might read another message than the bridge.
 #[derive(Default)]
 pub(super) struct Once(u64);
@@ -134,7 +134,7 @@ impl Once {
         if number < 64 {
             let bit = 1 << number;
             if self.0 & bit != 0 {
-                return Err(WireError::Malformed("a field that stands twice"));
+                return Err(WireError::Malformed("a field that occurs twice"));
             }
             self.0 |= bit;
         }

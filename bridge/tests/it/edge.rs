@@ -1,4 +1,4 @@
-//! What stands around links: health, reflection, API keys, admin HTTP.
+//! What surrounds links: health, reflection, API keys, admin HTTP.
 
 use crate::hostile::assert_status;
 use crate::wire::{Client, channel, name, open};

@@ -1,4 +1,4 @@
-//! What links cost that do nothing. The bridge is a process of its own, so that its memory can be told from the clients'.
+//! What links cost that do nothing. The bridge is a process of its own, so that its memory is separate from the clients'.
 
 use crate::wire::{Client, name, to_group};
 use skytale_bridge::wire::proto::SessionMessageType as Kind;
@@ -57,7 +57,7 @@ fn resident_bytes(process: u32) -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// How long they stand: `SKYTALE_STAND_S` seconds, 1 without it. Pings go out each 30 s.
+/// How long they are up: `SKYTALE_STAND_S` seconds, 1 without it. Pings go out each 30 s.
 fn stand() -> Duration {
     let seconds = std::env::var("SKYTALE_STAND_S").map_or(1, |text| text.parse().expect("seconds"));
     Duration::from_secs(seconds)
@@ -92,7 +92,7 @@ async fn two_thousand_idle_links_stand_and_cost_little() {
     println!("{each} bytes an idle link");
     assert!(each < LINK_BYTES_MAX, "{each} bytes a link");
     tokio::time::sleep(stand()).await;
-    // They stand: each hears what is sent to it.
+    // They are: each hears what is sent to it.
     let sender = Client::connect(&endpoint).await;
     for (number, link) in (0..).zip(&mut links) {
         let to = name("idle", Some(number));

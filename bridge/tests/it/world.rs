@@ -389,7 +389,7 @@ impl TestBridge {
         format!("http://{}", self.address)
     }
 
-    /// Waits until so many links stand.
+    /// Waits until so many links are up.
     pub(crate) async fn links(&self, count: usize) {
         let bridge = self.bridge.as_ref().expect("it runs");
         until("links", || bridge.links() == count).await;

@@ -46,7 +46,7 @@ pub struct Cluster {
     gateways: Vec<u16>,
     /// By which port each server reaches each, itself too: of routes or of gateways.
     peers: Vec<Vec<u16>>,
-    /// Whether something stands between the servers.
+    /// Whether something is between the servers.
     linked: bool,
     sync: Mutex<Sync>,
     servers: Mutex<Vec<Option<Server>>>,
@@ -90,7 +90,7 @@ impl Cluster {
         Self::plan(3, Sync::Always, false).through(between).begin().await
     }
 
-    /// Like [`Cluster::start_through`], of three regions: what is given stands between their gateways.
+    /// Like [`Cluster::start_through`], of three regions: what is given is between their gateways.
     pub async fn start_regions_through(between: impl FnMut(usize, usize, SocketAddr) -> u16) -> Self {
         Self::plan(3, Sync::Always, true).through(between).begin().await
     }
@@ -201,7 +201,7 @@ impl Cluster {
         }
     }
 
-    /// Stops a server where it stands, and lets it go on: `STOP` or `CONT`.
+    /// Stops a server where it is, and lets it go on: `STOP` or `CONT`.
     pub fn signal(&self, server: usize, signal: &str) {
         if let Some(running) = &self.servers.lock().expect("nobody panicked")[server] {
             running.signal(signal);

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Where nobody listens: what servers advertise that others shall reach by nothing but what they were told.
+/// Where nobody listens: what servers advertise that others must reach only by links that they are given.
 const NOWHERE: &str = "127.0.0.1:1";
 
 fn program() -> PathBuf {
@@ -77,7 +77,7 @@ impl Server {
     }
 }
 
-/// What a server is told.
+/// A server's settings.
 pub(super) struct Configuration<'a> {
     pub(super) number: usize,
     pub(super) folder: &'a Path,
@@ -90,7 +90,7 @@ pub(super) struct Configuration<'a> {
     pub(super) gateway: Option<u16>,
     /// By which port it reaches each server, itself too.
     pub(super) peers: &'a [u16],
-    /// Whether those ports are the only ways: then nobody is told of others.
+    /// Whether those ports are the only ways: then nobody learns of others.
     pub(super) only: bool,
 }
 

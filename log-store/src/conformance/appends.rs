@@ -6,7 +6,7 @@ use skytale_proto::{ChannelId, Detail, Frame, Offset, limits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The first entry of a log stands at 1, each later one at the next offset.
+/// The first entry of a log is at 1, each later one at the next offset.
 pub async fn offsets_are_dense_from_one(store: Store) {
     let channel = new_channel(&store).await;
     for expected in 2..=50 {
@@ -111,7 +111,7 @@ pub async fn a_frame_pipelined_twice_is_one_entry(store: Store) {
     assert_eq!(head(&store, channel.log()).await, at(21));
 }
 
-/// What was refused may be sent again under its id, and is judged anew.
+/// What was refused may be sent again under its id, and is judged once more.
 pub async fn a_refused_frame_is_not_remembered(store: Store) {
     let claim = claim(BOB, ALICE);
     refuse(&store, &claim).await;

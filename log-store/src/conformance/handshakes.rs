@@ -6,7 +6,7 @@ use crate::{AppendError, Refused};
 use skytale_proto::{AgentId, ChannelId, Code, Detail, Frame, FrameId, Header, Offset};
 use std::sync::Arc;
 
-/// Two tasks commit on one head at once, a hundred times: one is accepted, the other is told the head it lost to.
+/// Two tasks commit on one head at once, a hundred times: one is accepted, the other gets the head it lost to.
 pub async fn of_two_commits_on_one_head_the_first_wins(store: Store) {
     let channel = new_channel(&store).await;
     accept(&store, &commit(channel, ALICE, 1, &[BOB], &[])).await;
@@ -122,7 +122,7 @@ pub async fn a_refused_bundle_emits_nothing(store: Store) {
     assert_eq!(frames(&store, CAROL.log()).await, []);
 }
 
-/// The Welcome is as durable as its bundle: it is there when the bundle is acknowledged, and who watches is told.
+/// The Welcome is as durable as its bundle: it is there when the bundle is acknowledged, and watchers hear of it.
 pub async fn welcomes_can_be_read_when_the_bundle_is_acknowledged(store: Store) {
     let mut watch = store.watch_head(BOB.log()).await.expect("a watch");
     watch.mark_unchanged();

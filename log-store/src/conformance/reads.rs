@@ -99,7 +99,7 @@ pub async fn a_read_at_the_head_is_empty(store: Store) {
     assert_eq!((batch.last, batch.head), (at(5), at(5)));
 }
 
-/// A reader that has seen more than the log has is told so.
+/// A reader that has seen more than the log has gets an error.
 pub async fn a_cursor_past_the_head_is_an_error(store: Store) {
     let (channel, _) = channel_with(&store, [10; 4]).await;
     for after in [6, 1000, u64::MAX] {
@@ -127,7 +127,7 @@ pub async fn a_log_without_entries_reads_as_empty(store: Store) {
     }
 }
 
-/// A cursor below what is kept is told where to begin; from there the log reads on, and takes appends.
+/// A cursor below what is kept learns where to begin; from there the log reads on, and takes appends.
 pub async fn trimmed_entries_are_said_to_be_gone(store: Store) {
     let (channel, sent) = channel_with(&store, [10; 9]).await;
     let log = channel.log();
@@ -150,7 +150,7 @@ pub async fn trimmed_entries_are_said_to_be_gone(store: Store) {
     assert_eq!(head(&store, log).await, at(13));
 }
 
-/// The id of an entry that is gone may be used anew; that of one that is kept is a duplicate.
+/// The id of an entry that is gone may be reused; that of one that is kept is a duplicate.
 pub async fn a_trim_forgets_frame_ids(store: Store) {
     let (channel, sent) = channel_with(&store, [10; 4]).await;
     accept(&store, &trim(channel.log(), 3)).await;

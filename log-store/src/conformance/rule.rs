@@ -74,7 +74,7 @@ impl Story {
         })
     }
 
-    /// A frame that has some chance of being accepted where the log stands now.
+    /// A frame that has some chance of being accepted where the log is now.
     fn next(&mut self, dice: &mut Dice) -> Frame {
         let author = *dice.pick(&self.agents);
         let owner = *dice.pick(&self.agents[..2]);

@@ -1,4 +1,4 @@
-//! What the promises are told with: agents, frames, and appends that are expected to end in one way.
+//! The promises' vocabulary: agents, frames, and appends that are expected to end in one way.
 
 use super::Store;
 use crate::store::{Accepted, AppendError, PendingAppend, ReadBatch};

@@ -1,4 +1,4 @@
-//! Asks again where nobody answers, and still listens to what was asked before.
+//! Repeats a question where nobody answers, and still listens to what was asked before.
 //!
 //! While a stream or the cluster has no leader, a question is lost, and whoever waits for its timeout learns late that there is
 //! a leader again. A server that is only slow answers the first question, however often it was asked.
@@ -13,7 +13,7 @@ pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The longest such wait: a leader that there is at last is heard within it.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
-/// Asks again and again until an answer comes for which `answered` holds, and asks nothing more when `within` is over. Where
+/// Repeats a question until an answer comes for which `answered` holds, and asks nothing more when `within` is over. Where
 /// none comes, this ends with a failure when no question is under way, or when one fails after that time: so it takes
 /// `within` and one question, at the longest.
 pub(super) async fn again<T, F: Future<Output = T>>(

@@ -7,7 +7,7 @@
 //! earlier in the stream.
 //!
 //! Callers share answers: one question of a kind is under way at a time, and its answer is good for whoever came before it was
-//! asked. Marks are asked for less and less often by those who ask again and again.
+//! asked. Marks are asked for less and less often by those who retry over and over.
 
 use super::guard::is_in_contact;
 use super::mark::Mark;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// The pause from one mark to the next, to begin with.
 const MARK_FIRST: Duration = Duration::from_millis(50);
-/// The longest such pause. Who does not ask for twice as long begins anew.
+/// The longest such pause. Who does not ask for twice as long starts over.
 const MARK_LONGEST: Duration = Duration::from_secs(10);
 
 /// A question that callers share.

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum Need {
     /// Nothing.
     Nothing,
-    /// To be made anew: a shard of it is older than its stream's beginning, or half a checkpoint was installed.
+    /// To be recreated: a shard of it is older than its stream's beginning, or half a checkpoint was installed.
     Erase,
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn need(
         let behind = position.sequence > 0 && position.stream == stream_id(info) && position.sequence + 1 < first;
         // Without a checkpoint what is here is all that there is: it is read, and says why it is not followed.
         if behind && matches!(bucket.get(*shard, position.stream, first - 1).await, Ok(Some(_))) {
-            tracing::warn!(%shard, position = position.sequence, first, "the replica is too old; it is made anew");
+            tracing::warn!(%shard, position = position.sequence, first, "the replica is too old; it is recreated");
             return Need::Erase;
         }
     }

@@ -98,7 +98,7 @@ impl Bucket {
         }
     }
 
-    /// Writes a checkpoint. Two nodes that write the same one write the same bytes, but for how far back `repeated` goes. How old
+    /// Writes a checkpoint. Two nodes that write the same one write the same bytes, except for how far back `repeated` goes. How old
     /// it is counts from `now_ms` at the earliest: a server whose clock was behind may have given its messages their times.
     pub(super) async fn put(&self, shard: ShardId, checkpoint: &Checkpoint, now_ms: u64) -> Result<(), String> {
         let position = &checkpoint.position;
@@ -180,7 +180,7 @@ pub(super) fn covered(listed: &[Listed], from: u64) -> u64 {
     })
 }
 
-/// The chain's hash as it stands in a checkpoint's description.
+/// The chain's hash as it is in a checkpoint's description.
 pub(super) fn shown(chain: &[u8; 32]) -> String {
     hex(chain)
 }

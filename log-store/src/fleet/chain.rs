@@ -13,7 +13,7 @@ pub(super) struct Link<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// The hash of one message, wherever it stands.
+/// The hash of one message, wherever it is.
 pub(super) fn message_hash(subject: &str, payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"skytale fleet message 1");

@@ -8,7 +8,7 @@
 //!
 //! Numbers are little-endian; a log id begins with its kind, which says its length. `repeated` are the messages after
 //! `repeated after` that were duplicates of entries: a node that begins with an earlier checkpoint does not have the frame
-//! ids of what went before it, and is told by this which messages change nothing. Persisted: keep stable.
+//! ids of what went before it, and learns from this which messages change nothing. Persisted: keep stable.
 
 use crate::local::ShardPosition;
 use crate::local::replica::Snapshot;
@@ -58,7 +58,7 @@ impl Checkpoint {
         out.freeze()
     }
 
-    /// From the bytes of [`Checkpoint::encode`]; any other bytes are told what is wrong with them.
+    /// From the bytes of [`Checkpoint::encode`]; an error names what is wrong with any other bytes.
     pub(super) fn decode(bytes: &Bytes) -> Result<Self, &'static str> {
         let end = bytes.len().checked_sub(HASH_BYTES).ok_or("cut short")?;
         let mut rest = bytes.slice(..end);

@@ -1,4 +1,4 @@
-//! What a fleet's node can be told.
+//! The settings of a fleet's node.
 
 use super::keys::KeyFile;
 use super::shards::Shards;
@@ -20,7 +20,7 @@ pub struct FleetConfig {
     pub nats: NatsConfig,
     /// The regions, each with how many shards it has. Fixed once the streams exist.
     pub regions: Vec<RegionConfig>,
-    /// The region that this node stands in: it follows the streams of the others by mirrors here. `None` follows every stream
+    /// The region that this node is in: it follows the streams of the others by mirrors here. `None` follows every stream
     /// itself.
     pub here: Option<Region>,
     /// Copies of each stream that a new one gets, and that an existing one must have.
@@ -39,13 +39,13 @@ pub struct FleetConfig {
     pub queue_frames_max: usize,
     /// Bytes of frames that may wait for their verdict; an append beyond them waits for room.
     pub queue_bytes_max: usize,
-    /// How long an append may take before its author is told that the home region cannot be reached.
+    /// How long an append may take before its author learns that the home region cannot be reached.
     pub append_timeout: Duration,
     /// How long a request to NATS may take before it counts as lost.
     pub request_timeout: Duration,
     /// How often each stream is compared with what was folded of it.
     pub verify_every: Duration,
-    /// How often the servers are asked again whether they sync.
+    /// How often the servers are asked once more whether they sync.
     pub ask_sync_every: Duration,
     /// How long a stream must go on contradicting what was folded before that is believed: longer than a server that was
     /// cut off takes to notice that it no longer leads.
@@ -215,7 +215,7 @@ impl FleetConfig {
         u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Where the streams of a home region stand; `None` where anywhere.
+    /// Where the streams of a home region are; `None` where anywhere.
     pub(super) fn placement(&self, home: Region) -> Option<Placement> {
         let region = self.regions.iter().find(|region| region.region == home)?;
         (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
@@ -264,7 +264,7 @@ impl FleetConfig {
         }
         if let Some(here) = self.here {
             let is_one = self.regions.iter().any(|region| region.region == here);
-            let problem = format!("name no region {}, in which the node stands", here.0);
+            let problem = format!("name no region {}, which is the node's", here.0);
             refuse(!is_one, "regions", problem);
         }
         refuse(

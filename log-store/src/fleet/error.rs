@@ -46,7 +46,7 @@ pub enum OpenError {
         /// What JetStream said.
         error: String,
     },
-    /// The streams are not what this node was told.
+    /// The streams do not match this node's configuration.
     #[error("stream {stream}: {problem}")]
     Stream {
         /// The stream.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! <dir>/FLEET      JSON: the fleet's shards, the distance of checkpoints, and of each shard that began with a checkpoint
-//!                  up to which message it must be told what repeats entries that are not here
+//!                  up to which message it must learn what repeats entries that are not here
 //! ```
 //!
-//! A node that was told other shards than its replica was followed with would fold the same messages otherwise. So without
+//! A node configured with other shards than its replica was followed with would fold the same messages otherwise. So without
 //! this file nothing is followed before the home region has answered.
 
 use super::config::FleetConfig;
@@ -81,7 +81,7 @@ impl Facts {
         self.began.insert(shard.to_string(), stream_ended);
     }
 
-    /// Whether a shard that stands there must still be told which messages repeat entries that are not here.
+    /// Whether a shard that is there must still learn which messages repeat entries that are not here.
     pub(super) fn must_be_told(&self, shard: ShardId, position: u64) -> bool {
         position < self.began_at(shard)
     }

@@ -76,7 +76,7 @@ impl Gathering {
         });
     }
 
-    /// Ends when a batch of so many frames should wait no longer. May be asked again after each frame.
+    /// Ends when a batch of so many frames should wait no longer. May be called once more after each frame.
     pub(super) async fn over(&mut self, frames: usize) {
         let waits = |before: &Before| self.without == 0 && frames < before.enough();
         if let Some(before) = self.before.filter(waits) {

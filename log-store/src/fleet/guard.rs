@@ -1,4 +1,4 @@
-//! Whether a stream still is what was folded of it. What contradicts is told apart from what cannot be asked.
+//! Whether a stream still is what was folded of it. What contradicts is distinguished from what cannot be asked.
 
 use super::chain::message_hash;
 use super::shards::ShardId;
@@ -22,15 +22,15 @@ pub enum Contradiction {
     Missing {
         /// The stream.
         stream: String,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
-    /// Another stream stands under the name.
-    #[error("stream {stream} was made anew after this node had followed it to {position}")]
+    /// Another stream is under the name.
+    #[error("stream {stream} was recreated after this node had followed it to {position}")]
     Recreated {
         /// The stream.
         stream: String,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
     /// It ends before what was folded.
@@ -40,7 +40,7 @@ pub enum Contradiction {
         stream: String,
         /// The stream's last sequence.
         last: u64,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
     /// It ends before what another node has followed.
@@ -52,9 +52,9 @@ pub enum Contradiction {
         stream: String,
         /// The stream's last sequence.
         last: u64,
-        /// Where the other node stands.
+        /// Where the other node is.
         furthest: u64,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
     /// A message has other bytes.
@@ -62,7 +62,7 @@ pub enum Contradiction {
     OtherBytes {
         /// The stream.
         stream: String,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
     /// Messages that this node has not followed are gone.
@@ -75,7 +75,7 @@ pub enum Contradiction {
         stream: String,
         /// The stream's first sequence.
         first: u64,
-        /// Where this node stands.
+        /// Where this node is.
         position: u64,
     },
     /// A checkpoint of another history.
@@ -86,7 +86,7 @@ pub enum Contradiction {
         /// The checkpoint's sequence.
         sequence: u64,
     },
-    /// It is not what this node was told.
+    /// It does not match this node's configuration.
     #[error("stream {stream}: {problem}")]
     Settings {
         /// The stream.

@@ -6,13 +6,13 @@
 //!        └── a node may begin here once the stream is purged up to it
 //! ```
 //!
-//! The purge comes last, and only when D is there: a node that begins with C is told by the checkpoints up to D which
+//! The purge comes last, and only when D is there: a node that begins with C learns by the checkpoints up to D which
 //! messages repeat what C does not have the frame ids of; after the Trims those ids are forgotten everywhere. Every node
 //! does this, at its own times; what is done twice changes nothing. How late it is, a majority of the clocks of nodes and
 //! servers says (`clock.rs`).
 //!
 //! A shard with little traffic takes long from one multiple of the checkpoints' distance to the next. So where its newest
-//! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one stands here
+//! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one is here
 //! too: all nodes find it in the sequence, and mean the same.
 
 use super::bucket::{Bucket, Listed, covered};
@@ -124,7 +124,7 @@ async fn give_up(
     Ok(())
 }
 
-/// Says that a checkpoint stands here, where the newest is too old for what came after it.
+/// Says that a checkpoint is here, where the newest is too old for what came after it.
 async fn mark(
     node: &Arc<Node>,
     shard: &Shard,
@@ -138,7 +138,7 @@ async fn mark(
         Ok(Found::Missing) => return Err("its stream is missing".into()),
         Err(error) => return Err(error.to_string()),
     };
-    // What was not checked stands since the first message.
+    // It is unchecked since the first message.
     let since = newest.map_or_else(
         || unix_ms(info.state.first_timestamp.unix_timestamp_nanos()),
         |newest| newest.time_ms,
@@ -160,7 +160,7 @@ async fn mark(
     };
     // Of nodes that do so at once, one is the first.
     match Mark::Checkpoint.put(&node.client, shard.id, Some(after)).await {
-        Ok(sequence) => tracing::info!(shard = %shard.label, sequence, "a checkpoint stands here"),
+        Ok(sequence) => tracing::info!(shard = %shard.label, sequence, "a checkpoint is marked here"),
         Err(reason) => tracing::debug!(shard = %shard.label, %reason, "no mark for a checkpoint"),
     }
     Ok(())

@@ -202,7 +202,7 @@ async fn tried(config: &NatsConfig, seed: &Secret, within: Duration) -> Tried {
     }
 }
 
-/// The key files of a node's connections: as who writes the log, and as who asks whether servers sync.
+/// The key files of a node's connections: as a writer of the log, and as one that checks whether servers sync.
 fn files(config: &FleetConfig) -> (Option<&KeyFile>, Option<&KeyFile>) {
     let sync = match &config.sync {
         SyncProof::System(auth) => file(auth),

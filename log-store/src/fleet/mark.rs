@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  skytale.log.<region>.<shard>.mark         a place in the sequence, and nothing else
-//!  skytale.log.<region>.<shard>.checkpoint   a checkpoint stands here too, though this is no multiple of their distance
+//!  skytale.log.<region>.<shard>.checkpoint   a checkpoint is here too, though this is no multiple of their distance
 //! ```
 //!
 //! A mark is written as a frame is: what the stream answers has been agreed on by the servers that keep it, so that the
@@ -18,7 +18,7 @@ use serde::Deserialize;
 pub(super) enum Mark {
     /// Here is a place.
     Place,
-    /// A checkpoint stands here.
+    /// A checkpoint is here.
     Checkpoint,
 }
 
@@ -38,7 +38,7 @@ impl Mark {
             .find(|mark| mark.subject(shard) == subject)
     }
 
-    /// Writes it, and gives its sequence. With `after`, only where the last mark of its kind stands there (0 for none).
+    /// Writes it, and gives its sequence. With `after`, only where the last mark of its kind is there (0 for none).
     pub(super) async fn put(self, client: &Client, shard: ShardId, after: Option<u64>) -> Result<u64, String> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", shard.stream());

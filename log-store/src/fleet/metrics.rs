@@ -1,4 +1,4 @@
-//! Every metric of the fleet store, with its unit. Shards are told apart by the label `shard`, as `region/index`.
+//! Every metric of the fleet store, with its unit. Shards are distinguished by the label `shard`, as `region/index`.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) fn describe() {
         "Batches published again because what became of them was unknown"
     );
     describe_counter!(FOLLOWED, Unit::Count, "Messages folded");
-    describe_counter!(RESUMED, Unit::Count, "Times that a follower had to begin anew");
+    describe_counter!(RESUMED, Unit::Count, "Times that a follower had to start over");
     describe_counter!(DISCONNECTED, Unit::Count, "Connections to NATS lost");
     describe_gauge!(
         WELCOMES_OWED,

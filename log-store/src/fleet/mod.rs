@@ -14,7 +14,7 @@
 //!
 //! - A bundle's Welcomes go to the streams of their recipients: put there by the node that took the bundle, or by any other
 //!   where that one is gone (`owed.rs`).
-//! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was made anew, is missing,
+//! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was recreated, is missing,
 //!   or holds other bytes than were folded (`guard.rs`).
 //!
 //! - Entries are given up by Trims in the streams; then a checkpoint takes the place of what went before it
@@ -176,7 +176,7 @@ impl FleetStore {
             return Ok(pending);
         };
         if let Err(error) = shard.checked() {
-            // None that was asked for before this is told is taken after it.
+            // None that was asked for before this is reported is taken after it.
             shard.give_up();
             return Err(error);
         }
@@ -273,7 +273,7 @@ impl FleetStore {
             }
         };
         if tokio::time::timeout(CLOSE_WITHIN, drained).await.is_err() {
-            tracing::warn!("closed while appends were on their way; their authors are told that nobody knows");
+            tracing::warn!("closed while appends were on their way; their authors learn that nobody knows");
         }
         node.frames.close();
         node.bytes.close();
@@ -286,7 +286,7 @@ impl FleetStore {
 
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was told before this call is what its author knew.
+        // Now, and not when the future is polled: what was reported before this call is what its author knew.
         let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
         self.append_frame(frame, asked).boxed()
     }

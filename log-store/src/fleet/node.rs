@@ -78,11 +78,11 @@ pub(super) struct Shard {
     pub(super) acked: watch::Sender<u64>,
     /// Tells the follower that such messages do not come.
     pub(super) stalled: Notify,
-    /// Why its stream was not found yet to be what this node was told; `None` once it was.
+    /// Why its stream does not match this node's configuration yet; `None` once it does.
     unchecked: Mutex<Option<String>>,
     /// The connection to NATS on which the stream was last found to be what was followed.
     pub(super) looked_on: AtomicU64,
-    /// How often authors were told that nobody knows what became of their frames.
+    /// How often authors learned that nobody knows what became of their frames.
     given_up: AtomicU64,
     /// How far the stream goes, as its leader says.
     pub(super) ends: Round<Result<u64, StoreError>>,
@@ -145,18 +145,18 @@ impl Shard {
         }
     }
 
-    /// How often authors were told that nobody knows what became of their frames: what was asked for before the last time is
+    /// How often authors learned that nobody knows what became of their frames: what was asked for before the last time is
     /// not published any more.
     pub(super) fn given_up(&self) -> u64 {
         self.given_up.load(Ordering::Acquire)
     }
 
-    /// Authors are about to be told so.
+    /// Authors are about to learn it.
     pub(super) fn give_up(&self) {
         self.given_up.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether the stream was found to be what this node was told. Nothing is put into it before.
+    /// Whether the stream matches this node's configuration. Nothing is put into it before.
     pub(super) fn checked(&self) -> Result<(), StoreError> {
         match &*self.unchecked.lock() {
             None => Ok(()),
@@ -164,7 +164,7 @@ impl Shard {
         }
     }
 
-    /// Why its stream was not found to be what this node was told.
+    /// Why its stream does not match this node's configuration.
     pub(super) fn why_unchecked(&self) -> Option<String> {
         self.unchecked.lock().clone()
     }

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 /// How long NATS, or a stream, may be silent before a node that has followed it starts without.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
-/// The pause before what did not answer is asked again.
+/// The pause before what did not answer is asked once more.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Streams that are looked for at once.
 const STREAMS_AT_ONCE: usize = 8;
@@ -158,7 +158,7 @@ impl Opening {
         let meaning = self.meaning(&prober, &infos, followed).await?;
         drop(bucket);
         if meaning.is_none() {
-            // Asked again, with all else, before anything is put into a stream.
+            // Checked once more, with all else, before anything is put into a stream.
             beginnings
                 .iter_mut()
                 .for_each(|(_, beginning)| beginning.checked = false);
@@ -283,7 +283,7 @@ impl Opening {
                     return Ok(None);
                 }
                 Err(problem) if self.has_time() => {
-                    tracing::debug!(%problem, "it is asked again");
+                    tracing::debug!(%problem, "it is asked once more");
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 Err(problem) if allowed => {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Where a bundle stands in the streams.
+/// Where a bundle is in the streams.
 type Place = (ShardId, u64);
 
 /// What is owed, as far as this node has folded.
@@ -54,7 +54,7 @@ impl Owed {
         self.inner.lock().bundles.insert((shard, sequence), bundle);
     }
 
-    /// The bundle was folded: it stands at this entry, and owes these Welcomes. None, where it was refused or repeated.
+    /// The bundle was folded: it is at this entry, and owes these Welcomes. None, where it was refused or repeated.
     pub(super) fn decide(&self, shard: ShardId, sequence: u64, entry: Option<(LogId, Offset)>, left: Vec<Header>) {
         let place = (shard, sequence);
         let mut inner = self.inner.lock();

@@ -385,7 +385,7 @@ impl Turn<'_> {
 
 async fn send(client: &Client, subject: &'static str, payload: Bytes) {
     if let Err(error) = client.publish(subject, payload).await {
-        tracing::debug!(%error, "the other nodes of the fleet cannot be told");
+        tracing::debug!(%error, "cannot reach the other nodes of the fleet");
     }
 }
 

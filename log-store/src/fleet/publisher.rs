@@ -14,7 +14,7 @@
 //!
 //! # What an author may rely on
 //! - A log's frames get into the stream in the order in which they were queued.
-//! - When a batch is given up, every frame that was asked for before the first of its authors was told is refused with it. So
+//! - When a batch is given up, every frame that was asked for before the first of its authors learned is refused with it. So
 //!   whoever sends again what was refused, in its order and under the same ids, has it in the log in that order: also where
 //!   the batch that was given up comes into the stream late, at any time. What comes second of a frame is a duplicate.
 //! - A frame that was given up and that its author never sends again may still become an entry, for as long as a server
@@ -47,7 +47,7 @@ const ASK_MAX: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(25);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long an acknowledged message may take to come back before the follower is told to begin anew.
+/// How long an acknowledged message may take to come back before the follower is asked to start over.
 const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
 
 /// A batch that is a fourth of what it may be waits for no more: what it costs beside its frames matters no longer.
@@ -88,7 +88,7 @@ struct Source<'a> {
     queue: mpsc::UnboundedReceiver<Queued>,
     /// Was over the limits of the batch before.
     held: Option<Queued>,
-    /// What was told of a batch that was given up, and is told of what was asked for before that.
+    /// What was reported of a batch that was given up, and is reported of what was asked for before that.
     refusal: StoreError,
     gathering: Gathering,
 }
@@ -111,7 +111,7 @@ impl Source<'_> {
         }
     }
 
-    /// What was asked for before an author was told that nobody knows must not pass what was given up.
+    /// What was asked for before an author learned that nobody knows must not pass what was given up.
     fn fresh(&self, queued: Queued) -> Option<Queued> {
         if queued.asked == self.shard.given_up() {
             return Some(queued);
@@ -155,7 +155,7 @@ impl Source<'_> {
         self.gathering.published(frames, there, took);
     }
 
-    /// Whoever waits is told why nothing more is taken: also those whose frames are in the stream. Nobody else adds to them,
+    /// Whoever waits learns why nothing more is taken: also those whose frames are in the stream. Nobody else adds to them,
     /// so none is left that nobody will answer: the last batch may be acknowledged after the follower has ended.
     async fn end(mut self) {
         self.queue.close();
@@ -172,7 +172,7 @@ impl Source<'_> {
 }
 
 /// Publishes a batch until its outcome is known, and gives how long that took the last time that it was sent; an error is that
-/// its authors were told that nobody knows.
+/// its authors learned that nobody knows.
 async fn publish(
     node: &Arc<Node>,
     shard: &Shard,
@@ -223,7 +223,7 @@ async fn publish(
 /// Tells the authors of a batch that nobody knows: in the order of their frames, those first whose frames were acknowledged
 /// before and have not come back.
 fn give_up(shard: &Shard, batch: Vec<Queued>, error: StoreError) -> StoreError {
-    // First of all: who asks after having been told is not refused with these.
+    // First of all: an author that asks after it has learned this is not refused with these.
     shard.give_up();
     for waiter in shard.pending.gave_up() {
         waiter.fail(shard.unreachable("the frame is in the stream, and this node has not followed it there yet"));
@@ -297,7 +297,7 @@ async fn insist(
     }
 }
 
-/// Tells the follower to begin anew where what the stream acknowledged does not come back: the server of its consumer may
+/// Tells the follower to start over where what the stream acknowledged does not come back: the server of its consumer may
 /// be gone, and would be missed only after two of its heartbeats.
 async fn mind(shard: &Shard) {
     let (mut acked, mut followed) = (shard.acked.subscribe(), shard.followed.subscribe());

@@ -11,7 +11,7 @@
 //! which it was folded. The fold is the check: an entry that does not come to its old offset ends it, before anything else of its
 //! log is appended. Welcomes are entries as others are, so this node publishes none by itself; nor does it trim.
 //!
-//! What the fold refused is not in a replica and does not come back; nobody was told that it was an entry. So a stream is not
+//! What the fold refused is not in a replica and does not come back; nobody learned that it was an entry. So a stream is not
 //! message for message what it was: nodes that had followed the lost part begin with empty replicas.
 
 use super::FleetStore;

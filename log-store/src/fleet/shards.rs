@@ -3,7 +3,7 @@
 //! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names no
 //! region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the number
 //! of shards of one can change once streams exist: what is written here is written into each stream's metadata too,
-//! and a node that was told otherwise does not start.
+//! and a node with another setting does not start.
 
 use skytale_proto::{LogId, Region};
 use std::collections::BTreeMap;
@@ -105,7 +105,7 @@ impl Shards {
         }
     }
 
-    /// As it stands in a stream's metadata: `0:4,1:4`.
+    /// As it is in a stream's metadata: `0:4,1:4`.
     pub fn describe(&self) -> String {
         let regions = self.regions.iter().map(|(region, shards)| format!("{region}:{shards}"));
         regions.collect::<Vec<_>>().join(",")

@@ -1,4 +1,4 @@
-//! The shards' streams: made where they are missing, and compared with what this node was told.
+//! The shards' streams: made where they are missing, and compared with this node's configuration.
 
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
 use super::error::OpenError;
@@ -19,7 +19,7 @@ const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 const KEY_SHARDS: &str = "skytale-shards";
 /// Messages from one checkpoint to the next.
 const KEY_CHECKPOINT: &str = "skytale-checkpoint-every";
-/// The format of what stands in the stream.
+/// The format of what is in the stream.
 const KEY_FORMAT: &str = "skytale-format";
 const FORMAT: &str = "1";
 
@@ -61,7 +61,7 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
             let shown =
                 |value: Option<&String>| value.map_or_else(|| "nothing".to_owned(), |value| format!("`{value}`"));
             return Some(format!(
-                "its metadata says {key} is {}, and this node was told {}; it cannot change once streams exist",
+                "its metadata says {key} is {}, and this node's setting is {}; it cannot change once streams exist",
                 shown(found),
                 shown(wanted)
             ));
@@ -84,7 +84,7 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
         (found.mirror.is_none(), "it is a mirror"),
         (
             found.num_replicas >= wanted.num_replicas || allow_weaker,
-            "it has fewer replicas than this node was told",
+            "it has fewer replicas than this node's configuration asks for",
         ),
     ];
     let wrong = facts.iter().find(|(holds, _)| !holds);

@@ -1,11 +1,11 @@
 //! What an acknowledgement of JetStream means: how many copies, and whether each was synced first.
 //!
-//! `sync_interval: always` is a setting of a server, and no client of an ordinary account is told it. The system account
+//! `sync_interval: always` is a setting of a server, and no client of an ordinary account learns it. The system account
 //! is: every server answers `$SYS.REQ.SERVER.PING.JSZ` with its JetStream settings.
 //!
 //! A server that does not answer, or whose JetStream is off because its disk is full, says nothing about its setting. That is
 //! no reason to stop: what a stream acknowledges rests on a majority of its copies, so it is enough that a majority is known
-//! to sync. Those that cannot be read are named, and asked again soon. A server that says that it does not sync is another
+//! to sync. Those that cannot be read are named, and asked once more soon. A server that says that it does not sync is another
 //! matter: a majority may rest on it.
 
 use super::config::{FleetConfig, SyncProof};
@@ -28,7 +28,7 @@ use std::time::Duration;
 const SENT_WITHIN: Duration = Duration::from_secs(2);
 /// How long to wait for a further server to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(700);
-/// How soon to ask again where a server could not be read.
+/// How soon to repeat the question where a server could not be read.
 const UNREAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Asks servers whether they sync.
@@ -210,7 +210,7 @@ pub(super) async fn ask_again(node: Arc<Node>) {
         let meaning = match node.prober.meaning(&infos).await {
             Ok(meaning) => meaning,
             Err(problem) => {
-                tracing::warn!(%problem, "it is asked again later");
+                tracing::warn!(%problem, "it is asked once more later");
                 continue;
             }
         };

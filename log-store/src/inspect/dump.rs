@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// An entry, without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpEntry {
-    /// The file it stands in.
+    /// The file it is in.
     pub path: PathBuf,
     /// Bytes from the file's beginning.
     pub at: u32,

@@ -21,7 +21,7 @@ pub struct Exported {
     pub last: Offset,
 }
 
-/// Writes the records ([`skytale_proto::record`]) of one log to `out`, in their order, as they stand on disk. Ends with
+/// Writes the records ([`skytale_proto::record`]) of one log to `out`, in their order, as they are on disk. Ends with
 /// an error at the first entry that is damaged or missing: what was written up to there is whole.
 pub fn export(dir: &Path, log: LogId, out: &mut impl Write) -> Result<Exported, InspectError> {
     let source = Source::open(dir)?;

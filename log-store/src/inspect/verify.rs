@@ -54,9 +54,9 @@ pub struct Problem {
     pub path: PathBuf,
     /// Bytes from its beginning.
     pub at: u32,
-    /// The log that it hits, where that can be told.
+    /// The log that it hits, where that is known.
     pub log: Option<LogId>,
-    /// The entry that it hits, where that can be told.
+    /// The entry that it hits, where that is known.
     pub offset: Option<Offset>,
     /// What is wrong.
     pub problem: String,
@@ -171,7 +171,7 @@ impl Check {
             }
             Some(Folded::Waiting { last }) if *last != state.head() => {
                 let problem = format!(
-                    "the state record is of entry {}, but {last} stands before it",
+                    "the state record is of entry {}, but {last} comes before it",
                     state.head()
                 );
                 self.problem(file, at, Some(log), None, problem);

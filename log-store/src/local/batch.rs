@@ -11,11 +11,11 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
     pub(crate) time_ms: u64,
     pub(crate) segment: u32,
-    /// Where its mark stands.
+    /// Where its mark is.
     pub(crate) mark_at: u32,
-    /// Where its first record stands.
+    /// Where its first record is kept.
     pub(crate) start: u32,
-    /// Its records, as they stand in the segment.
+    /// Its records, as they are in the segment.
     pub(crate) records: Bytes,
     pub(crate) logs: Vec<BatchLog>,
     pub(crate) entries: Vec<BatchEntry>,
@@ -28,7 +28,7 @@ pub(crate) struct Batch {
 /// A log in a batch.
 pub(crate) struct BatchLog {
     pub(crate) log: LogId,
-    /// The first entry's offset here, or where it would stand.
+    /// The first entry's offset here, or where it would be.
     pub(crate) first: Offset,
     pub(crate) head: Offset,
     pub(crate) first_available: Offset,
@@ -41,7 +41,7 @@ pub(crate) struct BatchLog {
 pub(crate) struct BatchEntry {
     /// Which of the batch's logs.
     pub(crate) log: u32,
-    /// Where its record stands, from the beginning of the batch's records.
+    /// Where its record is, from the beginning of the batch's records.
     pub(crate) at: u32,
     /// The record's length, in bytes.
     pub(crate) length: u32,

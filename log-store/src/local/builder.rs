@@ -88,7 +88,7 @@ impl BatchBuilder {
         Ok(accepted)
     }
 
-    /// Folds messages of a stream. The Welcomes that they cause are given back, but for those that their logs have
+    /// Folds messages of a stream. The Welcomes that they cause are given back, except for those that their logs have
     /// already. After an error nothing of this batch may be written.
     pub(crate) fn follow(
         &mut self,
@@ -136,7 +136,7 @@ impl BatchBuilder {
         Ok(outcomes)
     }
 
-    /// Takes states in of logs that have none here, and where the shard stands with them.
+    /// Takes states in of logs that have none here, and where the shard is with them.
     pub(crate) fn install(
         &mut self,
         shared: &Shared,
@@ -160,7 +160,7 @@ impl BatchBuilder {
             self.lay_state(working);
         }
         self.stand(position);
-        // The position must be on disk when the caller is told so.
+        // The position must be on disk when the caller gets it.
         self.unwritten = POSITION_LAG_MAX;
         Ok(())
     }
@@ -438,7 +438,7 @@ impl Laid {
         out
     }
 
-    /// The batch, once it is durable. `mark_at` and `start` are where its mark and its first record stand.
+    /// The batch, once it is durable. `mark_at` and `start` are where its mark and its first record are.
     pub(crate) fn durable(self, segment: u32, mark_at: u32, start: u32) -> Batch {
         Batch {
             number: self.number,

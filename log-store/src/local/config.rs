@@ -1,4 +1,4 @@
-//! What a local store can be told.
+//! The settings of a local store.
 
 use super::clock::Clocks;
 use super::faults::DiskFaults;

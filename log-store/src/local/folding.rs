@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Close,
 }
 
-/// Who asks for an append.
+/// The caller of an append.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked {
     /// An author, at this time: [`super::space::Space::asked`].
@@ -82,10 +82,10 @@ pub(crate) struct Retired {
     pub(crate) with_state: bool,
 }
 
-/// What an author is told.
+/// An author's answer.
 pub(crate) type Outcome = Result<Accepted, AppendError>;
 
-/// Who waits for a batch, and what they are told when it is durable.
+/// Who waits for a batch, and their answers when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(oneshot::Sender<Outcome>, LogId, Outcome)>,
@@ -314,7 +314,7 @@ impl Stage {
     }
 
     /// A batch could not be written for lack of room, nor can the one that was folded on top of it. What was followed in
-    /// both waits for room; all else is told. The next batch has this number. Gives how many bytes leave the queue.
+    /// both waits for room; all else is answered. The next batch has this number. Gives how many bytes leave the queue.
     pub(crate) fn roll_back(&self, next_batch: u64, failed: Answers, error: &StoreError) -> usize {
         let mut folding = self.folding.lock();
         let mut behind = std::mem::take(&mut folding.answers);
@@ -340,7 +340,7 @@ impl Stage {
         queued_bytes
     }
 
-    /// Authors were told that frames of these logs were refused for lack of room.
+    /// Authors learned that frames of these logs were refused for lack of room.
     pub(crate) fn told(&self, refused: Vec<LogId>) {
         if refused.is_empty() {
             return;
@@ -361,7 +361,7 @@ impl Stage {
     pub(crate) fn abandon(&self) {
         let mut folding = self.folding.lock();
         folding.abandoned = true;
-        // Who waited is told that the store ended, by their answers' end.
+        // Whoever waited learns that the store ended, by their answers' end.
         folding.answers = Answers::default();
         folding.waiting.clear();
         self.moved.notify_all();

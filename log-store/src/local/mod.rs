@@ -307,7 +307,7 @@ impl Appends<'_> {
 
 impl LogStore for LocalStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was told before this call is what its author knew.
+        // Now, and not when the future is polled: what was reported before this call is what its author knew.
         let asked = Asked::Author(self.shared.space.asked());
         async move { self.appends().append(frame, asked).await }.boxed()
     }

@@ -1,6 +1,6 @@
-//! Where a replica stands in each of the streams that it follows.
+//! Where a replica is in each of the streams that it follows.
 //!
-//! A replica's batches say so in their marks: after a crash the segments alone tell where each shard stands, and
+//! A replica's batches say so in their marks: after a crash the segments alone tell where each shard is, and
 //! following goes on from there. What a batch says is what changed; the first batch of a segment says all.
 //!
 //! ```text
@@ -98,7 +98,7 @@ pub(crate) struct MarkPositions {
 }
 
 impl MarkPositions {
-    /// Appends them to a mark's payload. Nothing, where there is nothing to say: so stands a mark of a store that
+    /// Appends them to a mark's payload. Nothing, where there is nothing to say: so is a mark of a store that
     /// follows nobody.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         if self.shards.is_empty() {
@@ -111,7 +111,7 @@ impl MarkPositions {
         }
     }
 
-    /// Reads what stands after a mark's records, to the end.
+    /// Reads what is after a mark's records, to the end.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::default());

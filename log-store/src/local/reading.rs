@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-/// Entries that stand at most this far apart are read at once.
+/// Entries that are at most this far apart are read at once.
 const READ_GAP_BYTES: u32 = 16 * 1024;
 /// Bytes read at once, about.
 const READ_SPAN_BYTES: u32 = 1024 * 1024;
@@ -40,7 +40,7 @@ impl Shared {
                     if from == 0 {
                         return Err(StoreError::Corrupt { place: damage.place });
                     }
-                    // What stands before it is whole; the next read says where the damage is.
+                    // What comes before it is whole; the next read says where the damage is.
                     out.truncate(from);
                     return Ok((vec![out.freeze()], whole));
                 }
@@ -52,7 +52,7 @@ impl Shared {
         Ok((records, whole))
     }
 
-    /// Reads entries that stand near each other, in one read, and puts their records one after another. Gives the file's path.
+    /// Reads entries that are near each other, in one read, and puts their records one after another. Gives the file's path.
     fn read_span(&self, span: &[Located], out: &mut BytesMut) -> Result<PathBuf, StoreError> {
         let (Some(first), Some(last)) = (span.first(), span.last()) else {
             return Ok(PathBuf::new());

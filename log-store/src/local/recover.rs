@@ -210,7 +210,7 @@ pub(in crate::local) fn rebuild(shared: &Shared, place: Place, until: u64) -> Re
     Ok(replay.shared.index()?)
 }
 
-/// Where a replica stands: the last segment with a batch says it, from its first batch on.
+/// Where a replica is: the last segment with a batch says it, from its first batch on.
 fn positions(segments: &Segments, tail: Option<u32>, end: Option<(u32, End)>) -> Result<Positions, OpenError> {
     let mut found = Positions::default();
     let sealed = segments.sealed();
@@ -263,7 +263,7 @@ fn fits(segments: &Segments, tail: Option<u32>, index: &Index, standing: &Standi
     whole && !mended
 }
 
-/// Whether the batch that the index says it is current with stands where it says, every record of it.
+/// Whether the batch that the index says it is current with is where it says, every record of it.
 fn last_batch_is_whole(segments: &Segments, file: &Arc<SegmentFile>, standing: &Standing) -> std::io::Result<bool> {
     let extent = segments.info(file.sequence).map_or(Extent::Last, |info| info.extent());
     let before = standing.batch.saturating_sub(1);

@@ -84,7 +84,7 @@ pub(super) struct Replay {
     current: Option<Standing>,
     pub(super) owed: Vec<Header>,
     entries: u64,
-    /// The last batch that is folded: what stands after it is being written.
+    /// The last batch that is folded: what is after it is being written.
     until: u64,
 }
 
@@ -187,7 +187,7 @@ impl Replay {
                 Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
                     if self.shared.role == Role::Replica && extent == Extent::Last =>
                 {
-                    // A replica's last segment is not synced batch by batch: what stands after the damage is followed again.
+                    // A replica's last segment is not synced batch by batch: what is after the damage is followed again.
                     end = End::Torn {
                         at: held.begun().unwrap_or(at),
                     };
@@ -381,7 +381,7 @@ impl Replay {
         };
         let Some(footer) = footer else {
             self.shared.stop(format!(
-                "{} is damaged from {at} to {to} ({why}), and entries in there cannot be told; run `skytale log verify`",
+                "{} is damaged from {at} to {to} ({why}), and entries in there cannot be read; run `skytale log verify`",
                 file.path.display()
             ));
             return Ok(());
@@ -434,7 +434,7 @@ impl Replay {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
-        // The index does not stand at the end of a torn batch: what is left of it is put in again the next time.
+        // The index does not end at the end of a torn batch: what is left of it is put in again the next time.
         self.current = None;
         self.write_round()?;
         let orphans: Vec<(LogId, Position)> = self.index.orphans().collect();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A batch and the positions in it are there together or not at all. So after a crash the segments alone say where
-//! each shard stands, and folding goes on with the next message: none is folded twice, none is left out. What is here is
+//! each shard is, and folding goes on with the next message: none is folded twice, none is left out. What is here is
 //! durable in the streams, so no batch is synced on its way: a crash of the machine takes the end of the last segment, and
 //! that is followed again. Frames are not
 //! appended here, nothing is dropped by age, and Welcomes are given to the caller, who sees that they get into the
@@ -33,10 +33,10 @@ use tokio::sync::oneshot;
 /// Bytes of states installed at once, about.
 const INSTALL_BYTES: usize = 4 * 1024 * 1024;
 
-/// Messages of one shard, consecutive but for none.
+/// Messages of one shard, consecutive, without a gap.
 #[derive(Clone, Debug)]
 pub struct Follow {
-    /// Where the shard stands after the last of them. Its `repeated` is empty: the store finds out.
+    /// Where the shard is after the last of them. Its `repeated` is empty: the store finds out.
     pub position: ShardPosition,
     /// The messages, in the stream's order.
     pub messages: Vec<Message>,
@@ -68,7 +68,7 @@ pub struct Followed {
     pub welcomes: Vec<Header>,
 }
 
-/// Who is told what became of messages.
+/// Who learns what became of messages.
 pub(crate) type Answer = oneshot::Sender<Result<Vec<Followed>, StoreError>>;
 
 /// Messages on their way into the replica.
@@ -78,7 +78,7 @@ pub struct Following {
 }
 
 impl Following {
-    /// What became of them, once that was written. May be asked again where the answer was not waited for.
+    /// What became of them, once that was written. May be called once more where the answer was not waited for.
     pub async fn outcome(&mut self) -> Result<Vec<Followed>, StoreError> {
         let outcome = (&mut self.outcome).await;
         outcome.unwrap_or_else(|_| Err(self.shared.running().err().unwrap_or_else(super::closed)))
@@ -120,7 +120,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the replica in a folder, or makes an empty one there; and says where each shard stands.
+    /// Opens the replica in a folder, or makes an empty one there; and says where each shard is.
     pub async fn open(config: LocalConfig) -> Result<(Self, Vec<ShardPosition>), OpenError> {
         let (store, positions) = LocalStore::open_as(config, Role::Replica, false).await?;
         Ok((Self { store }, positions))

@@ -103,7 +103,7 @@ impl Shared {
         (self.index.write().take(), self.folder.lock().take())
     }
 
-    /// Takes no more appends, because something failed; the first reason stands.
+    /// Takes no more appends, because something failed; the first reason is kept.
     pub(crate) fn stop(&self, reason: String) {
         if self.stop_for(reason.clone()) {
             tracing::error!(%reason, "the store takes no more appends");

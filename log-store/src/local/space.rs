@@ -91,7 +91,7 @@ impl Space {
         self.full.borrow().clone()
     }
 
-    /// Where the refusals stand; an append that is asked for now remembers it.
+    /// Where the refusals are; an append that is asked for now remembers it.
     pub(crate) fn asked(&self) -> u64 {
         self.refusals.now()
     }
@@ -238,7 +238,7 @@ impl Space {
 }
 
 /// Which logs had appends refused for lack of room, and when: an author's order must survive it, so what was asked for
-/// before such a refusal was told is refused, too.
+/// before such a refusal was reported is refused, too.
 #[derive(Default)]
 struct Refusals {
     count: AtomicU64,

@@ -3,7 +3,7 @@
 //! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives meanwhile
 //! is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the file then
 //! is unknown, and a second sync may succeed without having written anything. A write that finds no room, before any sync
-//! of it, is another matter: it is cut off again, durably, what was folded since is given up, and its authors are told
+//! of it, is another matter: it is cut off again, durably, what was folded since is given up, and its authors learn
 //! that the disk is full.
 
 use super::batch::Batch;
@@ -31,7 +31,7 @@ pub(crate) struct Writer {
     next_segment: Option<u32>,
     indexer: Indexer,
     last_batch: u64,
-    /// Where a replica stands after the last batch.
+    /// Where a replica is after the last batch.
     positions: Positions,
     /// How long writing and syncing the last batch took.
     took: Duration,
@@ -169,7 +169,7 @@ impl Writer {
     }
 
     /// Makes durable what is not synced on its way: a replica's, where a segment is about to go whose logs' states and Trims
-    /// stand in what was written since.
+    /// are in what was written since.
     fn make_durable(&self) -> Result<(), StoreError> {
         let Some(segment) = self.segment.as_ref().filter(|_| self.shared.role == Role::Replica) else {
             return Ok(());

@@ -12,7 +12,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The group after its Create, which stands at the log's beginning.
+    /// The group after its Create, which is at the log's beginning.
     pub(super) fn created_by(author: AgentId) -> Self {
         Self {
             handshake_head: Offset::FIRST,

@@ -21,9 +21,9 @@ pub(super) struct Mailbox {
 /// A Welcome on an agent's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Welcomed {
-    /// Where it stands in the agent's log.
+    /// Where it is in the agent's log.
     pub(super) at: Offset,
-    /// Where its bundle stands in the channel's log.
+    /// Where its bundle is in the channel's log.
     pub(super) bundle: Offset,
 }
 

@@ -51,7 +51,7 @@ pub struct LogState {
     log: LogId,
     /// The last entry; [`Offset::ZERO`] while there is none.
     head: Offset,
-    /// The first entry that no Trim gave up, or the place where it will stand.
+    /// The first entry that no Trim gave up, or the place where it will be.
     first: Offset,
     given_up: GivenUp,
     rule: Rule,
@@ -255,7 +255,7 @@ impl LogState {
         }
     }
 
-    /// The package that the claim at this offset took, to answer a `Duplicate` of it. `None` where no claim stands
+    /// The package that the claim at this offset took, to answer a `Duplicate` of it. `None` where no claim is
     /// there, where it was trimmed, or where [`skytale_proto::limits::CLAIMS_REMEMBERED_MAX`] later claims pushed it out.
     pub fn claimed_by(&self, claim: Offset) -> Option<ClaimedPackage> {
         match &self.rule {

@@ -18,7 +18,7 @@ fn account(number: u8) -> AccountId {
     AccountId::from_bytes([number; 16])
 }
 
-/// A frame to be, told in terms of the log as it stands when its turn comes.
+/// A frame to be, told in terms of the log as it is when its turn comes.
 #[derive(Clone, Debug)]
 struct Step {
     author: Author,
@@ -166,7 +166,7 @@ fn story() -> impl Strategy<Value = (LogId, Vec<Step>)> {
     ]
 }
 
-/// The frame that a step is, where the log stands as the model says.
+/// The frame that a step is, where the log is as the model says.
 fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
     if let Action::Resend(earlier) = &step.kind
         && !sent.is_empty()

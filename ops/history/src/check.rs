@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// - an acknowledged frame was shown, at the offset acknowledged, to each agent that read there: from the first entry of one
 ///   of its stretches to the offset where it finished, or to the last entry that it was shown. What nobody read cannot be
 ///   judged, and is no fault;
-/// - no frame stands at two offsets, and none was shown twice to one agent;
+/// - no frame is at two offsets, and none was shown twice to one agent;
 /// - all agents were shown the same entry with the same bytes at each offset, without gaps, as far as they say they read;
-/// - each author's frames stand in the order in which it sent them, and the messages of one who wrote down what it sent
+/// - each author's frames are in the order in which it sent them, and the messages of one who wrote down what it sent
 ///   are among those;
 /// - each entry names the last commit before it;
 /// - a frame that was refused for good is not there.
@@ -176,7 +176,7 @@ impl Account {
         log
     }
 
-    /// What was acknowledged was shown to each agent that read where it was said to stand.
+    /// What was acknowledged was shown to each agent that read where it was said to be.
     fn missing(&self, channel: ChannelId, faults: &mut Vec<Fault>) {
         for (&agent, stretches) in &self.readers {
             let entries = stretches.iter().flat_map(|stretch| &stretch.entries);
@@ -196,7 +196,7 @@ impl Account {
         }
     }
 
-    /// Each author's frames stand in its order.
+    /// Each author's frames are in its order.
     fn order(&self, channel: ChannelId, places: &HashMap<FrameId, Offset>, faults: &mut Vec<Fault>) {
         for (agent, sent) in &self.sent {
             let mut last: Option<(FrameId, Offset)> = None;
@@ -238,7 +238,7 @@ impl Account {
     }
 }
 
-/// Where each frame stands; none stands twice.
+/// Where each frame is; none is there twice.
 fn places(log: &BTreeMap<Offset, &Entry>, channel: ChannelId, faults: &mut Vec<Fault>) -> HashMap<FrameId, Offset> {
     let mut places = HashMap::new();
     for (offset, entry) in log {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use std::io::{self, BufRead, Write};
 
-/// One thing that an agent did, was told or was shown. Each agent's events stand in the order in which they happened;
+/// One thing that an agent did, learned or was shown. Each agent's events are in the order in which they happened;
 /// between agents no order is known, and none is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
@@ -19,7 +19,7 @@ pub enum Event {
         /// What.
         frame: FrameId,
     },
-    /// It was told that its frame is in the log.
+    /// It learned that its frame is in the log.
     Acknowledged {
         /// Whom.
         agent: AgentId,
@@ -27,10 +27,10 @@ pub enum Event {
         channel: ChannelId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
-    /// It was told that its frame is not in the log, and never will be.
+    /// It learned that its frame is not in the log, and never will be.
     Refused {
         /// Whom.
         agent: AgentId,
@@ -72,7 +72,7 @@ pub enum Event {
 /// An entry, as an agent was shown it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it stands.
+    /// Where it is.
     pub offset: Offset,
     /// Its frame.
     pub frame: FrameId,

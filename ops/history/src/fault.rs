@@ -16,23 +16,23 @@ pub enum Fault {
         agent: AgentId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
-    /// An agent was shown one frame twice, or a frame stands at two offsets.
-    #[error("{channel}: {frame} stands at {first} and at {second}")]
+    /// An agent was shown one frame twice, or a frame is at two offsets.
+    #[error("{channel}: {frame} is at {first} and at {second}")]
     Twice {
         /// Where.
         channel: ChannelId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         first: Offset,
-        /// Where it stands, too; the same, where an agent was shown it twice.
+        /// Where it is, too; the same, where an agent was shown it twice.
         second: Offset,
     },
     /// Two entries at one offset.
-    #[error("{channel}: at {offset} stand {first} and {second}, or they have other bytes")]
+    #[error("{channel}: {first} and {second} are both at {offset}, or their bytes differ")]
     Fork {
         /// Where.
         channel: ChannelId,
@@ -67,8 +67,8 @@ pub enum Fault {
         /// The last entry that it was shown.
         last: Offset,
     },
-    /// An author's frames stand in another order than they were sent.
-    #[error("{channel}: {agent} sent {earlier} before {later}, which stands before it")]
+    /// An author's frames are in another order than they were sent.
+    #[error("{channel}: {agent} sent {earlier} before {later}, which comes before it")]
     Order {
         /// Where.
         channel: ChannelId,
@@ -86,7 +86,7 @@ pub enum Fault {
         channel: ChannelId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
         /// The head that it names.
         named: Offset,
@@ -94,16 +94,16 @@ pub enum Fault {
         head: Offset,
     },
     /// A frame was refused for good, and is in the log.
-    #[error("{channel}: {frame} stands at {offset}, and its author was told that it never will")]
+    #[error("{channel}: {frame} is at {offset}, and its author learned that it never will")]
     RefusedButThere {
         /// Where.
         channel: ChannelId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
-    /// A message stands in the log under an author's name, and that author, who wrote down what it sent, did not send it.
+    /// A message is in the log under an author's name, and that author, who wrote down what it sent, did not send it.
     #[error("{channel}: {frame} at {offset} is no frame that {agent} sent")]
     Invented {
         /// Where.
@@ -112,7 +112,7 @@ pub enum Fault {
         agent: AgentId,
         /// What.
         frame: FrameId,
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
 }

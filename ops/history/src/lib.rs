@@ -1,6 +1,6 @@
 //! What agents saw of a run, and whether it can have happened on one log.
 //!
-//! Agents write down what they send, what they are told of it, and what they are shown ([`Event`]). When all is
+//! Agents write down what they send, what they learn of it, and what they are shown ([`Event`]). When all is
 //! over, [`check`] puts those accounts together and names every contradiction ([`Fault`]). It knows nothing of relay nodes,
 //! stores or networks: whatever was killed or cut off in between, the accounts must fit.
 //!

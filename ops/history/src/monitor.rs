@@ -88,14 +88,14 @@ use std::sync::atomic::Ordering;
 /// # Where it differs from `check`
 ///
 /// Both find a fault or both find none, with these exceptions:
-/// - The monitor does not check the order of frames that stand under another agent's name than their sender's.
+/// - The monitor does not check the order of frames that are under another agent's name than their sender's.
 /// - A frame that one agent records as sent twice counts once.
 ///
 /// If both find faults, they are of the same kinds, except after these two:
 /// - `Fork`. `check` takes the account of the agent with the lowest id as canonical, and the monitor takes the first. A
 ///   frame that only the others were shown has no place in the monitor's log. So all other kinds except `ShortRead` may
 ///   differ.
-/// - `Twice`. If a frame stands at two offsets, the monitor knows it by the first that was shown. So `Order` may differ, and
+/// - `Twice`. If a frame is at two offsets, the monitor knows it by the first that was shown. So `Order` may differ, and
 ///   a `Gap` may stand for another `Twice`.
 ///
 /// Numbers differ, too: `Missing` may name the author once where `check` names each reader.

@@ -238,7 +238,7 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     }
 }
 
-/// Brings an agent online, or says what stands in the way.
+/// Brings an agent online, or says what is in the way.
 pub(crate) async fn connect(agent: &Agent, patience: impl Into<Patience>) -> Outcome {
     let (within, gives_up) = match patience.into() {
         Patience::Within(within) => (within, false),
@@ -287,7 +287,7 @@ fn nobody_listens(reason: String) -> Failure {
 }
 
 /// Brings an agent online and up to date. A copy that another one has superseded gets no session: the command shows what
-/// there is, and says how it stands.
+/// there is, and reports its state.
 async fn online(agent: &Agent, args: &AgentArgs) -> Outcome {
     let done = match connect(agent, args.patience()).await {
         Ok(()) => current(agent, args.timeout()).await,

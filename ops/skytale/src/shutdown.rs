@@ -87,6 +87,6 @@ pub(crate) async fn within_deadline<T>(what: &str, closing: impl Future<Output =
             Code::Environment,
             format!("{what} did not stop within {} s", DEADLINE.as_secs()),
         )
-        .help("What was acknowledged is durable; the process ends now.")
+        .help("Acknowledged messages are durable; the process ends now.")
     })
 }

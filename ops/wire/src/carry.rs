@@ -43,7 +43,7 @@ pub(crate) async fn carry(
         biased;
         dialled = &mut dial => dialled,
         () = &mut over => {
-            // The target may have accepted already, and is told of a reset as well.
+            // The target may have accepted already, and gets a reset as well.
             if let Ok(Ok(far)) = timeout(DIALS_FOR, dial).await {
                 reset(far);
             }

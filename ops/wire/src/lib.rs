@@ -1,6 +1,6 @@
-//! TCP links on loopback that can be cut, mended and made long: what stands between two programs while a network fails.
+//! TCP links on loopback that can be cut, mended and made long: the network between two programs while a network fails.
 //!
-//! A [`Link`] listens on a loopback port and carries each connection to one target. Whoever is told the link's address instead of
+//! A [`Link`] listens on a loopback port and carries each connection to one target. Whoever learns the link's address instead of
 //! the target's can be cut off from it, and knows of it no more than a network would tell.
 //!
 //! ```

@@ -23,7 +23,7 @@ const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// How a link fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
-    /// Nothing arrives any more, and nobody is told: bytes are lost both ways, ends and resets of connections too.
+    /// Nothing arrives any more, and nobody learns: bytes are lost both ways, ends and resets of connections too.
     Silent,
     /// What the one who dialled sends is lost, and the end of its connection; what the target sends arrives.
     Requests,
@@ -177,7 +177,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Where the link listens: what the one who dials is told instead of the target's address.
+    /// Where the link listens: what the one who dials gets instead of the target's address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -290,7 +290,7 @@ impl Accepting {
     }
 }
 
-/// Ends a connection so that its other side is told of a reset, and not of an orderly end.
+/// Ends a connection so that its other side sees a reset, and not of an orderly end.
 pub(crate) fn reset(stream: TcpStream) {
     // Where the option cannot be set the connection is gone already.
     drop(stream.set_zero_linger());

@@ -27,7 +27,7 @@ pub(crate) struct Way<'a> {
 /// Why a connection is over before both its sides have ended it.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// A side has reset it, and the other was to be told.
+    /// A side has reset it, and the other must see that.
     Reset,
 }
 
@@ -102,7 +102,7 @@ async fn deliver_all(
                 return Ok(());
             }
             What::Reset if arrives(way, &mut state).await => return Err(Ended::Reset),
-            // Nobody is told; the connection ends with the cut.
+            // Nobody learns; the connection ends with the cut.
             What::End | What::Reset => return std::future::pending().await,
         }
     }

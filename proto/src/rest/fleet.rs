@@ -1,7 +1,7 @@
 //! The relay directory of a fleet: enrolments, the heartbeats of enrolled relay nodes, and what operators see of them.
 //!
 //! An operator makes an enrolment; its key is shown once and given to one relay node. The node sends a [`Heartbeat`] with it,
-//! again and again, and stands in the directory for as long as it does. [`Relay`](super::Relay) is what agents get to see.
+//! again and again, and is in the directory for as long as it does. [`Relay`](super::Relay) is what agents get to see.
 
 use crate::{EndpointId, EnrolmentId, InstanceId};
 use data_encoding::HEXLOWER;
@@ -197,7 +197,7 @@ pub struct FleetRelay {
     /// What a person knows it by: the enrolment's label.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
-    /// How it stands.
+    /// Its state.
     pub state: RelayState,
     /// When it was heard of last, unix seconds by the API's clock.
     pub seen_s: u64,
@@ -220,7 +220,7 @@ pub struct FleetRelay {
     pub twin: Option<Twin>,
 }
 
-/// How a relay node stands.
+/// The state of a relay node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

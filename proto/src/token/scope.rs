@@ -80,7 +80,7 @@ impl Scope {
 
     /// Whether this scope allows `agent` an action on a log.
     ///
-    /// A scope with a channel allows that channel's log and no other, but for one thing: an agent
+    /// A scope with a channel allows that channel's log and no other, except for one thing: an agent
     /// with any replay scope reads its own log, since the Welcome to that very channel comes there.
     /// KeyPackages are published on the agent's own log and claimed on anyone's.
     pub fn allows(&self, agent: &AgentId, action: Action, log: &LogId) -> bool {

@@ -54,7 +54,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// From a time (unix milliseconds) that was told in whole numbers of `precision`, in the answer to a question. When it was
+    /// From a time (unix milliseconds) that was given in whole numbers of `precision`, in the answer to a question. When it was
     /// asked and answered is by [`Clock::running_ms`](super::Clock::running_ms).
     pub fn told(time_ms: u64, precision: Duration, asked_ms: u64, answered_ms: u64) -> Self {
         let low_ms = signed(time_ms).saturating_sub(signed(answered_ms));

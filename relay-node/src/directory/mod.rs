@@ -1,4 +1,4 @@
-//! The relay directory: an enrolled node stands in it for as long as it sends heartbeats.
+//! The relay directory: an enrolled node is in it for as long as it sends heartbeats.
 //!
 //! ```text
 //!  start ── heartbeat ── next_ms ──> heartbeat ── ... ── drain ──> heartbeat { draining } ── ... ── shutdown ──> gone
@@ -159,7 +159,7 @@ impl Place {
     }
 }
 
-/// Some time after the node was told to stop.
+/// Some time after the node was asked to stop.
 async fn within(stop: &CancellationToken, time: Duration) {
     stop.cancelled().await;
     sleep(time).await;

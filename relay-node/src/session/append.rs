@@ -208,7 +208,7 @@ async fn begin(
     if node.tap.is_some() {
         request.shape = Shape::of(&frame);
     }
-    // Called before the verdicts are looked at: a failure that is told after that look is one that the store minds.
+    // Called before the verdicts are looked at: a failure that is reported after that look is one that the store minds.
     let append = node.store.append(frame);
     held(line, &log).await?;
     node.rates.take(&session.agent, bytes).map_err(|wait| {
@@ -234,10 +234,10 @@ fn readable(session: &Session, encoded: Bytes, request: &mut Request) -> Result<
     Ok(frame)
 }
 
-/// Whether the stream holds the log back, by all that was told so far.
+/// Whether the stream holds the log back, by all that is known so far.
 async fn held(line: &Mutex<Line>, log: &LogId) -> Result<(), Refusal> {
     let check = poll_fn(|cx| Poll::Ready(line.lock().check(log, Instant::now(), cx)));
-    // Where the task has had its turn, the runtime would keep back what was told.
+    // Where the task has had its turn, the runtime would keep back what was reported.
     unconstrained(check).await
 }
 

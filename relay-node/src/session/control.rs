@@ -131,7 +131,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// When the agent is told that the node is about to stop: not all of them at one moment.
+    /// When the agent learns that the node is about to stop: not all of them at one moment.
     fn turn(&self, deadline: Instant) -> Instant {
         let now = Instant::now();
         let over = told_over(

@@ -22,7 +22,7 @@ impl Ending {
     }
 }
 
-/// Ends a session; the first reason stands.
+/// Ends a session; the first reason is kept.
 #[derive(Debug, Default)]
 pub(crate) struct EndSignal {
     token: CancellationToken,

@@ -8,7 +8,7 @@
 //!
 //! Once a frame of a log was refused so that it will be sent again ([`Code::holds_log`]), no later one of that log may be
 //! accepted on the same stream. A refusal of this node is known before the next frame is read. What the store says comes
-//! later, and perhaps behind another log's verdict that is still out: so [`Line::check`] asks for itself what was told of
+//! later, and perhaps behind another log's verdict that is still out: so [`Line::check`] asks for itself what was reported of
 //! the log's frames so far. Frames that the store has by then are its business, by the promise of
 //! [`LogStore`](skytale_log_store::LogStore).
 
@@ -75,7 +75,7 @@ impl Line {
     /// Whether a frame of this log may go to the store: not after one that the store or this node refused and that will be
     /// sent again.
     pub(crate) fn check(&mut self, log: &LogId, now: Instant, cx: &mut Context<'_>) -> Result<(), Refusal> {
-        // Verdicts of one log are told in order: behind one that is out there is none.
+        // Verdicts of one log are given in order: behind one that is out there is none.
         while let Some(number) = self.unknown.get(log).and_then(|numbers| numbers.front().copied()) {
             let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
             if !at.is_some_and(|at| self.settle(at, now, cx)) {
@@ -186,7 +186,7 @@ struct Held {
 }
 
 impl Hold {
-    /// Holds the log, if the refusal is of that kind. The first one stands.
+    /// Holds the log, if the refusal is of that kind. The first one is kept.
     fn heed(&mut self, log: LogId, refusal: &Refusal, now: Instant) {
         if !refusal.known_code().is_some_and(Code::holds_log) || self.held(&log).is_some() {
             return;
@@ -343,7 +343,7 @@ mod tests {
         let wait = Duration::from_millis(200);
         let refusal = Refusal::because(Code::RateLimited, "too many").after(wait);
         hold.heed(log(1), &refusal, now);
-        // The first refusal stands.
+        // The first refusal is kept.
         hold.heed(log(1), &Refusal::because(Code::RelayInternal, "later"), now);
         for (later, wait_ms) in [(0, 200), (100, 100), (1_000, 1)] {
             let behind = hold
@@ -373,7 +373,7 @@ mod tests {
 
     proptest! {
         /// However requests, verdicts and answers interleave: answers come in order, and no frame of a log passes the check
-        /// once a failure of that log was told.
+        /// once a failure of that log was reported.
         #[test]
         fn nothing_passes_a_failure(steps in proptest::collection::vec((0..3u16, 0..4u8, any::<bool>()), 0..200)) {
             let mut line = Driven::default();

@@ -49,7 +49,7 @@ pub(crate) struct Session {
     /// Bytes of requests that may be in flight.
     pub(crate) in_flight: Arc<Semaphore>,
     subscriptions: AtomicUsize,
-    /// The agent was told to go elsewhere.
+    /// The agent was asked to go elsewhere.
     going: AtomicBool,
     /// Streams open beside the control stream.
     streams: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    /// Whether the agent was told to go elsewhere: nothing new is taken from it.
+    /// Whether the agent was asked to go elsewhere: nothing new is taken from it.
     fn is_going(&self) -> bool {
         self.going.load(Ordering::Relaxed)
     }

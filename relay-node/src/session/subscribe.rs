@@ -259,7 +259,7 @@ impl Subscription<'_> {
         Ok(None)
     }
 
-    /// The last offset that the agent may read now without asking again; the cursor, where there is nothing yet.
+    /// The last offset that the agent may read now without another question; the cursor, where there is nothing yet.
     async fn readable_until(&self, head: Offset) -> Result<Offset, Ended> {
         let claims = self.session.claims();
         if let Err(denied) = authorize::read(&claims, &self.log) {

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// The `Date` of an answer is in whole seconds.
 const DATE_PRECISION: Duration = Duration::from_secs(1);
-/// What is told of a refusal's own words, in characters.
+/// What is shown of a refusal's own words, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
 /// The API, as a relay node sees it.

@@ -130,7 +130,7 @@ async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<boo
     Ok(is_new)
 }
 
-/// Where to ask on. A number goes back only where the API says that its feed begins anew.
+/// Where to ask on. A number goes back only where the API says that its feed starts over.
 const fn follow_from(after: u64, next: u64, start_over: bool) -> u64 {
     if start_over || next > after { next } else { after }
 }

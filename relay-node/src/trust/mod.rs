@@ -1,7 +1,7 @@
 //! Whom the node believes: the API's keys, and which API keys it has revoked.
 //!
 //! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
-//! [kept](kept) what it was told. When the API can no longer be asked, the node serves on for
+//! [kept](kept) what it learned. When the API can no longer be asked, the node serves on for
 //! [`serve_without_api_ms`](crate::TrustConfig::serve_without_api_ms); then it serves nobody, since a key may have been
 //! revoked in the meantime. The API's word that this node may not serve [bars](bar) it at once.
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// What was told, and when.
+/// What was fetched, and when.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Static keys have no age and no revocations.
@@ -93,7 +93,7 @@ impl Standing {
         self.keys_heard = Some(now);
     }
 
-    /// All revocations up to now were told.
+    /// All revocations up to now were fetched.
     pub(crate) const fn revocations_heard(&mut self, now: Now) {
         self.revocations_heard = Some(now);
         self.denied = false;
@@ -104,7 +104,7 @@ impl Standing {
         self.denied = true;
     }
 
-    /// When keys and revocations were told last, unix milliseconds.
+    /// When keys and revocations were fetched last, unix milliseconds.
     pub(crate) fn heard_ms(&self) -> Option<(u64, u64)> {
         Some((self.keys_heard?.unix_ms, self.revocations_heard?.unix_ms))
     }

@@ -113,7 +113,7 @@ impl TestApi {
         ended.push(ending(sequence, agent));
     }
 
-    /// Waits until nodes have asked for revocations so often again, so that what was revoked before was told.
+    /// Waits until nodes have asked for revocations so often again, so that they know what was revoked before.
     pub(crate) async fn asked_again(&self, times: usize) {
         let wanted = self.known.revocations_asked.load(Ordering::SeqCst) + times;
         soon(async {
@@ -277,7 +277,7 @@ async fn revocations(
     Json(page).into_response()
 }
 
-/// A page of two, so that there is more than one; where to ask on; and whether the feed begins anew.
+/// A page of two, so that there is more than one; where to ask on; and whether the feed starts over.
 fn page<T: Clone>(all: &[T], sequence: impl Fn(&T) -> u64, after: u64) -> (Vec<T>, u64, bool) {
     let start_over = after > all.last().map_or(0, &sequence);
     let after = if start_over { 0 } else { after };

@@ -69,7 +69,7 @@ async fn an_enrolled_node_tells_everything_again_and_again_and_says_when_it_goes
     assert_eq!((first.load.agents, first.load.agents_max), (0, 77));
     assert_eq!(first.load.lag, []);
 
-    // What it has to do is told with each.
+    // Each carries what it has to do.
     let agent = Agent::new().await;
     let client = eventually(&fixture, &agent).await;
     let channel = fixture.channel(&agent, &client).await;
@@ -151,7 +151,7 @@ async fn a_node_whose_store_is_not_ready_comes_up_and_says_so_and_is_ready_by_it
     let (status, body) = admin::get(&fixture, "/readyz").await;
     let reason = serde_json::json!([{ "check": "store", "detail": "no NATS server is connected" }]);
     assert_eq!((status, &body["reasons"]), (503, &reason), "{body}");
-    // Who comes all the same is told to come again, in time.
+    // Whoever comes all the same is asked to come again, in time.
     let channel = ChannelId::generate();
     let create = create(channel, agent.id);
     let refused = client.append(&create).await.expect_err("refused");

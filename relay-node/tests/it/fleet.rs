@@ -308,7 +308,7 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
     assert_eq!(refused.known_code(), Some(Code::HomeUnreachable), "{refused:?}");
     assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
     assert_eq!(replay(&a, channel.log(), Offset::ZERO).await.offsets(), [1]);
-    // With no server left, whoever watches is told that the node is not ready, and its agents still read.
+    // With no server left, whoever watches learns that the node is not ready, and its agents still read.
     cluster.kill(2);
     soon(async {
         loop {

@@ -24,7 +24,7 @@ async fn answer(wire: &mut Wire) -> Result<LogStatus, Option<Code>> {
     }
 }
 
-/// What a client is told of a log.
+/// What a client learns of a log.
 async fn ask(client: &Client, log: LogId) -> Result<LogStatus, Option<Code>> {
     let mut wire = client.open(question(log.to_bytes())).await;
     answer(&mut wire).await
@@ -79,7 +79,7 @@ async fn what_a_log_gave_up_is_told_to_those_on_its_roster_alone() {
         })
     );
 
-    // Who was removed, and whose entries are gone, is told nothing; who is back is.
+    // Who was removed, and whose entries are gone, learns nothing; whoever is back does.
     a.append(&commit(channel, alice.id, 2, &[], &[bob.id]))
         .await
         .expect("removed");

@@ -75,7 +75,7 @@ async fn many_readers_that_do_not_read_share_one_bound() {
     }
 }
 
-/// How much is read for agents that stand still, so that nothing is acknowledged; they get all of it when they go on.
+/// How much is read for agents that stall, so that nothing is acknowledged; they get all of it when they go on.
 async fn read_for_agents_that_stand_still(send_bytes_max: u64) -> usize {
     const AGENTS: usize = 48;
     let store = FaultyStore::new();

@@ -140,7 +140,7 @@ async fn frames_that_must_wait_for_their_rate_keep_their_order() {
         .iter()
         .map(|text| message(channel, alice.id, 1, text.clone()))
         .collect();
-    // An agent that sends at nearly the rate that it may, whatever it is told: many of its frames come when a wait is over.
+    // An agent that sends at nearly the rate that it may, whatever it learns: many of its frames come when a wait is over.
     soon(async {
         let mut rest = &frames[..];
         while !rest.is_empty() {

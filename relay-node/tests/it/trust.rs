@@ -198,7 +198,7 @@ async fn an_answer_without_end_is_no_answer() {
     assert_eq!(refused.expect("refused").closed, Some(Code::TrustStale));
 }
 
-/// The API's database is another one, as after a backup was put back: its feeds begin anew, with other entries under the
+/// The API's database is another one, as after a backup was put back: its feeds start over, with other entries under the
 /// same numbers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_begins_anew_is_read_from_its_beginning_and_nothing_revoked_is_forgotten() {

@@ -1,4 +1,4 @@
-//! Waits between attempts. Pure but for the jitter.
+//! Waits between attempts. Pure except for the jitter.
 
 use std::time::Duration;
 

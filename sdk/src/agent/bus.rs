@@ -145,7 +145,7 @@ pub(crate) struct Bus {
     events: Mutex<Option<broadcast::Sender<Event>>>,
     channels: Mutex<HashMap<ChannelId, Arc<Signals>>>,
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
-    /// Why there is no session, as it was told last.
+    /// Why there is no session, as it was reported last.
     missed: Mutex<Option<Event>>,
     /// That nothing listens, as it was told in the last round of attempts.
     nobody: Mutex<Option<Event>>,
@@ -315,7 +315,7 @@ impl Bus {
         }
     }
 
-    /// How it stands with waits, and whatever changes.
+    /// The state of waits, and whatever changes.
     pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
         self.outlook.subscribe()
     }

@@ -59,7 +59,7 @@ impl Actor {
 }
 
 /// The engine, from outside its thread. Calls are done in the order in which they came. One that has begun is finished,
-/// whether or not its caller still waits, and what it brought is told by the thread itself. One whose caller goes before it
+/// whether or not its caller still waits, and what it brought is reported by the thread itself. One whose caller goes before it
 /// has begun is not done.
 ///
 /// Calling never waits for room: the calls in line are those that somebody waits for (see [`Line`]). What an application

@@ -1,4 +1,4 @@
-//! Which relay node is next, and when: after a session, after attempts that failed, when one is to be left. Pure but for the
+//! Which relay node is next, and when: after a session, after attempts that failed, when one is to be left. Pure except for the
 //! jitter of its waits.
 //!
 //! ```text
@@ -67,7 +67,7 @@ pub(super) struct AfterSession {
 /// What follows a lost session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterLoss {
-    /// Another one, at once but for the jitter: not all of a relay node's agents at one moment.
+    /// Another one, at once except for the jitter: not all of a relay node's agents at one moment.
     Soon,
     /// It was ended for a reason that other relay nodes may have, too: another one after this time.
     After {

@@ -184,7 +184,7 @@ pub(super) async fn joins(ground: Ground) -> End {
         let bus = &ground.core.bus;
         let pending = ground.core.try_call(|actor| {
             let pending = actor.engine.pending_joins()?;
-            // On the engine's thread: what is pending next is told after this.
+            // On the engine's thread: what is pending next is reported after this.
             actor
                 .bus
                 .readiness
@@ -212,7 +212,7 @@ pub(super) async fn joins(ground: Ground) -> End {
             let refused = error.as_ref().and_then(RelayError::refused);
             if refused.is_some_and(|refused| state.lasts(*join, refused.code())) {
                 bus.unfetched.lock().insert((join.channel, join.offset));
-                // Whoever waits for it is told.
+                // Whoever waits for it hears of it.
                 if let Err(error) = ground.core.try_call(Actor::joins_pending).await {
                     tracing::debug!(%error, "pending joins not listed");
                 }

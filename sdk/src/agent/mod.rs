@@ -12,7 +12,7 @@
 //! the log when there is a session. The one exception is adding agents, which claims their KeyPackages.
 //!
 //! Where there are several relay nodes over one log, the driver goes to another when the one that it has is lost, drains, or
-//! cannot append; the next session then stands before the last one is closed, where that can be.
+//! cannot append; the next session is then up before the last one is closed, where that can be.
 
 mod attach;
 pub(crate) mod backoff;
@@ -479,7 +479,7 @@ impl Agent {
 
     /// Ends everything: sends what can be sent within `deadline` where there is a session, ends the session, closes the
     /// vault. What was not sent waits in the outbox for the next time. Returns when the vault's file is released. Other
-    /// processes that work through this one are told; what they have begun is finished within `deadline`.
+    /// processes that work through this one learn; what they have begun is finished within `deadline`.
     pub async fn close(&self, deadline: Duration) {
         if let Some(owner) = self.inner.core.owner() {
             return owner.detach();
@@ -504,7 +504,7 @@ impl Agent {
     }
 }
 
-/// What stands between an agent and being current.
+/// What keeps an agent from being current.
 enum Behind {
     Nothing,
     /// Bundles that are to be fetched.
@@ -525,7 +525,7 @@ impl Actor {
         Ok(behind.map_or(Behind::Nothing, |channel| Behind::Channel(channel.id)))
     }
 
-    /// Whether there are bundles to be fetched; who fetches them is told, and whoever waits for it.
+    /// Whether there are bundles to be fetched; whoever fetches them hears of it, and whoever waits for it.
     fn joins_pending(&mut self) -> Result<bool, EngineError> {
         let pending = self.bus.waits_for(&self.engine.pending_joins()?);
         self.bus.readiness.send_if_modified(|ready| {

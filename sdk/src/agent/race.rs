@@ -11,7 +11,7 @@ const AT_ONCE_MAX: usize = 3;
 
 /// Tries relay nodes in order until one answers; what the others are doing then is dropped. The next one is begun when one
 /// has failed, or when there was no answer for `stagger`, which doubles each time: where all are slow because all agents
-/// come at once, they are not to be made slower. `failed` is told of each that fails, as it does.
+/// come at once, they are not to be made slower. `failed` hears of each that fails, as it does.
 pub(super) async fn race<T, Connecting>(
     relays: &[Relay],
     mut stagger: Duration,

@@ -1,4 +1,4 @@
-//! The relay nodes that are known, and which of them are tried next. Pure but for the jitter.
+//! The relay nodes that are known, and which of them are tried next. Pure except for the jitter.
 
 use super::backoff::Backoff;
 use crate::net::Relay;
@@ -6,7 +6,7 @@ use skytale_proto::EndpointId;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For so long after it failed, a relay node stands behind those that did not.
+/// For so long after it failed, a relay node comes behind those that did not.
 const BEHIND: Duration = Duration::from_secs(60);
 /// The shortest pause of a relay node that failed, where there are others.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

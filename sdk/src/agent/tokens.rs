@@ -17,7 +17,7 @@ const LIFE_MIN: Duration = Duration::from_secs(30);
 const LIFE_LAST: Duration = Duration::from_secs(2);
 /// How long the provider may take where there is a token to go on with.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The provider is not asked again within this time for the sake of a newer list alone.
+/// The provider is not asked once more within this time for the sake of a newer list alone.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Relay nodes of a directory that are kept.
 const RELAYS_MAX: usize = 64;
@@ -26,8 +26,8 @@ const RELAYS_MAX: usize = 64;
 const TOKEN: &str = "relay_token";
 pub(super) const RELAYS: &str = "relays";
 
-/// Asks the provider, and remembers what it gave. Sessions ask through this, too, so that what they are given on the way
-/// is there for the next one.
+/// Asks the provider, and remembers what it gave. Sessions ask through this, too, and keep what they get on the way
+/// for the next one.
 pub(super) struct Tokens {
     core: Arc<Core>,
     provider: Arc<dyn TokenProvider>,

@@ -10,7 +10,7 @@
 //!
 //! Back-pressure: with [`DriverConfig::inbox_messages_max`](super::DriverConfig::inbox_messages_max) messages not
 //! acknowledged the subscription is ended, and begun again after the cursor when half of them are. No other channel
-//! notices. An agent can only send when it stands at the head, so while something waits in the outbox the channel is
+//! notices. An agent can only send when it is at the head, so while something waits in the outbox the channel is
 //! followed all the same: the inbox then grows in the vault, never in memory.
 
 mod state;
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     channel: ChannelId,
     signals: Arc<Signals>,
     state: WorkerState,
-    /// How far the channel is followed, as was told last.
+    /// How far the channel is followed, as was reported last.
     shown: Followed,
     subscription: Option<Subscription>,
     appender: Appender,
@@ -177,7 +177,7 @@ impl Worker {
     /// Tells how far the channel is followed, where that has changed.
     fn show(&mut self) {
         let followed = self.state.followed();
-        // That it was left is told by the engine's thread, as it happens.
+        // The engine's thread reports that it was left, as it happens.
         if followed == self.shown || followed == Followed::Left {
             return;
         }
@@ -420,7 +420,7 @@ impl Worker {
         if !matches!(decision.ask, Ask::Nothing | Ask::Short(_)) {
             match self.move_on(decision.ask).await {
                 Ok(()) => return Ok(()),
-                // It is asked again with the next attempt.
+                // It is asked once more with the next attempt.
                 Err(RelayError::Refused(refused)) => {
                     tracing::debug!(channel = %self.channel, %refused, "no log status");
                 }
@@ -511,7 +511,7 @@ impl Worker {
         }
         let channel = self.channel;
         let told = self.ground.core.try_call(move |actor| {
-            // Each outcome is told, also when one before it could not be.
+            // Each outcome is reported, also when one before it could not be.
             let mut result = Ok(());
             for (frame_id, outcome) in outcomes {
                 match actor.engine.outcome(channel, frame_id, outcome) {

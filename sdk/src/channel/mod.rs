@@ -503,7 +503,7 @@ impl Channel {
             .await
     }
 
-    // ---- where it stands
+    // ---- where it is
 
     /// What the vault knows of the channel: state, cursor, epoch, what waits.
     pub async fn info(&self) -> Result<ChannelInfo, AgentError> {

@@ -36,7 +36,7 @@ pub struct Added {
 }
 
 impl Delivered {
-    /// Where it stands; `None` where it was not needed.
+    /// Where it is; `None` where it was not needed.
     pub const fn offset(self) -> Option<Offset> {
         match self {
             Self::At(offset) => Some(offset),

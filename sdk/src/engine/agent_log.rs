@@ -72,7 +72,7 @@ impl Engine {
         .collect()
     }
 
-    /// Joins a channel by the bundle that stands at a pending join's offset. A Welcome that cannot be used is recorded,
+    /// Joins a channel by the bundle that is at a pending join's offset. A Welcome that cannot be used is recorded,
     /// told as [`Event::EntryUnreadable`], and no longer pending.
     pub fn join(&mut self, channel: ChannelId, bundle: &Record) -> Result<Vec<Event>, EngineError> {
         let wrong = |problem: &str| EngineError::Entry {
@@ -404,7 +404,7 @@ impl Tx<'_> {
             lifetime_ms: millis(self.config.key_package_lifetime),
         };
         let frame = self.make_key_package(shelf, false)?;
-        // It stands nowhere in the agent's log.
+        // It is nowhere in the agent's log.
         self.key_package_offered(frame.header().id, Offset::ZERO)?;
         Ok(frame.body().to_vec())
     }
@@ -440,7 +440,7 @@ impl Tx<'_> {
         Ok(frame)
     }
 
-    /// A frame stands in the agent's log. Whether it is one of a KeyPackage that this vault knows.
+    /// A frame is in the agent's log. Whether it is one of a KeyPackage that this vault knows.
     pub(super) fn key_package_offered(&self, frame_id: FrameId, at: Offset) -> Result<bool, EngineError> {
         let known = self
             .sql

@@ -84,7 +84,7 @@ impl Tx<'_> {
     fn welcome_back(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), Halt> {
         let bundle = read_bundle(frame).map_err(rejected)?;
         if let Err(not_back) = self.try_rejoin(channel, offset, frame, &bundle)? {
-            // It was meant for another copy of this vault, or is broken: this one asks again.
+            // It was meant for another copy of this vault, or is broken: this one repeats its request.
             channel.position.recovery.asked = Offset::ZERO;
             if not_back.by_stranger {
                 channel.offered.strangers.insert(frame.header().author);

@@ -1,4 +1,4 @@
-//! What an engine may be told.
+//! The settings of an engine.
 
 use super::{Clock, Keep};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct EngineConfig {
     /// Messages that are encrypted ahead of their delivery. What is behind them is encrypted when they are delivered,
     /// so that a commit in between costs little.
     pub encrypted_ahead_max: u32,
-    /// How often a commit is built anew because others came first, before it is given up.
+    /// How often a commit is rebuilt because others came first, before it is given up.
     pub commit_attempts_max: u32,
     /// How much of each channel's history is kept, of what the application has acknowledged. See [`Engine::retain`](
     /// super::Engine::retain).

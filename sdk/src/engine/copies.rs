@@ -33,7 +33,7 @@ fn key() -> VaultKey {
     VaultKey::Raw(Zeroizing::new([7; 32]))
 }
 
-/// A channel's group, as it stands in keys.
+/// A channel's group, as it is in keys.
 fn group(channel: ChannelId) -> Vec<u8> {
     crate::mls::in_keys(&crate::mls::group_id(channel, 0))
 }
@@ -226,7 +226,7 @@ fn judge(copy: &Path, busy: &Busy, anywhere: bool) -> Found {
             return Found::Refused;
         }
     };
-    // A channel of its own stands alone, whatever is wrong with the others.
+    // A channel of its own is alone, whatever is wrong with the others.
     let own = engine.create_channel("mine").expect("made");
     engine.send(own, b"mine").expect("sent");
     let listed = engine.channels().expect("listed");

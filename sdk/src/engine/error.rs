@@ -105,7 +105,7 @@ pub enum EngineError {
     /// An entry that is not of the log it was given for, or bytes that are no frame where one was asked for.
     #[error("entry {offset}: {problem}")]
     Entry {
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
         /// What is wrong.
         problem: String,

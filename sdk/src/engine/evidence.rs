@@ -8,7 +8,7 @@ use crate::vault::{VaultError, id, integer, unsigned};
 use rusqlite::params;
 use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Header, Offset};
 
-/// Under this number stands the agent's own log in the table of unreadable entries.
+/// Under this number is the agent's own log in the table of unreadable entries.
 pub(super) const AGENT_LOG_NO: i64 = 0;
 
 /// Unreadable entries that are kept of each log: the newest, and a few hundred more.

@@ -1,4 +1,4 @@
-//! The engine: the synchronous, transactional heart of the SDK. It knows no network and no clock but for timestamps.
+//! The engine: the synchronous, transactional heart of the SDK. It knows no network and no clock except for timestamps.
 //!
 //! ```text
 //!            agent log                      channel log
@@ -165,11 +165,11 @@ pub struct Gap {
 pub struct PendingJoin {
     /// The channel.
     pub channel: ChannelId,
-    /// Where the bundle stands.
+    /// Where the bundle is.
     pub offset: Offset,
 }
 
-/// Where an agent stands in a channel.
+/// Where an agent is in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelState {
     /// Made here; its Create is not in the log yet. What is sent waits in the outbox.
@@ -189,9 +189,9 @@ pub struct ChannelInfo {
     pub id: ChannelId,
     /// What this agent calls it; never leaves the vault. Empty in a channel that it was added to, until it gives one.
     pub label: String,
-    /// Where this agent stands in it.
+    /// Where this agent is in it.
     pub state: ChannelState,
-    /// How it stands with its group.
+    /// Its standing with its group.
     pub standing: Standing,
     /// The last entry processed.
     pub cursor: Offset,
@@ -212,7 +212,7 @@ pub struct ChannelInfo {
 /// A message of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Where it stands in the channel.
+    /// Where it is in the channel.
     pub offset: Offset,
     /// Its frame's id, made by its author.
     pub frame_id: FrameId,
@@ -251,12 +251,12 @@ pub struct OutboxFrame {
 pub enum Outcome {
     /// It is an entry now.
     Appended {
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
     /// It was an entry before.
     Duplicate {
-        /// Where it stands.
+        /// Where it is.
         offset: Offset,
     },
     /// A message of a passed epoch. It is encrypted again once the head is reached.
@@ -299,7 +299,7 @@ pub struct Divergence {
 /// An entry that could not be processed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableEntry {
-    /// Where it stands.
+    /// Where it is.
     pub offset: Offset,
     /// Its frame id, where there was a frame.
     pub frame_id: Option<FrameId>,

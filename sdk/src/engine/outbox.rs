@@ -67,7 +67,7 @@ impl Intent {
         matches!(self, Self::Message | Self::Announce)
     }
 
-    /// The application asked for it, and is told what becomes of it.
+    /// The application asked for it, and learns what becomes of it.
     pub(super) const fn is_told(self) -> bool {
         !matches!(
             self,

@@ -1,6 +1,6 @@
 //! A group that begins again: the way back where no member can go on.
 //!
-//! A member makes a new group of the same channel, and adds all others whose KeyPackages it has. The bundle stands in the
+//! A member makes a new group of the same channel, and adds all others whose KeyPackages it has. The bundle is in the
 //! log as a commit on the handshake head, so that of several the first wins. Its header removes all others that its author
 //! knows, and adds those who are in the new group, so that the roster is the group. Whoever is left out for want of a
 //! KeyPackage is added later by the same member, when it has one.

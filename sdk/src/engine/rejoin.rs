@@ -111,7 +111,7 @@ impl Tx<'_> {
 
     // ---- other members'
 
-    /// A member's request stands in the log.
+    /// A member's request is in the log.
     pub(super) fn note_request(
         &mut self,
         channel: &mut Channel,

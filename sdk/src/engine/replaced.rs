@@ -112,7 +112,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A message that this agent had before its entry was replaced: it is put where it stands now. One that was acknowledged
+    /// A message that this agent had before its entry was replaced: it is put where it is now. One that was acknowledged
     /// is not shown again.
     /// `payload` is what it says now, where that is known: another content is another message.
     pub(super) fn put_back(

@@ -200,7 +200,7 @@ impl Tx<'_> {
             }
         }
         let cursor = channel.position.cursor;
-        // What the relay acknowledged and did not show where it said: it is offered again, to be told more.
+        // What the relay acknowledged and did not show where it said: it is offered again, to learn more.
         let accepted = channel.offered.accepted.len();
         channel.offered.accepted.retain(|_, offset| *offset > cursor);
         if channel.offered.accepted.len() < accepted {
@@ -314,7 +314,7 @@ impl Tx<'_> {
             self.fail(channel, &row, Code::EntryUnreadable)?;
             channel.offered.again();
             return Err(lied(
-                "it stands under this agent's name and frame id, but this agent sent something else",
+                "it has this agent's name and frame id, but this agent sent something else",
             ));
         }
         if row.intent.is_message() {
@@ -590,7 +590,7 @@ impl Tx<'_> {
         self.fail_all(channel, Code::ChannelLeft)
     }
 
-    /// A commit (or the Create) stands in the log: what was built on the head before it is built again.
+    /// A commit (or the Create) is in the log: what was built on the head before it is built again.
     pub(super) fn head_moved(&mut self, channel: &mut Channel, head: Offset) -> Result<(), EngineError> {
         channel.position.head = head;
         channel.offered.again();

@@ -10,7 +10,7 @@
 //! cursor goes back to `kept`, and what the log has now is read as it comes. Of what stood behind `kept`:
 //!
 //! - Messages are set aside ([`Engine::replaced`]). One that comes again, since its author sends it again or the log had it at
-//!   both places, is put back where it stands now and is not shown twice.
+//!   both places, is put back where it is now and is not shown twice.
 //! - Own messages that did not come again by the head are sent again, under their frame ids.
 //! - A group that has applied a commit behind `kept` is out of sync with the log, unless the log has that commit, too. An
 //!   agent whose removal was undone is removed again, and one whose addition was undone is added again, by whoever of those

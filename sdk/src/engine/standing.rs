@@ -1,4 +1,4 @@
-//! How a channel stands with its group, and the ways back.
+//! A channel's standing with its group, and the ways back.
 //!
 //! ```text
 //!               own entries that this vault does not know
@@ -31,7 +31,7 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, Code, FrameId, Offset};
 
-/// How a channel stands with its group. Persisted as a number: keep stable.
+/// A channel's standing with its group. Persisted as a number: keep stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(i64)]
 pub enum Standing {
@@ -70,7 +70,7 @@ pub(super) struct Recovery {
     pub(super) reason: String,
     /// Messages that were passed over since.
     pub(super) missed: u64,
-    /// Where this agent's last request to rejoin stands; [`Offset::ZERO`] where none waits for an answer.
+    /// Where this agent's last request to rejoin is; [`Offset::ZERO`] where none waits for an answer.
     pub(super) asked: Offset,
     /// Entries of this epoch were lost: what the group cannot apply now, others may have applied.
     pub(super) unsure: bool,
@@ -120,7 +120,7 @@ impl Engine {
             });
             match renewed {
                 Ok(((), told)) => events.extend(told),
-                // Each channel stands alone: this one sends nothing.
+                // Each channel is alone: this one sends nothing.
                 Err(error) if error.code() == Code::VaultDamaged => {
                     tracing::warn!(channel = %info.id, %error, "a channel of a restored vault cannot be used");
                 }
@@ -151,7 +151,7 @@ impl Tx<'_> {
         let Recovery { since, missed, .. } = channel.position.recovery;
         channel.position.recovery.standing = Standing::Renewing;
         self.out_of_sync(channel, since, "another copy of this vault was in use".to_owned())?;
-        // What was passed over while this copy was stopped is told with the rest.
+        // What was passed over while this copy was stopped is reported with the rest.
         channel.position.recovery.missed = missed;
         Ok(())
     }

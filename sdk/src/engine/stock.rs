@@ -131,7 +131,7 @@ impl Tx<'_> {
         Ok(newest.is_none_or(|(made_ms, expires_ms)| shelf.is_due(made_ms, expires_ms)))
     }
 
-    /// A KeyPackage stands in the agent's log. One that this vault does not know was made by a vault that is lost, or by a
+    /// A KeyPackage is in the agent's log. One that this vault does not know was made by a vault that is lost, or by a
     /// later state of this one: nobody has its private keys, so it is to be replaced.
     pub(super) fn key_package_in_log(
         &self,

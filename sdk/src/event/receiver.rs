@@ -3,7 +3,7 @@
 use super::Event;
 use tokio::sync::broadcast;
 
-/// Receives events. Bounded: a receiver that is too slow loses the oldest and is told how many ([`Event::Lagged`]).
+/// Receives events. Bounded: a receiver that is too slow loses the oldest and learns how many ([`Event::Lagged`]).
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<Event>,

@@ -222,7 +222,7 @@ pub(crate) struct Committed {
     pub(crate) removes: Vec<AgentId>,
 }
 
-/// Agents that have asked to leave in this epoch, but for this agent itself.
+/// Agents that have asked to leave in this epoch, except for this agent itself.
 pub(crate) fn leavers(group: &MlsGroup) -> BTreeSet<AgentId> {
     let own = group.own_leaf_index();
     group

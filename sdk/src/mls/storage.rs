@@ -97,7 +97,7 @@ const SET_ASIDE: u8 = 0xff;
 /// OpenMLS' storage, for the time of one transaction.
 pub(crate) struct Storage<'a> {
     connection: &'a Connection,
-    /// What stands before each key: empty, except for a group that is set aside.
+    /// What comes before each key: empty, except for a group that is set aside.
     prefix: Vec<u8>,
     /// The last value of each key that was written; `None` is deleted.
     written: RefCell<HashMap<Vec<u8>, Option<Value>>>,
@@ -169,7 +169,7 @@ impl<'a> Storage<'a> {
     }
 
     /// The first read that failed, if one did. OpenMLS does not always pass that on: it may say that the input is wrong.
-    /// Whoever is told so asks here whether it is the vault that is to blame.
+    /// Whoever gets this asks here whether it is the vault that is to blame.
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }
@@ -292,7 +292,7 @@ impl<'a> Storage<'a> {
         self.written.borrow_mut().insert(self.place(key), None);
     }
 
-    /// Where a key stands in the database.
+    /// Where a key is in the database.
     fn place(&self, mut key: Vec<u8>) -> Vec<u8> {
         if !self.prefix.is_empty() {
             key.splice(..0, self.prefix.iter().copied());
@@ -384,7 +384,7 @@ impl<'a> Storage<'a> {
     }
 }
 
-/// What stands before the keys of what is set aside under a name. Names have one length, so none begins another.
+/// What comes before the keys of what is set aside under a name. Names have one length, so none begins another.
 fn prefix(name: &[u8]) -> Vec<u8> {
     [&[SET_ASIDE], name].concat()
 }
@@ -401,7 +401,7 @@ fn key<K: serde::Serialize + ?Sized>(label: Label, id: &K) -> Result<Vec<u8>, St
     Ok(bytes)
 }
 
-/// A group as it stands in the keys of its values.
+/// A group as it is in the keys of its values.
 #[cfg(test)]
 pub(crate) fn in_keys<K: serde::Serialize + ?Sized>(group: &K) -> Vec<u8> {
     key(Label::Tree, group).expect("encoded").split_off(1)

@@ -245,7 +245,7 @@ impl ApiClient {
         })?;
         let mut authorization = header::HeaderValue::from_str(&format!("Bearer {}", self.key.0.expose_secret()))
             .map_err(|_| ApiError::Config {
-                problem: "the API key cannot stand in a header".into(),
+                problem: "the API key has characters that a header cannot hold".into(),
             })?;
         authorization.set_sensitive(true);
         let mut request = self
@@ -262,7 +262,7 @@ impl ApiClient {
         if status.is_success() {
             let body: &[u8] = if body.is_empty() { b"null" } else { &body };
             return serde_json::from_slice(body).map_err(|error| ApiError::Answer {
-                // The error names a place and a type, not the value: a token may stand there.
+                // The error names a place and a type, not the value: a token may be there.
                 problem: format!("JSON at line {} column {}", error.line(), error.column()),
             });
         }

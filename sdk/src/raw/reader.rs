@@ -27,7 +27,7 @@ pub struct RawEntry {
 pub enum RawItem {
     /// Entries in order. Never empty.
     Entries(Vec<RawEntry>),
-    /// The reader stands at the head. May come again after a session was lost.
+    /// The reader is at the head. May come again after a session was lost.
     CaughtUp {
         /// The head at that time.
         head: Offset,

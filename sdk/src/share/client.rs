@@ -60,7 +60,7 @@ impl Drop for End {
             pending.closing = true;
             std::mem::take(&mut pending.waiting)
         };
-        // Whoever waits is told by that.
+        // Whoever waits learns it by that.
         drop(waiting);
         self.0.bus.detach();
         self.1.send_replace(true);
@@ -162,8 +162,8 @@ impl Owner {
                 return Err(AgentError::OwnerGone { unknown: false });
             }
             pending.waiting.insert(id, waiting(answer));
-            // Under the lock: none goes out after the owner was told that no more do. The connection's task may have ended:
-            // then nobody answers, which is told below.
+            // Under the lock: none goes out after the owner learned that no more do. The connection's task may have ended:
+            // then nobody answers, which is reported below.
             let _ = self.shared.out.send(frame);
         }
         // From here on it is taken back if nobody waits for it.

@@ -26,7 +26,7 @@ pub(super) enum Class {
     Call,
     /// Does something that is not to be done twice.
     Change,
-    /// Queues something: the answer is the frames' ids, and what becomes of each is told later.
+    /// Queues something: the answer is the frames' ids, and what becomes of each is reported later.
     Send,
     /// Like [`Class::Send`], after a wait for the network.
     LongSend,

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Guests at one time. More are told to come later.
+/// Guests at one time. More are asked to come later.
 const GUESTS_MAX: usize = 128;
 /// Bytes of all guests' large requests that are in memory at one time.
 const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -62,7 +62,7 @@ async fn ask(stream: &mut UnixStream, id: u64, request: &Request) {
     say(stream, Kind::Request, id, &encode(request).expect("encoded")).await;
 }
 
-/// What is answered to a request; what is told besides is passed over.
+/// What is answered to a request; what comes besides is passed over.
 async fn answer(stream: &mut UnixStream, id: u64) -> Frame {
     soon(async {
         loop {

@@ -56,7 +56,7 @@ pub enum VaultError {
         /// Where.
         place: String,
     },
-    /// A file is in the way that is not replaced without being told to.
+    /// A file is in the way that is not replaced without an explicit word.
     #[error("{} exists", path.display())]
     Exists {
         /// The file.

@@ -17,7 +17,7 @@ pub(crate) type Key = Zeroizing<[u8; 32]>;
 /// What a vault is opened with. Prints as `[redacted]`.
 #[derive(Clone)]
 pub enum VaultKey {
-    /// A passphrase. The key is derived with Argon2id; its salt and parameters stand beside the vault, in
+    /// A passphrase. The key is derived with Argon2id; its salt and parameters are beside the vault, in
     /// `<vault>.kdf`.
     Passphrase(Zeroizing<String>),
     /// The key itself.
@@ -65,7 +65,7 @@ impl VaultKey {
     }
 }
 
-/// How a key was derived from a passphrase, as it stands beside the vault. Persisted: keep stable.
+/// How a key was derived from a passphrase, as it is beside the vault. Persisted: keep stable.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Derivation {

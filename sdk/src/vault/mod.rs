@@ -124,7 +124,7 @@ impl Vault {
     pub(crate) fn begin(&self, durability: Durability) -> Result<Transaction<'_>, VaultError> {
         self.refuse_read_only()?;
         if self.durability.get() != durability {
-            // Each transaction in the write-ahead log stands after those before it: one sync makes all of them durable.
+            // Each transaction in the write-ahead log is after those before it: one sync makes all of them durable.
             self.connection.execute_batch(match durability {
                 Durability::Now => "PRAGMA synchronous = FULL",
                 Durability::Later => "PRAGMA synchronous = NORMAL",

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub(super) const RESERVE_BYTES: u64 = 10 * 1024 * 1024;
 /// Less is kept if there is no room for all of it, but not less than this share.
 const SHARES: [u64; 4] = [1, 2, 4, 8];
-/// How often it is tried to allocate space while what stands in the way may pass.
+/// How often it is tried to allocate space while the obstacle may pass.
 const ATTEMPTS_MAX: u32 = 16;
 
 /// The reserve of one vault.

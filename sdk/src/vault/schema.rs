@@ -111,7 +111,7 @@ const V3: &str = "
 ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ";
 
-/// - How a channel stands with its group (`standing`: see `Standing`), and what is being done about it.
+/// - A channel's standing with its group (`standing`: see `Standing`), and what is being done about it.
 /// - `reboot` tells which of a channel's groups it is; `removed` lists agents, 32 bytes each.
 /// - Entries that were lost, and members' requests to rejoin.
 /// - The digest leaves Trims out since this version: those kept before are of another kind.
@@ -121,7 +121,7 @@ ALTER TABLE outbox ADD COLUMN earlier BLOB;
 ///   other entries (`replaced`), and which changes of the group were undone (`undone`), as `change` and `leaving` know them.
 ///   `purged` has ids of messages that were taken out of the history, as long as their entries' digests are kept. `applied_hash` is that of the last commit that the group took.
 /// - Additions that wait until the agent to be added has KeyPackages.
-/// - When a KeyPackage expires, and where in the agent's log it stands: NULL where that is not known.
+/// - When a KeyPackage expires, and where in the agent's log it is: NULL where that is not known.
 const V4: &str = "
 ALTER TABLE channel ADD COLUMN reboot INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE channel ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;

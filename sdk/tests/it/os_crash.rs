@@ -2,7 +2,7 @@
 //!
 //! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. The agent is a process of
 //! its own with its vault on that disk; the relay node and another member are in this process, and stay. What is to be done
-//! is told by the environment; without it, nothing is.
+//! is set by the environment; without it, nothing is.
 //!
 //! | variable | means |
 //! |---|---|

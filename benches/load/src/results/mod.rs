@@ -174,7 +174,7 @@ impl Count {
 /// A histogram of microseconds: three digits, up to an hour.
 pub type Histogram64 = Histogram<u64>;
 
-/// The greatest latency that is told apart, in microseconds: one hour.
+/// The greatest latency that is distinguished, in microseconds: one hour.
 pub const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 /// An empty histogram.

@@ -227,7 +227,7 @@ impl<T: Target> Lane<T> {
                 let Some(link) = self.link.take() else { continue };
                 add(&self.shared.tallies.sessions_lost, 1);
                 let began = link.began;
-                // What was sent again stands before what was not.
+                // What was sent again comes before what was not.
                 let mut sent: std::collections::VecDeque<Flight> = self.unlink(link).await.into();
                 sent.append(&mut rest);
                 rest = sent;

@@ -153,7 +153,7 @@ pub struct Ran {
 #[error("the run cannot begin: {0}")]
 pub struct RunError(pub String);
 
-/// Runs a plan against a target, and verifies what agents saw. `stop` ends it early, with what there is; `each` is told now and then
+/// Runs a plan against a target, and verifies what agents saw. `stop` ends it early, with what there is; `each` hears now and then
 /// how far it is.
 pub async fn run<T: Target>(
     target: Arc<T>,

@@ -176,7 +176,7 @@ impl Reader {
             return Ended::Later;
         }
         match failed.code {
-            // A member that is removed is told so at the end of what it may read.
+            // A member that is removed learns it at the end of what it may read.
             Code::NotMember => self.not_a_member(shared),
             Code::Trimmed => {
                 // What is gone is gone: a reader goes on after it.

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 /// The drawing's size, and the room around the axes, in pixels.
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 244.0;
-/// Of a small one: two stand beside each other.
+/// Of a small one: two are beside each other.
 const SMALL: (f64, f64) = (380.0, 174.0);
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
@@ -58,7 +58,7 @@ pub struct Plot {
     pub x_most: Option<f64>,
     /// How points are drawn.
     pub marks: Marks,
-    /// Whether two stand beside each other. A small one shows its title.
+    /// Whether two are beside each other. A small one shows its title.
     pub is_small: bool,
 }
 

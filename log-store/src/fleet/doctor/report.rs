@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Names of all checks, as they stand in [`Finding::check`]. Stable.
+/// Names of all checks, as they are in [`Finding::check`]. Stable.
 pub const CHECKS: &[&str] = &[
     "address-silent",
     "key-refused",

@@ -43,7 +43,7 @@ pub(super) fn judge(facts: &Facts, commands: &Commands) -> Vec<Finding> {
     findings
 }
 
-/// All servers, as they are told.
+/// All servers, as they are reported.
 pub(super) fn report(facts: &Facts) -> Vec<ServerReport> {
     let mut reports: BTreeMap<String, ServerReport> = BTreeMap::new();
     for greeting in facts

@@ -36,7 +36,7 @@ pub(super) fn judge(config: &FleetConfig, shards: &Shards, facts: &Facts, comman
     groups.findings()
 }
 
-/// All streams, as they are told.
+/// All streams, as they are reported.
 pub(super) fn report(facts: &Facts) -> Vec<StreamReport> {
     let reports = facts.streams.iter().map(|looked| {
         let (state, info) = match &looked.found {
@@ -399,7 +399,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a copy is told by itself: that of a server that does not answer is told with the server.
+    /// Whether a copy is reported by itself: that of a server that does not answer is reported with the server.
     fn is_told(&self, peer: &PeerInfo) -> bool {
         self.well.as_ref().is_none_or(|well| well.contains(peer.name.as_str()))
     }

@@ -11,7 +11,7 @@ use crate::fleet::sweeper::random_fraction;
 use crate::local::ShardPosition;
 use std::time::Duration;
 
-/// How long a shard stands still for a checkpoint, at most.
+/// How long a shard stalls for a checkpoint, at most.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
 /// How long nodes wait for each other to write one.
 const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
@@ -24,7 +24,7 @@ impl Follower<'_> {
             self.folded(outcome)?;
         }
         if !self.answers {
-            // Its bucket stands where the stream does. The next checkpoint says what this one would have said.
+            // Its bucket is where the stream is. The next checkpoint says what this one would have said.
             tracing::debug!(shard = %self.shard.label, sequence = self.position.sequence, "no checkpoint here: its home is away");
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Follower<'_> {
     async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
         let (node, home) = (self.node, self.shard.id.region);
         // The server that led the bucket may be gone, with or without the one that led the stream. Where all are, the shard
-        // stands still for no longer than one question takes.
+        // stalls for no longer than one question takes.
         let within = node.config.request_timeout;
         let open = || Bucket::open(&node.context, &node.config, home);
         let bucket = asking::again(AGAIN_AFTER, within, Result::is_ok, open).await?;

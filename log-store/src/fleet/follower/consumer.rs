@@ -13,7 +13,7 @@ use std::time::Duration;
 const PULL_MESSAGES: usize = 2_048;
 /// Bytes asked for at once.
 const PULL_BYTES: usize = 8 * 1024 * 1024;
-/// How long the server may be silent; twice that, and the follower begins anew.
+/// How long the server may be silent; twice that, and the follower starts over.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the server waits for messages before it says that there are none.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica stands.
+//! Follows a shard's stream: every message is folded into the replica, in its order, from where the replica is.
 
 mod admit;
 mod boundary;
@@ -31,7 +31,7 @@ const FOLD_MESSAGES_MAX: usize = 512;
 const PARTS_MAX: usize = 4;
 /// How long a mirror may take to say how far it is, before it is done without.
 const MIRROR_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-/// The pause before a follower begins anew, to begin with.
+/// The pause before a follower starts over, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const RESUME_MAX: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) struct Beginning {
     pub(super) repeats: BTreeSet<u64>,
     /// Bundles up to this message owe nothing: other nodes saw to them.
     pub(super) owes_after: u64,
-    /// The stream was found to be what this node was told.
+    /// The stream matches this node's configuration.
     pub(super) checked: bool,
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
                 break;
             }
             End::Again(reason) => {
-                tracing::debug!(shard = %shard.label, %reason, "the follower begins anew");
+                tracing::debug!(shard = %shard.label, %reason, "the follower starts over");
                 metrics::resumed(&shard.label);
                 // What was on its way into the replica gets there: the position is what was submitted.
                 pause = if follower.position.sequence > before {
@@ -138,7 +138,7 @@ struct Follower<'a> {
     answers: bool,
     /// Copies of the stream that were missing or far behind when it was last looked at.
     copies_behind: usize,
-    /// The stream was found to be what this node was told.
+    /// The stream matches this node's configuration.
     checked: bool,
     /// On which connection to NATS the last look was begun.
     looks_on: u64,
@@ -302,7 +302,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Notes where the shard stands, and where the stream ends.
+    /// Notes where the shard is, and where the stream ends.
     fn moved(&self, followed: u64, last: Option<u64>) {
         *self.shard.place.lock() = Place {
             stream: self.position.stream,

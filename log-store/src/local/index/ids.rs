@@ -52,7 +52,7 @@ impl FrameIds {
         Ok(block.and_then(|block| block.find(id)))
     }
 
-    /// Adds ids of a log, in any order. Of an id that is there already, or twice among them, the last offset stands.
+    /// Adds ids of a log, in any order. Of an id that is there already, or twice among them, the last offset is kept.
     pub(super) fn insert(&self, log: &LogId, ids: &mut Vec<Seen>) -> Result<(), sled::Error> {
         ids.sort_unstable();
         keep_last(ids);

@@ -1,4 +1,4 @@
-//! What is derived from the segments, in sled: where entries stand, which frame ids were accepted, states of logs.
+//! What is derived from the segments, in sled: where entries are, which frame ids were accepted, states of logs.
 //!
 //! Nothing lives here alone. The index says up to which batch it is current; what segments hold beyond that is put in
 //! when the store opens. It is trusted where it was closed cleanly, or where the same kernel still has its files in
@@ -45,7 +45,7 @@ pub(crate) struct Index {
     dir: PathBuf,
     /// `None` where it is in memory.
     db: Option<sled::Db>,
-    /// (log, first offset) -> where a run of entries stands.
+    /// (log, first offset) -> where a run of entries is.
     runs: Table,
     /// (log, frame id) -> offset and time.
     frames: Option<FrameIds>,
@@ -69,7 +69,7 @@ pub(crate) struct Index {
 pub(crate) struct Damage {
     /// The first entry that cannot be read.
     pub(crate) offset: Offset,
-    /// Where it stands, or stood.
+    /// Where it is, or stood.
     pub(crate) position: Position,
     /// File, position and what is wrong.
     pub(crate) place: String,
@@ -271,7 +271,7 @@ impl Index {
             .map_or(Offset::ZERO, |run| run.last()))
     }
 
-    /// Where entries of a log stand, after a cursor and up to an offset: contiguous, and within the limits but for the
+    /// Where entries of a log are, after a cursor and up to an offset: contiguous, and within the limits except for the
     /// first one. And whether a limit, not the end of what is indexed, ended them.
     pub(crate) fn locate(
         &self,
@@ -364,7 +364,7 @@ impl Index {
         self.remove_runs(log, first, last).map_err(failed("write to the index"))
     }
 
-    /// Forgets frame ids of a dropped segment, but for those that the log has accepted again since.
+    /// Forgets frame ids of a dropped segment, except for those that the log has accepted again since.
     pub(crate) fn forget_frames(&self, log: &LogId, ids: &mut [Seen]) -> Result<(), StoreError> {
         match &self.frames {
             Some(frames) => frames.remove(log, ids).map_err(failed("write to the index")),
@@ -372,7 +372,7 @@ impl Index {
         }
     }
 
-    /// Notes that a log cannot be served past an entry; an earlier one stands.
+    /// Notes that a log cannot be served past an entry; an earlier one is kept.
     pub(crate) fn note_damage(&self, log: &LogId, damage: &Damage) -> Result<(), StoreError> {
         if self.damage_of(log)?.is_some_and(|known| known.offset <= damage.offset) {
             return Ok(());

@@ -31,7 +31,7 @@ pub(crate) struct Standing {
     pub(crate) position: Position,
     /// That batch's number.
     pub(crate) batch: u64,
-    /// Where its mark stands, in the same segment.
+    /// Where its mark is, in the same segment.
     pub(crate) mark_at: u32,
     /// The time in its mark.
     pub(crate) time_ms: u64,
@@ -65,7 +65,7 @@ impl Standing {
     }
 }
 
-/// Where an entry's record stands.
+/// Where an entry's record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Located {
     pub(crate) offset: Offset,

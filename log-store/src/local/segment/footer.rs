@@ -1,4 +1,4 @@
-//! The end of a sealed segment: which logs it holds and where their entries stand.
+//! The end of a sealed segment: which logs it holds and where their entries are.
 //!
 //! ```text
 //!  footer record: kind 4, offset = last batch number, time_ms = the newest entry's time
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 8] = b"skytaleE";
 /// What the last bytes of a sealed segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trailer {
-    /// Where the footer's record stands; records end there.
+    /// Where the footer's record is; records end there.
     pub(crate) footer_at: u32,
     /// The first batch's number; 0 where there is none.
     pub(crate) first_batch: u64,
@@ -89,9 +89,9 @@ pub(crate) struct FooterLog {
     pub(crate) log: LogId,
     /// The first entry's offset here.
     pub(crate) first: Offset,
-    /// Where its last state stands; 0 where there is none.
+    /// Where its last state is kept; 0 where there is none.
     pub(crate) state_at: u32,
-    /// Where the entries stand, one after another; 0 for one that was damaged when the segment was sealed.
+    /// Where the entries are, one after another; 0 for one that was damaged when the segment was sealed.
     pub(crate) entries: Vec<u32>,
 }
 

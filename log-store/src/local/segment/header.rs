@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Bytes of the header; the first record stands after them.
+/// Bytes of the header; the first record is kept after them.
 pub(crate) const HEADER_BYTES: u32 = 48;
 /// The version of the segment format that this crate writes and reads.
 pub(crate) const SEGMENT_VERSION: u32 = 1;

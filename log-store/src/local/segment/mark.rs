@@ -28,7 +28,7 @@ pub(crate) struct Mark {
     pub(crate) logs: Vec<(LogId, Offset)>,
     /// The records that follow, in their order.
     pub(crate) records: Vec<MarkRecord>,
-    /// Where a replica stands after the batch.
+    /// Where a replica is after the batch.
     pub(crate) positions: MarkPositions,
 }
 

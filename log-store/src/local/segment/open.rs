@@ -85,7 +85,7 @@ impl OpenSegment {
         Ok((file, reserved.map_err(OpenError::io("reserve space for", path))?))
     }
 
-    /// Goes on with a segment whose records end at `at`. What stands after that is cut off, durably.
+    /// Goes on with a segment whose records end at `at`. What comes after that is cut off, durably.
     pub(crate) fn resume(
         path: PathBuf,
         sequence: u32,

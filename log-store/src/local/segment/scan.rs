@@ -334,7 +334,7 @@ impl Scan {
         Ok(true)
     }
 
-    /// Where the next mark of a later batch stands, at or after a damaged place.
+    /// Where the next mark of a later batch is, at or after a damaged place.
     fn find_next_mark(&mut self, from: u32) -> io::Result<Option<u32>> {
         if let Some(known) = self.next_mark
             && known.is_none_or(|mark| mark >= from)

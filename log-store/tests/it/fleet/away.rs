@@ -360,7 +360,7 @@ async fn a_server_that_is_slow_to_say_whether_it_syncs_is_asked_again() {
     let cluster = Cluster::start().await;
     let account = cluster.account();
     let dir = TempDir::new().expect("a folder");
-    // The streams are there; the third server stands still, and says nothing.
+    // The streams are there; the third server stalls, and says nothing.
     let made = TempDir::new().expect("a folder");
     open(at_server(&account, 0, 1, made.path()))
         .await

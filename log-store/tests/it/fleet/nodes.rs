@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What one writer was told of a channel: frames, with offset and time.
+/// What one writer learned of a channel: frames, with offset and time.
 type Written = (ChannelId, Vec<(FrameId, Offset, u64)>);
 
 /// All entries of a log, as records.
@@ -363,7 +363,7 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
         reaches(&store, recipient.log(), at(1)).await;
         assert_eq!(records(&store, recipient.log()).await.len(), 1);
     }
-    // An author who asks again in between waits for the Welcomes too.
+    // An author that retries in between waits for the Welcomes too.
     let third = bundle(channel, 3, &[someone()]);
     publish(&third).await;
     reaches(&store, channel.log(), at(4)).await;

@@ -1,5 +1,5 @@
 //! An author's order survives that nobody knows what became of a batch: what the author sends again in its order is in the
-//! log in that order, and no frame passes one whose author was told that it failed.
+//! log in that order, and no frame passes one whose author learned that it failed.
 
 use super::cluster::{Account, Cluster};
 use super::script::*;
@@ -120,7 +120,7 @@ async fn what_was_queued_behind_a_batch_that_is_given_up_fails_with_it_however_l
         // Those who came later could be tried for longer.
         tokio::time::sleep(APPEND_TIMEOUT * 3 / 4).await;
         let late = queue(&store, late).await;
-        // One asked for now, and queued when its author has been told: it waits for nothing but to be polled.
+        // One asked for now, and queued when its author has learned: it waits for nothing but to be polled.
         let last = message(channel, 1, b"asked for before, queued after");
         let asked = store.append(last.clone());
 
@@ -156,7 +156,7 @@ async fn an_author_that_sends_again_in_order_has_its_order_whatever_comes_late()
     let mut expected = Vec::new();
     let mut given_up = 0;
     for round in 0..4 {
-        // A majority stands still, with what it was sent in its sockets: that arrives when it goes on.
+        // A majority stalls, with what it was sent in its sockets: that arrives when it goes on.
         let still: [usize; 2] = [[0, 1], [1, 2], [2, 0], [0, 1]][round];
         for server in still {
             cluster.signal(server, "STOP");

@@ -192,7 +192,7 @@ async fn a_stream_that_went_back_or_holds_other_bytes_is_noticed() {
         .expect("it opens, to be read");
     is_read_only(&store, channel, "went back").await;
 
-    // Another node goes on from there: now other bytes stand where these were.
+    // Another node goes on from there: now other bytes are where these were.
     let fresh = TempDir::new().expect("a folder");
     let other = open(weaker(&account, fresh.path())).await;
     for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! What the tests of the fleet are told with.
+//! The vocabulary of the fleet's tests.
 
 use super::cluster::{Account, Cluster};
 use skytale_log_store::fleet::FleetConfig;
@@ -76,7 +76,7 @@ pub(crate) async fn queue(store: &FleetStore, frames: &[Frame]) -> Vec<PendingAp
     pending
 }
 
-/// What an author was told of frames that it sent one behind the other.
+/// What an author learned of frames that it sent one behind the other.
 pub(crate) async fn told(pending: Vec<PendingAppend>) -> Vec<Result<Accepted, AppendError>> {
     let mut told = Vec::new();
     for append in pending {

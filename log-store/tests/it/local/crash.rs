@@ -1,7 +1,7 @@
 //! The process is killed at any time: what it acknowledged is there, in order, once.
 //!
 //! The tests run their own binary again as the writer; `ops/test/os-crash.sh` runs the same writer on a file system
-//! whose durable bytes it copies, and the same check on the copy. What the child does is told by the environment:
+//! whose durable bytes it copies, and the same check on the copy. What the child does is set by the environment:
 //!
 //! | variable | means |
 //! |---|---|

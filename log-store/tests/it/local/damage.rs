@@ -1,4 +1,4 @@
-//! Damage is told by its place, and hits the log that it hits.
+//! Damage is reported with its place, and hits the log that it hits.
 
 use super::script::*;
 use skytale_log_store::{AppendError, LogStore as _, StoreError};
@@ -53,7 +53,7 @@ async fn a_log_is_served_up_to_a_flipped_byte_and_others_go_on() {
         holds(&store, other.log(), &other_frames).await;
         accept(&store, &message(other, 1, b"more")).await;
         close(store).await;
-        // The other log's frames are as they were, but for the one just added.
+        // The other log's frames are as they were, except for the one just added.
         let store = open(small(dir.path())).await;
         assert!(entries(&store, other.log(), at(5)).await.is_ok());
         close(store).await;
@@ -153,7 +153,7 @@ async fn a_body_that_looks_like_records_forges_nothing() {
     let (dir, other) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let store = open(small(dir.path())).await;
     let (victim, victim_frames) = channel_with(&store, 2, b"true").await;
-    // A whole segment of another store, as a body: marks and entries that are valid but for the store's id.
+    // A whole segment of another store, as a body: marks and entries that are valid except for the store's id.
     let forger = open(small(other.path())).await;
     accept(&forger, &create(victim)).await;
     for _ in 0..20 {

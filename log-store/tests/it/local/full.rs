@@ -351,7 +351,7 @@ async fn author(store: &LocalStore, frames: &[Frame]) -> usize {
         let mut refused = false;
         for frame in &frames[next..] {
             let append = store.append(frame.clone());
-            // What was told before the call, and before the future is polled.
+            // What was reported before the call, and before the future is polled.
             while let Some(verdict) = on_their_way
                 .front_mut()
                 .and_then(|pending: &mut BoxFuture<'_, _>| pending.now_or_never())

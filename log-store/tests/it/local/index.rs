@@ -181,7 +181,7 @@ async fn an_index_that_cannot_be_read_any_more_stops_the_store_and_is_built_agai
             break;
         }
     }
-    // The append that met the damage is told so, or that the store has stopped; whatever follows is told why.
+    // The append that met the damage reports it, or that the store has stopped; whatever follows learns why.
     assert!(said.is_some(), "the index was not read");
     let mut stopped = store.stopped();
     let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some))

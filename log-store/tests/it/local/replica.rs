@@ -1,4 +1,4 @@
-//! A store that follows streams: batches are there whole or not at all, and say where each shard stands.
+//! A store that follows streams: batches are there whole or not at all, and say where each shard is.
 
 use super::script::{
     ACCOUNT, ALICE, BOB, at, bundle, channel_with, claim, close, copy_of_segments, create, entries, frame, holds,

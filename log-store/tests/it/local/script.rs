@@ -1,4 +1,4 @@
-//! What the tests are told with: folders, frames, and appends that are expected to end in one way.
+//! The tests' vocabulary: folders, frames, and appends that are expected to end in one way.
 
 use skytale_log_store::{Accepted, AppendError, LocalConfig, LocalStore, LogStore as _, StoreError};
 use skytale_proto::{
@@ -165,7 +165,7 @@ pub(crate) fn copy_of_segments(from: &Path, to: &Path) {
     fs::copy(from.join("FORMAT"), to.join("FORMAT")).expect("copied");
 }
 
-/// Where bytes stand in a file for the first time.
+/// Where bytes are in a file for the first time.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> usize {
     let mut places = bytes.windows(needle.len()).enumerate();
     let found = places.find(|(_, window)| *window == needle);

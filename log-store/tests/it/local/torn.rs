@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// What stands after the cut.
+/// What comes after the cut.
 #[derive(Clone, Copy, Debug)]
 enum Rest {
     /// Nothing: the file ends there.

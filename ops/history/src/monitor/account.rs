@@ -30,7 +30,7 @@ pub(super) struct Account {
     pub(super) agreements: BTreeMap<(Offset, Offset), Agreement>,
 }
 
-/// An agent under whose name entries stand or are sent.
+/// An agent under whose name entries are or are sent.
 pub(super) struct Author {
     pub(super) id: AgentId,
     /// How many frames it sent; above 0, it records them.
@@ -248,7 +248,7 @@ impl Account {
         }
     }
 
-    /// The author sent this entry: its frames stand in its order.
+    /// The author sent this entry: its frames are in its order.
     fn claim(&mut self, offset: Offset, number: u32, sequence: u32, faults: &Faults) {
         let author = &mut self.authors[number as usize];
         let latest = author.latest.and_then(|at| self.log.get(at).copied());
@@ -314,7 +314,7 @@ impl Account {
             && !is_recorded()
     }
 
-    /// Where a frame stands first, if it does so under this author's name.
+    /// Where a frame is first, if it does so under this author's name.
     fn own_place(&self, frame: &FrameId, author: u32) -> Option<(Offset, &Slot)> {
         let offset = self.log.place(frame)?;
         let slot = self.log.get(offset).filter(|slot| slot.author == author)?;

@@ -20,7 +20,7 @@ pub(super) struct Shared {
 /// An entry, as an agent was shown it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// Where it stands.
+    /// Where it is.
     pub offset: Offset,
     /// Its frame.
     pub frame: FrameId,
@@ -60,13 +60,13 @@ impl ChannelMonitor {
         self.account.lock().sent(agent, frame, &self.shared.faults);
     }
 
-    /// An agent was told that its frame is in the log.
+    /// An agent learned that its frame is in the log.
     pub fn acknowledged(&self, agent: AgentId, frame: FrameId, offset: Offset) {
         let faults = &self.shared.faults;
         self.account.lock().acknowledged(agent, frame, offset, faults);
     }
 
-    /// Its author was told that a frame is not in the log, and never will be.
+    /// Its author learned that a frame is not in the log, and never will be.
     pub fn refused(&self, frame: FrameId) {
         self.account.lock().refused(frame, &self.shared.faults);
     }

@@ -30,7 +30,7 @@ pub(super) struct Slot {
 pub(super) enum Mark {
     /// It was acknowledged here.
     Acknowledged = 1,
-    /// Its frame stands at another offset, too.
+    /// Its frame is at another offset, too.
     Repeated = 2,
     /// A fork was named here.
     Forked = 4,
@@ -85,7 +85,7 @@ fn digest(entry: &Delivered) -> [u8; DIGEST] {
 #[derive(Default)]
 pub(super) struct Log {
     chunks: BTreeMap<u64, Vec<Option<Slot>>>,
-    /// Where each frame stands first.
+    /// Where each frame is first.
     places: HashMap<FrameId, Offset>,
     entries: u64,
 }
@@ -109,7 +109,7 @@ impl Log {
         self.chunks.get_mut(&chunk)?.get_mut(index)?.as_mut()
     }
 
-    /// Where a frame stands: the first of its offsets that was shown.
+    /// Where a frame is: the first of its offsets that was shown.
     pub(super) fn place(&self, frame: &FrameId) -> Option<Offset> {
         self.places.get(frame).copied()
     }

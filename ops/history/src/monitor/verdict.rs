@@ -1,4 +1,4 @@
-//! What can be told of a channel only when all is over.
+//! What is known of a channel only when all is over.
 
 use super::ChannelReport;
 use super::account::Account;

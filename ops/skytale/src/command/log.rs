@@ -24,7 +24,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "LOG")]
         only: Option<LogId>,
     },
-    /// Copy a log out, as the records that stand on disk.
+    /// Copy a log out, as the records that are on disk.
     Export {
         /// The log, as in `channel:<id>` or `agent:<id>`.
         #[arg(value_name = "LOG")]

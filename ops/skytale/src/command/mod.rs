@@ -12,12 +12,14 @@ mod config;
 mod contact;
 mod demo;
 mod dev;
+mod examples;
 mod fleet;
 mod init;
 mod key;
 pub(crate) mod likeness;
 mod log;
 pub(crate) mod login;
+mod reference;
 mod relay;
 mod vault;
 mod whoami;
@@ -74,7 +76,7 @@ pub(crate) enum Command {
     /// Show what was done in the account: keys, tokens, agents, names.
     Audit(audit::Args),
     /// Back up the vault, or restore it.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::VAULT)]
     Vault(vault::Command),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
@@ -83,19 +85,22 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Account(account::Command),
     /// Check, list or copy out a stopped node's data.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::LOG)]
     Log(log::Command),
     /// Capture or make workloads, replay them as load, and compare the results.
     #[command(subcommand)]
     Bench(bench::Command),
     /// Make, check or show the configuration.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CONFIG)]
     Config(config::Command),
     /// Print completions for a shell.
     Completions(completions::Args),
     /// What the exit codes mean.
     #[command(name = "exit-codes", long_about = EXIT_CODES)]
     ExitCodes,
+    /// Write and check the documentation's reference.
+    #[command(subcommand, hide = true)]
+    Reference(reference::Command),
 }
 
 /// What a command is given.
@@ -207,6 +212,7 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         Command::Bench(command) => plain(&global, |loaded| bench::run(command, loaded, &output)),
         Command::Config(command) => config::run(command, &global, &output),
         Command::Completions(args) => completions::run(&args, &output),
+        Command::Reference(command) => reference::run(&command, &output),
         Command::ExitCodes => output.write(format!("{EXIT_CODES}\n").as_bytes()),
     }
 }

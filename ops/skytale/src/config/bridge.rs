@@ -254,7 +254,7 @@ fn accounts(path: &Path) -> Result<AuthConfig, Vec<Failure>> {
             format!("cannot read the bridge's accounts from {shown}")
         })
         .map_err(|failure| vec![failure])?;
-    // The error of a parser repeats the line, in which a secret may stand.
+    // The error of a parser repeats the line, in which a secret may be.
     let file: Accounts = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()

@@ -39,7 +39,7 @@ pub(crate) struct Fleet {
     pub checkpoint_every: u64,
     /// How often a node looks for entries that are older than the retention, in seconds.
     pub retention_check_s: u64,
-    /// How long an append may take before its author is told that the home region cannot be reached.
+    /// How long an append may take before its author learns that the home region cannot be reached.
     pub append_timeout_ms: u64,
 }
 

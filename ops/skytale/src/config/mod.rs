@@ -1,6 +1,6 @@
 //! Configuration: defaults, then the file, then `SKYTALE_*`, then flags; each later one wins.
 //!
-//! Every key stands once, in [`Config`]. A key that is not there is refused, whichever layer it came from.
+//! Every key is in [`Config`], once. A key that is not there is refused, whichever layer it came from.
 
 mod addresses;
 mod api;

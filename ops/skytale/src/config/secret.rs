@@ -28,7 +28,7 @@ impl Secret {
         self.0.strip_prefix(FILE_PREFIX).map(Path::new)
     }
 
-    /// The secret itself. `key` is the configuration key it stands under.
+    /// The secret itself. `key` is the configuration key it is under.
     pub(crate) fn reveal(&self, key: &str) -> Outcome<Zeroizing<String>> {
         let Some(path) = self.0.strip_prefix(FILE_PREFIX) else {
             return Ok(self.0.clone());

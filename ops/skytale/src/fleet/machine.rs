@@ -92,7 +92,7 @@ fn node_name(number: usize) -> String {
 }
 
 impl Machine {
-    /// Starts all of it with its data in `dir`, and waits until every node is ready. `say` is told how far it is.
+    /// Starts all of it with its data in `dir`, and waits until every node is ready. `say` hears how far it is.
     pub(crate) async fn start(dir: &Path, layout: &Layout, say: impl Fn(String)) -> Outcome<Self> {
         private_folder(dir)?;
         let names = layout.region_names();

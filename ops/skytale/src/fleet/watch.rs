@@ -88,7 +88,7 @@ impl Watch {
         let counts = read(&page, &mut sample);
         if let Some((then, before)) = self.last.insert(node.to_owned(), (now, counts)) {
             let seconds = now.duration_since(then).as_secs_f64().max(1e-3);
-            // A node that was started anew counts from nothing.
+            // A node that was restarted counts from nothing.
             sample.appends_per_s = (counts.appends - before.appends).max(0.0) / seconds;
             sample.replay_bytes_per_s = (counts.replay_bytes - before.replay_bytes).max(0.0) / seconds;
         }

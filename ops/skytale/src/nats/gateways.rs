@@ -1,4 +1,4 @@
-//! What stands between regions: links that their gateways are joined by, so that a region can be cut off from the others.
+//! The links between regions: links that their gateways are joined by, so that a region can be cut off from the others.
 
 use super::inventory::Region;
 use crate::output::{Context as _, Outcome};

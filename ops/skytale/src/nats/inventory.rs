@@ -122,7 +122,7 @@ impl Inventory {
             let servers = region.servers.len();
             if !is_name(label) || !names.insert(label.clone()) {
                 return Some(format!(
-                    "`{label}` must be a name of letters, digits and `-` that stands once"
+                    "`{label}` must be a name of letters, digits and `-` that occurs once"
                 ));
             }
             if !numbers.insert(region.number) {
@@ -140,14 +140,14 @@ impl Inventory {
             for node in &region.nodes {
                 if !is_name(node) || !names.insert(node.clone()) {
                     return Some(format!(
-                        "`{node}` must be a name of letters, digits and `-` that stands once"
+                        "`{node}` must be a name of letters, digits and `-` that occurs once"
                     ));
                 }
             }
             for server in &region.servers {
                 if !is_name(&server.name) || !names.insert(server.name.clone()) {
                     return Some(format!(
-                        "`{}` must be a name of letters, digits and `-` that stands once",
+                        "`{}` must be a name of letters, digits and `-` that occurs once",
                         server.name
                     ));
                 }

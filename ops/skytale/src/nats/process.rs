@@ -20,7 +20,7 @@ pub(super) const STORE: &str = "data";
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to take up other accounts.
 const RELOADS_WITHIN: Duration = Duration::from_secs(30);
-/// Lines of a server's log that are told when it fails.
+/// Lines of a server's log that are shown when it fails.
 const LAST_WORDS: usize = 10;
 /// Runs the server, says which process it is, and ends when it does; kills it when the input ends.
 const WRAPPER: &str = "exec 3<&0; \"$0\" -c nats-server.conf >>nats.log 2>&1 & server=$!; echo $server; \

@@ -108,7 +108,7 @@ fn gateway(inventory: &Inventory, region: &Region, listen: &str) -> String {
     }
     let mut out = format!("\ngateway {{\n  name: \"{}\"\n  listen: \"{listen}\"\n", region.name);
     if !inventory.detours.is_empty() {
-        // Nobody listens there: the others come by the ways that they were told of, and learn no straight ones.
+        // Nobody listens there: the others come by the ways that they learned of, and learn no straight ones.
         out.push_str("  advertise: \"127.0.0.1:1\"\n");
     }
     out.push_str("  gateways: [\n");

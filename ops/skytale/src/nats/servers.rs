@@ -27,7 +27,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STREAMS: &str = "/jsz?acc=SKYTALE&streams=true";
 /// The page that tells of a server's clients.
 const CONNECTIONS: &str = "/connz?auth=true";
-/// Refusals in the servers' logs that are told, at most.
+/// Refusals in the servers' logs that are shown, at most.
 const DENIED_MAX: usize = 20;
 
 /// The servers of a fleet on this machine.

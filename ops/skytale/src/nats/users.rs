@@ -45,7 +45,7 @@ pub(crate) struct NodeUsers {
     pub name: String,
     /// As who writes the log.
     pub relay: Keys,
-    /// As who asks servers whether they sync.
+    /// As the user that checks whether servers sync.
     pub sync: Keys,
 }
 

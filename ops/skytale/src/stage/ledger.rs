@@ -27,7 +27,7 @@ pub(crate) struct Comparison {
     pub lost: u64,
     /// Messages that are there again.
     pub duplicated: u64,
-    /// Messages that stand before an earlier one of the same author.
+    /// Messages that come before an earlier one of the same author.
     pub out_of_order: u64,
     /// What nobody sent.
     pub foreign: u64,
@@ -59,7 +59,7 @@ impl Ledger {
         }
     }
 
-    /// The next message of an author, who is told by its place in the list of authors.
+    /// The next message of an author, who is known by its place in the list of authors.
     pub(crate) fn next(&mut self, author: usize) -> Vec<u8> {
         let payload = self.payload(author, self.sent[author]);
         self.sent[author] += 1;

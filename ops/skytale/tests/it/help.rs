@@ -110,7 +110,7 @@ fn the_list_of_commands_in_this_test_is_whole() {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        // Descriptions that need a second line stand further in.
+        // Descriptions that need a second line are further in.
         .filter(|line| !line.starts_with("   "));
     for name in listed
         .filter_map(|line| line.split_whitespace().next())

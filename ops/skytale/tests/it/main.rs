@@ -28,6 +28,8 @@ mod problems;
 mod process;
 mod profiles;
 mod recovery_small;
+mod reference;
+mod schemas;
 mod sending;
 mod servers;
 mod talking;

@@ -1,5 +1,6 @@
 //! Runs the binary, away from the settings of whoever runs the tests.
 
+use crate::schemas;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -87,6 +88,13 @@ impl Place {
     }
 }
 
+fn words_of(command: &Command) -> Vec<String> {
+    command
+        .get_args()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
+}
+
 /// What a run left.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -109,11 +117,17 @@ impl Ran {
             // A command that refuses its line reads nothing.
             let _ = to.write_all(bytes);
         }
+        let arguments = words_of(&command);
         let id = child.id();
         let (sender, ended) = mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));
         match ended.recv_timeout(WITHIN) {
-            Ok(output) => Self::of(output.expect("output")),
+            Ok(output) => {
+                let ran = Self::of(output.expect("output"));
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                schemas::check_output(&arguments, &ran.stdout, &ran.stderr);
+                ran
+            }
             Err(_) => panic!("process {id} hangs: {command:?}"),
         }
     }
@@ -133,10 +147,11 @@ impl Ran {
     }
 }
 
-/// A server or follower that runs until it is told to stop. Killed when dropped.
+/// A server or follower that runs until it is asked to stop. Killed when dropped.
 pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
+    arguments: Vec<String>,
     lines: BufReader<ChildStdout>,
     stderr: Option<PathBuf>,
 }
@@ -150,6 +165,7 @@ impl Running {
         Self {
             stdin: child.stdin.take(),
             child,
+            arguments: words_of(&command),
             lines,
             stderr: Some(stderr.to_owned()),
         }
@@ -207,6 +223,8 @@ impl Running {
     /// The next line of stdout, as JSON.
     pub(crate) fn json(&mut self) -> Value {
         let line = self.line();
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        schemas::check_output(&arguments, &line, "");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 

@@ -1,4 +1,4 @@
-//! What is said through a link that is cut, and what is told of it.
+//! What is said through a link that is cut, and what is reported of it.
 
 use super::links::{HANGING, connect, connected, hears, outcome, says};
 use skytale_wire::{Cut, Link};

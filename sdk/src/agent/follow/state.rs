@@ -1,4 +1,4 @@
-//! What is done about the agent's own log, and about the channels that it points to. Pure but for the jitter of its waits.
+//! What is done about the agent's own log, and about the channels that it points to. Pure except for the jitter of its waits.
 //!
 //! ```text
 //!   agent log:  subscribe ──entries──> engine ──> bundles that are to be fetched
@@ -43,7 +43,7 @@ pub(super) enum LogDecision {
     Again {
         /// After this time.
         pause: Duration,
-        /// What the application is told.
+        /// What the application learns.
         tell: Tell,
         /// Another relay node is looked for.
         move_on: bool,
@@ -52,7 +52,7 @@ pub(super) enum LogDecision {
     EndSession,
 }
 
-/// What the application is told of a failure.
+/// What the application learns of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tell {
     Nothing,
@@ -127,7 +127,7 @@ pub(super) enum FetchDecision {
     GiveUp,
     /// Try again.
     Again {
-        /// The application is told.
+        /// The application learns it.
         tell: bool,
         /// Another relay node is looked for.
         move_on: bool,

@@ -1,4 +1,4 @@
-//! What a channel does next in a session. Pure but for the jitter of its waits: time is given.
+//! What a channel does next in a session. Pure except for the jitter of its waits: time is given.
 //!
 //! ```text
 //!            subscribe_at            CaughtUp
@@ -188,7 +188,7 @@ pub(super) enum Ask {
 /// What is done about a refusal of the channel's log. The subscription has ended, and the time of the next attempt is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReadDecision {
-    /// The application is told.
+    /// The application learns it.
     pub(super) tell: bool,
     /// Another relay node is looked for.
     pub(super) move_on: bool,
@@ -199,9 +199,9 @@ pub(super) struct ReadDecision {
 /// What is done about an append's verdict, besides telling the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AppendDecision {
-    /// The subscription is told of an entry that the log has.
+    /// The subscription learns of an entry that the log has.
     pub(super) expect: Option<Offset>,
-    /// The application is told that what is to be sent is held, and until when at the latest.
+    /// The application learns that what is to be sent is held, and until when at the latest.
     pub(super) tell_held: Option<Duration>,
     /// Another relay node is looked for.
     pub(super) move_on: bool,
@@ -384,7 +384,7 @@ impl WorkerState {
         };
     }
 
-    /// Whether [`Step::Settle`] is what comes next: nothing is told of the channel before it is done.
+    /// Whether [`Step::Settle`] is what comes next: nothing is reported of the channel before it is done.
     pub(super) fn is_to_settle(&self) -> bool {
         self.settling == Settling::Ask
     }

@@ -68,7 +68,7 @@ fn kept(engine: &Engine, channel: ChannelId) -> Vec<u64> {
     messages.iter().map(|message| message.offset.get()).collect()
 }
 
-/// How often the marker stands in the database, as it is to someone who has the key: free pages too.
+/// How often the marker is in the database, as it is to someone who has the key: free pages too.
 fn markers(engine: &Engine) -> usize {
     let image = engine.vault.sql().serialize("main").expect("an image");
     assert!(image.starts_with(b"SQLite format 3\0"), "decrypted");

@@ -88,7 +88,7 @@ impl Seal {
     }
 }
 
-/// The group that a value is of, as it stands in its key; `None` for values of the agent.
+/// The group that a value is of, as it is in its key; `None` for values of the agent.
 pub(super) fn group_of(key: &[u8]) -> Option<Vec<u8>> {
     let (label, id) = key.split_first()?;
     if *label == Label::EpochKeyPairs as u8 || *label == Label::QueuedProposal as u8 {

@@ -310,7 +310,7 @@ fn a_value_of_another_moment_than_the_rest_of_its_group_is_refused() {
     assert!(matches!(config, Err(StorageError::Torn)), "one that is too many");
     overwrite(&connection, Label::Seal, &[1; 33]);
     assert!(matches!(tree(), Err(StorageError::Torn)), "a seal that is none");
-    // Other groups stand alone.
+    // Other groups are alone.
     let other: Result<Option<Thing>, _> = Storage::new(&connection).tree(&thing(2));
     assert_eq!(other.expect("sound"), None);
 }

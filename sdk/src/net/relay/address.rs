@@ -19,7 +19,7 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Unacknowledged bytes out.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// The round trip that is assumed before one was measured: a relay node that has just come back is asked again soon.
+/// The round trip that is assumed before one was measured: a relay node that has just come back is asked once more soon.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Addresses of one relay node that are tried.
 const ADDRESSES_MAX: usize = 16;
@@ -196,7 +196,7 @@ impl Endpoint {
         EndpointId::from_bytes(*self.inner.id().as_bytes())
     }
 
-    /// Closes it and every connection of it; waits until the other sides were told.
+    /// Closes it and every connection of it; waits until the other sides know.
     pub async fn close(&self) {
         self.inner.close().await;
     }

@@ -24,7 +24,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// What the log said of a frame that it accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Where it stands.
+    /// Where it is.
     pub offset: Offset,
     /// The time stored with it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
@@ -249,7 +249,7 @@ impl Appender {
         unsettled: Unsettled,
     ) -> Option<Option<(Place<Request>, oneshot::Receiver<()>)>> {
         let (requests, limits) = (&*self.stream.requests, &*self.shared.limits);
-        // Held until the request is in line: one that has room must not stand behind one that waits for room.
+        // Held until the request is in line: one that has room must not be behind one that waits for room.
         let mut waiting = requests.waiting.lock();
         let turn = limits.pace.lock().take(frame.len(), Instant::now());
         let at_once = *waiting == 0 && turn.is_none() && requests.line.len() < WRITE_BATCH_MAX;
@@ -319,7 +319,7 @@ impl Writer {
                 let bytes = request.frame.len();
                 if let Some(room) = self.room(request.room, bytes, &mut chunks).await? {
                     chunks.push(session::frame_message(&AppendRequest { frame: request.frame }));
-                    // The waiter stands in line before its request is out: no answer can come too early.
+                    // The waiter is in line before its request is out: no answer can come too early.
                     let waiter = Waiter {
                         bytes,
                         outcome: request.outcome,

@@ -37,13 +37,13 @@ pub(super) struct Control {
     pub(super) provider: Arc<dyn TokenProvider>,
 }
 
-/// Where the token's refresh stands.
+/// Where the token's refresh is.
 enum Refresh {
     /// To begin then.
     At(Instant),
     /// The provider is asked.
     Asking(BoxFuture<'static, Result<Token, TokenError>>),
-    /// The relay was told, and has not answered.
+    /// The request was sent, and the relay has not answered.
     Sent(Token),
     /// The provider will give no more: the session ends with its token.
     GivenUp,
@@ -121,7 +121,7 @@ async fn drive(control: &Control, send: &mut SendStream, events: &mut MessageRea
             return error;
         }
         if Instant::now() > wake + (keepalive / 2).max(STOOD_STILL_MIN) {
-            // This process stood still, and knows nothing of the relay's silence meanwhile: it listens anew.
+            // This process stood still, and knows nothing of the relay's silence meanwhile: it listens from the start.
             control.activity.heard();
         }
     }

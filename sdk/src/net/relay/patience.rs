@@ -5,7 +5,7 @@
 //! head, a claim's answer) has a time until which a sound node has said something. A refusal is an answer: a node that
 //! cannot reach a log's home says so in time.
 //!
-//! What is overdue is told, and waited for on: whoever holds the session knows whether there is anywhere else to go.
+//! What is overdue is reported, and waited for on: whoever holds the session knows whether there is anywhere else to go.
 
 use super::activity::Activity;
 use super::error::RelayError;
@@ -23,7 +23,7 @@ const REPLAYS_TIMES: u32 = 8;
 /// A timer that is late by so much says that nobody listened meanwhile.
 const LATE_MIN: Duration = Duration::from_millis(250);
 
-/// A session's patience, and where it is told that it is over.
+/// A session's patience, and where it hears that it is over.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
     most: Duration,
@@ -137,7 +137,7 @@ impl Owed {
                 continue;
             }
             if now > due + (most / 4).max(LATE_MIN) {
-                // This process stood still, or did not read: it listens anew.
+                // This process stood still, or did not read: it listens from the start.
                 self.since = Some((now, again));
                 continue;
             }
@@ -159,7 +159,7 @@ mod tests {
 
     const MOST: Duration = Duration::from_secs(10);
 
-    /// How often it was told that something is overdue.
+    /// How often something was reported as overdue.
     struct Told(watch::Receiver<Option<RelayError>>);
 
     impl Told {

@@ -12,7 +12,7 @@ use skytale_proto::{LogId, Offset, Record, limits};
 pub enum SubscriptionItem {
     /// Entries, in order, each one's offset the one before's plus one. Never empty.
     Batch(Vec<Record>),
-    /// The reader stands at the head. Comes once.
+    /// The reader is at the head. Comes once.
     CaughtUp {
         /// The log's head at that time.
         head: Offset,

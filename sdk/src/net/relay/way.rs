@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a connection may take to stand.
+/// How long a connection may take to be up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// With no answer over UDP for so long, HTTPS is tried beside it.
 const HTTPS_AFTER: Duration = Duration::from_millis(700);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!("quic".parse::<Transport>(), Err(TransportError));
     }
 
-    /// What a way does: after so many milliseconds, whether it stands.
+    /// What a way does: after so many milliseconds, whether it is up.
     type Way = (u64, bool);
 
     async fn race(one: Way, after: u64, other: Way) -> (Result<u8, (u8, u8)>, u64) {

@@ -282,7 +282,7 @@ fn a_backup_that_is_copied_to_a_vault_s_place_counts_as_restored() {
 #[test]
 fn files_that_were_copied_count_as_restored_and_those_that_were_left_here_do_not() {
     let all: &[&str] = &["", "-wal", ".lock"];
-    // (what is copied, of a vault that is open, whether that is told)
+    // (what is copied, of a vault that is open, whether that is reported)
     let cases: [(&[&str], bool, bool); 6] = [
         (all, true, true),
         (&["", "-wal"], true, true),

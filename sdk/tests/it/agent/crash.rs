@@ -2,7 +2,7 @@
 //!
 //! The test runs its own binary again as the agent's process. That one echoes: for each message that it has not
 //! acknowledged it sends an echo, then acknowledges; it also sends numbered messages of its own, one after another, from
-//! where its vault's history and outbox say that it stands.
+//! where its vault's history and outbox say that it is.
 
 use super::world::{Mint, SEED, World, agent_config, assert_same, channel_of, numbered, soon, texts};
 use skytale_proto::{ChannelId, EndpointId};

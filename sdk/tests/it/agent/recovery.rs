@@ -12,7 +12,7 @@ async fn standing(channel: &Channel) -> Standing {
     channel.info().await.expect("known").standing
 }
 
-/// Waits until a channel stands as wanted.
+/// Waits until a channel has the wanted standing.
 async fn stands(channel: &Channel, wanted: Standing) {
     let waiting = async {
         while standing(channel).await != wanted {

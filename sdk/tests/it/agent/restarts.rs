@@ -74,7 +74,7 @@ async fn nothing_is_lost_or_doubled_when_an_agent_is_dropped() {
             received.push(String::from_utf8(message.payload.to_vec()).expect("text"));
         }
         if round % 6 == 3 {
-            // No close: as it stands.
+            // No close: as it is.
             drop((messages, theirs, bob));
             bob = reopen(&world, "bob").await;
             bob.connect().await.expect("a socket");

@@ -196,7 +196,7 @@ async fn two_readers_see_every_message_whichever_acknowledges_it() {
         }
     }
     assert_eq!(here.info().await.expect("known").unacked, 0);
-    // One that begins late begins behind what was acknowledged; or where it is told to.
+    // One that begins late begins behind what was acknowledged; or where it is asked to.
     let mut late = there.watch(None).await.expect("known");
     channels[1].send("new").await.expect("sent");
     assert_eq!(soon("a message", late.next()).await.expect("a message").payload, "new");

@@ -219,7 +219,7 @@ async fn futures_of_every_call_that_are_not_polled_hold_up_nobody() {
             day(&alice, &channels, &format!("round {round}")).await;
         }
     }
-    // A change that nobody waits for is made all the same, and does not stand in the way of the next one.
+    // A change that nobody waits for is made all the same, and is not in the way of the next one.
     for _ in 0..5 {
         let agent = alice.clone();
         held.extend(begin(async move { agent.disconnect().await }));

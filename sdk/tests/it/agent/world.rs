@@ -349,7 +349,7 @@ pub(crate) fn texts(messages: &[Message]) -> Vec<String> {
         .collect()
 }
 
-/// Waits until all of them stand at the same cursor, which `settled` was delivered at or after, and checks that they saw
+/// Waits until all of them are at the same cursor, which `settled` was delivered at or after, and checks that they saw
 /// the same.
 pub(crate) async fn assert_same(channels: &[Channel]) -> Vec<Message> {
     let mut last = Offset::ZERO;

@@ -286,7 +286,7 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
         assert_refused(&relay, rogue.channel, &mut a, &mut b, true);
         assert_eq!(a.engine().members(rogue.channel).expect("known").len(), 3);
     }
-    // The Welcome that the last of them promised is none; the agent is told and goes on.
+    // The Welcome that the last of them promised is none; the agent learns and goes on.
     c.read_own_log(&relay);
     assert!(
         c.take_events()

@@ -144,7 +144,7 @@ fn of_a_large_group_one_commits_for_those_who_leave_and_the_others_wait_in_turn(
     assert_eq!((turns[0], turns[if first < 5 { 4 } else { 5 }]), (10, 11));
     turns.sort_unstable();
     assert_eq!(turns, (1..12).collect::<Vec<_>>(), "each has its own");
-    // Asked again they say the same.
+    // Asked once more, they say the same.
     let again = commits(&relay, channel, &mut agents[first]);
     assert_eq!(again, (1, None));
 

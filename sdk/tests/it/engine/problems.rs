@@ -1,4 +1,4 @@
-//! What a person is told: what was lost, what does not fit, what is being done about it.
+//! What a person sees: what was lost, what does not fit, what is being done about it.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, channel_of, settle};
 use skytale_proto::{Code, Offset};

@@ -76,7 +76,7 @@ fn a_vault_that_was_put_back_takes_new_keys_before_it_sends() {
             []
         );
     }
-    // What the other copy sent is told as lost to this one: nobody can decrypt what it sent itself.
+    // What the other copy sent is reported as lost to this one: nobody can decrypt what it sent itself.
     let lost = a.engine().lost(Some(channel)).expect("listed");
     assert_eq!(lost.len(), 1);
     assert_eq!(lost[0].reason, LostReason::OtherCopy);
@@ -230,7 +230,7 @@ fn of_two_live_copies_one_is_stopped_for_good() {
     assert!(has(&a.take_events(), |event| matches!(event, Event::Superseded { .. })));
     assert_eq!(b.texts(channel), ["from the first", "from the second"]);
     assert_talks(&relay, channel, &mut [&mut second, &mut b]);
-    // The one that was stopped takes over when it is told to; then the other is.
+    // The one that was stopped takes over when it is asked to; then the other is.
     assert_eq!(
         a.engine().send(channel, b"refused").expect_err("stopped").code(),
         Code::Superseded

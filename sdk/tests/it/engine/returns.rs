@@ -1,5 +1,5 @@
 //! Random schedules of what goes wrong: vaults that are put back or copied, retention, crashes, races. In the end everybody
-//! who is a member is back, and what each one cannot read it was told.
+//! who is a member is back, and each one knows what it cannot read.
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use proptest::prelude::*;
@@ -109,7 +109,7 @@ struct Story {
     sent: BTreeMap<FrameId, (AgentId, String)>,
     /// All entries that there ever were.
     log: BTreeMap<Offset, Record>,
-    /// What anybody was told to be delivered, and where.
+    /// What anybody learned to be delivered, and where.
     delivered: BTreeSet<(FrameId, Offset)>,
     /// Whose vault there were two of, at one time or one after the other.
     copied: BTreeSet<AgentId>,
@@ -443,7 +443,7 @@ impl Story {
                 members.push(&mut player.agent);
             }
         }
-        // Digests are told with messages: after one from each, all have the same.
+        // Digests come with messages: after one from each, all have the same.
         for word in ["the last word", "and another"] {
             let mut said: Vec<FrameId> = members.iter_mut().map(|member| member.send(channel, word)).collect();
             settle(relay, channel, &mut members);

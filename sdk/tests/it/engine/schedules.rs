@@ -150,7 +150,7 @@ fn check(
             .filter_map(|failed| failed.payload)
             .map(|payload| String::from_utf8(payload.to_vec()).expect("text"))
             .collect();
-        // In order, none twice, and what is not there is told as failed.
+        // In order, none twice, and what is not there is reported as failed.
         let expected: Vec<&String> = texts.iter().filter(|text| !failed.contains(text)).collect();
         assert_eq!(delivered, expected);
         let outbox = agent.engine().channel(channel).expect("known").outbox;
@@ -179,7 +179,7 @@ fn check(
             members.push(agent);
         }
     }
-    // Digests are told with messages: after one from each, all have the same.
+    // Digests come with messages: after one from each, all have the same.
     for member in &mut members {
         member.send(channel, "the last word");
     }

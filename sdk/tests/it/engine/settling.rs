@@ -17,7 +17,7 @@ fn is_diverged(agent: &mut Agent, channel: ChannelId) -> bool {
     problems.iter().any(Problem::is_divergence)
 }
 
-/// Everybody says two things: digests are told with messages, and whoever differed has settled by the second one.
+/// Everybody says two things: digests come with messages, and whoever differed has settled by the second one.
 fn talk(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) {
     for text in ["a word", "another"] {
         for speaker in 0..agents.len() {
@@ -469,7 +469,7 @@ fn play(steps: &[Step]) {
                 break;
             }
         }
-        // Digests are told with messages.
+        // Digests come with messages.
         for (who, agent) in [&mut *one, &mut *two, &mut *three].into_iter().enumerate() {
             if let Ok(id) = agent.engine().send(channel, b"a word") {
                 sent[who].insert(id, "a word".into());
@@ -519,7 +519,7 @@ fn play(steps: &[Step]) {
         );
         let problems = agent.engine().problems(Some(channel)).expect("listed");
         assert!(!is_diverged(agent, channel), "{who}: {problems:?} {:?}", agent.events);
-        // What it sent is in the log, or it was told that it is not.
+        // What it sent is in the log, or it learned that it is not.
         let failed = agent.engine().failed(channel).expect("listed");
         for (id, text) in &sent[who] {
             let is_failed = failed.iter().any(|send| send.frame_id == *id);

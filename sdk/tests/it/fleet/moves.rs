@@ -8,7 +8,7 @@ use skytale_sdk::agent::Agent;
 use skytale_sdk::event::{Event, Events};
 use std::time::Duration;
 
-/// What was told of sessions since.
+/// What was reported of sessions since.
 async fn told(agent: &Agent, mut events: Events) -> Vec<Event> {
     agent.close(Duration::from_secs(10)).await;
     let mut told = Vec::new();

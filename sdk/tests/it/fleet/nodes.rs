@@ -226,7 +226,7 @@ impl Node {
         }
     }
 
-    /// Ends it as `SIGKILL` does: its tasks are gone where they stand, its socket is closed, and nobody is told.
+    /// Ends it as `SIGKILL` does: its tasks are gone where they are, its socket is closed, and nobody learns.
     pub(crate) fn kill(&self) {
         if let Some(Running { runtime, node }) = self.running.lock().take() {
             runtime.shutdown_background();
@@ -234,7 +234,7 @@ impl Node {
         }
     }
 
-    /// Makes it stand still, as a process does that is stopped: what comes meanwhile waits in its socket.
+    /// Makes it stall, as a process does that is stopped: what comes meanwhile waits in its socket.
     pub(crate) fn stand_still(&self, time: Duration) {
         if let Some(running) = &*self.running.lock() {
             // Its only thread.

@@ -42,7 +42,7 @@ async fn stream(account: &Account, numbers: &[usize], count: usize) {
     }
 }
 
-/// Closes an agent, and gives how often it moved, how often a relay node was told to be silent, and how often it was without
+/// Closes an agent, and gives how often it moved, how often a relay node was asked to be silent, and how often it was without
 /// a session.
 async fn told(agent: &Agent, mut events: Events) -> (Vec<Code>, usize, usize) {
     agent.close(Duration::from_secs(10)).await;
@@ -76,7 +76,7 @@ async fn a_relay_that_gives_no_verdicts_is_left_and_what_it_had_is_an_entry_once
         stream(&account, &[0, 1], 20).await;
         event(&mut moved, "moved", |event| matches!(event, Event::Moved { .. })).await;
         stream(&account, &[0, 1], 20).await;
-        // What it had is told, or given up, when nobody waits for it there.
+        // What it had is reported, or given up, when nobody waits for it there.
         fleet.nodes[here].store.appends(Way::Through);
         fleet.nodes[here].store.tell();
         account.settle(&fleet).await;
@@ -97,7 +97,7 @@ async fn a_relay_that_never_answers_a_read_is_left_by_who_comes_and_by_who_is_th
     let here = fleet.node_with(&agents[0]).await;
     let mut moved = agents[0].events();
     fleet.nodes[here].store.reads(Way::Silent);
-    // Who is there and sends is told that it is in the log, and does not see it come.
+    // Who is there and sends learns that it is in the log, and does not see it come.
     stream(&account, &[0, 1], 10).await;
     let seen = event(&mut moved, "moved", |event| matches!(event, Event::Moved { .. })).await;
     assert!(

@@ -135,7 +135,7 @@ impl Script {
         Self { relay, endpoint, task }
     }
 
-    /// Waits for the script's end, where its own assertions are told.
+    /// Waits for the script's end, where its own assertions are shown.
     pub(crate) async fn end(self) {
         within(self.task).await.expect("the script went as it should");
         self.endpoint.close().await;

@@ -132,7 +132,7 @@ async fn a_silent_relay_is_pinged_and_then_given_up() {
                 peer.control.request().await,
                 control_request::Request::Ping(_)
             ));
-            // Not a word: the connection stands, but nobody is there.
+            // Not a word: the connection is up, but nobody is there.
             peer.connection.closed().await;
         })
     })

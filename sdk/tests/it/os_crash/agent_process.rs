@@ -1,4 +1,4 @@
-//! An agent in a process of its own: this binary again. It says what it has done and what it was told, and is stopped and
+//! An agent in a process of its own: this binary again. It says what it has done and what it learned, and is stopped and
 //! killed with the machine that it is said to be on.
 
 use super::write_back::WriteBack;
@@ -41,7 +41,7 @@ pub(super) enum Role {
     Restore,
 }
 
-/// What the child is told.
+/// What the child gets.
 #[derive(Clone)]
 pub(super) struct Told {
     pub(super) vault: PathBuf,
@@ -209,7 +209,7 @@ impl AgentProcess {
         u64::try_from(self.started.elapsed().as_millis()).expect("short")
     }
 
-    /// Stops it where it stands.
+    /// Stops it where it is.
     pub(super) fn stand_still(&self) {
         let stopped = Command::new("kill")
             .args(["-STOP", &self.child.id().to_string()])

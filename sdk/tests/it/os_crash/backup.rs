@@ -33,7 +33,7 @@ pub(super) async fn backed_up(disk: &Disk, rounds: u32) {
         tokio::time::sleep(random_time(took_ms * 3 / 2 + 2)).await;
         let said = disk.crash(bob);
         pair.heard(&said);
-        // What the last backup that was told to be made must have: all that was taken before.
+        // What the last backup that was reported as made must have: all that was taken before.
         let made = said.iter().rposition(|line| line == "made");
         let promised: BTreeSet<FrameId> = said[..made.unwrap_or_default()]
             .iter()

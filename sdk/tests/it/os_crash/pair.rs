@@ -21,11 +21,11 @@ pub(super) struct Pair {
     pub(super) vault: PathBuf,
     /// Messages that bob's vault took, as he said.
     queued: BTreeSet<FrameId>,
-    /// What he was told to be delivered.
+    /// What he learned to be delivered.
     delivered: BTreeSet<(FrameId, Offset)>,
     /// The last message that he has acknowledged.
     acked: Offset,
-    /// Messages of which he was told that their outcome is not known.
+    /// Messages of which he learned that their outcome is not known.
     pub(super) doubtful: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn close(agent: Agent) {
     soon("closed", agent.close(Duration::from_secs(20))).await;
 }
 
-/// Waits until a channel stands as wanted.
+/// Waits until a channel has the wanted standing.
 pub(super) async fn stands(channel: &Channel, wanted: Standing) {
     let waiting = async {
         while channel.info().await.expect("known").standing != wanted {
@@ -190,7 +190,7 @@ impl Pair {
             channel.dismiss(failed.frame_id).await.expect("dismissed");
         }
 
-        // All else that bob has sent: once, at the place that he was told, read by both; and no key was used for two of them,
+        // All else that bob has sent: once, at the place that he learned, read by both; and no key was used for two of them,
         // for then the second could not be read.
         let (ours, read) = (transcript(&channel).await, transcript(&theirs).await);
         for messages in [&ours, &read] {
@@ -236,7 +236,7 @@ impl Pair {
         close(bob).await;
     }
 
-    /// How the channel stands in what a crash has left, seen in a copy of it; and where its last handshake is.
+    /// The channel's standing in what a crash has left, seen in a copy of it; and where its last handshake is.
     pub(super) async fn peek(&self, disk: &Disk) -> (Standing, Offset) {
         let folder = tempfile::tempdir_in(disk.outside()).expect("a folder");
         let name = self.vault.file_name().expect("a name").to_string_lossy().into_owned();

@@ -45,10 +45,10 @@ struct History {
     stretches: Option<Vec<(Offset, Offset)>>,
 }
 
-/// A message's author, its frame, and where it stands.
+/// A message's author, its frame, and where it is.
 type Acknowledged = (AgentId, FrameId, Offset);
 
-/// What a message is, beside where it stands.
+/// What a message is, beside where it is.
 type Told = (FrameId, AgentId, [u8; 32]);
 
 impl Judge {

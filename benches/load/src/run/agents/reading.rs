@@ -34,7 +34,7 @@ pub(super) struct Reading {
     pub(super) is_online: Arc<AtomicBool>,
 }
 
-/// What an application is told through.
+/// How an application hears of changes.
 pub(super) struct Ears {
     pub(super) events: Events,
     /// Channels that the agent makes: no event tells of those.

@@ -33,7 +33,7 @@ pub(super) enum Part {
     Change(ChannelId, FrameId, Vec<u32>, bool),
 }
 
-/// Ends with a part's place in the log, where it has one and it is told.
+/// Ends with a part's place in the log, where it has one that is known.
 pub(super) type Wait = BoxFuture<'static, Result<Option<Offset>, AgentError>>;
 
 /// Waits for a part that was just sent.

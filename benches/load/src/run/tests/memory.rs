@@ -1,4 +1,4 @@
-//! A target in memory that does one thing wrong, if it is told to.
+//! A target in memory that does one thing wrong, if it is asked to.
 
 use crate::target::{Appended, Failed, Read, Reading, Session, Target};
 use futures_util::FutureExt as _;
@@ -101,7 +101,7 @@ impl Memory {
         }
     }
 
-    /// Stores a frame, and says where it stands as soon as it does. `None`: not taken, and no other of its session will be.
+    /// Stores a frame, and says where it is as soon as it does. `None`: not taken, and no other of its session will be.
     fn store(&self, frame: &Frame) -> Option<oneshot::Receiver<Offset>> {
         let (done, told) = oneshot::channel();
         let header = frame.header();

@@ -1,4 +1,4 @@
-//! The machine of a node crashes while the node begins with a checkpoint: it begins anew, and gets to what the others have.
+//! The machine of a node crashes while the node begins with a checkpoint: it starts over, and gets to what the others have.
 
 use super::super::cluster::{Account, Cluster};
 use super::super::script::*;

@@ -30,7 +30,7 @@ impl Disk {
         &self.outside
     }
 
-    /// Takes what is durable by now. Who writes must stand still.
+    /// Takes what is durable by now. Writers must pause.
     pub(super) fn copy(&self) {
         self.act("copy");
     }

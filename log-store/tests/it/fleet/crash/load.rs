@@ -1,4 +1,4 @@
-//! Authors who append as an outbox does, and what they were told.
+//! Authors who append as an outbox does, and what they learned.
 
 use super::super::nodes::reaches;
 use super::super::script::*;
@@ -102,7 +102,7 @@ impl Load {
         }
     }
 
-    /// Waits until each author was told of one more frame.
+    /// Waits until each author learned of one more frame.
     pub(super) async fn goes_on(&self) {
         let begun = Instant::now();
         for (count, _) in &self.authors {
@@ -114,7 +114,7 @@ impl Load {
         }
     }
 
-    /// What each author was told, in its order.
+    /// What each author learned, in its order.
     pub(super) async fn finish(self) -> Vec<Vec<Acknowledged>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut told = Vec::new();
@@ -289,7 +289,7 @@ pub(super) async fn kept(store: &FleetStore, log: LogId) -> (Offset, Vec<Record>
                     return (first, found);
                 }
             }
-            // Given up while it was read: what is left is read anew.
+            // Given up while it was read: the rest is read once more.
             Err(StoreError::Trimmed { first }) => {
                 found.clear();
                 after = first.previous();

@@ -1,6 +1,6 @@
 //! A machine crashes, and loses what the kernel had not written: a node's, or that of the NATS servers.
 //!
-//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. What is to be done is told
+//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. What is to be done is given
 //! by the environment; without it, nothing is.
 //!
 //! | variable | means |

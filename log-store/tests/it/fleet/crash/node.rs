@@ -23,7 +23,7 @@ const AUTHORS: usize = 2;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(90);
 
-/// What the child is told: its settings, who it is, and its folder.
+/// What the child gets: its settings, who it is, and its folder.
 pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     let folder = std::env::var_os(FOLDER)?;
     let kinds = [Kind::TwoShards, Kind::OneShard, Kind::Retention];
@@ -147,7 +147,7 @@ impl NodeProcess {
         lines.iter().filter_map(|line| Acknowledged::parse(line)).collect()
     }
 
-    /// Stops it where it stands.
+    /// Stops it where it is.
     pub(super) fn stand_still(&self) {
         let status = Command::new("kill")
             .args(["-STOP", &self.pid.to_string()])

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 /// Authors at the node that does not crash.
 const AUTHORS: usize = 4;
-/// Disks made in each round on which everything is, but for some pages.
+/// Disks made in each round on which everything is, except for some pages.
 const DAMAGED: u32 = 3;
 /// For what the kernel was writing when everybody was stopped.
 const IN_FLIGHT: Duration = Duration::from_millis(150);
@@ -41,7 +41,7 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
         node.stand_still();
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        // What the kernel has in memory: all of it, but for some pages.
+        // What the kernel has in memory: all of it, except for some pages.
         let damaged: Vec<TempDir> = (0..DAMAGED)
             .map(|_| {
                 let copy = outside();
@@ -97,7 +97,7 @@ pub(super) fn take_pages(folder: &Path) {
     fs::write(&path, bytes).expect("written");
 }
 
-/// Two replicas that followed the same stand at the same place, and go on with the same states.
+/// Two replicas that followed the same are at the same place, and go on with the same states.
 async fn same_states(one: &Path, two: &Path) {
     let mut found = Vec::new();
     for folder in [one, two] {

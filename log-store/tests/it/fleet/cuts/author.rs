@@ -34,7 +34,7 @@ pub(crate) struct Author {
     moves: bool,
     head: Offset,
     chance: Chance,
-    /// What it was told.
+    /// The answers that it got.
     pub(crate) events: Vec<Event>,
     /// Whom it added with a Welcome, and by which commit.
     pub(crate) welcomed: Vec<(AgentId, Offset)>,
@@ -67,7 +67,7 @@ impl Author {
         }
     }
 
-    /// Writes until it is told to stop, and until all that it sent is acknowledged.
+    /// Writes until it is asked to stop, and until all that it sent is acknowledged.
     pub(crate) async fn write(mut self) -> Self {
         while !self.shared.over.load(Ordering::Relaxed) {
             if self.chance.below(12) == 0 {
@@ -216,7 +216,7 @@ impl Author {
 async fn queue(node: &FleetStore, frames: Vec<Frame>) -> Vec<Result<Accepted, AppendError>> {
     let mut told: Vec<Told> = Vec::new();
     for frame in frames {
-        // First the call, then a look at what was told, then the wait: so no frame overtakes one that failed.
+        // First the call, then a look at what was reported, then the wait: so no frame overtakes one that failed.
         let append = node.append(frame);
         if told.iter_mut().any(failed) {
             break;
@@ -239,7 +239,7 @@ async fn queue(node: &FleetStore, frames: Vec<Frame>) -> Vec<Result<Accepted, Ap
     verdicts
 }
 
-/// Whether a frame's verdict is told, and is none to go on after.
+/// Whether a frame's verdict is given, and is none to go on after.
 fn failed(told: &mut Told) -> bool {
     if let Told::Waiting(verdict) = told
         && let Some(verdict) = verdict.now_or_never()

@@ -40,7 +40,7 @@ async fn leader_cut_off(cut: Cut, chance: &mut Chance) {
     load.goes_on(1).await;
     eprintln!("{cut:?} around n{leader}, which leads");
     wired.around(leader).for_each(|link| link.cut(cut));
-    // What was acknowledged just before is told; then the others elect one of themselves.
+    // What was acknowledged just before is reported; then the others elect one of themselves.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let elected = tokio::time::timeout(ELECTS, load.goes_on(1)).await;
     assert!(elected.is_ok(), "the others take nothing\n{}", wired.told().await);

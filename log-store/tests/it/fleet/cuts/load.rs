@@ -1,4 +1,4 @@
-//! Authors at every node and readers at each, all the time; and in the end what all were told, checked.
+//! Authors at every node and readers at each, all the time; and in the end what all learned, checked.
 
 use super::super::nodes::{agree, reaches, records};
 use super::super::script::*;
@@ -101,7 +101,7 @@ impl Load {
         eprintln!("node {node} goes on after {:.1?}", begun.elapsed());
     }
 
-    /// Stops the authors when all that they sent is acknowledged, lets the readers read to the end, and checks what all were told.
+    /// Stops the authors when all that they sent is acknowledged, lets the readers read to the end, and checks what all learned.
     pub(crate) async fn check(self) {
         self.shared.over.store(true, Ordering::Relaxed);
         let nodes = &self.shared.nodes;

@@ -1,4 +1,4 @@
-//! Networks that are cut while agents write and read: on real servers, at random times, and checked by what all were told.
+//! Networks that are cut while agents write and read: on real servers, at random times, and checked by what all learned.
 
 mod author;
 mod chance;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long an author waits until it is told that nobody knows.
+/// How long an author waits until it learns that nobody knows.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a node that finds out soon.

@@ -38,7 +38,7 @@ impl Reader {
         }
     }
 
-    /// Reads until it is told to stop.
+    /// Reads until it is asked to stop.
     pub(crate) async fn read(mut self, over: Arc<AtomicBool>) -> Self {
         while !over.load(Ordering::Relaxed) {
             if !self.step().await {

@@ -23,7 +23,7 @@ async fn partitions(wired: &Wired) {
     wired.sees([0, 0, 0]).await;
     wired.mend();
     wired.sees([2, 2, 2]).await;
-    // Nothing of a silent cut is seen by who asks for connections: but nothing gets through, and all begin anew.
+    // A silent cut shows in no list of connections: but nothing gets through, and all start over.
     let accepted = |wired: &Wired| -> u64 { wired.all().map(Link::accepted).sum() };
     wired.around(1).for_each(|link| link.cut(Cut::Silent));
     // What a link had in hand may be counted yet.

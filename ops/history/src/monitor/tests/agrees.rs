@@ -13,7 +13,7 @@ const CORRUPTIONS: u8 = 16;
 /// The corruption that puts an entry under another author's name, for all readers.
 const OTHER_AUTHOR: u8 = 8;
 
-/// What agents wrote down: a list for all that one author sent, for what it was told, and for each reader.
+/// What agents wrote down: a list for all that one author sent, for what it learned, and for each reader.
 type Lists = Vec<Vec<Event>>;
 
 /// What a random run is made from.

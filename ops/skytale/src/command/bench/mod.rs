@@ -10,6 +10,7 @@ mod search;
 mod synth;
 
 use super::Session;
+use super::examples;
 use crate::config::Loaded;
 use crate::output::{Context as _, Failure, Human, Outcome, Output, Style};
 use clap::Subcommand;
@@ -27,18 +28,24 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Capture a workload from a relay node's log, or from its tap.
+    #[command(after_help = examples::BENCH_CAPTURE)]
     Capture(capture::Args),
     /// Make a workload from a profile.
+    #[command(after_help = examples::BENCH_SYNTH)]
     Synth(synth::Args),
     /// Show what a workload holds.
+    #[command(after_help = examples::BENCH_INSPECT)]
     Inspect(inspect::Args),
     /// Replay a workload as load.
+    #[command(after_help = examples::BENCH_RUN)]
     Run(Box<run::Args>),
     /// Find the largest speed at which objectives hold.
+    #[command(after_help = examples::BENCH_SEARCH)]
     Search(Box<search::Args>),
     /// Join the results of the parts of one load run.
     Merge(merge::Args),
     /// Compare the results of two load runs, or of repeats of them.
+    #[command(after_help = examples::BENCH_COMPARE)]
     Compare(compare::Args),
 }
 

@@ -17,13 +17,13 @@ use std::time::Duration;
 /// Finds the largest speed at which objectives hold: the speed is doubled until one does not, then the interval is halved.
 ///
 /// --speed is where it begins. Each step is a run with fresh agents and channels; a step holds if its run is valid, passed, and meets all
-/// objectives. A target that is offered too much falls behind by and by: a run must be long enough for that to show, so the search goes no
+/// objectives. A target that is offered too much falls behind gradually: a run must be long enough for that to show, so the search goes no
 /// faster than --shortest allows. Give a longer workload, or add load at the same speed with --clone.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     load: LoadArgs,
-    /// What must hold, as in append.p99<50ms, caught_up.max<2s, acknowledged_per_s>1000 or refused<0.1%; may be given several times.
+    /// An objective, as in append.p99<50ms, caught_up.max<2s, acknowledged_per_s>1000 or refused<0.1%; may be given several times.
     #[arg(long = "objective", value_name = "OBJECTIVE", required = true, value_parser = objective)]
     objectives: Vec<Objective>,
     /// The speed at which the search ends.
@@ -289,7 +289,7 @@ impl Search {
 
     fn took(&mut self, speed: f64, holds: bool, valid: bool) {
         if !valid {
-            // What is beyond cannot be told with this generator.
+            // This generator cannot measure more than that.
             return self.end("a run was not valid");
         }
         if holds {

@@ -70,7 +70,7 @@ struct Row {
     /// As the account's other agents find it. Not known offline.
     name: Option<ChannelName>,
     state: &'static str,
-    /// How it stands with its group: `current`, `renewing`, `out-of-sync` or `superseded`.
+    /// Its standing with its group: `current`, `renewing`, `out-of-sync` or `superseded`.
     standing: &'static str,
     /// The relay showed this agent and others different logs, or its log went back.
     diverged: bool,
@@ -118,7 +118,7 @@ impl Row {
     }
 }
 
-/// How a channel stands with its group, as it is shown. Stable.
+/// A channel's standing with its group, as it is shown. Stable.
 const fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Current => "current",

@@ -39,7 +39,7 @@ impl Reference {
         }
     }
 
-    /// The channel of this agent that is meant, whatever stands in its way.
+    /// The channel of this agent that is meant, whatever is in its way.
     pub(super) async fn known(&self, agent: &Agent, session: &Session) -> Outcome<Channel> {
         let channels = agent.channels().await.map_err(failed("cannot list the channels"))?;
         let id = match self.among(&channels)? {

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     channel: Reference,
     /// The message; `-` or nothing reads it from standard input. After `--` it may begin with a dash.
     text: Option<String>,
-    /// Send what stands in a file.
+    /// Send the contents of a file.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
     /// Send each line as a message of its own.

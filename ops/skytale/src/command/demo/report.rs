@@ -15,7 +15,7 @@ pub(super) struct Report {
     pub sent: u64,
     /// Bytes of one message.
     pub payload_bytes: u64,
-    /// Messages that stand in the transcript of an agent as they were sent, over all agents.
+    /// Messages that are in the transcript of an agent as they were sent, over all agents.
     pub delivered: u64,
     /// As many should: each message at each agent.
     pub expected: u64,

@@ -8,7 +8,7 @@ mod up;
 
 pub(crate) use up::Size;
 
-use super::Session;
+use super::{Session, examples};
 use crate::output::Outcome;
 use clap::Subcommand;
 
@@ -16,10 +16,13 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.
+    #[command(after_help = examples::FLEET_UP)]
     Up(up::Args),
     /// Watch agents talk while nodes, NATS servers and regions are killed and cut off, and compare what they have.
+    #[command(after_help = examples::FLEET_DEMO)]
     Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.
+    #[command(after_help = examples::FLEET_NATS)]
     Nats(nats::Args),
     /// Put back into the streams what relay nodes' replicas hold.
     Restore(restore::Args),

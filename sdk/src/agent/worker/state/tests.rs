@@ -137,7 +137,7 @@ fn a_refused_log_is_tried_again_later_and_the_code_says_what_else_is_done() {
     assert_eq!(decide(Code::CatchingUp), (told, false, soon));
     assert_eq!(decide(Code::Trimmed), (told, false, late));
 
-    // After several, another relay node may be better; then a log that is too short is told, too.
+    // After several, another relay node may be better; then a log that is too short is reported, too.
     let mut state = subscribed(now);
     let decisions = [(); 3].map(|()| state.on_read_refused(&refusal(Code::CursorBeyondHead), now));
     assert_eq!(

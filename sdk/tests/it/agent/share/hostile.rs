@@ -167,7 +167,7 @@ async fn a_stalled_greeting_delays_neither_other_guests_nor_the_end() {
     works(&owner, &world).await;
 }
 
-/// Connects as nobody, and gives what it was told: `refused` where it could not connect.
+/// Connects as nobody, and gives the answer: `refused` where it could not connect.
 fn as_nobody(path: &std::path::Path) -> Result<String, String> {
     let script = r#"
         use Socket;

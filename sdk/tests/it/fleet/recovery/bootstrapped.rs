@@ -151,7 +151,7 @@ async fn a_node_that_begins_with_a_checkpoint_leads_members_back_and_tells_them_
     soon("bob current", bob.caught_up()).await.expect("current");
     let [room, quiet, talk, other] = ids;
 
-    // Of the room a commit is gone: he is told what, and is back.
+    // Of the room a commit is gone: he hears of it, and is back.
     let told = event(
         &mut events,
         "entries of the room lost",

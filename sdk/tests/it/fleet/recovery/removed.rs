@@ -46,7 +46,7 @@ async fn removed_while_it_rejoins(first: First) {
             room.commit_after(head).await;
         }
     }
-    // What a member was told to do is done: the one who asked is out, whichever came first.
+    // What a member was asked to do is done: the one who asked is out, whichever came first.
     soon("removed", removal.delivered()).await.expect("delivered");
     room.has_left(2).await;
     room.all_reach(&[0, 1]).await;
@@ -58,7 +58,7 @@ async fn removed_while_it_rejoins(first: First) {
     let refused = refused.expect_err("it knows");
     assert_eq!(refused.code(), Code::ChannelLeft, "{refused}");
 
-    // And nothing of all that stands in the way of its coming back.
+    // And nothing of all that is in the way of its coming back.
     let added = soon("claimed", room.channels[0].add(&[id])).await.expect("claimed");
     soon("added", added.delivered()).await.expect("delivered");
     room.stands(2, Standing::Current).await;

@@ -249,7 +249,7 @@ impl Room {
     }
 
     /// All of these, and nobody else, are members that are current: each speaks and is read by all, they are in one group,
-    /// and each has read or was told to have lost what was said. Nobody has used a key twice.
+    /// and each has read or knows that it lost what was said. Nobody has used a key twice.
     pub(super) async fn holds(mut self, members: &[usize]) {
         for member in members {
             self.stands(*member, Standing::Current).await;
@@ -297,7 +297,7 @@ impl Room {
         self.ends(members).await;
     }
 
-    /// Each message was read, or its offset was told to be lost; and nothing else was told.
+    /// Each message was read, or its offset was reported as lost; and nothing else was.
     async fn is_told_exactly(&self, member: usize) {
         let channel = &self.channels[member];
         let read: BTreeMap<Offset, FrameId> = transcript(channel)

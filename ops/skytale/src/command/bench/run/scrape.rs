@@ -197,7 +197,7 @@ fn compare(last: &Page, page: &Page) -> BTreeMap<String, f64> {
     };
     let seconds = now.duration_since(then).as_secs_f64().max(1e-3);
     let sum = |page: &Page, name: &str| page.sums.get(name).copied();
-    // A node that was started anew counts from nothing.
+    // A node that was restarted counts from nothing.
     let grown = |name: &str| Some((sum(page, name)? - sum(last, name)?).max(0.0));
     let mut put = |name: &str, value: Option<f64>| {
         if let Some(value) = value {

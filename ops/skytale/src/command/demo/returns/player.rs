@@ -31,7 +31,7 @@ pub(super) struct Player {
     pub ahead: Duration,
     pub agent: Agent,
     events: Events,
-    /// The ways back that it was told of.
+    /// The ways back that it learned of.
     went: Vec<(ChannelId, Way)>,
 }
 

@@ -23,11 +23,11 @@ pub(super) struct Row {
     pub sent: u64,
     /// Those that it has read, each once.
     pub read: u64,
-    /// Those that it was told it will never read.
+    /// Those that it knows it will never read.
     pub told_lost: u64,
-    /// The ranges of offsets that it was told, with the reason.
+    /// The ranges of offsets that it learned, with the reason.
     pub lost: Vec<String>,
-    /// Those that it neither read nor was told of. Must be 0.
+    /// Those that it neither read nor learned of. Must be 0.
     pub untold: u64,
     /// Those that it was shown more than once. Must be 0.
     pub twice: u64,
@@ -35,7 +35,7 @@ pub(super) struct Row {
     pub foreign: u64,
     /// The offset at which it found that it was shown another log.
     pub diverged_at: Option<u64>,
-    /// How it stands now, and how it got there.
+    /// Its state now, and how it got there.
     pub state: String,
     /// From opening its vault to an own message in the log, in seconds.
     pub took_s: f64,
@@ -92,7 +92,7 @@ impl Human for Report {
             writeln!(to, "  data kept in {kept}")?;
         }
         if self.ok {
-            let what = "each message was read once, or its loss was told";
+            let what = "each message was read once, or its loss was reported";
             writeln!(to, "  {} {what}", style.good("ok:"))?;
         }
         Ok(())

@@ -39,7 +39,7 @@ struct Said {
 /// What must be seen of a return, or it does not show what it says.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
-    /// Whether messages are told as lost.
+    /// Whether messages are reported as lost.
     pub loss: bool,
     /// How it gets back.
     pub way: Option<Way>,
@@ -101,7 +101,7 @@ impl Scene {
         self.said.len()
     }
 
-    /// Sends messages and waits until they are in the log. Gives where the last one stands.
+    /// Sends messages and waits until they are in the log. Gives where the last one is kept.
     pub(super) async fn say(&mut self, who: &Player, channel: ChannelId, count: usize) -> Outcome<Offset> {
         let handle = who.channel(channel).await?;
         let texts: Vec<Vec<u8>> = (0..count).map(|place| self.text(who, place)).collect();
@@ -175,7 +175,7 @@ impl Scene {
         }
         let info = mine.info().await.map_err(failed("cannot read a channel"))?;
         if info.standing != Standing::Current {
-            row.problems.push(format!("it stands as {:?}", info.standing));
+            row.problems.push(format!("its standing is {:?}", info.standing));
         }
         if (row.told_lost > 0) != wanted.loss {
             row.problems.push(match wanted.loss {

@@ -1,4 +1,4 @@
-//! Reads what each node kept, and puts it beside what agents were told.
+//! Reads what each node kept, and puts it beside what agents learned.
 
 use crate::output::{Failure, Outcome};
 use skytale_history::{Entry, EntryKind, Event};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Report {
     /// Whether everything held.
     pub ok: bool,
-    /// Whether what all were told and have fits one log.
+    /// Whether what all learned and have fits one log.
     pub is_one_log: bool,
     /// What decided the faults.
     pub seed: u64,
@@ -26,7 +26,7 @@ pub(super) struct Report {
     /// Messages sent.
     pub sent: u64,
     pub payload_bytes: u32,
-    /// Messages that stand in the transcript of an agent as they were sent, over all agents.
+    /// Messages that are in the transcript of an agent as they were sent, over all agents.
     pub delivered: u64,
     /// As many should.
     pub expected: u64,
@@ -38,7 +38,7 @@ pub(super) struct Report {
     /// Epochs that the group passed.
     pub epochs: u64,
     pub faults: Vec<FaultReport>,
-    /// Contradictions in what agents were told and nodes kept.
+    /// Contradictions in what agents learned and nodes kept.
     pub contradictions: Vec<String>,
     /// What NATS servers refused to relay nodes for want of a right.
     pub denied: Vec<String>,

@@ -120,7 +120,7 @@ pub(super) async fn tell(
         let kept = replica.events;
         if node == 0 {
             let mut seen = std::mem::take(&mut traffic.seen.lock().events);
-            // What agents tell each other of their own accord when some are added stands before all that was sent.
+            // What agents tell each other of their own accord when some are added comes before all that was sent.
             events.extend(judge::greetings(&kept, &seen));
             events.append(&mut seen);
         }
