@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub log: Option<String>,
     /// Log lines as text or JSON.
     pub log_format: LogFormat,
+    /// Where servers send traces, by OTLP over gRPC. None is nowhere.
+    pub otlp_url: Option<String>,
     /// Where agents and key commands find the API.
     pub api_url: String,
     /// The API key.
@@ -70,6 +72,7 @@ impl Default for Config {
         Self {
             log: None,
             log_format: LogFormat::Text,
+            otlp_url: None,
             api_url: "http://127.0.0.1:7600".into(),
             api_key: None,
             admin_secret: None,

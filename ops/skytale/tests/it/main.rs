@@ -25,5 +25,6 @@ mod process;
 mod recovery_small;
 mod servers;
 mod tokens;
+mod traces;
 mod trust;
 mod vault;
