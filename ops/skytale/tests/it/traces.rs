@@ -82,7 +82,7 @@ fn a_collector_gets_the_requests_of_an_api_and_no_secret() {
 }
 
 #[test]
-fn without_a_collector_nothing_is_sent_and_a_wrong_one_is_told() {
+fn without_a_collector_nothing_is_sent_and_a_wrong_url_is_refused() {
     let place = Place::new();
     place.write("skytale.toml", "otlp_url = 'https://collector.example.org'\n");
     let ran = place.run(["--json", "api"]);
