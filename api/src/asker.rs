@@ -20,7 +20,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether a key's text fits its hash, or did a moment ago. Without a hash it takes as long, and does not.
 ///
-/// Wrong keys alone count as attempts. A network that has tried too many is refused before anything is computed, but for keys whose
+/// Wrong keys alone count as attempts. A network that has tried too many is refused before anything is computed, except for keys whose
 /// ids are known: one in a second of each of those may be the right one.
 async fn fits<I: KeyName>(
     inner: &Inner,
@@ -60,7 +60,7 @@ impl FromRequestParts<Service> for Caller {
         let inner = service.inner();
         let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
         if let Some(wait) = inner.rates.over(key.id) {
-            // Whoever has the key was told so a moment ago: nothing is computed to tell it again.
+            // Whoever has the key got this answer a moment ago: nothing is computed to give it again.
             return Err(rate_limited(wait));
         }
         let known = stored

@@ -56,7 +56,7 @@ impl MessageError {
 }
 
 /// What an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is of this connection alone: a
-/// signature is good for no other one, whoever has seen it, and neither a token nor the endpoint's key can stand in for it.
+/// signature is good for no other one, whoever has seen it, and neither a token nor the endpoint's key replaces it.
 pub fn hello_proof_message(
     relay: &EndpointId,
     endpoint: &EndpointId,

@@ -1,4 +1,4 @@
-//! Text from elsewhere, as it may stand in a message.
+//! Text from elsewhere, as it may appear in a message.
 
 /// At most so many characters of a text, safe for a terminal and on one line: what is not plain is escaped, and quotes stay
 /// as they are.
@@ -14,7 +14,7 @@ pub fn shown(text: &str, chars_max: usize) -> String {
     shown
 }
 
-/// Whether a terminal shows a character where it stands, on the same line. The two joiners are: scripts and emoji need them.
+/// Whether a terminal shows a character where it is, on the same line. The two joiners are: scripts and emoji need them.
 pub const fn is_plain(c: char) -> bool {
     match c {
         // Control characters, C0 and C1.

@@ -51,7 +51,7 @@ impl Asking {
 }
 
 /// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
-/// the memory of `at_once` hashes, and who comes on top of the queue is told to come back. Those who wait take turns, asker by
+/// the memory of `at_once` hashes, and whoever exceeds the queue must come back later. Those who wait take turns, asker by
 /// asker.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {

@@ -16,7 +16,7 @@ fn guess_at(key: &str) -> String {
     format!("sk_live_{}_{}", &key[8..40], "A".repeat(52))
 }
 
-/// Somebody who asks all the time, several times at once.
+/// A client that sends requests all the time, several at once.
 struct Flood {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
@@ -103,7 +103,7 @@ on_both! {
         assert!(api.get("/v1/agents", &mallory).await.status.is_success());
         let flood = Flood::start(&api.client, move |client| {
             let mallory = mallory.clone();
-            // With one place to wait, one that hashed would be told that too many wait.
+            // With one place to wait, one that hashed would be refused: too many wait.
             async move { drop(client.create_key(&mallory, &["audit:read"], None).await.refused(Code::QuotaExceeded)) }
         });
         flood.goes_on(64).await;

@@ -1,10 +1,17 @@
-//! Logging: to stderr, never to stdout.
+//! Logging: to stderr, never to stdout. And traces, where a collector is named.
 
 use crate::config::LogFormat;
 use crate::output::{Failure, Outcome};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use skytale_proto::Code;
 use std::io::{self, IsTerminal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// What is logged where nothing else was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +46,43 @@ fn meant_for_a_level(directive: &str) -> Option<(&str, &'static str)> {
     (likeness(&nearest) > 0.82).then_some((word, nearest))
 }
 
+/// Traces that are on their way to a collector.
+#[derive(Debug, Default)]
+pub(crate) struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    /// Sends what is left, while the runtime still runs.
+    pub(crate) fn stop(self) {
+        if let Some(provider) = self.0 {
+            // A collector that is away does not keep a server from ending well.
+            let _ = provider.shutdown();
+        }
+    }
+}
+
+/// Sends traces to a collector. Within the runtime, which carries the connection; a collector that is away stops nobody.
+fn exporter(url: &str) -> Outcome<SdkTracerProvider> {
+    let refused = |why: String| {
+        Failure::new(
+            Code::Config,
+            format!("configuration key `otlp_url`: `{url}` cannot be used"),
+        )
+        .since(why)
+        .help("Name a collector that takes OTLP over gRPC, as in http://127.0.0.1:4317.")
+    };
+    if !url.starts_with("http://") {
+        return Err(refused("it must begin with http://".to_owned()));
+    }
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(url).build();
+    let exporter = exporter.map_err(|error| refused(error.to_string()))?;
+    let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name("skytale");
+    }
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter);
+    Ok(provider.with_resource(resource.build()).build())
+}
+
 /// Reads a log filter.
 pub(crate) fn filter(directives: &str) -> Outcome<EnvFilter> {
     let no_filter = || Failure::new(Code::Config, format!("`{directives}` is no log filter"));
@@ -50,18 +94,35 @@ pub(crate) fn filter(directives: &str) -> Outcome<EnvFilter> {
     EnvFilter::try_new(directives).map_err(|error| no_filter().because(&error).help(help))
 }
 
-/// Starts logging, once.
-pub(crate) fn start(asked: Option<&str>, default: Default, format: LogFormat) -> Outcome {
+/// Starts logging, once, and traces if a collector is named.
+pub(crate) fn start(
+    asked: Option<&str>,
+    default: Default,
+    format: LogFormat,
+    otlp_url: Option<&str>,
+) -> Outcome<Traces> {
     let filter = filter(asked.unwrap_or(default.filter()))?;
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let started = match format {
-        LogFormat::Json => base.json().flatten_event(true).try_init(),
-        LogFormat::Text => base.with_ansi(!no_color && io::stderr().is_terminal()).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(!no_color && io::stderr().is_terminal()).boxed(),
     };
-    started.map_err(|error| Failure::new(Code::Environment, "cannot start logging").since(error.to_string()))
+    let provider = otlp_url.map(exporter).transpose()?;
+    let traces = provider.as_ref().map(|provider| {
+        let tracer = provider.tracer("skytale");
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+    });
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .with(traces)
+        .try_init();
+    started.map_err(|error| Failure::new(Code::Environment, "cannot start logging").since(error.to_string()))?;
+    Ok(Traces(provider))
 }
 
 #[cfg(test)]

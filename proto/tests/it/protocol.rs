@@ -20,7 +20,7 @@ fn page() -> String {
     std::fs::read_to_string(path()).expect("the page is there")
 }
 
-/// Rows of the table that stands after a line, as their cells.
+/// Rows of the table after a line, as their cells.
 fn rows(page: &str, title: &str) -> Vec<Vec<String>> {
     let at = page
         .find(&format!("\n{title}\n"))

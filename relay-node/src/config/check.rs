@@ -90,7 +90,7 @@ impl RelayConfig {
                 wrong.unless(
                     !self.advertise.is_empty() || !anywhere,
                     "advertise",
-                    "must be set for an enrolled node that listens on all addresses: agents are told where to connect",
+                    "must be set for an enrolled node that listens on all addresses: agents need an address to connect to",
                 );
             }
         }

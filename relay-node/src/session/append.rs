@@ -167,7 +167,7 @@ impl InFlight {
     }
 }
 
-/// Waits for room, then for the bytes of a request whose length was told.
+/// Waits for room, then for the bytes of a request whose length is known.
 pub(crate) async fn body(
     session: &Session,
     receiver: &mut Receiver,

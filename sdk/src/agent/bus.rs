@@ -147,7 +147,7 @@ pub(crate) struct Bus {
     waiters: Mutex<HashMap<FrameId, Vec<oneshot::Sender<Delivery>>>>,
     /// Why there is no session, as it was reported last.
     missed: Mutex<Option<Event>>,
-    /// That nothing listens, as it was told in the last round of attempts.
+    /// That nothing listens, as the last round of attempts reported it.
     nobody: Mutex<Option<Event>>,
     /// The channels to be followed have changed.
     pub(crate) channels_changed: Notify,

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long)]
     any_port: bool,
     /// Listen on all addresses, as in a container whose ports are published on this machine. Whoever reaches them may use the
-    /// node, and keys cross that network in clear. Agents are told 127.0.0.1, so publish each port under its own number.
+    /// node, and keys cross that network in clear. Agents get 127.0.0.1, so publish each port under its own number.
     #[arg(long, conflicts_with = "any_port")]
     listen_all: bool,
 }

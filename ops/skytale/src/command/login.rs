@@ -217,7 +217,7 @@ struct LoggedIn {
     profile: String,
     api_url: String,
     file: PathBuf,
-    /// Commands use it without being told.
+    /// Commands use it by themselves.
     by_itself: bool,
 }
 

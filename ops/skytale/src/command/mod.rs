@@ -225,6 +225,7 @@ fn plain(global: &Global, work: impl FnOnce(&Loaded) -> Outcome) -> Outcome {
         loaded.config.log.as_deref(),
         telemetry::Default::Client,
         loaded.config.log_format,
+        None,
     )?;
     work(&loaded)
 }
@@ -271,13 +272,21 @@ where
     F: Future<Output = Outcome>,
 {
     remark(&loaded, &output);
-    telemetry::start(loaded.config.log.as_deref(), default, loaded.config.log_format)?;
     // Before the runtime, so that it is dropped after it.
     let scratch = Arc::new(Scratch::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .failing(Code::Environment, || "cannot start the runtime".into())?;
+    let log = loaded.config.log.clone();
+    let otlp_url = loaded
+        .config
+        .otlp_url
+        .clone()
+        .filter(|_| default == telemetry::Default::Server);
+    let entered = runtime.enter();
+    let traces = telemetry::start(log.as_deref(), default, loaded.config.log_format, otlp_url.as_deref())?;
+    drop(entered);
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::listen()?;
         Box::pin(work(Session {
@@ -288,6 +297,7 @@ where
         }))
         .await
     });
+    traces.stop();
     // Blocking work that is still going on (a file being synced) may end; it does not hold up the exit.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome

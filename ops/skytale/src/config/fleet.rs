@@ -185,7 +185,7 @@ impl Loaded {
             let failure = self.refused(&key, &problem);
             (key, failure)
         });
-        // Which region the node stands in was looked at.
+        // The node's region was checked.
         let known = problems.has("relay.region");
         problems.extend(found.filter(|(key, _)| !(known && key == "relay.fleet.regions")));
         Some(config)

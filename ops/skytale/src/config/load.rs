@@ -166,7 +166,6 @@ pub(crate) fn read(sources: Sources) -> Outcome<Loaded> {
 }
 
 /// Reads, merges and checks.
-#[cfg(test)]
 pub(crate) fn load(sources: Sources) -> Outcome<Loaded> {
     read(sources)?.sound()
 }

@@ -27,9 +27,7 @@ pub(crate) use bridge::{Bridge, BridgeSetup, identity};
 pub(crate) use check::Part;
 pub(crate) use history::{History, age};
 pub(crate) use layer::Layer;
-#[cfg(test)]
-pub(crate) use load::load;
-pub(crate) use load::{Loaded, SET_FLAG, Sources, is_of_servers, read};
+pub(crate) use load::{Loaded, SET_FLAG, Sources, is_of_servers, load, read};
 pub(crate) use problems::Problems;
 pub(crate) use relay::{Relay, RelaySetup, StoreSetup};
 pub(crate) use secret::Secret;
@@ -48,6 +46,8 @@ pub(crate) struct Config {
     pub log: Option<String>,
     /// Log lines as text or JSON.
     pub log_format: LogFormat,
+    /// Where servers send traces, by OTLP over gRPC. None is nowhere.
+    pub otlp_url: Option<String>,
     /// Where agents and key commands find the API.
     pub api_url: String,
     /// The API key.
@@ -81,6 +81,7 @@ impl Default for Config {
         Self {
             log: None,
             log_format: LogFormat::Text,
+            otlp_url: None,
             api_url: "http://127.0.0.1:7600".into(),
             api_key: None,
             admin_secret: None,

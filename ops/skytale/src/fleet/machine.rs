@@ -71,7 +71,7 @@ pub(crate) struct Node {
     pub region: usize,
     pub region_name: String,
     pub relay: RelayProcess,
-    /// It was told that it has ended.
+    /// It was reported that it has ended.
     is_told: bool,
     /// What it reaches the NATS servers of its region by.
     links: Vec<Link>,

@@ -116,7 +116,7 @@ fn a_node_in_a_container_listens_on_all_addresses_says_so_and_is_reached_by_thos
         format!("http://{}", api.replace("0.0.0.0", "127.0.0.1"))
     );
     assert_eq!(told["relay"]["https"], Value::Null);
-    // 127.0.0.2 is another address than the one that agents are told.
+    // 127.0.0.2 is another address than the one that agents get.
     for listen in [&api, &text(&told["relay"]["admin"]), &text(&told["bridge"])] {
         let listen: SocketAddr = listen.parse().expect("an address");
         TcpStream::connect(("127.0.0.2", listen.port())).unwrap_or_else(|error| panic!("{listen}: {error}"));

@@ -34,5 +34,6 @@ mod sending;
 mod servers;
 mod talking;
 mod tokens;
+mod traces;
 mod trust;
 mod vault;

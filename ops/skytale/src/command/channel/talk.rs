@@ -118,7 +118,7 @@ pub(super) async fn run<F: Face>(face: F, reference: &Reference, args: &AgentArg
         0 => Ok(()),
         refused => {
             let what = format!("{refused} of {} lines not sent", talk.lines);
-            let help = "What was said of each says why.";
+            let help = "The answer to each says why.";
             Err(Failure::new(Code::Usage, what).help(help).partly())
         }
     }
