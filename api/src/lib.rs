@@ -46,6 +46,7 @@ mod directory;
 mod health;
 mod metrics;
 mod openapi;
+mod places;
 mod problem;
 mod rate;
 mod request;

@@ -2,6 +2,7 @@
 
 use crate::admin;
 use crate::config::ApiConfig;
+use crate::places::{Place, Places};
 use crate::request::Peer;
 use crate::service::{Service, StartError};
 use axum::Router;
@@ -13,9 +14,9 @@ use secrecy::SecretString;
 use skytale_http::Connection;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -64,7 +65,7 @@ impl Api {
         let accept = Accept {
             router: api.service.router(),
             head_timeout: limits.head_timeout,
-            connections: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(limits.connections_max),
             stop: api.stop.clone(),
             cut: api.cut.clone(),
             tasks: api.tasks.clone(),
@@ -144,7 +145,7 @@ async fn bind(key: &str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr)
 struct Accept {
     router: Router,
     head_timeout: Duration,
-    connections: Arc<Semaphore>,
+    places: Places,
     stop: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -154,18 +155,19 @@ impl Accept {
     async fn run(self, listener: TcpListener) {
         loop {
             // At the limit the next connection waits in the system's own queue, which is bounded too.
-            let permit = tokio::select! {
+            let free = tokio::select! {
                 () = self.stop.cancelled() => return,
-                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+                free = self.places.free() => free,
             };
-            let Ok(permit) = permit else { return };
+            let Some(free) = free else { return };
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    self.tasks.spawn(self.clone().serve(stream, Peer(peer), permit));
+                    let place = self.places.take(peer.ip(), free);
+                    self.tasks.spawn(self.clone().serve(stream, Peer(peer), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -175,13 +177,25 @@ impl Accept {
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: Peer, _permit: OwnedSemaphorePermit) {
+    async fn serve(self, stream: TcpStream, peer: Peer, place: Place) {
         // Small answers go out at once; where this cannot be set they come a little later.
         let _ = stream.set_nodelay(true);
         let router = self.router;
+        // Requests of a connection come one after the other.
+        let is_busy = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_busy);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            router.clone().oneshot(request.map(axum::body::Body::new))
+            asked.store(true, Ordering::Relaxed);
+            let (answer, asked) = (
+                router.clone().oneshot(request.map(axum::body::Body::new)),
+                Arc::clone(&asked),
+            );
+            async move {
+                let answer = answer.await;
+                asked.store(false, Ordering::Relaxed);
+                answer
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -193,6 +207,12 @@ impl Accept {
             ended = connection.as_mut() => Some(ended),
             () = self.stop.cancelled() => None,
             () = tokio::time::sleep(CONNECTION_LIFETIME) => None,
+            () = place.gives_way() => {
+                if !is_busy.load(Ordering::Relaxed) {
+                    return;
+                }
+                None
+            }
         };
         let ended = match ended {
             Some(ended) => ended,

@@ -188,3 +188,26 @@ on_both! {
         api.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_do_nothing_keep_nobody_out() {
+    const PLACES: usize = 32;
+    let api = TestApi::start_with(Backend::Sqlite, |config| {
+        config.limits.connections_max = PLACES;
+        // Longer than the test may take: none of them ends by itself.
+        config.limits.head_timeout = std::time::Duration::from_secs(3_600);
+    })
+    .await;
+    let address = api.client.base.trim_start_matches("http://").to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..3 * PLACES {
+        idle.push(tokio::net::TcpStream::connect(&address).await.expect("connected"));
+    }
+    let key = api.account("acme").await.key.secret;
+    for _ in 0..10 {
+        let fresh = Client::new(api.client.base.clone());
+        assert!(fresh.get("/v1/agents", &key).await.status.is_success());
+    }
+    drop(idle);
+    api.stop().await;
+}
