@@ -112,28 +112,22 @@ impl Taken {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_network_with_most_gives_way_to_others() {
         let places = Places::new(4);
         let [busy, quiet]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap());
-        let mut open = Vec::new();
-        for address in [quiet, busy, busy, busy] {
-            open.push(places.take(address, places.free().await.unwrap()));
-        }
-        let ends = async {
-            open[1].gives_way().await;
-            drop(open.remove(1));
-        };
-        let wants = places.free();
-        tokio::pin!(ends, wants);
-        let free = tokio::select! {
-            biased;
-            free = &mut wants => panic!("nobody gave way: {free:?}"),
-            () = &mut ends => wants.await,
-        };
-        let another = places.take(quiet, free.unwrap());
-        assert!(!open[0].gives_way.is_cancelled(), "the other network keeps its own");
-        drop((another, open));
+        let take = async |address| places.take(address, places.free().await.unwrap());
+        let kept = take(quiet).await;
+        let oldest = take(busy).await;
+        let others = [take(busy).await, take(busy).await];
+        // A connection ends when it is to give way.
+        let ends = tokio::spawn(async move {
+            oldest.gives_way().await;
+        });
+        let another = take(quiet).await;
+        ends.await.unwrap();
+        assert!(!kept.gives_way.is_cancelled(), "the other network keeps its own");
+        drop((kept, others, another));
         assert!(places.taken.lock().of.is_empty());
     }
 }
