@@ -164,7 +164,7 @@ fn a_field_that_must_stand_once_is_refused_twice() {
     let twice = [once.clone(), once].concat();
     assert_eq!(
         Inbound::decode(&twice.into()).map(|_| ()).expect_err("refused"),
-        WireError::Malformed("a field that stands twice")
+        WireError::Malformed("a field that occurs twice")
     );
 }
 

@@ -11,7 +11,8 @@ pub(super) fn judge(servers: &[Server], silent: usize, findings: &mut Vec<Findin
         return;
     }
     let mut clusters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for server in servers.iter().filter(|server| server.jetstream.is_some()) {
+    // One without JetStream is another finding.
+    for server in servers {
         let cluster = server.cluster.as_deref().unwrap_or_default();
         clusters.entry(cluster).or_default().push(&server.name);
     }

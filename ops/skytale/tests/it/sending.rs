@@ -179,7 +179,7 @@ fn a_key_whose_time_is_over_is_called_so_and_refused() {
             "{}",
             ran.stderr
         );
-        assert!(ran.stderr.contains("time is over"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the API key expired on "), "{}", ran.stderr);
     }
     // What is sent meanwhile waits, and the error says why.
     let ran = alice(&node.place, &["send", "plans", "kept"]);

@@ -71,7 +71,7 @@ async fn a_lost_entry_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_delivered_twice_is_named() {
     let faults = faults(Plant::Twice).await;
-    assert!(says(&faults, " stands at "), "{faults:?}");
+    assert!(says(&faults, " is at "), "{faults:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The profile: chatty-pair, fan-out, nightly-team, tool-swarm or reconnect-storm.
-    #[arg(value_name = "PROFILE", value_parser = profile)]
+    #[arg(id = "traffic", value_name = "PROFILE", value_parser = profile)]
     profile: Profile,
     /// The workload file to write; never over another file.
     #[arg(value_name = "FILE")]
