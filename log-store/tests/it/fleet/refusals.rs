@@ -104,7 +104,7 @@ async fn a_stream_made_anew_is_noticed() {
     let store = FleetStore::open(settings(&account, dir.path()))
         .await
         .expect("it opens, to be read");
-    is_read_only(&store, channel, "was made anew").await;
+    is_read_only(&store, channel, "was recreated").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

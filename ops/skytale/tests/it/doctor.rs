@@ -205,7 +205,7 @@ async fn a_server_that_is_lost_is_removed_and_a_new_one_gets_its_copies() {
     more().await;
 
     remove(&servers, "eu-3").await;
-    let found = servers.diagnosed(&["copy-missing", "meta-quorum", "address-silent"]);
+    let found = servers.diagnosed(&["copy-missing", "meta-quorum", "address-silent", "no-majority"]);
     let missing = finding(&found, "copy-missing");
     assert!(
         text(&missing["subject"]).starts_with("SKYTALE_LOG_0_0, SKYTALE_LOG_0_1"),
