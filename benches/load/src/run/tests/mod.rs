@@ -77,13 +77,13 @@ async fn an_entry_delivered_twice_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_in_another_order_are_named() {
     let faults = faults(Plant::Swap).await;
-    assert!(says(&faults, ", which stands before it"), "{faults:?}");
+    assert!(says(&faults, ", which comes before it"), "{faults:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_bytes_for_one_reader_are_named() {
     let faults = faults(Plant::Alter).await;
-    assert!(says(&faults, "or they have other bytes"), "{faults:?}");
+    assert!(says(&faults, "or their bytes differ"), "{faults:?}");
 }
 
 /// A reader whose sessions are lost has not read what it was to read, even between two of them.
