@@ -43,7 +43,7 @@ use zeroize::Zeroizing;
 
 /// How long an agent whose token names an unknown key waits at least, before it tries again.
 const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
-/// How often what is believed is kept, if nothing new was revoked.
+/// How often what is believed is kept at least, if nothing new was revoked.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Where keys and revocations come from.
@@ -219,7 +219,9 @@ impl Trust {
     /// Keeps what is believed, now and then, and at once where it is `new`.
     async fn keep(&self, is_new: bool) {
         let Some(keeping) = &self.keeping else { return };
-        let is_due = keeping.last.lock().0.is_none_or(|at| at.elapsed() >= KEEP_EVERY);
+        // So that a node that restarts has most of the time left for which it may serve without the API.
+        let every = KEEP_EVERY.min(self.ages().serve / 3);
+        let is_due = keeping.last.lock().0.is_none_or(|at| at.elapsed() >= every);
         if !is_new && !is_due {
             return;
         }

@@ -46,6 +46,9 @@ pub(crate) struct Layout {
     pub upkeep: Option<Upkeep>,
 }
 
+/// How long the nodes of a demonstration serve without the API, in milliseconds: as long as may be set.
+const SERVE_WITHOUT_API_MS: i64 = 3_660_000;
+
 /// What a fleet that runs for a long time does now and then.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Upkeep {
@@ -203,6 +206,11 @@ impl Machine {
         if let Some(upkeep) = upkeep {
             let every = i64::from(upkeep.retention_check_s);
             put("fleet", vec![("retention_check_s", Value::Integer(every))]);
+            // Where the API is away and a node is killed, on a slow machine, agents are to go on all the same.
+            put(
+                "trust",
+                vec![("serve_without_api_ms", Value::Integer(SERVE_WITHOUT_API_MS))],
+            );
         }
         put(
             "admin",
