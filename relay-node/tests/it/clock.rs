@@ -100,7 +100,7 @@ async fn is_apart(api: &TestApi, ahead_s: i64) {
     // What the API told before is an hour old by the clock that was set right, until it tells again.
     soon(async {
         while get(&fixture, "/readyz").await.0 != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
     .await;

@@ -14,11 +14,11 @@ use skytale_sdk::vault::VaultKey;
 /// Whose configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// `skytale api`: [api].
+    /// `skytale api`: `[api]`.
     Api,
-    /// `skytale relay`: [relay].
+    /// `skytale relay`: `[relay]`.
     Relay,
-    /// `skytale bridge`: [bridge].
+    /// `skytale bridge`: `[bridge]`.
     Bridge,
     /// Agents and their commands: the keys above all sections.
     Agent,
