@@ -63,6 +63,7 @@ pub struct Dump {
 
 /// The entries of a stopped store with their bodies, in the order in which they were accepted: of a replica, in the order in which
 /// each shard's were folded. What is damaged comes as an error in its place.
+#[cfg(feature = "fleet")]
 pub(crate) fn frames(dir: &Path) -> Result<impl Iterator<Item = Result<(Offset, Frame), InspectError>>, InspectError> {
     let mut dump = dump(dir, None)?;
     Ok(std::iter::from_fn(move || {

@@ -8,6 +8,7 @@ mod export;
 mod source;
 mod verify;
 
+#[cfg(feature = "fleet")]
 pub(crate) use dump::frames;
 pub use dump::{Dump, DumpEntry, dump, dump_running};
 pub use export::{Exported, export};
