@@ -306,18 +306,21 @@ pub enum Event {
         /// The epoch now.
         epoch: u64,
     },
-    /// The relay showed this agent and another one different logs ([`Code::Divergence`]).
+    /// The relay showed this agent and another one different logs ([`Code::Divergence`]). Messages and commits say what their
+    /// authors have seen. An entry under the author's name says so here: where this agent could not decrypt it, the relay
+    /// may have made it up, which is no better.
     Divergence {
         /// The channel.
         channel: ChannelId,
         /// The offset at which the digests differ.
         offset: Offset,
-        /// Whose message said so.
+        /// Whose entry said so.
         author: AgentId,
         /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
         ours: Option<Digest>,
-        /// The digest that the author had.
-        theirs: Digest,
+        /// The digest that the author had; `None` where its entry rests on a change to the group that this agent was not
+        /// shown.
+        theirs: Option<Digest>,
     },
     /// The log went back: it no longer has what this agent was shown ([`Code::CursorBeyondHead`]). Recorded: see
     /// [`Channel::problems`](crate::channel::Channel::problems).

@@ -3,7 +3,7 @@
 use super::standing::{Recovery, Standing};
 use super::window::Window;
 use super::{ChannelState, EngineError, Rollback, Settled};
-use crate::mls;
+use crate::mls::{self, Seen};
 use crate::vault::{VaultError, id, integer, unsigned};
 use openmls::group::MlsGroup;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -138,6 +138,14 @@ const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, 
                        doubted, joined, applied, removed, applied_hash";
 
 impl Channel {
+    /// What this agent has been shown of the log, to be told to others; `None` where it does not know the digest.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.window.digest().map(|digest| Seen {
+            offset: self.position.cursor,
+            digest,
+        })
+    }
+
     /// One that is not in the vault yet.
     pub(super) fn new(sql: &Connection, id: ChannelId, label: &str) -> Result<Self, EngineError> {
         let no = sql.query_row("SELECT coalesce(max(no), 0) + 1 FROM channel", [], |row| row.get(0))?;

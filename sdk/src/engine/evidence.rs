@@ -4,6 +4,7 @@ use super::channel::{Channel, one};
 use super::transact::Tx;
 use super::window::Compared;
 use super::{Divergence, Engine, EngineError, Event, UnreadableEntry};
+use crate::mls::Seen;
 use crate::vault::{VaultError, id, integer, unsigned};
 use rusqlite::params;
 use skytale_proto::{AgentId, ChannelId, Digest, FrameId, Header, Offset};
@@ -74,7 +75,10 @@ impl Engine {
                     offset: Offset::new(unsigned(offset)?),
                     author: id(&author)?,
                     ours: ours.map(digest).transpose()?,
-                    theirs: digest(theirs)?,
+                    theirs: Some(theirs)
+                        .filter(|theirs| !theirs.is_empty())
+                        .map(digest)
+                        .transpose()?,
                 })
             })
             .collect()
@@ -106,7 +110,35 @@ impl Tx<'_> {
             // It was appended before the operator spoke, when its author had not settled.
             return Ok(());
         }
-        // Once they differ they differ for good: the first one of each author is the evidence.
+        self.diverged(channel, author, offset, ours, Some(*theirs))
+    }
+
+    /// What an author has seen, where its signature could not be checked: a difference is told, and nothing is taken from it.
+    pub(super) fn compare_unproven(
+        &mut self,
+        channel: &mut Channel,
+        author: (AgentId, Offset),
+        seen: Seen,
+    ) -> Result<(), EngineError> {
+        if channel.window.digest().is_none() {
+            return Ok(());
+        }
+        match channel.window.compare(seen.offset, &seen.digest) {
+            Compared::Differs { .. } => self.compare(channel, author, seen.offset, &seen.digest),
+            Compared::Agrees => Ok(()),
+        }
+    }
+
+    /// The relay showed this agent and another one different logs. The first of each author is kept and told: once they
+    /// differ they differ for good.
+    pub(super) fn diverged(
+        &mut self,
+        channel: &Channel,
+        author: AgentId,
+        offset: Offset,
+        ours: Option<Digest>,
+        theirs: Option<Digest>,
+    ) -> Result<(), EngineError> {
         let new = self
             .sql
             .prepare_cached(
@@ -118,7 +150,7 @@ impl Tx<'_> {
                 author.as_bytes(),
                 integer(offset.get()).unwrap_or(i64::MAX),
                 ours.as_ref().map(|digest| digest.as_bytes().as_slice()),
-                theirs.as_bytes()
+                theirs.as_ref().map_or(&[][..], |digest| digest.as_bytes())
             ])?;
         if new > 0 {
             self.events.push(Event::Divergence {
@@ -126,7 +158,7 @@ impl Tx<'_> {
                 offset,
                 author,
                 ours,
-                theirs: *theirs,
+                theirs,
             });
         }
         Ok(())

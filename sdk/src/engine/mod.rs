@@ -288,12 +288,12 @@ pub enum Outcome {
 pub struct Divergence {
     /// The offset at which the digests differ.
     pub offset: Offset,
-    /// Whose message said so.
+    /// Whose entry said so. That agent is not to blame: see [`Event::Divergence`].
     pub author: AgentId,
     /// The digest of what this agent was shown; `None` where it was shown nothing at that offset yet.
     pub ours: Option<Digest>,
-    /// The digest that the author had.
-    pub theirs: Digest,
+    /// The digest that the author had; `None` where its entry rests on a change to the group that this agent was not shown.
+    pub theirs: Option<Digest>,
 }
 
 /// An entry that could not be processed.

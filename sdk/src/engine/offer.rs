@@ -247,11 +247,11 @@ impl Tx<'_> {
 
     /// Encrypts a message for the current epoch. The caller has asked [`Channel::can_encrypt`].
     pub(super) fn encrypt(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Frame, EngineError> {
-        let digest = channel.window.digest();
+        let seen = channel.seen();
         let envelope = Envelope {
             frame_id: Bytes::copy_from_slice(row.frame_id.as_bytes()),
-            offset: digest.map_or(0, |_| channel.position.cursor.get()),
-            digest: digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
+            offset: seen.map_or(0, |seen| seen.offset.get()),
+            digest: seen.map_or_else(Bytes::new, |seen| Bytes::copy_from_slice(seen.digest.as_bytes())),
             sent_ms: row.sent_ms,
             payload: row.content.clone(),
             announcement: row.intent == Intent::Announce,
@@ -351,10 +351,11 @@ impl Tx<'_> {
                 packages.push(package);
             }
         }
+        let seen = channel.seen();
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
         };
-        let committed = match mls::build_commit(group, self.provider, self.identity, packages, &removed) {
+        let committed = match mls::build_commit(group, self.provider, self.identity, packages, &removed, seen) {
             Ok(committed) => committed,
             Err(reason) => {
                 tracing::warn!(channel = %channel.id, frame_id = %row.frame_id, reason, "a commit cannot be built");

@@ -5,7 +5,7 @@ use super::{
     ChannelState, Code, Divergence, Engine, EngineError, FailedSend, Lost, LostReason, Rollback, Settled, Standing,
     UnreadableEntry,
 };
-use skytale_proto::{ChannelId, Offset};
+use skytale_proto::{ChannelId, Digest, Offset};
 
 /// Unreadable entries given at once, the first ones of each log.
 const UNREADABLE_MAX: u32 = 1_000;
@@ -123,12 +123,15 @@ impl Problem {
     pub fn describe(&self) -> String {
         match self {
             Self::Diverged(divergence) => {
-                let ours = divergence
-                    .ours
-                    .map_or_else(|| "nothing".to_owned(), |digest| digest.to_string());
+                let shown = |digest: Option<Digest>, nothing: &str| {
+                    digest.map_or_else(|| nothing.to_owned(), |digest| digest.to_string())
+                };
                 format!(
-                    "the relay showed two agents different logs: at offset {} this agent has {ours}, {} has {}",
-                    divergence.offset, divergence.author, divergence.theirs
+                    "the relay showed two agents different logs: at offset {} this agent has {}, {} has {}",
+                    divergence.offset,
+                    shown(divergence.ours, "nothing"),
+                    divergence.author,
+                    shown(divergence.theirs, "a change to the group")
                 )
             }
             Self::RolledBack(rollback) => format!(

@@ -127,7 +127,7 @@ impl Tx<'_> {
             .map_err(|error| failed(&error))?;
         let mut welcome = Vec::new();
         if !added.is_empty() {
-            let committed = mls::build_commit(&mut group, &scratch, self.identity, added, &BTreeSet::new())
+            let committed = mls::build_commit(&mut group, &scratch, self.identity, added, &BTreeSet::new(), None)
                 .map_err(|error| failed(&error))?;
             group.merge_pending_commit(&scratch).map_err(|error| failed(&error))?;
             welcome = committed.welcome;

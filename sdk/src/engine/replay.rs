@@ -10,7 +10,7 @@ use super::outbox::{Intent, OutboxRow, Place};
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
-use crate::mls::{self, Change, Rejected, unreadable};
+use crate::mls::{self, Change, Rejected, Seen, unreadable};
 use crate::vault::Durability;
 use bytes::Bytes;
 use openmls::prelude::ProcessedMessageContent;
@@ -226,8 +226,12 @@ impl Tx<'_> {
                 let reason = "the log took a change to the group where this agent was shown another entry";
                 return Err(Rejected::OutOfSync(reason.to_owned()).into());
             }
-            return Err(lied(format!(
-                "its parent is {}, but the handshake head is {}",
+            // The rule of the log takes no such frame. So it is the relay node that lies, whoever the author may be.
+            if header.parent > channel.position.cursor {
+                self.diverged(channel, header.author, header.parent, None, None)?;
+            }
+            return Err(rejected(format!(
+                "its parent is {}, but the handshake head is {}: a relay node that keeps the rule takes no such frame",
                 header.parent, channel.position.head
             )));
         }
@@ -490,11 +494,25 @@ impl Tx<'_> {
         } else {
             mls::open_external(group, self.provider, header.id, &bundle.external)?
         };
-        let (author, content) = mls::process(group, self.provider, message)?;
+        let seen = Seen::of(&message);
+        let (author, content) = match mls::process(group, self.provider, message) {
+            Ok(processed) => processed,
+            Err(reason) => {
+                // Another commit where this agent was shown one makes all that follows unreadable, but for this.
+                if let Some(seen) = seen {
+                    self.compare_unproven(channel, (header.author, record.offset), seen)?;
+                }
+                return Err(reason.into());
+            }
+        };
         let ProcessedMessageContent::StagedCommitMessage(staged) = content else {
             return Err(lied("it says that it is a commit, and is something else"));
         };
         check_author(header, author)?;
+        if let Some(seen) = seen {
+            self.compare(channel, (author, record.offset), seen.offset, &seen.digest)?;
+        }
+        let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
         let change = match bundle.external.is_empty() {
             true => mls::check_commit(group, &staged, author).map_err(rejected)?,
             false => Change::renewal(author),

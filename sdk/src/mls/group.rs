@@ -6,7 +6,7 @@
 //! who were there. How old a KeyPackage may be is decided by the agent that uses it: see [`Life`].
 
 use super::life::LIFE_EXTENSION;
-use super::{Identity, Life, Provider, StorageError};
+use super::{Identity, Life, Provider, Seen, StorageError};
 use openmls::framing::errors::{MessageDecryptionError, SecretTreeError};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
@@ -276,8 +276,23 @@ pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
 }
 
 /// Builds a commit over all pending proposals of others, with additions and removals, and stages it in the group.
-/// It always brings new keys for this agent's own leaf.
+/// It always brings new keys for this agent's own leaf, and says what this agent has seen of the log.
 pub(crate) fn build_commit(
+    group: &mut MlsGroup,
+    provider: &Provider<'_>,
+    identity: &Identity,
+    packages: Vec<KeyPackage>,
+    removed: &BTreeSet<AgentId>,
+    seen: Option<Seen>,
+) -> Result<Committed, String> {
+    group.set_aad(seen.map(Seen::to_aad).unwrap_or_default());
+    let committed = stage(group, provider, identity, packages, removed);
+    // A commit that cannot be built leaves it for the next message.
+    group.set_aad(Vec::new());
+    committed
+}
+
+fn stage(
     group: &mut MlsGroup,
     provider: &Provider<'_>,
     identity: &Identity,

@@ -5,6 +5,7 @@ mod group;
 mod identity;
 mod life;
 mod rejoin;
+mod seen;
 mod storage;
 
 pub(crate) use external::{build_external, open_external, seal_external};
@@ -15,6 +16,7 @@ pub(crate) use group::{
 pub(crate) use identity::Identity;
 pub(crate) use life::Life;
 pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
+pub(crate) use seen::Seen;
 #[cfg(test)]
 pub(crate) use storage::in_keys;
 pub(crate) use storage::{Failure, Storage, StorageError};

@@ -4,6 +4,7 @@ mod conversation;
 mod deferred;
 mod failed;
 mod failures;
+mod forks;
 mod hostile;
 mod leaving;
 mod membership;

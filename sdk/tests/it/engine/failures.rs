@@ -294,7 +294,7 @@ fn two_agents_who_are_shown_different_logs_find_out() {
     let frames = b.next_frames(channel, FRAMES_BYTES).expect("built").frames;
     relay.append(frames[0].frame.clone()).expect("accepted");
     a.pull(&relay, channel, usize::MAX);
-    let ours = |event: &Event| matches!(event, Event::Divergence { offset, ours: Some(ours), theirs, .. } if *offset == cursor.next() && ours != theirs);
+    let ours = |event: &Event| matches!(event, Event::Divergence { offset, ours: Some(ours), theirs: Some(theirs), .. } if *offset == cursor.next() && ours != theirs);
     assert_eq!(a.take_events().iter().filter(|event| ours(event)).count(), 1);
 }
 

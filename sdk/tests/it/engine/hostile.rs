@@ -349,7 +349,7 @@ fn a_digest_that_is_not_so_is_told() {
         offset: rogue.head,
         author: rogue.id(),
         ours: None,
-        theirs: Digest::from_bytes([1; 32]),
+        theirs: Some(Digest::from_bytes([1; 32])),
     };
     for agent in [&mut a, &mut b] {
         let events = agent.take_events();

@@ -219,7 +219,9 @@ impl Row {
             ours: divergence
                 .and_then(|divergence| divergence.ours)
                 .map(|digest| digest.to_string()),
-            theirs: divergence.map(|divergence| divergence.theirs.to_string()),
+            theirs: divergence
+                .and_then(|divergence| divergence.theirs)
+                .map(|digest| digest.to_string()),
         }
     }
 }
@@ -262,7 +264,7 @@ mod tests {
             offset: Offset::new(7),
             author: AgentId::from_bytes([0xab; 32]),
             ours: None,
-            theirs: Digest::from_bytes([0xcd; 32]),
+            theirs: Some(Digest::from_bytes([0xcd; 32])),
         })
     }
 
