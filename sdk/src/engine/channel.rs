@@ -138,7 +138,7 @@ const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, 
                        doubted, joined, applied, removed, applied_hash";
 
 impl Channel {
-    /// What this agent has been shown of the log, to be told to others; `None` where it does not know the digest.
+    /// What this agent has been shown of the log, for others to compare; `None` where it does not know the digest.
     pub(super) fn seen(&self) -> Option<Seen> {
         self.window.digest().map(|digest| Seen {
             offset: self.position.cursor,

@@ -113,7 +113,7 @@ impl Tx<'_> {
         self.diverged(channel, author, offset, ours, Some(*theirs))
     }
 
-    /// What an author has seen, where its signature could not be checked: a difference is told, and nothing is taken from it.
+    /// What an author has seen, where its signature could not be checked: a difference is reported, and nothing is taken from it.
     pub(super) fn compare_unproven(
         &mut self,
         channel: &mut Channel,

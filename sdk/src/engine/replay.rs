@@ -498,7 +498,7 @@ impl Tx<'_> {
         let (author, content) = match mls::process(group, self.provider, message) {
             Ok(processed) => processed,
             Err(reason) => {
-                // Another commit where this agent was shown one makes all that follows unreadable, but for this.
+                // Another commit where this agent was shown one makes all that follows unreadable, except for this.
                 if let Some(seen) = seen {
                     self.compare_unproven(channel, (header.author, record.offset), seen)?;
                 }
