@@ -23,11 +23,13 @@ pub(crate) mod core;
 mod course;
 mod deferred;
 mod driver;
+mod ensure;
 mod error;
 #[cfg(test)]
 mod faults;
 mod follow;
 mod link;
+mod merged;
 mod outcome;
 mod race;
 mod refusals;
@@ -41,6 +43,7 @@ mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};
 pub use error::AgentError;
+pub use merged::AllMessages;
 
 use self::bus::Followed;
 use self::core::{Actor, Core};
@@ -309,15 +312,7 @@ impl Agent {
             return Ok(self.handle(created));
         }
         let label = label.to_owned();
-        let created = self.inner.core.try_call(move |actor| {
-            let home = match home {
-                Some(home) => home,
-                None => tokens::nearest_region(actor.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
-            };
-            let channel = actor.engine.create_channel_in(&label, home)?;
-            actor.bus.channels_changed.notify_one();
-            Ok(channel)
-        });
+        let created = self.inner.core.try_call(move |actor| actor.create(&label, home));
         Ok(self.handle(created.await?))
     }
 
@@ -514,6 +509,17 @@ enum Behind {
 }
 
 impl Actor {
+    /// A new channel, at home in a region, or in the one of the relay node that was named nearest.
+    fn create(&mut self, label: &str, home: Option<Region>) -> Result<ChannelId, EngineError> {
+        let home = match home {
+            Some(home) => home,
+            None => tokens::nearest_region(self.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
+        };
+        let channel = self.engine.create_channel_in(label, home)?;
+        self.bus.channels_changed.notify_one();
+        Ok(channel)
+    }
+
     fn behind(&mut self) -> Result<Behind, EngineError> {
         if self.joins_pending()? {
             return Ok(Behind::Joins);

@@ -1,8 +1,11 @@
 //! The inbox of a channel as a stream.
 
+use super::Sent;
+use super::once::send_message;
 use crate::agent::AgentError;
 use crate::agent::core::{Actor, Core};
-use crate::engine::{ChannelState, EngineError, Message};
+use crate::engine::{ChannelState, EngineError, Message, Outgoing};
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use skytale_proto::{ChannelId, FrameId, Offset};
@@ -76,6 +79,20 @@ impl Received {
         self.message
     }
 
+    /// Answers this message in its channel, and acknowledges it and all before it, in one transaction of the vault: after a
+    /// crash either both are done or none, so that no request is answered twice or not at all.
+    pub async fn reply(&self, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
+        self.reply_with(Outgoing::new(payload)).await
+    }
+
+    /// As [`Received::reply`], with what can be said of the answer.
+    pub async fn reply_with(&self, answer: Outgoing) -> Result<Sent, AgentError> {
+        let answer = answer
+            .reply_to(self.message.frame_id)
+            .acknowledging(self.message.offset, self.message.frame_id);
+        send_message(&self.core, self.channel, answer).await
+    }
+
     /// The application has dealt with this message and all before it in its channel.
     pub async fn ack(&self) -> Result<(), AgentError> {
         let (offset, frame_id) = (self.message.offset, Some(self.message.frame_id));
@@ -104,6 +121,11 @@ impl Messages {
             inbox,
             _reader: matches!(from, From::Unacked(_)).then(|| signals.readers.subscribe()),
         }
+    }
+
+    /// The channel.
+    pub const fn channel(&self) -> ChannelId {
+        self.channel
     }
 
     /// The next message, when there is one. Cancel-safe.

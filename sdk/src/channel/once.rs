@@ -4,9 +4,10 @@ use super::attached;
 use super::{Channel, Sent};
 use crate::agent::AgentError;
 use crate::agent::bus::{Delivery, settled};
-use crate::engine::{Fate, Keep};
+use crate::agent::core::Core;
+use crate::engine::{Fate, Keep, Outgoing};
 use bytes::Bytes;
-use skytale_proto::Offset;
+use skytale_proto::{ChannelId, Offset};
 use std::sync::Arc;
 
 impl Channel {
@@ -17,24 +18,13 @@ impl Channel {
     ///
     /// Another payload under an id that was used is an error ([`Code::SendIdReused`](skytale_proto::Code::SendIdReused)).
     pub async fn send_once(&self, send_id: &str, payload: impl Into<Bytes>) -> Result<Sent, AgentError> {
-        let send_id = send_id.to_owned();
-        if let Some(owner) = self.core.owner() {
-            let sent = owner.send_once(self.id, send_id, attached::octets(payload)).await;
-            return attached::first(sent);
-        }
-        let (channel, payload) = (self.id, payload.into());
-        let queued = self.core.try_call(move |actor| {
-            let frame_id = actor.engine.send_once(channel, &send_id, &payload)?;
-            actor.bus.signals(channel).work.notify_one();
-            let delivery = match actor.engine.fate(channel, frame_id)? {
-                Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
-                Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
-                Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
-                None => settled(Delivery::Unneeded),
-            };
-            Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
-        });
-        queued.await
+        self.send_message(Outgoing::new(payload).once(send_id)).await
+    }
+
+    /// As [`Channel::send`], with what can be said of a message: what it answers, its content type, an id of the
+    /// application's, what is acknowledged with it.
+    pub async fn send_message(&self, message: Outgoing) -> Result<Sent, AgentError> {
+        send_message(&self.core, self.id, message).await
     }
 
     /// Takes the channel out of the vault, with its history, also what was not read. For a channel that this agent has left;
@@ -61,4 +51,23 @@ impl Channel {
             .try_call(move |actor| actor.engine.first_kept(channel, keep))
             .await
     }
+}
+
+pub(super) async fn send_message(core: &Core, channel: ChannelId, message: Outgoing) -> Result<Sent, AgentError> {
+    if let Some(owner) = core.owner() {
+        return attached::first(owner.send_message(channel, message).await);
+    }
+    let queued = core.try_call(move |actor| {
+        let frame_id = actor.engine.send_message(channel, &message)?;
+        // A paused worker may go on, too, where something was acknowledged.
+        actor.bus.signals(channel).work.notify_one();
+        let delivery = match actor.engine.fate(channel, frame_id)? {
+            Some(Fate::Waiting) => actor.bus.wait_for(frame_id),
+            Some(Fate::Delivered(offset)) => settled(Delivery::Delivered(offset)),
+            Some(Fate::Failed(code)) => settled(Delivery::Failed(code)),
+            None => settled(Delivery::Unneeded),
+        };
+        Ok(Sent::new(channel, frame_id, delivery, Arc::clone(&actor.bus)))
+    });
+    queued.await
 }

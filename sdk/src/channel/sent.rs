@@ -4,6 +4,7 @@ use crate::agent::AgentError;
 use crate::agent::bus::{Bus, Delivery};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use tokio::sync::oneshot::{self, error::RecvError};
 
 /// Something that is in the outbox, durably. Dropping it takes nothing back, and neither does a restart: by its frame's id it
@@ -12,8 +13,27 @@ use tokio::sync::oneshot::{self, error::RecvError};
 pub struct Sent {
     channel: ChannelId,
     frame_id: FrameId,
-    delivery: oneshot::Receiver<Delivery>,
+    delivery: Mutex<Awaited>,
     bus: Arc<Bus>,
+}
+
+/// What is known of a delivery.
+#[derive(Debug)]
+enum Awaited {
+    Pending(oneshot::Receiver<Delivery>),
+    Known(Result<Delivery, RecvError>),
+}
+
+impl Awaited {
+    async fn wait(&mut self) -> Result<Delivery, RecvError> {
+        if let Self::Pending(delivery) = self {
+            *self = Self::Known(delivery.await);
+        }
+        match self {
+            Self::Known(known) => known.clone(),
+            Self::Pending(delivery) => delivery.await,
+        }
+    }
 }
 
 /// What became of something that was sent.
@@ -46,7 +66,7 @@ impl Delivered {
 }
 
 impl Sent {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         channel: ChannelId,
         frame_id: FrameId,
         delivery: oneshot::Receiver<Delivery>,
@@ -55,7 +75,7 @@ impl Sent {
         Self {
             channel,
             frame_id,
-            delivery,
+            delivery: Mutex::new(Awaited::Pending(delivery)),
             bus,
         }
     }
@@ -74,14 +94,14 @@ impl Sent {
     /// [cannot come there](crate::agent::Agent#waits), [`AgentError::Closed`] when the agent is closed, say, or
     /// [`AgentError::OwnerGone`]: it stays in the outbox and goes out the next time, unless the error is
     /// [`AgentError::SendFailed`].
-    pub async fn delivered(self) -> Result<Delivered, AgentError> {
-        let (bus, frame_id) = (self.bus, self.frame_id);
-        fate(frame_id, bus.wait(self.delivery).await?)
+    pub async fn delivered(&self) -> Result<Delivered, AgentError> {
+        let known = async { self.delivery.lock().await.wait().await };
+        fate(self.frame_id, self.bus.wait(known).await?)
     }
 
     /// Waits until it is known what becomes of it, whether or not that needs a session that cannot be had now.
     pub(crate) async fn settled(self) -> Result<Delivered, AgentError> {
-        fate(self.frame_id, self.delivery.await)
+        fate(self.frame_id, self.delivery.into_inner().wait().await)
     }
 }
 

@@ -146,9 +146,9 @@ impl Tx<'_> {
                 self.fail(channel, &row, Code::DeliveryUnknown)
             }
             Some(row) if row.intent.is_message() && row.has_built(frame.encoded()) => {
-                let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
+                let (sent_ms, content) = (row.sent_ms, (row.content.as_ref(), &row.properties));
                 if row.intent == Intent::Message {
-                    self.keep_message(channel, record, header.id, header.author, sent_ms, payload, true)?;
+                    self.keep_message(channel, record, header.id, header.author, sent_ms, content, true)?;
                 }
                 self.delivered(channel, &row, record.offset)
             }

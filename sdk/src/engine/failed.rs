@@ -2,6 +2,7 @@
 
 use super::channel::one;
 use super::outbox::{Intent, Place};
+use super::properties::Properties;
 use super::{ChannelId, Code, Engine, EngineError, FrameId, QueuedKind};
 use crate::vault::{Durability, VaultError, id, unsigned};
 use bytes::Bytes;
@@ -24,9 +25,11 @@ pub struct FailedSend {
     /// The message; `None` where it was a change to the group.
     #[serde(with = "crate::share::octets::option")]
     pub payload: Option<Bytes>,
+    /// What the message says besides.
+    pub properties: Properties,
 }
 
-const COLUMNS: &str = "frame_id, code, kind, intent, failed_ms";
+const COLUMNS: &str = "frame_id, code, kind, intent, failed_ms, properties";
 
 impl Engine {
     /// What was sent on a channel and will not be delivered, in the order in which it was sent.
@@ -78,7 +81,7 @@ impl Engine {
         self.check_room(channel, 1, payload.len() as u64)?;
         let (again, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let again = FrameId::generate();
-            tx.queue(channel, Intent::Message, again, &payload, Place::Back)?;
+            tx.queue_message(channel, again, (&payload, &failed.properties), Place::Back)?;
             tx.sent_again(no, frame_id, Some(again))?;
             tx.sql
                 .prepare_cached("DELETE FROM failed WHERE channel = ?1 AND frame_id = ?2")?
@@ -100,5 +103,6 @@ fn read(row: &Row<'_>, channel: ChannelId) -> Result<FailedSend, EngineError> {
         code: Code::from_number(code).ok_or_else(|| VaultError::damaged("code of a failed send"))?,
         failed_ms: row.get::<_, Option<i64>>(4)?.map(unsigned).transpose()?,
         payload: (intent == Intent::Message).then(|| content.into()),
+        properties: Properties::from_column(row.get(5)?),
     })
 }

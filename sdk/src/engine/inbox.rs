@@ -1,13 +1,22 @@
 //! Messages: what the application has not dealt with yet, and all of them.
 
 use super::channel::{Channel, one};
+use super::properties::Properties;
 use super::transact::Tx;
 use super::{Engine, EngineError, Message};
 use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
 use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset, Record};
 
-const COLUMNS: &str = "id, frame_id, author, received_no, sent_ms, time_ms, payload";
+const COLUMNS: &str = "id, frame_id, author, received_no, sent_ms, time_ms, payload, properties";
+
+/// What an application has dealt with: all up to an offset; where the message there is named, and is not there any more, that
+/// message alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ack {
+    pub(super) offset: Offset,
+    pub(super) frame_id: Option<FrameId>,
+}
 
 impl Engine {
     /// Messages of others after `after` (or after what was acknowledged, whichever is later), oldest first.
@@ -41,41 +50,38 @@ impl Engine {
 
     /// The application has dealt with all messages up to and with `offset`. Never goes back, nor past the cursor.
     pub fn ack(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
-        match self.ack_once(channel, offset) {
+        let position = &self.loaded(channel)?.position;
+        if offset.min(position.cursor) <= position.acked {
+            return Ok(());
+        }
+        self.acknowledge(channel, Ack { offset, frame_id: None })
+    }
+
+    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
+    /// given, with that one alone.
+    pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
+        self.acknowledge(
+            channel,
+            Ack {
+                offset,
+                frame_id: Some(frame_id),
+            },
+        )
+    }
+
+    fn acknowledge(&mut self, channel: ChannelId, ack: Ack) -> Result<(), EngineError> {
+        match self.ack_once(channel, ack) {
             // Only what is acknowledged can be purged.
             Err(EngineError::Vault(error)) if error.is_full() => {
                 self.vault.make_room();
-                self.ack_once(channel, offset)
+                self.ack_once(channel, ack)
             }
             acked => acked,
         }
     }
 
-    fn ack_once(&mut self, channel: ChannelId, offset: Offset) -> Result<(), EngineError> {
-        let position = &self.loaded(channel)?.position;
-        let offset = offset.min(position.cursor);
-        if offset <= position.acked {
-            return Ok(());
-        }
-        self.transact_on(channel, Durability::Now, |tx, channel| {
-            let (first, last) = (
-                message_id(channel.no, channel.position.acked)?,
-                message_id(channel.no, offset)?,
-            );
-            let received_no: Option<i64> = tx
-                .sql
-                .prepare_cached(
-                    "SELECT received_no FROM message WHERE received_no > 0 AND id > ?1 AND id <= ?2
-                     ORDER BY id DESC LIMIT 1",
-                )?
-                .query_row([first, last], |row| row.get(0))
-                .optional()?;
-            channel.position.acked = offset;
-            if let Some(received_no) = received_no {
-                channel.position.received_acked = unsigned(received_no)?;
-            }
-            Ok(())
-        })?;
+    fn ack_once(&mut self, channel: ChannelId, ack: Ack) -> Result<(), EngineError> {
+        self.transact_on(channel, Durability::Now, |tx, channel| tx.ack(channel, ack))?;
         Ok(())
     }
 
@@ -101,7 +107,7 @@ impl Tx<'_> {
         frame_id: FrameId,
         author: AgentId,
         sent_ms: u64,
-        payload: &[u8],
+        (payload, properties): (&[u8], &Properties),
         own: bool,
     ) -> Result<(), EngineError> {
         let received_no = if own {
@@ -114,8 +120,8 @@ impl Tx<'_> {
         let sent_ms = integer(sent_ms).unwrap_or(i64::MAX);
         self.sql
             .prepare_cached(
-                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload, properties)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 message_id(channel.no, record.offset)?,
@@ -124,9 +130,53 @@ impl Tx<'_> {
                 received_no,
                 sent_ms,
                 integer(record.time_ms).unwrap_or(i64::MAX),
-                payload
+                payload,
+                properties.to_column()
             ])?;
         Ok(())
+    }
+
+    /// The application has dealt with a message and all before it; where the log went back since it was given, with that one
+    /// alone.
+    pub(super) fn ack(&self, channel: &mut Channel, ack: Ack) -> Result<(), EngineError> {
+        if let Some(frame_id) = ack.frame_id
+            && !self.is_at(channel.no, ack.offset, frame_id)?
+        {
+            self.sql
+                .prepare_cached("UPDATE replaced SET acked = 1 WHERE channel = ?1 AND frame_id = ?2")?
+                .execute(params![channel.no, frame_id.as_bytes()])?;
+            return Ok(());
+        }
+        let offset = ack.offset.min(channel.position.cursor);
+        if offset <= channel.position.acked {
+            return Ok(());
+        }
+        let (first, last) = (
+            message_id(channel.no, channel.position.acked)?,
+            message_id(channel.no, offset)?,
+        );
+        let received_no: Option<i64> = self
+            .sql
+            .prepare_cached(
+                "SELECT received_no FROM message WHERE received_no > 0 AND id > ?1 AND id <= ?2
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([first, last], |row| row.get(0))
+            .optional()?;
+        channel.position.acked = offset;
+        if let Some(received_no) = received_no {
+            channel.position.received_acked = unsigned(received_no)?;
+        }
+        Ok(())
+    }
+
+    fn is_at(&self, channel_no: i64, offset: Offset, frame_id: FrameId) -> Result<bool, EngineError> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND frame_id = ?2)")?
+            .query_row(params![message_id(channel_no, offset)?, frame_id.as_bytes()], |row| {
+                row.get(0)
+            })?)
     }
 }
 
@@ -140,5 +190,6 @@ fn read(row: &Row<'_>) -> Result<Message, EngineError> {
         sent_ms: unsigned(row.get(4)?)?,
         time_ms: unsigned(row.get(5)?)?,
         payload: row.get::<_, Vec<u8>>(6)?.into(),
+        properties: Properties::from_column(row.get(7)?),
     })
 }

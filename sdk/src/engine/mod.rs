@@ -61,6 +61,7 @@ mod once;
 mod other_copy;
 mod outbox;
 mod problems;
+mod properties;
 mod reboot;
 mod rejoin;
 mod replaced;
@@ -85,6 +86,7 @@ pub use history::{Keep, Purged};
 pub use lost::{LogStatus, Lost, LostReason};
 pub use once::SEND_ID_BYTES_MAX;
 pub use problems::Problem;
+pub use properties::{CONTENT_TYPE_BYTES_MAX, Outgoing, Properties};
 pub use rollback::Rollback;
 pub use settle::{RollbackWord, Settled};
 pub use standing::Standing;
@@ -225,6 +227,8 @@ pub struct Message {
     /// What was sent.
     #[serde(with = "crate::share::octets")]
     pub payload: Bytes,
+    /// What it says besides.
+    pub properties: Properties,
     /// This agent sent it.
     pub own: bool,
 }

@@ -248,14 +248,16 @@ impl Tx<'_> {
     /// Encrypts a message for the current epoch. The caller has asked [`Channel::can_encrypt`].
     pub(super) fn encrypt(&mut self, channel: &mut Channel, row: &mut OutboxRow) -> Result<Frame, EngineError> {
         let seen = channel.seen();
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             frame_id: Bytes::copy_from_slice(row.frame_id.as_bytes()),
             offset: seen.map_or(0, |seen| seen.offset.get()),
             digest: seen.map_or_else(Bytes::new, |seen| Bytes::copy_from_slice(seen.digest.as_bytes())),
             sent_ms: row.sent_ms,
             payload: row.content.clone(),
             announcement: row.intent == Intent::Announce,
+            ..Envelope::default()
         };
+        row.properties.write(&mut envelope);
         let group = channel
             .group
             .as_mut()

@@ -3,7 +3,7 @@
 use super::channel::one;
 use super::outbox::Intent;
 use super::transact::{Tx, now_ms};
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, Outgoing};
 use crate::vault::{id, message_id};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
@@ -20,22 +20,32 @@ impl Engine {
     /// before (within 90 days), nothing is sent, and that message's frame is given. It is an error where that message said
     /// something else, as far as the vault still has it.
     pub fn send_once(&mut self, channel: ChannelId, send_id: &str, payload: &[u8]) -> Result<FrameId, EngineError> {
+        self.send_message(channel, &Outgoing::new(Bytes::copy_from_slice(payload)).once(send_id))
+    }
+
+    /// The frame of a message that was sent under an id before.
+    pub(super) fn sent_before(
+        &self,
+        channel: ChannelId,
+        send_id: Option<&str>,
+        payload: &[u8],
+    ) -> Result<Option<FrameId>, EngineError> {
+        let Some(send_id) = send_id else {
+            return Ok(None);
+        };
         if send_id.is_empty() || send_id.len() > SEND_ID_BYTES_MAX {
             return Err(EngineError::Change {
                 problem: "a message's id has between 1 and 256 bytes",
             });
         }
-        if let Some(frame_id) = self.sent_once(channel, send_id)? {
-            let before = self.payload_of(channel, frame_id)?;
-            return match before.is_some_and(|before| before != payload) {
-                true => Err(EngineError::SendIdReused { channel }),
-                false => Ok(frame_id),
-            };
+        let Some(frame_id) = self.sent_once(channel, send_id)? else {
+            return Ok(None);
+        };
+        let before = self.payload_of(channel, frame_id)?;
+        match before.is_some_and(|before| before != payload) {
+            true => Err(EngineError::SendIdReused { channel }),
+            false => Ok(Some(frame_id)),
         }
-        let ids = self.queue_messages(channel, std::iter::once(payload), Some(send_id))?;
-        ids.first().copied().ok_or(EngineError::Change {
-            problem: "nothing to send",
-        })
     }
 
     fn sent_once(&self, channel: ChannelId, send_id: &str) -> Result<Option<FrameId>, EngineError> {

@@ -28,7 +28,8 @@ impl Tx<'_> {
                 match row {
                     Some(row) if row.intent == Intent::Message => {
                         let (id, author) = (frame.header().id, frame.header().author);
-                        self.keep_message(channel, record, id, author, row.sent_ms, row.content.as_ref(), true)?;
+                        let content = (row.content.as_ref(), &row.properties);
+                        self.keep_message(channel, record, id, author, row.sent_ms, content, true)?;
                     }
                     Some(_) => {}
                     // It had been read before the log went back, and was not kept.

@@ -2,6 +2,8 @@
 
 use super::channel::Channel;
 use super::clock::{CLOCKS_DIFFER_MAX, millis};
+use super::inbox::Ack;
+use super::properties::Properties;
 use super::standing::Standing;
 use super::transact::{Tx, now_ms};
 use super::{ChannelState, ClaimedPackage, Engine, EngineError, Event, PAYLOAD_BYTES_MAX};
@@ -96,6 +98,8 @@ pub(super) struct OutboxRow {
     pub(super) frame: Option<Bytes>,
     /// Hashes of frames that were built for it before, the last [`EARLIER_MAX`] of them: one may be in the log.
     pub(super) earlier: Vec<u8>,
+    /// What a message says besides its payload.
+    pub(super) properties: Properties,
 }
 
 impl OutboxRow {
@@ -128,7 +132,7 @@ pub(super) enum Place {
     Back,
 }
 
-const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame, earlier";
+const COLUMNS: &str = "seq, kind, frame_id, sent_ms, attempts, encrypted_no, intent, frame, earlier, properties";
 
 pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
     let frame_id: Vec<u8> = row.get(2)?;
@@ -142,6 +146,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<OutboxRow, EngineError> {
         content: row.get::<_, Vec<u8>>(6)?.into(),
         frame: row.get::<_, Option<Vec<u8>>>(7)?.map(Bytes::from),
         earlier: row.get::<_, Option<Vec<u8>>>(8)?.unwrap_or_default(),
+        properties: Properties::from_column(row.get(9)?),
     })
 }
 
@@ -178,6 +183,7 @@ impl Tx<'_> {
             content: Bytes::copy_from_slice(content),
             frame: None,
             earlier: Vec::new(),
+            properties: Properties::default(),
         };
         self.sql
             .prepare_cached(
@@ -196,6 +202,24 @@ impl Tx<'_> {
         channel.waiting.bytes += content.len() as u64;
         channel.waiting.unbuilt += 1;
         channel.waiting.changes += u64::from(!intent.is_message());
+        Ok(row)
+    }
+
+    /// Queues a message: a payload, and what it says besides.
+    pub(super) fn queue_message(
+        &self,
+        channel: &mut Channel,
+        frame_id: FrameId,
+        (payload, properties): (&[u8], &Properties),
+        place: Place,
+    ) -> Result<OutboxRow, EngineError> {
+        let mut row = self.queue(channel, Intent::Message, frame_id, payload, place)?;
+        if let Some(column) = properties.to_column() {
+            self.sql
+                .prepare_cached("UPDATE outbox SET properties = ?3 WHERE channel = ?1 AND seq = ?2")?
+                .execute(params![channel.no, row.seq, column])?;
+            row.properties = properties.clone();
+        }
         Ok(row)
     }
 
@@ -246,8 +270,8 @@ impl Tx<'_> {
         }
         self.sql
             .prepare_cached(
-                "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent, failed_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO failed (channel, frame_id, code, kind, intent, failed_ms, properties)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 channel.no,
@@ -255,7 +279,8 @@ impl Tx<'_> {
                 code.number(),
                 row.intent as i64,
                 row.content.as_ref(),
-                integer(now_ms())?
+                integer(now_ms())?,
+                row.properties.to_column()
             ])?;
         self.events.push(Event::SendFailed {
             channel: channel.id,
@@ -330,10 +355,21 @@ impl Tx<'_> {
     }
 }
 
+/// Messages that say nothing besides their payloads.
+fn plain<'a>(
+    payloads: impl Iterator<Item = &'a [u8]> + Clone,
+) -> impl Iterator<Item = (&'a [u8], &'a Properties)> + Clone {
+    const NOTHING: &Properties = &Properties {
+        reply_to: None,
+        content_type: None,
+    };
+    payloads.map(|payload| (payload, NOTHING))
+}
+
 impl Engine {
     /// Queues a message. It is durable when this returns, and goes out in the order of the calls.
     pub fn send(&mut self, channel: ChannelId, payload: &[u8]) -> Result<FrameId, EngineError> {
-        let ids = self.queue_messages(channel, std::iter::once(payload), None)?;
+        let ids = self.queue_messages(channel, plain(std::iter::once(payload)), None, None)?;
         ids.first().copied().ok_or(EngineError::Change {
             problem: "nothing to send",
         })
@@ -341,18 +377,19 @@ impl Engine {
 
     /// Queues several messages in one transaction: all of them, or none.
     pub fn send_many(&mut self, channel: ChannelId, payloads: &[Bytes]) -> Result<Vec<FrameId>, EngineError> {
-        self.queue_messages(channel, payloads.iter().map(Bytes::as_ref), None)
+        self.queue_messages(channel, plain(payloads.iter().map(Bytes::as_ref)), None, None)
     }
 
-    /// With `send_id` the application's id of the one message.
+    /// With `send_id` the application's id of the one message, and with `ack` what is acknowledged with it.
     pub(super) fn queue_messages<'a>(
         &mut self,
         id: ChannelId,
-        payloads: impl Iterator<Item = &'a [u8]> + Clone,
+        messages: impl Iterator<Item = (&'a [u8], &'a Properties)> + Clone,
         send_id: Option<&str>,
+        ack: Option<Ack>,
     ) -> Result<Vec<FrameId>, EngineError> {
         let (mut count, mut bytes) = (0, 0);
-        for payload in payloads.clone() {
+        for (payload, _) in messages.clone() {
             if payload.len() > PAYLOAD_BYTES_MAX {
                 return Err(EngineError::PayloadTooLarge {
                     bytes: payload.len(),
@@ -365,13 +402,16 @@ impl Engine {
         self.check_room(id, count, bytes)?;
         let (ids, _) = self.transact_on(id, Durability::Now, |tx, channel| {
             tx.provider.defer_secrets();
-            payloads
-                .map(|payload| {
+            if let Some(ack) = ack {
+                tx.ack(channel, ack)?;
+            }
+            messages
+                .map(|message| {
                     let frame_id = FrameId::generate();
                     let at_once = channel.waiting.unbuilt == 0
                         && channel.waiting.changes == 0
                         && channel.waiting.rows < u64::from(tx.config.encrypted_ahead_max);
-                    let mut row = tx.queue(channel, Intent::Message, frame_id, payload, Place::Back)?;
+                    let mut row = tx.queue_message(channel, frame_id, message, Place::Back)?;
                     if let Some(send_id) = send_id {
                         tx.remember(channel.no, send_id, frame_id)?;
                     }
@@ -544,6 +584,7 @@ mod tests {
             content: Bytes::new(),
             frame: Some(frame(newest)),
             earlier: Vec::new(),
+            properties: Properties::default(),
         };
         for number in 0..newest {
             row.replaced(&frame(number));

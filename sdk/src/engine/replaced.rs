@@ -2,37 +2,17 @@
 
 use super::channel::{Channel, one};
 use super::outbox::{Intent, OutboxRow, Place};
+use super::properties::Properties;
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{Engine, EngineError, Event, Message};
-use crate::vault::{Durability, id, integer, message_id, message_offset, unsigned};
+use crate::vault::{id, integer, message_id, message_offset, unsigned};
 use rusqlite::{Connection, OptionalExtension, params};
 use skytale_proto::{ChannelId, FrameId, Header, Offset, Record};
 
-const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload";
+const REPLACED: &str = "frame_id, at, author, own, sent_ms, time_ms, payload, properties";
 
 impl Engine {
-    /// The application has dealt with a message and all before it, as [`Engine::ack`]; where the log went back since it was
-    /// given, with that one alone.
-    pub fn ack_message(&mut self, channel: ChannelId, offset: Offset, frame_id: FrameId) -> Result<(), EngineError> {
-        let (_, no) = one(self.vault.sql(), channel)?;
-        let is_there: bool = self
-            .vault
-            .sql()
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1 AND frame_id = ?2)")?
-            .query_row(params![message_id(no, offset)?, frame_id.as_bytes()], |row| row.get(0))?;
-        if is_there {
-            return self.ack(channel, offset);
-        }
-        self.transact(Durability::Now, |tx| {
-            tx.sql
-                .prepare_cached("UPDATE replaced SET acked = 1 WHERE channel = ?1 AND frame_id = ?2")?
-                .execute(params![no, frame_id.as_bytes()])?;
-            Ok(())
-        })?;
-        Ok(())
-    }
-
     pub(super) fn count_replaced(&self, channel: ChannelId) -> Result<u64, EngineError> {
         let (_, no) = one(self.vault.sql(), channel)?;
         let count: i64 = self
@@ -66,6 +46,7 @@ fn read_replaced(row: &rusqlite::Row<'_>) -> Result<Message, EngineError> {
         sent_ms: unsigned(row.get(4)?)?,
         time_ms: unsigned(row.get(5)?)?,
         payload: row.get::<_, Vec<u8>>(6)?.into(),
+        properties: Properties::from_column(row.get(7)?),
     })
 }
 
@@ -87,9 +68,10 @@ impl Tx<'_> {
         for (message, frame_id) in &messages {
             self.sql
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO replaced (channel, frame_id, at, author, own, acked, sent_ms, time_ms, payload)
-                     SELECT ?1, ?2, ?3, author, received_no IS NULL, ?5, sent_ms, time_ms, payload FROM message
-                     WHERE id = ?4",
+                    "INSERT OR REPLACE INTO replaced
+                         (channel, frame_id, at, author, own, acked, sent_ms, time_ms, payload, properties)
+                     SELECT ?1, ?2, ?3, author, received_no IS NULL, ?5, sent_ms, time_ms, payload, properties
+                     FROM message WHERE id = ?4",
                 )?
                 .execute(params![
                     channel.no,
@@ -158,8 +140,9 @@ impl Tx<'_> {
         };
         self.sql
             .prepare_cached(
-                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload)
-                 SELECT ?3, frame_id, author, ?4, sent_ms, ?5, payload FROM replaced WHERE channel = ?1 AND frame_id = ?2",
+                "INSERT INTO message (id, frame_id, author, received_no, sent_ms, time_ms, payload, properties)
+                 SELECT ?3, frame_id, author, ?4, sent_ms, ?5, payload, properties FROM replaced
+                 WHERE channel = ?1 AND frame_id = ?2",
             )?
             .execute(params![
                 channel.no,
@@ -179,14 +162,21 @@ impl Tx<'_> {
         if !undone || !channel.has_replaced {
             return Ok(false);
         }
-        let payload: Option<Vec<u8>> = self
+        let message: Option<(Vec<u8>, Option<Vec<u8>>)> = self
             .sql
-            .prepare_cached("SELECT payload FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND own = 1")?
-            .query_row(params![channel.no, header.id.as_bytes()], |row| row.get(0))
+            .prepare_cached(
+                "SELECT payload, properties FROM replaced WHERE channel = ?1 AND frame_id = ?2 AND own = 1",
+            )?
+            .query_row(params![channel.no, header.id.as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .optional()?;
-        let Some(payload) = payload else { return Ok(false) };
+        let Some((payload, properties)) = message else {
+            return Ok(false);
+        };
         self.forget_replaced(channel, header.id)?;
-        self.queue(channel, Intent::Message, FrameId::generate(), &payload, Place::Back)?;
+        let properties = Properties::from_column(properties);
+        self.queue_message(channel, FrameId::generate(), (&payload, &properties), Place::Back)?;
         Ok(true)
     }
 
@@ -216,13 +206,8 @@ impl Tx<'_> {
             .collect();
         for message in &own {
             if self.row_of(channel, message.frame_id)?.is_none() {
-                let row = self.queue(
-                    channel,
-                    Intent::Message,
-                    message.frame_id,
-                    &message.payload,
-                    Place::Front,
-                )?;
+                let content = (message.payload.as_ref(), &message.properties);
+                let row = self.queue_message(channel, message.frame_id, content, Place::Front)?;
                 self.sql
                     .prepare_cached("UPDATE outbox SET sent_ms = ?3 WHERE channel = ?1 AND seq = ?2")?
                     .execute(params![channel.no, row.seq, integer(message.sent_ms)?])?;

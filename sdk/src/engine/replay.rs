@@ -7,6 +7,7 @@
 use super::channel::Channel;
 use super::lost::LostReason;
 use super::outbox::{Intent, OutboxRow, Place};
+use super::properties::Properties;
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
@@ -328,8 +329,8 @@ impl Tx<'_> {
         match row.intent {
             Intent::Announce => {}
             Intent::Message => {
-                let (sent_ms, payload) = (row.sent_ms, row.content.as_ref());
-                self.keep_message(channel, record, header.id, header.author, sent_ms, payload, true)?;
+                let (sent_ms, content) = (row.sent_ms, (row.content.as_ref(), &row.properties));
+                self.keep_message(channel, record, header.id, header.author, sent_ms, content, true)?;
             }
             Intent::Create => {
                 channel.position.joined = record.offset;
@@ -443,7 +444,7 @@ impl Tx<'_> {
             header.id,
             author,
             envelope.sent_ms,
-            &envelope.payload,
+            (&envelope.payload, &Properties::of(&envelope)),
             false,
         )?;
         self.events.push(Event::Message {

@@ -7,8 +7,8 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Problem, Purged,
-    Queued, UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Outgoing, Problem,
+    Purged, Queued, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,12 @@ operations! {
     Call fn all_deferred_adds() -> Vec<DeferredAdd> { |agent| agent.deferred_adds() }
     Change fn backup(path: Octets, replace: bool) -> BackupInfo { |agent| backup(agent, path, replace) }
     Change fn create(label: String, home: Option<u8>) -> ChannelId { |agent| create(agent, label, home) }
+    Change fn ensure_channel(label: String) -> ChannelId {
+        |agent| async { agent.ensure_channel(&label).await.map(|channel| channel.id()) }
+    }
+    Change fn try_join(label: String) -> Option<ChannelId> {
+        |agent| async { Ok::<_, AgentError>(agent.try_join(&label).await?.map(|channel| channel.id())) }
+    }
     Call fn contacts() -> Vec<Contact> { |agent| agent.contacts() }
     Change fn set_contact(name: String, agent_id: AgentId) -> () {
         |agent| async { agent.set_contact(&name, agent_id).await }
@@ -135,8 +141,8 @@ operations! {
             at(agent, channel).send_many(payloads).await
         }
     }
-    Send fn send_once(channel: ChannelId, send_id: String, payload: Octets) -> Vec<Sent> {
-        |agent| async { at(agent, channel).send_once(&send_id, payload.0).await.map(one) }
+    Send fn send_message(channel: ChannelId, message: Outgoing) -> Vec<Sent> {
+        |agent| async { at(agent, channel).send_message(message).await.map(one) }
     }
     Send fn sent(channel: ChannelId, frame_id: FrameId) -> Vec<Sent> {
         |agent| async { Ok::<_, AgentError>(at(agent, channel).sent(frame_id).await?.into_iter().collect()) }

@@ -46,6 +46,11 @@ pub(super) enum Kind {
 }
 
 impl VaultKey {
+    /// The file `<vault>.key`, beside the vault: where an application that says nothing else keeps it.
+    pub fn beside(vault: &Path) -> Self {
+        Self::File(beside(vault, "key"))
+    }
+
     /// Of which kind it is.
     pub(super) fn kind(&self) -> Kind {
         match self {

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -225,6 +225,14 @@ CREATE TABLE once (
     PRIMARY KEY (channel, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
+";
+
+/// - What messages say besides their payloads. NULL where nothing is said.
+const V6: &str = "
+ALTER TABLE message ADD COLUMN properties BLOB;
+ALTER TABLE outbox ADD COLUMN properties BLOB;
+ALTER TABLE failed ADD COLUMN properties BLOB;
+ALTER TABLE replaced ADD COLUMN properties BLOB;
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

@@ -142,8 +142,11 @@ async fn the_only_member_leaves_at_once_also_offline_and_the_last_two_leave_toge
     let world = World::new().await;
     let alone = world.open("alone").await;
     let channel = alone.create_channel("test").await.expect("made");
-    let left = channel.leave().await.expect("queued").delivered();
-    assert_eq!(soon("an end", left).await.expect("gone"), Delivered::Unneeded);
+    let left = channel.leave().await.expect("queued");
+    assert_eq!(
+        soon("an end", left.delivered()).await.expect("gone"),
+        Delivered::Unneeded
+    );
     soon("an end", channel.caught_up()).await.expect("there is no more");
 
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);

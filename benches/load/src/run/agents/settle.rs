@@ -38,7 +38,7 @@ pub(super) type Wait = BoxFuture<'static, Result<Option<Offset>, AgentError>>;
 
 /// Waits for a part that was just sent.
 pub(super) fn wait(sent: Sent) -> Wait {
-    async { sent.delivered().await.map(Delivered::offset) }.boxed()
+    async move { sent.delivered().await.map(Delivered::offset) }.boxed()
 }
 
 impl Part {

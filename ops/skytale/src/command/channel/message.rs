@@ -82,6 +82,7 @@ pub(super) fn show(output: &Output, channel: ChannelId, message: &Message, names
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skytale_sdk::engine::Properties;
 
     fn message(payload: &'static [u8]) -> Message {
         Message {
@@ -91,6 +92,7 @@ mod tests {
             sent_ms: 1,
             time_ms: 2_000,
             payload: payload.into(),
+            properties: Properties::default(),
             own: false,
         }
     }

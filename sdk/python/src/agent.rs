@@ -1,0 +1,206 @@
+//! Agents.
+
+use crate::channel::{Channel, json};
+use crate::error;
+use crate::messages::Messages;
+use crate::process::{awaitable, same};
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+use pyo3_async_runtimes::tokio::get_runtime;
+use skytale_proto::ChannelId;
+use skytale_sdk::agent::AgentConfig;
+use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
+use skytale_sdk::vault::VaultKey;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long a first attempt to connect is waited for, before an agent without a network goes on without a session.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Opens a vault, or makes one; works through the process that has it open, where there is one.
+#[pyfunction]
+#[pyo3(signature = (vault, api_url, api_key, passphrase=None, key_file=None, region=None))]
+pub(crate) fn open<'py>(
+    py: Python<'py>,
+    vault: PathBuf,
+    api_url: &str,
+    api_key: String,
+    passphrase: Option<String>,
+    key_file: Option<PathBuf>,
+    region: Option<u8>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let refused = |error: ApiError| error::raise(error.code(), error.to_string(), false, error.code().help());
+    let key = match (passphrase, key_file) {
+        (Some(passphrase), _) => VaultKey::Passphrase(passphrase.into()),
+        (None, Some(path)) => VaultKey::File(path),
+        (None, None) => VaultKey::beside(&vault),
+    };
+    let api = ApiClient::new(api_url, ApiKey::new(api_key).map_err(refused)?).map_err(refused)?;
+    let mut config = AgentConfig::new(vault, key, Arc::new(api));
+    config.region = region;
+    awaitable(py, async move {
+        let agent = skytale_sdk::agent::Agent::open_or_attach(config).await;
+        agent.map(|agent| Agent { agent }).map_err(|error| error::of(&error))
+    })
+}
+
+/// An agent.
+#[pyclass(frozen, module = "skytale._skytale")]
+pub(crate) struct Agent {
+    agent: skytale_sdk::agent::Agent,
+}
+
+/// Awaits one call of the SDK's agent.
+macro_rules! call {
+    ($self:ident, $py:ident, |$agent:ident| $run:expr) => {{
+        let $agent = $self.agent.clone();
+        awaitable($py, async move { $run.map_err(|error| error::of(&error)) })
+    }};
+}
+
+#[pymethods]
+impl Agent {
+    #[getter]
+    fn id(&self) -> String {
+        self.agent.id().to_string()
+    }
+
+    #[getter]
+    fn is_connected(&self) -> bool {
+        self.agent.is_connected()
+    }
+
+    /// Begins to connect, and waits for a session for a few seconds. An error where none can come (a key that the API does not
+    /// take); not where the network is away.
+    fn connect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| async {
+            agent.connect().await?;
+            match tokio::time::timeout(FIRST_ATTEMPT, agent.connected()).await {
+                Ok(connected) => connected,
+                Err(_) => Ok(()),
+            }
+        }
+        .await)
+    }
+
+    fn connected<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.connected().await)
+    }
+
+    fn caught_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.caught_up().await)
+    }
+
+    fn flushed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.flushed().await)
+    }
+
+    fn disconnect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let agent = self.agent.clone();
+        awaitable(py, async move {
+            agent.disconnect().await;
+            Ok(())
+        })
+    }
+
+    fn close<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let agent = self.agent.clone();
+        awaitable(py, async move {
+            agent.close(deadline).await;
+            Ok(())
+        })
+    }
+
+    /// As `close`, without an event loop: at the interpreter's end. Nothing in a process that was forked.
+    fn close_now(&self, py: Python<'_>, seconds: f64) {
+        if same().is_ok() {
+            let deadline = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            py.detach(|| get_runtime().block_on(self.agent.close(deadline)));
+        }
+    }
+
+    fn create_channel<'py>(&self, py: Python<'py>, label: String) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.create_channel(&label).await.map(Channel::new))
+    }
+
+    fn ensure_channel<'py>(&self, py: Python<'py>, label: String) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.ensure_channel(&label).await.map(Channel::new))
+    }
+
+    fn join<'py>(&self, py: Python<'py>, label: String) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| agent.join(&label).await.map(Channel::new))
+    }
+
+    fn channel<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyAny>> {
+        let id: ChannelId = id.parse().map_err(|error| error::of_id(&error))?;
+        call!(self, py, |agent| agent.channel(id).await.map(Channel::new))
+    }
+
+    /// All channels, each as JSON.
+    fn channels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let agent = self.agent.clone();
+        awaitable(py, async move {
+            let channels = agent.channels().await.map_err(|error| error::of(&error))?;
+            json(&channels)
+        })
+    }
+
+    /// What a person should know: of each log its channel's id (`None` for the agent's own) and what happened.
+    fn problems<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |agent| {
+            let problems = agent.problems().await;
+            problems.map(|problems| {
+                let each = problems.into_iter().flat_map(|(channel, problems)| {
+                    let channel = channel.map(|channel| channel.to_string());
+                    problems
+                        .into_iter()
+                        .map(move |problem| (channel.clone(), problem.code().to_string(), problem.describe()))
+                });
+                each.collect::<Vec<_>>()
+            })
+        })
+    }
+
+    #[pyo3(signature = (channels=None))]
+    fn messages(&self, channels: Option<Vec<String>>) -> PyResult<Messages> {
+        same()?;
+        let messages = match channels {
+            None => self.agent.messages(),
+            Some(channels) => {
+                let ids = channels
+                    .iter()
+                    .map(|id| id.parse::<ChannelId>().map_err(|error| error::of_id(&error)));
+                self.agent.messages_of(ids.collect::<PyResult<Vec<_>>>()?)
+            }
+        };
+        Ok(Messages::of_several(messages))
+    }
+
+    fn events(&self) -> PyResult<Events> {
+        same()?;
+        Ok(Events {
+            events: Arc::new(Mutex::new(self.agent.events())),
+        })
+    }
+}
+
+/// Events from now on.
+#[pyclass(frozen, module = "skytale._skytale")]
+pub(crate) struct Events {
+    events: Arc<Mutex<skytale_sdk::event::Events>>,
+}
+
+#[pymethods]
+impl Events {
+    /// The next event as JSON; `None` once the agent is closed.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let events = Arc::clone(&self.events);
+        awaitable(py, async move {
+            let event = events.lock().await.next().await;
+            event.map(|event| json(&event)).transpose()
+        })
+    }
+}

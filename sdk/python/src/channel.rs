@@ -1,0 +1,242 @@
+//! Channels.
+
+use crate::error;
+use crate::messages::{Messages, outgoing};
+use crate::process::{awaitable, same};
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyBytes};
+use skytale_proto::{AgentId, Code, FrameId, Offset};
+use skytale_sdk::channel::Delivered;
+use skytale_sdk::engine::{Message as Kept, QueuedKind};
+use std::sync::Arc;
+
+/// A message of the history as Python gets it: id, author, offset, sent_ms, time_ms, payload, reply_to, content type, own.
+type Row = (
+    String,
+    String,
+    u64,
+    u64,
+    u64,
+    Payload,
+    Option<String>,
+    Option<String>,
+    bool,
+);
+
+/// Bytes that become Python's `bytes`, and not a list of numbers.
+pub(crate) struct Payload(bytes::Bytes);
+
+impl<'py> IntoPyObject<'py> for Payload {
+    type Target = PyBytes;
+    type Output = Bound<'py, PyBytes>;
+    type Error = std::convert::Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Self::Error> {
+        Ok(PyBytes::new(py, &self.0))
+    }
+}
+
+/// A channel.
+#[pyclass(frozen, module = "skytale._skytale")]
+pub(crate) struct Channel {
+    channel: skytale_sdk::channel::Channel,
+}
+
+impl Channel {
+    pub(crate) const fn new(channel: skytale_sdk::channel::Channel) -> Self {
+        Self { channel }
+    }
+}
+
+/// Awaits one call of the SDK's channel.
+macro_rules! call {
+    ($self:ident, $py:ident, |$channel:ident| $run:expr) => {{
+        let $channel = $self.channel.clone();
+        awaitable($py, async move { $run.map_err(|error| error::of(&error)) })
+    }};
+}
+
+#[pymethods]
+impl Channel {
+    #[getter]
+    fn id(&self) -> String {
+        self.channel.id().to_string()
+    }
+
+    #[pyo3(signature = (payload, content_type=None, key=None, reply_to=None))]
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        payload: &[u8],
+        content_type: Option<String>,
+        key: Option<String>,
+        reply_to: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut message = outgoing(payload, content_type, key);
+        if let Some(reply_to) = reply_to {
+            message = message.reply_to(frame_id(reply_to)?);
+        }
+        call!(self, py, |channel| channel.send_message(message).await.map(Sent::new))
+    }
+
+    fn messages(&self) -> PyResult<Messages> {
+        same()?;
+        Ok(Messages::of_one(self.channel.messages()))
+    }
+
+    fn ack<'py>(&self, py: Python<'py>, offset: u64) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.ack(Offset::new(offset)).await)
+    }
+
+    fn history<'py>(&self, py: Python<'py>, after: u64, limit: u32) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| {
+            let kept = channel.history(Offset::new(after), limit).await;
+            kept.map(|kept| kept.into_iter().map(row).collect::<Vec<_>>())
+        })
+    }
+
+    fn add<'py>(&self, py: Python<'py>, agents: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        let agents = agent_ids(&agents)?;
+        call!(self, py, |channel| channel.add(&agents).await.map(Sent::new))
+    }
+
+    fn ensure_members<'py>(&self, py: Python<'py>, agents: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        let agents = agent_ids(&agents)?;
+        call!(self, py, |channel| channel.ensure_members(&agents).await)
+    }
+
+    fn remove<'py>(&self, py: Python<'py>, agents: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        let agents = agent_ids(&agents)?;
+        call!(self, py, |channel| channel.remove(&agents).await.map(Sent::new))
+    }
+
+    fn leave<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.leave().await.map(Sent::new))
+    }
+
+    fn rotate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.rotate().await.map(Sent::new))
+    }
+
+    fn members<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| {
+            let members = channel.members().await;
+            members.map(|members| members.iter().map(AgentId::to_string).collect::<Vec<_>>())
+        })
+    }
+
+    fn caught_up<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.caught_up().await)
+    }
+
+    fn relabel<'py>(&self, py: Python<'py>, label: String) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.relabel(&label).await)
+    }
+
+    fn forget<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| channel.forget().await)
+    }
+
+    /// What the vault knows of it, as JSON.
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let channel = self.channel.clone();
+        awaitable(py, async move {
+            let info = channel.info().await.map_err(|error| error::of(&error))?;
+            json(&info)
+        })
+    }
+
+    /// What waits to be delivered: id, kind, since_ms, bytes, attempts.
+    fn outbox<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        call!(self, py, |channel| {
+            let queued = channel.outbox().await;
+            queued.map(|queued| {
+                let row = |queued: &skytale_sdk::engine::Queued| {
+                    (
+                        queued.frame_id.to_string(),
+                        kind(queued.kind),
+                        queued.since_ms,
+                        queued.bytes,
+                        queued.attempts,
+                    )
+                };
+                queued.iter().map(row).collect::<Vec<_>>()
+            })
+        })
+    }
+}
+
+const fn kind(kind: QueuedKind) -> &'static str {
+    match kind {
+        QueuedKind::Message => "message",
+        QueuedKind::Add => "add",
+        QueuedKind::Remove => "remove",
+        QueuedKind::UpdateKeys => "rotate",
+        QueuedKind::Leave => "leave",
+        QueuedKind::Reboot => "reboot",
+        _ => "internal",
+    }
+}
+
+fn row(message: Kept) -> Row {
+    (
+        message.frame_id.to_string(),
+        message.author.to_string(),
+        message.offset.get(),
+        message.sent_ms,
+        message.time_ms,
+        Payload(message.payload),
+        message.properties.reply_to.map(|id| id.to_string()),
+        message.properties.content_type,
+        message.own,
+    )
+}
+
+/// A value of the SDK that Python reads as JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> PyResult<String> {
+    serde_json::to_string(value)
+        .map_err(|error| error::raise(Code::Environment, error.to_string(), false, Code::Environment.help()))
+}
+
+pub(crate) fn agent_ids(agents: &[String]) -> PyResult<Vec<AgentId>> {
+    let each = agents
+        .iter()
+        .map(|agent| agent.parse().map_err(|error| error::of_id(&error)));
+    each.collect()
+}
+
+fn frame_id(id: &str) -> PyResult<FrameId> {
+    id.parse().map_err(|error| error::of_id(&error))
+}
+
+/// Something that was sent.
+#[pyclass(frozen, module = "skytale._skytale")]
+pub(crate) struct Sent {
+    sent: Arc<skytale_sdk::channel::Sent>,
+}
+
+impl Sent {
+    pub(crate) fn new(sent: skytale_sdk::channel::Sent) -> Self {
+        Self { sent: Arc::new(sent) }
+    }
+}
+
+#[pymethods]
+impl Sent {
+    #[getter]
+    fn id(&self) -> String {
+        self.sent.frame_id().to_string()
+    }
+
+    /// Its offset once it is in the log; `None` where a change needed no entry.
+    fn delivered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let sent = Arc::clone(&self.sent);
+        awaitable(py, async move {
+            let delivered = sent.delivered().await.map_err(|error| error::of(&error))?;
+            Ok(match delivered {
+                Delivered::At(offset) => Some(offset.get()),
+                Delivered::Unneeded => None,
+            })
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! The SDK's errors as Python's exceptions.
+
+use pyo3::prelude::*;
+use skytale_proto::Code;
+use skytale_proto::id::IdError;
+use skytale_sdk::agent::AgentError;
+
+/// The module that decides which exception a code is.
+const ERRORS: &str = "skytale._errors";
+
+pub(crate) fn of(error: &AgentError) -> PyErr {
+    let code = error.code();
+    raise(code, error.to_string(), error.is_retryable(), code.help())
+}
+
+/// An argument that is no id.
+pub(crate) fn of_id(error: &IdError) -> PyErr {
+    raise(
+        Code::BadRequest,
+        error.to_string(),
+        false,
+        "Give an id as the SDK prints it.",
+    )
+}
+
+/// The exception of a code, with what there is to do.
+pub(crate) fn raise(code: Code, message: String, retryable: bool, help: &str) -> PyErr {
+    let made = Python::try_attach(|py| {
+        let made = py
+            .import(ERRORS)
+            .and_then(|errors| errors.call_method1("of", (code.to_string(), message, retryable, help)));
+        match made {
+            Ok(exception) => PyErr::from_value(exception),
+            Err(error) => error,
+        }
+    });
+    // The interpreter has ended: nobody sees it.
+    made.unwrap_or_else(|| pyo3::exceptions::PySystemExit::new_err(()))
+}

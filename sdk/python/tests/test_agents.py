@@ -1,0 +1,210 @@
+"""Agents and channels against a real node."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from pathlib import Path
+
+import pytest
+import skytale
+from conftest import Node
+
+
+async def pair(agent, label: str = "tasks"):
+    """Two agents in one channel of the first."""
+    alice, bob = await agent("alice"), await agent("bob")
+    channel = await alice.ensure_channel(label)
+    await bob.caught_up()
+    await (await channel.add([bob.id])).delivered()
+    return alice, bob, channel, await bob.join(label)
+
+
+async def test_messages_come_in_order_and_once(agent) -> None:
+    alice, bob, ours, theirs = await pair(agent)
+    for n in range(50):
+        await ours.send(json={"n": n})
+    seen = []
+    async for message in theirs.messages():
+        assert message.author == alice.id and message.channel_id == theirs.id
+        seen.append(message.json()["n"])
+        await message.ack()
+        if len(seen) == 50:
+            break
+    assert seen == list(range(50))
+    assert [kept.json()["n"] for kept in await theirs.history()] == seen
+    assert (await theirs.info()).unacked == 0
+    assert sorted(await ours.members()) == sorted([alice.id, bob.id])
+
+
+async def test_a_reply_names_what_it_answers_and_acknowledges_it(agent) -> None:
+    _, bob, ours, theirs = await pair(agent)
+    asked = await ours.send("what is it?")
+    async for question in theirs.messages():
+        assert question.content_type == "text/plain; charset=utf-8"
+        await question.reply(json={"it": "this"})
+        break
+    assert (await theirs.info()).unacked == 0
+    async for answer in ours.messages():
+        assert (answer.reply_to, answer.author, answer.json()) == (asked.id, bob.id, {"it": "this"})
+        assert answer.content_type == "application/json"
+        break
+
+
+async def test_the_same_key_is_one_message(agent) -> None:
+    _, _, ours, theirs = await pair(agent)
+    first, again = await ours.send("one", key="a"), await ours.send("one", key="a")
+    assert first.id == again.id
+    with pytest.raises(skytale.SkytaleError) as raised:
+        await ours.send("another", key="a")
+    assert raised.value.code == "SKY-5022" and raised.value.help and not raised.value.retryable
+    # An answer under a key acknowledges whether or not it was sent before.
+    async for message in theirs.messages():
+        answers = [await message.reply("yes", key="b"), await message.reply("yes", key="b")]
+        assert answers[0].id == answers[1].id
+        break
+    await answers[0].delivered()
+    assert await answers[0].delivered() == await answers[1].delivered()
+
+
+async def test_a_restart_goes_on_where_it_was(agent, node: Node, tmp_path: Path) -> None:
+    alice, bob, ours, theirs = await pair(agent)
+    for text in ("one", "two"):
+        await (await ours.send(text)).delivered()
+    async for message in theirs.messages():
+        await message.ack()
+        break
+    await bob.close()
+    for text in ("three", "four"):
+        await ours.send(text)
+    bob = await agent("bob")
+    again = await bob.join("tasks", timeout=0.1)
+    assert again.id == ours.id and (await alice.ensure_channel("tasks")).id == ours.id
+    seen = []
+    async for message in again.messages():
+        seen.append(message.text())
+        if len(seen) == 3:
+            break
+    assert seen == ["two", "three", "four"]
+
+
+async def test_members_are_ensured_offline_and_again(agent) -> None:
+    alice, bob = await agent("alice", connect=False), await agent("bob")
+    channel = await alice.ensure_channel("tasks")
+    await bob.caught_up()
+    await channel.ensure_members([bob.id, alice.id])
+    await channel.ensure_members([bob.id])
+    await alice.connect()
+    await bob.join("tasks")
+    await channel.ensure_members([bob.id])
+    assert set(await channel.members()) == {alice.id, bob.id}
+
+
+async def test_a_merged_stream_takes_in_channels_that_come_later(agent) -> None:
+    alice, bob = await agent("alice"), await agent("bob")
+    await bob.caught_up()
+    seen: set[tuple[str, str]] = set()
+
+    async def collect() -> None:
+        async for message in bob.messages():
+            seen.add((message.channel_id, message.text()))
+            await message.ack()
+            if len(seen) == 3:
+                return
+
+    collecting = asyncio.create_task(collect())
+    expected = set()
+    for number in range(3):
+        channel = await alice.create_channel(f"room {number}")
+        await channel.add([bob.id])
+        await channel.send(f"hello {number}")
+        expected.add((channel.id, f"hello {number}"))
+    await collecting
+    assert seen == expected
+
+
+async def test_messages_end_when_told_and_when_removed(agent) -> None:
+    _, bob, ours, theirs = await pair(agent)
+    until = asyncio.Event()
+    asyncio.get_running_loop().call_soon(until.set)
+    assert [message async for message in theirs.messages(until=until)] == []
+    await ours.send("last")
+    await ours.remove([bob.id])
+    assert [message.text() async for message in theirs.messages()] == ["last"]
+    with pytest.raises(skytale.ChannelLeft):
+        await theirs.send("too late")
+
+
+async def test_every_wait_can_be_cancelled(agent) -> None:
+    alice = await agent("alice", connect=False)
+    channel = await alice.ensure_channel("alone")
+    sent = await channel.send("waits")
+    messages = channel.messages()
+    waits = [
+        alice.connected,
+        alice.caught_up,
+        alice.flushed,
+        channel.caught_up,
+        sent.delivered,
+        lambda: anext(messages),
+        lambda: alice.join("never"),
+    ]
+    for wait in waits:
+        waiting = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+        await alice.join("never", timeout=0.01)
+    # And it still works.
+    assert [queued.kind for queued in await channel.outbox()][-1] == "message"
+    assert (await channel.outbox())[-1].id == sent.id
+
+
+async def test_a_key_that_is_not_taken_is_said_at_once(node: Node, tmp_path: Path) -> None:
+    wrong = node.api_key[:-4] + ("aaaa" if not node.api_key.endswith("aaaa") else "bbbb")
+    with pytest.raises(skytale.Unauthorized) as raised:
+        await skytale.Agent.open(tmp_path / "a.vault", api_url=node.api_url, api_key=wrong)
+    assert raised.value.code == "SKY-4002" and raised.value.help
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (type(again), again.code, str(again)) == (skytale.Unauthorized, "SKY-4002", str(raised.value))
+
+
+async def test_events_reach_handlers(agent) -> None:
+    alice, bob = await agent("alice"), await agent("bob")
+    await bob.caught_up()
+    added: asyncio.Future[skytale.MemberAdded] = asyncio.get_running_loop().create_future()
+    alice.on(skytale.MemberAdded, added.set_result)
+    channel = await alice.ensure_channel("tasks")
+    await channel.add([bob.id])
+    event = await added
+    assert (event.agent, event.by, event.channel) == (bob.id, alice.id, channel.id)
+
+
+async def test_a_closed_agent_says_so(agent) -> None:
+    alice = await agent("alice")
+    channel = await alice.ensure_channel("tasks")
+    messages = channel.messages()
+    waiting = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    await alice.close()
+    with pytest.raises(skytale.Closed):
+        await waiting
+    with pytest.raises(skytale.Closed):
+        await channel.send("after")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"payload": "x", "json": 1}, {"payload": "x", "content_type": "a\nb"}, {"payload": "x" * 2_000_000}]
+)
+async def test_what_cannot_be_sent_is_refused(agent, arguments) -> None:
+    alice = await agent("alice", connect=False)
+    channel = await alice.ensure_channel("alone")
+    with pytest.raises((TypeError, skytale.SkytaleError)):
+        await channel.send(**arguments)
+    for wrong in ("", "no id", "ab" * 31):
+        with pytest.raises(skytale.SkytaleError):
+            await channel.add([wrong])
+        with pytest.raises(skytale.SkytaleError):
+            await alice.channel(wrong)

@@ -1,0 +1,199 @@
+//! What a message says besides its payload: which message it answers, and what its payload is.
+
+use super::inbox::Ack;
+use super::{Engine, EngineError};
+use bytes::Bytes;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use skytale_proto::wire::Envelope;
+use skytale_proto::{ChannelId, FrameId, Offset};
+
+/// The longest content type, in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
+
+/// What a message says besides its payload. It is inside the ciphertext: a relay node sees none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Properties {
+    /// The message of the same channel that it answers. Its author says so: nobody checks that there is one.
+    pub reply_to: Option<FrameId>,
+    /// The media type of the payload (RFC 9110, section 8.3), such as `application/json`.
+    pub content_type: Option<String>,
+}
+
+/// A message to be sent, with all that can be said of it.
+///
+/// ```
+/// use skytale_sdk::engine::Outgoing;
+///
+/// let message = Outgoing::new(r#"{"task": 1}"#).content_type("application/json").once("task-1");
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[must_use]
+pub struct Outgoing {
+    #[serde(with = "crate::share::octets")]
+    pub(super) payload: Bytes,
+    pub(super) properties: Properties,
+    pub(super) send_id: Option<String>,
+    pub(super) acknowledges: Option<(Offset, FrameId)>,
+}
+
+impl Outgoing {
+    /// A message with nothing but a payload.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            properties: Properties::default(),
+            send_id: None,
+            acknowledges: None,
+        }
+    }
+
+    /// It answers a message.
+    pub const fn reply_to(mut self, message: FrameId) -> Self {
+        self.properties.reply_to = Some(message);
+        self
+    }
+
+    /// The media type of the payload: printable ASCII, at most [`CONTENT_TYPE_BYTES_MAX`] bytes.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.properties.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Under an id of the application's: sent again under the same id it is the same message. See [`Engine::send_once`].
+    pub fn once(mut self, send_id: impl Into<String>) -> Self {
+        self.send_id = Some(send_id.into());
+        self
+    }
+
+    /// Acknowledges a message of the channel, and all before it, in the transaction that queues this one: either both are
+    /// done, or none.
+    pub const fn acknowledging(mut self, offset: Offset, frame_id: FrameId) -> Self {
+        self.acknowledges = Some((offset, frame_id));
+        self
+    }
+}
+
+/// As it is kept in the vault.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Kept {
+    #[prost(bytes = "vec", tag = "1")]
+    reply_to: Vec<u8>,
+    #[prost(string, tag = "2")]
+    content_type: String,
+}
+
+impl Properties {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As a column of the vault: NULL where nothing is said.
+    pub(super) fn to_column(&self) -> Option<Vec<u8>> {
+        (!self.is_empty()).then(|| {
+            Kept {
+                reply_to: self.reply_to.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+                content_type: self.content_type.clone().unwrap_or_default(),
+            }
+            .encode_to_vec()
+        })
+    }
+
+    pub(super) fn from_column(column: Option<Vec<u8>>) -> Self {
+        let kept = column
+            .and_then(|bytes| Kept::decode(bytes.as_slice()).ok())
+            .unwrap_or_default();
+        Self::read(&kept.reply_to, &kept.content_type)
+    }
+
+    /// What an author said. What it must not say counts as nothing: the payload is a message all the same.
+    pub(super) fn of(envelope: &Envelope) -> Self {
+        Self::read(&envelope.reply_to, &envelope.content_type)
+    }
+
+    fn read(reply_to: &[u8], content_type: &str) -> Self {
+        Self {
+            reply_to: FrameId::try_from(reply_to).ok(),
+            content_type: is_content_type(content_type).then(|| content_type.to_owned()),
+        }
+    }
+
+    pub(super) fn write(&self, envelope: &mut Envelope) {
+        envelope.reply_to = self
+            .reply_to
+            .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes()));
+        envelope.content_type = self.content_type.clone().unwrap_or_default();
+    }
+}
+
+fn is_content_type(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= CONTENT_TYPE_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
+impl Engine {
+    /// Queues a message with its properties; where it says so under an id of the application's, and with the acknowledgement of
+    /// another in the same transaction. One that was sent under its id before is not sent again; the acknowledgement is
+    /// made all the same.
+    pub fn send_message(&mut self, channel: ChannelId, message: &Outgoing) -> Result<FrameId, EngineError> {
+        let content_type = message.properties.content_type.as_deref();
+        if content_type.is_some_and(|content_type| !is_content_type(content_type)) {
+            return Err(EngineError::Change {
+                problem: "a content type is printable ASCII of at most 128 bytes",
+            });
+        }
+        let ack = match message.acknowledges {
+            Some((offset, frame_id)) => Some(Ack {
+                offset,
+                frame_id: Some(frame_id),
+            }),
+            None => None,
+        };
+        if let Some(before) = self.sent_before(channel, message.send_id.as_deref(), &message.payload)? {
+            if let Some((offset, frame_id)) = message.acknowledges {
+                self.ack_message(channel, offset, frame_id)?;
+            }
+            return Ok(before);
+        }
+        let drafts = std::iter::once((message.payload.as_ref(), &message.properties));
+        let ids = self.queue_messages(channel, drafts, message.send_id.as_deref(), ack)?;
+        ids.first().copied().ok_or(EngineError::Change {
+            problem: "nothing to send",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_kept_and_nothing_takes_no_room() {
+        assert_eq!(Properties::default().to_column(), None);
+        let properties = Properties {
+            reply_to: Some(FrameId::generate()),
+            content_type: Some("text/plain; charset=utf-8".into()),
+        };
+        assert_eq!(Properties::from_column(properties.to_column()), properties);
+        let mut envelope = Envelope::default();
+        properties.write(&mut envelope);
+        assert_eq!(Properties::of(&envelope), properties);
+    }
+
+    #[test]
+    fn what_must_not_be_said_counts_as_nothing() {
+        let envelope = Envelope {
+            reply_to: Bytes::from_static(b"no id"),
+            content_type: "text/plain\nforged: line".into(),
+            ..Envelope::default()
+        };
+        assert_eq!(Properties::of(&envelope), Properties::default());
+        let long = Envelope {
+            content_type: "a".repeat(CONTENT_TYPE_BYTES_MAX + 1),
+            ..Envelope::default()
+        };
+        assert_eq!(Properties::of(&long), Properties::default());
+    }
+}
