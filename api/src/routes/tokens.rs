@@ -190,7 +190,7 @@ async fn bind(
         let most = u64::from(inner.config.limits.agents_max);
         if agents::count(write, caller.account).await? > most {
             return Err(Refusal::new(
-                Code::QuotaExceeded,
+                Code::AgentQuota,
                 format!("the account has {most} agents"),
             ));
         }
@@ -263,7 +263,7 @@ fn check_proof(request: &TokenRequest, nonce: &[u8; 32]) -> Result<(), Refusal> 
 fn is_about_the_agent(code: Code) -> bool {
     matches!(
         code,
-        Code::ProofInvalid | Code::NonceInvalid | Code::AgentTaken | Code::AgentEnded | Code::QuotaExceeded
+        Code::ProofInvalid | Code::NonceInvalid | Code::AgentTaken | Code::AgentEnded | Code::AgentQuota
     )
 }
 

@@ -44,7 +44,10 @@ pub(crate) struct Api {
     pub relay_heartbeat_s: u64,
     /// The section `[api.admin]`.
     pub admin: ApiAdmin,
-    /// The section `[api.limits]`.
+    /// Seconds' worth of an account's requests that may come at once.
+const ACCOUNT_BURST_S: u32 = 5;
+
+/// The section `[api.limits]`.
     pub limits: ApiLimits,
 }
 
@@ -88,6 +91,8 @@ pub(crate) struct ApiLimits {
     pub channels_max: u32,
     /// Enrolments of relay nodes that are in force.
     pub enrolments_max: u32,
+    /// Requests a second with all API keys of an account together, sustained.
+    pub account_requests_per_second: u32,
 }
 
 impl Default for Api {
@@ -124,6 +129,7 @@ impl Default for ApiLimits {
             agents_max: limits.agents_max,
             channels_max: limits.channels_max,
             enrolments_max: limits.enrolments_max,
+            account_requests_per_second: limits.account_rate.per_second,
         }
     }
 }
@@ -217,6 +223,10 @@ impl ApiLimits {
             agents_max: self.agents_max,
             channels_max: self.channels_max,
             enrolments_max: self.enrolments_max,
+            account_rate: Rate {
+                per_second: self.account_requests_per_second,
+                burst: self.account_requests_per_second.saturating_mul(ACCOUNT_BURST_S),
+            },
             ..limits
         }
     }
