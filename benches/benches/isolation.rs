@@ -192,7 +192,9 @@ impl Flooder {
                 }
                 unanswered.pop_front();
                 match appends.answer().await? {
-                    Ok(_) => drop(accepted.fetch_add(1, Ordering::Relaxed)),
+                    Ok(_) => {
+                        accepted.fetch_add(1, Ordering::Relaxed);
+                    }
                     Err(refusal) => {
                         let code = refusal.known_code().context("a code")?;
                         let is_rate = matches!(code, Code::RateLimited | Code::AccountRateLimited);
