@@ -40,7 +40,8 @@ const FLOODED: usize = 1;
 const AIM: f64 = 3.0;
 
 fn main() -> anyhow::Result<()> {
-    let mut bench = Bench::tabled("isolation: p99 of an account's appends under another's flood, against its own in quiet");
+    let mut bench =
+        Bench::tabled("isolation: p99 of an account's appends under another's flood, against its own in quiet");
     let runtime = Runtime::new()?;
     // The flood has a thread of its own, as it would have a machine.
     let flood = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -81,7 +82,11 @@ fn measure(
             wall: Duration::ZERO,
             cpu: None,
         }; 2];
-        let order = if number % 2 == 0 { [QUIET, FLOODED] } else { [FLOODED, QUIET] };
+        let order = if number % 2 == 0 {
+            [QUIET, FLOODED]
+        } else {
+            [FLOODED, QUIET]
+        };
         for side in order {
             let running = match side {
                 FLOODED => Flood::start(flood, &flooders, flood_bytes, &accepted),
@@ -221,7 +226,9 @@ impl Flood {
             runtime.spawn(async move { flooder.flood(bytes, &accepted).await })
         });
         let flood = Self(tasks.collect());
-        while accepted.load(Ordering::Relaxed) < before + FLOODERS as u64 && !flood.0.iter().any(JoinHandle::is_finished) {
+        while accepted.load(Ordering::Relaxed) < before + FLOODERS as u64
+            && !flood.0.iter().any(JoinHandle::is_finished)
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         flood

@@ -40,9 +40,7 @@ impl Refusal {
             | Code::AccountRateLimited
             | Code::AccountChannels
             | Code::AccountStored
-            | Code::MessageTooLarge => {
-                tonic::Status::resource_exhausted(text)
-            }
+            | Code::MessageTooLarge => tonic::Status::resource_exhausted(text),
             _ => tonic::Status::unavailable(text),
         }
     }

@@ -9,7 +9,9 @@
 //! frame of that log is accepted.
 
 use crate::MemoryStore;
-use crate::store::{Accepted, Access, AppendError, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch};
+use crate::store::{
+    Accepted, Access, AppendError, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch,
+};
 use crate::store::{Readiness, StoreError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;

@@ -48,9 +48,8 @@ impl Accounts {
     /// Forgets those that have no session, and nothing in flight.
     pub(crate) fn forget_idle(&self) {
         let max = self.receive_bytes_max;
-        let is_idle = |account: &Arc<Account>| {
-            Arc::strong_count(account) == 1 && account.receive.available_permits() == max
-        };
+        let is_idle =
+            |account: &Arc<Account>| Arc::strong_count(account) == 1 && account.receive.available_permits() == max;
         self.by_id.lock().retain(|_, account| !is_idle(account));
     }
 }
@@ -67,7 +66,11 @@ mod tests {
         let in_flight = accounts.of(other).receive.clone().try_acquire_many_owned(10);
         accounts.forget_idle();
         assert!(Arc::ptr_eq(&held, &accounts.of(one)));
-        assert_eq!(accounts.of(other).receive.available_permits(), 90, "its room is not given twice");
+        assert_eq!(
+            accounts.of(other).receive.available_permits(),
+            90,
+            "its room is not given twice"
+        );
         drop((held, in_flight));
         accounts.forget_idle();
         assert!(accounts.by_id.lock().is_empty());

@@ -76,7 +76,9 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        let Some((addresses, network)) = self.0.take() else { return };
+        let Some((addresses, network)) = self.0.take() else {
+            return;
+        };
         let mut begun = addresses.begun.lock();
         if let Some(count) = begun.get_mut(&network) {
             *count -= 1;

@@ -1,10 +1,10 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
+mod account;
 mod check;
-mod limits;
 mod trust;
 
-pub use limits::ADDRESS_CONNECTIONS_MAX;
+pub use account::ADDRESS_CONNECTIONS_MAX;
 pub use trust::TrustConfig;
 
 use serde::{Deserialize, Serialize};

@@ -50,7 +50,9 @@ impl Limited {
 
     /// What to remark.
     pub(crate) fn remarks(&self) -> Vec<String> {
-        let since_ms = self.now_ms().saturating_sub(u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX));
+        let since_ms = self
+            .now_ms()
+            .saturating_sub(u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX));
         let met = LIMITS.iter().zip(&self.met_ms).filter(|(_, met_ms)| {
             let met_ms = met_ms.load(Ordering::Relaxed);
             met_ms > 0 && met_ms >= since_ms
@@ -60,7 +62,9 @@ impl Limited {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        u64::try_from(self.begun.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
     }
 }
 
@@ -73,7 +77,10 @@ mod tests {
         let limited = Limited::default();
         limited.note(Some(Code::RateLimited));
         limited.note(None);
-        assert!(limited.remarks().is_empty(), "an agent's own rate is nobody else's matter");
+        assert!(
+            limited.remarks().is_empty(),
+            "an agent's own rate is nobody else's matter"
+        );
         limited.note(Some(Code::AccountStored));
         assert_eq!(
             limited.remarks(),

@@ -214,7 +214,11 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
         let agent = |number| AgentId::from_bytes([number; 32]);
-        let passed = (10..20).map(|number| (0..10).filter(|_| rates.take(&agent(number), &ONE, 1, 1).is_ok()).count());
+        let passed = (10..20).map(|number| {
+            (0..10)
+                .filter(|_| rates.take(&agent(number), &ONE, 1, 1).is_ok())
+                .count()
+        });
         assert_eq!(passed.sum::<usize>(), 50, "two seconds' worth of the account's");
         assert!(matches!(rates.take(&agent(30), &ONE, 1, 1), Err(Over::Account(_))));
         assert_eq!(rates.take(&agent(31), &OTHER, 1, 1), Ok(()));
@@ -223,7 +227,10 @@ mod tests {
         for number in 40..44 {
             assert_eq!(rates.take(&agent(number), &ONE, 1, 1024 * 1024), Ok(()));
         }
-        assert!(matches!(rates.take(&agent(44), &ONE, 1, 1024 * 1024), Err(Over::Account(_))));
+        assert!(matches!(
+            rates.take(&agent(44), &ONE, 1, 1024 * 1024),
+            Err(Over::Account(_))
+        ));
     }
 
     #[test]

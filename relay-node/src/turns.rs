@@ -223,7 +223,10 @@ mod tests {
         let turns = Turns::new(WINDOW);
         let held: Vec<Turn> = (0..10).map(|_| turns.enter(0, A, frame()).expect("room")).collect();
         assert!(turns.enter(0, B, frame()).is_err());
-        assert!(turns.enter(1, B, frame()).is_ok(), "another lane has a window of its own");
+        assert!(
+            turns.enter(1, B, frame()).is_ok(),
+            "another lane has a window of its own"
+        );
         drop(held);
         assert!(turns.lanes.lock().is_empty(), "nothing is kept of who is gone");
     }
@@ -255,8 +258,12 @@ mod tests {
     fn an_account_with_a_crowd_waiting_gets_as_much_as_one_with_a_few() {
         let turns = Turns::new(QUANTUM_BYTES);
         let whole = turns.enter(0, A, QUANTUM_BYTES).expect("room");
-        let mut crowd: VecDeque<_> = (0..1_000).map(|_| turns.enter(0, A, 8 * 1024).expect_err("waits")).collect();
-        let mut few: VecDeque<_> = (0..20).map(|_| turns.enter(0, B, 8 * 1024).expect_err("waits")).collect();
+        let mut crowd: VecDeque<_> = (0..1_000)
+            .map(|_| turns.enter(0, A, 8 * 1024).expect_err("waits"))
+            .collect();
+        let mut few: VecDeque<_> = (0..20)
+            .map(|_| turns.enter(0, B, 8 * 1024).expect_err("waits"))
+            .collect();
         let mut holds = VecDeque::from([whole]);
         let (mut of_crowd, mut of_few) = (0, 0);
         while !few.is_empty() {

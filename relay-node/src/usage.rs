@@ -254,7 +254,10 @@ fn read(path: &Path) -> io::Result<HashMap<AccountId, Hours>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     for hours in file.accounts.values_mut() {
-        hours.bytes = hours.hours.values().fold(0, |sum, caused| sum.saturating_add(caused.bytes));
+        hours.bytes = hours
+            .hours
+            .values()
+            .fold(0, |sum, caused| sum.saturating_add(caused.bytes));
     }
     Ok(file.accounts)
 }
@@ -332,9 +335,14 @@ mod tests {
         let over = usage.take(account, channel(), QUOTAS, day).expect_err("none left");
         assert_eq!(over, Exceeded::Channels);
         usage.tidy(0, day);
-        assert!(usage.take(account, channel(), QUOTAS, day).is_err(), "tidying makes no room");
+        assert!(
+            usage.take(account, channel(), QUOTAS, day).is_err(),
+            "tidying makes no room"
+        );
         usage.take(account, bytes(1), QUOTAS, day).expect("messages go on");
-        usage.take(account, channel(), QUOTAS, NOW + 24 * HOUR_MS).expect("another day");
+        usage
+            .take(account, channel(), QUOTAS, NOW + 24 * HOUR_MS)
+            .expect("another day");
     }
 
     #[test]
@@ -345,7 +353,9 @@ mod tests {
             ..QUOTAS
         };
         for hour in 0..2 * HOURS_MAX as u64 {
-            usage.take(account, bytes(1), quotas, NOW + hour * HOUR_MS).expect("room");
+            usage
+                .take(account, bytes(1), quotas, NOW + hour * HOUR_MS)
+                .expect("room");
         }
         assert_eq!(usage.accounts.lock().by_id[&account].hours.len(), HOURS_MAX);
         assert_eq!(usage.bytes(account), 2 * HOURS_MAX as u64);
@@ -361,7 +371,10 @@ mod tests {
         usage.tidy(0, NOW);
         let again = Usage::open(Some(folder.path()));
         assert_eq!(again.bytes(account), 701);
-        assert_eq!(again.take(account, bytes(300), QUOTAS, NOW).err(), Some(Exceeded::Bytes));
+        assert_eq!(
+            again.take(account, bytes(300), QUOTAS, NOW).err(),
+            Some(Exceeded::Bytes)
+        );
         // One that is damaged stops nobody.
         std::fs::write(folder.path().join(FILE), b"{").expect("written");
         assert_eq!(Usage::open(Some(folder.path())).bytes(account), 0);

@@ -189,10 +189,7 @@ async fn bind(
         accounts::lock(write, caller.account).await?;
         let most = u64::from(inner.config.limits.agents_max);
         if agents::count(write, caller.account).await? > most {
-            return Err(Refusal::new(
-                Code::AgentQuota,
-                format!("the account has {most} agents"),
-            ));
+            return Err(Refusal::new(Code::AgentQuota, format!("the account has {most} agents")));
         }
         return Ok(of(caller, "agent.bind", agent, None).record(write, meta, now_s).await?);
     }

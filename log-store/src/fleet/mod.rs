@@ -168,12 +168,7 @@ impl FleetStore {
         self.node.shard_of(log)
     }
 
-    async fn append_frame(
-        &self,
-        frame: Frame,
-        asked: u64,
-        lent: Option<Lent>,
-    ) -> Result<PendingAppend, StoreError> {
+    async fn append_frame(&self, frame: Frame, asked: u64, lent: Option<Lent>) -> Result<PendingAppend, StoreError> {
         let node = &self.node;
         node.running()?;
         let Some(shard) = self.home(&frame.header().log) else {

@@ -275,12 +275,7 @@ impl Node {
     }
 
     /// Queues a frame for its shard's stream.
-    pub(super) fn enqueue(
-        &self,
-        shard: &Shard,
-        frame: Frame,
-        room: Option<Room>,
-    ) -> Result<PendingAppend, StoreError> {
+    pub(super) fn enqueue(&self, shard: &Shard, frame: Frame, room: Option<Room>) -> Result<PendingAppend, StoreError> {
         shard.checked()?;
         self.enqueue_asked(shard, frame, room, shard.given_up())
     }

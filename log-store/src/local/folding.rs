@@ -34,11 +34,7 @@ const GATHER_PER_SYNC: f64 = 0.3;
 /// What the writer is asked to do.
 pub(crate) enum Command {
     /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
-    Append {
-        frame: Frame,
-        asked: Asked,
-        answer: Teller,
-    },
+    Append { frame: Frame, asked: Asked, answer: Teller },
     /// Give up entries of logs. Answered with the number of the batch that says so.
     Retire {
         logs: Vec<Retired>,

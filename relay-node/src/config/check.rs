@@ -215,7 +215,8 @@ impl LimitsConfig {
             "must be above 0",
         );
         wrong.unless(
-            self.account_stored_bytes_max.is_none_or(|bytes| bytes >= limits::FRAME_BYTES_MAX as u64),
+            self.account_stored_bytes_max
+                .is_none_or(|bytes| bytes >= limits::FRAME_BYTES_MAX as u64),
             "limits.account_stored_bytes_max",
             format!("must be at least {}", limits::FRAME_BYTES_MAX),
         );

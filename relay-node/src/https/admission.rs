@@ -74,7 +74,10 @@ impl AccessControl for OfToken {
         let proven = request.endpoint_id();
         let endpoint = skytale_proto::EndpointId::from_bytes(*proven.as_bytes());
         let claims = of_endpoint(self.claims.clone(), &endpoint);
-        match claims.and_then(|claims| self.table.admit(request.connection_id(), proven, claims, self.account_max)) {
+        match claims.and_then(|claims| {
+            self.table
+                .admit(request.connection_id(), proven, claims, self.account_max)
+        }) {
             Ok(()) => Access::Allow,
             Err(refusal) => {
                 metrics::refused(refusal.known_code());

@@ -215,11 +215,9 @@ async fn begin(
     }
     held(line, &log).await?;
     request.charge = Some(session.charge(frame.header(), bytes)?);
-    let turn = node.turns.take(
-        node.store.lane(&log),
-        session.account.id,
-        turns::weight(frames, bytes),
-    );
+    let turn = node
+        .turns
+        .take(node.store.lane(&log), session.account.id, turns::weight(frames, bytes));
     let turn = turn.await;
     // Called before the verdicts are looked at: a failure that is reported after that look is one that the store minds.
     let append = node.store.append_lent(frame, Box::new(turn));

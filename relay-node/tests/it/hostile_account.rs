@@ -224,7 +224,10 @@ async fn a_bundle_is_charged_for_each_of_its_welcomes() {
     };
     // Whatever the log says of the first one, it was charged.
     let _ = client.append(&bundle(1)).await;
-    let refused = client.append(&bundle(100)).await.expect_err("its account is over its rate");
+    let refused = client
+        .append(&bundle(100))
+        .await
+        .expect_err("its account is over its rate");
     assert_eq!(refused.known_code(), Some(Code::AccountRateLimited));
     assert!(refused.retry_after_ms > 0);
     let (alice, a) = fixture.agent().await;
@@ -244,7 +247,10 @@ async fn an_accounts_connections_are_bounded_and_the_newest_is_refused() {
     let mut claims = fixture.claims(&third);
     claims.acct = mallory;
     let token = fixture.signer.sign(&claims);
-    let refused = Client::start(&third, &fixture.relay(), &token).await.err().expect("no room");
+    let refused = Client::start(&third, &fixture.relay(), &token)
+        .await
+        .err()
+        .expect("no room");
     assert_eq!(
         refused.refusal.as_ref().and_then(Refusal::known_code),
         Some(Code::AccountConnections)
@@ -314,13 +320,25 @@ async fn an_account_stores_so_many_bytes_and_refused_frames_do_not_count() {
     let channel = fixture.channel(&mallory, &client).await;
     for _ in 0..3 {
         let stale = client.append(&message(channel, mallory.id, 7, body(BODY))).await;
-        assert_eq!(stale.err().and_then(|refusal| refusal.known_code()), Some(Code::StaleEpoch));
+        assert_eq!(
+            stale.err().and_then(|refusal| refusal.known_code()),
+            Some(Code::StaleEpoch)
+        );
     }
-    client.append(&message(channel, mallory.id, 1, body(BODY))).await.expect("appended");
-    let over = client.append(&message(channel, mallory.id, 1, body(BODY))).await.expect_err("no room");
+    client
+        .append(&message(channel, mallory.id, 1, body(BODY)))
+        .await
+        .expect("appended");
+    let over = client
+        .append(&message(channel, mallory.id, 1, body(BODY)))
+        .await
+        .expect_err("no room");
     assert_eq!((over.known_code(), over.retryable), (Some(Code::AccountStored), true));
     assert!(over.retry_after_ms > 0);
-    client.append(&message(channel, mallory.id, 1, "small")).await.expect("it fits");
+    client
+        .append(&message(channel, mallory.id, 1, "small"))
+        .await
+        .expect("it fits");
     // It reads as before, and others append.
     assert_eq!(client.replay(channel.log(), Offset::ZERO).await.offsets(), [1, 2, 3]);
     witness.leave().await;
@@ -343,9 +361,18 @@ async fn an_account_makes_so_many_channels_a_day_and_goes_on_in_those() {
     fixture.channel(&other, &of_other).await;
     let unmade = ChannelId::generate();
     for (agent, client) in [(&agent, &client), (&other, &of_other)] {
-        let refused = client.append(&create(unmade, agent.id)).await.expect_err("as many as it may");
-        assert_eq!((refused.known_code(), refused.retryable), (Some(Code::AccountChannels), false));
+        let refused = client
+            .append(&create(unmade, agent.id))
+            .await
+            .expect_err("as many as it may");
+        assert_eq!(
+            (refused.known_code(), refused.retryable),
+            (Some(Code::AccountChannels), false)
+        );
     }
-    client.append(&message(channel, agent.id, 1, "goes on")).await.expect("appended");
+    client
+        .append(&message(channel, agent.id, 1, "goes on"))
+        .await
+        .expect("appended");
     witness.leave().await;
 }

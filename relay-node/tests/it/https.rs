@@ -366,10 +366,17 @@ async fn connections_of_an_address_that_show_no_token_are_bounded() {
     let mut nothing = Vec::new();
     let read = soon(over.read_to_end(&mut nothing)).await;
     assert!(read.is_err() || nothing.is_empty(), "{nothing:?}");
-    idle[0].write_all(b"GET /nothing HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n").await.expect("sent");
+    idle[0]
+        .write_all(b"GET /nothing HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")
+        .await
+        .expect("sent");
     let mut answer = Vec::new();
     soon(idle[0].read_to_end(&mut answer)).await.expect("answered");
-    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 404"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     // Its place is free, and who shows a token waits there no more.
     let (url, one, other) = (url(&fixture), Stranger::new(), Stranger::new());
     let mut held = Vec::new();
@@ -398,7 +405,10 @@ async fn an_account_has_so_many_connections_over_https_and_others_have_theirs() 
     let fixture = Fixture::with(config).await;
     let (url, first, second) = (url(&fixture), Stranger::new(), Stranger::new());
     let held = first.bare(&url, Some(&first.token(&fixture))).await.expect("let in");
-    assert!(second.bare(&url, Some(&second.token(&fixture))).await.is_err(), "its account has one");
+    assert!(
+        second.bare(&url, Some(&second.token(&fixture))).await.is_err(),
+        "its account has one"
+    );
     drop(held);
     let token = second.token(&fixture);
     soon(async {

@@ -54,11 +54,9 @@ impl Refusals {
 /// Whether a refusal is about the relay node, or what it has and can reach, and not about the agent or the log.
 const fn may_be_better_elsewhere(code: Code) -> bool {
     match code {
-        Code::RateLimited
-        | Code::AccountRateLimited
-        | Code::AccountStored
-        | Code::Draining
-        | Code::TooManyStreams => false,
+        Code::RateLimited | Code::AccountRateLimited | Code::AccountStored | Code::Draining | Code::TooManyStreams => {
+            false
+        }
         Code::CursorBeyondHead | Code::StoreCorrupt => true,
         code => code.holds_log(),
     }

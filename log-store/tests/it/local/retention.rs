@@ -55,7 +55,10 @@ async fn dropped_entries_leave_a_trim_and_a_state_that_outlives_them() {
     let dropped = store.enforce_retention().await.expect("enforced");
     assert!(dropped > 3);
     let given_up_ms = store.given_up_ms();
-    assert!(given_up_ms > 0 && given_up_ms <= begun_ms, "{given_up_ms} after {begun_ms}");
+    assert!(
+        given_up_ms > 0 && given_up_ms <= begun_ms,
+        "{given_up_ms} after {begun_ms}"
+    );
     assert!(segments(dir.path()).len() < before);
     let first = first_of(&store, busy.log()).await;
     let kept = entries(&store, busy.log(), first.previous())

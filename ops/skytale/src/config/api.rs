@@ -4,10 +4,13 @@ use super::{AUDIENCE, Loaded, Problems, Secret, loopback, texts};
 use crate::output::Outcome;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use skytale_api::{AdminConfig, ApiConfig, KeyEncryptionKey, Limits, Mode};
+use skytale_api::{AdminConfig, ApiConfig, KeyEncryptionKey, Limits, Mode, Rate};
 use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// Seconds' worth of an account's requests that may come at once.
+const ACCOUNT_BURST_S: u32 = 5;
 
 /// The section `[api]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,10 +47,7 @@ pub(crate) struct Api {
     pub relay_heartbeat_s: u64,
     /// The section `[api.admin]`.
     pub admin: ApiAdmin,
-    /// Seconds' worth of an account's requests that may come at once.
-const ACCOUNT_BURST_S: u32 = 5;
-
-/// The section `[api.limits]`.
+    /// The section `[api.limits]`.
     pub limits: ApiLimits,
 }
 
