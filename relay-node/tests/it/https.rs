@@ -359,10 +359,10 @@ async fn connections_of_an_address_that_show_no_token_are_bounded() {
     let at = fixture.node.https_address().expect("served");
     let mut idle = Vec::new();
     for _ in 0..2 {
-        idle.push(tokio::net::TcpStream::connect(at).await.expect("connected"));
+        idle.push(TcpStream::connect(at).await.expect("connected"));
     }
     // Accepted in order: the third one is closed without a word, and those before it are not.
-    let mut over = tokio::net::TcpStream::connect(at).await.expect("connected");
+    let mut over = TcpStream::connect(at).await.expect("connected");
     let mut nothing = Vec::new();
     let read = soon(over.read_to_end(&mut nothing)).await;
     assert!(read.is_err() || nothing.is_empty(), "{nothing:?}");
