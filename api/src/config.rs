@@ -359,7 +359,7 @@ impl Limits {
         let rates = [
             ("limits.address_rate", self.address_rate),
             ("limits.key_rate", self.key_rate),
-            ("limits.account_rate", self.account_rate),
+            ("limits.account_requests_per_second", self.account_rate),
             ("limits.relay_rate", self.relay_rate),
             ("limits.attempt_rate", self.attempt_rate),
         ];
