@@ -33,7 +33,7 @@ impl LimitsConfig {
 
     /// Requests of an account, in bytes. The largest one always fits, and another one beside it.
     pub(crate) fn account_receive_bytes_max(&self) -> usize {
-        let default = (self.receive_bytes_max / 4).max(2 * limits::MESSAGE_BYTES_MAX);
+        let default = (self.receive_bytes_max / 2).max(2 * limits::MESSAGE_BYTES_MAX);
         self.account_receive_bytes_max.unwrap_or(default)
     }
 }
