@@ -115,7 +115,18 @@ impl Turns {
         }
         let (go, gone) = oneshot::channel();
         lane.wait(account, Waiting { weight, go });
+        // Those before it may need more room than there is, and not have their turn yet.
+        let given = lane.serve(self.window);
+        drop(lanes);
+        self.tell(number, given);
         Err(gone)
+    }
+
+    /// Nothing is locked: who no longer waits gives a place back by dropping it.
+    fn tell(&self, number: u32, given: Vec<Given>) {
+        for (weight, go) in given {
+            let _ = go.send(self.turn(number, weight));
+        }
     }
 
     fn turn(&self, lane: u32, weight: u64) -> Turn {
@@ -137,10 +148,7 @@ impl Turns {
             }
             given
         };
-        for (weight, go) in given {
-            // Who no longer waits gives it back by dropping it.
-            let _ = go.send(self.turn(number, weight));
-        }
+        self.tell(number, given);
     }
 }
 
@@ -238,6 +246,19 @@ mod tests {
         let waits = turns.enter(0, A, 100 * WINDOW).expect_err("one at a time");
         drop(large);
         assert!(waits.now_or_never().expect("its turn").is_ok());
+    }
+
+    #[test]
+    fn a_small_frame_does_not_wait_for_room_that_a_large_one_needs() {
+        let turns = Turns::new(4 * QUANTUM_BYTES);
+        let large = turns.enter(0, A, 3 * QUANTUM_BYTES).expect("room");
+        let mut next = turns.enter(0, A, 3 * QUANTUM_BYTES).expect_err("no room");
+        let mut small = turns.enter(0, B, frame()).expect_err("behind another account");
+        let small = (&mut small).now_or_never().expect("at once").expect("given");
+        assert!((&mut next).now_or_never().is_none());
+        drop(small);
+        drop(large);
+        assert!(next.now_or_never().expect("its turn").is_ok());
     }
 
     #[test]
