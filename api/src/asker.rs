@@ -3,7 +3,7 @@
 use crate::auth::{Asking, Caller, Enrolled, KeyHasher, KeyName, KeyText, SharedSecret};
 use crate::problem::Refusal;
 use crate::rate::network;
-use crate::request::{Meta, rate_limited};
+use crate::request::{Meta, account_rate_limited, rate_limited};
 use crate::service::{Inner, Service};
 use crate::store;
 use axum::extract::FromRequestParts;
@@ -84,6 +84,7 @@ impl FromRequestParts<Service> for Caller {
             ));
         }
         inner.rates.key(stored.id).map_err(rate_limited)?;
+        inner.rates.account(stored.account).map_err(account_rate_limited)?;
         Ok(Self {
             key: stored.id,
             account: stored.account,

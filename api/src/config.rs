@@ -102,6 +102,8 @@ pub struct Limits {
     pub address_rate: Rate,
     /// Requests a second with one API key, sustained, and at once.
     pub key_rate: Rate,
+    /// Requests a second with all API keys of one account together, sustained, and at once.
+    pub account_rate: Rate,
     /// Heartbeats a second of one relay node, sustained, and at once.
     pub relay_rate: Rate,
     /// Secrets tried from one address: API keys not seen lately, operator's and relays' secrets.
@@ -141,6 +143,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             address_rate: rate(200, 1_000),
             key_rate: rate(100, 500),
+            account_rate: rate(400, 2_000),
             relay_rate: rate(2, 20),
             attempt_rate: rate(10, 64),
             hashes_max: 2,
@@ -356,6 +359,7 @@ impl Limits {
         let rates = [
             ("limits.address_rate", self.address_rate),
             ("limits.key_rate", self.key_rate),
+            ("limits.account_requests_per_second", self.account_rate),
             ("limits.relay_rate", self.relay_rate),
             ("limits.attempt_rate", self.attempt_rate),
         ];

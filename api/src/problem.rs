@@ -79,14 +79,19 @@ const fn status_of(code: Code) -> StatusCode {
         | Code::RelayUnauthorized
         | Code::EnrolmentUnknown
         | Code::EnrolmentRevoked => StatusCode::UNAUTHORIZED,
-        Code::KeyScope | Code::QuotaExceeded | Code::AgentEnded | Code::ProofInvalid | Code::RegistrationProof => {
-            StatusCode::FORBIDDEN
-        }
+        Code::KeyScope
+        | Code::QuotaExceeded
+        | Code::AgentQuota
+        | Code::KeyQuota
+        | Code::ChannelNameQuota
+        | Code::AgentEnded
+        | Code::ProofInvalid
+        | Code::RegistrationProof => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::Conflict | Code::AgentTaken | Code::EnrolmentTaken | Code::RelayTwin => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::ApiRateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::ApiRateLimited | Code::AccountTooMany => StatusCode::TOO_MANY_REQUESTS,
         Code::ApiBusy | Code::DatabaseReadOnly | Code::DatabaseFull | Code::DatabaseAway => {
             StatusCode::SERVICE_UNAVAILABLE
         }

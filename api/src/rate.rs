@@ -1,4 +1,4 @@
-//! Rates: how often an address, a key, or an address with secrets to try, may ask.
+//! Rates: how often an address, a key, all keys of an account, or an address with secrets to try, may ask.
 
 use crate::config::{Limits, Rate};
 use governor::clock::{Clock as _, DefaultClock};
@@ -36,6 +36,8 @@ pub(crate) struct Rates {
     /// Of such a network, for keys that are there: one of them may be the right one.
     attempt_of: Keyed<(IpAddr, [u8; 16])>,
     key: Keyed<KeyId>,
+    /// All keys of an account.
+    account: Keyed<AccountId>,
     /// Keys that asked too often, until when.
     over: Until<KeyId>,
     /// Refusals of an account that are written down.
@@ -51,6 +53,7 @@ impl Rates {
             suspended: Until::default(),
             attempt_of: Keyed::new(ATTEMPT_OF),
             key: Keyed::new(limits.key_rate),
+            account: Keyed::new(limits.account_rate),
             over: Until::default(),
             refusal: Keyed::new(REFUSALS),
             relay: Keyed::new(limits.relay_rate),
@@ -85,6 +88,11 @@ impl Rates {
         checked.inspect_err(|wait| self.over.set(key, *wait))
     }
 
+    /// A request with any API key of an account.
+    pub(crate) fn account(&self, account: AccountId) -> Result<(), Duration> {
+        self.account.check(&account)
+    }
+
     /// How long an API key that asked too often is to wait.
     pub(crate) fn over(&self, key: KeyId) -> Option<Duration> {
         self.over.left(&key)
@@ -109,6 +117,7 @@ impl Rates {
         self.over.tidy();
         self.refusal.tidy();
         self.key.tidy();
+        self.account.tidy();
         self.relay.tidy();
     }
 }

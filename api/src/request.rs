@@ -208,6 +208,11 @@ pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
 }
 
+/// The keys of an account together, too often.
+pub(crate) fn account_rate_limited(wait: std::time::Duration) -> Refusal {
+    Refusal::new(Code::AccountTooMany, "too many requests with the keys of this account").retry_after(wait)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

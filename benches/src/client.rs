@@ -7,7 +7,7 @@ use iroh::{Endpoint, EndpointAddr, RelayMap, RelayMode, SecretKey};
 use prost::Message;
 use skytale_proto::session::{
     self, AppendOpen, AppendRequest, AppendResponse, ControlEvent, ControlRequest, Hello, LENGTH_BYTES, Open, Pong,
-    Subscribe, SubscribeEvent, append_response, control_event, control_request, open, subscribe_event,
+    Refusal, Subscribe, SubscribeEvent, append_response, control_event, control_request, open, subscribe_event,
 };
 use skytale_proto::{AgentId, EndpointId, Frame, LogId, Offset, Record};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -215,6 +215,15 @@ impl Appends {
         match response.outcome {
             Some(append_response::Outcome::Appended(appended)) => Ok(Offset::new(appended.offset)),
             other => bail!("not appended: {other:?}"),
+        }
+    }
+
+    /// The next answer: whether the frame is an entry now, or else why not.
+    pub async fn answer(&mut self) -> anyhow::Result<Result<Offset, Refusal>> {
+        let response: AppendResponse = self.0.hear().await?.context("an answer")?;
+        match response.outcome.context("an outcome")? {
+            append_response::Outcome::Appended(appended) => Ok(Ok(Offset::new(appended.offset))),
+            append_response::Outcome::Refusal(refusal) => Ok(Err(refusal)),
         }
     }
 }

@@ -53,13 +53,18 @@ impl Tokens {
 
     /// A token for an agent.
     pub fn token(&self, agent: &Agent) -> anyhow::Result<String> {
-        Ok(self.sign(agent.id, agent.endpoint_id())?.0)
+        self.token_of(self.account, agent)
+    }
+
+    /// A token for an agent of this account.
+    pub fn token_of(&self, account: AccountId, agent: &Agent) -> anyhow::Result<String> {
+        Ok(self.sign(account, agent.id, agent.endpoint_id())?.0)
     }
 
     /// Gives them to whoever asks, each with these relay nodes.
     pub fn provider(self, relays: Vec<rest::Relay>) -> Arc<dyn TokenProvider> {
         Arc::new(TokenFn::new(move |subject: TokenSubject| {
-            let token = self.sign(subject.agent, subject.endpoint);
+            let token = self.sign(self.account, subject.agent, subject.endpoint);
             let relays = relays.clone();
             async move {
                 let (token, expires_s) = token.map_err(|_| TokenError::new(Code::ApiBusy, "there is no clock"))?;
@@ -69,13 +74,13 @@ impl Tokens {
     }
 
     /// A token and when it ends, unix seconds.
-    fn sign(&self, agent: AgentId, endpoint: EndpointId) -> anyhow::Result<(String, u64)> {
+    fn sign(&self, account: AccountId, agent: AgentId, endpoint: EndpointId) -> anyhow::Result<(String, u64)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let token = self.signer.sign(&Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
             sub: agent,
-            acct: self.account,
+            acct: account,
             key: self.key,
             scope: SCOPE.into(),
             cnf: Confirmation { eid: endpoint },
@@ -102,12 +107,23 @@ impl Relay {
 
     /// The same with a tap into a folder.
     pub async fn with_tap(store: Arc<dyn LogStore>, dir: Option<PathBuf>) -> anyhow::Result<Self> {
+        Self::with(store, |config| {
+            config.limits.frames_per_second = 1_000_000;
+            config.limits.bytes_per_second = 1 << 34;
+            // All agents of a benchmark are of one account.
+            config.limits.account_connections_max = Some(config.limits.connections_max);
+            config.limits.account_channels_per_day = u32::MAX;
+            config.tap.dir = dir;
+        })
+        .await
+    }
+
+    /// Starts a node on a free loopback port, with limits of its own.
+    pub async fn with(store: Arc<dyn LogStore>, change: impl FnOnce(&mut RelayConfig)) -> anyhow::Result<Self> {
         let mut config = RelayConfig::for_tests(ISSUER, AUDIENCE);
         config.session = SessionConfig::default();
         config.admin.enabled = false;
-        config.limits.frames_per_second = 1_000_000;
-        config.limits.bytes_per_second = 1 << 34;
-        config.tap.dir = dir;
+        change(&mut config);
         config.https.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let tokens = Tokens::new();
         let keys = Jwks {
@@ -130,6 +146,11 @@ impl Relay {
     /// A session for an agent.
     pub async fn session(&self, agent: &Agent) -> anyhow::Result<Client> {
         Client::start(agent, &self.address, self.tokens.token(agent)?).await
+    }
+
+    /// A session for an agent of this account.
+    pub async fn session_of(&self, account: AccountId, agent: &Agent) -> anyhow::Result<Client> {
+        Client::start(agent, &self.address, self.tokens.token_of(account, agent)?).await
     }
 
     /// A session over HTTPS (without TLS, on loopback) for an agent without UDP.

@@ -34,9 +34,13 @@ impl Refusal {
             Code::LinkMac | Code::BridgeUnauthorized => tonic::Status::unauthenticated(text),
             Code::NameRefused => tonic::Status::permission_denied(text),
             Code::LinkMessage => tonic::Status::invalid_argument(text),
-            Code::LinksFull | Code::SubscriptionsFull | Code::RateLimited | Code::MessageTooLarge => {
-                tonic::Status::resource_exhausted(text)
-            }
+            Code::LinksFull
+            | Code::SubscriptionsFull
+            | Code::RateLimited
+            | Code::AccountRateLimited
+            | Code::AccountChannels
+            | Code::AccountStored
+            | Code::MessageTooLarge => tonic::Status::resource_exhausted(text),
             _ => tonic::Status::unavailable(text),
         }
     }

@@ -9,7 +9,9 @@
 //! frame of that log is accepted.
 
 use crate::MemoryStore;
-use crate::store::{Accepted, Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch};
+use crate::store::{
+    Accepted, Access, AppendError, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch,
+};
 use crate::store::{Readiness, StoreError};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -342,8 +344,8 @@ impl FaultyStore {
     }
 }
 
-impl LogStore for FaultyStore {
-    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+impl FaultyStore {
+    fn append_as(&self, frame: Frame, lent: Option<Lent>) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
         // Now, and not when the future is polled: so is the promise.
         let asked = self.failures.lock().told(&frame.header().log);
         async move {
@@ -362,12 +364,36 @@ impl LogStore for FaultyStore {
                     self.kept_out.fetch_add(1, Ordering::SeqCst);
                     Err(error)
                 }
-                (None, None) => self.behind.append(frame).await.map(|taken| self.kept(taken)),
+                (None, None) => {
+                    let append = match lent {
+                        Some(lent) => self.behind.append_lent(frame, lent),
+                        None => self.behind.append(frame),
+                    };
+                    append.await.map(|taken| self.kept(taken))
+                }
             };
             self.taken.send_modify(|taken| *taken += 1);
             taken
         }
         .boxed()
+    }
+}
+
+impl LogStore for FaultyStore {
+    fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        self.append_as(frame, None)
+    }
+
+    fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        self.append_as(frame, Some(lent))
+    }
+
+    fn lane(&self, log: &LogId) -> u32 {
+        self.behind.lane(log)
+    }
+
+    fn given_up_ms(&self) -> u64 {
+        self.behind.given_up_ms()
     }
 
     fn read(

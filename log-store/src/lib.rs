@@ -88,7 +88,7 @@ pub use local::{LocalConfig, LocalStore, Replica};
 pub use memory::MemoryStore;
 pub use state::{Effects, LogState, Refused, StateError, Verdict};
 pub use store::{
-    Accepted, Access, AppendError, ClaimedPackage, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch,
-    Readiness, StoreError,
+    Accepted, Access, AppendError, ClaimedPackage, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend,
+    ReadBatch, Readiness, StoreError,
 };
 pub use watch::HeadWatches;

@@ -25,6 +25,19 @@ pub trait LogStore: Send + Sync + 'static {
     /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
 
+    /// As [`LogStore::append`]. The store keeps what it is lent until the frame is answered or given up, whether or not anybody
+    /// looks at the answer: so a caller can bound the frames that the store has, and share that room among those who append.
+    ///
+    /// A store that answers at once keeps it until the frame is queued.
+    fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        let append = self.append(frame);
+        Box::pin(async move {
+            let pending = append.await;
+            drop(lent);
+            pending
+        })
+    }
+
     /// Entries after `after`, contiguous, at most `bytes_max` bytes of records (but at least one record) and
     /// `entries_max` entries. Empty where `after` is the head. Never goes past the head that [`LogStore::watch_head`]
     /// shows.
@@ -75,6 +88,17 @@ pub trait LogStore: Send + Sync + 'static {
         None
     }
 
+    /// Which logs wait for one another in this store's queue: those of one lane.
+    fn lane(&self, log: &LogId) -> u32 {
+        let _ = log;
+        0
+    }
+
+    /// Entries up to this time, unix milliseconds, are no longer kept, as far as the store knows; 0 where it knows of none.
+    fn given_up_ms(&self) -> u64 {
+        0
+    }
+
     /// Whether the store can do all of its work now, and how far behind it is.
     fn readiness(&self) -> Readiness {
         let stopped = self.stopped().borrow().clone();
@@ -108,6 +132,9 @@ pub(crate) fn stopped_problem(why: &str) -> String {
 pub(crate) fn full_problem(why: &str) -> String {
     format!("the store takes no appends until there is room on its disk: {why}")
 }
+
+/// What a caller lends to an append until it is answered: dropped then.
+pub type Lent = Box<dyn Send + Sync>;
 
 /// An append on its way. Resolves when the verdict is durable.
 #[derive(Debug)]

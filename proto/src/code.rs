@@ -133,6 +133,16 @@ codes! {
     RequestLate = 2017, true, "Send a request's bytes without pauses; on a slow link, send smaller messages.";
     /// The relay node has no room for a request whose bytes do not come.
     NoRoom = 2018, true, "Try again, or use another relay node: this one has to receive more than it has room for.";
+    /// The agents of an account append too many frames or bytes a second, together.
+    AccountRateLimited = 2019, true, "Wait as long as the refusal says, then go on; all agents of the account share this rate at a relay node.";
+    /// The account has as many connections to the relay node as it may have.
+    AccountConnections = 2020, true, "Close connections of the account's other agents, connect to another relay node, or ask the operator for more.";
+    /// The network has as many connections to the relay node that have not said Hello as it may have.
+    AddressConnections = 2021, true, "Connect again a moment later; behind a network that many agents share, ask the operator for more.";
+    /// The account has made as many channels as it may in a day.
+    AccountChannels = 2022, false, "Use the channels that there are, try again tomorrow, or ask the operator for more.";
+    /// The account has as many bytes stored as it may have.
+    AccountStored = 2023, true, "Send again when older entries are no longer kept, or ask the operator for more; messages wait in the outbox. Replay goes on.";
 
     // ---- tokens
     /// Not a token.
@@ -219,6 +229,14 @@ codes! {
     DatabaseAway = 4026, true, "Try again later: the operator must look at the API's database, and at the way to it.";
     /// Another process uses the relay node's key, and is in the directory.
     RelayTwin = 4027, true, "One process a relay node: stop the other one, or enrol one of them with a key and a secret key file of its own.";
+    /// The account has as many agents as it may have.
+    AgentQuota = 4028, false, "End agents that are no longer used, or ask the operator for more.";
+    /// The account has as many API keys in force as it may have.
+    KeyQuota = 4029, false, "Revoke keys that are no longer used, or ask the operator for more.";
+    /// The account has as many channel names as it may have.
+    ChannelNameQuota = 4030, false, "Remove names that are no longer used, or ask the operator for more.";
+    /// Too many requests with all API keys of the account together.
+    AccountTooMany = 4031, true, "Wait as long as Retry-After says; all keys of an account share this rate.";
 
     // ---- the SDK
     /// The vault is open in another process.
@@ -376,6 +394,8 @@ mod tests {
             Code::HomeUnreachable,
             Code::CatchingUp,
             Code::RateLimited,
+            Code::AccountRateLimited,
+            Code::AccountStored,
             Code::Draining,
         ] {
             assert!(code.holds_log(), "{code}");
@@ -385,6 +405,7 @@ mod tests {
             Code::StaleHandshake,
             Code::NotMember,
             Code::FrameTooLarge,
+            Code::AccountChannels,
         ] {
             assert!(!code.holds_log(), "{code}");
         }

@@ -1,8 +1,10 @@
 //! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
+mod account;
 mod check;
 mod trust;
 
+pub use account::ADDRESS_CONNECTIONS_MAX;
 pub use trust::TrustConfig;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +84,11 @@ pub struct HttpsConfig {
 pub struct LimitsConfig {
     /// Connections at once.
     pub connections_max: u32,
+    /// Sessions of one account at once; without it half of `connections_max`, and 64 at least.
+    pub account_connections_max: Option<u32>,
+    /// Connections of one network (an IPv4 address, an IPv6 /64) at once that have not said Hello. Without it
+    /// [`ADDRESS_CONNECTIONS_MAX`], and loopback is without bound.
+    pub address_connections_max: Option<u32>,
     /// Streams open at once on one connection, without the control stream.
     pub streams_max: u32,
     /// Append requests in flight on one connection, in bytes.
@@ -89,6 +96,11 @@ pub struct LimitsConfig {
     /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
     /// bodies that do not come to their end give way, first those of the account that has most in them.
     pub receive_bytes_max: usize,
+    /// Of all connections of one account together; without it half of that.
+    pub account_receive_bytes_max: Option<usize>,
+    /// Bytes of frames, with 1 KiB more for each, that the store has at a time. What waits beyond them goes by turns, account by
+    /// account.
+    pub append_window_bytes: u64,
     /// Records in one batch of a subscription, in bytes.
     pub batch_bytes_max: usize,
     /// What the subscriptions of one connection share for their batches, in bytes: the more there are, the smaller each
@@ -98,6 +110,16 @@ pub struct LimitsConfig {
     pub frames_per_second: u32,
     /// Bytes that an agent may append a second, sustained.
     pub bytes_per_second: u64,
+    /// Frames that all agents of an account together may append a second, sustained; without it four times an agent's. A bundle counts
+    /// as one, and one more for each Welcome that it causes.
+    pub account_frames_per_second: Option<u32>,
+    /// Bytes that they may append a second, sustained; without it four times an agent's.
+    pub account_bytes_per_second: Option<u64>,
+    /// Channels that an account may make within a day.
+    pub account_channels_per_day: u32,
+    /// Bytes that an account may have stored, as far as this node took them; without it half of the file system that the data folder
+    /// is on.
+    pub account_stored_bytes_max: Option<u64>,
     /// Seconds' worth of frames and bytes that may come at once.
     pub burst_s: u32,
     /// Bytes sent on one connection and not yet acknowledged by its peer, which the node must keep.
@@ -181,13 +203,21 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            account_connections_max: None,
+            address_connections_max: None,
             streams_max: limits::STREAMS_MAX,
             append_in_flight_bytes_max: limits::APPEND_IN_FLIGHT_BYTES_MAX,
             receive_bytes_max: 256 * 1024 * 1024,
+            account_receive_bytes_max: None,
+            append_window_bytes: 2 * 1024 * 1024,
             batch_bytes_max: limits::BATCH_BYTES_MAX,
             replay_bytes_max: 8 * 1024 * 1024,
             frames_per_second: limits::FRAMES_PER_SECOND,
             bytes_per_second: limits::BYTES_PER_SECOND,
+            account_frames_per_second: None,
+            account_bytes_per_second: None,
+            account_channels_per_day: 100_000,
+            account_stored_bytes_max: None,
             burst_s: 2,
             send_window_bytes: 4 * 1024 * 1024,
             send_bytes_max: 256 * 1024 * 1024,

@@ -1,10 +1,12 @@
 //! What the node keeps of requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
-//! together.
+//! together, and one for those of an account.
 //!
-//! A request takes its length of the [`Room`] first, and what is not read is held back by QUIC. Where the room is taken and
+//! A request takes its length of its account's share and of the [`Room`] first, and what is not read is held back by QUIC. So an
+//! account that does not read its answers, or has whole requests waiting for their turn, fills its own share. Where the room is taken and
 //! somebody waits, bodies that have begun and do not come to their end give way: of the account that has most in such bodies, the
 //! one that began first. So whoever sends all of a request but its last byte holds up nobody but itself.
 
+use crate::accounts::Account;
 use parking_lot::Mutex;
 use skytale_proto::AccountId;
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +24,13 @@ const GIVE_WAY_AFTER: Duration = Duration::from_millis(250);
 pub(crate) struct Room {
     bytes: Arc<Semaphore>,
     bodies: Mutex<Bodies>,
+}
+
+/// A request's part of the room. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
 }
 
 /// Bodies that have begun and are not whole, by account and in the order in which they began.
@@ -55,20 +64,11 @@ impl Room {
         }
     }
 
-    /// Takes room for a request, waiting for it.
-    #[allow(clippy::expect_used)]
-    pub(crate) async fn take(&self, bytes: u32) -> OwnedSemaphorePermit {
-        if let Ok(permit) = self.bytes.clone().try_acquire_many_owned(bytes) {
-            return permit;
-        }
-        let mut taken = Box::pin(self.bytes.clone().acquire_many_owned(bytes));
-        loop {
-            tokio::select! {
-                biased;
-                permit = &mut taken => return permit.expect("the semaphore is never closed"),
-                () = sleep(GIVE_WAY_AFTER) => self.bodies.lock().give_way(),
-            }
-        }
+    /// Takes room for a request, waiting for it: of its account's, then of the node's.
+    pub(crate) async fn take(&self, account: &Account, bytes: u32) -> Taken {
+        let own = acquire(&account.receive, bytes, || self.bodies.lock().give_way_of(account.id)).await;
+        let all = acquire(&self.bytes, bytes, || self.bodies.lock().give_way()).await;
+        Taken { _own: own, _all: all }
     }
 
     /// A body begins whose room was taken.
@@ -124,23 +124,52 @@ impl Bodies {
     /// Of the account with most, the one that began first.
     fn give_way(&mut self) {
         let most = self.of.iter().max_by_key(|(_, of)| of.bytes);
-        let Some((account, number)) = most.and_then(|(account, of)| Some((*account, *of.begun.keys().next()?))) else {
-            // All of them are whole: the store has them.
+        // Without one all of them are whole: the store has them.
+        if let Some(account) = most.map(|(account, _)| *account) {
+            self.give_way_of(account);
+        }
+    }
+
+    /// Of an account, the one that began first.
+    fn give_way_of(&mut self, account: AccountId) {
+        let first = self.of.get(&account).and_then(|of| of.begun.first_key_value());
+        let Some((number, gives_way)) = first.map(|(number, (_, gives_way))| (*number, gives_way)) else {
             return;
         };
-        if let Some((_, gives_way)) = self.of[&account].begun.get(&number) {
-            gives_way.cancel();
-        }
+        gives_way.cancel();
         self.end(account, number);
+    }
+}
+
+/// Waits for room. While there is none, bodies give way.
+#[allow(clippy::expect_used)]
+async fn acquire(room: &Arc<Semaphore>, bytes: u32, give_way: impl Fn()) -> OwnedSemaphorePermit {
+    if let Ok(permit) = room.clone().try_acquire_many_owned(bytes) {
+        return permit;
+    }
+    let mut taken = Box::pin(room.clone().acquire_many_owned(bytes));
+    loop {
+        tokio::select! {
+            biased;
+            permit = &mut taken => return permit.expect("the semaphore is never closed"),
+            () = sleep(GIVE_WAY_AFTER) => give_way(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::Accounts;
+    use crate::usage::Usage;
 
     fn accounts() -> [AccountId; 2] {
         [AccountId::generate(), AccountId::generate()]
+    }
+
+    /// An account with a share of so many bytes.
+    fn account(id: AccountId, bytes: usize) -> Arc<Account> {
+        Accounts::new(bytes, Usage::in_memory()).of(id)
     }
 
     #[test]
@@ -161,10 +190,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_gets_the_room_of_bodies_that_do_not_end() {
-        let (room, [busy, _]) = (Room::new(1_000), accounts());
+        let (room, [busy, quiet]) = (Room::new(1_000), accounts());
+        let (of_busy, of_quiet) = (account(busy, 1_000), account(quiet, 1_000));
         let mut held = Vec::new();
         for _ in 0..10 {
-            held.push((room.take(100).await, room.body(busy, 100)));
+            held.push((room.take(&of_busy, 100).await, room.body(busy, 100)));
         }
         let stalled = async {
             // Each one that gives way lets its room go.
@@ -173,25 +203,47 @@ mod tests {
                 drop((permit, body));
             }
         };
-        let wants = room.take(350);
+        let wants = room.take(&of_quiet, 350);
         tokio::pin!(stalled, wants);
-        let permit = tokio::select! {
-            permit = &mut wants => permit,
+        let taken = tokio::select! {
+            taken = &mut wants => taken,
             () = &mut stalled => panic!("no more than are needed"),
         };
-        assert_eq!(permit.num_permits(), 350);
         assert_eq!(room.free(), 50);
+        drop(taken);
+        assert_eq!(room.free(), 400);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whole_requests_keep_their_room() {
-        let room = Room::new(100);
-        let whole = room.take(100).await;
-        let wants = room.take(1);
+        let (room, [one, other]) = (Room::new(100), accounts().map(|id| account(id, 100)));
+        let whole = room.take(&one, 100).await;
+        let wants = room.take(&other, 1);
         tokio::pin!(wants);
         let waited = tokio::time::timeout(Duration::from_secs(60), &mut wants).await;
         assert!(waited.is_err(), "nothing to give way");
         drop(whole);
         drop(wants.await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_with_whole_requests_fills_its_own_share_alone() {
+        let (room, [busy, quiet]) = (Room::new(1_000), accounts());
+        let (of_busy, of_quiet) = (account(busy, 250), account(quiet, 250));
+        let whole = room.take(&of_busy, 200).await;
+        let stalled = (room.take(&of_busy, 50).await, room.body(busy, 50));
+        let wants = room.take(&of_busy, 50);
+        tokio::pin!(wants);
+        assert!(tokio::time::timeout(GIVE_WAY_AFTER / 2, &mut wants).await.is_err());
+        assert_eq!(room.free(), 750, "what it waits for is no other's");
+        drop(room.take(&of_quiet, 250).await);
+        // Its own that do not end give way to its own.
+        let gives_way = async {
+            stalled.1.gives_way().await;
+            drop(stalled);
+        };
+        let (taken, ()) = tokio::join!(wants, gives_way);
+        drop((taken, whole));
+        assert_eq!(room.free(), 1_000);
     }
 }

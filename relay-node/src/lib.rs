@@ -34,10 +34,12 @@
 //! `Refusal` on its control stream, then the connection is closed with the code's number and a reason.
 //!
 //! # Modules
-//! `authorize`, `rate`, `deframe`, `session::state`, `clock::skew`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
+//! `authorize`, `rate`, `turns`, `addresses`, `usage`, `deframe`, `session::state`, `clock::skew`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
 //! and `directory` drive them; `tap` records what they do;
 //! [`config`] is what an operator sets, `metrics` what an operator sees.
 
+mod accounts;
+mod addresses;
 mod admin;
 mod authorize;
 mod clock;
@@ -48,6 +50,7 @@ mod drain;
 mod endpoint;
 mod https;
 mod incoming;
+mod limited;
 mod load;
 mod metrics;
 mod node;
@@ -60,6 +63,8 @@ mod session;
 mod stream;
 mod tap;
 mod trust;
+mod turns;
+mod usage;
 
 pub use clock::{Clock, Source as ClockSource, Span as ClockSpan};
 pub use config::{

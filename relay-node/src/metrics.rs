@@ -19,6 +19,8 @@ const SESSIONS_STARTED: &str = "skytale_relay_sessions_started_total";
 const SESSIONS_ENDED: &str = "skytale_relay_sessions_ended_total";
 const CONNECTIONS: &str = "skytale_relay_connections";
 const RECEIVE_FREE: &str = "skytale_relay_receive_free_bytes";
+const BEFORE_HELLO: &str = "skytale_relay_connections_before_hello";
+const APPENDS_WAITING: &str = "skytale_relay_appends_waiting";
 const LAG_MAX: &str = "skytale_relay_reader_lag_entries_max";
 const REFUSALS: &str = "skytale_relay_refusals_total";
 const CLAIMS: &str = "skytale_relay_key_package_claims_total";
@@ -63,6 +65,16 @@ pub fn describe() {
         "Sessions ended, by code; `closed` where the agent left."
     );
     describe_gauge!(CONNECTIONS, count, "Connections, with those that have not said Hello.");
+    describe_gauge!(
+        BEFORE_HELLO,
+        count,
+        "Connections that count for their addresses: they have not said Hello, or shown a token over HTTPS."
+    );
+    describe_gauge!(
+        APPENDS_WAITING,
+        count,
+        "Frames that wait for their account's turn to append; above 0 the store has as many as it is given at a time."
+    );
     describe_gauge!(
         RECEIVE_FREE,
         Unit::Bytes,
@@ -210,6 +222,8 @@ pub(crate) fn clock_wrong(wrong: bool) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) connections: usize,
+    pub(crate) before_hello: usize,
+    pub(crate) appends_waiting: usize,
     pub(crate) receive_free_bytes: usize,
     pub(crate) sessions: usize,
     pub(crate) subscriptions: usize,
@@ -227,6 +241,8 @@ pub(crate) struct Standing {
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn standing(standing: Standing) {
     gauge!(CONNECTIONS).set(standing.connections as f64);
+    gauge!(BEFORE_HELLO).set(standing.before_hello as f64);
+    gauge!(APPENDS_WAITING).set(standing.appends_waiting as f64);
     gauge!(RECEIVE_FREE).set(standing.receive_free_bytes as f64);
     gauge!(SESSIONS).set(standing.sessions as f64);
     gauge!(SUBSCRIPTIONS).set(standing.subscriptions as f64);

@@ -1,13 +1,16 @@
 //! The node: accepts connections, runs what belongs to it, drains, stops.
 
+use crate::accounts::Accounts;
+use crate::addresses::{Addresses, Begun, Entry};
 use crate::admin;
 use crate::clock::{self, Clock};
-use crate::config::{ConfigError, RelayConfig};
+use crate::config::{ADDRESS_CONNECTIONS_MAX, ConfigError, RelayConfig};
 use crate::directory::{Place, Presence};
 use crate::drain::told_over;
 use crate::endpoint::{self, BindError, Receiving, SendWindows};
 use crate::https::{self, Https, HttpsError};
 use crate::incoming::Room;
+use crate::limited::Limited;
 use crate::load::Load;
 use crate::rate::Rates;
 use crate::readers::Readers;
@@ -16,14 +19,16 @@ use crate::secret_key::{self, SecretKeyError};
 use crate::session::{self, Ending, Sessions};
 use crate::tap::Tap;
 use crate::trust::{self, Api, ApiUrlError, EnrolmentKeyError, Keeper, KeptFor, Trust, TrustSource};
-use iroh::endpoint::Incoming;
+use crate::turns::Turns;
+use crate::usage::{Quotas, Usage};
+use iroh::endpoint::{Incoming, IncomingAddr};
 use iroh::{Endpoint, SecretKey};
 use skytale_http::RenderMetrics;
 use skytale_log_store::LogStore;
 use skytale_proto::rest::Relay;
 use skytale_proto::{Code, EndpointId, EnrolmentId};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -72,11 +77,20 @@ pub(crate) struct Shared {
     pub(crate) rates: Rates,
     pub(crate) readers: Arc<Readers>,
     pub(crate) load: Load,
+    pub(crate) limited: Limited,
     pub(crate) presence: Presence,
     /// Until when the node drains, once it does.
     pub(crate) drain: watch::Sender<Option<Instant>>,
+    /// What the sessions of an account share.
+    pub(crate) accounts: Accounts,
+    /// What an account may cause.
+    pub(crate) quotas: Quotas,
+    /// Who appends next.
+    pub(crate) turns: Turns,
     /// Places for connections.
     pub(crate) places: Arc<Semaphore>,
+    /// Connections that have not said Hello.
+    pub(crate) addresses: Addresses,
     pub(crate) send_windows: SendWindows,
     /// Room for requests.
     pub(crate) incoming: Room,
@@ -199,9 +213,17 @@ impl RelayNode {
             rates: Rates::new(&config.limits),
             readers: Arc::default(),
             load: Load::default(),
+            limited: Limited::default(),
             presence: Presence::default(),
             drain: watch::Sender::new(None),
+            accounts: Accounts::new(
+                config.limits.account_receive_bytes_max(),
+                Usage::open(config.data_dir.as_deref()),
+            ),
+            quotas: quotas(&config),
+            turns: Turns::new(config.limits.append_window_bytes),
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
+            addresses: Addresses::new(config.limits.address_connections_max, ADDRESS_CONNECTIONS_MAX),
             send_windows: SendWindows::new(&endpoint, &config.limits),
             incoming: Room::new(config.limits.receive_bytes_max),
             sending: AtomicUsize::new(0),
@@ -278,6 +300,11 @@ impl RelayNode {
         self.shared.sessions.len()
     }
 
+    /// How many frames wait for their account's turn to append.
+    pub fn appends_waiting(&self) -> usize {
+        self.shared.turns.waiting()
+    }
+
     /// Takes no new connection, and tells every session to go elsewhere: a few hundred a second, each of which is served
     /// until its turn; then its new appends are refused, and those in flight are finished. The relay directory learns at
     /// once. A session ends when it has no stream left, or when `within` is over. Returns when
@@ -324,6 +351,7 @@ impl RelayNode {
         if let Some(tap) = &self.shared.tap {
             tap.finish().await;
         }
+        write_usage(self.shared.clone()).await;
         // Nothing sends heartbeats now: what is taken out stays out.
         if let Some(place) = self.place.take() {
             place.leave().await;
@@ -472,9 +500,26 @@ async fn accept(node: Arc<Shared>, endpoint: Endpoint, connections: TaskTracker,
         let Some(incoming) = validated(&node, incoming) else {
             continue;
         };
+        let waits = match at_address(&node, &incoming) {
+            Entry::Begun(waits) => waits,
+            Entry::Unproven => {
+                // One whose token cannot be given has shown it already.
+                let _ = incoming.retry();
+                continue;
+            }
+            Entry::Full => {
+                node.limited.note(Some(Code::AddressConnections));
+                let why = Ending::new(
+                    Code::AddressConnections,
+                    "this address has as many connections that have not said Hello as it may have",
+                );
+                refuse(&turned_away, &connections, incoming, why);
+                continue;
+            }
+        };
         match node.places.clone().try_acquire_owned() {
             Ok(place) => {
-                connections.spawn(Box::pin(session::serve(node.clone(), incoming, place)));
+                connections.spawn(Box::pin(session::serve(node.clone(), incoming, place, waits)));
             }
             Err(_) => {
                 let why = Ending::new(
@@ -500,6 +545,14 @@ fn validated(node: &Shared, incoming: Incoming) -> Option<Incoming> {
     }
 }
 
+/// Whether a connection may begin, by where it comes from. One that comes over HTTPS has shown a token there.
+fn at_address(node: &Shared, incoming: &Incoming) -> Entry {
+    match incoming.remote_addr() {
+        IncomingAddr::Ip(address) => node.addresses.enter(address.ip(), incoming.remote_addr_validated()),
+        _ => Entry::Begun(Begun::elsewhere()),
+    }
+}
+
 fn refuse(turned_away: &Arc<Semaphore>, connections: &TaskTracker, incoming: Incoming, why: Ending) {
     match turned_away.clone().try_acquire_owned() {
         Ok(place) => {
@@ -514,5 +567,34 @@ async fn tidy(node: Arc<Shared>) {
     loop {
         turns.tick().await;
         node.rates.forget_idle();
+        node.accounts.forget_idle();
+        write_usage(node.clone()).await;
     }
+}
+
+/// Writes down what accounts have caused, without what is no longer stored.
+async fn write_usage(node: Arc<Shared>) {
+    let written = tokio::task::spawn_blocking(move || {
+        let (given_up_ms, now_ms) = (node.store.given_up_ms(), node.clock.now().unix_ms);
+        node.accounts.usage.tidy(given_up_ms, now_ms);
+    });
+    if let Err(error) = written.await {
+        warn!(%error, "what accounts have stored was not written down");
+    }
+}
+
+/// What an account may cause, where it is set or can be known.
+fn quotas(config: &RelayConfig) -> Quotas {
+    let half_of_disk = || Some(disk_bytes(config.data_dir.as_deref()?).ok()? / 2);
+    let bytes = config.limits.account_stored_bytes_max.or_else(half_of_disk);
+    Quotas {
+        bytes: bytes.unwrap_or(u64::MAX),
+        channels: config.limits.account_channels_per_day,
+    }
+}
+
+/// The size of the file system that a folder is on.
+fn disk_bytes(folder: &Path) -> std::io::Result<u64> {
+    let status = rustix::fs::statvfs(folder)?;
+    Ok(status.f_blocks.saturating_mul(status.f_frsize))
 }

@@ -1,13 +1,16 @@
-//! How much an agent may append: frames and bytes a second, with a burst, whatever number of streams and connections.
+//! How much an agent, and an account with all of its agents together, may append: frames and bytes a second, with a burst, whatever
+//! number of streams and connections.
 //!
-//! The rates outlive a connection, so that connecting again buys nothing.
+//! The rates outlive a connection, so that connecting again buys nothing. They are this node's: in a fleet each node has its own.
 
 use crate::config::LimitsConfig;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
-use skytale_proto::AgentId;
+use skytale_proto::session::Refusal;
+use skytale_proto::{AccountId, AgentId, Code, Detail, Header};
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -16,50 +19,121 @@ const CELL_BYTES: u64 = 64;
 /// The shortest wait that is asked for: a shorter one is over before its refusal has arrived.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 
-type Keyed<C> = RateLimiter<AgentId, DashMapStateStore<AgentId>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Keyed<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// The rates of all agents.
+/// The rates of all agents and accounts.
 #[derive(Debug)]
 pub(crate) struct Rates<C: Clock = DefaultClock> {
-    frames: Keyed<C>,
-    bytes: Keyed<C>,
+    agents: Meters<AgentId, C>,
+    accounts: Meters<AccountId, C>,
+}
+
+/// Frames and bytes of everyone of a kind.
+#[derive(Debug)]
+struct Meters<K: Hash + Eq + Clone, C: Clock> {
+    frames: Keyed<K, C>,
+    frames_burst: NonZeroU32,
+    bytes: Keyed<K, C>,
+    bytes_burst: NonZeroU32,
     clock: C,
+}
+
+/// Whose rate is used up, and how long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Agent(Duration),
+    Account(Duration),
+}
+
+impl Over {
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Agent(wait) => {
+                let why = "more frames or bytes than this agent may append a second";
+                Refusal::because(Code::RateLimited, why).after(wait)
+            }
+            Self::Account(wait) => {
+                let why = "more frames or bytes than the agents of this account may append a second, together";
+                Refusal::because(Code::AccountRateLimited, why).after(wait)
+            }
+        }
+    }
+}
+
+/// The frames that an append counts as: one, and one more for each Welcome that it causes.
+pub(crate) fn frames_of(header: &Header) -> u32 {
+    let welcomes = match &header.detail {
+        Detail::Commit { recipients, .. } => recipients.len(),
+        _ => 0,
+    };
+    u32::try_from(welcomes).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 impl Rates {
     pub(crate) fn new(limits: &LimitsConfig) -> Self {
-        Self::with_clock(limits, DefaultClock::default())
+        Self::with_clock(limits, &DefaultClock::default())
     }
 }
 
 impl<C: Clock + Clone> Rates<C> {
-    fn with_clock(limits: &LimitsConfig, clock: C) -> Self {
-        let cells = limits.bytes_per_second / CELL_BYTES;
+    fn with_clock(limits: &LimitsConfig, clock: &C) -> Self {
+        let burst_s = limits.burst_s;
         Self {
-            frames: RateLimiter::dashmap_with_clock(
-                quota(limits.frames_per_second.into(), limits.burst_s),
-                clock.clone(),
+            agents: Meters::new(limits.frames_per_second, limits.bytes_per_second, burst_s, clock),
+            accounts: Meters::new(
+                limits.account_frames_per_second(),
+                limits.account_bytes_per_second(),
+                burst_s,
+                clock,
             ),
-            bytes: RateLimiter::dashmap_with_clock(quota(cells, limits.burst_s), clock.clone()),
-            clock,
         }
     }
 
-    /// Takes one frame of `bytes` bytes from an agent's rates; else how long to wait.
-    pub(crate) fn take(&self, agent: &AgentId, bytes: usize) -> Result<(), Duration> {
-        self.frames.check_key(agent).map_err(|until| self.wait(&until))?;
-        let cells = u32::try_from((bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
-        let cells = NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN);
-        match self.bytes.check_key_n(agent, cells) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(until)) => Err(self.wait(&until)),
-            // The burst holds any one frame; what does not fit is refused for its size, later.
-            Err(_) => Ok(()),
-        }
+    /// Takes a frame of `bytes` bytes from an agent's rates and its account's; else whose are used up. `frames` is 1, and one more
+    /// for each Welcome that it causes.
+    pub(crate) fn take(&self, agent: &AgentId, account: &AccountId, frames: u32, bytes: usize) -> Result<(), Over> {
+        // The agent's first: one that is over its own rate takes nothing from the other agents of its account.
+        self.agents.take(agent, frames, bytes).map_err(Over::Agent)?;
+        self.accounts.take(account, frames, bytes).map_err(Over::Account)
     }
 
-    /// Forgets agents whose rates are full again.
+    /// Forgets agents and accounts whose rates are full again.
     pub(crate) fn forget_idle(&self) {
+        self.agents.forget_idle();
+        self.accounts.forget_idle();
+    }
+}
+
+impl<K: Hash + Eq + Clone, C: Clock + Clone> Meters<K, C> {
+    fn new(frames_per_second: u32, bytes_per_second: u64, burst_s: u32, clock: &C) -> Self {
+        let frames = quota(frames_per_second.into(), burst_s);
+        let bytes = quota(bytes_per_second / CELL_BYTES, burst_s);
+        Self {
+            frames: RateLimiter::dashmap_with_clock(frames, clock.clone()),
+            frames_burst: frames.burst_size(),
+            bytes: RateLimiter::dashmap_with_clock(bytes, clock.clone()),
+            bytes_burst: bytes.burst_size(),
+            clock: clock.clone(),
+        }
+    }
+
+    fn take(&self, key: &K, frames: u32, bytes: usize) -> Result<(), Duration> {
+        let cells = u32::try_from((bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
+        self.take_of(&self.frames, self.frames_burst, key, frames)?;
+        self.take_of(&self.bytes, self.bytes_burst, key, cells)
+    }
+
+    /// What is more than a burst takes all of one: nothing waits for ever.
+    fn take_of(&self, of: &Keyed<K, C>, burst: NonZeroU32, key: &K, units: u32) -> Result<(), Duration> {
+        let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN).min(burst);
+        match of.check_key_n(key, units) {
+            Ok(Err(until)) => Err(self.wait(&until)),
+            // The burst holds it.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+
+    fn forget_idle(&self) {
         self.frames.retain_recent();
         self.bytes.retain_recent();
     }
@@ -82,15 +156,19 @@ mod tests {
 
     const A: AgentId = AgentId::from_bytes([1; 32]);
     const B: AgentId = AgentId::from_bytes([2; 32]);
+    const ONE: AccountId = AccountId::from_bytes([3; 16]);
+    const OTHER: AccountId = AccountId::from_bytes([4; 16]);
 
     fn rates(clock: &FakeRelativeClock) -> Rates<FakeRelativeClock> {
         let limits = LimitsConfig {
             frames_per_second: 10,
             bytes_per_second: 1024 * 1024,
+            account_frames_per_second: Some(25),
+            account_bytes_per_second: Some(2 * 1024 * 1024),
             burst_s: 2,
             ..LimitsConfig::default()
         };
-        Rates::with_clock(&limits, clock.clone())
+        Rates::with_clock(&limits, clock)
     }
 
     #[test]
@@ -98,44 +176,85 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
         for _ in 0..20 {
-            assert_eq!(rates.take(&A, 100), Ok(()));
+            assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
         }
-        let wait = rates.take(&A, 100).expect_err("the burst is used up");
+        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, 1, 100) else {
+            panic!("the burst is used up")
+        };
         assert!(wait <= Duration::from_millis(100), "{wait:?}");
         clock.advance(wait.max(Duration::from_millis(100)));
-        assert_eq!(rates.take(&A, 100), Ok(()));
-        assert!(rates.take(&A, 100).is_err());
+        assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
+        assert!(rates.take(&A, &ONE, 1, 100).is_err());
     }
 
     #[test]
     fn bytes_count_too_and_any_one_frame_fits() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        assert_eq!(rates.take(&A, 1024 * 1024), Ok(()));
-        assert_eq!(rates.take(&A, 1024 * 1024), Ok(()));
-        let wait = rates.take(&A, 1024 * 1024).expect_err("two seconds' worth are used up");
+        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
+        let Err(Over::Agent(wait)) = rates.take(&A, &ONE, 1, 1024 * 1024) else {
+            panic!("two seconds' worth are used up")
+        };
         assert!(wait > Duration::from_millis(900), "{wait:?}");
         clock.advance(wait);
-        assert_eq!(rates.take(&A, 1024 * 1024), Ok(()));
+        assert_eq!(rates.take(&A, &ONE, 1, 1024 * 1024), Ok(()));
     }
 
     #[test]
     fn one_agent_takes_nothing_from_another() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        while rates.take(&A, 100).is_ok() {}
-        assert_eq!(rates.take(&B, 100), Ok(()));
+        while rates.take(&A, &ONE, 1, 100).is_ok() {}
+        assert_eq!(rates.take(&B, &ONE, 1, 100), Ok(()));
     }
 
     #[test]
-    fn agents_that_are_idle_are_forgotten() {
+    fn an_account_has_one_rate_whatever_number_of_agents() {
         let clock = FakeRelativeClock::default();
         let rates = rates(&clock);
-        assert_eq!(rates.take(&A, 100), Ok(()));
+        let agent = |number| AgentId::from_bytes([number; 32]);
+        let passed = (10..20).map(|number| {
+            (0..10)
+                .filter(|_| rates.take(&agent(number), &ONE, 1, 1).is_ok())
+                .count()
+        });
+        assert_eq!(passed.sum::<usize>(), 50, "two seconds' worth of the account's");
+        assert!(matches!(rates.take(&agent(30), &ONE, 1, 1), Err(Over::Account(_))));
+        assert_eq!(rates.take(&agent(31), &OTHER, 1, 1), Ok(()));
+        // By bytes, too.
+        clock.advance(Duration::from_secs(10));
+        for number in 40..44 {
+            assert_eq!(rates.take(&agent(number), &ONE, 1, 1024 * 1024), Ok(()));
+        }
+        assert!(matches!(
+            rates.take(&agent(44), &ONE, 1, 1024 * 1024),
+            Err(Over::Account(_))
+        ));
+    }
+
+    #[test]
+    fn welcomes_count_as_frames_and_any_one_bundle_fits() {
+        let clock = FakeRelativeClock::default();
+        let rates = rates(&clock);
+        assert_eq!(rates.take(&A, &ONE, 1 + 15, 100), Ok(()));
+        assert!(matches!(rates.take(&A, &ONE, 1 + 15, 100), Err(Over::Agent(_))));
+        // More than a burst takes all of one.
+        assert_eq!(rates.take(&B, &OTHER, 4_097, 100), Ok(()));
+        assert!(matches!(rates.take(&B, &OTHER, 1, 100), Err(Over::Agent(_))));
+    }
+
+    #[test]
+    fn those_that_are_idle_are_forgotten() {
+        let clock = FakeRelativeClock::default();
+        let rates = rates(&clock);
+        assert_eq!(rates.take(&A, &ONE, 1, 100), Ok(()));
         rates.forget_idle();
-        assert_eq!(rates.frames.len(), 1);
+        assert_eq!((rates.agents.frames.len(), rates.accounts.frames.len()), (1, 1));
         clock.advance(Duration::from_secs(60));
         rates.forget_idle();
-        assert_eq!((rates.frames.len(), rates.bytes.len()), (0, 0));
+        let left = [rates.agents.frames.len(), rates.agents.bytes.len()];
+        assert_eq!(left, [0, 0]);
+        assert_eq!((rates.accounts.frames.len(), rates.accounts.bytes.len()), (0, 0));
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn create(
     let most = u64::from(inner.config.limits.channels_max);
     if channels::count(&mut write, caller.account).await? > most {
         return Err(Refusal::new(
-            Code::QuotaExceeded,
+            Code::ChannelNameQuota,
             format!("the account has {most} channel names"),
         ));
     }

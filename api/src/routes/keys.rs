@@ -98,7 +98,7 @@ fn within_quota(inner: &Inner, in_force: u64) -> Result<(), Refusal> {
     let most = u64::from(inner.config.limits.keys_max);
     if in_force >= most {
         return Err(Refusal::new(
-            Code::QuotaExceeded,
+            Code::KeyQuota,
             format!("the account has {most} API keys in force"),
         ));
     }

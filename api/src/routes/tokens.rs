@@ -189,10 +189,7 @@ async fn bind(
         accounts::lock(write, caller.account).await?;
         let most = u64::from(inner.config.limits.agents_max);
         if agents::count(write, caller.account).await? > most {
-            return Err(Refusal::new(
-                Code::QuotaExceeded,
-                format!("the account has {most} agents"),
-            ));
+            return Err(Refusal::new(Code::AgentQuota, format!("the account has {most} agents")));
         }
         return Ok(of(caller, "agent.bind", agent, None).record(write, meta, now_s).await?);
     }
@@ -263,7 +260,7 @@ fn check_proof(request: &TokenRequest, nonce: &[u8; 32]) -> Result<(), Refusal> 
 fn is_about_the_agent(code: Code) -> bool {
     matches!(
         code,
-        Code::ProofInvalid | Code::NonceInvalid | Code::AgentTaken | Code::AgentEnded | Code::QuotaExceeded
+        Code::ProofInvalid | Code::NonceInvalid | Code::AgentTaken | Code::AgentEnded | Code::AgentQuota
     )
 }
 

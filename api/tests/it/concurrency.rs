@@ -133,7 +133,7 @@ on_both! {
         let (good, bad) = good_and_bad(answers);
         assert_eq!(good.len(), 4);
         for answer in bad {
-            answer.refused(Code::QuotaExceeded);
+            answer.refused(Code::KeyQuota);
         }
         assert_eq!(api.get("/v1/keys", &key).await.ok::<Keys>().keys.len(), 5);
         other.stop().await;

@@ -206,7 +206,7 @@ on_both! {
         let key = api.account("acme").await.key.secret;
         let second = api.key(&key, &["relay:append"]).await;
         api.key(&key, &["relay:append"]).await;
-        let answer = api.create_key(&key, &["relay:append"], None).await.refused(Code::QuotaExceeded);
+        let answer = api.create_key(&key, &["relay:append"], None).await.refused(Code::KeyQuota);
         assert_eq!((answer.status, answer.retry_after_s()), (StatusCode::FORBIDDEN, None));
         api.delete(&format!("/v1/keys/{}", second.key.id), &key).await.done();
         api.create_key(&key, &["relay:append"], None).await.ok::<CreatedKey>();
@@ -214,7 +214,7 @@ on_both! {
         let agents = [TestAgent::new(), TestAgent::new(), TestAgent::new()];
         api.token(&key, &agents[0]).await;
         api.token(&key, &agents[1]).await;
-        api.ask_token(&key, &agents[2]).await.refused(Code::QuotaExceeded);
+        api.ask_token(&key, &agents[2]).await.refused(Code::AgentQuota);
         api.token(&key, &agents[0]).await;
         api.delete(&format!("/v1/agents/{}", agents[0].id()), &key).await.done();
         api.token(&key, &agents[2]).await;
@@ -223,7 +223,7 @@ on_both! {
         for n in 0..2 {
             assert_eq!(api.post("/v1/channels", &key, &name(n)).await.status, StatusCode::CREATED);
         }
-        api.post("/v1/channels", &key, &name(2)).await.refused(Code::QuotaExceeded);
+        api.post("/v1/channels", &key, &name(2)).await.refused(Code::ChannelNameQuota);
         api.get("/v1/channels/acme/a/2", &key).await.refused(Code::NotFound);
         api.stop().await;
     }

@@ -71,6 +71,7 @@ pub(crate) fn config(database: &Database) -> ApiConfig {
         limits: Limits {
             address_rate: plenty,
             key_rate: plenty,
+            account_rate: plenty,
             relay_rate: plenty,
             attempt_rate: plenty,
             hashes_waiting_max: 512,

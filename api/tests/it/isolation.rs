@@ -104,7 +104,7 @@ on_both! {
         let flood = Flood::start(&api.client, move |client| {
             let mallory = mallory.clone();
             // With one place to wait, one that hashed would be refused: too many wait.
-            async move { drop(client.create_key(&mallory, &["audit:read"], None).await.refused(Code::QuotaExceeded)) }
+            async move { drop(client.create_key(&mallory, &["audit:read"], None).await.refused(Code::KeyQuota)) }
         });
         flood.goes_on(64).await;
         flood.stop().await;

@@ -39,6 +39,31 @@ on_both! {
         api.stop().await;
     }
 
+    async fn an_account_with_many_keys_has_one_rate_and_others_do_not_wait(backend: Backend) {
+        let api = TestApi::start_with(backend, |config| config.limits.account_rate = SLOW).await;
+        let busy = api.account("busy").await.key.secret;
+        let calm = api.account("calm").await.key.secret;
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            keys.push(api.key(&busy, &["audit:read"]).await.secret);
+        }
+        // Each key alone is far from a rate of its own.
+        let mut refused = None;
+        'asking: for _ in 0..50 {
+            for key in &keys {
+                let answer = api.get("/v1/audit", key).await;
+                if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                    refused = Some(answer);
+                    break 'asking;
+                }
+            }
+        }
+        let answer = refused.expect("the account's rate is used up").refused(Code::AccountTooMany);
+        assert_eq!(answer.retry_after_s(), Some(1));
+        api.token(&calm, &TestAgent::new()).await;
+        api.stop().await;
+    }
+
     async fn an_address_that_asks_too_often_waits(backend: Backend) {
         let api = TestApi::start_with(backend, |config| config.limits.address_rate = SLOW).await;
         let (served, answer) = until_refused(&api, "/v1/agents", "x").await;

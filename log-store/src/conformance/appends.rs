@@ -5,6 +5,7 @@ use super::script::*;
 use skytale_proto::{ChannelId, Detail, Frame, Offset, limits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The first entry of a log is at 1, each later one at the next offset.
 pub async fn offsets_are_dense_from_one(store: Store) {
@@ -49,6 +50,28 @@ pub async fn pipelined_frames_keep_their_order(store: Store) {
         assert_eq!(append.verdict().await.expect("accepted").offset, at(expected));
     }
     assert_eq!(frames(&store, channel.log()).await[1..], sent);
+}
+
+/// What appends were lent is dropped when they are answered, accepted or refused; the answers wait unread.
+pub async fn what_an_append_was_lent_is_given_back_though_nobody_looks_at_the_answer(store: Store) {
+    let channel = new_channel(&store).await;
+    let lent = Arc::new(());
+    let mut unread = Vec::new();
+    for parent in [1, 1, 7, 1, 7] {
+        let frame = message(channel, ALICE, parent);
+        unread.push(store.append_lent(frame, Box::new(lent.clone())).await.expect("queued"));
+    }
+    while Arc::strong_count(&lent) > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut accepted = 0;
+    for append in unread {
+        accepted += u32::from(append.verdict().await.is_ok());
+    }
+    assert_eq!(accepted, 3);
+    // Nor is it kept by one that never gets into the queue.
+    drop(store.append_lent(message(channel, ALICE, 1), Box::new(lent.clone())));
+    assert_eq!(Arc::strong_count(&lent), 1);
 }
 
 /// Several authors at once: every entry has one offset, and each author's frames keep their order.

@@ -58,6 +58,7 @@ macro_rules! log_store_conformance {
             a_frame_pipelined_twice_is_one_entry,
             a_refused_frame_is_not_remembered,
             an_append_that_nobody_waits_for_is_kept,
+            what_an_append_was_lent_is_given_back_though_nobody_looks_at_the_answer,
             times_never_go_back,
             the_largest_frame_is_kept,
         ]);

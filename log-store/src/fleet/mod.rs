@@ -70,10 +70,12 @@ pub use keys::KeyFile;
 pub use restore::{RestoreError, Restored, restore};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
 
-use crate::{Access, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError};
+use crate::{
+    Access, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use node::{Node, Shard};
+use node::{Node, Room, Shard};
 use skytale_proto::session::Durability;
 use skytale_proto::{AccountId, AgentId, Frame, LogId, Offset};
 use std::sync::Arc;
@@ -166,7 +168,7 @@ impl FleetStore {
         self.node.shard_of(log)
     }
 
-    async fn append_frame(&self, frame: Frame, asked: u64) -> Result<PendingAppend, StoreError> {
+    async fn append_frame(&self, frame: Frame, asked: u64, lent: Option<Lent>) -> Result<PendingAppend, StoreError> {
         let node = &self.node;
         node.running()?;
         let Some(shard) = self.home(&frame.header().log) else {
@@ -190,7 +192,7 @@ impl FleetStore {
         let place = node.frames.clone().acquire_owned().await.map_err(closed)?;
         let room = node.bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
         node.running()?;
-        node.enqueue_asked(shard, frame, Some((place, room)), asked)
+        node.enqueue_asked(shard, frame, Some(Room::new(place, room, lent)), asked)
     }
 
     async fn read_entries(
@@ -288,7 +290,12 @@ impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
         // Now, and not when the future is polled: what was reported before this call is what its author knew.
         let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
-        self.append_frame(frame, asked).boxed()
+        self.append_frame(frame, asked, None).boxed()
+    }
+
+    fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
+        self.append_frame(frame, asked, Some(lent)).boxed()
     }
 
     fn read(
@@ -340,6 +347,15 @@ impl LogStore for FleetStore {
         judged
             .is_agreed
             .then(|| self.node.config.now_ms().saturating_add_signed(judged.ahead_ms))
+    }
+
+    fn lane(&self, log: &LogId) -> u32 {
+        // A log without a shard is refused before any queue.
+        self.node.shards.of(log).map_or(u32::MAX, ShardId::number)
+    }
+
+    fn given_up_ms(&self) -> u64 {
+        self.node.replica.store().given_up_ms()
     }
 
     fn readiness(&self) -> Readiness {

@@ -15,7 +15,7 @@ use super::shards::{ShardId, Shards};
 use super::sync::Prober;
 use crate::local::ShardPosition;
 use crate::local::replica::{Followed, Replica};
-use crate::{Accepted, AppendError, LogStore as _, PendingAppend, StoreError};
+use crate::{Accepted, AppendError, Lent, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -104,7 +104,24 @@ pub(super) struct Waiter {
     /// The log, where the frame is a bundle with Welcomes to come.
     bundle: Option<LogId>,
     pub(super) since: Instant,
-    _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    _room: Option<Room>,
+}
+
+/// What an append takes of the queues' room, and what it was lent, until it is answered.
+pub(super) struct Room {
+    _frame: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    _lent: Option<Lent>,
+}
+
+impl Room {
+    pub(super) const fn new(frame: OwnedSemaphorePermit, bytes: OwnedSemaphorePermit, lent: Option<Lent>) -> Self {
+        Self {
+            _frame: frame,
+            _bytes: bytes,
+            _lent: lent,
+        }
+    }
 }
 
 impl Waiter {
@@ -258,12 +275,7 @@ impl Node {
     }
 
     /// Queues a frame for its shard's stream.
-    pub(super) fn enqueue(
-        &self,
-        shard: &Shard,
-        frame: Frame,
-        room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-    ) -> Result<PendingAppend, StoreError> {
+    pub(super) fn enqueue(&self, shard: &Shard, frame: Frame, room: Option<Room>) -> Result<PendingAppend, StoreError> {
         shard.checked()?;
         self.enqueue_asked(shard, frame, room, shard.given_up())
     }
@@ -273,7 +285,7 @@ impl Node {
         &self,
         shard: &Shard,
         frame: Frame,
-        room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+        room: Option<Room>,
         asked: u64,
     ) -> Result<PendingAppend, StoreError> {
         let header = frame.header();

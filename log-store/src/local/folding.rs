@@ -11,7 +11,7 @@ use super::position::ShardPosition;
 use super::replica::{Answer, Follow, Followed};
 use super::shared::{Shared, StopOnPanic};
 use super::working::WorkingSet;
-use crate::{Accepted, AppendError, StoreError};
+use crate::{Accepted, AppendError, Lent, StoreError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use skytale_proto::{Frame, LogId, Offset};
 use std::collections::{HashMap, VecDeque};
@@ -34,11 +34,7 @@ const GATHER_PER_SYNC: f64 = 0.3;
 /// What the writer is asked to do.
 pub(crate) enum Command {
     /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
-    Append {
-        frame: Frame,
-        asked: Asked,
-        answer: oneshot::Sender<Outcome>,
-    },
+    Append { frame: Frame, asked: Asked, answer: Teller },
     /// Give up entries of logs. Answered with the number of the batch that says so.
     Retire {
         logs: Vec<Retired>,
@@ -85,10 +81,27 @@ pub(crate) struct Retired {
 /// An author's answer.
 pub(crate) type Outcome = Result<Accepted, AppendError>;
 
+/// Tells an author, and gives back what the append was lent.
+pub(crate) struct Teller {
+    answer: oneshot::Sender<Outcome>,
+    _lent: Option<Lent>,
+}
+
+impl Teller {
+    pub(crate) const fn new(answer: oneshot::Sender<Outcome>, lent: Option<Lent>) -> Self {
+        Self { answer, _lent: lent }
+    }
+
+    pub(crate) fn tell(self, outcome: Outcome) {
+        // Who no longer waits has left the entry in the log all the same.
+        let _ = self.answer.send(outcome);
+    }
+}
+
 /// Who waits for a batch, and their answers when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
-    pub(crate) appends: Vec<(oneshot::Sender<Outcome>, LogId, Outcome)>,
+    pub(crate) appends: Vec<(Teller, LogId, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
     /// Who asked for the open segment to be sealed, and how old its first entry must be.
     pub(crate) seals: Vec<(oneshot::Sender<Result<bool, StoreError>>, u64)>,
@@ -107,8 +120,7 @@ impl Answers {
     /// Tells all who wait that the batch was not written.
     pub(crate) fn fail(self, error: &StoreError) {
         for (answer, ..) in self.appends {
-            // Who no longer waits does not need to know.
-            let _ = answer.send(Err(error.clone().into()));
+            answer.tell(Err(error.clone().into()));
         }
         let followed = self.followed.into_iter().map(|(answer, ..)| answer);
         for answer in followed.chain(self.installed) {
@@ -379,7 +391,7 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl Folding {
-    fn append(&mut self, shared: &Shared, frame: &Frame, asked: Asked, answer: oneshot::Sender<Outcome>) {
+    fn append(&mut self, shared: &Shared, frame: &Frame, asked: Asked, answer: Teller) {
         if self.abandoned {
             return;
         }

@@ -46,12 +46,12 @@ pub use replica::Replica;
 
 use crate::store::{full_problem, stopped_problem};
 use crate::{
-    Access, AppendError, KeyPackageStock, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, StoreError,
+    Access, AppendError, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, StoreError,
 };
 use bytes::Bytes;
 use clock::StoreClock;
 use folder::Role;
-use folding::{Asked, Command, Stage};
+use folding::{Asked, Command, Stage, Teller};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use index::Indexer;
@@ -63,6 +63,7 @@ use skytale_proto::{AccountId, AgentId, Frame, Header, LogId, Offset};
 use space::LOOK_EVERY;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use writer::Writer;
@@ -272,7 +273,7 @@ struct Appends<'a> {
 }
 
 impl Appends<'_> {
-    async fn append(&self, frame: Frame, asked: Asked) -> Result<PendingAppend, StoreError> {
+    async fn append(&self, frame: Frame, asked: Asked, lent: Option<Lent>) -> Result<PendingAppend, StoreError> {
         self.shared.running()?;
         if let Asked::Author(asked) = asked {
             let (space, log) = (&self.shared.space, frame.header().log);
@@ -286,6 +287,7 @@ impl Appends<'_> {
         // The writer gives it back when the frame is answered.
         room.forget();
         let (answer, pending) = PendingAppend::new();
+        let answer = Teller::new(answer, lent);
         place.send(Command::Append { frame, asked, answer });
         Ok(pending)
     }
@@ -294,7 +296,7 @@ impl Appends<'_> {
     async fn settle(&self, owed: &mut VecDeque<Frame>) -> Result<bool, StoreError> {
         while let Some(frame) = owed.front() {
             let (log, id) = (frame.header().log, frame.header().id);
-            match self.append(frame.clone(), Asked::Store).await?.verdict().await {
+            match self.append(frame.clone(), Asked::Store, None).await?.verdict().await {
                 Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
                 Err(AppendError::Store(StoreError::Full { .. })) => return Ok(false),
                 Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be put on its log"),
@@ -309,7 +311,12 @@ impl LogStore for LocalStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
         // Now, and not when the future is polled: what was reported before this call is what its author knew.
         let asked = Asked::Author(self.shared.space.asked());
-        async move { self.appends().append(frame, asked).await }.boxed()
+        async move { self.appends().append(frame, asked, None).await }.boxed()
+    }
+
+    fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
+        let asked = Asked::Author(self.shared.space.asked());
+        async move { self.appends().append(frame, asked, Some(lent)).await }.boxed()
     }
 
     fn read(
@@ -356,6 +363,10 @@ impl LogStore for LocalStore {
 
     fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.shared.stopped.subscribe()
+    }
+
+    fn given_up_ms(&self) -> u64 {
+        self.shared.given_up_ms.load(Ordering::Relaxed)
     }
 
     fn readiness(&self) -> Readiness {

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use skytale_proto::{Frame, LogId};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -89,6 +90,7 @@ impl Keeper {
                 break;
             }
             self.drop_segment(&file, &info, &footer)?;
+            self.shared.given_up_ms.fetch_max(newest_ms, Ordering::Relaxed);
             bytes -= info.bytes;
             dropped += 1;
             metrics::segment_dropped();

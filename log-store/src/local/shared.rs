@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use skytale_proto::record;
 use skytale_proto::{Frame, LogId, Offset, Record};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 /// Bytes of records refolded at a time.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) space: Arc<Space>,
     pub(crate) stopped: watch::Sender<Option<String>>,
+    /// The newest entry's time of the segments that were dropped since the store was opened, unix milliseconds.
+    pub(crate) given_up_ms: AtomicU64,
     damaged: AtomicUsize,
 }
 
@@ -75,6 +77,7 @@ impl Shared {
             progress: Progress::default(),
             space,
             stopped: watch::Sender::new(None),
+            given_up_ms: AtomicU64::new(0),
             damaged: AtomicUsize::new(damaged),
         }
     }

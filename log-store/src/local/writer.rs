@@ -123,8 +123,7 @@ impl Writer {
             if matches!(outcome, Err(AppendError::Store(StoreError::Full { .. }))) {
                 refused.push(log);
             }
-            // Who no longer waits has left the entry in the log all the same.
-            let _ = answer.send(outcome);
+            answer.tell(outcome);
         }
         self.stage.told(refused);
         for (answer, _, followed) in answers.followed {

@@ -59,6 +59,7 @@ impl LocalApi {
         let limits = Limits {
             address_rate: rate,
             key_rate: rate,
+            account_rate: rate,
             attempt_rate: rate,
             connections_max: 20_000,
             hashes_waiting_max: 20_000,

@@ -67,6 +67,8 @@ async fn render(State(admin): State<Admin>) -> Response {
     let (revocations_age, keys_age) = node.trust.heard_ago();
     metrics::standing(Standing {
         connections: node.connections(),
+        before_hello: node.addresses.len(),
+        appends_waiting: node.turns.waiting(),
         receive_free_bytes: node.incoming.free(),
         sessions: node.sessions.len(),
         subscriptions: node.readers.len(),

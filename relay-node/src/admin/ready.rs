@@ -28,7 +28,7 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain`, `clock`, `enrolment` or `directory`.
+    /// What was looked at: `store`, `trust`, `disk`, `drain`, `clock`, `enrolment`, `directory` or `limits`.
     pub(crate) check: &'static str,
     /// What was found.
     pub(crate) detail: String,
@@ -100,6 +100,7 @@ pub(crate) fn report(node: &Shared) -> Report {
             .chain(stale.into_iter().filter(|_| !unserved).map(told_of_trust))
             .chain(node.trust.prefers_availability().map(remark("trust")))
             .chain(node.clock.remarks().into_iter().map(remark("clock")))
+            .chain(node.limited.remarks().into_iter().map(remark("limits")))
             .collect(),
         lag: store.lag,
         disk_free_bytes,

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 
 /// What a connection may have on its way from this node at least, in bytes.
 const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
+/// What the store is given at a time, at least, in bytes: with less, each sync is for a few frames.
+const APPEND_WINDOW_BYTES_MIN: u64 = 64 * 1024;
 /// A file of the tap, at least, in bytes: what is written at once is less.
 const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -165,6 +167,7 @@ impl LimitsConfig {
             "limits.frames_per_second",
             "times `limits.burst_s` is too large",
         );
+        self.account_problems(wrong);
         wrong.unless(
             self.send_window_bytes >= SEND_WINDOW_BYTES_MIN,
             "limits.send_window_bytes",
@@ -174,6 +177,48 @@ impl LimitsConfig {
             self.send_bytes_max >= self.send_window_bytes.into(),
             "limits.send_bytes_max",
             "must be at least `limits.send_window_bytes`",
+        );
+    }
+}
+
+impl LimitsConfig {
+    /// What one account, or one address, may have.
+    fn account_problems(&self, wrong: &mut Wrong) {
+        for (key, value) in [
+            ("limits.account_connections_max", self.account_connections_max),
+            ("limits.address_connections_max", self.address_connections_max),
+            ("limits.account_frames_per_second", self.account_frames_per_second),
+        ] {
+            wrong.unless(value != Some(0), key, "must be above 0");
+        }
+        let receive_min = limits::MESSAGE_BYTES_MAX;
+        wrong.unless(
+            (receive_min..=self.receive_bytes_max.max(receive_min)).contains(&self.account_receive_bytes_max()),
+            "limits.account_receive_bytes_max",
+            format!("must be between {receive_min} and `limits.receive_bytes_max`"),
+        );
+        let burst = |per_second: u64| per_second.saturating_mul(self.burst_s.into());
+        wrong.unless(
+            self.account_bytes_per_second
+                .is_none_or(|bytes| burst(bytes) >= limits::FRAME_BYTES_MAX as u64),
+            "limits.account_bytes_per_second",
+            format!("times `limits.burst_s` must be at least {}", limits::FRAME_BYTES_MAX),
+        );
+        wrong.unless(
+            self.append_window_bytes >= APPEND_WINDOW_BYTES_MIN,
+            "limits.append_window_bytes",
+            format!("must be at least {APPEND_WINDOW_BYTES_MIN}"),
+        );
+        wrong.unless(
+            self.account_channels_per_day > 0,
+            "limits.account_channels_per_day",
+            "must be above 0",
+        );
+        wrong.unless(
+            self.account_stored_bytes_max
+                .is_none_or(|bytes| bytes >= limits::FRAME_BYTES_MAX as u64),
+            "limits.account_stored_bytes_max",
+            format!("must be at least {}", limits::FRAME_BYTES_MAX),
         );
     }
 }

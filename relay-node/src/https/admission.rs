@@ -11,6 +11,8 @@ use iroh::EndpointId;
 use iroh_relay::server::clients::Clients;
 use iroh_relay::server::{Access, AccessControl, ClientRequest, ConnectionId};
 use parking_lot::Mutex;
+use skytale_proto::Code;
+use skytale_proto::session::Refusal;
 use skytale_proto::token::Claims;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +33,24 @@ impl Table {
         self.admitted.lock().len()
     }
 
+    /// Lets one in, where its account has not as many others as it may have. The endpoint's own older one goes by itself.
+    fn admit(
+        &self,
+        connection: ConnectionId,
+        endpoint: EndpointId,
+        claims: Claims,
+        account_max: usize,
+    ) -> Result<(), Refusal> {
+        let mut admitted = self.admitted.lock();
+        let is_another = |(of, other): &&(EndpointId, Claims)| other.acct == claims.acct && *of != endpoint;
+        if admitted.values().filter(is_another).count() >= account_max {
+            let why = "the account has as many connections to this relay node over HTTPS as it may have";
+            return Err(Refusal::because(Code::AccountConnections, why));
+        }
+        admitted.insert(connection, (endpoint, claims));
+        Ok(())
+    }
+
     /// Those that may not stay.
     fn over(&self, may_stay: impl Fn(&Claims) -> bool) -> Vec<(EndpointId, ConnectionId)> {
         let admitted = self.admitted.lock();
@@ -44,6 +64,8 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct OfToken {
     pub(super) claims: Claims,
+    /// Connections that an account may have here.
+    pub(super) account_max: usize,
     pub(super) table: Arc<Table>,
 }
 
@@ -51,12 +73,12 @@ impl AccessControl for OfToken {
     async fn on_connect(&self, request: &ClientRequest) -> Access {
         let proven = request.endpoint_id();
         let endpoint = skytale_proto::EndpointId::from_bytes(*proven.as_bytes());
-        match of_endpoint(self.claims.clone(), &endpoint) {
-            Ok(claims) => {
-                let mut admitted = self.table.admitted.lock();
-                admitted.insert(request.connection_id(), (proven, claims));
-                Access::Allow
-            }
+        let claims = of_endpoint(self.claims.clone(), &endpoint);
+        match claims.and_then(|claims| {
+            self.table
+                .admit(request.connection_id(), proven, claims, self.account_max)
+        }) {
+            Ok(()) => Access::Allow,
             Err(refusal) => {
                 metrics::refused(refusal.known_code());
                 Access::Deny {

@@ -2,6 +2,7 @@
 
 use super::admission::{OfNode, OfToken, Table};
 use super::socket::Socket;
+use crate::addresses::{Begun, Entry};
 use crate::metrics;
 use crate::node::Shared;
 use axum::http::header::{
@@ -29,6 +30,7 @@ use skytale_proto::rest::Problem;
 use skytale_proto::session::Refusal;
 use skytale_proto::{Code, limits};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -74,7 +76,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Accepts until the node stops. A connection that comes when all places are taken is closed at once.
+    /// Accepts until the node stops. A connection that comes when all places are taken, or all of its address, is closed at once.
     pub(super) async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
@@ -87,13 +89,18 @@ impl Server {
                 () = self.stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     debug!(%error, "HTTPS: not accepted");
                     sleep(PAUSE).await;
                     continue;
                 }
+            };
+            let Some(waits) = self.at_address(peer.ip()) else {
+                metrics::refused(Some(Code::AddressConnections));
+                self.node.limited.note(Some(Code::AddressConnections));
+                continue;
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
                 metrics::refused(Some(Code::TooManyConnections));
@@ -103,7 +110,7 @@ impl Server {
             self.tasks.spawn(async move {
                 tokio::select! {
                     () = server.stop.cancelled() => {}
-                    begun = timeout(BEGIN_WITHIN, server.clone().connection(stream, tls, place)) => {
+                    begun = timeout(BEGIN_WITHIN, server.clone().connection(stream, tls, place, waits)) => {
                         if begun.is_err() {
                             debug!("HTTPS: a connection asked for nothing in time");
                         }
@@ -113,7 +120,25 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, tls: Option<TlsAcceptor>, place: OwnedSemaphorePermit) {
+    /// Whether a connection may begin, by where it comes from. Its peer receives there: TCP has shown it.
+    fn at_address(&self, address: IpAddr) -> Option<Begun> {
+        if self.whom == Whom::Own {
+            return Some(Begun::elsewhere());
+        }
+        match self.node.addresses.enter(address, true) {
+            Entry::Begun(waits) => Some(waits),
+            Entry::Unproven | Entry::Full => None,
+        }
+    }
+
+    /// Until a request has shown a token, and taken the connection over, it waits at its address.
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        place: OwnedSemaphorePermit,
+        _waits: Begun,
+    ) {
         let _ = stream.set_nodelay(true);
         match tls {
             None => self.http(stream, place).await,
@@ -222,6 +247,7 @@ impl Server {
         let claims = self.node.trust.verify(token).await?;
         Ok(Arc::new(OfToken {
             claims,
+            account_max: self.node.config.limits.account_connections_max(),
             table: self.table.clone(),
         }))
     }

@@ -1,7 +1,7 @@
 //! Append streams: requests are pipelined, answers come in their order.
 //!
 //! ```text
-//!  stream -> [bytes in flight] -> decode -> authorize -> held? -> rate -> store -> line of verdicts -> answers -> stream
+//!  stream -> [bytes in flight] -> decode -> authorize -> held? -> rate -> quota -> turn -> store -> line of verdicts -> answers -> stream
 //! ```
 //!
 //! Reading and writing are two futures of one task, and share the [`Line`].
@@ -10,12 +10,15 @@
 //! none left nothing is read, and QUIC holds the agent back.
 
 use crate::authorize;
+use crate::incoming::Taken;
 use crate::metrics::{self, Verdict};
+use crate::rate;
 use crate::refusal::{self, Short, counted};
 use crate::session::Session;
 use crate::session::line::{Answer, Line, Request};
 use crate::stream::{ReceiveError, Receiver, Sender};
 use crate::tap::Tap;
+use crate::turns;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -113,6 +116,7 @@ async fn read(session: &Arc<Session>, receiver: &mut Receiver, line: &Mutex<Line
             log: None,
             shape: None,
             read: Instant::now(),
+            charge: None,
             in_flight,
         };
         metrics::append_requested(encoded.len());
@@ -139,11 +143,11 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     Ok(Some((message.frame, in_flight)))
 }
 
-/// A request's part of what is in flight: of its connection's, and of the node's.
+/// A request's part of what is in flight: of its connection's, of its account's, and of the node's.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     _connection: OwnedSemaphorePermit,
-    _node: OwnedSemaphorePermit,
+    _room: Option<Taken>,
 }
 
 impl InFlight {
@@ -153,16 +157,16 @@ impl InFlight {
         let connection = session.in_flight.clone().acquire_many_owned(bytes).await;
         Self {
             _connection: connection.expect("the semaphore is never closed"),
-            _node: session.node.incoming.take(bytes).await,
+            _room: Some(session.node.incoming.take(&session.account, bytes).await),
         }
     }
 
     /// Some, of what a test has.
     #[cfg(test)]
-    pub(crate) fn of(connection: OwnedSemaphorePermit, node: OwnedSemaphorePermit) -> Self {
+    pub(crate) const fn of(connection: OwnedSemaphorePermit) -> Self {
         Self {
             _connection: connection,
-            _node: node,
+            _room: None,
         }
     }
 }
@@ -178,7 +182,7 @@ pub(crate) async fn body(
     if let Some(bytes) = receiver.here(length) {
         return Ok((bytes, in_flight));
     }
-    let begun = node.incoming.body(session.claims().acct, length);
+    let begun = node.incoming.body(session.account.id, length);
     let bytes = tokio::select! {
         biased;
         bytes = receiver.bytes(length) => bytes?,
@@ -202,19 +206,22 @@ async fn begin(
     let bytes = encoded.len();
     let frame = readable(session, encoded, request).inspect_err(|_| {
         // What cannot be read, or may not be sent, costs as much.
-        let _ = node.rates.take(&session.agent, bytes);
+        let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
     })?;
     let log = frame.header().log;
+    let frames = rate::frames_of(frame.header());
     if node.tap.is_some() {
         request.shape = Shape::of(&frame);
     }
-    // Called before the verdicts are looked at: a failure that is reported after that look is one that the store minds.
-    let append = node.store.append(frame);
     held(line, &log).await?;
-    node.rates.take(&session.agent, bytes).map_err(|wait| {
-        let why = "more frames or bytes than this agent may append a second";
-        Refusal::because(Code::RateLimited, why).after(wait)
-    })?;
+    request.charge = Some(session.charge(frame.header(), bytes)?);
+    let turn = node
+        .turns
+        .take(node.store.lane(&log), session.account.id, turns::weight(frames, bytes));
+    let turn = turn.await;
+    // Called before the verdicts are looked at: a failure that is reported after that look is one that the store minds.
+    let append = node.store.append_lent(frame, Box::new(turn));
+    held(line, &log).await?;
     append.await.map_err(|error| {
         match error {
             // The store has said so, once: a log of every refusal would fill the disk, too.
@@ -272,8 +279,17 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
         };
         facts.add(&mut answer);
         let Request {
-            kind, read, in_flight, ..
+            kind,
+            read,
+            charge,
+            in_flight,
+            ..
         } = answer.request;
+        if !answer.outcome.as_ref().is_ok_and(|accepted| !accepted.duplicate)
+            && let Some(charge) = charge
+        {
+            session.node.accounts.usage.take_back(charge);
+        }
         if answer.asked {
             metrics::append_took(read.elapsed());
         }

@@ -1,5 +1,6 @@
 //! One connection: admitted, run, ended with a code.
 
+use crate::addresses::Begun;
 use crate::endpoint;
 use crate::metrics;
 use crate::node::Shared;
@@ -31,8 +32,9 @@ pub(crate) fn serve(
     node: Arc<Shared>,
     incoming: Incoming,
     place: OwnedSemaphorePermit,
+    waits: Begun,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let begun = Box::pin(begun(node, incoming));
+    let begun = Box::pin(begun(node, incoming, waits));
     async move {
         let _place = place;
         let serving = begun.await;
@@ -42,8 +44,8 @@ pub(crate) fn serve(
     }
 }
 
-/// Admits a connection, and gives what serves it from then on.
-async fn begun(node: Arc<Shared>, incoming: Incoming) -> Option<BoxFuture<'static, ()>> {
+/// Admits a connection, and gives what serves it from then on. Until then it waits at its address.
+async fn begun(node: Arc<Shared>, incoming: Incoming, _waits: Begun) -> Option<BoxFuture<'static, ()>> {
     let deadline = Instant::now() + node.config.session.hello_timeout();
     let accepting = node.send_windows.accept(incoming, node.connections());
     let handshake = async { accepting?.await };
@@ -58,8 +60,9 @@ async fn begun(node: Arc<Shared>, incoming: Incoming) -> Option<BoxFuture<'stati
             return None;
         }
     };
-    match hello::admit(&node, &connection, deadline).await {
-        Ok(admitted) => Some(begin(node, connection, admitted)),
+    let admitted = hello::admit(&node, &connection, deadline).await;
+    match admitted.and_then(|admitted| begin(node, connection.clone(), admitted)) {
+        Ok(serving) => Some(serving),
         Err(refused) => {
             close(&connection, refused.sender, refused.refusal).await;
             None
@@ -75,17 +78,36 @@ pub(crate) async fn turn_away(incoming: Incoming, why: Ending, _place: OwnedSema
 }
 
 /// Begins a session, and gives what serves it.
-fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -> BoxFuture<'static, ()> {
+fn begin(
+    node: Arc<Shared>,
+    connection: Connection,
+    admitted: hello::Admitted,
+) -> Result<BoxFuture<'static, ()>, hello::Refused> {
     let hello::Admitted {
         sender,
         receiver,
         claims,
     } = admitted;
-    let key = claims.key;
+    let whose = registry::Whose {
+        agent: claims.sub,
+        account: claims.acct,
+        key: claims.key,
+    };
     let session = Arc::new(Session::new(node.clone(), claims));
-    let registration = node
+    let most = node.config.limits.account_connections_max();
+    let registered = node
         .sessions
-        .register(session.agent, key, session.end.clone(), session.streams.clone());
+        .register(whose, most, session.end.clone(), session.streams.clone());
+    let Some(registration) = registered else {
+        let why = "the account has as many connections to this relay node as it may have";
+        let refusal = Refusal::because(Code::AccountConnections, why);
+        session.node.limited.note(refusal.known_code());
+        session.tap_refusal(&refusal);
+        return Err(hello::Refused {
+            sender: Some(sender),
+            refusal: Some(refusal),
+        });
+    };
     if node.trust.is_revoked(&session.claims()) {
         // Revoked between verification and registration: whoever told it did not see this session.
         session.end.end(registry::revoked_ending());
@@ -102,7 +124,7 @@ fn begin(node: Arc<Shared>, connection: Connection, admitted: hello::Admitted) -
         session: registration.number(),
     });
     endpoint::widen(&connection, &node.config.limits, node.sessions.len());
-    run(session, connection, registration, sender, receiver)
+    Ok(run(session, connection, registration, sender, receiver))
 }
 
 /// A block, since a function's future would keep room for its arguments twice.

@@ -6,6 +6,7 @@ use crate::refusal::{self, Short, counted};
 use crate::session::append::body;
 use crate::session::{Session, streams};
 use crate::stream::{ReceiveError, Receiver, Sender};
+use crate::turns;
 use bytes::Bytes;
 use skytale_log_store::ClaimedPackage;
 use skytale_proto::session::{
@@ -90,25 +91,36 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
     if session.is_going() {
         return Err(Refusal::because(Code::Draining, "this relay node is about to stop"));
     }
-    if let Err(wait) = node.rates.take(&session.agent, encoded.len()) {
-        return Err(Refusal::because(Code::RateLimited, "more claims than this agent may make a second").after(wait));
-    }
-    let frame = Frame::decode(encoded).map_err(|error| Refusal::because(error.code(), error.to_string()))?;
-    authorize::claim(&session.claims(), frame.header()).map_err(authorize::Denied::refusal)?;
+    let bytes = encoded.len();
+    let frame = Frame::decode(encoded).map_err(|error| Refusal::because(error.code(), error.to_string()));
+    let frame = frame.and_then(|frame| {
+        let allowed = authorize::claim(&session.claims(), frame.header());
+        allowed.map(|()| frame).map_err(authorize::Denied::refusal)
+    });
+    let frame = frame.inspect_err(|_| {
+        // What cannot be read, or may not be sent, costs as much.
+        let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
+    })?;
     let (log, kind) = (frame.header().log, frame.header().kind());
     let shape = node.tap.as_ref().and_then(|_| Shape::of(&frame));
-    let pending = node
-        .store
-        .append(frame)
-        .await
-        .map_err(|error| refusal::of_store(&error))?;
+    let charge = session.charge(frame.header(), bytes)?;
+    let lane = node.store.lane(&log);
+    let turn = node.turns.take(lane, session.account.id, turns::weight(1, bytes)).await;
+    let pending = node.store.append_lent(frame, Box::new(turn)).await.map_err(|error| {
+        node.accounts.usage.take_back(charge);
+        refusal::of_store(&error)
+    })?;
     let accepted = match pending.verdict().await {
         Ok(accepted) => accepted,
         Err(error) => {
+            node.accounts.usage.take_back(charge);
             metrics::append_answered(Some(kind), Verdict::Refused(Some(error.code())));
             return Err(refusal::of_append(&error));
         }
     };
+    if accepted.duplicate {
+        node.accounts.usage.take_back(charge);
+    }
     let verdict = if accepted.duplicate {
         Verdict::Duplicate
     } else {

@@ -14,6 +14,7 @@
 
 use crate::refusal;
 use crate::session::append::InFlight;
+use crate::usage::Charge;
 use futures_util::future::BoxFuture;
 use skytale_log_store::{Accepted, AppendError, PendingAppend};
 use skytale_proto::session::Refusal;
@@ -37,6 +38,8 @@ pub(crate) struct Request {
     /// The frame, where there is a tap.
     pub(crate) shape: Option<Shape>,
     pub(crate) read: Instant,
+    /// What was counted for its account, once it was.
+    pub(crate) charge: Option<Charge>,
     pub(crate) in_flight: InFlight,
 }
 
@@ -241,14 +244,15 @@ mod tests {
     }
 
     fn request(log: LogId) -> Request {
-        let room = Arc::new(Semaphore::new(2));
+        let room = Arc::new(Semaphore::new(1));
         let permit = || room.clone().try_acquire_owned().expect("room");
         Request {
             kind: Some(Kind::Message),
             log: Some(log),
             shape: None,
             read: Instant::now(),
-            in_flight: InFlight::of(permit(), permit()),
+            charge: None,
+            in_flight: InFlight::of(permit()),
         }
     }
 

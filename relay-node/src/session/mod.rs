@@ -21,12 +21,15 @@ pub(crate) use end::Ending;
 pub(crate) use registry::Sessions;
 pub(crate) use state::of_endpoint;
 
+use crate::accounts::Account;
 use crate::endpoint;
 use crate::node::Shared;
+use crate::rate::{self, Over};
+use crate::usage::{self, Charge, Exceeded};
 use parking_lot::RwLock;
-use skytale_proto::AgentId;
 use skytale_proto::session::Refusal;
 use skytale_proto::token::Claims;
+use skytale_proto::{AgentId, Header};
 use skytale_workload::tap::Fact;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) node: Arc<Shared>,
     /// The agent: the same for the session's whole life.
     pub(crate) agent: AgentId,
+    /// The agent's account: the same for the session's whole life.
+    pub(crate) account: Arc<Account>,
     claims: RwLock<Arc<Claims>>,
     pub(crate) end: Arc<end::EndSignal>,
     /// Bytes of requests that may be in flight.
@@ -60,6 +65,7 @@ impl Session {
         let in_flight = node.config.limits.append_in_flight_bytes_max;
         Self {
             agent: claims.sub,
+            account: node.accounts.of(claims.acct),
             claims: RwLock::new(Arc::new(claims)),
             end: Arc::default(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
@@ -77,6 +83,24 @@ impl Session {
 
     fn refresh(&self, claims: Claims) {
         *self.claims.write() = Arc::new(claims);
+    }
+
+    /// Takes a frame of so many bytes from the rates of the agent and its account, and counts what it is about to cause.
+    fn charge(&self, header: &Header, bytes: usize) -> Result<Charge, Refusal> {
+        let frames = rate::frames_of(header);
+        let taken = self.node.rates.take(&self.agent, &self.account.id, frames, bytes);
+        let charged = taken.map_err(Over::refusal).and_then(|()| self.count(header, bytes));
+        charged.inspect_err(|refusal| self.node.limited.note(refusal.known_code()))
+    }
+
+    fn count(&self, header: &Header, bytes: usize) -> Result<Charge, Refusal> {
+        let node = &self.node;
+        let caused = usage::caused_by(header, bytes);
+        let now_ms = node.clock.now().unix_ms;
+        node.accounts
+            .usage
+            .take(self.account.id, caused, node.quotas, now_ms)
+            .map_err(Exceeded::refusal)
     }
 
     /// Records a fact of now about the agent, where there is a tap.

@@ -352,6 +352,75 @@ async fn with_all_places_taken_a_connection_is_closed_and_a_free_place_is_given_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_an_address_that_show_no_token_are_bounded() {
+    let mut config = with_https();
+    config.limits.address_connections_max = Some(2);
+    let fixture = Fixture::with(config).await;
+    let at = fixture.node.https_address().expect("served");
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        idle.push(TcpStream::connect(at).await.expect("connected"));
+    }
+    // Accepted in order: the third one is closed without a word, and those before it are not.
+    let mut over = TcpStream::connect(at).await.expect("connected");
+    let mut nothing = Vec::new();
+    let read = soon(over.read_to_end(&mut nothing)).await;
+    assert!(read.is_err() || nothing.is_empty(), "{nothing:?}");
+    idle[0]
+        .write_all(b"GET /nothing HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")
+        .await
+        .expect("sent");
+    let mut answer = Vec::new();
+    soon(idle[0].read_to_end(&mut answer)).await.expect("answered");
+    assert!(
+        answer.starts_with(b"HTTP/1.1 404"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    // Its place is free, and who shows a token waits there no more.
+    let (url, one, other) = (url(&fixture), Stranger::new(), Stranger::new());
+    let mut held = Vec::new();
+    for stranger in [one, other] {
+        let token = stranger.token(&fixture);
+        held.push(
+            soon(async {
+                loop {
+                    match stranger.bare(&url, Some(&token)).await {
+                        Ok(connection) => return connection,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+            })
+            .await,
+        );
+    }
+    drop((held, idle));
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_has_so_many_connections_over_https_and_others_have_theirs() {
+    let mut config = with_https();
+    config.limits.account_connections_max = Some(1);
+    let fixture = Fixture::with(config).await;
+    let (url, first, second) = (url(&fixture), Stranger::new(), Stranger::new());
+    let held = first.bare(&url, Some(&first.token(&fixture))).await.expect("let in");
+    assert!(
+        second.bare(&url, Some(&second.token(&fixture))).await.is_err(),
+        "its account has one"
+    );
+    drop(held);
+    let token = second.token(&fixture);
+    soon(async {
+        while second.bare(&url, Some(&token)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    fixture.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_https_has_no_such_port() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.node.https_url(), None);

@@ -270,7 +270,8 @@ async fn without_a_folder_there_is_no_tap() {
     let (alice, client) = fixture.agent().await;
     fixture.channel(&alice, &client).await;
     soon(fixture.node.shutdown()).await;
-    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    // What accounts have stored is no tap's.
+    assert_eq!(files(folder.path()), [folder.path().join("usage")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,7 +54,9 @@ impl Refusals {
 /// Whether a refusal is about the relay node, or what it has and can reach, and not about the agent or the log.
 const fn may_be_better_elsewhere(code: Code) -> bool {
     match code {
-        Code::RateLimited | Code::Draining | Code::TooManyStreams => false,
+        Code::RateLimited | Code::AccountRateLimited | Code::AccountStored | Code::Draining | Code::TooManyStreams => {
+            false
+        }
         Code::CursorBeyondHead | Code::StoreCorrupt => true,
         code => code.holds_log(),
     }
@@ -79,7 +81,14 @@ mod tests {
     #[test]
     fn what_any_relay_node_would_say_does_not_count() {
         let mut refusals = Refusals::default();
-        for code in [Code::NotMember, Code::RateLimited, Code::Draining, Code::Trimmed] {
+        for code in [
+            Code::NotMember,
+            Code::RateLimited,
+            Code::AccountRateLimited,
+            Code::AccountStored,
+            Code::Draining,
+            Code::Trimmed,
+        ] {
             assert_eq!(refusals.count(code), Counted::No, "{code}");
         }
         assert!(!refusals.any());

@@ -6,7 +6,7 @@ use skytale_log_store::{Access, KeyPackageStock, LocalConfig, LogStore as _, Sto
 use skytale_proto::{Detail, Frame, Offset, Record};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 fn keeping(dir: &Path, age: Option<Duration>, bytes: Option<u64>) -> LocalConfig {
@@ -28,6 +28,11 @@ async fn first_of(store: &skytale_log_store::LocalStore, log: skytale_proto::Log
     }
 }
 
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_millis()).expect("this age")
+}
+
 fn is_trim(record: &Record) -> bool {
     let frame = Frame::decode(record.payload.clone()).expect("a frame");
     matches!(frame.header().detail, Detail::Trim { .. })
@@ -45,8 +50,15 @@ async fn dropped_entries_leave_a_trim_and_a_state_that_outlives_them() {
     accept(&store, &key_package(BOB, true)).await;
     let (busy, frames) = channel_with(&store, 400, &[5; 900]).await;
     let before = segments(dir.path()).len();
+    assert_eq!(store.given_up_ms(), 0, "nothing yet");
+    let begun_ms = unix_ms();
     let dropped = store.enforce_retention().await.expect("enforced");
     assert!(dropped > 3);
+    let given_up_ms = store.given_up_ms();
+    assert!(
+        given_up_ms > 0 && given_up_ms <= begun_ms,
+        "{given_up_ms} after {begun_ms}"
+    );
     assert!(segments(dir.path()).len() < before);
     let first = first_of(&store, busy.log()).await;
     let kept = entries(&store, busy.log(), first.previous())

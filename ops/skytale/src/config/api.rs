@@ -4,10 +4,13 @@ use super::{AUDIENCE, Loaded, Problems, Secret, loopback, texts};
 use crate::output::Outcome;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use skytale_api::{AdminConfig, ApiConfig, KeyEncryptionKey, Limits, Mode};
+use skytale_api::{AdminConfig, ApiConfig, KeyEncryptionKey, Limits, Mode, Rate};
 use skytale_proto::limits::{RELAY_HEARTBEAT, TOKEN_LIFETIME_MAX};
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// Seconds' worth of an account's requests that may come at once.
+const ACCOUNT_BURST_S: u32 = 5;
 
 /// The section `[api]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,6 +91,8 @@ pub(crate) struct ApiLimits {
     pub channels_max: u32,
     /// Enrolments of relay nodes that are in force.
     pub enrolments_max: u32,
+    /// Requests a second with all API keys of an account together, sustained.
+    pub account_requests_per_second: u32,
 }
 
 impl Default for Api {
@@ -124,6 +129,7 @@ impl Default for ApiLimits {
             agents_max: limits.agents_max,
             channels_max: limits.channels_max,
             enrolments_max: limits.enrolments_max,
+            account_requests_per_second: limits.account_rate.per_second,
         }
     }
 }
@@ -217,6 +223,10 @@ impl ApiLimits {
             agents_max: self.agents_max,
             channels_max: self.channels_max,
             enrolments_max: self.enrolments_max,
+            account_rate: Rate {
+                per_second: self.account_requests_per_second,
+                burst: self.account_requests_per_second.saturating_mul(ACCOUNT_BURST_S),
+            },
             ..limits
         }
     }

@@ -87,6 +87,10 @@ impl Exit {
             | Code::EnrolmentRevoked
             | Code::RegistrationProof
             | Code::QuotaExceeded
+            | Code::AgentQuota
+            | Code::KeyQuota
+            | Code::ChannelNameQuota
+            | Code::AccountChannels
             | Code::AgentTaken
             | Code::ProofInvalid
             | Code::AdminUnauthorized

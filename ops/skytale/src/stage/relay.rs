@@ -66,6 +66,8 @@ pub(crate) fn settings(api: &LocalApi) -> toml::Table {
         [limits]
         frames_per_second = 1_000_000
         bytes_per_second = 2_000_000_000
+        // All of its agents are of one account, which may have half of them.
+        connections_max = 20_000
     };
     let texts = [
         ("api_url", api.url.clone()),

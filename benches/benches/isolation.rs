@@ -1,0 +1,257 @@
+//! One account's appends while another one floods: the p99 of a victim's durable appends, against its own in quiet, in turn.
+//!
+//! The victim appends 1 KiB frames one after another, with a pause between them. The flood comes from several agents of another
+//! account, each with many frames unanswered, over the same relay node and local store: frames of 1 KiB, or of 1 MiB. Once with the
+//! limits that a node has by default, and once without rates, so that turns alone keep the accounts apart. Flood and victim
+//! share this machine's processors with the node.
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+use skytale_benches::client::{Agent, Appends, Client};
+use skytale_benches::frames::Channel;
+use skytale_benches::relay::Relay;
+use skytale_benches::stopwatch::Took;
+use skytale_benches::versus::{Aim, Bench, Case, Pair, Work, sized};
+use skytale_log_store::{LocalConfig, LocalStore, LogStore};
+use skytale_proto::limits::FRAME_BYTES_MAX;
+use skytale_proto::{AccountId, Code};
+use skytale_relay_node::RelayConfig;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
+/// The victim's frames, in bytes.
+const FRAME_BYTES: usize = 1_024;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Agents that flood.
+const FLOODERS: usize = 8;
+/// What each of them has unanswered, in bytes.
+const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
+/// Frames that each of them has unanswered.
+const IN_FLIGHT_MAX: usize = 1_024;
+/// The two sides of a pair.
+const QUIET: usize = 0;
+const FLOODED: usize = 1;
+/// What isolation promises: so many times the quiet p99.
+const AIM: f64 = 3.0;
+
+fn main() -> anyhow::Result<()> {
+    let mut bench =
+        Bench::tabled("isolation: p99 of an account's appends under another's flood, against its own in quiet");
+    let runtime = Runtime::new()?;
+    // The flood has a thread of its own, as it would have a machine.
+    let flood = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let without_rates = |config: &mut RelayConfig| {
+        config.limits.frames_per_second = 1_000_000;
+        config.limits.bytes_per_second = 1 << 34;
+    };
+    let setups: [(&str, &dyn Fn(&mut RelayConfig)); 2] = [("default limits", &|_| {}), ("no rates", &without_rates)];
+    for (limits, change) in setups {
+        for (frames, bytes) in [("1 KiB frames", FRAME_BYTES), ("1 MiB frames", FRAME_BYTES_MAX - 1_024)] {
+            let name = format!("isolation/{limits}, flood of {frames}");
+            measure(&mut bench, &runtime, &flood, name, bytes, change)?;
+        }
+    }
+    bench.close();
+    Ok(())
+}
+
+fn measure(
+    bench: &mut Bench,
+    runtime: &Runtime,
+    flood: &Runtime,
+    name: String,
+    flood_bytes: usize,
+    change: &dyn Fn(&mut RelayConfig),
+) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store: Arc<dyn LogStore> = Arc::new(runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?);
+    let relay = runtime.block_on(Relay::with(store.clone(), change))?;
+    let mut victim = runtime.block_on(Victim::start(&relay, &*store))?;
+    let flooders = flood.block_on(Flooder::crowd(&relay, &*store))?;
+    let mut all = [times()?, times()?];
+    let accepted = Arc::new(AtomicU64::new(0));
+    let mut flooded = Duration::ZERO;
+    let mut pairs = Vec::new();
+    for number in 0..sized(6, 2) {
+        let mut took = [Took {
+            wall: Duration::ZERO,
+            cpu: None,
+        }; 2];
+        let order = if number % 2 == 0 {
+            [QUIET, FLOODED]
+        } else {
+            [FLOODED, QUIET]
+        };
+        for side in order {
+            let running = match side {
+                FLOODED => Flood::start(flood, &flooders, flood_bytes, &accepted),
+                _ => Flood::default(),
+            };
+            let begun = Instant::now();
+            let measured = runtime.block_on(victim.appends(sized(1_000, 100)))?;
+            if side == FLOODED {
+                flooded += begun.elapsed();
+            }
+            running.stop(flood)?;
+            took[side].wall = Duration::from_nanos(measured.value_at_quantile(0.99));
+            all[side].add(&measured)?;
+        }
+        pairs.push(Pair {
+            ours: took[FLOODED],
+            limit: took[QUIET],
+        });
+    }
+    let [quiet, under] = &all;
+    bench.note(format!(
+        "{name}: quiet p50 {:.0} µs, p99 {:.0} µs; flooded p50 {:.0} µs, p99 {:.0} µs; the flood had {:.0} frames/s accepted",
+        micros(quiet, 0.5),
+        micros(quiet, 0.99),
+        micros(under, 0.5),
+        micros(under, 0.99),
+        accepted.load(Ordering::Relaxed) as f64 / flooded.as_secs_f64(),
+    ));
+    let case = Case {
+        name,
+        work: Work::Latency,
+        aim: Aim::AtMost(AIM),
+        pairs: pairs.len(),
+    };
+    bench.add(case, pairs);
+    drop((victim, flooders));
+    runtime.block_on(relay.shutdown());
+    runtime.block_on(store.close())?;
+    Ok(())
+}
+
+/// An agent of an account that appends now and then.
+struct Victim {
+    _client: Client,
+    appends: Appends,
+    channel: Channel,
+}
+
+impl Victim {
+    async fn start(relay: &Relay, store: &dyn LogStore) -> anyhow::Result<Self> {
+        let agent = Agent::new().await?;
+        let client = relay.session_of(AccountId::generate(), &agent).await?;
+        Ok(Self {
+            appends: client.appends().await?,
+            channel: Channel::create(store, agent.id, &[]).await?,
+            _client: client,
+        })
+    }
+
+    /// How long each of so many appends takes, until it is durable.
+    async fn appends(&mut self, count: usize) -> anyhow::Result<Histogram<u64>> {
+        let mut times = times()?;
+        for _ in 0..count {
+            let frame = self.channel.message(FRAME_BYTES)?;
+            let begun = Instant::now();
+            self.appends.send(&frame).await?;
+            self.appends.accepted().await?;
+            times.saturating_record(u64::try_from(begun.elapsed().as_nanos())?);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(times)
+    }
+}
+
+/// An agent of an account that appends all it can.
+struct Flooder {
+    client: Client,
+    channel: Channel,
+}
+
+impl Flooder {
+    /// Several of one account.
+    async fn crowd(relay: &Relay, store: &dyn LogStore) -> anyhow::Result<Vec<Arc<Self>>> {
+        let account = AccountId::generate();
+        let mut crowd = Vec::new();
+        for _ in 0..FLOODERS {
+            let agent = Agent::new().await?;
+            crowd.push(Arc::new(Self {
+                client: relay.session_of(account, &agent).await?,
+                channel: Channel::create(store, agent.id, &[]).await?,
+            }));
+        }
+        Ok(crowd)
+    }
+
+    /// Keeps as much unanswered as it may; where it is over a rate it waits as long as it must, and begins another stream.
+    async fn flood(&self, bytes: usize, accepted: &AtomicU64) -> anyhow::Result<()> {
+        let window = (IN_FLIGHT_BYTES / bytes).clamp(1, IN_FLIGHT_MAX);
+        loop {
+            let mut appends = self.client.appends().await?;
+            let mut unanswered = VecDeque::new();
+            let mut wait = None;
+            while wait.is_none() || !unanswered.is_empty() {
+                if wait.is_none() && unanswered.len() < window {
+                    appends.send(&self.channel.message(bytes)?).await?;
+                    unanswered.push_back(());
+                    continue;
+                }
+                unanswered.pop_front();
+                match appends.answer().await? {
+                    Ok(_) => {
+                        accepted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(refusal) => {
+                        let code = refusal.known_code().context("a code")?;
+                        let is_rate = matches!(code, Code::RateLimited | Code::AccountRateLimited);
+                        anyhow::ensure!(is_rate, "refused: {refusal:?}");
+                        wait = Some(Duration::from_millis(refusal.retry_after_ms));
+                    }
+                }
+            }
+            tokio::time::sleep(wait.unwrap_or_default()).await;
+        }
+    }
+}
+
+/// A flood that goes on.
+#[derive(Default)]
+struct Flood(Vec<JoinHandle<anyhow::Result<()>>>);
+
+impl Flood {
+    /// Begins, and waits until it is under way.
+    fn start(runtime: &Runtime, crowd: &[Arc<Flooder>], bytes: usize, accepted: &Arc<AtomicU64>) -> Self {
+        let before = accepted.load(Ordering::Relaxed);
+        let tasks = crowd.iter().map(|flooder| {
+            let (flooder, accepted) = (flooder.clone(), accepted.clone());
+            runtime.spawn(async move { flooder.flood(bytes, &accepted).await })
+        });
+        let flood = Self(tasks.collect());
+        while accepted.load(Ordering::Relaxed) < before + FLOODERS as u64
+            && !flood.0.iter().any(JoinHandle::is_finished)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        flood
+    }
+
+    /// Ends it. An error is what ended it before.
+    fn stop(self, runtime: &Runtime) -> anyhow::Result<()> {
+        for task in self.0 {
+            if task.is_finished() {
+                runtime.block_on(task)??;
+            } else {
+                task.abort();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn times() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1_000, 120_000_000_000, 3)?)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn micros(times: &Histogram<u64>, quantile: f64) -> f64 {
+    times.value_at_quantile(quantile) as f64 / 1_000.0
+}

@@ -1,0 +1,78 @@
+//! What the sessions of one account share on this node: room for requests, and what the account has caused.
+
+use crate::usage::Usage;
+use parking_lot::Mutex;
+use skytale_proto::AccountId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// One account, for as long as it has sessions.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) id: AccountId,
+    /// Bytes of requests that its sessions may have in flight, together.
+    pub(crate) receive: Arc<Semaphore>,
+}
+
+/// All accounts that have sessions.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    by_id: Mutex<HashMap<AccountId, Arc<Account>>>,
+    receive_bytes_max: usize,
+    /// What accounts have caused. It outlives their sessions.
+    pub(crate) usage: Usage,
+}
+
+impl Accounts {
+    pub(crate) fn new(receive_bytes_max: usize, usage: Usage) -> Self {
+        Self {
+            by_id: Mutex::default(),
+            receive_bytes_max,
+            usage,
+        }
+    }
+
+    /// The account with an id.
+    pub(crate) fn of(&self, id: AccountId) -> Arc<Account> {
+        let mut by_id = self.by_id.lock();
+        let account = by_id.entry(id).or_insert_with(|| {
+            Arc::new(Account {
+                id,
+                receive: Arc::new(Semaphore::new(self.receive_bytes_max)),
+            })
+        });
+        account.clone()
+    }
+
+    /// Forgets those that have no session, and nothing in flight.
+    pub(crate) fn forget_idle(&self) {
+        let max = self.receive_bytes_max;
+        let is_idle =
+            |account: &Arc<Account>| Arc::strong_count(account) == 1 && account.receive.available_permits() == max;
+        self.by_id.lock().retain(|_, account| !is_idle(account));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_kept_while_a_session_has_it() {
+        let accounts = Accounts::new(100, Usage::in_memory());
+        let (one, other) = (AccountId::generate(), AccountId::generate());
+        let held = accounts.of(one);
+        let in_flight = accounts.of(other).receive.clone().try_acquire_many_owned(10);
+        accounts.forget_idle();
+        assert!(Arc::ptr_eq(&held, &accounts.of(one)));
+        assert_eq!(
+            accounts.of(other).receive.available_permits(),
+            90,
+            "its room is not given twice"
+        );
+        drop((held, in_flight));
+        accounts.forget_idle();
+        assert!(accounts.by_id.lock().is_empty());
+    }
+}

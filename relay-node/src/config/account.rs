@@ -1,0 +1,39 @@
+//! What one account may have, where nothing else is set.
+
+use super::LimitsConfig;
+use skytale_proto::limits;
+
+/// Connections of one network that have not said Hello, where nothing else is set: enough for many agents behind one address.
+pub const ADDRESS_CONNECTIONS_MAX: u32 = 256;
+
+/// An account's rates, in those of one agent, where nothing else is set.
+const ACCOUNT_RATES: u32 = 4;
+
+/// Sessions of an account, at least, where nothing else is set: a node with few places is one account's.
+const ACCOUNT_CONNECTIONS_MIN: u32 = 64;
+
+impl LimitsConfig {
+    /// Frames that an account may append a second.
+    pub(crate) fn account_frames_per_second(&self) -> u32 {
+        let default = self.frames_per_second.saturating_mul(ACCOUNT_RATES);
+        self.account_frames_per_second.unwrap_or(default)
+    }
+
+    /// Bytes that an account may append a second.
+    pub(crate) fn account_bytes_per_second(&self) -> u64 {
+        let default = self.bytes_per_second.saturating_mul(ACCOUNT_RATES.into());
+        self.account_bytes_per_second.unwrap_or(default)
+    }
+
+    /// Sessions of an account at once.
+    pub(crate) fn account_connections_max(&self) -> usize {
+        let default = (self.connections_max / 2).max(ACCOUNT_CONNECTIONS_MIN);
+        self.account_connections_max.unwrap_or(default) as usize
+    }
+
+    /// Requests of an account, in bytes. The largest one always fits, and another one beside it.
+    pub(crate) fn account_receive_bytes_max(&self) -> usize {
+        let default = (self.receive_bytes_max / 2).max(2 * limits::MESSAGE_BYTES_MAX);
+        self.account_receive_bytes_max.unwrap_or(default)
+    }
+}
