@@ -406,15 +406,13 @@ impl RunningKeeper {
             name: "skytale keeper".into(),
             inbox_prefix: None,
         };
-        let every = layout.upkeep.map_or(KEEPER_EVERY, |upkeep| {
-            Duration::from_secs(u64::from(upkeep.retention_check_s))
-        });
         let keeper = Keeper::new(FleetConfig {
             regions: regions.collect(),
             known_nodes: KnownNodes::File(nodes_file.to_owned()),
             witnesses: usize::try_from(layout.witnesses()).unwrap_or(1),
             retention: Some(Duration::from_secs(RETENTION_S.unsigned_abs())),
-            retention_every: every,
+            // It connects for each round, and a server that is just reloaded refuses whoever does: seldom enough.
+            retention_every: KEEPER_EVERY,
             ..FleetConfig::new(connection, SyncProof::Stated { always: true }, LocalConfig::new(""))
         });
         let ended = CancellationToken::new();
