@@ -95,6 +95,8 @@ codes! {
     CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
     /// The relay node's disk is full.
     StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
+    /// Too few known nodes vouch for the checkpoint that a new node would begin with.
+    CheckpointUnattested = 1033, false, "The operator must see that `relay.fleet.nodes_file` names the fleet's nodes, and run `skytale fleet doctor`.";
 
     // ---- a session with a relay node
     /// The first message was not a Hello.
@@ -309,6 +311,10 @@ codes! {
     Mismatch = 6003, false, "Keep the data folder and report it.";
     /// The command was used in a way that it does not know.
     Usage = 6004, false, "See `--help`.";
+    /// A file that holds a secret can be read by other users of the machine.
+    SecretReadable = 6005, false, "Take the rights of others away: the message names the command.";
+    /// The keeper's NATS key may not do what a keeper does, or may do what it must not.
+    KeeperRights = 6006, false, "Give the keeper the key that `skytale fleet nats` made for it, and the servers their accounts.conf.";
 
     // ---- the bridge
     /// A link that did not begin with a usable negotiation, or not in time.

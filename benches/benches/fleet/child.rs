@@ -19,17 +19,18 @@ pub(crate) const ROLE: &str = "SKYTALE_BENCH_FLEET_ROLE";
 
 /// What the child does.
 pub(crate) fn play(arguments: &[&str]) -> anyhow::Result<()> {
-    let account = |user: &str, servers: &str| Account {
+    let account = |user: &str, servers: &str, folder: &str| Account {
         user: user.to_owned(),
         servers: servers.split(',').map(str::to_owned).collect(),
+        nodes_file: Path::new(folder).join("nodes"),
     };
     match arguments {
         ["join", user, servers, folder, entries, logs @ ..] => {
             let logs = logs.iter().map(|log| Ok(log.parse()?));
             let logs = logs.collect::<anyhow::Result<Vec<LogId>>>()?;
-            joins(&account(user, servers), folder.as_ref(), entries.parse()?, &logs)
+            joins(&account(user, servers, folder), folder.as_ref(), entries.parse()?, &logs)
         }
-        ["relay", user, servers, folder] => serves(&account(user, servers), folder.as_ref()),
+        ["relay", user, servers, folder] => serves(&account(user, servers, folder), folder.as_ref()),
         _ => bail!("no such role: {arguments:?}"),
     }
 }

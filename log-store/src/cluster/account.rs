@@ -1,10 +1,13 @@
 //! An account of a cluster, and a node of it.
 
 use crate::LocalConfig;
-use crate::fleet::{FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
+use crate::fleet::{FleetConfig, KnownNodes, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, Signer, SyncProof};
 use async_nats::jetstream;
+use nkeys::{KeyPair, KeyPairType};
 use skytale_proto::Region;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// An account of a cluster.
@@ -14,6 +17,8 @@ pub struct Account {
     pub user: String,
     /// Addresses of all servers.
     pub servers: Vec<String>,
+    /// The file that names the nodes of its fleet: each is added when its settings are made.
+    pub nodes_file: PathBuf,
 }
 
 /// Addresses on 127.0.0.1.
@@ -28,7 +33,36 @@ impl Account {
         Self {
             user: self.user.clone(),
             servers: addresses(ports),
+            nodes_file: self.nodes_file.clone(),
         }
+    }
+
+    /// What the node with its replica in a folder signs with: known to the others from now on.
+    pub fn signer(&self, dir: &Path) -> Signer {
+        let name = dir.display().to_string();
+        let signer = stranger(&name);
+        let line = format!("{} {}\n", name.replace(char::is_whitespace, "_"), signer.public());
+        let known = std::fs::read_to_string(&self.nodes_file).unwrap_or_default();
+        if !known.contains(&line) {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.nodes_file)
+                .expect("opened");
+            file.write_all(line.as_bytes()).expect("written");
+        }
+        signer
+    }
+
+    /// Names a node, of which only the key is there.
+    pub fn knows(&self, name: &str, signer: &Signer) {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.nodes_file)
+            .expect("opened");
+        file.write_all(format!("{name} {}\n", signer.public()).as_bytes())
+            .expect("written");
     }
 
     /// JetStream, as this account.
@@ -55,9 +89,20 @@ impl Account {
             verify_every: Duration::from_millis(500),
             alarm_after: Duration::from_secs(2),
             welcome_grace: Duration::from_secs(1),
+            signer: Some(self.signer(dir)),
+            known_nodes: KnownNodes::File(self.nodes_file.clone()),
+            // Most tests have one node.
+            witnesses: 1,
             ..FleetConfig::new(nats, SyncProof::System(password("sys")), LocalConfig::new(dir))
         }
     }
+}
+
+/// A signing key that is always the same for a name, and that no file of nodes names.
+pub fn stranger(name: &str) -> Signer {
+    let seed = *blake3::hash(name.as_bytes()).as_bytes();
+    let pair = KeyPair::new_from_raw(KeyPairType::User, seed).expect("a key");
+    Signer::new(&pair.seed().expect("a seed")).expect("a signer")
 }
 
 pub(super) fn password(user: &str) -> NatsAuth {

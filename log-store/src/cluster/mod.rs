@@ -7,7 +7,7 @@ mod account;
 mod server;
 mod settle;
 
-pub use account::Account;
+pub use account::{Account, stranger};
 
 use account::addresses;
 use server::{Configuration, Server};
@@ -164,6 +164,7 @@ impl Cluster {
         Account {
             user: format!("relay{number}"),
             servers: addresses(&self.ports),
+            nodes_file: self.dir.path().join(format!("nodes-{number}")),
         }
     }
 

@@ -21,6 +21,7 @@ impl Cluster {
         let account = Account {
             user: format!("relay{}", ACCOUNTS - 1),
             servers: addresses(&self.ports),
+            nodes_file: self.dir.path().join("nodes"),
         };
         loop {
             match self.try_settled(&account).await {

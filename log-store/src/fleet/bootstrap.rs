@@ -1,9 +1,10 @@
-//! How a node without a (new enough) replica begins: with the checkpoint that the stream's first message follows.
+//! How a node without a (new enough) replica begins: with the checkpoint that the stream's first message follows, if enough
+//! known nodes vouch for it. Nobody's word alone is taken; where the stream has its beginning, no word is needed.
 //!
 //! Entries before the checkpoint are not here. All of them were given up by Trims, which come later in the stream: so the
 //! replica is ready only when it has caught up.
 
-use super::bucket::{Bucket, Listed, covered};
+use super::bucket::Bucket;
 use super::chain;
 use super::checkpoint::Checkpoint;
 use super::config::FleetConfig;
@@ -12,6 +13,7 @@ use super::facts::Facts;
 use super::follower::Beginning;
 use super::shards::ShardId;
 use super::streams::stream_id;
+use super::vouch::{Attested, Judged, covered};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::jetstream;
@@ -42,7 +44,7 @@ pub(super) async fn need(
         let first = info.state.first_sequence;
         let behind = position.sequence > 0 && position.stream == stream_id(info) && position.sequence + 1 < first;
         // Without a checkpoint what is here is all that there is: it is read, and says why it is not followed.
-        if behind && matches!(bucket.get(*shard, position.stream, first - 1).await, Ok(Some(_))) {
+        if behind && matches!(bucket.at(*shard, position.stream, first - 1).await, Ok(Some(_))) {
             tracing::warn!(%shard, position = position.sequence, first, "the replica is too old; it is recreated");
             return Need::Erase;
         }
@@ -90,13 +92,17 @@ async fn install(
         stream: shard.stream(),
         problem,
     };
-    let checkpoint = bucket.get(shard, stream, first - 1).await.map_err(named)?;
-    let Some(checkpoint) = checkpoint else {
-        return Err(named(format!(
-            "it begins at {first}, and there is no checkpoint at {} to begin with",
-            first - 1
-        )));
+    let Some(attested) = bucket.at(shard, stream, first - 1).await.map_err(named)? else {
+        return Err(OpenError::Unattested {
+            stream: shard.stream(),
+            first,
+            witnesses: bucket.config.witnesses,
+        });
     };
+    let Some(checkpoint) = bucket.get(shard, stream, &attested).await.map_err(named)? else {
+        return Err(named(format!("parts of the checkpoint at {} are not there", first - 1)));
+    };
+    let nodes: Vec<String> = attested.nodes.into_iter().collect();
     let logs = checkpoint.logs.len();
     let position = ShardPosition {
         repeated_after: checkpoint.position.sequence,
@@ -104,7 +110,7 @@ async fn install(
         ..checkpoint.position
     };
     replica.install(checkpoint.logs, position.clone()).await?;
-    tracing::info!(%shard, sequence = position.sequence, logs, "began with a checkpoint");
+    tracing::info!(%shard, sequence = position.sequence, logs, vouched = %nodes.join(", "), "began with a checkpoint");
     Ok(position)
 }
 
@@ -124,15 +130,25 @@ async fn repeats(
         stream: shard.stream(),
         problem,
     };
-    let listed = bucket.list(shard, position.stream).await.map_err(named)?;
+    let judged = bucket.judged(shard, position.stream).await.map_err(named)?;
+    for (sequence, problem) in &judged.doubtful {
+        tracing::error!(%shard, sequence, %problem, "a checkpoint that nodes contradict each other about");
+    }
+    let listed = judged.attested;
     let to = covered(&listed, position.sequence.min(info.state.first_sequence - 1));
+    let mut gap = None;
     for listed in listed.iter().filter(|listed| listed.sequence <= to) {
-        if listed.sequence > position.sequence
-            && let Some(checkpoint) = bucket
-                .get(shard, position.stream, listed.sequence)
-                .await
-                .map_err(named)?
-        {
+        if listed.sequence > position.sequence {
+            // One by which the stream was purged can be read; what comes after that repeats nothing from before the checkpoint.
+            let Some(checkpoint) = bucket.get(shard, position.stream, listed).await.map_err(named)? else {
+                gap.get_or_insert(listed.sequence);
+                continue;
+            };
+            if let Some(gap) = gap {
+                return Err(named(format!(
+                    "parts of the checkpoint at {gap} are not there, and later ones are"
+                )));
+            }
             let later = checkpoint.position.repeated.into_iter();
             repeats.extend(later.filter(|sequence| *sequence > position.sequence));
         }
@@ -163,11 +179,15 @@ impl<'a> Lazy<'a> {
         })
     }
 
-    async fn get(&mut self, shard: ShardId, stream: u64, sequence: u64) -> Result<Option<Checkpoint>, String> {
-        self.of(shard.region).await?.get(shard, stream, sequence).await
+    async fn at(&mut self, shard: ShardId, stream: u64, sequence: u64) -> Result<Option<Attested>, String> {
+        self.of(shard.region).await?.attested_at(shard, stream, sequence).await
     }
 
-    async fn list(&mut self, shard: ShardId, stream: u64) -> Result<Vec<Listed>, String> {
-        self.of(shard.region).await?.list(shard, stream).await
+    async fn get(&mut self, shard: ShardId, stream: u64, attested: &Attested) -> Result<Option<Checkpoint>, String> {
+        self.of(shard.region).await?.get(shard, stream, attested).await
+    }
+
+    async fn judged(&mut self, shard: ShardId, stream: u64) -> Result<Judged, String> {
+        self.of(shard.region).await?.judged(shard, stream).await
     }
 }

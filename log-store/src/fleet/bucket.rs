@@ -1,205 +1,322 @@
-//! The buckets that hold the checkpoints: one for each home region, placed there as its streams are. Objects are named
-//! `<region>/<shard>/<stream>/<sequence>`.
+//! Where the checkpoints are: one stream for each home region, placed there as its logs' streams are.
+//!
+//! ```text
+//!  skytale.checkpoint.<region>.<shard>.<stream>.<sequence>.word   a node's signed word for a checkpoint (`vouch.rs`)
+//!  skytale.checkpoint.<region>.<shard>.<stream>.<sequence>.part   a part of its bytes; which one, its hash says
+//! ```
+//!
+//! Whoever has a node's NATS key may add to it. Nobody's word is found by its place: words are believed by their signatures,
+//! parts by their hashes, so that what does not belong there hides nothing. And nothing in it can be replaced: there are no
+//! limits that give messages up, no message can be deleted, and none rolls up others. Only the fleet's keeper purges it.
 
 use super::checkpoint::Checkpoint;
 use super::config::FleetConfig;
 use super::shards::ShardId;
+use super::signer::{Names, Signer};
 use super::streams::{self, Found};
-use crate::local::ShardPosition;
-use async_nats::jetstream::object_store::{Config, InfoErrorKind, ObjectMetadata, ObjectStore};
-use async_nats::jetstream::stream::StorageType;
-use async_nats::jetstream::{self};
-use bytes::Bytes;
+use super::vouch::{self, Attested, Judged, Said, Vouch};
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use skytale_proto::Region;
-use std::collections::HashMap;
-use tokio::io::AsyncReadExt as _;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 /// A checkpoint, in bytes, at most.
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
+/// Words of one shard that are read, at most.
+const WORDS_MAX: usize = 1 << 20;
+/// After this long without its reader the server forgets a consumer.
+const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+/// How long the server may be silent while it is read.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+/// How often a reading is tried.
+const TRIES: u32 = 6;
+/// The pause before a reading is tried again, to begin with; it doubles.
+const AGAIN_FIRST: Duration = Duration::from_millis(50);
+/// Messages asked for at once.
+const PULL_MESSAGES: usize = 512;
+/// Bytes asked for at once.
+const PULL_BYTES: usize = 8 * 1024 * 1024;
 
-/// A checkpoint that is there, without its logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) sequence: u64,
-    /// The time of its last message, unix milliseconds; when it was written, where that was later by the fleet's time.
-    pub(super) time_ms: u64,
-    pub(super) chain: String,
-    /// After which message its repeated messages begin.
-    pub(super) repeated_after: u64,
-}
-
-/// Checkpoints in JetStream's object store.
+/// The checkpoints of a home region.
 pub(super) struct Bucket {
-    store: ObjectStore,
+    context: jetstream::Context,
+    stream: String,
+    names: Names,
+    witnesses: usize,
 }
 
-/// The bucket of a home region.
-fn bucket(home: Region) -> String {
+/// The stream of a home region's checkpoints.
+pub(super) fn stream(home: Region) -> String {
     format!("SKYTALE_CHECKPOINTS_{}", home.0)
 }
 
-/// The stream under the bucket of a home region.
-pub(super) fn stream(home: Region) -> String {
-    format!("OBJ_{}", bucket(home))
+/// The subjects of a home region's checkpoints.
+pub(super) fn subjects(home: Region) -> String {
+    format!("skytale.checkpoint.{}.>", home.0)
 }
 
 fn prefix(shard: ShardId, stream: u64) -> String {
-    format!("{}/{}/{stream:016x}/", shard.region.0, shard.index)
+    format!("skytale.checkpoint.{}.{}.{stream:016x}", shard.region.0, shard.index)
 }
 
-fn name(shard: ShardId, stream: u64, sequence: u64) -> String {
-    format!("{}{sequence:020}", prefix(shard, stream))
+/// The stream as a node makes it.
+pub(super) fn wanted(home: Region, config: &FleetConfig) -> Config {
+    Config {
+        name: stream(home),
+        description: Some("Checkpoints of Skytale's logs: written by relay nodes, purged by the keeper".into()),
+        subjects: vec![subjects(home)],
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        num_replicas: config.replicas,
+        allow_rollup: false,
+        deny_delete: true,
+        deny_purge: false,
+        allow_direct: false,
+        placement: config.placement(home),
+        ..Config::default()
+    }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(bytes)
+/// What lets somebody who may only write to a stream take away what is in it.
+pub(super) fn loses(found: &Config) -> Option<&'static str> {
+    if !found.max_age.is_zero()
+        || found.max_bytes > 0
+        || found.max_messages > 0
+        || found.max_messages_per_subject > 0
+        || found.retention != RetentionPolicy::Limits
+    {
+        return Some("the server gives messages up by limits of its own");
+    }
+    if found.allow_rollup {
+        return Some("a message may roll up those before it (allow_rollup_hdrs)");
+    }
+    (!found.deny_delete).then_some("single messages can be deleted")
 }
 
 impl Bucket {
-    /// Opens the bucket of a home region, or makes it.
+    /// Opens the checkpoints of a home region, or makes their stream.
     pub(super) async fn open(context: &jetstream::Context, config: &FleetConfig, home: Region) -> Result<Self, String> {
-        let bucket = bucket(home);
-        match streams::find(context, &stream(home)).await {
-            Ok(Found::There(_)) => {
-                let store = context.get_object_store(&bucket).await;
-                let store = store.map_err(|error| error.to_string())?;
-                return Ok(Self { store });
+        let opened = Self::there(context, config, home)?;
+        let info = match streams::find(context, &opened.stream).await {
+            Ok(Found::There(info)) => *info,
+            Ok(Found::Missing) => {
+                let made = context.create_stream(wanted(home, config)).await;
+                match made {
+                    Ok(stream) => stream.cached_info().clone(),
+                    // Another node may have made it at the same moment.
+                    Err(error) => match streams::find(context, &opened.stream).await {
+                        Ok(Found::There(info)) => *info,
+                        _ => return Err(error.to_string()),
+                    },
+                }
             }
-            Ok(Found::Missing) => {}
             Err(error) => return Err(error.to_string()),
-        }
-        let config = Config {
-            bucket: bucket.clone(),
-            description: Some("Checkpoints of Skytale's logs: written by relay nodes alone".into()),
-            storage: StorageType::File,
-            num_replicas: config.replicas,
-            placement: config.placement(home),
-            max_bytes: -1,
-            ..Config::default()
         };
-        let made = context.create_object_store(config).await;
-        let store = match made {
-            Ok(store) => store,
-            // Another node may have made it at the same moment.
-            Err(error) => context.get_object_store(&bucket).await.map_err(|_| error.to_string())?,
-        };
-        Ok(Self { store })
-    }
-
-    /// The chain's hash in the checkpoint at a position's sequence, if there is one.
-    pub(super) async fn chain_at(&self, shard: ShardId, position: &ShardPosition) -> Result<Option<String>, String> {
-        let info = self.store.info(name(shard, position.stream, position.sequence));
-        match info.await {
-            Ok(info) if info.deleted => Ok(None),
-            Ok(info) => Ok(info.metadata.get("chain").cloned()),
-            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.to_string()),
+        match loses(&info.config) {
+            Some(problem) => Err(format!("stream {}: {problem}", opened.stream)),
+            None => Ok(opened),
         }
     }
 
-    /// Writes a checkpoint. Two nodes that write the same one write the same bytes, except for how far back `repeated` goes. How old
-    /// it is counts from `now_ms` at the earliest: a server whose clock was behind may have given its messages their times.
-    pub(super) async fn put(&self, shard: ShardId, checkpoint: &Checkpoint, now_ms: u64) -> Result<(), String> {
-        let position = &checkpoint.position;
-        let metadata = ObjectMetadata {
-            name: name(shard, position.stream, position.sequence),
-            metadata: HashMap::from([
-                ("chain".to_owned(), hex(&position.chain)),
-                ("time_ms".to_owned(), position.time_ms.max(now_ms).to_string()),
-                ("repeated_after".to_owned(), position.repeated_after.to_string()),
-            ]),
-            ..ObjectMetadata::default()
-        };
-        let bytes = checkpoint.encode();
-        let put = self.store.put(metadata, &mut bytes.as_ref()).await;
-        put.map(drop).map_err(|error| error.to_string())
+    /// The checkpoints of a home region whose stream is there, as far as is known.
+    pub(super) fn there(context: &jetstream::Context, config: &FleetConfig, home: Region) -> Result<Self, String> {
+        Ok(Self {
+            context: context.clone(),
+            stream: stream(home),
+            names: config.known_nodes.read()?,
+            witnesses: config.witnesses,
+        })
     }
 
-    /// Reads a checkpoint. `None` where there is none at this sequence.
-    pub(super) async fn get(&self, shard: ShardId, stream: u64, sequence: u64) -> Result<Option<Checkpoint>, String> {
-        use async_nats::jetstream::object_store::GetErrorKind;
-        let name = name(shard, stream, sequence);
-        let object = match self.store.get(&name).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        };
-        let mut bytes = Vec::with_capacity(object.info().size);
-        let read = object.take(CHECKPOINT_BYTES_MAX).read_to_end(&mut bytes).await;
-        read.map_err(|error| error.to_string())?;
-        let checkpoint = Checkpoint::decode(&Bytes::from(bytes)).map_err(|problem| format!("{name}: {problem}"))?;
+    /// What is said of a shard's stream, and of which checkpoints enough is said.
+    pub(super) async fn judged(&self, shard: ShardId, stream: u64) -> Result<Judged, String> {
+        let prefix = prefix(shard, stream);
+        self.words(shard, stream, format!("{prefix}.*.word")).await
+    }
+
+    /// What is said of one sequence.
+    pub(super) async fn judged_at(&self, shard: ShardId, stream: u64, sequence: u64) -> Result<Judged, String> {
+        let prefix = prefix(shard, stream);
+        self.words(shard, stream, format!("{prefix}.{sequence:020}.word")).await
+    }
+
+    async fn words(&self, shard: ShardId, stream: u64, filter: String) -> Result<Judged, String> {
+        let mut said: Vec<Said> = Vec::new();
+        self.each(filter, |subject, payload| {
+            let place = subject.rsplit('.').nth(1).and_then(|sequence| sequence.parse().ok());
+            if let Some(sequence) = place.filter(|_| said.len() < WORDS_MAX) {
+                let word = Vouch::decode(&payload).ok();
+                let word = word.filter(|(vouch, _)| {
+                    (vouch.shard, vouch.stream, vouch.sequence) == (shard.number(), stream, sequence)
+                });
+                said.push((sequence, word));
+            }
+            true
+        })
+        .await?;
+        Ok(vouch::judge(said, &self.names, self.witnesses))
+    }
+
+    /// The checkpoint that enough nodes vouch for at a sequence, if there is one.
+    pub(super) async fn attested_at(
+        &self,
+        shard: ShardId,
+        stream: u64,
+        sequence: u64,
+    ) -> Result<Option<Attested>, String> {
+        let judged = self.judged_at(shard, stream, sequence).await?;
+        Ok(judged.attested.into_iter().next())
+    }
+
+    /// Reads a checkpoint: its bytes are those that its nodes vouch for, whoever wrote them. `None` where they are not all there: then
+    /// those who vouched wrote none, and nothing was purged by it.
+    pub(super) async fn get(
+        &self,
+        shard: ShardId,
+        stream: u64,
+        attested: &Attested,
+    ) -> Result<Option<Checkpoint>, String> {
+        let (sequence, object) = (attested.sequence, &attested.object);
+        let named = |problem: String| format!("the checkpoint of shard {shard} at {sequence}: {problem}");
+        if object.length > CHECKPOINT_BYTES_MAX {
+            return Err(named(format!("it has {} bytes", object.length)));
+        }
+        let mut missing: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
+        for (place, part) in object.parts.iter().enumerate() {
+            missing.entry(*part).or_default().push(place);
+        }
+        let mut parts: BTreeMap<usize, Bytes> = BTreeMap::new();
+        self.each(part_subject(shard, stream, sequence), |_, payload| {
+            if let Some(places) = missing.remove(blake3::hash(&payload).as_bytes()) {
+                parts.extend(places.into_iter().map(|place| (place, payload.clone())));
+            }
+            !missing.is_empty()
+        })
+        .await
+        .map_err(named)?;
+        if parts.len() < object.parts.len() {
+            tracing::warn!(%shard, sequence, parts = object.parts.len(), there = parts.len(), "parts of a checkpoint are not there");
+            return Ok(None);
+        }
+        let mut bytes = BytesMut::with_capacity(usize::try_from(object.length).unwrap_or_default());
+        parts.into_values().for_each(|part| bytes.extend_from_slice(&part));
+        let bytes = bytes.freeze();
+        if blake3::hash(&bytes).as_bytes() != &object.hash {
+            return Err(named("it is not what its nodes vouch for".into()));
+        }
+        let checkpoint = Checkpoint::decode(&bytes).map_err(|problem| named(problem.into()))?;
         let position = &checkpoint.position;
-        if (position.shard, position.stream, position.sequence) != (shard.number(), stream, sequence) {
-            return Err(format!("{name}: of another place than its name says"));
+        let is_here = (position.shard, position.stream, position.sequence) == (shard.number(), stream, sequence);
+        if !is_here || position.chain != object.chain || position.repeated_after != object.repeated_after {
+            return Err(named("it is of another place than its nodes say".into()));
         }
         Ok(Some(checkpoint))
     }
 
-    /// The checkpoints of a shard, oldest first.
-    pub(super) async fn list(&self, shard: ShardId, stream: u64) -> Result<Vec<Listed>, String> {
-        let prefix = prefix(shard, stream);
-        let mut objects = self.store.list().await.map_err(|error| error.to_string())?;
-        let mut found = Vec::new();
-        while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| error.to_string())?;
-            let number = |key: &str| object.metadata.get(key).and_then(|value| value.parse().ok());
-            let sequence = object
-                .name
-                .strip_prefix(&prefix)
-                .and_then(|sequence| sequence.parse().ok());
-            if let (Some(sequence), false) = (sequence, object.deleted) {
-                found.push(Listed {
-                    sequence,
-                    time_ms: number("time_ms").unwrap_or(u64::MAX),
-                    chain: object.metadata.get("chain").cloned().unwrap_or_default(),
-                    repeated_after: number("repeated_after").unwrap_or(u64::MAX),
-                });
+    /// Adds a node's word.
+    pub(super) async fn say(&self, shard: ShardId, vouch: &Vouch, signer: &Signer) -> Result<(), String> {
+        let subject = format!("{}.{:020}.word", prefix(shard, vouch.stream), vouch.sequence);
+        self.add(subject, vouch.encode(signer)?).await
+    }
+
+    /// Adds those parts of a checkpoint's bytes that are not there.
+    pub(super) async fn put(&self, shard: ShardId, vouch: &Vouch, bytes: &Bytes) -> Result<(), String> {
+        let subject = part_subject(shard, vouch.stream, vouch.sequence);
+        let mut missing: HashMap<[u8; 32], Bytes> = HashMap::new();
+        for (place, part) in vouch.object.parts.iter().enumerate() {
+            let begin = place * vouch::PART_BYTES;
+            let end = (begin + vouch::PART_BYTES).min(bytes.len());
+            missing.insert(*part, bytes.slice(begin..end));
+        }
+        self.each(subject.clone(), |_, payload| {
+            missing.remove(blake3::hash(&payload).as_bytes());
+            !missing.is_empty()
+        })
+        .await?;
+        for part in missing.into_values() {
+            self.add(subject.clone(), part).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up all that was written for a sequence.
+    pub(super) async fn purge(&self, shard: ShardId, stream: u64, sequence: u64) -> Result<u64, String> {
+        let handle = self.context.get_stream_no_info(&self.stream).await;
+        let handle = handle.map_err(|error| error.to_string())?;
+        let filter = format!("{}.{sequence:020}.>", prefix(shard, stream));
+        let purged = handle.purge().filter(filter).await;
+        purged.map(|purged| purged.purged).map_err(|error| error.to_string())
+    }
+
+    async fn add(&self, subject: String, payload: Bytes) -> Result<(), String> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Stream", self.stream.as_str());
+        let sent = self.context.publish_with_headers(subject, headers, payload).await;
+        let acked = sent.map_err(|error| error.to_string())?.await;
+        acked.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Shows all messages that there are now under a subject, oldest first, until `take` has enough. Where a reading is cut off, as
+    /// by a server that goes or a consumer that is not known everywhere yet, it begins again: `take` may see a message twice.
+    async fn each(&self, filter: String, mut take: impl FnMut(&str, Bytes) -> bool) -> Result<(), String> {
+        let mut pause = AGAIN_FIRST;
+        for _ in 1..TRIES {
+            match self.each_once(&filter, &mut take).await {
+                Ok(()) => return Ok(()),
+                Err(problem) => tracing::debug!(%filter, %problem, "checkpoints are read again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.each_once(&filter, &mut take).await
+    }
+
+    async fn each_once(&self, filter: &str, take: &mut impl FnMut(&str, Bytes) -> bool) -> Result<(), String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let stream = self.context.get_stream_no_info(&self.stream).await;
+        let stream = stream.map_err(|error| told(&error))?;
+        let config = pull::Config {
+            filter_subject: filter.to_owned(),
+            ack_policy: AckPolicy::None,
+            num_replicas: 1,
+            memory_storage: true,
+            inactive_threshold: CONSUMER_IDLE,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|error| told(&error))?;
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(());
+        }
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(PULL_MESSAGES)
+            .max_bytes_per_batch(PULL_BYTES)
+            .messages();
+        let mut messages = messages.await.map_err(|error| told(&error))?;
+        loop {
+            let next = tokio::time::timeout(SILENT_MAX, messages.next()).await;
+            let Ok(Some(message)) = next else {
+                return Err("the stream of checkpoints fell silent while it was read".into());
+            };
+            let message = message.map_err(|error| told(&error))?;
+            let is_last = message.info().map_err(|error| told(&error))?.pending == 0;
+            let more = take(message.message.subject.as_str(), message.message.payload.clone());
+            if is_last || !more {
+                return Ok(());
             }
         }
-        found.sort_unstable_by_key(|listed| listed.sequence);
-        Ok(found)
-    }
-
-    /// Deletes a checkpoint.
-    pub(super) async fn delete(&self, shard: ShardId, stream: u64, sequence: u64) -> Result<(), String> {
-        let deleted = self.store.delete(name(shard, stream, sequence)).await;
-        deleted.map_err(|error| error.to_string())
     }
 }
 
-/// Up to which sequence the checkpoints after one say which messages were repeated, without a gap.
-pub(super) fn covered(listed: &[Listed], from: u64) -> u64 {
-    let later = listed.iter().filter(|listed| listed.sequence > from);
-    later.fold(from, |covered, listed| {
-        if listed.repeated_after <= covered {
-            listed.sequence
-        } else {
-            covered
-        }
-    })
-}
-
-/// The chain's hash as it is in a checkpoint's description.
-pub(super) fn shown(chain: &[u8; 32]) -> String {
-    hex(chain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_ends_what_is_known_of_repeated_messages() {
-        let listed = |sequence, repeated_after| Listed {
-            sequence,
-            time_ms: 0,
-            chain: String::new(),
-            repeated_after,
-        };
-        let all = [listed(20, 0), listed(40, 20), listed(80, 40), listed(120, 100)];
-        assert_eq!(covered(&all, 20), 80);
-        assert_eq!(covered(&all, 120), 120);
-        assert_eq!(covered(&all[..1], 20), 20);
-    }
+fn part_subject(shard: ShardId, stream: u64, sequence: u64) -> String {
+    format!("{}.{sequence:020}.part", prefix(shard, stream))
 }

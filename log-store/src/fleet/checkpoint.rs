@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Numbers are little-endian; a log id begins with its kind, which says its length. `repeated` are the messages after
-//! `repeated after` that were duplicates of entries: a node that begins with an earlier checkpoint does not have the frame
-//! ids of what went before it, and learns from this which messages change nothing. Persisted: keep stable.
+//! `repeated after`, the place of the checkpoint before, that were duplicates of entries: a node that begins with an earlier
+//! checkpoint does not have the frame ids of what went before it, and learns from this which messages change nothing. So the
+//! bytes follow from the messages alone, and are the same on all nodes: `vouch.rs` rests on it. Persisted: keep stable.
 
 use crate::local::ShardPosition;
 use crate::local::replica::Snapshot;

@@ -2,6 +2,7 @@
 
 use super::keys::KeyFile;
 use super::shards::Shards;
+use super::signer::{KnownNodes, Signer};
 use crate::LocalConfig;
 use async_nats::jetstream::stream::Placement;
 use skytale_proto::{Region, limits};
@@ -54,6 +55,12 @@ pub struct FleetConfig {
     pub welcome_grace: Duration,
     /// Messages of a shard from one checkpoint to the next. The same on all nodes: written into the streams' metadata.
     pub checkpoint_every: u64,
+    /// Signs what this node vouches for. `None`: it vouches for no checkpoint.
+    pub signer: Option<Signer>,
+    /// Whose words for checkpoints count.
+    pub known_nodes: KnownNodes,
+    /// How many known nodes must vouch for a checkpoint before anybody begins with it, or anything is given up by it.
+    pub witnesses: usize,
     /// How long entries are kept; `None` keeps them. The same on all nodes.
     pub retention: Option<Duration>,
     /// How often this node looks for what may be given up.
@@ -201,6 +208,9 @@ impl FleetConfig {
             alarm_after: Duration::from_secs(30),
             welcome_grace: Duration::from_secs(5),
             checkpoint_every: 100_000,
+            signer: None,
+            known_nodes: KnownNodes::Nobody,
+            witnesses: 2,
             retention: Some(limits::RETENTION),
             retention_every: Duration::from_secs(600),
             wall_clock: SystemTime::now,
@@ -290,6 +300,7 @@ impl FleetConfig {
             ("queue_frames_max", self.queue_frames_max == 0),
             ("batch_bytes_max", self.batch_bytes_max == 0),
             ("checkpoint_every", self.checkpoint_every == 0),
+            ("witnesses", self.witnesses == 0),
             ("append_timeout", self.append_timeout.is_zero()),
             ("request_timeout", self.request_timeout.is_zero()),
             ("verify_every", self.verify_every.is_zero()),

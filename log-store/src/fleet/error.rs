@@ -54,6 +54,25 @@ pub enum OpenError {
         /// What is wrong.
         problem: String,
     },
+    /// A stream no longer has its beginning, and too few known nodes vouch for the checkpoint that took its place.
+    #[error(
+        "stream {stream} begins at {first}, and there is no checkpoint at {} that {witnesses} known nodes vouch for \
+         (relay.fleet.nodes_file, relay.fleet.witnesses)", first - 1
+    )]
+    Unattested {
+        /// The stream.
+        stream: String,
+        /// Its first message.
+        first: u64,
+        /// How many nodes are asked for.
+        witnesses: usize,
+    },
+    /// The key that is to purge the streams is no keeper's.
+    #[error("the NATS key of the keeper does not have a keeper's rights: {problem}")]
+    NoKeeper {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// An acknowledgement would mean less than the settings promise.
     #[error("{problem}; fix the servers, or set allow_weaker, and every acknowledgement says what it means")]
     Weaker {
@@ -77,6 +96,8 @@ impl OpenError {
             | Self::Denied { .. }
             | Self::Stream { .. }
             | Self::Weaker { .. } => Code::Config,
+            Self::Unattested { .. } => Code::CheckpointUnattested,
+            Self::NoKeeper { .. } => Code::KeeperRights,
             Self::Unreachable { .. } | Self::JetStream { .. } => Code::HomeUnreachable,
             Self::Replica(error) => error.code(),
             Self::Store(error) => error.code(),

@@ -79,7 +79,9 @@ pub enum Contradiction {
         position: u64,
     },
     /// A checkpoint of another history.
-    #[error("a checkpoint of stream {stream} at {sequence} has another hash than this node: the nodes have diverged")]
+    #[error(
+        "known nodes vouch for other messages of stream {stream} up to {sequence} than this node has followed: the nodes have diverged"
+    )]
     Diverged {
         /// The stream.
         stream: String,

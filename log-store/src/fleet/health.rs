@@ -34,6 +34,8 @@ pub struct ShardHealth {
     pub last: u64,
     /// Copies of the stream that its leader misses, or that are far behind it: in two looks, one after the other.
     pub copies_behind: usize,
+    /// Its stream begins with a message that is far older than the retention.
+    pub unpurged: bool,
 }
 
 impl ShardHealth {
@@ -45,6 +47,7 @@ impl ShardHealth {
             position,
             last: position,
             copies_behind: 0,
+            unpurged: false,
         }
     }
 
@@ -88,6 +91,14 @@ impl ClockHealth {
 }
 
 impl Node {
+    pub(super) fn doubtful(&self) -> Vec<(ShardId, u64, String)> {
+        let doubts = self.doubts.lock();
+        let doubts = doubts
+            .iter()
+            .map(|((shard, sequence), problem)| (*shard, *sequence, problem.clone()));
+        doubts.collect()
+    }
+
     pub(super) fn halted(&self) -> Vec<HaltedShard> {
         let halted = self.handles.values().filter_map(|shard| {
             let (phase, place) = (shard.health.lock().phase, *shard.place.lock());
@@ -122,6 +133,10 @@ pub struct Health {
     pub clocks: ClockHealth,
     /// Shards whose streams contradict what was followed.
     pub halted: Vec<HaltedShard>,
+    /// Checkpoints that nodes contradict each other about: which shard, where, and how.
+    pub doubtful: Vec<(ShardId, u64, String)>,
+    /// Rights of this node's NATS key that are not what they must be.
+    pub rights: Vec<String>,
     /// It is connected to a NATS server.
     pub connected: bool,
     /// A shard whose stream could not be checked since the node started, so that no append is taken for it; and why not.

@@ -1,255 +1,367 @@
-//! Gives up what is older than the retention: Trims in the streams, then a purge up to a checkpoint.
+//! The fleet's keeper: purges the streams up to checkpoints, and writes nothing. No serving node has its key.
 //!
 //! ```text
-//!   checkpoint C              Trims of all that C had      checkpoint D, in which all of that is trimmed
-//!  ------|------------------------------|----------------------------|--------->
-//!        └── a node may begin here once the stream is purged up to it
+//!   relay nodes   append, trim, vouch for checkpoints     may not purge
+//!   the keeper    reads checkpoints, purges               may not publish to any stream
 //! ```
 //!
-//! The purge comes last, and only when D is there: a node that begins with C learns by the checkpoints up to D which
-//! messages repeat what C does not have the frame ids of; after the Trims those ids are forgotten everywhere. Every node
-//! does this, at its own times; what is done twice changes nothing. How late it is, a majority of the clocks of nodes and
-//! servers says (`clock.rs`).
+//! It purges a stream up to a checkpoint C only where all of this holds:
 //!
-//! A shard with little traffic takes long from one multiple of the checkpoints' distance to the next. So where its newest
-//! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one is here
-//! too: all nodes find it in the sequence, and mean the same.
+//! - C is older than the retention, by this machine's clock *and* by a majority of clocks;
+//! - enough known nodes vouch for C and for a later checkpoint D, and both can be read: a node may begin with C;
+//! - all that C has is trimmed in D, and the checkpoints up to D say without a gap which messages are repeated;
+//! - every node that was heard has followed the stream beyond C, and at least one was heard.
+//!
+//! Then it gives up the checkpoints before C. Each round has a connection of its own, so that a key that was
+//! changed is used from the next round on.
 
-use super::bucket::{Bucket, Listed, covered};
+use super::bucket::{self, Bucket};
 use super::checkpoint::Checkpoint;
-use super::health::Phase;
-use super::mark::Mark;
+use super::clock::{Clocks, Voice};
+use super::config::{FleetConfig, NatsAuth};
+use super::connect::connect_once;
+use super::error::OpenError;
 use super::mirror;
-use super::node::{Node, Shard};
+use super::peers::{self, Place};
+use super::retention::{is_older, is_unpurged};
+use super::rights;
+use super::shards::{ShardId, Shards};
 use super::streams::{self, Found, stream_id};
-use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind};
-use bytes::Bytes;
-use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, LogId, Offset};
+use super::vouch::{Attested, covered};
+use async_nats::jetstream;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::stream::Info;
+use skytale_proto::{LogId, Offset};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
-/// The author of Trims that a node publishes of its own accord: no agent has this key.
-const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
-/// A checkpoint that is this part of the retention old is followed by the next, if anything came after it.
-const CHECKPOINT_PART: u32 = 4;
-/// Trims under way at once, at most.
-const TRIMS_AT_ONCE: usize = 256;
+/// How long nodes are listened to: longer than the time from one word of a node to the next.
+const HEARS_FOR: Duration = Duration::from_secs(6);
+/// Checkpoints that are looked at for one that may be purged up to, in a round.
+const CANDIDATES_MAX: usize = 4;
 
-/// Keeps until the node ends.
-pub(super) async fn keep_all(node: Arc<Node>, retention: Duration) {
-    loop {
-        // All nodes do this: at times of their own.
-        let wait = node
-            .config
-            .retention_every
-            .mul_f64(0.5 + super::sweeper::random_fraction());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = node.ended.cancelled() => return,
+/// The keeper of a fleet.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    /// The fleet; `nats.auth` is the keeper's own key.
+    config: FleetConfig,
+    hears_for: Duration,
+}
+
+/// What became of a shard in a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The shard.
+    pub shard: ShardId,
+    /// The checkpoint up to which the stream was purged in this round, and how many messages went.
+    pub purged: Option<(u64, u64)>,
+    /// Why it was not, where that needs attention.
+    pub problem: Option<String>,
+    /// Its stream has messages that are far older than the retention.
+    pub is_unpurged: bool,
+}
+
+/// One round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeeperRound {
+    /// Relay nodes that were heard.
+    pub nodes: usize,
+    /// What became of each shard.
+    pub shards: Vec<Kept>,
+}
+
+/// What was heard of the nodes.
+#[derive(Default)]
+struct Heard {
+    /// Of each node, where it is at least.
+    nodes: BTreeMap<peers::NodeNumber, BTreeMap<u32, Place>>,
+}
+
+impl Heard {
+    /// How far all nodes have followed a shard's stream; `None` where one has not followed it, or nobody was heard.
+    fn followed_by_all(&self, shard: ShardId, stream: u64) -> Option<u64> {
+        let places = self.nodes.values().map(|followed| {
+            let place = followed.get(&shard.number())?;
+            (place.stream == stream).then_some(place.sequence)
+        });
+        places.min()?
+    }
+}
+
+impl Keeper {
+    /// The keeper of a fleet: `config.nats.auth` is its own key, and no node's.
+    pub const fn new(config: FleetConfig) -> Self {
+        Self {
+            config,
+            hears_for: HEARS_FOR,
         }
-        // No single clock makes anything old.
-        let Some(now_ms) = node.fleet_now_ms() else {
-            tracing::warn!("nothing is given up: how late it is in the fleet is not known here");
-            continue;
-        };
-        for shard in node.handles.values() {
-            let kept = tokio::select! {
-                kept = keep(&node, shard, retention, now_ms) => kept,
-                () = node.ended.cancelled() => return,
+    }
+
+    /// The same, listening to the nodes for so long in each round: for tests, whose nodes answer at once.
+    #[must_use]
+    pub const fn hearing_for(mut self, hears_for: Duration) -> Self {
+        self.hears_for = hears_for;
+        self
+    }
+
+    /// Keeps until `ended` is cancelled. `told` gets each round; the next one tries again what failed.
+    pub async fn run(&self, ended: &CancellationToken, mut told: impl FnMut(Result<&KeeperRound, &OpenError>)) {
+        loop {
+            let round = tokio::select! {
+                round = self.round() => round,
+                () = ended.cancelled() => return,
             };
-            if let Err(problem) = kept {
-                tracing::warn!(shard = %shard.label, %problem, "retention could not be enforced; it is tried again later");
+            match &round {
+                Ok(round) => tracing::debug!(nodes = round.nodes, "a round of the keeper"),
+                Err(error) => tracing::warn!(%error, "this round of the keeper failed; it is tried again"),
+            }
+            told(round.as_ref());
+            tokio::select! {
+                () = tokio::time::sleep(self.config.retention_every) => {}
+                () = ended.cancelled() => return,
             }
         }
     }
-}
 
-async fn keep(node: &Arc<Node>, shard: &Shard, retention: Duration, now_ms: u64) -> Result<(), String> {
-    if shard.health.lock().phase != Phase::Following {
-        return Ok(());
+    /// Whether the servers take the key, and it has a keeper's rights.
+    pub async fn check(&self) -> Result<(), OpenError> {
+        let (client, shards) = self.connect().await?;
+        self.check_rights(&client, &shards).await
     }
-    let info = match streams::find(&node.context, &shard.id.stream()).await {
-        Ok(Found::There(info)) => info,
-        Ok(Found::Missing) => return Err("its stream is missing".into()),
-        Err(error) => return Err(error.to_string()),
-    };
-    if info.state.messages == 0 {
-        return Ok(());
-    }
-    if let Some(here) = mirror::region(shard.id, &node.config) {
-        mirror::purge(&node.context, shard.id, here, info.state.first_sequence).await?;
-    }
-    let bucket = Bucket::open(&node.context, &node.config, shard.id.region).await?;
-    let stream = stream_id(&info);
-    let listed = bucket.list(shard.id, stream).await?;
-    if let Some(chosen) = listed
-        .iter()
-        .rev()
-        .find(|listed| is_older(listed.time_ms, retention, now_ms))
-    {
-        give_up(node, shard, &bucket, &info, &listed, chosen).await?;
-    }
-    mark(node, shard, listed.last(), retention / CHECKPOINT_PART, now_ms).await
-}
 
-/// Gives up what a checkpoint had.
-async fn give_up(
-    node: &Arc<Node>,
-    shard: &Shard,
-    bucket: &Bucket,
-    info: &Info,
-    listed: &[Listed],
-    chosen: &Listed,
-) -> Result<(), String> {
-    let stream = stream_id(info);
-    if chosen.sequence >= info.state.first_sequence {
-        let Some(checkpoint) = bucket.get(shard.id, stream, chosen.sequence).await? else {
+    /// One round over all shards.
+    pub async fn round(&self) -> Result<KeeperRound, OpenError> {
+        let config = &self.config;
+        let Some(retention) = config.retention else {
+            return Err(OpenError::Config {
+                problem: "relay.retention_s is 0: nothing is ever given up, and there is nothing to purge".into(),
+            });
+        };
+        let (client, shards) = self.connect().await?;
+        self.check_rights(&client, &shards).await?;
+        let context = ContextBuilder::new()
+            .timeout(config.request_timeout)
+            .build(client.clone());
+        let (heard, mut clocks) = self.hear(&client).await?;
+        let mut infos = BTreeMap::new();
+        for &shard in shards.all() {
+            let asked = config.now_ms();
+            if let Some((server, time_ms)) = streams::server_time(&context, &shard.stream()).await {
+                clocks.hear(Voice::Server(server), time_ms, asked / 2 + config.now_ms() / 2);
+            }
+            let info = match streams::find(&context, &shard.stream()).await {
+                Ok(Found::There(info)) => Ok(*info),
+                Ok(Found::Missing) => Err("its stream is missing".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            infos.insert(shard, info);
+        }
+        let judged = clocks.judge();
+        let own = config.now_ms();
+        // The earlier of the two: neither this machine's clock nor what others say makes anything old by itself.
+        let now_ms = match judged {
+            Some(judged) if !judged.is_wrong => Ok(own.min(own.saturating_add_signed(judged.ahead_ms))),
+            Some(_) => Err("this machine's clock is not the fleet's: set it (NTP)".to_owned()),
+            None => Err("no other clock answers".to_owned()),
+        };
+        let mut round = KeeperRound {
+            nodes: heard.nodes.len(),
+            shards: Vec::new(),
+        };
+        for (shard, info) in infos {
+            let mut kept = Kept {
+                shard,
+                purged: None,
+                problem: None,
+                is_unpurged: false,
+            };
+            let done = match (&info, &now_ms) {
+                (Ok(info), Ok(now_ms)) => {
+                    kept.is_unpurged = is_unpurged(info, retention, *now_ms, config.retention_every);
+                    self.keep(&context, shard, info, &heard, retention, *now_ms).await
+                }
+                (Err(problem), _) | (_, Err(problem)) => Err(problem.clone()),
+            };
+            match done {
+                Ok(purged) => kept.purged = purged,
+                Err(problem) => {
+                    tracing::warn!(%shard, %problem, "nothing was purged; it is tried again in the next round");
+                    kept.problem = Some(problem);
+                }
+            }
+            round.shards.push(kept);
+        }
+        Ok(round)
+    }
+
+    async fn connect(&self) -> Result<(async_nats::Client, Shards), OpenError> {
+        let config = &self.config;
+        let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
+        if let Some(problem) = config.known_nodes.problem() {
+            return Err(OpenError::Config { problem });
+        }
+        if let NatsAuth::NKeyFile(file) = &config.nats.auth {
+            file.load().await?;
+        }
+        let client = connect_once(
+            &config.nats,
+            &config.nats.servers,
+            &config.nats.auth,
+            config.request_timeout,
+        )
+        .await?;
+        Ok((client, shards))
+    }
+
+    async fn check_rights(&self, client: &async_nats::Client, shards: &Shards) -> Result<(), OpenError> {
+        let Some(shard) = shards.all().first().copied() else {
             return Ok(());
         };
-        let gone: BTreeMap<LogId, Offset> = checkpoint
-            .logs
-            .iter()
-            .map(|log| (log.log(), log.state().head()))
-            .collect();
-        drop(checkpoint);
-        trim(node, shard, &gone).await?;
-        if !purge(node, bucket, shard, info, listed, chosen.sequence, &gone).await? {
+        let asked = rights::ask(client, self.config.request_timeout).await;
+        let problems = match asked {
+            Ok(rights) => rights::of_keeper(&rights, shard, shard.region),
+            Err(problem) => vec![format!("its rights cannot be asked for: {problem}")],
+        };
+        if problems.is_empty() {
             return Ok(());
         }
+        Err(OpenError::NoKeeper {
+            problem: problems.join("; "),
+        })
     }
-    for older in listed.iter().filter(|listed| listed.sequence < chosen.sequence) {
-        bucket.delete(shard.id, stream, older.sequence).await?;
-    }
-    Ok(())
-}
 
-/// Says that a checkpoint is here, where the newest is too old for what came after it.
-async fn mark(
-    node: &Arc<Node>,
-    shard: &Shard,
-    newest: Option<&Listed>,
-    period: Duration,
-    now_ms: u64,
-) -> Result<(), String> {
-    let name = shard.id.stream();
-    let info = match streams::find(&node.context, &name).await {
-        Ok(Found::There(info)) => info,
-        Ok(Found::Missing) => return Err("its stream is missing".into()),
-        Err(error) => return Err(error.to_string()),
-    };
-    // It is unchecked since the first message.
-    let since = newest.map_or_else(
-        || unix_ms(info.state.first_timestamp.unix_timestamp_nanos()),
-        |newest| newest.time_ms,
-    );
-    if info.state.last_sequence <= newest.map_or(0, |newest| newest.sequence) || !is_older(since, period, now_ms) {
-        return Ok(());
-    }
-    let stream = node.context.get_stream_no_info(&name).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let last = stream
-        .get_last_raw_message_by_subject(&Mark::Checkpoint.subject(shard.id))
-        .await;
-    let after = match last {
-        // Another node was first, and its checkpoint is being written.
-        Ok(last) if !is_older(unix_ms(last.time.unix_timestamp_nanos()), period, now_ms) => return Ok(()),
-        Ok(last) => last.sequence,
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => 0,
-        Err(error) => return Err(error.to_string()),
-    };
-    // Of nodes that do so at once, one is the first.
-    match Mark::Checkpoint.put(&node.client, shard.id, Some(after)).await {
-        Ok(sequence) => tracing::info!(shard = %shard.label, sequence, "a checkpoint is marked here"),
-        Err(reason) => tracing::debug!(shard = %shard.label, %reason, "no mark for a checkpoint"),
-    }
-    Ok(())
-}
-
-fn unix_ms(nanos: i128) -> u64 {
-    u64::try_from(nanos / 1_000_000).unwrap_or_default()
-}
-
-fn is_older(time_ms: u64, age: Duration, now_ms: u64) -> bool {
-    Duration::from_millis(time_ms).saturating_add(age) < Duration::from_millis(now_ms)
-}
-
-/// Publishes a Trim for each log that still has entries that the checkpoint had.
-async fn trim(node: &Arc<Node>, shard: &Shard, gone: &BTreeMap<LogId, Offset>) -> Result<(), String> {
-    let mut pending = Vec::new();
-    for (log, head) in gone {
-        let state = node.replica.state(*log).await.map_err(|error| error.to_string())?;
-        if state.first_available() > *head {
-            continue;
-        }
-        let header = Header {
-            log: *log,
-            id: FrameId::generate(),
-            author: STORE_AUTHOR,
-            parent: Offset::ZERO,
-            detail: Detail::Trim { up_to: *head },
-        };
-        let frame = Frame::new(header, Bytes::new()).map_err(|error| error.to_string())?;
-        pending.push(node.enqueue(shard, frame, None).map_err(|error| error.to_string())?);
-        if pending.len() >= TRIMS_AT_ONCE {
-            settle(&mut pending).await?;
-        }
-    }
-    settle(&mut pending).await
-}
-
-async fn settle(pending: &mut Vec<crate::PendingAppend>) -> Result<(), String> {
-    for append in pending.drain(..) {
-        match append.verdict().await {
-            // Another node's Trim was first.
-            Ok(_) | Err(crate::AppendError::Refused(_)) => {}
-            Err(crate::AppendError::Store(error)) => return Err(error.to_string()),
-        }
-    }
-    Ok(())
-}
-
-/// Purges the stream up to a checkpoint, where a later one shows that all it had is trimmed. Says whether that was so.
-async fn purge(
-    node: &Arc<Node>,
-    bucket: &Bucket,
-    shard: &Shard,
-    info: &Info,
-    listed: &[Listed],
-    chosen: u64,
-    gone: &BTreeMap<LogId, Offset>,
-) -> Result<bool, String> {
-    let Some(newest) = listed.last().filter(|newest| newest.sequence > chosen) else {
-        return Ok(false);
-    };
-    if covered(listed, chosen) < newest.sequence {
-        return Err(format!(
-            "the checkpoints after {chosen} leave a gap: nothing is purged, so that a new node can follow from the beginning"
-        ));
-    }
-    let Some(later) = bucket.get(shard.id, stream_id(info), newest.sequence).await? else {
-        return Ok(false);
-    };
-    if !all_trimmed(&later, gone) {
-        return Ok(false);
-    }
-    let stream = node.context.get_stream_no_info(shard.id.stream()).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    let purged = stream
-        .purge()
-        .sequence(chosen + 1)
+    /// Hears where the nodes are, and how late it is there.
+    async fn hear(&self, client: &async_nats::Client) -> Result<(Heard, Clocks), OpenError> {
+        let config = &self.config;
+        let (mut heard, mut clocks) = (Heard::default(), Clocks::new(config.clock_tolerance));
+        peers::overhear(client, self.hears_for, |node, time_ms, followed| {
+            clocks.hear(Voice::Node(node), time_ms, config.now_ms());
+            let places = heard.nodes.entry(node).or_insert_with(|| followed.clone());
+            // Of what is said in a node's name, the least: that keeps more.
+            places.retain(|shard, _| followed.contains_key(shard));
+            for (shard, place) in places {
+                if let Some(said) = followed.get(shard) {
+                    *place = if said.stream == place.stream && said.sequence < place.sequence {
+                        *said
+                    } else {
+                        *place
+                    };
+                }
+            }
+        })
         .await
-        .map_err(|error| error.to_string())?;
-    tracing::info!(shard = %shard.label, up_to = chosen, messages = purged.purged, "purged the stream up to a checkpoint");
-    Ok(true)
+        .map_err(OpenError::jetstream("hear the relay nodes"))?;
+        Ok((heard, clocks))
+    }
+
+    /// Purges one shard, if that may be; gives the checkpoint up to which, and how many messages went.
+    async fn keep(
+        &self,
+        context: &jetstream::Context,
+        shard: ShardId,
+        info: &Info,
+        heard: &Heard,
+        retention: Duration,
+        now_ms: u64,
+    ) -> Result<Option<(u64, u64)>, String> {
+        let (config, stream) = (&self.config, stream_id(info));
+        for region in config.regions.iter().filter(|region| region.region != shard.region) {
+            mirror::purge(context, shard, region.region, info.state.first_sequence).await?;
+        }
+        match streams::find(context, &bucket::stream(shard.region)).await {
+            Ok(Found::There(_)) => {}
+            // Made with the first checkpoint.
+            Ok(Found::Missing) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+        let bucket = Bucket::there(context, config, shard.region)?;
+        let judged = bucket.judged(shard, stream).await?;
+        for (sequence, problem) in &judged.doubtful {
+            tracing::error!(%shard, sequence, %problem, "a forged checkpoint, or a node that has folded something else");
+        }
+        let first = info.state.first_sequence;
+        let mut purged = None;
+        let Some((newest, older)) = judged.attested.split_last() else {
+            return Ok(None);
+        };
+        let old = older
+            .iter()
+            .rev()
+            .filter(|listed| listed.sequence >= first && is_older(listed.time_ms, retention, now_ms));
+        let candidates: Vec<&Attested> = old.take(CANDIDATES_MAX).collect();
+        if !candidates.is_empty() {
+            let followed = heard
+                .followed_by_all(shard, stream)
+                .ok_or_else(|| match heard.nodes.len() {
+                    0 => "no relay node was heard".to_owned(),
+                    nodes => format!("of {nodes} relay nodes, one has not followed the stream yet"),
+                })?;
+            let Some(later) = bucket.get(shard, stream, newest).await? else {
+                return Ok(None);
+            };
+            for chosen in candidates {
+                if chosen.sequence > followed || covered(&judged.attested, chosen.sequence) < newest.sequence {
+                    continue;
+                }
+                if let Some(checkpoint) = bucket.get(shard, stream, chosen).await?
+                    && all_trimmed(&later, &checkpoint)
+                {
+                    purged = Some((chosen.sequence, purge(context, shard, chosen.sequence).await?));
+                    break;
+                }
+            }
+        }
+        // The checkpoint that the stream's first message follows stays: a node begins there.
+        let begins = purged.map_or_else(|| first.saturating_sub(1), |(chosen, _)| chosen);
+        for sequence in judged.seen.range(..begins) {
+            bucket.purge(shard, stream, *sequence).await?;
+        }
+        Ok(purged)
+    }
 }
 
-fn all_trimmed(later: &Checkpoint, gone: &BTreeMap<LogId, Offset>) -> bool {
+async fn purge(context: &jetstream::Context, shard: ShardId, up_to: u64) -> Result<u64, String> {
+    let stream = context.get_stream_no_info(shard.stream()).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let purged = stream.purge().sequence(up_to + 1).await;
+    let purged = purged.map_err(|error| error.to_string())?.purged;
+    tracing::info!(%shard, up_to, messages = purged, "purged the stream up to a checkpoint");
+    Ok(purged)
+}
+
+/// Whether all entries that an earlier checkpoint had are given up in a later one.
+fn all_trimmed(later: &Checkpoint, earlier: &Checkpoint) -> bool {
     let firsts: BTreeMap<LogId, Offset> = later
         .logs
         .iter()
         .map(|log| (log.log(), log.state().first_available()))
         .collect();
-    gone.iter()
-        .all(|(log, head)| firsts.get(log).is_some_and(|first| first > head))
+    earlier
+        .logs
+        .iter()
+        .all(|log| firsts.get(&log.log()).is_some_and(|first| *first > log.state().head()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skytale_proto::Region;
+
+    #[test]
+    fn nothing_is_purged_that_a_node_has_not_followed_or_that_nobody_speaks_for() {
+        let shard = ShardId {
+            region: Region(0),
+            index: 1,
+        };
+        let at = |sequence| Place { stream: 7, sequence };
+        let mut heard = Heard::default();
+        assert_eq!(heard.followed_by_all(shard, 7), None);
+        heard.nodes.insert([1; 16], BTreeMap::from([(shard.number(), at(90))]));
+        heard.nodes.insert([2; 16], BTreeMap::from([(shard.number(), at(40))]));
+        assert_eq!(heard.followed_by_all(shard, 7), Some(40));
+        assert_eq!(heard.followed_by_all(shard, 8), None, "another stream of that name");
+        heard.nodes.insert([3; 16], BTreeMap::new());
+        assert_eq!(heard.followed_by_all(shard, 7), None, "one is still at the beginning");
+    }
 }

@@ -21,6 +21,7 @@ const CLOCK_AHEAD: &str = "skytale_fleet_clock_ahead_seconds";
 const UNREAD: &str = "skytale_fleet_servers_unread";
 const KEY_SWITCHED: &str = "skytale_fleet_key_switched_total";
 const KEY_PROBLEMS: &str = "skytale_fleet_key_problems";
+const RIGHTS: &str = "skytale_fleet_rights_problems";
 const MARKS: &str = "skytale_fleet_marks_written_total";
 const GARBAGE: &str = "skytale_fleet_messages_without_a_frame_total";
 
@@ -82,6 +83,11 @@ pub(super) fn describe() {
         KEY_SWITCHED,
         Unit::Count,
         "Times that a connection to NATS went on with another key from its file"
+    );
+    describe_gauge!(
+        RIGHTS,
+        Unit::Count,
+        "Rights of this node's NATS key that are not what they must be: it may purge, or may not do what a node needs"
     );
     describe_gauge!(
         KEY_PROBLEMS,
@@ -156,6 +162,10 @@ pub(super) fn key_switched() {
 
 pub(super) fn key_problems(files: usize) {
     gauge!(KEY_PROBLEMS).set(files as f64);
+}
+
+pub(super) fn rights(problems: usize) {
+    gauge!(RIGHTS).set(problems as f64);
 }
 
 pub(super) fn welcomes_owed(bundles: usize) {

@@ -88,19 +88,19 @@ pub(super) async fn goes_on(
     }
 }
 
-/// Gives up what the stream itself has given up.
+/// Gives up what the stream itself has given up; says how many messages.
 pub(super) async fn purge(
     context: &jetstream::Context,
     shard: ShardId,
     here: Region,
     first: u64,
-) -> Result<(), String> {
+) -> Result<u64, String> {
     let name = name(shard, here);
     let Ok(Found::There(info)) = streams::find(context, &name).await else {
-        return Ok(());
+        return Ok(0);
     };
     if info.state.messages == 0 || info.state.first_sequence >= first {
-        return Ok(());
+        return Ok(0);
     }
     let stream = context
         .get_stream_no_info(&name)
@@ -112,5 +112,5 @@ pub(super) async fn purge(
         .await
         .map_err(|error| error.to_string())?;
     tracing::info!(stream = %name, up_to = first - 1, messages = purged.purged, "purged the mirror");
-    Ok(())
+    Ok(purged.purged)
 }

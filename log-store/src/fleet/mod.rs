@@ -17,8 +17,9 @@
 //! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was recreated, is missing,
 //!   or holds other bytes than were folded (`guard.rs`).
 //!
-//! - Entries are given up by Trims in the streams; then a checkpoint takes the place of what went before it
-//!   (`checkpoint.rs`, `keeper.rs`), and a node without a replica begins there (`bootstrap.rs`).
+//! - Entries are given up by Trims in the streams (`retention.rs`); then a checkpoint takes the place of what went before it
+//!   (`checkpoint.rs`), and a node without a replica begins there (`bootstrap.rs`) if enough nodes vouch for it (`vouch.rs`).
+//! - No node can delete a message: the streams are purged by the fleet's keeper, who writes nothing (`keeper.rs`).
 //! - A node in another region follows a mirror of the stream, in its own region, and the stream itself where that is down. What
 //!   it appends goes to the home.
 //! - Before it says that a cursor or a log is not there, a node makes sure that it is not merely behind (`barrier.rs`, `mark.rs`).
@@ -56,19 +57,26 @@ mod pending;
 mod publisher;
 mod readiness;
 mod restore;
+mod retention;
+mod rights;
 mod shards;
+mod signer;
 mod streams;
 mod sweeper;
 mod sync;
+mod vouch;
+mod vouching;
 
 pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 pub use connect::reach;
 pub use error::OpenError;
 pub use guard::Contradiction;
 pub use health::{ClockHealth, HaltedShard, Health, Phase, ShardHealth};
+pub use keeper::{Keeper, KeeperRound, Kept};
 pub use keys::KeyFile;
 pub use restore::{RestoreError, Restored, restore};
 pub use shards::{SHARDS_MAX, ShardId, Shards};
+pub use signer::{KnownNodes, Signer};
 
 use crate::{
     Access, KeyPackageStock, Lent, LogStatus, LogStore, PendingAppend, ReadBatch, Readiness, Refused, StoreError,
@@ -125,6 +133,8 @@ impl FleetStore {
             unread: self.node.unread.lock().clone(),
             clocks: ClockHealth::of(&self.node),
             halted: self.node.halted(),
+            doubtful: self.node.doubtful(),
+            rights: self.node.rights.lock().clone(),
             connected: self.node.connected().is_ok(),
             unchecked: self
                 .node
@@ -361,6 +371,7 @@ impl LogStore for FleetStore {
     fn readiness(&self) -> Readiness {
         let mut readiness = self.health().readiness();
         readiness.remarks.extend(keys::problems(&self.node.config));
+        readiness.remarks.extend(vouching::problem(&self.node.config));
         readiness
     }
 

@@ -23,7 +23,7 @@ use skytale_proto::session::Durability;
 use skytale_proto::{Detail, Frame, FrameId, Header, LogId, Offset};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,10 @@ pub(super) struct Node {
     pub(super) peers: Peers,
     /// What the clocks said when they were last compared.
     pub(super) clocks: Mutex<Option<Judgement>>,
+    /// Checkpoints that nodes contradict each other about, and how.
+    pub(super) doubts: Mutex<BTreeMap<(ShardId, u64), String>>,
+    /// What this node's NATS key may do and should not, or the other way round.
+    pub(super) rights: Mutex<Vec<String>>,
     /// Asks what an acknowledgement means, now.
     pub(super) ask_sync: Notify,
     /// What the replica's folder says of the streams, if anything.
@@ -84,6 +88,8 @@ pub(super) struct Shard {
     pub(super) looked_on: AtomicU64,
     /// How often authors learned that nobody knows what became of their frames.
     given_up: AtomicU64,
+    /// Words for checkpoints that are on their way.
+    pub(super) vouching: AtomicUsize,
     /// How far the stream goes, as its leader says.
     pub(super) ends: Round<Result<u64, StoreError>>,
     /// How far it goes at least, as agreed on by its servers.
@@ -157,6 +163,7 @@ impl Shard {
             unchecked: Mutex::new(Some("its stream has not answered since this node started".into())),
             looked_on: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
+            vouching: AtomicUsize::new(0),
             ends: Round::new(),
             marks: Round::new(),
         }

@@ -11,7 +11,7 @@ use super::owed::Owed;
 use super::peers::{self, Peers};
 use super::shards::{ShardId, Shards};
 use super::sync::{self, Meaning, Prober};
-use super::{chain, keeper, keys, mirror, publisher, streams, sweeper};
+use super::{chain, keys, mirror, publisher, retention, rights, streams, sweeper};
 use crate::local::ShardPosition;
 use crate::local::replica::Replica;
 use async_nats::connection::State;
@@ -325,6 +325,8 @@ impl Opening {
             unread: Mutex::new(Vec::new()),
             peers,
             clocks: Mutex::new(None),
+            doubts: Mutex::new(BTreeMap::new()),
+            rights: Mutex::new(Vec::new()),
             ask_sync: Notify::new(),
             facts: tokio::sync::Mutex::new(self.facts),
             ended: CancellationToken::new(),
@@ -338,7 +340,7 @@ impl Opening {
             node.tasks.spawn(follower::follow_all(node.clone(), shard, beginning));
         }
         if let Some(retention) = node.config.retention {
-            node.tasks.spawn(keeper::keep_all(node.clone(), retention));
+            node.tasks.spawn(retention::enforce_all(node.clone(), retention));
         }
         if purpose == Purpose::Serve {
             node.tasks.spawn(sweeper::sweep_all(node.clone()));
@@ -346,6 +348,7 @@ impl Opening {
         node.tasks.spawn(peers::tell_all(node.clone()));
         node.tasks.spawn(sync::ask_again(node.clone()));
         node.tasks.spawn(keys::follow(node.clone()));
+        node.tasks.spawn(rights::watch(node.clone()));
         node
     }
 }

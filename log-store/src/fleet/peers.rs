@@ -383,6 +383,30 @@ impl Turn<'_> {
     }
 }
 
+/// Asks all nodes where they are, and hears for so long what they say.
+pub(super) async fn overhear(
+    client: &Client,
+    within: Duration,
+    mut hear: impl FnMut(NodeNumber, u64, BTreeMap<u32, Place>),
+) -> Result<(), String> {
+    let mut here = client.subscribe(HERE).await.map_err(|error| error.to_string())?;
+    let mut me = NodeNumber::default();
+    let _ = getrandom::fill(&mut me);
+    send(client, ASK, Bytes::copy_from_slice(&me)).await;
+    client.flush().await.map_err(|error| error.to_string())?;
+    let until = Instant::now() + within;
+    let mut nodes = BTreeSet::new();
+    while let Ok(Some(message)) = tokio::time::timeout_at(until, here.next()).await {
+        if let Some(said) = Here::decode(message.payload)
+            && (nodes.contains(&said.node) || nodes.len() < NODES_MAX)
+        {
+            nodes.insert(said.node);
+            hear(said.node, said.time_ms, said.followed);
+        }
+    }
+    Ok(())
+}
+
 async fn send(client: &Client, subject: &'static str, payload: Bytes) {
     if let Err(error) = client.publish(subject, payload).await {
         tracing::debug!(%error, "cannot reach the other nodes of the fleet");

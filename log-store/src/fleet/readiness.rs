@@ -74,6 +74,18 @@ impl Health {
                 "copies of streams are missing or far behind, and appends rest on the others: {named}"
             ));
         }
+        for (shard, sequence, problem) in self.doubtful.iter().take(NAMED_MAX) {
+            remarks.push(format!(
+                "a checkpoint of shard {shard} at {sequence} is doubtful, and is not used: {problem} (a stolen key of a node, or a node \
+                 that has folded something else)"
+            ));
+        }
+        if let Some(named) = self.named(|shard| shard.unpurged) {
+            remarks.push(format!(
+                "streams grow beyond the retention, since nothing purges them: see that `skytale fleet keeper` runs ({named})"
+            ));
+        }
+        remarks.extend(self.rights.iter().cloned());
         if !self.unread.is_empty() {
             remarks.push(format!(
                 "it is not known whether these NATS servers sync before they acknowledge, and appends rest on the others: {}",
@@ -143,6 +155,8 @@ mod tests {
             unread: Vec::new(),
             clocks: ClockHealth::default(),
             halted: Vec::new(),
+            doubtful: Vec::new(),
+            rights: Vec::new(),
             connected: true,
             unchecked: None,
             shards,
@@ -226,6 +240,25 @@ mod tests {
         let found = health(vec![one, shard(0, Phase::Following, true, 0)]).readiness();
         assert_eq!(found.problems.len(), 0);
         assert!(found.remarks[0].ends_with("rest on the others: shard 1/3"), "{found:?}");
+    }
+
+    #[test]
+    fn a_forged_checkpoint_a_missing_keeper_and_wrong_rights_are_remarks() {
+        let one = ShardHealth {
+            unpurged: true,
+            ..shard(3, Phase::Following, true, 0)
+        };
+        let mut one = health(vec![one]);
+        one.doubtful
+            .push((one.shards[0].shard, 40, "relay-2 against relay-1, relay-3".to_owned()));
+        one.rights.push("this node's NATS key may purge streams".to_owned());
+        let found = one.readiness();
+        assert_eq!((found.problems.len(), found.remarks.len()), (0, 3), "{found:?}");
+        assert!(found.remarks[0].contains("relay-2 against"), "{found:?}");
+        assert!(
+            found.remarks[1].contains("fleet keeper") && found.remarks[1].contains("1/3"),
+            "{found:?}"
+        );
     }
 
     #[test]

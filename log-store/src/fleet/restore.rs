@@ -124,6 +124,8 @@ pub async fn restore(
 ) -> Result<Restored, RestoreError> {
     let config = FleetConfig {
         retention: None,
+        // It is no node of the fleet.
+        signer: None,
         ..config
     };
     let store = FleetStore::open_as(config, Purpose::Restore).await?;

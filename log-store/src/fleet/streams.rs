@@ -41,7 +41,9 @@ pub(super) fn wanted(shard: ShardId, shards: &Shards, config: &FleetConfig) -> C
         duplicate_window: DUPLICATE_WINDOW,
         allow_atomic_publish: true,
         deny_delete: true,
+        // The keeper purges; no key of a relay node may.
         deny_purge: false,
+        allow_rollup: false,
         allow_direct: false,
         placement: config.placement(shard.region),
         metadata: HashMap::from([
@@ -81,6 +83,10 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
         ),
         (found.allow_atomic_publish, "atomic batches are not allowed"),
         (found.deny_delete, "single messages can be deleted"),
+        (
+            !found.allow_rollup,
+            "a message may roll up those before it (allow_rollup_hdrs), which is a purge by whoever may append",
+        ),
         (found.mirror.is_none(), "it is a mirror"),
         (
             found.num_replicas >= wanted.num_replicas || allow_weaker,

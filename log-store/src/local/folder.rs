@@ -38,6 +38,11 @@ impl StoreId {
     }
 }
 
+/// Makes a folder that its owner alone may enter, and the folders that lead to it; one that is there stays as it is.
+pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::DirBuilderExt::mode(fs::DirBuilder::new().recursive(true), 0o700).create(dir)
+}
+
 /// A store's folder, locked.
 pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
@@ -66,7 +71,7 @@ impl Role {
 impl Folder {
     /// Opens or makes the folder, for this process alone.
     pub(crate) fn open(dir: &Path, role: Role) -> Result<Self, OpenError> {
-        fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        make_private(dir).map_err(OpenError::io("create", dir))?;
         let path = dir.join("LOCK");
         let lock = OpenOptions::new()
             .create(true)
@@ -93,7 +98,7 @@ impl Folder {
             None => create_format(dir, role)?,
         };
         for folder in [segments_dir(dir), index_dir(dir)] {
-            fs::create_dir_all(&folder).map_err(OpenError::io("create", &folder))?;
+            make_private(&folder).map_err(OpenError::io("create", &folder))?;
         }
         sync_dir(dir)?;
         Ok(Self {

@@ -11,7 +11,7 @@ use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -264,6 +264,27 @@ pub(crate) fn private_folder(dir: &Path) -> Outcome {
         .failing(Code::Environment, || {
             format!("cannot make the folder {}", dir.display())
         })
+}
+
+/// Takes away what others may do with a data folder that is there: it was made by an earlier version, or by a person.
+pub(crate) fn close_folder(dir: &Path) -> Outcome {
+    let looking = || format!("cannot look at the folder {}", dir.display());
+    let found = match std::fs::metadata(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::new(Code::Environment, looking()).because(&error)),
+    };
+    let mode = found.permissions().mode() & 0o7777;
+    if !found.is_dir() || mode & 0o077 == 0 {
+        return Ok(());
+    }
+    // Somebody else's folder is theirs to close, and one such as /tmp is everybody's: what this makes in it is private all the same.
+    let is_shared = mode & 0o1000 != 0;
+    if is_shared || found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let closing = || format!("cannot take the rights of others away from {}", dir.display());
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode & 0o7700)).failing(Code::Environment, closing)
 }
 
 /// Writes a file that its owner alone may read.

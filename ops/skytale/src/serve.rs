@@ -2,6 +2,7 @@
 
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup};
 use crate::listener;
+use crate::local::close_folder;
 use crate::output::{Failure, Outcome};
 use crate::process_metrics;
 use crate::shutdown::{DEADLINE, within_deadline};
@@ -48,6 +49,14 @@ pub(crate) struct RelayServer {
 impl RelayServer {
     /// Opens the store and listens.
     pub(crate) async fn start(setup: RelaySetup, metrics: Option<RenderMetrics>) -> Outcome<Self> {
+        let log = match &setup.store {
+            StoreSetup::Local(config) => &config.dir,
+            StoreSetup::Fleet(config) => &config.local.dir,
+        };
+        // The data folder, and the log in it.
+        for folder in [log.parent(), Some(log.as_path())].into_iter().flatten() {
+            close_folder(folder)?;
+        }
         let store = open(setup.store).await?;
         let mut needed: Vec<_> = setup.node.listen.iter().map(|listen| (*listen, true)).collect();
         needed.extend(setup.node.https.listen.map(|listen| (listen, false)));

@@ -2,11 +2,14 @@
 
 use super::clock::Clock;
 use super::commands::Commands;
+use crate::fleet::bucket::Bucket;
 use crate::fleet::config::{FleetConfig, NatsAuth, SyncProof};
 use crate::fleet::connect::connect_once;
 use crate::fleet::error::OpenError;
 use crate::fleet::shards::{ShardId, Shards};
-use crate::fleet::{bucket, mirror};
+use crate::fleet::streams::stream_id;
+use crate::fleet::vouch::Judged;
+use crate::fleet::{bucket, mirror, rights};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::Info;
@@ -35,6 +38,10 @@ pub(super) struct Facts {
     pub(super) addresses: Vec<Address>,
     pub(super) servers: Servers,
     pub(super) streams: Vec<Looked>,
+    /// What is wrong with the rights of the node's key; `None` where no server takes it.
+    pub(super) rights: Option<Result<Vec<String>, String>>,
+    /// What nodes vouch for, of each shard.
+    pub(super) checkpoints: Vec<(ShardId, Result<Judged, String>)>,
 }
 
 /// A server's address in the configuration, and who answered there.
@@ -142,12 +149,68 @@ pub(super) enum Found {
 /// Asks all of it.
 pub(super) async fn gather(config: &FleetConfig, shards: &Shards) -> Facts {
     let addresses = join_all(config.nats.servers.iter().map(|url| greet(config, url)));
-    let (addresses, servers, streams) = tokio::join!(addresses, servers(config), streams(config, shards));
+    let (addresses, servers, streams, rights) = tokio::join!(
+        addresses,
+        servers(config),
+        streams(config, shards),
+        rights(config, shards)
+    );
+    let checkpoints = checkpoints(config, &streams).await;
     Facts {
         addresses,
         servers,
         streams,
+        rights,
+        checkpoints,
     }
+}
+
+/// What is wrong with the rights of the node's key. An operator's key is not judged.
+async fn rights(config: &FleetConfig, shards: &Shards) -> Option<Result<Vec<String>, String>> {
+    let shard = shards.all().first()?;
+    let client = connect(config, &config.nats.servers, &config.nats.auth).await.ok()?;
+    let mut problems = match rights::ask(&client, ANSWERS_WITHIN).await {
+        Ok(rights) => rights::of_node(&rights, *shard),
+        Err(problem) => return Some(Err(problem)),
+    };
+    if let SyncProof::System(auth) = &config.sync
+        && let Ok(client) = connect(config, &config.nats.servers, auth).await
+    {
+        match rights::ask(&client, ANSWERS_WITHIN).await {
+            Ok(rights) => problems.extend(rights::of_sync(&rights)),
+            Err(problem) => return Some(Err(problem)),
+        }
+    }
+    Some(Ok(problems))
+}
+
+/// What nodes vouch for, of each shard whose stream and checkpoints are there.
+async fn checkpoints(config: &FleetConfig, streams: &[Looked]) -> Vec<(ShardId, Result<Judged, String>)> {
+    let Ok(client) = connect(config, &config.nats.servers, &config.nats.auth).await else {
+        return Vec::new();
+    };
+    let context = ContextBuilder::new().timeout(ANSWERS_WITHIN).build(client);
+    let is_there = |home: Region| {
+        let mut buckets = streams.iter();
+        buckets.any(|looked| looked.role == Role::Checkpoints(home) && matches!(looked.found, Found::There(..)))
+    };
+    let logs = streams.iter().filter_map(|looked| match (&looked.role, &looked.found) {
+        (Role::Log(shard), Found::There(info, _)) if is_there(shard.region) => Some((*shard, stream_id(info))),
+        _ => None,
+    });
+    let context = &context;
+    let asked = logs.map(|(shard, stream)| async move {
+        let judged = match Bucket::there(context, config, shard.region) {
+            Ok(bucket) => bucket.judged(shard, stream).await,
+            Err(problem) => Err(problem),
+        };
+        (shard, judged)
+    });
+    let asked: Vec<_> = asked.collect();
+    futures_util::stream::iter(asked)
+        .buffered(STREAMS_AT_ONCE)
+        .collect()
+        .await
 }
 
 async fn connect(config: &FleetConfig, servers: &[String], auth: &NatsAuth) -> Result<async_nats::Client, OpenError> {

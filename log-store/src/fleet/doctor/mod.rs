@@ -7,8 +7,11 @@
 //! |---|---|---|
 //! | each address of the configuration | relay node | which servers answer, and whether they take the key |
 //! | all servers, `$SYS.REQ.SERVER.PING.VARZ` | system account | versions, JetStream, `sync_interval`, free bytes, clocks, the meta group |
-//! | each stream, mirror and bucket, `$JS.API.STREAM.INFO` | relay node | settings, leader, copies |
+//! | each stream, mirror and stream of checkpoints, `$JS.API.STREAM.INFO` | relay node | settings, leader, copies |
+//! | what nodes vouch for, by consumers of the checkpoints | relay node | which states contradict, and which nobody believes |
+//! | the server that is connected, `$SYS.REQ.USER.INFO` | relay node | what its key may do |
 
+mod checkpoints;
 mod clock;
 mod commands;
 mod gather;
@@ -35,6 +38,7 @@ pub async fn examine(config: &FleetConfig) -> Result<Examination, OpenError> {
     let commands = Commands::new(config, &facts);
     let mut findings = servers::judge(&facts, &commands);
     findings.extend(streams::judge(config, &shards, &facts, &commands));
+    findings.extend(checkpoints::judge(config, &facts));
     // Each severity keeps the order of the checks.
     findings.sort_by_key(|finding| finding.severity);
     Ok(Examination {

@@ -29,6 +29,10 @@ pub const CHECKS: &[&str] = &[
     "mirror-missing",
     "mirror-behind",
     "checkpoints-missing",
+    "rights",
+    "unpurged",
+    "checkpoint-doubtful",
+    "checkpoint-unattested",
 ];
 
 /// What was found.

@@ -448,6 +448,8 @@ mod tests {
             addresses: Vec::new(),
             servers: Servers::Known(servers),
             streams: Vec::new(),
+            rights: None,
+            checkpoints: Vec::new(),
         };
         let commands = Commands::for_tests();
         let findings = judge(&facts, &commands).into_iter();
@@ -530,6 +532,8 @@ mod tests {
             addresses: Vec::new(),
             servers: Servers::Known(servers.collect()),
             streams: vec![looked(unknown)],
+            rights: None,
+            checkpoints: Vec::new(),
         };
         assert_eq!(silent(&facts).into_keys().collect::<Vec<_>>(), [unknown]);
         facts.streams.push(looked("n4"));

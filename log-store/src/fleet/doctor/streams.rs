@@ -3,6 +3,7 @@
 use super::commands::Commands;
 use super::gather::{Facts, Found, Looked, Role, Servers};
 use super::report::{Finding, Severity, StreamReport};
+use crate::fleet::bucket::loses;
 use crate::fleet::config::FleetConfig;
 use crate::fleet::shards::Shards;
 use crate::fleet::streams::{problem, wanted};
@@ -158,7 +159,21 @@ impl Judge<'_> {
                         self.placement(info, region, &mut said);
                         self.mirror(info, &shard.stream(), &mut said);
                     }
-                    Role::Checkpoints(region) => self.placement(info, region, &mut said),
+                    Role::Checkpoints(region) => {
+                        self.placement(info, region, &mut said);
+                        if let Some(problem) = loses(&info.config) {
+                            said.find(
+                                Severity::Critical,
+                                "stream-settings",
+                                problem,
+                                "Whoever has a relay node's key could take checkpoints away. Relay nodes write none there.",
+                                vec![format!(
+                                    "see {}; where nothing was purged yet, remove it: a relay node makes it again",
+                                    self.commands.stream(&format!("info {}", looked.name))
+                                )],
+                            );
+                        }
+                    }
                 }
             }
         }
@@ -266,7 +281,7 @@ impl Judge<'_> {
             said.find(
                 Severity::Critical,
                 "checkpoints-missing",
-                "there is no bucket of checkpoints, and streams no longer have their beginning",
+                "there is no stream of checkpoints, and streams no longer have their beginning",
                 "A relay node without data, or far behind, cannot join. Those that run go on.",
                 mend,
             );
@@ -274,7 +289,7 @@ impl Judge<'_> {
             said.find(
                 Severity::Warning,
                 "checkpoints-missing",
-                "there is no bucket of checkpoints, and one is due",
+                "there is no stream of checkpoints, and one is due",
                 "An empty relay node reads everything, and nothing is given up.",
                 mend,
             );

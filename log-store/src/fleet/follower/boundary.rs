@@ -1,87 +1,108 @@
-//! What a shard does at the place of a checkpoint: it compares with the one that is there, or writes it.
+//! What a shard does at the place of a checkpoint: it vouches for its own state, unless enough nodes vouch for one already.
+//!
+//! ```text
+//!   every node      at the same message   state ──> bytes ──> hash     the same on all that folded the same
+//!   some of them    vouch for the hash, and see to it that the bytes are in the bucket (`vouching.rs`)
+//! ```
+//!
+//! What is in the bucket moves no node that has folded the messages itself. Where others contradict it, it says so; it
+//! stops only where as many known nodes as a new one would believe have seen other *messages* than it has.
 
 use super::intake::outcome_of;
 use super::{End, Follower};
-use crate::fleet::asking::{self, AGAIN_AFTER};
-use crate::fleet::bucket::{Bucket, shown};
+use crate::fleet::bucket::Bucket;
+use crate::fleet::chain::message_hash;
 use crate::fleet::checkpoint::Checkpoint;
 use crate::fleet::guard::Contradiction;
-use crate::fleet::metrics;
+use crate::fleet::mark::Mark;
 use crate::fleet::sweeper::random_fraction;
+use crate::fleet::vouching;
 use crate::local::ShardPosition;
 use std::time::Duration;
 
 /// How long a shard stalls for a checkpoint, at most.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
-/// How long nodes wait for each other to write one.
+/// How long nodes wait for each other to vouch.
 const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
 
 impl Follower<'_> {
+    /// Whether the position is the place of a checkpoint that this node has not dealt with: it ended there.
+    pub(super) fn owes_boundary(&self) -> bool {
+        let position = &self.position;
+        if position.sequence == 0 || position.repeated_after >= position.sequence {
+            return false;
+        }
+        let mark = Mark::Checkpoint.subject(self.shard.id);
+        position.sequence.is_multiple_of(self.node.config.checkpoint_every)
+            || position.message == message_hash(&mark, b"")
+    }
+
     /// The stream has come to the place of a checkpoint.
     pub(super) async fn boundary(&mut self) -> Result<(), End> {
         while !self.parts.is_empty() {
             let outcome = outcome_of(&mut self.parts).await;
             self.folded(outcome)?;
         }
+        // Whatever becomes of this checkpoint: what the next one says begins here, on all nodes alike.
+        let mut repeated = std::mem::take(&mut self.repeated);
+        repeated.sort_unstable();
+        repeated.dedup();
+        let here = ShardPosition {
+            repeated,
+            owed_from: self.position.sequence + 1,
+            ..self.position.clone()
+        };
+        self.position.repeated_after = self.position.sequence;
         if !self.answers {
-            // Its bucket is where the stream is. The next checkpoint says what this one would have said.
-            tracing::debug!(shard = %self.shard.label, sequence = self.position.sequence, "no checkpoint here: its home is away");
+            // Its bucket is where the stream is.
+            tracing::debug!(shard = %self.shard.label, sequence = here.sequence, "no checkpoint here: its home is away");
             return Ok(());
         }
-        let checkpoint = tokio::time::timeout(CHECKPOINT_WITHIN, self.checkpoint()).await;
-        match checkpoint.unwrap_or_else(|_| Err("it took too long".into())) {
-            Ok(Some(contradiction)) => return Err(End::Stop(contradiction)),
-            Ok(None) => {
-                self.repeated.clear();
-                self.position.repeated_after = self.position.sequence;
-            }
-            // The next one says what this one would have said.
-            Err(problem) => {
-                tracing::warn!(shard = %self.shard.label, sequence = self.position.sequence, %problem, "no checkpoint here");
-                // Until the home is known to answer, no other is waited for.
-                self.silent();
-                self.shard.look.notify_one();
-            }
+        let sequence = here.sequence;
+        match tokio::time::timeout(CHECKPOINT_WITHIN, self.checkpoint(here)).await {
+            Ok(Ok(Some(contradiction))) => return Err(End::Stop(contradiction)),
+            Ok(Ok(None)) => {}
+            Ok(Err(problem)) => self.no_checkpoint(sequence, &problem),
+            Err(_) => self.no_checkpoint(sequence, "it took too long"),
         }
         Ok(())
     }
 
-    /// Compares with the checkpoint that is there, or writes it. All that was submitted is durable.
-    async fn checkpoint(&self) -> Result<Option<Contradiction>, String> {
-        let (node, home) = (self.node, self.shard.id.region);
-        // The server that led the bucket may be gone, with or without the one that led the stream. Where all are, the shard
-        // stalls for no longer than one question takes.
-        let within = node.config.request_timeout;
-        let open = || Bucket::open(&node.context, &node.config, home);
-        let bucket = asking::again(AGAIN_AFTER, within, Result::is_ok, open).await?;
-        let look = || bucket.chain_at(self.shard.id, &self.position);
-        let mine = shown(&self.position.chain);
-        let mut found = asking::again(AGAIN_AFTER, within, Result::is_ok, look).await?;
-        if found.is_none() {
-            // One node writes it, whichever is first.
+    fn no_checkpoint(&mut self, sequence: u64, problem: &str) {
+        tracing::warn!(shard = %self.shard.label, sequence, %problem, "this node vouches for no checkpoint here");
+        // Until the home is known to answer, no other is waited for.
+        self.silent();
+        self.shard.look.notify_one();
+    }
+
+    /// Vouches for what this node has folded, unless enough others do. All that was submitted is durable.
+    async fn checkpoint(&self, here: ShardPosition) -> Result<Option<Contradiction>, String> {
+        let (node, id) = (self.node, self.shard.id);
+        if node.config.signer.is_none() {
+            return Ok(None);
+        }
+        if !node.is_first_to_vouch(id, here.sequence) {
             tokio::time::sleep(CHECKPOINT_JITTER.mul_f64(random_fraction())).await;
-            found = asking::again(AGAIN_AFTER, within, Result::is_ok, look).await?;
+            let looked = async {
+                let bucket = Bucket::open(&node.context, &node.config, id.region).await?;
+                bucket.attested_at(id, here.stream, here.sequence).await
+            };
+            let looked = tokio::time::timeout(node.config.request_timeout, looked).await;
+            let attested = looked.unwrap_or_else(|_| Err("its bucket does not answer".into()))?;
+            if let Some(attested) = attested {
+                return Ok((attested.object.chain != here.chain).then(|| Contradiction::Diverged {
+                    stream: id.stream(),
+                    sequence: here.sequence,
+                }));
+            }
         }
-        if let Some(found) = found {
-            return Ok((found != mine).then(|| Contradiction::Diverged {
-                stream: self.shard.id.stream(),
-                sequence: self.position.sequence,
-            }));
-        }
-        let (shards, id) = (self.node.shards.clone(), self.shard.id);
-        let logs = self.node.replica.snapshots(move |log| shards.of(log) == Some(id)).await;
-        let mut repeated = self.repeated.clone();
-        repeated.sort_unstable();
+        let shards = node.shards.clone();
+        let logs = node.replica.snapshots(move |log| shards.of(log) == Some(id)).await;
         let checkpoint = Checkpoint {
-            position: ShardPosition {
-                repeated,
-                ..self.position.clone()
-            },
+            position: here,
             logs: logs.map_err(|error| error.to_string())?,
         };
-        let now_ms = self.node.fleet_now_ms().unwrap_or_default();
-        bucket.put(self.shard.id, &checkpoint, now_ms).await?;
-        metrics::checkpoint_written(&self.shard.label);
+        vouching::begin(node, self.shard, &checkpoint);
         Ok(None)
     }
 }

@@ -80,6 +80,9 @@ pub(super) enum Note {
 impl Follower<'_> {
     /// Takes what came, and hands it to the replica in parts.
     pub(super) async fn chunk(&mut self, chunk: impl IntoIterator<Item = Result<Arrived, String>>) -> Result<(), End> {
+        if self.owes_boundary() {
+            self.boundary().await?;
+        }
         let chunk = chunk.into_iter();
         let (mut messages, mut notes, mut bytes) = (Vec::with_capacity(chunk.size_hint().0), Vec::new(), 0);
         let mut end = None;

@@ -18,7 +18,7 @@ pub(crate) use thread::Indexer;
 use super::config::LocalConfig;
 use super::error::OpenError;
 use super::faults::{DiskFaults, DiskStep};
-use super::folder::StoreId;
+use super::folder::{StoreId, make_private};
 use super::known::Known;
 use super::segment::{Position, take_log};
 use super::space::no_room;
@@ -84,7 +84,7 @@ impl Index {
         config: &LocalConfig,
         fits: impl Fn(&Self, &Standing) -> bool,
     ) -> Result<(Self, Option<Standing>), OpenError> {
-        fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        make_private(dir).map_err(OpenError::io("create", dir))?;
         let owner = Owner::here(dir).map_err(OpenError::io("read", dir))?;
         let trusted = owner.may_trust(dir);
         owner.write(dir).map_err(OpenError::io("write to", dir))?;

@@ -341,6 +341,7 @@ async fn a_node_that_has_nothing_to_serve_does_not_start_without_nats() {
     let nowhere = Account {
         user: "relay0".into(),
         servers: vec!["nats://127.0.0.1:1".into()],
+        nodes_file: dir.path().join("nodes"),
     };
     let config = FleetConfig {
         open_timeout: Duration::from_millis(300),

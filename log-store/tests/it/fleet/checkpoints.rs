@@ -3,17 +3,13 @@
 use super::cluster::Account;
 use super::nodes::reaches;
 use super::script::*;
-use async_nats::jetstream::object_store::ObjectMetadata;
 use skytale_log_store::fleet::{FleetConfig, OpenError, RegionConfig};
 use skytale_log_store::{FleetStore, LogStore as _, StoreError};
 use skytale_proto::{AgentId, ChannelId, LogId, Offset, Record, Region};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const EVERY: u64 = 20;
-/// Who appends at once.
-const AUTHORS: usize = 4;
+pub(super) const EVERY: u64 = 20;
 
 /// One shard, with a checkpoint every few messages.
 pub(super) fn one_shard(account: &Account, dir: &TempDir, retention: Option<Duration>) -> FleetConfig {
@@ -54,7 +50,7 @@ async fn kept(store: &FleetStore, log: LogId) -> (Offset, Vec<Record>) {
     (after.next(), records.map(|record| record.expect("whole")).collect())
 }
 
-async fn the_same(one: &FleetStore, two: &FleetStore, logs: &[LogId]) {
+pub(super) async fn the_same(one: &FleetStore, two: &FleetStore, logs: &[LogId]) {
     for log in logs {
         let head = *one.watch_head(*log).await.expect("a watch").borrow();
         reaches(two, *log, head).await;
@@ -63,24 +59,37 @@ async fn the_same(one: &FleetStore, two: &FleetStore, logs: &[LogId]) {
 }
 
 /// A history whose beginning is purged up to its first checkpoint; and what is in it.
-struct Purged {
-    account: Account,
+pub(super) struct Purged {
+    pub(super) account: Account,
     _streams: Streams,
-    dir: TempDir,
+    pub(super) dir: TempDir,
     logs: Vec<LogId>,
-    channel: ChannelId,
+    pub(super) channel: ChannelId,
     /// The handshake head: what a message is built on.
-    parent: u64,
+    pub(super) parent: u64,
     agent: AgentId,
     /// A copy of the replica as it was at the very beginning.
     old: TempDir,
 }
 
-async fn purged() -> Purged {
+pub(super) async fn purged() -> Purged {
+    purged_with(1).await
+}
+
+/// The same, where so many nodes vouch for each checkpoint.
+pub(super) async fn purged_with(witnesses: usize) -> Purged {
+    let one_shard = |account: &Account, dir: &TempDir, retention| FleetConfig {
+        witnesses,
+        ..one_shard(account, dir, retention)
+    };
     let (account, streams) = shared_account().await;
     let (dir, old) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let retention = Duration::from_secs(3);
     let store = open(one_shard(&account, &dir, None)).await;
+    let (other_dirs, mut others) = ([(); 4].map(|()| TempDir::new().expect("a folder")), Vec::new());
+    for dir in other_dirs.iter().take(witnesses - 1) {
+        others.push(open(one_shard(&account, dir, None)).await);
+    }
     let (channel, idle) = (ChannelId::generate(), ChannelId::generate());
     let agent = someone();
     let early = message(channel, 1, b"early");
@@ -116,6 +125,7 @@ async fn purged() -> Purged {
     store.close().await.expect("closed");
 
     // Now the retention is enforced, until the stream's beginning is gone.
+    let _keeper = Keeping::start(one_shard(&account, &dir, Some(retention)));
     let store = open(one_shard(&account, &dir, Some(retention))).await;
     let begun = Instant::now();
     while extent(&account).await.0 <= 1 {
@@ -124,6 +134,9 @@ async fn purged() -> Purged {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     store.close().await.expect("closed");
+    for other in others {
+        other.close().await.expect("closed");
+    }
     Purged {
         account,
         _streams: streams,
@@ -185,80 +198,68 @@ async fn a_replica_that_is_too_old_is_made_anew() {
 async fn an_empty_node_without_a_checkpoint_does_not_start() {
     let purged = purged().await;
     let context = purged.account.context().await.expect("JetStream");
-    context
-        .delete_object_store("SKYTALE_CHECKPOINTS_0")
-        .await
-        .expect("deleted");
+    context.delete_stream("SKYTALE_CHECKPOINTS_0").await.expect("deleted");
     let empty = TempDir::new().expect("a folder");
     let Err(error) = FleetStore::open(one_shard(&purged.account, &empty, None)).await else {
         panic!("it opens");
     };
-    assert!(matches!(&error, OpenError::Stream { .. }), "{error}");
+    assert!(matches!(&error, OpenError::Unattested { .. }), "{error}");
+    assert_eq!(error.code(), skytale_proto::Code::CheckpointUnattested);
     assert!(error.to_string().contains("no checkpoint"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkpoint_with_another_hash_stops_the_node() {
+async fn nodes_vouch_for_the_same_bytes_wherever_they_began() {
     let (account, _streams) = shared_account().await;
-    let dir = TempDir::new().expect("a folder");
-    let store = open(one_shard(&account, &dir, None)).await;
-    let channel = ChannelId::generate();
-    accept(&store, &create(channel)).await;
-    let context = account.context().await.expect("JetStream");
-    let mut stream = context.get_stream("SKYTALE_LOG_0_0").await.expect("the stream");
-    let made = stream.info().await.expect("its state").created.unix_timestamp_nanos();
-    let bucket = async_nats::jetstream::object_store::Config {
-        bucket: "SKYTALE_CHECKPOINTS_0".into(),
-        num_replicas: 3,
-        ..Default::default()
+    let dirs = [(); 3].map(|()| TempDir::new().expect("a folder"));
+    let two_of = |dir: &TempDir| FleetConfig {
+        witnesses: 2,
+        ..one_shard(&account, dir, None)
     };
-    let bucket = context.create_object_store(bucket).await.expect("a bucket");
-    let other = ObjectMetadata {
-        name: format!("0/0/{made:016x}/{EVERY:020}"),
-        metadata: HashMap::from([("chain".to_owned(), "00".repeat(32))]),
-        ..ObjectMetadata::default()
-    };
-    bucket
-        .put(other, &mut b"another history".as_slice())
-        .await
-        .expect("written");
-    // It stops while frames of several authors are on their way: all of them are answered.
-    let authors =
-        (0..AUTHORS).map(async |_| while append(&store, &message(channel, 1, b"one of many")).await.is_ok() {});
-    tokio::time::timeout(HANGING, futures_util::future::join_all(authors))
-        .await
-        .expect("every append is answered");
-    let reason = why_stopped(&store).await;
-    assert!(reason.contains("diverged"), "{reason}");
-    store.close().await.expect("closed");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_write_each_checkpoint_once_and_agree_on_it() {
-    let (account, _streams) = shared_account().await;
-    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
-    let one = open(one_shard(&account, &dirs[0], None)).await;
-    let two = open(one_shard(&account, &dirs[1], None)).await;
+    let one = open(two_of(&dirs[0])).await;
+    let two = open(two_of(&dirs[1])).await;
     let channel = ChannelId::generate();
     accept(&one, &create(channel)).await;
     reaches(&two, channel.log(), at(1)).await;
+    let again = message(channel, 1, b"sent again");
+    accept(&one, &again).await;
     for _ in 0..3 * EVERY {
         accept(&two, &message(channel, 1, b"counted")).await;
+        assert!(append(&one, &again).await.expect("a duplicate").duplicate);
     }
-    reaches(&one, channel.log(), at(1 + 3 * EVERY)).await;
-    let context = account.context().await.expect("JetStream");
-    let bucket = context
-        .get_object_store("SKYTALE_CHECKPOINTS_0")
-        .await
-        .expect("the bucket");
-    let mut names: Vec<String> = Vec::new();
-    let mut objects = bucket.list().await.expect("a list");
-    while let Some(object) = futures_util::StreamExt::next(&mut objects).await {
-        names.push(object.expect("an object").name);
+    // Of three nodes, the third begins late, and ends at places of its own: it vouches like the others.
+    let mut three = open(two_of(&dirs[2])).await;
+    for round in 0..4 * EVERY {
+        accept(&two, &message(channel, 1, b"and more")).await;
+        if round % 7 == 0 {
+            three.close().await.expect("closed");
+            three = open(two_of(&dirs[2])).await;
+        }
     }
-    assert_eq!(names.len(), 3, "{names:?}");
-    assert_eq!((one.health().stopped, two.health().stopped), (None, None));
-    for store in [one, two] {
+    let boundaries = extent(&account).await.1 / EVERY;
+    let begun = Instant::now();
+    loop {
+        let (words, parts) = (
+            checkpoints(&account, 0, "word").await,
+            checkpoints(&account, 0, "part").await,
+        );
+        let enough = words.iter().filter(|(_, count)| *count >= 2).count() as u64;
+        if enough == boundaries && parts.len() as u64 == boundaries {
+            // Whoever vouched, the bytes are there once, or were written by two at the same moment.
+            assert!(parts.iter().all(|(_, count)| *count <= 3), "{parts:?}");
+            break;
+        }
+        assert!(
+            begun.elapsed() < HANGING,
+            "{boundaries} boundaries: {words:?} {parts:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for store in [&one, &two, &three] {
+        let health = store.health();
+        assert_eq!((health.stopped, health.doubtful), (None, Vec::new()));
+    }
+    for store in [one, two, three] {
         store.close().await.expect("closed");
     }
 }

@@ -63,6 +63,7 @@ async fn a_shard_without_traffic_is_trimmed_and_purged() {
     let retention = Some(Duration::from_secs(2));
     let one = open(settings_for(&account, &dirs[0], retention)).await;
     let two = open(settings_for(&account, &dirs[1], retention)).await;
+    let keeper = Keeping::start(settings_for(&account, &dirs[0], retention));
     let channel = ChannelId::generate();
     accept(&one, &create(channel)).await;
     for _ in 0..9 {
@@ -90,6 +91,7 @@ async fn a_shard_without_traffic_is_trimmed_and_purged() {
     let (_, last) = extent(&account).await;
     let secs = begun.elapsed().as_secs();
     assert!(last < 30 + 8 * secs, "{last} messages for ten entries in {secs} s");
+    drop(keeper);
     for store in [one, two] {
         assert_eq!(store.health().stopped, None);
         store.close().await.expect("closed");

@@ -32,6 +32,7 @@ fn child() {
     let account = Account {
         user,
         servers: servers.split(',').map(str::to_owned).collect(),
+        nodes_file: Path::new(&folder).join("nodes"),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -278,6 +278,7 @@ async fn servers_that_do_not_answer_are_named() {
     let nowhere = Account {
         user: "relay0".into(),
         servers: vec!["nats://127.0.0.1:1".into()],
+        nodes_file: dir.path().join("nodes"),
     };
     let config = FleetConfig {
         open_timeout: Duration::from_millis(300),

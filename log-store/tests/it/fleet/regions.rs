@@ -163,16 +163,9 @@ async fn without_its_mirror_a_node_follows_the_stream_itself() {
 
 /// How many checkpoints a region's bucket holds of its one shard.
 async fn checkpoints_of(account: &Account, region: u8) -> usize {
-    let context = account.context().await.expect("JetStream");
-    let Ok(bucket) = context.get_object_store(format!("SKYTALE_CHECKPOINTS_{region}")).await else {
-        return 0;
-    };
-    let Ok(objects) = bucket.list().await else { return 0 };
-    let shard = format!("{region}/0/");
-    let here = futures_util::StreamExt::filter(objects, |object| {
-        std::future::ready(object.as_ref().is_ok_and(|object| object.name.starts_with(&shard)))
-    });
-    futures_util::StreamExt::count(here).await
+    let prefix = format!("skytale.checkpoint.{region}.0.");
+    let words = checkpoints(account, region, "word").await;
+    words.iter().filter(|(subject, _)| subject.starts_with(&prefix)).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +192,7 @@ async fn a_region_that_is_cut_off_takes_no_other_regions_checkpoints_with_it() {
     let head = at(1 + 50 * every);
     let context = account.context().await.expect("JetStream");
     for region in [0, 1] {
-        let bucket = format!("OBJ_SKYTALE_CHECKPOINTS_{region}");
+        let bucket = format!("SKYTALE_CHECKPOINTS_{region}");
         let placed = async {
             loop {
                 if let Ok(mut stream) = context.get_stream(&bucket).await {

@@ -1,11 +1,13 @@
 //! The vocabulary of the fleet's tests.
 
 use super::cluster::{Account, Cluster};
-use skytale_log_store::fleet::FleetConfig;
+use skytale_log_store::fleet::{FleetConfig, Keeper};
 use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _, PendingAppend};
 use skytale_proto::{AgentId, ChannelId, Frame, Offset};
 use std::path::Path;
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
 
@@ -28,6 +30,51 @@ pub(crate) async fn open(config: FleetConfig) -> FleetStore {
     let store = FleetStore::open(config).await.expect("the node opens");
     store.ready().await.expect("it catches up");
     store
+}
+
+/// How long the keeper of a test listens to nodes, which answer at once.
+pub(crate) const HEARS_FOR: Duration = Duration::from_millis(500);
+
+/// The fleet's keeper, as long as this is there.
+pub(crate) struct Keeping {
+    ended: CancellationToken,
+    _task: JoinHandle<()>,
+}
+
+impl Keeping {
+    /// Begins to keep a fleet with such nodes.
+    pub(crate) fn start(config: FleetConfig) -> Self {
+        let (keeper, ended) = (Keeper::new(config).hearing_for(HEARS_FOR), CancellationToken::new());
+        let token = ended.clone();
+        let task = tokio::spawn(async move { keeper.run(&token, |_| {}).await });
+        Self { ended, _task: task }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}
+
+/// What was written for checkpoints of a region, by subject: how many messages.
+pub(crate) async fn checkpoints(account: &Account, region: u8, last: &str) -> Vec<(String, usize)> {
+    let context = account.context().await.expect("JetStream");
+    let Ok(stream) = context.get_stream(format!("SKYTALE_CHECKPOINTS_{region}")).await else {
+        return Vec::new();
+    };
+    let Ok(mut subjects) = stream
+        .info_with_subjects(format!("skytale.checkpoint.{region}.*.*.*.{last}"))
+        .await
+    else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    while let Some(Ok(subject)) = futures_util::StreamExt::next(&mut subjects).await {
+        found.push(subject);
+    }
+    found.sort();
+    found
 }
 
 /// Deletes an account's streams, so that the shared cluster stays light.

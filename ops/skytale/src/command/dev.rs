@@ -5,7 +5,7 @@ mod running;
 use self::running::{Held, Wanted, refuse_taken};
 use super::{Session, login};
 use crate::config::{BridgeSetup, RelaySetup, StoreSetup, identity};
-use crate::local::{AUDIENCE, LocalApi, on_this_machine, private_folder};
+use crate::local::{AUDIENCE, LocalApi, close_folder, on_this_machine, private_folder};
 use crate::output::{Context as _, Failure, Human, Outcome, Style};
 use crate::serve::{self, BridgeServer, RelayServer};
 use serde::Serialize;
@@ -151,6 +151,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     session.loaded.refuse_unused("dev", is_decided)?;
     let addresses = args.addresses()?;
     private_folder(dir)?;
+    close_folder(dir)?;
     // Held until the end.
     let mut held = Held::take(dir)?;
     addresses.free()?;

@@ -3,7 +3,9 @@
 use super::{Loaded, Problems, Secret, texts};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
-use skytale_log_store::fleet::{self, FleetConfig, KeyFile, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof};
+use skytale_log_store::fleet::{
+    self, FleetConfig, KeyFile, KnownNodes, NatsAuth, NatsConfig, NatsTls, RegionConfig, Signer, SyncProof,
+};
 use skytale_log_store::local::LocalConfig;
 use skytale_proto::{Code, Region};
 use std::path::PathBuf;
@@ -11,7 +13,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Where the keys come from.
-const KEYS: &str = "`skytale fleet nats` makes a node's keys: name its relay.nk and relay-sync.nk, as in `file:/etc/skytale/relay.nk`.";
+const KEYS: &str = "`skytale fleet nats` makes a node's keys: name its relay.nk, relay-sync.nk and checkpoint.nk, as in `file:/etc/skytale/relay.nk`.";
+/// Where the file of known nodes comes from.
+const NODES: &str =
+    "`skytale fleet nats` writes it beside the servers' folders: name that `fleet-nodes`, the same on all nodes.";
 
 /// The section `[relay.fleet]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +29,14 @@ pub(crate) struct Fleet {
     pub nats_key: Option<Secret>,
     /// The seed of the NKey with which it asks them whether they sync before they acknowledge.
     pub sync_key: Option<Secret>,
+    /// The seed of the key that the node signs checkpoints with.
+    pub checkpoint_key: Option<Secret>,
+    /// The file that names the fleet's nodes and their signing keys.
+    pub nodes_file: Option<PathBuf>,
+    /// How many known nodes must vouch for a checkpoint before it is used.
+    pub witnesses: usize,
+    /// The seed of the keeper's NKey: for `skytale fleet keeper` alone.
+    pub keeper_key: Option<Secret>,
     /// They do, says the operator: nobody asks.
     pub sync_is_always: bool,
     /// Root certificates to trust besides the system's.
@@ -57,6 +70,10 @@ impl Default for Fleet {
             nats: Vec::new(),
             nats_key: None,
             sync_key: None,
+            checkpoint_key: None,
+            nodes_file: None,
+            witnesses: fleet.witnesses,
+            keeper_key: None,
             sync_is_always: false,
             tls_roots: None,
             regions: vec!["0=8".into()],
@@ -148,6 +165,27 @@ impl Loaded {
             let problem = format!("is {}, and `relay.fleet.regions` has {}", here.0, numbers.join(", "));
             problems.add("relay.region", self.refused("relay.region", &problem));
         }
+        if fleet.keeper_key.is_some() {
+            let problem = "is set: a node that serves must not have the keeper's key, which purges streams";
+            let failure = self.refused("relay.fleet.keeper_key", problem);
+            problems.add(
+                "relay.fleet.keeper_key",
+                failure.help("Give it to `skytale fleet keeper` alone, in a file of its own."),
+            );
+        }
+        let signer = match &fleet.checkpoint_key {
+            Some(seed) => problems.take("relay.fleet.checkpoint_key", self.signer(seed)),
+            None if remote => {
+                let missing = self.missing(
+                    "relay.fleet.checkpoint_key",
+                    "without it the node vouches for no checkpoint",
+                );
+                problems.add("relay.fleet.checkpoint_key", missing.help(KEYS));
+                None
+            }
+            None => None,
+        };
+        let known_nodes = self.known_nodes(remote, problems);
         if let Some(roots) = &fleet.tls_roots {
             let key = "relay.fleet.tls_roots";
             problems.take(key, self.certificates(key, roots));
@@ -170,6 +208,9 @@ impl Loaded {
             replicas: fleet.replicas,
             allow_weaker: fleet.allow_weaker,
             checkpoint_every: fleet.checkpoint_every,
+            signer,
+            known_nodes,
+            witnesses: fleet.witnesses,
             retention_every: Duration::from_secs(fleet.retention_check_s),
             append_timeout: Duration::from_millis(fleet.append_timeout_ms),
             retention,
@@ -200,13 +241,143 @@ impl Loaded {
 
     /// The fleet as it is examined from outside: no node's data is touched.
     pub(crate) fn examined_fleet(&self) -> Outcome<FleetConfig> {
-        self.fleet_over(LocalConfig::new(""))?.ok_or_else(|| {
+        let mut problems = self.problems.clone();
+        let fleet = self.fleet(LocalConfig::new(""), self.retention(), &mut problems);
+        problems.outcome(" of the fleet")?;
+        fleet.ok_or_else(|| {
             self.missing(
                 "relay.fleet.nats",
                 "a node without it keeps its log alone, and has no servers to check",
             )
             .help("Name a relay node's configuration file with --config.")
         })
+    }
+
+    /// The fleet as its keeper sees it: with the keeper's key, and without any of a node's.
+    pub(crate) fn kept_fleet(&self) -> Outcome<FleetConfig> {
+        let mut problems = self.problems.clone();
+        let fleet = &self.config.relay.fleet;
+        for (key, is_set) in [
+            ("relay.fleet.nats_key", fleet.nats_key.is_some()),
+            ("relay.fleet.sync_key", fleet.sync_key.is_some()),
+            ("relay.fleet.checkpoint_key", fleet.checkpoint_key.is_some()),
+        ] {
+            if is_set {
+                let failure = self.refused(key, "is set: the keeper must not have a relay node's keys");
+                problems.add(
+                    key,
+                    failure.help("Give the keeper a configuration file of its own, with `relay.fleet.keeper_key`."),
+                );
+            }
+        }
+        let remote = fleet.nats.iter().any(|server| !is_loopback(server));
+        let key = match &fleet.keeper_key {
+            Some(seed) => problems.take("relay.fleet.keeper_key", self.nkey(seed, "relay.fleet.keeper_key")),
+            None => {
+                let missing = self.missing("relay.fleet.keeper_key", "servers must know who purges");
+                problems.add(
+                    "relay.fleet.keeper_key",
+                    missing.help(
+                        "`skytale fleet nats` makes it: name its keeper.nk, as in `file:/etc/skytale/keeper.nk`.",
+                    ),
+                );
+                None
+            }
+        };
+        let mut regions: Vec<RegionConfig> = Vec::new();
+        for text in &fleet.regions {
+            match text.parse::<Written>() {
+                Ok(Written(region)) => regions.push(region),
+                Err(()) => {
+                    let problem = format!("has `{text}`, which is not as in `1=8` or `1=8@eu`");
+                    let failure = self.refused("relay.fleet.regions", &problem);
+                    problems.extend([("relay.fleet.regions".to_owned(), failure)]);
+                }
+            }
+        }
+        let known_nodes = self.known_nodes(true, &mut problems);
+        if let Some(roots) = &fleet.tls_roots {
+            let key = "relay.fleet.tls_roots";
+            problems.take(key, self.certificates(key, roots));
+        }
+        let nats = NatsConfig {
+            servers: fleet.nats.clone(),
+            auth: key.unwrap_or(NatsAuth::None),
+            tls: NatsTls {
+                required: remote,
+                roots: fleet.tls_roots.clone(),
+                certificate: None,
+            },
+            name: "skytale keeper".into(),
+            inbox_prefix: None,
+        };
+        let config = FleetConfig {
+            regions,
+            replicas: fleet.replicas,
+            checkpoint_every: fleet.checkpoint_every,
+            known_nodes,
+            witnesses: fleet.witnesses,
+            retention_every: Duration::from_secs(fleet.retention_check_s),
+            retention: self.retention(),
+            ..FleetConfig::new(nats, SyncProof::Stated { always: true }, LocalConfig::new(""))
+        };
+        let found = config.problems().into_iter().map(|(name, problem)| {
+            let name = if name == "retention_every" {
+                "retention_check_s"
+            } else {
+                name
+            };
+            let key = format!("relay.fleet.{name}");
+            let failure = self.refused(&key, &problem);
+            (key, failure)
+        });
+        problems.extend(found);
+        if config.retention.is_none() {
+            let failure = self.refused(
+                "relay.retention_s",
+                "is 0: nothing is ever given up, and there is nothing to purge",
+            );
+            problems.add("relay.retention_s", failure);
+        }
+        problems.outcome(" of `skytale fleet keeper`").map(|()| config)
+    }
+
+    fn retention(&self) -> Option<Duration> {
+        let seconds = self.config.relay.retention_s;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// Whose words for checkpoints count.
+    fn known_nodes(&self, needed: bool, problems: &mut Problems) -> KnownNodes {
+        let key = "relay.fleet.nodes_file";
+        let Some(file) = &self.config.relay.fleet.nodes_file else {
+            if needed {
+                let missing = self.missing(key, "without it nobody's word for a checkpoint counts");
+                problems.add(key, missing.help(NODES));
+            }
+            return KnownNodes::Nobody;
+        };
+        let known = KnownNodes::File(file.clone());
+        let witnesses = self.config.relay.fleet.witnesses;
+        if let Some(problem) = known.problem() {
+            let what = format!("`{key}` ({}) cannot be used", self.source(key));
+            problems.add(key, Failure::new(Code::Config, what).since(problem).help(NODES));
+        } else if known.count() < witnesses {
+            let problem = format!("asks for {witnesses} nodes, and `{key}` names {}", known.count());
+            let failure = self.refused("relay.fleet.witnesses", &problem);
+            problems.add(
+                "relay.fleet.witnesses",
+                failure.help("A fleet of one node sets it to 1."),
+            );
+        }
+        known
+    }
+
+    /// The key that a node signs checkpoints with.
+    fn signer(&self, seed: &Secret) -> Outcome<Signer> {
+        let key = "relay.fleet.checkpoint_key";
+        let revealed = seed.reveal(key)?;
+        Signer::new(&revealed).ok_or_else(|| self.refused(key, "is no seed of an NKey").help(KEYS))
     }
 
     fn missing(&self, key: &str, why: &str) -> Failure {

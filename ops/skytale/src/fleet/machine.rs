@@ -4,11 +4,17 @@ use crate::local::{LocalApi, private_folder, write_private};
 use crate::nats::{NatsServers, NodeUsers, free_port};
 use crate::output::{Context as _, Failure, Outcome};
 use crate::stage::{RelayProcess, settings};
-use skytale_proto::Code;
+use skytale_log_store::LocalConfig;
+use skytale_log_store::fleet::{
+    FleetConfig, Keeper, KeyFile, KnownNodes, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof,
+};
+use skytale_proto::{Code, Region};
 use skytale_wire::{Cut, Link};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use toml::Value;
 use zeroize::Zeroizing;
 
@@ -21,6 +27,10 @@ const ALONE: &str = "local";
 const KEEPALIVE_MS: i64 = 500;
 /// Messages of a shard from one checkpoint to the next: few, so that a short run sees some.
 const CHECKPOINT_EVERY: i64 = 1_000;
+/// The file that names the relay nodes and their signing keys.
+const NODES_FILE: &str = "fleet-nodes";
+/// How often the keeper looks for what may be purged.
+const KEEPER_EVERY: Duration = Duration::from_secs(600);
 /// How long entries are kept, in seconds: for longer than any demonstration, and for less than a wrong clock is ahead.
 const RETENTION_S: i64 = 30 * 24 * 3_600;
 /// How often relay nodes tell the API that they are there.
@@ -64,6 +74,14 @@ pub(crate) struct Machine {
     pub api: LocalApi,
     pub nats: NatsServers,
     pub nodes: Vec<Node>,
+    keeper: RunningKeeper,
+}
+
+/// The keeper, in this process: a relay node's process never has its key.
+#[derive(Debug)]
+struct RunningKeeper {
+    ended: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// A relay node.
@@ -81,6 +99,11 @@ pub(crate) struct Node {
 }
 
 impl Layout {
+    /// How many nodes must vouch for a checkpoint.
+    fn witnesses(&self) -> i64 {
+        if self.nodes > 1 { 2 } else { 1 }
+    }
+
     fn region_names(&self) -> &'static [&'static str] {
         if self.regions == 1 {
             &[ALONE]
@@ -115,10 +138,14 @@ impl Machine {
             listen.set_port(free_port()?);
         }
         let api = LocalApi::start_for(dir, listen, HEARTBEAT).await?;
+        let nodes_file = dir.join(NODES_FILE);
+        write_private(&nodes_file, nats.users.known_nodes().as_bytes())?;
+        let keeper = RunningKeeper::start(&nats, &nodes_file, layout);
         let mut machine = Self {
             api,
             nats,
             nodes: Vec::new(),
+            keeper,
         };
         for number in 0..layout.nodes {
             let node = machine.node(dir, number, known, layout).await?;
@@ -141,10 +168,25 @@ impl Machine {
                 links.push(link);
             }
         }
+        let nodes_file = dir.join(NODES_FILE);
         let dir = dir.join(&name);
         private_folder(&dir)?;
-        let keys = hand_over(&dir, &self.nats.users.nodes[number])?;
+        let users = &self.nats.users.nodes[number];
+        let keys = hand_over(&dir, users)?;
         let mut settings = self.settings(region, &servers, &keys, layout.upkeep);
+        let checkpoint_key = dir.join("checkpoint.nk");
+        copy_key(&users.checkpoint.seed_file, &checkpoint_key)?;
+        let signing = [
+            (
+                "checkpoint_key",
+                Value::String(format!("file:{}", checkpoint_key.display())),
+            ),
+            ("nodes_file", Value::String(nodes_file.display().to_string())),
+            ("witnesses", Value::Integer(layout.witnesses())),
+        ];
+        if let Some(Value::Table(fleet)) = settings.get_mut("fleet") {
+            fleet.extend(signing.map(|(key, value)| (key.to_owned(), value)));
+        }
         let file = dir.join("enrolment.key");
         if !(known && file.is_file()) {
             write_private(&file, self.api.enrol(&name).await?.as_bytes())?;
@@ -319,6 +361,7 @@ impl Machine {
         for node in self.nodes {
             first = first.and(node.relay.stop().await);
         }
+        self.keeper.stop().await;
         first = first.and(self.api.stop().await);
         first.and(self.nats.stop().await)
     }
@@ -328,18 +371,64 @@ impl Machine {
 fn hand_over(dir: &Path, keys: &NodeUsers) -> Outcome<[PathBuf; 2]> {
     let files = [("relay.nk", &keys.relay), ("relay-sync.nk", &keys.sync)];
     let files = files.map(|(name, key)| {
-        let (file, made) = (dir.join(name), &key.now.seed_file);
-        let copying = || format!("cannot copy {} to {}", made.display(), file.display());
-        let seed = std::fs::read(made)
-            .map(Zeroizing::new)
-            .failing(Code::Environment, copying)?;
-        let beside = file.with_extension("new");
-        write_private(&beside, &seed)?;
-        std::fs::rename(&beside, &file).failing(Code::Environment, copying)?;
+        let file = dir.join(name);
+        copy_key(&key.now.seed_file, &file)?;
         Ok(file)
     });
     let [relay, sync] = files;
     Ok([relay?, sync?])
+}
+
+fn copy_key(made: &Path, file: &Path) -> Outcome {
+    let copying = || format!("cannot copy {} to {}", made.display(), file.display());
+    let seed = std::fs::read(made)
+        .map(Zeroizing::new)
+        .failing(Code::Environment, copying)?;
+    let beside = file.with_extension("new");
+    write_private(&beside, &seed)?;
+    std::fs::rename(&beside, file).failing(Code::Environment, copying)
+}
+
+impl RunningKeeper {
+    fn start(nats: &NatsServers, nodes_file: &Path, layout: &Layout) -> Self {
+        let several = nats.regions.len() > 1;
+        let regions = nats.regions.iter().map(|region| RegionConfig {
+            region: Region(region.number),
+            shards: region.shards,
+            cluster: several.then(|| region.name.clone()),
+            tags: Vec::new(),
+        });
+        let servers = (0..nats.regions.len()).flat_map(|region| nats.addresses(region));
+        let connection = NatsConfig {
+            servers: servers.map(|server| format!("nats://{server}")).collect(),
+            auth: NatsAuth::NKeyFile(KeyFile::new(&nats.users.keeper.now.seed_file)),
+            tls: NatsTls::default(),
+            name: "skytale keeper".into(),
+            inbox_prefix: None,
+        };
+        let keeper = Keeper::new(FleetConfig {
+            regions: regions.collect(),
+            known_nodes: KnownNodes::File(nodes_file.to_owned()),
+            witnesses: usize::try_from(layout.witnesses()).unwrap_or(1),
+            retention: Some(Duration::from_secs(RETENTION_S.unsigned_abs())),
+            // It connects for each round, and a server that is just reloaded refuses whoever does: seldom enough.
+            retention_every: KEEPER_EVERY,
+            ..FleetConfig::new(connection, SyncProof::Stated { always: true }, LocalConfig::new(""))
+        });
+        let ended = CancellationToken::new();
+        let token = ended.clone();
+        let task = tokio::spawn(async move {
+            // What it cannot do now it tries again, and says in the log.
+            keeper.run(&token, |_| {}).await;
+        });
+        Self { ended, task }
+    }
+
+    async fn stop(self) {
+        self.ended.cancel();
+        // It has nothing to put in order.
+        let _ = self.task.await;
+    }
 }
 
 impl Node {

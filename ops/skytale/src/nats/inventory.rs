@@ -1,6 +1,7 @@
 //! Which servers there are.
 
 use super::gateways::Detours;
+use super::users::KEEPER;
 use crate::output::{Context as _, Failure, Outcome};
 use serde::Deserialize;
 use skytale_proto::Code;
@@ -138,6 +139,11 @@ impl Inventory {
                 ));
             }
             for node in &region.nodes {
+                if node == KEEPER {
+                    return Some(format!(
+                        "no relay node can be called `{KEEPER}`: the keeper has keys of its own"
+                    ));
+                }
                 if !is_name(node) || !names.insert(node.clone()) {
                     return Some(format!(
                         "`{node}` must be a name of letters, digits and `-` that occurs once"

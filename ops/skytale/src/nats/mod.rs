@@ -15,4 +15,4 @@ pub(crate) use inventory::Inventory;
 pub(crate) use program::program;
 pub(crate) use render::render;
 pub(crate) use servers::{NatsServers, free_port};
-pub(crate) use users::{Keys, NodeUsers, Users, retire, rotate};
+pub(crate) use users::{KEEPER, NodeUsers, Users, retire, rotate};

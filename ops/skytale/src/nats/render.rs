@@ -144,15 +144,24 @@ fn accounts(inventory: &Inventory, users: &Users) -> String {
             streams.push(stream);
         }
     }
-    let buckets = inventory.regions.iter();
-    streams.extend(buckets.map(|region| format!("OBJ_SKYTALE_CHECKPOINTS_{}", region.number)));
-    let mut subjects = String::new();
-    for region in &inventory.regions {
-        let _ = writeln!(subjects, "    \"$O.SKYTALE_CHECKPOINTS_{}.>\"", region.number);
-    }
-    for stream in &streams {
-        for what in ["CREATE", "PURGE"] {
+    let checkpoints: Vec<String> = inventory
+        .regions
+        .iter()
+        .map(|region| format!("SKYTALE_CHECKPOINTS_{}", region.number))
+        .collect();
+    streams.extend(checkpoints.iter().cloned());
+    let of_streams = |what: &str| {
+        let mut subjects = String::new();
+        for stream in &streams {
             let _ = writeln!(subjects, "    \"$JS.API.STREAM.{what}.{stream}\"");
+        }
+        subjects
+    };
+    let mut reads = String::new();
+    for stream in &checkpoints {
+        let _ = writeln!(reads, "    \"$JS.API.CONSUMER.CREATE.{stream}\"");
+        for what in ["CREATE", "INFO", "DELETE", "MSG.NEXT"] {
+            let _ = writeln!(reads, "    \"$JS.API.CONSUMER.{what}.{stream}.>\"");
         }
     }
     fill(
@@ -168,32 +177,46 @@ fn accounts(inventory: &Inventory, users: &Users) -> String {
             ),
             ("operator_user", &users.operator.public),
             ("system_user", &users.system.public),
-            ("relay_streams", subjects.trim_end()),
+            ("relay_streams", of_streams("CREATE").trim_end()),
+            (
+                "keeper_streams",
+                &format!("{}{}", reads, of_streams("PURGE").trim_end()),
+            ),
+            (
+                "keeper_users",
+                lines_of(&users.keeper, "the keeper", "$KEEPER").trim_end(),
+            ),
         ],
     )
 }
 
 /// A line for each key of the relay nodes.
 fn relay_users(users: &Users, keys: impl Fn(&NodeUsers) -> &Keys, shared: &Option<User>, permissions: &str) -> String {
-    let mut lines = String::new();
-    let mut line = |user: &User, whose: &str| {
-        let _ = writeln!(
-            lines,
-            "      {{ nkey: {}, permissions: {permissions} }} # {whose}",
-            user.public
-        );
-    };
-    for node in &users.nodes {
-        let keys = keys(node);
-        line(&keys.now, &node.name);
-        if let Some(old) = &keys.old {
-            line(old, &format!("{}, the key before", node.name));
-        }
-    }
+    let of_nodes = users
+        .nodes
+        .iter()
+        .map(|node| lines_of(keys(node), &node.name, permissions));
+    let mut lines: String = of_nodes.collect();
     if let Some(shared) = shared {
-        line(shared, "all relay nodes, of an earlier version");
+        lines.push_str(&line(shared, "all relay nodes, of an earlier version", permissions));
     }
     lines.trim_end().to_owned()
+}
+
+/// A line for the key of a user, and one for the key before.
+fn lines_of(keys: &Keys, whose: &str, permissions: &str) -> String {
+    let mut lines = line(&keys.now, whose, permissions);
+    if let Some(old) = &keys.old {
+        lines.push_str(&line(old, &format!("{whose}, the key before"), permissions));
+    }
+    lines
+}
+
+fn line(user: &User, whose: &str, permissions: &str) -> String {
+    format!(
+        "      {{ nkey: {}, permissions: {permissions} }} # {whose}\n",
+        user.public
+    )
 }
 
 #[cfg(test)]
@@ -223,6 +246,7 @@ mod tests {
                 assert!(!text.contains("{{"), "{text}");
             }
             assert!(server.server.contains("sync_interval: always"));
+            assert!(server.server.contains("strict: true"));
             // Clients, routes and gateways.
             assert_eq!(
                 server.server.matches("min_version: \"1.3\"").count(),
@@ -256,14 +280,29 @@ mod tests {
     }
 
     #[test]
-    fn relay_nodes_may_make_and_purge_each_stream_and_its_mirrors_and_no_other() {
+    fn relay_nodes_may_make_each_stream_and_its_mirrors_and_purge_none() {
         let text = rendered(&inventory()).remove(0).accounts;
-        let named = |what: &str| {
+        let block = |name: &str| {
+            let (_, rest) = text.split_once(&format!("\n{name} = {{")).expect("a block");
+            rest.split_once("\n}").expect("its end").0
+        };
+        let named = |block: &str, what: &str| {
             let prefix = format!("\"$JS.API.STREAM.{what}.");
-            text.lines().filter(|line| line.trim().starts_with(&prefix)).count()
+            block.lines().filter(|line| line.trim().starts_with(&prefix)).count()
         };
         // Three regions of eight shards, each with two mirrors, and the checkpoints of each.
-        assert_eq!((named("CREATE"), named("PURGE")), (3 * 8 * 3 + 3, 3 * 8 * 3 + 3));
+        let all = 3 * 8 * 3 + 3;
+        assert_eq!(
+            (named(block("RELAY"), "CREATE"), named(block("RELAY"), "PURGE")),
+            (all, 0)
+        );
+        assert_eq!(
+            (named(block("KEEPER"), "CREATE"), named(block("KEEPER"), "PURGE")),
+            (0, all)
+        );
+        for never in ["skytale.log", "skytale.checkpoint", "$O."] {
+            assert!(!block("KEEPER").contains(never), "{never}");
+        }
         assert!(
             text.contains("\"$JS.API.STREAM.CREATE.SKYTALE_LOG_1_0_IN_2\""),
             "{text}"

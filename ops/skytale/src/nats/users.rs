@@ -5,6 +5,9 @@
 //! <dir>/nodes/<node>/relay.nk                 a relay node, as who writes the log
 //! <dir>/nodes/<node>/relay-sync.nk            a relay node, as who asks whether servers sync
 //! <dir>/nodes/<node>/*.old.nk                 the keys before, while servers take both
+//! <dir>/nodes/<node>/checkpoint.nk            a relay node, as who signs checkpoints: for no connection, and never changed
+//! <dir>/keeper/keeper.nk, keeper.old.nk       the keeper, who purges the streams, and writes nothing
+//! <dir>/fleet-nodes                           names and public signing keys of the relay nodes: for each node, and the keeper
 //! <dir>/relay.nk, relay-sync.nk               keys that all nodes shared, of an earlier version: taken while they are there
 //! ```
 
@@ -16,8 +19,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Names of a relay node's two keys.
+/// Names of the keys that a relay node connects with.
 const KEYS: [&str; 2] = ["relay", "relay-sync"];
+/// The key that it signs checkpoints with.
+const CHECKPOINT: &str = "checkpoint";
+/// Means the keeper, where relay nodes are named.
+pub(crate) const KEEPER: &str = "keeper";
 
 /// A user's public key, and where its seed is.
 #[derive(Clone, Debug)]
@@ -33,6 +40,8 @@ pub(crate) struct Users {
     pub nodes: Vec<NodeUsers>,
     /// What all relay nodes shared: the log's key, and the one that asks.
     pub shared: [Option<User>; 2],
+    /// Who purges the streams.
+    pub keeper: Keys,
     /// People.
     pub operator: User,
     /// People, in the system account.
@@ -47,6 +56,8 @@ pub(crate) struct NodeUsers {
     pub relay: Keys,
     /// As the user that checks whether servers sync.
     pub sync: Keys,
+    /// As who signs checkpoints: for no connection.
+    pub checkpoint: User,
 }
 
 /// The key of a user, and the one before while both are taken.
@@ -68,11 +79,15 @@ impl Users {
                 name: name.to_owned(),
                 relay: relay?,
                 sync: sync?,
+                checkpoint: user_in(&dir.join(format!("{CHECKPOINT}.nk")))?,
             })
         });
+        let nodes = nodes.collect::<Outcome<_>>()?;
+        private_folder(&folder(dir, KEEPER))?;
         let [relay, sync] = KEYS.map(|key| known_in(&dir.join(format!("{key}.nk"))));
         Ok(Self {
-            nodes: nodes.collect::<Outcome<_>>()?,
+            nodes,
+            keeper: keys_in(&folder(dir, KEEPER), KEEPER)?,
             shared: [relay?, sync?],
             operator: user("operator")?,
             system: user("operator-system")?,
@@ -80,21 +95,42 @@ impl Users {
     }
 }
 
-fn folder(dir: &Path, node: &str) -> PathBuf {
-    dir.join("nodes").join(node)
+impl Users {
+    /// The file that tells whose words for checkpoints count.
+    pub(crate) fn known_nodes(&self) -> String {
+        let head = "# Whose signatures under checkpoints count: names and public keys of the fleet's relay nodes. Give it to each of\n\
+                    # them, and to the keeper (`relay.fleet.nodes_file`). It is read again while they run.\n";
+        let lines = self
+            .nodes
+            .iter()
+            .map(|node| format!("{} {}\n", node.name, node.checkpoint.public));
+        std::iter::once(head.to_owned()).chain(lines).collect()
+    }
 }
 
-/// Sets a relay node's keys aside as its old ones: the next ones are made when keys are read.
+fn folder(dir: &Path, node: &str) -> PathBuf {
+    if node == KEEPER {
+        dir.join(KEEPER)
+    } else {
+        dir.join("nodes").join(node)
+    }
+}
+
+fn keys_of(node: &str) -> &'static [&'static str] {
+    if node == KEEPER { &[KEEPER] } else { &KEYS }
+}
+
+/// Sets the keys of a relay node, or of the keeper, aside as its old ones: the next ones are made when keys are read.
 pub(crate) fn rotate(dir: &Path, node: &str) -> Outcome {
     let dir = folder(dir, node);
     let old = |key: &str| dir.join(format!("{key}.old.nk"));
-    if KEYS.iter().any(|key| old(key).exists()) {
+    if keys_of(node).iter().any(|key| old(key).exists()) {
         let what = format!("{node} has old keys that servers still take");
         return Err(Failure::new(Code::Config, what).help(format!(
             "Finish that change first: when {node} uses its new keys, run this with `--retire {node}`."
         )));
     }
-    for key in KEYS {
+    for key in keys_of(node) {
         let now = dir.join(format!("{key}.nk"));
         match std::fs::rename(&now, old(key)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -107,9 +143,9 @@ pub(crate) fn rotate(dir: &Path, node: &str) -> Outcome {
     Ok(())
 }
 
-/// Removes a relay node's old keys.
+/// Removes the old keys of a relay node, or of the keeper.
 pub(crate) fn retire(dir: &Path, node: &str) -> Outcome {
-    for key in KEYS {
+    for key in keys_of(node) {
         let old = folder(dir, node).join(format!("{key}.old.nk"));
         match std::fs::remove_file(&old) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -190,6 +226,35 @@ mod tests {
         let after = node();
         assert!(after.relay.old.is_none() && after.sync.old.is_none());
         assert_eq!(after.relay.now.public, both.relay.now.public);
+    }
+
+    #[test]
+    fn the_keeper_has_a_key_of_its_own_and_signing_keys_outlive_a_change() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let users = || Users::in_folder(dir.path(), ["relay-1"]).expect("keys");
+        let before = users();
+        for name in [KEEPER, "relay-1"] {
+            rotate(dir.path(), name).expect("rotated");
+        }
+        let after = users();
+        let old = after.keeper.old.as_ref().map(|old| &old.public);
+        assert_eq!(old, Some(&before.keeper.now.public));
+        assert_eq!(after.nodes[0].checkpoint.public, before.nodes[0].checkpoint.public);
+        assert!(
+            after
+                .known_nodes()
+                .contains(&format!("relay-1 {}\n", before.nodes[0].checkpoint.public))
+        );
+        retire(dir.path(), KEEPER).expect("retired");
+        assert!(users().keeper.old.is_none());
+        let every = [
+            &after.nodes[0].relay.now,
+            &after.nodes[0].sync.now,
+            &after.nodes[0].checkpoint,
+            &after.keeper.now,
+        ];
+        let keys: std::collections::BTreeSet<&str> = every.map(|user| user.public.as_str()).into();
+        assert_eq!(keys.len(), 4);
     }
 
     #[test]

@@ -139,6 +139,8 @@ fn a_server_and_the_check_of_it_say_the_same_of_a_file_in_which_all_is_wrong() {
         "relay.limits.connections_max",
         "relay.fleet.nats_key",
         "relay.fleet.sync_key",
+        "relay.fleet.checkpoint_key",
+        "relay.fleet.nodes_file",
         "relay.fleet.regions",
         "relay.fleet.replicas",
     ];

@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "fleet up",
     "fleet demo",
     "fleet nats",
+    "fleet keeper",
     "fleet restore",
     "fleet doctor",
     "init",

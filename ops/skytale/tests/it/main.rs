@@ -29,6 +29,8 @@ mod process;
 mod profiles;
 mod recovery_small;
 mod reference;
+mod rights;
+mod rights_of_files;
 mod schemas;
 mod sending;
 mod servers;

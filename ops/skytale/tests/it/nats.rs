@@ -3,7 +3,9 @@
 use crate::fleet::{nats_server, place};
 use crate::process::Place;
 use serde_json::Value;
-use skytale_log_store::fleet::{FleetConfig, KeyFile, NatsAuth, NatsConfig, NatsTls, RegionConfig, SyncProof};
+use skytale_log_store::fleet::{
+    FleetConfig, KeyFile, KnownNodes, NatsAuth, NatsConfig, NatsTls, RegionConfig, Signer, SyncProof,
+};
 use skytale_log_store::local::LocalConfig;
 use skytale_log_store::{Accepted, AppendError, FleetStore, LogStore as _};
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, Offset, Region};
@@ -201,6 +203,9 @@ impl Servers {
                 tags: Vec::new(),
             }],
             open_timeout: HANGING,
+            signer: Signer::new(&std::fs::read_to_string(self.made_key(node, "checkpoint")).expect("a seed")),
+            known_nodes: KnownNodes::File(self.place.path("conf/fleet-nodes")),
+            witnesses: 1,
             ..FleetConfig::new(
                 nats,
                 SyncProof::System(auth("relay-sync")),

@@ -21,8 +21,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // As a home: secrets in it are out of others' reach.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(folder.path(), private).expect("set");
         Self {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder,
             variables: Vec::new(),
         }
     }

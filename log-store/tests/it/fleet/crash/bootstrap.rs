@@ -133,6 +133,7 @@ async fn give_up_the_beginning(account: &Account, dir: &Path) -> BTreeSet<LogId>
         retention: Some(RETENTION),
         ..settings
     };
+    let _keeper = Keeping::start(enforcing.clone());
     let store = open(enforcing).await;
     let context = account.context().await.expect("JetStream");
     let begun = Instant::now();

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 const FOLDER: &str = "SKYTALE_TEST_CRASH_NODE";
 const USER: &str = "SKYTALE_TEST_CRASH_USER";
 const SERVERS: &str = "SKYTALE_TEST_CRASH_SERVERS";
+const NODES: &str = "SKYTALE_TEST_CRASH_NODES";
 const KIND: &str = "SKYTALE_TEST_CRASH_KIND";
 /// Authors at the child itself.
 const AUTHORS: usize = 2;
@@ -32,6 +33,7 @@ pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     let account = Account {
         user: word(USER),
         servers: word(SERVERS).split(',').map(str::to_owned).collect(),
+        nodes_file: word(NODES).into(),
     };
     Some((kind, account, folder.into()))
 }
@@ -76,6 +78,7 @@ impl NodeProcess {
             .env(FOLDER, folder)
             .env(USER, &account.user)
             .env(SERVERS, account.servers.join(","))
+            .env(NODES, &account.nodes_file)
             .env(KIND, format!("{kind:?}"))
             .stdin(Stdio::piped())
             .stdout(File::create(&said).expect("created"))

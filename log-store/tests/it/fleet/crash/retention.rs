@@ -1,7 +1,7 @@
 //! The machine of a node crashes while what is old is given up: Trims in the stream, segments dropped, the stream purged.
 
 use super::super::cluster::Cluster;
-use super::super::script::open;
+use super::super::script::{Keeping, open};
 use super::disk::Disk;
 use super::left::{back, boot, left, segments};
 use super::load::{History, Load};
@@ -26,6 +26,7 @@ pub(super) async fn given_up(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let settings = |dir: &Path| Kind::Retention.settings(&account, dir);
     let home = TempDir::new_in(disk.outside()).expect("a folder");
     let said = disk.outside().join("said");
+    let _keeper = Keeping::start(settings(home.path()));
     let witness = Arc::new(open(settings(home.path())).await);
     let folder = disk.live().join("keeping-node");
     let mut history = History::default();

@@ -10,7 +10,6 @@ use super::node::NodeProcess;
 use super::write_back::WriteBack;
 use super::{Kind, random_ms, say};
 use crate::local::script::copy_folder;
-use futures_util::StreamExt as _;
 use skytale_log_store::fleet::{FleetConfig, ShardId};
 use skytale_log_store::{FleetStore, LogStore as _};
 use std::collections::BTreeSet;
@@ -20,7 +19,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
 
 /// Servers of the cluster.
 pub(super) const SERVERS: usize = 3;
@@ -190,25 +188,24 @@ async fn leader(account: &Account) -> usize {
     }
 }
 
-/// All checkpoints that there are can be read to their ends; says how many.
+/// All parts of checkpoints that there are can be read to their ends, and none is a half; says how many checkpoints.
 async fn checkpoints_are_whole(account: &Account) -> usize {
     let context = account.context().await.expect("JetStream");
-    let bucket = match context.get_object_store("SKYTALE_CHECKPOINTS_0").await {
-        Ok(bucket) => bucket,
-        Err(error) if format!("{error:?}").contains("stream not found") => return 0,
-        Err(error) => panic!("the bucket: {error:?}"),
-    };
-    let mut objects = bucket.list().await.expect("a list");
-    let mut count = 0;
-    while let Some(object) = objects.next().await {
-        let mut object = bucket.get(object.expect("an object").name).await.expect("it is there");
-        let mut bytes = Vec::new();
-        // The last read compares with the object's hash.
-        object.read_to_end(&mut bytes).await.expect("it is whole");
-        assert!(!bytes.is_empty());
-        count += 1;
+    let parts = checkpoints(account, 0, "part").await;
+    for (subject, _) in &parts {
+        let stream = context
+            .get_stream_no_info("SKYTALE_CHECKPOINTS_0")
+            .await
+            .expect("a stream");
+        let part = stream
+            .get_last_raw_message_by_subject(subject)
+            .await
+            .expect("it is there");
+        // A checkpoint of this size is one part, and ends with the hash of all before.
+        let (body, hash) = part.payload.split_at(part.payload.len() - 32);
+        assert_eq!(blake3::hash(body).as_bytes(), hash, "{subject}");
     }
-    count
+    parts.len()
 }
 
 /// Servers that acknowledge without syncing lose what they acknowledged; and a node that has more than they must stop taking

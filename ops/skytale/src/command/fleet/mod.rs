@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod keeper;
 mod nats;
 mod restore;
 mod up;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     /// Write the configuration of the NATS servers that the relay nodes share.
     #[command(after_help = examples::FLEET_NATS)]
     Nats(nats::Args),
+    /// Run the keeper: purge from the streams what a checkpoint has taken the place of.
+    Keeper(keeper::Args),
     /// Put back into the streams what relay nodes' replicas hold.
     Restore(restore::Args),
     /// Say what a fleet's NATS servers and streams lack, and the command that mends it.
@@ -35,6 +38,7 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Up(args) => up::run(&args, &session).await,
         Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
+        Command::Keeper(args) => Box::pin(keeper::run(&args, &session)).await,
         Command::Restore(args) => restore::run(&args, &session).await,
         Command::Doctor(args) => doctor::run(args, &session).await,
     }

@@ -2,7 +2,7 @@
 
 use crate::command::Session;
 use crate::local::{private_folder, write_private};
-use crate::nats::{Inventory, Keys, Users, render, retire, rotate};
+use crate::nats::{Inventory, KEEPER, Users, render, retire, rotate};
 use crate::output::{Failure, Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::Code;
@@ -18,6 +18,8 @@ Each relay node has keys of its own. To change them without an outage:
   1. --rotate NODE makes new ones, and servers take both. Copy each server's accounts.conf, and reload the servers.
   2. Give the node its new files. It uses them within seconds, once every server takes them.
   3. --retire NODE ends the old ones. Copy each accounts.conf again, and reload the servers.
+The keeper's key is changed in the same way, as that of `keeper`. Keys that sign checkpoints (checkpoint.nk) are not changed: take a node
+out of the inventory whose key was stolen, and give it a new name.
 A node that is taken out of the inventory is refused from the next reload on.";
 
 /// Writes a folder for each server of an inventory, and the keys of those who may connect. Keys that are there stay.
@@ -49,17 +51,21 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
         rotate(&args.out, node)?;
     }
     let users = Users::in_folder(&args.out, inventory.nodes())?;
-    let node = |name: &str, relay: &Keys, sync: &Keys| Node {
-        name: name.to_owned(),
-        relay_key: relay.now.seed_file.clone(),
-        sync_key: sync.now.seed_file.clone(),
-        old_keys: relay.old.is_some() || sync.old.is_some(),
-    };
-    let nodes = users.nodes.iter();
+    let nodes_file = args.out.join("fleet-nodes");
+    write_private(&nodes_file, users.known_nodes().as_bytes())?;
+    let nodes = users.nodes.iter().map(|user| Node {
+        name: user.name.clone(),
+        relay_key: user.relay.now.seed_file.clone(),
+        sync_key: user.sync.now.seed_file.clone(),
+        checkpoint_key: user.checkpoint.seed_file.clone(),
+        old_keys: user.relay.old.is_some() || user.sync.old.is_some(),
+    });
     let mut written = Written {
         servers: Vec::new(),
         remarks: inventory.remarks(),
-        nodes: nodes.map(|user| node(&user.name, &user.relay, &user.sync)).collect(),
+        nodes: nodes.collect(),
+        nodes_file,
+        keeper_key: users.keeper.now.seed_file.clone(),
         operator_keys: vec![users.operator.seed_file.clone(), users.system.seed_file.clone()],
     };
     for server in render(&inventory, &users) {
@@ -75,8 +81,8 @@ pub(crate) fn run(args: &Args, session: &Session) -> Outcome {
     }
     session.output.note(
         "\nCopy each server's folder to its machine and run `nats-server -c nats-server.conf` in it (ops/systemd has a unit); where \
-         it runs, `systemctl reload skytale-nats` takes up a new accounts.conf. Give each relay node the two keys in its own folder, \
-         and keep the operators' keys away from servers.",
+         it runs, `systemctl reload skytale-nats` takes up a new accounts.conf. Give each relay node the three keys in its own folder and \
+         the file fleet-nodes, give the keeper its key and that file, and keep the operators' keys away from servers.",
     );
     if let Some(shared) = users.shared.iter().flatten().next() {
         session.output.note(format_args!(
@@ -94,6 +100,9 @@ fn named<'a>(inventory: &'a Inventory, names: &'a [String]) -> Outcome<Vec<&'a s
         return Ok(inventory.nodes().collect());
     }
     let known = names.iter().map(|name| {
+        if name == KEEPER {
+            return Ok(KEEPER);
+        }
         inventory.nodes().find(|node| node == name).ok_or_else(|| {
             let nodes: Vec<&str> = inventory.nodes().collect();
             Failure::new(Code::Config, format!("the inventory names no relay node {name}"))
@@ -109,6 +118,9 @@ struct Written {
     /// What is worth less than it seems.
     remarks: Vec<String>,
     nodes: Vec<Node>,
+    /// Names and public signing keys of the relay nodes.
+    nodes_file: PathBuf,
+    keeper_key: PathBuf,
     operator_keys: Vec<PathBuf>,
 }
 
@@ -117,6 +129,7 @@ struct Node {
     name: String,
     relay_key: PathBuf,
     sync_key: PathBuf,
+    checkpoint_key: PathBuf,
     /// Servers still take the keys before.
     old_keys: bool,
 }
@@ -134,7 +147,10 @@ impl Human for Written {
                 "            {} (asks whether servers sync)",
                 node.sync_key.display()
             )?;
+            writeln!(to, "            {} (signs checkpoints)", node.checkpoint_key.display())?;
         }
+        writeln!(to, "keeper      {}", self.keeper_key.display())?;
+        writeln!(to, "all nodes   {}", self.nodes_file.display())?;
         for key in &self.operator_keys {
             writeln!(to, "operators   {}", key.display())?;
         }

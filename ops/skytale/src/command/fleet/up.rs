@@ -4,7 +4,7 @@ use crate::command::Session;
 use crate::command::dev::{start_bridge, tell_slim};
 use crate::config::is_of_servers;
 use crate::fleet::{Layout, Machine, NodeSample, Watch};
-use crate::local::private_folder;
+use crate::local::{close_folder, private_folder};
 use crate::nats::program;
 use crate::output::{Context as _, Human, Outcome, Style, table};
 use crate::serve::BridgeServer;
@@ -70,6 +70,7 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     let temporary = match &args.dir {
         Some(dir) => {
             private_folder(dir)?;
+            close_folder(dir)?;
             None
         }
         None => Some(session.scratch.folder("skytale-fleet-", None, false)?),
