@@ -60,6 +60,7 @@ mod shards;
 mod streams;
 mod sweeper;
 mod sync;
+mod welcomes;
 
 pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 pub use connect::reach;

@@ -9,6 +9,7 @@ mod directory;
 mod fixture;
 mod fleet;
 mod forge;
+mod hostile_claims;
 mod hostile_hello;
 mod hostile_identity;
 mod hostile_memory;

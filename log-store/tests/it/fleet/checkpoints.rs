@@ -112,6 +112,7 @@ async fn purged() -> Purged {
         at(2),
         "the second package: the first was claimed before"
     );
+    claimed(&store, &[BOB]).await;
     let parent = accept(&store, &bundle(channel, 1, &[BOB])).await.offset.get();
     store.close().await.expect("closed");
 

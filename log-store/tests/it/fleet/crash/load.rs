@@ -133,8 +133,13 @@ impl Author {
         let mut parent = 1;
         for round in 0..Self::channel_length() {
             if round % 20 == 19 {
+                let joiners = [someone(), someone()];
+                for joiner in joiners {
+                    self.append(&key_package(joiner, false)).await?;
+                    self.append(&claim(joiner)).await?;
+                }
                 parent = self
-                    .append(&bundle(channel, parent, &[someone(), someone()]))
+                    .append(&bundle(channel, parent, &joiners))
                     .await?
                     .get();
             }
