@@ -96,7 +96,7 @@ codes! {
     /// The relay node's disk is full.
     StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
     /// The agent does not let the claimer have its KeyPackages.
-    ClaimNotAllowed = 1029, false, "The agent's owner must allow it: `skytale agent consent --allow` there, with this agent's id or account as `skytale whoami` shows them.";
+    ClaimNotAllowed = 1029, false, "The agent's owner must allow it: `skytale consent --allow` there, with this agent's id or account as `skytale whoami` shows them.";
     /// The claimer's account, or all others together, hold as many of the agent's KeyPackages as they may.
     ClaimsUnspent = 1030, false, "Complete the additions that were begun, or add the agent later; claims are forgotten as the agent's log is trimmed.";
     /// A Welcome to an agent of which its author has claimed no KeyPackage.

@@ -104,6 +104,9 @@ impl Tx<'_> {
         payload: &[u8],
         own: bool,
     ) -> Result<(), EngineError> {
+        if channel.is_declined {
+            return Ok(());
+        }
         let received_no = if own {
             None
         } else {

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -225,6 +225,19 @@ CREATE TABLE once (
     PRIMARY KEY (channel, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
+";
+
+/// - What was decided about a Welcome (see `Decision`), and who made it.
+/// - Channels that were declined, and are being left.
+/// - The accounts of those who claimed KeyPackages.
+const V6: &str = "
+ALTER TABLE pending_join ADD COLUMN decision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pending_join ADD COLUMN adder BLOB;
+ALTER TABLE pending_join ADD COLUMN account BLOB;
+ALTER TABLE pending_join ADD COLUMN members INTEGER;
+ALTER TABLE pending_join ADD COLUMN held_ms INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE declined (channel INTEGER PRIMARY KEY);
+CREATE TABLE claimer (agent BLOB PRIMARY KEY, account BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// Refuses a database that is no vault, or of a newer version.
