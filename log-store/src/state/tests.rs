@@ -8,7 +8,7 @@ use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
 use skytale_proto::{
-    AccountId, AgentId, Allowed, ChannelId, ChannelMode, ClaimRule, Code, Detail, FrameId, Header, LogId, Offset, limits,
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits,
 };
 use std::collections::BTreeMap;
 

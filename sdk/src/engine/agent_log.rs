@@ -6,7 +6,7 @@ use super::evidence::AGENT_LOG_NO;
 use super::lost::{LogStatus, LostReason};
 use super::rejoin::read_bundle;
 use super::replay::contiguous;
-use super::requests::Decision;
+use super::requests::{Decision, JoinRequest};
 use super::standing::{Recovery, Standing};
 use super::stock::Shelf;
 use super::transact::{Tx, now_ms, storage_failed};
@@ -122,8 +122,8 @@ impl Engine {
             let decision = tx.decision(join.channel, join.offset)?;
             if decision == Decision::None && !tx.trusts(None)?.0 {
                 // Nobody can tell who it was.
-                let request = Tx::request(join.channel, join.offset, None, None, None);
-                if tx.hold(request)? {
+                let request = JoinRequest::now(join.channel, join.offset, None, None, None);
+                if tx.hold_request(request)? {
                     return Ok(None);
                 }
             }
@@ -297,8 +297,8 @@ impl Tx<'_> {
         };
         if decision == Decision::None && !is_trusted {
             let members = u32::try_from(welcomed.members.len()).ok();
-            let request = Tx::request(id, offset, Some(header.author), account, members);
-            if !self.hold(request)? {
+            let request = JoinRequest::now(id, offset, Some(header.author), account, members);
+            if !self.hold_request(request)? {
                 let reason = "too many additions wait to be accepted".to_owned();
                 self.give_up_join(id, offset, Some(header.id), reason)?;
             }

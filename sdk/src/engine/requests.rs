@@ -79,6 +79,26 @@ pub struct JoinRequest {
     pub since_ms: u64,
 }
 
+impl JoinRequest {
+    /// One that is made now.
+    pub(super) fn now(
+        channel: ChannelId,
+        offset: Offset,
+        by: Option<AgentId>,
+        account: Option<AccountId>,
+        members: Option<u32>,
+    ) -> Self {
+        Self {
+            channel,
+            offset,
+            by,
+            account,
+            members,
+            since_ms: now_ms(),
+        }
+    }
+}
+
 /// What was decided about a Welcome. Persisted: keep stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -262,7 +282,7 @@ impl Tx<'_> {
     }
 
     /// Has a Welcome wait for the owner's word. Whether there was room for it.
-    pub(super) fn hold(&mut self, request: JoinRequest) -> Result<bool, EngineError> {
+    pub(super) fn hold_request(&mut self, request: JoinRequest) -> Result<bool, EngineError> {
         let waiting: i64 = self
             .sql
             .prepare_cached("SELECT count(*) FROM pending_join WHERE decision = ?1")?
@@ -299,24 +319,6 @@ impl Tx<'_> {
             account,
         });
         Ok(true)
-    }
-
-    /// A request as it is made now.
-    pub(super) fn request(
-        channel: ChannelId,
-        offset: Offset,
-        by: Option<AgentId>,
-        account: Option<AccountId>,
-        members: Option<u32>,
-    ) -> JoinRequest {
-        JoinRequest {
-            channel,
-            offset,
-            by,
-            account,
-            members,
-            since_ms: now_ms(),
-        }
     }
 
     /// This agent is in a group that it was added to: for good, or to leave it.

@@ -117,7 +117,7 @@ async fn a_cut_loses_nothing_acknowledged(place: usize, rest: Rest) {
     let again = append(&store, &crashed.frames[4]).await.expect("accepted");
     assert_eq!((again.offset, again.duplicate), (at(5), kept == 5));
     for agent in crashed.added {
-        assert_eq!(entries(&store, agent.log(), Offset::ZERO).await.expect("read").len(), 1);
+        assert_eq!(entries(&store, agent.log(), Offset::ZERO).await.expect("read").len(), 3);
     }
     accept(&store, &message(crashed.channel, 5, b"goes on")).await;
     close(store).await;

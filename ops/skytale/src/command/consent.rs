@@ -20,7 +20,7 @@ waits as a request: `skytale channel requests` lists those, and nothing of them 
 Examples:
   skytale consent
   skytale consent --anyone
-  skytale consent --allow bob --allow 6f1c0d2ab3e94f5886a7c4d1e2f30951
+  skytale consent --allow bob --allow 6f1c0d2a-b3e9-4f58-86a7-c4d1e2f30951
   skytale consent --account --trust account --trust contacts";
 
 #[derive(Debug, clap::Args)]

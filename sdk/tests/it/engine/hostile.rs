@@ -67,7 +67,10 @@ fn package_frame(owner: AgentId, package: &KeyPackage) -> Bytes {
         id: FrameId::generate(),
         author: owner,
         parent: Offset::ZERO,
-        detail: Detail::KeyPackage { last_resort: false },
+        detail: Detail::KeyPackage {
+                last_resort: false,
+                account: None,
+            },
     };
     let body = package.tls_serialize_detached().expect("encodes");
     Frame::new(header, body).expect("a frame").encoded().clone()
@@ -423,7 +426,10 @@ fn a_key_package_of_an_older_version_is_judged_by_the_time_in_its_frames_id() {
             id,
             author: owner,
             parent: Offset::ZERO,
-            detail: Detail::KeyPackage { last_resort: false },
+            detail: Detail::KeyPackage {
+                last_resort: false,
+                account: None,
+            },
         };
         let frame = Frame::new(header, body.clone()).expect("a frame");
         let claimed = ClaimedPackage {
