@@ -78,6 +78,7 @@ fn script() -> Vec<(u64, Header)> {
                 Detail::Welcome {
                     channel: channel(),
                     offset: Offset::new(2),
+                    returns: false,
                 },
             ),
         ),
