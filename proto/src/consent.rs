@@ -132,6 +132,11 @@ mod tests {
         let many = |count: usize| (0..count as u128).map(|number| AccountId::from_bytes(number.to_be_bytes()));
         assert!(Allowed::new(many(limits::CLAIM_RULE_MAX - 1), [X]).is_ok());
         let over = Allowed::new(many(limits::CLAIM_RULE_MAX), [X]);
-        assert_eq!(over, Err(AllowedError::TooMany { count: limits::CLAIM_RULE_MAX + 1 }));
+        assert_eq!(
+            over,
+            Err(AllowedError::TooMany {
+                count: limits::CLAIM_RULE_MAX + 1
+            })
+        );
     }
 }

@@ -143,9 +143,11 @@ impl LogCapture {
 
     fn agent_frame(&mut self, of: AgentId, header: &Header) -> Option<Frame> {
         match &header.detail {
-            Detail::KeyPackage { last_resort, .. } if self.ids.samples_agent(&header.author) => Some(Frame::KeyPackage {
-                last_resort: *last_resort,
-            }),
+            Detail::KeyPackage { last_resort, .. } if self.ids.samples_agent(&header.author) => {
+                Some(Frame::KeyPackage {
+                    last_resort: *last_resort,
+                })
+            }
             Detail::KeyPackageClaim { .. } if self.ids.samples_agent(&of) => Some(Frame::Claim(self.ids.agent(&of))),
             // Welcomes come of commits by themselves.
             _ => None,

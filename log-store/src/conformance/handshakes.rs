@@ -93,7 +93,9 @@ pub async fn a_bundle_leaves_nothing_with_recipients_that_do_not_know_its_author
     claimed(&store, BOB, ALICE).await;
     accept(&store, &key_package(CAROL, true)).await;
     accept(&store, &claim(CAROL, DAVE)).await;
-    let offset = accept(&store, &bundle_for(channel, &recipients, &recipients)).await.offset;
+    let offset = accept(&store, &bundle_for(channel, &recipients, &recipients))
+        .await
+        .offset;
     assert_eq!(frames(&store, BOB.log()).await[2..], [welcome(channel, offset, BOB)]);
     assert_eq!(frames(&store, CAROL.log()).await.len(), 2);
     for nobody in &nobodies {
@@ -105,7 +107,10 @@ pub async fn a_bundle_leaves_nothing_with_recipients_that_do_not_know_its_author
     assert_eq!(head(&store, nobodies[0].log()).await, Offset::ZERO);
     assert_eq!(frames(&store, CAROL.log()).await.len(), 2);
     let back = Header::welcome(ALICE, channel, offset, BOB, true);
-    assert_eq!(frames(&store, BOB.log()).await[3..], [Frame::new(back, "").expect("a frame")]);
+    assert_eq!(
+        frames(&store, BOB.log()).await[3..],
+        [Frame::new(back, "").expect("a frame")]
+    );
 }
 
 /// A duplicate bundle, pipelined or later, leaves the recipients' logs as they are.

@@ -194,6 +194,10 @@ pub async fn claims_without_end_make_few_entries(store: Store) {
     let share = limits::CLAIMS_BY_ACCOUNT_MAX;
     assert_eq!(head(&store, BOB.log()).await, at(before + share as u64 + 1));
     assert!(answers[share..].iter().all(|answer| answer.claimed == last_resort(1)));
-    assert!(answers[share + 1..].iter().all(|answer| answer.duplicate && answer.offset == answers[share].offset));
+    assert!(
+        answers[share + 1..]
+            .iter()
+            .all(|answer| answer.duplicate && answer.offset == answers[share].offset)
+    );
     assert_eq!(stock(&store, BOB).await, count(20 - share as u32, true));
 }

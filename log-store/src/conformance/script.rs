@@ -82,13 +82,25 @@ pub(super) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[A
 
 pub(super) fn key_package(agent: AgentId, last_resort: bool) -> Frame {
     let account = None;
-    frame(agent.log(), agent, 0, Detail::KeyPackage { last_resort, account }, "key package")
+    frame(
+        agent.log(),
+        agent,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
 }
 
 /// A package as a relay node takes it: with its owner's account.
 pub(super) fn key_package_of(agent: AgentId, account: AccountId, last_resort: bool) -> Frame {
     let account = Some(account);
-    frame(agent.log(), agent, 0, Detail::KeyPackage { last_resort, account }, "key package")
+    frame(
+        agent.log(),
+        agent,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
 }
 
 pub(super) fn claim(of: AgentId, by: AgentId) -> Frame {

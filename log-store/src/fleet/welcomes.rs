@@ -49,7 +49,9 @@ impl Node {
             }
         }
         for (shard, headers) in doubtful {
-            let Some(shard) = self.handles.get(&shard) else { continue };
+            let Some(shard) = self.handles.get(&shard) else {
+                continue;
+            };
             if let Err(error) = self.barrier(shard).await {
                 tracing::debug!(%error, "Welcomes stay owed: whether they are expected is not known");
                 continue;

@@ -108,11 +108,22 @@ fn before_an_account_is_known_nobody_has_one_to_claim_with() {
 #[test]
 fn a_rule_is_the_owners_alone_and_the_newest_is_in_force() {
     let mut state = stocked(9);
-    assert_eq!(refuse(&mut state, &policy(MALLORY, ClaimRule::Anyone)), Refused::NotMember);
+    assert_eq!(
+        refuse(&mut state, &policy(MALLORY, ClaimRule::Anyone)),
+        Refused::NotMember
+    );
     let listed = Allowed::new([FOREIGN], [agent(7)]).expect("a list");
     accept(&mut state, &policy(VICTIM, ClaimRule::Listed(listed)));
-    assert_eq!(refuse(&mut state, &claim(MALLORY, account(3))), Refused::ClaimNotAllowed);
-    for (claimer, of) in [(MALLORY, FOREIGN), (agent(7), account(3)), (agent(1), HOME), (VICTIM, HOME)] {
+    assert_eq!(
+        refuse(&mut state, &claim(MALLORY, account(3))),
+        Refused::ClaimNotAllowed
+    );
+    for (claimer, of) in [
+        (MALLORY, FOREIGN),
+        (agent(7), account(3)),
+        (agent(1), HOME),
+        (VICTIM, HOME),
+    ] {
         assert!(accept(&mut state, &claim(claimer, of)).is_some());
     }
     accept(&mut state, &policy(VICTIM, ClaimRule::Anyone));
@@ -143,7 +154,11 @@ fn who_may_claim_and_claims_without_end_makes_few_entries() {
     assert_eq!(made, 2 * limits::CLAIMS_BY_ACCOUNT_MAX as u64);
     assert_eq!(state.key_packages().live as usize, 60 - limits::CLAIMS_BY_ACCOUNT_MAX);
     // Others have what is theirs.
-    assert!(!accept(&mut state, &claim(agent(1), HOME)).expect("a package").last_resort);
+    assert!(
+        !accept(&mut state, &claim(agent(1), HOME))
+            .expect("a package")
+            .last_resort
+    );
 }
 
 #[test]
@@ -185,10 +200,7 @@ fn all_other_accounts_together_are_bounded_and_the_owners_is_not_among_them() {
         let _ = state.apply(&claim(agent(number), account(number)), None);
     }
     assert_eq!(state.head().get() - before, limits::CLAIMS_BY_OTHERS_MAX as u64);
-    assert_eq!(
-        refuse(&mut state, &claim(MALLORY, FOREIGN)),
-        Refused::ClaimsUnspent
-    );
+    assert_eq!(refuse(&mut state, &claim(MALLORY, FOREIGN)), Refused::ClaimsUnspent);
     assert!(accept(&mut state, &claim(agent(1), HOME)).is_some());
     assert_eq!(LogState::decode(state.encode()), Ok(state));
 }
@@ -198,7 +210,13 @@ fn a_welcome_without_a_claim_is_no_entry_and_leaves_an_empty_log() {
     for number in 0..limits::ROSTER_CHANGE_MAX as u32 {
         let nobody = agent(number);
         let mut state = LogState::new(nobody.log());
-        let welcome = Header::welcome(MALLORY, ChannelId::from_bytes([1; 16]), Offset::FIRST, nobody, number % 2 == 0);
+        let welcome = Header::welcome(
+            MALLORY,
+            ChannelId::from_bytes([1; 16]),
+            Offset::FIRST,
+            nobody,
+            number % 2 == 0,
+        );
         assert_eq!(refuse(&mut state, &welcome), Refused::WelcomeUnclaimed);
         assert_eq!(state, LogState::new(nobody.log()));
     }
@@ -237,8 +255,17 @@ fn who_was_put_on_a_roster_without_a_welcome_does_not_return() {
 fn an_entry_of_a_time_before_claims_had_to_be_there_is_read_again() {
     let mut state = LogState::new(VICTIM.log());
     let old = welcome(MALLORY, 0xc4, 9, false);
-    assert!(matches!(state.replay(&old), Verdict::Appended { offset: Offset::FIRST, .. }));
+    assert!(matches!(
+        state.replay(&old),
+        Verdict::Appended {
+            offset: Offset::FIRST,
+            ..
+        }
+    ));
     assert_eq!(state.head(), Offset::FIRST);
     // What was never an entry is none now.
-    assert!(matches!(state.replay(&policy(MALLORY, ClaimRule::Anyone)), Verdict::Refused(Refused::NotMember)));
+    assert!(matches!(
+        state.replay(&policy(MALLORY, ClaimRule::Anyone)),
+        Verdict::Refused(Refused::NotMember)
+    ));
 }

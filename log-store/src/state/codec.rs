@@ -194,9 +194,15 @@ fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
         ClaimRule::Listed(allowed) => {
             out.put_u8(BY_LISTED);
             put_count(allowed.accounts().len(), out);
-            allowed.accounts().iter().for_each(|account| out.put_slice(account.as_bytes()));
+            allowed
+                .accounts()
+                .iter()
+                .for_each(|account| out.put_slice(account.as_bytes()));
             put_count(allowed.agents().len(), out);
-            allowed.agents().iter().for_each(|agent| out.put_slice(agent.as_bytes()));
+            allowed
+                .agents()
+                .iter()
+                .for_each(|agent| out.put_slice(agent.as_bytes()));
         }
         ClaimRule::Anyone => out.put_u8(BY_ANYONE),
     }

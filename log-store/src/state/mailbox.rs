@@ -213,9 +213,7 @@ impl Mailbox {
     /// The unspent claim by which an agent holds the last resort that is in force.
     fn again(&self, by: &Claimer) -> Option<Offset> {
         let last_resort = self.last_resort?;
-        let same = |claim: &&Claim| {
-            claim.by == *by && claim.package.last_resort && claim.package.offset == last_resort
-        };
+        let same = |claim: &&Claim| claim.by == *by && claim.package.last_resort && claim.package.offset == last_resort;
         self.claims.iter().find(same).map(|claim| claim.at)
     }
 

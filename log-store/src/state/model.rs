@@ -240,7 +240,11 @@ impl Model {
 
     /// Whose log it is and who else may claim, for an entry at `offset`: the owner's account, and its rule.
     fn consent(&self, offset: u64) -> (Option<AccountId>, ClaimRule) {
-        let before = || self.numbered().filter(move |(at, _)| *at < offset).map(|(_, entry)| &entry.detail);
+        let before = || {
+            self.numbered()
+                .filter(move |(at, _)| *at < offset)
+                .map(|(_, entry)| &entry.detail)
+        };
         let account = before().rev().find_map(|detail| match detail {
             Detail::KeyPackage { account, .. } => *account,
             Detail::KeyPackagePolicy { account, .. } => Some(*account),
@@ -276,7 +280,8 @@ impl Model {
         let listed = match &rule {
             ClaimRule::Account => false,
             ClaimRule::Listed(allowed) => {
-                allowed.agents().contains(&claim.author) || account.is_some_and(|account| allowed.accounts().contains(&account))
+                allowed.agents().contains(&claim.author)
+                    || account.is_some_and(|account| allowed.accounts().contains(&account))
             }
             ClaimRule::Anyone => true,
         };
@@ -293,14 +298,20 @@ impl Model {
             return oldest.or(last).map(Took::New).ok_or(Code::KeyPackagesExhausted);
         }
         let ours = |resort: bool| {
-            let mine = held.claims.iter().filter(|claim| claim.account == account && claim.agent.log() != owner);
+            let mine = held
+                .claims
+                .iter()
+                .filter(|claim| claim.account == account && claim.agent.log() != owner);
             mine.filter(|claim| claim.package.1 == resort).count()
         };
         let again = held.claims.iter().find(|earlier| {
             earlier.agent == claim.author && earlier.account == account && Some(earlier.package) == last
         });
         let again = again.map(|earlier| Took::Again(earlier.at));
-        let strangers = held.claims.iter().filter(|claim| claim.account.is_some() && claim.account != home);
+        let strangers = held
+            .claims
+            .iter()
+            .filter(|claim| claim.account.is_some() && claim.account != home);
         if account != home && strangers.count() >= limits::CLAIMS_BY_OTHERS_MAX {
             return again.ok_or(Code::ClaimsUnspent);
         }

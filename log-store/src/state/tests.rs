@@ -7,9 +7,7 @@ use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
-use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits,
-};
+use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
 use std::collections::BTreeMap;
 
 const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));

@@ -6,8 +6,8 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, field_descriptor_proto::
 use skytale_proto::frame::Detail;
 use skytale_proto::session::*;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, EndpointId, Frame, FrameId, Header, Kind, LogId, Offset, Record,
-    limits, record,
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, EndpointId, Frame, FrameId, Header, Kind, LogId,
+    Offset, Record, limits, record,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -198,7 +198,13 @@ pub(crate) fn key_package(owner: AgentId, last_resort: bool) -> Frame {
 
 pub(crate) fn key_package_of(owner: AgentId, account: AccountId, last_resort: bool) -> Frame {
     let account = Some(account);
-    frame(owner.log(), owner, 0, Detail::KeyPackage { last_resort, account }, "key package")
+    frame(
+        owner.log(),
+        owner,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
 }
 
 pub(crate) fn claim(owner: AgentId, by: AgentId) -> Frame {
@@ -211,5 +217,11 @@ pub(crate) fn claim_as(owner: AgentId, by: AgentId, account: AccountId) -> Frame
 }
 
 pub(crate) fn policy(owner: AgentId, account: AccountId, rule: ClaimRule) -> Frame {
-    frame(owner.log(), owner, 0, Detail::KeyPackagePolicy { account, rule }, Bytes::new())
+    frame(
+        owner.log(),
+        owner,
+        0,
+        Detail::KeyPackagePolicy { account, rule },
+        Bytes::new(),
+    )
 }

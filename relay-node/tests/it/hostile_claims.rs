@@ -22,7 +22,10 @@ async fn claimed(client: &Client, frame: &Frame) -> Result<(u64, bool), Code> {
 async fn victim(fixture: &Fixture) -> (Agent, Client) {
     let (agent, client) = fixture.agent().await;
     for last_resort in [true, false, false, false] {
-        client.append(&key_package(agent.id, last_resort)).await.expect("offered");
+        client
+            .append(&key_package(agent.id, last_resort))
+            .await
+            .expect("offered");
     }
     (agent, client)
 }
@@ -97,7 +100,10 @@ async fn nobody_says_who_may_claim_but_the_owner_with_its_account() {
     b.append(&policy(bob.id, ACCOUNT, ClaimRule::Listed(listed)))
         .await
         .expect("in force");
-    assert_eq!(claimed(&m, &claim_as(bob.id, mallory.id, FOREIGN)).await, Ok((6, false)));
+    assert_eq!(
+        claimed(&m, &claim_as(bob.id, mallory.id, FOREIGN)).await,
+        Ok((6, false))
+    );
     let (eve, e) = stranger(&fixture).await;
     assert_eq!(
         claimed(&e, &claim_as(bob.id, eve.id, FOREIGN)).await,
@@ -119,12 +125,20 @@ async fn who_may_claim_and_never_stops_makes_few_entries() {
     let (mallory, m) = stranger(&fixture).await;
     let mut answers = Vec::new();
     for _ in 0..300 {
-        answers.push(claimed(&m, &claim_as(bob.id, mallory.id, FOREIGN)).await.expect("given"));
+        answers.push(
+            claimed(&m, &claim_as(bob.id, mallory.id, FOREIGN))
+                .await
+                .expect("given"),
+        );
     }
     assert_eq!(entries(&bob, &b).await, before + limits::CLAIMS_BY_ACCOUNT_MAX + 1);
     let (last, is_last_resort) = answers[limits::CLAIMS_BY_ACCOUNT_MAX];
     assert!(is_last_resort);
-    assert!(answers[limits::CLAIMS_BY_ACCOUNT_MAX..].iter().all(|answer| *answer == (last, true)));
+    assert!(
+        answers[limits::CLAIMS_BY_ACCOUNT_MAX..]
+            .iter()
+            .all(|answer| *answer == (last, true))
+    );
     // Others find what is theirs.
     let (alice, a) = fixture.agent().await;
     let (_, is_last_resort) = claimed(&a, &claim(bob.id, alice.id)).await.expect("given");

@@ -4,7 +4,7 @@ use crate::client::Gone;
 use crate::fixture::{Fixture, claim, commit, config, create, frame, key_package, message};
 use crate::key_packages::claimed;
 use skytale_proto::session::{Durability, subscribe_event};
-use skytale_proto::{ChannelId, ChannelMode, Code, Detail, Frame, Offset};
+use skytale_proto::{ChannelId, ChannelMode, Code, Detail, Frame, Kind, Offset};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_told_its_limits_and_what_an_answer_means() {
@@ -180,11 +180,18 @@ async fn an_agents_own_log_is_there_before_its_first_entry() {
     let (bob, b) = fixture.agent().await;
     let mut own = b.subscribe(bob.id.log(), Offset::ZERO, true).await;
     assert_eq!(own.caught_up().await, Offset::ZERO);
+    b.append(&key_package(bob.id, false)).await.expect("offered");
+    assert_eq!(own.entry().await.expect("a package").offset, Offset::FIRST);
+    claimed(&a, &claim(bob.id, alice.id)).await;
     let channel = fixture.channel(&alice, &a).await;
     a.append(&commit(channel, alice.id, 1, &[bob.id], &[]))
         .await
         .expect("appended");
-    assert_eq!(own.entry().await.expect("a welcome").offset, Offset::FIRST);
+    for (offset, kind) in [(2, Kind::KeyPackageClaim), (3, Kind::Welcome)] {
+        let entry = own.entry().await.expect("an entry");
+        let frame = Frame::decode(entry.payload).expect("a frame");
+        assert_eq!((entry.offset, frame.header().kind()), (Offset::new(offset), kind));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -210,6 +210,9 @@ impl Bus {
             Event::ConnectFailed { .. } => *self.missed.lock() = Some(event.clone()),
             _ => {}
         }
+        if event.channel().is_some_and(|channel| self.is_hidden(channel)) {
+            return;
+        }
         if let Some(events) = &*self.events.lock() {
             // Nobody need be watching.
             let _ = events.send(event);
@@ -220,9 +223,7 @@ impl Bus {
     pub(crate) fn tell_all(&self, events: Vec<Event>) {
         for event in events {
             self.act(&event);
-            if event.channel().is_none_or(|channel| !self.is_hidden(channel)) {
-                self.tell(event);
-            }
+            self.tell(event);
         }
     }
 

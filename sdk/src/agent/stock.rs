@@ -83,7 +83,9 @@ async fn stocked(ground: &Ground) -> Result<bool, RelayError> {
 /// Says in the agent's log who may claim its packages, if that is not what it says: before new ones are there to be claimed.
 async fn consent(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
     let wanted = ground.core.try_call(|actor| actor.engine.consent_frame());
-    let Some(frame) = local(wanted.await)? else { return Ok(()) };
+    let Some(frame) = local(wanted.await)? else {
+        return Ok(());
+    };
     if ground.is_leaving() {
         return Ok(());
     }

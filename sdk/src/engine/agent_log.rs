@@ -63,7 +63,9 @@ impl Engine {
              WHERE j.decision <> ?1 AND (c.no IS NULL OR (c.state = 4 AND c.cursor < j.at))
              GROUP BY j.channel ORDER BY min(j.no)",
         )?;
-        let rows = statement.query_map([Decision::Waits as i64], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
+        let rows = statement.query_map([Decision::Waits as i64], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
+        })?;
         rows.map(|row| {
             let (channel, offset) = row?;
             Ok(PendingJoin {
@@ -405,9 +407,7 @@ impl Tx<'_> {
         let due = self.on_offer(shelf, live)?.due;
         let mut frames = self.unanswered_key_packages()?;
         let unanswered = |frames: &[Frame], kind: bool| {
-            let is = |frame: &&Frame| {
-                matches!(frame.header().detail, Detail::KeyPackage { last_resort, .. } if last_resort == kind)
-            };
+            let is = |frame: &&Frame| matches!(frame.header().detail, Detail::KeyPackage { last_resort, .. } if last_resort == kind);
             u32::try_from(frames.iter().filter(is).count()).unwrap_or(u32::MAX)
         };
         let taken = live.saturating_add(unanswered(&frames, false));

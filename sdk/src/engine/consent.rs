@@ -142,7 +142,9 @@ impl Engine {
     /// What the relay said of a frame of [`Engine::consent_frame`].
     pub fn consent_outcome(&mut self, frame_id: FrameId, outcome: Outcome) -> Result<(), EngineError> {
         self.transact(Durability::Now, |tx| {
-            let Some(frame) = kept(tx.sql, FRAME)? else { return Ok(()) };
+            let Some(frame) = kept(tx.sql, FRAME)? else {
+                return Ok(());
+            };
             let frame = Frame::decode(frame.into())?;
             if frame.header().id != frame_id {
                 // Of what was wanted before.
@@ -161,7 +163,9 @@ impl Engine {
 impl Tx<'_> {
     /// A rule is in the agent's log. Nothing else is wanted, unless the owner has asked for something meanwhile.
     pub(super) fn policy_in_log(&self, frame_id: FrameId, detail: &Detail) -> Result<(), EngineError> {
-        let pending = kept(self.sql, FRAME)?.map(|frame| Frame::decode(frame.into())).transpose()?;
+        let pending = kept(self.sql, FRAME)?
+            .map(|frame| Frame::decode(frame.into()))
+            .transpose()?;
         if pending.is_some_and(|frame| frame.header().id == frame_id) {
             return self.is_in_force(detail);
         }
@@ -203,7 +207,8 @@ fn note_open(sql: &Connection, consent: &Consent) -> Result<(), EngineError> {
 
 pub(super) fn account(sql: &Connection) -> Result<Option<AccountId>, EngineError> {
     let bytes = kept(sql, ACCOUNT)?;
-    let read = |bytes: Vec<u8>| AccountId::try_from(bytes.as_slice()).map_err(|_| VaultError::damaged("account").into());
+    let read =
+        |bytes: Vec<u8>| AccountId::try_from(bytes.as_slice()).map_err(|_| VaultError::damaged("account").into());
     bytes.map(read).transpose()
 }
 

@@ -265,9 +265,7 @@ impl Tx<'_> {
             | Detail::KeyPackage { .. }
             | Detail::KeyPackageClaim { .. }
             | Detail::KeyPackagePolicy { .. }
-            | Detail::Welcome { .. } => {
-                Err(rejected("not a kind of this channel's entries"))
-            }
+            | Detail::Welcome { .. } => Err(rejected("not a kind of this channel's entries")),
         }
     }
 

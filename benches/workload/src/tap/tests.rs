@@ -139,10 +139,7 @@ fn each_fact_is_its_event_in_the_order_of_their_times() {
             },
         ),
         (1_205, append(id(1), log, create, 100)),
-        (
-            1_300,
-            append(id(1), id(1).log(), OFFER, 330),
-        ),
+        (1_300, append(id(1), id(1).log(), OFFER, 330)),
         (1_310, append(id(1), id(2).log(), CLAIM, 0)),
         (2_000, append(id(1), log, commit, 900)),
         (

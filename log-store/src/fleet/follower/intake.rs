@@ -241,7 +241,13 @@ impl Follower<'_> {
             return Ok(());
         };
         let header = frame.header();
-        let (Detail::Commit { recipients, removes, .. }, Some(channel)) = (&header.detail, header.log.channel()) else {
+        let (
+            Detail::Commit {
+                recipients, removes, ..
+            },
+            Some(channel),
+        ) = (&header.detail, header.log.channel())
+        else {
             return Ok(());
         };
         let stopped = |error: StoreError| End::Again(error.to_string());

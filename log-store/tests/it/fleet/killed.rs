@@ -59,9 +59,7 @@ async fn write(store: Arc<FleetStore>) {
                     acknowledged(&store, &key_package(joiner, false)).await;
                     acknowledged(&store, &claim(joiner)).await;
                 }
-                parent = acknowledged(&store, &bundle(channel, parent, &joiners))
-                    .await
-                    .get();
+                parent = acknowledged(&store, &bundle(channel, parent, &joiners)).await.get();
             }
             acknowledged(&store, &message(channel, parent, &[round; 500])).await;
         }

@@ -340,7 +340,10 @@ async fn welcomes_that_nobody_expects_are_in_no_stream() {
     let offset = accept(&one, &bundle(channel, 1, &recipients)).await.offset;
     assert_eq!(records(&one, known.log()).await.len(), 3);
     for recipient in &recipients[..4_000] {
-        assert_eq!(*one.watch_head(recipient.log()).await.expect("a watch").borrow(), Offset::ZERO);
+        assert_eq!(
+            *one.watch_head(recipient.log()).await.expect("a watch").borrow(),
+            Offset::ZERO
+        );
     }
     // The bundle, its one Welcome, and what nodes write of their own.
     let added = messages(&account).await - before;

@@ -108,7 +108,11 @@ async fn a_cut_loses_nothing_acknowledged(place: usize, rest: Rest) {
         holds(&store, log, &crashed.frames[..kept]).await;
         for agent in crashed.added {
             let welcomes = entries(&store, agent.log(), Offset::ZERO).await.expect("read");
-            assert_eq!(welcomes.len(), 2 + kept - 4, "a package, a claim, and the Welcome exactly once");
+            assert_eq!(
+                welcomes.len(),
+                2 + kept - 4,
+                "a package, a claim, and the Welcome exactly once"
+            );
         }
         close(store).await;
     }

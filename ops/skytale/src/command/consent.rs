@@ -116,7 +116,9 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
                 let waiting = tokio::time::timeout(args.agent.timeout(), agent.caught_up());
                 waiting
                     .await
-                    .map_err(|_| Failure::new(Code::Offline, what).help("It is kept, and in force once this agent is online."))?
+                    .map_err(|_| {
+                        Failure::new(Code::Offline, what).help("It is kept, and in force once this agent is online.")
+                    })?
                     .map_err(failed(what))?;
             }
         }
@@ -143,7 +145,12 @@ async fn trust(given: &[String], agent: &Agent) -> Outcome<Option<Trust>> {
             "contacts" => trust.contacts = true,
             "anyone" => trust.anyone = true,
             "nobody" if given.len() == 1 => {}
-            "nobody" => return Err(Failure::new(Code::Usage, "`--trust nobody` goes with no other `--trust`")),
+            "nobody" => {
+                return Err(Failure::new(
+                    Code::Usage,
+                    "`--trust nobody` goes with no other `--trust`",
+                ));
+            }
             other => match other.parse() {
                 Ok(Allow::Account(account)) => trust.accounts.push(account),
                 Ok(Allow::Agent(which)) => trust.agents.push(which.among(&names, &[])?),
@@ -212,7 +219,9 @@ impl Shown {
 
 impl Human for Shown {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result {
-        let account = self.account.map_or("not known yet".to_owned(), |account| account.to_string());
+        let account = self
+            .account
+            .map_or("not known yet".to_owned(), |account| account.to_string());
         writeln!(to, "account  {account}")?;
         let claims = match self.claims.who {
             "anyone" => "every agent".to_owned(),
@@ -247,12 +256,7 @@ impl Human for Shown {
     }
 }
 
-fn list<'a>(
-    names: &Names,
-    kinds: impl Iterator<Item = &'a str>,
-    accounts: &[AccountId],
-    agents: &[AgentId],
-) -> String {
+fn list<'a>(names: &Names, kinds: impl Iterator<Item = &'a str>, accounts: &[AccountId], agents: &[AgentId]) -> String {
     let accounts = accounts.iter().map(|account| format!("account {account}"));
     let agents = agents.iter().map(|agent| names.short(agent));
     let all: Vec<String> = kinds.map(str::to_owned).chain(accounts).chain(agents).collect();

@@ -39,7 +39,12 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             vault: vault.clone(),
             created,
             online: mode == Mode::Online,
-            by: match agent.consent().await.map_err(failed("cannot read who may add this agent"))?.consent {
+            by: match agent
+                .consent()
+                .await
+                .map_err(failed("cannot read who may add this agent"))?
+                .consent
+            {
                 Consent::Account => "agents of its account",
                 Consent::Listed { .. } => "those whom it allows",
                 Consent::Anyone => "every agent",

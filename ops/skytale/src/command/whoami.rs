@@ -25,7 +25,11 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             agent: agent.id(),
             endpoint: agent.endpoint_id().map_err(failed("cannot read the endpoint's id"))?,
             vault: vault.clone(),
-            account: agent.consent().await.map_err(failed("cannot read the agent's account"))?.account,
+            account: agent
+                .consent()
+                .await
+                .map_err(failed("cannot read the agent's account"))?
+                .account,
             channels: channels.len(),
             id_only: args.id,
         })

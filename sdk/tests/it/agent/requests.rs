@@ -17,7 +17,11 @@ async fn a_stranger_adds_nobody_without_consent_and_asks_with_it() {
     let channel = mallory.create_channel("offers").await.expect("made");
     let refused = soon("an answer", channel.add(&[bob.id()])).await;
     let code = |error: &AgentError| error.code();
-    assert_eq!(refused.as_ref().err().map(code), Some(Code::ClaimNotAllowed), "{refused:?}");
+    assert_eq!(
+        refused.as_ref().err().map(code),
+        Some(Code::ClaimNotAllowed),
+        "{refused:?}"
+    );
 
     bob.set_consent(Consent::Anyone).await.expect("kept");
     soon("in force", bob.caught_up()).await.expect("current");
@@ -28,9 +32,14 @@ async fn a_stranger_adds_nobody_without_consent_and_asks_with_it() {
     soon("added", added.delivered()).await.expect("delivered");
     let sent = channel.send("buy now").await.expect("sent");
     soon("delivered", sent.delivered()).await.expect("delivered");
-    let asked = event(&mut to_bob, "a request", |event| matches!(event, Event::Requested { .. })).await;
+    let asked = event(&mut to_bob, "a request", |event| {
+        matches!(event, Event::Requested { .. })
+    })
+    .await;
     assert_eq!(asked.channel(), Some(channel.id()));
-    soon("current", bob.caught_up()).await.expect("nothing is owed for what waits");
+    soon("current", bob.caught_up())
+        .await
+        .expect("nothing is owed for what waits");
     assert!(bob.channels().await.expect("listed").is_empty());
     let requests = bob.requests().await.expect("listed");
     assert_eq!((requests.len(), requests[0].by), (1, Some(mallory.id())));

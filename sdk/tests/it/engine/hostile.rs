@@ -68,9 +68,9 @@ fn package_frame(owner: AgentId, package: &KeyPackage) -> Bytes {
         author: owner,
         parent: Offset::ZERO,
         detail: Detail::KeyPackage {
-                last_resort: false,
-                account: None,
-            },
+            last_resort: false,
+            account: None,
+        },
     };
     let body = package.tls_serialize_detached().expect("encodes");
     Frame::new(header, body).expect("a frame").encoded().clone()
@@ -281,7 +281,19 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
                 let leaf = members.into_iter().find(of_b).expect("b").index;
                 (rogue.commit(vec![], vec![leaf]), commit(&[], &[]))
             }
-            _ => (rogue.commit(vec![], vec![]), commit(&[c.id()], &[])),
+            _ => {
+                let claim = Header {
+                    log: c.id().log(),
+                    id: FrameId::generate(),
+                    author: rogue.id(),
+                    parent: Offset::ZERO,
+                    detail: Detail::KeyPackageClaim { account: None },
+                };
+                relay
+                    .append(Frame::new(claim, Bytes::new()).expect("a frame"))
+                    .expect("claimed");
+                (rogue.commit(vec![], vec![]), commit(&[c.id()], &[]))
+            }
         };
         relay
             .append(rogue.frame(rogue.id(), FrameId::generate(), detail, body))

@@ -122,7 +122,11 @@ fn a_strangers_addition_waits_and_nothing_of_it_is_shown_until_it_is_accepted() 
     settle(&relay, channel, &mut [&mut mallory, &mut bob]);
     assert_eq!(bob.texts(channel), ["buy now", "buy more"]);
     assert_eq!(bob.engine().channel(channel).expect("known").unacked, 2);
-    assert!(bob.take_events().iter().any(|event| matches!(event, Event::Joined { .. })));
+    assert!(
+        bob.take_events()
+            .iter()
+            .any(|event| matches!(event, Event::Joined { .. }))
+    );
     bob.send(channel, "no");
     settle(&relay, channel, &mut [&mut mallory, &mut bob]);
     assert_eq!(mallory.texts(channel), ["buy now", "buy more", "no"]);
@@ -149,7 +153,10 @@ fn who_declines_leaves_the_group_and_keeps_nothing_of_it() {
     mallory.send(channel, "stay");
     settle(&relay, channel, &mut [&mut mallory, &mut bob]);
     assert_eq!(mallory.engine().members(channel).expect("listed"), [mallory.id()]);
-    assert_eq!(bob.engine().channel(channel).expect("followed").state, ChannelState::Left);
+    assert_eq!(
+        bob.engine().channel(channel).expect("followed").state,
+        ChannelState::Left
+    );
     assert_eq!(bob.history(channel), []);
     assert_eq!(bob.engine().channel(channel).expect("followed").unacked, 0);
     let shown = |event: &Event| matches!(event, Event::Message { .. } | Event::Requested { .. });

@@ -138,10 +138,7 @@ impl Author {
                     self.append(&key_package(joiner, false)).await?;
                     self.append(&claim(joiner)).await?;
                 }
-                parent = self
-                    .append(&bundle(channel, parent, &joiners))
-                    .await?
-                    .get();
+                parent = self.append(&bundle(channel, parent, &joiners)).await?.get();
             }
             let length = usize::from(round % 60) * 40;
             self.append(&message(channel, parent, &vec![round; length])).await?;

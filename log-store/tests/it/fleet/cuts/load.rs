@@ -158,7 +158,11 @@ impl Load {
                     .iter()
                     .map(|record| Frame::decode(record.payload.clone()).expect("a frame").header().id)
                     .collect();
-                assert_eq!(ids[2..], [FrameId::of_welcome(&channel, offset, &agent)], "a Welcome, once");
+                assert_eq!(
+                    ids[2..],
+                    [FrameId::of_welcome(&channel, offset, &agent)],
+                    "a Welcome, once"
+                );
             }
         }
         for node in nodes {

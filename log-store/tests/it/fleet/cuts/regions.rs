@@ -84,7 +84,11 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
             2,
             "created, and one commit"
         );
-        assert_eq!(agree(&home, &away, invited.log()).await.len(), 3, "a package, a claim, one Welcome");
+        assert_eq!(
+            agree(&home, &away, invited.log()).await.len(),
+            3,
+            "a package, a claim, one Welcome"
+        );
     }
     for frame in &kept {
         taken_at_last(&away, frame).await;

@@ -56,7 +56,8 @@ pub(super) async fn accept(args: Answer, session: Session) -> Outcome {
         // The channel is joined then.
         match timeout(args.agent.timeout(), agent.caught_up()).await {
             Ok(caught_up) => caught_up.map_err(failed(what)),
-            Err(_) => Err(Failure::new(Code::Offline, what).help("It is accepted: the channel is there once this agent is online.")),
+            Err(_) => Err(Failure::new(Code::Offline, what)
+                .help("It is accepted: the channel is there once this agent is online.")),
         }
     });
     done.await?;
@@ -111,10 +112,11 @@ fn meant(text: &str, requests: &[JoinRequest]) -> Outcome<JoinRequest> {
     let found: Vec<&JoinRequest> = requests.iter().filter(begins).collect();
     match found.as_slice() {
         [one] => Ok(**one),
-        [] => Err(
-            Failure::new(Code::RequestUnknown, format!("no addition to a channel {text} waits to be accepted"))
-                .help("`skytale channel requests` lists those that wait."),
-        ),
+        [] => Err(Failure::new(
+            Code::RequestUnknown,
+            format!("no addition to a channel {text} waits to be accepted"),
+        )
+        .help("`skytale channel requests` lists those that wait.")),
         _ => Err(
             Failure::new(Code::Usage, format!("several channels' ids begin with {text}")).help("Give more of the id."),
         ),
@@ -166,7 +168,8 @@ impl Human for Listed {
             vec![
                 row.channel.to_string(),
                 row.shown.clone(),
-                row.account.map_or("not known".to_owned(), |account| account.to_string()),
+                row.account
+                    .map_or("not known".to_owned(), |account| account.to_string()),
                 row.members.map(|members| members.to_string()).unwrap_or_default(),
                 utc(row.since_ms / 1_000),
             ]
@@ -219,8 +222,14 @@ mod tests {
         };
         let requests = [request(0xab), request(0xac)];
         assert_eq!(meant("ABAB", &requests).expect("one"), requests[0]);
-        assert_eq!(meant(&requests[1].channel.to_string(), &requests).expect("one"), requests[1]);
-        assert_eq!(meant("a", &requests).expect_err("too short").code(), Code::RequestUnknown);
+        assert_eq!(
+            meant(&requests[1].channel.to_string(), &requests).expect("one"),
+            requests[1]
+        );
+        assert_eq!(
+            meant("a", &requests).expect_err("too short").code(),
+            Code::RequestUnknown
+        );
         let twice = [request(0xab), request(0xab)];
         assert_eq!(meant("abab", &twice).expect_err("two").code(), Code::Usage);
         assert_eq!(meant("ffff", &requests).expect_err("none").code(), Code::RequestUnknown);
