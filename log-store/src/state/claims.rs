@@ -162,7 +162,7 @@ fn who_may_claim_and_claims_without_end_makes_few_entries() {
 }
 
 #[test]
-fn the_last_resort_is_given_to_an_agent_by_one_entry_until_it_is_spent_or_replaced() {
+fn the_last_resort_is_given_to_an_agent_by_one_entry_until_it_is_replaced() {
     let mut state = stocked(0);
     let taken = accept(&mut state, &claim(agent(1), HOME)).expect("a package");
     let at = state.head();
@@ -174,9 +174,13 @@ fn the_last_resort_is_given_to_an_agent_by_one_entry_until_it_is_spent_or_replac
         assert_eq!(state.claimed_by(at), Some(taken));
     }
     assert_eq!(state.head(), at);
+    // Two answers may be for two channels.
     accept(&mut state, &welcome(agent(1), 0xc4, 1, false));
-    assert_eq!(state.claimed_by(at), None);
-    accept(&mut state, &claim(agent(1), HOME));
+    accept(&mut state, &welcome(agent(1), 0xc5, 1, false));
+    assert_eq!(
+        state.apply(&claim(agent(1), HOME), None),
+        Verdict::Duplicate { offset: at }
+    );
     accept(&mut state, &package(true));
     let newer = accept(&mut state, &claim(agent(1), HOME)).expect("a package");
     assert_eq!((newer.last_resort, newer.offset), (true, state.head().previous()));
@@ -189,6 +193,11 @@ fn consent_withdrawn_is_withdrawn_for_the_last_resort_too() {
     accept(&mut state, &claim(MALLORY, FOREIGN));
     accept(&mut state, &policy(VICTIM, ClaimRule::Account));
     assert_eq!(refuse(&mut state, &claim(MALLORY, FOREIGN)), Refused::ClaimNotAllowed);
+    // Nor is what was claimed before good for anything.
+    assert_eq!(
+        refuse(&mut state, &welcome(MALLORY, 0xc4, 1, false)),
+        Refused::WelcomeUnclaimed
+    );
 }
 
 #[test]

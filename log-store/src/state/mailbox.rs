@@ -84,6 +84,7 @@ impl Mailbox {
             Detail::KeyPackagePolicy { account, rule } => {
                 self.account = Some(*account);
                 self.rule.clone_from(rule);
+                self.withdraw(header.author);
                 Ok(Effects::default())
             }
             Detail::KeyPackageClaim { .. } => self.claim(header, offset),
@@ -130,6 +131,13 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Forgets what is held by those who may not claim any more.
+    fn withdraw(&mut self, owner: AgentId) {
+        let mut claims = std::mem::take(&mut self.claims);
+        claims.retain(|claim| self.may_claim(owner, &claim.by));
+        self.claims = claims;
+    }
+
     // ---- claims
 
     /// The claim that a new one by the same agent is answered with: it took the last resort that is in force, and is unspent.
@@ -173,15 +181,16 @@ impl Mailbox {
     /// What a claim would get. The one place that says who may claim, and how much.
     fn give(&self, header: &Header) -> Result<Given, Refused> {
         let by = claimer(header);
-        if !self.may_claim(header, &by) {
+        let owner = header.log.agent().ok_or(Refused::ClaimNotAllowed)?;
+        if !self.may_claim(owner, &by) {
             return Err(Refused::ClaimNotAllowed);
         }
-        let is_own = header.log == by.agent.log();
+        let is_own = owner == by.agent;
         // Only what a relay node takes has an account: the agent's own claims withdraw its packages.
         let bounded = by.account.is_some() && !is_own;
         let held = |last_resort: bool| {
             let same = self.claims.iter().filter(|claim| claim.by.account == by.account);
-            same.filter(|claim| claim.package.last_resort == last_resort && claim.by.agent.log() != header.log)
+            same.filter(|claim| claim.package.last_resort == last_resort && claim.by.agent != owner)
                 .count()
         };
         if bounded && by.account != self.account && self.held_by_others() >= limits::CLAIMS_BY_OTHERS_MAX {
@@ -193,7 +202,10 @@ impl Mailbox {
             (_, Some(last_resort)) if !bounded => Ok(Given::LastResort(last_resort)),
             (_, Some(last_resort)) => match self.again(&by) {
                 Some(claim) => Ok(Given::Again(claim)),
-                None if held(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => Err(Refused::ClaimsUnspent),
+                // Agents of the own account are not kept from what is never used up.
+                None if by.account != self.account && held(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
+                    Err(Refused::ClaimsUnspent)
+                }
                 None => Ok(Given::LastResort(last_resort)),
             },
             (Some(_), None) => Err(Refused::ClaimsUnspent),
@@ -201,12 +213,12 @@ impl Mailbox {
         }
     }
 
-    fn may_claim(&self, header: &Header, by: &Claimer) -> bool {
+    fn may_claim(&self, owner: AgentId, by: &Claimer) -> bool {
         match self.account {
-            _ if header.log == by.agent.log() => true,
+            _ if by.agent == owner => true,
             // Both sides are of a time when accounts were not named; or the agent has not been here yet.
             None => by.account.is_none() || (self.live.is_empty() && self.last_resort.is_none()),
-            owner => by.account == owner || self.rule.allows(&by.agent, by.account.as_ref()),
+            home => by.account == home || self.rule.allows(&by.agent, by.account.as_ref()),
         }
     }
 
@@ -229,20 +241,23 @@ impl Mailbox {
 
     // ---- welcomes
 
-    /// Spends a claim by a Welcome's author: its oldest. An agent that comes back to a channel that it was welcomed to needs
-    /// none, nor does one whom another member adds there again.
+    /// Spends a claim by a Welcome's author: its oldest of a single-use package. The last resort is never used up, nor is a
+    /// claim of it: it may be answered twice, for two channels. An agent that comes back to a channel that it was welcomed to
+    /// needs none, nor does one whom another member adds there again.
     fn spend(&mut self, author: &AgentId, channel: &ChannelId, returns: bool) -> Result<(), Refused> {
         let is_known = self.welcomes.contains_key(channel);
         if returns && is_known {
             return Ok(());
         }
-        match self.claims.iter().position(|claim| claim.by.agent == *author) {
-            Some(at) => {
-                self.claims.remove(at);
-                Ok(())
-            }
-            None if is_known => Ok(()),
-            None => Err(Refused::WelcomeUnclaimed),
+        let is_theirs = |claim: &Claim| claim.by.agent == *author;
+        let single_use = |claim: &Claim| is_theirs(claim) && !claim.package.last_resort;
+        if let Some(at) = self.claims.iter().position(single_use) {
+            self.claims.remove(at);
+            return Ok(());
+        }
+        match is_known || self.claims.iter().any(is_theirs) {
+            true => Ok(()),
+            false => Err(Refused::WelcomeUnclaimed),
         }
     }
 

@@ -36,6 +36,16 @@ enum Took {
     Again(u64),
 }
 
+fn is_listed(rule: &ClaimRule, agent: &AgentId, account: Option<&AccountId>) -> bool {
+    match rule {
+        ClaimRule::Account => false,
+        ClaimRule::Listed(allowed) => {
+            allowed.agents().contains(agent) || account.is_some_and(|account| allowed.accounts().contains(account))
+        }
+        ClaimRule::Anyone => true,
+    }
+}
+
 fn account_of(claim: &Header) -> Option<AccountId> {
     match claim.detail {
         Detail::KeyPackageClaim { account } => account,
@@ -213,12 +223,21 @@ impl Model {
                     }
                 }
                 Detail::Welcome { channel, returns, .. } => {
-                    let by = held.claims.iter().position(|claim| claim.agent == entry.author);
+                    let spends = |claim: &Unspent| claim.agent == entry.author && !claim.package.1;
+                    let by = held.claims.iter().position(spends);
                     if let Some(by) = by.filter(|_| !(*returns && self.is_welcomed(*channel, offset))) {
                         held.claims.remove(by);
                     }
                 }
                 Detail::Trim { up_to } => held.claims.retain(|claim| claim.at > up_to.get()),
+                Detail::KeyPackagePolicy { account, rule } => {
+                    let home = Some(*account);
+                    held.claims.retain(|claim| {
+                        claim.agent.log() == self.log
+                            || claim.account == home
+                            || is_listed(rule, &claim.agent, claim.account.as_ref())
+                    });
+                }
                 _ => {}
             }
         }
@@ -277,14 +296,7 @@ impl Model {
         let (owner, account) = (self.log, account_of(claim));
         let (home, rule) = self.consent(offset);
         let is_own = claim.author.log() == owner;
-        let listed = match &rule {
-            ClaimRule::Account => false,
-            ClaimRule::Listed(allowed) => {
-                allowed.agents().contains(&claim.author)
-                    || account.is_some_and(|account| allowed.accounts().contains(&account))
-            }
-            ClaimRule::Anyone => true,
-        };
+        let listed = is_listed(&rule, &claim.author, account.as_ref());
         let (live, last_resort) = self.stock_at(offset, &held.given);
         let is_new = home.is_none() && live.is_empty() && last_resort.is_none();
         let may = is_own || is_new || account == home || (home.is_some() && listed);
@@ -324,7 +336,9 @@ impl Model {
             (None, _) if single_use.is_some() => Err(Code::ClaimsUnspent),
             (None, _) => Err(Code::KeyPackagesExhausted),
             (Some(_), Some(again)) => Ok(again),
-            (Some(_), None) if ours(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => Err(Code::ClaimsUnspent),
+            (Some(_), None) if account != home && ours(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
+                Err(Code::ClaimsUnspent)
+            }
             (Some(last), None) => Ok(Took::New(last)),
         }
     }

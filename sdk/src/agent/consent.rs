@@ -14,7 +14,7 @@ impl Agent {
     }
 
     /// Says who may claim this agent's KeyPackages from now on. Durable when this returns; the relay node refuses others once
-    /// the agent's log says so, which [`Agent::caught_up`] waits for. What others have claimed before stays theirs to use.
+    /// the agent's log says so, which [`Agent::caught_up`] waits for. What others have claimed before is void, where they may not claim any more.
     pub async fn set_consent(&self, consent: Consent) -> Result<(), AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             return owner.set_consent(consent).await;

@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// Says who may claim this agent's KeyPackages from now on. Durable when this returns; in force once the log has the frame
-    /// of [`Engine::consent_frame`]. What others hold already stays theirs to use.
+    /// of [`Engine::consent_frame`]. What others hold then is void, where they may not claim any more.
     pub fn set_consent(&mut self, consent: &Consent) -> Result<(), EngineError> {
         // As it comes back from the log.
         let consent = Consent::of(&consent.rule()?);
