@@ -373,7 +373,10 @@ impl BareMember {
             id: FrameId::generate(),
             author: owner,
             parent: Offset::ZERO,
-            detail: Detail::KeyPackage { last_resort: false },
+            detail: Detail::KeyPackage {
+                last_resort: false,
+                account: None,
+            },
         };
         let body = package.key_package().tls_serialize_detached()?;
         Ok(ClaimedPackage {

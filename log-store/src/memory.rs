@@ -81,8 +81,12 @@ impl MemoryStore {
         }
         for welcome in effects.welcomes {
             let frame = welcome_frame(welcome)?;
-            let (welcomed, _) = fold(&mut logs, &frame)?;
-            self.heads.publish(frame.header().log, welcomed.offset);
+            match fold(&mut logs, &frame) {
+                Ok((welcomed, _)) => self.heads.publish(frame.header().log, welcomed.offset),
+                // The recipient does not know the bundle's author: the bundle is what it is.
+                Err(AppendError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(accepted)
     }

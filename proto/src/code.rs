@@ -95,6 +95,12 @@ codes! {
     CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
     /// The relay node's disk is full.
     StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
+    /// The agent does not let the claimer have its KeyPackages.
+    ClaimNotAllowed = 1029, false, "The agent's owner must allow it: `skytale consent --allow` there, with this agent's id or account as `skytale whoami` shows them.";
+    /// The claimer's account, or all others together, hold as many of the agent's KeyPackages as they may.
+    ClaimsUnspent = 1030, false, "Complete the additions that were begun, or add the agent later; claims are forgotten as the agent's log is trimmed.";
+    /// A Welcome to an agent of which its author has claimed no KeyPackage.
+    WelcomeUnclaimed = 1031, false, "Claim a KeyPackage of the agent before adding it; the SDK does so by itself.";
     /// Too few known nodes vouch for the checkpoint that a new node would begin with.
     CheckpointUnattested = 1033, false, "The operator must see that `relay.fleet.nodes_file` names the fleet's nodes, and run `skytale fleet doctor`.";
 
@@ -295,6 +301,10 @@ codes! {
     OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. Sent messages wait.";
     /// Another copy of this vault is in use.
     Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
+    /// No addition to that channel waits to be accepted.
+    RequestUnknown = 5037, false, "List those that wait: `skytale channel requests`.";
+    /// More accounts and agents than a rule may list.
+    ConsentInvalid = 5038, false, "List at most 256 accounts and agents, or allow whole accounts in place of their agents.";
     /// The process that had the vault open, and did this agent's work, has closed it. Nothing was done.
     VaultOwnerGone = 5050, true, "Try again: the vault is free, or another process has it open now.";
     /// The process that had the vault open has ended before it answered.

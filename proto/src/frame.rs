@@ -5,7 +5,7 @@
 //! on the log (membership, parent, duplicates) is the fold's business.
 
 use crate::id::IdError;
-use crate::{AccountId, AgentId, ChannelId, Code, FrameId, LogId, Offset, limits, wire};
+use crate::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, FrameId, LogId, Offset, limits, wire};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -35,6 +35,7 @@ pub enum Kind {
     KeyPackage,
     KeyPackageClaim,
     Welcome,
+    KeyPackagePolicy,
 }
 
 impl Kind {
@@ -51,6 +52,7 @@ impl Kind {
             Self::KeyPackage => "key_package",
             Self::KeyPackageClaim => "key_package_claim",
             Self::Welcome => "welcome",
+            Self::KeyPackagePolicy => "key_package_policy",
         }
     }
 
@@ -65,7 +67,9 @@ impl Kind {
             Self::Create | Self::Commit | Self::Proposal | Self::Message | Self::Raw | Self::Rejoin => {
                 matches!(log, LogId::Channel(_))
             }
-            Self::KeyPackage | Self::KeyPackageClaim | Self::Welcome => matches!(log, LogId::Agent(_)),
+            Self::KeyPackage | Self::KeyPackageClaim | Self::Welcome | Self::KeyPackagePolicy => {
+                matches!(log, LogId::Agent(_))
+            }
         }
     }
 }
@@ -110,15 +114,29 @@ pub enum Detail {
     KeyPackage {
         /// Handed out only when nothing else is left, and never used up.
         last_resort: bool,
+        /// The author's account; a relay node takes none without.
+        account: Option<AccountId>,
     },
     /// Takes the oldest live KeyPackage of the log's agent.
-    KeyPackageClaim,
+    KeyPackageClaim {
+        /// The author's account; a relay node takes none without.
+        account: Option<AccountId>,
+    },
+    /// Says who may claim the KeyPackages of the log's agent, from here on.
+    KeyPackagePolicy {
+        /// The author's account.
+        account: AccountId,
+        /// Who may.
+        rule: ClaimRule,
+    },
     /// Points an agent to the bundle that holds a Welcome for it. Made by a store, never by an author.
     Welcome {
         /// The channel.
         channel: ChannelId,
         /// The bundle's offset in the channel's log.
         offset: Offset,
+        /// The recipient was on the channel's roster before: the bundle removes and adds it.
+        returns: bool,
     },
 }
 
@@ -134,8 +152,9 @@ impl Detail {
             Self::Raw { .. } => Kind::Raw,
             Self::Rejoin => Kind::Rejoin,
             Self::KeyPackage { .. } => Kind::KeyPackage,
-            Self::KeyPackageClaim => Kind::KeyPackageClaim,
+            Self::KeyPackageClaim { .. } => Kind::KeyPackageClaim,
             Self::Welcome { .. } => Kind::Welcome,
+            Self::KeyPackagePolicy { .. } => Kind::KeyPackagePolicy,
         }
     }
 }
@@ -161,14 +180,19 @@ impl Header {
         self.detail.kind()
     }
 
-    /// The header of the Welcome that the accepted bundle at `offset` of `channel` causes for `recipient`.
-    pub fn welcome(author: AgentId, channel: ChannelId, offset: Offset, recipient: AgentId) -> Self {
+    /// The header of the Welcome that the accepted bundle at `offset` of `channel` causes for `recipient`, which `returns` if
+    /// the bundle removes it, too.
+    pub fn welcome(author: AgentId, channel: ChannelId, offset: Offset, recipient: AgentId, returns: bool) -> Self {
         Self {
             log: recipient.log(),
             id: FrameId::of_welcome(&channel, offset, &recipient),
             author,
             parent: Offset::ZERO,
-            detail: Detail::Welcome { channel, offset },
+            detail: Detail::Welcome {
+                channel,
+                offset,
+                returns,
+            },
         }
     }
 }
@@ -304,12 +328,36 @@ fn to_wire(header: &Header) -> wire::FrameHeader {
         }
         Detail::Trim { up_to } => message.trim_up_to = up_to.get(),
         Detail::Raw { account } => message.account = account_bytes(account),
-        Detail::KeyPackage { last_resort } => message.last_resort = *last_resort,
-        Detail::Welcome { channel, offset } => {
+        Detail::KeyPackage { last_resort, account } => {
+            message.last_resort = *last_resort;
+            message.account = account.as_ref().map(account_bytes).unwrap_or_default();
+        }
+        Detail::KeyPackageClaim { account } => {
+            message.account = account.as_ref().map(account_bytes).unwrap_or_default();
+        }
+        Detail::KeyPackagePolicy { account, rule } => {
+            message.account = account_bytes(account);
+            message.claim_by = match rule {
+                ClaimRule::Account => wire::ClaimBy::Account,
+                ClaimRule::Listed(_) => wire::ClaimBy::Listed,
+                ClaimRule::Anyone => wire::ClaimBy::Anyone,
+            }
+            .into();
+            if let ClaimRule::Listed(allowed) = rule {
+                message.claim_accounts = allowed.accounts().iter().flat_map(|id| *id.as_bytes()).collect();
+                message.claim_agents = concatenated(allowed.agents());
+            }
+        }
+        Detail::Welcome {
+            channel,
+            offset,
+            returns,
+        } => {
             message.welcome_channel = Bytes::copy_from_slice(channel.as_bytes());
             message.welcome_offset = offset.get();
+            message.welcome_returns = *returns;
         }
-        Detail::Proposal | Detail::Message | Detail::Rejoin | Detail::KeyPackageClaim => {}
+        Detail::Proposal | Detail::Message | Detail::Rejoin => {}
     }
     message
 }
@@ -341,12 +389,20 @@ fn from_wire(message: wire::FrameHeader) -> Result<Header, FrameError> {
         },
         Kind::KeyPackage => Detail::KeyPackage {
             last_resort: message.last_resort,
+            account: optional_account(&message.account)?,
         },
-        Kind::KeyPackageClaim => Detail::KeyPackageClaim,
+        Kind::KeyPackageClaim => Detail::KeyPackageClaim {
+            account: optional_account(&message.account)?,
+        },
+        Kind::KeyPackagePolicy => Detail::KeyPackagePolicy {
+            account: id("account", &message.account)?,
+            rule: claim_rule(&message)?,
+        },
         Kind::Welcome if message.welcome_offset == 0 => return Err(missing("welcome_offset")),
         Kind::Welcome => Detail::Welcome {
             channel: id("welcome_channel", &message.welcome_channel)?,
             offset: Offset::new(message.welcome_offset),
+            returns: message.welcome_returns,
         },
     };
     let parent = Offset::new(message.parent);
@@ -373,6 +429,39 @@ fn create(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
         wire::ChannelMode::Unspecified => return Err(missing("mode")),
     };
     Ok(Detail::Create { mode, account })
+}
+
+fn optional_account(bytes: &[u8]) -> Result<Option<AccountId>, FrameError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    id("account", bytes).map(Some)
+}
+
+fn claim_rule(message: &wire::FrameHeader) -> Result<ClaimRule, FrameError> {
+    let listed = !message.claim_accounts.is_empty() || !message.claim_agents.is_empty();
+    match message.claim_by() {
+        wire::ClaimBy::Account if !listed => Ok(ClaimRule::Account),
+        wire::ClaimBy::Anyone if !listed => Ok(ClaimRule::Anyone),
+        wire::ClaimBy::Account | wire::ClaimBy::Anyone => {
+            Err(wrong("claim_by", "a list goes with the rule that names one alone"))
+        }
+        wire::ClaimBy::Listed => {
+            let (accounts, rest) = message.claim_accounts.as_chunks::<{ AccountId::LENGTH }>();
+            if !rest.is_empty() {
+                return Err(wrong("claim_accounts", "length is not a multiple of 16 bytes"));
+            }
+            if accounts.len() > limits::CLAIM_RULE_MAX {
+                return Err(wrong("claim_accounts", "names more accounts than a rule may"));
+            }
+            let accounts = accounts.iter().copied().map(AccountId::from_bytes).collect();
+            let agents = agents("claim_agents", &message.claim_agents)?;
+            Allowed::ascending(accounts, agents)
+                .map(ClaimRule::Listed)
+                .map_err(|error| wrong("claim_accounts", error.problem()))
+        }
+        wire::ClaimBy::Unspecified => Err(missing("claim_by")),
+    }
 }
 
 fn commit(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
@@ -414,7 +503,13 @@ fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Resu
         ("mode", !uses(&[Kind::Create]) && message.mode != 0),
         (
             "account",
-            !uses(&[Kind::Create, Kind::Raw]) && !message.account.is_empty(),
+            !uses(&[
+                Kind::Create,
+                Kind::Raw,
+                Kind::KeyPackage,
+                Kind::KeyPackageClaim,
+                Kind::KeyPackagePolicy,
+            ]) && !message.account.is_empty(),
         ),
         ("trim_up_to", !uses(&[Kind::Trim]) && message.trim_up_to != 0),
         ("last_resort", !uses(&[Kind::KeyPackage]) && message.last_resort),
@@ -423,6 +518,16 @@ fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Resu
             !uses(&[Kind::Welcome]) && !message.welcome_channel.is_empty(),
         ),
         ("welcome_offset", !uses(&[Kind::Welcome]) && message.welcome_offset != 0),
+        ("welcome_returns", !uses(&[Kind::Welcome]) && message.welcome_returns),
+        ("claim_by", !uses(&[Kind::KeyPackagePolicy]) && message.claim_by != 0),
+        (
+            "claim_accounts",
+            !uses(&[Kind::KeyPackagePolicy]) && !message.claim_accounts.is_empty(),
+        ),
+        (
+            "claim_agents",
+            !uses(&[Kind::KeyPackagePolicy]) && !message.claim_agents.is_empty(),
+        ),
     ];
     match unused.into_iter().find(|(_, set)| *set) {
         Some((field, _)) => Err(wrong(field, "not a field of this kind")),
@@ -469,6 +574,7 @@ const fn wire_kind(kind: Kind) -> wire::FrameKind {
         Kind::KeyPackage => wire::FrameKind::KeyPackage,
         Kind::KeyPackageClaim => wire::FrameKind::KeyPackageClaim,
         Kind::Welcome => wire::FrameKind::Welcome,
+        Kind::KeyPackagePolicy => wire::FrameKind::KeyPackagePolicy,
     }
 }
 
@@ -484,6 +590,7 @@ const fn kind(kind: wire::FrameKind) -> Result<Kind, FrameError> {
         wire::FrameKind::KeyPackage => Kind::KeyPackage,
         wire::FrameKind::KeyPackageClaim => Kind::KeyPackageClaim,
         wire::FrameKind::Welcome => Kind::Welcome,
+        wire::FrameKind::KeyPackagePolicy => Kind::KeyPackagePolicy,
         wire::FrameKind::Unspecified => return Err(wrong("kind", "missing or unknown")),
     })
 }

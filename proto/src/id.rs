@@ -310,6 +310,9 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
+            /// Its length, in bytes.
+            pub const LENGTH: usize = 16;
+
             /// A new id (UUIDv7, RFC 9562 section 5.7): sorts by the time it was made.
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())

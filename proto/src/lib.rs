@@ -25,9 +25,10 @@
 //! - [`id`]: newtypes for everything that is named or counted.
 //! - [`frame`]: what an author appends. [`record`]: how an entry looks on disk and on the wire.
 //! - [`session`]: the relay protocol. [`token`]: claims and their verification. [`rest`]: the API's JSON.
-//! - [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
+//! - [`consent`]: who may claim an agent's KeyPackages. [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
 
 pub mod code;
+pub mod consent;
 pub mod digest;
 pub mod frame;
 pub mod id;
@@ -39,6 +40,7 @@ mod shown;
 pub mod token;
 
 pub use code::Code;
+pub use consent::{Allowed, ClaimRule};
 pub use digest::Digest;
 pub use frame::{ChannelMode, Detail, Frame, FrameError, Header, Kind};
 pub use id::{

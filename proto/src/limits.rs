@@ -22,9 +22,17 @@ pub const ROSTER_MAX: usize = 10_000;
 pub const ROSTER_HISTORY_MAX: usize = 100_000;
 /// Live KeyPackages of one agent, last resort included (format: the fold refuses what goes past it).
 pub const KEY_PACKAGES_MAX: usize = 100;
-/// Claims on one agent's log for which the fold remembers the package, so that a claim sent again gets the same one; the
-/// oldest are forgotten first (format).
+/// Unspent claims on one agent's log for which the fold remembers the package, so that a claim sent again gets the same one;
+/// the oldest are forgotten first (format).
 pub const CLAIMS_REMEMBERED_MAX: usize = 1_024;
+/// Single-use KeyPackages of one agent that the agents of one account may hold without having added the agent with them, and
+/// agents of the account that may hold its last resort so (format: past the first the last resort is given, past the
+/// second the fold refuses).
+pub const CLAIMS_BY_ACCOUNT_MAX: usize = 8;
+/// Unspent claims on one agent's log by other accounts than its own, in all (format: the fold refuses what goes past it).
+pub const CLAIMS_BY_OTHERS_MAX: usize = 256;
+/// Accounts and agents that an agent may list as those who may claim its KeyPackages (format).
+pub const CLAIM_RULE_MAX: usize = 256;
 /// Channels whose newest Welcome an agent's log remembers after the entry was given up (format).
 pub const WELCOMES_REMEMBERED_MAX: usize = 1_024;
 

@@ -9,7 +9,7 @@ use skytale_proto::{AccountId, Code, Detail, Header, LogId};
 pub(crate) enum Denied {
     #[error("the frame names another author than the session's agent")]
     Author,
-    #[error("the frame names another account than the session's")]
+    #[error("the frame does not name the session's account")]
     Account,
     #[error("the token does not allow {} here", .0)]
     Scope(Action),
@@ -51,13 +51,21 @@ pub(crate) fn append(claims: &Claims, header: &Header) -> Result<(), Denied> {
         Detail::Commit { .. } | Detail::Proposal | Detail::Message | Detail::Rejoin => {
             scope(claims, Action::Append, &header.log)
         }
-        Detail::KeyPackage { .. } => {
+        Detail::KeyPackage { account, .. } => {
             if header.log != claims.sub.log() {
                 return Err(Denied::Kind("an agent offers key packages on its own log only"));
             }
+            sessions_account(claims, account.as_ref())?;
             scope(claims, Action::PublishKeyPackages, &header.log)
         }
-        Detail::KeyPackageClaim => Err(Denied::Kind("claims go over a key packages stream")),
+        Detail::KeyPackagePolicy { account, .. } => {
+            if header.log != claims.sub.log() {
+                return Err(Denied::Kind("an agent says who may claim its own key packages only"));
+            }
+            sessions_account(claims, Some(account))?;
+            scope(claims, Action::PublishKeyPackages, &header.log)
+        }
+        Detail::KeyPackageClaim { .. } => Err(Denied::Kind("claims go over a key packages stream")),
         Detail::Trim { .. } => Err(Denied::Kind("trims are made by the operator")),
         Detail::Welcome { .. } => Err(Denied::Kind("welcomes are made by the store")),
     }
@@ -68,8 +76,11 @@ pub(crate) fn claim(claims: &Claims, header: &Header) -> Result<(), Denied> {
     if header.author != claims.sub {
         return Err(Denied::Author);
     }
-    match header.detail {
-        Detail::KeyPackageClaim => scope(claims, Action::ClaimKeyPackages, &header.log),
+    match &header.detail {
+        Detail::KeyPackageClaim { account } => {
+            sessions_account(claims, account.as_ref())?;
+            scope(claims, Action::ClaimKeyPackages, &header.log)
+        }
         _ => Err(Denied::Kind("a key packages stream takes claims only")),
     }
 }
@@ -102,11 +113,19 @@ fn own_account(claims: &Claims, account: Option<&AccountId>) -> Result<(), Denie
     }
 }
 
+/// Consent and limits go by the account: a frame that they are about names it.
+fn sessions_account(claims: &Claims, account: Option<&AccountId>) -> Result<(), Denied> {
+    match account {
+        Some(account) if *account == claims.acct => Ok(()),
+        _ => Err(Denied::Account),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use skytale_proto::token::Confirmation;
-    use skytale_proto::{AgentId, ChannelId, ChannelMode, EndpointId, FrameId, KeyId, Offset};
+    use skytale_proto::{AgentId, ChannelId, ChannelMode, ClaimRule, EndpointId, FrameId, KeyId, Offset};
 
     const ME: AgentId = AgentId::from_bytes([1; 32]);
     const OTHER: AgentId = AgentId::from_bytes([2; 32]);
@@ -166,7 +185,14 @@ mod tests {
 
     #[test]
     fn each_kind_needs_its_own_scope_and_no_other() {
-        let package = Detail::KeyPackage { last_resort: false };
+        let package = Detail::KeyPackage {
+            last_resort: false,
+            account: Some(ACCOUNT),
+        };
+        let policy = Detail::KeyPackagePolicy {
+            account: ACCOUNT,
+            rule: ClaimRule::Anyone,
+        };
         let cases = [
             (header(CHANNEL.log(), create(None)), "channels:create"),
             (header(CHANNEL.log(), create(Some(ACCOUNT))), "channels:create"),
@@ -176,6 +202,7 @@ mod tests {
             (header(CHANNEL.log(), Detail::Message), "relay:append"),
             (header(CHANNEL.log(), Detail::Raw { account: ACCOUNT }), "relay:append"),
             (header(ME.log(), package), "keypackages:publish"),
+            (header(ME.log(), policy), "keypackages:publish"),
         ];
         for (header, needed) in cases {
             assert_eq!(append(&claims(needed), &header), Ok(()), "{needed}");
@@ -209,6 +236,20 @@ mod tests {
                 Err(Denied::Account)
             );
         }
+        for account in [None, Some(foreign)] {
+            let package = Detail::KeyPackage {
+                last_resort: false,
+                account,
+            };
+            assert_eq!(append(&claims(ALL), &header(ME.log(), package)), Err(Denied::Account));
+            let wanted = header(OTHER.log(), Detail::KeyPackageClaim { account });
+            assert_eq!(claim(&claims(ALL), &wanted), Err(Denied::Account));
+        }
+        let policy = Detail::KeyPackagePolicy {
+            account: foreign,
+            rule: ClaimRule::Anyone,
+        };
+        assert_eq!(append(&claims(ALL), &header(ME.log(), policy)), Err(Denied::Account));
     }
 
     #[test]
@@ -220,10 +261,24 @@ mod tests {
                 Detail::Welcome {
                     channel: CHANNEL,
                     offset: Offset::FIRST,
+                    returns: false,
                 },
             ),
-            header(OTHER.log(), Detail::KeyPackageClaim),
-            header(OTHER.log(), Detail::KeyPackage { last_resort: false }),
+            header(OTHER.log(), Detail::KeyPackageClaim { account: Some(ACCOUNT) }),
+            header(
+                OTHER.log(),
+                Detail::KeyPackage {
+                    last_resort: false,
+                    account: Some(ACCOUNT),
+                },
+            ),
+            header(
+                OTHER.log(),
+                Detail::KeyPackagePolicy {
+                    account: ACCOUNT,
+                    rule: ClaimRule::Anyone,
+                },
+            ),
         ];
         for header in kinds {
             assert_eq!(code(append(&claims(ALL), &header)), Some(Code::KindRefused));
@@ -232,7 +287,7 @@ mod tests {
 
     #[test]
     fn claims_have_a_stream_and_a_scope_of_their_own() {
-        let wanted = header(OTHER.log(), Detail::KeyPackageClaim);
+        let wanted = header(OTHER.log(), Detail::KeyPackageClaim { account: Some(ACCOUNT) });
         assert_eq!(claim(&claims("keypackages:claim"), &wanted), Ok(()));
         assert_eq!(
             code(claim(&claims("keypackages:publish"), &wanted)),

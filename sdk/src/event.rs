@@ -6,7 +6,7 @@ pub use receiver::Events;
 
 use crate::engine::LostReason;
 use serde::{Deserialize, Serialize};
-use skytale_proto::{AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
 use std::time::Duration;
 
 /// Something that happened to an agent. Events are for watching: what matters after a crash (messages, failed sends,
@@ -145,6 +145,18 @@ pub enum Event {
         offset: Offset,
         /// Who added it.
         by: AgentId,
+    },
+    /// The agent was added to a channel by an agent that may not do so without asking: the addition waits. See
+    /// [`Agent::requests`](crate::agent::Agent::requests).
+    Requested {
+        /// The channel.
+        channel: ChannelId,
+        /// The offset of the bundle that added it.
+        offset: Offset,
+        /// Who added it; `None` where the log no longer tells.
+        by: Option<AgentId>,
+        /// The account of who added it, as the relay node says.
+        account: Option<AccountId>,
     },
     /// Entries that this agent will never read. They are recorded: see
     /// [`Channel::lost`](crate::channel::Channel::lost).
@@ -371,4 +383,50 @@ pub enum Event {
         /// How many.
         missed: u64,
     },
+}
+
+impl Event {
+    /// The channel that it is about, if it is about one.
+    pub const fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::CaughtUp { channel, .. }
+            | Self::Paused { channel, .. }
+            | Self::SendHeld { channel, .. }
+            | Self::Joined { channel, .. }
+            | Self::Requested { channel, .. }
+            | Self::OutOfSync { channel, .. }
+            | Self::Rejoined { channel, .. }
+            | Self::Renewing { channel, .. }
+            | Self::Renewed { channel, .. }
+            | Self::Superseded { channel, .. }
+            | Self::MemberOutOfSync { channel, .. }
+            | Self::MemberRejoined { channel, .. }
+            | Self::Rebooted { channel, .. }
+            | Self::MemberAdded { channel, .. }
+            | Self::MemberRemoved { channel, .. }
+            | Self::Left { channel, .. }
+            | Self::Message { channel, .. }
+            | Self::Delivered { channel, .. }
+            | Self::Unneeded { channel, .. }
+            | Self::SendFailed { channel, .. }
+            | Self::EpochChanged { channel, .. }
+            | Self::Divergence { channel, .. }
+            | Self::Settled { channel, .. }
+            | Self::HeaderLied { channel, .. } => Some(*channel),
+            Self::Refused { channel, .. }
+            | Self::Gap { channel, .. }
+            | Self::EntriesLost { channel, .. }
+            | Self::RolledBack { channel, .. }
+            | Self::EntryUnreadable { channel, .. } => *channel,
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::Moved { .. }
+            | Self::RelayFailed { .. }
+            | Self::RelaySilent { .. }
+            | Self::ConnectFailed { .. }
+            | Self::NobodyListens { .. }
+            | Self::VaultFailed { .. }
+            | Self::Lagged { .. } => None,
+        }
+    }
 }

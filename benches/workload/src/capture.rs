@@ -143,10 +143,12 @@ impl LogCapture {
 
     fn agent_frame(&mut self, of: AgentId, header: &Header) -> Option<Frame> {
         match &header.detail {
-            Detail::KeyPackage { last_resort } if self.ids.samples_agent(&header.author) => Some(Frame::KeyPackage {
-                last_resort: *last_resort,
-            }),
-            Detail::KeyPackageClaim if self.ids.samples_agent(&of) => Some(Frame::Claim(self.ids.agent(&of))),
+            Detail::KeyPackage { last_resort, .. } if self.ids.samples_agent(&header.author) => {
+                Some(Frame::KeyPackage {
+                    last_resort: *last_resort,
+                })
+            }
+            Detail::KeyPackageClaim { .. } if self.ids.samples_agent(&of) => Some(Frame::Claim(self.ids.agent(&of))),
             // Welcomes come of commits by themselves.
             _ => None,
         }
@@ -174,7 +176,10 @@ impl LogCapture {
                 channel,
                 kept: entry.offset.get().saturating_sub(1).saturating_sub(up_to.get()),
             },
-            Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => return None,
+            Detail::KeyPackage { .. }
+            | Detail::KeyPackageClaim { .. }
+            | Detail::KeyPackagePolicy { .. }
+            | Detail::Welcome { .. } => return None,
         })
     }
 }

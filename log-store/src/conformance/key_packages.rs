@@ -3,7 +3,7 @@
 use super::Store;
 use super::script::*;
 use crate::{ClaimedPackage, KeyPackageStock, Refused};
-use skytale_proto::limits;
+use skytale_proto::{ClaimRule, limits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -148,4 +148,56 @@ pub async fn trimmed_packages_are_not_given(store: Store) {
     assert_eq!(stock(&store, BOB).await, count(1, false));
     assert_eq!(accept(&store, &claim(BOB, ALICE)).await.claimed, single(4));
     assert_eq!(refuse(&store, &claim(BOB, ALICE)).await, Refused::KeyPackagesExhausted);
+}
+
+/// Who may not claim gets nothing, and a policy by anybody but the owner is none.
+pub async fn claims_are_the_owners_to_allow(store: Store) {
+    accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;
+    accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;
+    let stranger = claim_as(BOB, CAROL, OTHER_ACCOUNT);
+    assert_eq!(refuse(&store, &stranger).await, Refused::ClaimNotAllowed);
+    let forged = frame(
+        BOB.log(),
+        CAROL,
+        0,
+        skytale_proto::Detail::KeyPackagePolicy {
+            account: OTHER_ACCOUNT,
+            rule: ClaimRule::Anyone,
+        },
+        "",
+    );
+    assert_eq!(refuse(&store, &forged).await, Refused::NotMember);
+    assert_eq!(refuse(&store, &stranger).await, Refused::ClaimNotAllowed);
+    assert_eq!(accept(&store, &claim_as(BOB, ALICE, ACCOUNT)).await.claimed, single(1));
+    accept(&store, &policy(BOB, ACCOUNT, ClaimRule::Anyone)).await;
+    assert_eq!(accept(&store, &stranger).await.claimed, single(2));
+    assert_eq!(again(&store, &stranger).await.claimed, single(2));
+    assert_eq!(stock(&store, BOB).await, count(0, false));
+}
+
+/// Pipelined or one by one, an account's claims without end make few entries, and the last of them get the same answer.
+pub async fn claims_without_end_make_few_entries(store: Store) {
+    accept(&store, &key_package_of(BOB, ACCOUNT, true)).await;
+    for _ in 0..20 {
+        accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;
+    }
+    accept(&store, &policy(BOB, ACCOUNT, ClaimRule::Anyone)).await;
+    let before = head(&store, BOB.log()).await.get();
+    let mut pending = Vec::new();
+    for _ in 0..200 {
+        pending.push(queue(&store, &claim_as(BOB, CAROL, OTHER_ACCOUNT)).await);
+    }
+    let mut answers = Vec::new();
+    for append in pending {
+        answers.push(append.verdict().await.expect("given"));
+    }
+    let share = limits::CLAIMS_BY_ACCOUNT_MAX;
+    assert_eq!(head(&store, BOB.log()).await, at(before + share as u64 + 1));
+    assert!(answers[share..].iter().all(|answer| answer.claimed == last_resort(1)));
+    assert!(
+        answers[share + 1..]
+            .iter()
+            .all(|answer| answer.duplicate && answer.offset == answers[share].offset)
+    );
+    assert_eq!(stock(&store, BOB).await, count(20 - share as u32, true));
 }

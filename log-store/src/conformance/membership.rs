@@ -65,11 +65,12 @@ pub async fn an_agent_added_again_reads_both_stretches(store: Store) {
 pub async fn an_agent_removed_and_added_at_once_reads_on(store: Store) {
     let channel = new_channel(&store).await;
     let log = channel.log();
+    claimed(&store, BOB, ALICE).await;
     accept(&store, &commit(channel, ALICE, 1, &[BOB], &[])).await;
     accept(&store, &commit(channel, ALICE, 2, &[BOB], &[BOB])).await;
     assert_eq!(access(&store, log, BOB, 1).await, ON);
     assert_eq!(access(&store, log, BOB, 2).await, ON);
-    assert_eq!(frames(&store, BOB.log()).await.len(), 2);
+    assert_eq!(frames(&store, BOB.log()).await.len(), 4);
     accept(&store, &message(channel, BOB, 3)).await;
 }
 

@@ -67,6 +67,7 @@ macro_rules! log_store_conformance {
             messages_behind_a_lost_race_are_all_stale,
             a_proposal_does_not_move_the_handshake_head,
             a_bundle_puts_one_welcome_on_each_recipients_log,
+            a_bundle_leaves_nothing_with_recipients_that_do_not_know_its_author,
             a_bundle_sent_again_emits_nothing,
             nobody_can_take_a_welcomes_id_beforehand,
             a_refused_bundle_emits_nothing,
@@ -99,6 +100,8 @@ macro_rules! log_store_conformance {
             each_package_is_claimed_once_by_concurrent_claims,
             a_claim_sent_again_takes_the_same_package,
             trimmed_packages_are_not_given,
+            claims_are_the_owners_to_allow,
+            claims_without_end_make_few_entries,
         ]);
         $crate::log_store_conformance!(@room $open, reads: [
             a_read_gives_the_authors_bytes,

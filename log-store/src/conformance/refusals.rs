@@ -148,7 +148,8 @@ pub async fn a_raw_channel_takes_its_account_alone(store: Store) {
 /// Nobody offers KeyPackages in another's name.
 pub async fn only_its_agent_offers_key_packages_on_a_log(store: Store) {
     for last_resort in [false, true] {
-        let detail = skytale_proto::Detail::KeyPackage { last_resort };
+        let account = None;
+        let detail = skytale_proto::Detail::KeyPackage { last_resort, account };
         let forged = frame(BOB.log(), ALICE, 0, detail, "forged");
         assert_eq!(refuse(&store, &forged).await, Refused::NotMember);
     }

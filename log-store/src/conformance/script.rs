@@ -5,7 +5,7 @@ use crate::store::{Accepted, AppendError, PendingAppend, ReadBatch};
 use crate::{Access, KeyPackageStock, Refused};
 use bytes::Bytes;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset, Record,
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Detail, Frame, FrameId, Header, LogId, Offset, Record,
 };
 
 pub(super) const ALICE: AgentId = AgentId::from_bytes([1; 32]);
@@ -81,11 +81,46 @@ pub(super) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[A
 }
 
 pub(super) fn key_package(agent: AgentId, last_resort: bool) -> Frame {
-    frame(agent.log(), agent, 0, Detail::KeyPackage { last_resort }, "key package")
+    let account = None;
+    frame(
+        agent.log(),
+        agent,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
+}
+
+/// A package as a relay node takes it: with its owner's account.
+pub(super) fn key_package_of(agent: AgentId, account: AccountId, last_resort: bool) -> Frame {
+    let account = Some(account);
+    frame(
+        agent.log(),
+        agent,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
 }
 
 pub(super) fn claim(of: AgentId, by: AgentId) -> Frame {
-    frame(of.log(), by, 0, Detail::KeyPackageClaim, "")
+    frame(of.log(), by, 0, Detail::KeyPackageClaim { account: None }, "")
+}
+
+/// A claim as a relay node takes it: with its author's account.
+pub(super) fn claim_as(of: AgentId, by: AgentId, account: AccountId) -> Frame {
+    let account = Some(account);
+    frame(of.log(), by, 0, Detail::KeyPackageClaim { account }, "")
+}
+
+pub(super) fn policy(agent: AgentId, account: AccountId, rule: ClaimRule) -> Frame {
+    frame(agent.log(), agent, 0, Detail::KeyPackagePolicy { account, rule }, "")
+}
+
+/// Has an agent claim a package of another, so that it may add it.
+pub(super) async fn claimed(store: &Store, of: AgentId, by: AgentId) {
+    accept(store, &key_package(of, false)).await;
+    accept(store, &claim(of, by)).await;
 }
 
 pub(super) fn trim(log: LogId, up_to: u64) -> Frame {

@@ -66,6 +66,7 @@ mod sweeper;
 mod sync;
 mod vouch;
 mod vouching;
+mod welcomes;
 
 pub use config::{BATCH_MESSAGES_MAX, FleetConfig, NatsAuth, NatsConfig, NatsTls, RegionConfig, Secret, SyncProof};
 pub use connect::reach;

@@ -17,10 +17,9 @@ use crate::local::ShardPosition;
 use crate::local::replica::{Followed, Replica};
 use crate::{Accepted, AppendError, Lent, LogStore as _, PendingAppend, StoreError};
 use async_nats::jetstream;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use skytale_proto::session::Durability;
-use skytale_proto::{Detail, Frame, FrameId, Header, LogId, Offset};
+use skytale_proto::{Detail, Frame, LogId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -334,38 +333,6 @@ impl Node {
             }
             _ => waiter.tell(outcome),
         }
-    }
-
-    /// Publishes the Welcomes that a bundle owes, and waits until all of them are on their logs.
-    async fn deliver(&self, log: LogId, offset: Offset) -> Result<(), StoreError> {
-        for header in self.owed.left(log, offset) {
-            // It is folded, or the sweeper tries again.
-            drop(self.publish_welcome(header)?);
-        }
-        let done = tokio::time::timeout(self.config.append_timeout, self.owed.wait(log, offset));
-        tokio::select! {
-            done = done => done.map_err(|_| StoreError::HomeUnreachable {
-                home: "of a recipient".into(),
-                reason: "the bundle is an entry, and not all of its Welcomes are on their logs yet".into(),
-            }),
-            () = self.ended.cancelled() => Err(self.why_ended()),
-        }
-    }
-
-    /// Queues a Welcome for its recipient's log.
-    pub(super) fn publish_welcome(&self, header: Header) -> Result<PendingAppend, StoreError> {
-        let (log, id): (LogId, FrameId) = (header.log, header.id);
-        let frame = Frame::new(header, Bytes::new()).map_err(|error| StoreError::Io {
-            doing: format!("make the Welcome {id} on {log}"),
-            error: error.to_string(),
-        })?;
-        let Some(shard) = self.shard_of(&log) else {
-            return Err(StoreError::Io {
-                doing: format!("publish the Welcome {id}"),
-                error: format!("{log} has no shard"),
-            });
-        };
-        self.enqueue(shard, frame, None)
     }
 }
 

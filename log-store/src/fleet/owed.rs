@@ -156,7 +156,11 @@ mod tests {
             id: FrameId::generate(),
             author: AgentId::from_bytes([1; 32]),
             parent: Offset::ZERO,
-            detail: Detail::Welcome { channel, offset },
+            detail: Detail::Welcome {
+                channel,
+                offset,
+                returns: false,
+            },
         };
         (0..count)
             .map(|agent| one(AgentId::from_bytes([agent; 32]).log()))

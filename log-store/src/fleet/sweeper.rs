@@ -1,6 +1,7 @@
 //! Publishes the Welcomes that have been owed for too long: the node that took their bundle is gone, or could not.
 
 use super::node::Node;
+use super::welcomes::Published;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,22 +37,23 @@ fn let_go(node: &Node) {
 }
 
 async fn sweep(node: &Arc<Node>, longer: Duration) {
-    let mut pending = Vec::new();
+    let mut overdue = Vec::new();
     for welcome in node.owed.overdue(longer, SWEPT_AT_ONCE) {
         let (log, id) = (welcome.log, welcome.id);
         match node.replica.seen(log, id).await {
             Ok(Some(_)) => node.owed.settle(&id),
-            Ok(None) => match node.publish_welcome(welcome) {
-                Ok(append) => pending.push((log, id, append)),
-                Err(error) if error.code().is_retryable() => {
-                    tracing::debug!(%log, %id, %error, "an owed Welcome is published later");
-                }
-                Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be published"),
-            },
+            Ok(None) => overdue.push(welcome),
             Err(error) => tracing::warn!(%log, %id, %error, "an owed Welcome cannot be looked for"),
         }
     }
-    for (log, id, append) in pending {
+    let published = match node.publish_welcomes(overdue).await {
+        Ok(published) => published,
+        Err(error) if error.code().is_retryable() => {
+            return tracing::debug!(%error, "owed Welcomes are published later");
+        }
+        Err(error) => return tracing::error!(%error, "owed Welcomes cannot be published"),
+    };
+    for Published { log, id, append } in published {
         // It may be folded later: who else waits must be let go meanwhile.
         let Ok(verdict) = tokio::time::timeout(node.config.append_timeout, append.verdict()).await else {
             return;

@@ -213,7 +213,7 @@ fn refolded(state: &mut LogState, frame: &Frame, offset: Offset) -> Option<Strin
     if offset != expected {
         return Some(format!("entry {expected} is missing before it"));
     }
-    match state.apply(frame.header(), None) {
+    match state.replay(frame.header()) {
         Verdict::Appended { .. } => None,
         Verdict::Duplicate { offset } => Some(format!("the rule of the log calls it a duplicate of {offset}")),
         Verdict::Refused(refused) => Some(format!("the rule of the log refuses it: {refused}")),

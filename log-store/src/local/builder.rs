@@ -229,7 +229,10 @@ impl BatchBuilder {
                 };
                 Ok((accepted, Vec::new()))
             }
-            Verdict::Refused(refused) => Err(refused.into()),
+            Verdict::Refused(refused) => {
+                set.forget_absent(&header.log);
+                Err(refused.into())
+            }
         }
     }
 
@@ -278,17 +281,21 @@ impl BatchBuilder {
         working.slot.1
     }
 
-    /// Puts a Welcome on its recipient's log. One that is there already stays as it is.
+    /// Puts a Welcome on its recipient's log. One that is there already stays as it is, and one whose author has claimed no
+    /// package of the recipient, which need not exist, is none.
     fn welcome(&mut self, shared: &Shared, set: &mut WorkingSet, welcome: Header) {
         let (log, id) = (welcome.log, welcome.id);
-        let outcome = Frame::new(welcome, Bytes::new())
-            .map_err(|error| error.to_string())
-            .and_then(|frame| {
-                self.fold_or_stop(shared, set, &frame)
-                    .map_err(|error| error.to_string())
-            });
-        if let Err(error) = outcome {
+        let failed = |error: &dyn std::fmt::Display| {
             tracing::error!(%log, %id, %error, "a Welcome cannot be put on its recipient's log");
+        };
+        let frame = match Frame::new(welcome, Bytes::new()) {
+            Ok(frame) => frame,
+            Err(error) => return failed(&error),
+        };
+        match self.fold_or_stop(shared, set, &frame) {
+            Ok(_) => {}
+            Err(AppendError::Refused(refused)) => tracing::debug!(%log, %id, %refused, "a Welcome is not an entry"),
+            Err(AppendError::Store(error)) => failed(&error),
         }
     }
 

@@ -299,6 +299,8 @@ impl Appends<'_> {
             match self.append(frame.clone(), Asked::Store, None).await?.verdict().await {
                 Ok(accepted) => tracing::info!(%log, %id, offset = %accepted.offset, "put an owed Welcome on its log"),
                 Err(AppendError::Store(StoreError::Full { .. })) => return Ok(false),
+                // As it was before the restart: its author has claimed no package of the recipient.
+                Err(AppendError::Refused(refused)) => tracing::debug!(%log, %id, %refused, "a Welcome is not an entry"),
                 Err(error) => tracing::error!(%log, %id, %error, "an owed Welcome cannot be put on its log"),
             }
             owed.pop_front();

@@ -283,7 +283,7 @@ impl Replay {
                     Some(format!("entry {} is missing before it", head.next()))
                 } else {
                     *unsaved = true;
-                    match known.state.apply(frame.header(), None) {
+                    match known.state.replay(frame.header()) {
                         Verdict::Appended { offset, effects } if offset == record.offset => {
                             self.owed.extend(effects.welcomes);
                             None

@@ -324,7 +324,8 @@ impl Shared {
         if let Some(newer) = cache.logs.get(log) {
             return Ok(newer.clone());
         }
-        if cache.published == published {
+        // A log without an entry is not kept: anybody may ask for any.
+        if cache.published == published && known.state.head() > Offset::ZERO {
             cache.put(*log, known.clone(), &self.config);
         }
         Ok(known)
@@ -418,7 +419,7 @@ fn refold_record(known: &mut Known, record: Result<Record, record::RecordError>)
     let record = record.map_err(|error| corrupt(error.to_string()))?;
     let frame = Frame::decode(record.payload).map_err(|error| corrupt(error.to_string()))?;
     known.saw(frame.header().id);
-    match known.state.apply(frame.header(), None) {
+    match known.state.replay(frame.header()) {
         Verdict::Appended { offset, .. } if offset == record.offset => Ok(()),
         verdict => Err(corrupt(format!("entry {} folds to {verdict:?}", record.offset))),
     }

@@ -73,6 +73,16 @@ impl WorkingSet {
         self.logs.peek_mut(log)
     }
 
+    /// Forgets a log that has no entry: a frame that was refused is no reason to remember one.
+    pub(crate) fn forget_absent(&mut self, log: &LogId) {
+        let is_absent = |working: &Working| working.known.state.head() == Offset::ZERO;
+        if self.logs.peek(log).is_some_and(is_absent)
+            && let Some(working) = self.logs.pop(log)
+        {
+            self.bytes = self.bytes.saturating_sub(working.weight_bytes);
+        }
+    }
+
     /// Where a log accepted a frame id before, and when; the writer's own entries included.
     pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
         match self.recent.get(&(*log, *id)) {

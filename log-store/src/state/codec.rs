@@ -9,26 +9,31 @@
 //!  rule 2, raw       16 bytes account
 //!  rule 3, mailbox   u64 last resort, 0 if none  u32 live packages, each: u64
 //!                    u32 claims, each: u64 claim  u64 package  u8 1 if the last resort
+//!                                      32 bytes claimer  u8 1 if it has an account, then 16 bytes account
 //!                    u32 welcomes, each (ascending by channel): 16 bytes channel  u64 at  u64 bundle
+//!                    u8 1 if the account is known, then 16 bytes account
+//!                    u8 who may claim: 0 account, 1 listed, 2 anyone
+//!                      listed: u32 accounts, each (ascending): 16 bytes  u32 agents, each (ascending): 32 bytes
 //! ```
 //!
 //! Given up: the last entry given up that was no Trim, the log's last entry that is no Trim, the one before. Version 1 had
-//! neither these nor welcomes.
+//! neither these nor welcomes. Before version 3 a claim did not say whose it is (no agent has the id of 32 zeros that it is
+//! read with), and nothing said who may claim.
 //!
 //! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
 //! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
 
 use super::given_up::GivenUp;
 use super::group::Group;
-use super::mailbox::{Mailbox, Welcomed};
+use super::mailbox::{Claim, Claimer, Mailbox, Welcomed};
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Rule};
 use crate::store::ClaimedPackage;
 use bytes::{BufMut, Bytes, BytesMut};
-use skytale_proto::{AccountId, AgentId, ChannelId, Code, LogId, Offset, limits};
+use skytale_proto::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, LogId, Offset, limits};
 
 /// The version that this crate writes.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// The oldest version that this crate reads.
 const VERSION_OLDEST: u8 = 1;
 
@@ -37,9 +42,16 @@ const RULE_GROUP: u8 = 1;
 const RULE_RAW: u8 = 2;
 const RULE_MAILBOX: u8 = 3;
 
+const BY_ACCOUNT: u8 = 0;
+const BY_LISTED: u8 = 1;
+const BY_ANYONE: u8 = 2;
+
 const CHECKSUM_BYTES: usize = 4;
 const STRETCH_BYTES: usize = 16;
-const CLAIM_BYTES: usize = 17;
+/// A claim as versions before 3 kept it.
+const CLAIM_BYTES_BEFORE: usize = 17;
+/// A claim without an account.
+const CLAIM_BYTES: usize = CLAIM_BYTES_BEFORE + AgentId::LENGTH + 1;
 const WELCOME_BYTES: usize = ChannelId::LENGTH + 16;
 /// An agent of a group without past stretches.
 const AGENT_BYTES: usize = AgentId::LENGTH + 8 + 4;
@@ -126,7 +138,9 @@ fn rule_bytes(rule: &Rule) -> usize {
         Rule::Group(group) => 12 + group.roster.len() * AGENT_BYTES + group.roster.stretches() * STRETCH_BYTES,
         Rule::Raw(_) => 16,
         Rule::Mailbox(mailbox) => {
-            20 + mailbox.live.len() * 8 + mailbox.claims.len() * CLAIM_BYTES + mailbox.welcomes.len() * WELCOME_BYTES
+            48 + mailbox.live.len() * 8
+                + mailbox.claims.len() * (CLAIM_BYTES + AccountId::LENGTH)
+                + mailbox.welcomes.len() * WELCOME_BYTES
         }
     }
 }
@@ -161,16 +175,43 @@ fn put_mailbox(mailbox: &Mailbox, out: &mut BytesMut) {
         put_offset(*package, out);
     }
     put_count(mailbox.claims.len(), out);
-    for (claim, claimed) in &mailbox.claims {
-        put_offset(*claim, out);
-        put_offset(claimed.offset, out);
-        out.put_u8(u8::from(claimed.last_resort));
+    for Claim { at, package, by } in &mailbox.claims {
+        put_offset(*at, out);
+        put_offset(package.offset, out);
+        out.put_u8(u8::from(package.last_resort));
+        out.put_slice(by.agent.as_bytes());
+        put_account(by.account.as_ref(), out);
     }
     put_count(mailbox.welcomes.len(), out);
     for (channel, welcomed) in &mailbox.welcomes {
         out.put_slice(channel.as_bytes());
         put_offset(welcomed.at, out);
         put_offset(welcomed.bundle, out);
+    }
+    put_account(mailbox.account.as_ref(), out);
+    match &mailbox.rule {
+        ClaimRule::Account => out.put_u8(BY_ACCOUNT),
+        ClaimRule::Listed(allowed) => {
+            out.put_u8(BY_LISTED);
+            put_count(allowed.accounts().len(), out);
+            allowed
+                .accounts()
+                .iter()
+                .for_each(|account| out.put_slice(account.as_bytes()));
+            put_count(allowed.agents().len(), out);
+            allowed
+                .agents()
+                .iter()
+                .for_each(|agent| out.put_slice(agent.as_bytes()));
+        }
+        ClaimRule::Anyone => out.put_u8(BY_ANYONE),
+    }
+}
+
+fn put_account(account: Option<&AccountId>, out: &mut BytesMut) {
+    out.put_u8(u8::from(account.is_some()));
+    if let Some(account) = account {
+        out.put_slice(account.as_bytes());
     }
 }
 
@@ -312,24 +353,13 @@ fn mailbox(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) ->
         }
         mailbox.live.push_back(package);
     }
-    for _ in 0..fields.count("claims", CLAIM_BYTES, limits::CLAIMS_REMEMBERED_MAX)? {
-        let (claim, package) = (fields.offset("claim")?, fields.offset("package")?);
-        if !kept(claim) || mailbox.claims.back().is_some_and(|(last, _)| *last >= claim) {
+    let claim_bytes = if version < 3 { CLAIM_BYTES_BEFORE } else { CLAIM_BYTES };
+    for _ in 0..fields.count("claims", claim_bytes, limits::CLAIMS_REMEMBERED_MAX)? {
+        let claim = claim(fields, version)?;
+        if !kept(claim.at) || mailbox.claims.back().is_some_and(|last| last.at >= claim.at) {
             return Err(wrong("claims", "not ascending entries"));
         }
-        if package == Offset::ZERO || package >= claim {
-            return Err(wrong("package", "not before its claim"));
-        }
-        let last_resort = match fields.u8("claims")? {
-            0 => false,
-            1 => true,
-            _ => return Err(wrong("claims", "neither 0 nor 1")),
-        };
-        let claimed = ClaimedPackage {
-            offset: package,
-            last_resort,
-        };
-        mailbox.claims.push_back((claim, claimed));
+        mailbox.claims.push_back(claim);
     }
     let welcomes = match version {
         1 => 0,
@@ -350,7 +380,62 @@ fn mailbox(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) ->
         }
         mailbox.welcomes.insert(channel, Welcomed { at, bundle });
     }
+    if version >= 3 {
+        mailbox.account = account(fields)?;
+        mailbox.rule = claim_rule(fields)?;
+    }
     Ok(mailbox)
+}
+
+fn claim(fields: &mut Fields<'_>, version: u8) -> Result<Claim, StateError> {
+    let (at, package) = (fields.offset("claim")?, fields.offset("package")?);
+    if package == Offset::ZERO || package >= at {
+        return Err(wrong("package", "not before its claim"));
+    }
+    let package = ClaimedPackage {
+        offset: package,
+        last_resort: fields.bool("claims")?,
+    };
+    let by = match version {
+        1 | 2 => Claimer {
+            agent: AgentId::from_bytes([0; AgentId::LENGTH]),
+            account: None,
+        },
+        _ => Claimer {
+            agent: AgentId::from_bytes(fields.array("claimer")?),
+            account: account(fields)?,
+        },
+    };
+    Ok(Claim { at, package, by })
+}
+
+fn account(fields: &mut Fields<'_>) -> Result<Option<AccountId>, StateError> {
+    match fields.bool("account")? {
+        true => Ok(Some(AccountId::from_bytes(fields.array("account")?))),
+        false => Ok(None),
+    }
+}
+
+fn claim_rule(fields: &mut Fields<'_>) -> Result<ClaimRule, StateError> {
+    match fields.u8("who may claim")? {
+        BY_ACCOUNT => Ok(ClaimRule::Account),
+        BY_LISTED => {
+            let mut accounts = Vec::new();
+            for _ in 0..fields.count("accounts", AccountId::LENGTH, limits::CLAIM_RULE_MAX)? {
+                accounts.push(AccountId::from_bytes(fields.array("accounts")?));
+            }
+            let mut agents = Vec::new();
+            for _ in 0..fields.count("agents", AgentId::LENGTH, limits::CLAIM_RULE_MAX)? {
+                agents.push(AgentId::from_bytes(fields.array("agents")?));
+            }
+            let allowed = Allowed::ascending(accounts, agents);
+            allowed
+                .map(ClaimRule::Listed)
+                .map_err(|_| wrong("who may claim", "a list that no rule has"))
+        }
+        BY_ANYONE => Ok(ClaimRule::Anyone),
+        _ => Err(wrong("who may claim", "no known rule")),
+    }
 }
 
 const fn wrong(field: &'static str, problem: &'static str) -> StateError {
@@ -377,6 +462,14 @@ impl<'a> Fields<'a> {
 
     fn u8(&mut self, field: &'static str) -> Result<u8, StateError> {
         self.array::<1>(field).map(|[byte]| byte)
+    }
+
+    fn bool(&mut self, field: &'static str) -> Result<bool, StateError> {
+        match self.u8(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(wrong(field, "neither 0 nor 1")),
+        }
     }
 
     fn offset(&mut self, field: &'static str) -> Result<Offset, StateError> {

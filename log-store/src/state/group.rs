@@ -4,6 +4,7 @@ use super::roster::Roster;
 use super::{Effects, Refused};
 use crate::store::Access;
 use skytale_proto::{AgentId, Detail, Header, Kind, Offset};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
@@ -48,7 +49,7 @@ impl Group {
         };
         self.roster.change(&header.author, adds, removes, offset)?;
         self.handshake_head = offset;
-        Ok(welcomes(header, recipients, offset))
+        Ok(welcomes(header, recipients, removes, offset))
     }
 
     /// Whether a frame's author may append here. The one place that says so.
@@ -77,15 +78,17 @@ impl Group {
     }
 }
 
-fn welcomes(bundle: &Header, recipients: &[AgentId], offset: Offset) -> Effects {
+fn welcomes(bundle: &Header, recipients: &[AgentId], removes: &[AgentId], offset: Offset) -> Effects {
     let channel = bundle.log.channel();
+    let removed: BTreeSet<&AgentId> = removes.iter().collect();
+    let returns = &|recipient: &AgentId| removed.contains(recipient);
     Effects {
         welcomes: channel
             .into_iter()
             .flat_map(|channel| {
-                recipients
-                    .iter()
-                    .map(move |recipient| Header::welcome(bundle.author, channel, offset, *recipient))
+                recipients.iter().map(move |recipient| {
+                    Header::welcome(bundle.author, channel, offset, *recipient, returns(recipient))
+                })
             })
             .collect(),
         ..Effects::default()

@@ -1,21 +1,56 @@
-//! An agent's log: KeyPackages offered and claimed (RFC 9420 section 10), and Welcomes.
+//! An agent's log: KeyPackages offered and claimed (RFC 9420 section 10), who may claim them, and Welcomes.
+//!
+//! ```text
+//!                    consent           limits                       spent by a Welcome
+//!  KeyPackageClaim ----------> may it? ------> which package? ----> claims --------------> gone
+//!                     no: 1029         no: 1030   |                   ^   forgotten by a Trim
+//!                                                 | the last resort,  |
+//!                                                 | once more         |
+//!                                                 +--- Duplicate -----+
+//! ```
+//!
+//! Whoever may claim can still not make entries without end: what an account holds and has not used is bounded, and the last
+//! resort is given once to each agent that holds it. A Welcome is an entry only where its author has claimed a package, so
+//! that nobody makes entries on logs of agents that do not know it, or do not exist.
 
 use super::{Effects, Refused};
 use crate::store::{ClaimedPackage, KeyPackageStock};
-use skytale_proto::{ChannelId, Detail, Header, Offset, limits};
+use skytale_proto::{AccountId, AgentId, ChannelId, ClaimRule, Detail, Header, Offset, limits};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mailbox {
+    /// The agent's account, as its newest KeyPackage or KeyPackagePolicy says.
+    pub(super) account: Option<AccountId>,
+    /// Who may claim beside the agent and its account.
+    pub(super) rule: ClaimRule,
     /// Offsets of the single-use packages that nobody has claimed, ascending.
     pub(super) live: VecDeque<Offset>,
     /// Offset of the newest last resort.
     pub(super) last_resort: Option<Offset>,
-    /// What the newest claims took, by the claim's offset, ascending; at most [`limits::CLAIMS_REMEMBERED_MAX`].
-    pub(super) claims: VecDeque<(Offset, ClaimedPackage)>,
+    /// The claims that no Welcome has spent, ascending; at most [`limits::CLAIMS_REMEMBERED_MAX`], the oldest go first.
+    pub(super) claims: VecDeque<Claim>,
     /// The newest Welcome of each channel; at most [`limits::WELCOMES_REMEMBERED_MAX`], those longest in the log go first.
     /// They outlive their entries, so that an agent learns of them however long it was away.
     pub(super) welcomes: BTreeMap<ChannelId, Welcomed>,
+}
+
+/// A claim that no Welcome has spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Where it is.
+    pub(super) at: Offset,
+    /// What it took.
+    pub(super) package: ClaimedPackage,
+    /// Whose claim it is.
+    pub(super) by: Claimer,
+}
+
+/// Who claims: an agent, of an account. Claims of old logs have no account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claimer {
+    pub(super) agent: AgentId,
+    pub(super) account: Option<AccountId>,
 }
 
 /// A Welcome on an agent's log.
@@ -27,26 +62,62 @@ pub(super) struct Welcomed {
     pub(super) bundle: Offset,
 }
 
+/// What a claim gets.
+enum Given {
+    SingleUse(Offset),
+    LastResort(Offset),
+    /// The last resort, which this agent holds by the claim there.
+    Again(Offset),
+}
+
 impl Mailbox {
     pub(super) fn accept(&mut self, header: &Header, offset: Offset) -> Result<Effects, Refused> {
         match &header.detail {
-            Detail::KeyPackage { .. } if header.log != header.author.log() => Err(Refused::NotMember),
-            Detail::KeyPackage { last_resort } => self.offer(*last_resort, offset),
-            Detail::KeyPackageClaim => self.claim(offset),
+            Detail::KeyPackage { .. } | Detail::KeyPackagePolicy { .. } if header.log != header.author.log() => {
+                Err(Refused::NotMember)
+            }
+            Detail::KeyPackage { last_resort, account } => {
+                self.offer(*last_resort, offset)?;
+                self.account = account.or(self.account);
+                Ok(Effects::default())
+            }
+            Detail::KeyPackagePolicy { account, rule } => {
+                self.account = Some(*account);
+                self.rule.clone_from(rule);
+                self.withdraw(header.author);
+                Ok(Effects::default())
+            }
+            Detail::KeyPackageClaim { .. } => self.claim(header, offset),
             Detail::Welcome {
                 channel,
                 offset: bundle,
+                returns,
             } => {
+                self.spend(&header.author, channel, *returns)?;
                 self.welcomed(*channel, offset, *bundle);
                 Ok(Effects::default())
             }
             _ => Err(Refused::KindRefused {
-                problem: "an agent's log takes key packages, claims and welcomes alone",
+                problem: "an agent's log takes key packages, their policy, claims and welcomes alone",
             }),
         }
     }
 
-    fn offer(&mut self, last_resort: bool, offset: Offset) -> Result<Effects, Refused> {
+    /// Takes in a Welcome that is an entry already, by the rule of its time.
+    pub(super) fn take_in(&mut self, header: &Header, offset: Offset) {
+        if let Detail::Welcome {
+            channel,
+            offset: bundle,
+            returns,
+        } = header.detail
+        {
+            // Before claims had to be there, none was looked for.
+            let _ = self.spend(&header.author, &channel, returns);
+            self.welcomed(channel, offset, bundle);
+        }
+    }
+
+    fn offer(&mut self, last_resort: bool, offset: Offset) -> Result<(), Refused> {
         let replaces = last_resort && self.last_resort.is_some();
         let kept = self.live.len() + usize::from(self.last_resort.is_some());
         if kept >= limits::KEY_PACKAGES_MAX && !replaces {
@@ -57,24 +128,143 @@ impl Mailbox {
         } else {
             self.live.push_back(offset);
         }
-        Ok(Effects::default())
+        Ok(())
     }
 
-    fn claim(&mut self, offset: Offset) -> Result<Effects, Refused> {
-        let single_use = self.live.pop_front();
-        let package = single_use.or(self.last_resort).ok_or(Refused::KeyPackagesExhausted)?;
-        let claimed = ClaimedPackage {
-            offset: package,
-            last_resort: single_use.is_none(),
+    /// Forgets what is held by those who may not claim any more.
+    fn withdraw(&mut self, owner: AgentId) {
+        let mut claims = std::mem::take(&mut self.claims);
+        claims.retain(|claim| self.may_claim(owner, &claim.by));
+        self.claims = claims;
+    }
+
+    // ---- claims
+
+    /// The claim that a new one by the same agent is answered with: it took the last resort that is in force, and is unspent.
+    pub(super) fn answered_by(&self, header: &Header) -> Option<Offset> {
+        match self.give(header) {
+            Ok(Given::Again(claim)) => Some(claim),
+            _ => None,
+        }
+    }
+
+    fn claim(&mut self, header: &Header, offset: Offset) -> Result<Effects, Refused> {
+        let package = match self.give(header)? {
+            Given::SingleUse(package) => {
+                self.live.pop_front();
+                ClaimedPackage {
+                    offset: package,
+                    last_resort: false,
+                }
+            }
+            Given::LastResort(package) => ClaimedPackage {
+                offset: package,
+                last_resort: true,
+            },
+            // Answered before anything is taken in.
+            Given::Again(_) => return Err(Refused::ClaimsUnspent),
         };
         if self.claims.len() == limits::CLAIMS_REMEMBERED_MAX {
             self.claims.pop_front();
         }
-        self.claims.push_back((offset, claimed));
+        self.claims.push_back(Claim {
+            at: offset,
+            package,
+            by: claimer(header),
+        });
         Ok(Effects {
-            claimed: Some(claimed),
+            claimed: Some(package),
             ..Effects::default()
         })
+    }
+
+    /// What a claim would get. The one place that says who may claim, and how much.
+    fn give(&self, header: &Header) -> Result<Given, Refused> {
+        let by = claimer(header);
+        let owner = header.log.agent().ok_or(Refused::ClaimNotAllowed)?;
+        if !self.may_claim(owner, &by) {
+            return Err(Refused::ClaimNotAllowed);
+        }
+        let is_own = owner == by.agent;
+        // Only what a relay node takes has an account: the agent's own claims withdraw its packages.
+        let bounded = by.account.is_some() && !is_own;
+        let held = |last_resort: bool| {
+            let same = self.claims.iter().filter(|claim| claim.by.account == by.account);
+            same.filter(|claim| claim.package.last_resort == last_resort && claim.by.agent != owner)
+                .count()
+        };
+        if bounded && by.account != self.account && self.held_by_others() >= limits::CLAIMS_BY_OTHERS_MAX {
+            return self.again(&by).map(Given::Again).ok_or(Refused::ClaimsUnspent);
+        }
+        let has_its_share = bounded && held(false) >= limits::CLAIMS_BY_ACCOUNT_MAX;
+        match (self.live.front(), self.last_resort) {
+            (Some(single_use), _) if !has_its_share => Ok(Given::SingleUse(*single_use)),
+            (_, Some(last_resort)) if !bounded => Ok(Given::LastResort(last_resort)),
+            (_, Some(last_resort)) => match self.again(&by) {
+                Some(claim) => Ok(Given::Again(claim)),
+                // Agents of the own account are not kept from what is never used up.
+                None if by.account != self.account && held(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
+                    Err(Refused::ClaimsUnspent)
+                }
+                None => Ok(Given::LastResort(last_resort)),
+            },
+            (Some(_), None) => Err(Refused::ClaimsUnspent),
+            (None, None) => Err(Refused::KeyPackagesExhausted),
+        }
+    }
+
+    fn may_claim(&self, owner: AgentId, by: &Claimer) -> bool {
+        match self.account {
+            _ if by.agent == owner => true,
+            // Both sides are of a time when accounts were not named; or the agent has not been here yet.
+            None => by.account.is_none() || (self.live.is_empty() && self.last_resort.is_none()),
+            home => by.account == home || self.rule.allows(&by.agent, by.account.as_ref()),
+        }
+    }
+
+    /// The unspent claim by which an agent holds the last resort that is in force.
+    fn again(&self, by: &Claimer) -> Option<Offset> {
+        let last_resort = self.last_resort?;
+        let same = |claim: &&Claim| claim.by == *by && claim.package.last_resort && claim.package.offset == last_resort;
+        self.claims.iter().find(same).map(|claim| claim.at)
+    }
+
+    fn held_by_others(&self) -> usize {
+        let others = |claim: &&Claim| claim.by.account.is_some() && claim.by.account != self.account;
+        self.claims.iter().filter(others).count()
+    }
+
+    pub(super) fn claimed_by(&self, claim: Offset) -> Option<ClaimedPackage> {
+        let at = self.claims.binary_search_by_key(&claim, |claim| claim.at).ok()?;
+        self.claims.get(at).map(|claim| claim.package)
+    }
+
+    // ---- welcomes
+
+    /// Spends a claim by a Welcome's author: its oldest of a single-use package. The last resort is never used up, nor is a
+    /// claim of it: it may be answered twice, for two channels. An agent that comes back to a channel that it was welcomed to
+    /// needs none, nor does one whom another member adds there again.
+    fn spend(&mut self, author: &AgentId, channel: &ChannelId, returns: bool) -> Result<(), Refused> {
+        let is_known = self.welcomes.contains_key(channel);
+        if returns && is_known {
+            return Ok(());
+        }
+        let is_theirs = |claim: &Claim| claim.by.agent == *author;
+        let single_use = |claim: &Claim| is_theirs(claim) && !claim.package.last_resort;
+        if let Some(at) = self.claims.iter().position(single_use) {
+            self.claims.remove(at);
+            return Ok(());
+        }
+        match is_known || self.claims.iter().any(is_theirs) {
+            true => Ok(()),
+            false => Err(Refused::WelcomeUnclaimed),
+        }
+    }
+
+    /// Whether a Welcome would be an entry: for who has to decide whether to send it at all.
+    pub(super) fn expects(&self, header: &Header) -> bool {
+        matches!(header.detail, Detail::Welcome { channel, .. } if self.welcomes.contains_key(&channel))
+            || self.claims.iter().any(|claim| claim.by.agent == header.author)
     }
 
     fn welcomed(&mut self, channel: ChannelId, at: Offset, bundle: Offset) {
@@ -100,10 +290,7 @@ impl Mailbox {
         before.map(|(channel, welcomed)| (*channel, welcomed.bundle)).collect()
     }
 
-    pub(super) fn claimed_by(&self, claim: Offset) -> Option<ClaimedPackage> {
-        let at = self.claims.binary_search_by_key(&claim, |(offset, _)| *offset).ok()?;
-        self.claims.get(at).map(|(_, claimed)| *claimed)
-    }
+    // ---- the whole
 
     pub(super) fn stock(&self) -> KeyPackageStock {
         KeyPackageStock {
@@ -116,12 +303,29 @@ impl Mailbox {
     pub(super) fn trim(&mut self, up_to: Offset) {
         self.live.retain(|offset| *offset > up_to);
         self.last_resort = self.last_resort.filter(|offset| *offset > up_to);
-        self.claims.retain(|(offset, _)| *offset > up_to);
+        self.claims.retain(|claim| claim.at > up_to);
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.live.capacity() * size_of::<Offset>()
-            + self.claims.capacity() * size_of::<(Offset, ClaimedPackage)>()
+        let listed = match &self.rule {
+            ClaimRule::Listed(allowed) => {
+                allowed.accounts().len() * AccountId::LENGTH + allowed.agents().len() * AgentId::LENGTH
+            }
+            ClaimRule::Account | ClaimRule::Anyone => 0,
+        };
+        listed
+            + self.live.capacity() * size_of::<Offset>()
+            + self.claims.capacity() * size_of::<Claim>()
             + self.welcomes.len() * size_of::<(ChannelId, Welcomed)>() * 3 / 2
+    }
+}
+
+fn claimer(header: &Header) -> Claimer {
+    Claimer {
+        agent: header.author,
+        account: match header.detail {
+            Detail::KeyPackageClaim { account } => account,
+            _ => None,
+        },
     }
 }

@@ -20,8 +20,12 @@
 //! 3. its author is on the roster: else `NotMember`;
 //! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
 //! 5. the parent of a message is the handshake head: else `StaleEpoch`;
-//! 6. what it asks for can be done: a roster change fits the roster, a key package is in stock, a trim is in range.
+//! 6. what it asks for can be done: a roster change fits the roster, a key package is in stock and its claimer may have it, a
+//!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by the
+//!    claim that it holds it by: `Duplicate`.
 
+#[cfg(test)]
+mod claims;
 mod codec;
 mod given_up;
 mod group;
@@ -149,6 +153,9 @@ impl LogState {
         if let Some(offset) = seen.filter(|offset| *offset >= self.first) {
             return Verdict::Duplicate { offset };
         }
+        if let Some(offset) = self.answered_by(header) {
+            return Verdict::Duplicate { offset };
+        }
         let offset = self.head.next();
         match self.accept(header, offset) {
             Ok(effects) => {
@@ -159,6 +166,36 @@ impl LogState {
                 Verdict::Appended { offset, effects }
             }
             Err(refused) => Verdict::Refused(refused),
+        }
+    }
+
+    /// Takes in a frame that a store has as the entry after its head. It was accepted by the rule of its time, which knew
+    /// Welcomes without claims; whatever the rule still refuses is damage.
+    pub fn replay(&mut self, header: &Header) -> Verdict {
+        match (self.apply(header, None), &mut self.rule) {
+            (Verdict::Refused(Refused::WelcomeUnclaimed), Rule::Mailbox(mailbox)) => {
+                let offset = self.head.next();
+                mailbox.take_in(header, offset);
+                self.head = offset;
+                self.given_up.entry(offset);
+                Verdict::Appended {
+                    offset,
+                    effects: Effects::default(),
+                }
+            }
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// The earlier claim that a claim is answered with, where it makes no entry.
+    fn answered_by(&self, header: &Header) -> Option<Offset> {
+        match (&self.rule, &header.detail) {
+            (Rule::Mailbox(mailbox), Detail::KeyPackageClaim { .. })
+                if header.log == self.log && !header.id.is_of_welcome() =>
+            {
+                mailbox.answered_by(header)
+            }
+            _ => None,
         }
     }
 
@@ -261,6 +298,15 @@ impl LogState {
         match &self.rule {
             Rule::Mailbox(mailbox) => mailbox.claimed_by(claim),
             Rule::Absent | Rule::Group(_) | Rule::Raw(_) => None,
+        }
+    }
+
+    /// Whether a Welcome would be an entry, as far as this state goes: its author has an unspent claim, or the channel is known.
+    /// A later claim changes it.
+    pub fn expects_welcome(&self, header: &Header) -> bool {
+        match &self.rule {
+            Rule::Mailbox(mailbox) => mailbox.expects(header),
+            Rule::Absent | Rule::Group(_) | Rule::Raw(_) => false,
         }
     }
 

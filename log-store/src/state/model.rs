@@ -3,7 +3,7 @@
 
 use crate::Access;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits,
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,46 @@ pub(super) struct Model {
     log: LogId,
     /// The entry at offset n is at index n - 1. Nothing is ever dropped.
     entries: Vec<Header>,
+}
+
+/// A claim that no Welcome has spent.
+#[derive(Clone, Debug)]
+struct Unspent {
+    at: u64,
+    /// The package's offset, and whether it is the last resort.
+    package: (u64, bool),
+    agent: AgentId,
+    account: Option<AccountId>,
+}
+
+#[derive(Default)]
+struct Held {
+    claims: Vec<Unspent>,
+    given: BTreeSet<u64>,
+}
+
+/// What a claim takes.
+enum Took {
+    New((u64, bool)),
+    /// The last resort that it holds by the claim there.
+    Again(u64),
+}
+
+fn is_listed(rule: &ClaimRule, agent: &AgentId, account: Option<&AccountId>) -> bool {
+    match rule {
+        ClaimRule::Account => false,
+        ClaimRule::Listed(allowed) => {
+            allowed.agents().contains(agent) || account.is_some_and(|account| allowed.accounts().contains(account))
+        }
+        ClaimRule::Anyone => true,
+    }
+}
+
+fn account_of(claim: &Header) -> Option<AccountId> {
+    match claim.detail {
+        Detail::KeyPackageClaim { account } => account,
+        _ => None,
+    }
 }
 
 /// What the model says of a frame.
@@ -159,52 +199,166 @@ impl Model {
             .collect()
     }
 
-    /// The claims there are, each with the package it took.
-    fn claims(&self) -> Vec<(u64, (u64, bool))> {
-        let mut claims: Vec<(u64, (u64, bool))> = Vec::new();
-        for (offset, entry) in self.numbered() {
-            if entry.kind() == Kind::KeyPackageClaim
-                && let Some(package) = self.package_at(offset, &claims)
-            {
-                claims.push((offset, package));
+    /// The unspent claims before an offset, oldest first, and the single-use packages that were given: entry by entry from the
+    /// beginning, what each claim took, which Welcome spent it, which Trim or later claim had it forgotten.
+    fn held(&self, before: u64) -> Held {
+        let mut held = Held::default();
+        for (offset, entry) in self.numbered().filter(|(at, _)| *at < before) {
+            match &entry.detail {
+                Detail::KeyPackageClaim { .. } => {
+                    let Ok(Took::New(package)) = self.took(offset, entry, &held) else {
+                        panic!("a claim that is an entry took something");
+                    };
+                    if !package.1 {
+                        held.given.insert(package.0);
+                    }
+                    held.claims.push(Unspent {
+                        at: offset,
+                        package,
+                        agent: entry.author,
+                        account: account_of(entry),
+                    });
+                    if held.claims.len() > limits::CLAIMS_REMEMBERED_MAX {
+                        held.claims.remove(0);
+                    }
+                }
+                Detail::Welcome { channel, returns, .. } => {
+                    let spends = |claim: &Unspent| claim.agent == entry.author && !claim.package.1;
+                    let by = held.claims.iter().position(spends);
+                    if let Some(by) = by.filter(|_| !(*returns && self.is_welcomed(*channel, offset))) {
+                        held.claims.remove(by);
+                    }
+                }
+                Detail::Trim { up_to } => held.claims.retain(|claim| claim.at > up_to.get()),
+                Detail::KeyPackagePolicy { account, rule } => {
+                    let home = Some(*account);
+                    held.claims.retain(|claim| {
+                        claim.agent.log() == self.log
+                            || claim.account == home
+                            || is_listed(rule, &claim.agent, claim.account.as_ref())
+                    });
+                }
+                _ => {}
             }
         }
-        claims
+        held
+    }
+
+    /// The channels that are remembered are those that were welcomed last.
+    fn is_welcomed(&self, channel: ChannelId, before: u64) -> bool {
+        let mut newest: BTreeMap<ChannelId, u64> = BTreeMap::new();
+        for (_, entry) in self.numbered().filter(|(at, _)| *at < before) {
+            if let Detail::Welcome { channel, offset, .. } = entry.detail {
+                let bundle = newest.entry(channel).or_default();
+                *bundle = (*bundle).max(offset.get());
+            }
+        }
+        assert!(newest.len() <= limits::WELCOMES_REMEMBERED_MAX, "stories are short");
+        newest.contains_key(&channel)
+    }
+
+    /// Whose log it is and who else may claim, for an entry at `offset`: the owner's account, and its rule.
+    fn consent(&self, offset: u64) -> (Option<AccountId>, ClaimRule) {
+        let before = || {
+            self.numbered()
+                .filter(move |(at, _)| *at < offset)
+                .map(|(_, entry)| &entry.detail)
+        };
+        let account = before().rev().find_map(|detail| match detail {
+            Detail::KeyPackage { account, .. } => *account,
+            Detail::KeyPackagePolicy { account, .. } => Some(*account),
+            _ => None,
+        });
+        let rule = before().rev().find_map(|detail| match detail {
+            Detail::KeyPackagePolicy { rule, .. } => Some(rule.clone()),
+            _ => None,
+        });
+        (account, rule.unwrap_or_default())
     }
 
     /// What is in stock for an entry at `offset`: single-use packages and last resorts.
-    fn stock_at(&self, offset: u64, claims: &[(u64, (u64, bool))]) -> (Vec<u64>, Option<u64>) {
+    fn stock_at(&self, offset: u64, given: &BTreeSet<u64>) -> (Vec<u64>, Option<u64>) {
         let offered = |resort: bool| {
+            let is = move |entry: &Header| matches!(entry.detail, Detail::KeyPackage { last_resort, .. } if last_resort == resort);
             self.numbered()
-                .filter(move |(at, entry)| *at < offset && entry.detail == Detail::KeyPackage { last_resort: resort })
+                .filter(move |(at, entry)| *at < offset && is(entry))
                 .map(|(at, _)| at)
         };
         let trimmed = self.trimmed_before(offset);
         let live = offered(false)
-            .filter(|at| *at > trimmed && !claims.iter().any(|(_, taken)| *taken == (*at, false)))
+            .filter(|at| *at > trimmed && !given.contains(at))
             .collect();
         (live, offered(true).next_back().filter(|at| *at > trimmed))
     }
 
-    fn package_at(&self, offset: u64, claims: &[(u64, (u64, bool))]) -> Option<(u64, bool)> {
-        let (live, last_resort) = self.stock_at(offset, claims);
-        let oldest = live.into_iter().min().map(|package| (package, false));
-        oldest.or(last_resort.map(|package| (package, true)))
+    /// What a claim at `offset` takes, or why nothing.
+    fn took(&self, offset: u64, claim: &Header, held: &Held) -> Result<Took, Code> {
+        let (owner, account) = (self.log, account_of(claim));
+        let (home, rule) = self.consent(offset);
+        let is_own = claim.author.log() == owner;
+        let listed = is_listed(&rule, &claim.author, account.as_ref());
+        let (live, last_resort) = self.stock_at(offset, &held.given);
+        let is_new = home.is_none() && live.is_empty() && last_resort.is_none();
+        let may = is_own || is_new || account == home || (home.is_some() && listed);
+        if !may {
+            return Err(Code::ClaimNotAllowed);
+        }
+        let single_use = live.into_iter().min();
+        let last = last_resort.map(|package| (package, true));
+        if is_own || account.is_none() {
+            let oldest = single_use.map(|package| (package, false));
+            return oldest.or(last).map(Took::New).ok_or(Code::KeyPackagesExhausted);
+        }
+        let ours = |resort: bool| {
+            let mine = held
+                .claims
+                .iter()
+                .filter(|claim| claim.account == account && claim.agent.log() != owner);
+            mine.filter(|claim| claim.package.1 == resort).count()
+        };
+        let again = held.claims.iter().find(|earlier| {
+            earlier.agent == claim.author && earlier.account == account && Some(earlier.package) == last
+        });
+        let again = again.map(|earlier| Took::Again(earlier.at));
+        let strangers = held
+            .claims
+            .iter()
+            .filter(|claim| claim.account.is_some() && claim.account != home);
+        if account != home && strangers.count() >= limits::CLAIMS_BY_OTHERS_MAX {
+            return again.ok_or(Code::ClaimsUnspent);
+        }
+        if let Some(package) = single_use
+            && ours(false) < limits::CLAIMS_BY_ACCOUNT_MAX
+        {
+            return Ok(Took::New((package, false)));
+        }
+        match (last, again) {
+            (None, _) if single_use.is_some() => Err(Code::ClaimsUnspent),
+            (None, _) => Err(Code::KeyPackagesExhausted),
+            (Some(_), Some(again)) => Ok(again),
+            (Some(_), None) if account != home && ours(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
+                Err(Code::ClaimsUnspent)
+            }
+            (Some(last), None) => Ok(Took::New(last)),
+        }
+    }
+
+    fn takes_next(&self, claim: &Header) -> Result<Took, Code> {
+        let next = self.head() + 1;
+        self.took(next, claim, &self.held(next))
     }
 
     /// Single-use packages, and whether there is a last resort.
     pub(super) fn stock(&self) -> (usize, bool) {
-        let (live, last_resort) = self.stock_at(self.head() + 1, &self.claims());
+        let next = self.head() + 1;
+        let (live, last_resort) = self.stock_at(next, &self.held(next).given);
         (live.len(), last_resort.is_some())
     }
 
-    pub(super) fn claimed_by(&self, claim: u64) -> Option<(u64, bool)> {
-        let claims = self.claims();
-        let remembered = claims.iter().rev().take(limits::CLAIMS_REMEMBERED_MAX);
-        remembered
-            .filter(|(offset, _)| *offset > self.trimmed())
-            .find(|(offset, _)| *offset == claim)
-            .map(|(_, package)| *package)
+    /// What the unspent claims took, by their offsets.
+    pub(super) fn claimed(&self) -> BTreeMap<u64, (u64, bool)> {
+        let held = self.held(self.head() + 1);
+        held.claims.into_iter().map(|claim| (claim.at, claim.package)).collect()
     }
 
     /// The last entry given up that is no Trim, and the last Trim among those given up: a reader whose cursor is before the
@@ -224,7 +378,7 @@ impl Model {
         }
         let mut newest: BTreeMap<ChannelId, (u64, u64)> = BTreeMap::new();
         for (at, entry) in self.numbered() {
-            if let Detail::Welcome { channel, offset } = entry.detail
+            if let Detail::Welcome { channel, offset, .. } = entry.detail
                 && newest.get(&channel).is_none_or(|(bundle, _)| *bundle < offset.get())
             {
                 newest.insert(channel, (offset.get(), at));
@@ -250,6 +404,13 @@ impl Model {
         if let Some((code, offset)) = self.objection(header) {
             return Expected::Refused(code, offset);
         }
+        let took = match header.kind() {
+            Kind::KeyPackageClaim => self.takes_next(header).ok(),
+            _ => None,
+        };
+        if let Some(Took::Again(earlier)) = took {
+            return Expected::Duplicate(earlier);
+        }
         let offset = self.head() + 1;
         Expected::Appended {
             offset,
@@ -257,9 +418,9 @@ impl Model {
                 Detail::Commit { recipients, .. } => recipients.clone(),
                 _ => Vec::new(),
             },
-            claimed: match header.kind() {
-                Kind::KeyPackageClaim => self.package_at(offset, &self.claims()),
-                _ => None,
+            claimed: match took {
+                Some(Took::New(package)) => Some(package),
+                Some(Took::Again(_)) | None => None,
             },
             trimmed: match header.detail {
                 Detail::Trim { up_to } => Some(up_to.get()),
@@ -298,18 +459,23 @@ impl Model {
 
     fn mailbox_objection(&self, owner: AgentId, header: &Header) -> Option<(Code, Option<u64>)> {
         let (live, last_resort) = self.stock();
-        match header.detail {
-            Detail::KeyPackage { .. } if header.author != owner => Some((Code::NotMember, None)),
-            Detail::KeyPackage { last_resort: true } if last_resort => None,
+        match &header.detail {
+            Detail::KeyPackage { .. } | Detail::KeyPackagePolicy { .. } if header.author != owner => {
+                Some((Code::NotMember, None))
+            }
+            Detail::KeyPackagePolicy { .. } => None,
+            Detail::KeyPackage { last_resort: true, .. } if last_resort => None,
             Detail::KeyPackage { .. } => {
                 let full = live + usize::from(last_resort) == limits::KEY_PACKAGES_MAX;
                 full.then_some((Code::KeyPackagesFull, None))
             }
-            Detail::KeyPackageClaim => {
-                let exhausted = live == 0 && !last_resort;
-                exhausted.then_some((Code::KeyPackagesExhausted, None))
+            Detail::KeyPackageClaim { .. } => self.takes_next(header).err().map(|code| (code, None)),
+            Detail::Welcome { channel, .. } => {
+                let next = self.head() + 1;
+                let is_claimed = self.held(next).claims.iter().any(|claim| claim.agent == header.author);
+                let is_expected = is_claimed || self.is_welcomed(*channel, next);
+                (!is_expected).then_some((Code::WelcomeUnclaimed, None))
             }
-            Detail::Welcome { .. } => None,
             _ => Some((Code::KindRefused, None)),
         }
     }

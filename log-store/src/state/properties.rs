@@ -5,7 +5,9 @@ use super::{LogState, Verdict};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, FrameId, Header, LogId, Offset};
+use skytale_proto::{
+    AccountId, AgentId, Allowed, ChannelId, ChannelMode, ClaimRule, Detail, FrameId, Header, LogId, Offset,
+};
 
 const AGENTS: usize = 5;
 const CHANNEL: ChannelId = ChannelId::from_bytes([0xc4; 16]);
@@ -69,9 +71,11 @@ enum Action {
     Raw(u8),
     /// From just below what may be trimmed to just past it.
     Trim(Index),
-    KeyPackage(bool),
-    Claim,
-    Welcome(u8, u64),
+    /// Whether it is the last resort, and of which account.
+    KeyPackage(bool, Option<u8>),
+    Claim(Option<u8>),
+    Policy(u8, ClaimRule),
+    Welcome(u8, u64, bool),
     /// An earlier frame, whole.
     Resend(Index),
     /// A kind that no frame for such a log has; the fold is not told by a frame alone.
@@ -104,11 +108,30 @@ fn kinds_of_channel() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Mostly the one that most packages name.
+fn some_account() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![6 => Just(Some(0)), 3 => Just(Some(1)), 1 => Just(None)]
+}
+
+fn claim_rule() -> impl Strategy<Value = ClaimRule> {
+    prop_oneof![
+        Just(ClaimRule::Account),
+        Just(ClaimRule::Anyone),
+        (any::<u8>(), any::<bool>()).prop_map(|(agents, with_account)| {
+            let accounts = with_account.then(|| account(1));
+            Allowed::new(accounts, chosen(agents)).map_or(ClaimRule::Account, ClaimRule::Listed)
+        }),
+    ]
+}
+
 fn kinds_of_agent_log() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => prop::bool::weighted(0.15).prop_map(Action::KeyPackage),
-        5 => Just(Action::Claim),
-        2 => (0..3u8, 1..4u64).prop_map(|(channel, offset)| Action::Welcome(channel, offset)),
+        6 => (prop::bool::weighted(0.15), some_account()).prop_map(|(last, of)| Action::KeyPackage(last, of)),
+        7 => some_account().prop_map(Action::Claim),
+        1 => (0..2u8, claim_rule()).prop_map(|(of, rule)| Action::Policy(of, rule)),
+        2 => (0..3u8, 1..4u64, any::<bool>()).prop_map(|(channel, offset, returns)| {
+            Action::Welcome(channel, offset, returns)
+        }),
         1 => any::<Index>().prop_map(Action::Trim),
         2 => any::<Index>().prop_map(Action::Resend),
         1 => Just(Action::Foreign),
@@ -238,15 +261,23 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
                 up_to: Offset::new(model.trimmed() + at.index(kept as usize + 2) as u64),
             }
         }
-        Action::KeyPackage(last_resort) => Detail::KeyPackage {
+        Action::KeyPackage(last_resort, of) => Detail::KeyPackage {
             last_resort: *last_resort,
+            account: of.map(account),
         },
-        Action::Claim => Detail::KeyPackageClaim,
-        Action::Foreign | Action::Resend(_) if log == CHANNEL.log() => Detail::KeyPackageClaim,
+        Action::Claim(of) => Detail::KeyPackageClaim {
+            account: of.map(account),
+        },
+        Action::Policy(of, rule) => Detail::KeyPackagePolicy {
+            account: account(*of),
+            rule: rule.clone(),
+        },
+        Action::Foreign | Action::Resend(_) if log == CHANNEL.log() => Detail::KeyPackageClaim { account: None },
         Action::Foreign | Action::Resend(_) => Detail::Message,
-        Action::Welcome(channel, offset) => Detail::Welcome {
+        Action::Welcome(channel, offset, returns) => Detail::Welcome {
             channel: ChannelId::from_bytes([0xc4 - channel; 16]),
             offset: Offset::new(*offset),
+            returns: *returns,
         },
     };
     let id = match &step.id {
@@ -274,7 +305,14 @@ fn told(verdict: &Verdict, header: &Header) -> Expected {
                 .iter()
                 .map(|welcome| {
                     let recipient = welcome.log.agent().expect("a Welcome is for an agent");
-                    assert_eq!(*welcome, Header::welcome(header.author, CHANNEL, *offset, recipient));
+                    let Detail::Commit { removes, .. } = &header.detail else {
+                        panic!("Welcomes come from commits");
+                    };
+                    let returns = removes.contains(&recipient);
+                    assert_eq!(
+                        *welcome,
+                        Header::welcome(header.author, CHANNEL, *offset, recipient, returns)
+                    );
                     recipient
                 })
                 .collect(),
@@ -306,10 +344,11 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(welcomes, model.welcomes_given_up());
     let stock = state.key_packages();
     prop_assert_eq!((stock.live as usize, stock.last_resort), model.stock());
+    let claims = model.claimed();
     for claim in 0..=model.head() + 1 {
         let claimed = state.claimed_by(Offset::new(claim));
         let claimed = claimed.map(|claimed| (claimed.offset.get(), claimed.last_resort));
-        prop_assert_eq!(claimed, model.claimed_by(claim), "claim at {}", claim);
+        prop_assert_eq!(claimed, claims.get(&claim).copied(), "claim at {}", claim);
     }
     for number in 0..AGENTS + 1 {
         for whose in 0..2 {
@@ -458,7 +497,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_error_or_a_sound_state(rule in 0..5u8, rest in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut bytes = vec![2, rule];
+        let mut bytes = vec![3, rule];
         bytes.extend(rest);
         let _ = LogState::decode(bytes.clone().into());
         decodes_or_not(sealed(bytes), &[])?;

@@ -43,6 +43,15 @@ pub enum Refused {
     /// As many KeyPackages as there may be.
     #[error("the agent offers as many key packages as it may")]
     KeyPackagesFull,
+    /// The agent does not let the claimer have its KeyPackages.
+    #[error("the agent does not let this agent or account claim its key packages")]
+    ClaimNotAllowed,
+    /// The claimer's account, or all others together, hold as many as they may.
+    #[error("as many of the agent's key packages are claimed and not used as may be")]
+    ClaimsUnspent,
+    /// A Welcome whose author has claimed no KeyPackage.
+    #[error("the welcome's author has claimed no key package of the agent")]
+    WelcomeUnclaimed,
     /// Not a kind that this log takes, or not from this author.
     #[error("{problem}")]
     KindRefused {
@@ -72,6 +81,9 @@ impl Refused {
             Self::RosterChange { .. } => Code::RosterChange,
             Self::KeyPackagesExhausted => Code::KeyPackagesExhausted,
             Self::KeyPackagesFull => Code::KeyPackagesFull,
+            Self::ClaimNotAllowed => Code::ClaimNotAllowed,
+            Self::ClaimsUnspent => Code::ClaimsUnspent,
+            Self::WelcomeUnclaimed => Code::WelcomeUnclaimed,
             Self::KindRefused { .. } => Code::KindRefused,
             Self::TrimRange { .. } => Code::TrimRange,
         }

@@ -24,7 +24,10 @@ async fn a_stopped_store_gives_its_first_reason() {
         id: FrameId::generate(),
         author: agent,
         parent: Offset::ZERO,
-        detail: Detail::KeyPackage { last_resort: false },
+        detail: Detail::KeyPackage {
+            last_resort: false,
+            account: None,
+        },
     };
     let refused = store.append(Frame::new(header, "").unwrap()).await;
     let reason = "the disk is on fire".to_owned();

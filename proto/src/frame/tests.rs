@@ -18,6 +18,16 @@ fn offset() -> impl Strategy<Value = Offset> {
     (1..=u64::MAX).prop_map(Offset::new)
 }
 
+fn claim_rule() -> impl Strategy<Value = ClaimRule> {
+    prop_oneof![
+        Just(ClaimRule::Account),
+        Just(ClaimRule::Anyone),
+        (vec(account(), 0..4), vec(agent(), 0..4)).prop_map(|(accounts, agents)| {
+            Allowed::new(accounts, agents).map_or(ClaimRule::Account, ClaimRule::Listed)
+        }),
+    ]
+}
+
 fn detail() -> impl Strategy<Value = Detail> {
     prop_oneof![
         Just(Detail::Create {
@@ -40,9 +50,15 @@ fn detail() -> impl Strategy<Value = Detail> {
         Just(Detail::Message),
         offset().prop_map(|up_to| Detail::Trim { up_to }),
         account().prop_map(|account| Detail::Raw { account }),
-        any::<bool>().prop_map(|last_resort| Detail::KeyPackage { last_resort }),
-        Just(Detail::KeyPackageClaim),
-        (channel(), offset()).prop_map(|(channel, offset)| Detail::Welcome { channel, offset }),
+        (any::<bool>(), proptest::option::of(account()))
+            .prop_map(|(last_resort, account)| Detail::KeyPackage { last_resort, account }),
+        proptest::option::of(account()).prop_map(|account| Detail::KeyPackageClaim { account }),
+        (account(), claim_rule()).prop_map(|(account, rule)| Detail::KeyPackagePolicy { account, rule }),
+        (channel(), offset(), any::<bool>()).prop_map(|(channel, offset, returns)| Detail::Welcome {
+            channel,
+            offset,
+            returns
+        }),
     ]
 }
 
@@ -133,4 +149,38 @@ fn a_welcome_goes_only_to_who_is_added() {
             ..
         })
     ));
+}
+
+/// One rule has one encoding, and a list goes with no rule but its own.
+#[test]
+fn a_policy_with_a_list_out_of_place_or_out_of_order_is_refused() {
+    let owner = AgentId::from_bytes([3; 32]);
+    let header = Header {
+        log: owner.log(),
+        author: owner,
+        parent: Offset::ZERO,
+        detail: Detail::KeyPackagePolicy {
+            account: AccountId::from_bytes([1; 16]),
+            rule: ClaimRule::Anyone,
+        },
+        ..message(owner.log())
+    };
+    let with = |change: fn(&mut wire::FrameHeader)| {
+        let mut wire = to_wire(&header);
+        change(&mut wire);
+        from_wire(wire)
+    };
+    assert_eq!(with(|_| {}).as_ref(), Ok(&header));
+    let refused: [fn(&mut wire::FrameHeader); 7] = [
+        |wire| wire.claim_by = 0,
+        |wire| wire.account.clear(),
+        |wire| wire.claim_accounts = vec![1; 16].into(),
+        |wire| wire.claim_by = 2,
+        |wire| (wire.claim_by, wire.claim_accounts) = (2, vec![1; 17].into()),
+        |wire| (wire.claim_by, wire.claim_agents) = (2, vec![1; 64].into()),
+        |wire| (wire.claim_by, wire.claim_accounts) = (2, vec![1; 16 * (limits::CLAIM_RULE_MAX + 1)].into()),
+    ];
+    for (number, change) in refused.into_iter().enumerate() {
+        assert!(with(change).is_err(), "{number}");
+    }
 }

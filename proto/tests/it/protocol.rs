@@ -6,8 +6,8 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, field_descriptor_proto::
 use skytale_proto::frame::Detail;
 use skytale_proto::session::*;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Code, EndpointId, Frame, FrameId, Header, Kind, LogId, Offset, Record,
-    limits, record,
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, EndpointId, Frame, FrameId, Header, Kind, LogId,
+    Offset, Record, limits, record,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -122,6 +122,9 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("ROSTER_HISTORY_MAX", limits::ROSTER_HISTORY_MAX),
         ("KEY_PACKAGES_MAX", limits::KEY_PACKAGES_MAX),
         ("CLAIMS_REMEMBERED_MAX", limits::CLAIMS_REMEMBERED_MAX),
+        ("CLAIMS_BY_ACCOUNT_MAX", limits::CLAIMS_BY_ACCOUNT_MAX),
+        ("CLAIMS_BY_OTHERS_MAX", limits::CLAIMS_BY_OTHERS_MAX),
+        ("CLAIM_RULE_MAX", limits::CLAIM_RULE_MAX),
         ("WELCOMES_REMEMBERED_MAX", limits::WELCOMES_REMEMBERED_MAX),
     ];
     let expected: BTreeMap<_, _> = expected
@@ -163,6 +166,7 @@ fn the_kinds_of_frames_on_the_page_are_the_codes() {
         Kind::KeyPackage,
         Kind::KeyPackageClaim,
         Kind::Welcome,
+        Kind::KeyPackagePolicy,
     ];
     let page = page();
     let at = page.find("| kind | log | handshake rule |").expect("a table");
@@ -229,11 +233,19 @@ fn detail(kind: Kind) -> Detail {
         Kind::Trim => Detail::Trim { up_to: Offset::new(7) },
         Kind::Raw => Detail::Raw { account },
         Kind::Rejoin => Detail::Rejoin,
-        Kind::KeyPackage => Detail::KeyPackage { last_resort: true },
-        Kind::KeyPackageClaim => Detail::KeyPackageClaim,
+        Kind::KeyPackage => Detail::KeyPackage {
+            last_resort: true,
+            account: Some(account),
+        },
+        Kind::KeyPackageClaim => Detail::KeyPackageClaim { account: Some(account) },
+        Kind::KeyPackagePolicy => Detail::KeyPackagePolicy {
+            account,
+            rule: ClaimRule::Anyone,
+        },
         Kind::Welcome => Detail::Welcome {
             channel: channel(),
             offset: Offset::new(7),
+            returns: false,
         },
     }
 }

@@ -6,7 +6,9 @@ use iroh::EndpointAddr;
 use skytale_log_store::{LogStore, MemoryStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Claims, Confirmation, TokenSigner};
-use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Detail, Frame, FrameId, Header, KeyId, LogId, Offset,
+};
 use skytale_relay_node::{RelayConfig, RelayNode, TrustSource};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
@@ -15,6 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) const ISSUER: &str = "https://api.test";
 pub(crate) const AUDIENCE: &str = "relays.test";
 pub(crate) const ALL_SCOPES: &str = "relay:append relay:replay channels:create keypackages:publish keypackages:claim";
+
+/// The account of agents that are given no other.
+pub(crate) const ACCOUNT: AccountId = AccountId::from_bytes([0xac; 16]);
 
 pub(crate) struct Fixture {
     pub(crate) node: RelayNode,
@@ -79,7 +84,7 @@ impl Fixture {
         Self {
             node,
             signer,
-            account: AccountId::generate(),
+            account: ACCOUNT,
             key: KeyId::generate(),
         }
     }
@@ -188,9 +193,35 @@ pub(crate) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[A
 }
 
 pub(crate) fn key_package(owner: AgentId, last_resort: bool) -> Frame {
-    frame(owner.log(), owner, 0, Detail::KeyPackage { last_resort }, "key package")
+    key_package_of(owner, ACCOUNT, last_resort)
+}
+
+pub(crate) fn key_package_of(owner: AgentId, account: AccountId, last_resort: bool) -> Frame {
+    let account = Some(account);
+    frame(
+        owner.log(),
+        owner,
+        0,
+        Detail::KeyPackage { last_resort, account },
+        "key package",
+    )
 }
 
 pub(crate) fn claim(owner: AgentId, by: AgentId) -> Frame {
-    frame(owner.log(), by, 0, Detail::KeyPackageClaim, Bytes::new())
+    claim_as(owner, by, ACCOUNT)
+}
+
+pub(crate) fn claim_as(owner: AgentId, by: AgentId, account: AccountId) -> Frame {
+    let account = Some(account);
+    frame(owner.log(), by, 0, Detail::KeyPackageClaim { account }, Bytes::new())
+}
+
+pub(crate) fn policy(owner: AgentId, account: AccountId, rule: ClaimRule) -> Frame {
+    frame(
+        owner.log(),
+        owner,
+        0,
+        Detail::KeyPackagePolicy { account, rule },
+        Bytes::new(),
+    )
 }

@@ -2,8 +2,8 @@
 
 use crate::admin;
 use crate::client::{Agent, Client, Replayed, soon};
-use crate::fixture::{Fixture, claim, commit, config, key_package, message};
-use crate::key_packages::ask;
+use crate::fixture::{ACCOUNT, Fixture, claim, commit, config, key_package, message};
+use crate::key_packages::{ask, claimed};
 use skytale_log_store::cluster::{Account, Cluster};
 use skytale_log_store::fleet::FleetConfig;
 use skytale_log_store::{FleetStore, LogStore};
@@ -32,7 +32,7 @@ struct Owner {
 
 fn owner() -> Owner {
     Owner {
-        account: AccountId::generate(),
+        account: ACCOUNT,
         key: KeyId::generate(),
     }
 }
@@ -113,13 +113,22 @@ async fn what_is_appended_at_one_node_is_read_at_another_with_the_same_cursor() 
 
     // Access and rosters: who was added at the one is a member at the other, and nobody else is.
     assert_eq!(b.replay(log, Offset::ZERO).await.code(), Some(Code::NotMember));
+    b.append(&key_package(bob.id, false)).await.expect("offered");
+    claimed(&a, &claim(bob.id, alice.id)).await;
     let bundle = commit(channel, alice.id, 1, &[bob.id], &[]);
     assert_eq!(a.append(&bundle).await.expect("appended").offset, 52);
-    let mut welcomes = b.subscribe(bob.id.log(), Offset::ZERO, true).await;
+    let mut welcomes = b.subscribe(bob.id.log(), Offset::new(2), true).await;
     let welcome = welcomes.entry().await.expect("a welcome");
     let welcome = Frame::decode(welcome.payload).expect("a frame");
     let offset = Offset::new(52);
-    assert_eq!(welcome.header().detail, Detail::Welcome { channel, offset });
+    assert_eq!(
+        welcome.header().detail,
+        Detail::Welcome {
+            channel,
+            offset,
+            returns: false,
+        }
+    );
     let said = b.append(&message(channel, bob.id, 52, "from the other node")).await;
     assert_eq!(said.expect("appended").offset, 53);
     let read = replay(&a, log, offset).await;

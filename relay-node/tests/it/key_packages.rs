@@ -1,6 +1,6 @@
 //! KeyPackages: offered on the append stream, claimed and counted on their own.
 
-use crate::client::Wire;
+use crate::client::{Client, Wire};
 use crate::fixture::{Fixture, claim, key_package, message};
 use bytes::Bytes;
 use skytale_proto::session::{
@@ -19,6 +19,12 @@ pub(crate) async fn ask(wire: &mut Wire, request: Request) -> Outcome {
 
 async fn claim_one(wire: &mut Wire, frame: &Frame) -> Outcome {
     ask(wire, Request::Claim(frame.encoded().clone())).await
+}
+
+/// Claims a package that there must be.
+pub(crate) async fn claimed(client: &Client, claim: &Frame) {
+    let outcome = claim_one(&mut client.key_packages().await, claim).await;
+    assert!(matches!(outcome, Outcome::Claimed(_)), "{outcome:?}");
 }
 
 fn code(outcome: &Outcome) -> Option<Code> {

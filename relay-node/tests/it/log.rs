@@ -1,9 +1,10 @@
 //! Appending and reading: what an honest agent gets.
 
 use crate::client::Gone;
-use crate::fixture::{Fixture, commit, config, create, frame, message};
+use crate::fixture::{Fixture, claim, commit, config, create, frame, key_package, message};
+use crate::key_packages::claimed;
 use skytale_proto::session::{Durability, subscribe_event};
-use skytale_proto::{ChannelId, ChannelMode, Code, Detail, Frame, Offset};
+use skytale_proto::{ChannelId, ChannelMode, Code, Detail, Frame, Kind, Offset};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_told_its_limits_and_what_an_answer_means() {
@@ -28,6 +29,8 @@ async fn an_agent_that_was_added_reads_its_welcome_then_the_channel_and_follows_
     let fixture = Fixture::new().await;
     let (alice, a) = fixture.agent().await;
     let (bob, b) = fixture.agent().await;
+    b.append(&key_package(bob.id, false)).await.expect("offered");
+    claimed(&a, &claim(bob.id, alice.id)).await;
     let channel = fixture.channel(&alice, &a).await;
     let bundle = commit(channel, alice.id, 1, &[bob.id], &[]);
     assert_eq!(a.append(&bundle).await.expect("appended").offset, 2);
@@ -42,14 +45,15 @@ async fn an_agent_that_was_added_reads_its_welcome_then_the_channel_and_follows_
     let welcomes = b.replay(bob.id.log(), Offset::ZERO).await;
     assert_eq!(
         (welcomes.offsets(), welcomes.caught_up, welcomes.gone),
-        (vec![1], Some(Offset::FIRST), Gone::Finished)
+        (vec![1, 2, 3], Some(Offset::new(3)), Gone::Finished)
     );
-    let welcome = Frame::decode(welcomes.entries[0].payload.clone()).expect("a frame");
+    let welcome = Frame::decode(welcomes.entries[2].payload.clone()).expect("a frame");
     assert_eq!(
         welcome.header().detail,
         Detail::Welcome {
             channel,
-            offset: Offset::new(2)
+            offset: Offset::new(2),
+            returns: false,
         }
     );
 
@@ -176,11 +180,18 @@ async fn an_agents_own_log_is_there_before_its_first_entry() {
     let (bob, b) = fixture.agent().await;
     let mut own = b.subscribe(bob.id.log(), Offset::ZERO, true).await;
     assert_eq!(own.caught_up().await, Offset::ZERO);
+    b.append(&key_package(bob.id, false)).await.expect("offered");
+    assert_eq!(own.entry().await.expect("a package").offset, Offset::FIRST);
+    claimed(&a, &claim(bob.id, alice.id)).await;
     let channel = fixture.channel(&alice, &a).await;
     a.append(&commit(channel, alice.id, 1, &[bob.id], &[]))
         .await
         .expect("appended");
-    assert_eq!(own.entry().await.expect("a welcome").offset, Offset::FIRST);
+    for (offset, kind) in [(2, Kind::KeyPackageClaim), (3, Kind::Welcome)] {
+        let entry = own.entry().await.expect("an entry");
+        let frame = Frame::decode(entry.payload).expect("a frame");
+        assert_eq!((entry.offset, frame.header().kind()), (Offset::new(offset), kind));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ mod fixture;
 mod fleet;
 mod forge;
 mod hostile_account;
+mod hostile_claims;
 mod hostile_hello;
 mod hostile_identity;
 mod hostile_memory;

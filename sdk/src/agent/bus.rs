@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::net::{RelayError, Session};
 use parking_lot::Mutex;
 use skytale_proto::{ChannelId, Code, FrameId, Offset};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
@@ -159,6 +159,8 @@ pub(crate) struct Bus {
     pub(crate) deferred_changed: Notify,
     /// Bundles that the relay node refuses, which will last in this session: nobody waits for them.
     pub(crate) unfetched: Mutex<HashSet<(ChannelId, Offset)>>,
+    /// Channels that were declined.
+    hidden: Mutex<BTreeSet<ChannelId>>,
     /// Moves whenever something left an outbox.
     pub(crate) settled: watch::Sender<u64>,
     pub(crate) session: watch::Sender<Option<Session>>,
@@ -181,6 +183,7 @@ impl Bus {
             stock_changed: Notify::new(),
             deferred_changed: Notify::new(),
             unfetched: Mutex::default(),
+            hidden: Mutex::default(),
             settled: watch::Sender::new(0),
             session: watch::Sender::new(None),
             superseded: watch::Sender::new(false),
@@ -207,6 +210,9 @@ impl Bus {
             Event::ConnectFailed { .. } => *self.missed.lock() = Some(event.clone()),
             _ => {}
         }
+        if event.channel().is_some_and(|channel| self.is_hidden(channel)) {
+            return;
+        }
         if let Some(events) = &*self.events.lock() {
             // Nobody need be watching.
             let _ = events.send(event);
@@ -219,6 +225,16 @@ impl Bus {
             self.act(&event);
             self.tell(event);
         }
+    }
+
+    /// Whether a channel was declined: it is followed until it is left, and nothing of it is told.
+    pub(crate) fn is_hidden(&self, channel: ChannelId) -> bool {
+        self.hidden.lock().contains(&channel)
+    }
+
+    /// The channels that were declined, as the vault has them.
+    pub(crate) fn hide(&self, declined: BTreeSet<ChannelId>) {
+        *self.hidden.lock() = declined;
     }
 
     fn act(&self, event: &Event) {

@@ -30,6 +30,16 @@ pub(crate) struct Actor {
     tidy_at: Instant,
 }
 
+impl Actor {
+    /// Channels that were declined, and are left by now, are forgotten.
+    fn forget_declined(&mut self) -> Result<(), EngineError> {
+        if self.engine.forget_declined()? {
+            self.bus.hide(self.engine.declined()?);
+        }
+        Ok(())
+    }
+}
+
 type Call = Box<dyn FnOnce(&mut Actor) + Send>;
 
 impl Actor {
@@ -44,7 +54,8 @@ impl Actor {
         if Instant::now() < self.tidy_at {
             return false;
         }
-        let more = self.engine.retain(TIDIED_MAX).unwrap_or_else(|error| {
+        let tidied = self.forget_declined().and_then(|()| self.engine.retain(TIDIED_MAX));
+        let more = tidied.unwrap_or_else(|error| {
             self.bus.tell(Event::VaultFailed {
                 code: error.code(),
                 reason: error.to_string(),
@@ -112,6 +123,13 @@ impl Core {
                     return;
                 }
             };
+            match engine.declined() {
+                Ok(declined) => thread_bus.hide(declined),
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                    return;
+                }
+            }
             let first = (engine.agent_id(), engine.endpoint_secret());
             if opened.send(Ok::<_, EngineError>(first)).is_err() {
                 return;

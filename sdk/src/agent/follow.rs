@@ -279,6 +279,8 @@ async fn fetch_and_join(ground: &Ground, join: PendingJoin) -> Result<(), RelayE
     let bundle = fetch(ground, join).await?;
     let joined = ground.core.try_call(move |actor| {
         let events = actor.engine.join(join.channel, &bundle)?;
+        // It may be one that was declined.
+        actor.bus.hide(actor.engine.declined()?);
         actor.bus.tell_all(events);
         // Whether it was joined or cannot be.
         actor.bus.bump_inbox(join.channel);

@@ -18,6 +18,7 @@ mod attach;
 pub(crate) mod backoff;
 pub(crate) mod bus;
 mod config;
+mod consent;
 mod contacts;
 pub(crate) mod core;
 mod course;
@@ -324,7 +325,10 @@ impl Agent {
         }
         self.inner
             .core
-            .try_call(move |actor| actor.engine.channel(channel))
+            .try_call(move |actor| match actor.bus.is_hidden(channel) {
+                true => Err(EngineError::ChannelUnknown { channel }),
+                false => actor.engine.channel(channel),
+            })
             .await?;
         Ok(self.handle(channel))
     }
@@ -334,7 +338,7 @@ impl Agent {
         if let Some(owner) = self.inner.core.owner() {
             return owner.channels().await;
         }
-        self.inner.core.try_call(|actor| actor.engine.channels()).await
+        self.inner.core.try_call(|actor| actor.shown_channels()).await
     }
 
     /// All that waits in the outboxes, channel by channel. See [`Channel::outbox`].
@@ -344,7 +348,7 @@ impl Agent {
         }
         let waiting = self.inner.core.try_call(|actor| {
             let mut waiting = Vec::new();
-            for channel in actor.engine.channels()?.iter().filter(|channel| channel.outbox > 0) {
+            for channel in actor.shown_channels()?.iter().filter(|channel| channel.outbox > 0) {
                 waiting.extend(actor.engine.outbox(channel.id)?);
             }
             Ok(waiting)
@@ -360,7 +364,7 @@ impl Agent {
         }
         let failed = self.inner.core.try_call(|actor| {
             let mut failed = Vec::new();
-            for channel in actor.engine.channels()?.iter().filter(|channel| channel.failed > 0) {
+            for channel in actor.shown_channels()?.iter().filter(|channel| channel.failed > 0) {
                 failed.extend(actor.engine.failed(channel.id)?);
             }
             Ok(failed)
@@ -375,7 +379,7 @@ impl Agent {
         }
         let deferred = self.inner.core.try_call(|actor| {
             let mut deferred = Vec::new();
-            for channel in actor.engine.channels()? {
+            for channel in actor.shown_channels()? {
                 deferred.extend(actor.engine.deferred_adds(channel.id)?);
             }
             Ok(deferred)
@@ -390,7 +394,7 @@ impl Agent {
             return owner.all_problems().await;
         }
         let problems = self.inner.core.try_call(|actor| {
-            let channels = actor.engine.channels()?;
+            let channels = actor.shown_channels()?;
             let logs = std::iter::once(None).chain(channels.iter().map(|channel| Some(channel.id)));
             let mut all = Vec::new();
             for log in logs {
@@ -463,7 +467,8 @@ impl Agent {
         let mut settled = bus.settled.subscribe();
         loop {
             settled.mark_unchanged();
-            let channels = self.channels().await?;
+            // Those that are declined, too: leaving them is to go out.
+            let channels = self.inner.core.try_call(|actor| actor.engine.channels()).await?;
             let waiting = channels.iter().filter(|channel| counts(channel));
             if waiting.map(|channel| channel.outbox).sum::<u64>() == 0 {
                 return Ok(());
@@ -524,11 +529,19 @@ impl Actor {
         if self.joins_pending()? {
             return Ok(Behind::Joins);
         }
-        let behind = self.engine.channels()?.into_iter().find(|channel| {
+        // What is declined is nobody's to wait for.
+        let behind = self.shown_channels()?.into_iter().find(|channel| {
             matches!(channel.state, ChannelState::Active | ChannelState::Leaving)
                 && *self.bus.signals(channel.id).followed.borrow() == Followed::Behind
         });
         Ok(behind.map_or(Behind::Nothing, |channel| Behind::Channel(channel.id)))
+    }
+
+    /// The channels, without those that were declined.
+    fn shown_channels(&self) -> Result<Vec<ChannelInfo>, EngineError> {
+        let mut channels = self.engine.channels()?;
+        channels.retain(|channel| !self.bus.is_hidden(channel.id));
+        Ok(channels)
     }
 
     /// Whether there are bundles to be fetched; whoever fetches them hears of it, and whoever waits for it.

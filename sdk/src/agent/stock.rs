@@ -1,4 +1,4 @@
-//! Keeps KeyPackages on offer, and replaces those whose time is coming.
+//! Keeps KeyPackages on offer to those who may claim them, and replaces those whose time is coming.
 
 use super::backoff::Backoff;
 use super::follow::local;
@@ -28,8 +28,12 @@ pub(super) async fn keep(ground: Ground) -> End {
             Ok(()) => {
                 backoff.reset();
                 refusals.reset();
-                bus.readiness.send_modify(|ready| ready.stock = true);
-                ground.config.stock_interval
+                match stocked(&ground).await {
+                    Ok(true) => ground.config.stock_interval,
+                    // The owner has said something else meanwhile.
+                    Ok(false) => continue,
+                    Err(_) => backoff.next(None),
+                }
             }
             Err(RelayError::Local { code, reason }) => {
                 bus.tell(Event::VaultFailed { code, reason });
@@ -63,7 +67,41 @@ pub(super) async fn keep(ground: Ground) -> End {
     }
 }
 
+/// Whether all is on offer as its owner wants it; whoever waits for that hears of it.
+async fn stocked(ground: &Ground) -> Result<bool, RelayError> {
+    let stocked = ground.core.try_call(|actor| {
+        let status = actor.engine.consent()?;
+        // Before the agent's account is known nothing can be said in its name.
+        let in_force = status.in_force || status.account.is_none();
+        // On the engine's thread: what its owner says next is said after this.
+        actor.bus.readiness.send_modify(|ready| ready.stock = in_force);
+        Ok(in_force)
+    });
+    local(stocked.await)
+}
+
+/// Says in the agent's log who may claim its packages, if that is not what it says: before new ones are there to be claimed.
+async fn consent(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
+    let wanted = ground.core.try_call(|actor| actor.engine.consent_frame());
+    let Some(frame) = local(wanted.await)? else {
+        return Ok(());
+    };
+    if ground.is_leaving() {
+        return Ok(());
+    }
+    let frame_id = frame.header().id;
+    let answer = appender.append(frame.encoded().clone()).await?.outcome().await;
+    if let Some(outcome) = outcome_of(&answer) {
+        let told = ground
+            .core
+            .try_call(move |actor| actor.engine.consent_outcome(frame_id, outcome));
+        local(told.await)?;
+    }
+    answer.map(drop)
+}
+
 async fn replenish(ground: &Ground, appender: &Appender) -> Result<(), RelayError> {
+    consent(ground, appender).await?;
     let mut packages = KeyPackages::open(&ground.session).await?;
     let stock = packages.count().await?;
     let is_due = ground

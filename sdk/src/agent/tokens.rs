@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::net::{Relay, Token, TokenError, TokenProvider, TokenSubject};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use skytale_proto::{Code, Region, rest};
+use skytale_proto::{AccountId, Code, Region, rest};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -42,6 +42,8 @@ struct Held {
     /// The token was given since then, and has not been refused.
     fresh: bool,
     relays: Vec<rest::Relay>,
+    /// The account that the vault knows.
+    account: Option<AccountId>,
 }
 
 impl Tokens {
@@ -72,6 +74,27 @@ impl Tokens {
     /// the one there is ends soon, and with `fresh`: the list of relay nodes may be an old one. Where it does not answer, or
     /// not soon, the token that there is will do.
     pub(super) async fn ready(&self, subject: &TokenSubject, fresh: bool) -> Result<Token, TokenError> {
+        let token = self.any(subject, fresh).await?;
+        self.note_account(&token).await;
+        Ok(token)
+    }
+
+    /// The agent's account goes into what it appends: the vault has it before there is a session.
+    async fn note_account(&self, token: &Token) {
+        let Some(account) = token.account() else { return };
+        if self.held.lock().account.replace(account) == Some(account) {
+            return;
+        }
+        let noted = self.core.try_call(move |actor| actor.engine.set_account(account));
+        if let Err(error) = noted.await
+            && error.code() != Code::Closed
+        {
+            self.held.lock().account = None;
+            self.tell(error.code(), error.to_string());
+        }
+    }
+
+    async fn any(&self, subject: &TokenSubject, fresh: bool) -> Result<Token, TokenError> {
         let (held, asked) = {
             let held = self.held.lock();
             (held.token.clone(), held.asked)

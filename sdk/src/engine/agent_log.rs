@@ -6,6 +6,7 @@ use super::evidence::AGENT_LOG_NO;
 use super::lost::{LogStatus, LostReason};
 use super::rejoin::read_bundle;
 use super::replay::contiguous;
+use super::requests::{Decision, JoinRequest};
 use super::standing::{Recovery, Standing};
 use super::stock::Shelf;
 use super::transact::{Tx, now_ms, storage_failed};
@@ -54,14 +55,17 @@ impl Engine {
     }
 
     /// Bundles to fetch and give to [`Engine::join`], oldest first. Durable until joined. A channel that this agent is
-    /// still in as far as it knows is not listed before the entry that removed it has been processed.
+    /// still in as far as it knows is not listed before the entry that removed it has been processed. One that waits to be
+    /// accepted is not listed: see [`Engine::requests`].
     pub fn pending_joins(&self) -> Result<Vec<PendingJoin>, EngineError> {
         let mut statement = self.vault.sql().prepare_cached(
             "SELECT j.channel, min(j.at) FROM pending_join j LEFT JOIN channel c ON c.id = j.channel
-             WHERE c.no IS NULL OR (c.state = 4 AND c.cursor < j.at)
+             WHERE j.decision <> ?1 AND (c.no IS NULL OR (c.state = 4 AND c.cursor < j.at))
              GROUP BY j.channel ORDER BY min(j.no)",
         )?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
+        let rows = statement.query_map([Decision::Waits as i64], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
+        })?;
         rows.map(|row| {
             let (channel, offset) = row?;
             Ok(PendingJoin {
@@ -73,7 +77,8 @@ impl Engine {
     }
 
     /// Joins a channel by the bundle that is at a pending join's offset. A Welcome that cannot be used is recorded,
-    /// told as [`Event::EntryUnreadable`], and no longer pending.
+    /// told as [`Event::EntryUnreadable`], and no longer pending. One by an agent that is not trusted to add this one waits
+    /// to be accepted, and is told as [`Event::Requested`]: see [`Engine::requests`].
     pub fn join(&mut self, channel: ChannelId, bundle: &Record) -> Result<Vec<Event>, EngineError> {
         let wrong = |problem: &str| EngineError::Entry {
             offset: bundle.offset,
@@ -115,9 +120,18 @@ impl Engine {
         self.loaded.remove(&join.channel);
         let (joined, events) = self.transact(Durability::Now, |tx| {
             let reason = "the log no longer keeps it".to_owned();
-            tx.give_up_join(join.channel, join.offset, None, reason)?;
             let behind = status.first.previous();
-            if behind < join.offset {
+            let decision = tx.decision(join.channel, join.offset)?;
+            if decision == Decision::None && !tx.trusts(None)?.0 {
+                // Nobody can tell who it was.
+                let request = JoinRequest::now(join.channel, join.offset, None, None, None);
+                if tx.hold_request(request)? {
+                    return Ok(None);
+                }
+            }
+            tx.give_up_join(join.channel, join.offset, None, reason)?;
+            let may_follow = decision == Decision::Accepted || tx.trusts(None)?.0;
+            if behind < join.offset || !may_follow {
                 return Ok(None);
             }
             let head = Some(status.handshake_head)
@@ -175,7 +189,9 @@ impl Engine {
             id: FrameId::generate(),
             author: self.agent_id(),
             parent: Offset::ZERO,
-            detail: Detail::KeyPackageClaim,
+            detail: Detail::KeyPackageClaim {
+                account: self.account()?,
+            },
         };
         Ok(Frame::new(header, Bytes::new())?)
     }
@@ -209,11 +225,18 @@ impl Tx<'_> {
             }
             Err(error) => return self.keep_unreadable(None, AGENT_LOG_NO, record.offset, None, error.to_string()),
         };
-        match frame.header().detail {
-            Detail::Welcome { channel, offset } => self.note_welcome(integer(record.offset.get())?, channel, offset),
-            Detail::KeyPackage { last_resort } => {
-                self.key_package_in_log(frame.header().id, last_resort, record.offset, shelf)
+        let header = frame.header();
+        match header.detail {
+            Detail::Welcome { channel, offset, .. } => {
+                self.note_welcome(integer(record.offset.get())?, channel, offset)
             }
+            Detail::KeyPackage { last_resort, .. } => {
+                self.key_package_in_log(header.id, last_resort, record.offset, shelf)
+            }
+            Detail::KeyPackageClaim { account: Some(account) } if header.author != own => {
+                self.note_claimer(&header.author, &account, record.offset)
+            }
+            Detail::KeyPackagePolicy { .. } if header.author == own => self.policy_in_log(header.id, &header.detail),
             _ => Ok(()),
         }
     }
@@ -246,6 +269,8 @@ impl Tx<'_> {
 
     fn join(&mut self, id: ChannelId, offset: Offset, frame: &Frame) -> Result<Option<Channel>, EngineError> {
         let header = frame.header();
+        let decision = self.decision(id, offset)?;
+        let (is_trusted, account) = self.trusts(Some(&header.author))?;
         let scratch = self.provider.scratch(None);
         let welcomed = read_bundle(frame)
             .map_err(unreadable)
@@ -259,6 +284,10 @@ impl Tx<'_> {
                 let reason = rejected.into_reason()?;
                 // The KeyPackage stays: the Welcome that it was meant for may still come.
                 self.give_up_join(id, offset, Some(header.id), reason.clone())?;
+                if decision == Decision::Declined || !(is_trusted || decision == Decision::Accepted) {
+                    // Whoever it was is not known to be a member, and not believed that this agent is.
+                    return Ok(None);
+                }
                 return self.join_apart(
                     id,
                     offset,
@@ -268,6 +297,15 @@ impl Tx<'_> {
                 );
             }
         };
+        if decision == Decision::None && !is_trusted {
+            let members = u32::try_from(welcomed.members.len()).ok();
+            let request = JoinRequest::now(id, offset, Some(header.author), account, members);
+            if !self.hold_request(request)? {
+                let reason = "too many additions wait to be accepted".to_owned();
+                self.give_up_join(id, offset, Some(header.id), reason)?;
+            }
+            return Ok(None);
+        }
         self.provider.absorb(&scratch);
         let mut channel = match Channel::load(self.sql, self.provider, id)? {
             Some(channel) if channel.position.state == ChannelState::Left => channel,
@@ -296,6 +334,7 @@ impl Tx<'_> {
         channel.position.removed.clear();
         channel.window = Window::joined(offset);
         channel.group = Some(welcomed.group);
+        self.settle_decision(&mut channel, decision)?;
         channel.save(self.sql, self.provider)?;
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
@@ -368,7 +407,7 @@ impl Tx<'_> {
         let due = self.on_offer(shelf, live)?.due;
         let mut frames = self.unanswered_key_packages()?;
         let unanswered = |frames: &[Frame], kind: bool| {
-            let is = |frame: &&Frame| frame.header().detail == Detail::KeyPackage { last_resort: kind };
+            let is = |frame: &&Frame| matches!(frame.header().detail, Detail::KeyPackage { last_resort, .. } if last_resort == kind);
             u32::try_from(frames.iter().filter(is).count()).unwrap_or(u32::MAX)
         };
         let taken = live.saturating_add(unanswered(&frames, false));
@@ -418,7 +457,10 @@ impl Tx<'_> {
             id: FrameId::generate(),
             author: own,
             parent: Offset::ZERO,
-            detail: Detail::KeyPackage { last_resort },
+            detail: Detail::KeyPackage {
+                last_resort,
+                account: super::consent::account(self.sql)?,
+            },
         };
         let frame = Frame::new(header, package)?;
         let mut encoded = Vec::new();

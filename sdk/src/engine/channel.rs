@@ -131,6 +131,8 @@ pub(super) struct Channel {
     pub(super) has_replaced: bool,
     /// Agents whose removal was undone, and is to be made again.
     pub(super) returned: BTreeSet<AgentId>,
+    /// It was declined: it is being left, and its messages are not kept.
+    pub(super) is_declined: bool,
 }
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
@@ -182,6 +184,7 @@ impl Channel {
             settled: None,
             has_replaced: false,
             returned: BTreeSet::new(),
+            is_declined: false,
         })
     }
 
@@ -269,6 +272,7 @@ impl Channel {
             settled: super::settle::last(sql, no)?,
             has_replaced: super::replaced::has_replaced(sql, no)?,
             returned: super::undone::returned(sql, no)?,
+            is_declined: super::requests::is_declined(sql, no)?,
         }))
     }
 

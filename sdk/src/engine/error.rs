@@ -41,6 +41,18 @@ pub enum EngineError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A list of accounts and agents that cannot be.
+    #[error("not a list of who may: {problem}")]
+    Consent {
+        /// What is wrong.
+        problem: String,
+    },
+    /// No addition to the channel waits to be accepted.
+    #[error("no addition to channel {channel} waits to be accepted")]
+    RequestUnknown {
+        /// The channel.
+        channel: ChannelId,
+    },
     /// The agent is still in a channel that is to be forgotten.
     #[error("this agent is still in channel {channel}")]
     NotLeft {
@@ -133,6 +145,8 @@ impl EngineError {
             Self::Superseded { .. } => Code::Superseded,
             Self::Label { .. } => Code::LabelInvalid,
             Self::Contact { .. } => Code::ContactInvalid,
+            Self::Consent { .. } => Code::ConsentInvalid,
+            Self::RequestUnknown { .. } => Code::RequestUnknown,
             Self::NotLeft { .. } => Code::NotLeft,
             Self::SendIdReused { .. } => Code::SendIdReused,
             Self::PayloadTooLarge { .. } => Code::PayloadTooLarge,

@@ -8,7 +8,7 @@ use rusqlite::params;
 /// Messages taken out in one transaction.
 const PIECE: u32 = 1_024;
 /// Tables with rows of channels, by the channel's number.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "outbox",
     "failed",
     "unreadable",
@@ -24,6 +24,7 @@ const TABLES: [&str; 15] = [
     "undone",
     "rejoin",
     "deferred",
+    "declined",
 ];
 
 impl Engine {

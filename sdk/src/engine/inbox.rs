@@ -110,6 +110,9 @@ impl Tx<'_> {
         (payload, properties): (&[u8], &Properties),
         own: bool,
     ) -> Result<(), EngineError> {
+        if channel.is_declined {
+            return Ok(());
+        }
         let received_no = if own {
             None
         } else {

@@ -266,9 +266,11 @@ impl Tx<'_> {
             Detail::Proposal => self.proposal(channel, record, frame),
             Detail::Commit { .. } => self.commit(channel, record, frame, culprit),
             Detail::Create { .. } => Err(rejected("the channel was created by another agent")),
-            Detail::Raw { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim | Detail::Welcome { .. } => {
-                Err(rejected("not a kind of this channel's entries"))
-            }
+            Detail::Raw { .. }
+            | Detail::KeyPackage { .. }
+            | Detail::KeyPackageClaim { .. }
+            | Detail::KeyPackagePolicy { .. }
+            | Detail::Welcome { .. } => Err(rejected("not a kind of this channel's entries")),
         }
     }
 
@@ -447,11 +449,13 @@ impl Tx<'_> {
             (&envelope.payload, &Properties::of(&envelope)),
             false,
         )?;
-        self.events.push(Event::Message {
-            channel: channel.id,
-            offset: record.offset,
-            author,
-        });
+        if !channel.is_declined {
+            self.events.push(Event::Message {
+                channel: channel.id,
+                offset: record.offset,
+                author,
+            });
+        }
         Ok(())
     }
 

@@ -92,7 +92,8 @@ impl Token {
         &self.relays
     }
 
-    /// The account that it names. The relay node verifies the token; here it only says what to put into frames of raw logs.
+    /// The account that it names. The relay node verifies the token; here it only says what to put into frames that
+    /// name their author's account.
     pub fn account(&self) -> Option<AccountId> {
         let claims = self.expose().split('.').nth(1)?;
         let claims: Claims = serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?).ok()?;

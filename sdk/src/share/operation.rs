@@ -7,8 +7,8 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Outgoing, Problem,
-    Purged, Queued, UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
+    Keep, Lost, Message, Outgoing, Problem, Purged, Queued, Trust, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,13 @@ operations! {
     Change fn remove_contact(name: String) -> Option<AgentId> {
         |agent| async { agent.remove_contact(&name).await }
     }
+    Call fn consent() -> ConsentStatus { |agent| agent.consent() }
+    Change fn set_consent(consent: Consent) -> () { |agent| agent.set_consent(consent) }
+    Call fn trust() -> Trust { |agent| agent.trust() }
+    Change fn set_trust(trust: Trust) -> () { |agent| agent.set_trust(trust) }
+    Call fn requests() -> Vec<JoinRequest> { |agent| agent.requests() }
+    Change fn accept_request(channel: ChannelId) -> () { |agent| agent.accept(channel) }
+    Change fn decline_request(channel: ChannelId) -> () { |agent| agent.decline(channel) }
 
     // ---- sending. The channel comes first.
     Send fn send(channel: ChannelId, payload: Octets) -> Vec<Sent> {

@@ -228,11 +228,21 @@ CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
 ";
 
 /// - What messages say besides their payloads. NULL where nothing is said.
+/// - What was decided about a Welcome (see `Decision`), and who made it.
+/// - Channels that were declined, and are being left.
+/// - The accounts of those who claimed KeyPackages.
 const V6: &str = "
 ALTER TABLE message ADD COLUMN properties BLOB;
 ALTER TABLE outbox ADD COLUMN properties BLOB;
 ALTER TABLE failed ADD COLUMN properties BLOB;
 ALTER TABLE replaced ADD COLUMN properties BLOB;
+ALTER TABLE pending_join ADD COLUMN decision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pending_join ADD COLUMN adder BLOB;
+ALTER TABLE pending_join ADD COLUMN account BLOB;
+ALTER TABLE pending_join ADD COLUMN members INTEGER;
+ALTER TABLE pending_join ADD COLUMN held_ms INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE declined (channel INTEGER PRIMARY KEY);
+CREATE TABLE claimer (agent BLOB PRIMARY KEY, account BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

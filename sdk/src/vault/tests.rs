@@ -170,7 +170,14 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
     vault
         .sql()
         .execute_batch(
-            "DROP TABLE contact;
+            "DROP TABLE declined;
+             DROP TABLE claimer;
+             ALTER TABLE pending_join DROP COLUMN decision;
+             ALTER TABLE pending_join DROP COLUMN adder;
+             ALTER TABLE pending_join DROP COLUMN account;
+             ALTER TABLE pending_join DROP COLUMN members;
+             ALTER TABLE pending_join DROP COLUMN held_ms;
+             DROP TABLE contact;
              DROP TABLE once;
              DROP INDEX message_own;
              ALTER TABLE outbox DROP COLUMN refusals;

@@ -13,6 +13,7 @@ mod problems;
 mod ratchet_keys;
 mod recovery;
 mod relay;
+mod requests;
 mod returns;
 mod schedules;
 mod settling;

@@ -65,10 +65,20 @@ fn script() -> Vec<(u64, Header)> {
     vec![
         (
             1_000,
-            header(2, agent(2).log(), Detail::KeyPackage { last_resort: false }),
+            header(
+                2,
+                agent(2).log(),
+                Detail::KeyPackage {
+                    last_resort: false,
+                    account: None,
+                },
+            ),
         ),
         (1_005, header(1, log, create())),
-        (1_010, header(1, agent(2).log(), Detail::KeyPackageClaim)),
+        (
+            1_010,
+            header(1, agent(2).log(), Detail::KeyPackageClaim { account: None }),
+        ),
         (1_020, header(1, log, commit(&[2, 3], &[]))),
         (
             1_020,
@@ -78,6 +88,7 @@ fn script() -> Vec<(u64, Header)> {
                 Detail::Welcome {
                     channel: channel(),
                     offset: Offset::new(2),
+                    returns: false,
                 },
             ),
         ),

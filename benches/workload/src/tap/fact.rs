@@ -108,11 +108,12 @@ impl Shape {
             Detail::Message => ShapeKind::Message,
             Detail::Raw { .. } => ShapeKind::Raw,
             Detail::Rejoin => ShapeKind::Rejoin,
-            Detail::KeyPackage { last_resort } => ShapeKind::KeyPackage {
+            Detail::KeyPackage { last_resort, .. } => ShapeKind::KeyPackage {
                 last_resort: *last_resort,
             },
-            Detail::KeyPackageClaim => ShapeKind::Claim,
-            Detail::Trim { .. } | Detail::Welcome { .. } => return None,
+            Detail::KeyPackageClaim { .. } => ShapeKind::Claim,
+            // What an agent says of itself is no load.
+            Detail::Trim { .. } | Detail::Welcome { .. } | Detail::KeyPackagePolicy { .. } => return None,
         };
         Some(Self {
             body_bytes: u32::try_from(frame.body().len()).unwrap_or(u32::MAX),

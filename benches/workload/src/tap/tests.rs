@@ -35,6 +35,12 @@ fn writer(dir: &Path, limits: TapLimits) -> TapWriter {
     TapWriter::new(dir.to_owned(), limits, "a test", START_MS).expect("random bytes")
 }
 
+const OFFER: Detail = Detail::KeyPackage {
+    last_resort: true,
+    account: None,
+};
+const CLAIM: Detail = Detail::KeyPackageClaim { account: None };
+
 fn append(author: AgentId, log: LogId, detail: Detail, body_bytes: usize) -> Fact {
     let header = FrameHeader {
         log,
@@ -42,7 +48,7 @@ fn append(author: AgentId, log: LogId, detail: Detail, body_bytes: usize) -> Fac
         author,
         parent: if matches!(
             detail,
-            Detail::Create { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim
+            Detail::Create { .. } | Detail::KeyPackage { .. } | Detail::KeyPackageClaim { .. }
         ) {
             Offset::ZERO
         } else {
@@ -133,11 +139,8 @@ fn each_fact_is_its_event_in_the_order_of_their_times() {
             },
         ),
         (1_205, append(id(1), log, create, 100)),
-        (
-            1_300,
-            append(id(1), id(1).log(), Detail::KeyPackage { last_resort: true }, 330),
-        ),
-        (1_310, append(id(1), id(2).log(), Detail::KeyPackageClaim, 0)),
+        (1_300, append(id(1), id(1).log(), OFFER, 330)),
+        (1_310, append(id(1), id(2).log(), CLAIM, 0)),
         (2_000, append(id(1), log, commit, 900)),
         (
             2_001,
@@ -461,7 +464,7 @@ fn no_id_comes_to_the_disk() {
             ),
             (1, append(id(0xa1), log, commit, 1)),
             (2, append(id(0xa1), log, Detail::Message, 100)),
-            (3, append(id(0xa1), id(0xc3).log(), Detail::KeyPackageClaim, 0)),
+            (3, append(id(0xa1), id(0xc3).log(), CLAIM, 0)),
             (4, Fact::Token(id(0xa1))),
         ],
     );

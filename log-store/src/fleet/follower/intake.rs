@@ -244,7 +244,13 @@ impl Follower<'_> {
             return Ok(());
         };
         let header = frame.header();
-        let (Detail::Commit { recipients, .. }, Some(channel)) = (&header.detail, header.log.channel()) else {
+        let (
+            Detail::Commit {
+                recipients, removes, ..
+            },
+            Some(channel),
+        ) = (&header.detail, header.log.channel())
+        else {
             return Ok(());
         };
         let stopped = |error: StoreError| End::Again(error.to_string());
@@ -255,7 +261,7 @@ impl Follower<'_> {
         self.node.owed.expect(self.shard.id, sequence);
         let mut left = Vec::new();
         for recipient in recipients {
-            let welcome = Header::welcome(header.author, channel, offset, *recipient);
+            let welcome = Header::welcome(header.author, channel, offset, *recipient, removes.contains(recipient));
             if replica.seen(welcome.log, welcome.id).await.map_err(stopped)?.is_none() {
                 left.push(welcome);
             }

@@ -121,6 +121,7 @@ pub(super) async fn purged_with(witnesses: usize) -> Purged {
         at(2),
         "the second package: the first was claimed before"
     );
+    claimed(&store, &[BOB]).await;
     let parent = accept(&store, &bundle(channel, 1, &[BOB])).await.offset.get();
     store.close().await.expect("closed");
 

@@ -302,24 +302,78 @@ async fn many_recipients_on_many_shards_have_their_welcomes_when_the_bundle_is_a
     let channel = ChannelId::generate();
     accept(&one, &create(channel)).await;
     let recipients: Vec<AgentId> = (0..40).map(|_| someone()).collect();
+    claimed(&one, &recipients).await;
     let commit = bundle(channel, 1, &recipients);
     let offset = accept(&one, &commit).await.offset;
     for recipient in &recipients {
         let entries = records(&one, recipient.log()).await;
-        assert_eq!(entries.len(), 1);
-        let welcome = Frame::decode(entries[0].payload.clone()).expect("a frame");
+        assert_eq!(entries.len(), 3);
+        let welcome = Frame::decode(entries[2].payload.clone()).expect("a frame");
         assert_eq!(welcome.header().id, FrameId::of_welcome(&channel, offset, recipient));
     }
     // Sent again at the other node, it owes nothing.
     let again = append(&two, &commit).await.expect("a duplicate");
     assert_eq!((again.offset, again.duplicate), (offset, true));
     for recipient in &recipients {
-        assert_eq!(agree(&one, &two, recipient.log()).await.len(), 1);
+        assert_eq!(agree(&one, &two, recipient.log()).await.len(), 3);
     }
     assert_eq!(one.health().bundles_owing, 0);
     for store in [one, two] {
         store.close().await.expect("closed");
     }
+}
+
+/// Neither the logs of agents that do not know a bundle's author nor the streams get anything of it; who does know it is served
+/// although this node may not have followed the claim yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn welcomes_that_nobody_expects_are_in_no_stream() {
+    let (account, _streams) = shared_account().await;
+    let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
+    let one = open(settings(&account, dirs[0].path())).await;
+    let two = open(settings(&account, dirs[1].path())).await;
+    let channel = ChannelId::generate();
+    accept(&one, &create(channel)).await;
+    let known = someone();
+    claimed(&two, &[known]).await;
+    let before = messages(&account).await;
+    let recipients: Vec<AgentId> = (0..4_000).map(|_| someone()).chain([known]).collect();
+    let offset = accept(&one, &bundle(channel, 1, &recipients)).await.offset;
+    assert_eq!(records(&one, known.log()).await.len(), 3);
+    for recipient in &recipients[..4_000] {
+        assert_eq!(
+            *one.watch_head(recipient.log()).await.expect("a watch").borrow(),
+            Offset::ZERO
+        );
+    }
+    // The bundle, its one Welcome, and what nodes write of their own.
+    let added = messages(&account).await - before;
+    assert!(added < 100, "{added} messages");
+    // The other node owes nothing either, once it has looked.
+    let settled = async {
+        while two.health().bundles_owing > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(HANGING, settled).await.expect("settled");
+    assert_eq!(messages(&account).await - before, added);
+    assert_eq!(agree(&one, &two, channel.log()).await.len(), 2);
+    assert_eq!(offset, at(2));
+    for store in [one, two] {
+        store.close().await.expect("closed");
+    }
+}
+
+/// Messages of logs in all of an account's streams.
+async fn messages(account: &super::cluster::Account) -> u64 {
+    use futures_util::TryStreamExt as _;
+    let context = account.context().await.expect("JetStream");
+    let names: Vec<String> = context.stream_names().try_collect().await.expect("listed");
+    let mut messages = 0;
+    for name in names.iter().filter(|name| name.starts_with("SKYTALE_LOG_")) {
+        let stream = context.get_stream(name).await.expect("a stream");
+        messages += stream.get_info().await.expect("its state").state.last_sequence;
+    }
+    messages
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -331,6 +385,7 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
     accept(&store, &create(channel)).await;
     // The bundle gets into the stream, and who put it there is gone before it could follow.
     let recipients = [someone(), someone(), someone()];
+    claimed(&store, &recipients).await;
     let commit = bundle(channel, 1, &recipients);
     let context = account.context().await.expect("JetStream");
     let shard = store.shard_of(&channel.log()).expect("a shard");
@@ -341,7 +396,7 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
     };
     publish(&commit).await;
     for recipient in &recipients {
-        reaches(&store, recipient.log(), at(1)).await;
+        reaches(&store, recipient.log(), at(3)).await;
     }
     assert_eq!(
         append(&store, &commit).await.map(|accepted| accepted.duplicate),
@@ -350,6 +405,7 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
 
     // And again, where every node is gone in between: what is owed is found when one comes back.
     let later = [someone(), someone()];
+    claimed(&store, &later).await;
     let second = bundle(channel, 2, &later);
     publish(&second).await;
     reaches(&store, channel.log(), at(3)).await;
@@ -360,11 +416,13 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
     store.close().await.expect("closed");
     let store = open(settings(&account, dir.path())).await;
     for recipient in &later {
-        reaches(&store, recipient.log(), at(1)).await;
-        assert_eq!(records(&store, recipient.log()).await.len(), 1);
+        reaches(&store, recipient.log(), at(3)).await;
+        assert_eq!(records(&store, recipient.log()).await.len(), 3);
     }
     // An author that retries in between waits for the Welcomes too.
-    let third = bundle(channel, 3, &[someone()]);
+    let last = someone();
+    claimed(&store, &[last]).await;
+    let third = bundle(channel, 3, &[last]);
     publish(&third).await;
     reaches(&store, channel.log(), at(4)).await;
     let again = append(&store, &third).await.expect("an entry");

@@ -79,6 +79,7 @@ async fn a_region_that_is_cut_off_and_comes_back_loses_nothing() {
     accept(&home, &create(theirs)).await;
     accept(&away, &create(ours)).await;
     reaches(&away, theirs.log(), at(1)).await;
+    claimed(&away, &[bob, carol]).await;
     accept(&away, &bundle(theirs, 1, &[bob, carol])).await;
     accept(&home, &message(theirs, 2, b"before")).await;
     for log in [theirs.log(), ours.log(), bob.log(), carol.log()] {

@@ -201,7 +201,9 @@ async fn put_back() -> PutBack {
     // Entries of every kind, what is refused between them, and a bundle whose recipients' logs go on before their Welcomes.
     let said = message(channel, 1, b"not in the backup");
     taken_at_last(&store, &said).await;
-    accept(&store, &claim(agents[0])).await;
+    for agent in agents {
+        accept(&store, &claim(agent)).await;
+    }
     accept(&store, &key_package(agents[0], false)).await;
     let parent = accept(&store, &bundle(channel, 1, &agents)).await.offset.get();
     append(&store, &bundle(channel, 1, &agents))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, create, key_package, message};
+pub(crate) use crate::local::script::{ACCOUNT, BOB, at, bundle, claim, claim_by, create, key_package, message};
 
 /// Waiting for longer is hanging.
 pub(crate) const HANGING: Duration = Duration::from_secs(120);
@@ -138,6 +138,15 @@ pub(crate) async fn why_stopped(store: &FleetStore) -> String {
     let reason = tokio::time::timeout(HANGING, stopped.wait_for(Option::is_some)).await;
     let reason = reason.expect("it stops").expect("the store is there").clone();
     reason.unwrap_or_default()
+}
+
+/// Has Alice claim a package of each agent, so that she may add it: two entries on its log.
+pub(crate) async fn claimed(store: &FleetStore, agents: &[AgentId]) {
+    for agent in agents {
+        for frame in [key_package(*agent, false), claim(*agent)] {
+            append(store, &frame).await.expect("accepted");
+        }
+    }
 }
 
 /// Appends until it is taken, as an outbox does.

@@ -93,6 +93,8 @@ async fn write_one(store: Arc<LocalStore>, writer: u8) {
         for index in 0..200u8 {
             if index % 50 == 49 {
                 let agent = AgentId::from_bytes([writer.wrapping_mul(8).wrapping_add(index / 50 + 10); 32]);
+                acknowledged(&store, &key_package(agent, false)).await;
+                acknowledged(&store, &claim(agent)).await;
                 parent = acknowledged(&store, &bundle(channel, parent, &[agent])).await.get();
             }
             let body = vec![index; usize::from(index) * 20];

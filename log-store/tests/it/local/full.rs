@@ -161,16 +161,17 @@ async fn a_bundle_that_finds_no_room_leaves_no_welcome_and_later_all_of_them() {
     let (config, faults) = faulty(dir.path());
     let store = open(config.clone()).await;
     let (channel, _) = channel_with(&store, 1, b"before").await;
+    claimed(&store, &[BOB]).await;
     faults.fail(DiskStep::Batch, NO_SPACE, 1);
     let commit = bundle(channel, 1, &[BOB]);
     let refused = append(&store, &commit).await.expect_err("no room");
     assert_eq!(refused.code(), Code::StoreFull);
     let head = *store.watch_head(BOB.log()).await.expect("a watch").borrow();
-    assert_eq!(head, Offset::ZERO);
+    assert_eq!(head, at(2));
     assert_eq!(append_at_last(&store, &commit).await, 3);
-    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 3);
     let store = reopened(store, &config).await;
-    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 3);
     assert!(append(&store, &commit).await.expect("a duplicate").duplicate);
     close(store).await;
 }
@@ -257,6 +258,7 @@ async fn a_store_starts_without_room_for_its_index_and_serves_readers() {
     let (config, faults) = faulty(dir.path());
     let store = open(config.clone()).await;
     let (channel, mut frames) = channel_with(&store, 100, &[1; 900]).await;
+    claimed(&store, &[BOB]).await;
     accept(&store, &bundle(channel, 1, &[BOB])).await;
     close(store).await;
     faults.set_free_bytes(Some(0));
@@ -265,7 +267,7 @@ async fn a_store_starts_without_room_for_its_index_and_serves_readers() {
     let last = entries(&store, channel.log(), Offset::ZERO).await.expect("read");
     frames.push(Frame::decode(last[101].payload.clone()).expect("a frame"));
     holds(&store, channel.log(), &frames).await;
-    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 1);
+    assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 3);
     let refused = message(channel, 102, b"later");
     assert_eq!(
         append(&store, &refused).await.expect_err("full").code(),

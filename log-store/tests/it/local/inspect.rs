@@ -30,12 +30,13 @@ async fn a_whole_store_is_whole_and_nothing_is_written() {
     let dir = TempDir::new().expect("a folder");
     let store = open(small(dir.path())).await;
     let (channel, frames) = channel_with(&store, 100, &[2; 900]).await;
+    claimed(&store, &[BOB]).await;
     accept(&store, &bundle(channel, 1, &[BOB])).await;
     close(store).await;
     let before = everything(dir.path());
     let report = verify(dir.path()).expect("checked");
     assert!(report.is_whole(), "{report:?}");
-    assert_eq!((report.entries, report.logs.len(), report.torn), (103, 2, None));
+    assert_eq!((report.entries, report.logs.len(), report.torn), (105, 2, None));
     assert_eq!(report.segments, segments(dir.path()).len() as u64);
     let log = report.logs[&channel.log()];
     assert_eq!((log.first, log.head, log.entries), (Offset::FIRST, at(102), 102));
@@ -44,11 +45,11 @@ async fn a_whole_store_is_whole_and_nothing_is_written() {
         .expect("opens")
         .map(|entry| entry.expect("whole"))
         .collect();
-    assert_eq!(listed.len(), 103);
+    assert_eq!(listed.len(), 105);
     assert_eq!(listed.last().map(|entry| entry.header.kind()), Some(Kind::Welcome));
     assert_eq!((listed[5].offset, listed[5].body_bytes), (at(6), 900));
     let one = dump(dir.path(), Some(BOB.log())).expect("opens").count();
-    assert_eq!(one, 1);
+    assert_eq!(one, 3);
 
     let mut out = Vec::new();
     let exported = export(dir.path(), channel.log(), &mut out).expect("copied");

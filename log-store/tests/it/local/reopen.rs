@@ -14,8 +14,10 @@ async fn all_is_kept(dir: &Path, config: LocalConfig, between: impl Fn(&Path)) {
     for package in &packages {
         accept(&store, package).await;
     }
-    let claimed = claim(BOB);
+    // Another agent's claim: no Welcome spends it.
+    let claimed = claim_by(BOB, AgentId::from_bytes([3; 32]));
     let first_claim = accept(&store, &claimed).await;
+    accept(&store, &claim(BOB)).await;
     let add = bundle(one, 1, &[BOB]);
     let added = accept(&store, &add).await;
     one_frames.push(add.clone());
@@ -38,7 +40,7 @@ async fn all_is_kept(dir: &Path, config: LocalConfig, between: impl Fn(&Path)) {
         assert_eq!(
             stock,
             KeyPackageStock {
-                live: 1,
+                live: 0,
                 last_resort: true
             }
         );
@@ -56,8 +58,8 @@ async fn all_is_kept(dir: &Path, config: LocalConfig, between: impl Fn(&Path)) {
             .access(ChannelId::generate().log(), BOB, ACCOUNT, Offset::ZERO)
             .await;
         assert_eq!(unknown, Ok(Access::UnknownLog));
-        // Packages, claim, Welcome; and nothing more.
-        assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 5);
+        // Packages, claims, Welcome; and nothing more.
+        assert_eq!(entries(&store, BOB.log(), Offset::ZERO).await.expect("read").len(), 6);
         let stale = append(&store, &message(one, 1, b"stale")).await.expect_err("stale");
         assert_eq!(stale, Refused::StaleEpoch { head: added.offset }.into());
         let next = message(one, added.offset.get(), b"next");

@@ -128,8 +128,9 @@ async fn a_bundles_welcomes_are_given_to_who_follows() {
     let welcome = Frame::new(welcomes[0].clone(), b"".as_slice()).expect("a frame");
     let other = TempDir::new().expect("a folder");
     let (second, _) = self::replica(LocalConfig::new(other.path())).await;
-    follow(&second, Stream(vec![welcome.clone()]).follow(1, 0, 1)).await;
-    assert_eq!(second.seen(BOB.log(), welcome.header().id).await, Ok(Some(at(1))));
+    let stream_of_bob = Stream(vec![key_package(BOB, false), claim(BOB), welcome.clone()]);
+    follow(&second, stream_of_bob.follow(1, 0, 3)).await;
+    assert_eq!(second.seen(BOB.log(), welcome.header().id).await, Ok(Some(at(3))));
     let followed = follow(&second, stream.follow(0, 0, 2)).await;
     assert!(followed[1].welcomes.is_empty());
     replica.close().await.expect("closed");

@@ -45,6 +45,7 @@ async fn dropped_entries_leave_a_trim_and_a_state_that_outlives_them() {
     let store = open(config.clone()).await;
     // One log that falls silent, one agent's log, one log that goes on.
     let (silent, _) = channel_with(&store, 3, b"silent").await;
+    claimed(&store, &[BOB]).await;
     let added = accept(&store, &bundle(silent, 1, &[BOB])).await.offset;
     accept(&store, &key_package(BOB, false)).await;
     accept(&store, &key_package(BOB, true)).await;

@@ -74,13 +74,28 @@ pub(crate) fn key_package(agent: AgentId, last_resort: bool) -> Frame {
         agent.log(),
         agent,
         0,
-        Detail::KeyPackage { last_resort },
+        Detail::KeyPackage {
+            last_resort,
+            account: None,
+        },
         b"key package",
     )
 }
 
 pub(crate) fn claim(of: AgentId) -> Frame {
-    frame(of.log(), ALICE, 0, Detail::KeyPackageClaim, b"")
+    claim_by(of, ALICE)
+}
+
+pub(crate) fn claim_by(of: AgentId, by: AgentId) -> Frame {
+    frame(of.log(), by, 0, Detail::KeyPackageClaim { account: None }, b"")
+}
+
+/// Has Alice claim a package of each agent, so that she may add it: two entries on its log.
+pub(crate) async fn claimed(store: &LocalStore, agents: &[AgentId]) {
+    for agent in agents {
+        accept(store, &key_package(*agent, false)).await;
+        accept(store, &claim(*agent)).await;
+    }
 }
 
 pub(crate) async fn append(store: &LocalStore, frame: &Frame) -> Result<Accepted, AppendError> {

@@ -37,9 +37,10 @@ impl Crashed {
         let (source, dir) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
         let store = open(small(source.path())).await;
         let (channel, mut frames) = channel_with(&store, 3, b"whole").await;
+        let added = [2, 3, 4].map(|id| AgentId::from_bytes([id; 32]));
+        claimed(&store, &added).await;
         let segment = segments(source.path()).remove(0);
         let before = used(&fs::read(&segment).expect("read"));
-        let added = [2, 3, 4].map(|id| AgentId::from_bytes([id; 32]));
         let last = bundle(channel, 1, &added);
         accept(&store, &last).await;
         copy_of_segments(source.path(), dir.path());
@@ -107,7 +108,11 @@ async fn a_cut_loses_nothing_acknowledged(place: usize, rest: Rest) {
         holds(&store, log, &crashed.frames[..kept]).await;
         for agent in crashed.added {
             let welcomes = entries(&store, agent.log(), Offset::ZERO).await.expect("read");
-            assert_eq!(welcomes.len(), kept - 4, "each Welcome exactly once");
+            assert_eq!(
+                welcomes.len(),
+                2 + kept - 4,
+                "a package, a claim, and the Welcome exactly once"
+            );
         }
         close(store).await;
     }
@@ -116,7 +121,7 @@ async fn a_cut_loses_nothing_acknowledged(place: usize, rest: Rest) {
     let again = append(&store, &crashed.frames[4]).await.expect("accepted");
     assert_eq!((again.offset, again.duplicate), (at(5), kept == 5));
     for agent in crashed.added {
-        assert_eq!(entries(&store, agent.log(), Offset::ZERO).await.expect("read").len(), 1);
+        assert_eq!(entries(&store, agent.log(), Offset::ZERO).await.expect("read").len(), 3);
     }
     accept(&store, &message(crashed.channel, 5, b"goes on")).await;
     close(store).await;

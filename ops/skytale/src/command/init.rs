@@ -1,10 +1,12 @@
 //! `skytale init`.
 
 use super::Session;
-use crate::agent::{AgentArgs, Mode, vault, with_vault};
+use super::consent::Claims;
+use crate::agent::{AgentArgs, Mode, failed, vault, with_vault};
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
 use skytale_proto::AgentId;
+use skytale_sdk::engine::Consent;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -13,6 +15,8 @@ pub(crate) struct Args {
     /// Make the vault alone; offer no keys yet, so that nobody can add this agent.
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    claims: Claims,
     #[command(flatten)]
     pub agent: AgentArgs,
 }
@@ -23,11 +27,28 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
     // Online, KeyPackages are on offer then: others can add this agent also while it is away.
     let made = with_vault(&session, &vault, &args.agent, mode, async |agent| {
+        if let Some(consent) = args.claims.consent(agent).await? {
+            let what = "cannot say who may claim this agent's keys";
+            agent.set_consent(consent).await.map_err(failed(what))?;
+            if mode == Mode::Online {
+                agent.caught_up().await.map_err(failed(what))?;
+            }
+        }
         session.output.give(&Made {
             agent: agent.id(),
             vault: vault.clone(),
             created,
             online: mode == Mode::Online,
+            by: match agent
+                .consent()
+                .await
+                .map_err(failed("cannot read who may add this agent"))?
+                .consent
+            {
+                Consent::Account => "agents of its account",
+                Consent::Listed { .. } => "those whom it allows",
+                Consent::Anyone => "every agent",
+            },
         })
     });
     made.await.map_err(|failure| match created && vault.exists() {
@@ -46,6 +67,9 @@ struct Made {
     vault: PathBuf,
     created: bool,
     online: bool,
+    /// Who can add it.
+    #[serde(skip)]
+    by: &'static str,
 }
 
 impl Human for Made {
@@ -56,8 +80,9 @@ impl Human for Made {
         if self.online {
             writeln!(
                 to,
-                "{} keys are on offer: others can add this agent, also while it is away",
-                style.good("ready:")
+                "{} keys are on offer: {} can add this agent, also while it is away",
+                style.good("ready:"),
+                self.by
             )
         } else {
             writeln!(

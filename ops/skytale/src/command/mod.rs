@@ -9,6 +9,7 @@ mod bridge;
 mod channel;
 mod completions;
 mod config;
+mod consent;
 mod contact;
 mod demo;
 mod dev;
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// Give agents names.
     #[command(subcommand)]
     Contact(contact::Command),
+    /// Say who may claim this agent's keys, and who may add it to channels without asking.
+    #[command(after_help = consent::AFTER)]
+    Consent(consent::Args),
     /// List the account's agents, or end one.
     #[command(subcommand)]
     Agents(agents::Command),
@@ -189,6 +193,9 @@ fn dispatch(cli: Cli, output: Output) -> Outcome {
         }
         Command::Contact(command) => within(&global, client(command.layers()), output, |session| {
             contact::run(command, session)
+        }),
+        Command::Consent(args) => within(&global, client(args.agent.layers()), output, |session| {
+            consent::run(args, session)
         }),
         Command::Agents(command) => within(&global, client(command.layers()), output, |session| {
             agents::run(command, session)

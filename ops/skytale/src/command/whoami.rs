@@ -4,7 +4,7 @@ use super::Session;
 use crate::agent::{AgentArgs, Mode, failed, vault, with_agent};
 use crate::output::{Human, Outcome, Style};
 use serde::Serialize;
-use skytale_proto::{AgentId, EndpointId};
+use skytale_proto::{AccountId, AgentId, EndpointId};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -25,6 +25,11 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
             agent: agent.id(),
             endpoint: agent.endpoint_id().map_err(failed("cannot read the endpoint's id"))?,
             vault: vault.clone(),
+            account: agent
+                .consent()
+                .await
+                .map_err(failed("cannot read the agent's account"))?
+                .account,
             channels: channels.len(),
             id_only: args.id,
         })
@@ -36,6 +41,8 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 struct Who {
     agent: AgentId,
     endpoint: EndpointId,
+    /// As the relay node knows it; null before this agent was online once.
+    account: Option<AccountId>,
     vault: PathBuf,
     channels: usize,
     #[serde(skip)]
@@ -49,6 +56,9 @@ impl Human for Who {
         }
         writeln!(to, "agent     {}", self.agent)?;
         writeln!(to, "endpoint  {}", self.endpoint)?;
+        if let Some(account) = &self.account {
+            writeln!(to, "account   {account}")?;
+        }
         writeln!(to, "vault     {}", self.vault.display())?;
         writeln!(to, "channels  {}", self.channels)
     }

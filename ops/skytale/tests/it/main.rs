@@ -9,6 +9,7 @@ mod channels;
 mod clock;
 mod config_check;
 mod configuration;
+mod consent;
 mod demo;
 mod deploy;
 mod dev;

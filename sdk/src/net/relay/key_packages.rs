@@ -69,12 +69,9 @@ impl KeyPackages {
         };
         let header = frame.header();
         let of_agent = header.log == claim.header().log && LogId::Agent(header.author) == header.log;
-        if !of_agent
-            || header.detail
-                != (Detail::KeyPackage {
-                    last_resort: claimed.last_resort,
-                })
-        {
+        let is_package =
+            matches!(header.detail, Detail::KeyPackage { last_resort, .. } if last_resort == claimed.last_resort);
+        if !of_agent || !is_package {
             return Err(self.broken("a claim answered with another agent's frame"));
         }
         Ok(Claimed {

@@ -8,6 +8,7 @@ mod inbox;
 mod offline;
 mod order;
 mod recovery;
+mod requests;
 mod restarts;
 mod rollback;
 mod share;

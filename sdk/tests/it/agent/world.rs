@@ -80,6 +80,10 @@ impl Mint {
     }
 
     pub(crate) fn token(&self, subject: &TokenSubject) -> Token {
+        self.token_of(subject, self.account)
+    }
+
+    fn token_of(&self, subject: &TokenSubject, account: AccountId) -> Token {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
         let expires_s = now + self.life_s.load(Ordering::Relaxed);
         self.given.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +92,7 @@ impl Mint {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
             sub: subject.agent,
-            acct: self.account,
+            acct: account,
             key: self.key,
             scope: Claims::join_scopes(&scopes),
             cnf: Confirmation { eid: subject.endpoint },
@@ -100,9 +104,14 @@ impl Mint {
     }
 
     pub(crate) fn provider(self: &Arc<Self>) -> Arc<dyn TokenProvider> {
+        self.provider_of(self.account)
+    }
+
+    /// For agents of an account.
+    pub(crate) fn provider_of(self: &Arc<Self>, account: AccountId) -> Arc<dyn TokenProvider> {
         let mint = Arc::clone(self);
         Arc::new(TokenFn::new(move |subject: TokenSubject| {
-            let token = mint.token(&subject);
+            let token = mint.token_of(&subject, account);
             async move { Ok(token) }
         }))
     }
@@ -252,7 +261,18 @@ impl World {
 
     /// Opens an agent and waits until it is current and can be added.
     pub(crate) async fn agent(&self, name: &str) -> Agent {
-        let agent = self.open(name).await;
+        self.current(self.open(name).await).await
+    }
+
+    /// The same, of another account.
+    pub(crate) async fn agent_of(&self, name: &str, account: AccountId) -> Agent {
+        let mut config = self.config(name);
+        config.tokens = self.mint.provider_of(account);
+        let agent = soon("a vault opened", Agent::open(config)).await.expect("opened");
+        self.current(agent).await
+    }
+
+    async fn current(&self, agent: Agent) -> Agent {
         agent.connect().await.expect("a socket");
         soon("an agent current", agent.caught_up()).await.expect("current");
         agent

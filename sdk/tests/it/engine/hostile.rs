@@ -67,7 +67,10 @@ fn package_frame(owner: AgentId, package: &KeyPackage) -> Bytes {
         id: FrameId::generate(),
         author: owner,
         parent: Offset::ZERO,
-        detail: Detail::KeyPackage { last_resort: false },
+        detail: Detail::KeyPackage {
+            last_resort: false,
+            account: None,
+        },
     };
     let body = package.tls_serialize_detached().expect("encodes");
     Frame::new(header, body).expect("a frame").encoded().clone()
@@ -278,7 +281,19 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
                 let leaf = members.into_iter().find(of_b).expect("b").index;
                 (rogue.commit(vec![], vec![leaf]), commit(&[], &[]))
             }
-            _ => (rogue.commit(vec![], vec![]), commit(&[c.id()], &[])),
+            _ => {
+                let claim = Header {
+                    log: c.id().log(),
+                    id: FrameId::generate(),
+                    author: rogue.id(),
+                    parent: Offset::ZERO,
+                    detail: Detail::KeyPackageClaim { account: None },
+                };
+                relay
+                    .append(Frame::new(claim, Bytes::new()).expect("a frame"))
+                    .expect("claimed");
+                (rogue.commit(vec![], vec![]), commit(&[c.id()], &[]))
+            }
         };
         relay
             .append(rogue.frame(rogue.id(), FrameId::generate(), detail, body))
@@ -423,7 +438,10 @@ fn a_key_package_of_an_older_version_is_judged_by_the_time_in_its_frames_id() {
             id,
             author: owner,
             parent: Offset::ZERO,
-            detail: Detail::KeyPackage { last_resort: false },
+            detail: Detail::KeyPackage {
+                last_resort: false,
+                account: None,
+            },
         };
         let frame = Frame::new(header, body.clone()).expect("a frame");
         let claimed = ClaimedPackage {

@@ -76,7 +76,7 @@ fn add(relay: &Relay, by: &mut Agent, agent: AgentId, channel: ChannelId) -> (us
     for claims in 1..=KEY_PACKAGES_MAX + 1 {
         let package = by.claim(relay, agent);
         let frame = skytale_proto::Frame::decode(package.frame.clone()).expect("a frame");
-        let is_last = frame.header().detail == Detail::KeyPackage { last_resort: true };
+        let is_last = matches!(frame.header().detail, Detail::KeyPackage { last_resort: true, .. });
         match by.engine().add(channel, vec![package]) {
             Err(error) if error.code() == Code::KeyPackageExpired && !is_last => {}
             done => return (claims, done.map(drop)),

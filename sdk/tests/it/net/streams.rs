@@ -447,7 +447,10 @@ async fn a_claim_gives_that_agents_package_and_no_others() {
         AgentId::from_bytes([8; 32]),
         AgentId::from_bytes([9; 32]),
     );
-    let package = Detail::KeyPackage { last_resort: false };
+    let package = Detail::KeyPackage {
+        last_resort: false,
+        account: None,
+    };
     let sound = frame(bob, bob, package.clone());
     let answers = [
         claimed(&sound),
@@ -468,7 +471,7 @@ async fn a_claim_gives_that_agents_package_and_no_others() {
         .await;
         let (session, _endpoint) = connect(&script.relay).await.expect("a session");
         let mut packages = within(KeyPackages::open(&session)).await.expect("a stream");
-        let claim = frame(me, bob, Detail::KeyPackageClaim);
+        let claim = frame(me, bob, Detail::KeyPackageClaim { account: None });
         let answer = within(packages.claim(&claim)).await;
         if number == 0 {
             assert_eq!(answer.expect("bob's package").frame, sound);
@@ -508,7 +511,7 @@ async fn stock_and_refusals_are_told() {
     let claim = frame(
         AgentId::from_bytes([7; 32]),
         AgentId::from_bytes([8; 32]),
-        Detail::KeyPackageClaim,
+        Detail::KeyPackageClaim { account: None },
     );
     let error = within(packages.claim(&claim)).await.expect_err("a refusal");
     assert_eq!(error.code(), Code::KeyPackagesExhausted);

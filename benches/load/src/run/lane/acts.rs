@@ -42,6 +42,7 @@ impl<T: Target> Lane<T> {
             Frame::KeyPackage { last_resort } => {
                 let detail = Detail::KeyPackage {
                     last_resort: *last_resort,
+                    account: Some(self.account()?),
                 };
                 let log = self.shared.target.agent_id(self.agent).log();
                 let frame = self.build(planned, log, Offset::ZERO, detail, body_bytes)?;
@@ -220,7 +221,10 @@ impl<T: Target> Lane<T> {
         self.meanwhile(async { offered.wait_for(|offered| *offered).await.is_ok() })
             .await;
         let log = shared.target.agent_id(of).log();
-        let frame = self.build(planned, log, Offset::ZERO, Detail::KeyPackageClaim, 0)?;
+        let detail = Detail::KeyPackageClaim {
+            account: Some(self.account()?),
+        };
+        let frame = self.build(planned, log, Offset::ZERO, detail, 0)?;
         shared.was_sent(open.place(), self.agent, planned);
         for _ in 0..CLAIMS_MAX {
             if self.link.is_none() {
@@ -236,7 +240,7 @@ impl<T: Target> Lane<T> {
                 }
                 Err(failed) if failed.is_refusal => {
                     shared.refused(self.agent, failed.code);
-                    if failed.code == Code::KeyPackagesExhausted {
+                    if matches!(failed.code, Code::KeyPackagesExhausted | Code::ClaimsUnspent) {
                         break;
                     }
                     tokio::time::sleep(failed.retry_after.unwrap_or(Duration::from_millis(50))).await;

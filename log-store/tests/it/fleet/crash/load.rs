@@ -133,10 +133,12 @@ impl Author {
         let mut parent = 1;
         for round in 0..Self::channel_length() {
             if round % 20 == 19 {
-                parent = self
-                    .append(&bundle(channel, parent, &[someone(), someone()]))
-                    .await?
-                    .get();
+                let joiners = [someone(), someone()];
+                for joiner in joiners {
+                    self.append(&key_package(joiner, false)).await?;
+                    self.append(&claim(joiner)).await?;
+                }
+                parent = self.append(&bundle(channel, parent, &joiners)).await?.get();
             }
             let length = usize::from(round % 60) * 40;
             self.append(&message(channel, parent, &vec![round; length])).await?;

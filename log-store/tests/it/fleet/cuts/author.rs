@@ -175,6 +175,9 @@ impl Author {
         } else {
             Vec::new()
         };
+        for claimed in [key_package(joiner, false), claim_by(joiner, self.agent)] {
+            taken_at_last(&self.shared.nodes[self.node], &claimed).await;
+        }
         let id = FrameId::generate();
         let frame = self.frame(
             id,

@@ -58,6 +58,7 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
         // A channel of this region, to which somebody of the other will be added.
         let (joined, invited) = (ChannelId::generate_in(Region(0)), agent_of(&home, 1));
         accept(&home, &create(joined)).await;
+        claimed(&home, &[invited]).await;
         let invitation = bundle(joined, 1, &[invited]);
         // First the home of what is appended, then the region of the mirror.
         eprintln!("{cut:?} around region {}", round % 2);
@@ -83,7 +84,11 @@ async fn a_region_that_is_cut_off_at_its_gateways_is_read_elsewhere_and_loses_no
             2,
             "created, and one commit"
         );
-        assert_eq!(agree(&home, &away, invited.log()).await.len(), 1, "one Welcome");
+        assert_eq!(
+            agree(&home, &away, invited.log()).await.len(),
+            3,
+            "a package, a claim, one Welcome"
+        );
     }
     for frame in &kept {
         taken_at_last(&away, frame).await;
@@ -158,10 +163,11 @@ async fn regions_far_apart_agree_and_what_is_sent_at_once_travels_together() {
     let channel = ChannelId::generate_in(Region(0));
     let (bob, carol) = (agent_of(&home, 1), agent_of(&home, 0));
     accept(&away, &create(channel)).await;
+    claimed(&away, &[bob, carol]).await;
     accept(&away, &bundle(channel, 1, &[bob, carol])).await;
     accept(&home, &key_package(bob, false)).await;
-    let claimed = accept(&away, &claim(bob)).await.claimed.expect("a package");
-    assert!(!claimed.last_resort);
+    let package = accept(&away, &claim(bob)).await.claimed.expect("a package");
+    assert!(!package.last_resort);
     // What is sent while a batch is on its way is the next batch.
     let mut pending = Vec::new();
     for number in 0..FRAMES {

@@ -18,6 +18,7 @@ mod problems;
 mod purge;
 mod read;
 mod reference;
+mod requests;
 mod send;
 mod start;
 mod tail;
@@ -50,6 +51,12 @@ pub(crate) enum Command {
     Remove(Agents),
     /// Take a channel that was left out of this agent's vault, with its history.
     Forget(forget::Args),
+    /// List additions that wait: others have added this agent who may not do so without asking.
+    Requests(requests::Args),
+    /// Accept an addition that waits: join the channel.
+    Accept(requests::Answer),
+    /// Decline an addition that waits: leave, and see nothing of the channel.
+    Decline(requests::Answer),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
     /// List the agents in a channel.
@@ -134,6 +141,8 @@ impl Command {
             Self::Add(args) => &args.agents.agent,
             Self::Remove(args) => &args.agent,
             Self::Forget(args) => &args.agent,
+            Self::Requests(args) => &args.agent,
+            Self::Accept(args) | Self::Decline(args) => &args.agent,
             Self::Chat(args) => &args.agent,
             Self::Pipe(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
@@ -158,6 +167,9 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Add(args) => change::add(args, session).await,
         Command::Remove(args) => change::remove(args, session).await,
         Command::Forget(args) => forget::run(args, session).await,
+        Command::Requests(args) => requests::run(args, session).await,
+        Command::Accept(args) => requests::accept(args, session).await,
+        Command::Decline(args) => requests::decline(args, session).await,
         Command::Chat(args) => chat::run(args, session).await,
         Command::Pipe(args) => pipe::run(args, session).await,
         Command::Leave(args) => change::leave(args, session).await,

@@ -1,0 +1,303 @@
+//! Who may claim an agent's KeyPackages, and whose additions wait: strangers who would put it into their channels.
+
+use super::relay::{Agent, Relay, channel_of, settle};
+use bytes::Bytes;
+use skytale_log_store::{AppendError, Refused};
+use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, LogId, Offset};
+use skytale_sdk::engine::{ChannelState, Consent, Event, Trust};
+
+const HOME: AccountId = AccountId::from_bytes([1; 16]);
+const FOREIGN: AccountId = AccountId::from_bytes([2; 16]);
+
+fn agent_of(account: AccountId) -> Agent {
+    let mut agent = Agent::new();
+    agent.engine().set_account(account).expect("kept");
+    agent
+}
+
+/// Says who may claim, and has the log take it.
+fn consent(relay: &Relay, agent: &mut Agent, consent: &Consent) {
+    agent.engine().set_consent(consent).expect("kept");
+    assert!(!agent.engine().consent().expect("known").in_force);
+    let frame = agent.engine().consent_frame().expect("made").expect("a frame");
+    agent.crash();
+    let again = agent.engine().consent_frame().expect("made").expect("a frame");
+    assert_eq!(frame, again, "the same until it is answered");
+    let outcome = relay.outcome(frame.clone());
+    agent
+        .engine()
+        .consent_outcome(frame.header().id, outcome)
+        .expect("kept");
+    assert!(agent.engine().consent().expect("known").in_force);
+    assert_eq!(agent.engine().consent_frame().expect("asked"), None);
+}
+
+/// A channel of an agent's, with another one added, and something said.
+fn added(relay: &Relay, by: &mut Agent, agent: &mut Agent) -> ChannelId {
+    let channel = channel_of(relay, &mut [&mut *by]);
+    let package = by.claim(relay, agent.id());
+    by.engine().add(channel, vec![package]).expect("queued");
+    settle(relay, channel, &mut [&mut *by]);
+    by.send(channel, "buy now");
+    settle(relay, channel, &mut [&mut *by, &mut *agent]);
+    channel
+}
+
+fn refused(relay: &Relay, by: &mut Agent, agent: AgentId) -> Refused {
+    let claim = by.engine().claim_frame(agent).expect("a frame");
+    match relay.append(claim) {
+        Err(AppendError::Refused(refused)) => refused,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_stranger_claims_nothing_before_the_owner_says_so_and_nothing_after_it_takes_that_back() {
+    let relay = Relay::new();
+    let (mut bob, mut mallory, mut alice) = (agent_of(HOME), agent_of(FOREIGN), agent_of(HOME));
+    bob.stock_up(&relay);
+    assert_eq!(refused(&relay, &mut mallory, bob.id()), Refused::ClaimNotAllowed);
+    let listed = Consent::Listed {
+        accounts: Vec::new(),
+        agents: vec![mallory.id()],
+    };
+    consent(&relay, &mut bob, &listed);
+    mallory.claim(&relay, bob.id());
+    assert_eq!(
+        refused(&relay, &mut agent_of(FOREIGN), bob.id()),
+        Refused::ClaimNotAllowed
+    );
+    consent(&relay, &mut bob, &Consent::Account);
+    assert_eq!(refused(&relay, &mut mallory, bob.id()), Refused::ClaimNotAllowed);
+    alice.claim(&relay, bob.id());
+    // What the log says is what the vault knows, also one that was restored from before.
+    bob.read_own_log(&relay);
+    assert_eq!(bob.engine().consent().expect("known").consent, Consent::Account);
+}
+
+#[test]
+fn an_agent_of_the_own_account_adds_without_asking_and_so_does_a_contact() {
+    let relay = Relay::new();
+    let (mut bob, mut alice, mut carol) = (agent_of(HOME), agent_of(HOME), agent_of(FOREIGN));
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    let ours = added(&relay, &mut alice, &mut bob);
+    assert_eq!(bob.texts(ours), ["buy now"]);
+    bob.engine().set_contact("carol", carol.id()).expect("named");
+    let theirs = added(&relay, &mut carol, &mut bob);
+    assert_eq!(bob.texts(theirs), ["buy now"]);
+    assert_eq!(bob.engine().requests().expect("listed"), []);
+}
+
+#[test]
+fn a_strangers_addition_waits_and_nothing_of_it_is_shown_until_it_is_accepted() {
+    let relay = Relay::new();
+    let (mut bob, mut mallory) = (agent_of(HOME), agent_of(FOREIGN));
+    bob.crashes = true;
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    let channel = added(&relay, &mut mallory, &mut bob);
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+    let requests = bob.engine().requests().expect("listed");
+    assert_eq!(requests.len(), 1);
+    let request = requests[0];
+    assert_eq!(
+        (request.channel, request.by, request.account, request.members),
+        (channel, Some(mallory.id()), Some(FOREIGN), Some(2))
+    );
+    let told = Event::Requested {
+        channel,
+        offset: request.offset,
+        by: Some(mallory.id()),
+        account: Some(FOREIGN),
+    };
+    assert_eq!(bob.take_events(), [told]);
+    mallory.send(channel, "buy more");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(bob.take_events(), [], "it is told once");
+
+    bob.engine().accept_request(channel).expect("accepted");
+    assert_eq!(bob.engine().requests().expect("listed"), []);
+    assert!(bob.engine().accept_request(channel).is_err(), "nothing waits");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(bob.texts(channel), ["buy now", "buy more"]);
+    assert_eq!(bob.engine().channel(channel).expect("known").unacked, 2);
+    assert!(
+        bob.take_events()
+            .iter()
+            .any(|event| matches!(event, Event::Joined { .. }))
+    );
+    bob.send(channel, "no");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(mallory.texts(channel), ["buy now", "buy more", "no"]);
+}
+
+#[test]
+fn who_declines_leaves_the_group_and_keeps_nothing_of_it() {
+    let relay = Relay::new();
+    let (mut bob, mut mallory) = (agent_of(HOME), agent_of(FOREIGN));
+    bob.crashes = true;
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    let channel = added(&relay, &mut mallory, &mut bob);
+    bob.take_events();
+    bob.engine().decline_request(channel).expect("declined");
+    // It is in the group for as long as the others need to let it go.
+    bob.read_own_log(&relay);
+    assert!(bob.engine().declined().expect("listed").contains(&channel));
+    assert_eq!(
+        bob.engine().channel(channel).expect("followed").state,
+        ChannelState::Leaving
+    );
+    assert!(bob.engine().send(channel, b"hello").is_err(), "nothing is said there");
+    mallory.send(channel, "stay");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(mallory.engine().members(channel).expect("listed"), [mallory.id()]);
+    assert_eq!(
+        bob.engine().channel(channel).expect("followed").state,
+        ChannelState::Left
+    );
+    assert_eq!(bob.history(channel), []);
+    assert_eq!(bob.engine().channel(channel).expect("followed").unacked, 0);
+    let shown = |event: &Event| matches!(event, Event::Message { .. } | Event::Requested { .. });
+    assert!(!bob.take_events().iter().any(shown));
+    assert!(bob.engine().forget_declined().expect("forgotten"));
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+    assert_eq!(bob.engine().requests().expect("listed"), []);
+
+    // Added once more, it is asked once more.
+    let package = mallory.claim(&relay, bob.id());
+    mallory.engine().add(channel, vec![package]).expect("queued");
+    settle(&relay, channel, &mut [&mut mallory, &mut bob]);
+    assert_eq!(bob.engine().requests().expect("listed").len(), 1);
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+}
+
+#[test]
+fn an_owner_that_trusts_nobody_is_asked_by_its_own_account_too() {
+    let relay = Relay::new();
+    let (mut bob, mut alice) = (agent_of(HOME), agent_of(HOME));
+    bob.stock_up(&relay);
+    let nobody = Trust {
+        account: false,
+        contacts: false,
+        ..Trust::default()
+    };
+    bob.engine().set_trust(&nobody).expect("kept");
+    let channel = added(&relay, &mut alice, &mut bob);
+    assert_eq!(bob.engine().requests().expect("listed")[0].account, Some(HOME));
+    let alice_alone = Trust {
+        agents: vec![alice.id()],
+        ..nobody
+    };
+    bob.engine().set_trust(&alice_alone).expect("kept");
+    let other = added(&relay, &mut alice, &mut bob);
+    assert_eq!(bob.texts(other), ["buy now"]);
+    assert_eq!(
+        bob.engine().requests().expect("listed")[0].channel,
+        channel,
+        "what waits goes on waiting"
+    );
+}
+
+/// Whoever may claim and adds with Welcomes that lead nowhere makes an agent follow nothing.
+#[test]
+fn a_strangers_welcome_that_cannot_be_used_leads_into_no_channel() {
+    let relay = Relay::new();
+    let (mut bob, mut mallory) = (agent_of(HOME), agent_of(FOREIGN));
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    mallory.claim(&relay, bob.id());
+    let channel = ChannelId::generate();
+    let frame = |log: LogId, parent: u64, detail| {
+        let header = Header {
+            log,
+            id: FrameId::generate(),
+            author: mallory.id(),
+            parent: Offset::new(parent),
+            detail,
+        };
+        Frame::new(header, Bytes::from_static(b"junk")).expect("a frame")
+    };
+    let create = Detail::Create {
+        mode: ChannelMode::Mls,
+        account: None,
+    };
+    relay.append(frame(channel.log(), 0, create)).expect("created");
+    let adds = vec![bob.id()];
+    let bundle = Detail::Commit {
+        recipients: adds.clone(),
+        adds,
+        removes: Vec::new(),
+    };
+    relay.append(frame(channel.log(), 1, bundle)).expect("an entry");
+    bob.read_own_log(&relay);
+    assert_eq!(bob.engine().pending_joins().expect("listed"), []);
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+    assert_eq!(bob.engine().requests().expect("listed"), []);
+}
+
+#[test]
+fn additions_without_end_fill_no_vault() {
+    let relay = Relay::new();
+    let (mut bob, mut mallory) = (agent_of(HOME), agent_of(FOREIGN));
+    bob.stock_up(&relay);
+    consent(&relay, &mut bob, &Consent::Anyone);
+    for _ in 0..260 {
+        let channel = channel_of(&relay, &mut [&mut mallory]);
+        let package = mallory.claim(&relay, bob.id());
+        mallory.engine().add(channel, vec![package]).expect("queued");
+        settle(&relay, channel, &mut [&mut mallory]);
+    }
+    bob.read_own_log(&relay);
+    assert_eq!(bob.engine().requests().expect("listed").len(), 256);
+    assert_eq!(bob.engine().pending_joins().expect("listed"), []);
+    assert_eq!(bob.engine().channels().expect("listed"), []);
+}
+
+/// The log no longer has the bundle, so that nobody can tell who it was: whoever allowed strangers is asked.
+#[test]
+fn an_addition_that_was_trimmed_waits_where_strangers_may_claim() {
+    for is_open in [false, true] {
+        let relay = Relay::new();
+        let (mut bob, mut alice) = (agent_of(HOME), agent_of(HOME));
+        bob.stock_up(&relay);
+        if is_open {
+            consent(&relay, &mut bob, &Consent::Anyone);
+        }
+        let channel = channel_of(&relay, &mut [&mut alice]);
+        let package = alice.claim(&relay, bob.id());
+        alice.engine().add(channel, vec![package]).expect("queued");
+        settle(&relay, channel, &mut [&mut alice]);
+        relay.trim(channel.log(), relay.head(channel.log()));
+        bob.read_own_log(&relay);
+        let requests = bob.engine().requests().expect("listed");
+        let channels = bob.engine().channels().expect("listed");
+        assert_eq!((requests.len(), channels.len()), if is_open { (1, 0) } else { (0, 1) });
+        if is_open {
+            assert_eq!(requests[0].by, None);
+            bob.engine().accept_request(channel).expect("accepted");
+        }
+        // It has asked to be added again, and is.
+        settle(&relay, channel, &mut [&mut bob, &mut alice]);
+        alice.send(channel, "here you are");
+        settle(&relay, channel, &mut [&mut bob, &mut alice]);
+        assert_eq!(bob.texts(channel), ["here you are"]);
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_is_refused_before_anything_is_kept() {
+    let mut bob = agent_of(HOME);
+    let agents = (0..300u32).map(|number| {
+        let mut bytes = [1; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        AgentId::from_bytes(bytes)
+    });
+    let long = Consent::Listed {
+        accounts: Vec::new(),
+        agents: agents.collect(),
+    };
+    assert!(bob.engine().set_consent(&long).is_err());
+    assert_eq!(bob.engine().consent().expect("known").consent, Consent::Account);
+}
