@@ -28,7 +28,12 @@ pub(crate) fn play(arguments: &[&str]) -> anyhow::Result<()> {
         ["join", user, servers, folder, entries, logs @ ..] => {
             let logs = logs.iter().map(|log| Ok(log.parse()?));
             let logs = logs.collect::<anyhow::Result<Vec<LogId>>>()?;
-            joins(&account(user, servers, folder), folder.as_ref(), entries.parse()?, &logs)
+            joins(
+                &account(user, servers, folder),
+                folder.as_ref(),
+                entries.parse()?,
+                &logs,
+            )
         }
         ["relay", user, servers, folder] => serves(&account(user, servers, folder), folder.as_ref()),
         _ => bail!("no such role: {arguments:?}"),
