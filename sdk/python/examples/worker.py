@@ -14,7 +14,8 @@ async def worker(name: str) -> None:
         async with await agent.join("tasks") as tasks:
             async for message in tasks.messages():
                 task = message.json()
-                if task["to"] == agent.id:
+                # Other workers' answers are in the channel, too.
+                if task.get("to") == agent.id:
                     # The answer and the acknowledgement are one transaction.
                     await message.reply(json={"value": task["n"] ** 2})
                 else:
