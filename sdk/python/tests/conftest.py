@@ -30,10 +30,10 @@ class Node:
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[str], Node]:
-    binary = os.environ["SKYTALE_BINARY"]
-    listen = [f"--{who}-listen=127.0.0.1:0" for who in ("api", "relay", "admin", "bridge")]
+    binary = os.environ["TEST_SKYTALE"]
     process = subprocess.Popen(
-        [binary, "--json", "dev", "--dir", str(folder), *listen],
+        [binary, "--json", "dev", "--dir", str(folder), "--any-port"],
+        env={key: value for key, value in os.environ.items() if not key.startswith("SKYTALE_")},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
