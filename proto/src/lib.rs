@@ -13,7 +13,7 @@
 //!         id: FrameId::generate(),
 //!         author: AgentId::from_bytes([7; 32]),
 //!         parent: Offset::ZERO,
-//!         detail: Detail::Create { mode: ChannelMode::Mls, account: None },
+//!         detail: Detail::Create { mode: ChannelMode::Mls, account: None, policy: None },
 //!     },
 //!     b"opaque".as_slice(),
 //! )?;
@@ -25,6 +25,7 @@
 //! - [`id`]: newtypes for everything that is named or counted.
 //! - [`frame`]: what an author appends. [`record`]: how an entry looks on disk and on the wire.
 //! - [`session`]: the relay protocol. [`token`]: claims and their verification. [`rest`]: the API's JSON.
+//! - [`policy`]: who may do what in a channel.
 //! - [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
 
 pub mod code;
@@ -32,6 +33,7 @@ pub mod digest;
 pub mod frame;
 pub mod id;
 pub mod limits;
+pub mod policy;
 pub mod record;
 pub mod rest;
 pub mod session;
@@ -44,6 +46,7 @@ pub use frame::{ChannelMode, Detail, Frame, FrameError, Header, Kind};
 pub use id::{
     AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, FrameId, InstanceId, KeyId, LogId, Offset, Region,
 };
+pub use policy::{Holders, Policy, Right};
 pub use record::{Record, RecordError};
 pub use shown::{is_plain, shown};
 

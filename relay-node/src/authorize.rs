@@ -149,6 +149,7 @@ mod tests {
                 ChannelMode::Mls
             },
             account,
+            policy: None,
         }
     }
 
@@ -157,6 +158,8 @@ mod tests {
             adds: vec![],
             removes: vec![],
             recipients: vec![],
+            roster: None,
+            policy: None,
         }
     }
 

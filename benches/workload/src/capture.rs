@@ -160,6 +160,7 @@ impl LogCapture {
                 adds,
                 removes,
                 recipients,
+                ..
             } => Frame::Commit {
                 channel,
                 adds: agents(adds),

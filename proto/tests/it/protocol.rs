@@ -218,11 +218,14 @@ fn detail(kind: Kind) -> Detail {
         Kind::Create => Detail::Create {
             mode: ChannelMode::Mls,
             account: None,
+            policy: None,
         },
         Kind::Commit => Detail::Commit {
             adds: vec![agent()],
             removes: Vec::new(),
             recipients: vec![agent()],
+            roster: None,
+            policy: None,
         },
         Kind::Proposal => Detail::Proposal,
         Kind::Message => Detail::Message,

@@ -51,7 +51,7 @@ use crate::event::Events;
 use crate::net::Session;
 use crate::share::Share;
 use crate::vault::BackupInfo;
-use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
+use skytale_proto::{AgentId, ChannelId, EndpointId, Policy, Region};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,18 +303,39 @@ impl Agent {
         self.create(label, Some(home)).await
     }
 
+    /// Makes a channel with another policy than that of [`Policy::new`]; this agent is its only admin. `home` as for
+    /// [`Agent::create_channel`] where none is given.
+    pub async fn create_channel_with(
+        &self,
+        label: &str,
+        home: Option<Region>,
+        policy: &Policy,
+    ) -> Result<Channel, AgentError> {
+        let home = home.or(self.inner.link.region.map(Region));
+        if let Some(owner) = self.inner.core.owner() {
+            let home = home.map(|home| home.0);
+            let created = owner.create_with(label.to_owned(), home, policy.clone()).await?;
+            return Ok(self.handle(created));
+        }
+        self.create_here(label, home, policy.clone()).await
+    }
+
     async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             let created = owner.create(label.to_owned(), home.map(|home| home.0)).await?;
             return Ok(self.handle(created));
         }
+        self.create_here(label, home, Policy::new(self.id())).await
+    }
+
+    async fn create_here(&self, label: &str, home: Option<Region>, policy: Policy) -> Result<Channel, AgentError> {
         let label = label.to_owned();
         let created = self.inner.core.try_call(move |actor| {
             let home = match home {
                 Some(home) => home,
                 None => tokens::nearest_region(actor.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
             };
-            let channel = actor.engine.create_channel_in(&label, home)?;
+            let channel = actor.engine.create_channel_with(&label, home, &policy)?;
             actor.bus.channels_changed.notify_one();
             Ok(channel)
         });

@@ -4,10 +4,10 @@ use super::VaultError;
 use rusqlite::Connection;
 
 /// The version that this crate writes.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// The step to each version from the one before.
-const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5];
+const STEPS: [&str; VERSION as usize] = [V1, V2, V3, V4, V5, V6];
 
 /// - `message.id` is the channel's number and the offset in one integer ([`message_id`](super::message_id)), so that
 ///   the history of a channel is one run of the table and needs no second index.
@@ -225,6 +225,11 @@ CREATE TABLE once (
     PRIMARY KEY (channel, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
+";
+
+/// - What entries have shown of a channel's roster, where it is not the group's membership. See `Drift`.
+const V6: &str = "
+ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

@@ -13,6 +13,7 @@ mod ratchet_keys;
 mod recovery;
 mod relay;
 mod returns;
+mod roles;
 mod schedules;
 mod settling;
 mod stock;

@@ -644,6 +644,8 @@ fn a_header_that_lies_of_a_removal_makes_nothing_be_said() {
             adds: Vec::new(),
             removes: vec![mallory.id()],
             recipients: Vec::new(),
+            roster: None,
+            policy: None,
         },
     };
     assert!(

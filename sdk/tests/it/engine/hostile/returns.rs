@@ -339,6 +339,8 @@ fn a_new_beginning_with_a_stranger_or_at_another_place_is_refused_by_all() {
             adds,
             removes: members.clone(),
             recipients: members,
+            roster: None,
+            policy: None,
         };
         relay
             .append(rogue.frame(rogue.id(), FrameId::generate(), detail, body.encode_to_vec()))
