@@ -381,7 +381,7 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(state.handshake_head().get(), model.handshake_head());
     prop_assert_eq!(state.first_available().get(), model.trimmed() + 1);
     prop_assert!(state.roster().eq(model.roster()));
-    prop_assert_eq!(state.policy(), model.policy().as_ref());
+    prop_assert_eq!(state.policy().cloned(), model.policy());
     let status = state.status();
     prop_assert_eq!(status.head, state.head());
     prop_assert_eq!(status.first, state.first_available());

@@ -119,6 +119,7 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("TOKEN_SCOPES_MAX", limits::TOKEN_SCOPES_MAX),
         ("ROSTER_CHANGE_MAX", limits::ROSTER_CHANGE_MAX),
         ("ROSTER_MAX", limits::ROSTER_MAX),
+        ("ADMINS_MAX", limits::ADMINS_MAX),
         ("ROSTER_HISTORY_MAX", limits::ROSTER_HISTORY_MAX),
         ("KEY_PACKAGES_MAX", limits::KEY_PACKAGES_MAX),
         ("CLAIMS_REMEMBERED_MAX", limits::CLAIMS_REMEMBERED_MAX),
