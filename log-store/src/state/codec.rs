@@ -313,8 +313,8 @@ fn roles(fields: &mut Fields<'_>, roster: &Roster) -> Result<Roles, StateError> 
     }
     for _ in 0..fields.count("leaving", AgentId::LENGTH, limits::ROSTER_MAX)? {
         let agent = AgentId::from_bytes(fields.array("leaving")?);
-        if found.policy.is_none() || !roster.contains(&agent) {
-            return Err(wrong("leaving", "not an agent on the roster of a channel with a policy"));
+        if !roster.contains(&agent) {
+            return Err(wrong("leaving", "not an agent on the roster"));
         }
         if found.leaving.last().is_some_and(|last| *last >= agent) {
             return Err(wrong("leaving", "out of order"));

@@ -49,7 +49,7 @@ impl Group {
             policy,
         } = &header.detail
         else {
-            if kind == Kind::Proposal && self.roles.policy.is_some() {
+            if kind == Kind::Proposal {
                 // Members propose nothing but to leave.
                 self.roles.leaving.insert(header.author);
             }

@@ -8,7 +8,9 @@ use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
-use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, Policy, limits,
+};
 use std::collections::BTreeMap;
 
 const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));
@@ -334,6 +336,44 @@ fn what_the_second_version_wrote_is_still_read() {
         [(ChannelId::from_bytes([0xc4; 16]), Offset::new(2))]
     );
     for (state, kept) in samples().into_iter().chain([welcomed]).zip(KEPT_2) {
+        let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
+        assert_eq!(LogState::decode(bytes.into()), Ok(state));
+    }
+}
+
+/// A group with everything that roles have.
+fn governed() -> LogState {
+    let mut policy = Policy::new(ALICE);
+    policy.promote(BOB);
+    let created = Detail::Create {
+        mode: ChannelMode::Mls,
+        account: None,
+        policy: Some(policy),
+    };
+    let changed = Detail::Commit {
+        adds: vec![BOB, CAROL],
+        removes: Vec::new(),
+        recipients: Vec::new(),
+        roster: None,
+        policy: Some(Policy::new(ALICE)),
+    };
+    after(
+        CHANNEL,
+        &[
+            header(CHANNEL, ALICE, 0, created),
+            header(CHANNEL, ALICE, 1, changed),
+            header(CHANNEL, CAROL, 2, Detail::Proposal),
+        ],
+    )
+}
+
+/// Written by the third version, of [`samples`] and of a group with roles. These never change.
+const KEPT_3: [&str; 5] = ["", "", "", "", ""];
+
+#[test]
+fn what_the_third_version_wrote_is_still_read() {
+    for (state, kept) in samples().into_iter().chain([governed()]).zip(KEPT_3) {
+        assert_eq!(data_encoding::HEXLOWER.encode(&state.encode()), kept);
         let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
         assert_eq!(LogState::decode(bytes.into()), Ok(state));
     }

@@ -125,12 +125,19 @@ pub(super) fn may(group: &openmls::group::MlsGroup, right: Right, agent: &AgentI
 impl Channel {
     /// What this agent has to correct at the log: `None` where there is nothing that it may.
     pub(super) fn correction(&self, own: &AgentId) -> Option<Correction> {
-        let group = self.group.as_ref()?;
         let drift = &self.position.drift;
-        let policy = drift.policy > Offset::ZERO
+        if *drift == Drift::default() || self.group.is_none() {
+            return None;
+        }
+        let policy = self.puts_policy_back(own);
+        let is_due = drift.is_known() || policy || !self.liars_to_remove(own).is_empty();
+        is_due.then_some(Correction { policy })
+    }
+
+    fn puts_policy_back(&self, own: &AgentId) -> bool {
+        self.position.drift.policy > Offset::ZERO
             && self.offered.policy_refused != Some(self.position.head)
-            && may(group, Right::Policy, own);
-        (drift.is_known() || policy).then_some(Correction { policy })
+            && self.group.as_ref().is_some_and(|group| may(group, Right::Policy, own))
     }
 
     /// Liars that this agent's next commit removes. Where it puts the policy back, the relay node may not know yet that this
@@ -141,7 +148,7 @@ impl Channel {
         };
         let (members, policy) = (mls::members(group), mls::policy(group));
         let is_member = |agent: &AgentId| members.contains(agent);
-        let puts_back = self.correction(own).is_some_and(|correction| correction.policy);
+        let puts_back = self.puts_policy_back(own);
         let may_remove = |agent: &AgentId| {
             policy.as_ref().is_none_or(|policy| {
                 !policy.admins().contains(agent) || (policy.is_admin(own, is_member) && !puts_back)
@@ -214,7 +221,9 @@ impl Tx<'_> {
         else {
             return;
         };
-        let moves_roster = roster.is_some() || !adds.is_empty() || !removes.is_empty();
+        // Who is removed and added stays.
+        let set = |agents: &[AgentId]| agents.iter().copied().collect::<BTreeSet<_>>();
+        let moves_roster = roster.is_some() || set(adds) != set(removes);
         if moves_roster {
             first(&mut drift.roster, offset);
         }

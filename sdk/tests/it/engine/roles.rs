@@ -38,7 +38,8 @@ fn a_new_channel_is_governed_by_its_creator_and_by_those_it_promotes() {
     assert_eq!(b.engine().policy(channel).expect("known"), Some(Policy::new(a.id())));
     let refused = b.engine().remove(channel, &[c.id()]).map_err(|error| error.code());
     assert_eq!(refused, Err(Code::PolicyForbids));
-    let refused = b.engine().change_policy(channel, &promote(&[b.id()]));
+    let own = b.id();
+    let refused = b.engine().change_policy(channel, &promote(&[own]));
     assert_eq!(refused.map_err(|error| error.code()), Err(Code::PolicyForbids));
     let stranger = AgentId::from_bytes([7; 32]);
     let refused = a.engine().change_policy(channel, &promote(&[stranger]));
@@ -202,6 +203,9 @@ fn lie(relay: &Relay, channel: ChannelId, author: AgentId, detail: Detail) -> bo
 fn header_of(lie: Lie, author: AgentId, ids: &[AgentId], relay: &Relay, channel: ChannelId) -> Option<Detail> {
     let folded = relay.folded(channel);
     let roster: BTreeSet<AgentId> = folded.roster().collect();
+    if !roster.contains(&author) {
+        return None;
+    }
     let mut commit = (Vec::new(), Vec::new(), None, None);
     match lie {
         Lie::AddsGhost if !roster.contains(&ghost()) => commit.0.push(ghost()),
