@@ -6,7 +6,7 @@
 //!  rule 0, absent    nothing
 //!  rule 1, group     u64 handshake head  u32 agents, each (ascending by id):
 //!                      32 bytes id  u64 since, 0 if not on the roster  u32 stretches, each: u64 from  u64 to
-//!                    u8 roles: bit 0 a policy, bit 1 one that is contested  policy  32 bytes by, policy before
+//!                    u8 roles: bit 0 a policy, bit 1 one that is contested  policy  32 bytes by, u8 policies, each: policy before
 //!                    u32 leaving, each (ascending): 32 bytes id
 //!  rule 2, raw       16 bytes account
 //!  rule 3, mailbox   u64 last resort, 0 if none  u32 live packages, each: u64
@@ -23,7 +23,7 @@
 use super::given_up::GivenUp;
 use super::group::Group;
 use super::mailbox::{Mailbox, Welcomed};
-use super::roles::{Contested, Roles};
+use super::roles::{BEFORE_MAX, Contested, Roles};
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Rule};
 use crate::store::ClaimedPackage;
@@ -169,7 +169,11 @@ fn put_roles(roles: &Roles, out: &mut BytesMut) {
     }
     if let Some(contested) = &roles.contested {
         out.put_slice(contested.by.as_bytes());
-        out.put_slice(&contested.before.to_bytes());
+        // At most `BEFORE_MAX`.
+        out.put_u8(contested.before.len() as u8);
+        for before in &contested.before {
+            out.put_slice(&before.to_bytes());
+        }
     }
     put_count(roles.leaving.len(), out);
     for agent in &roles.leaving {
@@ -306,10 +310,19 @@ fn roles(fields: &mut Fields<'_>, roster: &Roster) -> Result<Roles, StateError> 
         found.policy = Some(fields.policy("policy")?);
     }
     if there & IS_CONTESTED != 0 {
-        found.contested = Some(Contested {
-            by: AgentId::from_bytes(fields.array("contested")?),
-            before: fields.policy("contested")?,
-        });
+        let by = AgentId::from_bytes(fields.array("contested")?);
+        let mut before: Vec<Policy> = Vec::new();
+        for _ in 0..fields.u8("contested")? {
+            let policy = fields.policy("contested")?;
+            if before.contains(&policy) || before.len() == BEFORE_MAX {
+                return Err(wrong("contested", "a policy twice, or too many"));
+            }
+            before.push(policy);
+        }
+        if before.is_empty() {
+            return Err(wrong("contested", "no policy before"));
+        }
+        found.contested = Some(Contested { by, before });
     }
     for _ in 0..fields.count("leaving", AgentId::LENGTH, limits::ROSTER_MAX)? {
         let agent = AgentId::from_bytes(fields.array("leaving")?);

@@ -123,29 +123,36 @@ impl Model {
         self.policies().pop().map(|(_, _, policy)| policy)
     }
 
-    /// The policy that an admin of before may put back: as it was before one agent changed it, while no other admin of that
-    /// time has committed.
-    fn contested(&self) -> Option<Policy> {
-        let mut contested: Option<(AgentId, Policy)> = None;
+    /// The policies that an admin of before may put back, and who changed them: as they were before one agent changed them, while
+    /// no other admin of that time has committed.
+    fn contested(&self) -> Option<(AgentId, Vec<Policy>)> {
+        let mut contested: Option<(AgentId, Vec<Policy>)> = None;
         let mut policy: Option<Policy> = None;
         for (_, entry) in self.numbered() {
             match &entry.detail {
                 Detail::Create { policy: first, .. } => policy.clone_from(first),
                 Detail::Commit { policy: Some(new), .. } if policy.as_ref() != Some(new) => {
                     let before = policy.replace(new.clone());
-                    contested = match contested {
-                        Some((_, old)) if old == *new => None,
-                        Some((by, old)) if by == entry.author => Some((by, old)),
-                        _ => before.map(|before| (entry.author, before)),
+                    contested = match (contested, before) {
+                        (Some((by, mut old)), Some(before)) if by == entry.author => {
+                            old.retain(|kept| *kept != before);
+                            old.push(before);
+                            let over = old.len().saturating_sub(8);
+                            old.drain(..over);
+                            Some((by, old))
+                        }
+                        (Some((_, old)), _) if old.contains(new) => None,
+                        (_, before) => before.map(|before| (entry.author, vec![before])),
                     };
                 }
                 Detail::Commit { .. } => {
-                    contested = contested.filter(|(by, old)| *by == entry.author || !old.admins().contains(&entry.author));
+                    let was_admin = |old: &[Policy]| old.iter().any(|policy| policy.admins().contains(&entry.author));
+                    contested = contested.filter(|(by, old)| *by == entry.author || !was_admin(old));
                 }
                 _ => {}
             }
         }
-        contested.map(|(_, before)| before)
+        contested
     }
 
     /// Who has proposed to leave, and is on the roster since.
@@ -201,7 +208,8 @@ impl Model {
         let changes = new.as_ref().is_some_and(|new| {
             let lets_go = policy.with_admins(|agent| !(leaving.contains(agent) && is_gone(agent)));
             let puts_back = roster.is_some()
-                && self.contested().is_some_and(|before| before == *new && before.admins().contains(&header.author));
+                && new.admins().contains(&header.author)
+                && self.contested().is_some_and(|(by, before)| by != header.author && before.contains(new));
             *new != policy && *new != lets_go && !puts_back
         });
         let asked = [

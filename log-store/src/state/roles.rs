@@ -13,19 +13,32 @@ use std::collections::BTreeSet;
 pub(super) struct Roles {
     /// `None`: every member may do everything.
     pub(super) policy: Option<Policy>,
-    /// The policy before the last change, until another of its admins has committed: they may put it back.
+    /// Changes of the policy by one agent, until another who was an admin before has committed: they may put it back.
     pub(super) contested: Option<Contested>,
     /// Agents on the roster that have proposed to leave: every member may let them go.
     pub(super) leaving: BTreeSet<AgentId>,
 }
 
-/// A change of the policy that no other admin has confirmed.
+/// Changes of the policy that no other admin has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contested {
-    /// Who made it.
+    /// Who made them.
     pub(super) by: AgentId,
-    /// The policy before.
-    pub(super) before: Policy,
+    /// The policies before each of them, oldest first: the newest [`BEFORE_MAX`], each once.
+    pub(super) before: Vec<Policy>,
+}
+
+/// How many policies before unconfirmed changes are remembered.
+pub(super) const BEFORE_MAX: usize = 8;
+
+impl Contested {
+    fn keep(&mut self, before: Policy) {
+        self.before.retain(|kept| *kept != before);
+        self.before.push(before);
+        if self.before.len() > BEFORE_MAX {
+            self.before.remove(0);
+        }
+    }
 }
 
 /// What a commit's header asks for.
@@ -100,9 +113,8 @@ impl Roles {
     fn puts_back(&self, asked: Asked<'_>, new: &Policy) -> bool {
         let contested = self.contested.as_ref();
         asked.roster.is_some()
-            && contested.is_some_and(|contested| {
-                contested.before == *new && contested.before.admins().contains(asked.author)
-            })
+            && new.admins().contains(asked.author)
+            && contested.is_some_and(|contested| contested.by != *asked.author && contested.before.contains(new))
     }
 
     /// The commit is an entry, and the roster is as after it.
@@ -113,18 +125,22 @@ impl Roles {
         match changed {
             Some(new) => {
                 let before = self.policy.replace(new.clone());
-                self.contested = match self.contested.take() {
-                    Some(contested) if contested.before == *new => None,
-                    Some(contested) if contested.by == *asked.author => Some(contested),
-                    _ => before.map(|before| Contested {
+                self.contested = match (self.contested.take(), before) {
+                    (Some(mut contested), Some(before)) if contested.by == *asked.author => {
+                        contested.keep(before);
+                        Some(contested)
+                    }
+                    (Some(contested), _) if contested.before.contains(new) => None,
+                    (_, before) => before.map(|before| Contested {
                         by: *asked.author,
-                        before,
+                        before: vec![before],
                     }),
                 };
             }
             None => {
                 let confirms = |contested: &Contested| {
-                    contested.by != *asked.author && contested.before.admins().contains(asked.author)
+                    let mut before = contested.before.iter();
+                    contested.by != *asked.author && before.any(|policy| policy.admins().contains(asked.author))
                 };
                 if self.contested.as_ref().is_some_and(confirms) {
                     self.contested = None;
@@ -134,7 +150,7 @@ impl Roles {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        let policies = self.policy.iter().chain(self.contested.iter().map(|contested| &contested.before));
+        let policies = self.policy.iter().chain(self.contested.iter().flat_map(|contested| &contested.before));
         let admins: usize = policies.map(|policy| policy.admins().len()).sum();
         (admins + self.leaving.len()) * size_of::<AgentId>() * 3 / 2
     }
