@@ -493,7 +493,10 @@ fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Resu
         ("recipients", !uses(&[Kind::Commit]) && !message.recipients.is_empty()),
         ("roster", !uses(&[Kind::Commit]) && !message.roster.is_empty()),
         ("policy", !uses(&[Kind::Create, Kind::Commit]) && message.policy != 0),
-        ("admins", !uses(&[Kind::Create, Kind::Commit]) && !message.admins.is_empty()),
+        (
+            "admins",
+            !uses(&[Kind::Create, Kind::Commit]) && !message.admins.is_empty(),
+        ),
         ("mode", !uses(&[Kind::Create]) && message.mode != 0),
         (
             "account",

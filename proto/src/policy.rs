@@ -237,9 +237,7 @@ impl Policy {
 
     /// A policy at the beginning of bytes, and the bytes behind it.
     pub fn take(bytes: &[u8]) -> Result<(Self, &[u8]), PolicyError> {
-        let short = PolicyError {
-            problem: "cut short",
-        };
+        let short = PolicyError { problem: "cut short" };
         let ([bits, low, high], rest) = bytes.split_first_chunk().ok_or(short)?;
         let count = usize::from(u16::from_le_bytes([*low, *high]));
         let (listed, rest) = rest.split_at_checked(count * AgentId::LENGTH).ok_or(short)?;

@@ -126,7 +126,11 @@ pub(super) fn encode(state: &LogState) -> Bytes {
 fn rule_bytes(rule: &Rule) -> usize {
     match rule {
         Rule::Absent => 0,
-        Rule::Group(group) => 32 + group.roles.weight_bytes() + group.roster.len() * AGENT_BYTES + group.roster.stretches() * STRETCH_BYTES,
+        Rule::Group(group) => {
+            32 + group.roles.weight_bytes()
+                + group.roster.len() * AGENT_BYTES
+                + group.roster.stretches() * STRETCH_BYTES
+        }
         Rule::Raw(_) => 16,
         Rule::Mailbox(mailbox) => {
             20 + mailbox.live.len() * 8 + mailbox.claims.len() * CLAIM_BYTES + mailbox.welcomes.len() * WELCOME_BYTES
@@ -234,7 +238,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     };
     let rule = match (rule, log) {
         (RULE_ABSENT, LogId::Channel(_)) if head == Offset::ZERO => Rule::Absent,
-        (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => Rule::Group(group(&mut fields, version, head, first)?),
+        (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => {
+            Rule::Group(group(&mut fields, version, head, first)?)
+        }
         (RULE_RAW, LogId::Channel(_)) if head != Offset::ZERO => {
             Rule::Raw(AccountId::from_bytes(fields.array("account")?))
         }

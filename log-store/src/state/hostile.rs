@@ -64,7 +64,14 @@ fn channel(policy: Option<Policy>) -> LogState {
     };
     give(&mut state, ALICE, create).expect("made");
     let adds = &[BOB, MALLORY];
-    let added = commit(&mut state, ALICE, Commit { adds, ..Commit::default() });
+    let added = commit(
+        &mut state,
+        ALICE,
+        Commit {
+            adds,
+            ..Commit::default()
+        },
+    );
     assert_eq!(added, Ok(Offset::new(2)));
     state
 }
@@ -79,7 +86,15 @@ fn a_ghost_is_struck_with_the_liar_and_can_do_nothing_meanwhile() {
     let mut state = channel(Some(Policy::new(ALICE)));
     // The header of a commit that adds nobody.
     let adds = &[GHOST];
-    commit(&mut state, MALLORY, Commit { adds, ..Commit::default() }).expect("the fold reads no MLS");
+    commit(
+        &mut state,
+        MALLORY,
+        Commit {
+            adds,
+            ..Commit::default()
+        },
+    )
+    .expect("the fold reads no MLS");
     assert_eq!(roster(&state), [ALICE, BOB, MALLORY, GHOST]);
     let ghosts = [
         Commit {
@@ -127,7 +142,15 @@ fn a_ghost_is_struck_with_the_liar_and_can_do_nothing_meanwhile() {
 fn who_was_struck_by_a_lie_and_is_put_back_reads_what_it_missed() {
     let mut state = channel(None);
     let removes = &[BOB];
-    commit(&mut state, MALLORY, Commit { removes, ..Commit::default() }).expect("a lie");
+    commit(
+        &mut state,
+        MALLORY,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    )
+    .expect("a lie");
     assert_eq!(give(&mut state, BOB, Detail::Message), Err(Refused::NotMember));
     let reads = |state: &LogState, after: u64| state.access(BOB, AccountId::from_bytes([0; 16]), Offset::new(after));
     assert_eq!(reads(&state, 3), Access::NotMember { next: None });
@@ -171,10 +194,16 @@ fn only_admins_do_what_the_policy_keeps_for_them() {
         policy: Some(policy),
         ..Commit::default()
     };
-    assert_eq!(commit(&mut state, MALLORY, close(closed.clone())), Err(Code::PolicyForbids));
+    assert_eq!(
+        commit(&mut state, MALLORY, close(closed.clone())),
+        Err(Code::PolicyForbids)
+    );
     commit(&mut state, ALICE, close(closed)).expect("changed");
     let adds = &[GHOST];
-    let add = Commit { adds, ..Commit::default() };
+    let add = Commit {
+        adds,
+        ..Commit::default()
+    };
     assert_eq!(commit(&mut state, MALLORY, add), Err(Code::PolicyForbids));
     give(&mut state, ALICE, trim).expect("trimmed");
 }
@@ -198,9 +227,19 @@ fn an_admin_that_is_demoted_loses_a_race() {
         policy: None,
     };
     let late = state.apply(&header(MALLORY, head, detail), None);
-    assert!(matches!(late, Verdict::Refused(Refused::StaleHandshake { .. })), "{late:?}");
+    assert!(
+        matches!(late, Verdict::Refused(Refused::StaleHandshake { .. })),
+        "{late:?}"
+    );
     let removes = &[BOB];
-    let again = commit(&mut state, MALLORY, Commit { removes, ..Commit::default() });
+    let again = commit(
+        &mut state,
+        MALLORY,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    );
     assert_eq!(again, Err(Code::PolicyForbids));
 }
 
@@ -219,14 +258,31 @@ fn a_policy_that_an_admin_lied_about_is_put_back_by_one_who_was_an_admin() {
     commit(&mut state, MALLORY, Commit::default()).expect("appended");
     let all: &[AgentId] = &[ALICE, BOB, MALLORY];
     // Not without saying that it corrects, not to something else, not by one who was none.
-    assert_eq!(commit(&mut state, ALICE, policy(&before, None)), Err(Code::PolicyForbids));
+    assert_eq!(
+        commit(&mut state, ALICE, policy(&before, None)),
+        Err(Code::PolicyForbids)
+    );
     let other = Policy::new(ALICE);
-    assert_eq!(commit(&mut state, ALICE, policy(&other, Some(all))), Err(Code::PolicyForbids));
-    assert_eq!(commit(&mut state, BOB, policy(&before, Some(all))), Err(Code::PolicyForbids));
+    assert_eq!(
+        commit(&mut state, ALICE, policy(&other, Some(all))),
+        Err(Code::PolicyForbids)
+    );
+    assert_eq!(
+        commit(&mut state, BOB, policy(&before, Some(all))),
+        Err(Code::PolicyForbids)
+    );
     commit(&mut state, ALICE, policy(&before, Some(all))).expect("put back");
     assert_eq!(state.policy(), Some(&before));
     let removes = &[MALLORY];
-    commit(&mut state, ALICE, Commit { removes, ..Commit::default() }).expect("removed");
+    commit(
+        &mut state,
+        ALICE,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    )
+    .expect("removed");
     // A change that is contested is kept with the state.
     let mut shared = Policy::new(ALICE);
     shared.promote(BOB);
@@ -247,7 +303,15 @@ fn a_channel_without_admins_is_everybodys() {
     };
     commit(&mut state, BOB, let_go).expect("let go");
     let removes = &[MALLORY];
-    commit(&mut state, BOB, Commit { removes, ..Commit::default() }).expect("all are admins");
+    commit(
+        &mut state,
+        BOB,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    )
+    .expect("all are admins");
     assert_eq!(roster(&state), [BOB]);
 }
 
@@ -256,10 +320,33 @@ fn a_channel_of_before_policies_allows_everything_to_members() {
     let mut state = channel(None);
     assert_eq!(state.policy(), None);
     let removes = &[ALICE];
-    commit(&mut state, MALLORY, Commit { removes, ..Commit::default() }).expect("removed");
+    commit(
+        &mut state,
+        MALLORY,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    )
+    .expect("removed");
     let policy = Some(Policy::new(BOB));
-    commit(&mut state, BOB, Commit { policy, ..Commit::default() }).expect("the first policy");
+    commit(
+        &mut state,
+        BOB,
+        Commit {
+            policy,
+            ..Commit::default()
+        },
+    )
+    .expect("the first policy");
     let removes = &[BOB];
-    let refused = commit(&mut state, MALLORY, Commit { removes, ..Commit::default() });
+    let refused = commit(
+        &mut state,
+        MALLORY,
+        Commit {
+            removes,
+            ..Commit::default()
+        },
+    );
     assert_eq!(refused, Err(Code::PolicyForbids));
 }

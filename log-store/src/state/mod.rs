@@ -26,9 +26,9 @@
 mod codec;
 mod given_up;
 mod group;
-mod mailbox;
 #[cfg(test)]
 mod hostile;
+mod mailbox;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

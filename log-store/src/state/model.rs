@@ -3,7 +3,8 @@
 
 use crate::Access;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, Policy, Right, limits,
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, Kind, LogId, Offset, Policy, Right,
+    limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +96,9 @@ impl Model {
                 } => {
                     roster.insert(entry.author);
                 }
-                Detail::Commit { roster: Some(whole), .. } => roster = whole.iter().copied().collect(),
+                Detail::Commit {
+                    roster: Some(whole), ..
+                } => roster = whole.iter().copied().collect(),
                 Detail::Commit { adds, removes, .. } => {
                     roster.retain(|agent| !removes.contains(agent));
                     roster.extend(adds);
@@ -209,7 +212,9 @@ impl Model {
             let lets_go = policy.with_admins(|agent| !(leaving.contains(agent) && is_gone(agent)));
             let puts_back = roster.is_some()
                 && new.admins().contains(&header.author)
-                && self.contested().is_some_and(|(by, before)| by != header.author && before.contains(new));
+                && self
+                    .contested()
+                    .is_some_and(|(by, before)| by != header.author && before.contains(new));
             *new != policy && *new != lets_go && !puts_back
         });
         let asked = [
@@ -235,7 +240,9 @@ impl Model {
         // Who is put back by a correction was never off.
         for (offset, entry) in self.numbered() {
             let at = offset as usize;
-            if let Detail::Commit { adds, roster: Some(_), .. } = &entry.detail
+            if let Detail::Commit {
+                adds, roster: Some(_), ..
+            } = &entry.detail
                 && on[at]
                 && !on[at - 1]
                 && !adds.contains(&agent)
@@ -470,7 +477,13 @@ impl Model {
         if let Some(objection) = self.policy_objection(header) {
             return Some(objection);
         }
-        let Detail::Commit { adds, removes, roster: whole, .. } = &header.detail else {
+        let Detail::Commit {
+            adds,
+            removes,
+            roster: whole,
+            ..
+        } = &header.detail
+        else {
             return None;
         };
         if let Some(whole) = whole {

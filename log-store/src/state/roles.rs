@@ -90,7 +90,10 @@ impl Roles {
             // A correction puts right what a lie has done to the roster, whoever makes it. It takes no admin off.
             let kept = |agent: &AgentId| !self.leaving.contains(agent) && asked.takes_off(agent);
             let gone = match asked.roster {
-                Some(_) => policy.admins().iter().find(|agent| roster.contains(agent) && kept(agent)),
+                Some(_) => policy
+                    .admins()
+                    .iter()
+                    .find(|agent| roster.contains(agent) && kept(agent)),
                 None => asked.removes.iter().find(|agent| kept(agent)),
             };
             if let Some(agent) = gone {
@@ -150,7 +153,10 @@ impl Roles {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        let policies = self.policy.iter().chain(self.contested.iter().flat_map(|contested| &contested.before));
+        let policies = self
+            .policy
+            .iter()
+            .chain(self.contested.iter().flat_map(|contested| &contested.before));
         let admins: usize = policies.map(|policy| policy.admins().len()).sum();
         (admins + self.leaving.len()) * size_of::<AgentId>() * 3 / 2
     }

@@ -114,7 +114,8 @@ impl Roster {
         offset: Offset,
     ) -> Result<(), Refused> {
         let contradiction = |problem| Err(Refused::RosterChange { problem, agent: None });
-        let (target, added): (BTreeSet<&AgentId>, BTreeSet<&AgentId>) = (roster.iter().collect(), adds.iter().collect());
+        let (target, added): (BTreeSet<&AgentId>, BTreeSet<&AgentId>) =
+            (roster.iter().collect(), adds.iter().collect());
         if target.len() != roster.len() || added.len() != adds.len() {
             return contradiction("it names an agent twice");
         }
@@ -149,7 +150,9 @@ impl Roster {
     }
 
     fn has_past(&self, agent: &AgentId) -> bool {
-        self.agents.get(agent).is_some_and(|membership| !membership.past.is_empty())
+        self.agents
+            .get(agent)
+            .is_some_and(|membership| !membership.past.is_empty())
     }
 
     /// Whether adding the agent at `offset` begins a stretch, rather than going on with its last one.

@@ -193,7 +193,16 @@ fn a_header_that_no_frame_has_changes_nothing() {
         (ChannelMode::Raw, None),
         (ChannelMode::Mls, Some(AccountId::from_bytes([1; 16]))),
     ] {
-        let frame = header(CHANNEL, ALICE, 0, Detail::Create { mode, account, policy: None });
+        let frame = header(
+            CHANNEL,
+            ALICE,
+            0,
+            Detail::Create {
+                mode,
+                account,
+                policy: None,
+            },
+        );
         assert_eq!(refuse(&mut state, &frame).code(), Code::KindRefused);
     }
     accept(&mut state, &create());

@@ -162,7 +162,10 @@ fn a_roster_that_is_told_whole_fits_the_commit_and_has_one_encoding() {
         (&[a], &[b], &[]),
         (&[a, b], &[], &[b]),
     ] {
-        assert!(matches!(told(roster, adds, removes), Err(FrameError::Field { field: "roster", .. })));
+        assert!(matches!(
+            told(roster, adds, removes),
+            Err(FrameError::Field { field: "roster", .. })
+        ));
     }
 }
 

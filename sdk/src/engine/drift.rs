@@ -194,12 +194,16 @@ impl Tx<'_> {
         {
             return done;
         }
-        let Some(group) = channel.group.as_ref() else { return done };
+        let Some(group) = channel.group.as_ref() else {
+            return done;
+        };
         let is_member = mls::members(group).contains(&header.author);
         self.note_void(channel, offset, frame, is_member, has_lied);
         match is_member {
             true => done,
-            false => Err(Halt::Void("its author is on the log's roster, and not in the group".into())),
+            false => Err(Halt::Void(
+                "its author is on the log's roster, and not in the group".into(),
+            )),
         }
     }
 
@@ -285,7 +289,9 @@ impl Tx<'_> {
         // Who joined with this commit has seen nothing of before.
         let liars = std::mem::take(&mut drift.liars);
         let own = self.identity.agent_id();
-        let Some(group) = channel.group.as_ref() else { return Ok(()) };
+        let Some(group) = channel.group.as_ref() else {
+            return Ok(());
+        };
         if header.author != own || !self.config.remove_liars || !may(group, Right::Remove, &own) {
             return Ok(());
         }
@@ -307,7 +313,10 @@ impl Tx<'_> {
         change: Option<&(Option<Policy>, Policy)>,
     ) {
         let Some((before, after)) = change else { return };
-        let listed = before.as_ref().map(|policy| policy.admins().clone()).unwrap_or_default();
+        let listed = before
+            .as_ref()
+            .map(|policy| policy.admins().clone())
+            .unwrap_or_default();
         for agent in listed.symmetric_difference(after.admins()) {
             self.events.push(Event::RoleChanged {
                 channel: channel.id,
@@ -329,12 +338,7 @@ impl Tx<'_> {
 }
 
 /// Whether a commit's header takes an agent off the roster.
-pub(super) fn takes_off(
-    agent: &AgentId,
-    adds: &[AgentId],
-    removes: &[AgentId],
-    roster: Option<&[AgentId]>,
-) -> bool {
+pub(super) fn takes_off(agent: &AgentId, adds: &[AgentId], removes: &[AgentId], roster: Option<&[AgentId]>) -> bool {
     match roster {
         Some(roster) => !roster.contains(agent),
         None => removes.contains(agent) && !adds.contains(agent),

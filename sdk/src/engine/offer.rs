@@ -2,8 +2,8 @@
 
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
-use super::roles::Wanted;
 use super::rejoin::anyone_waits;
+use super::roles::Wanted;
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, NextFrames, OutboxFrame, Outcome};
@@ -581,7 +581,10 @@ impl Tx<'_> {
             Outcome::Refused {
                 code: code @ Code::PolicyForbids,
                 ..
-            } if channel.correction(&self.identity.agent_id()).is_some_and(|correction| correction.policy) => {
+            } if channel
+                .correction(&self.identity.agent_id())
+                .is_some_and(|correction| correction.policy) =>
+            {
                 // The roster can be corrected all the same.
                 self.refused_for_now(channel.no, row.seq, code)?;
                 channel.offered.policy_refused = Some(channel.position.head);

@@ -510,7 +510,12 @@ impl Engine {
         Ok(frame_id)
     }
 
-    pub(super) fn queue_change(&mut self, channel: ChannelId, intent: Intent, content: &[u8]) -> Result<FrameId, EngineError> {
+    pub(super) fn queue_change(
+        &mut self,
+        channel: ChannelId,
+        intent: Intent,
+        content: &[u8],
+    ) -> Result<FrameId, EngineError> {
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();
             tx.queue(channel, intent, frame_id, content, Place::Back)?;

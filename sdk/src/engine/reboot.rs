@@ -118,7 +118,8 @@ impl Tx<'_> {
             }
         }
         let before = channel.group.as_ref().and_then(mls::policy);
-        let policy = (before.as_ref()).map(|policy| policy.with_admins(|agent| *agent == own || others.contains(agent)));
+        let policy =
+            (before.as_ref()).map(|policy| policy.with_admins(|agent| *agent == own || others.contains(agent)));
         let config = mls::create_config(self.config.padding_bytes, policy.as_ref()).map_err(|error| failed(&error))?;
         let id = mls::group_id(channel.id, parent.get());
         let scratch = self.provider.scratch(None);
@@ -226,7 +227,9 @@ impl Tx<'_> {
             let mut gone = mls::members(group);
             gone.retain(|agent| *agent != by && !adds.contains(agent));
             if !gone.is_subset(&mls::leavers(group)) && !super::drift::may(group, Right::Remove, &by) {
-                return Err(rejected("it begins the group again without members that its author may not remove"));
+                return Err(rejected(
+                    "it begins the group again without members that its author may not remove",
+                ));
             }
         }
         if let Detail::Commit {

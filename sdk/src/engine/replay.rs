@@ -700,7 +700,9 @@ fn check_correction(header: &Header, change: &Change, before: &MlsGroup, must_co
             let mut after: BTreeSet<_> = mls::members(before).difference(&change.removes).copied().collect();
             after.extend(&change.adds);
             if !roster.iter().eq(&after) {
-                return Err(lied("it says that the roster is another one than the group is after it"));
+                return Err(lied(
+                    "it says that the roster is another one than the group is after it",
+                ));
             }
         }
         None if must_correct => {

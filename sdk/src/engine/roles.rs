@@ -120,7 +120,9 @@ impl Engine {
             return Ok(Vec::new());
         };
         let members = mls::members(group);
-        let admins = members.iter().filter(|agent| policy.is_admin(agent, |agent| members.contains(agent)));
+        let admins = members
+            .iter()
+            .filter(|agent| policy.is_admin(agent, |agent| members.contains(agent)));
         Ok(admins.copied().collect())
     }
 
@@ -151,10 +153,14 @@ impl Engine {
     pub(super) fn check_removal(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<(), EngineError> {
         let own = self.agent_id();
         let known = self.loaded(channel)?;
-        let Some(group) = known.group.as_ref() else { return Ok(()) };
+        let Some(group) = known.group.as_ref() else {
+            return Ok(());
+        };
         let (members, mut free) = (mls::members(group), mls::leavers(group));
         free.extend(known.liars_to_remove(&own));
-        let needs_right = agents.iter().any(|agent| members.contains(agent) && !free.contains(agent));
+        let needs_right = agents
+            .iter()
+            .any(|agent| members.contains(agent) && !free.contains(agent));
         match needs_right && !may(group, Right::Remove, &own) {
             true => Err(EngineError::NotAllowed {
                 channel,

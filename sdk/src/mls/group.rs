@@ -307,10 +307,7 @@ pub(crate) fn build_commit(
         .collect();
     let mut removes: Vec<AgentId> = removals.iter().filter_map(|index| agent_at(group, *index)).collect();
     removes.extend(leaving);
-    let mut builder = group
-        .commit_builder()
-        .propose_adds(packages)
-        .propose_removals(removals);
+    let mut builder = group.commit_builder().propose_adds(packages).propose_removals(removals);
     if let Some(policy) = policy {
         builder = builder
             .propose_group_context_extensions(policy::extensions(policy)?)

@@ -10,8 +10,8 @@ mod storage;
 
 pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
-    Change, Ground, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id, key_package,
-    leaver, leavers, members, process, read_message, settle_secrets, take_back_leaves, turn, unreadable,
+    Change, Ground, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id,
+    key_package, leaver, leavers, members, process, read_message, settle_secrets, take_back_leaves, turn, unreadable,
 };
 pub(crate) use identity::Identity;
 pub(crate) use life::Life;

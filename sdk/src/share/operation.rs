@@ -7,8 +7,8 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, Problem, Purged,
-    PolicyChange, Queued, UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Contact, DeferredAdd, Divergence, FailedSend, Keep, Lost, Message, PolicyChange,
+    Problem, Purged, Queued, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};

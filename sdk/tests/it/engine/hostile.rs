@@ -163,10 +163,7 @@ impl Rogue {
         policy: Option<&Policy>,
     ) -> Vec<u8> {
         let group = self.group.as_mut().expect("a group");
-        let mut builder = group
-            .commit_builder()
-            .propose_adds(packages)
-            .propose_removals(removed);
+        let mut builder = group.commit_builder().propose_adds(packages).propose_removals(removed);
         if let Some(policy) = policy {
             let kind = ExtensionType::Unknown(0xF5C2);
             let bytes = [&[1], policy.to_bytes().as_slice()].concat();

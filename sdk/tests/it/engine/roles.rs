@@ -55,7 +55,11 @@ fn a_new_channel_is_governed_by_its_creator_and_by_those_it_promotes() {
     };
     b.engine().change_policy(channel, &closed).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
-    assert!(c.take_events().iter().any(|event| matches!(event, Event::PolicyChanged { .. })));
+    assert!(
+        c.take_events()
+            .iter()
+            .any(|event| matches!(event, Event::PolicyChanged { .. }))
+    );
     let mut d = Agent::new();
     d.stock_up(&relay);
     let package = c.claim(&relay, d.id());
@@ -80,7 +84,10 @@ fn the_last_admin_names_another_before_it_leaves() {
     let code = |left: Result<FrameId, skytale_sdk::engine::EngineError>| left.map(drop).map_err(|error| error.code());
     assert_eq!(code(a.engine().leave(channel)), Err(Code::LastAdmin));
     let own = a.id();
-    assert_eq!(code(a.engine().change_policy(channel, &demote(&[own]))), Err(Code::LastAdmin));
+    assert_eq!(
+        code(a.engine().change_policy(channel, &demote(&[own]))),
+        Err(Code::LastAdmin)
+    );
     a.engine().change_policy(channel, &promote(&[b.id()])).expect("queued");
     settle(&relay, channel, &mut [&mut a, &mut b, &mut c]);
     a.engine().leave(channel).expect("queued");
@@ -284,7 +291,10 @@ fn run(steps: &[Step]) {
             Step::Crash(who) => agents[who].crash(),
             Step::Lie(who, what) => {
                 let folded = relay.folded(channel);
-                let admins = folded.policy().map(|policy| policy.admins().clone()).unwrap_or_default();
+                let admins = folded
+                    .policy()
+                    .map(|policy| policy.admins().clone())
+                    .unwrap_or_default();
                 let honest = |agent: &AgentId| {
                     (0..AGENTS).any(|other| ids[other] == *agent && other != who && !turned.contains(&other))
                 };
@@ -330,7 +340,8 @@ fn spares_the_last_admin(detail: &Detail, admins: &BTreeSet<AgentId>, honest: &i
     let Detail::Commit { removes, roster, .. } = detail else {
         return true;
     };
-    let stays = |agent: &&AgentId| !removes.contains(agent) && roster.as_ref().is_none_or(|roster| roster.contains(agent));
+    let stays =
+        |agent: &&AgentId| !removes.contains(agent) && roster.as_ref().is_none_or(|roster| roster.contains(agent));
     admins.iter().filter(|agent| honest(agent)).any(|agent| stays(&agent))
 }
 

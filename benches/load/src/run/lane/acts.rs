@@ -108,7 +108,11 @@ impl<T: Target> Lane<T> {
             planned,
             id.log(),
             Offset::ZERO,
-            Detail::Create { mode, account, policy: None },
+            Detail::Create {
+                mode,
+                account,
+                policy: None,
+            },
             body_bytes,
         )?;
         let flight = Flight {

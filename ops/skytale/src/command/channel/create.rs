@@ -62,7 +62,9 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
                 }
                 let created = match args.region {
                     _ if !args.policy.is_empty() => {
-                        agent.create_channel_with(&label, args.region.map(Region), &policy).await
+                        agent
+                            .create_channel_with(&label, args.region.map(Region), &policy)
+                            .await
                     }
                     Some(region) => agent.create_channel_in(&label, Region(region)).await,
                     None => agent.create_channel(&label).await,

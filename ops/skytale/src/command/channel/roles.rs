@@ -38,8 +38,12 @@ impl FromStr for Grant {
         let (right, who) = text
             .split_once('=')
             .ok_or("expected RIGHT=WHO, such as remove=admins")?;
-        let right = right.parse().map_err(|error: skytale_proto::policy::PolicyWordError| error.to_string())?;
-        let who = who.parse().map_err(|error: skytale_proto::policy::PolicyWordError| error.to_string())?;
+        let right = right
+            .parse()
+            .map_err(|error: skytale_proto::policy::PolicyWordError| error.to_string())?;
+        let who = who
+            .parse()
+            .map_err(|error: skytale_proto::policy::PolicyWordError| error.to_string())?;
         Ok(Self(right, who))
     }
 }
@@ -63,10 +67,17 @@ async fn shown(channel: &Channel, names: &Names) -> Outcome<Shown> {
     let what = "cannot read the channel's policy";
     let policy = channel.policy().await.map_err(failed(what))?;
     let admins = channel.admins().await.map_err(failed(what))?;
-    let who = |right| policy.as_ref().map_or(Holders::Members, |policy: &Policy| policy.holders(right));
+    let who = |right| {
+        policy
+            .as_ref()
+            .map_or(Holders::Members, |policy: &Policy| policy.holders(right))
+    };
     Ok(Shown {
         channel: channel.id(),
-        rights: Right::ALL.into_iter().map(|right| (right.name(), who(right).name())).collect(),
+        rights: Right::ALL
+            .into_iter()
+            .map(|right| (right.name(), who(right).name()))
+            .collect(),
         names: names.among(&admins),
         admins,
     })
@@ -118,7 +129,10 @@ impl Human for Shown {
             writeln!(to, "{:<8}{who}", right.name())?;
         }
         for admin in &self.admins {
-            let name = self.names.get(admin).map_or_else(String::new, |name| crate::output::printable(name));
+            let name = self
+                .names
+                .get(admin)
+                .map_or_else(String::new, |name| crate::output::printable(name));
             writeln!(to, "{}", format!("{} {admin}  {name}", style.dim("admin")).trim_end())?;
         }
         Ok(())

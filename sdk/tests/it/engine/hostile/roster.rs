@@ -98,18 +98,37 @@ fn a_ghost_is_struck_with_the_liar_and_what_it_did_is_void() {
         assert_eq!(agent.engine().members(channel).expect("known"), members);
         // One commit has put it right.
         assert_eq!(agent.engine().epoch(channel).expect("known"), epoch + 1);
-        assert_eq!(agent.engine().channel(channel).expect("known").standing, Standing::Current);
+        assert_eq!(
+            agent.engine().channel(channel).expect("known").standing,
+            Standing::Current
+        );
         assert_eq!(agent.engine().failed(channel).expect("listed"), []);
         let events = agent.take_events();
         let count = |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();
-        assert_eq!(count(|event| matches!(event, Event::HeaderLied { .. })), 1, "{events:?}");
-        assert_eq!(count(|event| matches!(event, Event::RosterCorrected { .. })), 1, "{events:?}");
-        assert_eq!(count(|event| matches!(event, Event::MemberRemoved { .. })), 1, "{events:?}");
+        assert_eq!(
+            count(|event| matches!(event, Event::HeaderLied { .. })),
+            1,
+            "{events:?}"
+        );
+        assert_eq!(
+            count(|event| matches!(event, Event::RosterCorrected { .. })),
+            1,
+            "{events:?}"
+        );
+        assert_eq!(
+            count(|event| matches!(event, Event::MemberRemoved { .. })),
+            1,
+            "{events:?}"
+        );
         assert_eq!(count(|event| matches!(event, Event::OutOfSync { .. })), 0, "{events:?}");
     }
     for gone in [ghost(), rogue.id()] {
         assert_eq!(junk(&relay, channel, gone, Detail::Message), Err(Code::NotMember));
-        assert!(relay.readable(channel.log(), gone, relay.head(channel.log()).previous()).is_empty());
+        assert!(
+            relay
+                .readable(channel.log(), gone, relay.head(channel.log()).previous())
+                .is_empty()
+        );
     }
     assert_eq!(a.texts(channel), ["while struck"]);
     a.send(channel, "and on");
@@ -233,7 +252,10 @@ fn what_a_member_may_not_do_is_void_for_all_members() {
         };
         // The relay node refuses what the header admits.
         let refused = relay.append(rogue.frame(rogue.id(), FrameId::generate(), honest, body.clone()));
-        assert_eq!(refused.map(drop).map_err(|error| error.code()), Err(Code::PolicyForbids));
+        assert_eq!(
+            refused.map(drop).map_err(|error| error.code()),
+            Err(Code::PolicyForbids)
+        );
         // What it hides every member refuses.
         let before = a.engine().policy(channel).expect("known");
         let frame = rogue.frame(rogue.id(), FrameId::generate(), hidden, body);
