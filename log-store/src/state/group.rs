@@ -64,7 +64,7 @@ impl Group {
         };
         self.roles.permit(asked, &self.roster)?;
         match roster {
-            Some(roster) => self.roster.correct(&header.author, roster, adds, offset)?,
+            Some(roster) => self.roster.correct(&header.author, roster, adds, removes, offset)?,
             None => self.roster.change(&header.author, adds, removes, offset)?,
         }
         self.roles.committed(asked, &self.roster);

@@ -237,13 +237,16 @@ impl Model {
         let mut on: Vec<bool> = (0..=self.head())
             .map(|offset| self.roster_after(offset).contains(&agent))
             .collect();
-        // Who is put back by a correction was never off.
+        // Who is put back by a correction was never off; nor was who is removed by it, before.
         for (offset, entry) in self.numbered() {
             let at = offset as usize;
             if let Detail::Commit {
-                adds, roster: Some(_), ..
+                adds,
+                removes,
+                roster: Some(_),
+                ..
             } = &entry.detail
-                && on[at]
+                && (on[at] || removes.contains(&agent))
                 && !on[at - 1]
                 && !adds.contains(&agent)
                 && let Some(last) = on[..at].iter().rposition(|on| *on)

@@ -278,7 +278,11 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
             whole.dedup();
             Detail::Commit {
                 adds: chosen(*adds),
-                removes: Vec::new(),
+                // Those that it leaves out, on the roster or not.
+                removes: chosen(!*adds)
+                    .into_iter()
+                    .filter(|agent| !whole.contains(agent))
+                    .collect(),
                 recipients: Vec::new(),
                 roster: Some(whole),
                 policy: new.map(|(rights, admins)| policy(rights, admins)),

@@ -105,12 +105,14 @@ impl Roster {
     }
 
     /// The correction by `author` at `offset`: the roster is what it says. Agents that come back without being among `adds`
-    /// had been taken off by a lie: they may read what they missed, as if they had never been off.
+    /// had been taken off by a lie: they may read what they missed, as if they had never been off. So may those that it removes
+    /// and that were off: up to here, to learn it.
     pub(super) fn correct(
         &mut self,
         author: &AgentId,
         roster: &[AgentId],
         adds: &[AgentId],
+        removes: &[AgentId],
         offset: Offset,
     ) -> Result<(), Refused> {
         let contradiction = |problem| Err(Refused::RosterChange { problem, agent: None });
@@ -133,9 +135,13 @@ impl Roster {
         }
         let stays: BTreeSet<&AgentId> = roster.iter().collect();
         for (agent, membership) in &mut self.agents {
-            if !stays.contains(agent) {
-                membership.close(offset);
+            if stays.contains(agent) {
+                continue;
             }
+            if membership.since.is_none() && removes.contains(agent) {
+                membership.reopen(offset);
+            }
+            membership.close(offset);
         }
         for agent in come {
             let membership = self.agents.entry(*agent).or_default();
