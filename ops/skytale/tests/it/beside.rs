@@ -131,7 +131,7 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     // Its last admin names another before it leaves.
     let promoted = node.agent("alice", &["channel", "promote", "second", &bob]);
     assert_eq!(promoted["change"], "promoted");
-    let policy = node.agent("alice", &["channel", "policy", "second", "--set", "add=admins"]);
+    let policy = node.agent("alice", &["channel", "policy", "second", "--grant", "add=admins"]);
     assert_eq!(
         (&policy["rights"]["add"], policy["admins"].as_array().map(Vec::len)),
         (&json!("admins"), Some(2))

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Leave(One),
     /// List the agents in a channel, and who of them is an admin.
     Members(members::Args),
-    /// Show who may add, invite, remove, trim and change this; with --set change it, which admins may.
+    /// Show who may add, invite, remove, trim and change this; with --grant change it, which admins may.
     Policy(roles::Args),
     /// Make members admins of a channel.
     Promote(Agents),

@@ -19,9 +19,9 @@ pub(crate) struct Args {
     channel: Reference,
     /// Give a right to `admins` alone, or to all `members`: add, invite, remove, trim or policy. Can be given several times.
     #[arg(long, value_name = "RIGHT=WHO")]
-    set: Vec<Grant>,
+    grant: Vec<Grant>,
     /// Show what the vault knows, without asking the network.
-    #[arg(long, conflicts_with = "set")]
+    #[arg(long, conflicts_with = "grant")]
     offline: bool,
     #[command(flatten)]
     pub(super) agent: AgentArgs,
@@ -53,8 +53,8 @@ pub(super) async fn policy(args: Args, session: Session) -> Outcome {
     let shown = with_agent(&session, &args.agent, mode, async |agent| {
         let what = "cannot change the policy";
         let channel = args.channel.of(agent, &session).await?;
-        if !args.set.is_empty() {
-            let set: Vec<(Right, Holders)> = args.set.iter().map(|Grant(right, who)| (*right, *who)).collect();
+        if !args.grant.is_empty() {
+            let set: Vec<(Right, Holders)> = args.grant.iter().map(|Grant(right, who)| (*right, *who)).collect();
             let sent = channel.set_policy(&set).await.map_err(failed(what))?;
             settle(&channel, sent, what, args.agent.timeout(), "policy", Vec::new()).await?;
         }
