@@ -134,7 +134,8 @@ impl Channel {
         is_due.then_some(Correction { policy })
     }
 
-    fn puts_policy_back(&self, own: &AgentId) -> bool {
+    /// Whether this agent has to put the policy back at the log.
+    pub(super) fn puts_policy_back(&self, own: &AgentId) -> bool {
         self.position.drift.policy > Offset::ZERO
             && self.offered.policy_refused != Some(self.position.head)
             && self.group.as_ref().is_some_and(|group| may(group, Right::Policy, own))

@@ -189,7 +189,17 @@ impl Tx<'_> {
         // Nobody waits for those who cannot do it, or will not.
         let mut behind = channel.rejoins.clone();
         behind.extend(channel.position.drift.liars.keys());
-        Ok((!first.is_some_and(|row| row.intent.is_commit())).then(|| mls::turn(group, &behind)))
+        let is_next = first.is_some_and(|row| row.intent.is_commit() && !self.waits_for_policy(channel, &row));
+        Ok((!is_next).then(|| mls::turn(group, &behind)))
+    }
+
+    /// Whether a change has to wait until the policy is put back, which is a commit of its own: the relay node takes it as it
+    /// was, and nothing else.
+    fn waits_for_policy(&self, channel: &Channel, row: &OutboxRow) -> bool {
+        row.intent != Intent::Housekeeping
+            && self.config.correct_rosters
+            && channel.offered.housekeeping_refused != Some(channel.position.head)
+            && channel.puts_policy_back(&self.identity.agent_id())
     }
 
     /// Whether others wait for a commit that lets them go, or takes them in again, or that corrects the roster.
@@ -354,7 +364,7 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(Built::NotYet);
         };
-        if group.pending_commit().is_some() {
+        if group.pending_commit().is_some() || self.waits_for_policy(channel, row) {
             return Ok(Built::NotYet);
         }
         let (mut packages, mut removed) = self.wanted(group, row)?;

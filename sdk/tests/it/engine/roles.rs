@@ -395,6 +395,22 @@ fn config() -> ProptestConfig {
     }
 }
 
+#[test]
+fn a_policy_is_put_back_before_it_is_changed() {
+    run(&[
+        Step::Promote(0, 3),
+        Step::PushAndLose(0),
+        Step::Lie(0, Lie::MakesItselfTheOnlyAdmin),
+        Step::Pull(3, 1),
+        Step::Promote(3, 1),
+    ]);
+}
+
+#[test]
+fn who_is_removed_while_it_is_struck_learns_it() {
+    run(&[Step::Remove(0, 2), Step::Lie(1, Lie::Strikes(2))]);
+}
+
 proptest! {
     #![proptest_config(config())]
 
