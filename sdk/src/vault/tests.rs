@@ -200,6 +200,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE channel DROP COLUMN applied;
              ALTER TABLE channel DROP COLUMN removed;
              ALTER TABLE channel DROP COLUMN applied_hash;
+             ALTER TABLE channel DROP COLUMN drift;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);
