@@ -28,6 +28,7 @@ impl Channel {
         let create = Detail::Create {
             mode: ChannelMode::Mls,
             account: None,
+            policy: None,
         };
         channel.parent = append(store, channel.frame(create, Bytes::from_static(b"create"))?).await?;
         if !members.is_empty() {
@@ -35,6 +36,8 @@ impl Channel {
                 adds: members.to_vec(),
                 removes: Vec::new(),
                 recipients: members.to_vec(),
+                roster: None,
+                policy: None,
             };
             channel.parent = append(store, channel.frame(commit, Bytes::from_static(b"commit"))?).await?;
         }

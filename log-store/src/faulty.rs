@@ -490,7 +490,15 @@ mod tests {
         let store = FaultyStore::new();
         let log = ChannelId::generate().log();
         let mode = ChannelMode::Mls;
-        let create = frame(log, Offset::ZERO, Detail::Create { mode, account: None });
+        let create = frame(
+            log,
+            Offset::ZERO,
+            Detail::Create {
+                mode,
+                account: None,
+                policy: None,
+            },
+        );
         let created = store.append(create).await.expect("taken").verdict().await;
         let parent = created.expect("accepted").offset;
         let message = || frame(log, parent, Detail::Message);
@@ -516,7 +524,15 @@ mod tests {
         store.keep_seen();
         let log = ChannelId::generate().log();
         let mode = ChannelMode::Mls;
-        let create = frame(log, Offset::ZERO, Detail::Create { mode, account: None });
+        let create = frame(
+            log,
+            Offset::ZERO,
+            Detail::Create {
+                mode,
+                account: None,
+                policy: None,
+            },
+        );
         store.hold(Some(Kind::Message));
         let created = store.append(create).await.expect("taken").verdict().await;
         let message = frame(log, created.expect("accepted").offset, Detail::Message);

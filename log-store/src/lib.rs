@@ -23,7 +23,7 @@
 //! };
 //!
 //! // A queued frame, then its verdict: many may be in flight.
-//! let create = frame(alice, 0, Detail::Create { mode: ChannelMode::Mls, account: None })?;
+//! let create = frame(alice, 0, Detail::Create { mode: ChannelMode::Mls, account: None, policy: None })?;
 //! let accepted = store.append(create).await?.verdict().await?;
 //! assert_eq!(accepted.offset, Offset::new(1));
 //!

@@ -95,6 +95,8 @@ codes! {
     CatchingUp = 1023, true, "Try again, or use another relay node, until this one is ready.";
     /// The relay node's disk is full.
     StoreFull = 1024, true, "The operator must make room on the relay node's disk; messages wait in the outbox and go out then. Replay goes on.";
+    /// The channel's policy keeps this for its admins.
+    PolicyForbids = 1025, false, "Ask an admin of the channel to do it: `skytale channel policy` shows who may do what, `skytale channel members` who is an admin.";
     /// The agent does not let the claimer have its KeyPackages.
     ClaimNotAllowed = 1029, false, "The agent's owner must allow it: `skytale consent --allow` there, with this agent's id or account as `skytale whoami` shows them.";
     /// The claimer's account, or all others together, hold as many of the agent's KeyPackages as they may.
@@ -301,6 +303,10 @@ codes! {
     OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. Sent messages wait.";
     /// Another copy of this vault is in use.
     Superseded = 5032, false, "Use the other copy; or, if this is the one to keep, run `skytale vault takeover`.";
+    /// The last admin of a channel would leave it, or no longer be one.
+    LastAdmin = 5033, false, "Name another admin first: `skytale channel promote`.";
+    /// An agent that is to be an admin is no member of the channel.
+    NoSuchMember = 5034, false, "Add the agent first; `skytale channel members` lists who is in the channel.";
     /// No addition to that channel waits to be accepted.
     RequestUnknown = 5037, false, "List those that wait: `skytale channel requests`.";
     /// More accounts and agents than a rule may list.

@@ -5,7 +5,7 @@
 //! on the log (membership, parent, duplicates) is the fold's business.
 
 use crate::id::IdError;
-use crate::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, FrameId, LogId, Offset, limits, wire};
+use crate::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, FrameId, LogId, Offset, Policy, limits, wire};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -83,6 +83,8 @@ pub enum Detail {
         mode: ChannelMode,
         /// The author's account; there exactly for [`ChannelMode::Raw`].
         account: Option<AccountId>,
+        /// Who may do what; `None` where all members may do everything. Of [`ChannelMode::Mls`] alone.
+        policy: Option<Policy>,
     },
     /// An MLS commit, with the Welcomes it causes: a bundle. `parent` is the handshake head.
     Commit {
@@ -92,6 +94,11 @@ pub enum Detail {
         removes: Vec<AgentId>,
         /// Those among `adds` for whom the body holds a Welcome.
         recipients: Vec<AgentId>,
+        /// A correction: the whole roster after this commit, in ascending order. What the roster was before and what `adds`
+        /// and `removes` say does not matter then.
+        roster: Option<Vec<AgentId>>,
+        /// The policy from this commit on, where it changes.
+        policy: Option<Policy>,
     },
     /// An MLS proposal. `parent` is the handshake head; it does not become the head.
     Proposal,
@@ -309,7 +316,8 @@ fn to_wire(header: &Header) -> wire::FrameHeader {
     };
     let account_bytes = |account: &AccountId| Bytes::copy_from_slice(account.as_bytes());
     match &header.detail {
-        Detail::Create { mode, account } => {
+        Detail::Create { mode, account, policy } => {
+            put_policy(policy.as_ref(), &mut message);
             message.mode = match mode {
                 ChannelMode::Mls => wire::ChannelMode::Mls,
                 ChannelMode::Raw => wire::ChannelMode::Raw,
@@ -321,7 +329,11 @@ fn to_wire(header: &Header) -> wire::FrameHeader {
             adds,
             removes,
             recipients,
+            roster,
+            policy,
         } => {
+            put_policy(policy.as_ref(), &mut message);
+            message.roster = roster.as_deref().map(concatenated).unwrap_or_default();
             message.adds = concatenated(adds);
             message.removes = concatenated(removes);
             message.recipients = concatenated(recipients);
@@ -376,7 +388,7 @@ fn from_wire(message: wire::FrameHeader) -> Result<Header, FrameError> {
     refuse_fields_of_other_kinds(kind, &message)?;
     let detail = match kind {
         Kind::Create => create(&message)?,
-        Kind::Commit => commit(&message)?,
+        Kind::Commit => commit(&message, &author)?,
         Kind::Proposal => Detail::Proposal,
         Kind::Message => Detail::Message,
         Kind::Rejoin => Detail::Rejoin,
@@ -428,7 +440,11 @@ fn create(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
         wire::ChannelMode::Raw => (ChannelMode::Raw, Some(id("account", &message.account)?)),
         wire::ChannelMode::Unspecified => return Err(missing("mode")),
     };
-    Ok(Detail::Create { mode, account })
+    let policy = policy(message)?;
+    if policy.is_some() && mode != ChannelMode::Mls {
+        return Err(wrong("policy", "must be empty for a raw channel"));
+    }
+    Ok(Detail::Create { mode, account, policy })
 }
 
 fn optional_account(bytes: &[u8]) -> Result<Option<AccountId>, FrameError> {
@@ -464,7 +480,68 @@ fn claim_rule(message: &wire::FrameHeader) -> Result<ClaimRule, FrameError> {
     }
 }
 
-fn commit(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
+/// The bit that says that there is a policy.
+const POLICY_THERE: u32 = 1;
+
+fn put_policy(policy: Option<&Policy>, message: &mut wire::FrameHeader) {
+    if let Some(policy) = policy {
+        message.policy = (u32::from(policy.bits()) << 1) | POLICY_THERE;
+        message.admins = policy.admins().iter().flat_map(|agent| *agent.as_bytes()).collect();
+    }
+}
+
+fn policy(message: &wire::FrameHeader) -> Result<Option<Policy>, FrameError> {
+    if message.policy & POLICY_THERE == 0 {
+        return match (message.policy, message.admins.is_empty()) {
+            (0, true) => Ok(None),
+            (0, false) => Err(wrong("admins", "there without a policy")),
+            _ => Err(wrong("policy", "it has rights and is not there")),
+        };
+    }
+    let bits = u8::try_from(message.policy >> 1).map_err(|_| wrong("policy", "it has rights that are not known"))?;
+    let admins = agents("admins", &message.admins)?;
+    ascending("admins", &admins)?;
+    let policy = Policy::from_parts(bits, admins.into_iter().collect());
+    policy
+        .map(Some)
+        .map_err(|_| wrong("policy", "it has rights that are not known, or too many admins"))
+}
+
+/// A roster that says what it is after a commit: it fits what the commit adds and removes.
+fn roster(
+    message: &wire::FrameHeader,
+    author: &AgentId,
+    adds: &[AgentId],
+    removes: &[AgentId],
+) -> Result<Option<Vec<AgentId>>, FrameError> {
+    if message.roster.is_empty() {
+        return Ok(None);
+    }
+    let roster = agents_up_to("roster", &message.roster, limits::ROSTER_MAX)?;
+    ascending("roster", &roster)?;
+    let has = |agent: &AgentId| roster.binary_search(agent).is_ok();
+    if !has(author) || !adds.iter().all(has) {
+        return Err(wrong("roster", "leaves out the author, or an agent in `adds`"));
+    }
+    let mut added = adds.to_vec();
+    added.sort_unstable();
+    if removes
+        .iter()
+        .any(|agent| has(agent) && added.binary_search(agent).is_err())
+    {
+        return Err(wrong("roster", "has an agent that is in `removes`"));
+    }
+    Ok(Some(roster))
+}
+
+fn ascending(field: &'static str, agents: &[AgentId]) -> Result<(), FrameError> {
+    match agents.windows(2).all(|pair| pair[0] < pair[1]) {
+        true => Ok(()),
+        false => Err(wrong(field, "its agents are not in ascending order")),
+    }
+}
+
+fn commit(message: &wire::FrameHeader, author: &AgentId) -> Result<Detail, FrameError> {
     let adds = agents("adds", &message.adds)?;
     let removes = agents("removes", &message.removes)?;
     let recipients = agents("recipients", &message.recipients)?;
@@ -486,10 +563,13 @@ fn commit(message: &wire::FrameHeader) -> Result<Detail, FrameError> {
             return Err(wrong(field, "names an agent twice"));
         }
     }
+    let roster = roster(message, author, &adds, &removes)?;
     Ok(Detail::Commit {
         adds,
         removes,
         recipients,
+        roster,
+        policy: policy(message)?,
     })
 }
 
@@ -500,6 +580,12 @@ fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Resu
         ("adds", !uses(&[Kind::Commit]) && !message.adds.is_empty()),
         ("removes", !uses(&[Kind::Commit]) && !message.removes.is_empty()),
         ("recipients", !uses(&[Kind::Commit]) && !message.recipients.is_empty()),
+        ("roster", !uses(&[Kind::Commit]) && !message.roster.is_empty()),
+        ("policy", !uses(&[Kind::Create, Kind::Commit]) && message.policy != 0),
+        (
+            "admins",
+            !uses(&[Kind::Create, Kind::Commit]) && !message.admins.is_empty(),
+        ),
         ("mode", !uses(&[Kind::Create]) && message.mode != 0),
         (
             "account",
@@ -536,11 +622,15 @@ fn refuse_fields_of_other_kinds(kind: Kind, message: &wire::FrameHeader) -> Resu
 }
 
 fn agents(field: &'static str, bytes: &[u8]) -> Result<Vec<AgentId>, FrameError> {
+    agents_up_to(field, bytes, limits::ROSTER_CHANGE_MAX)
+}
+
+fn agents_up_to(field: &'static str, bytes: &[u8], max: usize) -> Result<Vec<AgentId>, FrameError> {
     let (ids, rest) = bytes.as_chunks::<{ AgentId::LENGTH }>();
     if !rest.is_empty() {
         return Err(wrong(field, "length is not a multiple of 32 bytes"));
     }
-    if ids.len() > limits::ROSTER_CHANGE_MAX {
+    if ids.len() > max {
         return Err(wrong(field, "names more agents than one commit may"));
     }
     Ok(ids.iter().copied().map(AgentId::from_bytes).collect())

@@ -13,7 +13,7 @@
 //!         id: FrameId::generate(),
 //!         author: AgentId::from_bytes([7; 32]),
 //!         parent: Offset::ZERO,
-//!         detail: Detail::Create { mode: ChannelMode::Mls, account: None },
+//!         detail: Detail::Create { mode: ChannelMode::Mls, account: None, policy: None },
 //!     },
 //!     b"opaque".as_slice(),
 //! )?;
@@ -25,7 +25,8 @@
 //! - [`id`]: newtypes for everything that is named or counted.
 //! - [`frame`]: what an author appends. [`record`]: how an entry looks on disk and on the wire.
 //! - [`session`]: the relay protocol. [`token`]: claims and their verification. [`rest`]: the API's JSON.
-//! - [`consent`]: who may claim an agent's KeyPackages. [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
+//! - [`consent`]: who may claim an agent's KeyPackages. [`policy`]: who may do what in a channel.
+//! - [`code`]: every error code. [`limits`]: every limit. [`digest`]: the channel digest.
 
 pub mod code;
 pub mod consent;
@@ -33,6 +34,7 @@ pub mod digest;
 pub mod frame;
 pub mod id;
 pub mod limits;
+pub mod policy;
 pub mod record;
 pub mod rest;
 pub mod session;
@@ -46,6 +48,7 @@ pub use frame::{ChannelMode, Detail, Frame, FrameError, Header, Kind};
 pub use id::{
     AccountId, AgentId, ChannelId, EndpointId, EnrolmentId, FrameId, InstanceId, KeyId, LogId, Offset, Region,
 };
+pub use policy::{Holders, Policy, Right};
 pub use record::{Record, RecordError};
 pub use shown::{is_plain, shown};
 

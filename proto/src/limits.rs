@@ -17,6 +17,8 @@ pub const TOKEN_SCOPES_MAX: usize = 64;
 pub const ROSTER_CHANGE_MAX: usize = 4_096;
 /// Agents on a roster (format: the fold refuses what goes past it).
 pub const ROSTER_MAX: usize = 10_000;
+/// Admins that a channel's policy lists (format).
+pub const ADMINS_MAX: usize = 256;
 /// Stretches of a channel's log that the fold remembers as readable by agents, those who left included (format: an add
 /// that goes past it is refused as a full roster; a trim makes room).
 pub const ROSTER_HISTORY_MAX: usize = 100_000;

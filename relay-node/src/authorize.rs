@@ -168,6 +168,7 @@ mod tests {
                 ChannelMode::Mls
             },
             account,
+            policy: None,
         }
     }
 
@@ -176,6 +177,8 @@ mod tests {
             adds: vec![],
             removes: vec![],
             recipients: vec![],
+            roster: None,
+            policy: None,
         }
     }
 

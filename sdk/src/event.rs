@@ -6,13 +6,13 @@ pub use receiver::Events;
 
 use crate::engine::LostReason;
 use serde::{Deserialize, Serialize};
-use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset, Policy};
 use std::time::Duration;
 
 /// Something that happened to an agent. Events are for watching: what matters after a crash (messages, failed sends,
 /// unreadable entries, divergences) is in the vault and can be read from there.
 ///
-/// An [`Engine`](crate::engine::Engine) tells those from [`Event::Joined`] to [`Event::HeaderLied`], each once, by the call
+/// An [`Engine`](crate::engine::Engine) tells those from [`Event::Joined`] to [`Event::PolicyChanged`], each once, by the call
 /// whose transaction made it so. The others are the [`Agent`](crate::agent::Agent)'s, about its session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -366,8 +366,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// An entry's header contradicts its content. It was not applied, by any member; an [`Event::EntryUnreadable`] goes with
-    /// it.
+    /// An entry's header contradicts its content, or its author may not do what it does. It was not applied, by any member; an
+    /// [`Event::EntryUnreadable`] goes with it. Members correct what it did to the log's roster, and remove its author.
     HeaderLied {
         /// The channel.
         channel: ChannelId,
@@ -377,6 +377,49 @@ pub enum Event {
         author: AgentId,
         /// What does not fit.
         problem: String,
+    },
+    /// A header that lied took this agent off the log's roster: it can neither read on nor send, until another member corrects
+    /// that. What it sends waits.
+    LockedOut {
+        /// The channel.
+        channel: ChannelId,
+        /// The entry.
+        offset: Offset,
+        /// Who appended it, as the header says.
+        by: AgentId,
+    },
+    /// The log's roster was another than the group's membership, and is the same again.
+    RosterCorrected {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit.
+        offset: Offset,
+        /// Whose commit it was.
+        by: AgentId,
+    },
+    /// A member became an admin of a channel, or is none from now on.
+    RoleChanged {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit.
+        offset: Offset,
+        /// Who.
+        agent: AgentId,
+        /// Whose commit it was.
+        by: AgentId,
+        /// It is an admin now.
+        is_admin: bool,
+    },
+    /// A channel's policy changed: who may do what.
+    PolicyChanged {
+        /// The channel.
+        channel: ChannelId,
+        /// The commit.
+        offset: Offset,
+        /// Whose commit it was.
+        by: AgentId,
+        /// The policy now.
+        policy: Policy,
     },
     /// This receiver was too slow: so many events are gone. What they told can be read from the vault.
     Lagged {
@@ -412,6 +455,10 @@ impl Event {
             | Self::EpochChanged { channel, .. }
             | Self::Divergence { channel, .. }
             | Self::Settled { channel, .. }
+            | Self::LockedOut { channel, .. }
+            | Self::RosterCorrected { channel, .. }
+            | Self::RoleChanged { channel, .. }
+            | Self::PolicyChanged { channel, .. }
             | Self::HeaderLied { channel, .. } => Some(*channel),
             Self::Refused { channel, .. }
             | Self::Gap { channel, .. }

@@ -162,6 +162,7 @@ impl LogCapture {
                 adds,
                 removes,
                 recipients,
+                ..
             } => Frame::Commit {
                 channel,
                 adds: agents(adds),

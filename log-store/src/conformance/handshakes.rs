@@ -187,6 +187,8 @@ fn bundle_for(channel: ChannelId, adds: &[AgentId], recipients: &[AgentId]) -> F
         adds: adds.to_vec(),
         removes: Vec::new(),
         recipients: recipients.to_vec(),
+        roster: None,
+        policy: None,
     };
     frame(channel.log(), ALICE, 1, detail, "bundle")
 }

@@ -46,6 +46,7 @@ pub(super) fn create(channel: ChannelId, author: AgentId) -> Frame {
     let detail = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     frame(channel.log(), author, 0, detail, "create")
 }
@@ -54,6 +55,7 @@ pub(super) fn create_raw(channel: ChannelId, author: AgentId) -> Frame {
     let detail = Detail::Create {
         mode: ChannelMode::Raw,
         account: Some(ACCOUNT),
+        policy: None,
     };
     frame(channel.log(), author, 0, detail, "create")
 }
@@ -76,6 +78,8 @@ pub(super) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[A
         adds: adds.to_vec(),
         removes: removes.to_vec(),
         recipients: adds.to_vec(),
+        roster: None,
+        policy: None,
     };
     frame(channel.log(), author, parent, detail, "bundle")
 }

@@ -6,6 +6,8 @@
 //!  rule 0, absent    nothing
 //!  rule 1, group     u64 handshake head  u32 agents, each (ascending by id):
 //!                      32 bytes id  u64 since, 0 if not on the roster  u32 stretches, each: u64 from  u64 to
+//!                    u8 roles: bit 0 a policy, bit 1 one that is contested  policy  32 bytes by, u8 policies, each: policy before
+//!                    u32 leaving, each (ascending): 32 bytes id
 //!  rule 2, raw       16 bytes account
 //!  rule 3, mailbox   u64 last resort, 0 if none  u32 live packages, each: u64
 //!                    u32 claims, each: u64 claim  u64 package  u8 1 if the last resort
@@ -18,7 +20,7 @@
 //!
 //! Given up: the last entry given up that was no Trim, the log's last entry that is no Trim, the one before. Version 1 had
 //! neither these nor welcomes. Before version 3 a claim did not say whose it is (no agent has the id of 32 zeros that it is
-//! read with), and nothing said who may claim.
+//! read with), nothing said who may claim, and there were no roles. A policy is as `Policy::to_bytes` makes it.
 //!
 //! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
 //! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
@@ -26,11 +28,12 @@
 use super::given_up::GivenUp;
 use super::group::Group;
 use super::mailbox::{Claim, Claimer, Mailbox, Welcomed};
+use super::roles::{BEFORE_MAX, Contested, Roles};
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Rule};
 use crate::store::ClaimedPackage;
 use bytes::{BufMut, Bytes, BytesMut};
-use skytale_proto::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, LogId, Offset, limits};
+use skytale_proto::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, LogId, Offset, Policy, limits};
 
 /// The version that this crate writes.
 const VERSION: u8 = 3;
@@ -135,7 +138,11 @@ pub(super) fn encode(state: &LogState) -> Bytes {
 fn rule_bytes(rule: &Rule) -> usize {
     match rule {
         Rule::Absent => 0,
-        Rule::Group(group) => 12 + group.roster.len() * AGENT_BYTES + group.roster.stretches() * STRETCH_BYTES,
+        Rule::Group(group) => {
+            32 + group.roles.weight_bytes()
+                + group.roster.len() * AGENT_BYTES
+                + group.roster.stretches() * STRETCH_BYTES
+        }
         Rule::Raw(_) => 16,
         Rule::Mailbox(mailbox) => {
             48 + mailbox.live.len() * 8
@@ -165,6 +172,30 @@ fn put_group(group: &Group, out: &mut BytesMut) {
             put_offset(stretch.from, out);
             put_offset(stretch.to, out);
         }
+    }
+    put_roles(&group.roles, out);
+}
+
+const HAS_POLICY: u8 = 1;
+const IS_CONTESTED: u8 = 2;
+
+fn put_roles(roles: &Roles, out: &mut BytesMut) {
+    let has_policy = roles.policy.as_ref().map_or(0, |_| HAS_POLICY);
+    out.put_u8(has_policy | roles.contested.as_ref().map_or(0, |_| IS_CONTESTED));
+    if let Some(policy) = &roles.policy {
+        out.put_slice(&policy.to_bytes());
+    }
+    if let Some(contested) = &roles.contested {
+        out.put_slice(contested.by.as_bytes());
+        // At most `BEFORE_MAX`.
+        out.put_u8(contested.before.len() as u8);
+        for before in &contested.before {
+            out.put_slice(&before.to_bytes());
+        }
+    }
+    put_count(roles.leaving.len(), out);
+    for agent in &roles.leaving {
+        out.put_slice(agent.as_bytes());
     }
 }
 
@@ -248,7 +279,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     };
     let rule = match (rule, log) {
         (RULE_ABSENT, LogId::Channel(_)) if head == Offset::ZERO => Rule::Absent,
-        (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => Rule::Group(group(&mut fields, head, first)?),
+        (RULE_GROUP, LogId::Channel(_)) if head != Offset::ZERO => {
+            Rule::Group(group(&mut fields, version, head, first)?)
+        }
         (RULE_RAW, LogId::Channel(_)) if head != Offset::ZERO => {
             Rule::Raw(AccountId::from_bytes(fields.array("account")?))
         }
@@ -284,7 +317,7 @@ fn given_up(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Give
     Ok(given_up)
 }
 
-fn group(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Group, StateError> {
+fn group(fields: &mut Fields<'_>, version: u8, head: Offset, first: Offset) -> Result<Group, StateError> {
     let handshake_head = fields.offset("handshake_head")?;
     if handshake_head == Offset::ZERO || handshake_head > head {
         return Err(wrong("handshake_head", "not an entry"));
@@ -303,7 +336,52 @@ fn group(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Group, 
             return Err(wrong("agents", "over the limit"));
         }
     }
-    Ok(Group { handshake_head, roster })
+    let roles = match version {
+        1 | 2 => Roles::default(),
+        _ => roles(fields, &roster)?,
+    };
+    Ok(Group {
+        handshake_head,
+        roster,
+        roles,
+    })
+}
+
+fn roles(fields: &mut Fields<'_>, roster: &Roster) -> Result<Roles, StateError> {
+    let there = fields.u8("roles")?;
+    if there & !(HAS_POLICY | IS_CONTESTED) != 0 || there == IS_CONTESTED {
+        return Err(wrong("roles", "not the flags of roles"));
+    }
+    let mut found = Roles::default();
+    if there & HAS_POLICY != 0 {
+        found.policy = Some(fields.policy("policy")?);
+    }
+    if there & IS_CONTESTED != 0 {
+        let by = AgentId::from_bytes(fields.array("contested")?);
+        let mut before: Vec<Policy> = Vec::new();
+        for _ in 0..fields.u8("contested")? {
+            let policy = fields.policy("contested")?;
+            if before.contains(&policy) || before.len() == BEFORE_MAX {
+                return Err(wrong("contested", "a policy twice, or too many"));
+            }
+            before.push(policy);
+        }
+        if before.is_empty() {
+            return Err(wrong("contested", "no policy before"));
+        }
+        found.contested = Some(Contested { by, before });
+    }
+    for _ in 0..fields.count("leaving", AgentId::LENGTH, limits::ROSTER_MAX)? {
+        let agent = AgentId::from_bytes(fields.array("leaving")?);
+        if !roster.contains(&agent) {
+            return Err(wrong("leaving", "not an agent on the roster"));
+        }
+        if found.leaving.last().is_some_and(|last| *last >= agent) {
+            return Err(wrong("leaving", "out of order"));
+        }
+        found.leaving.insert(agent);
+    }
+    Ok(found)
 }
 
 fn membership(fields: &mut Fields<'_>, head: Offset, first: Offset) -> Result<Membership, StateError> {
@@ -470,6 +548,12 @@ impl<'a> Fields<'a> {
             1 => Ok(true),
             _ => Err(wrong(field, "neither 0 nor 1")),
         }
+    }
+
+    fn policy(&mut self, field: &'static str) -> Result<Policy, StateError> {
+        let (policy, rest) = Policy::take(self.rest).map_err(|_| wrong(field, "not a policy"))?;
+        self.rest = rest;
+        Ok(policy)
     }
 
     fn offset(&mut self, field: &'static str) -> Result<Offset, StateError> {

@@ -1,23 +1,26 @@
 //! A channel that is one MLS group: the handshake rule and the roster.
 
+use super::roles::{Asked, Roles};
 use super::roster::Roster;
 use super::{Effects, Refused};
 use crate::store::Access;
-use skytale_proto::{AgentId, Detail, Header, Kind, Offset};
+use skytale_proto::{AgentId, Detail, Header, Kind, Offset, Policy, Right};
 use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) handshake_head: Offset,
     pub(super) roster: Roster,
+    pub(super) roles: Roles,
 }
 
 impl Group {
     /// The group after its Create, which is at the log's beginning.
-    pub(super) fn created_by(author: AgentId) -> Self {
+    pub(super) fn created_by(author: AgentId, policy: Option<Policy>) -> Self {
         Self {
             handshake_head: Offset::FIRST,
             roster: Roster::of(author, Offset::FIRST),
+            roles: Roles::of(policy),
         }
     }
 
@@ -43,11 +46,29 @@ impl Group {
             adds,
             removes,
             recipients,
+            roster,
+            policy,
         } = &header.detail
         else {
+            if kind == Kind::Proposal {
+                // Members propose nothing but to leave.
+                self.roles.leaving.insert(header.author);
+            }
             return Ok(Effects::default());
         };
-        self.roster.change(&header.author, adds, removes, offset)?;
+        let asked = Asked {
+            author: &header.author,
+            adds,
+            removes,
+            roster: roster.as_deref(),
+            policy: policy.as_ref(),
+        };
+        self.roles.permit(asked, &self.roster)?;
+        match roster {
+            Some(roster) => self.roster.correct(&header.author, roster, adds, removes, offset)?,
+            None => self.roster.change(&header.author, adds, removes, offset)?,
+        }
+        self.roles.committed(asked, &self.roster);
         self.handshake_head = offset;
         Ok(welcomes(header, recipients, removes, offset))
     }
@@ -65,6 +86,19 @@ impl Group {
         self.roster.access(agent, after)
     }
 
+    /// Refuses a Trim by a member that the policy does not allow it. Those by others are the store's own.
+    pub(super) fn permit_trim(&self, author: &AgentId) -> Result<(), Refused> {
+        let right = Right::Trim;
+        match !self.roster.contains(author) || self.roles.allows(right, author, &self.roster) {
+            true => Ok(()),
+            false => Err(Refused::Forbidden { right, agent: None }),
+        }
+    }
+
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.roles.policy.as_ref()
+    }
+
     pub(super) fn trim(&mut self, up_to: Offset) {
         self.roster.trim(up_to);
     }
@@ -74,7 +108,7 @@ impl Group {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        self.roster.weight_bytes()
+        self.roster.weight_bytes() + self.roles.weight_bytes()
     }
 }
 

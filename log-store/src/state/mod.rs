@@ -20,7 +20,8 @@
 //! 3. its author is on the roster: else `NotMember`;
 //! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
 //! 5. the parent of a message is the handshake head: else `StaleEpoch`;
-//! 6. what it asks for can be done: a roster change fits the roster, a key package is in stock and its claimer may have it, a
+//! 6. the channel's policy allows it to its author: else `Forbidden`;
+//! 7. what it asks for can be done: a roster change fits the roster, a key package is in stock and its claimer may have it, a
 //!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by the
 //!    claim that it holds it by: `Duplicate`.
 
@@ -29,12 +30,15 @@ mod claims;
 mod codec;
 mod given_up;
 mod group;
+#[cfg(test)]
+mod hostile;
 mod mailbox;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod properties;
 mod refused;
+mod roles;
 mod roster;
 #[cfg(test)]
 mod tests;
@@ -47,7 +51,7 @@ use bytes::Bytes;
 use given_up::GivenUp;
 use group::Group;
 use mailbox::Mailbox;
-use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, Kind, LogId, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, Kind, LogId, Offset, Policy};
 
 /// What one log knows: the fold of its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,13 +217,18 @@ impl LogState {
             });
         }
         match (&mut self.rule, &header.detail) {
-            (Rule::Absent, Detail::Create { mode, account }) => {
-                self.rule = created(header.author, *mode, *account)?;
+            (Rule::Absent, Detail::Create { mode, account, policy }) => {
+                self.rule = created(header.author, *mode, *account, policy.as_ref())?;
                 Ok(Effects::default())
             }
             (Rule::Absent, _) => Err(Refused::UnknownLog),
             (Rule::Group(_) | Rule::Raw(_), Detail::Create { .. }) => Err(Refused::LogExists),
-            (_, Detail::Trim { up_to }) => self.trim(*up_to),
+            (rule, Detail::Trim { up_to }) => {
+                if let Rule::Group(group) = rule {
+                    group.permit_trim(&header.author)?;
+                }
+                self.trim(*up_to)
+            }
             (Rule::Group(group), _) => group.accept(header, offset),
             (Rule::Raw(owner), Detail::Raw { account }) if account == owner => Ok(Effects::default()),
             (Rule::Raw(_), Detail::Raw { .. }) => Err(Refused::NotMember),
@@ -320,6 +329,14 @@ impl LogState {
         group.into_iter().flat_map(Group::roster)
     }
 
+    /// Who may do what in a group, as headers say. `None` where all members may do everything, and for other logs.
+    pub fn policy(&self) -> Option<&Policy> {
+        match &self.rule {
+            Rule::Group(group) => group.policy(),
+            Rule::Absent | Rule::Raw(_) | Rule::Mailbox(_) => None,
+        }
+    }
+
     /// About how much memory the state takes, in bytes; for bounding a cache.
     pub fn weight_bytes(&self) -> usize {
         size_of::<Self>()
@@ -341,12 +358,17 @@ impl LogState {
     }
 }
 
-fn created(author: AgentId, mode: ChannelMode, account: Option<AccountId>) -> Result<Rule, Refused> {
+fn created(
+    author: AgentId,
+    mode: ChannelMode,
+    account: Option<AccountId>,
+    policy: Option<&Policy>,
+) -> Result<Rule, Refused> {
     match (mode, account) {
-        (ChannelMode::Mls, None) => Ok(Rule::Group(Group::created_by(author))),
-        (ChannelMode::Raw, Some(account)) => Ok(Rule::Raw(account)),
-        (ChannelMode::Mls, Some(_)) | (ChannelMode::Raw, None) => Err(Refused::KindRefused {
-            problem: "a raw channel names its account, and no other does",
+        (ChannelMode::Mls, None) => Ok(Rule::Group(Group::created_by(author, policy.cloned()))),
+        (ChannelMode::Raw, Some(account)) if policy.is_none() => Ok(Rule::Raw(account)),
+        (ChannelMode::Mls, Some(_)) | (ChannelMode::Raw, _) => Err(Refused::KindRefused {
+            problem: "a raw channel names its account and has no policy, and no other channel names one",
         }),
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::Access;
 use skytale_proto::{
-    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, Detail, FrameId, Header, Kind, LogId, Offset, limits,
+    AccountId, AgentId, ChannelId, ChannelMode, ClaimRule, Code, Detail, FrameId, Header, Kind, LogId, Offset, Policy,
+    Right, limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,6 +136,9 @@ impl Model {
                 } => {
                     roster.insert(entry.author);
                 }
+                Detail::Commit {
+                    roster: Some(whole), ..
+                } => roster = whole.iter().copied().collect(),
                 Detail::Commit { adds, removes, .. } => {
                     roster.retain(|agent| !removes.contains(agent));
                     roster.extend(adds);
@@ -145,15 +149,152 @@ impl Model {
         roster
     }
 
+    /// Policies in force one after another, each with who made it and where.
+    fn policies(&self) -> Vec<(u64, AgentId, Policy)> {
+        let mut policies: Vec<(u64, AgentId, Policy)> = Vec::new();
+        for (offset, entry) in self.numbered() {
+            if let Detail::Create { policy: Some(new), .. } | Detail::Commit { policy: Some(new), .. } = &entry.detail
+                && policies.last().is_none_or(|(_, _, last)| last != new)
+            {
+                policies.push((offset, entry.author, new.clone()));
+            }
+        }
+        policies
+    }
+
+    pub(super) fn policy(&self) -> Option<Policy> {
+        self.policies().pop().map(|(_, _, policy)| policy)
+    }
+
+    /// The policies that an admin of before may put back, and who changed them: as they were before one agent changed them, while
+    /// no other admin of that time has committed.
+    fn contested(&self) -> Option<(AgentId, Vec<Policy>)> {
+        let mut contested: Option<(AgentId, Vec<Policy>)> = None;
+        let mut policy: Option<Policy> = None;
+        for (_, entry) in self.numbered() {
+            match &entry.detail {
+                Detail::Create { policy: first, .. } => policy.clone_from(first),
+                Detail::Commit { policy: Some(new), .. } if policy.as_ref() != Some(new) => {
+                    let before = policy.replace(new.clone());
+                    contested = match (contested, before) {
+                        (Some((by, mut old)), Some(before)) if by == entry.author => {
+                            old.retain(|kept| *kept != before);
+                            old.push(before);
+                            let over = old.len().saturating_sub(8);
+                            old.drain(..over);
+                            Some((by, old))
+                        }
+                        (Some((_, old)), _) if old.contains(new) => None,
+                        (_, before) => before.map(|before| (entry.author, vec![before])),
+                    };
+                }
+                Detail::Commit { .. } => {
+                    let was_admin = |old: &[Policy]| old.iter().any(|policy| policy.admins().contains(&entry.author));
+                    contested = contested.filter(|(by, old)| *by == entry.author || !was_admin(old));
+                }
+                _ => {}
+            }
+        }
+        contested
+    }
+
+    /// Who has proposed to leave, and is on the roster since.
+    fn leaving(&self) -> BTreeSet<AgentId> {
+        let mut leaving = BTreeSet::new();
+        for (offset, entry) in self.numbered() {
+            match &entry.detail {
+                Detail::Proposal => {
+                    leaving.insert(entry.author);
+                }
+                Detail::Commit { adds, .. } => {
+                    let roster = self.roster_after(offset);
+                    leaving.retain(|agent| roster.contains(agent) && !adds.contains(agent));
+                }
+                _ => {}
+            }
+        }
+        leaving
+    }
+
+    fn is_allowed(&self, right: Right, author: &AgentId) -> bool {
+        let roster = self.roster();
+        self.policy()
+            .is_none_or(|policy| policy.allows(right, author, |agent| roster.contains(agent)))
+    }
+
+    /// What the policy says against a commit.
+    fn policy_objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
+        let policy = self.policy()?;
+        let Detail::Commit {
+            adds,
+            removes,
+            roster,
+            policy: new,
+            ..
+        } = &header.detail
+        else {
+            return None;
+        };
+        let (before, leaving) = (self.roster(), self.leaving());
+        let is_gone = |agent: &AgentId| match roster {
+            Some(whole) => !whole.contains(agent),
+            None => removes.contains(agent) && !adds.contains(agent),
+        };
+        let adds_someone = adds.iter().any(|agent| !removes.contains(agent));
+        let removes_someone = match roster {
+            Some(_) => policy
+                .admins()
+                .iter()
+                .any(|agent| before.contains(agent) && is_gone(agent) && !leaving.contains(agent)),
+            None => removes.iter().any(|agent| is_gone(agent) && !leaving.contains(agent)),
+        };
+        let changes = new.as_ref().is_some_and(|new| {
+            let lets_go = policy.with_admins(|agent| !(leaving.contains(agent) && is_gone(agent)));
+            let puts_back = roster.is_some()
+                && new.admins().contains(&header.author)
+                && self
+                    .contested()
+                    .is_some_and(|(by, before)| by != header.author && before.contains(new));
+            *new != policy && *new != lets_go && !puts_back
+        });
+        let asked = [
+            (Right::Add, adds_someone),
+            (Right::Remove, removes_someone),
+            (Right::Policy, changes),
+        ];
+        let forbidden = asked
+            .into_iter()
+            .any(|(right, asked)| asked && !self.is_allowed(right, &header.author));
+        forbidden.then_some((Code::PolicyForbids, None))
+    }
+
     pub(super) fn roster(&self) -> BTreeSet<AgentId> {
         self.roster_after(self.head())
     }
 
     /// For each offset up to one past the head: may the agent read the entry there, or the next one to come?
     fn readable(&self, agent: AgentId) -> Vec<bool> {
-        let on: Vec<bool> = (0..=self.head())
+        let mut on: Vec<bool> = (0..=self.head())
             .map(|offset| self.roster_after(offset).contains(&agent))
             .collect();
+        // Who is put back by a correction was never off; nor was who is removed by it, before.
+        for (offset, entry) in self.numbered() {
+            let at = offset as usize;
+            if let Detail::Commit {
+                adds,
+                removes,
+                roster: Some(_),
+                ..
+            } = &entry.detail
+                && (on[at] || removes.contains(&agent))
+                && !on[at - 1]
+                && !adds.contains(&agent)
+                && let Some(last) = on[..at].iter().rposition(|on| *on)
+                && last as u64 + 1 > self.trimmed_before(offset)
+            {
+                on[last..at].fill(true);
+            }
+        }
         let mut readable: Vec<bool> = on.windows(2).map(|around| around[0] || around[1]).collect();
         readable.push(on[on.len() - 1]);
         // A stretch that has ended, whole below a trim, is forgotten.
@@ -444,6 +585,11 @@ impl Model {
             }
         }
         if let Detail::Trim { up_to } = header.detail {
+            let is_group = matches!(self.log, LogId::Channel(_)) && self.raw_account().is_none();
+            let is_member = self.roster().contains(&header.author);
+            if is_group && is_member && !self.is_allowed(Right::Trim, &header.author) {
+                return Some((Code::PolicyForbids, None));
+            }
             let in_range = (self.trimmed() + 1..=self.head()).contains(&up_to.get());
             return (!in_range).then_some((Code::TrimRange, Some(self.trimmed() + 1)));
         }
@@ -497,9 +643,22 @@ impl Model {
             };
             return Some((code, Some(head)));
         }
-        let Detail::Commit { adds, removes, .. } = &header.detail else {
+        if let Some(objection) = self.policy_objection(header) {
+            return Some(objection);
+        }
+        let Detail::Commit {
+            adds,
+            removes,
+            roster: whole,
+            ..
+        } = &header.detail
+        else {
             return None;
         };
+        if let Some(whole) = whole {
+            let sound = whole.contains(&header.author) && adds.iter().all(|agent| whole.contains(agent));
+            return (!sound).then_some((Code::RosterChange, None));
+        }
         let remain = |agent: &AgentId| roster.contains(agent) && !removes.contains(agent);
         let sound = !removes.contains(&header.author)
             && removes.iter().all(|agent| roster.contains(agent))

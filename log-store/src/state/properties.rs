@@ -6,8 +6,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use skytale_proto::{
-    AccountId, AgentId, Allowed, ChannelId, ChannelMode, ClaimRule, Detail, FrameId, Header, LogId, Offset,
+    AccountId, AgentId, Allowed, ChannelId, ChannelMode, ClaimRule, Detail, FrameId, Header, Holders, LogId, Offset,
+    Policy, Right,
 };
+use std::collections::BTreeSet;
 
 const AGENTS: usize = 5;
 const CHANNEL: ChannelId = ChannelId::from_bytes([0xc4; 16]);
@@ -27,6 +29,8 @@ struct Step {
     parent: Parent,
     kind: Action,
     id: Id,
+    /// Of a Create: the rights that its policy keeps for admins; 0 for none.
+    policy: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +65,19 @@ enum Action {
         again: u8,
         recipients: u8,
     },
+    /// Says what the roster is after it: a few more, a few fewer, as it may be.
+    Correct {
+        roster: u8,
+        adds: u8,
+        policy: Option<(u8, u8)>,
+    },
+    /// Changes the policy, or with `back` puts an earlier one back.
+    Policy {
+        rights: u8,
+        admins: u8,
+        corrects: bool,
+        back: Option<Index>,
+    },
     /// Adds and removes without a look at the roster.
     Wild {
         adds: u8,
@@ -74,7 +91,7 @@ enum Action {
     /// Whether it is the last resort, and of which account.
     KeyPackage(bool, Option<u8>),
     Claim(Option<u8>),
-    Policy(u8, ClaimRule),
+    Consent(u8, ClaimRule),
     Welcome(u8, u64, bool),
     /// An earlier frame, whole.
     Resend(Index),
@@ -98,6 +115,14 @@ fn kinds_of_channel() -> impl Strategy<Value = Action> {
             again: again & recipients,
             recipients,
         }),
+        2 => (any::<[u8; 2]>(), prop::option::of(any::<(u8, u8)>())).prop_map(|([roster, adds], policy)| Action::Correct {
+            roster,
+            adds: adds & roster & adds.rotate_left(3),
+            policy,
+        }),
+        3 => (any::<[u8; 2]>(), any::<bool>(), prop::option::of(any::<Index>())).prop_map(
+            |([rights, admins], corrects, back)| Action::Policy { rights, admins, corrects, back }
+        ),
         1 => any::<[u8; 2]>().prop_map(|[adds, removes]| Action::Wild { adds, removes: removes & adds.rotate_left(3) }),
         2 => Just(Action::Proposal),
         6 => Just(Action::Message),
@@ -128,7 +153,7 @@ fn kinds_of_agent_log() -> impl Strategy<Value = Action> {
     prop_oneof![
         6 => (prop::bool::weighted(0.15), some_account()).prop_map(|(last, of)| Action::KeyPackage(last, of)),
         7 => some_account().prop_map(Action::Claim),
-        1 => (0..2u8, claim_rule()).prop_map(|(of, rule)| Action::Policy(of, rule)),
+        1 => (0..2u8, claim_rule()).prop_map(|(of, rule)| Action::Consent(of, rule)),
         2 => (0..3u8, 1..4u64, any::<bool>()).prop_map(|(channel, offset, returns)| {
             Action::Welcome(channel, offset, returns)
         }),
@@ -148,11 +173,12 @@ fn step(author: impl Strategy<Value = Author>, kind: impl Strategy<Value = Actio
         1 => any::<Index>().prop_map(Id::Earlier),
         1 => (0..3u8).prop_map(Id::OfWelcome),
     ];
-    (author, parent, kind, id).prop_map(|(author, parent, kind, id)| Step {
+    (author, parent, kind, id, any::<u8>()).prop_map(|(author, parent, kind, id, policy)| Step {
         author,
         parent,
         kind,
         id,
+        policy,
     })
 }
 
@@ -167,14 +193,17 @@ fn mostly_members() -> impl Strategy<Value = Author> {
 /// A log, and steps on it.
 fn story() -> impl Strategy<Value = (LogId, Vec<Step>)> {
     let channel = |mode: Option<u8>| {
-        let create = Step {
-            author: Author::Agent(0),
-            parent: Parent::HandshakeHead,
-            kind: Action::Create(mode),
-            id: Id::New,
-        };
-        prop::collection::vec(step(mostly_members(), kinds_of_channel()), 0..80).prop_map(move |mut steps| {
-            steps.insert(0, create.clone());
+        let policy = prop_oneof![Just(0u8), any::<u8>()];
+        let steps = prop::collection::vec(step(mostly_members(), kinds_of_channel()), 0..80);
+        (policy, steps).prop_map(move |(policy, mut steps)| {
+            let create = Step {
+                author: Author::Agent(0),
+                parent: Parent::HandshakeHead,
+                kind: Action::Create(mode),
+                id: Id::New,
+                policy,
+            };
+            steps.insert(0, create);
             (CHANNEL.log(), steps)
         })
     };
@@ -187,6 +216,18 @@ fn story() -> impl Strategy<Value = (LogId, Vec<Step>)> {
         4 => prop::collection::vec(step(owner_often, kinds_of_agent_log()), 0..80)
             .prop_map(|steps| (agent(0).log(), steps)),
     ]
+}
+
+/// A policy with some rights kept for some admins.
+fn policy(rights: u8, admins: u8) -> Policy {
+    let admins: BTreeSet<AgentId> = chosen(admins).into_iter().collect();
+    let mut policy = Policy::from_parts(0, admins).expect("few");
+    for (bit, right) in (0..).zip(Right::ALL) {
+        if rights & (1 << bit) != 0 {
+            policy.set(right, Holders::Admins);
+        }
+    }
+    policy
 }
 
 /// The frame that a step is, where the log is as the model says.
@@ -211,6 +252,8 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
         Action::Create(mode) => Detail::Create {
             mode: mode.map_or(ChannelMode::Mls, |_| ChannelMode::Raw),
             account: mode.map(account),
+            // Half of the channels have one; those of the conformance suite and of before have none.
+            policy: (mode.is_none() && sent.is_empty() && step.policy != 0).then(|| policy(step.policy, 1)),
         },
         Action::Change {
             change,
@@ -243,12 +286,61 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
                 adds,
                 removes,
                 recipients,
+                roster: None,
+                policy: None,
+            }
+        }
+        Action::Correct {
+            roster: whole,
+            adds,
+            policy: new,
+        } => {
+            let mut whole: Vec<AgentId> = chosen(*whole).into_iter().chain([author]).collect();
+            whole.sort_unstable();
+            whole.dedup();
+            Detail::Commit {
+                adds: chosen(*adds),
+                // Those that it leaves out, on the roster or not.
+                removes: chosen(!*adds)
+                    .into_iter()
+                    .filter(|agent| !whole.contains(agent))
+                    .collect(),
+                recipients: Vec::new(),
+                roster: Some(whole),
+                policy: new.map(|(rights, admins)| policy(rights, admins)),
+            }
+        }
+        Action::Policy {
+            rights,
+            admins,
+            corrects,
+            back,
+        } => {
+            let earlier: Vec<&Policy> = sent
+                .iter()
+                .filter_map(|header| match &header.detail {
+                    Detail::Create { policy, .. } | Detail::Commit { policy, .. } => policy.as_ref(),
+                    _ => None,
+                })
+                .collect();
+            let new = match back {
+                Some(back) if !earlier.is_empty() => (*back.get(&earlier)).clone(),
+                _ => policy(*rights, *admins),
+            };
+            Detail::Commit {
+                adds: Vec::new(),
+                removes: Vec::new(),
+                recipients: Vec::new(),
+                roster: corrects.then(|| roster.iter().copied().collect()),
+                policy: Some(new),
             }
         }
         Action::Wild { adds, removes } => Detail::Commit {
             adds: chosen(*adds),
             removes: chosen(*removes),
             recipients: chosen(*adds),
+            roster: None,
+            policy: None,
         },
         Action::Proposal => Detail::Proposal,
         Action::Message => Detail::Message,
@@ -268,7 +360,7 @@ fn header(step: &Step, model: &Model, log: LogId, sent: &[Header]) -> Header {
         Action::Claim(of) => Detail::KeyPackageClaim {
             account: of.map(account),
         },
-        Action::Policy(of, rule) => Detail::KeyPackagePolicy {
+        Action::Consent(of, rule) => Detail::KeyPackagePolicy {
             account: account(*of),
             rule: rule.clone(),
         },
@@ -330,6 +422,7 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(state.handshake_head().get(), model.handshake_head());
     prop_assert_eq!(state.first_available().get(), model.trimmed() + 1);
     prop_assert!(state.roster().eq(model.roster()));
+    prop_assert_eq!(state.policy().cloned(), model.policy());
     let status = state.status();
     prop_assert_eq!(status.head, state.head());
     prop_assert_eq!(status.first, state.first_available());
@@ -459,7 +552,8 @@ proptest! {
             let header = Header {
                 log,
                 id: FrameId::from_bytes((u128::MAX - number as u128).to_be_bytes()),
-                author: agent(0),
+                // The store's: no member, whom a policy could forbid it.
+                author: AgentId::from_bytes([0; 32]),
                 parent: Offset::ZERO,
                 detail: Detail::Trim { up_to },
             };

@@ -1,6 +1,6 @@
 //! Why a frame is no entry.
 
-use skytale_proto::{AgentId, Code, Offset};
+use skytale_proto::{AgentId, Code, Offset, Right};
 
 /// Why the fold refuses a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,14 @@ pub enum Refused {
         /// How.
         problem: &'static str,
         /// The first agent by which it does, where it is about one.
+        agent: Option<AgentId>,
+    },
+    /// The channel's policy keeps it for admins.
+    #[error("the channel's policy keeps `{right}` for its admins")]
+    Forbidden {
+        /// What.
+        right: Right,
+        /// The first agent by which it goes against the policy, where it is about one.
         agent: Option<AgentId>,
     },
     /// No KeyPackage to give.
@@ -79,6 +87,7 @@ impl Refused {
             Self::LogExists => Code::LogExists,
             Self::RosterFull => Code::RosterFull,
             Self::RosterChange { .. } => Code::RosterChange,
+            Self::Forbidden { .. } => Code::PolicyForbids,
             Self::KeyPackagesExhausted => Code::KeyPackagesExhausted,
             Self::KeyPackagesFull => Code::KeyPackagesFull,
             Self::ClaimNotAllowed => Code::ClaimNotAllowed,
@@ -101,7 +110,7 @@ impl Refused {
     /// The agent that the code is about, if it is about one.
     pub const fn agent(&self) -> Option<AgentId> {
         match self {
-            Self::RosterChange { agent, .. } => *agent,
+            Self::RosterChange { agent, .. } | Self::Forbidden { agent, .. } => *agent,
             _ => None,
         }
     }

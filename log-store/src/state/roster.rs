@@ -104,6 +104,63 @@ impl Roster {
         Ok(())
     }
 
+    /// The correction by `author` at `offset`: the roster is what it says. Agents that come back without being among `adds`
+    /// had been taken off by a lie: they may read what they missed, as if they had never been off. So may those that it removes
+    /// and that were off: up to here, to learn it.
+    pub(super) fn correct(
+        &mut self,
+        author: &AgentId,
+        roster: &[AgentId],
+        adds: &[AgentId],
+        removes: &[AgentId],
+        offset: Offset,
+    ) -> Result<(), Refused> {
+        let contradiction = |problem| Err(Refused::RosterChange { problem, agent: None });
+        let (target, added): (BTreeSet<&AgentId>, BTreeSet<&AgentId>) =
+            (roster.iter().collect(), adds.iter().collect());
+        if target.len() != roster.len() || added.len() != adds.len() {
+            return contradiction("it names an agent twice");
+        }
+        if !target.contains(author) || !added.is_subset(&target) {
+            return contradiction("it leaves out its author, or an agent that it adds");
+        }
+        let come: Vec<&AgentId> = target.into_iter().filter(|agent| !self.contains(agent)).collect();
+        let begun = come.iter().filter(|agent| {
+            let continues = !added.contains(**agent) && self.has_past(agent);
+            !continues && self.begins_stretch(agent, offset)
+        });
+        let begun = begun.count();
+        if roster.len() > limits::ROSTER_MAX || (begun > 0 && self.stretches + begun > limits::ROSTER_HISTORY_MAX) {
+            return Err(Refused::RosterFull);
+        }
+        let stays: BTreeSet<&AgentId> = roster.iter().collect();
+        for (agent, membership) in &mut self.agents {
+            if stays.contains(agent) {
+                continue;
+            }
+            if membership.since.is_none() && removes.contains(agent) {
+                membership.reopen(offset);
+            }
+            membership.close(offset);
+        }
+        for agent in come {
+            let membership = self.agents.entry(*agent).or_default();
+            match added.contains(agent) {
+                true => membership.open(offset),
+                false => membership.reopen(offset),
+            }
+        }
+        self.present = roster.len();
+        self.stretches += begun;
+        Ok(())
+    }
+
+    fn has_past(&self, agent: &AgentId) -> bool {
+        self.agents
+            .get(agent)
+            .is_some_and(|membership| !membership.past.is_empty())
+    }
+
     /// Whether adding the agent at `offset` begins a stretch, rather than going on with its last one.
     fn begins_stretch(&self, agent: &AgentId, offset: Offset) -> bool {
         self.agents
@@ -178,6 +235,12 @@ impl Membership {
         } else {
             Some(offset)
         };
+    }
+
+    /// The agent is on the roster again with the entry at `offset`, and goes on with its last stretch, as far as that is
+    /// still known.
+    fn reopen(&mut self, offset: Offset) {
+        self.since = Some(self.past.pop().map_or(offset, |stretch| stretch.from));
     }
 
     /// The agent leaves the roster with the entry at `offset`, which it may still read.

@@ -3,11 +3,14 @@
 use super::given_up::GivenUp;
 use super::group::Group;
 use super::mailbox::{Claim, Claimer, Mailbox, Welcomed};
+use super::roles::Roles;
 use super::roster::{Membership, Roster, Stretch};
 use super::{LogState, Refused, Rule, StateError, Verdict};
 use crate::store::ClaimedPackage;
 use bytes::Bytes;
-use skytale_proto::{AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, limits};
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, ChannelMode, Code, Detail, FrameId, Header, LogId, Offset, Policy, limits,
+};
 use std::collections::BTreeMap;
 
 const CHANNEL: LogId = LogId::Channel(ChannelId::from_bytes([0xc4; 16]));
@@ -29,6 +32,7 @@ fn create() -> Header {
     let detail = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     header(CHANNEL, ALICE, 0, detail)
 }
@@ -38,6 +42,8 @@ fn commit(parent: u64, adds: &[AgentId], removes: &[AgentId]) -> Header {
         adds: adds.to_vec(),
         removes: removes.to_vec(),
         recipients: Vec::new(),
+        roster: None,
+        policy: None,
     };
     header(CHANNEL, ALICE, parent, detail)
 }
@@ -188,7 +194,16 @@ fn a_header_that_no_frame_has_changes_nothing() {
         (ChannelMode::Raw, None),
         (ChannelMode::Mls, Some(AccountId::from_bytes([1; 16]))),
     ] {
-        let frame = header(CHANNEL, ALICE, 0, Detail::Create { mode, account });
+        let frame = header(
+            CHANNEL,
+            ALICE,
+            0,
+            Detail::Create {
+                mode,
+                account,
+                policy: None,
+            },
+        );
         assert_eq!(refuse(&mut state, &frame).code(), Code::KindRefused);
     }
     accept(&mut state, &create());
@@ -218,6 +233,7 @@ fn samples() -> [LogState; 4] {
     let raw = Detail::Create {
         mode: ChannelMode::Raw,
         account: Some(AccountId::from_bytes([7; 16])),
+        policy: None,
     };
     [
         LogState::new(CHANNEL),
@@ -354,6 +370,77 @@ fn what_the_second_version_wrote_is_still_read() {
     );
     for (state, kept) in samples().into_iter().chain([welcomed]).zip(KEPT_2) {
         let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
+        assert_eq!(LogState::decode(bytes.into()), Ok(state));
+    }
+}
+
+/// A group with everything that roles have.
+fn governed() -> LogState {
+    let mut policy = Policy::new(ALICE);
+    policy.promote(BOB);
+    let created = Detail::Create {
+        mode: ChannelMode::Mls,
+        account: None,
+        policy: Some(policy),
+    };
+    let changed = Detail::Commit {
+        adds: vec![BOB, CAROL],
+        removes: Vec::new(),
+        recipients: Vec::new(),
+        roster: None,
+        policy: Some(Policy::new(ALICE)),
+    };
+    after(
+        CHANNEL,
+        &[
+            header(CHANNEL, ALICE, 0, created),
+            header(CHANNEL, ALICE, 1, changed),
+            header(CHANNEL, CAROL, 2, Detail::Proposal),
+        ],
+    )
+}
+
+/// Written by the third version, of [`samples`] and of a group with roles. These never change.
+const KEPT_3: [&str; 5] = [
+    concat!(
+        "03001101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4000000000000000001000000000000000000000000000000000000",
+        "00000000000000000000000000fbea945b",
+    ),
+    concat!(
+        "03011101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4060000000000000002000000000000000100000000000000060000",
+        "0000000000050000000000000006000000000000000300000001010101010101010101010101010101010101010101",
+        "0101010101010101010101000000000000000000000002020202020202020202020202020202020202020202020202",
+        "0202020202020206000000000000000100000002000000000000000400000000000000030303030303030303030303",
+        "03030303030303030303030303030303030303030200000000000000000000000000000000df420851",
+    ),
+    concat!(
+        "03021101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4010000000000000001000000000000000000000000000000010000",
+        "00000000000000000000000000070707070707070707070707070707077878989a",
+    ),
+    concat!(
+        "0303210202020202020202020202020202020202020202020202020202020202020202020700000000000000010000",
+        "0000000000000000000000000007000000000000000600000000000000020000000000000001000000070000000000",
+        "0000030000000400000000000000010000000000000000050000000000000003000000000000000006000000000000",
+        "00020000000000000001000000002f726445",
+    ),
+    concat!(
+        "03011101c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4030000000000000001000000000000000000000000000000030000",
+        "0000000000020000000000000002000000000000000300000001010101010101010101010101010101010101010101",
+        "0101010101010101010101000000000000000000000002020202020202020202020202020202020202020202020202",
+        "0202020202020202000000000000000000000003030303030303030303030303030303030303030303030303030303",
+        "03030303020000000000000000000000031c0100010101010101010101010101010101010101010101010101010101",
+        "01010101010101010101010101010101010101010101010101010101010101010101010101011c0200010101010101",
+        "0101010101010101010101010101010101010101010101010101020202020202020202020202020202020202020202",
+        "0202020202020202020202010000000303030303030303030303030303030303030303030303030303030303030303",
+        "5dd1742a",
+    ),
+];
+
+#[test]
+fn what_the_third_version_wrote_is_still_read() {
+    for (state, kept) in samples().into_iter().chain([governed()]).zip(KEPT_3) {
+        assert_eq!(data_encoding::HEXLOWER.encode(&state.encode()), kept);
+        let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
         let read = LogState::decode(bytes.into()).unwrap();
         assert_eq!(read, without_claimers(state));
         // From then on it is kept as this version does.
@@ -401,7 +488,11 @@ fn a_state_that_no_log_has_is_refused() {
         LogState {
             head: at(20),
             first: at(5),
-            rule: Rule::Group(Group { handshake_head, roster }),
+            rule: Rule::Group(Group {
+                handshake_head,
+                roster,
+                roles: Roles::default(),
+            }),
             ..group.clone()
         }
     };
@@ -435,7 +526,12 @@ fn a_state_that_no_log_has_is_refused() {
     for handshake_head in [0, 7] {
         let handshake_head = at(handshake_head);
         let roster = Roster::of(ALICE, at(1));
-        let rule = Rule::Group(Group { handshake_head, roster });
+        let roles = Roles::default();
+        let rule = Rule::Group(Group {
+            handshake_head,
+            roster,
+            roles,
+        });
         is_refused(LogState { rule, ..group.clone() });
     }
     is_refused(LogState {
@@ -532,11 +628,12 @@ fn a_state_that_no_log_has_is_refused() {
 fn an_agent_twice_on_a_kept_roster_is_refused() {
     let state = after(CHANNEL, &[create()]);
     let encoded = state.encode();
-    // The one agent comes last, 44 bytes before the checksum.
-    let (before, agent) = encoded[..encoded.len() - 4].split_at(encoded.len() - 4 - 44);
+    // The one agent comes last, 44 bytes before the roles (5 bytes) and the checksum.
+    let end = encoded.len() - 4 - 5;
+    let (before, agent) = encoded[..end].split_at(end - 44);
     let mut bytes = before[..before.len() - 4].to_vec();
     bytes.extend(2u32.to_le_bytes());
-    bytes.extend([agent, agent].concat());
+    bytes.extend([agent, agent, &[0; 5]].concat());
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend(checksum.to_le_bytes());
     let out_of_order = StateError::Field {

@@ -14,6 +14,10 @@ fn account() -> impl Strategy<Value = AccountId> {
     any::<[u8; 16]>().prop_map(AccountId::from_bytes)
 }
 
+fn policy() -> impl Strategy<Value = Policy> {
+    (0..32u8, btree_set(agent(), 0..4)).prop_map(|(bits, admins)| Policy::from_parts(bits, admins).expect("a policy"))
+}
+
 fn offset() -> impl Strategy<Value = Offset> {
     (1..=u64::MAX).prop_map(Offset::new)
 }
@@ -32,19 +36,34 @@ fn detail() -> impl Strategy<Value = Detail> {
     prop_oneof![
         Just(Detail::Create {
             mode: ChannelMode::Mls,
-            account: None
+            account: None,
+            policy: None,
+        }),
+        policy().prop_map(|policy| Detail::Create {
+            mode: ChannelMode::Mls,
+            account: None,
+            policy: Some(policy),
         }),
         account().prop_map(|account| Detail::Create {
             mode: ChannelMode::Raw,
-            account: Some(account)
+            account: Some(account),
+            policy: None,
         }),
-        (btree_set(agent(), 0..5), btree_set(agent(), 0..5), 0..5usize).prop_map(|(adds, removes, welcomed)| {
-            Detail::Commit {
-                recipients: adds.iter().copied().take(welcomed).collect(),
-                adds: adds.into_iter().collect(),
-                removes: removes.into_iter().collect(),
-            }
-        }),
+        (
+            btree_set(agent(), 0..5),
+            btree_set(agent(), 0..5),
+            0..5usize,
+            prop::option::of(policy())
+        )
+            .prop_map(|(adds, removes, welcomed, policy)| {
+                Detail::Commit {
+                    recipients: adds.iter().copied().take(welcomed).collect(),
+                    adds: adds.into_iter().collect(),
+                    removes: removes.into_iter().collect(),
+                    roster: None,
+                    policy,
+                }
+            }),
         Just(Detail::Proposal),
         Just(Detail::Rejoin),
         Just(Detail::Message),
@@ -133,12 +152,48 @@ fn a_message_has_no_place_on_an_agents_log() {
 }
 
 #[test]
+fn a_roster_that_is_told_whole_fits_the_commit_and_has_one_encoding() {
+    let [a, b, c] = [1, 2, 3].map(|number| AgentId::from_bytes([number; 32]));
+    let told = |roster: &[AgentId], adds: &[AgentId], removes: &[AgentId]| {
+        let detail = Detail::Commit {
+            adds: adds.to_vec(),
+            removes: removes.to_vec(),
+            recipients: Vec::new(),
+            roster: Some(roster.to_vec()),
+            policy: None,
+        };
+        let header = Header {
+            author: a,
+            detail,
+            ..message(ChannelId::generate().log())
+        };
+        Frame::new(header.clone(), Bytes::new()).map(|frame| assert_eq!(*frame.header(), header))
+    };
+    assert_eq!(told(&[a, b, c], &[c], &[]), Ok(()));
+    assert_eq!(told(&[a, b], &[b], &[b, c]), Ok(()));
+    for (roster, adds, removes) in [
+        (&[b, a][..], &[][..], &[][..]),
+        (&[a, a], &[], &[]),
+        (&[b], &[], &[]),
+        (&[a], &[b], &[]),
+        (&[a, b], &[], &[b]),
+    ] {
+        assert!(matches!(
+            told(roster, adds, removes),
+            Err(FrameError::Field { field: "roster", .. })
+        ));
+    }
+}
+
+#[test]
 fn a_welcome_goes_only_to_who_is_added() {
     let header = Header {
         detail: Detail::Commit {
             adds: vec![],
             removes: vec![],
             recipients: vec![AgentId::from_bytes([9; 32])],
+            roster: None,
+            policy: None,
         },
         ..message(ChannelId::generate().log())
     };

@@ -119,6 +119,7 @@ fn the_bounds_on_the_page_are_the_codes() {
         ("TOKEN_SCOPES_MAX", limits::TOKEN_SCOPES_MAX),
         ("ROSTER_CHANGE_MAX", limits::ROSTER_CHANGE_MAX),
         ("ROSTER_MAX", limits::ROSTER_MAX),
+        ("ADMINS_MAX", limits::ADMINS_MAX),
         ("ROSTER_HISTORY_MAX", limits::ROSTER_HISTORY_MAX),
         ("KEY_PACKAGES_MAX", limits::KEY_PACKAGES_MAX),
         ("CLAIMS_REMEMBERED_MAX", limits::CLAIMS_REMEMBERED_MAX),
@@ -222,11 +223,14 @@ fn detail(kind: Kind) -> Detail {
         Kind::Create => Detail::Create {
             mode: ChannelMode::Mls,
             account: None,
+            policy: None,
         },
         Kind::Commit => Detail::Commit {
             adds: vec![agent()],
             removes: Vec::new(),
             recipients: vec![agent()],
+            roster: None,
+            policy: None,
         },
         Kind::Proposal => Detail::Proposal,
         Kind::Message => Detail::Message,

@@ -175,6 +175,7 @@ pub(crate) fn create(channel: ChannelId, author: AgentId) -> Frame {
     let detail = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     frame(channel.log(), author, 0, detail, "create")
 }
@@ -188,6 +189,8 @@ pub(crate) fn commit(channel: ChannelId, author: AgentId, parent: u64, adds: &[A
         adds: adds.to_vec(),
         removes: removes.to_vec(),
         recipients: adds.to_vec(),
+        roster: None,
+        policy: None,
     };
     frame(channel.log(), author, parent, detail, "bundle")
 }

@@ -127,6 +127,7 @@ async fn frames_that_are_not_the_agents_to_append_are_refused_and_the_stream_goe
     let raw_create = Detail::Create {
         mode: ChannelMode::Raw,
         account: Some(foreign),
+        policy: None,
     };
     let welcome = Detail::Welcome {
         channel,

@@ -221,6 +221,7 @@ async fn a_raw_channel_is_its_accounts() {
     let detail = Detail::Create {
         mode: ChannelMode::Raw,
         account: Some(account),
+        policy: None,
     };
     a.append(&frame(channel.log(), alice.id, 0, detail, ""))
         .await

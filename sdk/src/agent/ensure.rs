@@ -7,7 +7,7 @@ use crate::engine::{ChannelInfo, ChannelState};
 use crate::event::Event;
 use crate::net::{ApiClient, ApiKey};
 use crate::vault::VaultKey;
-use skytale_proto::{AgentId, ChannelId, Region};
+use skytale_proto::{AgentId, ChannelId, Policy, Region};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ impl Agent {
             if let Some(channel) = of_label(&actor.engine.channels()?, &label) {
                 return Ok(channel);
             }
-            actor.create(&label, home)
+            let policy = Policy::new(actor.engine.agent_id());
+            actor.create(&label, home, &policy)
         });
         Ok(self.handle(found.await?))
     }

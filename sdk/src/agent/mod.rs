@@ -55,7 +55,7 @@ use crate::event::Events;
 use crate::net::Session;
 use crate::share::Share;
 use crate::vault::BackupInfo;
-use skytale_proto::{AgentId, ChannelId, EndpointId, Region};
+use skytale_proto::{AgentId, ChannelId, EndpointId, Policy, Region};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -307,13 +307,37 @@ impl Agent {
         self.create(label, Some(home)).await
     }
 
+    /// Makes a channel with another policy than that of [`Policy::new`]; this agent is its only admin. `home` as for
+    /// [`Agent::create_channel`] where none is given.
+    pub async fn create_channel_with(
+        &self,
+        label: &str,
+        home: Option<Region>,
+        policy: &Policy,
+    ) -> Result<Channel, AgentError> {
+        let home = home.or(self.inner.link.region.map(Region));
+        if let Some(owner) = self.inner.core.owner() {
+            let home = home.map(|home| home.0);
+            let created = owner.create_with(label.to_owned(), home, policy.clone()).await?;
+            return Ok(self.handle(created));
+        }
+        self.create_here(label, home, policy.clone()).await
+    }
+
     async fn create(&self, label: &str, home: Option<Region>) -> Result<Channel, AgentError> {
         if let Some(owner) = self.inner.core.owner() {
             let created = owner.create(label.to_owned(), home.map(|home| home.0)).await?;
             return Ok(self.handle(created));
         }
+        self.create_here(label, home, Policy::new(self.id())).await
+    }
+
+    async fn create_here(&self, label: &str, home: Option<Region>, policy: Policy) -> Result<Channel, AgentError> {
         let label = label.to_owned();
-        let created = self.inner.core.try_call(move |actor| actor.create(&label, home));
+        let created = self
+            .inner
+            .core
+            .try_call(move |actor| actor.create(&label, home, &policy));
         Ok(self.handle(created.await?))
     }
 
@@ -515,12 +539,12 @@ enum Behind {
 
 impl Actor {
     /// A new channel, at home in a region, or in the one of the relay node that was named nearest.
-    fn create(&mut self, label: &str, home: Option<Region>) -> Result<ChannelId, EngineError> {
+    fn create(&mut self, label: &str, home: Option<Region>, policy: &Policy) -> Result<ChannelId, EngineError> {
         let home = match home {
             Some(home) => home,
             None => tokens::nearest_region(self.engine.kept(tokens::RELAYS)?).unwrap_or_default(),
         };
-        let channel = self.engine.create_channel_in(label, home)?;
+        let channel = self.engine.create_channel_with(label, home, policy)?;
         self.bus.channels_changed.notify_one();
         Ok(channel)
     }

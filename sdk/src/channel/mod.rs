@@ -4,6 +4,7 @@ mod attached;
 mod claims;
 mod messages;
 mod once;
+mod roles;
 mod sent;
 
 pub use messages::{Messages, Received};

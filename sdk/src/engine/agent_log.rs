@@ -20,7 +20,7 @@ use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
 use rusqlite::{OptionalExtension, params};
 use skytale_proto::limits::{KEY_PACKAGES_MAX, RETENTION};
-use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Record};
+use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Policy, Record};
 use zeroize::Zeroizing;
 
 /// Channels that this agent is out of sync with, beyond which none comes from a Welcome that does not work: who adds an agent
@@ -332,6 +332,7 @@ impl Tx<'_> {
         channel.position.joined = offset;
         channel.position.applied = offset;
         channel.position.removed.clear();
+        channel.position.drift = super::drift::Drift::default();
         channel.window = Window::joined(offset);
         channel.group = Some(welcomed.group);
         self.settle_decision(&mut channel, decision)?;
@@ -373,6 +374,7 @@ impl Tx<'_> {
         channel.position.cursor = cursor;
         channel.position.joined = joined;
         channel.position.head = head;
+        channel.position.drift = super::drift::Drift::default();
         channel.window = Window::joined(cursor);
         self.out_of_sync(&mut channel, cursor.next(), reason)?;
         channel.position.recovery.unsure = head == Offset::ZERO;
@@ -529,11 +531,13 @@ impl Tx<'_> {
 }
 
 /// A channel that was made here: its group, and its Create in the outbox.
-pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str) -> Result<Channel, EngineError> {
+pub(super) fn create(tx: &Tx<'_>, id: ChannelId, label: &str, policy: &Policy) -> Result<Channel, EngineError> {
+    let config = mls::create_config(tx.config.padding_bytes, Some(policy))
+        .map_err(|error| EngineError::mls("making a group", error))?;
     let group = MlsGroup::new_with_group_id(
         tx.provider,
         tx.identity,
-        &mls::create_config(tx.config.padding_bytes),
+        &config,
         mls::group_id(id, 0),
         tx.identity.credential(),
     )

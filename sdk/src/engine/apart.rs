@@ -1,6 +1,7 @@
 //! Following a log whose group this agent has no keys of: by the frames' headers.
 
 use super::channel::Channel;
+use super::drift::takes_off;
 use super::lost::LostReason;
 use super::outbox::Intent;
 use super::rejoin::read_bundle;
@@ -47,6 +48,7 @@ impl Tx<'_> {
                 adds,
                 removes,
                 recipients,
+                ..
             } => {
                 let answered = adds.iter().chain(removes).copied().chain([header.author]);
                 self.forget_requests(channel, &answered.collect())?;
@@ -107,7 +109,9 @@ impl Tx<'_> {
     fn removed_by_header(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame) -> Result<(), EngineError> {
         let own = self.identity.agent_id();
         match &frame.header().detail {
-            Detail::Commit { adds, removes, .. } if removes.contains(&own) && !adds.contains(&own) => {
+            Detail::Commit {
+                adds, removes, roster, ..
+            } if takes_off(&own, adds, removes, roster.as_deref()) => {
                 self.note_missed(channel, offset)?;
                 self.left(channel, offset, frame.header().author)
             }
@@ -193,7 +197,7 @@ impl Tx<'_> {
             }
             Err(Halt::Failed(error)) => Err(Halt::Failed(error)),
             Err(Halt::Rejected(mls::Rejected::Storage(error))) => Err(error.into()),
-            Err(Halt::Rejected(_)) => match self.provider.failure() {
+            Err(Halt::Rejected(_) | Halt::Void(_)) => match self.provider.failure() {
                 Some(failure) => Err(storage_failed(failure).into()),
                 None => {
                     channel.position.recovery.missed += 1;

@@ -1,5 +1,6 @@
 //! A channel in memory: its row, its group, its digests, and what of its outbox is on the way.
 
+use super::drift::Drift;
 use super::standing::{Recovery, Standing};
 use super::window::Window;
 use super::{ChannelState, EngineError, Rollback, Settled};
@@ -40,6 +41,8 @@ pub(super) struct Position {
     pub(super) applied_hash: Option<[u8; 32]>,
     /// Members of the group that later commits' headers have removed: this agent could not apply those.
     pub(super) removed: BTreeSet<AgentId>,
+    /// Where the log's roster is not the group's membership.
+    pub(super) drift: Drift,
 }
 
 impl Position {
@@ -94,10 +97,12 @@ pub(super) struct Offered {
     pub(super) strangers: BTreeSet<AgentId>,
     /// An entry of this epoch could not be decrypted: the log may not be the one that this agent was shown.
     pub(super) suspect: bool,
-    /// Agents that the relay has on the log's roster, and that are not in the group.
-    pub(super) ghosts: BTreeSet<AgentId>,
     /// A commit for those who leave was refused at this head.
     pub(super) housekeeping_refused: Option<Offset>,
+    /// A correction of the policy was refused at this head.
+    pub(super) policy_refused: Option<Offset>,
+    /// The relay said at this cursor that this agent is not on the roster: what says so comes.
+    pub(super) denied: Option<Offset>,
 }
 
 impl Offered {
@@ -137,7 +142,7 @@ pub(super) struct Channel {
 
 const COLUMNS: &str = "label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received, \
                        received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure,
-                       doubted, joined, applied, removed, applied_hash";
+                       doubted, joined, applied, removed, applied_hash, drift";
 
 impl Channel {
     /// What this agent has been shown of the log, for others to compare; `None` where it does not know the digest.
@@ -173,6 +178,7 @@ impl Channel {
                 applied: Offset::ZERO,
                 applied_hash: None,
                 removed: BTreeSet::new(),
+                drift: Drift::default(),
             },
             saved: None,
             group: None,
@@ -208,12 +214,17 @@ impl Channel {
     }
 
     /// A commit's header, once the group has applied the commit or not: the log's roster is what headers say.
-    pub(super) fn note_removed(&mut self, adds: &[AgentId], removes: &[AgentId]) {
+    pub(super) fn note_removed(&mut self, adds: &[AgentId], removes: &[AgentId], roster: Option<&[AgentId]>) {
         let removed = &mut self.position.removed;
-        if removes.is_empty() && removed.is_empty() {
+        if removes.is_empty() && removed.is_empty() && roster.is_none() {
             return;
         }
         let members = self.group.as_ref().map(mls::members).unwrap_or_default();
+        if let Some(roster) = roster {
+            let is_gone = |agent: &&AgentId| roster.binary_search(agent).is_err();
+            *removed = members.iter().filter(is_gone).copied().collect();
+            return;
+        }
         removed.extend(removes);
         removed.retain(|agent| members.contains(agent) && !adds.contains(agent));
     }
@@ -291,13 +302,14 @@ impl Channel {
         sql.prepare_cached(
             "INSERT INTO channel (label, state, cursor, head, epoch, digest, encrypted_no, accepted_no, acked, received,
                                   received_acked, no, id, reboot, standing, since, reason, missed, asked, unsure, doubted,
-                                  joined, applied, removed, applied_hash)
+                                  joined, applied, removed, applied_hash, drift)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                     ?22, ?23, ?24, ?25)
+                     ?22, ?23, ?24, ?25, ?26)
              ON CONFLICT (no) DO UPDATE SET label = ?1, state = ?2, cursor = ?3, head = ?4, epoch = ?5, digest = ?6,
                  encrypted_no = ?7, accepted_no = ?8, acked = ?9, received = ?10, received_acked = ?11,
                  reboot = ?14, standing = ?15, since = ?16, reason = ?17, missed = ?18, asked = ?19, unsure = ?20,
-                 doubted = ?21, joined = ?22, applied = ?23, removed = ?24, applied_hash = ?25",
+                 doubted = ?21, joined = ?22, applied = ?23, removed = ?24, applied_hash = ?25,
+                 drift = ?26",
         )?
         .execute(rusqlite::params![
             position.label,
@@ -325,6 +337,7 @@ impl Channel {
             integer(position.applied.get())?,
             position.removed.iter().flat_map(AgentId::as_bytes).copied().collect::<Vec<u8>>(),
             position.applied_hash,
+            position.drift.to_bytes(),
         ])?;
         self.saved = Some(self.position.clone());
         Ok(())
@@ -428,6 +441,7 @@ fn read(row: &Row<'_>) -> Result<(Position, i64, ChannelId), EngineError> {
         applied_hash: (row.get::<_, Option<Vec<u8>>>(24)?)
             .map(|bytes| <[u8; 32]>::try_from(bytes).map_err(|_| VaultError::damaged("hash of a wrong length")))
             .transpose()?,
+        drift: Drift::from_bytes(&row.get::<_, Vec<u8>>(25)?)?,
     };
     let channel: Vec<u8> = row.get(12)?;
     Ok((position, row.get(11)?, id(&channel)?))

@@ -7,7 +7,7 @@ use super::{ChannelInfo, Engine, EngineConfig, EngineError, LABEL_BYTES_MAX, age
 use crate::mls::{self, Identity};
 use crate::vault::{Durability, Vault, VaultKey, unsigned};
 use openmls_rust_crypto::RustCrypto;
-use skytale_proto::{AgentId, ChannelId, Digest, Offset, Region};
+use skytale_proto::{AgentId, ChannelId, Digest, Offset, Policy, Region};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -77,7 +77,7 @@ impl Engine {
         self.agent_cursor
     }
 
-    /// Makes a channel with this agent as its only member, on a single node. Its Create goes out with the channel's outbox.
+    /// Makes a channel with this agent as its only member and admin ([`Policy::new`]), on a single node. Its Create goes out with the channel's outbox.
     /// For the label see [`Engine::relabel`].
     pub fn create_channel(&mut self, label: &str) -> Result<ChannelId, EngineError> {
         self.create_channel_in(label, Region::default())
@@ -85,9 +85,24 @@ impl Engine {
 
     /// As [`Engine::create_channel`], with its log in a region: the id's first byte, for ever.
     pub fn create_channel_in(&mut self, label: &str, home: Region) -> Result<ChannelId, EngineError> {
+        let policy = Policy::new(self.agent_id());
+        self.create_channel_with(label, home, &policy)
+    }
+
+    /// As [`Engine::create_channel_in`], with another policy than that of [`Policy::new`].
+    pub fn create_channel_with(
+        &mut self,
+        label: &str,
+        home: Region,
+        policy: &Policy,
+    ) -> Result<ChannelId, EngineError> {
         check_label(label)?;
+        let own = self.agent_id();
+        // Nobody else is a member yet.
+        let mut policy = policy.with_admins(|agent| *agent == own);
+        policy.promote(own);
         let id = ChannelId::generate_in(home);
-        let (channel, _) = self.transact(Durability::Now, |tx| agent_log::create(tx, id, label))?;
+        let (channel, _) = self.transact(Durability::Now, |tx| agent_log::create(tx, id, label, &policy))?;
         self.put_back(channel);
         Ok(id)
     }

@@ -30,6 +30,10 @@ pub struct EngineConfig {
     pub history: Keep,
     /// Channels whose group is kept in memory. The others are loaded when they are used.
     pub channels_loaded_max: usize,
+    /// Whether this agent corrects a log's roster that a header has made another one than the group, when its turn comes.
+    pub correct_rosters: bool,
+    /// Whether its corrections remove the members whose headers lied.
+    pub remove_liars: bool,
     /// The clock by which the age of KeyPackages is judged.
     pub clock: Clock,
 }
@@ -47,6 +51,8 @@ impl Default for EngineConfig {
             commit_attempts_max: 128,
             history: Keep::All,
             channels_loaded_max: 256,
+            correct_rosters: true,
+            remove_liars: true,
             clock: Clock::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::mls::StorageError;
 use crate::vault::VaultError;
-use skytale_proto::{AgentId, ChannelId, Code, FrameError, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, FrameError, Offset, Right};
 
 /// Why an operation was not done. Nothing of it remains in the vault.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +114,26 @@ pub enum EngineError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The channel's policy keeps it for admins, and this agent is none.
+    #[error("only admins of channel {channel} may do this: its policy keeps `{right}` for them")]
+    NotAllowed {
+        /// The channel.
+        channel: ChannelId,
+        /// What.
+        right: Right,
+    },
+    /// The last admin would leave, or no longer be one.
+    #[error("channel {channel} would have no admin left")]
+    LastAdmin {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Who is to be an admin is no member.
+    #[error("{agent} is not in the channel")]
+    NoMember {
+        /// Who.
+        agent: AgentId,
+    },
     /// An entry that is not of the log it was given for, or bytes that are no frame where one was asked for.
     #[error("entry {offset}: {problem}")]
     Entry {
@@ -154,6 +174,9 @@ impl EngineError {
             Self::KeyPackageForeign { .. } => Code::KeyPackageForeign,
             Self::KeyPackageExpired { .. } | Self::KeyPackageEarly { .. } => Code::KeyPackageExpired,
             Self::Change { .. } => Code::RosterChange,
+            Self::NotAllowed { .. } => Code::PolicyForbids,
+            Self::LastAdmin { .. } => Code::LastAdmin,
+            Self::NoMember { .. } => Code::NoSuchMember,
             Self::Entry { .. } => Code::EntryUnreadable,
             Self::Mls { .. } => Code::Mls,
             Self::Frame(error) => error.code(),

@@ -141,7 +141,8 @@ fn life(write: &'static str) -> u32 {
     victim.stock_up(&relay);
     c.stock_up(&relay);
     d.stock_up(&relay);
-    let channel = a.engine().create_channel("test").expect("made");
+    // The victim is no admin, and removes.
+    let channel = channel_of(&relay, &mut [&mut a]);
     let packages = vec![a.claim(&relay, victim.agent.id()), a.claim(&relay, c.id())];
     a.engine().add(channel, packages).expect("queued");
     settle_with(&relay, channel, &mut victim, &mut [&mut a, &mut c]);

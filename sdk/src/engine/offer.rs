@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
 use super::rejoin::anyone_waits;
+use super::roles::Wanted;
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, NextFrames, OutboxFrame, Outcome};
@@ -14,7 +15,9 @@ use openmls::key_packages::KeyPackage;
 use openmls_traits::OpenMlsProvider as _;
 use prost::Message as _;
 use skytale_proto::wire::{Bundle, Envelope};
-use skytale_proto::{AgentId, ChannelId, ChannelMode, Code, Detail, Frame, FrameError, FrameId, Header, Offset};
+use skytale_proto::{
+    AgentId, ChannelId, ChannelMode, Code, Detail, Frame, FrameError, FrameId, Header, Offset, Policy, Right,
+};
 use std::collections::BTreeSet;
 
 /// What became of an intent whose turn had come.
@@ -98,6 +101,7 @@ impl Engine {
         for channel in self.loaded.values_mut() {
             channel.offered.again();
             channel.offered.redo_refused = None;
+            channel.offered.denied = None;
             if channel.position.state == ChannelState::Creating {
                 channel.offered.accepted.clear();
             }
@@ -113,6 +117,10 @@ impl Tx<'_> {
         max_bytes: usize,
     ) -> Result<(Vec<OutboxFrame>, Option<u32>), EngineError> {
         if channel.position.state == ChannelState::Left || channel.offered.wait_for > channel.position.head {
+            return Ok((Vec::new(), None));
+        }
+        // Off the roster: what waits goes out when this agent is on it again.
+        if channel.position.drift.locked > Offset::ZERO || channel.offered.denied == Some(channel.position.cursor) {
             return Ok((Vec::new(), None));
         }
         if self.leave_alone(channel)? {
@@ -162,7 +170,7 @@ impl Tx<'_> {
     }
 
     /// Where others have asked to leave, their removal is committed before anything else: until then nothing can be
-    /// encrypted. Every member may do it, and the first one wins. So that not all of them try, each leaves it to those whose
+    /// encrypted. So is a correction of the roster. Every member may do it, and the first one wins. So that not all of them try, each leaves it to those whose
     /// turn it is before: how many these are, where it is still to be done.
     fn turn(&self, channel: &Channel) -> Result<Option<u32>, EngineError> {
         let Some(group) = channel.group.as_ref() else {
@@ -178,12 +186,28 @@ impl Tx<'_> {
         }
         // Any commit of this agent's does it by the way.
         let first = self.rows_from(channel, None, 1)?.pop();
-        Ok((!first.is_some_and(|row| row.intent.is_commit())).then(|| mls::turn(group, &channel.rejoins)))
+        // Nobody waits for those who cannot do it, or will not.
+        let mut behind = channel.rejoins.clone();
+        behind.extend(channel.position.drift.liars.keys());
+        let is_next = first.is_some_and(|row| row.intent.is_commit() && !self.waits_for_policy(channel, &row));
+        Ok((!is_next).then(|| mls::turn(group, &behind)))
     }
 
-    /// Whether others wait for a commit that lets them go, or takes them in again.
+    /// Whether a change has to wait until the policy is put back, which is a commit of its own: the relay node takes it as it
+    /// was, and nothing else.
+    fn waits_for_policy(&self, channel: &Channel, row: &OutboxRow) -> bool {
+        row.intent != Intent::Housekeeping
+            && self.config.correct_rosters
+            && channel.offered.housekeeping_refused != Some(channel.position.head)
+            && channel.puts_policy_back(&self.identity.agent_id())
+    }
+
+    /// Whether others wait for a commit that lets them go, or takes them in again, or that corrects the roster.
     fn is_anyone_waited_for(&self, channel: &Channel, group: &MlsGroup) -> Result<bool, EngineError> {
         if group.has_pending_proposals() && !mls::leavers(group).is_empty() {
+            return Ok(true);
+        }
+        if self.config.correct_rosters && channel.correction(&self.identity.agent_id()).is_some() {
             return Ok(true);
         }
         Ok(anyone_waits(channel, self.identity.agent_id()) && !self.rejoining(channel, group)?.is_empty())
@@ -221,7 +245,9 @@ impl Tx<'_> {
             _ if channel.position.recovery.standing != Standing::Current => Ok(Built::NotYet),
             _ if channel.position.head == Offset::ZERO => Ok(Built::NotYet),
             Intent::Leave => self.build_leave(channel, row),
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => self.build_commit(channel, row),
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
+                self.build_commit(channel, row)
+            }
         }
     }
 
@@ -239,6 +265,7 @@ impl Tx<'_> {
         let detail = Detail::Create {
             mode: ChannelMode::Mls,
             account: None,
+            policy: channel.group.as_ref().and_then(mls::policy),
         };
         let frame = Frame::new(self.header(channel, row, Offset::ZERO, detail), Bytes::new())?;
         self.built(channel, row, &frame)?;
@@ -280,6 +307,12 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
         };
+        if super::roles::is_last_admin(group, &self.identity.agent_id()) {
+            // The other ones have gone meanwhile.
+            channel.position.state = ChannelState::Active;
+            self.fail(channel, row, Code::LastAdmin)?;
+            return Ok(Built::Gone);
+        }
         if group.members().count() == 1 {
             self.left(channel, channel.position.cursor, self.identity.agent_id())?;
             return Ok(Built::Gone);
@@ -312,6 +345,8 @@ impl Tx<'_> {
             adds: Vec::new(),
             removes: Vec::new(),
             recipients: Vec::new(),
+            roster: None,
+            policy: None,
         };
         let bundle = Bundle {
             external: sealed.into(),
@@ -331,20 +366,47 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_ref() else {
             return Ok(Built::NotYet);
         };
-        if group.pending_commit().is_some() {
+        if group.pending_commit().is_some() || self.waits_for_policy(channel, row) {
             return Ok(Built::NotYet);
         }
         let (mut packages, mut removed) = self.wanted(group, row)?;
         let rejoining = self.rejoining(channel, group)?;
+        let own = self.identity.agent_id();
+        let correction = channel.correction(&own);
+        let mut policy = None;
+        let policy_unneeded = match row.intent {
+            Intent::Policy => match self.wanted_policy(channel, row)? {
+                Wanted::Unneeded => true,
+                Wanted::Refused(code) => {
+                    self.fail_commit(channel, row, code)?;
+                    return Ok(Built::Gone);
+                }
+                Wanted::Policy(wanted) => {
+                    policy = Some(wanted);
+                    false
+                }
+            },
+            _ => false,
+        };
         let unneeded = match row.intent {
             Intent::Add => packages.is_empty(),
-            Intent::Remove => removed.is_empty(),
-            Intent::Housekeeping => mls::leavers(group).is_empty() && rejoining.is_empty(),
+            // Who is on the roster alone is taken off it.
+            Intent::Remove => removed.is_empty() && correction.is_none(),
+            Intent::Housekeeping => mls::leavers(group).is_empty() && rejoining.is_empty() && correction.is_none(),
+            Intent::Policy => policy_unneeded,
             _ => false,
         };
         if unneeded {
             self.unneeded(channel, row)?;
             return Ok(Built::Gone);
+        }
+        if let Some(right) = self.missing_right(channel, row, &packages, &removed) {
+            tracing::info!(channel = %channel.id, frame_id = %row.frame_id, %right, "a change that only admins may make");
+            self.fail_commit(channel, row, Code::PolicyForbids)?;
+            return Ok(Built::Gone);
+        }
+        if self.config.remove_liars {
+            removed.extend(channel.liars_to_remove(&own));
         }
         for package in rejoining {
             if let Ok(agent) = mls::agent_of_leaf(package.leaf_node())
@@ -357,7 +419,20 @@ impl Tx<'_> {
         let Some(group) = channel.group.as_mut() else {
             return Ok(Built::NotYet);
         };
-        let committed = match mls::build_commit(group, self.provider, self.identity, packages, &removed, seen) {
+        // An admin that goes is none any more.
+        let before = mls::policy(group);
+        let mut gone = mls::leavers(group);
+        gone.extend(&removed);
+        for package in &packages {
+            if let Ok(agent) = mls::agent_of_leaf(package.leaf_node()) {
+                gone.remove(&agent);
+            }
+        }
+        let after = policy.or_else(|| before.clone());
+        let after = after.map(|policy| policy.with_admins(|agent| !gone.contains(agent)));
+        let changed = after.as_ref().filter(|after| before.as_ref() != Some(after));
+        let committed = match mls::build_commit(group, self.provider, self.identity, packages, &removed, changed, seen)
+        {
             Ok(committed) => committed,
             Err(reason) => {
                 tracing::warn!(channel = %channel.id, frame_id = %row.frame_id, reason, "a commit cannot be built");
@@ -365,14 +440,20 @@ impl Tx<'_> {
                 return Ok(Built::Gone);
             }
         };
-        // Who is on the roster without being in the group is taken off it, and added.
-        let ghosts = (committed.adds.iter())
-            .filter(|agent| channel.offered.ghosts.contains(*agent) && !committed.removes.contains(*agent));
-        let removes = committed.removes.iter().chain(ghosts).copied().collect();
+        let says_policy = changed.is_some() || correction.is_some_and(|correction| correction.policy);
+        let policy: Option<Policy> = after.filter(|_| says_policy);
+        let roster = correction.map(|_| {
+            let mut roster: BTreeSet<AgentId> = mls::members(group);
+            roster.retain(|agent| !committed.removes.contains(agent));
+            roster.extend(&committed.adds);
+            roster.into_iter().collect()
+        });
         let detail = Detail::Commit {
             recipients: committed.adds.clone(),
             adds: committed.adds,
-            removes,
+            removes: committed.removes,
+            roster,
+            policy,
         };
         let body = Bundle {
             commit: committed.commit.into(),
@@ -391,6 +472,29 @@ impl Tx<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What the policy keeps for admins of a commit that this agent, who may have been one, has queued.
+    fn missing_right(
+        &self,
+        channel: &Channel,
+        row: &OutboxRow,
+        packages: &[KeyPackage],
+        removed: &BTreeSet<AgentId>,
+    ) -> Option<Right> {
+        let group = channel.group.as_ref()?;
+        let own = self.identity.agent_id();
+        let mut free = mls::leavers(group);
+        free.extend(channel.liars_to_remove(&own));
+        let asked = [
+            (Right::Add, !packages.is_empty()),
+            (Right::Remove, !removed.is_subset(&free)),
+            (Right::Policy, row.intent == Intent::Policy),
+        ];
+        let missing = asked
+            .into_iter()
+            .find(|(right, asked)| *asked && !super::drift::may(group, *right, &own));
+        missing.map(|(right, _)| right)
     }
 
     /// What of an intent is still to be done: whom to add, whom to remove.
@@ -478,6 +582,31 @@ impl Tx<'_> {
                 Ok(())
             }
             Outcome::RosterChange { agent } => self.contradicted(channel, &row, agent),
+            Outcome::Refused {
+                code: code @ Code::NotMember,
+                ..
+            } if row.intent != Intent::Create && !row.intent.is_way_back() => {
+                // Removed, or taken off the roster by a lie: the log says which.
+                self.refused_for_now(channel.no, row.seq, code)?;
+                channel.offered.denied = Some(channel.position.cursor);
+                channel.offered.again();
+                Ok(())
+            }
+            Outcome::Refused {
+                code: code @ Code::PolicyForbids,
+                ..
+            } if channel
+                .correction(&self.identity.agent_id())
+                .is_some_and(|correction| correction.policy) =>
+            {
+                // The roster can be corrected all the same.
+                self.refused_for_now(channel.no, row.seq, code)?;
+                channel.offered.policy_refused = Some(channel.position.head);
+                if let Some(group) = channel.group.as_mut() {
+                    group.clear_pending_commit(self.provider.storage())?;
+                }
+                self.unbuild(channel)
+            }
             Outcome::Refused { code, .. } => self.refused(channel, &row, code),
         }
     }
@@ -491,8 +620,11 @@ impl Tx<'_> {
             // It is not on the roster: it was removed.
             Intent::Reboot if known.contains(&agent) => agent != own && channel.position.removed.insert(agent),
             Intent::Reboot => channel.returned.contains(&agent) && channel.offered.left_out.insert(agent),
-            // It is on the roster, and not in the group.
-            _ if row.intent.is_commit() => !known.contains(&agent) && channel.offered.ghosts.insert(agent),
+            // It is on the roster and not in the group, or the other way round.
+            _ if row.intent.is_commit() && !channel.position.drift.is_known() => {
+                channel.position.drift.ghost = channel.position.cursor;
+                true
+            }
             _ => false,
         };
         if !is_news {

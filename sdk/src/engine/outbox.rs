@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rusqlite::{OptionalExtension, Row, params};
 use skytale_proto::limits::ROSTER_CHANGE_MAX;
-use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Right};
 
 /// Earlier frames of an intent that are known again. A relay decides how often a message is encrypted again.
 const EARLIER_MAX: usize = 64;
@@ -38,6 +38,8 @@ pub(super) enum Intent {
     Renew = 10,
     /// Begins the group again.
     Reboot = 11,
+    /// Changes the channel's policy.
+    Policy = 12,
 }
 
 impl Intent {
@@ -54,6 +56,7 @@ impl Intent {
             Self::Rejoin,
             Self::Renew,
             Self::Reboot,
+            Self::Policy,
         ]
         .into_iter()
         .find(|intent| *intent as i64 == number)
@@ -61,7 +64,10 @@ impl Intent {
     }
 
     pub(super) const fn is_commit(self) -> bool {
-        matches!(self, Self::Add | Self::Remove | Self::Update | Self::Housekeeping)
+        matches!(
+            self,
+            Self::Add | Self::Remove | Self::Update | Self::Housekeeping | Self::Policy
+        )
     }
 
     /// It is encrypted, and changes nothing in the group.
@@ -444,6 +450,7 @@ impl Engine {
                 problem: "one commit adds between 1 and 4,096 agents",
             });
         }
+        self.check_right(channel, Right::Add)?;
         let mut agents: Vec<AgentId> = Vec::with_capacity(packages.len());
         let mut intent = Packages::default();
         for package in packages {
@@ -496,7 +503,8 @@ impl Engine {
         Ok(frame.body().clone())
     }
 
-    /// Queues the removal of agents. Those that are no members when the commit is built are left out.
+    /// Queues the removal of agents. Those that are no members when the commit is built are left out; one that is on the log's
+    /// roster without being a member is taken off it.
     pub fn remove(&mut self, channel: ChannelId, agents: &[AgentId]) -> Result<FrameId, EngineError> {
         self.sendable(channel)?;
         if agents.is_empty() || agents.len() > ROSTER_CHANGE_MAX {
@@ -509,6 +517,7 @@ impl Engine {
                 problem: "an agent does not remove itself: it leaves",
             });
         }
+        self.check_removal(channel, agents)?;
         let intent: Vec<u8> = agents.iter().flat_map(|agent| *agent.as_bytes()).collect();
         self.queue_change(channel, Intent::Remove, &intent)
     }
@@ -522,8 +531,14 @@ impl Engine {
     /// Queues leaving: a proposal that another member commits. What is queued before goes out before. An agent that is the
     /// only member is gone at once, with what it has queued, by the next call of [`Engine::leave_alone`] or
     /// [`Engine::next_frames`].
+    ///
+    /// The last admin of a channel with other members names another one first ([`Code::LastAdmin`]).
     pub fn leave(&mut self, channel: ChannelId) -> Result<FrameId, EngineError> {
-        self.sendable(channel)?;
+        let own = self.agent_id();
+        let group = self.sendable(channel)?.group.as_ref();
+        if group.is_some_and(|group| super::roles::is_last_admin(group, &own)) {
+            return Err(EngineError::LastAdmin { channel });
+        }
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();
             tx.queue(channel, Intent::Leave, frame_id, &[], Place::Back)?;
@@ -535,7 +550,12 @@ impl Engine {
         Ok(frame_id)
     }
 
-    fn queue_change(&mut self, channel: ChannelId, intent: Intent, content: &[u8]) -> Result<FrameId, EngineError> {
+    pub(super) fn queue_change(
+        &mut self,
+        channel: ChannelId,
+        intent: Intent,
+        content: &[u8],
+    ) -> Result<FrameId, EngineError> {
         let (frame_id, _) = self.transact_on(channel, Durability::Now, |tx, channel| {
             let frame_id = FrameId::generate();
             tx.queue(channel, intent, frame_id, content, Place::Back)?;
@@ -545,7 +565,7 @@ impl Engine {
     }
 
     /// A channel that takes what is sent.
-    fn sendable(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
+    pub(super) fn sendable(&mut self, id: ChannelId) -> Result<&mut Channel, EngineError> {
         let channel = self.loaded(id)?;
         match channel.position.state {
             _ if channel.position.recovery.standing == Standing::Superseded => {

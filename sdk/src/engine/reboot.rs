@@ -6,6 +6,7 @@
 //! KeyPackage is added later by the same member, when it has one.
 
 use super::channel::Channel;
+use super::drift::takes_off;
 use super::outbox::{Intent, OutboxRow, Packages, Place};
 use super::replay::{Halt, rejected};
 use super::standing::{Recovery, Standing};
@@ -17,7 +18,7 @@ use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider as _;
 use prost::Message as _;
 use skytale_proto::wire::Bundle;
-use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset};
+use skytale_proto::{AgentId, ChannelId, Detail, Frame, FrameId, Header, Offset, Right};
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -116,7 +117,10 @@ impl Tx<'_> {
                 added.push(package);
             }
         }
-        let config = mls::create_config(self.config.padding_bytes);
+        let before = channel.group.as_ref().and_then(mls::policy);
+        let policy =
+            (before.as_ref()).map(|policy| policy.with_admins(|agent| *agent == own || others.contains(agent)));
+        let config = mls::create_config(self.config.padding_bytes, policy.as_ref()).map_err(|error| failed(&error))?;
         let id = mls::group_id(channel.id, parent.get());
         let scratch = self.provider.scratch(None);
         // One that was built before for the same head.
@@ -127,7 +131,7 @@ impl Tx<'_> {
             .map_err(|error| failed(&error))?;
         let mut welcome = Vec::new();
         if !added.is_empty() {
-            let committed = mls::build_commit(&mut group, &scratch, self.identity, added, &BTreeSet::new(), None)
+            let committed = mls::build_commit(&mut group, &scratch, self.identity, added, &BTreeSet::new(), None, None)
                 .map_err(|error| failed(&error))?;
             group.merge_pending_commit(&scratch).map_err(|error| failed(&error))?;
             welcome = committed.welcome;
@@ -137,6 +141,11 @@ impl Tx<'_> {
         let left_out = &channel.offered.left_out;
         removes.extend((channel.returned.difference(&others)).filter(|agent| !left_out.contains(*agent)));
         let removes = removes.into_iter().collect();
+        let roster = (channel.position.drift.is_known()).then(|| {
+            let mut roster = others.clone();
+            roster.insert(own);
+            roster.into_iter().collect()
+        });
         let others: Vec<AgentId> = others.into_iter().collect();
         let header = Header {
             log: channel.log(),
@@ -147,6 +156,8 @@ impl Tx<'_> {
                 adds: others.clone(),
                 removes,
                 recipients: others,
+                roster,
+                policy: policy.filter(|policy| before.as_ref() != Some(policy)),
             },
         };
         let bundle = Bundle {
@@ -180,6 +191,7 @@ impl Tx<'_> {
         self.note_missed(channel, offset)?;
         channel.position.recovery = Recovery::default();
         channel.position.applied = offset;
+        channel.position.drift = super::drift::Drift::default();
         channel.position.removed.clear();
         channel.group = super::channel::take_group(self.provider, channel.id, &channel.position)?;
         channel.position.epoch = channel.group.as_ref().map_or(0, |group| group.epoch().as_u64());
@@ -210,9 +222,20 @@ impl Tx<'_> {
         }
         let by = header.author;
         let own = self.identity.agent_id();
-        if let Detail::Commit { adds, removes, .. } = &header.detail
-            && removes.contains(&own)
-            && !adds.contains(&own)
+        if let Detail::Commit { adds, .. } = &header.detail {
+            // A new beginning without some of the members removes them.
+            let mut gone = mls::members(group);
+            gone.retain(|agent| *agent != by && !adds.contains(agent));
+            if !gone.is_subset(&mls::leavers(group)) && !super::drift::may(group, Right::Remove, &by) {
+                return Err(rejected(
+                    "it begins the group again without members that its author may not remove",
+                ));
+            }
+        }
+        if let Detail::Commit {
+            adds, removes, roster, ..
+        } = &header.detail
+            && takes_off(&own, adds, removes, roster.as_deref())
         {
             return Ok(self.left(channel, offset, by)?);
         }

@@ -255,6 +255,23 @@ fn unexpected(channel: &Channel, frame: &Frame, bundle: &Bundle, welcomed: &mls:
         if welcomed.members != named {
             return Some("a new beginning with other agents than its header names");
         }
+        let (said_roster, said_policy) = match &frame.header().detail {
+            Detail::Commit { roster, policy, .. } => (roster.as_ref(), policy.as_ref()),
+            _ => (None, None),
+        };
+        if said_roster.is_some_and(|roster| !roster.iter().eq(&named)) {
+            return Some("a new beginning with another roster than its header says");
+        }
+        let policy = mls::policy(&welcomed.group);
+        if said_policy.is_some() && said_policy != policy.as_ref() {
+            return Some("a new beginning with another policy than its header says");
+        }
+        if let Some(group) = channel.group.as_ref().filter(|_| !apart) {
+            let kept = mls::policy(group).map(|policy| policy.with_admins(|agent| named.contains(agent)));
+            if policy != kept {
+                return Some("a new beginning with another policy than the group had");
+            }
+        }
     }
     match channel.group.as_ref() {
         Some(group) if !apart => {

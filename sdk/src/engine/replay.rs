@@ -11,9 +11,10 @@ use super::properties::Properties;
 use super::standing::Standing;
 use super::transact::Tx;
 use super::{ChannelState, Engine, EngineError, Event, Gap, Processed};
-use crate::mls::{self, Change, Rejected, Seen, unreadable};
+use crate::mls::{self, Change, Ground, Rejected, Seen, unreadable};
 use crate::vault::Durability;
 use bytes::Bytes;
+use openmls::group::MlsGroup;
 use openmls::prelude::ProcessedMessageContent;
 use openmls_traits::OpenMlsProvider as _;
 use prost::Message as _;
@@ -24,6 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why the transaction that an entry is in cannot go on.
 pub(super) enum Halt {
     Rejected(Rejected),
+    /// An entry of an agent that is not in the group: it means nothing.
+    Void(String),
     Failed(EngineError),
 }
 
@@ -136,6 +139,7 @@ impl Tx<'_> {
             match done {
                 Ok(()) => {}
                 Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::Void(reason)) => self.record_unreadable(channel, record.offset, header, reason)?,
                 Err(Halt::Rejected(Rejected::Storage(error))) => return Err(error.into()),
                 Err(Halt::Rejected(Rejected::OutOfSync(reason))) => {
                     self.record_unreadable(channel, record.offset, header, reason.clone())?;
@@ -182,8 +186,11 @@ impl Tx<'_> {
                     self.record_unreadable(channel, record.offset, header, problem)?;
                 }
             }
-            if let Some(Detail::Commit { adds, removes, .. }) = header.map(|header| &header.detail) {
-                channel.note_removed(adds, removes);
+            if let Some(Detail::Commit {
+                adds, removes, roster, ..
+            }) = header.map(|header| &header.detail)
+            {
+                channel.note_removed(adds, removes, roster.as_deref());
                 if channel.position.applied == record.offset {
                     self.heed_change(channel, adds, removes)?;
                 }
@@ -239,11 +246,12 @@ impl Tx<'_> {
         if channel.position.recovery.standing.is_apart() {
             return self.pass_over(channel, record, frame, culprit);
         }
-        // A message of before a rollback that comes again.
-        if header.detail == Detail::Message && channel.has_replaced {
-            return self.message_again(channel, record, frame, culprit);
-        }
-        self.applied_entry(channel, record, frame, culprit)
+        let done = match header.detail {
+            // A message of before a rollback that comes again.
+            Detail::Message if channel.has_replaced => self.message_again(channel, record, frame, culprit),
+            _ => self.applied_entry(channel, record, frame, culprit),
+        };
+        self.judged(channel, record.offset, frame, done)
     }
 
     fn applied_entry(
@@ -350,9 +358,10 @@ impl Tx<'_> {
                 let change = Change::default();
                 self.renewed(channel, record.offset)?;
                 self.epoch_changed(channel, record.offset, header.author, &change)?;
+                self.settled_by(channel, record.offset, header, true)?;
             }
             Intent::Reboot => self.own_reboot(channel, record.offset, header)?,
-            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping => {
+            Intent::Add | Intent::Remove | Intent::Update | Intent::Housekeeping | Intent::Policy => {
                 self.own_commit(channel, record, header, culprit)?;
             }
         }
@@ -395,12 +404,15 @@ impl Tx<'_> {
         let staged = group
             .pending_commit()
             .ok_or_else(|| Rejected::OutOfSync("this agent's commit is not pending".into()))?;
-        let change = mls::check_commit(group, staged, header.author).map_err(rejected)?;
+        let liars = channel.position.drift.known_liars();
+        let ground = Ground { liars: &liars };
+        let change = mls::check_commit(group, staged, header.author, ground).map_err(rejected)?;
         if let Err(error) = group.merge_pending_commit(self.provider) {
             *culprit = Some((record.offset, error.to_string()));
             return Err(EngineError::mls("merging a commit", error).into());
         }
         self.epoch_changed(channel, record.offset, header.author, &change)?;
+        self.settled_by(channel, record.offset, header, false)?;
         // Those who came learn the digest with the first message; where nothing is said they would never.
         if !change.adds.is_empty() && channel.window.digest().is_some() {
             self.queue(channel, Intent::Announce, FrameId::generate(), &[], Place::Back)?;
@@ -518,11 +530,15 @@ impl Tx<'_> {
             self.compare(channel, (author, record.offset), seen.offset, &seen.digest)?;
         }
         let group = channel.group.as_mut().ok_or_else(|| rejected("there is no group"))?;
-        let change = match bundle.external.is_empty() {
-            true => mls::check_commit(group, &staged, author).map_err(rejected)?,
-            false => Change::renewal(author),
+        let is_renewal = !bundle.external.is_empty();
+        let drift = &channel.position.drift;
+        let liars = drift.known_liars();
+        let change = match is_renewal {
+            false => mls::check_commit(group, &staged, author, Ground { liars: &liars }).map_err(rejected)?,
+            true => Change::renewal(author),
         };
         check_header(header, &bundle, &change, &mls::members(group))?;
+        check_correction(header, &change, group, drift.roster > Offset::ZERO && !is_renewal)?;
         if staged.self_removed() {
             let offset = record.offset;
             if !change.adds.contains(&self.identity.agent_id()) {
@@ -541,6 +557,7 @@ impl Tx<'_> {
             return Err(EngineError::mls("merging a commit", error).into());
         }
         self.epoch_changed(channel, record.offset, author, &change)?;
+        self.settled_by(channel, record.offset, header, is_renewal)?;
         Ok(())
     }
 
@@ -557,7 +574,7 @@ impl Tx<'_> {
         }
         channel.position.applied = offset;
         self.note_change(channel, offset, change)?;
-        channel.offered.ghosts.retain(|agent| !change.adds.contains(agent));
+        self.tell_policy(channel, offset, by, change.policy.as_ref());
         channel.position.recovery.unsure = false;
         channel.position.recovery.doubted = false;
         let back = change.adds.intersection(&change.removes).chain(&change.renewed);
@@ -601,6 +618,7 @@ impl Tx<'_> {
             group.delete(self.provider.storage())?;
         }
         channel.position.state = ChannelState::Left;
+        channel.position.drift = super::drift::Drift::default();
         channel.position.recovery = super::standing::Recovery::default();
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         channel.offered = super::channel::Offered::default();
@@ -641,7 +659,8 @@ impl Tx<'_> {
         let asked = group
             .pending_proposals()
             .any(|proposal| mls::leaver(proposal) == Some(own));
-        if channel.waiting.changes > 0 && nobody_leaves {
+        let is_in_order = channel.correction(&self.identity.agent_id()).is_none();
+        if channel.waiting.changes > 0 && nobody_leaves && is_in_order {
             let first = self.rows_from(channel, None, 1)?.pop();
             if let Some(row) = first.filter(|row| row.intent == Intent::Housekeeping) {
                 self.unqueue(channel, &row)?;
@@ -673,6 +692,7 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTr
         adds,
         removes,
         recipients,
+        ..
     } = &header.detail
     else {
         return Err(rejected("not a commit"));
@@ -681,6 +701,7 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTr
     if set(adds) != change.adds {
         return Err(lied("it names other agents as added than it adds"));
     }
+    // Agents that are on the roster alone may be among them.
     let in_group: BTreeSet<_> = set(removes).intersection(members).copied().collect();
     if in_group != change.removes {
         return Err(lied("it names other agents as removed than it removes"));
@@ -689,4 +710,36 @@ fn check_header(header: &Header, bundle: &Bundle, change: &Change, members: &BTr
         return Err(lied("it does not bring a Welcome to each agent that it adds"));
     }
     Ok(())
+}
+
+/// What the header of a commit says the roster and the policy are after it is what the group is then. Where an entry before it
+/// made the roster another one (`must_correct`), the header says it.
+fn check_correction(header: &Header, change: &Change, before: &MlsGroup, must_correct: bool) -> Result<(), Halt> {
+    let Detail::Commit { roster, policy, .. } = &header.detail else {
+        return Ok(());
+    };
+    match roster {
+        Some(roster) => {
+            let mut after: BTreeSet<_> = mls::members(before).difference(&change.removes).copied().collect();
+            after.extend(&change.adds);
+            if !roster.iter().eq(&after) {
+                return Err(lied(
+                    "it says that the roster is another one than the group is after it",
+                ));
+            }
+        }
+        None if must_correct => {
+            return Err(lied("it leaves the roster as a header made it that lied"));
+        }
+        None => {}
+    }
+    let is_so = match (policy, &change.policy) {
+        (None, changed) => changed.is_none(),
+        (Some(said), Some((_, after))) => said == after,
+        (Some(said), None) => mls::policy(before).as_ref() == Some(said),
+    };
+    match is_so {
+        true => Ok(()),
+        false => Err(lied("it tells of another policy than the group has after it")),
+    }
 }

@@ -329,6 +329,7 @@ impl Tx<'_> {
         channel.window.cut(&channel.log(), kept);
         let position = &mut channel.position;
         position.cursor = kept;
+        position.drift.forget_behind(kept);
         position.acked = position.acked.min(kept);
         channel.offered.wait_for = Offset::ZERO;
         if kept == Offset::ZERO && handshake_head == Offset::ZERO && position.joined == Offset::FIRST {

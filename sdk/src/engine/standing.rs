@@ -258,6 +258,8 @@ impl Tx<'_> {
             unsure: before.unsure || before.standing == Standing::Renewing,
             ..Recovery::default()
         };
+        // It judges nothing from here on; what others find they correct.
+        channel.position.drift = super::drift::Drift::default();
         self.hold(channel)?;
         self.events.push(Event::OutOfSync {
             channel: channel.id,
@@ -318,6 +320,7 @@ impl Tx<'_> {
         channel.position.reboot = welcomed.reboot;
         channel.group = Some(welcomed.group);
         channel.position.applied = offset;
+        channel.position.drift = super::drift::Drift::default();
         self.unqueue_all(channel, Intent::Rejoin)?;
         // Another member's new beginning came first.
         self.go_without_reboot(channel)?;

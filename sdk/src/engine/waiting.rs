@@ -54,6 +54,8 @@ pub enum QueuedKind {
     Renew,
     /// The group's new beginning.
     Reboot,
+    /// A change of the channel's policy.
+    Policy,
 }
 
 /// A refusal of a relay node that does not end an attempt to send.
@@ -90,6 +92,7 @@ impl From<Intent> for QueuedKind {
             Intent::Rejoin => Self::Rejoin,
             Intent::Renew => Self::Renew,
             Intent::Reboot => Self::Reboot,
+            Intent::Policy => Self::Policy,
         }
     }
 }

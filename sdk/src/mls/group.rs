@@ -6,13 +6,14 @@
 //! who were there. How old a KeyPackage may be is decided by the agent that uses it: see [`Life`].
 
 use super::life::LIFE_EXTENSION;
+use super::policy::{self, POLICY_EXTENSION};
 use super::{Identity, Life, Provider, Seen, StorageError};
 use openmls::framing::errors::{MessageDecryptionError, SecretTreeError};
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::*;
 use openmls::treesync::LeafNode;
 use openmls_traits::types::Ciphersuite;
-use skytale_proto::{AgentId, ChannelId};
+use skytale_proto::{AgentId, ChannelId, Policy, Right};
 use std::collections::BTreeSet;
 
 /// The one ciphersuite of channels (RFC 9420 section 17.1).
@@ -97,8 +98,11 @@ pub(crate) fn join_config(padding_bytes: usize) -> MlsGroupJoinConfig {
         .build()
 }
 
-pub(crate) fn create_config(padding_bytes: usize) -> MlsGroupCreateConfig {
-    MlsGroupCreateConfig::builder()
+/// The configuration of a new group, with a policy where it is to have one.
+pub(crate) fn create_config(padding_bytes: usize, policy: Option<&Policy>) -> Result<MlsGroupCreateConfig, String> {
+    let extensions = policy.map(policy::extensions).transpose()?.unwrap_or_default();
+    let config = MlsGroupCreateConfig::builder()
+        .with_group_context_extensions(extensions)
         .ciphersuite(CIPHERSUITE)
         .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
         .padding_size(padding_bytes.min(PADDING_BYTES_MAX))
@@ -107,8 +111,8 @@ pub(crate) fn create_config(padding_bytes: usize) -> MlsGroupCreateConfig {
         .use_ratchet_tree_extension(true)
         .sender_ratchet_configuration(SenderRatchetConfiguration::new(SKIPPED_KEPT_MAX, FORWARD_DISTANCE_MAX))
         .capabilities(capabilities())
-        .lifetime(lifetime())
-        .build()
+        .lifetime(lifetime());
+    Ok(config.build())
 }
 
 pub(super) fn capabilities() -> Capabilities {
@@ -116,7 +120,11 @@ pub(super) fn capabilities() -> Capabilities {
         Some(&[ProtocolVersion::Mls10]),
         Some(&[CIPHERSUITE]),
         // All that a KeyPackage carries is listed (RFC 9420 section 13.4).
-        Some(&[ExtensionType::LastResort, ExtensionType::Unknown(LIFE_EXTENSION)]),
+        Some(&[
+            ExtensionType::LastResort,
+            ExtensionType::Unknown(LIFE_EXTENSION),
+            ExtensionType::Unknown(POLICY_EXTENSION),
+        ]),
         None,
         Some(&[CredentialType::Basic]),
     )
@@ -275,18 +283,19 @@ pub(crate) fn leaver(proposal: &QueuedProposal) -> Option<LeafNodeIndex> {
     }
 }
 
-/// Builds a commit over all pending proposals of others, with additions and removals, and stages it in the group.
-/// It always brings new keys for this agent's own leaf, and says what this agent has seen of the log.
+/// Builds a commit over all pending proposals of others, with additions and removals and perhaps another policy, and stages it
+/// in the group. It always brings new keys for this agent's own leaf, and says what this agent has seen of the log.
 pub(crate) fn build_commit(
     group: &mut MlsGroup,
     provider: &Provider<'_>,
     identity: &Identity,
     packages: Vec<KeyPackage>,
     removed: &BTreeSet<AgentId>,
+    policy: Option<&Policy>,
     seen: Option<Seen>,
 ) -> Result<Committed, String> {
     group.set_aad(seen.map(Seen::to_aad).unwrap_or_default());
-    let committed = stage(group, provider, identity, packages, removed);
+    let committed = stage(group, provider, identity, packages, removed, policy);
     // A commit that cannot be built leaves it for the next message.
     group.set_aad(Vec::new());
     committed
@@ -298,6 +307,7 @@ fn stage(
     identity: &Identity,
     packages: Vec<KeyPackage>,
     removed: &BTreeSet<AgentId>,
+    policy: Option<&Policy>,
 ) -> Result<Committed, String> {
     let own = group.own_leaf_index();
     let leaving = leavers(group);
@@ -312,10 +322,13 @@ fn stage(
         .collect();
     let mut removes: Vec<AgentId> = removals.iter().filter_map(|index| agent_at(group, *index)).collect();
     removes.extend(leaving);
-    let bundle = group
-        .commit_builder()
-        .propose_adds(packages)
-        .propose_removals(removals)
+    let mut builder = group.commit_builder().propose_adds(packages).propose_removals(removals);
+    if let Some(policy) = policy {
+        builder = builder
+            .propose_group_context_extensions(policy::extensions(policy)?)
+            .map_err(|error| error.to_string())?;
+    }
+    let bundle = builder
         .force_self_update(true)
         .load_psks(provider.storage())
         .map_err(|error| error.to_string())?
@@ -347,6 +360,15 @@ pub(crate) struct Change {
     pub(crate) left: BTreeSet<AgentId>,
     /// A member that gave itself a new leaf.
     pub(crate) renewed: Option<AgentId>,
+    /// The policy before and after, where it has another one after.
+    pub(crate) policy: Option<(Option<Policy>, Policy)>,
+}
+
+/// What a commit is judged by besides the group's own state: what its members saw in this epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// Members whose headers lied in this epoch. Every member may remove them.
+    pub(crate) liars: &'a BTreeSet<AgentId>,
 }
 
 impl Change {
@@ -360,7 +382,12 @@ impl Change {
 }
 
 /// Checks a staged commit, before it is merged, against the rules that every member holds to.
-pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: AgentId) -> Result<Change, String> {
+pub(crate) fn check_commit(
+    group: &MlsGroup,
+    staged: &StagedCommit,
+    committer: AgentId,
+    ground: Ground<'_>,
+) -> Result<Change, String> {
     let mut change = Change::default();
     for queued in staged.queued_proposals() {
         match queued.proposal() {
@@ -379,6 +406,8 @@ pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: A
                     change.left.insert(agent);
                 }
             }
+            // What it changes is looked at below. RFC 9420 section 12.2 allows no second one.
+            Proposal::GroupContextExtensions(_) => {}
             _ => return Err("a proposal of a kind that channels do not use".into()),
         }
     }
@@ -392,7 +421,64 @@ pub(crate) fn check_commit(group: &MlsGroup, staged: &StagedCommit, committer: A
     if let Some(agent) = change.adds.iter().find(is_there) {
         return Err(format!("{agent} is added, but is a member"));
     }
+    let (before, after) = (policy::policy(group), policy::after(staged)?);
+    check_rights(before.as_ref(), after.as_ref(), &change, &present, committer, ground)?;
+    if before != after
+        && let Some(after) = after
+    {
+        change.policy = Some((before, after));
+    }
     Ok(change)
+}
+
+/// What a member may do, by the policy before its commit.
+fn check_rights(
+    before: Option<&Policy>,
+    after: Option<&Policy>,
+    change: &Change,
+    members: &BTreeSet<AgentId>,
+    committer: AgentId,
+    ground: Ground<'_>,
+) -> Result<(), String> {
+    if after.is_none() && before.is_some() {
+        return Err("it takes the channel's policy away".into());
+    }
+    let is_gone = |agent: &AgentId| change.removes.contains(agent) && !change.adds.contains(agent);
+    if let Some(after) = after {
+        let stays = |agent: &&AgentId| {
+            let is_there = members.contains(*agent) || change.adds.contains(*agent);
+            is_there && !is_gone(agent)
+        };
+        if let Some(agent) = after.admins().iter().find(|agent| !stays(agent)) {
+            return Err(format!("{agent} is an admin after it, and no member"));
+        }
+    }
+    let Some(policy) = before else { return Ok(()) };
+    let is_admin = policy.is_admin(&committer, |agent| members.contains(agent));
+    let may = |right| policy.allows(right, &committer, |agent| members.contains(agent));
+    if let Some(agent) = change.adds.difference(&change.removes).next()
+        && !may(Right::Add)
+    {
+        return Err(format!("it adds {agent}, which its author may not"));
+    }
+    // Members that rejoin are removed and added at once. Those who asked to leave, and those who lied, anybody removes; but
+    // an admin only another one.
+    let is_admins_lie = |agent: &AgentId| !is_admin && policy.admins().contains(agent);
+    let is_free = |agent: &AgentId| {
+        change.left.contains(agent) || (ground.liars.contains(agent) && !is_admins_lie(agent)) || !is_gone(agent)
+    };
+    if let Some(agent) = change.removes.iter().find(|agent| !is_free(agent))
+        && !may(Right::Remove)
+    {
+        return Err(format!("it removes {agent}, which its author may not"));
+    }
+    let lets_go = policy.with_admins(|agent| !is_gone(agent));
+    match after {
+        Some(after) if after != policy && *after != lets_go && !may(Right::Policy) => {
+            Err("it changes the policy, which its author may not".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 // ---- messages

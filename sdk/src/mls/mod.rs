@@ -4,17 +4,19 @@ mod external;
 mod group;
 mod identity;
 mod life;
+mod policy;
 mod rejoin;
 mod seen;
 mod storage;
 
 pub(crate) use external::{build_external, open_external, seal_external};
 pub(crate) use group::{
-    Change, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id, key_package,
-    leaver, leavers, members, process, read_message, settle_secrets, take_back_leaves, turn, unreadable,
+    Change, Ground, Rejected, added_package, agent_of_leaf, build_commit, check_commit, create_config, group_id,
+    key_package, leaver, leavers, members, process, read_message, settle_secrets, take_back_leaves, turn, unreadable,
 };
 pub(crate) use identity::Identity;
 pub(crate) use life::Life;
+pub(crate) use policy::policy;
 pub(crate) use rejoin::{RejoinRequest, Welcomed, welcomed};
 pub(crate) use seen::Seen;
 #[cfg(test)]

@@ -134,6 +134,7 @@ pub(crate) fn welcomed(
     if staged.group_context().ciphersuite() != CIPHERSUITE {
         return Err(unreadable("the group uses another ciphersuite"));
     }
+    super::policy::check(staged.group_context()).map_err(unreadable)?;
     let members = check_members(staged.members()).map_err(unreadable)?;
     let sender = staged
         .welcome_sender()

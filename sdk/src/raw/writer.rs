@@ -240,6 +240,7 @@ pub(super) async fn create(
     let detail = Detail::Create {
         mode: ChannelMode::Raw,
         account: Some(account),
+        policy: None,
     };
     let frame =
         encode(channel, agent, FrameId::generate(), detail, Bytes::new()).map_err(|error| RelayError::Local {

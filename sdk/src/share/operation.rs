@@ -8,11 +8,11 @@ use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
     ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
-    Keep, Lost, Message, Outgoing, Problem, Purged, Queued, Trust, UnreadableEntry,
+    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Trust, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
-use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset, Region};
+use skytale_proto::{AgentId, ChannelId, Code, Digest, FrameId, Offset, Policy, Region};
 
 /// Messages in one answer.
 pub(super) const MESSAGES_MAX: u32 = 64;
@@ -123,6 +123,12 @@ operations! {
     Change fn try_join(label: String) -> Option<ChannelId> {
         |agent| async { Ok::<_, AgentError>(agent.try_join(&label).await?.map(|channel| channel.id())) }
     }
+    Change fn create_with(label: String, home: Option<u8>, policy: Policy) -> ChannelId {
+        |agent| async {
+            let created = agent.create_channel_with(&label, home.map(Region), &policy).await?;
+            Ok::<_, AgentError>(created.id())
+        }
+    }
     Call fn contacts() -> Vec<Contact> { |agent| agent.contacts() }
     Change fn set_contact(name: String, agent_id: AgentId) -> () {
         |agent| async { agent.set_contact(&name, agent_id).await }
@@ -167,6 +173,9 @@ operations! {
     Send fn remove(channel: ChannelId, agents: Vec<AgentId>) -> Vec<Sent> {
         |agent| async { at(agent, channel).remove(&agents).await.map(one) }
     }
+    Send fn change_policy(channel: ChannelId, change: PolicyChange) -> Vec<Sent> {
+        |agent| async { at(agent, channel).change_policy(change).await.map(one) }
+    }
     Send fn rotate(channel: ChannelId) -> Vec<Sent> { |agent| async { at(agent, channel).rotate().await.map(one) } }
     Send fn leave(channel: ChannelId) -> Vec<Sent> { |agent| async { at(agent, channel).leave().await.map(one) } }
 
@@ -185,6 +194,8 @@ operations! {
         |agent| async { at(agent, channel).cancel_add(&agents).await }
     }
     Call fn members(channel: ChannelId) -> Vec<AgentId> { |agent| at(agent, channel).members() }
+    Call fn policy(channel: ChannelId) -> Option<Policy> { |agent| at(agent, channel).policy() }
+    Call fn admins(channel: ChannelId) -> Vec<AgentId> { |agent| at(agent, channel).admins() }
     Call fn inbox(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).inbox(after, limit.min(MESSAGES_MAX)).await.map(page) }
     }

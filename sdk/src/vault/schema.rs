@@ -231,6 +231,7 @@ CREATE UNIQUE INDEX once_frame_id ON once (channel, frame_id);
 /// - What was decided about a Welcome (see `Decision`), and who made it.
 /// - Channels that were declined, and are being left.
 /// - The accounts of those who claimed KeyPackages.
+/// - What entries have shown of a channel's roster, where it is not the group's membership. See `Drift`.
 const V6: &str = "
 ALTER TABLE message ADD COLUMN properties BLOB;
 ALTER TABLE outbox ADD COLUMN properties BLOB;
@@ -243,6 +244,7 @@ ALTER TABLE pending_join ADD COLUMN members INTEGER;
 ALTER TABLE pending_join ADD COLUMN held_ms INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE declined (channel INTEGER PRIMARY KEY);
 CREATE TABLE claimer (agent BLOB PRIMARY KEY, account BLOB NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

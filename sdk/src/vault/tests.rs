@@ -177,6 +177,9 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE pending_join DROP COLUMN account;
              ALTER TABLE pending_join DROP COLUMN members;
              ALTER TABLE pending_join DROP COLUMN held_ms;
+             ALTER TABLE message DROP COLUMN properties;
+             ALTER TABLE outbox DROP COLUMN properties;
+             ALTER TABLE failed DROP COLUMN properties;
              DROP TABLE contact;
              DROP TABLE once;
              DROP INDEX message_own;
@@ -207,6 +210,7 @@ fn a_vault_of_an_older_version_is_brought_up_with_what_it_holds() {
              ALTER TABLE channel DROP COLUMN applied;
              ALTER TABLE channel DROP COLUMN removed;
              ALTER TABLE channel DROP COLUMN applied_hash;
+             ALTER TABLE channel DROP COLUMN drift;
              ALTER TABLE key_package DROP COLUMN expires_ms;
              ALTER TABLE key_package DROP COLUMN at;
              INSERT INTO key_package VALUES (x'01', x'02', 6, 0, NULL);

@@ -15,6 +15,7 @@ mod recovery;
 mod relay;
 mod requests;
 mod returns;
+mod roles;
 mod schedules;
 mod settling;
 mod stock;

@@ -44,6 +44,7 @@ fn create() -> Detail {
     Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     }
 }
 
@@ -53,6 +54,8 @@ fn commit(adds: &[u8], removes: &[u8]) -> Detail {
         adds: agents(adds),
         removes: agents(removes),
         recipients: agents(adds),
+        roster: None,
+        policy: None,
     }
 }
 

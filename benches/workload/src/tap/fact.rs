@@ -99,6 +99,7 @@ impl Shape {
                 adds,
                 removes,
                 recipients,
+                ..
             } => ShapeKind::Commit(Box::new(Changes {
                 adds: adds.clone(),
                 removes: removes.clone(),

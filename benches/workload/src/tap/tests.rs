@@ -123,11 +123,14 @@ fn each_fact_is_its_event_in_the_order_of_their_times() {
     let create = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     let commit = Detail::Commit {
         adds: vec![id(2), id(3)],
         removes: vec![],
         recipients: vec![id(2)],
+        roster: None,
+        policy: None,
     };
     let facts = [
         (1_000, Fact::Token(id(1))),
@@ -450,6 +453,8 @@ fn no_id_comes_to_the_disk() {
         adds: vec![id(0xc3)],
         removes: vec![id(0xd4)],
         recipients: vec![id(0xc3)],
+        roster: None,
+        policy: None,
     };
     let log = channel(0xb2).log();
     told(

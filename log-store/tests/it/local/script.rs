@@ -51,6 +51,7 @@ pub(crate) fn create(channel: ChannelId) -> Frame {
     let detail = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     frame(channel.log(), ALICE, 0, detail, b"create")
 }
@@ -65,6 +66,8 @@ pub(crate) fn bundle(channel: ChannelId, parent: u64, adds: &[AgentId]) -> Frame
         adds: adds.to_vec(),
         removes: Vec::new(),
         recipients: adds.to_vec(),
+        roster: None,
+        policy: None,
     };
     frame(channel.log(), ALICE, parent, detail, b"bundle")
 }

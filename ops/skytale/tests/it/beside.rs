@@ -128,6 +128,14 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     assert_eq!((&purged["messages"], &purged["unread"]), (&json!(5), &json!(0)));
     let made = node.agent("alice", &["channel", "create", "second", "--name", "dev/demo/second"]);
     node.agent("alice", &["channel", "add", "dev/demo/second", &bob]);
+    // Its last admin names another before it leaves.
+    let promoted = node.agent("alice", &["channel", "promote", "second", &bob]);
+    assert_eq!(promoted["change"], "promoted");
+    let policy = node.agent("alice", &["channel", "policy", "second", "--grant", "add=admins"]);
+    assert_eq!(
+        (&policy["rights"]["add"], policy["admins"].as_array().map(Vec::len)),
+        (&json!("admins"), Some(2))
+    );
     let left = node.agent("alice", &["channel", "leave", "second"]);
     assert_eq!((&left["change"], &left["channel"]), (&json!("left"), &made["channel"]));
 

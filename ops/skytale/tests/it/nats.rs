@@ -368,6 +368,7 @@ pub(crate) async fn channel(store: &FleetStore) -> ChannelId {
     let detail = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     append(store, frame(channel, detail, b"create")).await.expect("made");
     channel

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use skytale_log_store::{LocalConfig, LocalStore, LogStore};
 use skytale_proto::rest::Jwks;
 use skytale_proto::token::{Action, Claims, Confirmation, Scope, TokenSigner};
-use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset};
+use skytale_proto::{AccountId, AgentId, Detail, Frame, FrameId, Header, KeyId, LogId, Offset, Policy};
 use skytale_relay_node::{AcceptedRollback, RelayConfig, RelayNode, TrustSource};
 use skytale_sdk::agent::{Agent, AgentConfig, DriverConfig};
 use skytale_sdk::channel::Channel;
@@ -326,7 +326,9 @@ pub(crate) async fn event(events: &mut Events, what: &str, mut fits: impl FnMut(
 /// A channel made by the first agent, with the others in it; each one's handle, in the same order.
 pub(crate) async fn channel_of(agents: &[&Agent]) -> Vec<Channel> {
     let (first, others) = agents.split_first().expect("an agent");
-    let channel = first.create_channel("test").await.expect("made");
+    // Everybody may do everything: roles have tests of their own.
+    let policy = Policy::open(first.id());
+    let channel = first.create_channel_with("test", None, &policy).await.expect("made");
     let mut joined: Vec<Events> = others.iter().map(|agent| agent.events()).collect();
     let ids: Vec<AgentId> = others.iter().map(|agent| agent.id()).collect();
     if !ids.is_empty() {

@@ -1,6 +1,7 @@
 //! A member that does not hold to the rules, and a relay that tells lies in others' names.
 
 mod returns;
+mod roster;
 
 use super::relay::{Agent, Relay, assert_agree, channel_of, settle};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use openmls_traits::signatures::{Signer, SignerError};
 use openmls_traits::types::SignatureScheme;
 use prost::Message as _;
 use skytale_proto::wire::{Bundle, Envelope};
-use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Detail, Digest, Frame, FrameId, Header, Offset, Policy};
 use skytale_sdk::engine::{ClaimedPackage, Event};
 
 struct Key(SigningKey);
@@ -40,7 +41,7 @@ fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519]),
-        Some(&[ExtensionType::LastResort]),
+        Some(&[ExtensionType::LastResort, ExtensionType::Unknown(0xF5C2)]),
         None,
         Some(&[CredentialType::Basic]),
     )
@@ -80,6 +81,11 @@ impl Rogue {
     /// A rogue in a channel with `agents`, added by the first of them.
     fn among(relay: &Relay, agents: &mut [&mut Agent]) -> Self {
         let channel = channel_of(relay, agents);
+        Self::within(relay, channel, agents)
+    }
+
+    /// A rogue in a channel that there is.
+    fn within(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) -> Self {
         let mut rogue = Self {
             provider: OpenMlsRustCrypto::default(),
             key: Key(SigningKey::from_bytes(&[66; 32])),
@@ -140,13 +146,39 @@ impl Rogue {
         message.expect("encrypted").to_bytes().expect("encodes")
     }
 
+    /// The leaf of a member.
+    fn leaf_of(&self, agent: AgentId) -> LeafNodeIndex {
+        let members = self.group.as_ref().expect("a group").members();
+        let is_its = |member: &Member| member.signature_key == agent.as_bytes();
+        members.into_iter().find(is_its).expect("a member").index
+    }
+
     /// A commit that is not merged: the body of a bundle.
     fn commit(&mut self, packages: Vec<KeyPackage>, removed: Vec<LeafNodeIndex>) -> Vec<u8> {
+        self.commit_with(packages, removed, None)
+    }
+
+    /// As [`Rogue::commit`], with other extensions of the group's context.
+    fn commit_with(
+        &mut self,
+        packages: Vec<KeyPackage>,
+        removed: Vec<LeafNodeIndex>,
+        policy: Option<&Policy>,
+    ) -> Vec<u8> {
         let group = self.group.as_mut().expect("a group");
-        let bundle = group
-            .commit_builder()
-            .propose_adds(packages)
-            .propose_removals(removed)
+        let mut builder = group.commit_builder().propose_adds(packages).propose_removals(removed);
+        if let Some(policy) = policy {
+            let kind = ExtensionType::Unknown(0xF5C2);
+            let bytes = [&[1], policy.to_bytes().as_slice()].concat();
+            let extensions = Extensions::from_vec(vec![
+                Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(&[kind], &[], &[])),
+                Extension::Unknown(0xF5C2, UnknownExtension(bytes)),
+            ]);
+            builder = builder
+                .propose_group_context_extensions(extensions.expect("extensions"))
+                .expect("proposed");
+        }
+        let bundle = builder
             .force_self_update(true)
             .load_psks(self.provider.storage())
             .expect("loaded")
@@ -173,6 +205,8 @@ fn commit(adds: &[AgentId], removes: &[AgentId]) -> Detail {
         adds: adds.to_vec(),
         removes: removes.to_vec(),
         recipients: adds.to_vec(),
+        roster: None,
+        policy: None,
     }
 }
 
@@ -205,6 +239,33 @@ fn assert_refused(relay: &Relay, channel: ChannelId, a: &mut Agent, b: &mut Agen
     settle(relay, channel, &mut [a, b]);
     assert_eq!(b.texts(channel).len(), texts + 2);
     assert_eq!(a.transcript(channel), b.transcript(channel));
+    assert_agree(channel, &mut [a, b]);
+}
+
+/// Both agents judge the last entry alike, as one that changes nothing in the group; the roster is the group again, without its
+/// author, and they go on talking.
+fn assert_contained(relay: &Relay, rogue: &Rogue, a: &mut Agent, b: &mut Agent, header_lied: bool) {
+    let channel = rogue.channel;
+    settle(relay, channel, &mut [a, b]);
+    for agent in [&mut *a, &mut *b] {
+        let events = agent.take_events();
+        let unreadable = events
+            .iter()
+            .filter(|event| matches!(event, Event::EntryUnreadable { .. }));
+        assert_eq!(unreadable.count(), 1, "{events:?}");
+        let lied = events.iter().any(|event| matches!(event, Event::HeaderLied { .. }));
+        assert_eq!(lied, header_lied, "{events:?}");
+    }
+    let mut members = vec![a.id(), b.id()];
+    members.sort_unstable();
+    assert_eq!(a.engine().members(channel).expect("known"), members);
+    assert_eq!(relay.folded(channel).roster().collect::<Vec<_>>(), members);
+    a.send(channel, "still here");
+    b.engine().update_keys(channel).expect("queued");
+    b.send(channel, "me too");
+    settle(relay, channel, &mut [a, b]);
+    assert_eq!(a.transcript(channel), b.transcript(channel));
+    assert_eq!(a.texts(channel).len(), 2);
     assert_agree(channel, &mut [a, b]);
 }
 
@@ -257,7 +318,7 @@ fn a_commit_that_adds_a_forged_leaf_is_refused_by_all() {
     let body = rogue.commit(vec![forged], vec![]);
     let frame = rogue.frame(rogue.id(), FrameId::generate(), commit(&[victim.id()], &[]), body);
     relay.append(frame).expect("the relay reads no MLS");
-    assert_refused(&relay, rogue.channel, &mut a, &mut b, false);
+    assert_contained(&relay, &rogue, &mut a, &mut b, false);
     assert!(!a.engine().members(rogue.channel).expect("known").contains(&victim.id()));
 }
 
@@ -298,8 +359,7 @@ fn a_header_that_hides_an_addition_or_a_removal_is_refused_by_all() {
         relay
             .append(rogue.frame(rogue.id(), FrameId::generate(), detail, body))
             .expect("the relay reads no MLS");
-        assert_refused(&relay, rogue.channel, &mut a, &mut b, true);
-        assert_eq!(a.engine().members(rogue.channel).expect("known").len(), 3);
+        assert_contained(&relay, &rogue, &mut a, &mut b, true);
     }
     // The Welcome that the last of them promised is none; the agent learns and goes on.
     c.read_own_log(&relay);

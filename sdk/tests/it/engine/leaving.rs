@@ -1,7 +1,7 @@
 //! Leaving a group in which nobody stays.
 
 use super::relay::{Agent, FRAMES_BYTES, Relay, assert_agree, channel_of, settle};
-use skytale_proto::{ChannelId, Code};
+use skytale_proto::{ChannelId, Code, Policy, Region};
 use skytale_sdk::engine::{ChannelState, Event};
 
 fn state(agent: &mut Agent, channel: ChannelId) -> ChannelState {
@@ -67,7 +67,9 @@ fn an_only_member_whose_create_is_on_its_way_is_gone_all_the_same() {
 fn an_only_member_adds_first_whom_it_was_told_to_add() {
     let relay = Relay::new();
     let (mut a, mut b) = (Agent::new(), Agent::new());
-    let channel = a.engine().create_channel("test").expect("made");
+    let policy = Policy::open(a.id());
+    let channel = a.engine().create_channel_with("test", Region::default(), &policy);
+    let channel = channel.expect("made");
     b.stock_up(&relay);
     let package = a.claim(&relay, b.id());
     a.engine().add(channel, vec![package]).expect("queued");

@@ -1,8 +1,10 @@
 //! A relay node without a network: the real fold, in memory; and agents that drive their engines against it.
 
 use futures_util::FutureExt as _;
-use skytale_log_store::{Accepted, Access, AppendError, LogStore, MemoryStore};
-use skytale_proto::{AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Record};
+use skytale_log_store::{Accepted, Access, AppendError, LogState, LogStore, MemoryStore, Verdict};
+use skytale_proto::{
+    AccountId, AgentId, ChannelId, Detail, Frame, FrameId, Header, LogId, Offset, Policy, Record, Region,
+};
 use skytale_sdk::engine::{
     ChannelState, ClaimedPackage, Engine, EngineConfig, EngineError, Event, LogStatus, Message, NextFrames, Outcome,
     Processed, RollbackWord,
@@ -126,6 +128,17 @@ impl Relay {
         let mut records = self.entries(log, after);
         records.retain(|record| record.offset <= until);
         records
+    }
+
+    /// What the relay node knows of a channel.
+    pub(crate) fn folded(&self, channel: ChannelId) -> LogState {
+        let mut state = LogState::new(channel.log());
+        for record in self.entries(channel.log(), Offset::ZERO) {
+            let frame = Frame::decode(record.payload).expect("a frame");
+            let verdict = state.apply(frame.header(), None);
+            assert!(matches!(verdict, Verdict::Appended { .. }), "{verdict:?}");
+        }
+        state
     }
 
     /// The log's head.
@@ -578,8 +591,22 @@ pub(crate) fn settle(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent
 
 /// A channel of `agents`, made by the first one.
 pub(crate) fn channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId {
+    let first = agents.first_mut().expect("someone");
+    // Everybody may do everything: roles have tests of their own.
+    let policy = Policy::open(first.id());
+    let channel = first.engine().create_channel_with("test", Region::default(), &policy);
+    let channel = channel.expect("made");
+    join_all(relay, channel, agents)
+}
+
+/// A channel of `agents`, made by the first one, its admin.
+pub(crate) fn governed_channel_of(relay: &Relay, agents: &mut [&mut Agent]) -> ChannelId {
+    let channel = agents[0].engine().create_channel("test").expect("made");
+    join_all(relay, channel, agents)
+}
+
+fn join_all(relay: &Relay, channel: ChannelId, agents: &mut [&mut Agent]) -> ChannelId {
     let (first, others) = agents.split_first_mut().expect("someone");
-    let channel = first.engine().create_channel("test").expect("made");
     let mut packages = Vec::new();
     for other in others.iter_mut() {
         other.stock_up(relay);

@@ -222,6 +222,7 @@ fn a_strangers_welcome_that_cannot_be_used_leads_into_no_channel() {
     let create = Detail::Create {
         mode: ChannelMode::Mls,
         account: None,
+        policy: None,
     };
     relay.append(frame(channel.log(), 0, create)).expect("created");
     let adds = vec![bob.id()];
@@ -229,6 +230,8 @@ fn a_strangers_welcome_that_cannot_be_used_leads_into_no_channel() {
         recipients: adds.clone(),
         adds,
         removes: Vec::new(),
+        roster: None,
+        policy: None,
     };
     relay.append(frame(channel.log(), 1, bundle)).expect("an entry");
     bob.read_own_log(&relay);

@@ -644,6 +644,8 @@ fn a_header_that_lies_of_a_removal_makes_nothing_be_said() {
             adds: Vec::new(),
             removes: vec![mallory.id()],
             recipients: Vec::new(),
+            roster: None,
+            policy: None,
         },
     };
     assert!(
@@ -654,6 +656,7 @@ fn a_header_that_lies_of_a_removal_makes_nothing_be_said() {
     alice.pull(&relay, channel, usize::MAX);
     assert!(alice.engine().members(channel).expect("listed").contains(&mallory.id()));
     assert_eq!(refuse(&mut alice, channel), 1, "her removal, at the new head");
+    assert_eq!(refuse(&mut alice, channel), 1, "the correction of the lie");
     assert_eq!(refuse(&mut alice, channel), 0);
 }
 

@@ -10,7 +10,7 @@ use super::reading::{Ears, Reading};
 use super::settle::{Append, Part, Wait, created, wait};
 use crate::results::Measure;
 use crate::run::shared::Open;
-use skytale_proto::{AgentId, ChannelId, Code, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Offset, Policy};
 use skytale_sdk::agent::{Agent, AgentError};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_workload::{Agent as Number, Frame, What};
@@ -251,7 +251,10 @@ impl Actor {
             Frame::Create { channel, .. } => {
                 let agent = self.agent()?;
                 base.was_sent(place, self.number, planned);
-                let made = agent.create_channel(&format!("load {}", channel.0)).await?;
+                // A workload does not say who its admins are: everybody may do everything.
+                let policy = Policy::open(agent.id());
+                let label = format!("load {}", channel.0);
+                let made = agent.create_channel_with(&label, None, &policy).await?;
                 // It is a member from the beginning: no event says so.
                 let gauge = self.stage.gauge(self.number, made.id());
                 gauge.stays.lock().joined(Offset::FIRST);

@@ -109,7 +109,11 @@ impl<T: Target> Lane<T> {
             planned,
             id.log(),
             Offset::ZERO,
-            Detail::Create { mode, account },
+            Detail::Create {
+                mode,
+                account,
+                policy: None,
+            },
             body_bytes,
         )?;
         let flight = Flight {
@@ -148,6 +152,8 @@ impl<T: Target> Lane<T> {
             adds: ids(&mut change.adds.iter().copied()),
             removes: ids(&mut change.removes.iter().copied()),
             recipients: ids(&mut recipients.iter().map(|agent| agent.0)),
+            roster: None,
+            policy: None,
         };
         let place = open.place();
         self.meanwhile(room.have_joined(shared.needs.removed(place))).await?;

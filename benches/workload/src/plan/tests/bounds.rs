@@ -154,6 +154,8 @@ fn a_body_that_fits_no_frame_is_planned_as_the_largest_that_does() {
                 adds: ids(adds),
                 removes: ids(removes),
                 recipients: ids(recipients),
+                roster: None,
+                policy: None,
             },
             _ => continue,
         };

@@ -116,6 +116,8 @@ async fn give_up_the_beginning(account: &Account, dir: &Path) -> BTreeSet<LogId>
             adds: (0..LARGE_ROSTER).map(|_| someone()).collect(),
             removes: Vec::new(),
             recipients: Vec::new(),
+            roster: None,
+            policy: None,
         };
         accept(&store, &frame(channel.log(), ALICE, 1, detail, b"many")).await;
         logs.insert(channel.log());

@@ -185,6 +185,8 @@ impl Author {
                 adds: vec![joiner],
                 removes: Vec::new(),
                 recipients: recipients.clone(),
+                roster: None,
+                policy: None,
             },
         );
         self.sent(id);

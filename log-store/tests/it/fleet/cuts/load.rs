@@ -186,6 +186,8 @@ fn frame_of(channel: ChannelId, everyone: &[(usize, AgentId)]) -> Frame {
         adds,
         removes: Vec::new(),
         recipients: Vec::new(),
+        roster: None,
+        policy: None,
     };
     crate::local::script::frame(channel.log(), crate::local::script::ALICE, 1, detail, b"everyone")
 }

@@ -133,7 +133,7 @@ pub(super) async fn remove(args: Agents, session: Session) -> Outcome {
 }
 
 /// The names of agents, and the agents that are meant.
-async fn meant(agent: &Agent, args: &Agents, members: &[AgentId]) -> Outcome<(Names, Vec<AgentId>)> {
+pub(super) async fn meant(agent: &Agent, args: &Agents, members: &[AgentId]) -> Outcome<(Names, Vec<AgentId>)> {
     let names = Names::of(agent).await?;
     let meant = args.agents.iter().map(|wanted| wanted.among(&names, members));
     let meant = meant.collect::<Outcome<Vec<_>>>()?;
@@ -210,7 +210,7 @@ pub(super) async fn reboot(args: Reboot, session: Session) -> Outcome {
     Ok(())
 }
 
-async fn settle(
+pub(super) async fn settle(
     channel: &Channel,
     sent: Sent,
     what: &str,
@@ -244,7 +244,7 @@ async fn settle(
 
 impl Changed {
     /// With what this agent calls those who changed.
-    fn named(self, names: &Names) -> Self {
+    pub(super) fn named(self, names: &Names) -> Self {
         Self {
             names: names.among(&self.agents),
             ..self
@@ -296,7 +296,7 @@ fn naming(failure: Failure, refused: &[(AgentId, AgentError)], names: &Names) ->
 }
 
 #[derive(Serialize)]
-struct Changed {
+pub(super) struct Changed {
     channel: ChannelId,
     change: &'static str,
     agents: Vec<AgentId>,
@@ -341,6 +341,8 @@ impl Human for Changed {
             let what = match self.change {
                 "added" => "all of them are in the channel",
                 "removed" => "none of them is in the channel",
+                "promoted" => "all of them are admins",
+                "demoted" => "none of them is an admin",
                 _ => "it was so before",
             };
             return writeln!(to, "{} {what}", style.dim("nothing to do:"));

@@ -1,5 +1,6 @@
 //! `skytale channel create`.
 
+use super::roles::Grant;
 use super::{Session, naming};
 use crate::agent::{AgentArgs, Mode, failed, with_agent};
 use crate::client;
@@ -8,7 +9,7 @@ use crate::output::{Failure, Human, Outcome, Style};
 use reqwest::Method;
 use serde::Serialize;
 use skytale_proto::rest::{self, ChannelName, NameChannel, Relays};
-use skytale_proto::{ChannelId, Code, Region};
+use skytale_proto::{ChannelId, Code, Policy, Region};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::channel::Channel;
 use skytale_sdk::engine::ChannelState;
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     /// Use the label although another channel has it, or it looks like another channel's label or id.
     #[arg(long)]
     force: bool,
+    /// Give a right to `admins` alone, or to all `members`: add, invite, remove, trim or policy [default: this agent, the admin,
+    /// removes, trims and changes the policy; members add and invite].
+    #[arg(long, value_name = "RIGHT=WHO")]
+    policy: Vec<Grant>,
     /// The region where its log is at home, for ever [default: the agent's, or else that of the nearest relay node].
     #[arg(long, value_name = "NUMBER")]
     region: Option<u8>,
@@ -51,7 +56,16 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
                 if let Some(name) = &args.name {
                     is_free(&session, name).await?;
                 }
+                let mut policy = Policy::new(agent.id());
+                for Grant(right, who) in &args.policy {
+                    policy.set(*right, *who);
+                }
                 let created = match args.region {
+                    _ if !args.policy.is_empty() => {
+                        agent
+                            .create_channel_with(&label, args.region.map(Region), &policy)
+                            .await
+                    }
                     Some(region) => agent.create_channel_in(&label, Region(region)).await,
                     None => agent.create_channel(&label).await,
                 };

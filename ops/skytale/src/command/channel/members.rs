@@ -30,6 +30,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
             channel: channel.id(),
             epoch: channel.epoch().await.map_err(failed(what))?,
             names: Names::of(agent).await?.among(&members),
+            admins: channel.admins().await.map_err(failed(what))?,
             members,
             me: agent.id(),
         })
@@ -43,6 +44,8 @@ struct Members {
     epoch: u64,
     members: Vec<AgentId>,
     me: AgentId,
+    /// The members that are admins.
+    admins: Vec<AgentId>,
     /// What this agent calls members, by their ids.
     names: BTreeMap<AgentId, String>,
 }
@@ -56,7 +59,11 @@ impl Human for Members {
                 String::new()
             };
             let name = self.names.get(member).map_or_else(String::new, |name| printable(name));
-            writeln!(to, "{}", format!("{member}  {name}{me}").trim_end())?;
+            let role = match self.admins.contains(member) {
+                true => style.dim(" (admin)"),
+                false => String::new(),
+            };
+            writeln!(to, "{}", format!("{member}  {name}{me}{role}").trim_end())?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod purge;
 mod read;
 mod reference;
 mod requests;
+mod roles;
 mod send;
 mod start;
 mod tail;
@@ -59,8 +60,14 @@ pub(crate) enum Command {
     Decline(requests::Answer),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
-    /// List the agents in a channel.
+    /// List the agents in a channel, and who of them is an admin.
     Members(members::Args),
+    /// Show who may add, invite, remove, trim and change this; with --grant change it, which admins may.
+    Policy(roles::Args),
+    /// Make members admins of a channel.
+    Promote(Agents),
+    /// Make admins members like others. At least one admin stays.
+    Demote(Agents),
     /// Send a message: the text given, or standard input.
     Send(send::Args),
     /// Show messages: catches up first, also on what came while this agent was away.
@@ -147,6 +154,8 @@ impl Command {
             Self::Pipe(args) => &args.agent,
             Self::Leave(args) | Self::Rotate(args) => &args.agent,
             Self::Members(args) => &args.agent,
+            Self::Policy(args) => &args.agent,
+            Self::Promote(args) | Self::Demote(args) => &args.agent,
             Self::Send(args) => &args.agent,
             Self::Read(args) => &args.agent,
             Self::Tail(args) => &args.agent,
@@ -174,6 +183,9 @@ pub(crate) async fn run(command: Command, session: Session) -> Outcome {
         Command::Pipe(args) => pipe::run(args, session).await,
         Command::Leave(args) => change::leave(args, session).await,
         Command::Members(args) => members::run(args, session).await,
+        Command::Policy(args) => roles::policy(args, session).await,
+        Command::Promote(args) => roles::promote(args, session).await,
+        Command::Demote(args) => roles::demote(args, session).await,
         Command::Send(args) => send::run(args, session).await,
         Command::Read(args) => read::run(args, session).await,
         Command::Tail(args) => tail::run(args, session).await,

@@ -187,6 +187,7 @@ pub(super) const fn name(kind: QueuedKind) -> &'static str {
         QueuedKind::Rejoin => "rejoin",
         QueuedKind::Renew => "renew",
         QueuedKind::Reboot => "reboot",
+        QueuedKind::Policy => "policy",
         _ => "other",
     }
 }

@@ -8,7 +8,7 @@ use crate::command::Session;
 use crate::local::LocalApi;
 use crate::output::{Context as _, Failure, Outcome, Progress};
 use crate::stage::{Actor, Ledger, PATIENCE, RelayProcess, Timeline, settings};
-use skytale_proto::{AgentId, ChannelId, Code, Offset};
+use skytale_proto::{AgentId, ChannelId, Code, Offset, Policy};
 use skytale_sdk::channel::{Channel, Sent};
 use skytale_sdk::net::ApiClient;
 use skytale_sdk::net::relay::NetworkConfig;
@@ -143,7 +143,7 @@ async fn gather(
     let founder = &senders[0];
     let channel = founder
         .agent
-        .create_channel("demo")
+        .create_channel_with("demo", None, &Policy::open(founder.agent.id()))
         .await
         .map_err(failed("cannot make the channel"))?;
     let others: Vec<AgentId> = senders[1..]

@@ -64,7 +64,14 @@ async fn give_up_all(account: &Account) {
         Frame::new(header, Bytes::from_static(b"others go on")).expect("a frame")
     };
     let mode = ChannelMode::Mls;
-    let create = filler(Offset::ZERO, Detail::Create { mode, account: None });
+    let create = filler(
+        Offset::ZERO,
+        Detail::Create {
+            mode,
+            account: None,
+            policy: None,
+        },
+    );
     let pending = store.append(create).await.expect("taken");
     soon("made", pending.verdict()).await.expect("made");
     let purged = async {

@@ -1,0 +1,371 @@
+//! Where the log's roster is no longer the group's membership, and how it becomes so again.
+//!
+//! A relay node folds its roster from headers, which members write; it cannot see that one lies. Members can, and none of
+//! them takes such a commit: the group stays in its epoch, and the log's handshake head moves. What the header did to the
+//! roster stays, until a member corrects it:
+//!
+//! ```text
+//!  offset  entry                          roster            group
+//!  7       Commit  mallory, adds ghost    a b m ghost       a b m    void: its content adds nobody
+//!  8       Commit  ghost, junk            a b m ghost       a b m    void: its author is no member
+//!  9       Commit  bob, roster {a, b}     a b               a b      a correction, which removes the liar
+//! ```
+//!
+//! - Whoever is in an epoch has seen all of its entries, so all members know the same liars ([`Drift::liars`]) and the same
+//!   need of a correction. A commit after a lie that does not correct it is void, too, and its author a liar.
+//! - A correction's header says what the roster is: the group's members after the commit. Each member compares.
+//! - Each member that follows the group makes one, in turn (see [`Engine::take_turn`](super::Engine::take_turn)). One that a
+//!   lie has taken off the roster waits: it is put back, and reads on where it was.
+
+use super::channel::Channel;
+use super::outbox::{Intent, Place};
+use super::rejoin::read_bundle;
+use super::replay::Halt;
+use super::transact::Tx;
+use super::{EngineError, Event};
+use crate::mls::{self, Rejected};
+use crate::vault::VaultError;
+use skytale_proto::{AgentId, Detail, Frame, FrameId, Header, Offset, Policy, Right};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a channel's entries have shown of its roster, since it was last known to be the group. Offsets are
+/// [`Offset::ZERO`] where there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Drift {
+    /// The first commit of this epoch that the group did not take and whose header changes the roster.
+    pub(super) roster: Offset,
+    /// The first entry by an agent that is on the roster and not in the group.
+    pub(super) ghost: Offset,
+    /// The first commit that the group did not take and whose header changes the policy.
+    pub(super) policy: Offset,
+    /// The lie that took this agent off the roster.
+    pub(super) locked: Offset,
+    /// Members whose headers lied in this epoch, with the first lie of each.
+    pub(super) liars: BTreeMap<AgentId, Offset>,
+}
+
+const LIAR_BYTES: usize = AgentId::LENGTH + 8;
+
+impl Drift {
+    /// Whether the roster is known to be another than the group.
+    pub(super) const fn is_known(&self) -> bool {
+        self.roster.get() > 0 || self.ghost.get() > 0
+    }
+
+    pub(super) fn known_liars(&self) -> BTreeSet<AgentId> {
+        self.liars.keys().copied().collect()
+    }
+
+    /// What was seen behind an entry is seen again.
+    pub(super) fn forget_behind(&mut self, kept: Offset) {
+        for at in [&mut self.roster, &mut self.ghost, &mut self.policy, &mut self.locked] {
+            if *at > kept {
+                *at = Offset::ZERO;
+            }
+        }
+        self.liars.retain(|_, at| *at <= kept);
+    }
+
+    /// Persisted: keep stable. Empty where there is nothing.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        if *self == Self::default() {
+            return Vec::new();
+        }
+        let offsets = [self.roster, self.ghost, self.policy, self.locked];
+        let mut bytes: Vec<u8> = offsets.iter().flat_map(|at| at.get().to_be_bytes()).collect();
+        for (agent, at) in &self.liars {
+            bytes.extend(agent.as_bytes());
+            bytes.extend(at.get().to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, VaultError> {
+        let damaged = || VaultError::damaged("what is known of a channel's roster");
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let (offsets, liars) = bytes.split_first_chunk::<32>().ok_or_else(damaged)?;
+        let (offsets, _) = offsets.as_chunks::<8>();
+        let mut offsets = offsets.iter().map(|at| Offset::new(u64::from_be_bytes(*at)));
+        let mut next = || offsets.next().unwrap_or(Offset::ZERO);
+        let mut drift = Self {
+            roster: next(),
+            ghost: next(),
+            policy: next(),
+            locked: next(),
+            liars: BTreeMap::new(),
+        };
+        let (liars, rest) = liars.as_chunks::<LIAR_BYTES>();
+        if !rest.is_empty() {
+            return Err(damaged());
+        }
+        for liar in liars {
+            let (agent, at) = liar.split_at(AgentId::LENGTH);
+            let agent = AgentId::try_from(agent).map_err(|_| damaged())?;
+            let at = <[u8; 8]>::try_from(at).map_err(|_| damaged())?;
+            drift.liars.insert(agent, Offset::new(u64::from_be_bytes(at)));
+        }
+        Ok(drift)
+    }
+}
+
+fn first(at: &mut Offset, offset: Offset) {
+    if *at == Offset::ZERO {
+        *at = offset;
+    }
+}
+
+/// Whether an agent may use a right by its group's policy.
+pub(super) fn may(group: &openmls::group::MlsGroup, right: Right, agent: &AgentId) -> bool {
+    let members = mls::members(group);
+    mls::policy(group).is_none_or(|policy| policy.allows(right, agent, |agent| members.contains(agent)))
+}
+
+impl Channel {
+    /// What this agent has to correct at the log: `None` where there is nothing that it may.
+    pub(super) fn correction(&self, own: &AgentId) -> Option<Correction> {
+        let drift = &self.position.drift;
+        if *drift == Drift::default() || self.group.is_none() {
+            return None;
+        }
+        let policy = self.puts_policy_back(own);
+        let is_due = drift.is_known() || policy || !self.liars_to_remove(own).is_empty();
+        is_due.then_some(Correction { policy })
+    }
+
+    /// Whether this agent has to put the policy back at the log.
+    pub(super) fn puts_policy_back(&self, own: &AgentId) -> bool {
+        self.position.drift.policy > Offset::ZERO
+            && self.offered.policy_refused != Some(self.position.head)
+            && self.group.as_ref().is_some_and(|group| may(group, Right::Policy, own))
+    }
+
+    /// Liars that this agent's next commit removes. Where it puts the policy back, the relay node may not know yet that this
+    /// agent is an admin: then those that are admins follow with the commit after it.
+    pub(super) fn liars_to_remove(&self, own: &AgentId) -> BTreeSet<AgentId> {
+        let Some(group) = self.group.as_ref() else {
+            return BTreeSet::new();
+        };
+        let (members, policy) = (mls::members(group), mls::policy(group));
+        let is_member = |agent: &AgentId| members.contains(agent);
+        let puts_back = self.puts_policy_back(own);
+        let may_remove = |agent: &AgentId| {
+            policy.as_ref().is_none_or(|policy| {
+                !policy.admins().contains(agent) || (policy.is_admin(own, is_member) && !puts_back)
+            })
+        };
+        let liars = self.position.drift.liars.keys();
+        let liars = liars.filter(|agent| *agent != own && is_member(agent) && may_remove(agent));
+        liars.copied().collect()
+    }
+}
+
+/// What a correction is to say besides the roster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Correction {
+    /// The policy is to be said again, too.
+    pub(super) policy: bool,
+}
+
+impl Tx<'_> {
+    /// An entry, processed or not: what was not is looked at for what its header did to the roster. An entry by an agent
+    /// that is not in the group is nobody's: whatever it says, nothing is concluded from it.
+    pub(super) fn judged(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        frame: &Frame,
+        done: Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let header = frame.header();
+        let Err(Halt::Rejected(rejected)) = &done else {
+            return done;
+        };
+        let has_lied = match rejected {
+            Rejected::OutOfSync(_) | Rejected::Storage(_) => return done,
+            Rejected::KeyUsed(_) if self.is_read_again(channel, offset) => return done,
+            Rejected::Lied(_) => true,
+            Rejected::LaterEpoch | Rejected::KeyUsed(_) | Rejected::Unreadable(_) => false,
+        };
+        // Where entries are gone, a commit may be among them that added its author.
+        if channel.position.recovery.standing.is_apart()
+            || channel.position.recovery.unsure
+            || !header.kind().is_under_handshake_rule()
+        {
+            return done;
+        }
+        let Some(group) = channel.group.as_ref() else {
+            return done;
+        };
+        let is_member = mls::members(group).contains(&header.author);
+        self.note_void(channel, offset, frame, is_member, has_lied);
+        match is_member {
+            true => done,
+            false => Err(Halt::Void(
+                "its author is on the log's roster, and not in the group".into(),
+            )),
+        }
+    }
+
+    /// A header that stands in the log without its content: what it did to the roster.
+    fn note_void(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame, is_member: bool, has_lied: bool) {
+        let header = frame.header();
+        let own = self.identity.agent_id();
+        let drift = &mut channel.position.drift;
+        if !is_member {
+            first(&mut drift.ghost, offset);
+        }
+        let Detail::Commit {
+            adds,
+            removes,
+            roster,
+            policy,
+            ..
+        } = &header.detail
+        else {
+            return;
+        };
+        // Who is removed and added stays.
+        let set = |agents: &[AgentId]| agents.iter().copied().collect::<BTreeSet<_>>();
+        let moves_roster = roster.is_some() || set(adds) != set(removes);
+        if moves_roster {
+            first(&mut drift.roster, offset);
+        }
+        if policy.is_some() {
+            first(&mut drift.policy, offset);
+        }
+        let is_off = takes_off(&own, adds, removes, roster.as_deref());
+        let is_on = adds.contains(&own) || roster.as_ref().is_some_and(|roster| roster.contains(&own));
+        if is_off && drift.locked == Offset::ZERO {
+            drift.locked = offset;
+            self.events.push(Event::LockedOut {
+                channel: channel.id,
+                offset,
+                by: header.author,
+            });
+        } else if is_on {
+            drift.locked = Offset::ZERO;
+        }
+        // A member that is out of sync may begin the group again without agents that it does not know: it does not lie.
+        let is_late = adds.iter().all(|agent| removes.contains(agent))
+            && policy.is_none()
+            && read_bundle(frame).is_ok_and(|bundle| bundle.reboot);
+        if is_member && header.author != own && !is_late && (has_lied || moves_roster || policy.is_some()) {
+            drift.liars.entry(header.author).or_insert(offset);
+        }
+    }
+
+    /// The group took a commit: what its header says of the roster was found to be so.
+    pub(super) fn settled_by(
+        &mut self,
+        channel: &mut Channel,
+        offset: Offset,
+        header: &Header,
+        is_renewal: bool,
+    ) -> Result<(), EngineError> {
+        let Detail::Commit { roster, policy, .. } = &header.detail else {
+            return Ok(());
+        };
+        let drift = &mut channel.position.drift;
+        if roster.is_some() {
+            let was_known = drift.is_known();
+            drift.roster = Offset::ZERO;
+            drift.ghost = Offset::ZERO;
+            drift.locked = Offset::ZERO;
+            if was_known {
+                self.events.push(Event::RosterCorrected {
+                    channel: channel.id,
+                    offset,
+                    by: header.author,
+                });
+            }
+        }
+        if policy.is_some() {
+            drift.policy = Offset::ZERO;
+        }
+        if is_renewal {
+            return Ok(());
+        }
+        // Who joined with this commit has seen nothing of before.
+        let liars = std::mem::take(&mut drift.liars);
+        let own = self.identity.agent_id();
+        let Some(group) = channel.group.as_ref() else {
+            return Ok(());
+        };
+        if header.author != own || !self.config.remove_liars || !may(group, Right::Remove, &own) {
+            return Ok(());
+        }
+        let members = mls::members(group);
+        let left_over = liars.into_keys().filter(|agent| members.contains(agent));
+        let left_over: Vec<u8> = left_over.flat_map(|agent| *agent.as_bytes()).collect();
+        if !left_over.is_empty() {
+            self.queue(channel, Intent::Remove, FrameId::generate(), &left_over, Place::Front)?;
+        }
+        Ok(())
+    }
+
+    /// Tells who is an admin now and was not, who no longer is, and that the policy changed.
+    pub(super) fn tell_policy(
+        &mut self,
+        channel: &Channel,
+        offset: Offset,
+        by: AgentId,
+        change: Option<&(Option<Policy>, Policy)>,
+    ) {
+        let Some((before, after)) = change else { return };
+        let listed = before
+            .as_ref()
+            .map(|policy| policy.admins().clone())
+            .unwrap_or_default();
+        for agent in listed.symmetric_difference(after.admins()) {
+            self.events.push(Event::RoleChanged {
+                channel: channel.id,
+                offset,
+                agent: *agent,
+                by,
+                is_admin: after.admins().contains(agent),
+            });
+        }
+        if before.as_ref().map(Policy::bits) != Some(after.bits()) {
+            self.events.push(Event::PolicyChanged {
+                channel: channel.id,
+                offset,
+                by,
+                policy: after.clone(),
+            });
+        }
+    }
+}
+
+/// Whether a commit's header takes an agent off the roster.
+pub(super) fn takes_off(agent: &AgentId, adds: &[AgentId], removes: &[AgentId], roster: Option<&[AgentId]>) -> bool {
+    match roster {
+        Some(roster) => !roster.contains(agent),
+        None => removes.contains(agent) && !adds.contains(agent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_roster_is_kept_as_it_is() {
+        let mut drift = Drift::default();
+        assert!(drift.to_bytes().is_empty());
+        drift.roster = Offset::new(7);
+        drift.liars.insert(AgentId::from_bytes([3; 32]), Offset::new(7));
+        drift.liars.insert(AgentId::from_bytes([4; 32]), Offset::new(9));
+        let bytes = drift.to_bytes();
+        assert_eq!(Drift::from_bytes(&bytes).expect("read"), drift);
+        for cut in 1..bytes.len() {
+            let is_whole = cut >= 32 && (cut - 32) % LIAR_BYTES == 0;
+            assert_eq!(Drift::from_bytes(&bytes[..cut]).is_ok(), is_whole, "{cut}");
+        }
+        drift.forget_behind(Offset::new(8));
+        assert_eq!((drift.roster, drift.liars.len()), (Offset::new(7), 1));
+        drift.forget_behind(Offset::new(6));
+        assert_eq!(drift, Drift::default());
+    }
+}
