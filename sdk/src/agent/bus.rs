@@ -227,7 +227,7 @@ impl Bus {
         }
     }
 
-    /// Whether a channel was declined: it is followed until it is left, and nothing of it is told.
+    /// Whether a channel was declined: it is followed until it is left, and nothing of it is reported.
     pub(crate) fn is_hidden(&self, channel: ChannelId) -> bool {
         self.hidden.lock().contains(&channel)
     }

@@ -78,7 +78,7 @@ impl Engine {
 
     /// Joins a channel by the bundle that is at a pending join's offset. A Welcome that cannot be used is recorded,
     /// told as [`Event::EntryUnreadable`], and no longer pending. One by an agent that is not trusted to add this one waits
-    /// to be accepted, and is told as [`Event::Requested`]: see [`Engine::requests`].
+    /// to be accepted, and is reported as [`Event::Requested`]: see [`Engine::requests`].
     pub fn join(&mut self, channel: ChannelId, bundle: &Record) -> Result<Vec<Event>, EngineError> {
         let wrong = |problem: &str| EngineError::Entry {
             offset: bundle.offset,

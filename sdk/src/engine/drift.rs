@@ -208,7 +208,7 @@ impl Tx<'_> {
         }
     }
 
-    /// A header that stands in the log without its content: what it did to the roster.
+    /// A header that is in the log without its content: what it did to the roster.
     fn note_void(&mut self, channel: &mut Channel, offset: Offset, frame: &Frame, is_member: bool, has_lied: bool) {
         let header = frame.header();
         let own = self.identity.agent_id();

@@ -27,7 +27,7 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) claims: Claims,
-    /// Who may add this agent without asking, in place of what was set before: `account` (its own account's agents),
+    /// Agents that may add this one without asking, in place of what was set before: `account` (its own account's agents),
     /// `contacts` (agents that it has a name for), `anyone`, `nobody`, an agent or an account. May be given more than once.
     #[arg(long, value_name = "WHO")]
     trust: Vec<String>,

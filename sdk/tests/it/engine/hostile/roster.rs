@@ -213,7 +213,7 @@ fn a_commit_after_a_lie_that_does_not_correct_it_is_void() {
     let channel = rogue.channel;
     let epoch = a.engine().epoch(channel).expect("known");
     raise_ghost(&relay, &mut rogue);
-    // Sound, but for leaving the ghost where it is: else an accomplice would make members forget the lie.
+    // Sound, except for leaving the ghost where it is: else an accomplice would make members forget the lie.
     rogue.head = relay.folded(channel).handshake_head();
     let body = rogue.commit(vec![], vec![]);
     relay
