@@ -89,13 +89,13 @@ async fn enforce(node: &Arc<Node>, shard: &Shard, retention: Duration, now_ms: u
         .iter()
         .rev()
         .find(|listed| is_older(listed.time_ms, retention, now_ms));
-    if let Some(chosen) = chosen.filter(|chosen| chosen.sequence >= info.state.first_sequence) {
-        if let Some(checkpoint) = bucket.get(shard.id, stream_id(&info), chosen).await? {
-            let logs = checkpoint.logs.iter();
-            let gone: BTreeMap<LogId, Offset> = logs.map(|log| (log.log(), log.state().head())).collect();
-            drop(checkpoint);
-            trim(node, shard, &gone).await?;
-        }
+    if let Some(chosen) = chosen.filter(|chosen| chosen.sequence >= info.state.first_sequence)
+        && let Some(checkpoint) = bucket.get(shard.id, stream_id(&info), chosen).await?
+    {
+        let logs = checkpoint.logs.iter();
+        let gone: BTreeMap<LogId, Offset> = logs.map(|log| (log.log(), log.state().head())).collect();
+        drop(checkpoint);
+        trim(node, shard, &gone).await?;
     }
     mark(node, shard, listed.last(), retention / CHECKPOINT_PART, now_ms).await
 }

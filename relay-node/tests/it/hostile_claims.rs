@@ -1,7 +1,7 @@
 //! Clients that want other agents' KeyPackages, and agents to be in channels that they do not know.
 
 use crate::client::{Agent, Client};
-use crate::fixture::{ACCOUNT, Fixture, claim, claim_as, commit, key_package, key_package_of, policy};
+use crate::fixture::{ACCOUNT, Fixture, claim, claim_as, commit, config, key_package, key_package_of, policy};
 use crate::key_packages::ask;
 use skytale_proto::session::{key_packages_request::Request, key_packages_response::Outcome};
 use skytale_proto::{AccountId, AgentId, Allowed, ClaimRule, Code, Frame, Offset, limits};
@@ -9,7 +9,7 @@ use skytale_proto::{AccountId, AgentId, Allowed, ClaimRule, Code, Frame, Offset,
 const FOREIGN: AccountId = AccountId::from_bytes([0xf0; 16]);
 
 /// What a claim is answered with: its offset and whether the package is the last resort, or the code of a refusal.
-async fn claimed(client: &Client, frame: &Frame) -> Result<(u64, bool), Code> {
+pub(crate) async fn claimed(client: &Client, frame: &Frame) -> Result<(u64, bool), Code> {
     let mut claims = client.key_packages().await;
     match ask(&mut claims, Request::Claim(frame.encoded().clone())).await {
         Outcome::Claimed(claimed) => Ok((claimed.claim_offset, claimed.last_resort)),
@@ -147,7 +147,10 @@ async fn who_may_claim_and_never_stops_makes_few_entries() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_for_agents_that_did_not_ask_for_it_leaves_them_alone() {
-    let fixture = Fixture::new().await;
+    // Not even where its author may make so many Welcomes at once.
+    let mut config = config();
+    config.limits.frames_per_second = 1_000_000;
+    let fixture = Fixture::with(config).await;
     let (bob, b) = victim(&fixture).await;
     let (mallory, m) = stranger(&fixture).await;
     let channel = fixture.channel(&mallory, &m).await;

@@ -1,7 +1,8 @@
 //! Questions for what a log has given up, from those who must not know: each refused with its code, while others are served.
 
 use crate::client::{Client, Wire, soon};
-use crate::fixture::{Fixture, commit, config, frame, message};
+use crate::fixture::{Fixture, claim, commit, config, frame, key_package, message};
+use crate::hostile_claims::claimed;
 use crate::witness::Witness;
 use bytes::Bytes;
 use skytale_log_store::{LogStore, MemoryStore};
@@ -49,6 +50,8 @@ async fn what_a_log_gave_up_is_told_to_those_on_its_roster_alone() {
     let (_, bare) = fixture.agent_with(|claims| claims.scope = "other:thing".into()).await;
     let channel = fixture.channel(&alice, &a).await;
     let log = channel.log();
+    b.append(&key_package(bob.id, false)).await.expect("offered");
+    claimed(&a, &claim(bob.id, alice.id)).await.expect("given");
     a.append(&commit(channel, alice.id, 1, &[bob.id], &[]))
         .await
         .expect("added");
@@ -65,9 +68,9 @@ async fn what_a_log_gave_up_is_told_to_those_on_its_roster_alone() {
     assert_eq!(ask(&bare, log).await, Err(Some(Code::ScopeMissing)));
     assert_eq!(ask(&s, ChannelId::generate().log()).await, Err(Some(Code::UnknownLog)));
     // An agent's own log is its own: its Welcomes say which channels it is in.
-    trim(&store, bob.id.log(), 1).await;
+    trim(&store, bob.id.log(), 3).await;
     let own = ask(&b, bob.id.log()).await.expect("told");
-    assert_eq!((own.first, own.welcomes.len()), (2, 24));
+    assert_eq!((own.first, own.welcomes.len()), (4, 24));
     for client in [&a, &s] {
         assert_eq!(ask(client, bob.id.log()).await, Err(Some(Code::NotMember)));
     }

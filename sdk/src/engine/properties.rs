@@ -144,13 +144,10 @@ impl Engine {
                 problem: "a content type is printable ASCII of at most 128 bytes",
             });
         }
-        let ack = match message.acknowledges {
-            Some((offset, frame_id)) => Some(Ack {
-                offset,
-                frame_id: Some(frame_id),
-            }),
-            None => None,
-        };
+        let ack = message.acknowledges.map(|(offset, frame_id)| Ack {
+            offset,
+            frame_id: Some(frame_id),
+        });
         if let Some(before) = self.sent_before(channel, message.send_id.as_deref(), &message.payload)? {
             if let Some((offset, frame_id)) = message.acknowledges {
                 self.ack_message(channel, offset, frame_id)?;
