@@ -45,15 +45,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     // The flood has a thread of its own, as it would have a machine.
     let flood = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let without_rates = |config: &mut RelayConfig| {
+    let with_defaults: fn(&mut RelayConfig) = |_| {};
+    let without_rates: fn(&mut RelayConfig) = |config| {
         config.limits.frames_per_second = 1_000_000;
         config.limits.bytes_per_second = 1 << 34;
     };
-    let setups: [(&str, &dyn Fn(&mut RelayConfig)); 2] = [("default limits", &|_| {}), ("no rates", &without_rates)];
-    for (limits, change) in setups {
+    for (limits, change) in [("default limits", with_defaults), ("no rates", without_rates)] {
         for (frames, bytes) in [("1 KiB frames", FRAME_BYTES), ("1 MiB frames", FRAME_BYTES_MAX - 1_024)] {
             let name = format!("isolation/{limits}, flood of {frames}");
-            measure(&mut bench, &runtime, &flood, name, bytes, change)?;
+            measure(&mut bench, &runtime, &flood, name, bytes, &change)?;
         }
     }
     bench.close();

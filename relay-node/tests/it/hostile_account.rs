@@ -294,13 +294,13 @@ async fn connections_of_an_address_that_say_nothing_are_bounded() {
     for (_, connection) in &silent {
         connection.close(VarInt::from_u32(0), b"");
     }
-    soon(async {
+    soon(Box::pin(async {
         for _ in 0..SILENT {
             let agent = Agent::new().await;
             let token = fixture.token(&agent);
             while Client::start(&agent, &fixture.relay(), &token).await.is_err() {}
         }
-    })
+    }))
     .await;
     witness.leave().await;
 }

@@ -99,7 +99,9 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     if args.once {
         let round = session
             .shutdown
-            .unless(async { keeper.round().await.map_err(|error| refused(&error)) })
+            .unless(Box::pin(async {
+                keeper.round().await.map_err(|error| refused(&error))
+            }))
             .await?;
         let shown = Round::of(&round);
         let problems = shown.problems.len();
@@ -125,18 +127,16 @@ pub(crate) async fn run(args: &Args, session: &Session) -> Outcome {
     session.output.note("the keeper runs; Ctrl-C ends it");
     let ended = CancellationToken::new();
     let mut failed: Option<Failure> = None;
-    let told = |round: Result<&KeeperRound, &OpenError>| match round {
-        Ok(round) => {
-            let shown = Round::of(round);
-            if (!shown.purged.is_empty() || !shown.problems.is_empty())
-                && let Err(failure) = session.output.give(&shown)
-            {
-                failed = Some(failure);
-                ended.cancel();
-            }
+    let told = |round: Result<&KeeperRound, &OpenError>| {
+        // A round that failed is in the log, and is tried again.
+        let Ok(round) = round else { return };
+        let shown = Round::of(round);
+        if (!shown.purged.is_empty() || !shown.problems.is_empty())
+            && let Err(failure) = session.output.give(&shown)
+        {
+            failed = Some(failure);
+            ended.cancel();
         }
-        // It is in the log, and tried again.
-        Err(_) => {}
     };
     let running = keeper.run(&ended, told);
     tokio::select! {

@@ -35,7 +35,7 @@ pub(crate) enum Command {
 
 pub(crate) async fn run(command: Command, session: Session) -> Outcome {
     match command {
-        Command::Up(args) => up::run(&args, &session).await,
+        Command::Up(args) => Box::pin(up::run(&args, &session)).await,
         Command::Demo(args) => demo::run(&args, &session).await,
         Command::Nats(args) => nats::run(&args, &session),
         Command::Keeper(args) => Box::pin(keeper::run(&args, &session)).await,
