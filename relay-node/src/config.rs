@@ -117,7 +117,7 @@ pub struct LimitsConfig {
     pub account_bytes_per_second: Option<u64>,
     /// Channels that an account may make within a day.
     pub account_channels_per_day: u32,
-    /// Bytes that an account may have stored, as far as this node took them; without it half of the file system that the data folder
+    /// Bytes that an account may have stored, as far as this node took them; without it nine tenths of the file system that the data folder
     /// is on.
     pub account_stored_bytes_max: Option<u64>,
     /// Seconds' worth of frames and bytes that may come at once.

@@ -585,8 +585,9 @@ async fn write_usage(node: Arc<Shared>) {
 
 /// What an account may cause, where it is set or can be known.
 fn quotas(config: &RelayConfig) -> Quotas {
-    let half_of_disk = || Some(disk_bytes(config.data_dir.as_deref()?).ok()? / 2);
-    let bytes = config.limits.account_stored_bytes_max.or_else(half_of_disk);
+    // So that one account alone does not fill the disk; and where there is only one, nearly all of it is its own.
+    let most_of_disk = || Some(disk_bytes(config.data_dir.as_deref()?).ok()? / 10 * 9);
+    let bytes = config.limits.account_stored_bytes_max.or_else(most_of_disk);
     Quotas {
         bytes: bytes.unwrap_or(u64::MAX),
         channels: config.limits.account_channels_per_day,

@@ -11,7 +11,7 @@ use crate::serve::{self, BridgeServer, RelayServer};
 use serde::Serialize;
 use skytale_bridge::{AuthConfig, BridgeConfig};
 use skytale_proto::{Code, EndpointId};
-use skytale_relay_node::{AdminConfig, HttpsConfig, RelayConfig, RelaySecret, TrustSource};
+use skytale_relay_node::{AdminConfig, HttpsConfig, LimitsConfig, RelayConfig, RelaySecret, TrustSource};
 use skytale_sdk::net::ApiClient;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -329,6 +329,11 @@ fn relay_setup(dir: &Path, addresses: &Addresses, session: &Session, api: &Local
         disk_free_bytes_min: match loaded.source("relay.disk_free_bytes_min").as_str() {
             "default" => 0,
             _ => configured.disk_free_bytes_min,
+        },
+        limits: LimitsConfig {
+            // There is one account.
+            account_stored_bytes_max: configured.limits.account_stored_bytes_max.or(Some(u64::MAX)),
+            ..configured.limits
         },
         https: HttpsConfig {
             listen: addresses.https,

@@ -29,7 +29,16 @@ pub(crate) struct Replicas {
 
 /// A store with one shard, in a folder.
 pub(crate) async fn store(account: &Account, dir: &Path, retention: Option<Duration>) -> Arc<FleetStore> {
-    let config = FleetConfig {
+    let store = FleetStore::open(settings(account, dir, retention))
+        .await
+        .expect("the node opens");
+    soon("a node that has caught up", store.ready()).await.expect("ready");
+    Arc::new(store)
+}
+
+/// The settings of such a node, and of the fleet's keeper.
+pub(crate) fn settings(account: &Account, dir: &Path, retention: Option<Duration>) -> FleetConfig {
+    FleetConfig {
         regions: vec![RegionConfig {
             region: Region(0),
             shards: 1,
@@ -41,10 +50,7 @@ pub(crate) async fn store(account: &Account, dir: &Path, retention: Option<Durat
         retention_every: Duration::from_millis(200),
         append_timeout: PATIENCE,
         ..account.settings(dir)
-    };
-    let store = FleetStore::open(config).await.expect("the node opens");
-    soon("a node that has caught up", store.ready()).await.expect("ready");
-    Arc::new(store)
+    }
 }
 
 /// An account of the cluster that these tests share.

@@ -1,10 +1,11 @@
 //! Members that come back to a node which began with a checkpoint, after the streams gave up what was before it.
 
-use super::super::replicas::{Replicas, account, channel_at, close, store};
+use super::super::replicas::{Replicas, account, channel_at, close, settings, store};
 use crate::agent::world::{channel_of, event, reach, soon, texts, transcript};
 use bytes::Bytes;
 use skytale_log_store::LogStore as _;
 use skytale_log_store::cluster::Account;
+use skytale_log_store::fleet::Keeper;
 use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Header, Offset};
 use skytale_sdk::agent::Agent;
 use skytale_sdk::channel::Channel;
@@ -12,8 +13,11 @@ use skytale_sdk::engine::{LostReason, Standing};
 use skytale_sdk::event::Event;
 use std::path::Path;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const RETENTION: Duration = Duration::from_secs(2);
+/// How long a keeper listens for the nodes.
+const HEARS_FOR: Duration = Duration::from_millis(300);
 
 async fn say(from: &Channel, to: &[&Channel], text: &'static str) -> Offset {
     let sent = from.send(text).await.expect("queued");
@@ -85,7 +89,16 @@ async fn give_up_all(account: &Account) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    soon("all purged", purged).await;
+    let keeper = Keeper::new(settings(account, dir.path(), Some(RETENTION))).hearing_for(HEARS_FOR);
+    let kept = CancellationToken::new();
+    let keeping = keeper.run(&kept, |_| {});
+    soon("all purged", async {
+        tokio::select! {
+            () = purged => {}
+            () = keeping => unreachable!("nobody ends it"),
+        }
+    })
+    .await;
     soon("closed", store.close()).await.expect("closed");
 }
 
