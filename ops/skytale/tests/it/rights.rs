@@ -103,11 +103,18 @@ async fn with_a_relay_nodes_keys_nothing_can_be_taken_away() {
         ..Default::default()
     };
     context.create_stream(wanted).await.expect("a node makes it");
-    let kept = context
-        .publish("skytale.checkpoint.0.0.0.0.word", "a word".into())
-        .await
-        .expect("sent");
-    kept.await.expect("in the stream");
+    // A stream that was just made has no leader for a moment.
+    for attempt in 0.. {
+        let sent = context
+            .publish("skytale.checkpoint.0.0.0.0.word", "a word".into())
+            .await
+            .expect("sent");
+        match sent.await {
+            Ok(_) => break,
+            Err(error) => assert!(attempt < 100, "not in the stream: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let before = held(&servers).await;
     assert_eq!(before.len(), 3, "{before:?}");
     assert!(before.values().all(|(_, _, messages)| *messages > 0), "{before:?}");
