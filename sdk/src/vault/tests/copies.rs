@@ -164,7 +164,7 @@ fn what_is_no_sound_backup_is_refused_and_the_vault_stays() {
     let vault = Vault::open(&path, &raw(1)).expect("opens");
     vault
         .sql()
-        .execute_batch("INSERT INTO message VALUES (1, x'01', x'02', NULL, 3, 4, zeroblob(100000))")
+        .execute_batch("INSERT INTO message VALUES (1, x'01', x'02', NULL, 3, 4, zeroblob(100000), NULL)")
         .expect("written");
     let file = folder.path().join("backup");
     vault.backup(&file, false).expect("made");
@@ -360,7 +360,7 @@ fn a_vault_whose_pages_do_not_belong_together_is_refused_as_damaged_and_left_as_
             .sql()
             .execute(
                 "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-                 INSERT INTO message SELECT i, x'01', x'02', NULL, 3, 4, zeroblob(9000) FROM n",
+                 INSERT INTO message SELECT i, x'01', x'02', NULL, 3, 4, zeroblob(9000), NULL FROM n",
                 [from, to],
             )
             .expect("written");

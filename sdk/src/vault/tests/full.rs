@@ -9,7 +9,7 @@ const MESSAGE_BYTES: i64 = 100_000;
 fn insert(vault: &Vault, id: i64, bytes: i64) -> Result<(), VaultError> {
     let transaction = vault.begin(Durability::Now)?;
     transaction.execute(
-        "INSERT INTO message VALUES (?1, x'01', x'02', NULL, 3, 4, randomblob(?2))",
+        "INSERT INTO message VALUES (?1, x'01', x'02', NULL, 3, 4, randomblob(?2), NULL)",
         [id, bytes],
     )?;
     Ok(transaction.commit()?)
