@@ -9,6 +9,7 @@ use pyo3::types::PyAny;
 use pyo3_async_runtimes::tokio::get_runtime;
 use skytale_proto::ChannelId;
 use skytale_sdk::agent::AgentConfig;
+use skytale_sdk::event::Event;
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 use skytale_sdk::vault::VaultKey;
 use std::path::PathBuf;
@@ -76,10 +77,20 @@ impl Agent {
     /// take); not where the network is away.
     fn connect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         call!(self, py, |agent| async {
+            let mut events = agent.events();
             agent.connect().await?;
-            match tokio::time::timeout(FIRST_ATTEMPT, agent.connected()).await {
-                Ok(connected) => connected,
-                Err(_) => Ok(()),
+            let failed = async {
+                while let Some(event) = events.next().await {
+                    if matches!(event, Event::ConnectFailed { .. } | Event::NobodyListens { .. }) {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                connected = agent.connected() => connected,
+                () = failed => Ok(()),
+                () = tokio::time::sleep(FIRST_ATTEMPT) => Ok(()),
             }
         }
         .await)

@@ -29,6 +29,7 @@ fn _skytale(module: &Bound<'_, PyModule>) -> PyResult<()> {
     process::begin();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(agent::open, module)?)?;
+    module.add_function(wrap_pyfunction!(process::settle, module)?)?;
     module.add_class::<agent::Agent>()?;
     module.add_class::<agent::Events>()?;
     module.add_class::<channel::Channel>()?;
