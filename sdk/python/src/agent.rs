@@ -3,10 +3,9 @@
 use crate::channel::{Channel, json};
 use crate::error;
 use crate::messages::Messages;
-use crate::process::{awaitable, same};
+use crate::process::{awaitable, runtime, same};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use pyo3_async_runtimes::tokio::get_runtime;
 use skytale_proto::ChannelId;
 use skytale_sdk::agent::AgentConfig;
 use skytale_sdk::event::Event;
@@ -127,9 +126,9 @@ impl Agent {
 
     /// As `close`, without an event loop: at the interpreter's end. Nothing in a process that was forked.
     fn close_now(&self, py: Python<'_>, seconds: f64) {
-        if same().is_ok() {
+        if let Ok(runtime) = runtime() {
             let deadline = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-            py.detach(|| get_runtime().block_on(self.agent.close(deadline)));
+            py.detach(|| runtime.block_on(self.agent.close(deadline)));
         }
     }
 

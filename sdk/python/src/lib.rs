@@ -26,10 +26,10 @@ use pyo3::prelude::*;
 /// The native half of `skytale`. Use that one.
 #[pymodule]
 fn _skytale(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    process::begin();
+    process::begin()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(agent::open, module)?)?;
-    module.add_function(wrap_pyfunction!(process::settle, module)?)?;
+    module.add_function(wrap_pyfunction!(process::end, module)?)?;
     module.add_class::<agent::Agent>()?;
     module.add_class::<agent::Events>()?;
     module.add_class::<channel::Channel>()?;

@@ -1,55 +1,133 @@
-//! The process: its one runtime, and whether it is still the process that began.
+//! The process: its one runtime, futures of the SDK as Python's, and whether it is still the process that began.
 
 use crate::error::raise;
+use pyo3::IntoPyObjectExt as _;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
-use pyo3_async_runtimes::tokio::future_into_py;
 use skytale_proto::Code;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::AbortHandle;
 
 /// Threads of the runtime. The work of an agent is on a thread of its own and in the network.
 const THREADS_MAX: usize = 4;
-
 /// How long the interpreter's end is held up for work that does not end.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 static PROCESS: OnceLock<u32> = OnceLock::new();
+static HANDLE: OnceLock<Handle> = OnceLock::new();
+/// Taken at the interpreter's end.
+static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
 
 /// Called when the module is loaded.
-pub(crate) fn begin() {
+pub(crate) fn begin() -> PyResult<()> {
+    if HANDLE.get().is_some() {
+        return Ok(());
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(threads.min(THREADS_MAX))
+        .thread_name("skytale")
+        .build()?;
     PROCESS.get_or_init(std::process::id);
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(THREADS_MAX);
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().worker_threads(threads).thread_name("skytale");
-    pyo3_async_runtimes::tokio::init(runtime);
+    HANDLE.get_or_init(|| runtime.handle().clone());
+    RUNTIME
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(runtime);
+    Ok(())
 }
 
-/// Waits until nothing runs any more that would give Python a result: at the interpreter's end, when its agents are closed.
+/// The runtime, in the process that loaded the module.
+pub(crate) fn runtime() -> PyResult<&'static Handle> {
+    same()?;
+    HANDLE
+        .get()
+        .ok_or_else(|| PyRuntimeError::new_err("the module was not loaded"))
+}
+
+/// Ends the runtime and its threads: at the interpreter's end, when the agents are closed. A thread that came back to the
+/// interpreter after that would crash it.
 #[pyfunction]
-pub(crate) fn settle(py: Python<'_>) {
+pub(crate) fn end(py: Python<'_>) {
     if same().is_err() {
         return;
     }
-    py.detach(|| {
-        let tasks = pyo3_async_runtimes::tokio::get_runtime().metrics();
-        let begun = Instant::now();
-        while tasks.num_alive_tasks() > 0 && begun.elapsed() < SETTLES_WITHIN {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
+    let runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(runtime) = runtime {
+        py.detach(|| runtime.shutdown_timeout(ENDS_WITHIN));
+    }
 }
 
-/// A future of the SDK as a Python awaitable.
+/// A future of the SDK as a future of the event loop that runs. Where that one is cancelled, this one is dropped.
 pub(crate) fn awaitable<'py, F, T>(py: Python<'py>, future: F) -> PyResult<Bound<'py, PyAny>>
 where
     F: Future<Output = PyResult<T>> + Send + 'static,
     T: for<'any> IntoPyObject<'any> + Send + 'static,
 {
-    same()?;
-    future_into_py(py, future)
+    let runtime = runtime()?;
+    let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
+    let awaited = event_loop.call_method0("create_future")?;
+    let (to, waiting) = (event_loop.unbind(), awaited.clone().unbind());
+    let task = runtime.spawn(async move {
+        let done = future.await;
+        // Without an interpreter there is nobody to be given it.
+        let _ = Python::try_attach(|py| deliver(py, &to, &waiting, done));
+    });
+    awaited.call_method1(
+        "add_done_callback",
+        (Ended {
+            task: task.abort_handle(),
+        },),
+    )?;
+    Ok(awaited)
+}
+
+/// Gives a result to the event loop, in whose thread alone its future may be touched.
+fn deliver<T>(py: Python<'_>, to: &Py<PyAny>, waiting: &Py<PyAny>, done: PyResult<T>) -> PyResult<()>
+where
+    T: for<'any> IntoPyObject<'any>,
+{
+    let (value, error) = match done.and_then(|value| value.into_py_any(py)) {
+        Ok(value) => (value, py.None()),
+        Err(error) => (py.None(), error.into_py_any(py)?),
+    };
+    let settle = pyo3::wrap_pyfunction!(settle, py)?;
+    // A loop that was closed meanwhile waits for nothing.
+    to.call_method1(py, "call_soon_threadsafe", (settle, waiting, value, error))?;
+    Ok(())
+}
+
+/// Settles a future of the event loop, unless it was cancelled.
+#[pyfunction]
+fn settle(waiting: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) -> PyResult<()> {
+    if waiting.call_method0("done")?.is_truthy()? {
+        return Ok(());
+    }
+    match error.is_none() {
+        true => waiting.call_method1("set_result", (value,))?,
+        false => waiting.call_method1("set_exception", (error,))?,
+    };
+    Ok(())
+}
+
+/// Called when a future of the event loop is done: a task whose result nobody waits for any more is dropped.
+#[pyclass(frozen)]
+struct Ended {
+    task: AbortHandle,
+}
+
+#[pymethods]
+impl Ended {
+    fn __call__(&self, waiting: &Bound<'_, PyAny>) -> PyResult<()> {
+        if waiting.call_method0("cancelled")?.is_truthy()? {
+            self.task.abort();
+        }
+        Ok(())
+    }
 }
 
 /// An error in a process that was forked from the one that loaded the module.

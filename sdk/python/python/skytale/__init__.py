@@ -621,4 +621,4 @@ def _close_all() -> None:
     """What a program left open is closed with the interpreter, so that no thread of an agent outlives it."""
     for agent in list(_open_agents):
         agent._native.close_now(1)  # pyright: ignore[reportPrivateUsage]
-    _skytale.settle()
+    _skytale.end()
