@@ -78,7 +78,7 @@ async fn give_up_all(account: &Account) {
     );
     let pending = store.append(create).await.expect("taken");
     soon("made", pending.verdict()).await.expect("made");
-    let purged = async {
+    let purged = Box::pin(async {
         while extent(account).await.0 <= last {
             // Checkpoints come with messages.
             let pending = store
@@ -88,10 +88,10 @@ async fn give_up_all(account: &Account) {
             pending.verdict().await.expect("appended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    };
+    });
     let keeper = Keeper::new(settings(account, dir.path(), Some(RETENTION))).hearing_for(HEARS_FOR);
     let kept = CancellationToken::new();
-    let keeping = keeper.run(&kept, |_| {});
+    let keeping = Box::pin(keeper.run(&kept, |_| {}));
     soon("all purged", async {
         tokio::select! {
             () = purged => {}
