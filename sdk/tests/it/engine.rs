@@ -1,5 +1,6 @@
 //! The engine against the real fold: agents that talk, go away, race, crash and lie.
 
+mod answers;
 mod conversation;
 mod deferred;
 mod failed;
