@@ -110,6 +110,9 @@ pub(crate) fn outgoing(payload: &[u8], content_type: Option<String>, key: Option
 #[pyclass(frozen, module = "skytale._skytale")]
 pub(crate) struct Messages {
     source: Arc<Mutex<Source>>,
+    /// Given, and not known to have arrived: an awaitable may be cancelled when its result is on its way. It is given again, since
+    /// an acknowledgement of a later message counts for it, too.
+    given: Arc<parking_lot::Mutex<Option<Received>>>,
 }
 
 enum Source {
@@ -128,25 +131,40 @@ impl Source {
 
 impl Messages {
     pub(crate) fn of_one(messages: skytale_sdk::channel::Messages) -> Self {
-        Self {
-            source: Arc::new(Mutex::new(Source::One(messages))),
-        }
+        Self::of(Source::One(messages))
     }
 
     pub(crate) fn of_several(messages: AllMessages) -> Self {
+        Self::of(Source::Several(messages))
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            source: Arc::new(Mutex::new(Source::Several(messages))),
+            source: Arc::new(Mutex::new(source)),
+            given: Arc::default(),
         }
     }
 }
 
 #[pymethods]
 impl Messages {
+    /// The next message: the one before, where [`Messages::taken`] was not called since.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let source = Arc::clone(&self.source);
+        let (source, given) = (Arc::clone(&self.source), Arc::clone(&self.given));
         awaitable(py, async move {
-            let received = source.lock().await.next().await;
-            received.map(Message::new).map_err(|error| error::of(&error))
+            let mut source = source.lock().await;
+            let before = given.lock().clone();
+            if let Some(received) = before {
+                return Ok(Message::new(received));
+            }
+            let received = source.next().await.map_err(|error| error::of(&error))?;
+            *given.lock() = Some(received.clone());
+            Ok(Message::new(received))
         })
+    }
+
+    /// The last message has arrived.
+    fn taken(&self) {
+        self.given.lock().take();
     }
 }

@@ -162,6 +162,36 @@ async def test_every_wait_can_be_cancelled(agent) -> None:
     assert (await channel.outbox())[-1].id == sent.id
 
 
+async def test_a_wait_that_is_cancelled_loses_no_message(agent) -> None:
+    _, _, ours, theirs = await pair(agent)
+    messages, seen, cancelled = theirs.messages(), [], 0
+    sending = asyncio.create_task(send_all(ours, 300))
+    while len(seen) < 300:
+        # Cancelled at any moment: also when the message is on its way to the event loop.
+        waiting = asyncio.ensure_future(anext(messages))
+        for _ in range(len(seen) % 7):
+            await asyncio.sleep(0)
+        if not waiting.done():
+            waiting.cancel()
+        try:
+            message = await waiting
+        except asyncio.CancelledError:
+            cancelled += 1
+            await asyncio.sleep(0.0002 * (cancelled % 5))
+            if cancelled % 3:
+                continue
+            message = await anext(messages)
+        seen.append(message.json())
+        await message.ack()
+    await sending
+    assert seen == list(range(300)) and cancelled > 0
+
+
+async def send_all(channel, count: int) -> None:
+    for n in range(count):
+        await channel.send(json=n)
+
+
 async def test_a_key_that_is_not_taken_is_said_at_once(node: Node, tmp_path: Path) -> None:
     wrong = node.api_key[:-4] + ("aaaa" if not node.api_key.endswith("aaaa") else "bbbb")
     with pytest.raises(skytale.Unauthorized) as raised:

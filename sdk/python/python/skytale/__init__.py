@@ -69,6 +69,7 @@ __all__ = [
     "MemberAdded",
     "MemberRemoved",
     "Message",
+    "Messages",
     "Offline",
     "OutOfSync",
     "Problem",
@@ -273,32 +274,48 @@ def _info(value: dict[str, Any]) -> ChannelInfo:
     )
 
 
-async def _messages(native: _skytale.Messages, until: asyncio.Event | None) -> AsyncIterator[Received]:
-    """Messages until this agent is in no channel any more, or an event is set."""
-    stop = asyncio.ensure_future(until.wait()) if until is not None else None
-    coming: asyncio.Future[_skytale.Message] | None = None
-    try:
-        while True:
-            if stop is None:
-                try:
-                    yield Received(await native.next())
-                except ChannelLeft:
-                    return
-                continue
-            coming = coming or asyncio.ensure_future(native.next())
+class Messages:
+    """Messages as they come, for ``async for``. A wait that is cancelled loses nothing: the next one goes on where it was."""
+
+    __slots__ = ("_native", "_until", "_waits")
+
+    def __init__(self, native: _skytale.Messages, until: asyncio.Event | None) -> None:
+        self._native = native
+        self._until = until
+        self._waits = False
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> Received:
+        if self._waits:
+            raise RuntimeError("another task waits for the next message already: give each its own `messages()`")
+        self._waits = True
+        try:
+            message = await self._next()
+        except ChannelLeft:
+            message = None
+        finally:
+            self._waits = False
+        if message is None:
+            raise StopAsyncIteration
+        # It is here: nothing is awaited between this and the caller.
+        self._native.taken()
+        return Received(message)
+
+    async def _next(self) -> _skytale.Message | None:
+        if self._until is None:
+            return await self._native.next()
+        if self._until.is_set():
+            return None
+        coming = asyncio.ensure_future(self._native.next())
+        stop = asyncio.ensure_future(self._until.wait())
+        try:
             await asyncio.wait((coming, stop), return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                done, coming = coming, None
-                try:
-                    yield Received(done.result())
-                except ChannelLeft:
-                    return
-            elif stop.done():
-                return
-    finally:
-        for task in (stop, coming):
-            if task is not None:
-                task.cancel()
+            return coming.result() if coming.done() else None
+        finally:
+            coming.cancel()
+            stop.cancel()
 
 
 class Channel:
@@ -346,13 +363,13 @@ class Channel:
         content, content_type = _content(payload, json, content_type)
         return Sent(await self._native.send(content, content_type, key, reply_to))
 
-    def messages(self, *, until: asyncio.Event | None = None) -> AsyncIterator[Received]:
+    def messages(self, *, until: asyncio.Event | None = None) -> Messages:
         """Messages of other agents that were not acknowledged, oldest first, then new ones as they come.
 
         Ends when this agent is in the channel no longer, or when ``until`` is set. With 10,000 messages that were not
         acknowledged the channel pauses until half of them are.
         """
-        return _messages(self._native.messages(), until)
+        return Messages(self._native.messages(), until)
 
     async def ack(self, offset: int) -> None:
         """This program has dealt with all messages up to and with an offset."""
@@ -573,10 +590,10 @@ class Agent:
         """What a person should know of each channel: what was lost, what will not be delivered, what the relay did."""
         return [Problem(*row) for row in await self._native.problems()]
 
-    def messages(self, *channels: Channel, until: asyncio.Event | None = None) -> AsyncIterator[Received]:
+    def messages(self, *channels: Channel, until: asyncio.Event | None = None) -> Messages:
         """Messages of several channels as they come; without arguments of all, those that this agent is added to later too."""
         ids = [channel.id for channel in channels] or None
-        return _messages(self._native.messages(ids), until)
+        return Messages(self._native.messages(ids), until)
 
     async def events(self) -> AsyncIterator[Event]:
         """Events from now on, until the agent is closed."""

@@ -74,6 +74,7 @@ class Sent:
 
 class Messages:
     def next(self) -> Awaitable[Message]: ...
+    def taken(self) -> None: ...
 
 class Message:
     @property
