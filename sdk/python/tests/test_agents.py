@@ -181,10 +181,11 @@ async def test_a_wait_that_is_cancelled_loses_no_message(agent) -> None:
             if cancelled % 3:
                 continue
             message = await anext(messages)
+        assert message.json() == len(seen), "one was lost, or came twice"
         seen.append(message.json())
         await message.ack()
     await sending
-    assert seen == list(range(300)) and cancelled > 0
+    assert cancelled > 0
 
 
 async def send_all(channel, count: int) -> None:

@@ -114,7 +114,7 @@ fn a_strangers_addition_waits_and_nothing_of_it_is_shown_until_it_is_accepted() 
     assert_eq!(bob.take_events(), [told]);
     mallory.send(channel, "buy more");
     settle(&relay, channel, &mut [&mut mallory, &mut bob]);
-    assert_eq!(bob.take_events(), [], "it is told once");
+    assert_eq!(bob.take_events(), [], "it is reported once");
 
     bob.engine().accept_request(channel).expect("accepted");
     assert_eq!(bob.engine().requests().expect("listed"), []);
