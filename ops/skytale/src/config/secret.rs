@@ -127,11 +127,23 @@ mod tests {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("set");
     }
 
+    /// A folder that every user of this machine can enter. The tests' own temporary folder may be private.
+    fn everybodys() -> tempfile::TempDir {
+        let enters = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
+        let own = std::env::temp_dir();
+        let above = [own.as_path(), Path::new("/tmp"), Path::new("/var/tmp"), Path::new("/dev/shm")]
+            .into_iter()
+            .filter_map(|folder| folder.canonicalize().ok())
+            .find(|folder| folder.ancestors().all(enters))
+            .expect("a temporary folder that every user can enter");
+        let folder = tempfile::tempdir_in(above).expect("a folder");
+        set_mode(folder.path(), 0o755);
+        folder
+    }
+
     #[test]
     fn a_secret_that_other_users_can_open_is_refused_with_the_command_that_mends_it() {
-        // Whoever may enter the system's temporary folder may enter this one.
-        let folder = tempfile::tempdir().expect("a folder");
-        set_mode(folder.path(), 0o755);
+        let folder = everybodys();
         let path = folder.path().join("key");
         std::fs::write(&path, "sk_live_abc").expect("written");
         let of = |prefix: &str| Secret::new(format!("{prefix}{}", path.display()));
@@ -167,8 +179,7 @@ mod tests {
         set_mode(folder.path(), 0o700);
         assert!(of("file:").reveal("k").is_ok());
         // By a link from where everybody is, either.
-        let open = tempfile::tempdir().expect("a folder");
-        set_mode(open.path(), 0o755);
+        let open = everybodys();
         let link = open.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("a link");
         assert!(Secret::new(format!("file:{}", link.display())).reveal("k").is_ok());

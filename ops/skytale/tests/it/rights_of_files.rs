@@ -14,6 +14,20 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
 }
 
+/// A folder that every user of this machine can enter, as one in /etc is. The tests' own temporary folder may be private.
+fn everybodys() -> tempfile::TempDir {
+    let enters = |folder: &Path| mode(folder) & 0o001 != 0;
+    let own = std::env::temp_dir();
+    let above = [own.as_path(), Path::new("/tmp"), Path::new("/var/tmp"), Path::new("/dev/shm")]
+        .into_iter()
+        .filter_map(|folder| folder.canonicalize().ok())
+        .find(|folder| folder.ancestors().all(enters))
+        .expect("a temporary folder that every user can enter");
+    let folder = tempfile::tempdir_in(above).expect("a folder");
+    set_mode(folder.path(), 0o755);
+    folder
+}
+
 /// All that is in a folder, itself too.
 fn all_in(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![dir.to_owned()];
@@ -63,9 +77,8 @@ fn a_node_s_data_is_its_users_alone_also_in_a_folder_that_was_open() {
 #[test]
 fn a_secret_that_other_users_can_open_is_refused_at_the_start_and_by_the_check() {
     let place = Place::new();
-    // As a folder in /etc is.
-    set_mode(&place.path("."), 0o755);
-    let secret = place.path("relay-secret");
+    let folder = everybodys();
+    let secret = folder.path().join("relay-secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").expect("written");
     set_mode(&secret, 0o644);
     let config = |prefix: &str| {
@@ -100,7 +113,7 @@ fn a_secret_that_other_users_can_open_is_refused_at_the_start_and_by_the_check()
     assert_eq!(ran.code, 0, "{ran:?}");
     // Out of reach: nobody else enters the folder.
     set_mode(&secret, 0o644);
-    set_mode(&place.path("."), 0o700);
+    set_mode(folder.path(), 0o700);
     let ran = place.run(["--config", "skytale.toml", "config", "check", "relay"]);
     assert_eq!(ran.code, 0, "{ran:?}");
 }
