@@ -72,7 +72,7 @@ pub struct HttpsConfig {
     /// The certificate for `url`, and those that lead to its root: a PEM file, taken up again when it changes.
     /// Without it `listen` must be loopback, behind a proxy that ends TLS.
     pub certificate_file: Option<PathBuf>,
-    /// Its private key: a PEM file.
+    /// Its private key: a PEM file. Other users may not open it, unless `shared-file:` is before its path.
     pub key_file: Option<PathBuf>,
     /// Connections at once.
     pub connections_max: u32,

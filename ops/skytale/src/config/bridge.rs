@@ -1,5 +1,6 @@
 //! What `skytale bridge` needs: the section `[bridge]`, and the file of accounts that it names.
 
+use super::secret::secret_file;
 use super::{Loaded, Problems, Secret, loopback};
 use crate::local::write_private;
 use crate::output::{Context as _, Failure, Outcome};
@@ -45,7 +46,8 @@ pub(crate) struct Bridge {
     pub region: u8,
     /// Whether other bridges of the domain get transient frames.
     pub exchange: bool,
-    /// The file with its accounts. No default: no accounts, no start.
+    /// The file with its accounts. Other users may not open it, unless `shared-file:` is before its path. No default: no accounts,
+    /// no start.
     pub accounts_file: Option<PathBuf>,
     /// Whether API keys are taken from SLIM agents.
     pub api_keys: bool,
@@ -63,7 +65,7 @@ pub(crate) struct Bridge {
 pub(crate) struct Tls {
     /// The certificate chain, PEM. Read again when it changes.
     pub certificate_file: Option<PathBuf>,
-    /// Its private key, PEM.
+    /// Its private key, PEM. Other users may not open it, unless `shared-file:` is before its path.
     pub key_file: Option<PathBuf>,
     /// Roots of client certificates, PEM.
     pub client_roots_file: Option<PathBuf>,
@@ -178,7 +180,7 @@ impl Loaded {
             ..BridgeConfig::new(bridge.listen)
         };
         let accounts_file = problems.need(self, "bridge.accounts_file", bridge.accounts_file.as_ref());
-        let mut auth = match accounts_file.map(|file| accounts(file)) {
+        let mut auth = match accounts_file.map(|file| self.bridge_accounts(file)) {
             Some(Ok(auth)) => auth,
             Some(Err(failures)) => {
                 let found = failures.into_iter();
@@ -202,6 +204,14 @@ impl Loaded {
         Checked { config, auth, tls, api }
     }
 
+    /// What the file of accounts says. Bearer secrets may be in it.
+    fn bridge_accounts(&self, file: &Path) -> Result<AuthConfig, Vec<Failure>> {
+        let key = "bridge.accounts_file";
+        let what = format!("the bridge's accounts, `{key}` ({}),", self.source(key));
+        let file = secret_file(file, &what).map_err(|failure| vec![failure])?;
+        accounts(file)
+    }
+
     fn bridge_tls(&self, problems: &mut Problems) -> Option<TlsConfig> {
         let tls = &self.config.bridge.tls;
         let Some(certificates) = &tls.certificate_file else {
@@ -219,9 +229,17 @@ impl Loaded {
             return None;
         };
         let key = problems.need(self, "bridge.tls.key_file", tls.key_file.as_ref())?;
+        let what = format!("the private key of `bridge.tls.key_file` ({})", self.source("bridge.tls.key_file"));
+        let key = match secret_file(key, &what) {
+            Ok(key) => key.to_owned(),
+            Err(failure) => {
+                problems.add("bridge.tls.key_file", failure);
+                return None;
+            }
+        };
         let tls = TlsConfig {
             certificates: certificates.clone(),
-            key: key.clone(),
+            key,
             client_roots: tls.client_roots_file.clone(),
             client_required: tls.client_required,
         };

@@ -1,6 +1,7 @@
 //! URLs, files and folders that a configuration names, as far as they can be looked at without making anything.
 
 use super::relay::RelaySetup;
+use super::secret::secret_file;
 use super::{Loaded, Problems, Secret};
 use crate::output::{Failure, Outcome};
 use reqwest::Url;
@@ -131,6 +132,11 @@ impl Loaded {
         }
         if let Some(dir) = &setup.node.tap.dir {
             problems.take("relay.tap.dir", self.folder("relay.tap.dir", dir));
+        }
+        if let Some(file) = &self.config.relay.https.key_file {
+            let key = "relay.https.key_file";
+            let what = format!("the private key of `{key}` ({})", self.source(key));
+            problems.take(key, secret_file(file, &what).map(|_| ()));
         }
         let usable = setup.node.https.check_files().map_err(|problem| {
             let what = "the certificate of the relay node cannot be used ([relay.https])";

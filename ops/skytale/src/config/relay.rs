@@ -1,6 +1,7 @@
 //! What `skytale relay` needs: the section `[relay]`.
 
 use super::fleet::Fleet;
+use super::secret::unprefixed;
 use super::{AUDIENCE, Loaded, Problems, Secret, addresses, loopback};
 use crate::output::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
@@ -215,7 +216,10 @@ impl Loaded {
             data_dir: Some(data_dir.to_owned()),
             disk_free_bytes_min: relay.disk_free_bytes_min,
             admin: relay.admin.clone(),
-            https: relay.https.clone(),
+            https: HttpsConfig {
+                key_file: relay.https.key_file.as_deref().map(|file| unprefixed(file).to_owned()),
+                ..relay.https.clone()
+            },
             limits: relay.limits.clone(),
             session: relay.session.clone(),
             trust: relay.trust.clone(),

@@ -94,6 +94,24 @@ pub(crate) fn private(path: &Path, what: &str) -> Outcome {
     )))
 }
 
+/// The path of a file that holds secrets, without `shared-file:` before it. With that other users may open it.
+pub(crate) fn unprefixed(path: &Path) -> &Path {
+    let prefixes = [FILE_PREFIX, SHARED_PREFIX];
+    let rest = path
+        .to_str()
+        .and_then(|text| prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)));
+    rest.map_or(path, Path::new)
+}
+
+/// The path of a file that holds secrets. Refuses a file that other users can open, unless the path begins with `shared-file:`.
+pub(crate) fn secret_file<'a>(path: &'a Path, what: &str) -> Outcome<&'a Path> {
+    let file = unprefixed(path);
+    if !path.to_str().is_some_and(|text| text.starts_with(SHARED_PREFIX)) {
+        private(file, what)?;
+    }
+    Ok(file)
+}
+
 impl Secret {
     /// The secret itself, as the API takes it.
     pub(crate) fn expose(&self, key: &str) -> Outcome<SecretString> {

@@ -117,3 +117,38 @@ fn a_secret_that_other_users_can_open_is_refused_at_the_start_and_by_the_check()
     let ran = place.run(["--config", "skytale.toml", "config", "check", "relay"]);
     assert_eq!(ran.code, 0, "{ran:?}");
 }
+
+#[test]
+fn keys_of_certificates_and_accounts_that_other_users_can_open_are_refused_too() {
+    let place = Place::new();
+    let folder = everybodys();
+    let file = folder.path().join("in-the-open");
+    std::fs::write(&file, "").expect("written");
+    set_mode(&file, 0o644);
+    let certificate = place.write("certificate.pem", "");
+    let keys = [
+        ("relay", "relay.https.key_file", "relay.https.certificate_file"),
+        ("bridge", "bridge.tls.key_file", "bridge.tls.certificate_file"),
+        ("bridge", "bridge.accounts_file", "bridge.tls.client_roots_file"),
+    ];
+    for (server, key, other) in keys {
+        let check = |prefix: &str| {
+            let shown = [certificate.display().to_string(), format!("{prefix}{}", file.display())];
+            let settings = [format!("{other}={}", shown[0]), format!("{key}={}", shown[1])];
+            let ran = place.run(["config", "check", server, "--set", &settings[0], "--set", &settings[1]]);
+            assert_ne!(ran.code, 0, "nothing else is set: {ran:?}");
+            ran.stdout + &ran.stderr
+        };
+        for prefix in ["", "file:"] {
+            let said = check(prefix);
+            let command = format!("chmod 600 {}", file.display());
+            for part in ["SKY-6005", "0644", key, &command] {
+                assert!(said.contains(part), "{key}: {part}: {said}");
+            }
+        }
+        assert!(!check("shared-file:").contains("SKY-6005"), "{key}");
+        set_mode(&file, 0o600);
+        assert!(!check("").contains("SKY-6005"), "{key}");
+        set_mode(&file, 0o644);
+    }
+}
