@@ -150,7 +150,7 @@ impl ChannelId {
         Self(bytes)
     }
 
-    /// Where the channel's log lives.
+    /// Returns the region that keeps the channel's log.
     pub const fn home(&self) -> Region {
         Region(self.0[0])
     }

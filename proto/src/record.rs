@@ -1,4 +1,4 @@
-//! How an entry looks in a segment file and, unchanged, on the wire.
+//! Encoding of an entry in a segment file and, unchanged, on the wire.
 //!
 //! All numbers are little-endian:
 //!
@@ -24,11 +24,11 @@ pub const KIND_ENTRY: u8 = 1;
 /// An entry: a frame that the log accepted, with its offset and the time it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
+    /// Kind of the record: [`KIND_ENTRY`], or a kind of the store's own.
     pub kind: u8,
     /// The entry's offset.
     pub offset: Offset,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// The author's encoded frame.
     pub payload: Bytes,
@@ -127,14 +127,14 @@ pub fn encode_parts(kind: u8, offset: Offset, time_ms: u64, payload: &[u8], out:
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// What comes before a record's payload.
+/// Fields before a record's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHead {
-    /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
+    /// Kind of the record: [`KIND_ENTRY`], or a kind of the store's own.
     pub kind: u8,
     /// The entry's offset.
     pub offset: Offset,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// Bytes that the record takes, with its payload.
     pub length: usize,

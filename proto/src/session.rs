@@ -37,7 +37,7 @@ pub enum MessageError {
     TooLarge {
         /// Its length, in bytes.
         bytes: usize,
-        /// What is allowed, in bytes.
+        /// Limit, in bytes.
         limit: usize,
     },
     /// Not protobuf, or not this message.
@@ -55,8 +55,9 @@ impl MessageError {
     }
 }
 
-/// What an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is of this connection alone: a
-/// signature is good for no other one, whoever has seen it, and neither a token nor the endpoint's key replaces it.
+/// Returns the bytes that an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is
+/// of this connection alone: a signature is good for no other one, no matter who has seen it, and neither a token nor
+/// the endpoint's key replaces it.
 pub fn hello_proof_message(
     relay: &EndpointId,
     endpoint: &EndpointId,
@@ -82,7 +83,7 @@ pub fn frame_message(message: &impl Message) -> Bytes {
     out.freeze()
 }
 
-/// What goes on a stream before `records` so that together they are a [`Batch`] in a
+/// Returns the bytes that go before `records` on a stream so that together they are a [`Batch`] in a
 /// [`SubscribeEvent`]: replayed bytes are sent as they were read, not copied into a message.
 pub fn batch_prefix(records_bytes: usize) -> Bytes {
     let batch = 1 + prost::encoding::encoded_len_varint(records_bytes as u64) + records_bytes;

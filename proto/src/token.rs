@@ -51,7 +51,7 @@ pub const JWKS_KEYS_MAX: usize = 16;
 pub struct TokenError {
     /// The code.
     pub code: Code,
-    /// What was wrong, without the token.
+    /// Reason for the refusal, without the token.
     pub reason: String,
 }
 
