@@ -61,7 +61,7 @@ pub trait LogStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What of a log after `after` an agent may read.
+    /// Returns the stretch of a log after `after` that an agent may read.
     fn access(
         &self,
         log: LogId,
@@ -70,13 +70,13 @@ pub trait LogStore: Send + Sync + 'static {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>>;
 
-    /// What became of the entries of a log that Trims gave up.
+    /// Returns the status of a log's entries that Trims gave up.
     fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>>;
 
-    /// How many KeyPackages an agent has left to give, and whether it has a last resort.
+    /// Returns the KeyPackages that an agent has left to give, and whether it has a last resort.
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>>;
 
-    /// What an acknowledgement means.
+    /// Returns the meaning of an acknowledgement.
     fn durability(&self) -> Durability;
 
     /// Why the store takes no appends, if it has stopped; and each later answer.
@@ -117,23 +117,23 @@ pub trait LogStore: Send + Sync + 'static {
 pub struct Readiness {
     /// Why it cannot do its work now; empty where it is ready.
     pub problems: Vec<String>,
-    /// What is not as it should be, though it does its work.
+    /// Conditions that need attention, though it does its work.
     pub remarks: Vec<String>,
-    /// How far it is behind what it follows, each shard once; empty where it follows nothing.
+    /// Lag behind the streams that it follows, each shard once; empty if it follows nothing.
     pub lag: Vec<ShardLag>,
 }
 
-/// What is reported of a store that has stopped.
+/// Returns the problem reported of a store that has stopped.
 pub(crate) fn stopped_problem(why: &str) -> String {
     format!("the store takes no appends: {why}")
 }
 
-/// What is reported of a store whose disk is full.
+/// Returns the problem reported of a store whose disk is full.
 pub(crate) fn full_problem(why: &str) -> String {
     format!("the store takes no appends until there is room on its disk: {why}")
 }
 
-/// What a caller lends to an append until it is answered: dropped then.
+/// Value that a caller lends to an append until it is answered: dropped then.
 pub type Lent = Box<dyn Send + Sync>;
 
 /// An append on its way. Resolves when the verdict is durable.
@@ -163,7 +163,7 @@ impl PendingAppend {
 /// An entry that is in the log, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where it is.
+    /// Its offset.
     pub offset: Offset,
     /// The time stored with it, unix milliseconds.
     pub time_ms: u64,
@@ -192,7 +192,7 @@ pub struct KeyPackageStock {
     pub last_resort: bool,
 }
 
-/// How far a log goes, and what of it was given up.
+/// Head of a log, and the entries of it that were given up.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LogStatus {
     /// The last entry; [`Offset::ZERO`] while there is none.
@@ -219,7 +219,7 @@ pub struct ReadBatch {
     pub head: Offset,
 }
 
-/// What of a log an agent may read after a cursor.
+/// Stretch of a log that an agent may read after a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The entry after the cursor and those that follow, up to and with `until`; `None` is without end (so far).
@@ -257,7 +257,7 @@ impl AppendError {
     }
 }
 
-/// What a store cannot do.
+/// Failure of a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Takes no more appends.
@@ -269,7 +269,7 @@ pub enum StoreError {
     /// Takes no appends until there is room on the disk. The frame may be appended again then, with its id.
     #[error("the disk is full: {reason}")]
     Full {
-        /// What there is no room for.
+        /// Shortage.
         reason: String,
     },
     /// Entries up to there are no longer kept.
@@ -298,7 +298,7 @@ pub enum StoreError {
     HomeUnreachable {
         /// The home.
         home: String,
-        /// What the last attempt said.
+        /// Error of the last attempt.
         reason: String,
     },
     /// This node has not got there yet.
@@ -310,9 +310,9 @@ pub enum StoreError {
     /// The files cannot be read or written.
     #[error("{doing}: {error}")]
     Io {
-        /// What was being done, with the path.
+        /// The failed operation, with the path.
         doing: String,
-        /// What the system said.
+        /// Error of the system.
         error: String,
     },
 }

@@ -21,9 +21,9 @@ use tempfile::TempDir;
 
 /// Accounts of a cluster: each test has one of its own, and so streams of its own.
 const ACCOUNTS: usize = 128;
-/// How long servers may take to form a cluster.
+/// Maximum time for servers to form a cluster.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// How long servers of several regions may take, before all of it is tried again.
+/// Maximum time for servers of several regions to form one, before all of it is tried again.
 const REGIONS_START_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whether servers sync before they acknowledge.
@@ -39,7 +39,7 @@ pub enum Sync {
 #[derive(Debug)]
 pub struct Cluster {
     dir: TempDir,
-    /// Where each server listens for clients, on 127.0.0.1.
+    /// Ports on 127.0.0.1 on which the servers listen for clients.
     pub ports: Vec<u16>,
     routes: Vec<u16>,
     /// Of each server, where every one is a region of its own.

@@ -23,7 +23,7 @@ pub async fn a_closed_store_refuses_appends(store: Store) {
     assert_eq!(refused.code(), Code::StoreStopped);
 }
 
-/// What was queued before closing gets its verdict.
+/// Appends that were queued before closing get their verdicts.
 pub async fn closing_finishes_what_is_queued(store: Store) {
     let channel = new_channel(&store).await;
     let mut pending = Vec::new();

@@ -38,7 +38,7 @@ pub async fn a_watch_made_later_begins_at_the_head(store: Store) {
     }
 }
 
-/// Who has an acknowledgement reads the entry, and sees the head there.
+/// An author who has an acknowledgement reads the entry, and sees the head there.
 pub async fn what_is_acknowledged_can_be_read_at_once(store: Store) {
     let channel = new_channel(&store).await;
     let watch = store.watch_head(channel.log()).await.expect("a watch");

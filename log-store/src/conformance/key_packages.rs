@@ -150,7 +150,7 @@ pub async fn trimmed_packages_are_not_given(store: Store) {
     assert_eq!(refuse(&store, &claim(BOB, ALICE)).await, Refused::KeyPackagesExhausted);
 }
 
-/// Who may not claim gets nothing, and a policy by anybody but the owner is none.
+/// An agent that may not claim gets nothing, and a policy by anybody but the owner has no effect.
 pub async fn claims_are_the_owners_to_allow(store: Store) {
     accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;
     accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// The pause from one mark to the next, to begin with.
 const MARK_FIRST: Duration = Duration::from_millis(50);
-/// The longest such pause. Who does not ask for twice as long starts over.
+/// The longest such pause. A caller that does not ask for twice as long starts over.
 const MARK_LONGEST: Duration = Duration::from_secs(10);
 
 /// A question that callers share.
@@ -31,9 +31,9 @@ pub(super) struct Round<T> {
 
 /// The last answer.
 struct Told<T> {
-    /// When the question was asked.
+    /// Time at which the question was asked.
     begun: Instant,
-    /// How long it was waited for with that.
+    /// Pause for which that answer was awaited.
     pause: Duration,
     answer: T,
 }

@@ -1,5 +1,6 @@
-//! How a node without a (new enough) replica begins: with the checkpoint that the stream's first message follows, if enough
-//! known nodes vouch for it. Nobody's word alone is taken; where the stream has its beginning, no word is needed.
+//! Start of a node without a (new enough) replica: with the checkpoint that the stream's first message follows, if
+//! enough known nodes vouch for it. No single node is believed; a stream that still has its first message needs no
+//! voucher.
 //!
 //! Entries before the checkpoint are not here. All of them were given up by Trims, which come later in the stream: so the
 //! replica is ready only when it has caught up.
@@ -22,7 +23,7 @@ use skytale_proto::Region;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a replica needs before it can follow.
+/// Preparation that a replica needs before it can follow.
 pub(super) enum Need {
     /// Nothing.
     Nothing,
@@ -52,8 +53,8 @@ pub(super) async fn need(
     Need::Nothing
 }
 
-/// What a shard is followed on from; one that has no position, and whose stream does not begin at its beginning, begins with
-/// the checkpoint that the stream's first message follows.
+/// Returns the place from which a shard is followed on. One that has no position, and whose stream does not begin at
+/// its beginning, begins with the checkpoint that the stream's first message follows.
 pub(super) async fn begin(
     bucket: &mut Lazy<'_>,
     replica: &Replica,

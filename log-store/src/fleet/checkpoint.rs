@@ -1,4 +1,4 @@
-//! What a shard's logs were at one sequence: where a node without a replica begins.
+//! State of a shard's logs at one sequence: the start of a node without a replica.
 //!
 //! ```text
 //!  "skytaleC" | version u32 | shard u32 | stream u64 | sequence u64 | time_ms u64 | chain 32 | message 32
@@ -24,7 +24,7 @@ const FIXED_BYTES: usize = 8 + 4 + 4 + 8 * 3 + 64 + 8 + 4;
 /// A checkpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoint {
-    /// Where the shard stood; with the repeated messages before that.
+    /// Position of the shard; with the repeated messages before that.
     pub(super) position: ShardPosition,
     /// Its logs, in the order of their ids.
     pub(super) logs: Vec<Snapshot>,

@@ -1,10 +1,10 @@
-//! What a node says of itself to those who watch over it.
+//! Health that a node reports to those who watch over it.
 
 use super::node::Node;
 use super::shards::ShardId;
 use skytale_proto::session::Durability;
 
-/// How a shard's follower is doing.
+/// State of a shard's follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It has not caught up with what the stream held when the node started.
@@ -24,7 +24,7 @@ pub enum Phase {
 pub struct ShardHealth {
     /// Which.
     pub shard: ShardId,
-    /// How it is doing.
+    /// Its state.
     pub phase: Phase,
     /// It has once caught up with what the stream held when the node started.
     pub ready: bool,
@@ -62,13 +62,13 @@ impl ShardHealth {
 pub struct HaltedShard {
     /// Which.
     pub shard: ShardId,
-    /// What contradicts.
+    /// The contradiction.
     pub reason: String,
     /// Another node has followed it further than this one: it serves more.
     pub others_have_more: bool,
 }
 
-/// What a node knows of its own clock and others'.
+/// Knowledge of a node about its own clock and others'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClockHealth {
     /// More than half of the clocks of nodes and NATS servers agree with each other, and not with this node's: how far it is
@@ -115,7 +115,7 @@ impl Node {
     }
 }
 
-/// What a node says of itself.
+/// Health of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// All shards are caught up with what their streams held when the node started, and nothing has stopped.
@@ -124,12 +124,12 @@ pub struct Health {
     pub stopped: Option<String>,
     /// Why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
     pub full: Option<String>,
-    /// What an acknowledgement means.
+    /// Meaning of an acknowledgement.
     pub durability: Durability,
     /// NATS servers of which it is not known whether they sync before they acknowledge, and why not. A majority of each
     /// stream's servers is known to.
     pub unread: Vec<String>,
-    /// What is known of clocks.
+    /// State of the clocks.
     pub clocks: ClockHealth,
     /// Shards whose streams contradict what was followed.
     pub halted: Vec<HaltedShard>,

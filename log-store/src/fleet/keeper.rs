@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long nodes are listened to: longer than the time from one word of a node to the next.
+/// Time to listen to nodes: longer than the interval between two messages of a node.
 const HEARS_FOR: Duration = Duration::from_secs(6);
 /// Checkpoints that are looked at for one that may be purged up to, in a round.
 const CANDIDATES_MAX: usize = 4;
@@ -49,7 +49,7 @@ pub struct Keeper {
     hears_for: Duration,
 }
 
-/// What became of a shard in a round.
+/// Result of a round for one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The shard.
@@ -67,11 +67,11 @@ pub struct Kept {
 pub struct KeeperRound {
     /// Relay nodes that were heard.
     pub nodes: usize,
-    /// What became of each shard.
+    /// Result for each shard.
     pub shards: Vec<Kept>,
 }
 
-/// What was heard of the nodes.
+/// Positions heard from the nodes.
 #[derive(Default)]
 struct Heard {
     /// Of each node, where it is at least.
@@ -79,7 +79,8 @@ struct Heard {
 }
 
 impl Heard {
-    /// How far all nodes have followed a shard's stream; `None` where one has not followed it, or nobody was heard.
+    /// Returns the position up to which all nodes have followed a shard's stream; `None` if one has not followed it, or
+    /// nobody was heard.
     fn followed_by_all(&self, shard: ShardId, stream: u64) -> Option<u64> {
         let places = self.nodes.values().map(|followed| {
             let place = followed.get(&shard.number())?;

@@ -1,4 +1,4 @@
-//! How a node of a fleet starts.
+//! Start of a node of a fleet.
 
 use super::bootstrap::{self, Lazy, Need};
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
@@ -29,14 +29,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long NATS, or a stream, may be silent before a node that has followed it starts without.
+/// Time that NATS, or a stream, may be silent before a node that has followed it starts without.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
 /// The pause before what did not answer is asked once more.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Streams that are looked for at once.
 const STREAMS_AT_ONCE: usize = 8;
 
-/// What a node is for.
+/// Purpose of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To serve agents.
@@ -72,7 +72,7 @@ pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<No
     }
 }
 
-/// What is wrong with the connection, if anything is.
+/// Returns the problem of the connection, if there is one.
 pub(super) fn payload_problem(client: &async_nats::Client) -> Option<String> {
     let (needed, taken) = (limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES, client.max_payload());
     (taken < needed)
@@ -89,7 +89,7 @@ struct Opening {
     facts: Option<Facts>,
 }
 
-/// What it found.
+/// Streams that it found.
 struct Found {
     client: async_nats::Client,
     context: jetstream::Context,
@@ -264,7 +264,8 @@ impl Opening {
         self.begun.elapsed() < self.config.open_timeout
     }
 
-    /// What an acknowledgement means at the streams that answered; `None` where nobody says, and this node can do without.
+    /// Returns the meaning of an acknowledgement at the streams that answered; `None` if nobody says, and this node can
+    /// do without.
     async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Meaning>, OpenError> {
         let weaker = |problem: String| OpenError::Weaker { problem };
         let allowed = self.config.allow_weaker;
@@ -353,7 +354,7 @@ impl Opening {
     }
 }
 
-/// What became of a stream that is looked for.
+/// Result of a search for a stream.
 enum Sought {
     There(Box<Info>),
     Missing,

@@ -1,7 +1,8 @@
 //! Appends of this node that wait for their verdict: matched by the sequence that the stream gave their message.
 //!
-//! A frame's id alone would not do: the same frame may be in the stream more than once, put there by this node or another,
-//! and fold differently each time. What is folded before the stream's acknowledgement has arrived is kept until it has.
+//! A frame's id alone would not do: the same frame may be in the stream more than once, put there by this node or
+//! another, and fold differently each time. A message that is folded before the stream's acknowledgement has arrived is
+//! kept until it has.
 
 use crate::local::replica::Followed;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ struct Inner<W> {
     waiting: HashMap<u64, W>,
     /// Ids of frames that are being published, whose sequences are not known.
     publishing: HashSet<FrameId>,
-    /// What was folded of those.
+    /// Those of them that were folded.
     early: HashMap<u64, Followed>,
 }
 

@@ -11,8 +11,9 @@
 //! which it was folded. The fold is the check: an entry that does not come to its old offset ends it, before anything else of its
 //! log is appended. Welcomes are entries as others are, so this node publishes none by itself; nor does it trim.
 //!
-//! What the fold refused is not in a replica and does not come back; nobody learned that it was an entry. So a stream is not
-//! message for message what it was: nodes that had followed the lost part begin with empty replicas.
+//! Frames that the fold refused are not in a replica and do not come back; nobody learned that they were entries. So a
+//! stream does not match its old self message for message: nodes that had followed the lost part begin with empty
+//! replicas.
 
 use super::FleetStore;
 use super::config::FleetConfig;
@@ -29,7 +30,7 @@ const AT_ONCE: usize = 2_048;
 /// Bytes of entries that are compared at once.
 const COMPARED_BYTES: usize = 4 << 20;
 
-/// What was put back.
+/// Result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Entries of the replicas.
@@ -40,7 +41,7 @@ pub struct Restored {
     pub logs: u64,
 }
 
-/// Why nothing more is put back. What was put back before stays, and is found again by the next try.
+/// Why nothing more is put back. Entries that were put back before stay, and are found again by the next try.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The streams cannot be followed.
@@ -55,7 +56,7 @@ pub enum RestoreError {
     /// Relay nodes run on these streams: what they append meanwhile would get the offsets of what is put back.
     #[error("{nodes} relay nodes were heard on these streams within the last 15 s: stop all of them first")]
     NodesRun {
-        /// How many were heard.
+        /// Number of relay nodes heard.
         nodes: usize,
     },
     /// The streams have something else where the replica has an entry.
@@ -66,7 +67,7 @@ pub enum RestoreError {
     OtherEntry {
         /// The log.
         log: LogId,
-        /// Where.
+        /// Its offset.
         offset: Offset,
         /// The replica's folder.
         replica: PathBuf,
@@ -92,11 +93,11 @@ pub enum RestoreError {
         log: LogId,
         /// The frame.
         frame: FrameId,
-        /// Where it was.
+        /// Its old offset.
         offset: Offset,
         /// The replica's folder.
         replica: PathBuf,
-        /// What happened.
+        /// The event.
         what: String,
     },
 }
@@ -266,7 +267,7 @@ impl Turn<'_> {
             state.seen = (offset, ids.collect());
             there = place(&state.seen);
         }
-        // What is still on its way from another replica is compared when it comes to its offset.
+        // An entry that is still on its way from another replica is compared when it comes to its offset.
         if there.is_none_or(|there| there == id) {
             return Ok(());
         }

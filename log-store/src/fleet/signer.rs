@@ -1,4 +1,4 @@
-//! Who signs checkpoints: this node's signing key, and the public keys of the fleet's nodes.
+//! Signers of checkpoints: this node's signing key, and the public keys of the fleet's nodes.
 //!
 //! ```text
 //!   # fleet-nodes: one line a node, written by `skytale fleet nats`
@@ -79,7 +79,7 @@ impl KnownNodes {
         }
     }
 
-    /// What is wrong with the file, if anything is.
+    /// Returns the problem in the file, if there is one.
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Nobody => None,
@@ -91,7 +91,7 @@ impl KnownNodes {
         }
     }
 
-    /// How many nodes are named.
+    /// Returns the number of named nodes.
     pub fn count(&self) -> usize {
         let names = self.read().unwrap_or_default();
         names.values().collect::<std::collections::BTreeSet<_>>().len()

@@ -50,13 +50,14 @@ impl Object {
     }
 }
 
-/// What one node says of one sequence.
+/// Statement of one node on one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vouch {
     pub(super) shard: u32,
     pub(super) stream: u64,
     pub(super) sequence: u64,
-    /// When it was said by the fleet's time, or the time of the last message, whichever is later; unix milliseconds.
+    /// Time of the statement by the fleet's clock, or the time of the last message, whichever is later; unix
+    /// milliseconds.
     pub(super) time_ms: u64,
     pub(super) object: Object,
 }
@@ -147,11 +148,11 @@ pub(super) struct Attested {
     /// The middle one of the times that its nodes say; of an even number, the later.
     pub(super) time_ms: u64,
     pub(super) object: Object,
-    /// Who vouches for it.
+    /// Nodes that vouch for it.
     pub(super) nodes: BTreeSet<String>,
 }
 
-/// What nodes say of one shard.
+/// Statements of nodes on one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judged {
     /// Oldest first.
@@ -164,7 +165,7 @@ pub(super) struct Judged {
     pub(super) ignored: usize,
 }
 
-/// What was written for a sequence, and whose word it is if it can be one.
+/// Statement on a sequence, with its author if it can be one.
 pub(super) type Said = (u64, Option<(Vouch, String)>);
 
 /// Judges what was said. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the same bytes.
@@ -194,7 +195,7 @@ pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witness
             judged.doubtful.insert(sequence, problem);
         }
         let mut enough = objects.into_iter().filter(|(_, times)| times.len() >= witnesses.max(1));
-        // Where two states have enough nodes each, none is believed.
+        // If two states have enough nodes each, none is believed.
         if let (Some((object, times)), None) = (enough.next(), enough.next()) {
             let mut all: Vec<u64> = times.values().copied().collect();
             all.sort_unstable();

@@ -22,7 +22,7 @@ const UNDER_WAY_MAX: usize = 4;
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const AGAIN_MAX: Duration = Duration::from_secs(15);
-/// How often it is tried.
+/// Number of times that it is tried.
 const TRIES: usize = 20;
 /// Doubtful checkpoints that are remembered, at most.
 const DOUBTS_MAX: usize = 64;

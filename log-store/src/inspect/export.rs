@@ -8,7 +8,7 @@ use skytale_proto::{LogId, Offset};
 use std::io::Write;
 use std::path::Path;
 
-/// What was copied out.
+/// Result of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Exported {
     /// Entries.

@@ -31,7 +31,7 @@ pub(crate) struct BatchBuilder {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
-    /// What changed of the positions.
+    /// Positions that changed.
     positions: BTreeMap<u32, ShardPosition>,
     /// Messages followed since positions were last written.
     unwritten: usize,
@@ -414,7 +414,7 @@ pub(crate) struct Laid {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
-    /// What changed of the positions.
+    /// Positions that changed.
     pub(crate) positions: Vec<ShardPosition>,
     /// States for the index to keep.
     pub(crate) saved: Vec<(LogId, Bytes)>,

@@ -47,18 +47,18 @@ pub struct LocalConfig {
     pub free_bytes_min: u64,
     /// Memory that the index may take while there is no room for it on the disk, in bytes.
     pub index_memory_bytes_max: usize,
-    /// What is kept.
+    /// Limits on the kept entries.
     pub retention: Retention,
-    /// What its files fail with; for tests.
+    /// Planned failures of its files; for tests.
     #[doc(hidden)]
     pub faults: DiskFaults,
-    /// Where it reads the time; for tests.
+    /// Clocks that it reads; for tests.
     #[doc(hidden)]
     pub clocks: Clocks,
 }
 
-/// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
-/// said here.
+/// Limits on the age and the size of the kept entries. Whole segments are dropped, oldest first, so that a little more
+/// is kept than said here.
 ///
 /// The segment that takes batches is sealed once its first entry is a twentieth of the age old, so also on a node to which nobody
 /// appends. An entry is gone from the disk when it is as old as `age`, a twentieth of that, and twice [`Retention::check_every`].
@@ -71,7 +71,7 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// Segments beyond this many bytes are dropped. `None` keeps them.
     pub bytes: Option<u64>,
-    /// How often the store looks.
+    /// Interval between checks.
     pub check_every: Duration,
 }
 
@@ -128,7 +128,7 @@ impl LocalConfig {
         }
     }
 
-    /// What is wrong with the settings, if anything is.
+    /// Returns the problem in the settings, if there is one.
     pub(crate) fn problem(&self) -> Option<String> {
         let first = self.problems().into_iter().next();
         first.map(|(name, problem)| format!("{name} {problem}"))

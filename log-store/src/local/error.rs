@@ -29,7 +29,7 @@ pub enum OpenError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A segment between two others is gone.
@@ -41,18 +41,18 @@ pub enum OpenError {
     /// A setting that cannot be.
     #[error("{problem}")]
     Config {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The files cannot be read or written.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The failed operation, with the path.
         doing: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What a running store would answer too.
+    /// An error that a running store would answer with, too.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -50,7 +50,7 @@ pub(crate) struct Folder {
     _lock: File,
 }
 
-/// What a store's folder is for.
+/// Purpose of a store's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The logs are here and nowhere else.

@@ -1,4 +1,4 @@
-//! What the store knows of one log: its folded state, and the newest frame id it accepted.
+//! Knowledge of one log: its folded state, and the newest frame id it accepted.
 
 use crate::{LogState, StateError};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -7,7 +7,7 @@ use skytale_proto::{FrameId, LogId};
 /// Bytes before the state's own in [`Known::encode`].
 const NEWEST_BYTES: usize = 16;
 
-/// What the store knows of one log.
+/// Knowledge of one log.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     pub(crate) state: LogState,

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! One thread folds what is waiting into the next batch; another takes the batch, writes once, syncs once, and then
-//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted while the
-//! store is closed. What a crash cut off was never acknowledged, and is cut off for good when the store opens. Damage
-//! anywhere else is reported with its place; the log that it hits is served up to it, and takes no appends.
+//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted
+//! while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
+//! store opens. Damage anywhere else is reported with its place; the log that it hits is served up to it, and takes no
+//! appends.
 
 mod batch;
 mod builder;
@@ -142,7 +143,7 @@ impl LocalStore {
             .spawn(move || writer.run())
             .map_err(thread)?;
         let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone(), clock));
-        // What was written before the store was closed does not share a segment with what comes now.
+        // Entries from before the store was closed do not share a segment with the next ones.
         keeper.seal()?;
         let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
         let store = Self {
@@ -201,7 +202,7 @@ impl LocalStore {
         blocking(move || keeper.enforce()).await
     }
 
-    /// What is known of a log, from memory or disk.
+    /// Returns the state of a log, from memory or disk.
     async fn known(&self, log: LogId) -> Result<Arc<known::Known>, StoreError> {
         if let Some(known) = self.shared.known_in_memory(&log) {
             return Ok(known);

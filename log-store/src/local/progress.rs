@@ -1,4 +1,4 @@
-//! How far the index is behind, and who waits for it.
+//! Lag of the index, and the callers that wait for it.
 
 use parking_lot::{Condvar, Mutex};
 

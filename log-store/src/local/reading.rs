@@ -40,7 +40,7 @@ impl Shared {
                     if from == 0 {
                         return Err(StoreError::Corrupt { place: damage.place });
                     }
-                    // What comes before it is whole; the next read says where the damage is.
+                    // The records before it are whole; the next read reports the damage.
                     out.truncate(from);
                     return Ok((vec![out.freeze()], whole));
                 }
@@ -84,7 +84,7 @@ impl Shared {
     }
 }
 
-/// How many of these entries, from the first one on, are read at once.
+/// Returns the number of these entries, from the first one on, that are read at once.
 fn span(located: &[Located]) -> usize {
     let Some(first) = located.first() else { return 0 };
     let mut end = first.position.at + first.length;

@@ -39,7 +39,7 @@ impl Held {
         }
     }
 
-    /// Where the batch begins that is held back.
+    /// Returns the start of the batch that is held back.
     fn begun(&self) -> Option<u32> {
         (!self.steps.is_empty()).then_some(self.at)
     }
@@ -357,7 +357,7 @@ impl Replay {
             place: format!("{} at {at}: {why}", file.path.display()),
         };
         self.shared.note_damage(&log, &damage)?;
-        // What was folded before the damage is kept.
+        // The state folded before the damage is kept.
         if let Some(Replayed::Known { known, unsaved: true }) = self.logs.insert(log, Replayed::Damaged) {
             self.round.state(log, known.encode());
         }

@@ -35,7 +35,7 @@ struct TailEntry {
     length: u32,
 }
 
-/// What the tail says of a read.
+/// Answer of the tail to a read.
 pub(crate) enum TailRead {
     /// Entries: the records, the last one's offset, the head.
     Entries {

@@ -83,7 +83,7 @@ impl WorkingSet {
         }
     }
 
-    /// Where a log accepted a frame id before, and when; the writer's own entries included.
+    /// Returns the offset and the time at which a log accepted a frame id before; the writer's own entries included.
     pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
         match self.recent.get(&(*log, *id)) {
             Some(seen) => Ok(Some(*seen)),

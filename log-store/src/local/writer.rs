@@ -31,9 +31,9 @@ pub(crate) struct Writer {
     next_segment: Option<u32>,
     indexer: Indexer,
     last_batch: u64,
-    /// Where a replica is after the last batch.
+    /// Positions of a replica after the last batch.
     positions: Positions,
-    /// How long writing and syncing the last batch took.
+    /// Duration of writing and syncing the last batch.
     took: Duration,
     /// Batches were written since the store was opened.
     dirty: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Writer {
     sync: bool,
 }
 
-/// Where the writer begins.
+/// Start of the writer.
 pub(crate) struct Beginning {
     /// The last segment; or the number of the one to begin, where there was no room for it.
     pub(crate) segment: Result<OpenSegment, u32>,
@@ -221,7 +221,7 @@ impl Writer {
         let mut mark = laid.mark(&changed, &store);
         self.make_room(mark.len() + laid.records.len(), laid.time_ms)?;
         if self.segment.as_ref().is_some_and(OpenSegment::is_empty) {
-            // What older segments say may be dropped with them.
+            // Positions in older segments may be dropped with them.
             let mut all = self.positions.clone();
             all.take(changed.clone());
             let positions = MarkPositions {
@@ -324,7 +324,7 @@ impl Writer {
         }
     }
 
-    /// What can be done after the acknowledgement: the footer and the index.
+    /// Does the work that can follow the acknowledgement: the footer and the index.
     fn hand_over(&mut self, batch: &Arc<Batch>) {
         if let Some(segment) = &mut self.segment {
             segment.footer.add(batch);
@@ -382,7 +382,7 @@ impl Drop for AbandonOnDrop<'_> {
 enum Failed {
     /// There is no room for it, and nothing of it is on the disk.
     Full(String),
-    /// What is on the disk is unknown.
+    /// The bytes on the disk are unknown.
     Unknown(String),
 }
 

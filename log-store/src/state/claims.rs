@@ -1,4 +1,5 @@
-//! Who may claim an agent's KeyPackages, how many, and whose Welcomes are entries: played by those who would have more.
+//! Rules on claims of an agent's KeyPackages: agents that may claim, their number, and the Welcomes that are entries.
+//! Played by those who would have more.
 
 use super::{LogState, Refused, Verdict};
 use crate::store::ClaimedPackage;
@@ -272,7 +273,7 @@ fn an_entry_of_a_time_before_claims_had_to_be_there_is_read_again() {
         }
     ));
     assert_eq!(state.head(), Offset::FIRST);
-    // What was never an entry is none now.
+    // A frame that was never an entry is none now.
     assert!(matches!(
         state.replay(&policy(MALLORY, ClaimRule::Anyone)),
         Verdict::Refused(Refused::NotMember)

@@ -1,4 +1,4 @@
-//! How a [`LogState`] is kept. All numbers are little-endian:
+//! Encoding of a [`LogState`]. All numbers are little-endian:
 //!
 //! ```text
 //!  u8 version  u8 rule  u8 n, n bytes log id  u64 head  u64 first  3 u64 given up  ... by rule ...  u32 crc32c of all before
@@ -68,7 +68,7 @@ pub enum StateError {
     /// The bytes end too early.
     #[error("log state cut short in `{field}`")]
     Short {
-        /// What they end in.
+        /// Field in which they end.
         field: &'static str,
     },
     /// The checksum does not fit the bytes.
@@ -90,7 +90,7 @@ pub enum StateError {
     Field {
         /// The field.
         field: &'static str,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
 }
@@ -560,8 +560,8 @@ impl<'a> Fields<'a> {
         self.array(field).map(u64::from_le_bytes).map(Offset::new)
     }
 
-    /// How many things of at least `bytes_each` follow. The bytes for them must be there, so what is made for them
-    /// takes no more memory than a small multiple of what was given.
+    /// Reads the number of items, of at least `bytes_each`, that follow. Their bytes must be there, so the items take
+    /// no more memory than a small multiple of the input.
     fn count(&mut self, field: &'static str, bytes_each: usize, max: usize) -> Result<usize, StateError> {
         let count = u32::from_le_bytes(self.array(field)?) as usize;
         if count > max {

@@ -1,4 +1,4 @@
-//! What Trims gave up: whether a reader whose cursor they overtook has lost more than Trims.
+//! Entries given up by Trims: whether a reader whose cursor they overtook has lost more than Trims.
 
 use skytale_proto::Offset;
 

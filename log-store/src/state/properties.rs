@@ -50,7 +50,7 @@ enum Parent {
 #[derive(Clone, Debug)]
 enum Id {
     New,
-    /// That of an earlier frame, accepted or not.
+    /// Id of an earlier frame, accepted or not.
     Earlier(Index),
     /// As Welcomes have them.
     OfWelcome(u8),
@@ -211,7 +211,7 @@ fn story() -> impl Strategy<Value = (LogId, Vec<Step>)> {
     prop_oneof![
         6 => channel(None),
         2 => channel(Some(0)),
-        // Whatever comes first.
+        // Any first steps.
         1 => prop::collection::vec(step(mostly_members(), kinds_of_channel()), 0..20).prop_map(|steps| (CHANNEL.log(), steps)),
         4 => prop::collection::vec(step(owner_often, kinds_of_agent_log()), 0..80)
             .prop_map(|steps| (agent(0).log(), steps)),
@@ -526,7 +526,7 @@ proptest! {
             if !matches!(verdict, Verdict::Appended { .. }) {
                 prop_assert_eq!(state.encode(), before, "an entry alone moves the state");
             }
-            // What is kept and read again goes on as if nothing had been.
+            // A state that is kept and read again goes on as if nothing had been.
             let decoded = LogState::decode(state.encode());
             prop_assert_eq!(decoded.as_ref(), Ok(&state));
             if number % 11 == 0 {
@@ -560,7 +560,7 @@ proptest! {
             let applied = state.apply(&header, None);
             prop_assert!(matches!(applied, Verdict::Appended { .. }), "{:?}", applied);
         }
-        // Whoever had read all that was there has lost nothing.
+        // A reader that had read all entries has lost nothing.
         prop_assert!(state.status().given_up <= content.max(given_up));
     }
 

@@ -32,7 +32,7 @@ pub enum Refused {
     /// A commit adds who is on the roster, or removes who is not.
     #[error("the commit contradicts the roster: {problem}")]
     RosterChange {
-        /// How.
+        /// The contradiction.
         problem: &'static str,
         /// The first agent by which it does, where it is about one.
         agent: Option<AgentId>,
@@ -40,7 +40,7 @@ pub enum Refused {
     /// The channel's policy keeps it for admins.
     #[error("the channel's policy keeps `{right}` for its admins")]
     Forbidden {
-        /// What.
+        /// Right that it needs.
         right: Right,
         /// The first agent by which it goes against the policy, where it is about one.
         agent: Option<AgentId>,
@@ -63,7 +63,7 @@ pub enum Refused {
     /// Not a kind that this log takes, or not from this author.
     #[error("{problem}")]
     KindRefused {
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// A trim past the head, or behind an earlier one.

@@ -1,4 +1,4 @@
-//! How far a server's clock is from this machine's.
+//! Offset of a server's clock from this machine's.
 
 use super::gather::{Facts, Found};
 use super::report::{Finding, Severity};
@@ -13,7 +13,7 @@ const FAR_APART: Duration = Duration::from_secs(60);
 /// A server's clock against this machine's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Clock {
-    /// How far it is ahead, in milliseconds.
+    /// Offset, in milliseconds, positive if it is ahead.
     pub(super) ahead_ms: i64,
     /// By how much that may be wrong: half the time of question and answer.
     pub(super) within_ms: i64,

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
-/// What a look means.
+/// Judgement on a look.
 pub(super) enum Judged {
     /// All is as it was folded.
     Well(Box<Info>),
@@ -21,7 +21,7 @@ pub(super) enum Judged {
     Stop(Contradiction),
 }
 
-/// What was seen while something is followed.
+/// Observations made while something is followed.
 pub(super) struct Seen {
     /// Of the stream itself.
     pub(super) look: Look,
@@ -74,7 +74,7 @@ impl Follower<'_> {
         })
     }
 
-    /// What a look at the stream means. A contradiction is believed when it has stood for a while: a server that was cut
+    /// Judges a look at the stream. A contradiction is believed when it has stood for a while: a server that was cut
     /// off from the others answers from what it has until it notices.
     pub(super) fn judge(&mut self, look: Look) -> Judged {
         match look {
@@ -144,7 +144,7 @@ impl Follower<'_> {
     }
 }
 
-/// What a look under way gives; never, where there is none.
+/// Waits for the result of a look under way; for ever, if there is none.
 pub(super) async fn look_done(looking: &mut Option<BoxFuture<'static, Seen>>) -> Seen {
     let seen = match looking {
         Some(look) => look.await,

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use steady::{Apart, CONFIRMED_AFTER, Change, SteadyClock};
 
-/// How often what is believed is written down, in milliseconds.
+/// Interval at which the believed time is written down, in milliseconds.
 const KEPT_EVERY_MS: u64 = 60_000;
 /// The file that keeps what is believed, in the store's folder.
 const FILE: &str = "CLOCK";
@@ -36,7 +36,7 @@ pub(crate) struct StoreClock {
 
 struct State {
     clock: SteadyClock,
-    /// When what is believed was written down last, and whether that failed.
+    /// Believed time at the last write, and whether that write failed.
     kept_ms: Option<u64>,
     failing: bool,
 }
@@ -62,7 +62,7 @@ impl StoreClock {
             }),
         };
         clock.look();
-        // What is written from here on may have a time that is wrong.
+        // Entries written from here on may have a wrong time.
         clock.keep();
         clock
     }
@@ -107,7 +107,7 @@ impl StoreClock {
         state.failing = written.is_err();
     }
 
-    /// What a leap means for who runs the node, if there is one.
+    /// Returns the meaning of a leap for the operator, if there is one.
     pub(crate) fn remark(&self) -> Option<String> {
         let leap = self.state.lock().clock.leap()?;
         let (apart, left) = (Apart(leap.ahead_ms), leap.left.as_secs().div_ceil(60));
@@ -119,7 +119,7 @@ impl StoreClock {
     }
 }
 
-/// What was believed when the store was open last.
+/// Returns the time that was believed when the store was open last.
 fn kept(path: &Path) -> Option<u64> {
     let metadata = std::fs::metadata(path).ok()?;
     let text = match metadata.len() {

@@ -1,11 +1,11 @@
-//! What the machine's clocks show; in tests, clocks that are moved by hand.
+//! Readings of the machine's clocks; in tests, of clocks that are moved by hand.
 
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the clocks of the machine show, in milliseconds.
+/// Reading of the machine's clocks, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// Since the machine's start, with the time that it slept.
@@ -14,7 +14,7 @@ pub(crate) struct Reading {
     pub(crate) wall_ms: u64,
 }
 
-/// Where a store reads the time. The machine's own clocks, outside of tests. Clones share it.
+/// Clocks of a store. The machine's own clocks, outside of tests. Clones share it.
 #[derive(Clone, Default)]
 pub struct Clocks {
     by_hand: Option<Arc<Mutex<Reading>>>,

@@ -28,7 +28,7 @@ pub(crate) struct Seen {
 /// The accepted frame ids of all logs.
 pub(super) struct FrameIds {
     blocks: sled::Tree,
-    /// Who changes blocks. Readers need not wait: at every step of a change each id is where they look for it.
+    /// Lock for changes of blocks. Readers need not wait: at every step of a change each id is where they look for it.
     change: Mutex<()>,
 }
 
@@ -46,7 +46,7 @@ impl FrameIds {
         }
     }
 
-    /// Where a log accepted a frame id.
+    /// Returns the place at which a log accepted a frame id.
     pub(super) fn get(&self, log: &LogId, id: &FrameId) -> Result<Option<Seen>, sled::Error> {
         let block = self.covering(log, id)?;
         Ok(block.and_then(|block| block.find(id)))

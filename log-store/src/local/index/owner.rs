@@ -1,4 +1,4 @@
-//! Who wrote the index last, and whether what it wrote can be trusted.
+//! Last writer of the index, and whether its data can be trusted.
 //!
 //! sled's flush is no fsync: after a crash of the machine its files may hold anything. After a crash of the process
 //! alone they hold what was written, since the kernel still has it. So the file `OWNER` in the index's folder says

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What one writer learned of a channel: frames, with offset and time.
+/// Frames that one writer knows to be in a channel, with offset and time.
 type Written = (ChannelId, Vec<(FrameId, Offset, u64)>);
 
 /// All entries of a log, as records.

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 /// The pause before a frame is appended again.
 const AGAIN: Duration = Duration::from_millis(30);
 
-/// What all authors know.
+/// State shared by all authors.
 pub(crate) struct Shared {
     pub(crate) nodes: Vec<Arc<FleetStore>>,
-    /// What was acknowledged at each node, in frames.
+    /// Acknowledged frames at each node.
     pub(crate) acknowledged: Vec<AtomicU64>,
     pub(crate) over: AtomicBool,
 }

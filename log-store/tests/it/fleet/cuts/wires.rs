@@ -68,7 +68,7 @@ impl Wired {
         self.all().for_each(Link::mend);
     }
 
-    /// What the servers say: whom each sees, and their logs.
+    /// Returns the servers' reports: whom each sees, and their logs.
     pub(crate) async fn told(&self) -> String {
         let mut seen = Vec::new();
         for server in 0..3 {
@@ -94,7 +94,7 @@ impl Wired {
     }
 }
 
-/// What a node has to each server's port for clients.
+/// Links of a node to each server's port for clients.
 pub(crate) struct Lines(pub(crate) Vec<Link>);
 
 impl Lines {
