@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// makes up another's address takes no more of its places than these.
 const UNPROVEN_PART: u32 = 4;
 
-/// How many connections each network has that have not said Hello.
+/// Number of connections of each network that have not said Hello.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     begun: Arc<Mutex<HashMap<IpAddr, u32>>>,
@@ -23,7 +23,7 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(crate) struct Begun(Option<(Addresses, IpAddr)>);
 
-/// What to do with a connection.
+/// Decision on a connection.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Begun(Begun),
@@ -61,7 +61,7 @@ impl Addresses {
         Entry::Begun(Begun(Some((self.clone(), network))))
     }
 
-    /// How many there are.
+    /// Returns the number of networks.
     pub(crate) fn len(&self) -> usize {
         self.begun.lock().values().map(|count| *count as usize).sum()
     }

@@ -1,4 +1,4 @@
-//! Who may do what: decided from a session's claims and a frame's header alone. Rosters are the log's business.
+//! Authorization from a session's claims and a frame's header alone. Rosters are the log's business.
 
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Action, Claims};

@@ -1,4 +1,5 @@
-//! How a node that is about to stop lets its agents go: one after the other, each served until its turn. Pure.
+//! Schedule by which a node that is about to stop lets its agents go: one after the other, each served until its turn.
+//! Pure.
 //!
 //! Each of them knocks at another node's door at once when it is asked to go, and one that is not let in soon knocks at a second.
 

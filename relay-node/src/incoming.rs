@@ -1,4 +1,4 @@
-//! What the node keeps of requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
+//! Memory for requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
 //! together, and one for those of an account.
 //!
 //! A request takes its length of its account's share and of the [`Room`] first, and what is not read is held back by QUIC. So an

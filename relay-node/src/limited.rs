@@ -20,7 +20,7 @@ const LIMITS: [(Code, &str); 5] = [
     (Code::AccountStored, "account_stored_bytes_max"),
 ];
 
-/// When each limit was met last.
+/// Time at which each limit was met last.
 #[derive(Debug)]
 pub(crate) struct Limited {
     begun: Instant,
@@ -48,7 +48,7 @@ impl Limited {
         }
     }
 
-    /// What to remark.
+    /// Returns the remarks for the operator.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let since_ms = self
             .now_ms()

@@ -13,7 +13,7 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 /// Why no more messages come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
-    /// What came is not a message.
+    /// The bytes are not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// The stream was finished inside a message.

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{info, warn};
 
-/// How often this machine's clock is looked at.
+/// Interval between looks at this machine's clock.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How near the clocks behind a store are read.
+/// Precision with which the clocks behind a store are read.
 const STORE_PRECISION: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks.
@@ -39,7 +39,7 @@ impl Now {
     }
 }
 
-/// What a relay node knows of the time. Whoever reads another clock tells it here, by the name of whose it is.
+/// Knowledge of a relay node about the time. Readings of other clocks are reported here, with their sources.
 #[derive(Debug)]
 pub struct Clock {
     skew: Mutex<Skew>,

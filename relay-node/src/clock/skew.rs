@@ -1,4 +1,4 @@
-//! How far this machine's clock is from others, and which of them is believed. Pure.
+//! Distance of this machine's clock from others, and the choice of the one that is believed. Pure.
 //!
 //! ```text
 //!  asked ──────────── the other says 12:00:07 ──────────── answered
@@ -19,10 +19,10 @@ const SAID_AGAIN: u32 = 3;
 /// ...over this time.
 const SAID_FOR_MS: u64 = 10_000;
 
-/// Who tells the time. The first of them that has told it decides whether this machine's clock is wrong.
+/// Source of the time. The first of them that has reported it decides whether this machine's clock is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// What most of the fleet's machines agree on.
+    /// Time on which most of the fleet's machines agree.
     Fleet,
     /// The API, which signs tokens by its clock.
     Api,
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Where a clock is: unix milliseconds less those that run since the machine's start, between two bounds.
+/// Position of a clock: unix milliseconds less those that run since the machine's start, between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     low_ms: i64,
@@ -67,7 +67,7 @@ impl Span {
         }
     }
 
-    /// How far another clock is certainly ahead of this one, in milliseconds; below zero where it is behind.
+    /// Returns the certain distance of another clock from this one, in milliseconds, positive if the other is ahead.
     fn ahead_ms(&self, other_ms: i64) -> i64 {
         if other_ms > self.high_ms {
             other_ms.saturating_sub(self.high_ms)
@@ -83,7 +83,7 @@ impl Span {
         self.low_ms <= other.high_ms.saturating_add(NEAR_MS) && other.low_ms <= self.high_ms.saturating_add(NEAR_MS)
     }
 
-    /// What both say; the newer one where they do not overlap.
+    /// Returns the overlap of both; the newer one if they do not overlap.
     fn narrowed(&self, newer: Self) -> Self {
         let both = Self {
             low_ms: self.low_ms.max(newer.low_ms),
@@ -93,14 +93,14 @@ impl Span {
     }
 }
 
-/// What one source has told.
+/// Reports of one source.
 #[derive(Clone, Debug)]
 struct Told {
     believed: Span,
     other: Option<Other>,
 }
 
-/// What a source says that was believed to say something else.
+/// Report of a source that differs from its believed one.
 #[derive(Clone, Copy, Debug)]
 struct Other {
     span: Span,
@@ -112,11 +112,11 @@ struct Other {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Differs {
     pub(super) from: Source,
-    /// How far this machine's is certainly ahead, in milliseconds; below zero where it is behind.
+    /// Certain distance of this machine's clock, in milliseconds, positive if it is ahead.
     pub(super) ahead_ms: i64,
 }
 
-/// What is known of this machine's clock.
+/// Judgement on this machine's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
     /// It is wrong, by the word of whoever decides.
@@ -125,7 +125,7 @@ pub(super) struct Judgement {
     pub(super) others: Vec<Differs>,
 }
 
-/// What all sources have told.
+/// Reports of all sources.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Skew {
     told: BTreeMap<Source, Told>,
@@ -226,7 +226,8 @@ impl Skew {
         &self.judgement
     }
 
-    /// How far this machine's clock is certainly ahead of each source's, in milliseconds.
+    /// Returns the certain distance of this machine's clock from each source's, in milliseconds, positive if it is
+    /// ahead.
     pub(super) fn distances(&self, own_ms: i64) -> impl Iterator<Item = (Source, i64)> {
         let ahead = move |(source, told): (&Source, &Told)| (*source, told.believed.ahead_ms(own_ms));
         self.told.iter().map(ahead)
@@ -259,7 +260,8 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What a clock tells that is so far ahead of [`OWN_MS`], asked for at a time and answered a moment later.
+    /// Returns the report of a clock that is so far ahead of [`OWN_MS`], asked for at a time and answered a moment
+    /// later.
     fn told(ahead_ms: i64, asked_ms: u64) -> Span {
         let time_ms = (OWN_MS + ahead_ms) as u64 + asked_ms;
         Span::told(time_ms / 1_000 * 1_000, SECOND, asked_ms, asked_ms + 5)

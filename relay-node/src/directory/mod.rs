@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long a heartbeat on its way, and the farewell after it, may each keep the node from stopping.
+/// Maximum time for which a heartbeat on its way, and the farewell after it, may each keep the node from stopping.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node's place in the directory.

@@ -1,4 +1,4 @@
-//! How long to wait for the next heartbeat. Pure.
+//! Pause before the next heartbeat. Pure.
 
 use skytale_proto::limits::RELAY_HEARTBEAT;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const JITTER: f64 = 0.2;
 /// The pause after a heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {
-    /// What the API said last.
+    /// Interval that the API gave last.
     every: Duration,
-    /// What comes now.
+    /// Pause before the next one.
     now: Duration,
     failures: u32,
 }
@@ -40,8 +40,8 @@ impl Pause {
         self.failures = 0;
     }
 
-    /// A heartbeat failed. What no retry mends is asked for no sooner than usual; nobody is asked before the time that it
-    /// named.
+    /// A heartbeat failed. A failure that no retry mends is retried no sooner than usual; no server is asked before the
+    /// time that it named.
     pub(super) fn failed(&mut self, retryable: bool, retry_after: Option<Duration>) {
         let retry = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(self.every);
         self.failures = self.failures.saturating_add(1);

@@ -43,7 +43,7 @@ pub enum HttpsError {
     Bind {
         /// The address.
         listen: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The certificate or its key cannot be used.
@@ -57,7 +57,7 @@ pub enum HttpsError {
 /// The ports, bound: the node's endpoint needs its own one before anything is served.
 pub(crate) struct Bound {
     public: TcpListener,
-    /// Where that is.
+    /// The address.
     at: SocketAddr,
     tls: Option<TlsAcceptor>,
     reloading: Option<Arc<Reloading>>,
@@ -114,7 +114,7 @@ impl Bound {
         }))
     }
 
-    /// Where the node's own endpoint reaches this server.
+    /// Returns the URL at which the node's own endpoint reaches this server.
     pub(crate) const fn own_url(&self) -> &RelayUrl {
         &self.own_url
     }
@@ -130,7 +130,7 @@ pub(crate) struct Https {
     metrics: Arc<Metrics>,
 }
 
-/// What an operator sees of it.
+/// Traffic of the server, for an operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) connections: usize,

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 const WAITING_BYTES_MAX: usize = 16 * 1024;
 /// Over what time agents get the notice to go elsewhere, and how often they get it again: for those who find nowhere to go.
 const ELSEWHERE_EVERY: Duration = Duration::from_secs(30);
-/// How long the last events may take.
+/// Maximum time for the last events.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// The control stream of a session.
@@ -131,7 +131,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// When the agent learns that the node is about to stop: not all of them at one moment.
+    /// Returns the time at which the agent learns that the node is about to stop: not all of them at one moment.
     fn turn(&self, deadline: Instant) -> Instant {
         let now = Instant::now();
         let over = told_over(

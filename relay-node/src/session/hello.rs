@@ -24,7 +24,7 @@ pub(crate) struct Admitted {
 pub(crate) struct Refused {
     /// The control stream, where there was one.
     pub(crate) sender: Option<Sender>,
-    /// What to say; `None` where nobody is there to hear it.
+    /// Refusal to send; `None` if nobody is there to hear it.
     pub(crate) refusal: Option<Refusal>,
 }
 

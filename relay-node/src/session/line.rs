@@ -6,10 +6,10 @@
 //!   writing:  next() -> the answer that is due
 //! ```
 //!
-//! Once a frame of a log was refused so that it will be sent again ([`Code::holds_log`]), no later one of that log may be
-//! accepted on the same stream. A refusal of this node is known before the next frame is read. What the store says comes
-//! later, and perhaps behind another log's verdict that is still out: so [`Line::check`] asks for itself what was reported of
-//! the log's frames so far. Frames that the store has by then are its business, by the promise of
+//! Once a frame of a log was refused so that it will be sent again ([`Code::holds_log`]), no later one of that log may
+//! be accepted on the same stream. A refusal of this node is known before the next frame is read. A refusal of the
+//! store comes later, and perhaps behind another log's verdict that is still out: so [`Line::check`] itself asks for
+//! the reports on the log's frames so far. Frames that the store has by then are its business, by the promise of
 //! [`LogStore`](skytale_log_store::LogStore).
 
 use crate::refusal;
@@ -38,7 +38,7 @@ pub(crate) struct Request {
     /// The frame, where there is a tap.
     pub(crate) shape: Option<Shape>,
     pub(crate) read: Instant,
-    /// What was counted for its account, once it was.
+    /// Charge to its account, once it was counted.
     pub(crate) charge: Option<Charge>,
     pub(crate) in_flight: InFlight,
 }
@@ -180,7 +180,7 @@ struct Hold {
     rest: Option<Held>,
 }
 
-/// What later frames are refused with.
+/// Refusal for later frames.
 #[derive(Debug)]
 struct Held {
     refusal: Refusal,

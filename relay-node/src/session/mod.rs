@@ -41,7 +41,7 @@ const BATCHES_OF_SENT: u64 = 4;
 /// A batch, at least, however many are sent at once, in bytes.
 const BATCH_BYTES_MIN: usize = 16 * 1024;
 
-/// What the streams of one session share.
+/// State shared by the streams of one session.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) node: Arc<Shared>,
@@ -129,7 +129,7 @@ impl Session {
         self.going.load(Ordering::Relaxed)
     }
 
-    /// How large a subscription's next batch may be, in bytes.
+    /// Returns the maximum size of a subscription's next batch, in bytes.
     fn batch_bytes_max(&self) -> usize {
         let limits = &self.node.config.limits;
         let own = limits.replay_bytes_max / self.subscriptions.load(Ordering::Relaxed).max(1);

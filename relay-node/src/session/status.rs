@@ -47,7 +47,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
     let head = store.watch_head(log).await.map_err(|error| refusal::of_store(&error))?;
     let head = status.head.max(*head.borrow());
     if log != session.agent.log() {
-        // Whoever may read what comes next may know what is gone: nobody else.
+        // Only agents that may read the next entries may know which ones are gone.
         let access = store.access(log, claims.sub, claims.acct, head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}

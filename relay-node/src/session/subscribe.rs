@@ -1,7 +1,7 @@
 //! Subscribe streams: a loop of read after the cursor, send, and at the head wait for the head to move.
 //!
-//! What the agent may read is asked for one stretch at a time. A stretch ends at the log's head **as it was before the
-//! question**: an entry that came after it is never sent on an answer that did not know it.
+//! The stretches that the agent may read are requested one at a time. A stretch ends at the log's head **as it was
+//! before the question**: an entry that came after it is never sent on an answer that did not know it.
 
 use crate::authorize;
 use crate::metrics;
@@ -46,7 +46,7 @@ impl From<Refusal> for Ended {
     }
 }
 
-/// What was asked for.
+/// Request of a subscription.
 #[derive(Clone, Copy)]
 struct Asked {
     log: LogId,
@@ -54,7 +54,7 @@ struct Asked {
     follow: bool,
     /// Entries to send at most.
     limit: u64,
-    /// When.
+    /// Time of the request.
     at: Instant,
 }
 
@@ -160,7 +160,7 @@ struct Subscription<'a> {
     cursor: Offset,
     left: u64,
     follow: bool,
-    /// When it was asked for, until the tap knows of it; `None` without one.
+    /// Time of the request, until the tap knows of it; `None` without one.
     began: Option<Instant>,
     place: crate::readers::Reader,
     head: watch::Receiver<Offset>,
@@ -237,7 +237,7 @@ impl Subscription<'_> {
             Settling::Asked(mut asked) => {
                 let settled = tokio::select! {
                     settled = &mut asked => settled,
-                    // What has come is sent meanwhile.
+                    // Entries that have come are sent meanwhile.
                     _ = self.head.changed() => return Ok(Some(Settling::Asked(asked))),
                 };
                 if let Err(error) = &settled {

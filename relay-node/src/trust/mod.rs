@@ -41,12 +41,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-/// How long an agent whose token names an unknown key waits at least, before it tries again.
+/// Minimum time that an agent whose token names an unknown key waits before it retries.
 const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
-/// How often what is believed is kept at least, if nothing new was revoked.
+/// Maximum interval between two copies of the beliefs, if nothing new was revoked.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Where keys and revocations come from.
+/// Source of keys and revocations.
 #[derive(Clone, Debug)]
 pub enum TrustSource {
     /// These keys, for ever, and no revocations: for tests.
@@ -55,13 +55,13 @@ pub enum TrustSource {
     Http {
         /// Its base URL: `https://...`, or `http://...` where the way there is trusted.
         api_url: String,
-        /// What relay nodes show to it: an enrolment's key (`rk_live_...`), by which the node is in the relay directory
-        /// through its heartbeats; or the secret that all nodes share.
+        /// Secret that relay nodes show to it: an enrolment's key (`rk_live_...`), by which the node is in the relay
+        /// directory through its heartbeats; or the one that all nodes share.
         relay_secret: RelaySecret,
     },
 }
 
-/// What a relay node shows to the API. Printed as `[redacted]`, erased when dropped.
+/// Secret that a relay node shows to the API. Printed as `[redacted]`, erased when dropped.
 #[derive(Clone)]
 pub struct RelaySecret(Zeroizing<String>);
 
@@ -102,7 +102,7 @@ impl fmt::Debug for RelaySecret {
     }
 }
 
-/// What is believed now.
+/// Current beliefs.
 #[derive(Debug)]
 pub(crate) struct Trust {
     issuer: String,
@@ -130,16 +130,16 @@ struct Fetched {
 #[derive(Debug)]
 struct State {
     verifier: Option<Arc<TokenVerifier>>,
-    /// What the verifier was made of.
+    /// Keys of the verifier.
     keys: Option<Jwks>,
     standing: Standing,
 }
 
-/// Where what is believed is kept.
+/// Storage of the beliefs.
 #[derive(Debug)]
 struct Keeping {
     keeper: Arc<Keeper>,
-    /// When it was kept last, and whether that failed.
+    /// Time at which they were kept last, and whether that failed.
     last: Mutex<(Option<Instant>, bool)>,
 }
 
@@ -267,7 +267,7 @@ impl Trust {
         }
     }
 
-    /// What the operator has chosen, where that is to serve for longer without the API than a revocation may take.
+    /// Returns the operator's choice, if it is to serve for longer without the API than a revocation may take.
     pub(crate) fn prefers_availability(&self) -> Option<String> {
         let serve = Duration::from_millis(self.config.serve_without_api_ms);
         (!self.state.read().standing.is_timeless() && serve > limits::REVOCATION_WITHIN).then(|| {
@@ -451,7 +451,7 @@ impl Trust {
                     bar.twin(false);
                 }
             }
-            // Whatever else went wrong says nothing of either.
+            // Any other error proves nothing about either.
             (Err(_), _) => {}
         }
     }
@@ -466,7 +466,7 @@ impl Trust {
         (problems, unserved.is_some())
     }
 
-    /// How old revocations and keys are.
+    /// Returns the ages of revocations and keys.
     pub(crate) fn heard_ago(&self) -> (Option<Duration>, Option<Duration>) {
         self.state.read().standing.ages(self.clock.now())
     }

@@ -255,9 +255,9 @@ pub(crate) struct Client {
 /// Why there is no session.
 #[derive(Debug)]
 pub(crate) struct NotStarted {
-    /// What was said on the control stream.
+    /// Refusal on the control stream.
     pub(crate) refusal: Option<Refusal>,
-    /// How the connection was closed.
+    /// Code with which the connection was closed.
     pub(crate) closed: Option<Code>,
 }
 
@@ -398,7 +398,7 @@ impl Client {
     }
 }
 
-/// How the relay node closes a connection.
+/// Waits for the code with which the relay node closes a connection.
 pub(crate) async fn closed(connection: &Connection) -> Option<Code> {
     Gone::from(soon(connection.closed()).await).code()
 }
@@ -436,7 +436,7 @@ pub(crate) struct Subscription {
     entries: Vec<Record>,
 }
 
-/// What a subscription gave until it ended.
+/// Entries of a subscription until it ended.
 #[derive(Debug)]
 pub(crate) struct Replayed {
     pub(crate) entries: Vec<Record>,

@@ -23,7 +23,7 @@ struct Node {
     _dir: TempDir,
 }
 
-/// Whose agents they are: the same at all nodes.
+/// Owner of the agents: the same at all nodes.
 #[derive(Clone, Copy)]
 struct Owner {
     account: AccountId,
@@ -76,7 +76,7 @@ impl Node {
     }
 }
 
-/// What a log gives, which must not be refused.
+/// Replays a log, which must not be refused.
 async fn replay(client: &Client, log: LogId, after: Offset) -> Replayed {
     let replayed = client.replay(log, after).await;
     assert_eq!(replayed.code(), None, "{replayed:?}");
@@ -162,7 +162,7 @@ async fn what_is_appended_at_one_node_is_read_at_another_with_the_same_cursor() 
         );
     }
 
-    // Who was removed reads up to there, and no further, at any node.
+    // A removed agent reads up to its removal, and no further, at any node.
     let head = replay(&a, log, Offset::ZERO).await.caught_up.expect("a head").get();
     let removal = a.append(&commit(channel, alice.id, head, &[], &[bob.id])).await;
     let removal = removal.expect("appended").offset;
@@ -273,7 +273,7 @@ async fn a_node_that_is_gone_in_the_middle_of_it_loses_nothing_and_an_empty_one_
     runtime.shutdown_background();
     drop(one);
 
-    // Whatever was not acknowledged goes to the other node, as it was. Some of it had got there.
+    // Frames that were not acknowledged go to the other node, as they were. Some of it had got there.
     let b = two.session(&alice).await;
     let mut appends = b.appends().await;
     for frame in &frames[acked.len()..] {
