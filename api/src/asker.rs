@@ -60,7 +60,7 @@ impl FromRequestParts<Service> for Caller {
         let inner = service.inner();
         let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
         if let Some(wait) = inner.rates.over(key.id) {
-            // Whoever has the key got this answer a moment ago: nothing is computed to give it again.
+            // The holder of the key got this answer a moment ago: nothing is computed to give it again.
             return Err(rate_limited(wait));
         }
         let known = stored

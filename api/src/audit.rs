@@ -1,4 +1,4 @@
-//! What was done, by whom, on what: one row for every action on a key or with one, without secrets.
+//! Audit of the API: one row for every action on a key or with one, without secrets.
 
 use crate::request::Meta;
 use crate::store::{StoreError, audit};
@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 use std::fmt;
 use uuid::Uuid;
 
-/// Who did it.
+/// Actor of an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Actor {
     Key(KeyId),

@@ -30,9 +30,9 @@ pub(crate) struct Asking<'a> {
     pub region: u8,
     /// The API's region: where the named one says nothing of two nodes.
     pub own_region: u8,
-    /// Who it is: makes its order among nodes that are alike.
+    /// Identity of the asker: makes its order among nodes that are alike.
     pub who: &'a [u8],
-    /// How many relay nodes it gets.
+    /// Number of relay nodes that it gets.
     pub limit: usize,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// Where a relay node is in the order; the least is the first.
+/// Rank of a relay node in the order; the least is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     draining: bool,
@@ -139,7 +139,7 @@ pub(crate) const fn expires_after(heartbeat: Duration) -> Duration {
 }
 
 fn tenths(agents: u64, agents_max: u64) -> u64 {
-    // Who takes none is full.
+    // A node that takes no agents is full.
     agents.saturating_mul(10).checked_div(agents_max).unwrap_or(u64::MAX)
 }
 

@@ -10,7 +10,7 @@ use skytale_proto::Code;
 use skytale_proto::rest::Problem;
 use std::time::Duration;
 
-/// How long a client leaves an API alone whose database needs the operator.
+/// Time for which a client leaves an API alone whose database needs the operator.
 const TROUBLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest detail that repeats something of the request, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
@@ -22,7 +22,7 @@ pub(crate) struct Refusal {
     pub status: StatusCode,
     pub detail: String,
     pub retry_after: Option<Duration>,
-    /// What the request met with in the database.
+    /// Trouble that the request met with in the database.
     met: Option<Trouble>,
 }
 
@@ -51,7 +51,7 @@ impl Refusal {
         self
     }
 
-    /// Something that the client cannot mend. What it was is logged here, and not told.
+    /// Something that the client cannot mend. The cause is logged here, and not in the answer.
     pub(crate) fn internal(what: &str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(

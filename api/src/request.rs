@@ -1,4 +1,4 @@
-//! What surrounds a request: its id, its address, its body and its page.
+//! Parts around a request: its id, its address, its body and its page.
 
 use crate::problem::Refusal;
 use crate::store::Ask;
@@ -141,10 +141,10 @@ where
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Page<T> {
-    /// What the page begins after: `next` of the page before.
+    /// Start of the page: `next` of the page before.
     after: Option<String>,
     limit: Option<u32>,
-    /// What `after` is.
+    /// Type of `after`.
     #[serde(skip)]
     of: PhantomData<T>,
 }
@@ -191,7 +191,7 @@ impl<T: FromStr> Page<T> {
     }
 }
 
-/// How many rows a page has.
+/// Returns the number of rows of a page.
 pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     match asked {
         None => Ok(PAGE_DEFAULT.min(max)),

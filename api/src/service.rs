@@ -1,4 +1,4 @@
-//! What the API does, as an [`axum::Router`].
+//! The API as an [`axum::Router`].
 
 use crate::audit::Actor;
 use crate::auth::{KeyHasher, SharedSecret, VerifiedKeys};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-/// How often what has ended is swept away.
+/// Interval between removals of expired rows.
 const UPKEEP: Duration = Duration::from_secs(60);
 /// Relay nodes not heard of for this long leave the directory.
 const RELAY_SILENCE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -80,7 +80,7 @@ pub(crate) struct Inner {
     pub config: ApiConfig,
     pub store: Store,
     pub health: Health,
-    /// When everything was last counted, for metrics.
+    /// Time at which everything was last counted, for metrics.
     pub counted: tokio::sync::Mutex<Option<Instant>>,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
@@ -159,7 +159,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Every route, to be served by a listener or put into another router. Whoever serves it gives each request its
+    /// Every route, to be served by a listener or put into another router. The server must give each request its
     /// [`axum::extract::ConnectInfo`] of a [`std::net::SocketAddr`]; without, all clients share one rate.
     pub fn router(&self) -> Router {
         routes::router(self)

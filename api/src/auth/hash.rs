@@ -32,8 +32,8 @@ pub(crate) enum HashError {
     Failed(String),
 }
 
-/// Whose turn at a hash it is: a network, and whose key it says that it has. So a flood from one network, or against one account,
-/// delays those who share both.
+/// Asker of a hash, which waits for its turn: a network, and the account of the key that it claims to have. So a flood
+/// from one network, or against one account, delays those who share both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asking {
     pub(crate) network: IpAddr,
@@ -56,7 +56,7 @@ impl Asking {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {
     turns: Turns<Asking>,
-    /// How many of one asker wait.
+    /// Maximum number of waiting requests of one asker.
     each_max: usize,
     memory: Arc<Memory>,
     /// The hash of a key that nobody has: an id that is not known costs what a wrong secret costs.
@@ -81,8 +81,8 @@ impl KeyHasher {
         self.run(turn, move |memory| new_hash(secret.as_bytes(), memory)).await
     }
 
-    /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. What was verified while
-    /// this waited is in the cache, and not computed again.
+    /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. A secret that was verified
+    /// while this waited is in the cache, and not computed again.
     pub(crate) async fn verify(
         &self,
         asking: Asking,

@@ -1,4 +1,4 @@
-//! What an API key may do.
+//! Scopes of an API key.
 
 use skytale_proto::limits::TOKEN_SCOPES_MAX;
 use skytale_proto::rest::KEY_SCOPES_MANAGEMENT;
@@ -59,7 +59,7 @@ impl FromStr for KeyScope {
     }
 }
 
-/// What an API key may do, in all.
+/// All scopes of an API key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyScopes(BTreeSet<KeyScope>);
 
@@ -69,7 +69,7 @@ pub(crate) enum ScopesError {
     /// Not a scope.
     #[error("no such scope: `{found}`")]
     Unknown {
-        /// What is there.
+        /// The text found.
         found: String,
     },
     /// None at all.

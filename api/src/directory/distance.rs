@@ -1,12 +1,12 @@
-//! How far regions are from one another.
+//! Distances between regions.
 
 use std::collections::HashMap;
 
 /// Pairs of regions in one table.
 const PAIRS_MAX: usize = 4_096;
 
-/// How far regions are from one another, in a unit of the operator's choice: milliseconds of a round trip, mostly. The same
-/// both ways, and nothing within a region. Regions without an entry are further apart than those with one.
+/// Distances between regions, in a unit of the operator's choice: milliseconds of a round trip, mostly. The same both
+/// ways, and nothing within a region. Regions without an entry are further apart than those with one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Distances(HashMap<(u8, u8), u32>);
 

@@ -121,7 +121,7 @@ async fn take(
     Ok(relay.twin.map(|stored| stored.twin))
 }
 
-/// Whose the place is.
+/// Decides which process has the place.
 fn judge(before: Option<&StoredRelay>, relay: &StoredRelay, since_s: u64) -> Claim {
     let holder = before.map(|before| Holder {
         instance: before.instance,
@@ -184,7 +184,7 @@ async fn refuse(
     ))
 }
 
-/// What a heartbeat tells that is new; a change of load alone is nothing new.
+/// Returns the news in a heartbeat, as an action for the audit; a change of load alone is no news.
 fn told(before: Option<&StoredRelay>, now: &StoredRelay) -> Option<&'static str> {
     let Some(before) = before.filter(|before| before.enrolment == now.enrolment) else {
         return Some("relay.register");

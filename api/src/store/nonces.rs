@@ -34,7 +34,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// How many of an account's nonces wait for their proof; counted no further than `most`.
+/// Counts an account's nonces that wait for their proof; no further than `most`.
 pub(crate) async fn count(
     connection: &mut AnyConnection,
     account: AccountId,

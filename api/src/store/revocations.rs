@@ -51,7 +51,7 @@ impl Feed {
         number(&row, "value")
     }
 
-    /// What came after a number, and whether that is where the feed goes on.
+    /// Returns the entries after a number, and whether the feed continues there.
     async fn part<T>(
         &self,
         connection: &mut AnyConnection,
@@ -152,7 +152,7 @@ pub(crate) async fn agents(
     AGENTS.part(connection, after, limit, revocation).await
 }
 
-/// Drops the entries from before a time, from the front of each feed up to the first that is not. What stays is dense.
+/// Drops the entries from before a time, from the front of each feed up to the first that is not. The rest is dense.
 pub(crate) async fn drop_old(connection: &mut AnyConnection, before_s: u64) -> Result<u64, StoreError> {
     let keys = KEYS.drop_old(connection, before_s).await?;
     Ok(keys + AGENTS.drop_old(connection, before_s).await?)

@@ -79,7 +79,7 @@ impl Database {
     }
 }
 
-/// Where the server has its socket.
+/// Returns the folder of the server's socket.
 pub(crate) async fn server_folder() -> PathBuf {
     server().await.folder.clone()
 }
