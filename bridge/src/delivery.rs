@@ -1,4 +1,4 @@
-//! How far one link has come in one channel. Pure.
+//! Progress of one link in one channel. Pure.
 //!
 //! ```text
 //!            confirmed          handed             head
@@ -15,15 +15,16 @@
 //! The cursor also waits for a second (`confirm_ms`) in which the link must stay up: a process that is killed has not given
 //! its application what it read just before.
 //!
-//! So delivery is **at least once**. A live process that reconnects drops what it has had: MLS refuses a ciphertext whose key
-//! was used, and in reliable sessions the message id tells. A process that was killed may show its application again what
-//! it read in its last second: SLIM does not keep its receiving keys. What an application leaves in SLIM's queue for longer
-//! than that second is lost if the process is killed: SLIM keeps no inbox, and the bridge cannot see that far.
+//! So delivery is **at least once**. A live process that reconnects drops what it has had: MLS refuses a ciphertext
+//! whose key was used, and in reliable sessions the message id tells. A process that was killed may show its
+//! application again the messages of its last second: SLIM does not keep its receiving keys. Messages that an
+//! application leaves in SLIM's queue for longer than that second are lost if the process is killed: SLIM keeps no
+//! inbox, and the bridge cannot see that far.
 
 use crate::wire::FullName;
 use std::collections::BTreeMap;
 
-/// What a member had when it joined on this link.
+/// State of a member when it joined on this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// It has everything up to this offset.
@@ -64,7 +65,7 @@ impl Delivery {
         self.members.is_empty()
     }
 
-    /// How many members are on this link.
+    /// Returns the number of members on this link.
     pub fn count(&self) -> usize {
         self.members.len()
     }

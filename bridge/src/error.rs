@@ -60,13 +60,13 @@ pub enum BridgeError {
     Config {
         /// The key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// An address or file that cannot be used.
     #[error("{problem}")]
     Environment {
-        /// What.
+        /// The problem.
         problem: String,
     },
     /// The relay client.

@@ -1,4 +1,4 @@
-//! Who is subscribed to what, and to whom a frame goes.
+//! Subscriptions, and the links to which a frame goes.
 //!
 //! ```text
 //!   prefix ─ id ─ link ─ subscription ids     an exact id: the links subscribed with it

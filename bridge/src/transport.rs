@@ -23,7 +23,7 @@ const ACCEPTED_MAX: usize = 64;
 /// After an accept that failed: out of file descriptors, perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Who is on the other end of a connection.
+/// Peer on the other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) shown: Shown,

@@ -1,4 +1,4 @@
-//! What a link's client asks of logs, in the order in which it asked.
+//! Requests of a link's client to logs, in the order in which it made them.
 
 use super::{Attached, Link, Settle, deliver, node};
 use crate::delivery::{Delivery, Start};

@@ -53,10 +53,10 @@ pub struct Body {
     pub subscription_id: u64,
 }
 
-/// What the bridge reads of a SLIMHeader.
+/// Fields of a SLIMHeader that the bridge reads.
 #[derive(Clone, Debug, Default)]
 pub struct Header {
-    /// Who sends.
+    /// Sender.
     pub source: Name,
     /// To whom.
     pub destination: Name,

@@ -136,7 +136,7 @@ impl Name {
         }
     }
 
-    /// What routes it; `None` where it cannot be routed.
+    /// Returns the name by which it is routed; `None` if it cannot be routed.
     pub fn route(&self) -> Option<EncodedName> {
         let encoded = self.encoded?;
         let id = encoded
@@ -204,7 +204,7 @@ fn id(bytes: &Bytes) -> Result<(u64, u64), WireError> {
     Ok(id)
 }
 
-/// The text of one component, in bytes. What is longer is no name.
+/// Maximum bytes of one component's text. A longer text is no name.
 const COMPONENT_BYTES_MAX: usize = 512;
 
 fn strings(bytes: &Bytes) -> Result<[Bytes; 3], WireError> {
