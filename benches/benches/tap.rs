@@ -1,4 +1,4 @@
-//! What a tap costs: appends at full load through a relay node with one, against a node without one over the same store.
+//! Cost of a tap: appends at full load through a relay node with one, against a node without one over the same store.
 //!
 //! Four agents append to 25 logs each, with 256 appends of each unanswered. A turn begins with appends that are not measured, so that the
 //! tap is in the middle of its work, and ends with a pause, in which it writes what is left. The processor time is that of both and the

@@ -1,4 +1,4 @@
-//! What is appended: channels with authors, and frames of an exact length.
+//! Frames to append: channels with authors, and frames of an exact length.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Hea
 pub struct Channel {
     /// Its log.
     pub log: LogId,
-    /// Who made it.
+    /// Author of the frame.
     pub author: AgentId,
     /// The handshake head.
     pub parent: Offset,

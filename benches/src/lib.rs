@@ -1,4 +1,4 @@
-//! What the benchmarks share: measuring a thing in turn with its limit, and what they measure it on.
+//! Tools that the benchmarks share: to measure a thing in turn with its limit, and the limits themselves.
 //!
 //! A benchmark here never gives a figure alone. Each measurement has its limit beside it: the least that
 //! any implementation would have to do for the same bytes. Both run in the same process, in turn, and what is reported is

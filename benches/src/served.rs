@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-/// What the child says when all that it had is closed.
+/// Line of the child when it has closed everything.
 const CLOSED: &str = "closed";
 
 /// A process that serves until it is [ended](Self::end).
@@ -45,7 +45,7 @@ impl Served {
         })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(&self) -> &EndpointAddr {
         &self.address
     }
@@ -55,7 +55,7 @@ impl Served {
         Client::start(agent, &self.address, self.tokens.token(agent)?).await
     }
 
-    /// What the kernel knows of it.
+    /// Returns the kernel's figures of it.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
     }

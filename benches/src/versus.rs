@@ -13,7 +13,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use std::fmt;
 use std::time::Duration;
 
-/// What one run of a benchmark is given: criterion, how large to be, and the table that closes it.
+/// Tools for one run of a benchmark: criterion, its size, and the table that closes it.
 pub struct Bench {
     criterion: Criterion,
     title: String,
@@ -26,20 +26,20 @@ pub struct Bench {
 pub struct Case {
     /// Its name in criterion's report and in the table.
     pub name: String,
-    /// What one turn of either side works through.
+    /// Work of one turn, of either side.
     pub work: Work,
-    /// What the ratio should be.
+    /// Aim for the ratio.
     pub aim: Aim,
     /// Pairs that criterion takes for each side, at least 10.
     pub pairs: usize,
 }
 
-/// What one turn works through.
+/// Work of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// So many elements of so many bytes each: the ratio is one of rates, ours / limit.
     Elements {
-        /// How many.
+        /// Number of elements.
         count: u64,
         /// Each one's length, in bytes.
         bytes: u64,
@@ -48,7 +48,7 @@ pub enum Work {
     Latency,
 }
 
-/// What a ratio should be.
+/// Aim for a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
     /// At least this part of the limit's rate.
@@ -59,7 +59,7 @@ pub enum Aim {
     None,
 }
 
-/// What both sides of one pair took.
+/// Times of both sides of one pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Ours.
@@ -178,9 +178,9 @@ impl fmt::Debug for Bench {
 /// Which side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// What is measured.
+    /// The measured side.
     Ours,
-    /// What it is measured against.
+    /// The side that it is measured against.
     Limit,
 }
 
@@ -224,7 +224,7 @@ impl Row {
         }
     }
 
-    /// How many times the limit's work on the processor ours is; `None` where that was not measured.
+    /// Returns the ratio of our work on the processor to the limit's; `None` if that was not measured.
     fn processor(&self) -> Option<f64> {
         let ratio = |pair: &Pair| Some(pair.ours.cpu?.as_secs_f64() / pair.limit.cpu?.as_secs_f64());
         let ratios: Option<Vec<f64>> = self.pairs.iter().map(ratio).collect();

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 /// The role of a child process: its arguments, one a line.
 pub(crate) const ROLE: &str = "SKYTALE_BENCH_FLEET_ROLE";
 
-/// What the child does.
+/// Runs the child's part.
 pub(crate) fn play(arguments: &[&str]) -> anyhow::Result<()> {
     let account = |user: &str, servers: &str, folder: &str| Account {
         user: user.to_owned(),

@@ -19,11 +19,11 @@ use tokio::runtime::Runtime;
 
 const AGENTS: usize = 1_000;
 const CHANNELS: usize = 100;
-/// What each of them missed, in entries.
+/// Number of entries that each of them missed.
 const MISSED: usize = 512;
-/// How long the node may take to put away what it had for those who left.
+/// Time for the node to put away its state for those who left.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long an agent that was not let in waits, at first and at most.
+/// Pause of an agent that was not let in, at first and at most.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(8);
 

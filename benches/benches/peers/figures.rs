@@ -1,4 +1,4 @@
-//! What runs are compared by, and the table that says how.
+//! Figures by which runs are compared, and their table.
 
 use crate::which::Which;
 use skytale_load::results::{Measure, Results};

@@ -4,8 +4,8 @@
 //!   cargo bench -p skytale-benches --bench peers -- WORKLOAD.skw --repeat 5 --out results
 //! ```
 //!
-//! In each round every target runs once, with a fresh server in a process of its own; who begins moves on by one. What counts is the
-//! ratio to ours of the same round. Every run is verified; one with a fault fails the program.
+//! In each round every target runs once, with a fresh server in a process of its own; the first place moves on by one.
+//! The result is the ratio to ours of the same round. Every run is verified; one with a fault fails the program.
 
 mod args;
 mod figures;

@@ -23,7 +23,7 @@ pub(crate) fn frame_id(planned: Duration, part: u32, sequence: u64) -> FrameId {
     FrameId::from_bytes(bytes)
 }
 
-/// When a frame was planned, from the run's beginning.
+/// Returns the planned time of a frame, from the run's beginning.
 pub(crate) fn planned(frame: &FrameId) -> Duration {
     let mut bytes = [0; 8];
     bytes[2..].copy_from_slice(&frame.as_bytes()[..6]);

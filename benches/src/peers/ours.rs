@@ -43,7 +43,7 @@ impl Ours {
         })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(&self) -> &EndpointAddr {
         self.relay.address()
     }

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a server may take to answer for the first time.
+/// Maximum time for a server to answer for the first time.
 pub(super) const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// Between two tries to reach it.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(50);
@@ -26,7 +26,7 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 pub struct Absent {
     /// Which.
     pub program: &'static str,
-    /// How to get it.
+    /// Way to get it.
     pub help: &'static str,
 }
 
@@ -59,7 +59,7 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: TempDir,
-    /// Who runs the server, where that is another user.
+    /// User that runs the server, if that is another one.
     owner: Option<Owner>,
 }
 
@@ -161,7 +161,7 @@ impl Server {
         })
     }
 
-    /// What the kernel knows of it.
+    /// Returns the kernel's figures of it.
     pub fn process(&self) -> Process {
         Process::of(self.pid)
     }

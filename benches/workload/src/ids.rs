@@ -1,7 +1,8 @@
 //! Ids become numbers, and cannot be found again from them.
 //!
-//! What is kept for each id is an HMAC-SHA256 (RFC 2104) under a key of this process, which nobody else ever has and which is gone with
-//! it. A number is the order of first appearance. So whoever has a workload cannot test whether an id that they know is in it.
+//! The key of each id is an HMAC-SHA256 (RFC 2104) under a key of this process, which nobody else ever has and which is
+//! gone with it. A number is the order of first appearance. So a person who has a workload cannot test whether a known
+//! id is in it.
 
 use crate::event::{Agent, Channel};
 use ring::hmac;
@@ -86,7 +87,7 @@ impl Pseudonyms {
         (pseudonym, drawn < self.sample.0 || self.sample == Sample::ALL)
     }
 
-    /// How many ids have a number.
+    /// Returns the number of ids that have a number.
     pub(crate) fn len(&self) -> usize {
         self.agents.len() + self.channels.len()
     }

@@ -6,7 +6,7 @@ use super::{Condition, Difference, Judged, Measured, Metric, Report, Results, Sp
 use serde::Serialize;
 use std::fmt;
 
-/// What a comparison takes although it says little.
+/// Doubtful comparisons that are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
     /// Sides that replayed different workloads, or in different ways.
@@ -31,7 +31,7 @@ pub enum CompareError {
         side: char,
         /// The run, from 1.
         number: usize,
-        /// Where it differs.
+        /// The difference.
         difference: Difference,
     },
     /// The sides are not alike.
@@ -70,7 +70,7 @@ fn listed(differences: &[Difference]) -> String {
 }
 
 impl CompareError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Nothing { .. } => "Give at least one run for each side.",
@@ -90,9 +90,9 @@ pub struct SideShown {
     pub runs: usize,
     /// The kind of target.
     pub target: String,
-    /// Where it was.
+    /// Place of the run.
     pub place: String,
-    /// What made the results.
+    /// Program that made the results.
     pub made_by: String,
     /// Its revision.
     pub revision: Option<String>,
@@ -200,11 +200,11 @@ pub struct Comparison {
     pub a: SideShown,
     /// The second side.
     pub b: SideShown,
-    /// Where they differ in what should be the same.
+    /// Differences in fields that should be the same.
     pub unlike: Vec<Difference>,
-    /// Where they differ otherwise: target, version, machine.
+    /// Other differences: target, version, machine.
     pub different: Vec<Difference>,
-    /// What to know before one reads the figures.
+    /// Notes to read before the figures.
     pub notes: Vec<String>,
     /// The metrics that both sides have, and those of conditions.
     pub metrics: Vec<Compared>,

@@ -1,4 +1,4 @@
-//! What a report says of what was measured.
+//! Figures of a report, computed from the measurements.
 
 use super::measured::{joined, sum};
 use super::report::CATCH_UP_MAX;

@@ -50,7 +50,7 @@ pub enum Metric {
     Share(Share),
 }
 
-/// What metrics are of: a run, or several as one.
+/// Runs of which metrics are computed: one, or several as one.
 pub(super) type Runs<'a> = &'a [(&'a Report, &'a Measured)];
 
 impl Stat {
@@ -83,7 +83,7 @@ impl Stat {
 }
 
 impl Metric {
-    /// What a comparison shows, whatever its conditions are.
+    /// Metrics that a comparison shows, with any conditions.
     pub const COMPARED: [Self; 11] = [
         Self::Latency(Measure::Append, Stat::P50),
         Self::Latency(Measure::Append, Stat::P90),

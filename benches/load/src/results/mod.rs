@@ -1,4 +1,4 @@
-//! What a run gave: one folder with `report.json`, a histogram log for each latency, `counts.csv` and `report.html`.
+//! Results of a run: one folder with `report.json`, a histogram log for each latency, `counts.csv` and `report.html`.
 //!
 //! ```text
 //!   a run ──Results::new──> Results ──write──> a folder ──read_runs──> compare ──> Comparison
@@ -184,7 +184,7 @@ pub fn histogram() -> Histogram64 {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("bounds of a histogram")
 }
 
-/// What was measured: everything in intervals of one length, from the run's beginning.
+/// Measurements: everything in intervals of one length, from the run's beginning.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The length of an interval: whole milliseconds.
@@ -200,6 +200,6 @@ pub struct Measured {
 pub struct Results {
     /// The report. Its percentiles and series are those of `measured`.
     pub report: Report,
-    /// What it is computed from.
+    /// Measurements from which it is computed.
     pub measured: Measured,
 }

@@ -44,23 +44,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether all is done.
+/// Interval between checks whether all is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often the runtime's lateness is sampled.
+/// Interval between samples of the runtime's lateness.
 const SAMPLE_EVERY: Duration = Duration::from_millis(5);
-/// How late a timer of the runtime is by itself.
+/// Lateness of a timer of the runtime by itself.
 const TIMER_GRAIN: Duration = Duration::from_micros(1_500);
-/// How long agents may take to leave.
+/// Maximum time for agents to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How a plan is run.
+/// Configuration of a run.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// With a number: as fast as the target takes it, with so many events open at most. Else at the planned times.
     pub in_flight: Option<usize>,
     /// The length of an interval of the results.
     pub interval: Duration,
-    /// How long the end may take without any progress: acknowledgements and deliveries that are still to come.
+    /// Maximum time that the end may take without any progress: acknowledgements and deliveries that are still to come.
     pub patience: Duration,
     /// The generator's own lateness, at the 99th percentile, from which on a run is not valid.
     pub lag_max: Duration,
@@ -69,7 +69,7 @@ pub struct RunConfig {
     pub keep_order: bool,
     /// Which part of the run this is.
     pub part: u32,
-    /// When it begins; now, where there is none.
+    /// Start of the run; now, if there is none.
     pub start_at: Option<SystemTime>,
 }
 
@@ -94,7 +94,7 @@ impl RunConfig {
     }
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// Since its beginning.
@@ -119,28 +119,28 @@ pub struct Progress {
     pub is_ending: bool,
 }
 
-/// What a run gave.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Ran {
-    /// What was measured.
+    /// The measurements.
     pub measured: Measured,
     /// Sums.
     pub totals: Totals,
-    /// What was compared.
+    /// Scope of the comparison.
     pub verified: Verified,
     /// Contradictions between what agents saw, in words; the first 1,000.
     pub faults: Vec<String>,
-    /// How many there were.
+    /// Number of faults.
     pub fault_count: u64,
     /// Why the run says nothing of the target, if it does not.
     pub invalid_because: Vec<String>,
     /// Refusals by the number of their code.
     pub refusals: BTreeMap<u32, u64>,
-    /// Where it went apart from what was planned.
+    /// Differences from the plan.
     pub divergence: Divergence,
     /// Readers that came back.
     pub catch_up: Vec<CatchUp>,
-    /// When it began, unix milliseconds.
+    /// Start of the run, unix milliseconds.
     pub started_ms: u64,
     /// It was ended before it was done.
     pub interrupted: bool,
@@ -181,7 +181,7 @@ pub async fn run<T: Target>(
     Ok(base.ran(config, outcome, &unfinished, verified, faults, report.fault_count))
 }
 
-/// What a cast can say of itself while it plays.
+/// State that a cast can report while it plays.
 trait Standing: Cast {
     /// Faults found so far.
     fn faults(&self) -> u64;
@@ -282,7 +282,7 @@ impl<J: Send + 'static> Driven<J> {
     }
 }
 
-/// How a run went, beside what it measured.
+/// Outcome of a run, beside its measurements.
 struct Outcome {
     duration: Duration,
     interrupted: bool,
@@ -293,14 +293,14 @@ struct Outcome {
     lag_p99_us: [u64; 2],
 }
 
-/// What had not come when a run was over.
+/// Readers that were not at the end when a run was over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Left {
-    /// That are to read all.
+    /// Those that are to read all.
     readers: u64,
     /// Those of them that have not.
     readers_short: u64,
-    /// That left, or were removed.
+    /// Those that left, or were removed.
     readers_left: u64,
 }
 
@@ -391,7 +391,7 @@ impl Base {
         let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
         let tallies = &self.tallies;
         let appending_us = load(&tallies.appending_us);
-        // Where something was never acknowledged, the run did not end with the last acknowledgement.
+        // If something was never acknowledged, the run did not end with the last acknowledgement.
         let appending_end_us = match unfinished.events.is_empty() {
             true => appending_us,
             false => micros(outcome.duration),

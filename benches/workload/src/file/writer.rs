@@ -61,7 +61,7 @@ impl<W: Write> Writer<W> {
         })
     }
 
-    /// What it writes to.
+    /// Returns its output.
     pub(crate) const fn out(&mut self) -> &mut W {
         &mut self.out
     }
@@ -79,7 +79,7 @@ impl<W: Write> Writer<W> {
                 before: self.before,
             });
         }
-        // What is written are whole microseconds: rounding must not add up.
+        // Times are written in whole microseconds: rounding must not add up.
         let at = Duration::from_micros(u64::try_from(event.at.as_micros()).unwrap_or(u64::MAX));
         line::encode(at.saturating_sub(self.before), &event.what, &mut self.member);
         self.before = at;
@@ -101,7 +101,7 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// What was written so far.
+    /// Returns the totals so far.
     pub const fn totals(&self) -> &Totals {
         &self.totals
     }

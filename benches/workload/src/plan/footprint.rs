@@ -1,4 +1,4 @@
-//! How large a plan becomes, known before it is built.
+//! Size of a plan, known before it is built.
 
 use super::{Layer, PlanError};
 use crate::event::{Event, Frame, What};
@@ -11,7 +11,7 @@ const NAMES_PER_EVENT: u64 = 32;
 /// So whatever fits numbers its agents and channels in 32 bits.
 const _: () = assert!(super::EVENTS_MAX as u64 * (NAMES_PER_EVENT + 2) < u32::MAX as u64);
 
-/// What events take in memory. Sums and products saturate: they are over any limit then.
+/// Memory of events. Sums and products saturate: they are over any limit then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Footprint {
     events: u64,
@@ -46,7 +46,7 @@ impl Footprint {
         }
     }
 
-    /// What [`readers::add`](super::readers::add) adds to a layer.
+    /// Returns the part that [`readers::add`](super::readers::add) adds to a layer.
     pub(super) fn of_readers(layer: &Layer, count: u32) -> Self {
         let readers = Self {
             // A token, a session and a subscription each.

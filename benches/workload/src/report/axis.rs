@@ -1,6 +1,6 @@
 //! Axes: from values to places between 0 and 1.
 
-/// How an axis goes.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Axis {
     /// From 0, evenly.
@@ -57,7 +57,7 @@ impl Scale {
         Self { axis, low, high }
     }
 
-    /// Where a value is, 0 to 1; none for one that the axis cannot show.
+    /// Returns the place of a value, 0 to 1; none for one that the axis cannot show.
     pub(super) fn at(&self, value: f64) -> Option<f64> {
         let value = match self.axis {
             _ if value.is_nan() => return None,

@@ -24,11 +24,11 @@ struct Room {
     head: u64,
 }
 
-/// Where one agent is.
+/// Place of one agent.
 #[derive(Debug, Default)]
 struct Place {
     online: bool,
-    /// What it has read of each of its channels.
+    /// Position of the agent in each of its channels.
     read: BTreeMap<Channel, u64>,
 }
 

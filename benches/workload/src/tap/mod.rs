@@ -29,15 +29,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often events go to the disk.
+/// Interval at which events go to the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(700);
-/// How long an event waits for others that were before it.
+/// Time for which an event waits for others that were before it.
 const HOLD: Duration = Duration::from_millis(250);
 /// Events that wait at once. With more they are written as they are.
 const PENDING_MAX: usize = 65_536;
 /// Events for which there is memory when there is little to do.
 const PENDING_KEPT: usize = 1_024;
-/// How long a tap that failed waits until it tries again.
+/// Pause of a tap that failed before it tries again.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// Ids of one life. With more another life begins, with other numbers.
 const IDS_MAX: usize = 1_000_000;
@@ -52,7 +52,7 @@ pub struct TapError {
     pub source: WriteError,
 }
 
-/// What became of events.
+/// Result of a turn for the events.
 #[derive(Debug, Default)]
 pub struct Turn {
     /// Events that came to the disk.

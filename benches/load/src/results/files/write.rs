@@ -27,7 +27,7 @@ pub enum WriteError {
         #[source]
         error: io::Error,
     },
-    /// What could not be read back is not written.
+    /// Results that could not be read back are not written.
     #[error("cannot write {}: {why}", .path.display())]
     Unreadable {
         /// The file.
@@ -38,7 +38,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Exists { .. } => "Name a folder that does not exist yet.",

@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_millis(50);
 pub(super) struct Reading {
     pub(super) stage: Arc<Stage>,
     pub(super) agent: u32,
-    /// When its session was planned. What was planned before is what it had missed.
+    /// Planned time of its session. Messages planned before are those that it had missed.
     pub(super) since: Duration,
     pub(super) leave: CancellationToken,
     pub(super) missed: Arc<AtomicU64>,
@@ -34,7 +34,7 @@ pub(super) struct Reading {
     pub(super) is_online: Arc<AtomicBool>,
 }
 
-/// How an application hears of changes.
+/// Channels by which an application hears of changes.
 pub(super) struct Ears {
     pub(super) events: Events,
     /// Channels that the agent makes: no event tells of those.
@@ -247,7 +247,7 @@ impl Reading {
 
 async fn acknowledge(channel: &Channel, unacknowledged: &mut Option<Offset>) {
     if let Some(offset) = unacknowledged.take() {
-        // What is not acknowledged comes again, and is seen as that.
+        // A message that is not acknowledged comes again, and counts as seen.
         let _ = channel.ack(offset).await;
     }
 }

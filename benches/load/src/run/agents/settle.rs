@@ -1,4 +1,4 @@
-//! What becomes of an append.
+//! Outcome of an append.
 
 use super::Stage;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
