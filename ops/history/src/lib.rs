@@ -1,4 +1,4 @@
-//! What agents saw of a run, and whether it can have happened on one log.
+//! Checks whether the agents' view of a run can have happened on one log.
 //!
 //! Agents write down what they send, what they learn of it, and what they are shown ([`Event`]). When all is
 //! over, [`check`] puts those accounts together and names every contradiction ([`Fault`]). It knows nothing of relay nodes,

@@ -1,4 +1,4 @@
-//! What a request's head must say before anything else of the request is looked at.
+//! Checks of a request's head, before anything else of the request is looked at.
 
 use crate::problem::problem;
 use axum::http::uri::Authority;
@@ -13,7 +13,7 @@ pub struct HeadError {
     pub code: Code,
     /// The status.
     pub status: StatusCode,
-    /// What is wrong.
+    /// The problem.
     pub detail: String,
 }
 

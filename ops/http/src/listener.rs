@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long to wait after the system refused a connection (no file descriptor left, mostly).
+/// Pause after the system refused a connection (no file descriptor left, mostly).
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections that answer what is no HTTP with a problem document.

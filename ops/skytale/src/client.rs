@@ -40,7 +40,7 @@ pub(crate) fn operator(loaded: &Loaded) -> Outcome<ApiClient> {
     ApiClient::new(&loaded.config.api_url, secret).map_err(failed(loaded))
 }
 
-/// What to say of a request that failed.
+/// Returns the report of a request that failed.
 pub(crate) fn failed(loaded: &Loaded) -> impl Fn(ApiError) -> Failure {
     failed_at(&loaded.config.api_url, &loaded.source("api_url"))
 }

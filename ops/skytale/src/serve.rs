@@ -18,7 +18,7 @@ use skytale_sdk::raw::RawClient;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long agents may take to leave a relay node that drains.
+/// Maximum time for agents to leave a relay node that drains.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: &[f64] = &[

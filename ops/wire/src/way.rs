@@ -20,7 +20,7 @@ pub(crate) struct Way<'a> {
     pub(crate) flow: fn(&State) -> Flow,
     pub(crate) delay: fn(&State) -> Duration,
     pub(crate) bytes: &'a AtomicU64,
-    /// What the first bytes must contain.
+    /// Bytes that the first ones must contain.
     pub(crate) greeting: Option<&'a [u8]>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     Reset,
 }
 
-/// What is on its way, and when it arrives.
+/// Bytes on their way, and the time at which they arrive.
 struct Due {
     at: Instant,
     what: What,

@@ -76,7 +76,7 @@ fn path(limit: u32, before: Option<&str>) -> String {
 #[derive(Serialize)]
 struct Listed {
     events: Vec<AuditEvent>,
-    /// What `--before` takes for those that are older; null where there are none.
+    /// Value for `--before` to get older events; null if there are none.
     next: Option<String>,
     #[serde(skip)]
     names: Names,

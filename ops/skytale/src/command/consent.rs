@@ -38,7 +38,7 @@ pub(crate) struct Args {
     pub agent: AgentArgs,
 }
 
-/// Who may claim keys of an agent.
+/// Agents that may claim an agent's keys.
 #[derive(Debug, Default, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct Claims {
@@ -75,7 +75,7 @@ impl FromStr for Allow {
 }
 
 impl Claims {
-    /// What was asked for, if anything was.
+    /// Returns the requested consent, if there is one.
     pub(super) async fn consent(&self, agent: &Agent) -> Outcome<Option<Consent>> {
         if self.account {
             return Ok(Some(Consent::Account));
@@ -172,7 +172,7 @@ struct Shown {
     names: Names,
 }
 
-/// Who may claim keys.
+/// Agents that may claim keys.
 #[derive(Serialize)]
 struct Who {
     /// `account`, `listed` or `anyone`.
@@ -181,7 +181,7 @@ struct Who {
     agents: Vec<AgentId>,
 }
 
-/// Who may add without asking.
+/// Agents that may add without asking.
 #[derive(Serialize)]
 struct Trusted {
     account: bool,

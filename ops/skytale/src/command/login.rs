@@ -21,7 +21,7 @@ const KEY_BYTES_MAX: u64 = 4_096;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
-    /// Where the API is [key: api_url].
+    /// The API's URL [key: api_url].
     #[arg(long = "api", alias = "api-url", value_name = "URL")]
     api: Option<String>,
     /// Read the API key from this file [default: from standard input].

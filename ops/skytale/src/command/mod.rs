@@ -37,7 +37,7 @@ use skytale_proto::Code;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What to do.
+/// Commands of `skytale`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Watch an agent that was away catch up on everything it missed, on a node of its own that is killed meanwhile.
@@ -99,7 +99,7 @@ pub(crate) enum Command {
     Config(config::Command),
     /// Print completions for a shell.
     Completions(completions::Args),
-    /// What the exit codes mean.
+    /// Explain the exit codes.
     #[command(name = "exit-codes", long_about = EXIT_CODES)]
     ExitCodes,
     /// Write and check the documentation's reference.
@@ -107,12 +107,12 @@ pub(crate) enum Command {
     Reference(reference::Command),
 }
 
-/// What a command is given.
+/// Surroundings of a command.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The configuration in force.
     pub loaded: Loaded,
-    /// Where results go.
+    /// Output for results.
     pub output: Output,
     /// Says when to stop.
     pub shutdown: Shutdown,
@@ -237,7 +237,7 @@ fn plain(global: &Global, work: impl FnOnce(&Loaded) -> Outcome) -> Outcome {
     work(&loaded)
 }
 
-/// What a command logs by default, and its flags that are settings.
+/// Default log of a command, and its flags that are settings.
 struct Kind {
     default: telemetry::Default,
     flags: Vec<Layer>,

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     until_stdin_ends: bool,
 }
 
-/// What an operator does, with the operator's secret (SKYTALE_ADMIN_SECRET) where it is about a fleet.
+/// Commands of an operator, with the operator's secret (SKYTALE_ADMIN_SECRET) if they are about a fleet.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Let a relay node into the fleet: make the key that it shows, which is shown once.

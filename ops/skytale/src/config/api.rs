@@ -1,4 +1,4 @@
-//! What `skytale api` needs: the section `[api]`.
+//! Configuration of `skytale api`: the section `[api]`.
 
 use super::{AUDIENCE, Loaded, Problems, Secret, loopback, texts};
 use crate::output::Outcome;
@@ -16,7 +16,7 @@ const ACCOUNT_BURST_S: u32 = 5;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Api {
-    /// Where it listens, for HTTP. A proxy in front of it does TLS.
+    /// Address for HTTP. A proxy in front of it does TLS.
     pub listen: SocketAddr,
     /// A proxy in front ends TLS, is the only way in, and appends the client's address to `X-Forwarded-For`.
     pub behind_tls_proxy: bool,
@@ -32,18 +32,18 @@ pub(crate) struct Api {
     pub key_encryption_key: Option<Secret>,
     /// The audience of tokens: the name of the fleet of relay nodes.
     pub audience: String,
-    /// How long a token lives, in seconds.
+    /// Lifetime of a token, in seconds.
     pub token_lifetime_s: u64,
     /// After how long a signing key is rotated, in seconds; 0 is never.
     pub signing_key_lifetime_s: u64,
-    /// How long audit rows are kept, in seconds.
+    /// Retention of audit rows, in seconds.
     pub audit_retention_s: u64,
-    /// Where it is: agents that name no region are taken to be there.
+    /// Region of the API: agents that name no region are taken to be there.
     pub region: u8,
-    /// How far regions are from one another, as `1-2=80`; the same both ways.
+    /// Distances between regions, as `1-2=80`; the same both ways.
     #[serde(with = "texts")]
     pub region_distances: Vec<String>,
-    /// How often enrolled relay nodes say that they are there, in seconds.
+    /// Interval between heartbeats of enrolled relay nodes, in seconds.
     pub relay_heartbeat_s: u64,
     /// The section `[api.admin]`.
     pub admin: ApiAdmin,
@@ -57,7 +57,7 @@ pub(crate) struct Api {
 pub(crate) struct ApiAdmin {
     /// Whether health and metrics are served on a port of their own.
     pub enabled: bool,
-    /// Where.
+    /// Address of that port.
     pub listen: SocketAddr,
     /// Whether that may be something else than loopback.
     pub allow_remote: bool,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The option that sets one key.
 pub(crate) const SET_FLAG: &str = "--set";
 
-/// Where settings are looked for.
+/// Sources of settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     /// The file that was asked for. It must be there.
@@ -52,9 +52,9 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What a person should know of it, and that is no reason to stop.
+    /// Remarks that a person should know, and that are no reason to stop.
     pub remarks: Vec<String>,
-    /// What is wrong with single keys, which have their defaults here.
+    /// Problems of single keys, which have their defaults here.
     pub(super) problems: Problems,
     /// Keys that are set.
     set: Vec<String>,
@@ -62,7 +62,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Where a key's value came from.
+    /// Returns the source of a key's value.
     pub(crate) fn source(&self, key: &str) -> String {
         self.figment
             .find_metadata(key)
@@ -106,7 +106,7 @@ pub(crate) fn is_of_servers(key: &str) -> bool {
         .any(|section| key.starts_with(section))
 }
 
-/// Reads and merges. What is wrong with single keys is kept, and the keys have their defaults: [`Loaded::sound`] refuses it,
+/// Reads and merges. Problems of single keys are kept, and the keys have their defaults: [`Loaded::sound`] refuses it,
 /// and so do the configurations of servers.
 pub(crate) fn read(sources: Sources) -> Outcome<Loaded> {
     let file = match sources.file {
@@ -213,7 +213,7 @@ fn misfit(figment: &Figment, key: &str, error: &figment::Error) -> Failure {
     }
 }
 
-/// What cannot be read at all: a file that is no TOML.
+/// Returns the failure for a file that cannot be read at all: one that is no TOML.
 fn wrong(error: &figment::Error) -> Failure {
     let source = error
         .metadata

@@ -4,7 +4,7 @@ use super::{Layer, Loaded};
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 
-/// What is wrong, by key. What a key is wrong for first is what counts: the rest follows from it.
+/// Problems by key. The first problem of a key counts: the rest follows from it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Problems(Vec<(String, Failure)>);
 

@@ -48,11 +48,11 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// What a profile holds. Prints no key.
+/// Contents of a profile. Prints no key.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
-    /// Where the API is.
+    /// URL of the API.
     pub api_url: String,
     /// The API key.
     #[serde(serialize_with = "expose", deserialize_with = "guard")]
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Profile {
     }
 }
 
-/// Where profiles are: beside the user's own configuration.
+/// Returns the folder of profiles: beside the user's own configuration.
 pub(crate) fn folder() -> Outcome<PathBuf> {
     let home = std::env::var_os("XDG_CONFIG_HOME")
         .filter(|home| !home.is_empty())

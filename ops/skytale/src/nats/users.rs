@@ -38,9 +38,9 @@ pub(crate) struct User {
 pub(crate) struct Users {
     /// Relay nodes.
     pub nodes: Vec<NodeUsers>,
-    /// What all relay nodes shared: the log's key, and the one that asks.
+    /// Users that all relay nodes shared: the log's key, and the one that asks.
     pub shared: [Option<User>; 2],
-    /// Who purges the streams.
+    /// User that purges the streams.
     pub keeper: Keys,
     /// People.
     pub operator: User,

@@ -2,12 +2,12 @@
 
 use super::{AgentReport, Comparison};
 
-/// How the ends of all agents compare with what was sent, and with one another.
+/// Comparison of all agents' messages with the sent ones, and with one another.
 #[derive(Clone, Debug)]
 pub(crate) struct Agreement {
-    /// What was found, over all agents.
+    /// Sum of the comparisons, over all agents.
     pub found: Comparison,
-    /// How many agents there are.
+    /// Number of agents.
     pub agents: usize,
     /// Messages that should be found: each at each agent.
     pub expected: u64,

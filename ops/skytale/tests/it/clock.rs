@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// The secret that relay nodes share, many times over.
 const SECRET: &str = "r5";
 
-/// The clock of processes, which a file says. What runs since the machine's start is left alone.
+/// Clock of processes, set by a file. The clock since the machine's start is left alone.
 struct Clock {
     library: PathBuf,
     file: PathBuf,
@@ -91,7 +91,7 @@ fn run(place: &Place, agent: &str, arguments: &[&str]) -> Value {
     place.json(&[arguments, &["--vault", &vault, "--timeout-s", "120"]].concat())
 }
 
-/// What an agent has not read, as texts.
+/// Returns the messages that an agent has not read, as texts.
 fn unread(place: &Place, agent: &str, channel: &str) -> Vec<String> {
     let vault = format!("{agent}.vault");
     let line = [
@@ -272,7 +272,7 @@ impl Operated {
         })
     }
 
-    /// How the directory has a node.
+    /// Returns the state of a node in the directory.
     fn state(&self, node: usize) -> String {
         let label = format!("node-{node}");
         let listed = self.place.json(&["relay", "fleet"]);

@@ -24,7 +24,7 @@ const SHARDS: u16 = 2;
 pub(crate) struct Server {
     pub(crate) name: String,
     ports: [u16; 4],
-    /// Where it keeps its streams, if not where all do.
+    /// Folder of its streams, if it is another one than that of all.
     store: Option<PathBuf>,
     process: Option<Child>,
 }

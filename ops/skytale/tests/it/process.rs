@@ -99,7 +99,7 @@ fn words_of(command: &Command) -> Vec<String> {
         .collect()
 }
 
-/// What a run left.
+/// Result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,

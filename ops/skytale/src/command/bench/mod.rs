@@ -137,7 +137,7 @@ fn write(
         Ok((totals, bytes))
     });
     if written.is_err() {
-        // What is there is no workload.
+        // The file there is no workload.
         let _ = std::fs::remove_file(path);
     }
     written
@@ -210,7 +210,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; give a number and a unit, as in 90s, 10m, 2h"))
 }
 
-/// What makes the workload, for its header.
+/// Returns the program that makes the workload, for its header.
 fn made_by() -> String {
     format!("skytale {}", env!("CARGO_PKG_VERSION"))
 }

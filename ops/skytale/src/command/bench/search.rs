@@ -29,10 +29,11 @@ pub(crate) struct Args {
     /// The speed at which the search ends.
     #[arg(long, value_name = "FACTOR", default_value_t = 10_000.0, value_parser = factor)]
     to: f64,
-    /// How long a step must last at least: no speed is tried at which the workload is over sooner.
+    /// The minimum length of a step: no speed is tried at which the workload is over sooner.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
     shortest: Duration,
-    /// How near the largest speed must be known: the search ends when the least speed that fails is within this share of it.
+    /// The precision of the result: the search ends when the least speed that fails is within this share of the largest
+    /// that passes.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     within: f64,
 }
@@ -65,7 +66,7 @@ struct Step {
     acknowledged_per_s: f64,
     append_p99_us: u64,
     delivered_p99_us: u64,
-    /// What each objective was found to be.
+    /// Results for the objectives.
     found: Vec<Found>,
     folder: PathBuf,
 }

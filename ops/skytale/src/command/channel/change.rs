@@ -307,9 +307,9 @@ pub(super) struct Changed {
     state: &'static str,
     /// Of those that were to be added, who was not.
     refused: Vec<Refused>,
-    /// Who is added later.
+    /// Agents that are added later.
     deferred: Vec<AgentId>,
-    /// What this agent calls those who changed, by their ids.
+    /// Names of the changed agents in this vault, by their ids.
     names: BTreeMap<AgentId, String>,
 }
 

@@ -185,7 +185,7 @@ struct Row {
     first: Option<Offset>,
     last: Option<Offset>,
     what: String,
-    /// What is being done about it, or what there is to do.
+    /// The repair under way, or the one to make.
     remedy: &'static str,
     frame_id: Option<FrameId>,
     /// Of a divergence: whose message showed it, and both digests.

@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     done.await
 }
 
-/// How far messages were shown.
+/// Progress of the shown messages.
 struct Shown {
     after: Option<Offset>,
     left: u64,

@@ -16,7 +16,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
 use tokio::time::timeout;
 
-/// What is read of standard input or a file, at most, in bytes.
+/// Maximum bytes read from standard input or a file.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The text that means standard input.
 const STDIN: &str = "-";

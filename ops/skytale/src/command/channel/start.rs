@@ -1,4 +1,4 @@
-//! Where in a channel's history to begin.
+//! Start in a channel's history.
 
 use crate::agent::failed;
 use crate::config::age;

@@ -24,9 +24,9 @@ const WHAT: &str = "cannot send";
 /// So long after the end of standard input it is said what is waited for.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How lines are read, and what happens is shown.
+/// Interface to the user: reads lines, and shows events.
 pub(super) trait Face {
-    /// What a line asks for. What cannot be used is shown.
+    /// Returns the request in a line. A line that cannot be used is shown.
     fn read(&mut self, session: &Session, line: u64, input: Input) -> Outcome<Read>;
 
     /// Shows a message. It may be acknowledged when this returns.
@@ -42,14 +42,14 @@ pub(super) trait Face {
     fn acks(&self) -> bool;
 }
 
-/// What a line asks for.
+/// Request in a line.
 #[derive(Clone, Debug)]
 struct Ask {
     line: u64,
     what: Wanted,
 }
 
-/// What a line is.
+/// Contents of a line.
 #[derive(Clone, Debug)]
 pub(super) enum Read {
     Ask(Wanted),
@@ -83,7 +83,7 @@ pub(super) struct Refused<'a> {
     pub(super) failure: &'a Failure,
 }
 
-/// What lasts where the process that has the vault open closes it meanwhile.
+/// State that lasts when the process that has the vault open closes it meanwhile.
 struct Talk<F> {
     face: F,
     input: mpsc::Receiver<Input>,
@@ -173,7 +173,7 @@ impl<F: Face> Talk<F> {
                 }
             }
         }
-        // What comes before the last own message in the log is shown, too.
+        // Messages before the last own one in the log are shown, too.
         self.rest(channel, book.names(agent).await?, session).await
     }
 

@@ -1,4 +1,4 @@
-//! What the relay node's log takes on disk, and whether it is whole.
+//! Size of the relay node's log on disk, and its check.
 
 use crate::output::{Context as _, Failure, Outcome};
 use skytale_log_store::inspect::{self, InspectError};

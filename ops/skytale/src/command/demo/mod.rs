@@ -27,13 +27,13 @@ pub(crate) struct Args {
     /// Membership and key changes in between.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     changes: u64,
-    /// How often the relay node is killed and started again meanwhile.
+    /// The number of times that the relay node is killed and started again meanwhile.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     kills: u64,
     /// Agents that exchange messages; one more is away.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     senders: u64,
-    /// What carries the agents' connections; `https` shows it without UDP.
+    /// The transport of the agents' connections; `https` shows it without UDP.
     #[arg(long, value_enum, default_value_t)]
     transport: Transport,
     /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days, behind
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Keep the data, and say where.
     #[arg(long)]
     keep: bool,
-    /// Where the data goes [default: a temporary folder].
+    /// The folder for the data [default: a temporary folder].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! What a demonstration ends with.
+//! Report at the end of a demonstration.
 
 use crate::output::{Human, Style};
 use crate::stage::{AgentReport, Agreement};
@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub epochs: u64,
     /// Membership and key changes.
     pub changes: u64,
-    /// How often the relay node was killed.
+    /// Number of times that the relay node was killed.
     pub relay_kills: u64,
     /// From the first message to the last one in the log, with the changes and the crash in between, in seconds.
     pub exchange_s: f64,
@@ -49,7 +49,7 @@ pub(super) struct Report {
     /// Whether all transcripts are the same.
     pub transcripts_agree: bool,
     pub agents: Vec<AgentReport>,
-    /// Where the data is, if it was kept.
+    /// Folder of the data, if it was kept.
     pub kept: Option<String>,
 }
 

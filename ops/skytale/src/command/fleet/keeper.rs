@@ -8,7 +8,7 @@ use skytale_proto::Code;
 use std::fmt;
 use tokio_util::sync::CancellationToken;
 
-/// What `--help` ends with.
+/// End of the `--help`.
 const NOTES: &str = "\
 Reads relay.fleet.keeper_key, nodes_file, nats, regions, witnesses and tls_roots, and relay.retention_s, from a configuration of its own that
 names none of a relay node's keys. One keeper is enough; a second one does no harm. Relay nodes serve without it, and streams grow: `/readyz`
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     once: bool,
 }
 
-/// What became of one round.
+/// Result of one round.
 #[derive(Serialize)]
 struct Round {
     /// Relay nodes that were heard.

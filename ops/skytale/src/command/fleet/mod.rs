@@ -13,7 +13,7 @@ use super::{Session, examples};
 use crate::output::Outcome;
 use clap::Subcommand;
 
-/// What to do.
+/// Commands on a fleet.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.

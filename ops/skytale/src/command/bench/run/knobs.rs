@@ -1,4 +1,4 @@
-//! What can be set of a run's plan.
+//! Settings of a run's plan.
 
 use serde_json::Value;
 use skytale_load::results::Speed;
@@ -6,7 +6,7 @@ use skytale_workload::plan::{Fraction, Knobs};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How fast.
+/// Rate of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     Factor(f64),

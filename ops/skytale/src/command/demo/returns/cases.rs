@@ -1,4 +1,4 @@
-//! What happens while an agent is away.
+//! Events while an agent is away.
 
 use super::super::super::relay::accept_in;
 use super::player::{Way, within};
@@ -13,7 +13,7 @@ use skytale_proto::Code;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long someone is away who is away for long.
+/// Length of a long absence.
 const LONG: Duration = Duration::from_secs(100 * 24 * 3_600);
 /// Messages that retention is to take.
 const OVERTAKEN: usize = 20;

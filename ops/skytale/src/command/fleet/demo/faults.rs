@@ -1,4 +1,4 @@
-//! What fails, and how it comes back.
+//! Faults, and their repair.
 
 use super::dice::Dice;
 use super::kinds::Kind;
@@ -9,7 +9,7 @@ use skytale_proto::Code;
 use skytale_wire::Cut;
 use std::time::Duration;
 
-/// How long faults last.
+/// Durations of faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spans {
     /// At most, and at least half of it.
@@ -24,7 +24,7 @@ pub(super) struct Fault {
     pub kind: Kind,
     /// In words.
     pub what: String,
-    /// How long it lasts; of a restart and of keys, as long as it takes.
+    /// Its duration; of a restart and of keys, as long as it takes.
     pub lasts: Option<Duration>,
     pub(super) relay: usize,
     pub(super) servers: Vec<usize>,

@@ -50,7 +50,7 @@ pub(crate) enum Kind {
     DiskFull,
 }
 
-/// What a kind of fault cannot be without.
+/// Requirement of a kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Regions,
@@ -58,7 +58,7 @@ pub(super) enum Need {
     SmallDisk,
 }
 
-/// What there is of it.
+/// Means for faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Means {
     pub regions: usize,
@@ -67,7 +67,7 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// What there is on this machine.
+    /// Returns the means on this machine.
     pub(super) fn of_machine(regions: usize) -> Self {
         Self {
             regions,
