@@ -67,7 +67,7 @@ pub(crate) struct Action<'a> {
     /// As `key.create`.
     pub name: &'static str,
     pub target: Target<'a>,
-    /// Why it was refused, if it was.
+    /// Reason why it was refused, if it was.
     pub code: Option<Code>,
 }
 

@@ -124,7 +124,7 @@ pub struct Limits {
     pub nonce_lifetime: Duration,
 }
 
-/// So many a second, and so many at once.
+/// Rate: operations a second, and at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Sustained; 1 at least.

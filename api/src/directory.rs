@@ -1,4 +1,4 @@
-//! Which relay nodes an agent is sent to, and in which order. Pure.
+//! Relay nodes to which an agent is sent, and their order. Pure.
 //!
 //! The nearest first: of the region that the agent names (the API's own where it names none), then by the configured
 //! distances from it. Within the same distance the one with the least to do, in tenths of what it takes; among those that are
@@ -133,7 +133,7 @@ pub(crate) const fn live_since_s(now_s: u64, heartbeat: Duration) -> u64 {
     now_s.saturating_sub(expires_after(heartbeat).as_secs())
 }
 
-/// After how long without a heartbeat a relay node is gone.
+/// Time without a heartbeat after which a relay node is gone.
 pub(crate) const fn expires_after(heartbeat: Duration) -> Duration {
     Duration::from_secs(heartbeat.as_secs() * RELAY_HEARTBEATS_MISSED_MAX as u64)
 }

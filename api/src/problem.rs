@@ -15,7 +15,7 @@ const TROUBLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest detail that repeats something of the request, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub code: Code,

@@ -152,7 +152,7 @@ impl<K: Hash + Eq> Until<K> {
     }
 }
 
-/// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
+/// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

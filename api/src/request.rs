@@ -137,7 +137,7 @@ where
     }
 }
 
-/// Which page of a list.
+/// Page of a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Page<T> {

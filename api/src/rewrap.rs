@@ -23,7 +23,7 @@ pub struct Rewrapped {
     pub already: usize,
 }
 
-/// Why nothing was changed.
+/// Reason why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RewrapError {
     /// The database's URL.

@@ -29,7 +29,7 @@ const UPKEEP: Duration = Duration::from_secs(60);
 /// Relay nodes not heard of for this long leave the directory.
 const RELAY_SILENCE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Why the API does not start.
+/// Reason why the API does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration.

@@ -32,7 +32,7 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// and views.
 const KEEP: Duration = Duration::from_secs(TOKEN_LIFETIME_MAX.as_secs() + CLOCK_SKEW_MAX.as_secs() + 60);
 
-/// Why there is no key to sign with.
+/// Reason why there is no key to sign with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SigningError {
     #[error(transparent)]

@@ -54,7 +54,7 @@ impl Channel {
         self.frame(Detail::Message, Bytes::from(vec![0x5a; body]))
     }
 
-    /// So many messages of `frame_bytes` each, over all of `channels` in turn.
+    /// Makes so many messages of `frame_bytes` each, over all of `channels` in turn.
     pub fn messages(channels: &[Self], count: usize, frame_bytes: usize) -> anyhow::Result<Vec<Frame>> {
         let turns = channels.iter().cycle().take(count);
         turns.map(|channel| channel.message(frame_bytes)).collect()

@@ -37,7 +37,7 @@ pub struct Case {
 /// Work of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// So many elements of so many bytes each: the ratio is one of rates, ours / limit.
+    /// A number of elements of so many bytes each: the ratio is one of rates, ours / limit.
     Elements {
         /// Number of elements.
         count: u64,
@@ -175,7 +175,7 @@ impl fmt::Debug for Bench {
     }
 }
 
-/// Which side of a pair.
+/// Side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The measured side.

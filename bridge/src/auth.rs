@@ -48,7 +48,7 @@ pub struct Certificate {
     pub sha256: [u8; 32],
 }
 
-/// Whom the bridge lets in.
+/// Callers that the bridge lets in.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
     /// Everyone, with all names. For `dev`: the bridge refuses it beyond loopback.

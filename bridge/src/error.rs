@@ -1,4 +1,4 @@
-//! Why the bridge refuses.
+//! Refusals and start errors of the bridge.
 
 use skytale_proto::Code;
 use skytale_sdk::raw::RawError;
@@ -52,7 +52,7 @@ impl From<RawError> for Refusal {
     }
 }
 
-/// Why the bridge did not start.
+/// Reason why the bridge did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// A configuration key that cannot be used.

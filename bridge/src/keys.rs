@@ -29,7 +29,7 @@ const ASKING_MAX: usize = 8;
 /// SHA-256 of a key.
 pub(crate) type KeyDigest = [u8; 32];
 
-/// Why a key's links must end.
+/// Reason why a key's links must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The API does not take it any more.

@@ -98,7 +98,7 @@ pub(crate) fn routed() {
     counter!(ROUTED).increment(1);
 }
 
-/// Why a frame went nowhere.
+/// Reason why a frame went nowhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Dropped {
     NoMatch,

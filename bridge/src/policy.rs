@@ -1,4 +1,4 @@
-//! Which account may use which names.
+//! Names that accounts may use.
 //!
 //! A pattern is `org/namespace/service`, where the last parts may be `*`. The text of a name is compared, and only if
 //! it hashes to the routed name. A name that carries no text, or a wrong one, matches nothing but `*/*/*`.

@@ -79,7 +79,7 @@ pub trait LogStore: Send + Sync + 'static {
     /// Returns the meaning of an acknowledgement.
     fn durability(&self) -> Durability;
 
-    /// Why the store takes no appends, if it has stopped; and each later answer.
+    /// Watches the reason why the store takes no appends, if it has stopped.
     fn stopped(&self) -> watch::Receiver<Option<String>>;
 
     /// The time that more than half of the clocks behind this store agree on, unix milliseconds; `None` where there are none, as
@@ -88,7 +88,7 @@ pub trait LogStore: Send + Sync + 'static {
         None
     }
 
-    /// Which logs wait for one another in this store's queue: those of one lane.
+    /// Returns the logs that wait for one another in this store's queue: those of one lane.
     fn lane(&self, log: &LogId) -> u32 {
         let _ = log;
         0
@@ -115,7 +115,7 @@ pub trait LogStore: Send + Sync + 'static {
 /// The state of a store, for those who watch over its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Why it cannot do its work now; empty where it is ready.
+    /// Reasons why it cannot do its work now; empty if it is ready.
     pub problems: Vec<String>,
     /// Conditions that need attention, though it does its work.
     pub remarks: Vec<String>,
@@ -236,7 +236,7 @@ pub enum Access {
     UnknownLog,
 }
 
-/// Why a frame is not in the log.
+/// Reason why a frame is not in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The fold refused it.
@@ -263,7 +263,7 @@ pub enum StoreError {
     /// Takes no more appends.
     #[error("the store has stopped: {reason}")]
     Stopped {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Takes no appends until there is room on the disk. The frame may be appended again then, with its id.

@@ -134,7 +134,7 @@ impl Refusal {
         }
     }
 
-    /// With how long to wait before trying again.
+    /// Sets the time to wait before a retry.
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
         self.retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);

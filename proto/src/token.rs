@@ -45,7 +45,7 @@ use crate::Code;
 /// Keys in one key set, at most: the one that signs and those whose tokens have not all ended.
 pub const JWKS_KEYS_MAX: usize = 16;
 
-/// Why a token, or a key set, is refused.
+/// Reason why a token, or a key set, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct TokenError {

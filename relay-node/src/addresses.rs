@@ -89,7 +89,7 @@ impl Drop for Begun {
     }
 }
 
-/// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
+/// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         loopback if loopback.is_loopback() => loopback,

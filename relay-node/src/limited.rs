@@ -1,4 +1,4 @@
-//! Which limits of accounts and addresses were met lately: for the operator, who decides whether they fit.
+//! Limits of accounts and addresses that were met lately: for the operator, who decides whether they fit.
 
 use skytale_proto::Code;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) load: Load,
     pub(crate) limited: Limited,
     pub(crate) presence: Presence,
-    /// Until when the node drains, once it does.
+    /// Time until which the node drains, once it does.
     pub(crate) drain: watch::Sender<Option<Instant>>,
     /// State shared by the sessions of an account.
     pub(crate) accounts: Accounts,
@@ -127,7 +127,7 @@ pub enum StartError {
     Rollback {
         /// The data folder.
         dir: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// HTTPS cannot be served.

@@ -10,7 +10,7 @@ use skytale_proto::session::{MessageError, decode_message, frame_message};
 /// Taken from a stream at once at most, in bytes.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
-/// Why no more messages come.
+/// Reason why no more messages come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
     /// The bytes are not a message.

@@ -74,7 +74,7 @@ pub(crate) struct Quotas {
     pub(crate) channels: u32,
 }
 
-/// Which quota is used up.
+/// Quota that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exceeded {
     Bytes,

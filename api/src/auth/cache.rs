@@ -1,4 +1,4 @@
-//! Which keys were verified lately.
+//! Keys that were verified lately.
 
 use super::text::{KeyName, KeyText};
 use parking_lot::Mutex;

@@ -18,10 +18,10 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const HASH_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
-/// After how long a caller that found no room may try again.
+/// Time after which a caller that found no room may retry.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a hash was not computed.
+/// Reason why a hash was not computed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
     /// Too many wait for one.

@@ -42,9 +42,9 @@ key_name!(EnrolmentId, ENROLMENT_KEY_PREFIX);
 
 /// The parts of a key's text. The secret is not decoded: what was hashed is its text.
 pub(crate) struct KeyText<'a, I> {
-    /// By which it is found.
+    /// Id by which it is found.
     pub id: I,
-    /// By which it is proven.
+    /// Secret by which it is proven.
     pub secret: &'a str,
 }
 

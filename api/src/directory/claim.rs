@@ -1,4 +1,4 @@
-//! Which of two processes has a relay node's place in the directory, if both show its key. Pure.
+//! Decides which of two processes that show a relay node's key has the node's place in the directory. Pure.
 //!
 //! Each process of a relay node has an id of its own. A restart and a copy of the node's files on a second machine look
 //! alike at first: another process with the same key. The difference is whether the earlier one is still heard.

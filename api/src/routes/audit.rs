@@ -14,7 +14,7 @@ use skytale_proto::rest::AuditPage;
 use skytale_proto::rest::schema::EventId;
 use skytale_proto::{Code, KeyId};
 
-/// Which page.
+/// Page of the audit.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

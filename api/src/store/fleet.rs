@@ -17,7 +17,7 @@ pub(crate) struct StoredRelay {
     pub draining: bool,
     pub load: RelayLoad,
     pub seen_s: u64,
-    /// Which process of it was heard.
+    /// Process of it that was heard.
     pub instance: Option<InstanceId>,
     /// Process whose place that one took under the same addresses.
     pub displaced: Option<InstanceId>,

@@ -4,7 +4,7 @@ use super::{StoreError, number, signed};
 use skytale_proto::{AccountId, AgentId};
 use sqlx::AnyConnection;
 
-/// Whom a nonce is for. Its hash alone is stored.
+/// Agent and key that a nonce is for. Its hash alone is stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NonceOf<'a> {
     pub nonce: &'a [u8; 32],

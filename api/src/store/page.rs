@@ -6,7 +6,7 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::fmt::Display;
 
-/// Which page of a list is asked for.
+/// Page of a list that is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask<N> {
     /// Row that it begins after; without, it is the first.

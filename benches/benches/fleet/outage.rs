@@ -41,7 +41,7 @@ enum Fault {
     Frozen,
 }
 
-/// Which server it happens to.
+/// Server that it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     /// The leader of the shard's stream.

@@ -34,7 +34,7 @@ pub(crate) fn planned(frame: &FrameId) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Bodies(Bytes);
 
-/// So many random bytes are made once; bodies are cut from them.
+/// Random bytes that are made once; bodies are cut from them.
 const POOL_BYTES: usize = 4 * 1024 * 1024;
 
 impl Bodies {

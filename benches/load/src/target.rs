@@ -79,7 +79,7 @@ pub struct Appended {
     pub offset: Offset,
 }
 
-/// Why something failed.
+/// Reason why something failed.
 #[derive(Clone, Debug)]
 pub struct Failed {
     /// The code.

@@ -118,7 +118,7 @@ impl Drop for Feed {
     }
 }
 
-/// Why a session is over, as soon as it is. Clones are the same session's.
+/// Reason why a session is over, as soon as it is. Clones are the same session's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failure {
     is_over: CancellationToken,

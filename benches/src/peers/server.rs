@@ -24,7 +24,7 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{program} is not installed; {help}")]
 pub struct Absent {
-    /// Which.
+    /// The server.
     pub program: &'static str,
     /// Way to get it.
     pub help: &'static str,

@@ -49,7 +49,7 @@ pub enum What {
     Subscribe {
         /// The reader.
         agent: Agent,
-        /// Which log.
+        /// The log.
         log: Log,
         /// Number of entries that it had not read, up to the head of that time.
         behind: u64,

@@ -11,7 +11,7 @@ use skytale_proto::{AgentId, ChannelId};
 use std::collections::HashMap;
 use std::fmt;
 
-/// Which channels are captured.
+/// Channels that are captured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample(f64);
 

@@ -48,7 +48,7 @@ pub struct Accepted {
     pub is_node: bool,
 }
 
-/// Why there is no link.
+/// Reason why there is no link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NegotiationError {
     /// Not a negotiation, or not one that a client begins.

@@ -1,4 +1,4 @@
-//! Which frames are kept and which only pass.
+//! Split of frames into those that are kept and those that only pass.
 
 use super::frame::Publish;
 use super::proto;

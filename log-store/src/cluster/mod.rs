@@ -44,7 +44,7 @@ pub struct Cluster {
     routes: Vec<u16>,
     /// Of each server, where every one is a region of its own.
     gateways: Vec<u16>,
-    /// By which port each server reaches each, itself too: of routes or of gateways.
+    /// Ports by which each server reaches each, itself too: of routes or of gateways.
     peers: Vec<Vec<u16>>,
     /// Whether something is between the servers.
     linked: bool,

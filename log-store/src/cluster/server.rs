@@ -88,7 +88,7 @@ pub(super) struct Configuration<'a> {
     pub(super) route: u16,
     /// Port for other regions, if it is one.
     pub(super) gateway: Option<u16>,
-    /// By which port it reaches each server, itself too.
+    /// Ports by which it reaches each server, itself too.
     pub(super) peers: &'a [u16],
     /// Whether those ports are the only ways: then nobody learns of others.
     pub(super) only: bool,

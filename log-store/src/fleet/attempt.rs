@@ -26,7 +26,7 @@ pub(super) struct Acked {
     pub(super) doubtful: bool,
 }
 
-/// Why nobody knows what became of the messages.
+/// Reason why nobody knows what became of the messages.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// There was no answer, or nobody who could have given one.

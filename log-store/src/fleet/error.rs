@@ -1,11 +1,11 @@
-//! Why a fleet's node cannot start.
+//! Errors of starting a fleet's node.
 
 use crate::StoreError;
 use crate::local;
 use skytale_proto::Code;
 use std::path::PathBuf;
 
-/// Why a fleet's node cannot start.
+/// Error of starting a fleet's node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A setting that cannot be.

@@ -27,7 +27,7 @@ const WITHOUT_MAX: u32 = 32;
 /// State of the next batch's wait.
 pub(super) struct Gathering {
     before: Option<Before>,
-    /// With how many frames the batch began to wait.
+    /// Number of frames with which the batch began to wait.
     waited_with: Option<usize>,
     /// Batches that are to do without waiting, and how many did the last time.
     without: u32,

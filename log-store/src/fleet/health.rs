@@ -22,7 +22,7 @@ pub enum Phase {
 /// One shard of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardHealth {
-    /// Which.
+    /// The shard.
     pub shard: ShardId,
     /// Its state.
     pub phase: Phase,
@@ -60,7 +60,7 @@ impl ShardHealth {
 /// A shard whose stream contradicts what was followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HaltedShard {
-    /// Which.
+    /// The shard.
     pub shard: ShardId,
     /// The contradiction.
     pub reason: String,
@@ -120,9 +120,9 @@ impl Node {
 pub struct Health {
     /// All shards are caught up with what their streams held when the node started, and nothing has stopped.
     pub ready: bool,
-    /// Why it takes no appends any more, if it has stopped.
+    /// Reason why it takes no appends any more, if it has stopped.
     pub stopped: Option<String>,
-    /// Why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
+    /// Reason why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
     pub full: Option<String>,
     /// Meaning of an acknowledgement.
     pub durability: Durability,

@@ -56,7 +56,7 @@ pub struct Kept {
     pub shard: ShardId,
     /// The checkpoint up to which the stream was purged in this round, and how many messages went.
     pub purged: Option<(u64, u64)>,
-    /// Why it was not, where that needs attention.
+    /// Reason why it was not, if that needs attention.
     pub problem: Option<String>,
     /// Its stream has messages that are far older than the retention.
     pub is_unpurged: bool,

@@ -43,7 +43,7 @@ struct Shared {
 struct Known {
     /// Secret for connections.
     current: Option<Secret>,
-    /// Why what the file holds is not used.
+    /// Reason why the file's key is not used.
     problem: Option<String>,
 }
 
@@ -243,7 +243,7 @@ pub(super) async fn follow(node: Arc<Node>) {
     }
 }
 
-/// Why keys in files are not used, for `/readyz`.
+/// Reasons why keys in files are not used, for `/readyz`.
 pub(super) fn problems(config: &FleetConfig) -> Vec<String> {
     let (log, sync) = files(config);
     let files = log.into_iter().chain(sync);

@@ -81,7 +81,7 @@ pub(super) struct Shard {
     pub(super) acked: watch::Sender<u64>,
     /// Tells the follower that such messages do not come.
     pub(super) stalled: Notify,
-    /// Why its stream does not match this node's configuration yet; `None` once it does.
+    /// Reason why its stream does not match this node's configuration yet; `None` once it does.
     unchecked: Mutex<Option<String>>,
     /// The connection to NATS on which the stream was last found to be what was followed.
     pub(super) looked_on: AtomicU64,
@@ -187,7 +187,7 @@ impl Shard {
         }
     }
 
-    /// Why its stream does not match this node's configuration.
+    /// Returns the reason why its stream does not match this node's configuration.
     pub(super) fn why_unchecked(&self) -> Option<String> {
         self.unchecked.lock().clone()
     }
@@ -255,7 +255,7 @@ impl Node {
         }
     }
 
-    /// Why nothing is taken any more.
+    /// Returns the reason why nothing is taken any more.
     pub(super) fn why_ended(&self) -> StoreError {
         self.running().err().unwrap_or_else(closed)
     }

@@ -1,4 +1,4 @@
-//! Which accepted bundles have Welcomes that have not been seen on their logs.
+//! Accepted bundles with Welcomes that have not been seen on their logs.
 //!
 //! A bundle and its Welcomes are in different streams, and no write spans two of them. So every node notes, as it folds,
 //! which Welcomes a bundle owes, and strikes them out as it folds those: in whatever order the two come. The node that

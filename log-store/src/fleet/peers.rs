@@ -131,7 +131,7 @@ pub(super) struct Peers {
 #[derive(Clone, Copy)]
 struct Asked {
     at: Instant,
-    /// On which connection to NATS, counted from the first; 0 before the first question.
+    /// Connection to NATS, counted from the first; 0 before the first question.
     connection: u64,
     /// Somebody listened to the first question.
     anybody: bool,
@@ -316,7 +316,7 @@ pub(super) async fn tell_all(node: Arc<Node>) {
 struct Turn<'a> {
     node: &'a Arc<Node>,
     told: Option<Instant>,
-    /// Which shard's leader is asked for the time next.
+    /// Shard whose leader is asked for the time next.
     asked: usize,
 }
 

@@ -102,7 +102,7 @@ impl Health {
         }
     }
 
-    /// Which shards are so, those behind the most first; `None` where none is.
+    /// Returns the shards that are so, those behind the most first; `None` if there is none.
     fn named(&self, is: impl Fn(&ShardHealth) -> bool) -> Option<String> {
         let mut shards: Vec<&ShardHealth> = self.shards.iter().filter(|shard| is(shard)).collect();
         shards.sort_by_key(|shard| std::cmp::Reverse(shard.lag()));

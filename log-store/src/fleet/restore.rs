@@ -41,7 +41,7 @@ pub struct Restored {
     pub logs: u64,
 }
 
-/// Why nothing more is put back. Entries that were put back before stay, and are found again by the next try.
+/// Reason why nothing more is put back. Entries that were put back before stay, and are found again by the next try.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The streams cannot be followed.

@@ -1,4 +1,4 @@
-//! Which shard a log belongs to: by its id alone, so that every node says the same without asking.
+//! Shard of a log: chosen by its id alone, so that every node says the same without asking.
 //!
 //! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names no
 //! region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the number
@@ -17,7 +17,7 @@ pub const SHARDS_MAX: u16 = 1_024;
 pub struct ShardId {
     /// Its home.
     pub region: Region,
-    /// Which of the region's shards, from 0.
+    /// Number among the region's shards, from 0.
     pub index: u16,
 }
 

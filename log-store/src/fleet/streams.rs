@@ -123,7 +123,7 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Fou
     }
 }
 
-/// Which server leads a stream, and how late it is there, unix milliseconds; `None` where nobody says.
+/// Returns the server that leads a stream, and the time there, unix milliseconds; `None` if nobody says.
 pub(super) async fn server_time(context: &jetstream::Context, stream: &str) -> Option<(String, u64)> {
     let answer: Told = context.request(format!("STREAM.INFO.{stream}"), &()).await.ok()?;
     let time = async_nats::datetime::parse_rfc3339(&answer.ts?).ok()?;

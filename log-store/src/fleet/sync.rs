@@ -41,7 +41,7 @@ pub(super) enum Prober {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Meaning {
     pub(super) durability: Durability,
-    /// Why it is less than a synced quorum.
+    /// Reason why it is less than a synced quorum.
     pub(super) problem: Option<String>,
     /// Servers that hold copies and whose setting could not be read; a majority of each stream's is known.
     pub(super) unread: Vec<String>,

@@ -27,7 +27,7 @@ const TRIES: usize = 20;
 /// Doubtful checkpoints that are remembered, at most.
 const DOUBTS_MAX: usize = 64;
 
-/// Why what this node vouches for does not count, or nobody's word does.
+/// Reason why this node's vouching does not count, or nobody's does.
 pub(super) fn problem(config: &FleetConfig) -> Option<String> {
     let names = match config.known_nodes.read() {
         Ok(names) => names,

@@ -18,7 +18,7 @@ use crate::local::OpenError;
 use skytale_proto::Code;
 use std::path::Path;
 
-/// Why a stopped node's data cannot be looked at.
+/// Error of a look at a stopped node's data.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The folder cannot be opened.

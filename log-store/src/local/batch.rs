@@ -39,7 +39,7 @@ pub(crate) struct BatchLog {
 /// An entry in a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct BatchEntry {
-    /// Which of the batch's logs.
+    /// Index of its log among the batch's.
     pub(crate) log: u32,
     /// Position of its record, from the beginning of the batch's records.
     pub(crate) at: u32,

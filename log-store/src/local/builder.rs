@@ -36,7 +36,7 @@ pub(crate) struct BatchBuilder {
     /// Messages followed since positions were last written.
     unwritten: usize,
     pub(crate) verdicts: Verdicts,
-    /// Why the batch cannot be written: there was no room for what it would need.
+    /// Reason why the batch cannot be written: there was no room for what it would need.
     pub(crate) doomed: Option<StoreError>,
 }
 
@@ -419,7 +419,7 @@ pub(crate) struct Laid {
     /// States for the index to keep.
     pub(crate) saved: Vec<(LogId, Bytes)>,
     pub(crate) verdicts: Verdicts,
-    /// Why it cannot be written.
+    /// Reason why it cannot be written.
     pub(crate) doomed: Option<StoreError>,
 }
 

@@ -79,7 +79,7 @@ pub struct Retention {
 const SEALED_PART: u32 = 20;
 
 impl Retention {
-    /// After how long a segment with entries is sealed.
+    /// Time after which a segment with entries is sealed.
     pub(crate) fn seal_after(&self) -> Option<Duration> {
         self.age.map(|age| age / SEALED_PART)
     }

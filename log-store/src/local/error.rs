@@ -1,11 +1,11 @@
-//! Why a store's folder cannot be opened.
+//! Errors of opening a store's folder.
 
 use super::space::no_room;
 use crate::StoreError;
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
-/// Why a store's folder cannot be opened.
+/// Error of opening a store's folder.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.

@@ -25,8 +25,8 @@ const FORKED_WITHIN: Duration = Duration::from_millis(300);
 const FORMAT_TITLE: &str = "skytale log store";
 const FORMAT_BYTES_MAX: u64 = 4_096;
 
-/// Which store a file belongs to: 16 random bytes that no author knows, so that no frame can hold something that looks
-/// like a batch mark of this store.
+/// Id of the store to which a file belongs: 16 random bytes that no author knows, so that no frame can hold something
+/// that looks like a batch mark of this store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreId(pub(crate) [u8; 16]);
 

@@ -23,7 +23,7 @@ const POSITION_BYTES: usize = 4 + 8 * 5 + 64 + 4;
 pub struct ShardPosition {
     /// The shard, by a number of the fleet's.
     pub shard: u32,
-    /// Which stream: when it was created, unix nanoseconds.
+    /// Id of the stream: its time of creation, unix nanoseconds.
     pub stream: u64,
     /// The last message folded; 0 for none.
     pub sequence: u64,

@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Why no appends are taken where the index is in memory.
+/// Reason why no appends are taken while the index is in memory.
 pub(in crate::local) const IN_MEMORY: &str = "there is no room for the index: it is in memory, for readers alone";
 
 /// A store, opened; the writer begins at `beginning`.

@@ -103,7 +103,7 @@ impl Snapshot {
         self.known.encode()
     }
 
-    /// Which log.
+    /// The log.
     pub const fn log(&self) -> LogId {
         self.log
     }

@@ -86,7 +86,7 @@ impl Space {
         self.full.borrow().is_some()
     }
 
-    /// Why no appends are taken now, if none are.
+    /// Returns the reason why no appends are taken now, if none are.
     pub(crate) fn why(&self) -> Option<String> {
         self.full.borrow().clone()
     }
@@ -237,8 +237,8 @@ impl Space {
     }
 }
 
-/// Which logs had appends refused for lack of room, and when: an author's order must survive it, so what was asked for
-/// before such a refusal was reported is refused, too.
+/// Logs that had appends refused for lack of room, with the times: an author's order must survive it, so what was asked
+/// for before such a refusal was reported is refused, too.
 #[derive(Default)]
 struct Refusals {
     count: AtomicU64,

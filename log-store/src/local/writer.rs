@@ -378,7 +378,7 @@ impl Drop for AbandonOnDrop<'_> {
     }
 }
 
-/// Why a batch was not written.
+/// Reason why a batch was not written.
 enum Failed {
     /// There is no room for it, and nothing of it is on the disk.
     Full(String),

@@ -123,7 +123,7 @@ impl LogState {
         }
     }
 
-    /// Which log.
+    /// Returns the log.
     pub const fn log(&self) -> LogId {
         self.log
     }

@@ -1,8 +1,8 @@
-//! Why a frame is no entry.
+//! Reasons why a frame is no entry.
 
 use skytale_proto::{AgentId, Code, Offset, Right};
 
-/// Why the fold refuses a frame.
+/// Reason why the fold refuses a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The author is not on the roster here.

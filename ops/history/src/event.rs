@@ -21,7 +21,7 @@ pub enum Event {
     },
     /// It learned that its frame is in the log.
     Acknowledged {
-        /// Whom.
+        /// The author.
         agent: AgentId,
         /// The channel.
         channel: ChannelId,
@@ -32,7 +32,7 @@ pub enum Event {
     },
     /// It learned that its frame is not in the log, and never will be.
     Refused {
-        /// Whom.
+        /// The author.
         agent: AgentId,
         /// The channel.
         channel: ChannelId,
@@ -43,7 +43,7 @@ pub enum Event {
     Reads {
         /// The reader.
         agent: AgentId,
-        /// Which.
+        /// The channel.
         channel: ChannelId,
         /// The first entry that it must be shown.
         from: Offset,
@@ -62,7 +62,7 @@ pub enum Event {
     Finished {
         /// The reader.
         agent: AgentId,
-        /// Which.
+        /// The channel.
         channel: ChannelId,
         /// Its cursor.
         at: Offset,
@@ -120,7 +120,7 @@ pub enum HistoryError {
     /// A line is no event.
     #[error("line {line} is no event: {source}")]
     Line {
-        /// Which, from 1.
+        /// Its number, from 1.
         line: usize,
         /// The problem with it.
         source: serde_json::Error,

@@ -36,7 +36,7 @@ pub enum Fault {
     Fork {
         /// The channel.
         channel: ChannelId,
-        /// At which offset.
+        /// The offset.
         offset: Offset,
         /// One.
         first: FrameId,
@@ -48,7 +48,7 @@ pub enum Fault {
     Gap {
         /// The channel.
         channel: ChannelId,
-        /// Whom.
+        /// The reader.
         agent: AgentId,
         /// The offset due.
         expected: Offset,

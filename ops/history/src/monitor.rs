@@ -139,7 +139,7 @@ pub struct Report {
 /// Findings on one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ChannelReport {
-    /// Which.
+    /// The channel.
     pub channel: ChannelId,
     /// Its entries that somebody was shown.
     pub entries: u64,

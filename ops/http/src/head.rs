@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::Response;
 use skytale_proto::Code;
 
-/// Why a request is refused by its head alone.
+/// Reason why a request is refused by its head alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadError {
     /// The code.

@@ -28,9 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Time to wait for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// So long, also where nothing listens: it may be about to start.
+    /// This long, also if nothing listens: it may be about to start.
     Within(Duration),
-    /// So long, and no longer than it takes to see that nothing listens.
+    /// This long, and no longer than it takes to see that nothing listens.
     IfItListens(Duration),
 }
 

@@ -28,7 +28,7 @@ const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
 pub(crate) struct LocalApi {
     /// While it is not paused.
     api: Option<Api>,
-    /// With what it is started again.
+    /// Configuration with which it is started again.
     config: ApiConfig,
     admin_secret: SecretString,
     relay_secret: SecretString,

@@ -131,7 +131,7 @@ async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
     }
 }
 
-/// Why a node of a fleet does not start: what its operator does is not what an agent does.
+/// Returns the reason why a node of a fleet does not start: what its operator does is not what an agent does.
 fn fleet_failure(error: &fleet::OpenError) -> Failure {
     let failure = Failure::new(error.code(), "cannot open the fleet's log").because(error);
     match error {

@@ -15,7 +15,7 @@ pub const CHUNK_BYTES_MAX: usize = 16 * 1024;
 /// Chunks on their way, at most; beyond them nothing is read, and the sender waits.
 pub const CHUNKS_MAX: usize = 256;
 
-/// Which way it is.
+/// Direction of a connection's bytes.
 pub(crate) struct Way<'a> {
     pub(crate) flow: fn(&State) -> Flow,
     pub(crate) delay: fn(&State) -> Duration,
@@ -24,7 +24,7 @@ pub(crate) struct Way<'a> {
     pub(crate) greeting: Option<&'a [u8]>,
 }
 
-/// Why a connection is over before both its sides have ended it.
+/// Reason why a connection is over before both its sides have ended it.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// A side has reset it, and the other must see that.

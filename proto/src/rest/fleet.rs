@@ -113,7 +113,7 @@ pub struct Heartbeat {
     pub draining: bool,
     /// Its load.
     pub load: RelayLoad,
-    /// Which process of the relay node this is: so that another one that shows the same key is found out.
+    /// Id of this process of the relay node: so that another one that shows the same key is found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
 }
@@ -168,7 +168,7 @@ pub struct Twin {
 pub struct HeartbeatTaken {
     /// Time until the next heartbeat is due, milliseconds.
     pub next_ms: u64,
-    /// After how long without one it leaves the directory, milliseconds.
+    /// Time without a heartbeat after which it leaves the directory, milliseconds.
     pub expires_ms: u64,
     /// Another process that shows the same key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,7 +15,7 @@ const LAG_MAX: u64 = 10_000;
 pub(crate) struct Report {
     /// True where there are no reasons against it.
     pub(crate) ready: bool,
-    /// Why it is not ready.
+    /// Reasons why it is not ready.
     pub(crate) reasons: Vec<Reason>,
     /// Conditions that need attention, though the node does its work.
     pub(crate) remarks: Vec<Reason>,

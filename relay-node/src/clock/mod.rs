@@ -99,7 +99,7 @@ impl Clock {
         self.wrong.subscribe()
     }
 
-    /// Why agents are sent elsewhere, if they are.
+    /// Returns the reason why agents are sent elsewhere, if they are.
     pub(crate) fn problem(&self) -> Option<String> {
         let wrong = self.skew.lock().judgement().wrong?;
         Some(format!(

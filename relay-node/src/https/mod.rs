@@ -49,7 +49,7 @@ pub enum HttpsError {
     /// The certificate or its key cannot be used.
     #[error("cannot use the certificate in https.certificate_file and https.key_file: {problem}")]
     Certificate {
-        /// Why.
+        /// The reason.
         problem: String,
     },
 }

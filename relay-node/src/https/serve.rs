@@ -54,7 +54,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whom a port is for.
+/// Users of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
     Agents,

@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 /// Events waiting for an agent that does not read: with this many bytes waiting, it is not read from either.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
-/// Over what time agents get the notice to go elsewhere, and how often they get it again: for those who find nowhere to go.
+/// Time over which agents get the notice to go elsewhere, and interval at which they get it again: for those who find
+/// nowhere to go.
 const ELSEWHERE_EVERY: Duration = Duration::from_secs(30);
 /// Maximum time for the last events.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 /// Chunks shorter than this are put together before they are sent, in bytes.
 const GATHER_BYTES_MAX: usize = 8 * 1024;
 
-/// Why a subscription is over.
+/// Reason why a subscription is over.
 enum Ended {
     /// All that was asked for was sent.
     Done,

@@ -221,7 +221,7 @@ fn told_time(headers: &HeaderMap, asked_ms: u64, answered_ms: u64) -> Option<Spa
     Some(Span::told(time_ms, DATE_PRECISION, asked_ms, answered_ms))
 }
 
-/// Why the API refused, in its own words where it has some.
+/// Returns the API's reason for a refusal, in its own words if it has some.
 async fn refusal(mut response: Response) -> ApiError {
     let status = response.status();
     let seconds = response.headers().get(header::RETRY_AFTER);

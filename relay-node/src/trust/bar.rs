@@ -15,7 +15,7 @@ const REVOKED_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// And one whose twin may be a process of before that has ended: the relay directory misses it soon.
 const TWIN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Why a node may serve nobody.
+/// Reason why a node may serve nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Barred {
     /// Its enrolment was revoked.

@@ -41,7 +41,7 @@ pub(crate) struct Keeper {
     bound_to: Vec<u8>,
 }
 
-/// Whom a file is for.
+/// Owner of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptFor<'a> {
     pub(crate) endpoint: &'a EndpointId,

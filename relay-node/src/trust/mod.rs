@@ -1,4 +1,4 @@
-//! Whom the node believes: the API's keys, and which API keys it has revoked.
+//! Trust of the node: the API's keys, and the API keys that it has revoked.
 //!
 //! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
 //! [kept](kept) what it learned. When the API can no longer be asked, the node serves on for
@@ -416,7 +416,7 @@ impl Trust {
         self.state.write().standing.denied();
     }
 
-    /// Why the node serves nobody on its beliefs, if that is so.
+    /// Returns the reason why the node serves nobody on its beliefs, if that is so.
     pub(crate) fn unserved(&self) -> Option<Problem> {
         let admits = self.state.read().standing.admits(self.clock.now(), &self.ages());
         admits.err()
@@ -427,7 +427,7 @@ impl Trust {
         self.state.read().standing.is_revoked(claims)
     }
 
-    /// Why the API lets this node serve nobody, if it does not.
+    /// Returns the reason why the API lets this node serve nobody, if it does not.
     pub(crate) fn barred(&self) -> Option<Barred> {
         self.bar.lock().barred()
     }

@@ -133,7 +133,7 @@ pub(crate) fn exported(connection: &Connection) -> [u8; session::HELLO_EXPORTED_
     exported
 }
 
-/// Why nothing more is heard.
+/// Reason why nothing more is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// The stream was finished.
@@ -252,7 +252,7 @@ pub(crate) struct Client {
     pub(crate) started: Started,
 }
 
-/// Why there is no session.
+/// Reason why there is no session.
 #[derive(Debug)]
 pub(crate) struct NotStarted {
     /// Refusal on the control stream.

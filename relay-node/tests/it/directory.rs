@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// So long that a test does not see a heartbeat that is due by time.
+/// Interval so long that a test does not see a heartbeat that is due by time.
 const NEVER_MS: u64 = 3_600_000;
 
 async fn enrolled_over(api: &TestApi, config: RelayConfig, store: Arc<dyn LogStore>) -> (Fixture, TempDir) {

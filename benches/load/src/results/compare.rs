@@ -15,7 +15,7 @@ pub struct Allow {
     pub invalid: bool,
 }
 
-/// Why sides cannot be compared.
+/// Reason why sides cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// A side without runs.
@@ -44,7 +44,7 @@ pub enum CompareError {
         side: char,
         /// The run, from 1.
         number: usize,
-        /// Why.
+        /// The reason.
         because: String,
     },
     /// A part of a run stands for nothing.
@@ -98,7 +98,7 @@ pub struct SideShown {
     pub revision: Option<String>,
 }
 
-/// Why a metric has no interval.
+/// Reason why a metric has no interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoInterval {
@@ -125,7 +125,7 @@ pub struct Compared {
     pub ratio: Option<f64>,
     /// The interval of 95 % of the ratio of the runs' geometric means.
     pub interval: Option<Interval>,
-    /// Why there is none.
+    /// Reason why there is none.
     pub no_interval: Option<NoInterval>,
 }
 

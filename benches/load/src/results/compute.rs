@@ -72,7 +72,7 @@ fn latency(whole: &Histogram64) -> Latency {
     }
 }
 
-/// So many of them, evenly over all, in the order of their times.
+/// Returns so many of them, evenly over all, in the order of their times.
 pub(super) fn thinned(mut all: Vec<CatchUp>, most: usize) -> Vec<CatchUp> {
     all.sort_by_key(|one| one.at_ms);
     let count = all.len();

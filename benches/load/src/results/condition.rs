@@ -17,7 +17,7 @@ pub struct Condition {
     pub factor: f64,
 }
 
-/// Why a text is no condition.
+/// Reason why a text is no condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
     /// Neither `<` nor `>`.

@@ -13,7 +13,7 @@ const FIRST_FAULTS_MAX: usize = 20;
 /// Maximum ratio of the intervals of joined results to the longest interval of a part.
 const LONGER_MAX: u64 = 60;
 
-/// Why results cannot be joined.
+/// Reason why results cannot be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// There is nothing to join.

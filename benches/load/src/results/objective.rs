@@ -16,7 +16,7 @@ pub struct Objective {
     pub value: f64,
 }
 
-/// Why a text is no objective.
+/// Reason why a text is no objective.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectiveError {
     /// Neither `<` nor `>`.

@@ -66,7 +66,7 @@ pub struct Run {
     pub settings: BTreeMap<String, serde_json::Value>,
     /// The machine of the generator.
     pub machine: Machine,
-    /// Which part of how many this is, from 1; joined results are 1 of 1.
+    /// Number of this part, from 1; joined results are 1 of 1.
     pub part: u32,
     /// Parts of the run.
     pub parts: u32,
@@ -78,7 +78,7 @@ pub struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Speed {
-    /// So many times as fast as captured: an open loop.
+    /// A multiple of the captured speed: an open loop.
     Factor(f64),
     /// As fast as the target takes it: a closed loop.
     Max,
@@ -169,7 +169,7 @@ pub struct Planned {
 pub struct Verdict {
     /// False where the generator was the limit, or nothing ran: then no figure of the run says anything of the target.
     pub valid: bool,
-    /// Why it is not valid.
+    /// Reasons why it is not valid.
     pub invalid_because: Vec<String>,
     /// True where nothing was lost, doubled, reordered or forked.
     pub passed: bool,

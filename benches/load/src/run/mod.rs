@@ -67,7 +67,7 @@ pub struct RunConfig {
     /// Whether a frame waits until those of other authors are done that the plan has before it in its channel. Otherwise frames of
     /// different authors that are planned within a round trip may change places.
     pub keep_order: bool,
-    /// Which part of the run this is.
+    /// Part of the run.
     pub part: u32,
     /// Start of the run; now, if there is none.
     pub start_at: Option<SystemTime>,
@@ -97,7 +97,7 @@ impl RunConfig {
 /// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// Since its beginning.
+    /// Time since its beginning.
     pub elapsed: Duration,
     /// Appends due by now; under a closed loop, all of them.
     pub due: u64,
@@ -132,7 +132,7 @@ pub struct Ran {
     pub faults: Vec<String>,
     /// Number of faults.
     pub fault_count: u64,
-    /// Why the run says nothing of the target, if it does not.
+    /// Reason why the run proves nothing about the target, if it does not.
     pub invalid_because: Vec<String>,
     /// Refusals by the number of their code.
     pub refusals: BTreeMap<u32, u64>,

@@ -24,7 +24,7 @@ struct Place {
 #[derive(Debug)]
 struct Channel {
     done: Mutex<Vec<bool>>,
-    /// So many of the first frames are done.
+    /// Number of the first frames that are done.
     first: watch::Sender<u32>,
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Reader {
     pub(super) is_over: bool,
 }
 
-/// Why a subscription ended.
+/// Reason why a subscription ended.
 enum Ended {
     /// Its session did, or the agent left.
     Later,

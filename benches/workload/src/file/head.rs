@@ -59,7 +59,7 @@ pub struct Header {
     /// The part of all channels that is in it: 1 is all of them, and what a header means that does not say it.
     #[serde(default = "all_channels")]
     pub sample: f64,
-    /// Which part of a tap it is; only in files of a tap.
+    /// Part of a tap; only in files of a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
     /// Its totals, if they were known when the file was begun; the last line always has them.
@@ -71,8 +71,8 @@ const fn all_channels() -> f64 {
     1.0
 }
 
-/// Which part of a tap a file is. Parts of one life share the numbers of agents and channels, which are not in the order of first
-/// appearance in each of them; a part begins where the one before it ended, if none is missing.
+/// Part of a tap that a file is. Parts of one life share the numbers of agents and channels, which are not in the order
+/// of first appearance in each of them; a part begins where the one before it ended, if none is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Start of the life, unix milliseconds. The same in all parts of it.

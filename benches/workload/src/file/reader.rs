@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// No workload is longer.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
-/// Why a file is not a workload.
+/// Reason why a file is not a workload.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It cannot be read, or is not gzip.

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Events in one gzip member, unless a flush ends it earlier.
 const MEMBER_EVENTS: usize = 65_536;
 
-/// Why a workload cannot be written.
+/// Reason why a workload cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The file cannot be written.

@@ -4,7 +4,7 @@ use super::{Layer, PlanError};
 use crate::event::{Event, Frame, What};
 use skytale_proto::ChannelMode;
 
-/// So many agents that commits name take about the memory of one event.
+/// Number of agents named by commits that take about the memory of one event.
 const NAMES_PER_EVENT: u64 = 32;
 
 /// An event names two agents at most (an author and whose KeyPackage it claims) besides those that count as names, and one channel.

@@ -11,7 +11,7 @@ const PARTS_MAX: u32 = (1 << 12) - 1;
 /// Settings of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knobs {
-    /// So many times as fast; `None` where the time of events does not count, but their order.
+    /// Factor on the speed; `None` if the time of events does not count, but their order.
     pub speed: Option<f64>,
     /// Whole copies, each with agents and channels of its own; at least 1.
     pub clones: u32,
@@ -29,7 +29,7 @@ pub struct Knobs {
     pub seed: u64,
     /// Maximum length of the schedule.
     pub duration: Option<Duration>,
-    /// Which of how many parts, from 1.
+    /// The part, and the number of parts, from 1.
     pub part: (u32, u32),
 }
 

@@ -49,7 +49,7 @@ pub struct Plan {
     pub duration: Duration,
 }
 
-/// Why there is no plan.
+/// Reason why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Nothing is left to do.

@@ -64,7 +64,7 @@ pub struct Size {
     pub messages_per_second: u32,
 }
 
-/// Why a size cannot be made.
+/// Reason why a size cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SizeError(&'static str);

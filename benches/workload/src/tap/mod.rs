@@ -48,7 +48,7 @@ const IDS_MAX: usize = 1_000_000;
 pub struct TapError {
     /// The folder.
     pub dir: PathBuf,
-    /// Why.
+    /// The reason.
     pub source: WriteError,
 }
 
@@ -59,7 +59,7 @@ pub struct Turn {
     pub written: u64,
     /// Events that are lost.
     pub dropped: u64,
-    /// Why, if the disk failed now. The tap tries again by itself.
+    /// The reason, if the disk failed now. The tap tries again by itself.
     pub error: Option<TapError>,
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Greeting {
     pub(super) max_payload: u64,
 }
 
-/// Why there is no greeting.
+/// Reason why there is no greeting.
 #[derive(Debug)]
 pub(super) enum Silence {
     /// The server refuses the relay node's key.

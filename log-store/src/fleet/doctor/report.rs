@@ -76,7 +76,7 @@ impl Severity {
 pub struct Finding {
     /// Severity.
     pub severity: Severity,
-    /// Which check found it: one of [`CHECKS`].
+    /// Check that found it: one of [`CHECKS`].
     pub check: &'static str,
     /// The servers or streams that it is about.
     pub subject: String,

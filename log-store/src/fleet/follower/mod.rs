@@ -47,7 +47,7 @@ pub(super) struct Beginning {
     pub(super) checked: bool,
 }
 
-/// Why a stretch of following ended.
+/// Reason why a stretch of following ended.
 enum End {
     /// The node ends.
     Ended,
@@ -140,7 +140,7 @@ struct Follower<'a> {
     copies_behind: usize,
     /// The stream matches this node's configuration.
     checked: bool,
-    /// On which connection to NATS the last look was begun.
+    /// Connection to NATS on which the last look was begun.
     looks_on: u64,
     owes_after: u64,
     /// End of the stream when the node started.

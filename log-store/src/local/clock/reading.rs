@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Reading of the machine's clocks, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Since the machine's start, with the time that it slept.
+    /// Time since the machine's start, with the time that it slept.
     pub(crate) running_ms: u64,
-    /// Since 1970.
+    /// Time since 1970.
     pub(crate) wall_ms: u64,
 }
 

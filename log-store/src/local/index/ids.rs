@@ -1,4 +1,4 @@
-//! Which frame ids logs have accepted: blocks of neighbours, not a row each.
+//! Frame ids that logs have accepted: blocks of neighbours, not a row each.
 //!
 //! ```text
 //!  log | lower bound  ->  (id 16 | offset u64 | time_ms u64) x 1..=128, ascending by id

@@ -35,7 +35,7 @@ pub(crate) struct Mark {
 /// A record of a batch, as its mark has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MarkRecord {
-    /// Which of the mark's logs.
+    /// Index of its log among the mark's.
     pub(crate) log: u32,
     /// The payload's length, in bytes.
     pub(crate) length: u32,

@@ -27,7 +27,7 @@ pub(crate) struct OpenSegment {
     faults: DiskFaults,
 }
 
-/// Why a segment was not written to.
+/// Reason why a segment was not written to.
 #[derive(Debug)]
 pub(crate) enum WriteError {
     /// There is no room. The segment ends where it did, durably, and may be written to again.

@@ -151,7 +151,7 @@ async fn a_segment_that_finds_no_room_for_its_footer_takes_batches_and_is_sealed
 #[derive(Clone, Debug)]
 enum Life {
     Append(u8),
-    /// So many times as long as it is from one look to the next.
+    /// Factor on the time from one look to the next.
     Pass(u32),
     Look,
     Reopen {

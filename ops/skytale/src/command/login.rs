@@ -260,7 +260,7 @@ struct Row {
     api_url: Option<String>,
     /// Commands use it, as things are.
     in_force: bool,
-    /// Why it cannot be used.
+    /// Reason why it cannot be used.
     problem: Option<String>,
 }
 

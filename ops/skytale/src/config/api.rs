@@ -34,7 +34,7 @@ pub(crate) struct Api {
     pub audience: String,
     /// Lifetime of a token, in seconds.
     pub token_lifetime_s: u64,
-    /// After how long a signing key is rotated, in seconds; 0 is never.
+    /// Age at which a signing key is rotated, in seconds; 0 is never.
     pub signing_key_lifetime_s: u64,
     /// Retention of audit rows, in seconds.
     pub audit_retention_s: u64,

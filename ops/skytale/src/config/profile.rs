@@ -195,7 +195,7 @@ fn careful() -> i32 {
     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
-/// Which profile is asked for: by the option, or else by the variable.
+/// Profile that is asked for: by the option, or else by the variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Flag(Name),

@@ -133,7 +133,7 @@ pub(crate) struct RelaySetup {
     pub node: RelayConfig,
     /// Its store.
     pub store: StoreSetup,
-    /// Whom it believes.
+    /// Source of keys and revocations.
     pub trust: TrustSource,
 }
 

@@ -1,4 +1,4 @@
-//! Which servers there are.
+//! Inventory of servers.
 
 use super::gateways::Detours;
 use super::users::KEEPER;

@@ -38,7 +38,7 @@ pub(crate) struct NatsServers {
     pub regions: Vec<Region>,
     /// Folder of the keys.
     dir: PathBuf,
-    /// Of which their configuration is made.
+    /// Inventory from which their configuration is made.
     inventory: Inventory,
     servers: Vec<NatsServer>,
     gateways: Gateways,

@@ -91,7 +91,7 @@ impl Failure {
         self
     }
 
-    /// Why: an error and its sources. Text that repeats the line before is left out.
+    /// Adds an error and its sources as the reason. Text that repeats the line before is left out.
     pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -105,7 +105,7 @@ impl Failure {
         self
     }
 
-    /// Why, in words.
+    /// Adds the reason, in words.
     pub(crate) fn since(mut self, text: impl Into<String>) -> Self {
         self.why.push(text.into());
         self

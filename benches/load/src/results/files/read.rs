@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The most repeats in one folder.
 const RUNS_MAX: usize = 1_000;
 
-/// Why results cannot be read.
+/// Reason why results cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A file or folder is not there.
@@ -32,7 +32,7 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },

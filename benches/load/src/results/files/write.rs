@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Why results cannot be written.
+/// Reason why results cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The folder is there, and results never replace others.
@@ -23,7 +23,7 @@ pub enum WriteError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },
@@ -32,7 +32,7 @@ pub enum WriteError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }

@@ -36,7 +36,7 @@ pub(crate) struct Author {
     chance: Chance,
     /// The answers that it got.
     pub(crate) events: Vec<Event>,
-    /// Whom it added with a Welcome, and by which commit.
+    /// Agents that it added with a Welcome, and the commits.
     pub(crate) welcomed: Vec<(AgentId, Offset)>,
 }
 

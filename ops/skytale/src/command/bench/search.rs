@@ -87,7 +87,7 @@ struct Searched {
     acknowledged_per_s: Option<f64>,
     /// The least speed at which it did not.
     fails_at: Option<f64>,
-    /// Why the search ended there.
+    /// Reason why the search ended there.
     ended: &'static str,
     steps: Vec<Step>,
 }
@@ -221,12 +221,12 @@ impl Step {
     }
 }
 
-/// Which speed is tried next.
+/// Returns the speed to try next.
 #[derive(Debug)]
 struct Search {
     next: Option<f64>,
     to: f64,
-    /// Why there is no speed beyond that.
+    /// Returns the reason why there is no speed beyond that.
     at_most: &'static str,
     within: f64,
     holds: Option<f64>,

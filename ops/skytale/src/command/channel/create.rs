@@ -176,7 +176,7 @@ async fn taken_back(channel: &Channel, failure: Failure) -> Failure {
     }
 }
 
-/// Why there will be no such channel.
+/// Returns the failure for a channel that cannot be made.
 async fn refused(session: &Session, home: Region, code: Code) -> Failure {
     if code != Code::UnknownLog {
         return Failure::new(code, "the relay node refused the channel");

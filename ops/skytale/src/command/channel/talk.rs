@@ -21,7 +21,7 @@ const ON_THE_WAY_MAX: usize = 256;
 /// Messages read from the vault at once.
 const PAGE: u32 = 64;
 const WHAT: &str = "cannot send";
-/// So long after the end of standard input it is said what is waited for.
+/// Time after the end of standard input at which the command says what it waits for.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Interface to the user: reads lines, and shows events.

@@ -26,7 +26,7 @@ A node that is taken out of the inventory is refused from the next reload on.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Args {
-    /// Which servers and relay nodes there are: see ops/nats/inventory.toml.
+    /// The file of servers and relay nodes: see ops/nats/inventory.toml.
     #[arg(long, value_name = "FILE")]
     inventory: PathBuf,
     /// The folder to write to. It holds secrets: the keys of relay nodes and operators.

@@ -56,7 +56,7 @@ pub(super) struct PlaceArgs {
     data: Option<std::path::PathBuf>,
 }
 
-/// Which of two targets.
+/// One of two targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Side {
     A,

@@ -49,7 +49,8 @@ pub(crate) struct Args {
     /// The duration of a relay node's pause, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=120))]
     pause_s: u32,
-    /// Which faults there are; may be given again [default: all that are possible on this machine, in a fleet of so many regions].
+    /// The kinds of faults; may be given again [default: all that are possible on this machine, in a fleet of so many
+    /// regions].
     #[arg(long = "fault", value_name = "FAULT", value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
     /// The number of times to go through the whole list of faults, each time in another order.
