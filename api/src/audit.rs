@@ -72,7 +72,7 @@ pub(crate) struct Action<'a> {
 }
 
 impl Action<'_> {
-    /// Writes the row, in the transaction of what it tells of.
+    /// Writes the row, in the transaction of the action.
     pub(crate) async fn record(
         &self,
         connection: &mut AnyConnection,

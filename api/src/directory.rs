@@ -1,9 +1,9 @@
 //! Relay nodes to which an agent is sent, and their order. Pure.
 //!
 //! The nearest first: of the region that the agent names (the API's own where it names none), then by the configured
-//! distances from it. Within the same distance the one with the least to do, in tenths of what it takes; among those that are
-//! alike each agent has an order of its own, so that a thousand agents that come back at once do not all come to the same
-//! node. A node that is far behind its shards comes after all that are not, and one that drains comes last.
+//! distances from it. Within the same distance the one with the least load, in tenths of its capacity; among those that
+//! are alike each agent has an order of its own, so that a thousand agents that come back at once do not all come to
+//! the same node. A node that is far behind its shards comes after all that are not, and one that drains comes last.
 
 mod claim;
 mod distance;

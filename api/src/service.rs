@@ -215,7 +215,7 @@ impl Service {
         }
     }
 
-    /// Drops what has ended, and rotates the signing key when it is due.
+    /// Drops expired rows, and rotates the signing key when it is due.
     async fn sweep(&self) -> Result<(), SigningError> {
         let inner = self.inner();
         let now_s = inner.now_s();

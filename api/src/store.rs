@@ -2,7 +2,7 @@
 //!
 //! One set of queries serves both, through sqlx's `Any` driver: the schema uses TEXT and BIGINT alone, both take `$1`
 //! for a parameter, `ON CONFLICT`, `RETURNING` and partial indexes. Their differences are here: how a transaction
-//! begins, what is set on a connection, and how a row is locked. Conflicts of two writers are prevented by unique
+//! begins, the settings of a connection, and how a row is locked. Conflicts of two writers are prevented by unique
 //! indexes and by locks on the rows that they rely on (PostgreSQL's row locks, the one writer's turn on SQLite), never
 //! by an isolation level that only one of the two has.
 
@@ -290,7 +290,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Closes every connection, when what they do is done.
+    /// Closes every connection, when its work is done.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }

@@ -2,8 +2,8 @@
 //! answer.
 //!
 //! Two questions are answered. [`Machine::appends_per_s`]: how fast are appends when node, client and servers share one
-//! machine, as in the benchmark? That is compared with what was measured. And [`plan`]: how many nodes, shards and servers does
-//! a load need, and which of their limits is met first?
+//! machine, as in the benchmark? That is compared with measurements. And [`plan`]: how many nodes, shards and servers
+//! does a load need, and which of their limits is met first?
 //!
 //! ```text
 //!   an append costs    the node that took it      take       every other node     follow
@@ -87,7 +87,7 @@ pub const COSTS: Costs = Costs {
     subject_bytes: 800.0,
 };
 
-/// The part of what is unanswered that is in a batch; the rest is on its way back. Measured: 0.5 to 0.7.
+/// The part of the unanswered frames that is in a batch; the rest is on its way back. Measured: 0.5 to 0.7.
 const GATHERED: f64 = 0.6;
 
 /// One machine that node, client and servers share.
@@ -182,7 +182,7 @@ pub const MACHINES: Machines = Machines {
 pub struct Plan {
     /// Appends a second, at the busiest time.
     pub appends_per_s: f64,
-    /// Relay nodes: what is needed, and one more.
+    /// Relay nodes: those needed, and one more.
     pub nodes: f64,
     /// Reason for their number.
     pub nodes_for: &'static str,

@@ -1,5 +1,5 @@
-//! A relay node, or an endpoint, in a process of its own: its memory is its own then. The child is this same program, told
-//! by the environment what it is.
+//! A relay node, or an endpoint, in a process of its own: its memory is its own then. The child is this same program,
+//! which learns its part from the environment.
 
 use crate::client::{Agent, Client};
 use crate::process::Process;
@@ -60,7 +60,7 @@ impl Served {
         Process::of(self.child.id())
     }
 
-    /// Lets it close what it has.
+    /// Lets it close its parts.
     pub fn end(mut self) -> anyhow::Result<()> {
         drop(self.stdin);
         ensure!(line(&mut self.stdout)? == CLOSED, "the child closes what it has");

@@ -21,7 +21,7 @@ pub struct Bench {
     notes: Vec<String>,
 }
 
-/// A case: what is measured, in which unit, and what is aimed at.
+/// A case: the measurement, its unit, and its aim.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name in criterion's report and in the table.
@@ -110,8 +110,8 @@ impl Bench {
         }
     }
 
-    /// Measures a case. Each call of `turn` runs one side once and gives what it took; what it does besides (setting
-    /// up, checking) is not measured.
+    /// Measures a case. Each call of `turn` runs one side once and returns its time; other work (setting up, checking)
+    /// is not measured.
     pub fn versus(&mut self, case: Case, mut turn: impl FnMut(Side) -> Took) {
         let mut pairs = Vec::new();
         let mut group = self.criterion.benchmark_group(&case.name);

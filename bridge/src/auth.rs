@@ -100,7 +100,7 @@ impl Auth {
         Self { config, keys }
     }
 
-    /// The account of a caller, and what it may do.
+    /// The account of a caller, and its rules.
     pub(crate) async fn account(&self, authorization: Option<&[u8]>, shown: &Shown) -> Result<Admitted, Refusal> {
         if self.config.everyone {
             return Ok(Admitted {

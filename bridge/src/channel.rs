@@ -247,7 +247,7 @@ impl Channel {
         }
     }
 
-    /// Waits until what was received before this call is written. For an orderly end.
+    /// Waits until the frames received before this call are written. For an orderly end.
     pub(crate) async fn flush(&self) -> Result<(), Refusal> {
         if self.is_dirty.load(Ordering::SeqCst) {
             self.write_cursors().await?;

@@ -13,7 +13,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With a code and what was wrong.
+    /// Makes a refusal with a code and the problem.
     pub fn new(code: Code, problem: impl fmt::Display) -> Self {
         Self {
             code,

@@ -1,8 +1,8 @@
 //! The bridge: SLIM's data plane over gRPC, with the relay's durable log behind it.
 //!
 //! A stock SLIM node stores nothing: a frame for an absent member is dropped. Through the bridge an **unmodified** SLIM
-//! client gets what it missed when it comes back, in order, before anything new. The bridge reads no MLS: payloads are
-//! opaque to it.
+//! client gets the messages that it missed when it comes back, in order, before anything new. The bridge reads no MLS:
+//! payloads are opaque to it.
 //!
 //! ```text
 //!   SLIM client ── gRPC/TLS ── link ─┬─ transient frames ──> links that match
@@ -20,7 +20,7 @@
 //!   header, payload, metadata, unknown fields.
 //! - A member's cursor moves when its process has read the frames, not when they were written to a socket
 //!   ([`delivery`]). So delivery is at least once.
-//! - A member's announcement that it is online is stored only after the member was given what it missed.
+//! - A member's announcement that it is online is stored only after the member was given the messages that it missed.
 //! - The bridge acknowledges nothing in a member's name. No state is kept but in the relay's logs: any bridge of the
 //!   account goes on where another one was killed.
 //! - Each queue has a bound, and a link that does not read makes nobody else wait.

@@ -78,7 +78,7 @@ impl Queue {
         u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Waits for room. A link that reads nothing meanwhile ends: what it holds is others' too.
+    /// Waits for room. A link that reads nothing meanwhile ends: its messages are others' too.
     pub(crate) async fn send(&self, message: Bytes) -> Result<(), Gone> {
         let permits = self.permits(message.len());
         let sent = timeout(self.stalled, async {
@@ -107,7 +107,7 @@ impl Queue {
         Ok(true)
     }
 
-    /// Ends the link with a status, behind what waits; at once where the queue is full.
+    /// Ends the link with a status, behind the waiting messages; at once where the queue is full.
     pub(crate) fn end(&self, status: Status) {
         let _ = self.items.try_send(Item::End(status));
     }

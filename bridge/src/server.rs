@@ -174,7 +174,7 @@ impl Bridge {
         self.closed.cancelled().await;
     }
 
-    /// Stops: takes no new links, ends those that exist with a status, writes what they have received.
+    /// Stops: takes no new links, ends those that exist with a status, writes the frames that they have received.
     ///
     /// The listener is closed before links end: a SLIM client comes back at once, and gives up for good where it is let
     /// in and cut off.

@@ -6,9 +6,9 @@
 //!   all channels          ── log "exchange"  transient frames between bridges
 //! ```
 //!
-//! A channel's log holds everything under one prefix: a group's data and control ids have one prefix, and what is sent to
-//! both has one order. A log's id is a hash of the account and the prefix, so every bridge of the account finds it without
-//! asking.
+//! A channel's log holds everything under one prefix: a group's data and control ids have one prefix, and frames to
+//! both have one order. A log's id is a hash of the account and the prefix, so every bridge of the account finds it
+//! without asking.
 
 use crate::routing::LinkId;
 use crate::wire::{FullName, Inbound, Prefix, Publish};
@@ -96,8 +96,8 @@ pub fn encode_frame(origin: Origin, publish: &Publish) -> Bytes {
     encode(proto::stored::Kind::Frame(frame))
 }
 
-/// The frame of an entry; `None` for what is none: another kind, or bytes that an agent of the account wrote that is no
-/// bridge.
+/// The frame of an entry; `None` for an entry that holds none: another kind, or bytes that an agent of the account
+/// wrote that is no bridge.
 pub fn decode_frame(body: Bytes) -> Option<StoredFrame> {
     let stored = proto::Stored::decode(body).ok()?;
     let Some(proto::stored::Kind::Frame(frame)) = stored.kind else {

@@ -1,4 +1,4 @@
-//! A store that fails as a test wants it to: a frame here and there, all appends, all reads, or what it says of itself.
+//! A store that fails as a test wants it to: a frame here and there, all appends, all reads, or its readiness.
 //!
 //! ```text
 //!   append ── untold failure of its log? ── planned failure? ── Way of all appends ── the store behind
@@ -181,8 +181,8 @@ impl FaultyStore {
         self.plan.lock().faults.push((Which::Body(body.into()), fails, error));
     }
 
-    /// Fails some of the messages that come from now on, by their positions from 0, each message counted once. Takes the
-    /// place of what was planned before.
+    /// Fails some of the messages that come from now on, by their positions from 0, each message counted once. Replaces
+    /// the earlier plan.
     pub fn fail_messages(&self, positions: &[usize], fails: Fails, error: &StoreError) {
         let fault = |position: &usize| (Which::Position(*position), fails, error.clone());
         *self.plan.lock() = Plan {

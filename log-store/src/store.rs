@@ -19,14 +19,16 @@ use tokio::sync::{oneshot, watch};
 /// since. So whoever looks at the verdicts told so far between calling `append` and polling its future for the first
 /// time, and drops the future where one of the log's was such an error, never lets a frame overtake another.
 pub trait LogStore: Send + Sync + 'static {
-    /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; what is returned then waits
-    /// for the verdict, and may be dropped without taking the append back. Before the future is polled nothing is queued.
+    /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; the returned value then waits
+    /// for the verdict, and may be dropped without taking the append back. Before the future is polled nothing is
+    /// queued.
     ///
     /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
 
-    /// As [`LogStore::append`]. The store keeps what it is lent until the frame is answered or given up, whether or not anybody
-    /// looks at the answer: so a caller can bound the frames that the store has, and share that room among those who append.
+    /// As [`LogStore::append`]. The store keeps the lent value until the frame is answered or given up, whether or not
+    /// anybody looks at the answer: so a caller can bound the frames that the store has, and share that room among
+    /// those who append.
     ///
     /// A store that answers at once keeps it until the frame is queued.
     fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
@@ -52,8 +54,8 @@ pub trait LogStore: Send + Sync + 'static {
     /// The log's head (the last durable offset), and each later one. [`Offset::ZERO`] for a log that does not exist (yet).
     fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>>;
 
-    /// Resolves when [`LogStore::watch_head`] shows all of a log that anybody had acknowledged when this was called. An error
-    /// says that this cannot be known now: what is shown is what this store knows.
+    /// Resolves when [`LogStore::watch_head`] shows all of a log that anybody had acknowledged when this was called. An
+    /// error says that this cannot be known now: the watch shows what this store knows.
     ///
     /// A store that is the only one to acknowledge shows all of it always.
     fn settled(&self, log: LogId) -> BoxFuture<'_, Result<(), StoreError>> {

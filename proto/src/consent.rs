@@ -50,7 +50,7 @@ impl AllowedError {
 }
 
 impl Allowed {
-    /// A list in any order; what is there twice counts once.
+    /// A list in any order; one that is there twice counts once.
     pub fn new(
         accounts: impl IntoIterator<Item = AccountId>,
         agents: impl IntoIterator<Item = AgentId>,

@@ -1,8 +1,8 @@
 //! Frames, as an author appends them: a header in clear, for routing, and an opaque body.
 //!
-//! A [`Frame`] keeps the bytes it was decoded from: they are what is stored, digested and sent on,
-//! never a re-encoding. Decoding checks everything that one frame can show by itself; what depends
-//! on the log (membership, parent, duplicates) is the fold's business.
+//! A [`Frame`] keeps the bytes it was decoded from: they are stored, digested and sent on as they are, never
+//! re-encoded. Decoding checks everything that one frame can show by itself; what depends on the log (membership,
+//! parent, duplicates) is the fold's business.
 
 use crate::id::IdError;
 use crate::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, FrameId, LogId, Offset, Policy, limits, wire};
@@ -507,7 +507,7 @@ fn policy(message: &wire::FrameHeader) -> Result<Option<Policy>, FrameError> {
         .map_err(|_| wrong("policy", "it has rights that are not known, or too many admins"))
 }
 
-/// A roster that says what it is after a commit: it fits what the commit adds and removes.
+/// A roster as it is after a commit: it fits what the commit adds and removes.
 fn roster(
     message: &wire::FrameHeader,
     author: &AgentId,

@@ -52,8 +52,8 @@ pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Clock difference forgiven when a token's times are checked (format).
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
-/// A relay node whose clock is certainly further than this from what it is measured by sends agents elsewhere: before it
-/// would refuse their tokens.
+/// A relay node whose clock is certainly further than this from its reference sends agents elsewhere: before it would
+/// refuse their tokens.
 pub const CLOCK_WRONG_BEYOND: Duration = Duration::from_secs(20);
 /// It takes them again once its clock may be as near as this.
 pub const CLOCK_RIGHT_WITHIN: Duration = Duration::from_secs(10);

@@ -70,8 +70,8 @@ impl Record {
         encode_parts(self.kind, self.offset, self.time_ms, &self.payload, out);
     }
 
-    /// Reads the record at the beginning of `bytes`, without copying its payload, and gives it with
-    /// the length it took. `payload_bytes_max` bounds what is believed of the length field.
+    /// Reads the record at the beginning of `bytes`, without copying its payload, and gives it with the length it took.
+    /// `payload_bytes_max` bounds the length that is believed.
     pub fn decode(bytes: &Bytes, payload_bytes_max: usize) -> Result<(Self, usize), RecordError> {
         let head = check(bytes, payload_bytes_max)?;
         let record = Self {
@@ -140,7 +140,7 @@ pub struct RecordHead {
     pub length: usize,
 }
 
-/// Checks the record at the beginning of `bytes`, all of it, and gives what comes before its payload.
+/// Checks the record at the beginning of `bytes`, all of it, and returns the fields before its payload.
 pub fn check(bytes: &[u8], payload_bytes_max: usize) -> Result<RecordHead, RecordError> {
     let (length, stored) = peek(bytes, payload_bytes_max)?;
     let end = HEADER_BYTES + length;

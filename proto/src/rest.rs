@@ -171,8 +171,8 @@ pub struct Revocations {
     #[serde(default)]
     pub agents_next: u64,
     /// The feed does not go on from the number asked after: entries after it have left, or there never was such a
-    /// number (the database is another one). `revocations` begins with the first entry that there is; this page and those
-    /// after it are the whole current set. Ask on after `next`, also where it is less than what was asked after.
+    /// number (the database is another one). `revocations` begins with the first entry that there is; this page and
+    /// those after it are the whole current set. Ask on after `next`, also if it is less than the requested number.
     #[serde(default)]
     pub start_over: bool,
     /// The same for `agents`, with `agents_next`.
@@ -411,7 +411,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with a code and a sentence of what was wrong.
+    /// A problem with a code and a sentence on the problem.
     pub fn new(code: Code, status: u16, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:skytale:error:{code}"),

@@ -122,7 +122,7 @@ pub fn decode_message<M: Message + Default>(bytes: Bytes) -> Result<M, MessageEr
 }
 
 impl Refusal {
-    /// A refusal with a code and a sentence of what was wrong.
+    /// A refusal with a code and a sentence on the problem.
     pub fn because(code: Code, message: impl Into<String>) -> Self {
         Self {
             code: code.number(),

@@ -1,4 +1,4 @@
-//! Tokens: what they claim, and their verification. EdDSA (RFC 8037, RFC 7519) and nothing else.
+//! Tokens: their claims, and their verification. EdDSA (RFC 8037, RFC 7519) and nothing else.
 //!
 //! The API signs with a [`TokenSigner`]; relay nodes check with a [`TokenVerifier`] made from the
 //! API's key set. Neither knows a clock: the time is given.

@@ -30,9 +30,9 @@ pub struct BindError {
     problem: String,
 }
 
-/// The thread that receives for an endpoint. A thousand connections that are being sent to keep all other threads busy for
-/// tens of milliseconds a turn; a task that had to wait for its turn among theirs would come to the socket too seldom, and
-/// the socket would drop what it has no room for: the connections' acknowledgements.
+/// The thread that receives for an endpoint. A thousand connections that are being sent to keep all other threads busy
+/// for tens of milliseconds a turn; a task that had to wait for its turn among theirs would come to the socket too
+/// seldom, and the socket would drop datagrams for lack of room: the connections' acknowledgements.
 #[derive(Debug)]
 pub(crate) struct Receiving(Option<Runtime>);
 

@@ -1,10 +1,11 @@
 //! Memory for requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
 //! together, and one for those of an account.
 //!
-//! A request takes its length of its account's share and of the [`Room`] first, and what is not read is held back by QUIC. So an
-//! account that does not read its answers, or has whole requests waiting for their turn, fills its own share. Where the room is taken and
-//! somebody waits, bodies that have begun and do not come to their end give way: of the account that has most in such bodies, the
-//! one that began first. So whoever sends all of a request but its last byte holds up nobody but itself.
+//! A request takes its length of its account's share and of the [`Room`] first, and QUIC holds back the bytes that are
+//! not read. So an account that does not read its answers, or has whole requests waiting for their turn, fills its own
+//! share. Where the room is taken and somebody waits, bodies that have begun and do not come to their end give way: of
+//! the account that has most in such bodies, the one that began first. So whoever sends all of a request but its last
+//! byte holds up nobody but itself.
 
 use crate::accounts::Account;
 use parking_lot::Mutex;

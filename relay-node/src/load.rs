@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The shortest time that a rate is over: what is done in an instant is no rate.
+/// The shortest time that a rate is over: operations of an instant are no rate.
 const OVER_MIN: Duration = Duration::from_millis(100);
 
 /// Counts since the node started.

@@ -352,7 +352,7 @@ impl RelayNode {
             tap.finish().await;
         }
         write_usage(self.shared.clone()).await;
-        // Nothing sends heartbeats now: what is taken out stays out.
+        // Nothing sends heartbeats now: removed streams stay out.
         if let Some(place) = self.place.take() {
             place.leave().await;
         }
@@ -572,7 +572,7 @@ async fn tidy(node: Arc<Shared>) {
     }
 }
 
-/// Writes down what accounts have caused, without what is no longer stored.
+/// Writes down the usage of accounts, without bytes that are no longer stored.
 async fn write_usage(node: Arc<Shared>) {
     let written = tokio::task::spawn_blocking(move || {
         let (given_up_ms, now_ms) = (node.store.given_up_ms(), node.clock.now().unix_ms);

@@ -141,13 +141,13 @@ impl Sender {
         self.stream.write(bytes).await
     }
 
-    /// Ends the stream after what was written.
+    /// Ends the stream after the written bytes.
     pub(crate) fn finish(&mut self) {
         // A stream that has ended already needs no end.
         let _ = self.stream.finish();
     }
 
-    /// Gives the stream up, and what was written with it.
+    /// Gives the stream up, and the written bytes with it.
     pub(crate) fn reset(&mut self, code: Code) {
         // A stream that has ended already needs no end.
         let _ = self.stream.reset(error_code(code));

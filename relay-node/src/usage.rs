@@ -3,8 +3,8 @@
 //! Counted by the hour. An hour's bytes count until the store says that it keeps nothing from then ([`LogStore::given_up_ms`]), so
 //! retention by age and by size both make room. Frames that the log refused, and those that it had already, do not count.
 //!
-//! The counters are a node's own: it counts what it took from its sessions, and in a fleet each node counts for itself. They are
-//! written to a file from time to time and when the node stops; after a crash the last half a minute is not
+//! The counters are a node's own: it counts the bytes from its sessions, and in a fleet each node counts for itself.
+//! They are written to a file from time to time and when the node stops; after a crash the last half a minute is not
 //! counted, and without the file everything begins at 0. They say how much an account may add, never what an entry is.
 //!
 //! [`LogStore::given_up_ms`]: skytale_log_store::LogStore::given_up_ms
@@ -174,7 +174,7 @@ impl Usage {
         }
     }
 
-    /// Forgets what is no longer stored, and writes the rest down. Blocks.
+    /// Forgets bytes that are no longer stored, and writes the rest down. Blocks.
     pub(crate) fn tidy(&self, given_up_ms: u64, now_ms: u64) {
         let before = (given_up_ms / HOUR_MS).saturating_sub(SLACK_HOURS);
         let day = (now_ms / HOUR_MS).saturating_sub(DAY_HOURS);

@@ -1,4 +1,4 @@
-//! Hashing of API keys, bounded in memory and in what waits.
+//! Hashing of API keys, bounded in memory and in waiting requests.
 
 use super::turns::{Turn, Turns};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -50,9 +50,9 @@ impl Asking {
     }
 }
 
-/// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
-/// the memory of `at_once` hashes, and whoever exceeds the queue must come back later. Those who wait take turns, asker by
-/// asker.
+/// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes the
+/// memory of `at_once` hashes, and callers that exceed the queue must come back later. Those who wait take turns, asker
+/// by asker.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {
     turns: Turns<Asking>,

@@ -40,7 +40,7 @@ macro_rules! key_name {
 key_name!(KeyId, API_KEY_PREFIX);
 key_name!(EnrolmentId, ENROLMENT_KEY_PREFIX);
 
-/// The parts of a key's text. The secret is not decoded: what was hashed is its text.
+/// The parts of a key's text. The secret is not decoded: its text was hashed.
 pub(crate) struct KeyText<'a, I> {
     /// Id by which it is found.
     pub id: I,

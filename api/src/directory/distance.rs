@@ -11,7 +11,7 @@ const PAIRS_MAX: usize = 4_096;
 pub(crate) struct Distances(HashMap<(u8, u8), u32>);
 
 impl Distances {
-    /// From entries of the form `1-2=80`. The error says what is wrong.
+    /// From entries of the form `1-2=80`. The error names the problem.
     pub(crate) fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut table = HashMap::new();
         for entry in entries {

@@ -1,4 +1,4 @@
-//! `/v1/audit`: what was done in an account.
+//! `/v1/audit`: the actions in an account.
 
 use super::keys::need;
 use crate::auth::{Caller, KeyScope};

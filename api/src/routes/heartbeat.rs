@@ -20,8 +20,8 @@ use skytale_proto::rest::{
 use skytale_proto::{Code, EndpointId};
 use std::collections::HashSet;
 
-/// Says that a relay node is there, where, and what it has to do. The first one registers it; three that do not come take it
-/// out of the directory. The API's clock alone decides.
+/// Reports a relay node: that it is there, its addresses, and its load. The first one registers it; three that do not
+/// come take it out of the directory. The API's clock alone decides.
 #[utoipa::path(
     put,
     path = "/v1/relays/{endpoint}/heartbeat",

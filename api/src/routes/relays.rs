@@ -36,8 +36,8 @@ pub(super) struct Nearest {
     limit: Option<u32>,
 }
 
-/// Lists relay nodes, nearest first: of the region asked for, then by distance from it, then by what they have to do. Those
-/// that are far behind, and after them those that are about to stop, come last; those that missed three heartbeats are not
+/// Lists relay nodes, nearest first: of the region asked for, then by distance from it, then by their load. Those that
+/// are far behind, and after them those that are about to stop, come last; those that missed three heartbeats are not
 /// there.
 #[utoipa::path(
     get,

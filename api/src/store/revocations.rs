@@ -1,5 +1,5 @@
-//! The feeds of what was revoked: dense, in order, each entry there by the transaction that revoked, and gone from the
-//! front when it ends nothing any more.
+//! The feeds of revocations: dense, in order, each entry there by the transaction that revoked, and gone from the front
+//! when it ends nothing any more.
 
 use super::{StoreError, number, parse, signed};
 use skytale_proto::rest::{AgentRevocation, Revocation};
@@ -14,7 +14,7 @@ pub(crate) struct Part<T> {
     pub entries: Vec<T>,
     /// The number to ask after next.
     pub next: u64,
-    /// The feed does not go on from what was asked after; this is its beginning.
+    /// The feed does not continue from the requested number; this is its beginning.
     pub start_over: bool,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Part<T> {
 struct Feed {
     counter: &'static str,
     select: &'static str,
-    /// Deletes what comes before the first entry that is still of use.
+    /// Deletes the entries before the first that is still of use.
     drop: &'static str,
 }
 

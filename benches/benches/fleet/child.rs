@@ -47,7 +47,7 @@ fn role(kind: &str, account: &Account, folder: &Path) -> String {
 
 // ---- join
 
-/// Lets a process of its own join a shard whose logs have so many entries each, and gives what it reports.
+/// Lets a process of its own join a shard whose logs have so many entries each, and returns its report.
 pub(crate) fn join(account: &Account, logs: &[LogId], entries: u64) -> anyhow::Result<HashMap<String, f64>> {
     let folder = tempfile::tempdir()?;
     let mut role = format!("{}\n{entries}", role("join", account, folder.path()));

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(8);
 
-/// An agent, with what it has to read.
+/// An agent, with the entries that it has to read.
 #[derive(Clone)]
 struct Returning {
     agent: Agent,
@@ -131,8 +131,8 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
     Ok(())
 }
 
-/// Connects, says hello, reads what was missed to the head, and leaves. How often it was not let in is counted: an agent tries
-/// again then, as the SDK does.
+/// Connects, says hello, reads missed entries up to the head, and leaves. How often it was not let in is counted: an
+/// agent tries again then, as the SDK does.
 async fn come_back(served: &Served, returning: &Returning, refused: &AtomicU64) -> anyhow::Result<()> {
     let mut wait = RETRY;
     let client = loop {

@@ -86,7 +86,7 @@ pub struct Failed {
     pub code: Code,
     /// The problem.
     pub problem: String,
-    /// Whether the target said no. Otherwise what was asked for may have been done.
+    /// Whether the target said no. Otherwise the request may have been carried out.
     pub is_refusal: bool,
     /// Time to wait before another try, if the target said so.
     pub retry_after: Option<Duration>,

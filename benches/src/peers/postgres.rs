@@ -191,7 +191,8 @@ impl Postgres {
     }
 }
 
-/// Appends what waits, in one statement, as long as somebody may append. After an error all that wait learn that it is lost.
+/// Appends the waiting entries, in one statement, as long as somebody may append. After an error all that wait learn
+/// that it is lost.
 async fn write(
     mut connection: PgConnection,
     mut queue: mpsc::Receiver<Append>,
@@ -226,7 +227,7 @@ async fn write(
     }
 }
 
-/// Tells readers of what was committed.
+/// Tells readers of committed entries.
 async fn notify(mut connection: PgConnection, mut committed: mpsc::Receiver<(Vec<u8>, Offset)>) {
     let mut heads = Vec::new();
     while committed.recv_many(&mut heads, APPENDS_MAX).await > 0 {

@@ -56,7 +56,7 @@ pub struct LogCapture {
     ids: Pseudonyms,
     window: Window,
     completer: Completer,
-    /// Numbers in the workload: what was before its first event has none.
+    /// Numbers in the workload: those from before its first event have none.
     agents_told: HashMap<Agent, Agent>,
     channels_told: HashMap<Channel, Channel>,
     start_ms: Option<u64>,

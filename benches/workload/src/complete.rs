@@ -45,7 +45,7 @@ impl Presence {
         self.sessions = self.sessions.saturating_add(1);
     }
 
-    /// A session of the input has ended. Whether it was the last one, with which what it follows ends too.
+    /// A session of the input has ended. Whether it was the last one, with which its subscriptions end, too.
     fn end(&mut self) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
         if self.sessions == 0 {

@@ -66,7 +66,7 @@ async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached: Arc<Attac
     }
 }
 
-/// Moves cursors over what was read long enough ago. Gives when the next of it is.
+/// Moves cursors over messages that were read long enough ago. Gives when the next of it is.
 fn confirm(attached: &Attached) -> Option<Instant> {
     loop {
         let due = {
@@ -85,10 +85,10 @@ fn confirm(attached: &Attached) -> Option<Instant> {
 
 /// Waits until a returning member is ready for its replay.
 ///
-/// A client subscribes to the names of a session that it restores *before* the session can take frames: what came in
-/// between would be dropped in the client, unnoticed. Two things show that it is ready: it has subscribed to all names that
-/// it had, and it has sent something to the channel, which a restored session does first of all (it announces that it is
-/// online). A client that merely lost its connection says nothing, and is ready: for it a while without a new
+/// A client subscribes to the names of a session that it restores *before* the session can take frames: messages in
+/// between would be dropped in the client, unnoticed. Two things show that it is ready: it has subscribed to all names
+/// that it had, and it has sent something to the channel, which a restored session does first of all (it announces that
+/// it is online). A client that merely lost its connection says nothing, and is ready: for it a while without a new
 /// subscription must do.
 async fn settle(hub: &Hub, link: &Link, prefix: &Prefix, attached: &Attached) {
     loop {

@@ -1,4 +1,4 @@
-//! One link: reads what the client sends, and gives it what it is subscribed to.
+//! One link: reads the client's frames, and gives it those that it is subscribed to.
 //!
 //! ```text
 //!   gRPC stream ─ inbound ─┬─ transient ──────────────> other links, at once

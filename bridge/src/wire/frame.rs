@@ -95,7 +95,7 @@ pub struct Publish {
 }
 
 impl Inbound {
-    /// Reads a message. Copies only what it keeps apart; allocates no more than the message has.
+    /// Reads a message. Copies only the fields that it keeps apart; allocates no more than the message has.
     pub fn decode(message: &Bytes) -> Result<Self, WireError> {
         let (mut kind, mut once, mut outer) = (None, Once::default(), Gather::default());
         for field in fields(message) {

@@ -83,7 +83,7 @@ pub struct Name {
     pub(crate) strings: Option<[Bytes; 3]>,
 }
 
-/// The encoded part, with what is absent told from what is zero: the MAC covers the difference.
+/// The encoded part, with absent fields told from zero ones: the MAC covers the difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) prefix: Prefix,
@@ -158,7 +158,7 @@ impl Name {
         })
     }
 
-    /// The components as text, where they are there and hash to what is routed: text alone proves nothing.
+    /// The components as text, if they are there and hash to the routed name: text alone proves nothing.
     pub fn components(&self) -> Option<[&str; 3]> {
         let (encoded, strings) = (self.encoded?, self.strings.as_ref()?);
         let mut texts = [""; 3];

@@ -1,7 +1,7 @@
 //! NATS servers for tests: a real cluster of three, on free loopback ports, in a temporary folder; ended with the test.
 //!
-//! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that none
-//! outlives this process, however that ends. Everything here panics where it cannot do what it is for.
+//! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that
+//! none outlives this process, however that ends. Everything here panics if it cannot do its work.
 
 mod account;
 mod server;
@@ -56,7 +56,7 @@ pub struct Cluster {
 /// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// Ports that are free, each held until what is given for it is dropped: so that no two are the same.
+/// Ports that are free, each held until its listener is dropped: so that no two are the same.
 fn free_ports(count: usize) -> Vec<TcpListener> {
     let mut held = Vec::new();
     while held.len() < count {
@@ -84,8 +84,8 @@ impl Cluster {
         Self::plan(3, Sync::Always, true).begin().await
     }
 
-    /// Starts three servers that reach each other by nothing but what is given: asked for each server that dials and each
-    /// that is dialled, with the address of the latter, for the port to dial.
+    /// Starts three servers that reach each other only by the given ports: `between` is called for each server that
+    /// dials and each that is dialled, with the address of the latter, for the port to dial.
     pub async fn start_through(between: impl FnMut(usize, usize, SocketAddr) -> u16) -> Self {
         Self::plan(3, Sync::Always, false).through(between).begin().await
     }

@@ -142,7 +142,7 @@ pub async fn a_refused_frame_is_not_remembered(store: Store) {
     assert_eq!(accept(&store, &claim).await.offset, at(2));
 }
 
-/// Dropping what waits for the verdict does not take the append back.
+/// Dropping the future that waits for the verdict does not take the append back.
 pub async fn an_append_that_nobody_waits_for_is_kept(store: Store) {
     let channel = new_channel(&store).await;
     let sent = [message(channel, ALICE, 1), message(channel, ALICE, 1)];

@@ -36,7 +36,7 @@ pub async fn closing_finishes_what_is_queued(store: Store) {
     }
 }
 
-/// Closing what is closed is no error.
+/// Closing a closed store is no error.
 pub async fn closing_twice_is_closing_once(store: Store) {
     let (first, second) = tokio::join!(store.close(), store.close());
     assert_eq!((first, second), (Ok(()), Ok(())));

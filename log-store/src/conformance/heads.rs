@@ -1,4 +1,4 @@
-//! Heads: what is shown is durable and can be read.
+//! Heads: shown entries are durable and can be read.
 
 use super::Store;
 use super::script::*;

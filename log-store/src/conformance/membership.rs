@@ -61,7 +61,7 @@ pub async fn an_agent_added_again_reads_both_stretches(store: Store) {
     assert_eq!(access(&store, log, BOB, 4).await, ON);
 }
 
-/// A commit that removes and adds one agent breaks nothing of what it may read, and welcomes it.
+/// A commit that removes and adds one agent keeps the stretches that it may read, and welcomes it.
 pub async fn an_agent_removed_and_added_at_once_reads_on(store: Store) {
     let channel = new_channel(&store).await;
     let log = channel.log();
@@ -100,7 +100,7 @@ pub async fn a_channel_that_does_not_exist_is_unknown(store: Store) {
     assert_eq!(access(&store, channel.log(), ALICE, 0).await, Access::UnknownLog);
 }
 
-/// Removal takes effect with the commit: what was in flight behind it is refused.
+/// Removal takes effect with the commit: frames in flight behind it are refused.
 pub async fn a_removed_agent_appends_nothing_more(store: Store) {
     let channel = new_channel(&store).await;
     accept(&store, &commit(channel, ALICE, 1, &[BOB], &[])).await;

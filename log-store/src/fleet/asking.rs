@@ -1,4 +1,4 @@
-//! Repeats a question where nobody answers, and still listens to what was asked before.
+//! Repeats a question if nobody answers, and still listens for answers to the earlier ones.
 //!
 //! While a stream or the cluster has no leader, a question is lost, and whoever waits for its timeout learns late that there is
 //! a leader again. A server that is only slow answers the first question, however often it was asked.

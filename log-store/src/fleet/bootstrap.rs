@@ -44,7 +44,7 @@ pub(super) async fn need(
         let Some(info) = infos.get(shard) else { continue };
         let first = info.state.first_sequence;
         let behind = position.sequence > 0 && position.stream == stream_id(info) && position.sequence + 1 < first;
-        // Without a checkpoint what is here is all that there is: it is read, and says why it is not followed.
+        // Without a checkpoint there is only the replica: it is read, and says why it is not followed.
         if behind && matches!(bucket.at(*shard, position.stream, first - 1).await, Ok(Some(_))) {
             tracing::warn!(%shard, position = position.sequence, first, "the replica is too old; it is recreated");
             return Need::Erase;
@@ -75,7 +75,7 @@ pub(super) async fn begin(
     };
     Ok(Beginning {
         repeats: repeats(bucket, shard, &position, info).await?,
-        // Other nodes saw to what was owed before.
+        // Other nodes saw to the Welcomes that were owed before.
         owes_after: facts.began_at(shard),
         position,
         checked: true,
@@ -140,7 +140,7 @@ async fn repeats(
     let mut gap = None;
     for listed in listed.iter().filter(|listed| listed.sequence <= to) {
         if listed.sequence > position.sequence {
-            // One by which the stream was purged can be read; what comes after that repeats nothing from before the checkpoint.
+            // One by which the stream was purged can be read; later messages repeat nothing from before the checkpoint.
             let Some(checkpoint) = bucket.get(shard, position.stream, listed).await.map_err(named)? else {
                 gap.get_or_insert(listed.sequence);
                 continue;

@@ -116,7 +116,8 @@ pub enum NatsAuth {
     },
     /// The seed of an NKey.
     NKey(Secret),
-    /// The seed of an NKey in a file: where that changes, the node goes on with what it holds then, if servers take it.
+    /// The seed of an NKey in a file: if the file changes, the node goes on with its new contents, if servers take
+    /// them.
     NKeyFile(KeyFile),
     /// A credentials file.
     Credentials(PathBuf),
@@ -251,7 +252,7 @@ impl FleetConfig {
         first.map(|(name, problem)| format!("{name} {problem}"))
     }
 
-    /// Every setting that cannot work: its name, and what is wrong with it.
+    /// Every setting that cannot work: its name, and its problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, name, problem: String| {

@@ -38,7 +38,7 @@ pub enum OpenError {
         /// Their answers.
         error: String,
     },
-    /// JetStream refuses what is needed.
+    /// JetStream refuses a needed request.
     #[error("{doing}: {error}")]
     JetStream {
         /// The failed operation.
@@ -104,7 +104,7 @@ impl OpenError {
         }
     }
 
-    /// For `map_err`: what JetStream said, with what was being done.
+    /// For `map_err`: JetStream's answer, with the failed operation.
     pub(super) fn jetstream<E: std::fmt::Display>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |error| Self::JetStream {
             doing: doing.into(),

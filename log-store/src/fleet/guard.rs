@@ -33,7 +33,7 @@ pub enum Contradiction {
         /// Position of this node.
         position: u64,
     },
-    /// It ends before what was folded.
+    /// It ends before the folded messages do.
     #[error("stream {stream} went back: it ends at {last}, and this node has followed it to {position}")]
     WentBack {
         /// The stream.
@@ -105,9 +105,9 @@ pub enum Contradiction {
 }
 
 impl Contradiction {
-    /// Whether it is the stream that is not what it was. Then what was followed of it is good, and may be all that there is: it is
-    /// served, nothing is added to the stream, and the stream is looked at again, since somebody may put it right. Any other
-    /// contradiction is this node's own.
+    /// Whether the stream has changed. Then the followed entries are good, and may be all that there are: they are
+    /// served, nothing is added to the stream, and the stream is looked at again, since somebody may put it right. Any
+    /// other contradiction is this node's own.
     pub(super) const fn is_of_stream(&self) -> bool {
         match self {
             Self::Missing { .. }

@@ -11,9 +11,9 @@ pub enum Phase {
     CatchingUp,
     /// It follows.
     Following,
-    /// Its stream does not answer; what was followed is served.
+    /// Its stream does not answer; the followed entries are served.
     Unreachable,
-    /// Its stream contradicts what was followed: it is served as far as it was followed, and no appends are taken for it.
+    /// Its stream contradicts the replica: it is served as far as it was followed, and no appends are taken for it.
     Halted,
     /// It follows no more: see why the store stopped.
     Stopped,
@@ -57,7 +57,7 @@ impl ShardHealth {
     }
 }
 
-/// A shard whose stream contradicts what was followed.
+/// A shard whose stream contradicts the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HaltedShard {
     /// The shard.
@@ -131,11 +131,11 @@ pub struct Health {
     pub unread: Vec<String>,
     /// State of the clocks.
     pub clocks: ClockHealth,
-    /// Shards whose streams contradict what was followed.
+    /// Shards whose streams contradict the replica.
     pub halted: Vec<HaltedShard>,
     /// Checkpoints that nodes contradict each other about: which shard, where, and how.
     pub doubtful: Vec<(ShardId, u64, String)>,
-    /// Rights of this node's NATS key that are not what they must be.
+    /// Rights of this node's NATS key that differ from those that it must have.
     pub rights: Vec<String>,
     /// It is connected to a NATS server.
     pub connected: bool,

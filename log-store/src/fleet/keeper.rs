@@ -160,7 +160,7 @@ impl Keeper {
         }
         let judged = clocks.judge();
         let own = config.now_ms();
-        // The earlier of the two: neither this machine's clock nor what others say makes anything old by itself.
+        // The earlier of the two: neither this machine's clock nor the others' makes anything old by itself.
         let now_ms = match judged {
             Some(judged) if !judged.is_wrong => Ok(own.min(own.saturating_add_signed(judged.ahead_ms))),
             Some(_) => Err("this machine's clock is not the fleet's: set it (NTP)".to_owned()),
@@ -239,7 +239,7 @@ impl Keeper {
         peers::overhear(client, self.hears_for, |node, time_ms, followed| {
             clocks.hear(Voice::Node(node), time_ms, config.now_ms());
             let places = heard.nodes.entry(node).or_insert_with(|| followed.clone());
-            // Of what is said in a node's name, the least: that keeps more.
+            // Of several reports in a node's name, the least: that keeps more.
             places.retain(|shard, _| followed.contains_key(shard));
             for (shard, place) in places {
                 if let Some(said) = followed.get(shard) {

@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest file that can be a seed, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
-/// The seed of an NKey in a file. Clones share what was read of it.
+/// The seed of an NKey in a file. Clones share the contents that were read.
 #[derive(Clone)]
 pub struct KeyFile(Arc<Shared>);
 
@@ -68,7 +68,7 @@ impl KeyFile {
         &self.0.path
     }
 
-    /// Reads the file, and uses what it holds from now on.
+    /// Reads the file, and uses its contents from now on.
     pub(super) async fn load(&self) -> Result<(), OpenError> {
         let seed = self.read().await.map_err(|error| OpenError::Credentials {
             path: self.0.path.clone(),

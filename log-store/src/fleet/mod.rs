@@ -17,8 +17,9 @@
 //! - Folded messages are hashed into a chain. A node stops, and says why, if its stream went back, was recreated, is
 //!   missing, or holds other bytes than were folded (`guard.rs`).
 //!
-//! - Entries are given up by Trims in the streams (`retention.rs`); then a checkpoint takes the place of what went before it
-//!   (`checkpoint.rs`), and a node without a replica begins there (`bootstrap.rs`) if enough nodes vouch for it (`vouch.rs`).
+//! - Entries are given up by Trims in the streams (`retention.rs`); then a checkpoint takes the place of the messages
+//!   before it (`checkpoint.rs`), and a node without a replica begins there (`bootstrap.rs`) if enough nodes vouch for
+//!   it (`vouch.rs`).
 //! - No node can delete a message: the streams are purged by the fleet's keeper, who writes nothing (`keeper.rs`).
 //! - A node in another region follows a mirror of the stream, in its own region, or the stream itself if the mirror is
 //!   down. Its appends go to the home.
@@ -105,7 +106,7 @@ impl FleetStore {
     /// Opens the replica, connects to NATS, makes the streams that are missing and begins to follow. Where the replica is
     /// empty or too old, it begins with a checkpoint. Does not wait until it has caught up: [`FleetStore::health`] says.
     ///
-    /// A node that has followed before starts without NATS too, or without some of the streams: it serves what it has,
+    /// A node that has followed before starts without NATS too, or without some of the streams: it serves its replica,
     /// and goes on by itself when they answer. The checks of its start are made then, before the first append is taken;
     /// if one fails, the store stops and says why. A node that has followed nothing has nothing to serve: it fails
     /// after `open_timeout`.
@@ -263,7 +264,7 @@ impl FleetStore {
         // If no region of this fleet has the log, nobody acknowledges anything of it.
         let Some(shard) = self.home(&log) else { return Ok(()) };
         self.node.running()?;
-        // A stream that contradicts what was followed does not say how far it went.
+        // A stream that contradicts the replica does not say how far it went.
         shard.checked()?;
         if shard.health.lock().phase == Phase::Unreachable {
             return Err(shard.unreachable("its stream does not answer"));
@@ -299,7 +300,7 @@ impl FleetStore {
 
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was reported before this call is what its author knew.
+        // Now, and not when the future is polled: its author knew the failures reported before this call.
         let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
         self.append_frame(frame, asked, None).boxed()
     }

@@ -75,7 +75,7 @@ pub(super) struct Shard {
     pub(super) health: Mutex<ShardHealth>,
     /// Position of this node, for the others.
     pub(super) place: Mutex<Place>,
-    /// Asks the follower to compare the stream with what it folded, now.
+    /// Asks the follower to compare the stream with its fold, now.
     pub(super) look: Notify,
     /// The last message of this node that the stream acknowledged.
     pub(super) acked: watch::Sender<u64>,
@@ -83,7 +83,7 @@ pub(super) struct Shard {
     pub(super) stalled: Notify,
     /// Reason why its stream does not match this node's configuration yet; `None` once it does.
     unchecked: Mutex<Option<String>>,
-    /// The connection to NATS on which the stream was last found to be what was followed.
+    /// The connection to NATS on which the stream last matched the replica.
     pub(super) looked_on: AtomicU64,
     /// Number of times that authors learned that the fate of their frames is unknown.
     given_up: AtomicU64,
@@ -220,7 +220,7 @@ impl Shard {
         self.give_up();
     }
 
-    /// The stream is what was followed: appends are taken.
+    /// The stream matches the replica: appends are taken.
     pub(super) fn resume(&self) {
         metrics::halted(&self.label, false);
         let mut health = self.health.lock();

@@ -41,7 +41,7 @@ const STREAMS_AT_ONCE: usize = 8;
 pub(super) enum Purpose {
     /// To serve agents.
     Serve,
-    /// To put back what others had appended: it publishes no Welcomes of its own accord.
+    /// To put back the entries of others: it publishes no Welcomes of its own accord.
     Restore,
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<No
     }
     let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
     let mut config = config;
-    // The streams say what is given up; the replica seals its segments so that they can go then.
+    // Trims in the streams give entries up; the replica seals its segments so that they can go then.
     config.local.retention.age = config.retention;
     let (replica, positions) = Replica::open(config.local.clone()).await?;
     let mut opening = Opening {
@@ -108,7 +108,7 @@ impl Opening {
         if let Some(problem) = self.facts.as_ref().and_then(|facts| facts.problem(&told)) {
             return Err(OpenError::Config { problem });
         }
-        // A node with something to serve does without what is away.
+        // A node with something to serve does without the streams that are away.
         let followed = positions.values().any(|position| position.sequence > 0)
             && !positions.values().any(Replica::is_half_installed);
         let client = self.connect(followed).await?;
@@ -303,7 +303,7 @@ impl Opening {
         let (mut handles, mut queues) = (BTreeMap::new(), Vec::new());
         for (shard, beginning) in &found.beginnings {
             let (queue, receiver) = mpsc::unbounded_channel();
-            // Its follower takes the stream for what it must be when it has looked at it, and heard the other nodes.
+            // Its follower accepts the stream when it has looked at it, and heard the other nodes.
             let handle = Shard::new(*shard, queue, &beginning.position);
             handles.insert(*shard, handle);
             queues.push((*shard, receiver));

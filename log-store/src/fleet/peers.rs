@@ -286,7 +286,7 @@ pub(super) async fn tell_all(node: Arc<Node>) {
         node.ask_first().await;
         node.client.subscribe(ASK).await
     };
-    // Those who answer are heard meanwhile: what is subscribed to is kept until it is taken.
+    // Those who answer are heard meanwhile: messages of a subscription are kept until they are taken.
     let ask = tokio::select! {
         () = node.ended.cancelled() => return,
         ask = first => ask,
@@ -383,7 +383,7 @@ impl Turn<'_> {
     }
 }
 
-/// Asks all nodes where they are, and hears for so long what they say.
+/// Asks all nodes for their positions, and listens to the answers for so long.
 pub(super) async fn overhear(
     client: &Client,
     within: Duration,

@@ -122,7 +122,7 @@ mod tests {
         let pending = Pending::new();
         let (mine, other) = (FrameId::generate(), FrameId::generate());
         pending.publishing([mine, mine].into_iter());
-        // The same frame by another node, and an earlier attempt of this one, are not what is waited for.
+        // The same frame by another node, and an earlier attempt of this one, are not the awaited one.
         assert!(pending.followed(followed(4, mine)).is_none());
         assert!(pending.followed(followed(5, other)).is_none());
         assert!(pending.followed(followed(6, mine)).is_none());

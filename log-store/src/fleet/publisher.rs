@@ -51,10 +51,10 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// Maximum time for an acknowledged message to come back before the follower starts over.
 const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
 
-/// A batch that is a fourth of what it may be waits for no more: what it costs beside its frames matters no longer.
+/// A batch with a fourth of its maximum waits for no more: its cost beside its frames matters no longer.
 const LARGE: usize = 4;
 
-/// Publishes what is queued for a shard until the node ends.
+/// Publishes the frames queued for a shard until the node ends.
 pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: mpsc::UnboundedReceiver<Queued>) {
     let Some(shard) = node.handles.get(&shard) else { return };
     let mut source = Source {

@@ -1,7 +1,8 @@
 //! From a node's health to whether it is ready, in sentences.
 //!
-//! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them is
-//! not. One that a single region is cut off from is ready: it serves what it has of that region, and all of the others.
+//! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them
+//! is not. One that a single region is cut off from is ready: it serves its entries of that region, and all of the
+//! others.
 
 use super::clock::difference;
 use super::health::{Health, Phase, ShardHealth};

@@ -6,10 +6,11 @@
 //!   a replica     1 2 3 4 5 6 7 8     ──────>    node of its own; each must fold to the offset that it had
 //! ```
 //!
-//! A node is started with an empty replica of its own, and follows the streams as they are. Then every entry of the replicas
-//! that were given is compared with what the node has at its offset; what is past a log's end is appended, in the order in
-//! which it was folded. The fold is the check: an entry that does not come to its old offset ends it, before anything else of its
-//! log is appended. Welcomes are entries as others are, so this node publishes none by itself; nor does it trim.
+//! A node is started with an empty replica of its own, and follows the streams as they are. Then every entry of the
+//! replicas that were given is compared with what the node has at its offset; entries past a log's end are appended, in
+//! the order in which they were folded. The fold is the check: an entry that does not come to its old offset ends it,
+//! before anything else of its log is appended. Welcomes are entries as others are, so this node publishes none by
+//! itself; nor does it trim.
 //!
 //! Frames that the fold refused are not in a replica and do not come back; nobody learned that they were entries. So a
 //! stream does not match its old self message for message: nodes that had followed the lost part begin with empty
@@ -53,7 +54,7 @@ pub enum RestoreError {
     /// The streams cannot be appended to or read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Relay nodes run on these streams: what they append meanwhile would get the offsets of what is put back.
+    /// Relay nodes run on these streams: their appends meanwhile would get the offsets of restored entries.
     #[error("{nodes} relay nodes were heard on these streams within the last 15 s: stop all of them first")]
     NodesRun {
         /// Number of relay nodes heard.
@@ -164,11 +165,11 @@ async fn put_back(
     Ok(turn.restored)
 }
 
-/// A log as it is in the streams, and in what was put back.
+/// A log as it is in the streams, and in the restored entries.
 struct Log {
     head: Offset,
     was_short: bool,
-    /// Frame ids from an offset on: of what is being compared.
+    /// Frame ids from an offset on: of the entries that are being compared.
     seen: (Offset, Vec<FrameId>),
 }
 
@@ -258,7 +259,7 @@ impl Turn<'_> {
             let batch = match read {
                 Ok(batch) => batch,
                 Err(StoreError::Trimmed { .. }) => return Ok(()),
-                // Past what was followed: it was put back by this very run, from another replica.
+                // Past the followed entries: it was put back by this very run, from another replica.
                 Err(StoreError::BeyondHead { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };

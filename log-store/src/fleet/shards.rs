@@ -1,9 +1,9 @@
 //! Shard of a log: chosen by its id alone, so that every node says the same without asking.
 //!
-//! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names no
-//! region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the number
-//! of shards of one can change once streams exist: what is written here is written into each stream's metadata too,
-//! and a node with another setting does not start.
+//! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names
+//! no region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the
+//! number of shards of one can change once streams exist: this setting is written into each stream's metadata too, and
+//! a node with another setting does not start.
 
 use skytale_proto::{LogId, Region};
 use std::collections::BTreeMap;

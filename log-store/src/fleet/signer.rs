@@ -6,7 +6,7 @@
 //!   relay-eu-2 UBQW...
 //! ```
 //!
-//! A signing key is no key of a NATS connection: NATS keys change, and what was signed must stay good. The servers' rights
+//! A signing key is no key of a NATS connection: NATS keys change, and signatures must stay good. The servers' rights
 //! prove no author either: whoever may ask JetStream anything may have the answer sent to any subject.
 
 use super::config::Secret;
@@ -71,7 +71,7 @@ pub enum KnownNodes {
 pub(super) type Names = BTreeMap<String, String>;
 
 impl KnownNodes {
-    /// Names of nodes by public key; an error names what is wrong with the file.
+    /// Names of nodes by public key; an error names the problem of the file.
     pub(super) fn read(&self) -> Result<Names, String> {
         match self {
             Self::Nobody => Ok(Names::new()),

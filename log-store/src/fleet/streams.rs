@@ -19,7 +19,7 @@ const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 const KEY_SHARDS: &str = "skytale-shards";
 /// Messages from one checkpoint to the next.
 const KEY_CHECKPOINT: &str = "skytale-checkpoint-every";
-/// The format of what is in the stream.
+/// The format of the stream's messages.
 const KEY_FORMAT: &str = "skytale-format";
 const FORMAT: &str = "1";
 

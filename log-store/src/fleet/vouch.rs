@@ -168,7 +168,8 @@ pub(super) struct Judged {
 /// Statement on a sequence, with its author if it can be one.
 pub(super) type Said = (u64, Option<(Vouch, String)>);
 
-/// Judges what was said. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the same bytes.
+/// Judges the statements. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the
+/// same bytes.
 pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witnesses: usize) -> Judged {
     let mut judged = Judged::default();
     let mut claims: BTreeMap<u64, BTreeMap<Object, BTreeMap<String, u64>>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Puts a node's word for a checkpoint, and the checkpoint's bytes, into the bucket: beside the shard, which goes on. And says
-//! what others vouch for that this node has folded differently.
+//! Puts a node's word for a checkpoint, and the checkpoint's bytes, into the bucket: beside the shard, which goes on.
+//! And reports states that others vouch for and this node has folded differently.
 
 use super::bucket::Bucket;
 use super::checkpoint::Checkpoint;

@@ -39,7 +39,7 @@ pub fn dump(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
     })
 }
 
-/// The same of a store that a node may be writing to, up to what it has written by now. Takes no lock and disturbs nobody.
+/// The same of a store that a node may be writing to, up to its last write. Takes no lock and disturbs nobody.
 ///
 /// A segment that retention removes meanwhile is left out. An incomplete end of the newest segment is not given.
 pub fn dump_running(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {

@@ -88,7 +88,7 @@ enum Folded {
     Waiting {
         last: Offset,
     },
-    /// Damaged: what follows cannot be folded.
+    /// Damaged: later entries cannot be folded.
     Lost {
         last: Offset,
     },

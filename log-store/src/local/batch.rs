@@ -1,4 +1,4 @@
-//! A batch: what is written at once, synced at once and shown at once.
+//! A batch: entries that are written, synced and shown at once.
 
 use super::known::Known;
 use super::segment::Position;

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 /// The author of the frames that a store makes of its own accord: no agent has this key.
 pub(crate) const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
-/// Messages that a replica may follow without an entry before it notes its position all the same: what it folds again
-/// after a crash.
+/// Messages that a replica may follow without an entry before it notes its position all the same: those that it folds
+/// again after a crash.
 const POSITION_LAG_MAX: usize = 4_096;
 
 /// A batch in the making.
@@ -36,7 +36,7 @@ pub(crate) struct BatchBuilder {
     /// Messages followed since positions were last written.
     unwritten: usize,
     pub(crate) verdicts: Verdicts,
-    /// Reason why the batch cannot be written: there was no room for what it would need.
+    /// Reason why the batch cannot be written: there was no room for it.
     pub(crate) doomed: Option<StoreError>,
 }
 
@@ -348,7 +348,7 @@ impl BatchBuilder {
         });
     }
 
-    /// Gives up what was folded, and begins with the batch after the last one that is durable.
+    /// Gives up the folded frames, and begins with the batch after the last one that is durable.
     pub(crate) fn roll_back(&mut self, next: u64) {
         *self = Self {
             time_ms: self.time_ms,

@@ -42,7 +42,7 @@ pub struct LocalConfig {
     pub states_max: usize,
     /// Bytes of log states kept in memory, about.
     pub states_bytes_max: usize,
-    /// With less free space than this on the disk, in bytes, no appends are taken: what is left is for retention and the
+    /// With less free space than this on the disk, in bytes, no appends are taken: the rest is for retention and the
     /// index. At most an eighth of the file system is kept free. 0 keeps none.
     pub free_bytes_min: u64,
     /// Memory that the index may take while there is no room for it on the disk, in bytes.
@@ -134,7 +134,7 @@ impl LocalConfig {
         first.map(|(name, problem)| format!("{name} {problem}"))
     }
 
-    /// Every setting that cannot work: its name, and what is wrong with it.
+    /// Every setting that cannot work: its name, and its problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, name, problem: String| {

@@ -80,7 +80,7 @@ impl OpenError {
         }
     }
 
-    /// For `map_err`: an I/O error, with what was being done to which path.
+    /// For `map_err`: an I/O error, with the failed operation and its path.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             doing: format!("{doing} {}", path.display()),
@@ -89,7 +89,7 @@ impl OpenError {
     }
 }
 
-/// For `map_err`: an I/O error as a [`StoreError`], with what was being done to which path.
+/// For `map_err`: an I/O error as a [`StoreError`], with the failed operation and its path.
 pub(crate) fn store_io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     move |error| StoreError::Io {
         doing: format!("{doing} {}", path.display()),

@@ -116,7 +116,7 @@ impl Folder {
         Self::inspected(dir, lock)
     }
 
-    /// Opens the folder of a store that a node may be writing to, to read what it has written.
+    /// Opens the folder of a store that a node may be writing to, to read its data.
     pub(crate) fn open_to_follow(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("LOCK");
         let lock = File::open(&path).map_err(OpenError::io("open", &path))?;

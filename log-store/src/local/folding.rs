@@ -54,7 +54,7 @@ pub(crate) enum Command {
         position: ShardPosition,
         answer: Answer,
     },
-    /// There may be room again for what waits for it.
+    /// There may be room again for waiting messages.
     Resume,
     /// Take nothing more.
     Close,
@@ -187,7 +187,7 @@ impl Stage {
         }
     }
 
-    /// Folds what comes from the queue until it is closed and empty.
+    /// Folds frames from the queue until it is closed and empty.
     pub(crate) fn fold_all(&self, mut queue: Receiver<Command>) {
         let _ended = EndOnDrop(self);
         let _guard = StopOnPanic {
@@ -232,11 +232,11 @@ impl Stage {
         }
     }
 
-    /// Folds what is followed, as long as there is room for it.
+    /// Folds followed messages, as long as there is room for them.
     fn follow(&self, folding: &mut MutexGuard<'_, Folding>) {
         while !folding.waiting.is_empty() && !self.shared.space.is_full() {
             self.wait_for_room(folding);
-            // Waiting lets the lock go: a batch may have been rolled back, and what was in it comes first.
+            // Waiting lets the lock go: a batch may have been rolled back, and its messages come first.
             if let Some((follow, answer)) = folding.waiting.pop_front() {
                 folding.follow(&self.shared, follow, answer);
             }
@@ -439,7 +439,7 @@ impl Folding {
         }
     }
 
-    /// A message that cannot be folded stops the store: what follows it must not be folded without it.
+    /// A message that cannot be folded stops the store: later ones must not be folded without it.
     fn follow(&mut self, shared: &Shared, follow: Follow, answer: Answer) {
         if self.abandoned {
             return;

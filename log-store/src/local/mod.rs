@@ -7,7 +7,7 @@
 //!                                             └────── positioned reads ──> readers far from it
 //! ```
 //!
-//! One thread folds what is waiting into the next batch; another takes the batch, writes once, syncs once, and then
+//! One thread folds waiting frames into the next batch; another takes the batch, writes once, syncs once, and then
 //! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted
 //! while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
 //! store opens. Damage anywhere else is reported with its place; the log that it hits is served up to it, and takes no
@@ -71,7 +71,7 @@ use writer::Writer;
 
 /// Logs on one node. Durable once acknowledged.
 ///
-/// Dropping it finishes what is queued, in the background; [`LogStore::close`] waits for that.
+/// Dropping it finishes queued appends, in the background; [`LogStore::close`] waits for that.
 pub struct LocalStore {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
@@ -312,7 +312,7 @@ impl Appends<'_> {
 
 impl LogStore for LocalStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was reported before this call is what its author knew.
+        // Now, and not when the future is polled: its author knew the failures reported before this call.
         let asked = Asked::Author(self.shared.space.asked());
         async move { self.appends().append(frame, asked, None).await }.boxed()
     }

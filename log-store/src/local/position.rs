@@ -112,7 +112,7 @@ impl MarkPositions {
         }
     }
 
-    /// Reads what is after a mark's records, to the end.
+    /// Reads the bytes after a mark's records, to the end.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::default());

@@ -62,7 +62,7 @@ impl Shared {
             .file(first.position.segment)
             .map_err(store_io("open", &self.segments.path(first.position.segment)))?;
         let read = |buffer: &mut [u8]| match file.file.read_exact_at(buffer, u64::from(first.position.at)) {
-            // The file is shorter than it was: what is missing is found by its checksum.
+            // The file is shorter than it was: missing bytes are found by the checksum.
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(store_io("read", &file.path)(error)),
             _ => Ok(()),
         };

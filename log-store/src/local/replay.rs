@@ -84,7 +84,7 @@ pub(super) struct Replay {
     current: Option<Standing>,
     pub(super) owed: Vec<Header>,
     entries: u64,
-    /// The last batch that is folded: what is after it is being written.
+    /// The last batch that is folded: later ones are being written.
     until: u64,
 }
 
@@ -94,7 +94,7 @@ enum Replayed {
     Known { known: Box<Known>, unsaved: bool },
     /// Its first entries were dropped, and no state has been found yet.
     Orphan,
-    /// An entry of it is damaged: what follows is not folded.
+    /// An entry of it is damaged: later batches are not folded.
     Damaged,
 }
 
@@ -187,7 +187,8 @@ impl Replay {
                 Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
                     if self.shared.role == Role::Replica && extent == Extent::Last =>
                 {
-                    // A replica's last segment is not synced batch by batch: what is after the damage is followed again.
+                    // A replica's last segment is not synced batch by batch: messages after the damage are followed
+                    // again.
                     end = End::Torn {
                         at: held.begun().unwrap_or(at),
                     };
@@ -364,8 +365,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Bytes without a readable mark. A sealed segment's footer says what they held; else nobody can, and the store
-    /// must not give those offsets out again.
+    /// Bytes without a readable mark. A sealed segment's footer says which entries they held; else nobody can, and the
+    /// store must not give those offsets out again.
     fn lost(&mut self, file: &SegmentFile, extent: Extent, at: u32, to: u32, why: &str) -> Result<(), StoreError> {
         let footer = match extent {
             Extent::Sealed { .. } => match self.shared.segments.info(file.sequence) {
@@ -434,7 +435,7 @@ impl Replay {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
-        // The index does not end at the end of a torn batch: what is left of it is put in again the next time.
+        // The index does not end at the end of a torn batch: the rest of it is put in again the next time.
         self.current = None;
         self.write_round()?;
         let orphans: Vec<(LogId, Position)> = self.index.orphans().collect();

@@ -1,4 +1,4 @@
-//! A local store that follows streams: what it holds was folded elsewhere in the same order.
+//! A local store that follows streams: its entries were folded elsewhere in the same order.
 //!
 //! ```text
 //!  stream of shard 0 ──┐                                   ┌── positions, in the batch's mark
@@ -128,7 +128,7 @@ impl Replica {
 
     /// Deletes a replica's folder, so that it is made again. It must not be open.
     pub fn erase(dir: &Path) -> Result<(), OpenError> {
-        // Only what is a replica, and only where nobody has it open.
+        // Only a folder of a replica, and only if nobody has it open.
         super::folder::Folder::open(dir, Role::Replica)?.erase()
     }
 
@@ -255,7 +255,7 @@ impl Replica {
         self.store.enforce_retention().await
     }
 
-    /// Writes what was followed, and releases the files.
+    /// Writes the followed messages, and releases the files.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.store.close().await
     }

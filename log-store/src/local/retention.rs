@@ -145,7 +145,7 @@ impl Keeper {
                     let kept = index.snapshot(&log.log)?;
                     Ok(Retired {
                         log: log.log,
-                        // A replica trims nothing of its own accord, and drops what was trimmed.
+                        // A replica trims nothing of its own accord, and drops trimmed entries.
                         up_to: log.last().filter(|_| self.shared.role == Role::Alone),
                         with_state: kept.is_none_or(|segment| segment <= file.sequence),
                     })

@@ -46,7 +46,7 @@ pub(crate) struct Shared {
 struct KnownCache {
     logs: LruCache<LogId, Arc<Known>>,
     bytes: usize,
-    /// Counts what was put in by batches, so that nobody puts in what was read before one.
+    /// Counts the states put in by batches, so that nobody puts in one that was read before.
     published: u64,
 }
 
@@ -248,7 +248,7 @@ impl Shared {
         Ok(())
     }
 
-    /// As [`Shared::read`], but without a look at what was trimmed or damaged.
+    /// As [`Shared::read`], but without a look at trims and damage.
     fn read_any(
         &self,
         log: &LogId,
@@ -336,7 +336,7 @@ impl Shared {
         self.known.lock().logs.get(log).cloned()
     }
 
-    /// A durable batch changed what is known of these logs.
+    /// A durable batch changed the states of these logs.
     pub(crate) fn publish_known<'a>(&self, changed: impl Iterator<Item = (LogId, &'a Arc<Known>)>) {
         let mut cache = self.known.lock();
         for (log, known) in changed {
@@ -364,7 +364,7 @@ impl Shared {
                 Ok(batch) => batch,
                 // An entry published a moment ago is ahead of the readers' view.
                 Err(StoreError::BeyondHead { .. }) => return Ok(known),
-                // The state up to the damage is what is left of the log.
+                // Only the state up to the damage is left of the log.
                 Err(StoreError::Corrupt { .. }) if self.damage(&log)?.is_some() => return Ok(known),
                 Err(error) => return Err(error),
             };

@@ -237,8 +237,8 @@ impl Space {
     }
 }
 
-/// Logs that had appends refused for lack of room, with the times: an author's order must survive it, so what was asked
-/// for before such a refusal was reported is refused, too.
+/// Logs that had appends refused for lack of room, with the times: an author's order must survive it, so appends asked
+/// for before such a refusal was reported are refused, too.
 #[derive(Default)]
 struct Refusals {
     count: AtomicU64,

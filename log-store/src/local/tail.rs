@@ -47,7 +47,7 @@ pub(crate) enum TailRead {
     Trimmed { first: Offset },
     /// The cursor is past the head.
     BeyondHead { head: Offset },
-    /// Older than what is here. The head, if the log has recent entries at all.
+    /// Older than the entries here. The head, if the log has recent entries at all.
     Older { head: Option<Offset> },
 }
 

@@ -1,4 +1,4 @@
-//! The writer's states of logs: with what it has folded and not yet made durable. Nobody else sees them.
+//! The writer's states of logs: with the entries that it has folded and not yet made durable. Nobody else sees them.
 
 use super::config::LocalConfig;
 use super::known::Known;
@@ -110,7 +110,7 @@ impl WorkingSet {
         }
     }
 
-    /// Forgets what was folded and will not be durable. States are read again when they are needed.
+    /// Forgets entries that were folded and will not be durable. States are read again when they are needed.
     pub(crate) fn roll_back(&mut self) {
         self.logs.clear();
         self.bytes = 0;

@@ -1,10 +1,10 @@
 //! The second half of the writer: one thread that owns the end of the log.
 //!
-//! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives meanwhile
-//! is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the file then
-//! is unknown, and a second sync may succeed without having written anything. A write that finds no room, before any sync
-//! of it, is another matter: it is cut off again, durably, what was folded since is given up, and its authors learn
-//! that the disk is full.
+//! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives
+//! meanwhile is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the
+//! file then is unknown, and a second sync may succeed without having written anything. A write that finds no room,
+//! before any sync of it, is another matter: it is cut off again, durably, the frames folded since are given up, and
+//! its authors learn that the disk is full.
 
 use super::batch::Batch;
 use super::builder::Laid;
@@ -78,7 +78,7 @@ impl Writer {
         }
     }
 
-    /// Writes batches until none will come, then closes what it owns.
+    /// Writes batches until none will come, then closes its files.
     pub(crate) fn run(mut self) {
         let (stage, shared) = (self.stage.clone(), self.shared.clone());
         let room = self.room.clone();
@@ -167,8 +167,8 @@ impl Writer {
         })
     }
 
-    /// Makes durable what is not synced on its way: a replica's, where a segment is about to go whose logs' states and Trims
-    /// are in what was written since.
+    /// Makes writes durable that are not synced on their way: a replica's, if a segment is about to go whose logs'
+    /// states and Trims are in later writes.
     fn make_durable(&self) -> Result<(), StoreError> {
         let Some(segment) = self.segment.as_ref().filter(|_| self.shared.role == Role::Replica) else {
             return Ok(());

@@ -154,7 +154,7 @@ fn who_may_claim_and_claims_without_end_makes_few_entries() {
     let made = state.head().get() - before;
     assert_eq!(made, 2 * limits::CLAIMS_BY_ACCOUNT_MAX as u64);
     assert_eq!(state.key_packages().live as usize, 60 - limits::CLAIMS_BY_ACCOUNT_MAX);
-    // Others have what is theirs.
+    // Others still get their own.
     assert!(
         !accept(&mut state, &claim(agent(1), HOME))
             .expect("a package")
@@ -194,7 +194,7 @@ fn consent_withdrawn_is_withdrawn_for_the_last_resort_too() {
     accept(&mut state, &claim(MALLORY, FOREIGN));
     accept(&mut state, &policy(VICTIM, ClaimRule::Account));
     assert_eq!(refuse(&mut state, &claim(MALLORY, FOREIGN)), Refused::ClaimNotAllowed);
-    // Nor is what was claimed before good for anything.
+    // Nor is an earlier claim good for anything.
     assert_eq!(
         refuse(&mut state, &welcome(MALLORY, 0xc4, 1, false)),
         Refused::WelcomeUnclaimed

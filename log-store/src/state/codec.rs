@@ -22,8 +22,8 @@
 //! neither these nor welcomes. Before version 3 a claim did not say whose it is (no agent has the id of 32 zeros that it is
 //! read with), nothing said who may claim, and there were no roles. A policy is as `Policy::to_bytes` makes it.
 //!
-//! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
-//! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
+//! One state has one encoding, and a decoded state has passed every check that the fold relies on: order, ranges,
+//! limits. Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
 
 use super::given_up::GivenUp;
 use super::group::Group;
@@ -269,7 +269,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     if head > HEAD_MAX {
         return Err(wrong("head", "further than any log gets"));
     }
-    // A Trim gives up what is before it, so it is itself still there.
+    // A Trim gives up the entries before it, so it is itself still there.
     if first == Offset::ZERO || (first > head && first != Offset::FIRST) {
         return Err(wrong("first", "past the head"));
     }

@@ -131,7 +131,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Forgets what is held by those who may not claim any more.
+    /// Forgets claims of agents that may not claim any more.
     fn withdraw(&mut self, owner: AgentId) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.retain(|claim| self.may_claim(owner, &claim.by));
@@ -202,7 +202,7 @@ impl Mailbox {
             (_, Some(last_resort)) if !bounded => Ok(Given::LastResort(last_resort)),
             (_, Some(last_resort)) => match self.again(&by) {
                 Some(claim) => Ok(Given::Again(claim)),
-                // Agents of the own account are not kept from what is never used up.
+                // Agents of the own account always get a package that is never used up.
                 None if by.account != self.account && held(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
                     Err(Refused::ClaimsUnspent)
                 }

@@ -21,9 +21,9 @@
 //! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
 //! 5. the parent of a message is the handshake head: else `StaleEpoch`;
 //! 6. the channel's policy allows it to its author: else `Forbidden`;
-//! 7. what it asks for can be done: a roster change fits the roster, a key package is in stock and its claimer may have it, a
-//!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by the
-//!    claim that it holds it by: `Duplicate`.
+//! 7. its request can be met: a roster change fits the roster, a key package is in stock and its claimer may have it, a
+//!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by
+//!    the claim that it holds it by: `Duplicate`.
 
 #[cfg(test)]
 mod claims;

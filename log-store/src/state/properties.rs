@@ -450,7 +450,7 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
                 let access = state.access(agent(number), account(whose), Offset::new(after));
                 prop_assert_eq!(access, *expected, "agent {} after {}", number, after);
             }
-            // Nothing is known of what comes after the next entry: it is as the next one.
+            // Nothing is known of later entries: it is as the next one.
             let far = state.access(agent(number), account(whose), Offset::MAX);
             prop_assert_eq!(Some(&far), expected.last());
         }
@@ -513,7 +513,7 @@ proptest! {
             let newest = model.newest(header.id);
             let before = state.encode();
 
-            // An index that has forgotten what was trimmed, and one that has not, lead to the same.
+            // An index that has forgotten trimmed entries, and one that has not, lead to the same.
             let mut prompt = state.clone();
             let kept = newest.filter(|offset| *offset > model.trimmed()).map(Offset::new);
             let verdict = prompt.apply(&header, kept);

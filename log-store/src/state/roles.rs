@@ -8,7 +8,7 @@ use super::roster::Roster;
 use skytale_proto::{AgentId, Policy, Right};
 use std::collections::BTreeSet;
 
-/// The policy, and what it takes to apply it.
+/// The policy, and the facts needed to apply it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     /// `None`: every member may do everything.

@@ -104,9 +104,9 @@ impl Roster {
         Ok(())
     }
 
-    /// The correction by `author` at `offset`: the roster is what it says. Agents that come back without being among `adds`
-    /// had been taken off by a lie: they may read what they missed, as if they had never been off. So may those that it removes
-    /// and that were off: up to here, to learn it.
+    /// The correction by `author` at `offset`: it sets the roster. Agents that come back without being among `adds` had
+    /// been taken off by a lie: they may read the entries that they missed, as if they had never been off. So may those
+    /// that it removes and that were off: up to here, to learn it.
     pub(super) fn correct(
         &mut self,
         author: &AgentId,

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 ///   nobody read cannot be judged, and is no fault;
 /// - no frame is at two offsets, and none was shown twice to one agent;
 /// - all agents were shown the same entry with the same bytes at each offset, without gaps, as far as they say they read;
-/// - each author's frames are in the order in which it sent them, and the messages of one who wrote down what it sent
-///   are among those;
+/// - each author's frames are in the order in which it sent them, and the messages of an author who wrote down its
+///   sends are among those;
 /// - each entry names the last commit before it;
 /// - a frame that was refused for good is not there.
 pub fn check(history: &[Event]) -> Vec<Fault> {
@@ -217,7 +217,7 @@ impl Account {
         }
     }
 
-    /// A message under the name of an author that wrote down what it sent is one of those.
+    /// A message under the name of an author that wrote down its sends is one of those.
     fn invented(&self, channel: ChannelId, log: &BTreeMap<Offset, &Entry>, faults: &mut Vec<Fault>) {
         let sent: HashMap<AgentId, HashSet<FrameId>> = self
             .sent

@@ -103,7 +103,7 @@ pub enum Fault {
         /// Its offset.
         offset: Offset,
     },
-    /// A message is in the log under an author's name, and that author, who wrote down what it sent, did not send it.
+    /// A message is in the log under an author's name, and that author, who wrote down its sends, did not send it.
     #[error("{channel}: {frame} at {offset} is no frame that {agent} sent")]
     Invented {
         /// The channel.

@@ -18,7 +18,7 @@ pub struct HeadError {
 }
 
 impl HeadError {
-    /// As an answer. The connection ends with it: what follows on it may be a body that nobody reads.
+    /// As an answer. The connection ends with it: a body that nobody reads may follow on it.
     pub fn into_response(self) -> Response {
         let mut response = problem(self.code, self.status, self.detail);
         response

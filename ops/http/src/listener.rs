@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Pause after the system refused a connection (no file descriptor left, mostly).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections that answer what is no HTTP with a problem document.
+/// Accepts connections that answer other bytes than HTTP with a problem document.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 

@@ -112,8 +112,8 @@ pub(crate) enum Mode {
     Online,
 }
 
-/// Opens the vault, goes online if it must, does `work`, and closes the vault. Where another process has the vault open and
-/// closes it meanwhile, `work` is done again from its beginning: it keeps outside what is not to be done twice.
+/// Opens the vault, goes online if it must, does `work`, and closes the vault. Where another process has the vault open
+/// and closes it meanwhile, `work` is done again from its beginning: it keeps work outside that must not be done twice.
 pub(crate) fn with_agent<'a, T: 'a>(
     session: &'a Session,
     args: &'a AgentArgs,
@@ -239,7 +239,7 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     }
 }
 
-/// Brings an agent online, or says what is in the way.
+/// Brings an agent online, or reports the obstacle.
 pub(crate) async fn connect(agent: &Agent, patience: impl Into<Patience>) -> Outcome {
     let (within, gives_up) = match patience.into() {
         Patience::Within(within) => (within, false),

@@ -266,7 +266,7 @@ pub(crate) fn private_folder(dir: &Path) -> Outcome {
         })
 }
 
-/// Takes away what others may do with a data folder that is there: it was made by an earlier version, or by a person.
+/// Takes away others' rights to an existing data folder: it was made by an earlier version, or by a person.
 pub(crate) fn close_folder(dir: &Path) -> Outcome {
     let looking = || format!("cannot look at the folder {}", dir.display());
     let found = match std::fs::metadata(dir) {

@@ -108,7 +108,7 @@ impl BridgeServer {
         Ok(Self { bridge })
     }
 
-    /// Tells links, writes what they have received, closes.
+    /// Tells links, writes the frames that they have received, closes.
     pub(crate) async fn stop(self) -> Outcome {
         within_deadline("the bridge", self.bridge.shutdown()).await
     }

@@ -51,7 +51,7 @@ fn meant_for_a_level(directive: &str) -> Option<(&str, &'static str)> {
 pub(crate) struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Sends what is left, while the runtime still runs.
+    /// Sends the rest, while the runtime still runs.
     pub(crate) fn stop(self) {
         if let Some(provider) = self.0 {
             // A collector that is away does not keep a server from ending well.

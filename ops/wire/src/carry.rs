@@ -20,8 +20,8 @@ pub(crate) struct Target {
     pub(crate) greeting: Option<Arc<[u8]>>,
 }
 
-/// Carries a connection until both sides have ended it, one has reset it, or the link ends or resets what was there when it had
-/// done so `born` times.
+/// Carries a connection until both sides have ended it, one has reset it, or the link ends, or resets the connections
+/// from when it had done so `born` times.
 pub(crate) async fn carry(
     mut near: TcpStream,
     to: &Target,

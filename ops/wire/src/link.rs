@@ -136,7 +136,8 @@ impl Link {
         Self::start(FREE, to, Some(greeting.into()))
     }
 
-    /// Like [`Link::open`], on an address of choice. A link is no way into a machine: what is not loopback is refused.
+    /// Like [`Link::open`], on an address of choice. A link is no way into a machine: other addresses than loopback are
+    /// refused.
     pub fn listen(on: SocketAddr, to: SocketAddr) -> io::Result<Self> {
         Self::start(on, to, None)
     }

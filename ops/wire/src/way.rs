@@ -1,4 +1,4 @@
-//! One way of one connection: what is read waits until it is due, and is then delivered, held or lost.
+//! One way of one connection: bytes that are read wait until they are due, and are then delivered, held or lost.
 
 use crate::carry::changed;
 use crate::link::{Flow, State};
@@ -109,7 +109,7 @@ async fn deliver_all(
     Ok(())
 }
 
-/// Waits while the way is held; whether what is due arrives then.
+/// Waits while the way is held; whether bytes that are due arrive then.
 async fn arrives(way: &Way<'_>, state: &mut watch::Receiver<State>) -> bool {
     loop {
         let flow = (way.flow)(&state.borrow());

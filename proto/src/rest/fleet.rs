@@ -248,7 +248,7 @@ pub fn registration_message(enrolment: &EnrolmentId, endpoint: &EndpointId) -> V
 }
 
 /// Whether a relay node's URL for HTTPS is one: `https://host[:port]`, or `http://` on loopback; no path, no query, no
-/// user, at most [`HTTPS_URL_BYTES_MAX`]. The error says what it must be.
+/// user, at most [`HTTPS_URL_BYTES_MAX`]. The error names the requirement.
 pub fn check_https_url(url: &str) -> Result<(), &'static str> {
     const FORM: &str = "must be of the form `https://host[:port]`";
     if url.len() > HTTPS_URL_BYTES_MAX {

@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
 /// Minimum bytes that the store is given at a time: with less, each sync is for a few frames.
 const APPEND_WINDOW_BYTES_MIN: u64 = 64 * 1024;
-/// A file of the tap, at least, in bytes: what is written at once is less.
+/// A file of the tap, at least, in bytes: single writes are smaller.
 const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
 
-/// Gathers what is wrong.
+/// Gathers problems.
 #[derive(Default)]
 struct Wrong(Vec<ConfigError>);
 

@@ -5,9 +5,9 @@
 //!        └─────────────── QUIC, encrypted end to end, in datagrams ───────────────┘
 //! ```
 //!
-//! It speaks iroh's relay protocol (crate `iroh-relay`), with two rules of its own. An agent is let in with a token that
-//! holds and is bound to the endpoint that it proves to have; and it reaches this node alone. So it is no proxy: what goes
-//! in ends in a session of this node, under the same checks and limits as over UDP.
+//! It speaks iroh's relay protocol (crate `iroh-relay`), with two rules of its own. An agent is let in with a token
+//! that holds and is bound to the endpoint that it proves to have; and it reaches this node alone. So it is no proxy:
+//! its traffic ends in a session of this node, under the same checks and limits as over UDP.
 //!
 //! [`frame`] is pure; [`admission`] says who is let in and until when, [`socket`] carries frames, [`serve`] accepts.
 

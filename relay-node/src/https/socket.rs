@@ -23,7 +23,7 @@ pub(super) struct Socket {
     _place: OwnedSemaphorePermit,
 }
 
-/// A client that asked for what it may not have.
+/// A client that asked for something forbidden.
 #[derive(Debug, thiserror::Error)]
 #[error("a frame for another endpoint than this node's, or one that cannot be read")]
 struct Misused;

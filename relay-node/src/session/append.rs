@@ -143,7 +143,7 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     Ok(Some((message.frame, in_flight)))
 }
 
-/// A request's part of what is in flight: of its connection's, of its account's, and of the node's.
+/// A request's part of the bytes in flight: of its connection's, of its account's, and of the node's.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     _connection: OwnedSemaphorePermit,
@@ -352,7 +352,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Before anything that is waited for: what was found out is recorded even if nobody is left to answer.
+    /// Before anything that is waited for: the facts are recorded even if nobody is left to answer.
     fn put(&mut self) {
         if let Some(tap) = self.tap
             && !self.facts.is_empty()

@@ -157,7 +157,7 @@ fn run(
     .boxed()
 }
 
-/// Runs the session's streams until the session ends, then lets them finish what they have begun.
+/// Runs the session's streams until the session ends, then lets them finish their work.
 async fn drive(session: &Arc<Session>, connection: &Connection, control: &mut control::Control<'_>) {
     let mut serving = JoinSet::new();
     tokio::select! {

@@ -192,7 +192,7 @@ impl<'a> Control<'a> {
         self.session.end.end(Ending::new(code, message));
     }
 
-    /// Writes what waits, for a moment, and gives the stream back.
+    /// Writes the waiting events, for a moment, and gives the stream back.
     pub(crate) async fn into_sender(mut self) -> Sender {
         let flush = async {
             while !self.waiting.is_empty() {

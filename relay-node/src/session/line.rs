@@ -381,7 +381,7 @@ mod tests {
         #[test]
         fn nothing_passes_a_failure(steps in proptest::collection::vec((0..3u16, 0..4u8, any::<bool>()), 0..200)) {
             let mut line = Driven::default();
-            // Of each log what is out, in order; the failed ones; and the answers that are due.
+            // Of each log the frames that are out, in order; the failed ones; and the answers that are due.
             let mut out: HashMap<u16, VecDeque<(usize, Teller)>> = HashMap::new();
             let mut failed_logs = Vec::new();
             let mut due = Vec::new();

@@ -85,7 +85,7 @@ impl Session {
         *self.claims.write() = Arc::new(claims);
     }
 
-    /// Takes a frame of so many bytes from the rates of the agent and its account, and counts what it is about to cause.
+    /// Takes a frame of so many bytes from the rates of the agent and its account, and counts its usage.
     fn charge(&self, header: &Header, bytes: usize) -> Result<Charge, Refusal> {
         let frames = rate::frames_of(header);
         let taken = self.node.rates.take(&self.agent, &self.account.id, frames, bytes);

@@ -51,7 +51,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
         let access = store.access(log, claims.sub, claims.acct, head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}
-            // By the log as it is now: it may have been in what was lost. It gets the operator's word alone.
+            // By the log as it is now: it may have been in the lost part. It gets the operator's word alone.
             Access::NotMember { .. } if rollback_ms > 0 => {
                 return Ok(LogStatus {
                     head: rollback_head,

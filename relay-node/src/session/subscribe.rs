@@ -320,8 +320,9 @@ impl Subscription<'_> {
     }
 }
 
-/// The chunks of a message as they are best sent. Long ones go as they are. Short ones, with the prefix, are put together:
-/// QUIC copies what is shorter than a packet anyway, and for each packet it looks through the chunks that wait.
+/// The chunks of a message as they are best sent. Long ones go as they are. Short ones, with the prefix, are put
+/// together: QUIC copies pieces shorter than a packet anyway, and for each packet it looks through the chunks that
+/// wait.
 fn gather(prefix: Bytes, records: Vec<Bytes>) -> Vec<Bytes> {
     let is_short = |chunk: &Bytes| chunk.len() < GATHER_BYTES_MAX;
     let short_bytes: usize = records.iter().filter(|chunk| is_short(chunk)).map(Bytes::len).sum();

@@ -209,8 +209,8 @@ impl Api {
     }
 }
 
-/// Returns the API's clock, as an answer gives it (RFC 9110 section 6.6.1). One that a cache kept (section 5.1 of RFC
-/// 9111) gives an old time.
+/// Returns the API's clock, as an answer gives it (RFC 9110 section 6.6.1). One that a cache kept gives an old time
+/// (RFC 9111 section 5.1).
 fn told_time(headers: &HeaderMap, asked_ms: u64, answered_ms: u64) -> Option<Span> {
     if headers.contains_key(header::AGE) {
         return None;

@@ -105,7 +105,7 @@ pub(crate) async fn end_unserved(node: Arc<Shared>) {
     }
 }
 
-/// Asks for what was revoked up to now; whether anything new was.
+/// Asks for revocations up to now; whether anything new was.
 async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<bool, ApiError> {
     let mut is_new = false;
     for _ in 0..PAGES_MAX {

@@ -1,7 +1,7 @@
 //! Trust of the node: the API's keys, and the API keys that it has revoked.
 //!
-//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
-//! [kept](kept) what it learned. When the API can no longer be asked, the node serves on for
+//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it,
+//! which [kept](kept) its beliefs. When the API can no longer be asked, the node serves on for
 //! [`serve_without_api_ms`](crate::TrustConfig::serve_without_api_ms); then it serves nobody, since a key may have been
 //! revoked in the meantime. The API's word that this node may not serve [bars](bar) it at once.
 
@@ -75,7 +75,7 @@ impl RelaySecret {
         &self.0
     }
 
-    /// Keeps what is believed in a folder.
+    /// Keeps the beliefs in a folder.
     pub(crate) fn keeper(&self, folder: &Path, kept_for: KeptFor<'_>) -> Keeper {
         Keeper::new(folder, &self.0, kept_for)
     }
@@ -184,7 +184,7 @@ impl Trust {
         trust
     }
 
-    /// Believes what was kept, as old as it is.
+    /// Takes the kept beliefs, as old as they are.
     fn recall(&self) {
         let Some(keeping) = &self.keeping else { return };
         let kept = match keeping.keeper.read() {
@@ -216,7 +216,7 @@ impl Trust {
         }
     }
 
-    /// Keeps what is believed, now and then, and at once where it is `new`.
+    /// Keeps the beliefs, now and then, and at once if they are `new`.
     async fn keep(&self, is_new: bool) {
         let Some(keeping) = &self.keeping else { return };
         // So that a node that restarts has most of the time left for which it may serve without the API.
@@ -258,7 +258,7 @@ impl Trust {
         }
     }
 
-    /// Forgets what was kept: the API lets this node serve nobody.
+    /// Forgets the kept beliefs: the API lets this node serve nobody.
     fn forget_kept(&self) {
         if let Some(keeping) = &self.keeping
             && let Err(error) = keeping.keeper.remove()

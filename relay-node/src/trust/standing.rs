@@ -116,7 +116,7 @@ impl Standing {
         self.take(keys, agents, now_s)
     }
 
-    /// Takes what was revoked in, with when (unix seconds); gives what is new.
+    /// Takes revocations in, with their times (unix seconds); returns the new ones.
     pub(crate) fn take(
         &mut self,
         keys: impl Iterator<Item = (KeyId, u64)>,
@@ -144,7 +144,7 @@ impl Standing {
         self.keys.0.contains_key(&claims.key) || self.agents.0.contains_key(&claims.sub)
     }
 
-    /// Whether the node may serve on what is believed.
+    /// Whether the node may serve on its beliefs.
     pub(crate) fn admits(&self, now: Now, ages: &Ages) -> Result<(), Problem> {
         if self.timeless {
             return Ok(());

@@ -381,7 +381,7 @@ fn add_map(to: &mut BTreeMap<String, u64>, from: BTreeMap<String, u64>) {
     }
 }
 
-/// All parts ask the same nodes: what was asked most often is kept.
+/// All parts ask the same nodes: the most frequent ones are kept.
 fn add_node(to: &mut Vec<NodeSeries>, mut node: NodeSeries, shift_ms: u64) {
     for at in &mut node.at_ms {
         *at = at.saturating_add(shift_ms);

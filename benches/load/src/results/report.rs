@@ -33,7 +33,7 @@ pub struct Report {
     pub latencies_us: BTreeMap<String, Latency>,
     /// Over time.
     pub series: Series,
-    /// Readers that came back: what they had missed, and how long it took. At most 10,000, evenly over all.
+    /// Readers that came back: the entries that they had missed, and the time it took. At most 10,000, evenly over all.
     pub catch_up: Vec<CatchUp>,
     /// Refusals by code, as in `SKY-1006`.
     pub refusals: BTreeMap<String, u64>,
@@ -206,7 +206,7 @@ pub struct Totals {
     pub given_up: u64,
     /// Appends that had no acknowledgement when the run ended.
     pub unacknowledged: u64,
-    /// Operations that could not be done, because what they need never came about.
+    /// Operations that could not be done, because their conditions never came about.
     pub impossible: u64,
     /// Operations that were due and not done when the run ended.
     pub unfinished: u64,
@@ -299,7 +299,7 @@ pub struct Divergence {
     pub messages_outrun: u64,
     /// KeyPackage claims that found none.
     pub claims_without_package: u64,
-    /// Operations left out because what they need never came about.
+    /// Operations left out because their conditions never came about.
     pub impossible: u64,
 }
 

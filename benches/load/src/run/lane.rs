@@ -238,7 +238,8 @@ impl<T: Target> Lane<T> {
         self.go_on().await;
     }
 
-    /// Waits for something of others. A session that is lost meanwhile is replaced: others may wait for what was in flight on it.
+    /// Waits for something of others. A session that is lost meanwhile is replaced: others may wait for frames that
+    /// were in flight on it.
     async fn meanwhile<R>(&mut self, wait: impl Future<Output = R>) -> R {
         let mut wait = std::pin::pin!(wait);
         while let Some(link) = &self.link {

@@ -1,4 +1,4 @@
-//! An agent's session, with what is in flight on it.
+//! An agent's session, with the frames in flight on it.
 
 use super::flight::{Flight, Meaning, Verdict};
 use super::shared::{Shared, add};
@@ -37,7 +37,7 @@ pub(super) struct Link<T: Target> {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Counts what is in flight.
+/// Counts the frames in flight.
 #[derive(Debug, Default)]
 struct Unsettled {
     count: AtomicU64,
@@ -171,7 +171,7 @@ impl<T: Target> Link<T> {
         Ok(())
     }
 
-    /// Ends it, and gives what was in flight, in order.
+    /// Ends it, and returns the frames that were in flight, in order.
     pub(super) async fn end(self) -> Vec<Flight> {
         self.session.close().await;
         drop(self.flights);
@@ -198,7 +198,7 @@ struct Verdicts<T: Target> {
 }
 
 impl<T: Target> Verdicts<T> {
-    /// Runs until the session is over. Gives what has no verdict, in order.
+    /// Runs until the session is over. Returns the frames without a verdict, in order.
     async fn run(mut self) -> Vec<Flight> {
         let mut left = Vec::new();
         while let Some((flight, pending)) = self.flights.recv().await {

@@ -6,9 +6,10 @@
 //!                                                      └─ readers (a task a subscription)
 //! ```
 //!
-//! An open loop: what is due is dispatched whatever became of what was due before, and every latency counts from the planned time. An
-//! agent does its own events in order, so one that waits for the target is late with all of them, and that shows. Where an event needs
-//! another one (a channel before its first frame, a membership before a message) it waits for that.
+//! An open loop: an event is dispatched when it is due, no matter what became of earlier ones, and every latency counts
+//! from the planned time. An agent does its own events in order, so one that waits for the target is late with all of
+//! them, and that shows. Where an event needs another one (a channel before its first frame, a membership before a
+//! message) it waits for that.
 
 mod agents;
 mod flight;

@@ -32,7 +32,7 @@ pub(super) struct Reader {
     since: Option<Duration>,
     missed: u64,
     follows: bool,
-    /// It has read what it was to read without following.
+    /// It has read all that it was to read without following.
     is_done: bool,
     /// It reads no further: it was removed, or the log is not for it.
     pub(super) is_over: bool,
@@ -176,7 +176,7 @@ impl Reader {
             return Ended::Later;
         }
         match failed.code {
-            // A member that is removed learns it at the end of what it may read.
+            // A member that is removed learns it at the end of its stretch.
             Code::NotMember => self.not_a_member(shared),
             Code::Trimmed => {
                 // Entries that are gone stay gone: a reader goes on after them.

@@ -288,7 +288,7 @@ impl Base {
         self.tallies.online.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A reader has read what it had missed.
+    /// A reader has read the entries that it had missed.
     pub(super) fn caught_up(&self, agent: u32, planned: Duration, missed: u64) {
         let took = self.late(planned);
         self.recorder.of(agent).latency(Measure::CaughtUp, took);

@@ -91,7 +91,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the gzip member: what was written up to here can be read whatever comes after it.
+    /// Ends the gzip member: the file up to here can be read, no matter what follows.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         if !self.member.is_empty() {
             write_member(&mut self.out, &self.member, self.compression)?;

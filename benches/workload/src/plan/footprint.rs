@@ -89,7 +89,7 @@ impl Footprint {
         self.events.saturating_add(self.names / NAMES_PER_EVENT)
     }
 
-    /// Refuses what is over the limit, in the number of copies of it that the plan is to have.
+    /// Refuses a plan over the limit, in the number of copies of it that the plan is to have.
     pub(super) const fn must_fit(self, copies: u32, events_max: u64) -> Result<(), PlanError> {
         let events = self.times(copies).weight();
         if events > events_max {

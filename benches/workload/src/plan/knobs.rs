@@ -25,7 +25,7 @@ pub struct Knobs {
     pub max_gap: Option<Duration>,
     /// The share of those who only read that stays away until the end.
     pub offline_share: Option<Fraction>,
-    /// Seed of what is drawn.
+    /// Seed of the random choices.
     pub seed: u64,
     /// Maximum length of the schedule.
     pub duration: Option<Duration>,

@@ -41,7 +41,7 @@ pub struct Plan {
     pub channels: u32,
     /// Refusals that the workload holds, by code. They are not done again: they come about or not.
     pub refusals: BTreeMap<u32, u64>,
-    /// Events that stand for what was before the workload, or is not in it.
+    /// Events that represent a state before the workload, or outside of it.
     pub made_up: u64,
     /// Appends whose body was too large for a frame. They are planned with the largest body that fits.
     pub clamped: u64,

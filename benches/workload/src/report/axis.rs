@@ -71,7 +71,7 @@ impl Scale {
         Some((value.clamp(self.low, self.high) - self.low) / (self.high - self.low))
     }
 
-    /// Its marks: places and what they say.
+    /// Its marks: places and their labels.
     pub(super) fn marks(&self) -> Vec<(f64, String)> {
         let place = |value: f64| (value - self.low) / (self.high - self.low);
         match self.axis {

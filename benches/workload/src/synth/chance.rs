@@ -25,7 +25,7 @@ impl Chance {
 
     /// The time to the next event of a Poisson process.
     pub(crate) fn wait(&mut self, mean: Duration) -> Duration {
-        // At most 20 means: what is beyond has a probability of one in 500 million.
+        // At most 20 means: larger values have a probability of one in 500 million.
         mean.mul_f64((-(1.0 - self.unit()).ln()).min(20.0))
     }
 

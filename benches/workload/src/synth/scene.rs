@@ -32,7 +32,7 @@ struct Place {
     read: BTreeMap<Channel, u64>,
 }
 
-/// Everything must be called in the order of time: events are what they are because of those before.
+/// Everything must be called in the order of time: events depend on those before.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) chance: Chance,
@@ -170,7 +170,7 @@ impl Scene {
         }
     }
 
-    /// An agent comes online, and reads what it missed.
+    /// An agent comes online, and reads the entries that it missed.
     pub(super) fn connect(&mut self, agent: Agent) {
         if std::mem::replace(&mut self.agents[agent.0 as usize].online, true) {
             return;

@@ -110,7 +110,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Brings what was written to the disk, and closes a file that is large enough.
+    /// Brings written events to the disk, and closes a file that is large enough.
     pub(super) fn flush(&mut self) -> Result<(), WriteError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.writer.flush()?;

@@ -166,7 +166,7 @@ impl TapWriter {
         }
     }
 
-    /// Writes what is due. To be called often: some twenty times a second.
+    /// Writes events that are due. To be called often: some twenty times a second.
     pub fn turn(&mut self, now: Duration) -> Turn {
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;

@@ -52,7 +52,7 @@ pub struct Examination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Agents notice it, or a crash now could lose what was acknowledged.
+    /// Agents notice it, or a crash now could lose acknowledged entries.
     Critical,
     /// Agents notice nothing. One more fault would be critical.
     Warning,

@@ -39,8 +39,8 @@ pub(super) async fn fetch(
     while let Some(answer) = answers.next().await {
         match answer {
             Ok(message) => fetched.push(Ok(Arrived::fetched(message))),
-            // Not there yet, or nobody answers: what came is what there is. The task that makes the consumer reports
-            // the problem.
+            // Not there yet, or nobody answers: the messages so far are all there are. The task that makes the consumer
+            // reports the problem.
             Err(error) => {
                 tracing::trace!(%error, "no message");
                 break;

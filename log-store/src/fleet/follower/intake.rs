@@ -78,7 +78,7 @@ pub(super) enum Note {
 }
 
 impl Follower<'_> {
-    /// Takes what came, and hands it to the replica in parts.
+    /// Takes the messages that came, and hands them to the replica in parts.
     pub(super) async fn chunk(&mut self, chunk: impl IntoIterator<Item = Result<Arrived, String>>) -> Result<(), End> {
         if self.owes_boundary() {
             self.boundary().await?;

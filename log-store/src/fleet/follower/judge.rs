@@ -1,4 +1,4 @@
-//! Looks at the stream from time to time, and what is made of what is seen.
+//! Regular looks at the stream, and the conclusions from them.
 
 use super::Follower;
 use crate::fleet::asking::{self, AGAIN_AFTER};
@@ -55,7 +55,7 @@ impl Follower<'_> {
         })
     }
 
-    /// Compares the stream with what was folded of it. Ends within a bound, whoever does not answer.
+    /// Compares the stream with its fold. Ends within a bound, whoever does not answer.
     pub(super) fn look(&mut self) -> BoxFuture<'static, Look> {
         self.looks_on = self.node.connection();
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
@@ -75,7 +75,7 @@ impl Follower<'_> {
     }
 
     /// Judges a look at the stream. A contradiction is believed when it has stood for a while: a server that was cut
-    /// off from the others answers from what it has until it notices.
+    /// off from the others answers from its own copy until it notices.
     pub(super) fn judge(&mut self, look: Look) -> Judged {
         match look {
             Look::Well(info) => {
@@ -118,7 +118,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The stream is what was followed: appends are taken, if they were not.
+    /// The stream matches the replica: appends are taken, if they were not.
     fn resume(&self) {
         if self.checked && self.shard.checked().is_err() {
             tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");

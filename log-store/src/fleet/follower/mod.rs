@@ -123,7 +123,7 @@ struct Follower<'a> {
     shard: &'a Shard,
     /// The last message submitted.
     position: ShardPosition,
-    /// Up to here messages were folded before this process began: only what they may owe is looked for.
+    /// Up to here messages were folded before this process began: only Welcomes that they may owe are looked for.
     recheck_to: u64,
     repeats: BTreeSet<u64>,
     /// Messages since the last checkpoint that were duplicates of entries.
@@ -201,7 +201,7 @@ impl Follower<'_> {
             Judged::Well(info) => *info,
             Judged::Again(reason) => return End::Again(reason),
             Judged::Silent(reason) => match &copy {
-                // The home region is cut off: its mirror has what came out of it.
+                // The home region is cut off: its mirror has the messages that came out of it.
                 Some(copy) => return self.follow(copy, None).await,
                 None => return End::Again(reason),
             },
@@ -326,7 +326,7 @@ impl Follower<'_> {
         metrics::lag(&self.shard.label, health.lag());
     }
 
-    /// The stream did not answer: what was followed is served, and said to be what there is.
+    /// The stream did not answer: the followed entries are served, as all that there are.
     fn silent(&mut self) {
         self.answers = false;
         let mut health = self.shard.health.lock();

@@ -6,10 +6,10 @@
 //!  retention's clock ──────────── time that passes, by the clock that nobody sets ──────────┘
 //! ```
 //!
-//! Retention cannot be undone, so what it goes by must not depend on one reading of a clock that anyone may set. Time that
-//! passes is measured by the time since the machine's start, which goes on while the machine sleeps. While the wall clock
-//! is not far from that, it is followed slowly. A wall clock that is further away has leapt: it is believed only after it
-//! has stayed where it leapt to. Until then the earlier of the two counts, so a clock that goes back only delays.
+//! Retention cannot be undone, so it must not depend on one reading of a clock that anyone may set. Time that passes is
+//! measured by the time since the machine's start, which goes on while the machine sleeps. While the wall clock is not
+//! far from that, it is followed slowly. A wall clock that is further away has leapt: it is believed only after it has
+//! stayed where it leapt to. Until then the earlier of the two counts, so a clock that goes back only delays.
 
 mod reading;
 mod steady;
@@ -22,12 +22,12 @@ use steady::{Apart, CONFIRMED_AFTER, Change, SteadyClock};
 
 /// Interval at which the believed time is written down, in milliseconds.
 const KEPT_EVERY_MS: u64 = 60_000;
-/// The file that keeps what is believed, in the store's folder.
+/// The file that keeps the believed time, in the store's folder.
 const FILE: &str = "CLOCK";
 const FILE_TITLE: &str = "skytale log store clock 1";
 const FILE_BYTES_MAX: u64 = 256;
 
-/// The steady clock of a store, with what it believes kept in a file.
+/// The steady clock of a store, with the believed time kept in a file.
 pub(crate) struct StoreClock {
     clocks: Clocks,
     path: PathBuf,
@@ -88,7 +88,7 @@ impl StoreClock {
         state.clock.now_ms()
     }
 
-    /// Writes down what is believed, now and then. Blocks.
+    /// Writes down the believed time, now and then. Blocks.
     pub(crate) fn keep(&self) {
         let mut state = self.state.lock();
         let running_ms = state.clock.read().running_ms;

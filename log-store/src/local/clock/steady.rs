@@ -42,7 +42,7 @@ pub(super) enum Change {
 }
 
 impl SteadyClock {
-    /// Begins at a time that is known from before: what was believed last, or the newest entry's.
+    /// Begins at a time that is known from before: the one believed last, or the newest entry's.
     pub(super) const fn new(believed_ms: u64, read: Reading) -> Self {
         Self {
             believed_ms,

@@ -49,7 +49,7 @@ pub(crate) struct Index {
     runs: Table,
     /// (log, frame id) -> offset and time.
     frames: Option<FrameIds>,
-    /// log -> what was known of it at some entry.
+    /// log -> its state at some entry.
     states: Table,
     /// log -> the segment that holds its last state record.
     snapshots: Table,
@@ -71,7 +71,7 @@ pub(crate) struct Damage {
     pub(crate) offset: Offset,
     /// Its position, now or earlier.
     pub(crate) position: Position,
-    /// File, position and what is wrong.
+    /// File, position and problem.
     pub(crate) place: String,
 }
 
@@ -136,7 +136,7 @@ impl Index {
         self.db.is_none()
     }
 
-    /// Says, without a write, that what is on the disk is not to be trusted any more: it lacks something.
+    /// Marks the index on the disk, without a write to it, as not to be trusted any more: it lacks something.
     pub(crate) fn distrust(&self) -> std::io::Result<()> {
         Owner::forget(&self.dir)
     }
@@ -149,7 +149,7 @@ impl Index {
         }
     }
 
-    /// `None` where sled cannot open what is there: it is derived, and is built again. An error where the disk has no room.
+    /// `None` if sled cannot open the files: they are derived, and are built again. An error if the disk has no room.
     fn open_sled(dir: &Path, generation: u32, config: &LocalConfig) -> Result<Option<Self>, OpenError> {
         let path = sled_dir(dir, generation);
         let begun = Instant::now();
@@ -272,7 +272,7 @@ impl Index {
     }
 
     /// Returns the positions of a log's entries after a cursor and up to an offset: contiguous, and within the limits
-    /// except for the first one. And whether a limit, not the end of what is indexed, ended them.
+    /// except for the first one. And whether a limit, not the end of the indexed entries, ended them.
     pub(crate) fn locate(
         &self,
         log: &LogId,

@@ -227,7 +227,7 @@ impl Round {
         })
     }
 
-    /// Adds what is known of a log.
+    /// Adds the state of a log.
     pub(crate) fn state(&mut self, log: LogId, state: Bytes) {
         self.states.insert(log, state);
     }

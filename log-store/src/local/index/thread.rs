@@ -55,7 +55,7 @@ impl Indexer {
         let _ = self.batches.send(batch);
     }
 
-    /// Lets the thread finish what it has, and waits for it.
+    /// Lets the thread finish its work, and waits for it.
     pub(crate) fn finish(self) {
         drop(self.batches);
         if self.thread.join().is_err() {
@@ -94,7 +94,7 @@ fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
     }
 }
 
-/// The index, and what it has.
+/// The index, and its progress.
 struct Keeping<'a> {
     shared: &'a Shared,
     index: Arc<Index>,

@@ -8,8 +8,8 @@
 //!  | magic | version | crc32c | footer at | zero | first batch | last batch | newest_ms |
 //! ```
 //!
-//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footer of what it drops.
-//! Persisted: keep stable.
+//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footers of segments that it
+//! drops. Persisted: keep stable.
 
 use super::super::batch::Batch;
 use super::header::SEGMENT_VERSION;
@@ -186,7 +186,7 @@ impl FooterBuilder {
         if seen.entries.is_empty() {
             seen.first = offset;
         }
-        // A hole is what was damaged when the segment was read; it is at most as long as the segment.
+        // A hole is a stretch that was damaged when the segment was read; it is at most as long as the segment.
         let index = offset.get().saturating_sub(seen.first.get());
         let hole = usize::try_from(index)
             .unwrap_or(usize::MAX)

@@ -55,7 +55,7 @@ pub(crate) enum End {
     Footer { at: u32 },
     /// Records end here; nothing but reserved space follows.
     Clean { at: u32 },
-    /// Records end here; what follows is a batch that a crash cut off.
+    /// Records end here; a batch follows that a crash cut off.
     Torn { at: u32 },
 }
 
@@ -364,7 +364,7 @@ impl Scan {
             if bytes.len() <= needle.len() {
                 break;
             }
-            // Windows overlap by the length of what is looked for.
+            // Windows overlap by the length of the searched bytes.
             at += (bytes.len() - needle.len()) as u32;
         }
         self.next_mark = Some(found);

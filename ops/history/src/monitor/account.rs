@@ -275,7 +275,7 @@ impl Account {
         }
     }
 
-    /// A message that its author did not record: if it records what it sends, it does so before the next.
+    /// A message that its author did not record: if it records its sends, it does so before the next.
     fn unclaimed(&mut self, offset: Offset, number: u32, faults: &Faults) {
         let author = &mut self.authors[number as usize];
         author.unclaimed.push(offset);
@@ -300,7 +300,7 @@ impl Account {
         }
     }
 
-    /// Whether this is a message of an author that records what it sends, and did not record this one.
+    /// Whether this is a message of an author that records its sends, and did not record this one.
     pub(super) fn is_unsent(&self, slot: &Slot) -> bool {
         let is_recorded = || {
             slot.has(Mark::Repeated)

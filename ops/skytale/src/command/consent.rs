@@ -27,8 +27,9 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) claims: Claims,
-    /// Agents that may add this one without asking, in place of what was set before: `account` (its own account's agents),
-    /// `contacts` (agents that it has a name for), `anyone`, `nobody`, an agent or an account. May be given more than once.
+    /// Agents that may add this one without asking, in place of the earlier setting: `account` (its own account's
+    /// agents), `contacts` (agents that it has a name for), `anyone`, `nobody`, an agent or an account. May be given
+    /// more than once.
     #[arg(long, value_name = "WHO")]
     trust: Vec<String>,
     /// Do not go online: who may claim keys is then in force when this agent is online the next time.

@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// List the account's agents, or end one.
     #[command(subcommand)]
     Agents(agents::Command),
-    /// Show what was done in the account: keys, tokens, agents, names.
+    /// Show the actions in the account: keys, tokens, agents, names.
     Audit(audit::Args),
     /// Back up the vault, or restore it.
     #[command(subcommand, after_help = examples::VAULT)]
@@ -120,7 +120,7 @@ pub(crate) struct Session {
     pub scratch: Arc<Scratch>,
 }
 
-/// Runs the command, says what went wrong, and how the process ends.
+/// Runs the command, prints its failure, and returns the exit code.
 pub(crate) fn run(cli: Cli) -> Exit {
     let output = cli.global.output();
     match dispatch(cli, output) {
@@ -265,7 +265,7 @@ fn within<F>(global: &Global, kind: Kind, output: Output, work: impl FnOnce(Sess
 where
     F: Future<Output = Outcome>,
 {
-    // A server refuses what is wrong together with what it lacks.
+    // A server refuses wrong keys together with missing ones.
     let loaded = match kind.default {
         telemetry::Default::Server => read_configuration(global, kind.flags)?,
         telemetry::Default::Client => configuration(global, kind.flags)?,
@@ -320,7 +320,7 @@ fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     profile::load_with(Sources::of_process(global.config.clone(), flags), &asked)
 }
 
-/// A server's configuration, with what is wrong with single keys.
+/// A server's configuration, with the problems of single keys.
 fn read_configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     flags.extend(global.layers());
     read(Sources::of_process(global.config.clone(), flags))

@@ -44,7 +44,7 @@ enum Command {
     Enrolments,
     /// Revoke an enrolment: its relay node leaves the directory at once, and serves no agents within 10 s.
     Revoke(enrolment::Revoke),
-    /// List the enrolled relay nodes with what they have to do.
+    /// List the enrolled relay nodes with their load.
     Fleet,
     /// Say that this node's data was put back to an earlier time, and that agents go on with it as it is. The node is
     /// stopped.

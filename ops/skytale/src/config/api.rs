@@ -142,7 +142,7 @@ impl Loaded {
         problems.outcome(" of `skytale api`").map(|()| config)
     }
 
-    /// The API's configuration as far as it can be used, and what is wrong with it.
+    /// The API's configuration as far as it can be used, and its problems.
     pub(super) fn api_config(&self, problems: &mut Problems) -> ApiConfig {
         let api = &self.config.api;
         let database = problems.need(self, "api.database", api.database.as_ref());

@@ -118,7 +118,7 @@ struct Accounts {
     account: Vec<Account>,
 }
 
-/// One account: who it is, and what it may do.
+/// One account: its credentials, and its rules.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Account {
@@ -152,7 +152,7 @@ impl Loaded {
         })
     }
 
-    /// The bridge's configuration as far as it can be used, and what is wrong with it. Nothing is made.
+    /// The bridge's configuration as far as it can be used, and its problems. Nothing is made.
     pub(super) fn bridge_setup(&self, problems: &mut Problems) -> Checked {
         let bridge = &self.config.bridge;
         if let Some(file) = problems.need(self, "bridge.secret_key_file", bridge.secret_key_file.as_ref()) {

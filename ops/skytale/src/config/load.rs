@@ -71,7 +71,7 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// Refuses what is wrong with single keys.
+    /// Refuses problems of single keys.
     pub(crate) fn sound(self) -> Outcome<Self> {
         self.problems.clone().outcome("")?;
         Ok(self)
@@ -82,8 +82,8 @@ impl Loaded {
         self.set.iter().any(|key| is_meant(key))
     }
 
-    /// Refuses keys that the command line sets and a command decides itself, or does not look at: what is asked for and not
-    /// done must not look as if it were.
+    /// Refuses keys that the command line sets and a command decides itself, or does not look at: a setting without
+    /// effect must not look as if it had one.
     pub(crate) fn refuse_unused(&self, command: &str, is_unused: impl Fn(&str) -> bool) -> Outcome {
         let set = |key: &String| is_unused(key) && self.source(key) == format!("flag {SET_FLAG}");
         match keys::known().into_iter().find(set) {

@@ -340,7 +340,7 @@ mod tests {
         let failure = read(folder, &name("one")).expect_err("refused").reason();
         assert!(failure.contains("0640") && !failure.contains("marker"), "{failure}");
 
-        // A link to a file that would do is not followed, and writing replaces it instead of what it leads to.
+        // A link to a file that would do is not followed, and writing replaces it instead of its target.
         let target = write(folder, &name("target"), &profile("sk_live_target")).expect("written");
         symlink(&target, folder.join("link.toml")).expect("linked");
         assert!(read(folder, &name("link")).is_err());

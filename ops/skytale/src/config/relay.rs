@@ -155,7 +155,7 @@ impl Loaded {
         problems.outcome(" of `skytale relay`").map(|()| setup)
     }
 
-    /// The relay node's configuration as far as it can be used, and what is wrong with it.
+    /// The relay node's configuration as far as it can be used, and its problems.
     pub(super) fn relay_setup(&self, problems: &mut Problems) -> RelaySetup {
         let relay = &self.config.relay;
         let data_dir = problems.need(self, "relay.data_dir", relay.data_dir.as_ref());

@@ -31,7 +31,7 @@ pub(crate) fn rows(loaded: &Loaded) -> Vec<Row> {
         .collect()
 }
 
-/// A configuration file with every key, its default and what it is for.
+/// A configuration file with every key, its default and its purpose.
 pub(crate) const TEMPLATE: &str = include_str!("template.toml");
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(crate) struct Layout {
     pub nodes: usize,
     /// The API's address.
     pub api_listen: SocketAddr,
-    /// Links between relay nodes and NATS servers, and between regions: what is to be cut goes through them.
+    /// Links between relay nodes and NATS servers, and between regions: connections that are to be cut go through them.
     pub links: bool,
     /// Intervals of checkpoints and of retention, if not the usual ones.
     pub upkeep: Option<Upkeep>,
@@ -278,7 +278,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until a node has noticed that a stream is not what it followed.
+    /// Waits until a node has noticed that a stream differs from its replica.
     pub(crate) async fn halted(&self) -> Outcome {
         let begun = Instant::now();
         loop {

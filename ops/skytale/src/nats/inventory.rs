@@ -57,7 +57,7 @@ pub(crate) struct Server {
     pub name: String,
     /// Address for the others and for relay nodes.
     pub host: String,
-    /// On what it listens there.
+    /// Its ports there.
     #[serde(default)]
     pub ports: Ports,
     /// Folder of its streams, if it is another one than that of all.

@@ -115,12 +115,12 @@ impl NatsServer {
         self.ended().await
     }
 
-    /// Keeps a copy of what it stored while it does not run, in the place of the one before.
+    /// Keeps a copy of its store while it does not run, in the place of the one before.
     pub(super) fn keep_copy(&self) -> Outcome {
         replace_folder(&self.copy(), &self.store())
     }
 
-    /// Puts it in the place of what it stored.
+    /// Puts it in the place of its store.
     pub(super) fn put_copy_back(&self) -> Outcome {
         replace_folder(&self.store(), &self.copy())
     }

@@ -24,7 +24,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// `what` says what was being done, and with what; the code's own help is what to do.
+    /// `what` names the failed operation, and its object; the code's own help is what to do.
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self {
             code,
@@ -63,7 +63,7 @@ impl Failure {
         failure
     }
 
-    /// The rest of what was asked for was done, and the result says what.
+    /// The rest of the request was done, and the result says which part.
     pub(crate) const fn partly(mut self) -> Self {
         self.exit = Exit::Partial;
         self
@@ -127,7 +127,7 @@ impl Failure {
         self
     }
 
-    /// Whether what was asked for is in the vault, and is done by itself later.
+    /// Whether the request is in the vault, and is done by itself later.
     pub(crate) const fn is_kept(&self) -> bool {
         self.kept
     }
@@ -257,7 +257,7 @@ impl Failure {
     }
 }
 
-/// Says what was being done when something failed that has no code of its own.
+/// Names the operation when something failed that has no code of its own.
 pub(crate) trait Context<T> {
     /// A failure of this code.
     fn failing(self, code: Code, what: impl FnOnce() -> String) -> Outcome<T>;

@@ -1,4 +1,4 @@
-//! Whether agents have what was sent, and the same.
+//! Whether agents have the sent messages, and the same ones.
 
 use super::{AgentReport, Comparison};
 
@@ -35,7 +35,7 @@ impl Agreement {
         }
     }
 
-    /// Whether there are agents, and each has exactly what was sent.
+    /// Whether there are agents, and each has exactly the sent messages.
     pub(crate) const fn holds(&self) -> bool {
         let complete = self.agents > 0 && self.found.delivered == self.expected;
         complete && self.found.is_exact() && self.digests && self.transcripts

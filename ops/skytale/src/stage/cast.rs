@@ -66,7 +66,7 @@ struct Received {
     alarms: Vec<String>,
 }
 
-/// An application that reads its channel and acknowledges what it has read.
+/// An application that reads its channel and acknowledges the messages that it has read.
 #[derive(Debug)]
 struct Application {
     stop: CancellationToken,
@@ -197,7 +197,7 @@ impl Actor {
         read.map_err(panicked)?
     }
 
-    /// Compares what the agent has with what was sent, and takes its leave.
+    /// Compares the agent's messages with those that were sent, and takes its leave.
     pub(crate) async fn report(&mut self, channel: ChannelId, ledger: &Ledger) -> Outcome<AgentReport> {
         let (handle, what) = (self.channel(channel).await?, "cannot read the history");
         let mut reading = Reading::new(ledger);

@@ -35,7 +35,7 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Whether the transcript is exactly what was sent.
+    /// Whether the transcript is exactly the sent messages.
     pub(crate) const fn is_exact(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.out_of_order == 0 && self.foreign == 0
     }

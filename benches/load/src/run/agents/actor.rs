@@ -194,7 +194,8 @@ impl Actor {
         self.life = None;
     }
 
-    /// Waits again for what had no place in the log when the agent went away. Its coming is not done before that.
+    /// Waits again for messages that had no place in the log when the agent went away. Its coming is not done before
+    /// that.
     async fn take_up(&mut self, agent: &Agent, open: &Arc<Open>) {
         let stage = Arc::clone(&self.stage);
         for append in std::mem::take(&mut self.left) {

@@ -1,4 +1,4 @@
-//! Whether agents have what was sent: each message once, in its place, the same for all.
+//! Whether agents have the sent messages: each message once, in its place, the same for all.
 
 use super::Stage;
 use super::payload::Head;

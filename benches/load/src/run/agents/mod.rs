@@ -87,7 +87,7 @@ struct Gauge {
     reads: AtomicBool,
     /// Times at which the agent was a member.
     stays: Mutex<Stays>,
-    /// Counts joins: an application that was at the end of what it may read goes on.
+    /// Counts joins: an application that had read all that it may read goes on.
     joins: watch::Sender<u64>,
 }
 

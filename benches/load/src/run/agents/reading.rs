@@ -1,4 +1,4 @@
-//! An agent's application: reads every channel, acknowledges what it has read.
+//! An agent's application: reads every channel, acknowledges the messages that it has read.
 
 use super::payload::Head;
 use super::{Gauge, Stage};

@@ -34,7 +34,7 @@ impl Stays {
         }
     }
 
-    /// Events were lost: what is known may not be all.
+    /// Events were lost: the known ones may not be all.
     pub(super) const fn lost(&mut self) {
         self.is_unknown = true;
     }

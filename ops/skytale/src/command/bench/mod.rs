@@ -84,7 +84,7 @@ struct Written {
     file_bytes: u64,
     #[serde(flatten)]
     totals: Totals,
-    /// Events that stand for what was before the capture, or is not known.
+    /// Events that represent a state before the capture, or an unknown one.
     made_up: u64,
     /// Places of the log that could not be read.
     damaged: u64,
@@ -173,7 +173,7 @@ fn unreadable(path: &Path) -> impl Fn(ReadError) -> Failure {
     }
 }
 
-/// A workload's events, and what it is.
+/// A workload's events, and its description.
 fn read_events(path: &Path) -> Outcome<(Vec<Event>, WorkloadSource)> {
     let failed = unreadable(path);
     let file = File::open(path).map_err(|error| failed(error.into()))?;

@@ -372,7 +372,7 @@ impl Human for Searched {
     }
 }
 
-/// The knee: latency against what was offered.
+/// The knee: latency against the offered load.
 fn page_of(searched: &Searched) -> Page {
     let mut steps: Vec<&Step> = searched.steps.iter().filter(|step| step.valid).collect();
     steps.sort_by(|a, b| a.speed.total_cmp(&b.speed));

@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
 }
 
 async fn show(args: Args, session: Session) -> Outcome {
-    // Without the network: what is shown does not go out meanwhile.
+    // Without the network: shown messages do not go out meanwhile.
     let outbox = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
         let what = "cannot read the outbox";
         let (waiting, not_sent, deferred) = match &args.channel {

@@ -1,4 +1,4 @@
-//! Both directions at once: what comes from standard input is sent, what comes in the channel is shown.
+//! Both directions at once: lines from standard input are sent, messages in the channel are shown.
 
 use super::input::{Input, lines};
 use super::tail::{Watched, over};
@@ -63,7 +63,7 @@ pub(super) enum Read {
 pub(super) enum Wanted {
     /// A message.
     Send { id: Option<String>, payload: Vec<u8> },
-    /// The application has dealt with what it was given so far.
+    /// The application has dealt with the messages so far.
     Ack(Offset),
 }
 
@@ -284,7 +284,7 @@ impl<F: Face> Talk<F> {
         }
     }
 
-    /// Waits again for what is on its way, where the process that had the vault open has closed it meanwhile.
+    /// Waits again for messages on their way, if the process that had the vault open has closed it meanwhile.
     async fn taken_up(&mut self, channel: &Channel, session: &Session) -> Outcome<Vec<Sent>> {
         let mut all = Vec::new();
         for frame_id in self.on_the_way.iter().map(|sent| sent.frame_id).collect::<Vec<_>>() {
@@ -314,7 +314,7 @@ async fn late(ended: Option<Instant>) {
     }
 }
 
-/// Resolves when what is on its way had as long as was allowed, after the end of standard input.
+/// Resolves when messages on their way had their allowed time, after the end of standard input.
 async fn too_late(ended: Option<Instant>, args: &AgentArgs) {
     match (ended, args.timeout_s) {
         (Some(ended), Some(_)) => sleep(args.timeout().saturating_sub(ended.elapsed())).await,

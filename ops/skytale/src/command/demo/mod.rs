@@ -36,9 +36,9 @@ pub(crate) struct Args {
     /// The transport of the agents' connections; `https` shows it without UDP.
     #[arg(long, value_enum, default_value_t)]
     transport: Transport,
-    /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days, behind
-    /// a change that it cannot apply, and to a relay node that was put back. Say for each what it reads and what it
-    /// knows to be lost.
+    /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days,
+    /// behind a change that it cannot apply, and to a relay node that was put back. Say for each which messages it
+    /// reads and which ones it knows to be lost.
     #[arg(long, conflicts_with_all = ["messages", "payload_bytes", "changes", "kills", "senders", "transport"])]
     returns: bool,
     /// Keep the data, and say where.

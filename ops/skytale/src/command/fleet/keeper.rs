@@ -17,7 +17,7 @@ and `skytale fleet doctor` say so.
 A stream is purged up to a checkpoint that is older than the retention, if enough relay nodes vouch for it and for a later one, every relay
 node that answers has followed it, and all that it has is trimmed.";
 
-/// Purges what is older than the retention, again and again; relay.fleet.retention_check_s says how often.
+/// Purges messages older than the retention, again and again; relay.fleet.retention_check_s says how often.
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Args {

@@ -42,7 +42,7 @@ pub(in super::super) struct KnobArgs {
     /// Seed for random choices.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
-    /// Leave out what comes later than this.
+    /// Leave out events later than this.
     #[arg(long, value_name = "DURATION", value_parser = super::super::duration)]
     duration: Option<Duration>,
     /// Run one part of several: some of the channels, with the agents in them. Join the results with `bench merge`.

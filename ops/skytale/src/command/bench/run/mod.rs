@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     let two = args.load.place.has_two();
     let mut last = Ok(());
     for number in 1..=args.repeat {
-        // The order is turned round each time, so that what comes first has no advantage.
+        // The order is turned round each time, so that the first has no advantage.
         let sides: &[Side] = match (two, number % 2) {
             (false, _) => &[Side::A],
             (true, 1) => &[Side::A, Side::B],

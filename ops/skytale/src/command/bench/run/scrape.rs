@@ -245,7 +245,7 @@ fn compare(last: &Page, page: &Page) -> BTreeMap<String, f64> {
     values
 }
 
-/// The upper bound of the bucket in which a quantile of what came between two pages lies.
+/// The upper bound of the bucket in which a quantile of the values between two pages lies.
 fn quantile(last: Option<&BTreeMap<Bound, f64>>, page: Option<&BTreeMap<Bound, f64>>, share: f64) -> Option<f64> {
     let page = page?;
     let before = |bound: &Bound| last.and_then(|last| last.get(bound)).copied().unwrap_or(0.0);

@@ -65,7 +65,7 @@ pub(super) async fn play(session: &Session, dir: &Path, timeline: &Timeline) -> 
     Ok(rows)
 }
 
-/// The log no longer keeps what was sent meanwhile.
+/// The log no longer keeps the messages sent meanwhile.
 async fn retention(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     let (alice, mut bob) = (scene.enter("alice").await?, scene.enter("bob").await?);
     let quiet = scene.channel(&[&alice, &bob]).await?;
@@ -215,8 +215,8 @@ async fn long(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// A relay node's folder is put back to an earlier time, someone writes who had not read what is gone, and the operator
-/// accepts it: all go on with what the node has, and what is gone is sent again.
+/// A relay node's folder is put back to an earlier time, someone writes who had not read the lost messages, and the
+/// operator accepts it: all go on with the node's messages, and the lost ones are sent again.
 async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     let (mut alice, mut bob) = (scene.enter("alice").await?, scene.enter("bob").await?);
     let mut dave = scene.enter("dave").await?;

@@ -1,4 +1,4 @@
-//! A node, what was said there, and what an agent has of it.
+//! A node, the messages there, and an agent's copy of them.
 
 use super::player::{Player, Way, within};
 use super::report::Row;
@@ -271,7 +271,7 @@ async fn digest(channel: &Channel) -> Outcome<Option<skytale_proto::Digest>> {
     Ok(read.map_err(failed("cannot read the digest"))?.1)
 }
 
-/// Waits until what was sent is in the log.
+/// Waits until sent messages are in the log.
 pub(super) async fn settled(sent: Sent) -> Outcome<Option<Offset>> {
     let delivered = async {
         let delivered = sent.delivered().await;

@@ -32,7 +32,8 @@ pub(super) struct Fault {
     cut: Cut,
 }
 
-/// A wrong clock lasts for at least as long as nodes need to look three times for what is too old ([`super::UPKEEP`]).
+/// A wrong clock lasts for at least as long as nodes need to look three times for entries that are too old
+/// ([`super::UPKEEP`]).
 const CLOCK_LASTS: Duration = Duration::from_secs(6);
 /// Ways in which the network between a relay node and its servers can fail.
 const CUTS: [(Cut, &str); 5] = [
@@ -289,7 +290,7 @@ async fn busy_relay(machine: &Machine, dice: &mut Dice) -> (usize, u64) {
     let agents = |place: usize| nodes.get(place).map_or(0, |node| node.agents);
     let busy: Vec<usize> = (0..nodes.len()).filter(|place| agents(*place) > 0).collect();
     let any = dice.below(nodes.len());
-    // Thrown whether it is needed or not, so that what comes after is the same.
+    // Thrown whether it is needed or not, so that later throws are the same.
     let one_of_them = dice.below(busy.len());
     let relay = busy.get(one_of_them).copied().unwrap_or(any);
     (relay, agents(relay))

@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Decides the order of faults, whom they hit, when, and for how long [default: a random one, which is shown].
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Keep the data and what was seen of the run, and say where.
+    /// Keep the data and the observations of the run, and say where.
     #[arg(long)]
     keep: bool,
     /// The folder for the data [default: a temporary folder].

@@ -76,7 +76,7 @@ pub(super) struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// From what was seen in a stretch of time.
+    /// Computes it from the observations in a stretch of time.
     pub(super) fn of(from: Instant, to: Instant, answers: &[Answer]) -> Self {
         let mut within: Vec<&Answer> = answers
             .iter()

@@ -224,7 +224,7 @@ async fn suffer(
     })
 }
 
-/// Waits until every agent has everything, and compares it with what was sent.
+/// Waits until every agent has everything, and compares it with the sent messages.
 async fn compare(report: &mut Report, actors: &mut [Actor], channel: ChannelId, traffic: &Traffic) -> Outcome {
     let ledger = traffic.ledger.lock().clone();
     let mut head = Offset::ZERO;

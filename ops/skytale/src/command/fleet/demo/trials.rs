@@ -1,4 +1,4 @@
-//! Faults of what is beside the log: the API and its database, keys, clocks, disks.
+//! Faults of the parts beside the log: the API and its database, keys, clocks, disks.
 
 use super::faults::Fault;
 use super::kinds::Kind;
@@ -49,7 +49,7 @@ impl Newcomers {
 }
 
 impl Fault {
-    /// The API is stopped; a relay node that is restarted meanwhile serves by what it kept.
+    /// The API is stopped; a relay node that is restarted meanwhile serves by its kept beliefs.
     pub(super) async fn without_api(&self, machine: &mut Machine, newcomers: &mut Newcomers) -> Outcome {
         let last = tokio::time::sleep(self.lasts.unwrap_or_default());
         machine.api.pause().await?;
