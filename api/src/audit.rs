@@ -33,7 +33,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// On what. Names and ids; never a secret.
+/// Target of an action. Names and ids; never a secret.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target<'a> {
     Account(AccountId),
@@ -64,7 +64,7 @@ impl fmt::Display for Target<'_> {
 pub(crate) struct Action<'a> {
     pub account: Option<AccountId>,
     pub actor: Actor,
-    /// As `key.create`.
+    /// Name of the action, such as `key.create`.
     pub name: &'static str,
     pub target: Target<'a>,
     /// Reason why it was refused, if it was.

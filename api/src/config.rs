@@ -129,7 +129,7 @@ pub struct Limits {
 pub struct Rate {
     /// Sustained; 1 at least.
     pub per_second: u32,
-    /// At once, after a pause; 1 at least.
+    /// Operations at once, after a pause; 1 at least.
     pub burst: u32,
 }
 
@@ -162,12 +162,12 @@ impl Default for Limits {
 pub struct KeyEncryptionKey(Zeroizing<[u8; 32]>);
 
 impl KeyEncryptionKey {
-    /// From its bytes.
+    /// Makes it from its bytes.
     pub const fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
         Self(bytes)
     }
 
-    /// From 64 hex digits (`openssl rand -hex 32`), with white space around them.
+    /// Parses 64 hex digits (`openssl rand -hex 32`), with white space around them.
     pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
         let refuse = || {
             ConfigError::new(
@@ -258,7 +258,7 @@ impl ApiConfig {
         self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Everything with which the API does not start.
+    /// Returns all problems with which the API does not start.
     pub fn problems(&self) -> Vec<ConfigError> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, key, problem: &str| {

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// A relay node that is further behind a shard's stream than this, in messages, is one that agents would wait for.
 pub(crate) const BEHIND_MESSAGES: u64 = 10_000;
-/// Of how many places one is kept for another region than the nearest, so that an agent has somewhere to go when a whole
-/// region is gone.
+/// Number of places of which one is kept for another region than the nearest, so that an agent has somewhere to go when
+/// a whole region is gone.
 const PLACES_FOR_ONE_ELSEWHERE: usize = 4;
 
 /// The caller, and from where.

@@ -39,13 +39,13 @@ impl Refusal {
         }
     }
 
-    /// With the time after which it may be tried again.
+    /// Sets the time after which it may be retried.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// With another status than the code's own.
+    /// Sets another status than the code's own.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self

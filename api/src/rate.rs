@@ -33,7 +33,7 @@ pub(crate) struct Rates {
     attempt: Keyed<IpAddr>,
     /// Networks that have tried too many secrets, until when.
     suspended: Until<IpAddr>,
-    /// Of such a network, for keys that are there: one of them may be the right one.
+    /// Attempts of such a network, for keys that are there: one of them may be the right one.
     attempt_of: Keyed<(IpAddr, [u8; 16])>,
     key: Keyed<KeyId>,
     /// All keys of an account.

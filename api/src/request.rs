@@ -37,7 +37,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// For what no request asked for.
+    /// Makes it for work that no request asked for.
     pub(crate) fn own() -> Self {
         Self {
             request: uuid::Uuid::now_v7().to_string(),
@@ -45,7 +45,7 @@ impl Meta {
         }
     }
 
-    /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
+    /// Makes it for a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
     pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
         let extensions = request.extensions();
         let embedded = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
@@ -177,7 +177,7 @@ impl<T: PartialSchema> IntoParams for Page<T> {
 }
 
 impl<T: FromStr> Page<T> {
-    /// As the store takes it.
+    /// Returns the page as the store takes it.
     pub(crate) fn ask(&self) -> Result<Ask<T>, Refusal> {
         let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
         Ok(Ask {
@@ -203,7 +203,7 @@ pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     }
 }
 
-/// Too often.
+/// Returns the refusal of a caller that asks too often.
 pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
 }

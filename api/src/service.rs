@@ -84,7 +84,7 @@ pub(crate) struct Inner {
     pub counted: tokio::sync::Mutex<Option<Instant>>,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
-    /// For keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
+    /// Hasher for keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
     pub relay_hasher: KeyHasher,
     pub verified: VerifiedKeys,
     pub rates: Rates,

@@ -97,7 +97,7 @@ struct Reached {
 /// A transaction that writes. Dropped without a commit, it is rolled back.
 pub(crate) struct Write {
     transaction: sqlx::Transaction<'static, sqlx::Any>,
-    /// On SQLite; dropped after the transaction.
+    /// The writer's turn on SQLite; dropped after the transaction.
     turn: Option<OwnedMutexGuard<()>>,
 }
 

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 /// The victim's frames, in bytes.
 const FRAME_BYTES: usize = 1_024;
-/// Between two of them.
+/// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Agents that flood.
 const FLOODERS: usize = 8;

@@ -227,7 +227,8 @@ impl Setup {
         })
     }
 
-    /// From before a frame is sent to after it has come to the subscriber. Its acknowledgement is waited for after that.
+    /// Measures the time from before a frame is sent to after it has come to the subscriber. Its acknowledgement is
+    /// waited for after that.
     async fn deliver(&mut self) -> anyhow::Result<Duration> {
         let frame = self.channel.message(FRAME_BYTES)?;
         let begun = Instant::now();

@@ -216,7 +216,7 @@ fn bare_connection_kib(runtime: &Runtime, warm: u32, count: u32) -> anyhow::Resu
 /// Time for sessions to come to rest.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// As many agents as asked for, or as this process may have sockets for.
+/// Returns the number of agents asked for, or the number that this process may have sockets for.
 fn agents_that_fit(count: u32) -> anyhow::Result<u32> {
     let limits = std::fs::read_to_string("/proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));

@@ -31,7 +31,8 @@ pub struct Costs {
     pub send_on_us: f64,
     /// A batch, at all three servers and the node together, beside what its frames cost, in µs.
     pub batch_us: f64,
-    /// From an append to its verdict beside all processor time, in µs: syncs of the servers and of the replica, one after the other.
+    /// Time from an append to its verdict beside all processor time, in µs: syncs of the servers and of the replica,
+    /// one after the other.
     pub round_trip_us: f64,
     /// A message of another node that is folded into the replica, in µs.
     pub follow_us: f64,

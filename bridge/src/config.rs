@@ -35,7 +35,7 @@ pub struct BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// With defaults for the rest.
+    /// Makes a configuration with defaults for the rest.
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
@@ -55,7 +55,7 @@ impl BridgeConfig {
         self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Everything that cannot work.
+    /// Returns all problems of the settings.
     pub fn problems(&self) -> Vec<BridgeError> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, key, problem: &str| {
@@ -104,7 +104,7 @@ impl BridgeConfig {
         found
     }
 
-    /// Everything with which a bridge of these settings, accounts and certificates does not start.
+    /// Returns all problems with which a bridge of these settings, accounts and certificates does not start.
     pub fn problems_with(&self, auth: &AuthConfig, tls: Option<&TlsConfig>) -> Vec<BridgeError> {
         let mut found = self.problems();
         let mut refuse = |wrong: bool, key, problem: &str| {

@@ -26,7 +26,7 @@ impl Refusal {
         self.code
     }
 
-    /// As gRPC says it. A client that gets `PERMISSION_DENIED` does not connect again by itself.
+    /// Returns it as a gRPC status. A client that gets `PERMISSION_DENIED` does not connect again by itself.
     pub fn status(&self) -> tonic::Status {
         let text = self.to_string();
         match self.code {

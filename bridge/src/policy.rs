@@ -89,7 +89,7 @@ impl Rules {
 /// The rules of all accounts. An account that is not in it may do nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// By the account's label.
+    /// Rules by the account's label.
     pub accounts: BTreeMap<String, Rules>,
 }
 

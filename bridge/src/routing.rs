@@ -40,7 +40,7 @@ struct LinkRoutes {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// By id, `None` for subscriptions without one; then by link.
+    /// Subscriptions by id (`None` for those without one), then by link.
     ids: BTreeMap<Option<u128>, BTreeMap<LinkId, BTreeSet<u64>>>,
     /// Counts up with each frame that goes to one link alone.
     turn: usize,

@@ -22,7 +22,7 @@ use tonic::transport::Server;
 
 /// Maximum time for links to end when the bridge stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Between two looks at whether there is a relay node.
+/// Interval between checks whether there is a relay node.
 const HEALTH: Duration = Duration::from_millis(500);
 
 /// A running bridge.

@@ -20,7 +20,7 @@ use tonic::transport::server::Connected;
 
 /// Handshakes that are done and wait for the server.
 const ACCEPTED_MAX: usize = 64;
-/// After an accept that failed: out of file descriptors, perhaps.
+/// Pause after an accept that failed: out of file descriptors, perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Peer on the other end of a connection.

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// After what time [`Fails::Late`] is reported.
+/// Time after which [`Fails::Late`] is reported.
 const LATE: Duration = Duration::from_millis(10);
 
 /// Ways in which one frame fails.
@@ -152,12 +152,12 @@ impl fmt::Debug for FaultyStore {
 }
 
 impl FaultyStore {
-    /// In front of a memory store of its own. Nothing fails yet.
+    /// Makes one in front of a memory store of its own. Nothing fails yet.
     pub fn new() -> Arc<Self> {
         Self::over(Arc::new(MemoryStore::new()))
     }
 
-    /// In front of a store, which others may use too. Nothing fails yet.
+    /// Makes one in front of a store, which others may use too. Nothing fails yet.
     pub fn over(behind: Arc<dyn LogStore>) -> Arc<Self> {
         Arc::new(Self {
             behind,

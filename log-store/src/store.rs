@@ -26,9 +26,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
 
-    /// As [`LogStore::append`]. The store keeps the lent value until the frame is answered or given up, whether or not
-    /// anybody looks at the answer: so a caller can bound the frames that the store has, and share that room among
-    /// those who append.
+    /// Appends as [`LogStore::append`] does. The store keeps the lent value until the frame is answered or given up,
+    /// whether or not anybody looks at the answer: so a caller can bound the frames that the store has, and share that
+    /// room among those who append.
     ///
     /// A store that answers at once keeps it until the frame is queued.
     fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
@@ -172,7 +172,7 @@ pub struct Accepted {
     /// True where the same frame id had been accepted before, at this offset.
     pub duplicate: bool,
     /// For a KeyPackageClaim: the package that it took. `None` for a duplicate of a claim so old that it is no longer
-    /// remembered ([`crate::LogState::claimed_by`]); who needs a package then makes a new claim.
+    /// remembered ([`crate::LogState::claimed_by`]); an agent that needs a package then makes a new claim.
     pub claimed: Option<ClaimedPackage>,
 }
 

@@ -26,7 +26,7 @@ struct Watches {
 }
 
 impl HeadWatches {
-    /// Nothing watched.
+    /// Makes it with nothing watched.
     pub fn new() -> Self {
         Self::default()
     }

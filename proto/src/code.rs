@@ -341,9 +341,9 @@ codes! {
     NameRefused = 7003, false, "Ask the bridge's operator to allow the name for this account.";
     /// A message on a link that is not of SLIM's data plane.
     LinkMessage = 7004, false, "The client does not speak SLIM's data plane; upgrade it.";
-    /// As many links as the bridge or the account may have.
+    /// The bridge, or the account, has as many links as it may.
     LinksFull = 7005, true, "Close links that are no longer used, or try again later.";
-    /// As many subscriptions as one link may have.
+    /// The link has as many subscriptions as it may.
     SubscriptionsFull = 7006, false, "Use fewer names on one link, or a second link.";
     /// No credential, or one that the bridge does not take.
     BridgeUnauthorized = 7007, false, "Give a client certificate, a bearer token or an API key that the bridge takes.";
@@ -371,7 +371,7 @@ impl Code {
     }
 }
 
-/// As its number.
+/// Serializes the code as its number.
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(self.number())

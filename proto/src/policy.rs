@@ -226,7 +226,8 @@ impl Policy {
         self.holders(right) == Holders::Members || self.is_admin(agent, is_member)
     }
 
-    /// As bytes: the bits, the number of admins (`u16`, little-endian), the admins in ascending order. Persisted: keep stable.
+    /// Returns the bytes: the bits, the number of admins (`u16`, little-endian), the admins in ascending order.
+    /// Persisted: keep stable.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.restricted];
         // At most `ADMINS_MAX`.

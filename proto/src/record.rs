@@ -51,9 +51,9 @@ pub enum RecordError {
     /// The checksum does not fit the bytes.
     #[error("record checksum wrong: stored {stored:08x}, computed {computed:08x}")]
     Checksum {
-        /// As stored.
+        /// The stored checksum.
         stored: u32,
-        /// As the bytes give it.
+        /// The checksum of the bytes.
         computed: u32,
     },
 }

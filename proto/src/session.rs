@@ -141,14 +141,14 @@ impl Refusal {
         self
     }
 
-    /// With the offset that the code is about.
+    /// Sets the offset that the code is about.
     #[must_use]
     pub fn at(mut self, offset: Offset) -> Self {
         self.offset = offset.get();
         self
     }
 
-    /// With the agent that the code is about.
+    /// Sets the agent that the code is about.
     #[must_use]
     pub fn about(mut self, agent: &AgentId) -> Self {
         self.agent = Bytes::copy_from_slice(agent.as_bytes());

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-/// With one of so many of a network's places taken, its further connections must show that they receive at their address: who
-/// makes up another's address takes no more of its places than these.
+/// With one of so many of a network's places taken, its further connections must show that they receive at their
+/// address: a client that makes up another's address takes no more of its places than these.
 const UNPROVEN_PART: u32 = 4;
 
 /// Number of connections of each network that have not said Hello.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     begun: Arc<Mutex<HashMap<IpAddr, u32>>>,
-    /// For a network.
+    /// Limit for a network.
     max: u32,
     /// Whether this machine's own connections count.
     loopback: bool,
@@ -34,7 +34,7 @@ pub(crate) enum Entry {
 }
 
 impl Addresses {
-    /// With so many for each network; `None` is the default, and no bound for loopback.
+    /// Makes it with so many for each network; `None` is the default, and no bound for loopback.
     pub(crate) fn new(max: Option<u32>, default: u32) -> Self {
         Self {
             begun: Arc::default(),

@@ -96,7 +96,7 @@ pub struct LimitsConfig {
     /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
     /// bodies that do not come to their end give way, first those of the account that has most in them.
     pub receive_bytes_max: usize,
-    /// Of all connections of one account together; without it half of that.
+    /// Bytes of requests of all connections of one account together; without it half of that.
     pub account_receive_bytes_max: Option<usize>,
     /// Bytes of frames, with 1 KiB more for each, that the store has at a time. Frames that wait beyond them go by
     /// turns, account by account.

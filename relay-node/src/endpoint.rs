@@ -116,9 +116,9 @@ pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: us
 /// Accepts connections with what each may have on its way from this node: less, the more there are. It is set once, when a
 /// connection begins.
 pub(crate) struct SendWindows {
-    /// For all connections together, in bytes.
+    /// Bytes for all connections together.
     total: u64,
-    /// From the widest to the narrowest, in bytes.
+    /// Windows from the widest to the narrowest, in bytes.
     windows: Vec<(u32, Arc<ServerConfig>)>,
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Somebody who has waited so long for room has a body give way.
+/// Wait for room after which a body gives way.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(250);
 
 /// Bytes for requests, of the whole node.
@@ -122,7 +122,7 @@ impl Bodies {
         }
     }
 
-    /// Of the account with most, the one that began first.
+    /// Lets a request of the account with most give way: the one that began first.
     fn give_way(&mut self) {
         let most = self.of.iter().max_by_key(|(_, of)| of.bytes);
         // Without one all of them are whole: the store has them.
@@ -131,7 +131,7 @@ impl Bodies {
         }
     }
 
-    /// Of an account, the one that began first.
+    /// Lets a request of an account give way: the one that began first.
     fn give_way_of(&mut self, account: AccountId) {
         let first = self.of.get(&account).and_then(|of| of.begun.first_key_value());
         let Some((number, gives_way)) = first.map(|(number, (_, gives_way))| (*number, gives_way)) else {

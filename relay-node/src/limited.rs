@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For so long a limit was met lately.
+/// Time for which a limit counts as met lately.
 const LATELY: Duration = Duration::from_secs(60);
 
 /// Limits, and the key that sets each.
@@ -24,7 +24,7 @@ const LIMITS: [(Code, &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Limited {
     begun: Instant,
-    /// In milliseconds since then; 0 is never.
+    /// Milliseconds since then; 0 is never.
     met_ms: [AtomicU64; LIMITS.len()],
 }
 
@@ -38,7 +38,7 @@ impl Default for Limited {
 }
 
 impl Limited {
-    /// Somebody was refused something with this code.
+    /// Notes that somebody was refused something with this code.
     pub(crate) fn note(&self, code: Option<Code>) {
         let now_ms = self.now_ms();
         for ((limit, _), met_ms) in LIMITS.iter().zip(&self.met_ms) {

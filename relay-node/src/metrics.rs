@@ -270,7 +270,7 @@ pub(crate) fn standing(standing: Standing) {
     }
 }
 
-/// As everywhere: `SKY-1006`.
+/// Returns the code's usual text: `SKY-1006`.
 fn code_name(code: Option<Code>) -> Cow<'static, str> {
     code.map_or(Cow::Borrowed("unknown"), |code| code.to_string().into())
 }

@@ -410,7 +410,7 @@ impl RelayNode {
         }
     }
 
-    /// Under which agents reach the node.
+    /// Returns the addresses under which agents reach the node.
     fn addresses(&self) -> Vec<String> {
         let advertised = &self.shared.config.advertise;
         if advertised.is_empty() {
@@ -532,8 +532,8 @@ async fn accept(node: Arc<Shared>, endpoint: Endpoint, connections: TaskTracker,
     }
 }
 
-/// With half of the places taken, who connects must show first that it receives at its address: an address that is made
-/// up takes no place then.
+/// With half of the places taken, a client must show first that it receives at its address: an address that is made up
+/// takes no place then.
 fn validated(node: &Shared, incoming: Incoming) -> Option<Incoming> {
     let crowded = node.connections() * 2 > node.config.limits.connections_max as usize;
     if !crowded || incoming.remote_addr_validated() {

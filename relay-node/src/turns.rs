@@ -78,7 +78,7 @@ struct Waiting {
 type Given = (u64, oneshot::Sender<Turn>);
 
 impl Turns {
-    /// With so many bytes for the store at a time.
+    /// Makes them with so many bytes for the store at a time.
     pub(crate) fn new(window_bytes: u64) -> Self {
         Self {
             lanes: Arc::default(),
@@ -122,7 +122,7 @@ impl Turns {
         Err(gone)
     }
 
-    /// Nothing is locked: who no longer waits gives a place back by dropping it.
+    /// Nothing is locked: a caller that no longer waits gives a place back by dropping it.
     fn tell(&self, number: u32, given: Vec<Given>) {
         for (weight, go) in given {
             let _ = go.send(self.turn(number, weight));

@@ -121,7 +121,7 @@ impl Exceeded {
 }
 
 impl Usage {
-    /// As it was left in a data folder. Parts that cannot be read begin at 0.
+    /// Opens the usage in a data folder. Parts that cannot be read begin at 0.
     pub(crate) fn open(folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
         let by_id = match file.as_deref().map(read) {

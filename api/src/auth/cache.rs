@@ -24,7 +24,7 @@ pub(crate) struct VerifiedKeys {
 }
 
 struct Generations {
-    /// By the key's id: the hash of its text.
+    /// Hash of a key's text, by the key's id.
     young: HashMap<[u8; 16], [u8; 32]>,
     old: HashMap<[u8; 16], [u8; 32]>,
     began: Instant,

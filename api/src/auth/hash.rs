@@ -24,7 +24,7 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Reason why a hash was not computed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
-    /// Too many wait for one.
+    /// Too many requests wait for a hash.
     #[error("too many keys wait to be checked")]
     TooBusy,
     /// It failed.

@@ -90,7 +90,7 @@ impl KeyScopes {
         Self(management.chain(token).collect())
     }
 
-    /// From their texts.
+    /// Parses their texts.
     pub(crate) fn from_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopesError> {
         let mut scopes = BTreeSet::new();
         for text in texts {
@@ -130,7 +130,7 @@ impl KeyScopes {
         self.0.iter().filter_map(token).collect()
     }
 
-    /// As they are shown.
+    /// Returns their texts.
     pub(crate) fn to_texts(&self) -> Vec<String> {
         self.0.iter().map(KeyScope::to_string).collect()
     }

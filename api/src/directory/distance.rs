@@ -11,7 +11,7 @@ const PAIRS_MAX: usize = 4_096;
 pub(crate) struct Distances(HashMap<(u8, u8), u32>);
 
 impl Distances {
-    /// From entries of the form `1-2=80`. The error names the problem.
+    /// Parses entries of the form `1-2=80`. The error names the problem.
     pub(crate) fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut table = HashMap::new();
         for entry in entries {
@@ -29,7 +29,7 @@ impl Distances {
         Ok(Self(table))
     }
 
-    /// From one region to another.
+    /// Returns the distance from one region to another.
     pub(crate) fn between(&self, one: u8, other: u8) -> u32 {
         if one == other {
             return 0;

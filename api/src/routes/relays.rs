@@ -24,7 +24,7 @@ pub(super) const RELAYS_MAX: u32 = 256;
 /// Relay nodes in one answer.
 const LISTED_MAX: u32 = 64;
 
-/// From where, and how many.
+/// Region of the caller, and number of relay nodes.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -134,8 +134,8 @@ pub(super) async fn put(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Leaving {
-    /// Of an enrolled relay node, the process that leaves: another one that shows the same key stays. Without, whichever
-    /// is there.
+    /// Process of an enrolled relay node that leaves: another one that shows the same key stays. Without, any
+    /// process leaves.
     instance: Option<InstanceId>,
 }
 

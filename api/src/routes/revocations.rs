@@ -16,7 +16,7 @@ use skytale_proto::rest::schema::{NUMBER_MAX, Sequence};
 /// Entries in one answer, of each feed.
 const FEED_MAX: u32 = 1_000;
 
-/// From where on.
+/// Start of the answer in each feed.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

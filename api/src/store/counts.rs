@@ -7,7 +7,7 @@ use sqlx::AnyConnection;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
     pub accounts: u64,
-    /// In force.
+    /// API keys in force.
     pub keys: u64,
     /// Agents that have not ended.
     pub agents: u64,

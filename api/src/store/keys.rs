@@ -23,7 +23,7 @@ pub(crate) struct StoredKey {
 }
 
 impl StoredKey {
-    /// As it is shown.
+    /// Returns it as it is shown.
     pub(crate) fn shown(&self) -> Key {
         Key {
             id: self.id,

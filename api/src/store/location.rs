@@ -47,7 +47,7 @@ impl Location {
         Ok(Self::Postgres { url: text.to_owned() })
     }
 
-    /// As sqlx takes it.
+    /// Returns the URL for sqlx.
     pub(super) fn url(&self) -> String {
         match self {
             Self::Postgres { url } => url.clone(),

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// From one append, or attempt at one, to the next.
+/// Time from one append, or attempt at one, to the next.
 const PACE: Duration = Duration::from_millis(20);
 /// Time that the bare publisher waits for an acknowledgement, and pause between two attempts.
 const BARE_TIMEOUT: Duration = Duration::from_millis(250);

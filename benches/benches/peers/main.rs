@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use which::{NODE, Which, once};
 
-/// Between two runs, after what the one before left to be written is on disk.
+/// Pause between two runs, after the writes of the one before are on disk.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The magic number of tmpfs (`statfs(2)`).
 const TMPFS: i64 = 0x0102_1994;

@@ -100,7 +100,7 @@ struct Append {
     done: oneshot::Sender<Offset>,
 }
 
-/// Of each log that somebody reads: the head that was notified.
+/// Notified head of each log that somebody reads.
 #[derive(Debug, Default)]
 struct Heads(Mutex<HashMap<String, watch::Sender<u64>>>);
 

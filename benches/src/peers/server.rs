@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// Maximum time for a server to answer for the first time.
 pub(super) const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
+/// Pause between two tries to reach it.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.

@@ -1,4 +1,4 @@
-//! From a log's entries to events.
+//! Conversion of a log's entries to events.
 
 use crate::complete::Completer;
 use crate::event::{Agent, Channel, Event, Frame, What};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Part of time that is captured, in unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// From this time on.
+    /// Time from which on events are captured.
     pub from_ms: Option<u64>,
     /// Before this time.
     pub until_ms: Option<u64>,

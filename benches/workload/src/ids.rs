@@ -64,7 +64,7 @@ impl fmt::Debug for Pseudonyms {
 pub struct NoRandomness;
 
 impl Pseudonyms {
-    /// With a key of its own.
+    /// Makes them with a key of their own.
     pub fn new(sample: Sample) -> Result<Self, NoRandomness> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandomness)?;
         Ok(Self {

@@ -117,7 +117,7 @@ impl Spread {
 pub struct Summary {
     /// Events.
     pub events: u64,
-    /// From the start to the last event.
+    /// Time from the start to the last event.
     pub duration: Duration,
     /// Events by kind.
     pub kinds: BTreeMap<&'static str, u64>,

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// Entries taken from the log at once.
 const ENTRIES_MAX: usize = 64;
-/// Between two looks at a relay node that does not have yet what another one had.
+/// Interval between looks at a relay node that lacks entries that another one had.
 const BEHIND: Duration = Duration::from_millis(100);
-/// Between two attempts at a log that cannot be read.
+/// Interval between attempts at a log that cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Gives a link a channel's entries until the link ends or leaves the channel.

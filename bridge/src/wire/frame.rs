@@ -58,7 +58,7 @@ pub struct Body {
 pub struct Header {
     /// Sender.
     pub source: Name,
-    /// To whom.
+    /// Receiver.
     pub destination: Name,
     /// 1 is one of those who match; more is all.
     pub fanout: u32,
@@ -185,7 +185,7 @@ impl Header {
         Ok(header)
     }
 
-    /// As it leaves the bridge: what a receiver of this hop learned about an earlier one is gone.
+    /// Returns the frame as it leaves the bridge: without an earlier hop's facts.
     #[must_use]
     pub fn for_next_hop(mut self, ttl: u32) -> Self {
         self.ttl = ttl;

@@ -54,7 +54,7 @@ impl FullName {
         bytes
     }
 
-    /// From its bytes; `None` where they are not as many.
+    /// Makes it from its bytes; `None` if their number is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LENGTH] = bytes.try_into().ok()?;
         let (components, id) = bytes.split_first_chunk::<24>()?;
@@ -118,7 +118,7 @@ impl Name {
         }
     }
 
-    /// As a message of its own.
+    /// Returns it as a message of its own.
     pub fn to_proto(&self) -> proto::Name {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         proto::Name {

@@ -42,7 +42,7 @@ pub struct Cluster {
     /// Ports on 127.0.0.1 on which the servers listen for clients.
     pub ports: Vec<u16>,
     routes: Vec<u16>,
-    /// Of each server, where every one is a region of its own.
+    /// Gateway ports of the servers, if every one is a region of its own.
     gateways: Vec<u16>,
     /// Ports by which each server reaches each, itself too: of routes or of gateways.
     peers: Vec<Vec<u16>>,

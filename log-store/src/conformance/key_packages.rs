@@ -62,7 +62,7 @@ pub async fn a_new_last_resort_replaces_the_old_one(store: Store) {
     assert_eq!(stock(&store, BOB).await, count(0, true));
 }
 
-/// Nothing to give is said so, and is no entry.
+/// A claim with nothing in stock is refused, and is no entry.
 pub async fn a_claim_with_nothing_in_stock_is_refused(store: Store) {
     assert_eq!(refuse(&store, &claim(BOB, ALICE)).await, Refused::KeyPackagesExhausted);
     accept(&store, &key_package(BOB, false)).await;

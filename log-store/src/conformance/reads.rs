@@ -51,7 +51,7 @@ pub async fn a_read_gives_the_authors_bytes(store: Store) {
     }
 }
 
-/// As many whole records as fit, and not one more.
+/// A read returns as many whole records as fit, and not one more.
 pub async fn a_read_is_bounded_in_bytes(store: Store) {
     let (channel, sent) = channel_with(&store, [100, 2000, 50, 50, 3000, 10, 10, 10]).await;
     for after in 0..sent.len() {
@@ -91,7 +91,7 @@ pub async fn a_read_gives_at_least_one_record(store: Store) {
     }
 }
 
-/// Nothing there yet is no error.
+/// A read at the head is no error.
 pub async fn a_read_at_the_head_is_empty(store: Store) {
     let (channel, _) = channel_with(&store, [10; 4]).await;
     let batch = read(&store, channel.log(), 5, ALL_BYTES, ALL_ENTRIES).await;

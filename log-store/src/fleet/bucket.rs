@@ -30,7 +30,7 @@ use std::time::Duration;
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 /// Words of one shard that are read, at most.
 const WORDS_MAX: usize = 1 << 20;
-/// After this long without its reader the server forgets a consumer.
+/// Time without its reader after which the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 /// Maximum silence of the server during a read.
 const SILENT_MAX: Duration = Duration::from_secs(5);

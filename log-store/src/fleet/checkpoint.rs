@@ -60,7 +60,7 @@ impl Checkpoint {
         out.freeze()
     }
 
-    /// From the bytes of [`Checkpoint::encode`]; an error names the problem of any other bytes.
+    /// Decodes the bytes of [`Checkpoint::encode`]; an error names the problem of any other bytes.
     pub(super) fn decode(bytes: &Bytes) -> Result<Self, &'static str> {
         let end = bytes.len().checked_sub(HASH_BYTES).ok_or("cut short")?;
         let mut rest = bytes.slice(..end);

@@ -67,7 +67,7 @@ fn failed(servers: &[String], error: &ConnectError) -> OpenError {
     }
 }
 
-/// As [`connect`], where no server has to answer now: requests fail until one does.
+/// Connects as [`connect`] does, but no server has to answer now: requests fail until one does.
 pub(super) async fn connect_later(
     config: &NatsConfig,
     auth: &NatsAuth,

@@ -25,7 +25,7 @@ const FACTS_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Facts {
     shards: String,
     checkpoint_every: u64,
-    /// By shard: the stream's last message when the replica began with a checkpoint.
+    /// The stream's last message when the replica began with a checkpoint, by shard.
     #[serde(default)]
     began: BTreeMap<String, u64>,
 }

@@ -45,7 +45,8 @@ struct Before {
 }
 
 impl Before {
-    /// With this many frames a batch has those that it waits for. One author who sends a frame at a time waits for nobody.
+    /// Returns the number of frames with which a batch waits for no more. One author who sends a frame at a time waits
+    /// for nobody.
     const fn enough(&self) -> usize {
         self.there + self.frames - self.frames / 4
     }

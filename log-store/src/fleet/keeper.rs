@@ -74,7 +74,7 @@ pub struct KeeperRound {
 /// Positions heard from the nodes.
 #[derive(Default)]
 struct Heard {
-    /// Of each node, where it is at least.
+    /// Lower bound for the position of each node.
     nodes: BTreeMap<peers::NodeNumber, BTreeMap<u32, Place>>,
 }
 

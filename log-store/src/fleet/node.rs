@@ -65,7 +65,7 @@ pub(super) struct Node {
 /// One shard, as its tasks and callers share it.
 pub(super) struct Shard {
     pub(super) id: ShardId,
-    /// For metrics and messages.
+    /// Name for metrics and messages.
     pub(super) label: String,
     /// Frames to be published. Bounded by the node's room; the Welcomes of accepted bundles come without.
     pub(super) queue: mpsc::UnboundedSender<Queued>,

@@ -58,7 +58,7 @@ pub(super) type NodeNumber = [u8; 16];
 struct Here {
     node: NodeNumber,
     time_ms: u64,
-    /// Of each shard by its number: the stream that was followed, and how far.
+    /// The followed stream of each shard, by its number, and the position in it.
     followed: BTreeMap<u32, Place>,
 }
 

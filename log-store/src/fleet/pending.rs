@@ -15,7 +15,7 @@ pub(super) struct Pending<W> {
 }
 
 struct Inner<W> {
-    /// By the sequence of their message.
+    /// Waiters by the sequence of their message.
     waiting: HashMap<u64, W>,
     /// Ids of frames that are being published, whose sequences are not known.
     publishing: HashSet<FrameId>,

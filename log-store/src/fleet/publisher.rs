@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Minimum wait for a batch before somebody asks whether the stream is there.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
-/// And for each unit of time that the batch before took.
+/// Further wait for each unit of time that the batch before took.
 const PATIENCE_PER_PUBLISH: u32 = 4;
 /// Interval at which the stream is asked whether it is there, if the frame that asks is small.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -87,7 +87,7 @@ struct Source<'a> {
     node: &'a Node,
     shard: &'a Shard,
     queue: mpsc::UnboundedReceiver<Queued>,
-    /// Was over the limits of the batch before.
+    /// Frame over the limits of the batch before.
     held: Option<Queued>,
     /// Failure reported of a batch that was given up, and of the frames asked for before that.
     refusal: StoreError,

@@ -1,4 +1,4 @@
-//! From a node's health to whether it is ready, in sentences.
+//! Readiness of a node, in sentences, from its health.
 //!
 //! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them
 //! is not. One that a single region is cut off from is ready: it serves its entries of that region, and all of the

@@ -36,7 +36,7 @@ const COMPARED_BYTES: usize = 4 << 20;
 pub struct Restored {
     /// Entries of the replicas.
     pub entries: u64,
-    /// Of these, those that the streams did not have.
+    /// Entries among these that the streams did not have.
     pub missing: u64,
     /// Logs that lacked any.
     pub logs: u64,

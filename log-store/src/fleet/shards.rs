@@ -62,7 +62,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// From how many shards each region has; `None` where a region is named twice, or has none or too many.
+    /// Makes them from the number of each region's shards; `None` if a region is named twice, or has none or too many.
     pub fn new(regions: impl IntoIterator<Item = (Region, u16)>) -> Option<Self> {
         let mut by_region = BTreeMap::new();
         for (region, shards) in regions {
@@ -105,7 +105,7 @@ impl Shards {
         }
     }
 
-    /// As it is in a stream's metadata: `0:4,1:4`.
+    /// Describes them as in a stream's metadata: `0:4,1:4`.
     pub fn describe(&self) -> String {
         let regions = self.regions.iter().map(|(region, shards)| format!("{region}:{shards}"));
         regions.collect::<Vec<_>>().join(",")

@@ -27,7 +27,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// From the seed of an NKey; `None` where it is none.
+    /// Makes it from the seed of an NKey; `None` if it is none.
     pub fn new(seed: &str) -> Option<Self> {
         let pair = KeyPair::from_seed(seed.trim()).ok()?;
         Some(Self {

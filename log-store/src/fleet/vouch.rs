@@ -27,7 +27,7 @@ pub(super) struct Object {
     pub(super) chain: [u8; 32],
     /// BLAKE3 of its bytes.
     pub(super) hash: [u8; 32],
-    /// After which message its repeated messages begin.
+    /// Message after which its repeated messages begin.
     pub(super) repeated_after: u64,
     /// Its length in bytes.
     pub(super) length: u64,
@@ -86,7 +86,7 @@ impl Vouch {
         Ok(out.freeze())
     }
 
-    /// From the bytes of [`Vouch::encode`], with the public key that signed them.
+    /// Decodes the bytes of [`Vouch::encode`], with the public key that signed them.
     pub(super) fn decode(bytes: &Bytes) -> Result<(Self, String), &'static str> {
         let end = bytes.len().checked_sub(SIGNATURE_BYTES).ok_or("cut short")?;
         let (signed, signature) = (bytes.slice(..end), bytes.slice(end..));
@@ -211,7 +211,7 @@ pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witness
     judged
 }
 
-/// Up to which sequence the checkpoints after one say which messages were repeated, without a gap.
+/// Returns the sequence up to which the checkpoints after one say which messages were repeated, without a gap.
 pub(super) fn covered(listed: &[Attested], from: u64) -> u64 {
     let later = listed.iter().filter(|listed| listed.sequence > from);
     later.fold(from, |covered, listed| {

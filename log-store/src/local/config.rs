@@ -14,7 +14,7 @@ pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
 /// The longest batch, in bytes.
 const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Of a small file system, this part is kept free at most: a setting for a large disk must not make a small one useless.
+/// Maximum part of a small file system that is kept free: a setting for a large disk must not make a small one useless.
 const FREE_PART: u64 = 8;
 
 /// Settings of a [`super::LocalStore`]. [`LocalConfig::new`] gives the defaults.
@@ -42,8 +42,8 @@ pub struct LocalConfig {
     pub states_max: usize,
     /// Bytes of log states kept in memory, about.
     pub states_bytes_max: usize,
-    /// With less free space than this on the disk, in bytes, no appends are taken: the rest is for retention and the
-    /// index. At most an eighth of the file system is kept free. 0 keeps none.
+    /// Free bytes on the disk below which no appends are taken: the rest is for retention and the index. At most an
+    /// eighth of the file system is kept free. 0 keeps none.
     pub free_bytes_min: u64,
     /// Memory that the index may take while there is no room for it on the disk, in bytes.
     pub index_memory_bytes_max: usize,
@@ -75,7 +75,7 @@ pub struct Retention {
     pub check_every: Duration,
 }
 
-/// Of the age, for so long entries are added to one segment.
+/// Part of the age for which entries are added to one segment.
 const SEALED_PART: u32 = 20;
 
 impl Retention {

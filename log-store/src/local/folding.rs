@@ -159,7 +159,7 @@ struct Folding {
     abandoned: bool,
 }
 
-/// Between the thread that folds and the one that writes.
+/// Stage between the thread that folds and the one that writes.
 pub(crate) struct Stage {
     shared: Arc<Shared>,
     folding: Mutex<Folding>,
@@ -371,7 +371,7 @@ impl Stage {
         }
     }
 
-    /// Nobody takes batches any more: who waits is let go.
+    /// Nobody takes batches any more: waiting callers are let go.
     pub(crate) fn abandon(&self) {
         let mut folding = self.folding.lock();
         folding.abandoned = true;

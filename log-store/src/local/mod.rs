@@ -89,8 +89,8 @@ impl LocalStore {
         Ok(Self::open_as(config, Role::Alone, true).await?.0)
     }
 
-    /// As [`LocalStore::open`], but acknowledges without making anything durable. For the test that shows that it
-    /// would notice.
+    /// Opens it as [`LocalStore::open`] does, but acknowledges without making anything durable. For the test that shows
+    /// that it would notice.
     #[doc(hidden)]
     pub async fn open_without_sync(config: LocalConfig) -> Result<Self, OpenError> {
         Ok(Self::open_as(config, Role::Alone, false).await?.0)

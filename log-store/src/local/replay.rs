@@ -73,7 +73,7 @@ impl Held {
 pub(super) struct Replay {
     pub(super) shared: Arc<Shared>,
     index: Arc<Index>,
-    /// Up to where the index has everything.
+    /// Position up to which the index has everything.
     standing: Option<Standing>,
     /// States folded so far; emptied when a round is written.
     logs: HashMap<LogId, Replayed>,

@@ -248,7 +248,7 @@ impl Shared {
         Ok(())
     }
 
-    /// As [`Shared::read`], but without a look at trims and damage.
+    /// Reads as [`Shared::read`] does, but without a look at trims and damage.
     fn read_any(
         &self,
         log: &LogId,

@@ -74,9 +74,9 @@ pub enum StateError {
     /// The checksum does not fit the bytes.
     #[error("log state checksum wrong: stored {stored:08x}, computed {computed:08x}")]
     Checksum {
-        /// As stored.
+        /// The stored checksum.
         stored: u32,
-        /// As the bytes give it.
+        /// The checksum of the bytes.
         computed: u32,
     },
     /// A format that this crate does not read.

@@ -272,7 +272,8 @@ impl Model {
         self.roster_after(self.head())
     }
 
-    /// For each offset up to one past the head: may the agent read the entry there, or the next one to come?
+    /// Returns for each offset up to one past the head whether the agent may read the entry there, or the next one to
+    /// come.
     fn readable(&self, agent: AgentId) -> Vec<bool> {
         let mut on: Vec<bool> = (0..=self.head())
             .map(|offset| self.roster_after(offset).contains(&agent))

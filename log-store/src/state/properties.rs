@@ -52,7 +52,7 @@ enum Id {
     New,
     /// Id of an earlier frame, accepted or not.
     Earlier(Index),
-    /// As Welcomes have them.
+    /// An id as Welcomes have them.
     OfWelcome(u8),
 }
 
@@ -86,7 +86,7 @@ enum Action {
     Proposal,
     Message,
     Raw(u8),
-    /// From just below what may be trimmed to just past it.
+    /// An offset from just below those that may be trimmed to just past them.
     Trim(Index),
     /// Whether it is the last resort, and of which account.
     KeyPackage(bool, Option<u8>),
@@ -416,7 +416,7 @@ fn told(verdict: &Verdict, header: &Header) -> Expected {
     }
 }
 
-/// Everything that can be asked of a state has the model's answer.
+/// Compares all answers of a state with the model's.
 fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(state.head().get(), model.head());
     prop_assert_eq!(state.handshake_head().get(), model.handshake_head());

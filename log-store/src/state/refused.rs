@@ -48,7 +48,7 @@ pub enum Refused {
     /// No KeyPackage to give.
     #[error("the agent has no key package left")]
     KeyPackagesExhausted,
-    /// As many KeyPackages as there may be.
+    /// The agent offers as many KeyPackages as it may.
     #[error("the agent offers as many key packages as it may")]
     KeyPackagesFull,
     /// The agent does not let the claimer have its KeyPackages.

@@ -49,7 +49,7 @@ impl ResolvesServerCert for Reloading {
 }
 
 impl Reloading {
-    /// From two PEM files: the server's certificate with those that lead to its root, and its private key.
+    /// Loads two PEM files: the server's certificate with those that lead to its root, and its private key.
     pub fn load(certificates: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
         let loaded = changed(certificates, key);
         let certified = certified(certificates, key)?;

@@ -108,7 +108,7 @@ pub enum Fault {
     Invented {
         /// The channel.
         channel: ChannelId,
-        /// Under whose name.
+        /// The author whose name it has.
         agent: AgentId,
         /// The frame.
         frame: FrameId,

@@ -35,7 +35,7 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Over a stream.
+    /// Makes one over a stream.
     pub const fn new(stream: S) -> Self {
         Self {
             stream,

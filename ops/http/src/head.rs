@@ -18,7 +18,7 @@ pub struct HeadError {
 }
 
 impl HeadError {
-    /// As an answer. The connection ends with it: a body that nobody reads may follow on it.
+    /// Returns it as an answer. The connection ends with it: a body that nobody reads may follow on it.
     pub fn into_response(self) -> Response {
         let mut response = problem(self.code, self.status, self.detail);
         response

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Over a socket that listens.
+    /// Makes one over a socket that listens.
     pub const fn new(listener: TcpListener) -> Self {
         Self(listener)
     }

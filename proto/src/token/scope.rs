@@ -30,7 +30,7 @@ impl Action {
         Self::ClaimKeyPackages,
     ];
 
-    /// As text.
+    /// Returns the text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Append => "relay:append",

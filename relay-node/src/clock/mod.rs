@@ -26,9 +26,9 @@ const STORE_PRECISION: Duration = Duration::from_secs(1);
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
-    /// For waiting.
+    /// Time for waiting.
     pub(crate) instant: Instant,
-    /// For tokens: unix milliseconds.
+    /// Time for tokens: unix milliseconds.
     pub(crate) unix_ms: u64,
 }
 

@@ -29,7 +29,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// As a metric's label.
+    /// Returns its name in metrics.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
@@ -37,7 +37,7 @@ impl Source {
         }
     }
 
-    /// In a sentence.
+    /// Returns its name in a sentence.
     const fn whose(self) -> &'static str {
         match self {
             Self::Fleet => "the fleet's",
@@ -54,8 +54,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// From a time (unix milliseconds) that was given in whole numbers of `precision`, in the answer to a question. When it was
-    /// asked and answered is by [`Clock::running_ms`](super::Clock::running_ms).
+    /// Makes it from a time (unix milliseconds) that was given in whole numbers of `precision`, in the answer to a
+    /// question. The times of question and answer are by [`Clock::running_ms`](super::Clock::running_ms).
     pub fn told(time_ms: u64, precision: Duration, asked_ms: u64, answered_ms: u64) -> Self {
         let low_ms = signed(time_ms).saturating_sub(signed(answered_ms));
         let high_ms = signed(time_ms)

@@ -165,7 +165,7 @@ async fn within(stop: &CancellationToken, time: Duration) {
     sleep(time).await;
 }
 
-/// As many shards as a heartbeat takes: those in which the node is behind the most, in order.
+/// Returns as many shards as a heartbeat takes: those in which the node is behind the most, in order.
 fn farthest(mut lag: Vec<ShardLag>) -> Vec<ShardLag> {
     if lag.len() > HEARTBEAT_SHARDS_MAX {
         lag.sort_unstable_by_key(|lag| std::cmp::Reverse(lag.messages));

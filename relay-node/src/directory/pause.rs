@@ -7,9 +7,9 @@ use std::time::Duration;
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// The longest time between two, whatever the API says.
 const EVERY_MAX: Duration = Duration::from_secs(60);
-/// After the first failure; twice as long after each that follows, up to the ordinary time.
+/// Pause after the first failure; twice as long after each that follows, up to the ordinary time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Up to this part of a pause is left out, so that nodes that started together do not stay together.
+/// Maximum part of a pause that is left out, so that nodes that started together do not stay together.
 const JITTER: f64 = 0.2;
 
 /// The pause after a heartbeat.

@@ -61,9 +61,9 @@ pub(crate) struct Bound {
     at: SocketAddr,
     tls: Option<TlsAcceptor>,
     reloading: Option<Arc<Reloading>>,
-    /// For the node's own endpoint.
+    /// Listener for the node's own endpoint.
     own: TcpListener,
-    /// For agents, in the relay directory.
+    /// URL for agents, in the relay directory.
     url: String,
     own_url: RelayUrl,
     connections_max: usize,
@@ -181,7 +181,7 @@ impl Https {
         https
     }
 
-    /// Under which agents reach it.
+    /// Returns the URL for agents.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -46,7 +46,7 @@ use tracing::debug;
 pub(super) const OWN_CONNECTIONS_MAX: usize = 16;
 /// Maximum time until a connection carries frames, for each of: TLS and the HTTP request; the proof of its key.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
-/// After an accept that failed: out of file descriptors, perhaps.
+/// Pause after an accept that failed: out of file descriptors, perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
 /// An HTTP request's head: lines, and bytes. A token is 1 KiB at most.
 const HEADERS_MAX: usize = 64;

@@ -58,7 +58,7 @@ pub(crate) struct Line {
     waiting: VecDeque<Waiting>,
     /// The number of the first one.
     first: u64,
-    /// Of each log, the numbers of those whose verdict is not known.
+    /// Numbers of the frames of each log whose verdict is not known.
     unknown: HashMap<LogId, VecDeque<u64>>,
     hold: Hold,
 }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 /// Time for which an agent leaves a node alone whose enrolment was revoked.
 const REVOKED_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// And one whose twin may be a process of before that has ended: the relay directory misses it soon.
+/// Time for which it leaves a node alone whose twin may be a process of before that has ended: the relay directory
+/// misses it soon.
 const TWIN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Reason why a node may serve nobody.
@@ -28,7 +29,7 @@ impl Barred {
     /// All of them.
     pub(crate) const ALL: [Self; 2] = [Self::Revoked, Self::Twin];
 
-    /// As metrics name it.
+    /// Returns its name in metrics.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",

@@ -66,7 +66,7 @@ pub enum TrustSource {
 pub struct RelaySecret(Zeroizing<String>);
 
 impl RelaySecret {
-    /// From its text.
+    /// Makes it from its text.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(Zeroizing::new(secret.into()))
     }

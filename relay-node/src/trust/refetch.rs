@@ -22,7 +22,7 @@ pub(super) const BURST: u32 = 8;
 pub(super) struct Refetch {
     every: Duration,
     left: u32,
-    /// From when on the next one is given back, as long as some are spent.
+    /// Time from which on the next one is given back, as long as some are spent.
     since: Instant,
     /// Time at which the pending fetch may start.
     pending: Option<Instant>,

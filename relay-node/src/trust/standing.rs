@@ -184,7 +184,7 @@ impl Standing {
         problems
     }
 
-    /// Of revocations, and of keys.
+    /// Returns the ages of revocations, and of keys.
     pub(crate) fn ages(&self, now: Now) -> (Option<Duration>, Option<Duration>) {
         if self.timeless {
             return (None, None);
@@ -193,7 +193,7 @@ impl Standing {
     }
 }
 
-/// By the clock that shows more: the one stops while the machine sleeps, the other may be set back.
+/// Returns the age by the clock that shows more: the one stops while the machine sleeps, the other may be set back.
 fn age(heard: Option<Now>, now: Now) -> Option<Duration> {
     let heard = heard?;
     let by_unix = Duration::from_millis(now.unix_ms.saturating_sub(heard.unix_ms));

@@ -89,7 +89,7 @@ impl TestApi {
         self.known.ahead_s.store(ahead_s, Ordering::SeqCst);
     }
 
-    /// With the secret that all nodes share.
+    /// Returns a source with the secret that all nodes share.
     pub(crate) fn source(&self) -> TrustSource {
         self.source_with(SECRET)
     }

@@ -382,7 +382,7 @@ impl Client {
         Subscription::new(self.open(open::Stream::Subscribe(subscribe)).await)
     }
 
-    /// Everything readable after a cursor, to the stream's end.
+    /// Reads everything readable after a cursor, to the stream's end.
     pub(crate) async fn replay(&self, log: LogId, after: Offset) -> Replayed {
         self.subscribe(log, after, false).await.until_end().await
     }
@@ -495,7 +495,7 @@ impl Subscription {
         }
     }
 
-    /// Everything until the stream ends.
+    /// Reads everything until the stream ends.
     pub(crate) async fn until_end(mut self) -> Replayed {
         let mut replayed = Replayed {
             entries: std::mem::take(&mut self.entries),

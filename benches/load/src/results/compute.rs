@@ -89,7 +89,7 @@ pub(super) fn thousandths(value: f64) -> f64 {
     digits((value * 1_000.0).round() / 1_000.0)
 }
 
-/// With the digits that JSON gives back exactly.
+/// Rounds to the digits that JSON gives back exactly.
 fn digits(value: f64) -> f64 {
     if !value.is_finite() {
         return 0.0;

@@ -192,7 +192,7 @@ fn difference(field: &str, a: impl ToString, b: impl ToString) -> Difference {
 struct Joined {
     report: Report,
     measured: Measured,
-    /// Of messages acknowledged: the rate of each part times its time.
+    /// Acknowledged messages: the rate of each part times its time.
     messages: f64,
     machines: Vec<Machine>,
     parts: u32,

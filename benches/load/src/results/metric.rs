@@ -42,7 +42,7 @@ pub enum Share {
 /// A number of a run. Latencies are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// Of a latency, as in `append.p99`.
+    /// Statistic of a latency, as in `append.p99`.
     Latency(Measure, Stat),
     /// A rate, as in `acknowledged_per_s`.
     Rate(Rate),

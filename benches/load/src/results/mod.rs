@@ -72,18 +72,18 @@ use std::time::Duration;
 /// A latency that a run measures. Each counts from the time at which the plan had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
-    /// From an append's planned time to its acknowledgement.
+    /// Time from an append's planned time to its acknowledgement.
     Append,
-    /// From an append's planned time to its delivery to a reader that follows at the head.
+    /// Time from an append's planned time to its delivery to a reader that follows at the head.
     Delivered,
-    /// From a subscription's planned time to the head of that time.
+    /// Time from a subscription's planned time to the head of that time.
     CaughtUp,
-    /// From a session's planned time to its beginning, token included.
+    /// Time from a session's planned time to its beginning, token included.
     Connected,
-    /// From the request for a token to the token.
+    /// Time from the request for a token to the token.
     Token,
-    /// From an append's planned time until the generator gave it to the target: what of the latency is not the target's, or the target's
-    /// only because it made the generator wait.
+    /// Time from an append's planned time until the generator gave it to the target: the part of the latency that is
+    /// not the target's, or the target's only because it made the generator wait.
     SendDelay,
 }
 

@@ -31,7 +31,7 @@ pub struct Report {
     /// Latencies over the whole run, in microseconds, by name (`append`, `delivered`, ...). Empty under speed `max`: a closed loop has no
     /// latencies that can be compared.
     pub latencies_us: BTreeMap<String, Latency>,
-    /// Over time.
+    /// Series over time.
     pub series: Series,
     /// Readers that came back: the entries that they had missed, and the time it took. At most 10,000, evenly over all.
     pub catch_up: Vec<CatchUp>,
@@ -140,7 +140,7 @@ pub struct WorkloadSource {
     pub made_by: String,
     /// Its events.
     pub events: u64,
-    /// From its start to its last event, in microseconds.
+    /// Time from its start to its last event, in microseconds.
     pub duration_us: u64,
 }
 
@@ -184,11 +184,11 @@ pub struct Verdict {
 /// Sums over a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// From the run's beginning to its end, in microseconds.
+    /// Time from the run's beginning to its end, in microseconds.
     pub duration_us: u64,
-    /// From the run's beginning to the first planned append, in microseconds.
+    /// Time from the run's beginning to the first planned append, in microseconds.
     pub first_planned_us: u64,
-    /// From the run's beginning to the last acknowledgement, in microseconds.
+    /// Time from the run's beginning to the last acknowledgement, in microseconds.
     pub appending_us: u64,
     /// Appends given to the target; one that was sent again counts once.
     pub sent: u64,
@@ -253,7 +253,7 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// Over time.
+/// Series over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// The length of an interval of this series, in milliseconds: a multiple of `measured_interval_ms`.
@@ -283,7 +283,7 @@ pub struct CatchUp {
     pub at_ms: u64,
     /// Entries that it had missed.
     pub missed: u64,
-    /// From the subscription's planned time until it had them all, in microseconds.
+    /// Time from the subscription's planned time until it had them all, in microseconds.
     pub took_us: u64,
 }
 

@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 /// An append on its way.
 pub(super) struct Flight {
     pub(super) agent: u32,
-    /// Of a channel's frame.
+    /// Channel of the frame.
     pub(super) channel: Option<u32>,
     pub(super) planned: Duration,
     pub(super) frame: Frame,

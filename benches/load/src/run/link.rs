@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries to connect: doubled from the first to the last, with a part of it drawn.
+/// Pauses between two tries to connect: doubled from the first to the last, with a part of it drawn.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Maximum number of times that a message is built again because a commit came first.

@@ -57,7 +57,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 /// Configuration of a run.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// With a number: as fast as the target takes it, with so many events open at most. Else at the planned times.
+    /// Maximum number of open events, if the run is as fast as the target takes it. Without it events come at the
+    /// planned times.
     pub in_flight: Option<usize>,
     /// The length of an interval of the results.
     pub interval: Duration,

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 /// Number of times that agents must have joined a channel before an event.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// Of each event: of its own agent.
+    /// Joins of each event's own agent.
     joins: Vec<u32>,
-    /// Of each commit that removes members: of those.
+    /// Joins of the members that each commit removes.
     removed: HashMap<usize, Vec<(u32, u32)>>,
 }
 

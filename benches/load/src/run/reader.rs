@@ -24,7 +24,7 @@ pub(super) struct Reader {
     /// The first entry of its membership.
     pub(super) from: Offset,
     cursor: Offset,
-    /// Of a channel's log.
+    /// Monitor of a channel's log.
     pub(super) watched: Option<Arc<ChannelMonitor>>,
     pub(super) watch: Option<Watch>,
     pub(super) gauge: Option<Arc<Gauge>>,

@@ -49,7 +49,7 @@ pub(super) struct Shared<T> {
     base: Arc<Base>,
     pub(super) target: Arc<T>,
     pub(super) rooms: Vec<Room>,
-    /// Of each agent: whether it has offered a KeyPackage.
+    /// Whether each agent has offered a KeyPackage.
     pub(super) offers: Vec<watch::Sender<bool>>,
     pub(super) monitor: Monitor,
     pub(super) gauges: Mutex<Vec<Arc<Gauge>>>,

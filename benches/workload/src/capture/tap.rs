@@ -1,4 +1,4 @@
-//! From the files of a tap to one workload.
+//! Conversion of a tap's files to one workload.
 
 use super::Window;
 use crate::complete::Completer;

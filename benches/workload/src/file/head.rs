@@ -91,7 +91,7 @@ pub enum Unit {
 }
 
 impl Header {
-    /// Of a file that is begun now.
+    /// Makes the header of a file that is begun now.
     pub fn new(source: Source, made_by: impl Into<String>) -> Self {
         Self {
             skytale_workload: VERSION,

@@ -52,7 +52,7 @@ pub enum ReadError {
 /// End of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With its last line.
+    /// The file has its last line.
     Whole,
     /// Without it: it was cut, or is still being written.
     Cut,

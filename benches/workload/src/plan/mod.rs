@@ -1,4 +1,4 @@
-//! From a workload to a schedule: what happens when, made as a whole before anything happens.
+//! Conversion of a workload to a schedule: what happens when, made as a whole before anything happens.
 //!
 //! Knobs are applied in this order: gaps are shortened; the workload is cut into parts, which are laid over each other; readers are
 //! added; some readers stay away until the end; whole copies are made; one part of several is taken; the speed and the length are set.

@@ -3,12 +3,12 @@
 /// Scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Axis {
-    /// From 0, evenly.
+    /// Values from 0, evenly.
     #[default]
     Linear,
     /// Each power of ten as long. Values that are not positive are left out.
     Log,
-    /// Of shares from 0 to 1: 0, 90, 99, 99.9 % as far from each other, as in plots of HdrHistogram.
+    /// Shares from 0 to 1: 0, 90, 99, 99.9 % as far from each other, as in plots of HdrHistogram.
     Percentile,
 }
 

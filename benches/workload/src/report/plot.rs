@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 /// The drawing's size, and the room around the axes, in pixels.
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 244.0;
-/// Of a small one: two are beside each other.
+/// Size of a small one: two are beside each other.
 const SMALL: (f64, f64) = (380.0, 174.0);
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;

@@ -13,7 +13,7 @@ impl Chance {
         Self(Pcg64Mcg::seed_from_u64(seed))
     }
 
-    /// Between 0 and 1, without 1.
+    /// Draws a number between 0 and 1, without 1.
     fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -91,7 +91,7 @@ pub(super) struct Changes {
 }
 
 impl Shape {
-    /// Of a frame; `None` for kinds that no agent appends.
+    /// Returns the shape of a frame; `None` for kinds that no agent appends.
     pub fn of(frame: &Frame) -> Option<Self> {
         let kind = match &frame.header().detail {
             Detail::Create { mode, .. } => ShapeKind::Create(*mode),

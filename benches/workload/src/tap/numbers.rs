@@ -27,7 +27,7 @@ impl fmt::Debug for Numbers {
 }
 
 impl Numbers {
-    /// With a key of their own.
+    /// Makes them with a key of their own.
     pub(super) fn new() -> Result<Self, NoRandomness> {
         Ok(Self {
             pseudonyms: Pseudonyms::new(Sample::ALL)?,

@@ -61,7 +61,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As it is printed.
+    /// Returns its printed name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",

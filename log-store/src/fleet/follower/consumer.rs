@@ -17,7 +17,7 @@ const PULL_BYTES: usize = 8 * 1024 * 1024;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Time that the server waits for messages before it says that there are none.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// After this long without its follower the server forgets a consumer.
+/// Time without its follower after which the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 
 impl Follower<'_> {

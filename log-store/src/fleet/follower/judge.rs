@@ -23,7 +23,7 @@ pub(super) enum Judged {
 
 /// Observations made while something is followed.
 pub(super) struct Seen {
-    /// Of the stream itself.
+    /// Look at the stream itself.
     pub(super) look: Look,
     /// The mirror in this node's region, where it is not followed and could be.
     pub(super) mirror: Option<Info>,

@@ -123,7 +123,8 @@ struct Follower<'a> {
     shard: &'a Shard,
     /// The last message submitted.
     position: ShardPosition,
-    /// Up to here messages were folded before this process began: only Welcomes that they may owe are looked for.
+    /// Position up to which messages were folded before this process began: only Welcomes that they may owe are looked
+    /// for.
     recheck_to: u64,
     repeats: BTreeSet<u64>,
     /// Messages since the last checkpoint that were duplicates of entries.

@@ -152,7 +152,7 @@ impl Block {
     }
 }
 
-/// Of equal ids, which are neighbours, the one with the last offset.
+/// Keeps of equal ids, which are neighbours, the one with the last offset.
 fn keep_last(ids: &mut Vec<Seen>) {
     ids.dedup_by(|later, earlier| {
         let same = later.id == earlier.id;

@@ -24,7 +24,7 @@ const INDEX_VERSION: u32 = 2;
 /// Entries in one run, at most.
 pub(crate) const RUN_ENTRIES_MAX: usize = 512;
 
-/// Up to where the index is current.
+/// Position up to which the index is current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// The end of the last batch that the index has.

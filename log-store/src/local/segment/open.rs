@@ -167,7 +167,7 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// After a write that found no room: all before `at` was synced, so later bytes are cut off, durably, and the
+    /// Cuts the segment back after a write that found no room: all before `at` was synced, so later bytes are cut off, durably, and the
     /// segment's end is certain again.
     fn cut_back(&mut self, error: io::Error) -> WriteError {
         if !no_room(&error) {

@@ -51,7 +51,7 @@ pub(crate) enum Step {
 /// End of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With a footer at this place.
+    /// A footer at this place.
     Footer { at: u32 },
     /// Records end here; nothing but reserved space follows.
     Clean { at: u32 },
@@ -308,7 +308,7 @@ impl Scan {
             .map_err(|error| error.to_string()))
     }
 
-    /// Up to `length` bytes at a place; fewer at the end.
+    /// Reads up to `length` bytes at a place; fewer at the end.
     fn bytes_at(&mut self, at: u32, length: usize) -> io::Result<Bytes> {
         let length = length.min(self.end.saturating_sub(at) as usize);
         let start = at.wrapping_sub(self.window_at) as usize;

@@ -54,7 +54,7 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
 }
 
 impl Dir {
-    /// As a command names it, if it does.
+    /// Makes it from the folder that a command names, if it does.
     pub(crate) const fn new(dir: Option<PathBuf>) -> Self {
         Self { dir }
     }

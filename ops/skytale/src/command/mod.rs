@@ -251,7 +251,7 @@ fn asked(global: &Global) -> Outcome<Option<profile::Name>> {
     })
 }
 
-/// As [`within`], for a client to which no profile applies.
+/// Works as [`within`] does, for a client to which no profile applies.
 fn within_without_profile<F>(global: &Global, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,

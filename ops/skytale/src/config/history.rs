@@ -18,7 +18,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// As the engine has it.
+    /// Returns it for the engine.
     pub(crate) const fn keep(&self) -> Keep {
         self.keep
     }

@@ -24,7 +24,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// As this process was started.
+    /// Returns the sources with which this process was started.
     pub(crate) fn of_process(file: Option<PathBuf>, flags: Vec<Layer>) -> Self {
         Self {
             file,

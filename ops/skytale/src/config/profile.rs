@@ -205,7 +205,7 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    /// As this process was started.
+    /// Returns the profile with which this process was started.
     pub(crate) fn of_process(flag: Option<&Name>) -> Outcome<Self> {
         if let Some(name) = flag {
             return Ok(Self::Flag(name.clone()));

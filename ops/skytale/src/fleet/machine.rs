@@ -44,7 +44,7 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub nats_server: PathBuf,
-    /// Between 1 and 3.
+    /// Number of regions, between 1 and 3.
     pub regions: usize,
     /// At least 1.
     pub nodes: usize,

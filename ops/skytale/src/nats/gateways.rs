@@ -17,7 +17,7 @@ pub(super) struct Gateways {
     ways: Vec<Way>,
 }
 
-/// From the servers of one region to one server of another.
+/// Way from the servers of one region to one server of another.
 #[derive(Debug)]
 struct Way {
     from: usize,

@@ -71,7 +71,7 @@ pub(crate) struct Ports {
     pub client: u16,
     pub cluster: u16,
     pub gateway: u16,
-    /// On loopback alone.
+    /// Port for monitoring, on loopback alone.
     pub monitor: u16,
 }
 

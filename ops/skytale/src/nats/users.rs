@@ -52,11 +52,11 @@ pub(crate) struct Users {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeUsers {
     pub name: String,
-    /// As who writes the log.
+    /// User that writes the log.
     pub relay: Keys,
-    /// As the user that checks whether servers sync.
+    /// User that checks whether servers sync.
     pub sync: Keys,
-    /// As who signs checkpoints: for no connection.
+    /// Key that signs checkpoints: for no connection.
     pub checkpoint: User,
 }
 

@@ -225,7 +225,7 @@ impl Failure {
         text
     }
 
-    /// As a remark of a command that goes on.
+    /// Returns it as a remark of a command that goes on.
     pub(crate) fn remark(&self, of: &str) -> String {
         let said = std::iter::once(&self.what).chain(&self.why);
         let said: Vec<String> = said.map(|text| printable(text)).collect();

@@ -36,7 +36,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// As the terminal and `NO_COLOR` (<https://no-color.org>) say.
+    /// Makes an output as the terminal and `NO_COLOR` (<https://no-color.org>) say.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");

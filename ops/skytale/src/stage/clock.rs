@@ -12,7 +12,7 @@ const LIBRARY: &str = "faketime/libfaketime.so.1";
 #[derive(Clone, Debug)]
 pub(crate) struct WrongClock {
     library: PathBuf,
-    /// As libfaketime writes it: `+40d`, `-1h`.
+    /// Offset as libfaketime writes it: `+40d`, `-1h`.
     offset: &'static str,
 }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Maximum time for sent messages to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks whether an agent was added to a channel, or another one has KeyPackages.
+/// Interval between checks whether an agent was added to a channel, or another one has KeyPackages.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Maximum time to wait for an agent without KeyPackages.
 const KEY_PACKAGES_WITHIN: Duration = Duration::from_secs(30);

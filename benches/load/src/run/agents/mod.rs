@@ -52,7 +52,7 @@ struct Stage {
     ids: Vec<watch::Sender<Option<AgentId>>>,
     /// The ids of channels that are made.
     rooms: Vec<watch::Sender<Option<ChannelId>>>,
-    /// Of each channel: the last message that each author knows to be in the log.
+    /// Last message that each author knows to be in the log, by channel.
     last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
     gauges: Mutex<Vec<Arc<Gauge>>>,
     /// Agents that are online, and the changes of memberships.
@@ -64,7 +64,7 @@ struct Stage {
 #[derive(Debug, Default)]
 struct Present {
     online: BTreeSet<u32>,
-    /// Of each agent and channel: the offsets of the commits that added the agent (true) or removed it.
+    /// Offsets of the commits that added an agent (true) or removed it, by agent and channel.
     changes: BTreeMap<(u32, ChannelId), BTreeMap<Offset, bool>>,
 }
 

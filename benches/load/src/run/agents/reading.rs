@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// An acknowledgement is a transaction: the application makes one for so many messages.
 const ACK_EVERY: u64 = 64;
-/// With nothing more to read for so long, all that was read is acknowledged.
+/// Time with nothing more to read after which all that was read is acknowledged.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// One life of an agent's application.

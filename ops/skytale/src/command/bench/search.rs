@@ -247,7 +247,7 @@ impl Search {
         }
     }
 
-    /// Of a workload that lasts so long at speed 1, with steps of at least another length.
+    /// Sets the limits of a workload that lasts so long at speed 1, with steps of at least another length.
     fn lasting(mut self, workload: Duration, shortest: Duration) -> Outcome<Self> {
         if shortest.is_zero() {
             return Ok(self);

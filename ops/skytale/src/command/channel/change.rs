@@ -305,7 +305,7 @@ pub(super) struct Changed {
     offset: Option<Offset>,
     epoch: u64,
     state: &'static str,
-    /// Of those that were to be added, who was not.
+    /// Agents that were to be added, and were not.
     refused: Vec<Refused>,
     /// Agents that are added later.
     deferred: Vec<AgentId>,

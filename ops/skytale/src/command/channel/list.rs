@@ -67,7 +67,7 @@ struct List {
 struct Row {
     channel: ChannelId,
     label: String,
-    /// As the account's other agents find it. Not known offline.
+    /// Name under which the account's other agents find it. Not known offline.
     name: Option<ChannelName>,
     state: &'static str,
     /// Its standing with its group: `current`, `renewing`, `out-of-sync` or `superseded`.

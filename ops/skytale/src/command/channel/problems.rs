@@ -119,7 +119,7 @@ impl Strict {
         Err(failure.broken())
     }
 
-    /// As [`Strict::judge`], of one channel.
+    /// Judges one channel, as [`Strict::judge`] does.
     pub(super) async fn judge_channel(self, channel: &Channel) -> Outcome {
         let problems = channel.problems().await.map_err(failed(WHAT))?;
         let name = format!("channel {}", channel.id());
@@ -188,7 +188,7 @@ struct Row {
     /// The repair under way, or the one to make.
     remedy: &'static str,
     frame_id: Option<FrameId>,
-    /// Of a divergence: whose message showed it, and both digests.
+    /// Author of the message that showed a divergence, with both digests.
     author: Option<AgentId>,
     ours: Option<String>,
     theirs: Option<String>,

@@ -37,7 +37,7 @@ struct Done {
     dry_run: bool,
     /// Entries of the replicas.
     entries: u64,
-    /// Of these, those that the streams lacked.
+    /// Entries among these that the streams lacked.
     missing: u64,
     /// Logs that lacked any.
     logs: u64,

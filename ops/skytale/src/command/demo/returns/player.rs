@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Maximum time for sent messages to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at something that is waited for.
+/// Interval between checks of something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]

@@ -37,7 +37,7 @@ pub(super) struct Row {
     pub diverged_at: Option<u64>,
     /// Its state now, and how it got there.
     pub state: String,
-    /// From opening its vault to an own message in the log, in seconds.
+    /// Time from opening its vault to an own message in the log, in seconds.
     pub took_s: f64,
     /// Problems found.
     pub problems: Vec<String>,

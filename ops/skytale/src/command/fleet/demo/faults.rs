@@ -230,8 +230,8 @@ impl Fault {
         Ok(())
     }
 
-    /// As docs/operating-a-fleet.md has it: relay nodes stop, the copy is put back once more, what replicas hold is put back into the
-    /// streams, and relay nodes begin with empty replicas.
+    /// Restores as docs/operating-a-fleet.md says: relay nodes stop, the copy is put back once more, the replicas'
+    /// entries are put back into the streams, and relay nodes begin with empty replicas.
     async fn restore(&self, machine: &mut Machine) -> Outcome {
         for server in &self.servers {
             machine.nats.kill(*server).await?;

@@ -125,7 +125,7 @@ impl Kind {
         })
     }
 
-    /// As it is named on the command line.
+    /// Returns its name on the command line.
     pub(super) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()

@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub payload_bytes: u32,
     /// Messages that are in the transcript of an agent as they were sent, over all agents.
     pub delivered: u64,
-    /// As many should.
+    /// Number expected.
     pub expected: u64,
     pub lost: u64,
     pub duplicated: u64,
