@@ -103,8 +103,8 @@ impl FromRequestParts<Service> for Enrolled {
         let key = KeyText::<EnrolmentId>::parse(text).ok_or_else(unknown)?;
         let inner = service.inner();
         let stored = store::enrolments::get(&mut *inner.store.read().await?, key.id).await?;
-        // No hash for an id that is not known: ids of enrolments are no secret, and who knows none must not keep relay
-        // nodes from theirs.
+        // No hash for an id that is not known: ids of enrolments are no secret, and a caller that knows none must not
+        // keep relay nodes from theirs.
         let Some(stored) = stored else {
             inner.rates.attempt(meta.address).map_err(rate_limited)?;
             return Err(unknown());

@@ -45,7 +45,7 @@ pub struct ApiConfig {
     pub audience: String,
     /// `api.database`: `sqlite:<path>` or `postgres://...`.
     pub database: SecretString,
-    /// `api.admin_secret`: who has it makes accounts and rotates signing keys.
+    /// `api.admin_secret`: its holder makes accounts and rotates signing keys.
     pub admin_secret: Option<SecretString>,
     /// `api.relay_secret`: what relay nodes show.
     pub relay_secret: Option<SecretString>,

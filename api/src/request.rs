@@ -27,7 +27,7 @@ pub(crate) const PAGE_MAX: u32 = 200;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub SocketAddr);
 
-/// A request's id, and who sent it.
+/// A request's id, and its sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     /// A UUIDv7, made here; also the `x-request-id` header of the answer.

@@ -61,7 +61,7 @@ impl Tokens {
         Ok(self.sign(account, agent.id, agent.endpoint_id())?.0)
     }
 
-    /// Gives them to whoever asks, each with these relay nodes.
+    /// Gives them to every caller, each with these relay nodes.
     pub fn provider(self, relays: Vec<rest::Relay>) -> Arc<dyn TokenProvider> {
         Arc::new(TokenFn::new(move |subject: TokenSubject| {
             let token = self.sign(self.account, subject.agent, subject.endpoint);

@@ -202,7 +202,7 @@ impl Pair {
     }
 }
 
-/// One pair; who goes first changes with its number.
+/// One pair; the first side changes with its number.
 pub fn in_turn(number: usize, turn: &mut impl FnMut(Side) -> Took) -> Pair {
     if number.is_multiple_of(2) {
         let ours = turn(Side::Ours);

@@ -15,7 +15,8 @@
 //! where messages are decrypted.
 //!
 //! # Invariants
-//! - A durable frame is forwarded **only** out of the log: whoever gets it, everyone can get it later, in the same order.
+//! - A durable frame is forwarded **only** out of the log: if anyone gets it, everyone can get it later, in the same
+//!   order.
 //! - Everything that is signed end to end leaves as it came, byte for byte: source, destination, identity, session
 //!   header, payload, metadata, unknown fields.
 //! - A member's cursor moves when its process has read the frames, not when they were written to a socket

@@ -82,8 +82,8 @@ pub struct TokenResponse {
     pub token: String,
     /// Expiry, unix seconds.
     pub expires_s: u64,
-    /// Relay nodes, nearest first, [`crate::limits::RELAYS_NAMED_MAX`] at most. It may be empty for a while (the API has
-    /// just come back, say): who knows some from before goes on with those.
+    /// Relay nodes, nearest first, [`crate::limits::RELAYS_NAMED_MAX`] at most. It may be empty for a while (the API
+    /// has just come back, say): an agent that knows some from before goes on with those.
     pub relays: Vec<Relay>,
 }
 

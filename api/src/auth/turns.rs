@@ -116,7 +116,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
         Ok(turn)
     }
 
-    /// The next one: of the asker whose turn it is, who then comes after the others.
+    /// The next one: of the asker whose turn it is, which then comes after the others.
     fn next(&mut self) -> Option<oneshot::Sender<Turn<K>>> {
         let who = self.order.pop_front()?;
         let own = self.of.get_mut(&who)?;

@@ -1,4 +1,4 @@
-//! The relay directory of a fleet: who is in it, and in which order agents learn.
+//! The relay directory of a fleet: its members, and their order for agents.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;

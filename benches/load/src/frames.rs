@@ -1,6 +1,6 @@
 //! Frames of a run.
 //!
-//! A frame's id says when it was planned, so that whoever reads the entry knows how late it is, in another process too:
+//! A frame's id says when it was planned, so that a reader of the entry knows how late it is, in another process too:
 //!
 //! ```text
 //!  0         6          8               16

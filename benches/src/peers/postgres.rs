@@ -92,7 +92,7 @@ struct Service {
     heads: Heads,
 }
 
-/// An append, and who waits for where it is.
+/// An append, and the caller that waits for its offset.
 #[derive(Debug)]
 struct Append {
     log: Vec<u8>,

@@ -114,7 +114,7 @@ impl Target for Redis {
     }
 }
 
-/// An append, and who waits for where it is.
+/// An append, and the caller that waits for its offset.
 type Append = (LogId, Bytes, oneshot::Sender<RedisResult<String>>);
 
 /// An agent's connections.

@@ -17,7 +17,7 @@ pub(super) const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between two tries to reach it.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(50);
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// A program that is not installed.

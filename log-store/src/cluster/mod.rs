@@ -53,7 +53,7 @@ pub struct Cluster {
     accounts: AtomicUsize,
 }
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// Ports that are free, each held until its listener is dropped: so that no two are the same.

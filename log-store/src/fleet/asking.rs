@@ -1,7 +1,7 @@
 //! Repeats a question if nobody answers, and still listens for answers to the earlier ones.
 //!
-//! While a stream or the cluster has no leader, a question is lost, and whoever waits for its timeout learns late that there is
-//! a leader again. A server that is only slow answers the first question, however often it was asked.
+//! While a stream or the cluster has no leader, a question is lost, and a caller that waits for its timeout learns late
+//! that there is a leader again. A server that is only slow answers the first question, however often it was asked.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;

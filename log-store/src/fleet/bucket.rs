@@ -178,8 +178,8 @@ impl Bucket {
         Ok(judged.attested.into_iter().next())
     }
 
-    /// Reads a checkpoint: its bytes are those that its nodes vouch for, whoever wrote them. `None` where they are not all there: then
-    /// those who vouched wrote none, and nothing was purged by it.
+    /// Reads a checkpoint: its bytes are those that its nodes vouch for, no matter who wrote them. `None` where they
+    /// are not all there: then those who vouched wrote none, and nothing was purged by it.
     pub(super) async fn get(
         &self,
         shard: ShardId,

@@ -118,7 +118,7 @@ impl Node {
         (!judged.is_wrong).then(|| self.config.now_ms().saturating_add_signed(judged.ahead_ms))
     }
 
-    /// Notes what the clocks say, for whoever watches over this node.
+    /// Notes the clocks' judgement, for the node's health.
     pub(super) fn judge_clocks(&self) {
         let judged = self.peers.clocks.lock().judge();
         let mut shown = self.clocks.lock();

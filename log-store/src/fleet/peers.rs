@@ -239,8 +239,8 @@ impl Node {
         self.peers.news.notify_waiters();
     }
 
-    /// Waits until the other nodes have been heard on this connection: those who were heard lately; or, after the first question,
-    /// whoever answers.
+    /// Waits until the other nodes have been heard on this connection: those who were heard lately; or, after the first
+    /// question, those that answer.
     pub(super) async fn hear_others(&self) {
         let (peers, connection) = (&self.peers, self.connection());
         let is_new = {

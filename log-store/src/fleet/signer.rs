@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A signing key is no key of a NATS connection: NATS keys change, and signatures must stay good. The servers' rights
-//! prove no author either: whoever may ask JetStream anything may have the answer sent to any subject.
+//! prove no author either: anyone who may ask JetStream anything may have the answer sent to any subject.
 
 use super::config::Secret;
 use nkeys::KeyPair;

@@ -120,7 +120,8 @@ struct Copies {
 #[derive(Debug)]
 struct Server {
     name: String,
-    /// Its leader has heard from it, as far as that knows: who is away syncs nothing, and acknowledges nothing.
+    /// Its leader has heard from it, as far as that knows: a server that is away syncs nothing, and acknowledges
+    /// nothing.
     is_up: bool,
 }
 
@@ -228,7 +229,7 @@ pub(super) async fn ask_again(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Notes which servers' settings could not be read, for whoever watches over this node.
+    /// Notes which servers' settings could not be read, for the node's health.
     pub(super) fn cannot_read(&self, unread: &[String]) {
         let before = std::mem::replace(&mut *self.unread.lock(), unread.to_vec());
         metrics::servers_unread(unread.len());

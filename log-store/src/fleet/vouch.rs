@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. A checkpoint's bytes follow from the sequence alone (`checkpoint.rs`), so nodes that have
-//! folded the same vouch for the same hash, and whoever has that many words of known nodes needs to believe none of them.
-//! Persisted: keep stable.
+//! folded the same vouch for the same hash, and a reader of enough known nodes' statements need not believe any single
+//! one. Persisted: keep stable.
 
 use super::signer::{Names, Signer, is_signed};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};

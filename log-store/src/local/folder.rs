@@ -1,4 +1,4 @@
-//! The store's folder: who has it open, and which format it has.
+//! The store's folder: its owner and its format.
 //!
 //! ```text
 //! <dir>/LOCK       held by the process that has the store open

@@ -245,7 +245,7 @@ fn a_welcome_spends_one_claim_of_its_author() {
         refuse(&mut state, &welcome(agent(1), 0xc5, 3, false)),
         Refused::WelcomeUnclaimed
     );
-    // Back in a channel that it was welcomed to: whoever answers has claimed nothing, or for another channel.
+    // Back in a channel that it was welcomed to: the member that answers has claimed nothing, or for another channel.
     accept(&mut state, &claim(agent(1), HOME));
     accept(&mut state, &welcome(agent(1), 0xc4, 5, true));
     accept(&mut state, &welcome(agent(2), 0xc4, 7, true));

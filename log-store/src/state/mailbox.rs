@@ -261,7 +261,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether a Welcome would be an entry: for who has to decide whether to send it at all.
+    /// Whether a Welcome would be an entry: for a caller that decides whether to send it at all.
     pub(super) fn expects(&self, header: &Header) -> bool {
         matches!(header.detail, Detail::Welcome { channel, .. } if self.welcomes.contains_key(&channel))
             || self.claims.iter().any(|claim| claim.by.agent == header.author)

@@ -149,7 +149,7 @@ impl Model {
         roster
     }
 
-    /// Policies in force one after another, each with who made it and where.
+    /// Policies in force one after another, each with its author and offset.
     fn policies(&self) -> Vec<(u64, AgentId, Policy)> {
         let mut policies: Vec<(u64, AgentId, Policy)> = Vec::new();
         for (offset, entry) in self.numbered() {

@@ -87,7 +87,7 @@ impl Roles {
             return forbidden(Right::Add, Some(*agent));
         }
         if !may(Right::Remove) {
-            // A correction puts right what a lie has done to the roster, whoever makes it. It takes no admin off.
+            // A correction repairs the roster after a lie, no matter who makes it. It takes no admin off.
             let kept = |agent: &AgentId| !self.leaving.contains(agent) && asked.takes_off(agent);
             let gone = match asked.roster {
                 Some(_) => policy

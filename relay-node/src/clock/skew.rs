@@ -119,9 +119,9 @@ pub(super) struct Differs {
 /// Judgement on this machine's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// It is wrong, by the word of whoever decides.
+    /// It is wrong, by the source that decides.
     pub(super) wrong: Option<Differs>,
-    /// It is right by the word of whoever decides, and differs from these.
+    /// It is right by the source that decides, and differs from these.
     pub(super) others: Vec<Differs>,
 }
 
@@ -189,8 +189,8 @@ impl Skew {
         self.tokens_ms.unwrap_or(own_ms)
     }
 
-    /// Judges this machine's clock, which is `own_ms` less the time that runs. Gives whether that is another judgement of who
-    /// is wrong than before.
+    /// Judges this machine's clock, which is `own_ms` less the time that runs. Returns whether the
+    /// judgement on which clock is wrong has changed.
     pub(super) fn judge(&mut self, own_ms: i64) -> bool {
         let before = std::mem::take(&mut self.judgement);
         let within = |from| {

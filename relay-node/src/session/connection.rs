@@ -109,7 +109,7 @@ fn begin(
         });
     };
     if node.trust.is_revoked(&session.claims()) {
-        // Revoked between verification and registration: whoever told it did not see this session.
+        // Revoked between verification and registration: the notice came before this session was registered.
         session.end.end(registry::revoked_ending());
     }
     if let Some(barred) = node.trust.barred() {

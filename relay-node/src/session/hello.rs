@@ -97,8 +97,8 @@ fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId, last_resort:
     Ok(claims)
 }
 
-/// The claims, if who holds the agent's identity key is at the other end of this very connection. Neither the API nor a thief of
-/// a token and an endpoint's key can sign that.
+/// The claims, if the holder of the agent's identity key is at the other end of this very connection. Neither the API
+/// nor a thief of a token and an endpoint's key can sign that.
 fn proven(
     node: &Shared,
     connection: &Connection,

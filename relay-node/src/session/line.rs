@@ -1,5 +1,5 @@
-//! The requests of one append stream that have no answer yet, in order; and the logs that the stream holds back, so that
-//! an author's frames never change places. Pure: whoever drives it brings the waker and the time.
+//! The requests of one append stream that have no answer yet, in order; and the logs that the stream holds back, so
+//! that an author's frames never change places. Pure: the caller brings the waker and the time.
 //!
 //! ```text
 //!   reading:  LogStore::append called -> check(log) -> its future polled -> push(...)

@@ -64,7 +64,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
             Access::NotMember { .. } => {
                 return Err(Refusal::because(Code::NotMember, "the agent is not on the roster"));
             }
-            // It may be one that is gone: whoever asks knows no more of it than that it is not there.
+            // It may be one that is gone: the caller knows no more of it than that it is not there.
             Access::UnknownLog if rollback_ms > 0 => {}
             Access::UnknownLog => return Err(Refusal::because(Code::UnknownLog, "no such log")),
         }

@@ -111,7 +111,7 @@ async fn what_is_appended_at_one_node_is_read_at_another_with_the_same_cursor() 
         Some(Code::CursorBeyondHead)
     );
 
-    // Access and rosters: who was added at the one is a member at the other, and nobody else is.
+    // Access and rosters: an agent added at one is a member at the other, and nobody else is.
     assert_eq!(b.replay(log, Offset::ZERO).await.code(), Some(Code::NotMember));
     b.append(&key_package(bob.id, false)).await.expect("offered");
     claimed(&a, &claim(bob.id, alice.id)).await;
@@ -317,7 +317,7 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
     assert_eq!(refused.known_code(), Some(Code::HomeUnreachable), "{refused:?}");
     assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
     assert_eq!(replay(&a, channel.log(), Offset::ZERO).await.offsets(), [1]);
-    // With no server left, whoever watches learns that the node is not ready, and its agents still read.
+    // With no server left, the operator learns that the node is not ready, and its agents still read.
     cluster.kill(2);
     soon(async {
         loop {

@@ -92,7 +92,7 @@ async fn a_flood_of_an_accounts_agents_goes_before_anothers_frame_for_one_turn_a
                 answered <= IN_WINDOW + IN_TURN,
                 "round {round}: {answered} frames of the flood went before"
             );
-            // Room in the store goes to who is next.
+            // Room in the store goes to the next one.
             soon(store.until_came(before + answered)).await;
         }
         assert_eq!(soon(appends.verdict()).await, None);

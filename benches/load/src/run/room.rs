@@ -145,7 +145,7 @@ impl Room {
         });
     }
 
-    /// A commit never became an entry: whom it was to add will not join by it.
+    /// A commit never became an entry: the agents that it was to add will not join by it.
     pub(super) fn not_committed(&self, change: &Change) {
         self.change(|state| {
             for agent in &change.adds {

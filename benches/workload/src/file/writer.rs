@@ -44,7 +44,7 @@ impl<W: Write> Writer<W> {
         Self::compressed(out, header, Compression::best())
     }
 
-    /// The same for whoever has less time than space.
+    /// The same for callers with less time than space.
     pub(crate) fn fast(out: W, header: &Header) -> Result<Self, WriteError> {
         Self::compressed(out, header, Compression::fast())
     }

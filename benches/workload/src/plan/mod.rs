@@ -386,8 +386,8 @@ fn clamp(events: &mut [Event]) -> u64 {
     clamped
 }
 
-/// One part of several: some of the channels, and whoever has to do with them. An agent that has to do with channels of several parts is
-/// an agent of its own in each; one that has to do with none is in one of them.
+/// One part of several: some of the channels, and the agents that have to do with them. An agent that has to do with
+/// channels of several parts is an agent of its own in each; one that has to do with none is in one of them.
 fn part(layer: Layer, (number, parts): (u32, u32)) -> Layer {
     let is_ours = |index: u32| index % parts == number - 1;
     let mut places: HashMap<Agent, bool> = HashMap::new();

@@ -125,7 +125,7 @@ impl Scene {
         channel
     }
 
-    /// An entry has come to a channel: whoever is online has read it.
+    /// An entry has come to a channel: every agent that is online has read it.
     fn entry(&mut self, channel: Channel) {
         let room = &mut self.rooms[channel.0 as usize];
         room.head += 1;

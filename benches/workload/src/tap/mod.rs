@@ -63,7 +63,7 @@ pub struct Turn {
     pub error: Option<TapError>,
 }
 
-/// Writes a tap. It has no clock: times are from its start, and whoever drives it tells them.
+/// Writes a tap. It has no clock: times are from its start, and the caller gives them.
 pub struct TapWriter {
     made_by: String,
     /// Unix milliseconds of the start.

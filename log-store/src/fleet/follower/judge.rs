@@ -55,7 +55,7 @@ impl Follower<'_> {
         })
     }
 
-    /// Compares the stream with its fold. Ends within a bound, whoever does not answer.
+    /// Compares the stream with its fold. Ends within a bound, even if nobody answers.
     pub(super) fn look(&mut self) -> BoxFuture<'static, Look> {
         self.looks_on = self.node.connection();
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// more than once.
     #[arg(long, value_name = "WHO")]
     trust: Vec<String>,
-    /// Do not go online: who may claim keys is then in force when this agent is online the next time.
+    /// Do not go online: the rule on claims is then in force when this agent is online the next time.
     #[arg(long)]
     offline: bool,
     #[command(flatten)]

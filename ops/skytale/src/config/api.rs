@@ -24,7 +24,7 @@ pub(crate) struct Api {
     pub url: Option<String>,
     /// `sqlite:` and a path, or `postgres://...`. No default.
     pub database: Option<Secret>,
-    /// The operator's secret: who has it makes accounts. No default.
+    /// The operator's secret: its holder makes accounts. No default.
     pub admin_secret: Option<Secret>,
     /// The relay nodes' secret. No default.
     pub relay_secret: Option<Secret>,

@@ -1,4 +1,4 @@
-//! A SQLite database that takes no writes, whoever opens it: its header says that a later version of SQLite wrote it.
+//! A SQLite database that takes no writes from any process: its header says that a later version of SQLite wrote it.
 //! (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>)
 
 use crate::output::{Context as _, Failure, Outcome};

@@ -54,7 +54,7 @@ impl SmallDisk {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C goes to whoever started the fleet, not past it.
+            // Ctrl-C goes to the process that started the fleet, not past it.
             .process_group(0);
         let mut holder = command.spawn().map_err(|error| format!("unshare: {error}"))?;
         let mut line = String::new();

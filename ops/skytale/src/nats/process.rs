@@ -91,7 +91,7 @@ impl NatsServer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // Ctrl-C goes to whoever started the fleet, not past it.
+            // Ctrl-C goes to the process that started the fleet, not past it.
             .process_group(0);
         let mut wrapper = command.spawn().failing(Code::Environment, starting)?;
         let mut line = String::new();

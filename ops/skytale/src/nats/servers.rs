@@ -44,7 +44,7 @@ pub(crate) struct NatsServers {
     gateways: Gateways,
 }
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// Distance between the ports at which two processes begin to look.
 const PORTS_APART: u32 = 97;

@@ -257,7 +257,7 @@ async fn spawn(
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true);
-    // Ctrl-C goes to whoever runs the demonstration, not past it: it ends the relay node by itself.
+    // Ctrl-C goes to the process that runs the demonstration, not past it: it ends the relay node by itself.
     command.process_group(0);
     // The settings of this process are not that one's; its log filter is.
     for (name, _) in std::env::vars_os() {

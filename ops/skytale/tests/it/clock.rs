@@ -348,7 +348,7 @@ fn agents_leave_a_node_whose_clock_is_an_hour_off_and_it_comes_back_by_itself() 
         let says = body.contains(r#""check":"clock""#) && body.contains("agents are sent to other nodes");
         assert!(status == "503" && says, "{status} {body}");
         eventually("the directory knows", || operated.state(here) == "draining");
-        // Others work, and whoever was there goes on elsewhere.
+        // Others work, and its agents go on elsewhere.
         let sent = format!("a clock is {ahead}");
         run(place, "alice", &["channel", "send", "plans", &sent]);
         assert_eq!(text(&tail.json()["text"]), sent);

@@ -1,4 +1,4 @@
-//! Runs the binary, away from the settings of whoever runs the tests.
+//! Runs the binary, away from the settings of the user who runs the tests.
 
 use crate::schemas;
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! Servers that are cut off from each other while nodes still reach them: who led does not know that it no longer does.
+//! Servers that are cut off from each other while nodes still reach them: the old leader does not know that it no
+//! longer leads.
 
 use super::super::script::*;
 use super::chance::Chance;

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Decline(requests::Answer),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
-    /// List the agents in a channel, and who of them is an admin.
+    /// List the agents in a channel, and its admins.
     Members(members::Args),
     /// Show who may add, invite, remove, trim and change this; with --grant change it, which admins may.
     Policy(roles::Args),

@@ -130,7 +130,7 @@ struct Row {
     by: Option<AgentId>,
     /// Name of that agent in this vault; null if it has none.
     by_name: Option<String>,
-    /// The account of who added it, as the relay node says; null where that is not known.
+    /// The account of the agent that added it, as the relay node says; null if that is not known.
     account: Option<AccountId>,
     /// Members of the channel then, this agent included.
     members: Option<u32>,

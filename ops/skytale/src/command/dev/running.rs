@@ -91,7 +91,7 @@ pub(super) struct Wanted {
     pub(super) is_udp: bool,
 }
 
-/// Refuses addresses that are taken, all at once, with who listens there.
+/// Refuses addresses that are taken, all at once, with the processes that listen there.
 pub(super) fn refuse_taken(wanted: &[Wanted]) -> Outcome {
     let is_taken = |wanted: &&Wanted| listener::is_taken(wanted.listen, wanted.is_udp);
     let taken: Vec<&Wanted> = wanted.iter().filter(is_taken).collect();
