@@ -167,8 +167,8 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// Cuts the segment back after a write that found no room: all before `at` was synced, so later bytes are cut off, durably, and the
-    /// segment's end is certain again.
+    /// Cuts the segment back after a write that found no room: all before `at` was synced, so later bytes are cut off,
+    /// durably, and the segment's end is certain again.
     fn cut_back(&mut self, error: io::Error) -> WriteError {
         if !no_room(&error) {
             return WriteError::Unknown(error);
