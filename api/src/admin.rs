@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Counts that are younger than this are shown again: counting reads whole tables.
 const COUNTS_AGE_MAX: Duration = Duration::from_secs(10);
-/// How long whoever has a connection open may keep the API from stopping.
+/// Maximum time for which an open connection may keep the API from stopping.
 const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Serves until the API stops.

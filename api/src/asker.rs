@@ -60,7 +60,7 @@ impl FromRequestParts<Service> for Caller {
         let inner = service.inner();
         let stored = store::keys::get(&mut *inner.store.read().await?, key.id).await?;
         if let Some(wait) = inner.rates.over(key.id) {
-            // Whoever has the key got this answer a moment ago: nothing is computed to give it again.
+            // The holder of the key got this answer a moment ago: nothing is computed to give it again.
             return Err(rate_limited(wait));
         }
         let known = stored
@@ -103,8 +103,8 @@ impl FromRequestParts<Service> for Enrolled {
         let key = KeyText::<EnrolmentId>::parse(text).ok_or_else(unknown)?;
         let inner = service.inner();
         let stored = store::enrolments::get(&mut *inner.store.read().await?, key.id).await?;
-        // No hash for an id that is not known: ids of enrolments are no secret, and who knows none must not keep relay
-        // nodes from theirs.
+        // No hash for an id that is not known: ids of enrolments are no secret, and a caller that knows none must not
+        // keep relay nodes from theirs.
         let Some(stored) = stored else {
             inner.rates.attempt(meta.address).map_err(rate_limited)?;
             return Err(unknown());

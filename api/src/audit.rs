@@ -1,4 +1,4 @@
-//! What was done, by whom, on what: one row for every action on a key or with one, without secrets.
+//! Audit of the API: one row for every action on a key or with one, without secrets.
 
 use crate::request::Meta;
 use crate::store::{StoreError, audit};
@@ -8,7 +8,7 @@ use sqlx::AnyConnection;
 use std::fmt;
 use uuid::Uuid;
 
-/// Who did it.
+/// Actor of an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Actor {
     Key(KeyId),
@@ -33,7 +33,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// On what. Names and ids; never a secret.
+/// Target of an action. Names and ids; never a secret.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target<'a> {
     Account(AccountId),
@@ -64,15 +64,15 @@ impl fmt::Display for Target<'_> {
 pub(crate) struct Action<'a> {
     pub account: Option<AccountId>,
     pub actor: Actor,
-    /// As `key.create`.
+    /// Name of the action, such as `key.create`.
     pub name: &'static str,
     pub target: Target<'a>,
-    /// Why it was refused, if it was.
+    /// Reason why it was refused, if it was.
     pub code: Option<Code>,
 }
 
 impl Action<'_> {
-    /// Writes the row, in the transaction of what it tells of.
+    /// Writes the row, in the transaction of the action.
     pub(crate) async fn record(
         &self,
         connection: &mut AnyConnection,

@@ -21,7 +21,7 @@ pub(crate) struct Caller {
     pub key: KeyId,
     pub account: AccountId,
     pub scopes: KeyScopes,
-    /// When the key ends, unix seconds.
+    /// Expiry of the key, unix seconds.
     pub expires_s: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the API needs to start, and when it refuses to.
+//! Configuration of the API, and its checks.
 
 use crate::clock::Clock;
 use crate::directory::Distances;
@@ -17,15 +17,15 @@ use zeroize::Zeroizing;
 /// The shortest secret of the operator and of relay nodes outside `dev`, in bytes.
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// How often relay nodes may be asked to say that they are there.
+/// Allowed intervals between the heartbeats of relay nodes.
 const RELAY_HEARTBEATS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// Whether this is a machine to try things on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// One machine, loopback only. What is missing is made up at random.
+    /// One machine, loopback only. Missing secrets are made up at random.
     Dev,
-    /// Everything else. What is missing is an error.
+    /// Everything else. A missing secret is an error.
     Production,
 }
 
@@ -45,7 +45,7 @@ pub struct ApiConfig {
     pub audience: String,
     /// `api.database`: `sqlite:<path>` or `postgres://...`.
     pub database: SecretString,
-    /// `api.admin_secret`: who has it makes accounts and rotates signing keys.
+    /// `api.admin_secret`: its holder makes accounts and rotates signing keys.
     pub admin_secret: Option<SecretString>,
     /// `api.relay_secret`: what relay nodes show.
     pub relay_secret: Option<SecretString>,
@@ -70,7 +70,7 @@ pub struct ApiConfig {
     pub limits: Limits,
     /// `api.admin`: health and metrics, on a port of their own.
     pub admin: AdminConfig,
-    /// What the admin port shows as `/metrics`.
+    /// Source of the `/metrics` on the admin port.
     pub metrics: Option<RenderMetrics>,
     /// The time.
     pub clock: Clock,
@@ -81,7 +81,7 @@ pub struct ApiConfig {
 pub struct AdminConfig {
     /// Whether it is served.
     pub enabled: bool,
-    /// Where it listens. Port 0 is any free port.
+    /// Address on which it listens. Port 0 is any free port.
     pub listen: SocketAddr,
     /// Whether it may listen on something else than loopback.
     pub allow_remote: bool,
@@ -94,9 +94,9 @@ pub struct Limits {
     pub connections_max: usize,
     /// A request's body, in bytes.
     pub body_bytes_max: usize,
-    /// How long a request may take, from its head to its answer.
+    /// Maximum time for a request, from its head to its answer.
     pub request_timeout: Duration,
-    /// How long a client may take to send a request's head.
+    /// Maximum time for a client to send a request's head.
     pub head_timeout: Duration,
     /// Requests a second from one address, sustained, and at once.
     pub address_rate: Rate,
@@ -120,16 +120,16 @@ pub struct Limits {
     pub channels_max: u32,
     /// Enrolments of relay nodes that are in force.
     pub enrolments_max: u32,
-    /// How long a nonce waits for its proof.
+    /// Time for which a nonce waits for its proof.
     pub nonce_lifetime: Duration,
 }
 
-/// So many a second, and so many at once.
+/// Rate: operations a second, and at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Sustained; 1 at least.
     pub per_second: u32,
-    /// At once, after a pause; 1 at least.
+    /// Operations at once, after a pause; 1 at least.
     pub burst: u32,
 }
 
@@ -162,12 +162,12 @@ impl Default for Limits {
 pub struct KeyEncryptionKey(Zeroizing<[u8; 32]>);
 
 impl KeyEncryptionKey {
-    /// From its bytes.
+    /// Makes it from its bytes.
     pub const fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
         Self(bytes)
     }
 
-    /// From 64 hex digits (`openssl rand -hex 32`), with white space around them.
+    /// Parses 64 hex digits (`openssl rand -hex 32`), with white space around them.
     pub fn from_hex(text: &str) -> Result<Self, ConfigError> {
         let refuse = || {
             ConfigError::new(
@@ -202,7 +202,7 @@ impl fmt::Debug for KeyEncryptionKey {
 pub struct ConfigError {
     /// The key, without `api.`.
     pub key: &'static str,
-    /// What is wrong with it, and what to do.
+    /// The problem, and the way to fix it.
     pub problem: String,
 }
 
@@ -258,7 +258,7 @@ impl ApiConfig {
         self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Everything with which the API does not start.
+    /// Returns all problems with which the API does not start.
     pub fn problems(&self) -> Vec<ConfigError> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, key, problem: &str| {

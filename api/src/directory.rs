@@ -1,9 +1,9 @@
-//! Which relay nodes an agent is sent to, and in which order. Pure.
+//! Relay nodes to which an agent is sent, and their order. Pure.
 //!
 //! The nearest first: of the region that the agent names (the API's own where it names none), then by the configured
-//! distances from it. Within the same distance the one with the least to do, in tenths of what it takes; among those that are
-//! alike each agent has an order of its own, so that a thousand agents that come back at once do not all come to the same
-//! node. A node that is far behind its shards comes after all that are not, and one that drains comes last.
+//! distances from it. Within the same distance the one with the least load, in tenths of its capacity; among those that
+//! are alike each agent has an order of its own, so that a thousand agents that come back at once do not all come to
+//! the same node. A node that is far behind its shards comes after all that are not, and one that drains comes last.
 
 mod claim;
 mod distance;
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// A relay node that is further behind a shard's stream than this, in messages, is one that agents would wait for.
 pub(crate) const BEHIND_MESSAGES: u64 = 10_000;
-/// Of how many places one is kept for another region than the nearest, so that an agent has somewhere to go when a whole
-/// region is gone.
+/// Number of places of which one is kept for another region than the nearest, so that an agent has somewhere to go when
+/// a whole region is gone.
 const PLACES_FOR_ONE_ELSEWHERE: usize = 4;
 
 /// The caller, and from where.
@@ -30,9 +30,9 @@ pub(crate) struct Asking<'a> {
     pub region: u8,
     /// The API's region: where the named one says nothing of two nodes.
     pub own_region: u8,
-    /// Who it is: makes its order among nodes that are alike.
+    /// Identity of the asker: makes its order among nodes that are alike.
     pub who: &'a [u8],
-    /// How many relay nodes it gets.
+    /// Number of relay nodes that it gets.
     pub limit: usize,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// Where a relay node is in the order; the least is the first.
+/// Rank of a relay node in the order; the least is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     draining: bool,
@@ -133,13 +133,13 @@ pub(crate) const fn live_since_s(now_s: u64, heartbeat: Duration) -> u64 {
     now_s.saturating_sub(expires_after(heartbeat).as_secs())
 }
 
-/// After how long without a heartbeat a relay node is gone.
+/// Time without a heartbeat after which a relay node is gone.
 pub(crate) const fn expires_after(heartbeat: Duration) -> Duration {
     Duration::from_secs(heartbeat.as_secs() * RELAY_HEARTBEATS_MISSED_MAX as u64)
 }
 
 fn tenths(agents: u64, agents_max: u64) -> u64 {
-    // Who takes none is full.
+    // A node that takes no agents is full.
     agents.saturating_mul(10).checked_div(agents_max).unwrap_or(u64::MAX)
 }
 

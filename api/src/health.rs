@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// How often the database is looked at, if nobody asks.
+/// Interval between checks of the database, if nobody asks.
 const EVERY: Duration = Duration::from_secs(5);
 /// A look that is younger than this answers, too.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a look may take.
+/// Maximum time for a check.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A full disk may have room for the number and for nothing else: a request that found it full is remembered for so long.
 const FULL_REMEMBERED: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// Result of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     looked: Mutex<Option<Looked>>,
@@ -75,7 +75,7 @@ impl Health {
             },
         };
         if let Err((Trouble::ReadOnly, _)) = &wrote {
-            // What a connection may do was settled when it began. The next ones check once more.
+            // The rights of a connection were settled when it began. The next ones check once more.
             store.renew_connections();
         }
         wrote?;

@@ -18,11 +18,11 @@
 //! ```
 //!
 //! # Invariants
-//! - An API key and a token are shown once, to who asked. Stored are a hash (Argon2id) of the one and nothing
-//!   of the other. The seeds of signing keys are stored encrypted.
+//! - An API key and a token are shown once, to the caller. Stored are a hash (Argon2id) of the one and nothing of the
+//!   other. The seeds of signing keys are stored encrypted.
 //! - A token is given out for an API key *and* a proof that the agent holds its identity key, over a nonce that
 //!   is good once. An agent belongs to the account that first proved it.
-//! - What was answered with success is durable. A revocation is in the feed by the transaction that revokes.
+//! - A change that was answered with success is durable. A revocation is in the feed by the transaction that revokes.
 //! - Every refusal is `application/problem+json` with a code ([`skytale_proto::Code`]).
 //! - Everything that a request can cost is bounded: body, time, hashing memory, rate, pages, connections.
 //! - Outside `dev` nothing has a default that opens: see [`ApiConfig::check`].

@@ -1,4 +1,4 @@
-//! What an operator sees: every metric's name, unit and meaning.
+//! Metrics for the operator: each with its name, unit and meaning.
 
 use crate::store::Counts;
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};

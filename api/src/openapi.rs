@@ -30,7 +30,7 @@ pub fn document() -> OpenApi {
 )]
 struct Base;
 
-/// What the routes are added to.
+/// Returns the document to which the routes are added.
 pub(crate) fn base() -> OpenApi {
     Base::openapi()
 }

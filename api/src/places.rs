@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Between two connections that give way.
+/// Interval between two connections that give way.
 const GIVE_WAY_EVERY: Duration = Duration::from_millis(20);
 
 /// Places for connections. Clones are the same ones.

@@ -10,19 +10,19 @@ use skytale_proto::Code;
 use skytale_proto::rest::Problem;
 use std::time::Duration;
 
-/// How long a client leaves an API alone whose database needs the operator.
+/// Time for which a client leaves an API alone whose database needs the operator.
 const TROUBLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest detail that repeats something of the request, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// Why a request is refused.
+/// Reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub code: Code,
     pub status: StatusCode,
     pub detail: String,
     pub retry_after: Option<Duration>,
-    /// What the request met with in the database.
+    /// Trouble that the request met with in the database.
     met: Option<Trouble>,
 }
 
@@ -39,19 +39,19 @@ impl Refusal {
         }
     }
 
-    /// With the time after which it may be tried again.
+    /// Sets the time after which it may be retried.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// With another status than the code's own.
+    /// Sets another status than the code's own.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// Something that the client cannot mend. What it was is logged here, and not told.
+    /// Something that the client cannot mend. The cause is logged here, and not in the answer.
     pub(crate) fn internal(what: &str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// How many keys one limiter keeps apart. Those past it share one allowance, so that a flood from many
+/// Maximum number of keys that one limiter keeps apart. Those past it share one allowance, so that a flood from many
 /// addresses takes neither memory nor the place of those that are known.
 const KEYS_MAX: usize = 65_536;
 
@@ -33,7 +33,7 @@ pub(crate) struct Rates {
     attempt: Keyed<IpAddr>,
     /// Networks that have tried too many secrets, until when.
     suspended: Until<IpAddr>,
-    /// Of such a network, for keys that are there: one of them may be the right one.
+    /// Attempts of such a network, for keys that are there: one of them may be the right one.
     attempt_of: Keyed<(IpAddr, [u8; 16])>,
     key: Keyed<KeyId>,
     /// All keys of an account.
@@ -72,7 +72,7 @@ impl Rates {
         checked.inspect_err(|wait| self.suspended.set(network, *wait))
     }
 
-    /// How long an address that has tried too many secrets is to wait.
+    /// Returns the time for which an address that has tried too many secrets is to wait.
     pub(crate) fn suspended(&self, address: IpAddr) -> Option<Duration> {
         self.suspended.left(&network(address))
     }
@@ -93,7 +93,7 @@ impl Rates {
         self.account.check(&account)
     }
 
-    /// How long an API key that asked too often is to wait.
+    /// Returns the time for which an API key that asked too often is to wait.
     pub(crate) fn over(&self, key: KeyId) -> Option<Duration> {
         self.over.left(&key)
     }
@@ -122,7 +122,7 @@ impl Rates {
     }
 }
 
-/// What is refused until a time.
+/// Keys that are refused until a time.
 struct Until<K: Hash + Eq>(Mutex<HashMap<K, Instant>>);
 
 impl<K: Hash + Eq> Default for Until<K> {
@@ -152,7 +152,7 @@ impl<K: Hash + Eq> Until<K> {
     }
 }
 
-/// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
+/// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

@@ -1,4 +1,4 @@
-//! What surrounds a request: its id, its address, its body and its page.
+//! Parts around a request: its id, its address, its body and its page.
 
 use crate::problem::Refusal;
 use crate::store::Ask;
@@ -27,7 +27,7 @@ pub(crate) const PAGE_MAX: u32 = 200;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub SocketAddr);
 
-/// A request's id, and who sent it.
+/// A request's id, and its sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     /// A UUIDv7, made here; also the `x-request-id` header of the answer.
@@ -37,7 +37,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// For what no request asked for.
+    /// Makes it for work that no request asked for.
     pub(crate) fn own() -> Self {
         Self {
             request: uuid::Uuid::now_v7().to_string(),
@@ -45,7 +45,7 @@ impl Meta {
         }
     }
 
-    /// For a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
+    /// Makes it for a request that has none yet. Behind a proxy the client's address is the last that the proxy wrote.
     pub(crate) fn of(request: &Request, behind_proxy: bool) -> Self {
         let extensions = request.extensions();
         let embedded = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
@@ -137,14 +137,14 @@ where
     }
 }
 
-/// Which page of a list.
+/// Page of a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Page<T> {
-    /// What the page begins after: `next` of the page before.
+    /// Start of the page: `next` of the page before.
     after: Option<String>,
     limit: Option<u32>,
-    /// What `after` is.
+    /// Type of `after`.
     #[serde(skip)]
     of: PhantomData<T>,
 }
@@ -177,7 +177,7 @@ impl<T: PartialSchema> IntoParams for Page<T> {
 }
 
 impl<T: FromStr> Page<T> {
-    /// As the store takes it.
+    /// Returns the page as the store takes it.
     pub(crate) fn ask(&self) -> Result<Ask<T>, Refusal> {
         let refuse = |_| Refusal::new(Code::BadRequest, "`after` must be the `next` of the page before");
         Ok(Ask {
@@ -191,7 +191,7 @@ impl<T: FromStr> Page<T> {
     }
 }
 
-/// How many rows a page has.
+/// Returns the number of rows of a page.
 pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     match asked {
         None => Ok(PAGE_DEFAULT.min(max)),
@@ -203,7 +203,7 @@ pub(crate) fn limit(asked: Option<u32>, max: u32) -> Result<u32, Refusal> {
     }
 }
 
-/// Too often.
+/// Returns the refusal of a caller that asks too often.
 pub(crate) fn rate_limited(wait: std::time::Duration) -> Refusal {
     Refusal::new(Code::ApiRateLimited, "too many requests").retry_after(wait)
 }

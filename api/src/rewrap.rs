@@ -14,7 +14,7 @@ use crate::store::{Location, Store, StoreError, signing_keys};
 use secrecy::{ExposeSecret as _, SecretString};
 use skytale_proto::Code;
 
-/// What was done.
+/// Result of a rewrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrapped {
     /// Signing keys that are encrypted under the new key now.
@@ -23,7 +23,7 @@ pub struct Rewrapped {
     pub already: usize,
 }
 
-/// Why nothing was changed.
+/// Reason why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RewrapError {
     /// The database's URL.

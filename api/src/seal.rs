@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub(crate) const NONCE_BYTES: usize = 24;
 const CONTEXT: &[u8] = b"skytale signing key 1";
 
-/// What was stored does not open under this key.
+/// The stored value does not open under this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signing key in the database was encrypted under another key encryption key")]
 pub(crate) struct SealError;

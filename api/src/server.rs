@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-/// How long requests under way may take when the API stops.
+/// Maximum time for requests under way when the API stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a connection may live. Clients open another; one that does not read its answers is not kept for ever.
+/// Maximum lifetime of a connection. Clients open another; one that does not read its answers is not kept for ever.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
-/// How long to wait after the system refused a connection (no file descriptor left, mostly).
+/// Pause after the system refused a connection (no file descriptor left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -79,12 +79,12 @@ impl Api {
         Ok(api)
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Where its admin port listens, if it does.
+    /// Returns the address of its admin port, if it has one.
     pub const fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }

@@ -1,4 +1,4 @@
-//! What the API does, as an [`axum::Router`].
+//! The API as an [`axum::Router`].
 
 use crate::audit::Actor;
 use crate::auth::{KeyHasher, SharedSecret, VerifiedKeys};
@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-/// How often what has ended is swept away.
+/// Interval between removals of expired rows.
 const UPKEEP: Duration = Duration::from_secs(60);
 /// Relay nodes not heard of for this long leave the directory.
 const RELAY_SILENCE_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Why the API does not start.
+/// Reason why the API does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration.
@@ -80,11 +80,11 @@ pub(crate) struct Inner {
     pub config: ApiConfig,
     pub store: Store,
     pub health: Health,
-    /// When everything was last counted, for metrics.
+    /// Time at which everything was last counted, for metrics.
     pub counted: tokio::sync::Mutex<Option<Instant>>,
     pub ring: KeyRing,
     pub hasher: KeyHasher,
-    /// For keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
+    /// Hasher for keys of relay nodes alone: a flood of API keys keeps none of them from its heartbeat.
     pub relay_hasher: KeyHasher,
     pub verified: VerifiedKeys,
     pub rates: Rates,
@@ -159,7 +159,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Every route, to be served by a listener or put into another router. Whoever serves it gives each request its
+    /// Every route, to be served by a listener or put into another router. The server must give each request its
     /// [`axum::extract::ConnectInfo`] of a [`std::net::SocketAddr`]; without, all clients share one rate.
     pub fn router(&self) -> Router {
         routes::router(self)
@@ -215,7 +215,7 @@ impl Service {
         }
     }
 
-    /// Drops what has ended, and rotates the signing key when it is due.
+    /// Drops expired rows, and rotates the signing key when it is due.
     async fn sweep(&self) -> Result<(), SigningError> {
         let inner = self.inner();
         let now_s = inner.now_s();

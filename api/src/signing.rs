@@ -22,16 +22,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-/// How old the view may get that a process signs by.
+/// Maximum age of the view by which a process signs.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How old the key set may get that a process gives out: another process may sign with a key that is a moment old.
+/// Maximum age of the key set that a process gives out: another process may sign with a key that is a moment old.
 const KEY_SET_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a look may keep a key set back that is at hand.
+/// Maximum time for which a look may keep back a key set that is at hand.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a retired key stays in the key set: as long as a token lives, with what clocks and views may differ.
+/// Time for which a retired key stays in the key set: as long as a token lives, with the possible differences of clocks
+/// and views.
 const KEEP: Duration = Duration::from_secs(TOKEN_LIFETIME_MAX.as_secs() + CLOCK_SKEW_MAX.as_secs() + 60);
 
-/// Why there is no key to sign with.
+/// Reason why there is no key to sign with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SigningError {
     #[error(transparent)]
@@ -46,12 +47,12 @@ pub(crate) enum SigningError {
     Contended,
 }
 
-/// What a process knows of the keys.
+/// Knowledge of a process about the keys.
 #[derive(Clone)]
 pub(crate) struct View {
     pub signer: Arc<TokenSigner>,
     pub jwks: Arc<Jwks>,
-    /// When the key that signs was made, unix seconds.
+    /// Time at which the signing key was made, unix seconds.
     pub created_s: u64,
     looked: Instant,
 }
@@ -61,7 +62,7 @@ pub(crate) struct KeyRing {
     store: Store,
     key: KeyEncryptionKey,
     view: RwLock<View>,
-    /// When the key set was last looked for. Anyone may ask for it: it is looked for once at a time.
+    /// Time at which the key set was last looked for. Anyone may ask for it: it is looked for once at a time.
     tried: Mutex<Instant>,
 }
 
@@ -134,7 +135,7 @@ impl KeyRing {
         }
         let next = generate(&self.key, now_s)?;
         let mut write = self.store.write().await?;
-        // What this process would seal under its own key must be found there under the same.
+        // A key that this process would seal under its own key must be found there under the same.
         for (kid, sealed) in signing_keys::lock_sealed(&mut write).await? {
             seal::open(&self.key, &kid, &sealed)?;
         }

@@ -1,10 +1,10 @@
 //! The database: SQLite in one file, or PostgreSQL.
 //!
-//! One set of queries serves both, through sqlx's `Any` driver: the schema uses TEXT and BIGINT alone, both take
-//! `$1` for a parameter, `ON CONFLICT`, `RETURNING` and partial indexes. Where they differ, it is here: how a
-//! transaction begins, what is set on a connection, and how a row is locked. What two writers must not do at once
-//! is kept from them by unique indexes and by locks on the rows that they rely on (PostgreSQL's row locks, the one
-//! writer's turn on SQLite), never by an isolation level that only one of the two has.
+//! One set of queries serves both, through sqlx's `Any` driver: the schema uses TEXT and BIGINT alone, both take `$1`
+//! for a parameter, `ON CONFLICT`, `RETURNING` and partial indexes. Their differences are here: how a transaction
+//! begins, the settings of a connection, and how a row is locked. Conflicts of two writers are prevented by unique
+//! indexes and by locks on the rows that they rely on (PostgreSQL's row locks, the one writer's turn on SQLite), never
+//! by an isolation level that only one of the two has.
 
 pub(crate) mod accounts;
 pub(crate) mod agents;
@@ -41,15 +41,15 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// Connections of one API process.
 const CONNECTIONS_MAX: u32 = 16;
-/// How long a request waits for a connection.
+/// Maximum time that a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long SQLite waits for another process' transaction, in milliseconds.
+/// Maximum time that SQLite waits for another process' transaction, in milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 5_000;
-/// How often a connection beside the pool is tried, at most, and how long it may take.
+/// Minimum interval between attempts at a connection beside the pool, and the maximum time for one.
 const REACH_AGAIN: Duration = Duration::from_secs(1);
 const REACH_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What can go wrong with the database. Values are in none of its texts.
+/// Failure of the database. Values are in none of its texts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("database: {0}")]
@@ -87,7 +87,7 @@ pub(crate) struct Store {
     reached: Arc<Mutex<Option<Reached>>>,
 }
 
-/// When a connection beside the pool was last tried, and what came of it.
+/// Time of the last attempt at a connection beside the pool, and its result.
 #[derive(Clone, Debug)]
 struct Reached {
     at: Instant,
@@ -97,7 +97,7 @@ struct Reached {
 /// A transaction that writes. Dropped without a commit, it is rolled back.
 pub(crate) struct Write {
     transaction: sqlx::Transaction<'static, sqlx::Any>,
-    /// On SQLite; dropped after the transaction.
+    /// The writer's turn on SQLite; dropped after the transaction.
     turn: Option<OwnedMutexGuard<()>>,
 }
 
@@ -290,7 +290,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Closes every connection, when what they do is done.
+    /// Closes every connection, when its work is done.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }

@@ -60,8 +60,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an author does: messages into the outbox, encrypted, appended to a log in memory, their outcomes and the entries
-/// taken; against OpenMLS' `create_message` on in-memory storage.
+/// Benchmarks an author: messages into the outbox, encrypted, appended to a log in memory, their outcomes and the
+/// entries taken; against OpenMLS' `create_message` on in-memory storage.
 fn sending(runtime: &Runtime, bench: &mut Bench) -> anyhow::Result<()> {
     let (folder, store) = (tempfile::tempdir()?, MemoryStore::new());
     let mut author = Author {
@@ -106,11 +106,11 @@ struct Setup {
     records: Vec<Record>,
     /// The reader's vault right after its join.
     vault: tempfile::TempDir,
-    /// Where each turn's copy of it goes.
+    /// Folder for each turn's copy of it.
     turn: tempfile::TempDir,
     /// Bodies of the entries after the bare member's join.
     bodies: Vec<Bytes>,
-    /// What the bare member's storage held right after its join.
+    /// Contents of the bare member's storage right after its join.
     storage: HashMap<Vec<u8>, Vec<u8>>,
     group_id: GroupId,
 }
@@ -302,7 +302,7 @@ impl Author<'_> {
                 return Ok(());
             }
             let _ = self.engine.process_entries(channel, &records)?;
-            // What waits may be offered from here on.
+            // Messages that wait may be offered from here on.
             let _ = self.engine.reached_head(channel)?;
         }
     }

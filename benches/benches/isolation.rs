@@ -25,18 +25,18 @@ use tokio::task::JoinHandle;
 
 /// The victim's frames, in bytes.
 const FRAME_BYTES: usize = 1_024;
-/// Between two of them.
+/// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Agents that flood.
 const FLOODERS: usize = 8;
-/// What each of them has unanswered, in bytes.
+/// Unanswered bytes of each of them.
 const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
 /// Frames that each of them has unanswered.
 const IN_FLIGHT_MAX: usize = 1_024;
 /// The two sides of a pair.
 const QUIET: usize = 0;
 const FLOODED: usize = 1;
-/// What isolation promises: so many times the quiet p99.
+/// Promise of isolation: so many times the quiet p99.
 const AIM: f64 = 3.0;
 
 fn main() -> anyhow::Result<()> {
@@ -146,7 +146,7 @@ impl Victim {
         })
     }
 
-    /// How long each of so many appends takes, until it is durable.
+    /// Measures the time of each of so many appends, until it is durable.
     async fn appends(&mut self, count: usize) -> anyhow::Result<Histogram<u64>> {
         let mut times = times()?;
         for _ in 0..count {

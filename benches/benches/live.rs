@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long an agent takes to a session where UDP gets no answer, and where it does.
+/// Measures the time of an agent to a session if UDP gets no answer, and if it does.
 fn without_udp(bench: &mut Bench, runtime: &Runtime) -> anyhow::Result<()> {
     let rounds = sized(20, 3);
     // Nothing that a socket of [::1] sends reaches a node on 127.0.0.1.
@@ -168,7 +168,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What writing and syncing a frame's bytes takes without anything around it.
+/// Bare write and sync of a frame's bytes.
 struct BareSync {
     file: File,
     times: Histogram<u64>,
@@ -227,7 +227,8 @@ impl Setup {
         })
     }
 
-    /// From before a frame is sent to after it has come to the subscriber. Its acknowledgement is waited for after that.
+    /// Measures the time from before a frame is sent to after it has come to the subscriber. Its acknowledgement is
+    /// waited for after that.
     async fn deliver(&mut self) -> anyhow::Result<Duration> {
         let frame = self.channel.message(FRAME_BYTES)?;
         let begun = Instant::now();

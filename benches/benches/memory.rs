@@ -1,5 +1,5 @@
-//! What a relay node keeps in memory: while it replays a large channel and a small one of the same store, and for agents
-//! that only stay connected, beside what an iroh endpoint alone keeps for as many connections.
+//! Memory of a relay node: while it replays a large channel and a small one of the same store, and for agents that only
+//! stay connected, beside that of an iroh endpoint alone for as many connections.
 //!
 //! The node runs in a child process of this one, over the local store, fresh for each figure; readers and agents are
 //! here. Figures are the kernel's: `VmRSS` and its peak `VmHWM` of `/proc/<pid>/status`. Criterion has no part in this:
@@ -24,7 +24,7 @@ const FRAME_BYTES: usize = 1_024;
 const MIB: usize = 1024 * 1024;
 /// The role of a child process, and its arguments, one a line.
 const ROLE: &str = "SKYTALE_BENCH_MEMORY_ROLE";
-/// What is aimed at for an idle agent, in KiB.
+/// Goal for an idle agent, in KiB.
 const IDLE_KIB_MAX: f64 = 100.0;
 
 fn main() -> anyhow::Result<()> {
@@ -193,7 +193,7 @@ fn idle(runtime: &Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an iroh endpoint alone keeps for a connection.
+/// Measures the memory of an iroh endpoint alone for a connection.
 fn bare_connection_kib(runtime: &Runtime, warm: u32, count: u32) -> anyhow::Result<f64> {
     let server = Served::start(ROLE, "bare")?;
     let mut connections = Vec::new();
@@ -213,10 +213,10 @@ fn bare_connection_kib(runtime: &Runtime, warm: u32, count: u32) -> anyhow::Resu
     Ok((resident[1] - resident[0]) / f64::from(count))
 }
 
-/// How long sessions may take to come to rest.
+/// Time for sessions to come to rest.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// As many agents as asked for, or as this process may have sockets for.
+/// Returns the number of agents asked for, or the number that this process may have sockets for.
 fn agents_that_fit(count: u32) -> anyhow::Result<u32> {
     let limits = std::fs::read_to_string("/proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));

@@ -1,8 +1,9 @@
-//! What a tap costs: appends at full load through a relay node with one, against a node without one over the same store.
+//! Cost of a tap: appends at full load through a relay node with one, against a node without one over the same store.
 //!
-//! Four agents append to 25 logs each, with 256 appends of each unanswered. A turn begins with appends that are not measured, so that the
-//! tap is in the middle of its work, and ends with a pause, in which it writes what is left. The processor time is that of both and the
-//! pause, so that nothing of the tap's work is missed; the agents are in it, too.
+//! Four agents append to 25 logs each, with 256 appends of each unanswered. A turn begins with appends that are not
+//! measured, so that the tap is in the middle of its work, and ends with a pause, in which it writes the rest. The
+//! processor time is that of both and the pause, so that nothing of the tap's work is missed; the agents are in it,
+//! too.
 //!
 //! With `--control` neither node has a tap: what the ratios are then is the machine's own.
 

@@ -43,7 +43,7 @@ impl BareServer {
         Ok(Self { endpoint, accepting })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub fn address(&self) -> EndpointAddr {
         let sockets = self.endpoint.bound_sockets().into_iter();
         sockets.fold(EndpointAddr::new(self.endpoint.id()), EndpointAddr::with_ip_addr)

@@ -235,7 +235,7 @@ pub struct Subscription {
     last: Offset,
 }
 
-/// What a subscription gave until it ended.
+/// Entries of a subscription until it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Entries.

@@ -1,4 +1,4 @@
-//! What the store tells of itself while it is measured, by the metrics that an operator would see.
+//! Figures of the store while it is measured, by the metrics that an operator would see.
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -10,10 +10,10 @@ pub struct Figures {
     handle: PrometheusHandle,
 }
 
-/// How many batches the store has written so far, and with what.
+/// Batches that the store has written so far, and their contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Batches {
-    /// How many.
+    /// Number of batches.
     pub count: f64,
     /// Frames in them.
     pub frames: f64,
@@ -58,7 +58,7 @@ impl Figures {
 }
 
 impl Batches {
-    /// What came since `before`.
+    /// Returns the difference from `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {

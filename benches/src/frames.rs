@@ -1,4 +1,4 @@
-//! What is appended: channels with authors, and frames of an exact length.
+//! Frames to append: channels with authors, and frames of an exact length.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use skytale_proto::{AgentId, ChannelId, ChannelMode, Detail, Frame, FrameId, Hea
 pub struct Channel {
     /// Its log.
     pub log: LogId,
-    /// Who made it.
+    /// Author of the frame.
     pub author: AgentId,
     /// The handshake head.
     pub parent: Offset,
@@ -54,7 +54,7 @@ impl Channel {
         self.frame(Detail::Message, Bytes::from(vec![0x5a; body]))
     }
 
-    /// So many messages of `frame_bytes` each, over all of `channels` in turn.
+    /// Makes so many messages of `frame_bytes` each, over all of `channels` in turn.
     pub fn messages(channels: &[Self], count: usize, frame_bytes: usize) -> anyhow::Result<Vec<Frame>> {
         let turns = channels.iter().cycle().take(count);
         turns.map(|channel| channel.message(frame_bytes)).collect()

@@ -1,8 +1,9 @@
-//! What a fleet carries, computed from what its parts cost. No clock, no randomness: the same costs give the same answer.
+//! Capacity of a fleet, computed from the costs of its parts. No clock, no randomness: the same costs give the same
+//! answer.
 //!
 //! Two questions are answered. [`Machine::appends_per_s`]: how fast are appends when node, client and servers share one
-//! machine, as in the benchmark? That is compared with what was measured. And [`plan`]: how many nodes, shards and servers does
-//! a load need, and which of their limits is met first?
+//! machine, as in the benchmark? That is compared with measurements. And [`plan`]: how many nodes, shards and servers
+//! does a load need, and which of their limits is met first?
 //!
 //! ```text
 //!   an append costs    the node that took it      take       every other node     follow
@@ -19,7 +20,7 @@ pub const MIB: f64 = KIB * KIB;
 /// See [`KIB`].
 pub const GIB: f64 = MIB * KIB;
 
-/// What the parts cost, for frames of 1 KiB. Times are processor time.
+/// Costs of the parts, for frames of 1 KiB. Times are processor time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
     /// An append, at the node that takes it and folds it, in µs.
@@ -30,7 +31,8 @@ pub struct Costs {
     pub send_on_us: f64,
     /// A batch, at all three servers and the node together, beside what its frames cost, in µs.
     pub batch_us: f64,
-    /// From an append to its verdict beside all processor time, in µs: syncs of the servers and of the replica, one after the other.
+    /// Time from an append to its verdict beside all processor time, in µs: syncs of the servers and of the replica,
+    /// one after the other.
     pub round_trip_us: f64,
     /// A message of another node that is folded into the replica, in µs.
     pub follow_us: f64,
@@ -86,7 +88,7 @@ pub const COSTS: Costs = Costs {
     subject_bytes: 800.0,
 };
 
-/// The part of what is unanswered that is in a batch; the rest is on its way back. Measured: 0.5 to 0.7.
+/// The part of the unanswered frames that is in a batch; the rest is on its way back. Measured: 0.5 to 0.7.
 const GATHERED: f64 = 0.6;
 
 /// One machine that node, client and servers share.
@@ -120,12 +122,12 @@ impl Machine {
     }
 }
 
-/// What sessions cost for a message that so many read, at both ends, in µs.
+/// Returns the cost of sessions for a message that so many read, at both ends, in µs.
 pub fn sessions_us(costs: &Costs, readers: f64) -> f64 {
     costs.session_us + readers * costs.send_us + (1.0 + readers) * costs.agent_us
 }
 
-/// What agents do.
+/// Load that agents make.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
     /// Agents that are known; each has a log of its own.
@@ -142,11 +144,11 @@ pub struct Load {
     pub readers: f64,
     /// A frame, in bytes.
     pub frame_bytes: f64,
-    /// How long entries are kept, in seconds.
+    /// Retention of entries, in seconds.
     pub kept_s: f64,
 }
 
-/// What the fleet's machines are.
+/// Machines of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Machines {
     /// Processors of a relay node.
@@ -176,28 +178,28 @@ pub const MACHINES: Machines = Machines {
     used: 0.5,
 };
 
-/// What a load needs.
+/// Machines and resources that a load needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Appends a second, at the busiest time.
     pub appends_per_s: f64,
-    /// Relay nodes: what is needed, and one more.
+    /// Relay nodes: those needed, and one more.
     pub nodes: f64,
-    /// What decided their number.
+    /// Reason for their number.
     pub nodes_for: &'static str,
     /// Shards.
     pub shards: f64,
     /// NATS servers.
     pub servers: f64,
-    /// What decided their number.
+    /// Reason for their number.
     pub servers_for: &'static str,
     /// Disk that each node's replica fills, in bytes.
     pub replica_bytes: f64,
-    /// What all servers together send to the nodes at the busiest time, in bytes a second.
+    /// Bytes a second that all servers together send to the nodes at the busiest time.
     pub sent_bytes_per_s: f64,
     /// The part of what one node can fold at most that the load is.
     pub folded: f64,
-    /// What no number of machines helps against; empty where the load fits one fleet.
+    /// Limits that no number of machines removes; empty if the load fits one fleet.
     pub impossible: Vec<&'static str>,
 }
 
@@ -206,7 +208,7 @@ const BATCH_FILLED: f64 = 0.25;
 /// Shards that a fleet has at least, so that it can grow.
 const SHARDS_MIN: f64 = 8.0;
 
-/// How much of everything a load needs.
+/// Computes the machines and resources that a load needs.
 pub fn plan(costs: &Costs, machines: &Machines, load: &Load) -> Plan {
     let appends = load.channels * load.appends_per_channel_per_s;
     let connected = load.agents * load.connected;
@@ -276,8 +278,8 @@ fn power_of_two(least: f64) -> f64 {
     least.log2().ceil().exp2()
 }
 
-/// What is in docs/scaling.md: agents, channels, seconds from one append of a channel to the next at the busiest time, and
-/// days that entries are kept.
+/// Examples in docs/scaling.md: agents, channels, seconds from one append of a channel to the next at the busiest time,
+/// and days that entries are kept.
 pub const EXAMPLES: [(f64, f64, f64, f64); 6] = [
     (10_000.0, 1_000.0, 100.0, 30.0),
     (100_000.0, 10_000.0, 100.0, 30.0),
@@ -375,7 +377,7 @@ mod tests {
     /// Found by `skytale bench search` with 64 agents in pairs, two of which read each message: nodes of a fleet (0: a node with
     /// a log of its own), and messages a second.
     const SEARCHED: [(f64, f64); 3] = [(0.0, 15_813.0), (1.0, 11_157.0), (3.0, 9_513.0)];
-    /// How far the model may be from what was measured.
+    /// Maximum ratio between the model and a measurement.
     const FACTOR: f64 = 1.3;
 
     fn assert_near(what: &str, predicted: f64, measured: f64, most: f64) {

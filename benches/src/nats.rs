@@ -19,7 +19,7 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-/// What was read.
+/// Messages that were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadMessages {
     /// Messages.

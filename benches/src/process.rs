@@ -1,4 +1,4 @@
-//! What the kernel tells of a process, this one or another.
+//! Figures of a process from the kernel, of this one or another.
 
 use anyhow::Context as _;
 use std::fs;
@@ -80,7 +80,7 @@ impl Process {
     /// A number of `/proc/<pid>/stat`, which counts its fields from 1.
     fn stat(&self, field: usize) -> anyhow::Result<u64> {
         let stat = fs::read_to_string(self.proc.join("stat"))?;
-        // What comes before may hold spaces: the program's name, in parentheses.
+        // The part before may hold spaces: the program's name, in parentheses.
         let (pid, rest) = stat.rsplit_once(')').context("a program's name")?;
         let value = match field {
             1 => pid.split_whitespace().next(),

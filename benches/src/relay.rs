@@ -61,7 +61,7 @@ impl Tokens {
         Ok(self.sign(account, agent.id, agent.endpoint_id())?.0)
     }
 
-    /// Gives them to whoever asks, each with these relay nodes.
+    /// Gives them to every caller, each with these relay nodes.
     pub fn provider(self, relays: Vec<rest::Relay>) -> Arc<dyn TokenProvider> {
         Arc::new(TokenFn::new(move |subject: TokenSubject| {
             let token = self.sign(self.account, subject.agent, subject.endpoint);
@@ -138,7 +138,7 @@ impl Relay {
         Ok(Self { node, tokens, address })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(&self) -> &EndpointAddr {
         &self.address
     }
@@ -200,7 +200,7 @@ pub(crate) fn print_address(address: &EndpointAddr) -> anyhow::Result<String> {
     Ok(format!("{} {socket}", EndpointId::from_bytes(*address.id.as_bytes())))
 }
 
-/// What [`print_address`] printed.
+/// Parses the output of [`print_address`].
 pub(crate) fn parse_address(line: &str) -> anyhow::Result<EndpointAddr> {
     let (id, socket) = line.split_once(' ').with_context(|| format!("no address: {line:?}"))?;
     address_of(&id.parse()?, vec![socket.parse()?])

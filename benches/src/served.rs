@@ -1,5 +1,5 @@
-//! A relay node, or an endpoint, in a process of its own: its memory is its own then. The child is this same program, told
-//! by the environment what it is.
+//! A relay node, or an endpoint, in a process of its own: its memory is its own then. The child is this same program,
+//! which learns its part from the environment.
 
 use crate::client::{Agent, Client};
 use crate::process::Process;
@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
-/// What the child says when all that it had is closed.
+/// Line of the child when it has closed everything.
 const CLOSED: &str = "closed";
 
 /// A process that serves until it is [ended](Self::end).
@@ -45,7 +45,7 @@ impl Served {
         })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(&self) -> &EndpointAddr {
         &self.address
     }
@@ -55,12 +55,12 @@ impl Served {
         Client::start(agent, &self.address, self.tokens.token(agent)?).await
     }
 
-    /// What the kernel knows of it.
+    /// Returns the kernel's figures of it.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
     }
 
-    /// Lets it close what it has.
+    /// Lets it close its parts.
     pub fn end(mut self) -> anyhow::Result<()> {
         drop(self.stdin);
         ensure!(line(&mut self.stdout)? == CLOSED, "the child closes what it has");

@@ -118,7 +118,7 @@ impl SlimClient {
         Ok(self.out.send(sealed).await?)
     }
 
-    /// Where to send, for another task than the reader's.
+    /// Returns the sender, for another task than the reader's.
     pub fn sender(&self) -> mpsc::Sender<Bytes> {
         self.out.clone()
     }
@@ -219,7 +219,7 @@ impl StockNode {
         bail!("the stock node does not serve: {status}")
     }
 
-    /// Where it is.
+    /// Returns its endpoint.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }

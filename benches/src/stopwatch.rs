@@ -11,7 +11,7 @@ pub struct Stopwatch {
     cpu: Duration,
 }
 
-/// What something took.
+/// Time that something took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Took {
     /// Time on the wall.
@@ -30,7 +30,7 @@ impl Stopwatch {
         }
     }
 
-    /// What was taken since the start.
+    /// Returns the time since the start.
     pub fn took(&self) -> Took {
         let wall = self.begun.elapsed();
         let cpu = Some(cpu().saturating_sub(self.cpu));

@@ -13,7 +13,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use std::fmt;
 use std::time::Duration;
 
-/// What one run of a benchmark is given: criterion, how large to be, and the table that closes it.
+/// Tools for one run of a benchmark: criterion, its size, and the table that closes it.
 pub struct Bench {
     criterion: Criterion,
     title: String,
@@ -21,25 +21,25 @@ pub struct Bench {
     notes: Vec<String>,
 }
 
-/// A case: what is measured, in which unit, and what is aimed at.
+/// A case: the measurement, its unit, and its aim.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name in criterion's report and in the table.
     pub name: String,
-    /// What one turn of either side works through.
+    /// Work of one turn, of either side.
     pub work: Work,
-    /// What the ratio should be.
+    /// Aim for the ratio.
     pub aim: Aim,
     /// Pairs that criterion takes for each side, at least 10.
     pub pairs: usize,
 }
 
-/// What one turn works through.
+/// Work of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// So many elements of so many bytes each: the ratio is one of rates, ours / limit.
+    /// A number of elements of so many bytes each: the ratio is one of rates, ours / limit.
     Elements {
-        /// How many.
+        /// Number of elements.
         count: u64,
         /// Each one's length, in bytes.
         bytes: u64,
@@ -48,7 +48,7 @@ pub enum Work {
     Latency,
 }
 
-/// What a ratio should be.
+/// Aim for a ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aim {
     /// At least this part of the limit's rate.
@@ -59,7 +59,7 @@ pub enum Aim {
     None,
 }
 
-/// What both sides of one pair took.
+/// Times of both sides of one pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Ours.
@@ -110,8 +110,8 @@ impl Bench {
         }
     }
 
-    /// Measures a case. Each call of `turn` runs one side once and gives what it took; what it does besides (setting
-    /// up, checking) is not measured.
+    /// Measures a case. Each call of `turn` runs one side once and returns its time; other work (setting up, checking)
+    /// is not measured.
     pub fn versus(&mut self, case: Case, mut turn: impl FnMut(Side) -> Took) {
         let mut pairs = Vec::new();
         let mut group = self.criterion.benchmark_group(&case.name);
@@ -175,12 +175,12 @@ impl fmt::Debug for Bench {
     }
 }
 
-/// Which side of a pair.
+/// Side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// What is measured.
+    /// The measured side.
     Ours,
-    /// What it is measured against.
+    /// The side that it is measured against.
     Limit,
 }
 
@@ -202,7 +202,7 @@ impl Pair {
     }
 }
 
-/// One pair; who goes first changes with its number.
+/// One pair; the first side changes with its number.
 pub fn in_turn(number: usize, turn: &mut impl FnMut(Side) -> Took) -> Pair {
     if number.is_multiple_of(2) {
         let ours = turn(Side::Ours);
@@ -224,7 +224,7 @@ impl Row {
         }
     }
 
-    /// How many times the limit's work on the processor ours is; `None` where that was not measured.
+    /// Returns the ratio of our work on the processor to the limit's; `None` if that was not measured.
     fn processor(&self) -> Option<f64> {
         let ratio = |pair: &Pair| Some(pair.ours.cpu?.as_secs_f64() / pair.limit.cpu?.as_secs_f64());
         let ratios: Option<Vec<f64>> = self.pairs.iter().map(ratio).collect();

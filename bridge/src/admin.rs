@@ -32,7 +32,7 @@ pub(crate) async fn serve(listener: TcpListener, hub: Arc<Hub>, metrics: Option<
                 tracing::warn!(%error, "admin HTTP ended");
             }
         }
-        // Whoever keeps a connection open does not keep the bridge from stopping.
+        // An open connection does not keep the bridge from stopping.
         () = stop.cancelled() => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Who a caller is: an account, by what it shows.
+//! Identity of a caller: an account, by its credentials.
 //!
 //! In this order: `authorization: Bearer` with a static bearer of the configuration or an API key of Skytale; else a client
 //! certificate. Nothing else makes an account, and without one there is no link, unless everyone is let in (`dev`).
@@ -48,7 +48,7 @@ pub struct Certificate {
     pub sha256: [u8; 32],
 }
 
-/// Whom the bridge lets in.
+/// Callers that the bridge lets in.
 #[derive(Clone, Debug, Default)]
 pub struct AuthConfig {
     /// Everyone, with all names. For `dev`: the bridge refuses it beyond loopback.
@@ -60,11 +60,11 @@ pub struct AuthConfig {
     /// The API that knows API keys. A key's account in the policy is `key:` and the key's id; or `keys`, where that has no
     /// rules.
     pub api_url: Option<String>,
-    /// What each account may do.
+    /// Rules of each account.
     pub policy: Policy,
 }
 
-/// What a connection shows.
+/// Credentials of a connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shown {
     /// SHA-256 of its verified certificate.
@@ -94,13 +94,13 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// What the API says of a key is believed for `believed`.
+    /// The API's answer on a key is believed for `believed`.
     pub(crate) fn new(config: AuthConfig, believed: Duration) -> Self {
         let keys = config.api_url.clone().map(|url| Keys::new(url, believed));
         Self { config, keys }
     }
 
-    /// The account of a caller, and what it may do.
+    /// The account of a caller, and its rules.
     pub(crate) async fn account(&self, authorization: Option<&[u8]>, shown: &Shown) -> Result<Admitted, Refusal> {
         if self.config.everyone {
             return Ok(Admitted {
@@ -174,7 +174,8 @@ impl Auth {
         Ok((format!("key:{id}"), in_force))
     }
 
-    /// What an account may do. A key without rules of its own has those of `keys`; what it uses is its own all the same.
+    /// Returns the rules of an account. A key without rules of its own has those of `keys`; its usage is its own all
+    /// the same.
     fn rules(&self, account: &str) -> Rules {
         let policy = &self.config.policy;
         let shared = account.starts_with("key:") && !policy.accounts.contains_key(account);

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 /// Entries that a member far behind the head is given from one read.
 const CATCH_UP_ENTRIES: u64 = 256;
 
-/// Between two attempts to follow a log that the relay refuses.
+/// Interval between attempts to follow a log that the relay refuses.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 
 /// An entry of a channel's log.
@@ -247,7 +247,7 @@ impl Channel {
         }
     }
 
-    /// Waits until what was received before this call is written. For an orderly end.
+    /// Waits until the frames received before this call are written. For an orderly end.
     pub(crate) async fn flush(&self) -> Result<(), Refusal> {
         if self.is_dirty.load(Ordering::SeqCst) {
             self.write_cursors().await?;

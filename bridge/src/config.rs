@@ -1,4 +1,4 @@
-//! What the bridge is started with.
+//! Configuration of the bridge.
 
 use crate::auth::AuthConfig;
 use crate::error::BridgeError;
@@ -8,19 +8,19 @@ use skytale_proto::limits;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What the bridge's own envelope and the frame header of the relay take of a frame, in bytes.
+/// Maximum bytes of a frame that the bridge's own envelope and the relay's frame header take.
 const OVERHEAD_BYTES: usize = 4 * 1024;
 
 /// Settings of the bridge.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
-    /// Where it listens, for gRPC (TCP).
+    /// Address for gRPC (TCP).
     pub listen: SocketAddr,
-    /// Where admin HTTP listens. `None`: nowhere.
+    /// Address for admin HTTP. `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     /// Lets it listen beyond loopback without TLS and without accounts: `skytale dev` in a container.
     pub open_beyond_loopback: bool,
-    /// What it calls itself in link negotiation.
+    /// Name of the bridge in link negotiation.
     pub node_id: String,
     /// The bridges of one domain serve the same channels. `None` is the account.
     pub domain: Option<String>,
@@ -35,7 +35,7 @@ pub struct BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// With defaults for the rest.
+    /// Makes a configuration with defaults for the rest.
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
@@ -55,7 +55,7 @@ impl BridgeConfig {
         self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Everything that cannot work.
+    /// Returns all problems of the settings.
     pub fn problems(&self) -> Vec<BridgeError> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, key, problem: &str| {
@@ -104,7 +104,7 @@ impl BridgeConfig {
         found
     }
 
-    /// Everything with which a bridge of these settings, accounts and certificates does not start.
+    /// Returns all problems with which a bridge of these settings, accounts and certificates does not start.
     pub fn problems_with(&self, auth: &AuthConfig, tls: Option<&TlsConfig>) -> Vec<BridgeError> {
         let mut found = self.problems();
         let mut refuse = |wrong: bool, key, problem: &str| {
@@ -207,25 +207,26 @@ impl Default for BridgeLimits {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeTimes {
-    /// Within which a link must be negotiated, and a TLS handshake done.
+    /// Maximum time to negotiate a link, and to finish a TLS handshake.
     pub negotiation_ms: u64,
-    /// Within which a channel's log must be there for a subscription.
+    /// Maximum time until a channel's log is there for a subscription.
     pub attach_ms: u64,
-    /// How long a returning member may be silent after its last subscription before its replay begins all the same.
+    /// Maximum silence of a returning member after its last subscription before its replay begins all the same.
     pub settle_ms: u64,
-    /// How long after a client's process has read a frame it counts as received, if the link is still up then: the time
-    /// that its application may take to get it.
+    /// Time after a client's process has read a frame at which it counts as received, if the link is still up then: the
+    /// time that its application may take to get it.
     pub confirm_ms: u64,
-    /// At most so often a channel's cursors are written.
+    /// Minimum interval between writes of a channel's cursors.
     pub cursor_ms: u64,
     /// Silence after which a link is pinged (HTTP/2).
     pub keepalive_ms: u64,
-    /// Within which the ping must be answered.
+    /// Maximum time until the ping is answered.
     pub keepalive_timeout_ms: u64,
-    /// How long what waits for a link may find no room before the link ends. Its client comes back to what it missed.
+    /// Maximum time for which messages that wait for a link may find no room before the link ends. Its client comes
+    /// back to the messages that it missed.
     pub stalled_ms: u64,
-    /// How long the API's word on an API key is believed, and how often it is asked for while the key's links are up: a
-    /// revoked key loses its links after that.
+    /// Time for which the API's answer on an API key is believed, and interval at which it is requested while the key's
+    /// links are up: a revoked key loses its links after that.
     pub key_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How far one link has come in one channel. Pure.
+//! Progress of one link in one channel. Pure.
 //!
 //! ```text
 //!            confirmed          handed             head
@@ -12,18 +12,19 @@
 //! *barrier*. Its answer, whatever it says, proves that the client's process has read all that was sent before it. The
 //! member's cursor moves then and not earlier: a frame in the queue or in the kernel when the link breaks is sent again.
 //!
-//! The cursor also waits for a second (`confirm_ms`) in which the link must stay up: a process that is killed has not given
-//! its application what it read just before.
+//! The cursor also waits for a second (`confirm_ms`) in which the link must stay up: a process that is killed has not
+//! given its application its last messages.
 //!
-//! So delivery is **at least once**. A live process that reconnects drops what it has had: MLS refuses a ciphertext whose key
-//! was used, and in reliable sessions the message id tells. A process that was killed may show its application again what
-//! it read in its last second: SLIM does not keep its receiving keys. What an application leaves in SLIM's queue for longer
-//! than that second is lost if the process is killed: SLIM keeps no inbox, and the bridge cannot see that far.
+//! So delivery is **at least once**. A live process that reconnects drops messages that it has had: MLS refuses a
+//! ciphertext whose key was used, and in reliable sessions the message id tells. A process that was killed may show its
+//! application again the messages of its last second: SLIM does not keep its receiving keys. Messages that an
+//! application leaves in SLIM's queue for longer than that second are lost if the process is killed: SLIM keeps no
+//! inbox, and the bridge cannot see that far.
 
 use crate::wire::FullName;
 use std::collections::BTreeMap;
 
-/// What a member had when it joined on this link.
+/// State of a member when it joined on this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// It has everything up to this offset.
@@ -52,7 +53,7 @@ impl Delivery {
         if back {
             self.handed = start.after;
             self.confirmed = start.after;
-            // The answer to an earlier one would confirm what is about to be sent again.
+            // The answer to an earlier one would confirm messages that are about to be sent again.
             self.barrier = None;
         }
         back
@@ -64,7 +65,7 @@ impl Delivery {
         self.members.is_empty()
     }
 
-    /// How many members are on this link.
+    /// Returns the number of members on this link.
     pub fn count(&self) -> usize {
         self.members.len()
     }
@@ -96,7 +97,7 @@ impl Delivery {
         self.handed >= self.replay_until
     }
 
-    /// The log has given up what is before `first`: it cannot be handed over.
+    /// The log has given up the entries before `first`: it cannot be handed over.
     pub const fn trimmed(&mut self, first: u64) {
         if self.handed + 1 < first {
             self.handed = first - 1;
@@ -108,7 +109,7 @@ impl Delivery {
         self.barrier.is_none() && self.confirmed < self.handed
     }
 
-    /// A barrier with this id goes out behind what was handed over.
+    /// A barrier with this id goes out behind the messages handed over.
     pub const fn barrier_sent(&mut self, id: u64) {
         self.barrier = Some((id, self.handed));
     }

@@ -1,4 +1,4 @@
-//! Why the bridge refuses.
+//! Refusals and start errors of the bridge.
 
 use skytale_proto::Code;
 use skytale_sdk::raw::RawError;
@@ -13,7 +13,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With a code and what was wrong.
+    /// Makes a refusal with a code and the problem.
     pub fn new(code: Code, problem: impl fmt::Display) -> Self {
         Self {
             code,
@@ -26,7 +26,7 @@ impl Refusal {
         self.code
     }
 
-    /// As gRPC says it. A client that gets `PERMISSION_DENIED` does not connect again by itself.
+    /// Returns it as a gRPC status. A client that gets `PERMISSION_DENIED` does not connect again by itself.
     pub fn status(&self) -> tonic::Status {
         let text = self.to_string();
         match self.code {
@@ -52,7 +52,7 @@ impl From<RawError> for Refusal {
     }
 }
 
-/// Why the bridge did not start.
+/// Reason why the bridge did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// A configuration key that cannot be used.
@@ -60,13 +60,13 @@ pub enum BridgeError {
     Config {
         /// The key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// An address or file that cannot be used.
     #[error("{problem}")]
     Environment {
-        /// What.
+        /// The problem.
         problem: String,
     },
     /// The relay client.

@@ -1,4 +1,4 @@
-//! What all links share: routes, channels, the relay client.
+//! State shared by all links: routes, channels, the relay client.
 
 use crate::channel::Channel;
 use crate::config::BridgeConfig;
@@ -24,12 +24,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often channels that nobody uses are closed.
+/// Interval at which unused channels are closed.
 const SWEEP: Duration = Duration::from_secs(30);
 /// Transient frames on their way to other bridges.
 const EXCHANGE_MAX: usize = 1_024;
-/// How long a subscription's acknowledgement waits for nodes to learn of the name. One that is not by then is slow, and
-/// nobody waits for it until it has caught up.
+/// Maximum time that a subscription's acknowledgement waits for nodes to learn of the name. One that is not by then is
+/// slow, and nobody waits for it until it has caught up.
 const ANNOUNCE: Duration = Duration::from_millis(500);
 
 /// Applications whose names are remembered, with those that are gone.

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long links go on while the API gives no answer: as long as an agent's token would.
+/// Maximum time for which links go on while the API gives no answer: as long as an agent's token would.
 const UNHEARD_MAX: Duration = Duration::from_hours(1);
 /// Keys that were refused, as far as they are remembered.
 const REFUSED_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not 0");
@@ -29,7 +29,7 @@ const ASKING_MAX: usize = 8;
 /// SHA-256 of a key.
 pub(crate) type KeyDigest = [u8; 32];
 
-/// Why a key's links must end.
+/// Reason why a key's links must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The API does not take it any more.

@@ -1,8 +1,8 @@
 //! The bridge: SLIM's data plane over gRPC, with the relay's durable log behind it.
 //!
 //! A stock SLIM node stores nothing: a frame for an absent member is dropped. Through the bridge an **unmodified** SLIM
-//! client gets what it missed when it comes back, in order, before anything new. The bridge reads no MLS: payloads are
-//! opaque to it.
+//! client gets the messages that it missed when it comes back, in order, before anything new. The bridge reads no MLS:
+//! payloads are opaque to it.
 //!
 //! ```text
 //!   SLIM client ── gRPC/TLS ── link ─┬─ transient frames ──> links that match
@@ -11,25 +11,26 @@
 //!   SLIM clients <── links <── delivery, one a link ──────────┘ each from its own cursor
 //! ```
 //!
-//! What this crate is not: a full SLIM node (SLIM nodes link to it; it links to none, and has no control plane), or a place
+//! This crate is not a full SLIM node (SLIM nodes link to it; it links to none, and has no control plane), or a place
 //! where messages are decrypted.
 //!
 //! # Invariants
-//! - A durable frame is forwarded **only** out of the log: whoever gets it, everyone can get it later, in the same order.
-//! - What is signed end to end leaves as it came, byte for byte: source, destination, identity, session header, payload,
-//!   metadata, unknown fields.
+//! - A durable frame is forwarded **only** out of the log: if anyone gets it, everyone can get it later, in the same
+//!   order.
+//! - Everything that is signed end to end leaves as it came, byte for byte: source, destination, identity, session
+//!   header, payload, metadata, unknown fields.
 //! - A member's cursor moves when its process has read the frames, not when they were written to a socket
 //!   ([`delivery`]). So delivery is at least once.
-//! - A member's announcement that it is online is stored only after the member was given what it missed.
+//! - A member's announcement that it is online is stored only after the member was given the messages that it missed.
 //! - The bridge acknowledges nothing in a member's name. No state is kept but in the relay's logs: any bridge of the
 //!   account goes on where another one was killed.
 //! - Each queue has a bound, and a link that does not read makes nobody else wait.
 //!
 //! # What becomes durable
-//! What a group sends to all of its members: messages and changes to the group. Point-to-point sessions, and what one member
-//! sends to another, pass live only: SLIM addresses them to an application's instance, and its clients restore
-//! group sessions alone. Heartbeats, acknowledgements, retransmissions, discovery and SLIMRPC pass live only: late they
-//! are worth nothing, or do harm.
+//! A group's frames to all of its members are kept: messages and changes to the group. Point-to-point sessions, and
+//! frames from one member to another, pass live only: SLIM addresses them to an application's instance, and its clients
+//! restore group sessions alone. Heartbeats, acknowledgements, retransmissions, discovery and SLIMRPC pass live only:
+//! late they are worth nothing, or do harm.
 //!
 //! # Modules
 //! - Pure: [`wire`], [`link`], [`routing`], [`peers`], [`policy`], [`delivery`], [`stored`].

@@ -1,4 +1,4 @@
-//! What an operator sees: every metric's name, unit and meaning.
+//! Metrics for the operator: each with its name, unit and meaning.
 
 use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use skytale_proto::Code;
@@ -48,7 +48,7 @@ pub fn describe() {
     );
 }
 
-/// What has not happened yet is 0, and not missing.
+/// Sets the counters of events that have not happened yet to 0, so that none is missing.
 pub(crate) fn begin() {
     for gauge in [LINKS, SUBSCRIPTIONS, CHANNELS] {
         gauge!(gauge).set(0.0);
@@ -98,7 +98,7 @@ pub(crate) fn routed() {
     counter!(ROUTED).increment(1);
 }
 
-/// Why a frame went nowhere.
+/// Reason why a frame went nowhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Dropped {
     NoMatch,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// longer announced.
 const AWAY_MAX: usize = 16_384;
 
-/// What to tell a node.
+/// Message to a node about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tell {
     /// The name.
@@ -42,7 +42,7 @@ pub struct Peers {
     away: Absences,
 }
 
-/// Who is away, by account, in the order in which they left.
+/// Members that are away, by account, in the order in which they left.
 #[derive(Debug, Default)]
 struct Absences {
     accounts: BTreeMap<Arc<str>, BTreeMap<u64, (EncodedName, FullName)>>,
@@ -50,7 +50,7 @@ struct Absences {
     next: u64,
 }
 
-/// Where an absence is in [`Absences`].
+/// Place of an absence in [`Absences`].
 #[derive(Clone, Debug)]
 struct Absence {
     account: Arc<str>,
@@ -234,7 +234,7 @@ impl Peers {
         }
     }
 
-    /// How many names a node is not told of, because it has as many as it may.
+    /// Returns the number of names that a node does not learn of, because it has as many as it may.
     pub fn skipped(&self, link: LinkId) -> usize {
         self.nodes.get(&link).map_or(0, |node| node.skipped.len())
     }
@@ -278,7 +278,7 @@ impl Peers {
         None
     }
 
-    /// What [`Peers::next`] gave is in the node's queue.
+    /// The last result of [`Peers::next`] is in the node's queue.
     pub fn sent(&mut self, link: LinkId) {
         if let Some(node) = self.nodes.get_mut(&link) {
             node.sending = None;
@@ -393,7 +393,7 @@ mod tests {
         }
         assert_eq!(told(&mut peers, NODE).len(), 1, "its limit is 2");
         assert_eq!(peers.skipped(NODE), 5);
-        // When one goes, another takes its place; those that go before they are announced leave nothing behind.
+        // If one goes, another takes its place; those that go before they are announced leave nothing behind.
         peers.unsubscribed(A, route(&name("shared", 3)));
         peers.unsubscribed(A, route(&name("own", 9)));
         let next = told(&mut peers, NODE);

@@ -1,7 +1,7 @@
-//! Which account may use which names.
+//! Names that accounts may use.
 //!
-//! A pattern is `org/namespace/service`, where the last parts may be `*`. What is compared is the text of a name, and only
-//! where it hashes to what is routed. A name that carries no text, or a wrong one, matches nothing but `*/*/*`.
+//! A pattern is `org/namespace/service`, where the last parts may be `*`. The text of a name is compared, and only if
+//! it hashes to the routed name. A name that carries no text, or a wrong one, matches nothing but `*/*/*`.
 
 use crate::wire::Name;
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ impl Pattern {
     }
 }
 
-/// What an account may do.
+/// Rules of an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Names that it may subscribe to, and send as.
@@ -89,7 +89,7 @@ impl Rules {
 /// The rules of all accounts. An account that is not in it may do nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// By the account's label.
+    /// Rules by the account's label.
     pub accounts: BTreeMap<String, Rules>,
 }
 

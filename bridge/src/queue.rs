@@ -1,4 +1,4 @@
-//! What waits for a link to read, bounded in messages and bytes.
+//! Queue of the messages that wait for a link to read, bounded in messages and bytes.
 
 use crate::rate::Place;
 use bytes::Bytes;
@@ -45,12 +45,12 @@ pub(crate) struct Outbound {
     _place: Option<Arc<Place>>,
 }
 
-/// What bounds a queue.
+/// Bounds of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
-    /// How long it may be full before the link ends.
+    /// Maximum time for which it may be full before the link ends.
     pub(crate) stalled: Duration,
 }
 
@@ -78,7 +78,7 @@ impl Queue {
         u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
     }
 
-    /// Waits for room. A link that reads nothing meanwhile ends: what it holds is others' too.
+    /// Waits for room. A link that reads nothing meanwhile ends: its messages are others' too.
     pub(crate) async fn send(&self, message: Bytes) -> Result<(), Gone> {
         let permits = self.permits(message.len());
         let sent = timeout(self.stalled, async {
@@ -107,7 +107,7 @@ impl Queue {
         Ok(true)
     }
 
-    /// Ends the link with a status, behind what waits; at once where the queue is full.
+    /// Ends the link with a status, behind the waiting messages; at once where the queue is full.
     pub(crate) fn end(&self, status: Status) {
         let _ = self.items.try_send(Item::End(status));
     }
@@ -126,8 +126,8 @@ impl Stream for Outbound {
                 self.ended = true;
                 Some(Err(status))
             }
-            // Whoever had the other end is gone without a word. A stream that ends well tells a client that all is said, and a
-            // SLIM client then never comes back.
+            // The other end is gone without a word. A stream that ends well tells a client that all is said, and a SLIM
+            // client then never comes back.
             None => {
                 self.ended = true;
                 Some(Err(Status::unavailable("the bridge has ended the link")))

@@ -1,4 +1,4 @@
-//! What an account uses, and may use: links, messages a second, bytes a day.
+//! Usage of an account, and its limits: links, messages a second, bytes a day.
 
 use parking_lot::Mutex;
 use skytale_proto::Code;
@@ -46,7 +46,7 @@ impl Bucket {
     }
 }
 
-/// What one account uses. Shared by its links.
+/// Usage of one account. Shared by its links.
 #[derive(Debug)]
 pub(crate) struct Usage {
     /// Bytes of frames that wait for the log, also of links that are gone.
@@ -56,7 +56,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// How long a link must wait before its next message.
+    /// Returns the time that a link must wait before its next message.
     pub(crate) fn message(&self) -> Option<Duration> {
         self.messages.lock().take(1.0, Instant::now()).err()
     }
@@ -103,7 +103,7 @@ impl Accounts {
     pub(crate) fn enter(self: &Arc<Self>, account: &str, limits: &BridgeLimits) -> Result<Place, Refusal> {
         let now = Instant::now();
         let mut known = self.known.lock();
-        // What an account has used is forgotten when its buckets would be full again.
+        // The usage of an account is forgotten when its buckets would be full again.
         known.retain(|_, account| account.links > 0 || now.duration_since(account.left) < DAY);
         let total: usize = known.values().map(|account| account.links).sum();
         if total >= limits.links_max {
@@ -154,7 +154,7 @@ mod tests {
             "{wait:?}"
         );
         assert_eq!(bucket.take(1.0, now + Duration::from_millis(101)), Ok(()));
-        // What is larger than the bucket takes all of it, and does not wait for ever.
+        // A message larger than the bucket takes all of it, and does not wait for ever.
         assert_eq!(bucket.take(99.0, now + Duration::from_secs(9)), Ok(()));
     }
 

@@ -1,4 +1,4 @@
-//! Who is subscribed to what, and to whom a frame goes.
+//! Subscriptions, and the links to which a frame goes.
 //!
 //! ```text
 //!   prefix ─ id ─ link ─ subscription ids     an exact id: the links subscribed with it
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
-/// Why a subscription was not taken.
+/// Reason why a subscription was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// The link has as many as it may.
@@ -40,7 +40,7 @@ struct LinkRoutes {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// By id, `None` for subscriptions without one; then by link.
+    /// Subscriptions by id (`None` for those without one), then by link.
     ids: BTreeMap<Option<u128>, BTreeMap<LinkId, BTreeSet<u64>>>,
     /// Counts up with each frame that goes to one link alone.
     turn: usize,

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
-/// How long links may take to end when the bridge stops.
+/// Maximum time for links to end when the bridge stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Between two looks at whether there is a relay node.
+/// Interval between checks whether there is a relay node.
 const HEALTH: Duration = Duration::from_millis(500);
 
 /// A running bridge.
@@ -142,12 +142,12 @@ impl Bridge {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where admin HTTP listens.
+    /// Returns the address of admin HTTP.
     pub const fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_address
     }
@@ -174,7 +174,7 @@ impl Bridge {
         self.closed.cancelled().await;
     }
 
-    /// Stops: takes no new links, ends those that exist with a status, writes what they have received.
+    /// Stops: takes no new links, ends those that exist with a status, writes the frames that they have received.
     ///
     /// The listener is closed before links end: a SLIM client comes back at once, and gives up for good where it is let
     /// in and cut off.

@@ -1,4 +1,4 @@
-//! What the bridge writes into raw logs, and which logs.
+//! Entries that the bridge writes into raw logs, and the logs' ids.
 //!
 //! ```text
 //!   slim channel (prefix) ── log "frames"    the channel's frames, in the order that all members see
@@ -6,9 +6,9 @@
 //!   all channels          ── log "exchange"  transient frames between bridges
 //! ```
 //!
-//! A channel's log holds everything under one prefix: a group's data and control ids have one prefix, and what is sent to
-//! both has one order. A log's id is a hash of the account and the prefix, so every bridge of the account finds it without
-//! asking.
+//! A channel's log holds everything under one prefix: a group's data and control ids have one prefix, and frames to
+//! both have one order. A log's id is a hash of the account and the prefix, so every bridge of the account finds it
+//! without asking.
 
 use crate::routing::LinkId;
 use crate::wire::{FullName, Inbound, Prefix, Publish};
@@ -24,13 +24,13 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/skytale.slim.v1.rs"));
 }
 
-/// What is hashed before a log's own part. Persisted: keep stable.
+/// Prefix of the bytes that are hashed to a log's id, before the log's own part. Persisted: keep stable.
 const CONTEXT: &str = "skytale slim bridge v1 log ids";
 /// Members of one channel whose cursors are kept. Those that have left give way to others; those that have not do not.
 pub const MEMBERS_MAX: usize = 10_000;
 /// All cursors of a channel, encoded: one entry of a log holds them.
 pub const CURSORS_BYTES_MAX: usize = 768 * 1024;
-/// What a cursor takes besides its ids, encoded, at most.
+/// Maximum bytes of an encoded cursor besides its ids.
 const CURSOR_BYTES: usize = 80;
 /// Ids under one prefix that are kept for a member.
 pub const IDS_MAX: usize = 64;
@@ -68,7 +68,7 @@ impl Log {
     }
 }
 
-/// Where a frame came in.
+/// Origin of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The bridge process.
@@ -80,7 +80,7 @@ pub struct Origin {
 /// A frame of a log.
 #[derive(Clone, Debug)]
 pub struct StoredFrame {
-    /// Where it came in.
+    /// Origin of the frame.
     pub origin: Origin,
     /// The frame.
     pub publish: Publish,
@@ -96,8 +96,8 @@ pub fn encode_frame(origin: Origin, publish: &Publish) -> Bytes {
     encode(proto::stored::Kind::Frame(frame))
 }
 
-/// The frame of an entry; `None` for what is none: another kind, or bytes that an agent of the account wrote that is no
-/// bridge.
+/// The frame of an entry; `None` for an entry that holds none: another kind, or bytes that an agent of the account
+/// wrote that is no bridge.
 pub fn decode_frame(body: Bytes) -> Option<StoredFrame> {
     let stored = proto::Stored::decode(body).ok()?;
     let Some(proto::stored::Kind::Frame(frame)) = stored.kind else {
@@ -119,7 +119,7 @@ fn encode(kind: proto::stored::Kind) -> Bytes {
     proto::Stored { kind: Some(kind) }.encode_to_vec().into()
 }
 
-/// How far a member has come.
+/// Progress of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// Counts its joins.
@@ -221,7 +221,7 @@ impl Cursors {
         true
     }
 
-    /// Takes in an entry of the cursor log at `offset`. What is not a record of cursors counts as seen.
+    /// Takes in an entry of the cursor log at `offset`. An entry that is not a record of cursors counts as seen.
     pub fn fold(&mut self, offset: u64, body: Option<Bytes>) -> Option<u64> {
         self.as_of = self.as_of.max(offset);
         let stored = proto::Stored::decode(body?).ok()?;
@@ -246,7 +246,7 @@ impl Cursors {
         Some(record.as_of)
     }
 
-    /// The body of an entry that holds them all. Whoever reads it needs only the entries after `as_of` beside it.
+    /// The body of an entry that holds them all. A reader needs only the entries after `as_of` beside it.
     pub fn encode(&self) -> Bytes {
         let cursors = self.members.iter().map(|(member, cursor)| proto::Cursor {
             member: Bytes::copy_from_slice(&member.to_bytes()),
@@ -311,7 +311,7 @@ mod tests {
         assert!(cursors.encode().len() <= CURSORS_BYTES_MAX);
         assert!(!cursors.members.contains_key(&member(1)), "it had left");
         assert_eq!(cursors.get(&member(0)), Some(&live(1)), "the one furthest behind");
-        // Whoever is known goes on, and one more comes where another has left.
+        // A known member goes on, and one more comes where another has left.
         assert!(cursors.set(member(0), live(2)));
         assert!(cursors.set(member(5), gone));
         assert!(cursors.set(member(number), live(100)));

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where certificates are. PEM files.
+/// Paths of certificates. PEM files.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
     /// The server's certificate, and those that lead to its root.

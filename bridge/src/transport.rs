@@ -20,10 +20,10 @@ use tonic::transport::server::Connected;
 
 /// Handshakes that are done and wait for the server.
 const ACCEPTED_MAX: usize = 64;
-/// After an accept that failed: out of file descriptors, perhaps.
+/// Pause after an accept that failed: out of file descriptors, perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Who is on the other end of a connection.
+/// Peer on the other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) shown: Shown,

@@ -1,12 +1,12 @@
-//! A store that fails as a test wants it to: a frame here and there, all appends, all reads, or what it says of itself.
+//! A store that fails as a test wants it to: a frame here and there, all appends, all reads, or its readiness.
 //!
 //! ```text
 //!   append ── untold failure of its log? ── planned failure? ── Way of all appends ── the store behind
 //!   read, watch_head, access, key_packages ── Way of all reads ── the store behind
 //! ```
 //!
-//! Whatever fails, it keeps what [`LogStore`] promises of an author's order: behind a failure that nobody learned of, no
-//! frame of that log is accepted.
+//! In any failure, it keeps [`LogStore`]'s promise of an author's order: after an unreported failure, no frame of that
+//! log is accepted.
 
 use crate::MemoryStore;
 use crate::store::{
@@ -26,10 +26,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// After what time [`Fails::Late`] is reported.
+/// Time after which [`Fails::Late`] is reported.
 const LATE: Duration = Duration::from_millis(10);
 
-/// How one frame fails.
+/// Ways in which one frame fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fails {
     /// It is not taken.
@@ -42,7 +42,7 @@ pub enum Fails {
     Untold,
 }
 
-/// What becomes of all appends, or of all reads.
+/// Fate of all appends, or of all reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Way {
     /// The store behind answers.
@@ -96,7 +96,7 @@ enum Which {
 #[derive(Default)]
 struct Failures {
     untold: HashMap<LogId, Untold>,
-    /// How many were reported since.
+    /// Number of failures reported since, with the last one.
     told: HashMap<LogId, (u64, StoreError)>,
 }
 
@@ -122,7 +122,7 @@ struct Untold {
 impl Untold {
     fn tell(self) {
         for teller in self.tellers {
-            // Who no longer waits does not need to know.
+            // A caller that no longer waits needs no answer.
             let _ = teller.send(Err(self.error.clone().into()));
         }
     }
@@ -152,12 +152,12 @@ impl fmt::Debug for FaultyStore {
 }
 
 impl FaultyStore {
-    /// In front of a memory store of its own. Nothing fails yet.
+    /// Makes one in front of a memory store of its own. Nothing fails yet.
     pub fn new() -> Arc<Self> {
         Self::over(Arc::new(MemoryStore::new()))
     }
 
-    /// In front of a store, which others may use too. Nothing fails yet.
+    /// Makes one in front of a store, which others may use too. Nothing fails yet.
     pub fn over(behind: Arc<dyn LogStore>) -> Arc<Self> {
         Arc::new(Self {
             behind,
@@ -181,8 +181,8 @@ impl FaultyStore {
         self.plan.lock().faults.push((Which::Body(body.into()), fails, error));
     }
 
-    /// Fails some of the messages that come from now on, by their positions from 0, each message counted once. Takes the
-    /// place of what was planned before.
+    /// Fails some of the messages that come from now on, by their positions from 0, each message counted once. Replaces
+    /// the earlier plan.
     pub fn fail_messages(&self, positions: &[usize], fails: Fails, error: &StoreError) {
         let fault = |position: &usize| (Which::Position(*position), fails, error.clone());
         *self.plan.lock() = Plan {
@@ -203,17 +203,17 @@ impl FaultyStore {
         logs.into_iter().for_each(|log| failures.tell(log));
     }
 
-    /// What becomes of appends from now on.
+    /// Sets the fate of appends from now on.
     pub fn appends(&self, way: Way) {
         self.appends.send_replace(way);
     }
 
-    /// What becomes of reads, and of all other questions, from now on.
+    /// Sets the fate of reads, and of all other questions, from now on.
     pub fn reads(&self, way: Way) {
         self.reads.send_replace(way);
     }
 
-    /// What it says of itself from now on.
+    /// Sets the readiness that it reports from now on.
     pub fn stands(&self, readiness: Readiness) {
         *self.readiness.lock() = Some(readiness);
     }
@@ -266,7 +266,7 @@ impl FaultyStore {
         self.read_bytes.load(Ordering::SeqCst)
     }
 
-    /// What was planned for a frame, or follows from what was not told of its log when it was `asked` for.
+    /// Returns the planned failure of a frame, or the one that follows from unreported failures of its log at `asked`.
     fn planned(&self, frame: &Frame, asked: u64) -> Option<Result<PendingAppend, StoreError>> {
         let log = frame.header().log;
         let (teller, pending) = PendingAppend::new();

@@ -64,8 +64,8 @@
 //! - `conformance` (feature) is the suite that every store passes.
 //! - `faulty` (feature) is a store that fails on demand, for the tests of other crates.
 //!
-//! This crate never sees a token or a connection: who may append or read *as whom* is the relay node's
-//! business; who is on a roster is the fold's.
+//! This crate never sees a token or a connection: the relay node decides who may append or read *as whom*; the fold
+//! decides who is on a roster.
 
 #[cfg(feature = "cluster")]
 pub mod cluster;

@@ -83,7 +83,7 @@ impl MemoryStore {
             let frame = welcome_frame(welcome)?;
             match fold(&mut logs, &frame) {
                 Ok((welcomed, _)) => self.heads.publish(frame.header().log, welcomed.offset),
-                // The recipient does not know the bundle's author: the bundle is what it is.
+                // The recipient does not know the bundle's author: that does not change the bundle.
                 Err(AppendError::Refused(_)) => {}
                 Err(error) => return Err(error),
             }

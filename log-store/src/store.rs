@@ -19,14 +19,16 @@ use tokio::sync::{oneshot, watch};
 /// since. So whoever looks at the verdicts told so far between calling `append` and polling its future for the first
 /// time, and drops the future where one of the log's was such an error, never lets a frame overtake another.
 pub trait LogStore: Send + Sync + 'static {
-    /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; what is returned then waits
-    /// for the verdict, and may be dropped without taking the append back. Before the future is polled nothing is queued.
+    /// Queues a frame. Waits for room in the queue, which is bounded in frames and bytes; the returned value then waits
+    /// for the verdict, and may be dropped without taking the append back. Before the future is polled nothing is
+    /// queued.
     ///
     /// An accepted bundle causes a Welcome entry on the log of each of its recipients, durable with it.
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>>;
 
-    /// As [`LogStore::append`]. The store keeps what it is lent until the frame is answered or given up, whether or not anybody
-    /// looks at the answer: so a caller can bound the frames that the store has, and share that room among those who append.
+    /// Appends as [`LogStore::append`] does. The store keeps the lent value until the frame is answered or given up,
+    /// whether or not anybody looks at the answer: so a caller can bound the frames that the store has, and share that
+    /// room among those who append.
     ///
     /// A store that answers at once keeps it until the frame is queued.
     fn append_lent(&self, frame: Frame, lent: Lent) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
@@ -52,8 +54,8 @@ pub trait LogStore: Send + Sync + 'static {
     /// The log's head (the last durable offset), and each later one. [`Offset::ZERO`] for a log that does not exist (yet).
     fn watch_head(&self, log: LogId) -> BoxFuture<'_, Result<watch::Receiver<Offset>, StoreError>>;
 
-    /// Resolves when [`LogStore::watch_head`] shows all of a log that anybody had acknowledged when this was called. An error
-    /// says that this cannot be known now: what is shown is what this store knows.
+    /// Resolves when [`LogStore::watch_head`] shows all of a log that anybody had acknowledged when this was called. An
+    /// error says that this cannot be known now: the watch shows what this store knows.
     ///
     /// A store that is the only one to acknowledge shows all of it always.
     fn settled(&self, log: LogId) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -61,7 +63,7 @@ pub trait LogStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What of a log after `after` an agent may read.
+    /// Returns the stretch of a log after `after` that an agent may read.
     fn access(
         &self,
         log: LogId,
@@ -70,16 +72,16 @@ pub trait LogStore: Send + Sync + 'static {
         after: Offset,
     ) -> BoxFuture<'_, Result<Access, StoreError>>;
 
-    /// What became of the entries of a log that Trims gave up.
+    /// Returns the status of a log's entries that Trims gave up.
     fn status(&self, log: LogId) -> BoxFuture<'_, Result<LogStatus, StoreError>>;
 
-    /// How many KeyPackages an agent has left to give, and whether it has a last resort.
+    /// Returns the KeyPackages that an agent has left to give, and whether it has a last resort.
     fn key_packages(&self, agent: AgentId) -> BoxFuture<'_, Result<KeyPackageStock, StoreError>>;
 
-    /// What an acknowledgement means.
+    /// Returns the meaning of an acknowledgement.
     fn durability(&self) -> Durability;
 
-    /// Why the store takes no appends, if it has stopped; and each later answer.
+    /// Watches the reason why the store takes no appends, if it has stopped.
     fn stopped(&self) -> watch::Receiver<Option<String>>;
 
     /// The time that more than half of the clocks behind this store agree on, unix milliseconds; `None` where there are none, as
@@ -88,7 +90,7 @@ pub trait LogStore: Send + Sync + 'static {
         None
     }
 
-    /// Which logs wait for one another in this store's queue: those of one lane.
+    /// Returns the logs that wait for one another in this store's queue: those of one lane.
     fn lane(&self, log: &LogId) -> u32 {
         let _ = log;
         0
@@ -115,25 +117,25 @@ pub trait LogStore: Send + Sync + 'static {
 /// The state of a store, for those who watch over its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Why it cannot do its work now; empty where it is ready.
+    /// Reasons why it cannot do its work now; empty if it is ready.
     pub problems: Vec<String>,
-    /// What is not as it should be, though it does its work.
+    /// Conditions that need attention, though it does its work.
     pub remarks: Vec<String>,
-    /// How far it is behind what it follows, each shard once; empty where it follows nothing.
+    /// Lag behind the streams that it follows, each shard once; empty if it follows nothing.
     pub lag: Vec<ShardLag>,
 }
 
-/// What is reported of a store that has stopped.
+/// Returns the problem reported of a store that has stopped.
 pub(crate) fn stopped_problem(why: &str) -> String {
     format!("the store takes no appends: {why}")
 }
 
-/// What is reported of a store whose disk is full.
+/// Returns the problem reported of a store whose disk is full.
 pub(crate) fn full_problem(why: &str) -> String {
     format!("the store takes no appends until there is room on its disk: {why}")
 }
 
-/// What a caller lends to an append until it is answered: dropped then.
+/// Value that a caller lends to an append until it is answered: dropped then.
 pub type Lent = Box<dyn Send + Sync>;
 
 /// An append on its way. Resolves when the verdict is durable.
@@ -163,14 +165,14 @@ impl PendingAppend {
 /// An entry that is in the log, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where it is.
+    /// Its offset.
     pub offset: Offset,
     /// The time stored with it, unix milliseconds.
     pub time_ms: u64,
     /// True where the same frame id had been accepted before, at this offset.
     pub duplicate: bool,
     /// For a KeyPackageClaim: the package that it took. `None` for a duplicate of a claim so old that it is no longer
-    /// remembered ([`crate::LogState::claimed_by`]); who needs a package then makes a new claim.
+    /// remembered ([`crate::LogState::claimed_by`]); an agent that needs a package then makes a new claim.
     pub claimed: Option<ClaimedPackage>,
 }
 
@@ -192,7 +194,7 @@ pub struct KeyPackageStock {
     pub last_resort: bool,
 }
 
-/// How far a log goes, and what of it was given up.
+/// Head of a log, and the entries of it that were given up.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LogStatus {
     /// The last entry; [`Offset::ZERO`] while there is none.
@@ -219,7 +221,7 @@ pub struct ReadBatch {
     pub head: Offset,
 }
 
-/// What of a log an agent may read after a cursor.
+/// Stretch of a log that an agent may read after a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The entry after the cursor and those that follow, up to and with `until`; `None` is without end (so far).
@@ -236,7 +238,7 @@ pub enum Access {
     UnknownLog,
 }
 
-/// Why a frame is not in the log.
+/// Reason why a frame is not in the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The fold refused it.
@@ -257,19 +259,19 @@ impl AppendError {
     }
 }
 
-/// What a store cannot do.
+/// Failure of a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Takes no more appends.
     #[error("the store has stopped: {reason}")]
     Stopped {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Takes no appends until there is room on the disk. The frame may be appended again then, with its id.
     #[error("the disk is full: {reason}")]
     Full {
-        /// What there is no room for.
+        /// Shortage.
         reason: String,
     },
     /// Entries up to there are no longer kept.
@@ -298,7 +300,7 @@ pub enum StoreError {
     HomeUnreachable {
         /// The home.
         home: String,
-        /// What the last attempt said.
+        /// Error of the last attempt.
         reason: String,
     },
     /// This node has not got there yet.
@@ -310,9 +312,9 @@ pub enum StoreError {
     /// The files cannot be read or written.
     #[error("{doing}: {error}")]
     Io {
-        /// What was being done, with the path.
+        /// The failed operation, with the path.
         doing: String,
-        /// What the system said.
+        /// Error of the system.
         error: String,
     },
 }

@@ -10,9 +10,9 @@ const SWEEP_WATCHES_MIN: usize = 64;
 
 /// The heads of the logs that somebody watches.
 ///
-/// A store publishes every head that moves; where nobody watches the log, that is a look into a map. What is kept is
-/// bounded by the most logs watched at one time: idle watches go when their log's head moves, and all of them when the
-/// map has doubled since it was last swept.
+/// A store publishes every head that moves; if nobody watches the log, that is a look into a map. The map is bounded by
+/// the most logs watched at one time: idle watches go when their log's head moves, and all of them when the map has
+/// doubled since it was last swept.
 #[derive(Debug, Default)]
 pub struct HeadWatches {
     watches: RwLock<Watches>,
@@ -26,7 +26,7 @@ struct Watches {
 }
 
 impl HeadWatches {
-    /// Nothing watched.
+    /// Makes it with nothing watched.
     pub fn new() -> Self {
         Self::default()
     }
@@ -87,7 +87,7 @@ impl HeadWatches {
         }
     }
 
-    /// How many watches are kept, idle ones included.
+    /// Returns the number of watches, idle ones included.
     pub fn len(&self) -> usize {
         self.watches.read().by_log.len()
     }

@@ -32,7 +32,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $retryable,)* }
             }
 
-            /// What to do, in a sentence.
+            /// Returns the suggested fix, in a sentence.
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$name => $help,)* }
             }
@@ -297,7 +297,7 @@ codes! {
     NotLeft = 5023, false, "Leave the channel first.";
     /// A name that cannot be given to an agent.
     ContactInvalid = 5024, false, "Give a name of letters, digits, `-`, `_`, `.` or `@`, at most 64 bytes long, that is not an id.";
-    /// What was sent may be among entries that the log no longer keeps.
+    /// The sent message may be among entries that the log no longer keeps.
     DeliveryUnknown = 5030, false, "Members may have read it: ask them, or send it again as a new message.";
     /// This agent cannot follow the group's changes.
     OutOfSync = 5031, true, "The agent has asked to be added again; any member that is online answers. Sent messages wait.";
@@ -323,7 +323,7 @@ codes! {
     Config = 6001, false, "Correct the key that the message names; `skytale config print` shows what is in force.";
     /// A file or address cannot be used.
     Environment = 6002, false, "Correct what the message names.";
-    /// What was promised did not hold.
+    /// A promise of the log did not hold.
     Mismatch = 6003, false, "Keep the data folder and report it.";
     /// The command was used in a way that it does not know.
     Usage = 6004, false, "See `--help`.";
@@ -341,9 +341,9 @@ codes! {
     NameRefused = 7003, false, "Ask the bridge's operator to allow the name for this account.";
     /// A message on a link that is not of SLIM's data plane.
     LinkMessage = 7004, false, "The client does not speak SLIM's data plane; upgrade it.";
-    /// As many links as the bridge or the account may have.
+    /// The bridge, or the account, has as many links as it may.
     LinksFull = 7005, true, "Close links that are no longer used, or try again later.";
-    /// As many subscriptions as one link may have.
+    /// The link has as many subscriptions as it may.
     SubscriptionsFull = 7006, false, "Use fewer names on one link, or a second link.";
     /// No credential, or one that the bridge does not take.
     BridgeUnauthorized = 7007, false, "Give a client certificate, a bearer token or an API key that the bridge takes.";
@@ -360,8 +360,8 @@ impl Code {
     }
 
     /// Whether an append stream that refused a frame with this takes no later frame of the same log: trying again can
-    /// help, and it is not the log that said no. What the log says keeps an author's order by itself: the frames behind a
-    /// stale one are stale, too.
+    /// help, and it is not the log that said no. A refusal by the log keeps an author's order by itself: the frames
+    /// behind a stale one are stale, too.
     pub const fn holds_log(self) -> bool {
         self.is_retryable()
             && !matches!(
@@ -371,7 +371,7 @@ impl Code {
     }
 }
 
-/// As its number.
+/// Serializes the code as its number.
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(self.number())

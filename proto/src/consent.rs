@@ -1,8 +1,8 @@
-//! Who may claim an agent's KeyPackages.
+//! Rules on who may claim an agent's KeyPackages.
 
 use crate::{AccountId, AgentId, limits};
 
-/// Who may claim an agent's KeyPackages beside the agent itself and the agents of its own account.
+/// Agents that may claim an agent's KeyPackages beside the agent itself and the agents of its own account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ClaimRule {
     /// Nobody else.
@@ -30,7 +30,7 @@ pub enum AllowedError {
     /// More accounts and agents than a rule may list.
     #[error("{count} accounts and agents are over the limit of {}", limits::CLAIM_RULE_MAX)]
     TooMany {
-        /// How many.
+        /// Number of accounts and agents.
         count: usize,
     },
     /// Not ascending, or one of them twice.
@@ -39,7 +39,7 @@ pub enum AllowedError {
 }
 
 impl AllowedError {
-    /// What is wrong, in words that stay.
+    /// Returns the problem, in words that stay the same.
     pub(crate) const fn problem(self) -> &'static str {
         match self {
             Self::Empty => "missing",
@@ -50,7 +50,7 @@ impl AllowedError {
 }
 
 impl Allowed {
-    /// A list in any order; what is there twice counts once.
+    /// A list in any order; one that is there twice counts once.
     pub fn new(
         accounts: impl IntoIterator<Item = AccountId>,
         agents: impl IntoIterator<Item = AgentId>,

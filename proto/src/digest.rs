@@ -52,7 +52,7 @@ impl Digest {
         &self.0
     }
 
-    /// From 32 bytes that were a digest before.
+    /// Makes it from 32 bytes that were a digest before.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

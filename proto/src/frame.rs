@@ -1,8 +1,8 @@
-//! What an author appends: a header in clear, for routing, and an opaque body.
+//! Frames, as an author appends them: a header in clear, for routing, and an opaque body.
 //!
-//! A [`Frame`] keeps the bytes it was decoded from: they are what is stored, digested and sent on,
-//! never a re-encoding. Decoding checks everything that one frame can show by itself; what depends
-//! on the log (membership, parent, duplicates) is the fold's business.
+//! A [`Frame`] keeps the bytes it was decoded from: they are stored, digested and sent on as they are, never
+//! re-encoded. Decoding checks everything that one frame can show by itself; what depends on the log (membership,
+//! parent, duplicates) is the fold's business.
 
 use crate::id::IdError;
 use crate::{AccountId, AgentId, Allowed, ChannelId, ClaimRule, Code, FrameId, LogId, Offset, Policy, limits, wire};
@@ -12,7 +12,7 @@ use prost::Message as _;
 /// The version of the frame format that this crate writes and reads.
 pub const FRAME_VERSION: u32 = 1;
 
-/// What governs appends to a channel.
+/// Rules for appends to a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChannelMode {
     /// One MLS group: the handshake rule holds, the roster is folded from commits.
@@ -74,16 +74,16 @@ impl Kind {
     }
 }
 
-/// What a frame of each kind says beyond the common fields.
+/// Fields of each kind beyond the common ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// The first entry of a channel log. The author is the first on its roster.
     Create {
-        /// What governs appends.
+        /// Rules for appends.
         mode: ChannelMode,
         /// The author's account; there exactly for [`ChannelMode::Raw`].
         account: Option<AccountId>,
-        /// Who may do what; `None` where all members may do everything. Of [`ChannelMode::Mls`] alone.
+        /// Rights of the members; `None` if every member may do everything. Of [`ChannelMode::Mls`] alone.
         policy: Option<Policy>,
     },
     /// An MLS commit, with the Welcomes it causes: a bundle. `parent` is the handshake head.
@@ -94,8 +94,8 @@ pub enum Detail {
         removes: Vec<AgentId>,
         /// Those among `adds` for whom the body holds a Welcome.
         recipients: Vec<AgentId>,
-        /// A correction: the whole roster after this commit, in ascending order. What the roster was before and what `adds`
-        /// and `removes` say does not matter then.
+        /// A correction: the whole roster after this commit, in ascending order. The earlier roster, `adds` and
+        /// `removes` do not matter then.
         roster: Option<Vec<AgentId>>,
         /// The policy from this commit on, where it changes.
         policy: Option<Policy>,
@@ -133,7 +133,7 @@ pub enum Detail {
     KeyPackagePolicy {
         /// The author's account.
         account: AccountId,
-        /// Who may.
+        /// Agents that may claim.
         rule: ClaimRule,
     },
     /// Points an agent to the bundle that holds a Welcome for it. Made by a store, never by an author.
@@ -173,11 +173,11 @@ pub struct Header {
     pub log: LogId,
     /// Made by the author once, and kept across retries.
     pub id: FrameId,
-    /// Who appends it.
+    /// Author of the frame.
     pub author: AgentId,
     /// The handshake head that the author saw; [`Offset::ZERO`] where no handshake rule holds.
     pub parent: Offset,
-    /// What its kind says.
+    /// Fields of its kind.
     pub detail: Detail,
 }
 
@@ -235,7 +235,7 @@ pub enum FrameError {
     Id {
         /// The field.
         field: &'static str,
-        /// What is wrong.
+        /// Reason.
         source: IdError,
     },
     /// A field that is missing, wrong for the kind, or contradicts another.
@@ -243,7 +243,7 @@ pub enum FrameError {
     Field {
         /// The field.
         field: &'static str,
-        /// What is wrong.
+        /// Reason.
         problem: &'static str,
     },
 }
@@ -507,7 +507,7 @@ fn policy(message: &wire::FrameHeader) -> Result<Option<Policy>, FrameError> {
         .map_err(|_| wrong("policy", "it has rights that are not known, or too many admins"))
 }
 
-/// A roster that says what it is after a commit: it fits what the commit adds and removes.
+/// A roster as it is after a commit: it fits what the commit adds and removes.
 fn roster(
     message: &wire::FrameHeader,
     author: &AgentId,

@@ -42,7 +42,7 @@ macro_rules! bytes_id {
             /// Length in bytes.
             pub const LENGTH: usize = $length;
 
-            /// From its bytes.
+            /// Makes it from its bytes.
             pub const fn from_bytes(bytes: [u8; $length]) -> Self {
                 Self(bytes)
             }
@@ -150,7 +150,7 @@ impl ChannelId {
         Self(bytes)
     }
 
-    /// Where the channel's log lives.
+    /// Returns the region that keeps the channel's log.
     pub const fn home(&self) -> Region {
         Region(self.0[0])
     }
@@ -264,7 +264,7 @@ impl Offset {
     /// No entry will ever be here.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// From a number.
+    /// Makes it from a number.
     pub const fn new(value: u64) -> Self {
         Self(value)
     }
@@ -318,7 +318,7 @@ macro_rules! uuid_id {
                 Self(Uuid::now_v7())
             }
 
-            /// From 16 bytes.
+            /// Makes it from 16 bytes.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }

@@ -1,4 +1,4 @@
-//! What the parts of Skytale agree on: ids, frames, session messages, error codes, limits, tokens.
+//! Definitions that the parts of Skytale share: ids, frames, session messages, error codes, limits, tokens.
 //!
 //! This crate does no I/O and knows no runtime. Everything that arrives from outside is parsed here
 //! into types that cannot be wrong ([`Frame`], [`LogId`], [`token::Claims`]); every decoder takes

@@ -48,31 +48,32 @@ pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 pub const FRAMES_PER_SECOND: u32 = 2_000;
 /// Bytes an agent may append a second, sustained (default).
 pub const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
-/// How long a token may live, at most (format).
+/// Maximum lifetime of a token (format).
 pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 /// Clock difference forgiven when a token's times are checked (format).
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
-/// A relay node whose clock is certainly further than this from what it is measured by sends agents elsewhere: before it
-/// would refuse their tokens.
+/// A relay node whose clock is certainly further than this from its reference sends agents elsewhere: before it would
+/// refuse their tokens.
 pub const CLOCK_WRONG_BEYOND: Duration = Duration::from_secs(20);
 /// It takes them again once its clock may be as near as this.
 pub const CLOCK_RIGHT_WITHIN: Duration = Duration::from_secs(10);
-/// How long entries are kept (default).
+/// Retention of entries (default).
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Silence after which each side sends a ping; twice that and the path is taken for dead (default).
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long a connection may take to say Hello (default).
+/// Maximum time from a connection to its Hello (default).
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often an enrolled relay node tells the relay directory that it is there (default; the answer says what is in force).
+/// Interval between the heartbeats of an enrolled relay node to the relay directory (default; the answer gives the
+/// value in force).
 pub const RELAY_HEARTBEAT: Duration = Duration::from_secs(5);
 /// Heartbeats that a relay node may miss before it leaves the directory.
 pub const RELAY_HEARTBEATS_MISSED_MAX: u32 = 3;
 /// Relay nodes named beside a token.
 pub const RELAYS_NAMED_MAX: u32 = 8;
-/// How long a revocation stays in the feed that relay nodes follow: until the last token that it ends has ended by itself,
+/// Time that a revocation stays in the feed that relay nodes follow: until the last token that it ends has expired,
 /// whatever clocks differ by, and ten minutes (format of a promise).
 pub const REVOCATIONS_KEPT: Duration =
     Duration::from_secs(TOKEN_LIFETIME_MAX.as_secs() + 2 * CLOCK_SKEW_MAX.as_secs() + 600);
-/// How old the relay's view of revocations may be before `/readyz` says so (format of a promise:
-/// a revoked key ends its sessions within this time).
+/// Maximum age of the relay's view of revocations before `/readyz` reports it (format of a promise: a revoked key ends
+/// its sessions within this time).
 pub const REVOCATION_WITHIN: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Who may do what in a channel that is an MLS group.
+//! Rights of members in a channel that is an MLS group.
 
 use crate::{AgentId, limits};
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl FromStr for Right {
     }
 }
 
-/// Who has a right.
+/// Members that have a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Holders {
@@ -171,7 +171,7 @@ impl Policy {
         self.restricted
     }
 
-    /// Who has a right.
+    /// Returns the members that have a right.
     pub const fn holders(&self, right: Right) -> Holders {
         match self.restricted & right.bit() {
             0 => Holders::Members,
@@ -226,7 +226,8 @@ impl Policy {
         self.holders(right) == Holders::Members || self.is_admin(agent, is_member)
     }
 
-    /// As bytes: the bits, the number of admins (`u16`, little-endian), the admins in ascending order. Persisted: keep stable.
+    /// Returns the bytes: the bits, the number of admins (`u16`, little-endian), the admins in ascending order.
+    /// Persisted: keep stable.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.restricted];
         // At most `ADMINS_MAX`.

@@ -1,4 +1,4 @@
-//! How an entry looks in a segment file and, unchanged, on the wire.
+//! Encoding of an entry in a segment file and, unchanged, on the wire.
 //!
 //! All numbers are little-endian:
 //!
@@ -24,11 +24,11 @@ pub const KIND_ENTRY: u8 = 1;
 /// An entry: a frame that the log accepted, with its offset and the time it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
+    /// Kind of the record: [`KIND_ENTRY`], or a kind of the store's own.
     pub kind: u8,
     /// The entry's offset.
     pub offset: Offset,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// The author's encoded frame.
     pub payload: Bytes,
@@ -51,9 +51,9 @@ pub enum RecordError {
     /// The checksum does not fit the bytes.
     #[error("record checksum wrong: stored {stored:08x}, computed {computed:08x}")]
     Checksum {
-        /// As stored.
+        /// The stored checksum.
         stored: u32,
-        /// As the bytes give it.
+        /// The checksum of the bytes.
         computed: u32,
     },
 }
@@ -70,8 +70,8 @@ impl Record {
         encode_parts(self.kind, self.offset, self.time_ms, &self.payload, out);
     }
 
-    /// Reads the record at the beginning of `bytes`, without copying its payload, and gives it with
-    /// the length it took. `payload_bytes_max` bounds what is believed of the length field.
+    /// Reads the record at the beginning of `bytes`, without copying its payload, and gives it with the length it took.
+    /// `payload_bytes_max` bounds the length that is believed.
     pub fn decode(bytes: &Bytes, payload_bytes_max: usize) -> Result<(Self, usize), RecordError> {
         let head = check(bytes, payload_bytes_max)?;
         let record = Self {
@@ -127,20 +127,20 @@ pub fn encode_parts(kind: u8, offset: Offset, time_ms: u64, payload: &[u8], out:
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// What comes before a record's payload.
+/// Fields before a record's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHead {
-    /// What the record holds: [`KIND_ENTRY`], or a kind of the store's own.
+    /// Kind of the record: [`KIND_ENTRY`], or a kind of the store's own.
     pub kind: u8,
     /// The entry's offset.
     pub offset: Offset,
-    /// When the log accepted it, unix milliseconds by the relay node's clock.
+    /// Time at which the log accepted it, unix milliseconds by the relay node's clock.
     pub time_ms: u64,
     /// Bytes that the record takes, with its payload.
     pub length: usize,
 }
 
-/// Checks the record at the beginning of `bytes`, all of it, and gives what comes before its payload.
+/// Checks the record at the beginning of `bytes`, all of it, and returns the fields before its payload.
 pub fn check(bytes: &[u8], payload_bytes_max: usize) -> Result<RecordHead, RecordError> {
     let (length, stored) = peek(bytes, payload_bytes_max)?;
     let end = HEADER_BYTES + length;

@@ -22,10 +22,11 @@ pub use name::{ChannelName, NameError, OrgName};
 pub const API_KEY_PREFIX: &str = "sk_live_";
 /// The longest label, in characters.
 pub const LABEL_CHARS_MAX: usize = 64;
-/// What an API key may do beside giving out tokens: list, make and revoke keys; end agents; read the audit.
+/// Scopes of an API key for management, beside giving out tokens: list, make and revoke keys; end agents; read the
+/// audit.
 pub const KEY_SCOPES_MANAGEMENT: [&str; 3] = ["keys:write", "agents:write", "audit:read"];
-/// What an agent signs to prove that it holds its identity key: this, then the nonce's 32 bytes, the agent id and the
-/// endpoint id.
+/// Prefix of the bytes that an agent signs to prove that it holds its identity key: then follow the nonce's 32 bytes,
+/// the agent id and the endpoint id.
 pub const PROOF_CONTEXT: &[u8] = b"skytale token proof 1";
 
 /// `POST /v1/nonce`: begins a proof of possession. With an API key.
@@ -44,7 +45,7 @@ pub struct NonceResponse {
     /// 32 random bytes, hex.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::NonceText))]
     pub nonce: String,
-    /// When it ends, unix seconds.
+    /// Expiry, unix seconds.
     pub expires_s: u64,
 }
 
@@ -79,10 +80,10 @@ pub struct TokenRequest {
 pub struct TokenResponse {
     /// The JWT.
     pub token: String,
-    /// When it ends, unix seconds.
+    /// Expiry, unix seconds.
     pub expires_s: u64,
-    /// Relay nodes, nearest first, [`crate::limits::RELAYS_NAMED_MAX`] at most. It may be empty for a while (the API has
-    /// just come back, say): who knows some from before goes on with those.
+    /// Relay nodes, nearest first, [`crate::limits::RELAYS_NAMED_MAX`] at most. It may be empty for a while (the API
+    /// has just come back, say): an agent that knows some from before goes on with those.
     pub relays: Vec<Relay>,
 }
 
@@ -110,7 +111,7 @@ pub struct Relay {
     /// Its region; 0 on a single node.
     #[serde(default)]
     pub region: u8,
-    /// Where it is reached over HTTPS by agents whose network lets no UDP through: see [`check_https_url`].
+    /// HTTPS address for agents whose network lets no UDP through: see [`check_https_url`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<schema::HttpsUrl>))]
     pub https_url: Option<String>,
@@ -154,8 +155,8 @@ pub struct Jwk {
 /// `GET /v1/revocations?after=N&agents_after=M&limit=L`: API keys revoked and agents ended, in order (with the relays'
 /// secret): two feeds, each with sequence numbers of its own. A feed has more to give for as long as it gives something.
 ///
-/// Entries leave a feed when every token that they end has ended by itself ([`crate::limits::REVOCATIONS_KEPT`]). Whoever asks
-/// after a number that the feed does not go on from is asked to start over.
+/// Entries leave a feed when every token that they end has ended by itself ([`crate::limits::REVOCATIONS_KEPT`]). If
+/// the feed does not continue from a requested number, the answer asks to start over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Revocations {
@@ -170,8 +171,8 @@ pub struct Revocations {
     #[serde(default)]
     pub agents_next: u64,
     /// The feed does not go on from the number asked after: entries after it have left, or there never was such a
-    /// number (the database is another one). `revocations` begins with the first entry that there is; this page and those
-    /// after it are the whole current set. Ask on after `next`, also where it is less than what was asked after.
+    /// number (the database is another one). `revocations` begins with the first entry that there is; this page and
+    /// those after it are the whole current set. Ask on after `next`, also if it is less than the requested number.
     #[serde(default)]
     pub start_over: bool,
     /// The same for `agents`, with `agents_next`.
@@ -187,7 +188,7 @@ pub struct Revocation {
     pub sequence: u64,
     /// The API key whose tokens end.
     pub key: KeyId,
-    /// When, unix seconds.
+    /// Time of the revocation, unix seconds.
     pub revoked_s: u64,
 }
 
@@ -199,7 +200,7 @@ pub struct AgentRevocation {
     pub sequence: u64,
     /// The agent whose tokens end.
     pub agent: AgentId,
-    /// When, unix seconds.
+    /// Time at which the account ended it, unix seconds.
     pub ended_s: u64,
 }
 
@@ -229,14 +230,14 @@ pub struct CreatedAccount {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
-    /// What a person knows it by.
+    /// Name for people.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::Label))]
     pub label: String,
-    /// What it may do: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out, as
+    /// Its scopes: `keys:write`, `agents:write`, `audit:read`, and the token scopes that it may give out, as
     /// `relay:append` or `relay:append@<channel id>`. None that the key that makes it has not.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::KeyScopes))]
     pub scopes: Vec<String>,
-    /// When it ends, unix seconds, in the future; without, it ends when it is revoked.
+    /// Expiry, unix seconds, in the future; without, the key is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<schema::Seconds>))]
     pub expires_s: Option<u64>,
@@ -267,18 +268,18 @@ impl std::fmt::Debug for CreatedKey {
 pub struct Key {
     /// Its id, which is also in its text.
     pub id: KeyId,
-    /// What a person knows it by.
+    /// Name for people.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::Label))]
     pub label: String,
-    /// What it may do.
+    /// Its scopes.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::KeyScopes))]
     pub scopes: Vec<String>,
-    /// When it was made, unix seconds.
+    /// Time of creation, unix seconds.
     pub created_s: u64,
-    /// When it ends, unix seconds.
+    /// Expiry, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_s: Option<u64>,
-    /// When it was revoked, unix seconds.
+    /// Time of revocation, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_s: Option<u64>,
 }
@@ -300,11 +301,11 @@ pub struct Keys {
 pub struct Agent {
     /// The agent.
     pub id: AgentId,
-    /// When it first proved itself, unix seconds.
+    /// Time of its first proof, unix seconds.
     pub bound_s: u64,
-    /// When it was last given a token, unix seconds.
+    /// Time of its last token, unix seconds.
     pub seen_s: u64,
-    /// When the account ended it, unix seconds.
+    /// Time at which the account ended it, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_s: Option<u64>,
 }
@@ -339,7 +340,7 @@ pub struct Channel {
     pub name: ChannelName,
     /// The channel.
     pub channel: ChannelId,
-    /// When it was named, unix seconds.
+    /// Time of creation, unix seconds.
     pub created_s: u64,
 }
 
@@ -373,11 +374,11 @@ pub struct AuditEvent {
     /// Its id: a UUIDv7, so that ids sort by time.
     #[cfg_attr(feature = "openapi", schema(value_type = schema::EventId))]
     pub id: String,
-    /// When, unix seconds.
+    /// Time, unix seconds.
     pub at_s: u64,
-    /// Who: `key:<id>`, `operator` or `relay`.
+    /// Actor: `key:<id>`, `operator` or `relay`.
     pub actor: String,
-    /// What, as `key.create`, `token.issue` or `token.refuse`.
+    /// Action, as `key.create`, `token.issue` or `token.refuse`.
     pub action: String,
     /// On what, as `key:<id>` or `agent:<id>`.
     pub target: String,
@@ -399,18 +400,18 @@ pub struct Problem {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// What was wrong.
+    /// Explanation for people.
     pub detail: String,
     /// The code, as `SKY-4001`.
     pub code: String,
     /// Whether trying again can help.
     pub retryable: bool,
-    /// What to do.
+    /// Suggested fix.
     pub help: String,
 }
 
 impl Problem {
-    /// A problem with a code and a sentence of what was wrong.
+    /// A problem with a code and a sentence on the problem.
     pub fn new(code: Code, status: u16, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:skytale:error:{code}"),
@@ -429,7 +430,7 @@ impl Problem {
     }
 }
 
-/// What an agent signs to prove that it holds its identity key.
+/// Returns the bytes that an agent signs to prove that it holds its identity key.
 pub fn proof_message(nonce: &[u8; 32], agent: &AgentId, endpoint: &EndpointId) -> Vec<u8> {
     [PROOF_CONTEXT, nonce, agent.as_bytes(), endpoint.as_bytes()].concat()
 }

@@ -37,7 +37,7 @@ pub enum MessageError {
     TooLarge {
         /// Its length, in bytes.
         bytes: usize,
-        /// What is allowed, in bytes.
+        /// Limit, in bytes.
         limit: usize,
     },
     /// Not protobuf, or not this message.
@@ -55,8 +55,9 @@ impl MessageError {
     }
 }
 
-/// What an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is of this connection alone: a
-/// signature is good for no other one, whoever has seen it, and neither a token nor the endpoint's key replaces it.
+/// Returns the bytes that an agent signs with its identity key (Ed25519, RFC 8032) in a Hello. The keying material is
+/// of this connection alone: a signature is good for no other one, no matter who has seen it, and neither a token nor
+/// the endpoint's key replaces it.
 pub fn hello_proof_message(
     relay: &EndpointId,
     endpoint: &EndpointId,
@@ -82,7 +83,7 @@ pub fn frame_message(message: &impl Message) -> Bytes {
     out.freeze()
 }
 
-/// What goes on a stream before `records` so that together they are a [`Batch`] in a
+/// Returns the bytes that go before `records` on a stream so that together they are a [`Batch`] in a
 /// [`SubscribeEvent`]: replayed bytes are sent as they were read, not copied into a message.
 pub fn batch_prefix(records_bytes: usize) -> Bytes {
     let batch = 1 + prost::encoding::encoded_len_varint(records_bytes as u64) + records_bytes;
@@ -121,7 +122,7 @@ pub fn decode_message<M: Message + Default>(bytes: Bytes) -> Result<M, MessageEr
 }
 
 impl Refusal {
-    /// A refusal with a code and a sentence of what was wrong.
+    /// A refusal with a code and a sentence on the problem.
     pub fn because(code: Code, message: impl Into<String>) -> Self {
         Self {
             code: code.number(),
@@ -133,21 +134,21 @@ impl Refusal {
         }
     }
 
-    /// With how long to wait before trying again.
+    /// Sets the time to wait before a retry.
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
         self.retry_after_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self
     }
 
-    /// With the offset that the code is about.
+    /// Sets the offset that the code is about.
     #[must_use]
     pub fn at(mut self, offset: Offset) -> Self {
         self.offset = offset.get();
         self
     }
 
-    /// With the agent that the code is about.
+    /// Sets the agent that the code is about.
     #[must_use]
     pub fn about(mut self, agent: &AgentId) -> Self {
         self.agent = Bytes::copy_from_slice(agent.as_bytes());

@@ -1,7 +1,7 @@
 //! Text from elsewhere, as it may appear in a message.
 
-/// At most so many characters of a text, safe for a terminal and on one line: what is not plain is escaped, and quotes stay
-/// as they are.
+/// Returns at most so many characters of a text, safe for a terminal and on one line: other characters are escaped, and
+/// quotes stay as they are.
 pub fn shown(text: &str, chars_max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(4 * chars_max));
     for c in text.chars().take(chars_max) {

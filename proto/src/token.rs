@@ -1,4 +1,4 @@
-//! Tokens: what they claim, and their verification. EdDSA (RFC 8037, RFC 7519) and nothing else.
+//! Tokens: their claims, and their verification. EdDSA (RFC 8037, RFC 7519) and nothing else.
 //!
 //! The API signs with a [`TokenSigner`]; relay nodes check with a [`TokenVerifier`] made from the
 //! API's key set. Neither knows a clock: the time is given.
@@ -45,13 +45,13 @@ use crate::Code;
 /// Keys in one key set, at most: the one that signs and those whose tokens have not all ended.
 pub const JWKS_KEYS_MAX: usize = 16;
 
-/// Why a token, or a key set, is refused.
+/// Reason why a token, or a key set, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct TokenError {
     /// The code.
     pub code: Code,
-    /// What was wrong, without the token.
+    /// Reason for the refusal, without the token.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the sessions of one account share on this node: room for requests, and what the account has caused.
+//! State shared by one account's sessions on this node: room for requests, and the account's usage.
 
 use crate::usage::Usage;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ pub(crate) struct Account {
 pub(crate) struct Accounts {
     by_id: Mutex<HashMap<AccountId, Arc<Account>>>,
     receive_bytes_max: usize,
-    /// What accounts have caused. It outlives their sessions.
+    /// Usage of accounts. It outlives their sessions.
     pub(crate) usage: Usage,
 }
 

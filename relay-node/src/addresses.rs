@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-/// With one of so many of a network's places taken, its further connections must show that they receive at their address: who
-/// makes up another's address takes no more of its places than these.
+/// With one of so many of a network's places taken, its further connections must show that they receive at their
+/// address: a client that makes up another's address takes no more of its places than these.
 const UNPROVEN_PART: u32 = 4;
 
-/// How many connections each network has that have not said Hello.
+/// Number of connections of each network that have not said Hello.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     begun: Arc<Mutex<HashMap<IpAddr, u32>>>,
-    /// For a network.
+    /// Limit for a network.
     max: u32,
     /// Whether this machine's own connections count.
     loopback: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(crate) struct Begun(Option<(Addresses, IpAddr)>);
 
-/// What to do with a connection.
+/// Decision on a connection.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Begun(Begun),
@@ -34,7 +34,7 @@ pub(crate) enum Entry {
 }
 
 impl Addresses {
-    /// With so many for each network; `None` is the default, and no bound for loopback.
+    /// Makes it with so many for each network; `None` is the default, and no bound for loopback.
     pub(crate) fn new(max: Option<u32>, default: u32) -> Self {
         Self {
             begun: Arc::default(),
@@ -61,7 +61,7 @@ impl Addresses {
         Entry::Begun(Begun(Some((self.clone(), network))))
     }
 
-    /// How many there are.
+    /// Returns the number of networks.
     pub(crate) fn len(&self) -> usize {
         self.begun.lock().values().map(|count| *count as usize).sum()
     }
@@ -89,7 +89,7 @@ impl Drop for Begun {
     }
 }
 
-/// Whom an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
+/// Returns the customer that an address stands for: in IPv6 one customer has a /64 at least (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         loopback if loopback.is_loopback() => loopback,

@@ -1,10 +1,10 @@
-//! Who may do what: decided from a session's claims and a frame's header alone. Rosters are the log's business.
+//! Authorization from a session's claims and a frame's header alone. Rosters are the log's business.
 
 use skytale_proto::session::Refusal;
 use skytale_proto::token::{Action, Claims};
 use skytale_proto::{AccountId, Code, Detail, Header, LogId};
 
-/// Why an operation is not allowed.
+/// Reason why an operation is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
     #[error("the frame names another author than the session's agent")]

@@ -1,4 +1,4 @@
-//! What an operator sets. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
+//! Configuration of a relay node. Unknown keys are refused; [`RelayConfig::check`] refuses values that cannot work.
 
 mod account;
 mod check;
@@ -30,7 +30,7 @@ pub struct RelayConfig {
     pub issuer: String,
     /// The audience that tokens must name.
     pub audience: String,
-    /// Where the log lies: its disk space is watched.
+    /// Folder of the log: its disk space is watched.
     pub data_dir: Option<PathBuf>,
     /// Below this much free space, in bytes, `/readyz` says so.
     pub disk_free_bytes_min: u64,
@@ -96,14 +96,14 @@ pub struct LimitsConfig {
     /// Requests of all connections together, in bytes, from before their bodies are read until they are answered. Where it is taken,
     /// bodies that do not come to their end give way, first those of the account that has most in them.
     pub receive_bytes_max: usize,
-    /// Of all connections of one account together; without it half of that.
+    /// Bytes of requests of all connections of one account together; without it half of that.
     pub account_receive_bytes_max: Option<usize>,
-    /// Bytes of frames, with 1 KiB more for each, that the store has at a time. What waits beyond them goes by turns, account by
-    /// account.
+    /// Bytes of frames, with 1 KiB more for each, that the store has at a time. Frames that wait beyond them go by
+    /// turns, account by account.
     pub append_window_bytes: u64,
     /// Records in one batch of a subscription, in bytes.
     pub batch_bytes_max: usize,
-    /// What the subscriptions of one connection share for their batches, in bytes: the more there are, the smaller each
+    /// Bytes that the subscriptions of one connection share for their batches: the more there are, the smaller each
     /// one's next batch. An entry larger than that goes alone.
     pub replay_bytes_max: usize,
     /// Frames that an agent may append a second, sustained.
@@ -135,11 +135,11 @@ pub struct LimitsConfig {
 pub struct SessionConfig {
     /// Silence after which a ping is sent, in milliseconds; at twice that the peer is taken for dead.
     pub keepalive_ms: u64,
-    /// How long a connection may take until its Hello is there, in milliseconds; a stream, until its Open is.
+    /// Maximum time from a connection to its Hello, in milliseconds; from a stream to its Open.
     pub hello_timeout_ms: u64,
-    /// How long a request may take from its length to its last byte, in milliseconds.
+    /// Maximum time for a request, from its length to its last byte, in milliseconds.
     pub request_timeout_ms: u64,
-    /// How long before its token ends a session hears of it, in seconds.
+    /// Time before the end of its token at which a session gets a notice, in seconds.
     pub token_notice_s: u64,
 }
 
@@ -252,7 +252,7 @@ impl Default for TapConfig {
 pub struct ConfigError {
     /// The key, as in the file.
     pub key: &'static str,
-    /// What is wrong with its value.
+    /// The problem with its value.
     pub problem: String,
 }
 

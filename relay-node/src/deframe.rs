@@ -1,9 +1,10 @@
-//! Cuts a stream of bytes into messages. Pure: whoever reads the stream pushes what came.
+//! Cuts a stream of bytes into messages. Pure: the caller reads the stream and pushes its bytes.
 
 use bytes::{Buf, Bytes, BytesMut};
 use skytale_proto::session::{LENGTH_BYTES, MessageError, message_length};
 
-/// Bytes that came and are not yet taken as messages. Memory grows with what came, never with what a length claims.
+/// Bytes that came and are not yet taken as messages. Memory grows with the received bytes, never with a claimed
+/// length.
 #[derive(Debug, Default)]
 pub(crate) struct Deframer {
     buffer: BytesMut,

@@ -1,4 +1,5 @@
-//! How a node that is about to stop lets its agents go: one after the other, each served until its turn. Pure.
+//! Schedule by which a node that is about to stop lets its agents go: one after the other, each served until its turn.
+//! Pure.
 //!
 //! Each of them knocks at another node's door at once when it is asked to go, and one that is not let in soon knocks at a second.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 /// Agents that are asked to go a second. A few hundred handshakes a second are little to one node.
 const TOLD_PER_SECOND: u32 = 500;
 
-/// Over what time so many sessions are asked: a quarter of what there is, at most.
+/// Returns the time over which so many sessions are asked: a quarter of the available time, at most.
 pub(crate) fn told_over(sessions: usize, within: Duration) -> Duration {
     let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
     (Duration::from_secs(1) * sessions / TOLD_PER_SECOND).min(within / 4)

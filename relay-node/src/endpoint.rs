@@ -12,9 +12,9 @@ use tokio::runtime::{self, Handle, Runtime};
 
 /// Streams that a connection may open before its session has started: each of them but the first is given back.
 const STREAMS_BEFORE_HELLO_MAX: u32 = 8;
-/// What one stream may have on its way to this node, in bytes.
+/// Maximum bytes that one stream may have on their way to this node.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// What a connection may have on its way to this node before its session has started, in bytes: a few Hellos.
+/// Maximum bytes that a connection may have on their way to this node before its session has started: a few Hellos.
 const WINDOW_BEFORE_HELLO_BYTES: u32 = 64 * 1024;
 /// The least that a connection has as its share of what all may have on its way to or from this node, in bytes:
 /// 2.5 MB/s at a round trip of 100 ms.
@@ -30,9 +30,9 @@ pub struct BindError {
     problem: String,
 }
 
-/// The thread that receives for an endpoint. A thousand connections that are being sent to keep all other threads busy for
-/// tens of milliseconds a turn; a task that had to wait for its turn among theirs would come to the socket too seldom, and
-/// the socket would drop what it has no room for: the connections' acknowledgements.
+/// The thread that receives for an endpoint. A thousand connections that are being sent to keep all other threads busy
+/// for tens of milliseconds a turn; a task that had to wait for its turn among theirs would come to the socket too
+/// seldom, and the socket would drop datagrams for lack of room: the connections' acknowledgements.
 #[derive(Debug)]
 pub(crate) struct Receiving(Option<Runtime>);
 
@@ -93,15 +93,15 @@ pub(crate) async fn bind(
             .map_err(|cause| error(format!("{cause:#}")))?;
     }
     let (receiving, thread) = Receiving::start().map_err(|cause| error(format!("no thread: {cause}")))?;
-    // What receives is a task of the runtime in which this is called.
+    // The receiving task belongs to the runtime in which this is called.
     let bound = thread.spawn(builder.bind()).await;
     let bound = bound.map_err(|cause| error(cause.to_string()))?;
     let endpoint = bound.map_err(|cause| error(format!("{cause:#}")))?;
     Ok((endpoint, receiving))
 }
 
-/// Gives a connection what a session may have, as one of so many: until then it gets little. What may be on its way to this node
-/// is its share of what the node has room for, at least 256 KiB.
+/// Gives a connection the limits of a session, as one of so many: until then they are low. Its bytes on their way to
+/// this node may be its share of the node's room, at least 256 KiB.
 pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: usize) {
     let share = usize::try_from(share(limits.receive_bytes_max as u64, sessions)).unwrap_or(usize::MAX);
     let window = share
@@ -116,9 +116,9 @@ pub(crate) fn widen(connection: &Connection, limits: &LimitsConfig, sessions: us
 /// Accepts connections with what each may have on its way from this node: less, the more there are. It is set once, when a
 /// connection begins.
 pub(crate) struct SendWindows {
-    /// For all connections together, in bytes.
+    /// Bytes for all connections together.
     total: u64,
-    /// From the widest to the narrowest, in bytes.
+    /// Windows from the widest to the narrowest, in bytes.
     windows: Vec<(u32, Arc<ServerConfig>)>,
 }
 
@@ -147,7 +147,7 @@ impl SendWindows {
     }
 }
 
-/// What one of so many has of a total.
+/// Returns the share that one of so many has of a total.
 pub(crate) fn share(total: u64, many: usize) -> u64 {
     total / u64::try_from(many).unwrap_or(u64::MAX).max(1)
 }

@@ -1,10 +1,11 @@
-//! What the node keeps of requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
+//! Memory for requests, from before their bodies are read until they are answered: a bound in bytes for all sessions
 //! together, and one for those of an account.
 //!
-//! A request takes its length of its account's share and of the [`Room`] first, and what is not read is held back by QUIC. So an
-//! account that does not read its answers, or has whole requests waiting for their turn, fills its own share. Where the room is taken and
-//! somebody waits, bodies that have begun and do not come to their end give way: of the account that has most in such bodies, the
-//! one that began first. So whoever sends all of a request but its last byte holds up nobody but itself.
+//! A request takes its length of its account's share and of the [`Room`] first, and QUIC holds back the bytes that are
+//! not read. So an account that does not read its answers, or has whole requests waiting for their turn, fills its own
+//! share. Where the room is taken and somebody waits, bodies that have begun and do not come to their end give way: of
+//! the account that has most in such bodies, the one that began first. So whoever sends all of a request but its last
+//! byte holds up nobody but itself.
 
 use crate::accounts::Account;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Somebody who has waited so long for room has a body give way.
+/// Wait for room after which a body gives way.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(250);
 
 /// Bytes for requests, of the whole node.
@@ -121,7 +122,7 @@ impl Bodies {
         }
     }
 
-    /// Of the account with most, the one that began first.
+    /// Lets a request of the account with most give way: the one that began first.
     fn give_way(&mut self) {
         let most = self.of.iter().max_by_key(|(_, of)| of.bytes);
         // Without one all of them are whole: the store has them.
@@ -130,7 +131,7 @@ impl Bodies {
         }
     }
 
-    /// Of an account, the one that began first.
+    /// Lets a request of an account give way: the one that began first.
     fn give_way_of(&mut self, account: AccountId) {
         let first = self.of.get(&account).and_then(|of| of.begun.first_key_value());
         let Some((number, gives_way)) = first.map(|(number, (_, gives_way))| (*number, gives_way)) else {

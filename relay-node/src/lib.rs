@@ -26,7 +26,7 @@
 //! - An append is answered when the store says that it is durable; answers come in the order of the requests.
 //! - A session ends when its token does, when the token's API key is revoked, or when the agent connects again.
 //! - Everything that a peer can make the node keep is bounded; a bound that is hit has a code and a metric.
-//! - The tap never holds a session up, and what it writes leads back to no id.
+//! - The tap never holds a session up, and its files lead back to no id.
 //!
 //! # How a refusal arrives
 //! A stream whose kind is known gets a `Refusal` message. A stream refused before that (too many streams, before the
@@ -34,9 +34,9 @@
 //! `Refusal` on its control stream, then the connection is closed with the code's number and a reason.
 //!
 //! # Modules
-//! `authorize`, `rate`, `turns`, `addresses`, `usage`, `deframe`, `session::state`, `clock::skew`, `https::frame` and `directory::pause` are pure; `node`, `session`, `https`, `trust`
-//! and `directory` drive them; `tap` records what they do;
-//! [`config`] is what an operator sets, `metrics` what an operator sees.
+//! `authorize`, `rate`, `turns`, `addresses`, `usage`, `deframe`, `session::state`, `clock::skew`, `https::frame` and
+//! `directory::pause` are pure; `node`, `session`, `https`, `trust` and `directory` drive them; `tap` records their
+//! actions; [`config`] is what an operator sets, `metrics` what an operator sees.
 
 mod accounts;
 mod addresses;

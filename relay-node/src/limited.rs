@@ -1,11 +1,11 @@
-//! Which limits of accounts and addresses were met lately: for the operator, who decides whether they fit.
+//! Limits of accounts and addresses that were met lately: for the operator, who decides whether they fit.
 
 use skytale_proto::Code;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For so long a limit was met lately.
+/// Time for which a limit counts as met lately.
 const LATELY: Duration = Duration::from_secs(60);
 
 /// Limits, and the key that sets each.
@@ -20,11 +20,11 @@ const LIMITS: [(Code, &str); 5] = [
     (Code::AccountStored, "account_stored_bytes_max"),
 ];
 
-/// When each limit was met last.
+/// Time at which each limit was met last.
 #[derive(Debug)]
 pub(crate) struct Limited {
     begun: Instant,
-    /// In milliseconds since then; 0 is never.
+    /// Milliseconds since then; 0 is never.
     met_ms: [AtomicU64; LIMITS.len()],
 }
 
@@ -38,7 +38,7 @@ impl Default for Limited {
 }
 
 impl Limited {
-    /// Somebody was refused something with this code.
+    /// Notes that somebody was refused something with this code.
     pub(crate) fn note(&self, code: Option<Code>) {
         let now_ms = self.now_ms();
         for ((limit, _), met_ms) in LIMITS.iter().zip(&self.met_ms) {
@@ -48,7 +48,7 @@ impl Limited {
         }
     }
 
-    /// What to remark.
+    /// Returns the remarks for the operator.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let since_ms = self
             .now_ms()

@@ -1,10 +1,10 @@
-//! What the node has to do: counted as it is done, told as a rate.
+//! Load of the node: counted as it is done, reported as a rate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The shortest time that a rate is over: what is done in an instant is no rate.
+/// The shortest time that a rate is over: operations of an instant are no rate.
 const OVER_MIN: Duration = Duration::from_millis(100);
 
 /// Counts since the node started.
@@ -14,7 +14,7 @@ pub(crate) struct Load {
     reads: AtomicU64,
 }
 
-/// What was counted at a moment.
+/// Counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     appends: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Meter {
     counts: Counts,
 }
 
-/// What is done a second.
+/// Operations per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rates {
     pub(crate) appends_per_second: u32,
@@ -60,7 +60,7 @@ impl Meter {
         Self { since: now, counts }
     }
 
-    /// What was done since this was asked last.
+    /// Returns the rates since the last call.
     pub(crate) fn rates(&mut self, counts: Counts, now: Instant) -> Rates {
         let over = now.saturating_duration_since(self.since).max(OVER_MIN);
         let per_second = |before: u64, after: u64| {

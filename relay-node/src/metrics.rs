@@ -1,4 +1,4 @@
-//! What an operator sees: every metric's name, unit and meaning.
+//! Metrics for the operator: each with its name, unit and meaning.
 
 use crate::https::Traffic;
 use crate::trust::Barred;
@@ -158,7 +158,7 @@ pub(crate) fn append_took(time: Duration) {
     histogram!(APPEND_SECONDS).record(time);
 }
 
-/// What became of a frame.
+/// Outcome of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Appended,
@@ -270,7 +270,7 @@ pub(crate) fn standing(standing: Standing) {
     }
 }
 
-/// As everywhere: `SKY-1006`.
+/// Returns the code's usual text: `SKY-1006`.
 fn code_name(code: Option<Code>) -> Cow<'static, str> {
     code.map_or(Cow::Borrowed("unknown"), |code| code.to_string().into())
 }

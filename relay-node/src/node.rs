@@ -40,15 +40,15 @@ use tracing::{info, warn};
 
 /// Connections that learn why they are turned away, at once; more are refused without a word.
 const TURNED_AWAY_MAX: usize = 64;
-/// How long sessions that were ended may take to say so.
+/// Maximum time for ended sessions to say so.
 const END_WITHIN: Duration = Duration::from_secs(3);
-/// How long the endpoint may take to tell its peers that it is gone.
+/// Maximum time for the endpoint to tell its peers that it is gone.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
-/// How long after all agents learned of a drain sessions without a stream may stay.
+/// Time that sessions without a stream may stay after all agents learned of a drain.
 const EMPTY_AFTER: Duration = Duration::from_secs(1);
-/// How often a drain looks for sessions without a stream.
+/// Interval at which a drain looks for sessions without a stream.
 const EMPTY_EVERY: Duration = Duration::from_millis(250);
-/// How often what is no longer needed is let go.
+/// Interval at which state that is no longer needed is dropped.
 const TIDY_EVERY: Duration = Duration::from_secs(30);
 
 /// A relay node that runs. Stop it with [`RelayNode::shutdown`]; dropped, it stops without saying so to its agents.
@@ -61,11 +61,11 @@ pub struct RelayNode {
     stop: CancellationToken,
     background: TaskTracker,
     connections: TaskTracker,
-    /// Where the node is enrolled.
+    /// Enrolment of the node.
     place: Option<Place>,
 }
 
-/// What everything in a node shares.
+/// State shared by all parts of a node.
 pub(crate) struct Shared {
     /// The node's own endpoint.
     pub(crate) endpoint: EndpointId,
@@ -79,13 +79,13 @@ pub(crate) struct Shared {
     pub(crate) load: Load,
     pub(crate) limited: Limited,
     pub(crate) presence: Presence,
-    /// Until when the node drains, once it does.
+    /// Time until which the node drains, once it does.
     pub(crate) drain: watch::Sender<Option<Instant>>,
-    /// What the sessions of an account share.
+    /// State shared by the sessions of an account.
     pub(crate) accounts: Accounts,
-    /// What an account may cause.
+    /// Quotas of an account.
     pub(crate) quotas: Quotas,
-    /// Who appends next.
+    /// Turns of accounts to append.
     pub(crate) turns: Turns,
     /// Places for connections.
     pub(crate) places: Arc<Semaphore>,
@@ -96,7 +96,7 @@ pub(crate) struct Shared {
     pub(crate) incoming: Room,
     /// Subscriptions that entries are being sent to.
     pub(crate) sending: AtomicUsize,
-    /// What the operator said of logs that went back.
+    /// The operator's word on logs that went back.
     pub(crate) rollback: Option<AcceptedRollback>,
     /// The way in without UDP, where it is served.
     pub(crate) https: OnceLock<Https>,
@@ -122,12 +122,12 @@ pub enum StartError {
     /// The relay secret looks like an enrolment's key and is none.
     #[error(transparent)]
     EnrolmentKey(#[from] EnrolmentKeyError),
-    /// What the operator said of logs that went back cannot be read.
+    /// The operator's word on logs that went back cannot be read.
     #[error("cannot read the accepted rollback in {dir}: {source}", dir = .dir.display())]
     Rollback {
         /// The data folder.
         dir: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// HTTPS cannot be served.
@@ -138,7 +138,7 @@ pub enum StartError {
     Admin {
         /// The address.
         listen: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
@@ -275,7 +275,7 @@ impl RelayNode {
         self.endpoint.bound_sockets()
     }
 
-    /// Where agents reach it over HTTPS, where that is served.
+    /// Returns the HTTPS address for agents, if HTTPS is served.
     pub fn https_url(&self) -> Option<&str> {
         self.shared.https.get().map(Https::url)
     }
@@ -290,17 +290,17 @@ impl RelayNode {
         self.admin
     }
 
-    /// What it knows of the time: the door for whoever reads another clock.
+    /// Returns its knowledge of the time: readings of other clocks are reported there.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.shared.clock
     }
 
-    /// How many sessions run.
+    /// Returns the number of running sessions.
     pub fn sessions(&self) -> usize {
         self.shared.sessions.len()
     }
 
-    /// How many frames wait for their account's turn to append.
+    /// Returns the number of frames that wait for their account's turn to append.
     pub fn appends_waiting(&self) -> usize {
         self.shared.turns.waiting()
     }
@@ -352,7 +352,7 @@ impl RelayNode {
             tap.finish().await;
         }
         write_usage(self.shared.clone()).await;
-        // Nothing sends heartbeats now: what is taken out stays out.
+        // Nothing sends heartbeats now: removed streams stay out.
         if let Some(place) = self.place.take() {
             place.leave().await;
         }
@@ -410,7 +410,7 @@ impl RelayNode {
         }
     }
 
-    /// Under which agents reach the node.
+    /// Returns the addresses under which agents reach the node.
     fn addresses(&self) -> Vec<String> {
         let advertised = &self.shared.config.advertise;
         if advertised.is_empty() {
@@ -458,7 +458,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Where what the API tells is kept for a restart, where there is a data folder.
+/// Returns the keeper of the API's facts across a restart, if there is a data folder.
 fn keeper(trust: &TrustSource, config: &RelayConfig, endpoint: &EndpointId) -> Option<Keeper> {
     let TrustSource::Http { api_url, relay_secret } = trust else {
         return None;
@@ -532,8 +532,8 @@ async fn accept(node: Arc<Shared>, endpoint: Endpoint, connections: TaskTracker,
     }
 }
 
-/// With half of the places taken, who connects must show first that it receives at its address: an address that is made
-/// up takes no place then.
+/// With half of the places taken, a client must show first that it receives at its address: an address that is made up
+/// takes no place then.
 fn validated(node: &Shared, incoming: Incoming) -> Option<Incoming> {
     let crowded = node.connections() * 2 > node.config.limits.connections_max as usize;
     if !crowded || incoming.remote_addr_validated() {
@@ -572,7 +572,7 @@ async fn tidy(node: Arc<Shared>) {
     }
 }
 
-/// Writes down what accounts have caused, without what is no longer stored.
+/// Writes down the usage of accounts, without bytes that are no longer stored.
 async fn write_usage(node: Arc<Shared>) {
     let written = tokio::task::spawn_blocking(move || {
         let (given_up_ms, now_ms) = (node.store.given_up_ms(), node.clock.now().unix_ms);
@@ -583,7 +583,7 @@ async fn write_usage(node: Arc<Shared>) {
     }
 }
 
-/// What an account may cause, where it is set or can be known.
+/// Returns the quotas of an account, if they are set or can be known.
 fn quotas(config: &RelayConfig) -> Quotas {
     // So that one account alone does not fill the disk; and where there is only one, nearly all of it is its own.
     let most_of_disk = || Some(disk_bytes(config.data_dir.as_deref()?).ok()? / 10 * 9);

@@ -1,5 +1,5 @@
-//! How much an agent, and an account with all of its agents together, may append: frames and bytes a second, with a burst, whatever
-//! number of streams and connections.
+//! Limits on the appends of an agent, and of an account with all of its agents together: frames and bytes a second,
+//! with a burst, over any number of streams and connections.
 //!
 //! The rates outlive a connection, so that connecting again buys nothing. They are this node's: in a fleet each node has its own.
 
@@ -38,7 +38,7 @@ struct Meters<K: Hash + Eq + Clone, C: Clock> {
     clock: C,
 }
 
-/// Whose rate is used up, and how long to wait.
+/// Owner of the rate that is used up, and the time to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     Agent(Duration),
@@ -123,7 +123,7 @@ impl<K: Hash + Eq + Clone, C: Clock + Clone> Meters<K, C> {
         self.take_of(&self.bytes, self.bytes_burst, key, cells)
     }
 
-    /// What is more than a burst takes all of one: nothing waits for ever.
+    /// A request for more than a burst takes all of one: nothing waits for ever.
     fn take_of(&self, of: &Keyed<K, C>, burst: NonZeroU32, key: &K, units: u32) -> Result<(), Duration> {
         let units = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN).min(burst);
         match of.check_key_n(key, units) {

@@ -1,4 +1,4 @@
-//! Where every subscription is, so that the slowest one can be seen.
+//! Positions of all subscriptions, so that the slowest one can be seen.
 
 use parking_lot::Mutex;
 use skytale_proto::Offset;
@@ -45,12 +45,12 @@ impl Readers {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of subscriptions.
     pub(crate) fn len(&self) -> usize {
         self.places.lock().len()
     }
 
-    /// How many entries the slowest one is behind its log's head.
+    /// Returns the number of entries that the slowest one is behind its log's head.
     pub(crate) fn lag_max(&self) -> u64 {
         let places = self.places.lock();
         places.values().map(Place::lag).max().unwrap_or(0)

@@ -9,11 +9,12 @@ use skytale_proto::{AgentId, Code};
 use std::fmt;
 use std::time::Duration;
 
-/// How long an agent leaves a log alone whose home does not answer: the store has asked for longer than that already.
+/// Time for which an agent leaves a log alone whose home does not answer: the store has asked for longer than that
+/// already.
 const HOME_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long an agent leaves a log alone that this node has not followed far enough. Other nodes may have.
+/// Time for which an agent leaves a log alone that this node has not followed far enough. Other nodes may have.
 const CATCHING_UP_RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How long an agent waits before it offers a frame again to a node whose disk is full.
+/// Time after which an agent offers a frame again to a node whose disk is full.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Counts a refusal on its way out.
@@ -22,7 +23,7 @@ pub(crate) fn counted(refusal: Refusal) -> Refusal {
     refusal
 }
 
-/// What an append that failed is answered with. A store's own words stay in this node's log where they name files.
+/// Returns the refusal for an append that failed. A store's own words stay in this node's log if they name files.
 pub(crate) fn of_append(error: &AppendError) -> Refusal {
     match error {
         AppendError::Refused(refused) => {
@@ -40,7 +41,7 @@ pub(crate) fn of_append(error: &AppendError) -> Refusal {
     }
 }
 
-/// What a read that failed is answered with.
+/// Returns the refusal for a read that failed.
 pub(crate) fn of_store(error: &StoreError) -> Refusal {
     match error {
         StoreError::Trimmed { first } => Refusal::because(error.code(), error.to_string()).at(*first),
@@ -63,12 +64,12 @@ pub(crate) fn of_store(error: &StoreError) -> Refusal {
     }
 }
 
-/// What a token that failed is answered with.
+/// Returns the refusal for a token that failed.
 pub(crate) fn of_token(error: &TokenError) -> Refusal {
     Refusal::because(error.code, error.reason.clone())
 }
 
-/// What bytes that are no message are answered with; `None` where nobody is there to answer.
+/// Returns the refusal for bytes that are no message; `None` if nobody is there to answer.
 pub(crate) fn of_receive(error: &ReceiveError) -> Option<Refusal> {
     error.code().map(|code| Refusal::because(code, error.to_string()))
 }

@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedRollback {
     version: u32,
-    /// When it was given, unix milliseconds.
+    /// Time at which it was given, unix milliseconds.
     pub at_ms: u64,
     /// The last entry of each log then.
     #[serde(with = "heads")]

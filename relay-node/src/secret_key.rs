@@ -18,7 +18,7 @@ pub enum SecretKeyError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// Others than its owner can use the file.

@@ -10,10 +10,10 @@ use skytale_proto::session::{MessageError, decode_message, frame_message};
 /// Taken from a stream at once at most, in bytes.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
-/// Why no more messages come.
+/// Reason why no more messages come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
-    /// What came is not a message.
+    /// The bytes are not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// The stream was finished inside a message.
@@ -141,13 +141,13 @@ impl Sender {
         self.stream.write(bytes).await
     }
 
-    /// Ends the stream after what was written.
+    /// Ends the stream after the written bytes.
     pub(crate) fn finish(&mut self) {
         // A stream that has ended already needs no end.
         let _ = self.stream.finish();
     }
 
-    /// Gives the stream up, and what was written with it.
+    /// Gives the stream up, and the written bytes with it.
     pub(crate) fn reset(&mut self, code: Code) {
         // A stream that has ended already needs no end.
         let _ = self.stream.reset(error_code(code));

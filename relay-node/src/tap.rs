@@ -4,8 +4,8 @@
 //!   sessions ── put ──> queue (bounded, never waited for) ── a thread of its own ──> TapWriter ──> files
 //! ```
 //!
-//! Sessions put facts under a lock that is held to move them, and nobody is woken: the thread looks by itself. What does not fit is
-//! dropped and counted. A disk that is slow, full or gone stops the thread and nothing else.
+//! Sessions put facts under a lock that is held to move them, and nobody is woken: the thread looks by itself. Facts
+//! that do not fit are dropped and counted. A disk that is slow, full or gone stops the thread and nothing else.
 
 use crate::clock::unix_ms;
 use crate::config::TapConfig;
@@ -25,9 +25,9 @@ use tracing::{info, warn};
 const QUEUED_MAX: usize = 65_536;
 /// Facts for which the queue keeps its memory when it has little to do.
 const QUEUED_KEPT: usize = 1_024;
-/// How often the thread looks.
+/// Interval between looks of the thread.
 const TURN_EVERY: Duration = Duration::from_millis(50);
-/// How long a node that stops waits for its tap.
+/// Time for which a node that stops waits for its tap.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// A tap that runs. Dropped, it ends by itself.

@@ -1,4 +1,4 @@
-//! Who appends next: accounts take turns.
+//! Turns of accounts to append.
 //!
 //! The store answers frames in the order in which it gets them. So it gets few at a time: as many as a window holds, and the rest
 //! wait here, each account in a queue of its own. As the store answers, room in the window goes to the accounts in turn, by deficit
@@ -11,9 +11,9 @@
 //!   account C  c c ────────────┘
 //! ```
 //!
-//! While the window has room nobody waits, and nothing is queued. What waits here is bounded by what sessions and accounts may
-//! have in flight: one frame for each stream. Logs that do not wait for one another in the store ([`LogStore::lane`]) do not wait
-//! for one another here.
+//! While the window has room nobody waits, and nothing is queued. The queue is bounded by the frames that sessions and
+//! accounts may have in flight: one for each stream. Logs that do not wait for one another in the store
+//! ([`LogStore::lane`]) do not wait for one another here.
 //!
 //! [`LogStore::lane`]: skytale_log_store::LogStore::lane
 
@@ -23,12 +23,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What a frame costs beside its bytes, and each Welcome that it causes, in bytes: work that its length does not tell.
+/// Cost of a frame beside its bytes, and of each Welcome that it causes, in bytes: work that its length does not show.
 const FRAME_BYTES: u64 = 1024;
-/// What an account may have more in one turn than its share, in bytes.
+/// Bytes that an account may have in one turn beyond its share.
 const QUANTUM_BYTES: u64 = 64 * 1024;
 
-/// What a frame takes of the window: `frames` is 1, and one more for each Welcome that it causes.
+/// Returns the weight of a frame in the window: `frames` is 1, and one more for each Welcome that it causes.
 pub(crate) const fn weight(frames: u32, bytes: usize) -> u64 {
     bytes as u64 + frames as u64 * FRAME_BYTES
 }
@@ -51,7 +51,7 @@ pub(crate) struct Turn {
 /// One queue of the store. Pure.
 #[derive(Debug, Default)]
 struct Lane {
-    /// What the store has, and what is on its way there.
+    /// Weight of the frames in the store, and on their way there.
     taken: u64,
     /// Accounts that wait, in the order of their turns.
     order: VecDeque<AccountId>,
@@ -61,7 +61,7 @@ struct Lane {
 /// An account that waits.
 #[derive(Debug, Default)]
 struct Queue {
-    /// What it may still have in this turn.
+    /// Weight that it may still have in this turn.
     deficit: u64,
     /// It has had its quantum of this turn.
     in_turn: bool,
@@ -78,7 +78,7 @@ struct Waiting {
 type Given = (u64, oneshot::Sender<Turn>);
 
 impl Turns {
-    /// With so many bytes for the store at a time.
+    /// Makes them with so many bytes for the store at a time.
     pub(crate) fn new(window_bytes: u64) -> Self {
         Self {
             lanes: Arc::default(),
@@ -122,7 +122,7 @@ impl Turns {
         Err(gone)
     }
 
-    /// Nothing is locked: who no longer waits gives a place back by dropping it.
+    /// Nothing is locked: a caller that no longer waits gives a place back by dropping it.
     fn tell(&self, number: u32, given: Vec<Given>) {
         for (weight, go) in given {
             let _ = go.send(self.turn(number, weight));
@@ -185,7 +185,7 @@ impl Lane {
                 queue.waiting.pop_front();
             }
             let Some(weight) = queue.waiting.front().map(|waiting| waiting.weight) else {
-                // What an account has not used of its turn it does not keep.
+                // An account does not keep the unused part of its turn.
                 self.order.pop_front();
                 self.accounts.remove(&account);
                 continue;
@@ -303,8 +303,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever frames others have waiting: from when an account begins to wait, no more of another account's bytes go
-        /// before its frame than its frame's own, two quanta, and one frame.
+        /// With any frames of others waiting: from when an account begins to wait, no more of another account's bytes
+        /// go before its frame than its frame's own, two quanta, and one frame.
         #[test]
         fn what_goes_before_an_accounts_frame_has_a_bound(
             flood in proptest::collection::vec((0..5u8, 1..2_000_000u64), 1..200),

@@ -1,10 +1,10 @@
-//! What each account has caused on this node: bytes that may still be stored, and channels made within a day.
+//! Usage of this node by each account: bytes that may still be stored, and channels made within a day.
 //!
 //! Counted by the hour. An hour's bytes count until the store says that it keeps nothing from then ([`LogStore::given_up_ms`]), so
 //! retention by age and by size both make room. Frames that the log refused, and those that it had already, do not count.
 //!
-//! The counters are a node's own: it counts what it took from its sessions, and in a fleet each node counts for itself. They are
-//! written to a file from time to time and when the node stops; after a crash the last half a minute is not
+//! The counters are a node's own: it counts the bytes from its sessions, and in a fleet each node counts for itself.
+//! They are written to a file from time to time and when the node stops; after a crash the last half a minute is not
 //! counted, and without the file everything begins at 0. They say how much an account may add, never what an entry is.
 //!
 //! [`LogStore::given_up_ms`]: skytale_log_store::LogStore::given_up_ms
@@ -30,12 +30,12 @@ const DAY_HOURS: u64 = 24;
 const HOURS_MAX: usize = 1_024;
 /// A Welcome with its record and its place in the index, about, in bytes.
 const WELCOME_BYTES: u64 = 512;
-/// How long an agent waits before it offers a frame again of an account that has as many bytes stored as it may.
+/// Time after which an agent offers a frame again if its account has as many bytes stored as it may.
 const STORED_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Hours by which clocks of a store and its node may differ.
 const SLACK_HOURS: u64 = 1;
 
-/// What all accounts have caused.
+/// Usage of all accounts.
 #[derive(Debug)]
 pub(crate) struct Usage {
     accounts: Mutex<Counted>,
@@ -58,14 +58,14 @@ struct Hours {
     bytes: u64,
 }
 
-/// What one request causes, or an hour's requests did.
+/// Usage by one request, or by an hour's requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Caused {
     pub(crate) bytes: u64,
     pub(crate) channels: u32,
 }
 
-/// What an account may cause.
+/// Quotas of an account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quotas {
     /// Stored at once.
@@ -74,14 +74,14 @@ pub(crate) struct Quotas {
     pub(crate) channels: u32,
 }
 
-/// Which quota is used up.
+/// Quota that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exceeded {
     Bytes,
     Channels,
 }
 
-/// What was counted of a request, to be taken back where it caused nothing.
+/// Charge for a request, to be taken back if it caused nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Charge {
     account: AccountId,
@@ -96,7 +96,7 @@ struct File {
     accounts: HashMap<AccountId, Hours>,
 }
 
-/// What a frame of so many bytes causes: itself, its Welcomes, and its channel where it makes one.
+/// Returns the usage by a frame of so many bytes: itself, its Welcomes, and its channel if it makes one.
 pub(crate) fn caused_by(header: &Header, bytes: usize) -> Caused {
     let welcomes = u64::from(frames_of(header) - 1);
     Caused {
@@ -121,7 +121,7 @@ impl Exceeded {
 }
 
 impl Usage {
-    /// As it was left in a data folder. What cannot be read begins at 0.
+    /// Opens the usage in a data folder. Parts that cannot be read begin at 0.
     pub(crate) fn open(folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
         let by_id = match file.as_deref().map(read) {
@@ -174,7 +174,7 @@ impl Usage {
         }
     }
 
-    /// Forgets what is no longer stored, and writes the rest down. Blocks.
+    /// Forgets bytes that are no longer stored, and writes the rest down. Blocks.
     pub(crate) fn tidy(&self, given_up_ms: u64, now_ms: u64) {
         let before = (given_up_ms / HOUR_MS).saturating_sub(SLACK_HOURS);
         let day = (now_ms / HOUR_MS).saturating_sub(DAY_HOURS);
@@ -197,7 +197,7 @@ impl Usage {
         }
     }
 
-    /// How many bytes are counted for an account.
+    /// Returns the bytes counted for an account.
     #[cfg(test)]
     fn bytes(&self, account: AccountId) -> u64 {
         self.accounts.lock().by_id.get(&account).map_or(0, |hours| hours.bytes)
@@ -231,7 +231,8 @@ impl Hours {
         day.fold(0, |sum, (_, caused)| sum.saturating_add(caused.channels))
     }
 
-    /// What is from before an hour is no longer stored, and what from before a day does not count as made.
+    /// Forgets bytes from before an hour, which are no longer stored, and channels from before a day, which do not
+    /// count as made.
     fn forget(&mut self, before: u64, day: u64) {
         for (_, caused) in self.hours.range_mut(..before) {
             self.bytes -= caused.bytes;

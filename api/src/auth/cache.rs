@@ -1,4 +1,4 @@
-//! Which keys were verified lately.
+//! Keys that were verified lately.
 
 use super::text::{KeyName, KeyText};
 use parking_lot::Mutex;
@@ -6,25 +6,25 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-/// How many keys one generation remembers.
+/// Maximum number of keys that one generation remembers.
 const GENERATION_MAX: usize = 4_096;
-/// How long a generation is filled; a key is remembered for one to two of these.
+/// Time for which a generation is filled; a key is remembered for one to two of these.
 const GENERATION: Duration = Duration::from_secs(60);
 
 /// Remembers, for a minute or two, the texts of keys that fitted their hash.
 ///
-/// Why: Argon2 takes tens of milliseconds and 19 MiB by design, and an agent asks several times in a row (nonce,
-/// token, names). Without this a fleet that reconnects would be refused for want of hashing room. What it saves is
-/// the hash and nothing else: each request still reads the key's row, so a key that was revoked, by any process,
-/// is refused at once. It holds no keys but BLAKE3 hashes of them under a key of this process: in a memory dump
-/// they are of no use elsewhere.
+/// Why: Argon2 takes tens of milliseconds and 19 MiB by design, and an agent asks several times in a row (nonce, token,
+/// names). Without this a fleet that reconnects would be refused for want of hashing room. It saves the hash and
+/// nothing else: each request still reads the key's row, so a key that was revoked, by any process, is refused at once.
+/// It holds no keys but BLAKE3 hashes of them under a key of this process: in a memory dump they are of no use
+/// elsewhere.
 pub(crate) struct VerifiedKeys {
     key: Zeroizing<[u8; 32]>,
     generations: Mutex<Generations>,
 }
 
 struct Generations {
-    /// By the key's id: the hash of its text.
+    /// Hash of a key's text, by the key's id.
     young: HashMap<[u8; 16], [u8; 32]>,
     old: HashMap<[u8; 16], [u8; 32]>,
     began: Instant,

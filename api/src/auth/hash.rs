@@ -1,4 +1,4 @@
-//! Hashing of API keys, bounded in memory and in what waits.
+//! Hashing of API keys, bounded in memory and in waiting requests.
 
 use super::turns::{Turn, Turns};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -18,13 +18,13 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const HASH_BYTES: usize = 32;
 const SALT_BYTES: usize = 16;
-/// After how long a caller that found no room may try again.
+/// Time after which a caller that found no room may retry.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a hash was not computed.
+/// Reason why a hash was not computed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
-    /// Too many wait for one.
+    /// Too many requests wait for a hash.
     #[error("too many keys wait to be checked")]
     TooBusy,
     /// It failed.
@@ -32,8 +32,8 @@ pub(crate) enum HashError {
     Failed(String),
 }
 
-/// Whose turn at a hash it is: a network, and whose key it says that it has. So a flood from one network, or against one account,
-/// delays those who share both.
+/// Asker of a hash, which waits for its turn: a network, and the account of the key that it claims to have. So a flood
+/// from one network, or against one account, delays those who share both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asking {
     pub(crate) network: IpAddr,
@@ -50,13 +50,13 @@ impl Asking {
     }
 }
 
-/// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes
-/// the memory of `at_once` hashes, and whoever exceeds the queue must come back later. Those who wait take turns, asker by
-/// asker.
+/// Computes key hashes: so many at once, so many waiting, and not one more. A flood of keys, right or wrong, takes the
+/// memory of `at_once` hashes, and callers that exceed the queue must come back later. Those who wait take turns, asker
+/// by asker.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHasher {
     turns: Turns<Asking>,
-    /// How many of one asker wait.
+    /// Maximum number of waiting requests of one asker.
     each_max: usize,
     memory: Arc<Memory>,
     /// The hash of a key that nobody has: an id that is not known costs what a wrong secret costs.
@@ -81,8 +81,8 @@ impl KeyHasher {
         self.run(turn, move |memory| new_hash(secret.as_bytes(), memory)).await
     }
 
-    /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. What was verified while
-    /// this waited is in the cache, and not computed again.
+    /// Whether a secret is the one of a hash; with no hash, it takes as long and is not. A secret that was verified
+    /// while this waited is in the cache, and not computed again.
     pub(crate) async fn verify(
         &self,
         asking: Asking,

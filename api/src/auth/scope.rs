@@ -1,4 +1,4 @@
-//! What an API key may do.
+//! Scopes of an API key.
 
 use skytale_proto::limits::TOKEN_SCOPES_MAX;
 use skytale_proto::rest::KEY_SCOPES_MANAGEMENT;
@@ -59,7 +59,7 @@ impl FromStr for KeyScope {
     }
 }
 
-/// What an API key may do, in all.
+/// All scopes of an API key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyScopes(BTreeSet<KeyScope>);
 
@@ -69,7 +69,7 @@ pub(crate) enum ScopesError {
     /// Not a scope.
     #[error("no such scope: `{found}`")]
     Unknown {
-        /// What is there.
+        /// The text found.
         found: String,
     },
     /// None at all.
@@ -90,7 +90,7 @@ impl KeyScopes {
         Self(management.chain(token).collect())
     }
 
-    /// From their texts.
+    /// Parses their texts.
     pub(crate) fn from_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopesError> {
         let mut scopes = BTreeSet::new();
         for text in texts {
@@ -130,7 +130,7 @@ impl KeyScopes {
         self.0.iter().filter_map(token).collect()
     }
 
-    /// As they are shown.
+    /// Returns their texts.
     pub(crate) fn to_texts(&self) -> Vec<String> {
         self.0.iter().map(KeyScope::to_string).collect()
     }

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
-/// The hash of a shared secret. Two hashes are compared in constant time, whatever the lengths of what they hash.
+/// The hash of a shared secret. Two hashes are compared in constant time, at any lengths of the hashed texts.
 #[derive(Clone)]
 pub(crate) struct SharedSecret(blake3::Hash);
 

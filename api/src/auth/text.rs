@@ -11,7 +11,7 @@ const ID_CHARS: usize = 32;
 /// Characters of the secret: 32 bytes, base32 without padding.
 const SECRET_CHARS: usize = 52;
 
-/// What a key's text names: whose key it is.
+/// Owner of a key, as the key's text names it.
 pub(crate) trait KeyName: Copy {
     /// Text before the id.
     const PREFIX: &'static str;
@@ -40,11 +40,11 @@ macro_rules! key_name {
 key_name!(KeyId, API_KEY_PREFIX);
 key_name!(EnrolmentId, ENROLMENT_KEY_PREFIX);
 
-/// The parts of a key's text. The secret is not decoded: what was hashed is its text.
+/// The parts of a key's text. The secret is not decoded: its text was hashed.
 pub(crate) struct KeyText<'a, I> {
-    /// By which it is found.
+    /// Id by which it is found.
     pub id: I,
-    /// By which it is proven.
+    /// Secret by which it is proven.
     pub secret: &'a str,
 }
 
@@ -86,7 +86,7 @@ impl<I: KeyName> NewKey<I> {
         })
     }
 
-    /// What is hashed.
+    /// Returns the text to be hashed.
     pub(crate) fn secret(&self) -> Zeroizing<String> {
         let text = self.text.expose_secret();
         let secret = KeyText::<I>::parse(text).map(|parts| parts.secret).unwrap_or_default();

@@ -26,7 +26,7 @@ struct Queue<K: Hash + Eq + Clone> {
     free: usize,
     waiting: usize,
     waiting_max: usize,
-    /// Who has somebody waiting, in the order of their next turns.
+    /// Askers with a waiting request, in the order of their next turns.
     order: VecDeque<K>,
     of: HashMap<K, VecDeque<oneshot::Sender<Turn<K>>>>,
 }
@@ -60,7 +60,7 @@ impl<K: Hash + Eq + Clone> Turns<K> {
         turn.await.map_err(|_| Full)
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.0.lock().waiting
@@ -116,7 +116,7 @@ impl<K: Hash + Eq + Clone> Queue<K> {
         Ok(turn)
     }
 
-    /// The next one: of the asker whose turn it is, who then comes after the others.
+    /// The next one: of the asker whose turn it is, which then comes after the others.
     fn next(&mut self) -> Option<oneshot::Sender<Turn<K>>> {
         let who = self.order.pop_front()?;
         let own = self.of.get_mut(&who)?;

@@ -1,7 +1,7 @@
-//! Which of two processes has a relay node's place in the directory, if both show its key. Pure.
+//! Decides which of two processes that show a relay node's key has the node's place in the directory. Pure.
 //!
 //! Each process of a relay node has an id of its own. A restart and a copy of the node's files on a second machine look
-//! alike at first: another process with the same key. What tells them apart is whether the earlier one is still heard.
+//! alike at first: another process with the same key. The difference is whether the earlier one is still heard.
 //!
 //! ```text
 //!  nobody has the place, or its process missed its heartbeats ──> the other one takes it
@@ -16,7 +16,7 @@ use skytale_proto::InstanceId;
 pub(crate) struct Holder {
     /// `None` for a node of a version that does not tell it.
     pub instance: Option<InstanceId>,
-    /// Whose place it took under the same addresses.
+    /// Process whose place it took under the same addresses.
     pub displaced: Option<InstanceId>,
     /// The other one, if there was another one.
     pub twin: Option<InstanceId>,

@@ -1,17 +1,17 @@
-//! How far regions are from one another.
+//! Distances between regions.
 
 use std::collections::HashMap;
 
 /// Pairs of regions in one table.
 const PAIRS_MAX: usize = 4_096;
 
-/// How far regions are from one another, in a unit of the operator's choice: milliseconds of a round trip, mostly. The same
-/// both ways, and nothing within a region. Regions without an entry are further apart than those with one.
+/// Distances between regions, in a unit of the operator's choice: milliseconds of a round trip, mostly. The same both
+/// ways, and nothing within a region. Regions without an entry are further apart than those with one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Distances(HashMap<(u8, u8), u32>);
 
 impl Distances {
-    /// From entries of the form `1-2=80`. The error says what is wrong.
+    /// Parses entries of the form `1-2=80`. The error names the problem.
     pub(crate) fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut table = HashMap::new();
         for entry in entries {
@@ -29,7 +29,7 @@ impl Distances {
         Ok(Self(table))
     }
 
-    /// From one region to another.
+    /// Returns the distance from one region to another.
     pub(crate) fn between(&self, one: u8, other: u8) -> u32 {
         if one == other {
             return 0;

@@ -1,4 +1,4 @@
-//! `/v1/audit`: what was done in an account.
+//! `/v1/audit`: the actions in an account.
 
 use super::keys::need;
 use crate::auth::{Caller, KeyScope};
@@ -14,12 +14,12 @@ use skytale_proto::rest::AuditPage;
 use skytale_proto::rest::schema::EventId;
 use skytale_proto::{Code, KeyId};
 
-/// Which page.
+/// Page of the audit.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Before {
-    /// What the page begins before: `next` of the page before it in the list.
+    /// Start of the page: `next` of the page before it in the list.
     #[param(value_type = Option<EventId>)]
     before: Option<String>,
     /// Rows, from 1 to 200; 50 by default.
@@ -27,7 +27,7 @@ pub(super) struct Before {
     limit: Option<u32>,
 }
 
-/// What was done with the account's keys, tokens, agents and names, the newest first. Needs `audit:read`.
+/// Lists the actions on the account's keys, tokens, agents and names, newest first. Needs `audit:read`.
 #[utoipa::path(
     get,
     path = "/v1/audit",

@@ -111,7 +111,7 @@ pub(super) async fn list(
     }))
 }
 
-/// What a name stands for.
+/// Looks up the channel of a name.
 #[utoipa::path(
     get,
     path = "/v1/channels/{org}/{namespace}/{name}",

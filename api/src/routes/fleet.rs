@@ -12,8 +12,8 @@ use axum::extract::State;
 use skytale_proto::EndpointId;
 use skytale_proto::rest::{Fleet, FleetRelay, RelayState};
 
-/// Lists the enrolled relay nodes with what they last told, those that miss their heartbeats too. One that was not heard of
-/// for seven days is forgotten.
+/// Lists the enrolled relay nodes with their last heartbeats, those that miss them too. One that was not heard of for
+/// seven days is forgotten.
 #[utoipa::path(
     get,
     path = "/v1/fleet",

@@ -1,4 +1,4 @@
-//! What every request passes, from outside in: its id and its log line, answers' headers, panics, time, rate.
+//! Layers that every request passes, from outside in: its id and its log line, answers' headers, panics, time, rate.
 
 use crate::metrics;
 use crate::problem::Refusal;
@@ -74,7 +74,7 @@ pub(super) async fn check_head(State(service): State<Service>, request: Request,
             let mut response = Refusal::new(error.code, error.detail)
                 .status(error.status)
                 .into_response();
-            // What follows on the connection may be a body that nobody reads.
+            // The next bytes on the connection may be a body that nobody reads.
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
             response
@@ -113,7 +113,7 @@ pub(super) async fn limit_address(
     request: Request,
     next: Next,
 ) -> Result<Response<Body>, Refusal> {
-    // Who watches over the process must be answered.
+    // Probes of the process must be answered.
     if !["/livez", "/readyz"].contains(&request.uri().path()) {
         service.inner().rates.address(meta.address).map_err(rate_limited)?;
     }

@@ -20,8 +20,8 @@ use skytale_proto::rest::{
 use skytale_proto::{Code, EndpointId};
 use std::collections::HashSet;
 
-/// Says that a relay node is there, where, and what it has to do. The first one registers it; three that do not come take it
-/// out of the directory. The API's clock alone decides.
+/// Reports a relay node: that it is there, its addresses, and its load. The first one registers it; three that do not
+/// come take it out of the directory. The API's clock alone decides.
 #[utoipa::path(
     put,
     path = "/v1/relays/{endpoint}/heartbeat",
@@ -121,7 +121,7 @@ async fn take(
     Ok(relay.twin.map(|stored| stored.twin))
 }
 
-/// Whose the place is.
+/// Decides which process has the place.
 fn judge(before: Option<&StoredRelay>, relay: &StoredRelay, since_s: u64) -> Claim {
     let holder = before.map(|before| Holder {
         instance: before.instance,
@@ -184,7 +184,7 @@ async fn refuse(
     ))
 }
 
-/// What a heartbeat tells that is new; a change of load alone is nothing new.
+/// Returns the news in a heartbeat, as an action for the audit; a change of load alone is no news.
 fn told(before: Option<&StoredRelay>, now: &StoredRelay) -> Option<&'static str> {
     let Some(before) = before.filter(|before| before.enrolment == now.enrolment) else {
         return Some("relay.register");

@@ -4,7 +4,7 @@ use crate::openapi::Refusals;
 use axum::Json;
 use serde::Serialize;
 
-/// What the API is, and where it says more.
+/// The API's name and version, and links to its descriptions.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Index {
     /// `skytale-api`.

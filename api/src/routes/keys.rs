@@ -105,7 +105,7 @@ fn within_quota(inner: &Inner, in_force: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses what is no label.
+/// Refuses a text that is no label.
 pub(super) fn check_label(label: &str) -> Result<(), Refusal> {
     let chars = label.chars().count();
     if chars == 0 || chars > LABEL_CHARS_MAX || label.chars().any(char::is_control) {

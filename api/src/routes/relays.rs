@@ -24,7 +24,7 @@ pub(super) const RELAYS_MAX: u32 = 256;
 /// Relay nodes in one answer.
 const LISTED_MAX: u32 = 64;
 
-/// From where, and how many.
+/// Region of the caller, and number of relay nodes.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -36,8 +36,8 @@ pub(super) struct Nearest {
     limit: Option<u32>,
 }
 
-/// Lists relay nodes, nearest first: of the region asked for, then by distance from it, then by what they have to do. Those
-/// that are far behind, and after them those that are about to stop, come last; those that missed three heartbeats are not
+/// Lists relay nodes, nearest first: of the region asked for, then by distance from it, then by their load. Those that
+/// are far behind, and after them those that are about to stop, come last; those that missed three heartbeats are not
 /// there.
 #[utoipa::path(
     get,
@@ -129,13 +129,13 @@ pub(super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Which process leaves.
+/// Process that leaves.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Leaving {
-    /// Of an enrolled relay node, the process that leaves: another one that shows the same key stays. Without, whichever
-    /// is there.
+    /// Process of an enrolled relay node that leaves: another one that shows the same key stays. Without, any
+    /// process leaves.
     instance: Option<InstanceId>,
 }
 

@@ -16,7 +16,7 @@ use skytale_proto::rest::schema::{NUMBER_MAX, Sequence};
 /// Entries in one answer, of each feed.
 const FEED_MAX: u32 = 1_000;
 
-/// From where on.
+/// Start of the answer in each feed.
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -34,9 +34,9 @@ pub(super) struct From {
     limit: Option<u32>,
 }
 
-/// The API keys that were revoked and the agents that were ended, in order. A number that follows another in the
-/// answer is the next one: none is left out, and none comes late. What ends no token any more leaves the feed; a node that
-/// asks after a number that it does not go on from gets it from its beginning, and sees it by `start_over`.
+/// Lists the revoked API keys and the ended agents, in order. A number that follows another in the answer is the next
+/// one: none is left out, and none comes late. Entries that end no token any more leave the feed. If the feed does not
+/// continue from a node's number, the answer begins at the feed's start, and has `start_over` set.
 #[utoipa::path(
     get,
     path = "/v1/revocations",

@@ -130,7 +130,7 @@ async fn give(
     scopes: &[Scope],
 ) -> Result<TokenResponse, Refusal> {
     let nonce = nonce_of(&request.nonce)?;
-    // Before anything is written: what has no proof costs a signature check and no more.
+    // Before anything is written: a request without a proof costs a signature check and no more.
     check_proof(request, &nonce)?;
     let now_s = inner.now_s();
     let signer = inner.ring.view(now_s).await?.signer;

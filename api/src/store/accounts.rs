@@ -30,7 +30,7 @@ pub(crate) async fn org(connection: &mut AnyConnection, id: AccountId) -> Result
     Ok(row.map(|row| row.try_get("org")).transpose()?)
 }
 
-/// Locks the account until the transaction ends, so that what is counted under a quota stays so.
+/// Locks the account until the transaction ends, so that a count under a quota stays right.
 pub(crate) async fn lock(write: &mut Write, id: AccountId) -> Result<(), StoreError> {
     // Not FOR UPDATE: rows that refer to the account hold a key share of it, which that would have to wait for.
     let sql = write.locking(

@@ -80,7 +80,7 @@ pub(crate) async fn end(
     Ok(done.rows_affected() == 1)
 }
 
-/// How many agents an account has that have not ended.
+/// Counts the agents of an account that have not ended.
 pub(crate) async fn count(connection: &mut AnyConnection, account: AccountId) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) AS n FROM agents WHERE account = $1 AND ended_s IS NULL")
         .bind(account.to_string())

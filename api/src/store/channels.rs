@@ -34,7 +34,7 @@ pub(crate) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// What an account's name stands for.
+/// Looks up the channel of an account's name.
 pub(crate) async fn get(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -62,7 +62,7 @@ pub(crate) async fn remove(
     Ok(done.rows_affected() == 1)
 }
 
-/// How many names an account has.
+/// Counts an account's names.
 pub(crate) async fn count(connection: &mut AnyConnection, account: AccountId) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) AS n FROM channels WHERE account = $1")
         .bind(account.to_string())

@@ -1,15 +1,15 @@
-//! How much there is of everything, for metrics.
+//! Numbers of rows of each kind, for metrics.
 
 use super::{StoreError, number, signed};
 use sqlx::AnyConnection;
 
-/// How much there is of everything.
+/// Numbers of rows of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
     pub accounts: u64,
-    /// In force.
+    /// API keys in force.
     pub keys: u64,
-    /// That have not ended.
+    /// Agents that have not ended.
     pub agents: u64,
     /// Names of channels.
     pub channels: u64,

@@ -100,7 +100,7 @@ pub(crate) async fn has_endpoint(connection: &mut AnyConnection, endpoint: Endpo
     Ok(row.is_some())
 }
 
-/// How many are in force.
+/// Counts those in force.
 pub(crate) async fn count_in_force(connection: &mut AnyConnection) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) AS n FROM enrolments WHERE revoked_s IS NULL")
         .fetch_one(connection)

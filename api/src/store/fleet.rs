@@ -17,9 +17,9 @@ pub(crate) struct StoredRelay {
     pub draining: bool,
     pub load: RelayLoad,
     pub seen_s: u64,
-    /// Which process of it was heard.
+    /// Process of it that was heard.
     pub instance: Option<InstanceId>,
-    /// Whose place that one took under the same addresses.
+    /// Process whose place that one took under the same addresses.
     pub displaced: Option<InstanceId>,
     /// Another process that showed its key.
     pub twin: Option<StoredTwin>,
@@ -33,7 +33,7 @@ pub(crate) struct StoredTwin {
     pub twin: Twin,
 }
 
-/// What of it decides who is sent there.
+/// Parts of it that decide which agents are sent there.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveRelay {
     pub relay: Relay,
@@ -208,7 +208,7 @@ pub(crate) async fn list(
     list.page(connection, None, ask).await
 }
 
-/// How many there are.
+/// Counts them.
 pub(crate) async fn count(connection: &mut AnyConnection) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) AS n FROM fleet_relays")
         .fetch_one(connection)

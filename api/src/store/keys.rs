@@ -23,7 +23,7 @@ pub(crate) struct StoredKey {
 }
 
 impl StoredKey {
-    /// As it is shown.
+    /// Returns it as it is shown.
     pub(crate) fn shown(&self) -> Key {
         Key {
             id: self.id,
@@ -91,7 +91,7 @@ pub(crate) async fn lock_in_force(write: &mut Write, id: KeyId, now_s: u64) -> R
     Ok(row.is_some())
 }
 
-/// How many of an account's keys are in force.
+/// Counts an account's keys in force.
 pub(crate) async fn count_in_force(
     connection: &mut AnyConnection,
     account: AccountId,

@@ -1,4 +1,4 @@
-//! Where the database is.
+//! Location of the database.
 
 use crate::config::ConfigError;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-/// Where the database is. Prints no password.
+/// Location of the database. Prints no password.
 #[derive(Clone)]
 pub(crate) enum Location {
     /// A file.
@@ -47,12 +47,12 @@ impl Location {
         Ok(Self::Postgres { url: text.to_owned() })
     }
 
-    /// As sqlx takes it.
+    /// Returns the URL for sqlx.
     pub(super) fn url(&self) -> String {
         match self {
             Self::Postgres { url } => url.clone(),
             Self::Sqlite { path } => {
-                // What means something in a URL, or is no character of one, is written as %xx.
+                // Bytes that mean something in a URL, or are no character of one, are written as %xx.
                 let encoded: String = path
                     .to_string_lossy()
                     .bytes()

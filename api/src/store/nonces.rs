@@ -4,7 +4,7 @@ use super::{StoreError, number, signed};
 use skytale_proto::{AccountId, AgentId};
 use sqlx::AnyConnection;
 
-/// Whom a nonce is for. Its hash alone is stored.
+/// Agent and key that a nonce is for. Its hash alone is stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NonceOf<'a> {
     pub nonce: &'a [u8; 32],
@@ -34,7 +34,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// How many of an account's nonces wait for their proof; counted no further than `most`.
+/// Counts an account's nonces that wait for their proof; no further than `most`.
 pub(crate) async fn count(
     connection: &mut AnyConnection,
     account: AccountId,

@@ -6,10 +6,10 @@ use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 use std::fmt::Display;
 
-/// Which page of a list is asked for.
+/// Page of a list that is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask<N> {
-    /// What it begins after; without, it is the first.
+    /// Row that it begins after; without, it is the first.
     pub after: Option<N>,
     /// Rows that it has, at most.
     pub limit: u32,
@@ -19,7 +19,7 @@ pub(crate) struct Ask<N> {
 #[derive(Clone, Debug)]
 pub(crate) struct Paged<T, N> {
     pub rows: Vec<T>,
-    /// What the next page begins after; nothing on the last.
+    /// Row that the next page begins after; nothing on the last.
     pub next: Option<N>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct List<T, N> {
     /// of the column it is ordered by comes after the empty one.
     pub select: &'static str,
     pub stored: fn(&AnyRow) -> Result<T, StoreError>,
-    /// What is in the column that it is ordered by.
+    /// Returns the column that it is ordered by.
     pub id: fn(&T) -> N,
 }
 

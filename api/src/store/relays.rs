@@ -63,7 +63,7 @@ pub(crate) async fn remove(connection: &mut AnyConnection, endpoint: EndpointId)
     Ok(done.rows_affected() == 1)
 }
 
-/// How many there are.
+/// Counts them.
 pub(crate) async fn count(connection: &mut AnyConnection) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT COUNT(*) AS n FROM relays")
         .fetch_one(connection)

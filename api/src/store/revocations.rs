@@ -1,5 +1,5 @@
-//! The feeds of what was revoked: dense, in order, each entry there by the transaction that revoked, and gone from the
-//! front when it ends nothing any more.
+//! The feeds of revocations: dense, in order, each entry there by the transaction that revoked, and gone from the front
+//! when it ends nothing any more.
 
 use super::{StoreError, number, parse, signed};
 use skytale_proto::rest::{AgentRevocation, Revocation};
@@ -14,7 +14,7 @@ pub(crate) struct Part<T> {
     pub entries: Vec<T>,
     /// The number to ask after next.
     pub next: u64,
-    /// The feed does not go on from what was asked after; this is its beginning.
+    /// The feed does not continue from the requested number; this is its beginning.
     pub start_over: bool,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Part<T> {
 struct Feed {
     counter: &'static str,
     select: &'static str,
-    /// Deletes what comes before the first entry that is still of use.
+    /// Deletes the entries before the first that is still of use.
     drop: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl Feed {
         number(&row, "value")
     }
 
-    /// What came after a number, and whether that is where the feed goes on.
+    /// Returns the entries after a number, and whether the feed continues there.
     async fn part<T>(
         &self,
         connection: &mut AnyConnection,
@@ -152,7 +152,7 @@ pub(crate) async fn agents(
     AGENTS.part(connection, after, limit, revocation).await
 }
 
-/// Drops the entries from before a time, from the front of each feed up to the first that is not. What stays is dense.
+/// Drops the entries from before a time, from the front of each feed up to the first that is not. The rest is dense.
 pub(crate) async fn drop_old(connection: &mut AnyConnection, before_s: u64) -> Result<u64, StoreError> {
     let keys = KEYS.drop_old(connection, before_s).await?;
     Ok(keys + AGENTS.drop_old(connection, before_s).await?)

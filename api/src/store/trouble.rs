@@ -3,7 +3,7 @@
 use super::StoreError;
 use skytale_proto::Code;
 
-/// What keeps the database from its work, for now.
+/// Trouble that keeps the database from its work, for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// It has no connection or no turn to give in time.

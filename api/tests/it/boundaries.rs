@@ -221,7 +221,7 @@ async fn a_parameter_at_the_edge_of_its_schema_gets_the_schemas_verdict() {
                     || number.is_some_and(|number| schemas.fits(schema, &json!(number)));
                 let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
                 if parameter["in"] == "path" {
-                    // What has not the form of an id is an id that nobody has.
+                    // A text without the form of an id is an id that nobody has.
                     if fits || text.is_empty() || method == Method::PUT {
                         continue;
                     }

@@ -36,7 +36,7 @@ impl Process {
         let listening = tokio::task::spawn_blocking(move || {
             let mut lines = stdout.lines().map_while(Result::ok);
             let line = lines.find_map(|line| line.split_once(LISTENING).map(|(_, address)| address.to_owned()));
-            // What comes after is read too: a full pipe would stop the process.
+            // Later lines are read too: a full pipe would stop the process.
             std::thread::spawn(move || lines.for_each(drop));
             line
         });
@@ -78,7 +78,7 @@ impl Drop for Process {
     }
 }
 
-/// What the child runs. Among the tests of the parent it has nothing to do.
+/// Work of the child. Among the tests of the parent it has nothing to do.
 #[test]
 fn serves() {
     let Ok(url) = std::env::var(DATABASE) else { return };

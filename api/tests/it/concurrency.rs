@@ -1,4 +1,4 @@
-//! What holds when many ask at once, of several processes.
+//! Promises under many requests at once, of several processes.
 
 use crate::agent::TestAgent;
 use crate::database::{Backend, Database};

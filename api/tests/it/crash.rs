@@ -1,4 +1,4 @@
-//! The API is killed under load. What it had answered holds.
+//! The API is killed under load. Its earlier answers hold.
 
 use crate::agent::{TestAgent, random};
 use crate::child::Process;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// What was answered with success.
+/// Changes that were answered with success.
 #[derive(Default)]
 struct Acknowledged {
     channels: Vec<(String, ChannelId)>,

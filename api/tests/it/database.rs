@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// On which database.
+/// Kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Sqlite,
@@ -79,7 +79,7 @@ impl Database {
     }
 }
 
-/// Where the server has its socket.
+/// Returns the folder of the server's socket.
 pub(crate) async fn server_folder() -> PathBuf {
     server().await.folder.clone()
 }

@@ -1,4 +1,4 @@
-//! Which relay nodes belong to a fleet, and what one gets that does not.
+//! Enrolment of relay nodes in a fleet, and refusals of those that are not enrolled.
 
 use crate::agent::random;
 use crate::database::Backend;

@@ -1,4 +1,4 @@
-//! The feed of revocations stays small, and who follows it misses nothing.
+//! The feed of revocations stays small, and its followers miss nothing.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
@@ -67,7 +67,7 @@ on_both! {
             let feed = api.revocations(&format!("?after={after}")).await;
             assert_eq!((sequences(&feed), feed.start_over, feed.next), (expected, false, 5), "after {after}");
         }
-        // All of the agents' feed has left: who was behind learns once, and goes on from its end.
+        // All of the agents' feed has left: a follower that was behind learns once, and goes on from its end.
         let feed = api.revocations("?after=5").await;
         assert_eq!((feed.agents.len(), feed.agents_start_over, feed.agents_next), (0, true, 1));
         let feed = api.revocations("?after=5&agents_after=1").await;

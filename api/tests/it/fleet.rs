@@ -1,4 +1,4 @@
-//! The relay directory of a fleet: who is in it, and in which order agents learn.
+//! The relay directory of a fleet: its members, and their order for agents.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
@@ -102,7 +102,7 @@ on_both! {
         assert_eq!(told(&api, &key, Some(200)).await, own, "of a region that nobody knows: from the API's own");
         assert_eq!(api.listed(&key, "?region=2&limit=2").await, from_afar[..2]);
 
-        // What it has to do changes, and with it the order.
+        // Its load changes, and with it the order.
         calm.heartbeat.load.agents = 1_000;
         calm.beat(&api).await.ok::<HeartbeatTaken>();
         assert_eq!(told(&api, &key, None).await[..2], [busy.id(), calm.id()]);
@@ -227,7 +227,7 @@ on_both! {
         assert_eq!(page.enrolments.len(), 1);
         assert_eq!((page.enrolments[0].endpoint, page.next), (Some(node.id()), None));
 
-        // What is new is in the audit; a heartbeat that tells nothing new is not.
+        // News is in the audit; a heartbeat without news is not.
         node.beat(&api).await.ok::<HeartbeatTaken>();
         node.heartbeat.load.agents = 17;
         node.beat(&api).await.ok::<HeartbeatTaken>();

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 /// Requests at once. Unbounded they would take 19 MiB each, 5.7 GiB in all.
 const FLOOD: usize = 300;
-/// What two hashes take (38 MiB), and the process around them.
+/// Memory of two hashes (38 MiB), and of the process around them.
 const GROWTH_KIB_MAX: u64 = 128 * 1024;
 
 on_both! {

@@ -1,4 +1,4 @@
-//! What the API is for.
+//! Main flow of the API.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;

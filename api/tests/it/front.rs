@@ -1,4 +1,4 @@
-//! Whatever a client sends, and before any route sees it: the answer is a problem with a code.
+//! Any request that fails before a route sees it gets a problem with a code.
 
 use crate::database::Backend;
 use crate::harness::{ADMIN, Answer, RELAY, TestApi, on_both};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What the API answers to these bytes, until it closes the connection.
+/// Returns the API's answer to these bytes, until it closes the connection.
 async fn raw(api: &TestApi, request: impl AsRef<[u8]>) -> Answer {
     let mut stream = TcpStream::connect(api.base.trim_start_matches("http://"))
         .await
@@ -77,7 +77,7 @@ async fn a_path_that_is_no_text_is_refused_with_a_code_on_every_route_that_has_p
             let line = format!("{} {}", method.to_uppercase(), parameter("%ff"));
             let answer = raw(&api, request(&line, &bearer)).await.refused(Code::BadRequest);
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{line}");
-            // What is text and no id is an id that nobody has.
+            // A text that is no id is an id that nobody has.
             for text in ["%00", "..%2f..", "%e2%82%ac", "a%20b"] {
                 let line = format!("{} {}", method.to_uppercase(), parameter(text));
                 let answer = raw(&api, request(&line, &bearer)).await;
@@ -218,7 +218,7 @@ async fn what_is_no_request_of_http_is_refused_with_a_code() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_announced_too_long_is_refused_before_it_is_sent() {
-    // Whoever waited for the body would wait for an hour.
+    // An API that waited for the body would wait for an hour.
     let hour = Duration::from_secs(3_600);
     let api = TestApi::start_with(Backend::Sqlite, |config| config.limits.request_timeout = hour).await;
     let key = api.account("acme").await.key.secret;

@@ -156,7 +156,7 @@ pub(crate) struct Client {
     pub http: reqwest::Client,
 }
 
-/// What it answered.
+/// Answer of the API.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub status: StatusCode,
@@ -193,7 +193,7 @@ impl Answer {
         self
     }
 
-    /// How long to wait, seconds.
+    /// Returns the time to wait, in seconds.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
         self.headers.get(header::RETRY_AFTER)?.to_str().unwrap().parse().ok()
     }
@@ -296,7 +296,7 @@ impl Client {
         self.ask_token(bearer, agent).await.ok()
     }
 
-    /// What relay nodes check tokens with.
+    /// Returns the verifier with which relay nodes check tokens.
     pub(crate) async fn verifier(&self) -> TokenVerifier {
         TokenVerifier::new(&self.jwks().await, URL, AUDIENCE).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Whatever is sent to whatever route, the answer is a refusal and not a failure, and others are served.
+//! Any input to any route gets a refusal and not a failure, and others are served.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;

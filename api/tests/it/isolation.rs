@@ -1,4 +1,4 @@
-//! What one account, or one stranger, does to the API costs the others nothing that they notice.
+//! One account, or one stranger, cannot slow the API noticeably for others.
 
 use crate::agent::TestAgent;
 use crate::database::Backend;
@@ -171,7 +171,7 @@ on_both! {
         let page: AuditPage = api.get("/v1/audit?limit=200", &key).await.ok();
         let written = page.events.iter().filter(|event| event.action == "token.refuse").count();
         assert!((1..REFUSED).contains(&written), "{written} rows");
-        // What is done is written down all the same.
+        // Actions that succeed are written down all the same.
         api.token(&key, &agent).await;
         let page: AuditPage = api.get("/v1/audit?limit=200", &key).await.ok();
         assert!(page.events.iter().any(|event| event.action == "token.issue"));

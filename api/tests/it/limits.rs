@@ -95,7 +95,7 @@ on_both! {
     }
 }
 
-/// What a connection gets back for these bytes, until the API closes it.
+/// Returns the bytes that a connection gets back for these, until the API closes it.
 async fn raw(api: &TestApi, bytes: &[u8]) -> String {
     let address = api.client.base.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();

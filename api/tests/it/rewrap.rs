@@ -110,7 +110,7 @@ on_both! {
             tokio::task::spawn_blocking(move || {
                 let rewrapped = lines.by_ref().map_while(Result::ok).filter(|line| line.contains(REWRAPPED));
                 assert_eq!(rewrapped.take(3).count(), 3, "it rewraps");
-                // What comes after is read too: a full pipe would stop the process.
+                // Later lines are read too: a full pipe would stop the process.
                 std::thread::spawn(move || lines.for_each(drop));
             })
             .await
@@ -125,7 +125,7 @@ on_both! {
     }
 }
 
-/// What the child runs. Among the tests of the parent it has nothing to do.
+/// Work of the child. Among the tests of the parent it has nothing to do.
 #[test]
 fn rewraps_without_end() {
     let Ok(url) = std::env::var(DATABASE) else { return };

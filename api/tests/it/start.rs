@@ -1,4 +1,4 @@
-//! When the API does not start, and with what it does.
+//! Configurations with which the API does not start, and those with which it does.
 
 use crate::database::{Backend, Database};
 use crate::harness::{Client, config};

@@ -34,7 +34,7 @@ async fn readiness(api: &Client, wanted: Option<Code>) {
     }
 }
 
-/// What needs no write is answered.
+/// Requests that need no write are answered.
 async fn reads_are_answered(api: &Client, key: &str) {
     assert!(!api.jwks().await.keys.is_empty());
     api.revocations("").await;
@@ -167,7 +167,7 @@ async fn a_postgres_that_does_not_answer_is_told_apart_from_one_that_is_busy_and
         readiness(&far, Some(Code::DatabaseAway)).await;
         no_token(&far, &key, Code::DatabaseAway).await;
         far.get("/v1/revocations", RELAY).await.refused(Code::DatabaseAway);
-        // What verifies tokens is at hand.
+        // The keys that verify tokens are at hand.
         assert_eq!(far.jwks().await, keys);
         link.mend();
         readiness(&far, None).await;

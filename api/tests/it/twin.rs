@@ -33,7 +33,7 @@ async fn refused(api: &TestApi, node: &TestRelay, heartbeat: &Heartbeat) -> Prob
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-/// Where agents are sent.
+/// Returns the addresses to which agents are sent.
 async fn addresses(api: &TestApi, key: &str) -> Vec<String> {
     let relays: Relays = api.get("/v1/relays", key).await.ok();
     relays.relays.into_iter().flat_map(|relay| relay.addresses).collect()
@@ -62,7 +62,7 @@ on_both! {
         }
         let fleet = api.fleet().await;
         assert_eq!(fleet[0].twin.as_ref().unwrap().addresses, [THERE]);
-        // What the second one says of its end is not said of the first one.
+        // The second one's end is not the first one's.
         assert_eq!(leave(&api, &node, &second).await, StatusCode::NOT_FOUND);
         assert_eq!(addresses(&api, &key).await, [HERE]);
         // A twin that is gone is forgotten.

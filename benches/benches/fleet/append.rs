@@ -151,7 +151,7 @@ fn raw_messages(store: &FleetStore, frames: &[Frame]) -> Vec<Vec<Message>> {
     raw
 }
 
-/// As long as the subject in the shard's own stream, or nearly.
+/// Returns a subject as long as that in the shard's own stream, or nearly.
 fn raw_subject(shard: usize, log: &LogId) -> String {
     let hex: String = log.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("raw.log.0.{shard}.{hex}")

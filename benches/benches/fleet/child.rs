@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 /// The role of a child process: its arguments, one a line.
 pub(crate) const ROLE: &str = "SKYTALE_BENCH_FLEET_ROLE";
 
-/// What the child does.
+/// Runs the child's part.
 pub(crate) fn play(arguments: &[&str]) -> anyhow::Result<()> {
     let account = |user: &str, servers: &str, folder: &str| Account {
         user: user.to_owned(),
@@ -47,7 +47,7 @@ fn role(kind: &str, account: &Account, folder: &Path) -> String {
 
 // ---- join
 
-/// Lets a process of its own join a shard whose logs have so many entries each, and gives what it reports.
+/// Lets a process of its own join a shard whose logs have so many entries each, and returns its report.
 pub(crate) fn join(account: &Account, logs: &[LogId], entries: u64) -> anyhow::Result<HashMap<String, f64>> {
     let folder = tempfile::tempdir()?;
     let mut role = format!("{}\n{entries}", role("join", account, folder.path()));

@@ -1,4 +1,4 @@
-//! What the parts of this benchmark share: nodes, channels, and what the servers cost.
+//! Parts shared by this benchmark: nodes, channels, and the cost of the servers.
 
 use crate::LOGS;
 use anyhow::{Context as _, ensure};
@@ -99,7 +99,7 @@ impl Cost {
 
 // ---- reading
 
-/// What was read of a log.
+/// Entries read from a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReadLog {
     pub(crate) entries: u64,

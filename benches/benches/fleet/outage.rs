@@ -1,5 +1,5 @@
-//! How long nothing is acknowledged when a server dies or is taken away: through a node, and by a bare publisher to the same
-//! stream that tries every 100 ms. Both wait for the same election, so that the difference is the node's own.
+//! Time without acknowledgements when a server dies or is taken away: through a node, and by a bare publisher to the
+//! same stream that tries every 100 ms. Both wait for the same election, so that the difference is the node's own.
 
 use crate::FRAME_BYTES;
 use crate::common::settings;
@@ -18,15 +18,15 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// From one append, or attempt at one, to the next.
+/// Time from one append, or attempt at one, to the next.
 const PACE: Duration = Duration::from_millis(20);
-/// How long the bare publisher waits for an acknowledgement, and between two attempts.
+/// Time that the bare publisher waits for an acknowledgement, and pause between two attempts.
 const BARE_TIMEOUT: Duration = Duration::from_millis(250);
 const BARE_PAUSE: Duration = Duration::from_millis(100);
-/// How long all is watched after the fault.
+/// Time for which all is watched after the fault.
 const WATCHED: Duration = Duration::from_secs(15);
 
-/// What happens to a server.
+/// Fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Its process is killed.
@@ -41,7 +41,7 @@ enum Fault {
     Frozen,
 }
 
-/// Which server it happens to.
+/// Server that it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     /// The leader of the shard's stream.
@@ -110,7 +110,7 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
     Ok(())
 }
 
-/// What one fault did, in seconds.
+/// Gaps of one fault, in seconds.
 struct Gaps {
     node: f64,
     bare: f64,
@@ -121,7 +121,7 @@ struct Gaps {
 async fn one(cluster: &Cluster, account: &Account, victim: Victim, fault: Fault) -> anyhow::Result<Gaps> {
     let context = account.context().await.map_err(anyhow::Error::msg)?;
     let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
-    // Where the stream does not exist yet, or its leader: a node that opens makes it so.
+    // The stream, or its leader, may not exist yet: a node that opens makes it so.
     let store = open(account, None, folders[0].path()).await?;
     let stream = store.shard_of(&nobody(0).log()).context("a shard")?.stream();
     store.close().await?;
@@ -151,7 +151,7 @@ async fn one(cluster: &Cluster, account: &Account, victim: Victim, fault: Fault)
         }
         store.close().await?;
     };
-    // What reads there only: on a server that stays.
+    // A node that only reads there: on a server that stays.
     let other_here = (0..3).find(|server| *server != target).unwrap_or(elsewhere);
     let other = open(account, Some(other_here), folders[1].path()).await?;
     let channels = [
@@ -216,7 +216,7 @@ fn longest(times: &[Instant], from: Instant) -> f64 {
     let last = times
         .last()
         .map_or(WATCHED, |last| (from + WATCHED).saturating_duration_since(*last));
-    // Where nothing came any more, all of the rest.
+    // If nothing came any more, all of the rest.
     gaps.fold(last.as_secs_f64(), f64::max)
 }
 

@@ -19,15 +19,15 @@ use tokio::runtime::Runtime;
 
 const AGENTS: usize = 1_000;
 const CHANNELS: usize = 100;
-/// What each of them missed, in entries.
+/// Number of entries that each of them missed.
 const MISSED: usize = 512;
-/// How long the node may take to put away what it had for those who left.
+/// Time for the node to put away its state for those who left.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long an agent that was not let in waits, at first and at most.
+/// Pause of an agent that was not let in, at first and at most.
 const RETRY: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(8);
 
-/// An agent, with what it has to read.
+/// An agent, with the entries that it has to read.
 #[derive(Clone)]
 struct Returning {
     agent: Agent,
@@ -131,8 +131,8 @@ pub(crate) fn run(bench: &mut Bench, runtime: &Runtime, cluster: &Cluster) -> an
     Ok(())
 }
 
-/// Connects, says hello, reads what was missed to the head, and leaves. How often it was not let in is counted: an agent tries
-/// again then, as the SDK does.
+/// Connects, says hello, reads missed entries up to the head, and leaves. How often it was not let in is counted: an
+/// agent tries again then, as the SDK does.
 async fn come_back(served: &Served, returning: &Returning, refused: &AtomicU64) -> anyhow::Result<()> {
     let mut wait = RETRY;
     let client = loop {

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Its seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many times as fast as the workload; or `max`, as fast as each target takes it.
+    /// Replay speed, as a multiple of the workload's; or `max`, as fast as each target takes it.
     #[arg(long, default_value = "1", value_parser = speed)]
     pub(crate) speed: MaybeSpeed,
     /// Under `--speed max`: how many events are open at most.
@@ -44,13 +44,14 @@ pub(crate) struct Args {
     /// The targets.
     #[arg(long, value_delimiter = ',', default_value = "ours,jetstream,redis,postgres")]
     pub(crate) targets: Vec<Which>,
-    /// Where servers keep their data: on the disk that is asked about [default: the system's folder for temporary files].
+    /// Folder for the servers' data: on the disk that is asked about [default: the system's folder for temporary
+    /// files].
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// A new folder for the results of each run.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// How late the generator itself may be at its 99th percentile, in milliseconds, before a run is not valid.
+    /// Maximum lateness of the generator itself at its 99th percentile, in milliseconds, for a run to be valid.
     #[arg(long, default_value_t = 50, value_name = "MS")]
     pub(crate) lag_max: u64,
     /// Given by `cargo bench`.

@@ -1,4 +1,4 @@
-//! What runs are compared by, and the table that says how.
+//! Figures by which runs are compared, and their table.
 
 use crate::which::Which;
 use skytale_load::results::{Measure, Results};
@@ -100,8 +100,8 @@ impl Figures {
 /// The figures of all rounds, by target.
 pub(crate) type Rounds = BTreeMap<Which, Vec<Figures>>;
 
-/// A table in Markdown: of each figure and target the median, and of what is not ours the ratio to ours of the same round: median
-/// (least .. greatest).
+/// A table in Markdown: of each figure and target the median, and of the other targets the ratio to ours of the same
+/// round: median (least .. greatest).
 pub(crate) fn table(rounds: &Rounds) -> String {
     let head: Vec<&str> = rounds.keys().map(|which| which.name()).collect();
     let mut text = format!("| | {} |\n|---|{}\n", head.join(" | "), "---|".repeat(head.len()));

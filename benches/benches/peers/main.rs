@@ -4,8 +4,8 @@
 //!   cargo bench -p skytale-benches --bench peers -- WORKLOAD.skw --repeat 5 --out results
 //! ```
 //!
-//! In each round every target runs once, with a fresh server in a process of its own; who begins moves on by one. What counts is the
-//! ratio to ours of the same round. Every run is verified; one with a fault fails the program.
+//! In each round every target runs once, with a fresh server in a process of its own; the first place moves on by one.
+//! The result is the ratio to ours of the same round. Every run is verified; one with a fault fails the program.
 
 mod args;
 mod figures;
@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use which::{NODE, Which, once};
 
-/// Between two runs, after what the one before left to be written is on disk.
+/// Pause between two runs, after the writes of the one before are on disk.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The magic number of tmpfs (`statfs(2)`).
 const TMPFS: i64 = 0x0102_1994;

@@ -1,4 +1,4 @@
-//! From what a run gave to its results.
+//! Results of a run.
 
 use crate::args::Args;
 use crate::which::{Once, Which};

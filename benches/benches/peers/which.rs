@@ -47,7 +47,7 @@ impl FromStr for Which {
     }
 }
 
-/// What one run gave.
+/// Result of one run.
 #[derive(Debug)]
 pub(crate) struct Once {
     pub(crate) ran: Ran,

@@ -1,6 +1,6 @@
 //! Frames of a run.
 //!
-//! A frame's id says when it was planned, so that whoever reads the entry knows how late it is, in another process too:
+//! A frame's id says when it was planned, so that a reader of the entry knows how late it is, in another process too:
 //!
 //! ```text
 //!  0         6          8               16
@@ -23,7 +23,7 @@ pub(crate) fn frame_id(planned: Duration, part: u32, sequence: u64) -> FrameId {
     FrameId::from_bytes(bytes)
 }
 
-/// When a frame was planned, from the run's beginning.
+/// Returns the planned time of a frame, from the run's beginning.
 pub(crate) fn planned(frame: &FrameId) -> Duration {
     let mut bytes = [0; 8];
     bytes[2..].copy_from_slice(&frame.as_bytes()[..6]);
@@ -34,7 +34,7 @@ pub(crate) fn planned(frame: &FrameId) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Bodies(Bytes);
 
-/// So many random bytes are made once; bodies are cut from them.
+/// Random bytes that are made once; bodies are cut from them.
 const POOL_BYTES: usize = 4 * 1024 * 1024;
 
 impl Bodies {

@@ -5,7 +5,7 @@
 //!                                      └──────────────> Results: report.json, *.hlog, report.html
 //! ```
 //!
-//! What this crate is not: a benchmark of one thing alone. Those are in `skytale-benches`.
+//! This crate is not a benchmark of one thing alone. Those are in `skytale-benches`.
 
 mod frames;
 mod recorder;

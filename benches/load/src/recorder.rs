@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Tasks share so many locks.
 const SHARDS: usize = 16;
 
-/// What is counted as it happens. The others of [`Count`] are computed from these and the plan.
+/// Counts that are kept as they happen. The others of [`Count`] are computed from these and the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tick {
     Sent,
@@ -44,7 +44,7 @@ pub(crate) struct Recorder {
     has_latencies: bool,
 }
 
-/// What is recorded at once.
+/// Records that are made at once.
 pub(crate) struct Records<'a> {
     shard: parking_lot::MutexGuard<'a, Shard>,
     has_latencies: bool,
@@ -135,7 +135,7 @@ impl Recorder {
         let mut due: Vec<u64> = vec![0; intervals];
         for at in planned {
             let interval = (at.as_nanos() / self.interval.as_nanos()) as usize;
-            // What was due after the end was not.
+            // Events that were due after the end do not count.
             if let Some(count) = due.get_mut(interval) {
                 *count += 1;
             }
@@ -177,7 +177,7 @@ impl Recorder {
     }
 }
 
-/// What came less what went, up to the end of each interval.
+/// Returns the arrivals less the departures, up to the end of each interval.
 fn balance(came: impl Iterator<Item = u64>, went: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut sums = (0u64, 0u64);
     came.zip(went)

@@ -1,4 +1,4 @@
-//! What a workload is replayed against.
+//! Target of a replay.
 
 use skytale_proto::{AccountId, AgentId, Code, Frame, LogId, Offset, Region};
 use std::fmt;
@@ -19,7 +19,7 @@ pub trait Target: Send + Sync + 'static {
     /// The account that all agents belong to, as frames of raw channels name it; `None` until an agent has a token.
     fn account(&self) -> Option<AccountId>;
 
-    /// Where the logs of channels live that an agent makes.
+    /// Returns the home region of the channels that an agent makes.
     fn home(&self, agent: u32) -> Region;
 
     /// Gets what an agent needs before it connects, such as a token, and keeps it for its next session.
@@ -59,11 +59,11 @@ pub trait Session: Clone + Send + Sync + 'static {
 
 /// A subscription.
 pub trait Reading: Send + 'static {
-    /// What comes next; `None` where the target ended it. Cancel-safe.
+    /// Waits for the next read; `None` if the target ended the subscription. Cancel-safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<Read>, Failed>> + Send;
 }
 
-/// What a subscription gives.
+/// Result of a read from a subscription.
 #[derive(Clone, Debug)]
 pub enum Read {
     /// Entries, in order: where each is, and the frame.
@@ -75,20 +75,20 @@ pub enum Read {
 /// An append that became an entry, and is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Where it is in its log: logs are dense, from 1.
+    /// Offset in its log: logs are dense, from 1.
     pub offset: Offset,
 }
 
-/// Why something failed.
+/// Reason why something failed.
 #[derive(Clone, Debug)]
 pub struct Failed {
     /// The code.
     pub code: Code,
-    /// What was wrong.
+    /// The problem.
     pub problem: String,
-    /// Whether the target said no. Otherwise what was asked for may have been done.
+    /// Whether the target said no. Otherwise the request may have been carried out.
     pub is_refusal: bool,
-    /// How long to wait before another try, where the target said so.
+    /// Time to wait before another try, if the target said so.
     pub retry_after: Option<Duration>,
     /// The offset that a refusal is about: the handshake head, or the first available offset.
     pub offset: Offset,

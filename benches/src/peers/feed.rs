@@ -1,4 +1,4 @@
-//! What sessions and subscriptions of all peers have in common.
+//! Parts that sessions and subscriptions of all peers share.
 
 use parking_lot::Mutex;
 use skytale_load::target::{Failed, Read, Reading};
@@ -20,7 +20,7 @@ pub struct Feed {
     task: JoinHandle<()>,
 }
 
-/// Where a subscription's task puts what it reads.
+/// Sink for the reads of a subscription's task.
 #[derive(Debug)]
 pub(super) struct Sink {
     batches: mpsc::Sender<Read>,
@@ -118,7 +118,7 @@ impl Drop for Feed {
     }
 }
 
-/// Why a session is over, as soon as it is. Clones are the same session's.
+/// Reason why a session is over, as soon as it is. Clones are the same session's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failure {
     is_over: CancellationToken,
@@ -159,7 +159,7 @@ mod tests {
         (from..=to).map(|offset| (Offset::new(offset), frame())).collect()
     }
 
-    /// What a reader is given, as the last offset of each batch, 0 where it has caught up.
+    /// Returns the reads of a reader, as the last offset of each batch, 0 where it has caught up.
     async fn read(follow: bool, missed: u64, batches: Vec<Vec<(Offset, Frame)>>) -> Vec<u64> {
         let mut feed = Feed::start(&Failure::default(), follow, |mut sink| async move {
             if sink.missed(missed).await.is_err() {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// The stream of agents' own logs.
 const AGENTS: &str = "agents";
-/// How long an answer may take: what is due is measured, not given up.
+/// Maximum time for an answer: late answers are measured, not given up.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// Publishes that one agent may have without an acknowledgement.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -212,7 +212,7 @@ async fn read(context: Context, log: LogId, after: Offset, mut sink: Sink) -> Re
     };
     let consumer = stream.create_consumer(config).await;
     let consumer = consumer.map_err(|error| lost("no consumer", error))?;
-    // What was there when it was made.
+    // Messages that were there when it was made.
     if sink.missed(consumer.cached_info().num_pending).await.is_err() {
         return Ok(Over);
     }

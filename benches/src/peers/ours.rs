@@ -43,7 +43,7 @@ impl Ours {
         })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub const fn address(&self) -> &EndpointAddr {
         self.relay.address()
     }
@@ -60,7 +60,7 @@ pub fn folder(parent: &Path) -> anyhow::Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("skytale-peer-").tempdir_in(parent)?)
 }
 
-/// So many fresh agents of the node at an address, in this process or another.
+/// Connects so many fresh agents to the node at an address, in this process or another.
 pub async fn target(address: &EndpointAddr, agents: u32) -> anyhow::Result<RelayTarget> {
     let sockets: Vec<String> = address.ip_addrs().map(ToString::to_string).collect();
     let relay = rest::Relay {

@@ -2,9 +2,10 @@
 //!
 //! - One server, one copy; `fsync` and `synchronous_commit` on, and no other setting changed that bears on speed. Frames are not tried to
 //!   be compressed, as ciphertext cannot be.
-//! - Agents have no connections of their own: hundreds of those are not what its users do. As in a service before the database, all
-//!   share [`WRITERS`] connections that append and [`READERS`] that read. A log's appends go through one writer: so they come in
-//!   order, and no counter is locked by two. What waits for a writer is one statement, which commits by itself.
+//! - Agents have no connections of their own: PostgreSQL's users do not make hundreds of those. As in a service before
+//!   the database, all share [`WRITERS`] connections that append and [`READERS`] that read. A log's appends go through
+//!   one writer: so they come in order, and no counter is locked by two. The unit that waits for a writer is one
+//!   statement, which commits by itself.
 //! - Readers are woken by `LISTEN` on one connection, and read after their cursors. `NOTIFY` is sent after the insert has committed, by
 //!   a connection that does not wait for the disk: inside the insert it would let one transaction commit at a time. A notification that
 //!   is lost is made up for by reading again now and then.
@@ -38,7 +39,7 @@ pub const READERS: u32 = 16;
 const APPENDS_MAX: usize = 256;
 /// Appends that wait for one writer, at most.
 const WAITING_MAX: usize = 4_096;
-/// How often a reader looks without having been woken.
+/// Interval at which a reader looks without having been woken.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 const TABLES: &str = r#"
@@ -83,7 +84,7 @@ pub struct Postgres {
     server: Server,
 }
 
-/// What sessions share.
+/// State shared by sessions.
 #[derive(Debug)]
 struct Service {
     writers: Vec<mpsc::Sender<Append>>,
@@ -91,7 +92,7 @@ struct Service {
     heads: Heads,
 }
 
-/// An append, and who waits for where it is.
+/// An append, and the caller that waits for its offset.
 #[derive(Debug)]
 struct Append {
     log: Vec<u8>,
@@ -99,7 +100,7 @@ struct Append {
     done: oneshot::Sender<Offset>,
 }
 
-/// Of each log that somebody reads: the head that was notified.
+/// Notified head of each log that somebody reads.
 #[derive(Debug, Default)]
 struct Heads(Mutex<HashMap<String, watch::Sender<u64>>>);
 
@@ -190,7 +191,8 @@ impl Postgres {
     }
 }
 
-/// Appends what waits, in one statement, as long as somebody may append. After an error all that wait learn that it is lost.
+/// Appends the waiting entries, in one statement, as long as somebody may append. After an error all that wait learn
+/// that it is lost.
 async fn write(
     mut connection: PgConnection,
     mut queue: mpsc::Receiver<Append>,
@@ -214,7 +216,7 @@ async fn write(
         for (append, offset) in appends.drain(..).zip(offsets) {
             let offset = Offset::new(offset.unsigned_abs());
             heads.insert(append.log, offset);
-            // Who does not wait any more needs no answer.
+            // A caller that no longer waits needs no answer.
             let _ = append.done.send(offset);
         }
         for head in heads {
@@ -225,7 +227,7 @@ async fn write(
     }
 }
 
-/// Tells readers of what was committed.
+/// Tells readers of committed entries.
 async fn notify(mut connection: PgConnection, mut committed: mpsc::Receiver<(Vec<u8>, Offset)>) {
     let mut heads = Vec::new();
     while committed.recv_many(&mut heads, APPENDS_MAX).await > 0 {

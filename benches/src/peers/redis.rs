@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 const FIELD: &str = "f";
 /// Appends of an agent that have no answer yet, at most.
 const IN_FLIGHT_MAX: usize = 4_096;
-/// How long an answer may take: what is due is measured, not given up.
+/// Maximum time for an answer: late answers are measured, not given up.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A server.
@@ -114,7 +114,7 @@ impl Target for Redis {
     }
 }
 
-/// An append, and who waits for where it is.
+/// An append, and the caller that waits for its offset.
 type Append = (LogId, Bytes, oneshot::Sender<RedisResult<String>>);
 
 /// An agent's connections.
@@ -141,7 +141,7 @@ async fn append_all(connection: MultiplexedConnection, queue: mpsc::Receiver<App
                 .arg("0-*")
                 .arg(FIELD)
                 .arg(&*frame);
-            // Who does not wait any more needs no answer.
+            // A caller that no longer waits needs no answer.
             let _ = done.send(command.query_async(&mut connection).await);
         }
     });

@@ -12,21 +12,21 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a server may take to answer for the first time.
+/// Maximum time for a server to answer for the first time.
 pub(super) const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
+/// Pause between two tries to reach it.
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(50);
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// A program that is not installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{program} is not installed; {help}")]
 pub struct Absent {
-    /// Which.
+    /// The server.
     pub program: &'static str,
-    /// How to get it.
+    /// Way to get it.
     pub help: &'static str,
 }
 
@@ -59,7 +59,7 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: TempDir,
-    /// Who runs the server, where that is another user.
+    /// User that runs the server, if that is another one.
     owner: Option<Owner>,
 }
 
@@ -161,7 +161,7 @@ impl Server {
         })
     }
 
-    /// What the kernel knows of it.
+    /// Returns the kernel's figures of it.
     pub fn process(&self) -> Process {
         Process::of(self.pid)
     }

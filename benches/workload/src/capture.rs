@@ -1,4 +1,4 @@
-//! From a log's entries to events.
+//! Conversion of a log's entries to events.
 
 use crate::complete::Completer;
 use crate::event::{Agent, Channel, Event, Frame, What};
@@ -7,10 +7,10 @@ use skytale_proto::{AgentId, Detail, Header, LogId, Offset};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What part of time is captured, in unix milliseconds.
+/// Part of time that is captured, in unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// From this time on.
+    /// Time from which on events are captured.
     pub from_ms: Option<u64>,
     /// Before this time.
     pub until_ms: Option<u64>,
@@ -48,15 +48,15 @@ pub struct Entry<'a> {
 
 /// Makes events of entries, which must come in the order in which they were accepted.
 ///
-/// A workload must be possible by itself. So where a channel was there before the first entry that is captured, its Create and a commit
-/// that adds its members are made up, at the time of that entry; and an author of whose coming nothing is known is added before its
-/// first entry. What a whole log holds is captured as it is.
+/// A workload must be possible by itself. So if a channel was there before the first entry that is captured, its Create
+/// and a commit that adds its members are made up, at the time of that entry; and an author of whose coming nothing is
+/// known is added before its first entry. The contents of a whole log are captured as they are.
 #[derive(Debug)]
 pub struct LogCapture {
     ids: Pseudonyms,
     window: Window,
     completer: Completer,
-    /// Numbers in the workload: what was before its first event has none.
+    /// Numbers in the workload: those from before its first event have none.
     agents_told: HashMap<Agent, Agent>,
     channels_told: HashMap<Channel, Channel>,
     start_ms: Option<u64>,
@@ -77,12 +77,12 @@ impl LogCapture {
         }
     }
 
-    /// When the first event was, unix milliseconds.
+    /// Returns the time of the first event, unix milliseconds.
     pub const fn start_ms(&self) -> Option<u64> {
         self.start_ms
     }
 
-    /// How many events stand for what was before the capture, or is not known.
+    /// Returns the number of events that represent a state before the capture, or an unknown one.
     pub const fn made_up(&self) -> u64 {
         self.completer.made_up()
     }

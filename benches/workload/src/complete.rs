@@ -15,18 +15,18 @@ const ADDS_MAX: usize = 512;
 
 const _: () = assert!(COMMIT_BYTES as usize + COMMIT_BYTES_PER_ADD as usize * ADDS_MAX < limits::FRAME_BYTES_MAX);
 
-/// What is known of a channel.
+/// Knowledge of a channel.
 #[derive(Debug)]
 struct Known {
     mode: ChannelMode,
-    /// Who speaks for it in frames that are made up.
+    /// Author of its frames that are made up.
     owner: Agent,
     roster: BTreeSet<Agent>,
     /// The channel and its roster are in the output.
     is_told: bool,
 }
 
-/// What is known of an agent.
+/// Knowledge of an agent.
 #[derive(Debug, Default)]
 struct Presence {
     /// Sessions that run. Those of a merged file may overlap: it is offline when all of them have ended.
@@ -45,7 +45,7 @@ impl Presence {
         self.sessions = self.sessions.saturating_add(1);
     }
 
-    /// A session of the input has ended. Whether it was the last one, with which what it follows ends too.
+    /// A session of the input has ended. Whether it was the last one, with which its subscriptions end, too.
     fn end(&mut self) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
         if self.sessions == 0 {
@@ -64,9 +64,10 @@ enum Explicit {
 
 /// Takes events in order, and gives them with whatever else must be there before them.
 ///
-/// Where a channel was there before, its Create and commits that add its members are made up; an author of whose coming nothing is
-/// known is added before its first frame. With [`Completer::with_sessions`] that goes for sessions, subscriptions and KeyPackages too:
-/// an agent without a session of its own in the input comes online before it does anything, and follows its channels.
+/// If a channel was there before, its Create and commits that add its members are made up; an author of whose coming
+/// nothing is known is added before its first frame. With [`Completer::with_sessions`] that goes for sessions,
+/// subscriptions and KeyPackages too: an agent without a session of its own in the input comes online before it does
+/// anything, and follows its channels.
 #[derive(Debug, Default)]
 pub struct Completer {
     channels: HashMap<Channel, Known>,
@@ -116,7 +117,7 @@ impl Completer {
         }
     }
 
-    /// How many events were made up.
+    /// Returns the number of events that were made up.
     pub const fn made_up(&self) -> u64 {
         self.made_up
     }
@@ -213,7 +214,7 @@ impl Completer {
         })
     }
 
-    /// What a frame does to its channel.
+    /// Applies a frame to its channel.
     fn change(&mut self, channel: Channel, author: Agent, frame: &Frame) {
         let Some(known) = self.channels.get_mut(&channel) else {
             return;
@@ -254,7 +255,7 @@ impl Completer {
             self.come_online(at, author, out);
             self.known(channel, author, mode_of(&frame)).is_told = true;
         } else {
-            // Who is removed was a member.
+            // A removed agent was a member.
             let removes: &[Agent] = match &frame {
                 Frame::Commit { removes, .. } => removes,
                 _ => &[],
@@ -269,7 +270,7 @@ impl Completer {
                 recipients,
                 ..
             } => {
-                // Whose coming was made up is there.
+                // An agent whose coming was made up is there.
                 if let Some(known) = self.channels.get(&channel) {
                     adds.retain(|agent| removes.contains(agent) || !known.roster.contains(agent));
                     recipients.retain(|agent| adds.contains(agent));

@@ -1,4 +1,4 @@
-//! What happens in a workload.
+//! Events of a workload.
 
 use skytale_proto::{ChannelMode, Code};
 use std::time::Duration;
@@ -23,18 +23,18 @@ pub enum Log {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When, from the start of the workload. Microseconds are kept.
+    /// Time from the start of the workload. Microseconds are kept.
     pub at: Duration,
-    /// What.
+    /// Kind of the event.
     pub what: What,
 }
 
-/// What an event is.
+/// Kind of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A frame that a log accepted.
     Append {
-        /// Who appended it.
+        /// Author of the frame.
         author: Agent,
         /// Its body, in bytes.
         body_bytes: u32,
@@ -47,11 +47,11 @@ pub enum What {
     Disconnect(Agent),
     /// An agent began to read a log.
     Subscribe {
-        /// Who.
+        /// The reader.
         agent: Agent,
-        /// Which log.
+        /// The log.
         log: Log,
-        /// How many entries it had not read, up to the head of that time.
+        /// Number of entries that it had not read, up to the head of that time.
         behind: u64,
         /// Whether it goes on at the head.
         follow: bool,
@@ -60,7 +60,7 @@ pub enum What {
     Token(Agent),
     /// The relay node refused something.
     Refused {
-        /// Who was refused.
+        /// The refused agent.
         agent: Agent,
         /// The code.
         code: Code,
@@ -74,7 +74,7 @@ pub enum Frame {
     Create {
         /// The channel.
         channel: Channel,
-        /// What governs appends to it.
+        /// Rules for appends to it.
         mode: ChannelMode,
     },
     /// An MLS commit, perhaps with Welcomes.
@@ -100,7 +100,7 @@ pub enum Frame {
     Trim {
         /// The channel.
         channel: Channel,
-        /// How many entries it kept.
+        /// Number of entries that it kept.
         kept: u64,
     },
     /// A KeyPackage offered on the author's own log.

@@ -1,7 +1,8 @@
 //! Ids become numbers, and cannot be found again from them.
 //!
-//! What is kept for each id is an HMAC-SHA256 (RFC 2104) under a key of this process, which nobody else ever has and which is gone with
-//! it. A number is the order of first appearance. So whoever has a workload cannot test whether an id that they know is in it.
+//! The key of each id is an HMAC-SHA256 (RFC 2104) under a key of this process, which nobody else ever has and which is
+//! gone with it. A number is the order of first appearance. So a person who has a workload cannot test whether a known
+//! id is in it.
 
 use crate::event::{Agent, Channel};
 use ring::hmac;
@@ -10,7 +11,7 @@ use skytale_proto::{AgentId, ChannelId};
 use std::collections::HashMap;
 use std::fmt;
 
-/// Which channels are captured.
+/// Channels that are captured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample(f64);
 
@@ -63,7 +64,7 @@ impl fmt::Debug for Pseudonyms {
 pub struct NoRandomness;
 
 impl Pseudonyms {
-    /// With a key of its own.
+    /// Makes them with a key of their own.
     pub fn new(sample: Sample) -> Result<Self, NoRandomness> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| NoRandomness)?;
         Ok(Self {
@@ -86,7 +87,7 @@ impl Pseudonyms {
         (pseudonym, drawn < self.sample.0 || self.sample == Sample::ALL)
     }
 
-    /// How many ids have a number.
+    /// Returns the number of ids that have a number.
     pub(crate) fn len(&self) -> usize {
         self.agents.len() + self.channels.len()
     }

@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! What this crate is not: a client. It opens no socket and no store.
+//! This crate is not a client. It opens no socket and no store.
 //!
 //! # Invariants
 //! - Events are in the order of their times.

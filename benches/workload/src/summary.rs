@@ -1,4 +1,4 @@
-//! What a workload is like: rates, sizes, fan-out, absences.
+//! Description of a workload: rates, sizes, fan-out, absences.
 
 use crate::event::{Agent, Channel, Event, Frame, What};
 use hdrhistogram::Histogram;
@@ -54,12 +54,12 @@ impl Series {
         self.bucket
     }
 
-    /// What each bucket counts.
+    /// Returns the count of each bucket.
     pub fn values(&self) -> &[u64] {
         &self.values
     }
 
-    /// What each bucket counts, a second.
+    /// Returns the count of each bucket, a second.
     pub fn per_second(&self) -> impl Iterator<Item = f64> {
         self.values
             .iter()
@@ -86,7 +86,7 @@ impl Spread {
         let _ = self.0.record(value);
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> u64 {
         self.0.len()
     }
@@ -112,12 +112,12 @@ impl Spread {
     }
 }
 
-/// What a workload is like.
+/// Description of a workload.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Events.
     pub events: u64,
-    /// From the start to the last event.
+    /// Time from the start to the last event.
     pub duration: Duration,
     /// Events by kind.
     pub kinds: BTreeMap<&'static str, u64>,
@@ -141,7 +141,7 @@ pub struct Summary {
     pub fan_out: Spread,
     /// Messages of each channel.
     pub channel_messages: Spread,
-    /// How long agents were away, in milliseconds.
+    /// Absences of agents, in milliseconds.
     pub away_ms: Spread,
     /// Entries that readers had missed when they subscribed.
     pub backlog: Spread,

@@ -28,7 +28,7 @@ impl fmt::Debug for LinkMac {
 }
 
 impl LinkMac {
-    /// From 32 secret bytes.
+    /// Makes it from 32 secret bytes.
     pub fn new(secret: &[u8; 32], link_id: impl Into<String>) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, secret),

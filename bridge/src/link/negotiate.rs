@@ -22,7 +22,7 @@ const KEM_KEY_BYTES: usize = 1_184;
 /// Texts of a negotiation, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// What the bridge says of itself.
+/// Identity of the bridge in negotiation.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The version of SLIM whose wire format it speaks.
@@ -38,7 +38,7 @@ pub struct Accepted {
     pub mac: LinkMac,
     /// The message to answer with.
     pub reply: Bytes,
-    /// What the other side calls itself.
+    /// Name of the other side.
     pub node_id: String,
     /// Its version.
     pub version: String,
@@ -48,7 +48,7 @@ pub struct Accepted {
     pub is_node: bool,
 }
 
-/// Why there is no link.
+/// Reason why there is no link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NegotiationError {
     /// Not a negotiation, or not one that a client begins.
@@ -93,7 +93,7 @@ pub fn accept(link: Bytes, identity: &Identity) -> Result<Accepted, NegotiationE
             .unwrap_or(LinkConnectionType::Remote)
             .into(),
         node_id: identity.node_id.clone(),
-        // A node takes peers of its own deployment only. Who may be one is the account's business, not this text's.
+        // A node takes peers of its own deployment only. The account decides which nodes may be peers, not this text.
         deployment_name: if is_node {
             request.deployment_name
         } else {

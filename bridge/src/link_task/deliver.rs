@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// Entries taken from the log at once.
 const ENTRIES_MAX: usize = 64;
-/// Between two looks at a relay node that does not have yet what another one had.
+/// Interval between looks at a relay node that lacks entries that another one had.
 const BEHIND: Duration = Duration::from_millis(100);
-/// Between two attempts at a log that cannot be read.
+/// Interval between attempts at a log that cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Gives a link a channel's entries until the link ends or leaves the channel.
@@ -66,7 +66,7 @@ async fn run(hub: Arc<Hub>, link: Arc<Link>, prefix: Prefix, attached: Arc<Attac
     }
 }
 
-/// Moves cursors over what was read long enough ago. Gives when the next of it is.
+/// Moves cursors over messages that were read long enough ago. Gives when the next of it is.
 fn confirm(attached: &Attached) -> Option<Instant> {
     loop {
         let due = {
@@ -85,10 +85,10 @@ fn confirm(attached: &Attached) -> Option<Instant> {
 
 /// Waits until a returning member is ready for its replay.
 ///
-/// A client subscribes to the names of a session that it restores *before* the session can take frames: what came in
-/// between would be dropped in the client, unnoticed. Two things show that it is ready: it has subscribed to all names that
-/// it had, and it has sent something to the channel, which a restored session does first of all (it announces that it is
-/// online). A client that merely lost its connection says nothing, and is ready: for it a while without a new
+/// A client subscribes to the names of a session that it restores *before* the session can take frames: messages in
+/// between would be dropped in the client, unnoticed. Two things show that it is ready: it has subscribed to all names
+/// that it had, and it has sent something to the channel, which a restored session does first of all (it announces that
+/// it is online). A client that merely lost its connection says nothing, and is ready: for it a while without a new
 /// subscription must do.
 async fn settle(hub: &Hub, link: &Link, prefix: &Prefix, attached: &Attached) {
     loop {

@@ -30,13 +30,13 @@ const SLIM_VERSION: &str = "3.4.6";
 /// Things to do for one link that wait. Frames among them have a bound of their own.
 const JOBS_MAX: usize = 64;
 
-/// How long a link that has ended may take to store what it has read.
+/// Maximum time for a link that has ended to store the frames that it has read.
 const STORE: Duration = Duration::from_secs(10);
 
-/// What a frame that waits for the log counts for at least, in bytes: it costs more than its own.
+/// Minimum bytes that a frame that waits for the log counts for: it costs more than its own.
 const ROOM_BYTES_MIN: usize = 2 * 1024;
 
-/// Who is on the other end.
+/// Caller on the other end.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) admitted: Admitted,
@@ -136,7 +136,7 @@ async fn serve(
         }
         () = announcing => Ok(()),
     };
-    // What was read is stored, also where the client is gone.
+    // Frames that were read are stored, also if the client is gone.
     drop(reader);
     if !has_worked && timeout(STORE, working).await.is_err() {
         tracing::warn!(

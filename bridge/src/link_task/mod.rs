@@ -1,4 +1,4 @@
-//! One link: reads what the client sends, and gives it what it is subscribed to.
+//! One link: reads the client's frames, and gives it those that it is subscribed to.
 //!
 //! ```text
 //!   gRPC stream ─ inbound ─┬─ transient ──────────────> other links, at once
@@ -46,7 +46,7 @@ pub(crate) struct Link {
     place: Arc<Place>,
     attached: Mutex<HashMap<Prefix, Arc<Attached>>>,
     next_barrier: AtomicU64,
-    /// How long what a client has read waits until it counts.
+    /// Time until a frame that a client has read counts as received.
     confirm: Duration,
     pub(crate) cancel: CancellationToken,
 }
@@ -59,7 +59,7 @@ struct Attached {
     /// Names, members or confirmations have changed.
     changed: Notify,
     replayed: watch::Sender<bool>,
-    /// What members have read: it counts from a time on, if the link is still up then.
+    /// Positions that members have read: they count from a time on, if the link is still up then.
     confirming: Mutex<VecDeque<Confirming>>,
     /// Whether a returning member is ready for its replay.
     settled: Mutex<Settle>,
@@ -75,7 +75,7 @@ struct Confirming {
 
 #[derive(Debug)]
 struct Settle {
-    /// When a name was subscribed to last.
+    /// Time of the last subscription of a name.
     last: tokio::time::Instant,
     returning: bool,
     /// It has sent something to the channel.

@@ -1,4 +1,4 @@
-//! What a link's client asks of logs, in the order in which it asked.
+//! Requests of a link's client to logs, in the order in which it made them.
 
 use super::{Attached, Link, Settle, deliver, node};
 use crate::delivery::{Delivery, Start};
@@ -104,7 +104,7 @@ pub(super) async fn run(hub: Arc<Hub>, link: Arc<Link>, mut jobs: mpsc::Receiver
                     }
                 }
                 None => {
-                    // Nobody is replayed to any more: what was read is stored all the same.
+                    // Nobody is replayed to any more: frames that were read are stored all the same.
                     for (prefix, waiting) in held {
                         for (publish, room) in waiting {
                             store(&hub, &link, publish, prefix, room).await;
@@ -126,8 +126,8 @@ async fn within<T>(hub: &Hub, work: impl Future<Output = Result<T, Refusal>>) ->
     })
 }
 
-/// A member that announces that it is online while it is still given what it missed: what to wait for. Others would answer
-/// with changes to the group before the member has it.
+/// A member that announces that it is online while it still gets the messages that it missed: what to wait for. Others
+/// would answer with changes to the group before the member has it.
 fn replay(link: &Link, publish: &Publish, prefix: Prefix) -> Option<BoxFuture<'static, Prefix>> {
     let attached = link.attached(&prefix)?;
     if !publish.is_online_announcement() || *attached.replayed.borrow() {

@@ -1,4 +1,4 @@
-//! Which frames are kept and which only pass.
+//! Split of frames into those that are kept and those that only pass.
 
 use super::frame::Publish;
 use super::proto;
@@ -10,7 +10,7 @@ pub use proto::SessionType;
 /// messages to one member of a group, whose fanout is that of messages to all.
 const LIVE: [&str; 3] = ["slimrpc-dir", "rpc-id", "PUBLISH_TO"];
 
-/// What becomes of a frame.
+/// Durability of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Goes into its channel's log, and from there to everyone.
@@ -21,9 +21,9 @@ pub enum Durability {
 }
 
 impl Publish {
-    /// Durable is what a group sends to all of its members: its messages, and the changes to the group. What one
-    /// application says to another, what only matters now (heartbeats, acknowledgements, discovery, retransmission) and
-    /// what has a deadline is not.
+    /// A frame is durable if a group sends it to all of its members: its messages, and the changes to the group. Frames
+    /// from one application to another, frames that only matter now (heartbeats, acknowledgements, discovery,
+    /// retransmission) and frames with a deadline are not.
     pub fn durability(&self) -> Durability {
         let to_channel = self.session_type == SessionType::Multicast as i32
             && self.header.fanout > 1

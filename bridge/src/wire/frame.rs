@@ -53,12 +53,12 @@ pub struct Body {
     pub subscription_id: u64,
 }
 
-/// What the bridge reads of a SLIMHeader.
+/// Fields of a SLIMHeader that the bridge reads.
 #[derive(Clone, Debug, Default)]
 pub struct Header {
-    /// Who sends.
+    /// Sender.
     pub source: Name,
-    /// To whom.
+    /// Receiver.
     pub destination: Name,
     /// 1 is one of those who match; more is all.
     pub fanout: u32,
@@ -95,7 +95,7 @@ pub struct Publish {
 }
 
 impl Inbound {
-    /// Reads a message. Copies only what it keeps apart; allocates no more than the message has.
+    /// Reads a message. Copies only the fields that it keeps apart; allocates no more than the message has.
     pub fn decode(message: &Bytes) -> Result<Self, WireError> {
         let (mut kind, mut once, mut outer) = (None, Once::default(), Gather::default());
         for field in fields(message) {
@@ -185,7 +185,7 @@ impl Header {
         Ok(header)
     }
 
-    /// As it leaves the bridge: what a receiver of this hop learned about an earlier one is gone.
+    /// Returns the frame as it leaves the bridge: without an earlier hop's facts.
     #[must_use]
     pub fn for_next_hop(mut self, ttl: u32) -> Self {
         self.ttl = ttl;

@@ -1,7 +1,7 @@
 //! SLIM's wire format: names, frames, and the bytes of both.
 //!
-//! A frame is **not** decoded and encoded again. What is signed end to end stays as the bytes that came, unknown fields
-//! included; only the fields of a hop are written for each link (see [`Publish`]).
+//! A frame is **not** decoded and encoded again. The parts that are signed end to end stay as the bytes that came,
+//! unknown fields included; only the fields of a hop are written for each link (see [`Publish`]).
 
 mod classify;
 mod frame;

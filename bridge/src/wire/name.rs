@@ -54,7 +54,7 @@ impl FullName {
         bytes
     }
 
-    /// From its bytes; `None` where they are not as many.
+    /// Makes it from its bytes; `None` if their number is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LENGTH] = bytes.try_into().ok()?;
         let (components, id) = bytes.split_first_chunk::<24>()?;
@@ -83,7 +83,7 @@ pub struct Name {
     pub(crate) strings: Option<[Bytes; 3]>,
 }
 
-/// The encoded part, with what is absent told from what is zero: the MAC covers the difference.
+/// The encoded part, with absent fields told from zero ones: the MAC covers the difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) prefix: Prefix,
@@ -118,7 +118,7 @@ impl Name {
         }
     }
 
-    /// As a message of its own.
+    /// Returns it as a message of its own.
     pub fn to_proto(&self) -> proto::Name {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         proto::Name {
@@ -136,7 +136,7 @@ impl Name {
         }
     }
 
-    /// What routes it; `None` where it cannot be routed.
+    /// Returns the name by which it is routed; `None` if it cannot be routed.
     pub fn route(&self) -> Option<EncodedName> {
         let encoded = self.encoded?;
         let id = encoded
@@ -158,7 +158,7 @@ impl Name {
         })
     }
 
-    /// The components as text, where they are there and hash to what is routed: text alone proves nothing.
+    /// The components as text, if they are there and hash to the routed name: text alone proves nothing.
     pub fn components(&self) -> Option<[&str; 3]> {
         let (encoded, strings) = (self.encoded?, self.strings.as_ref()?);
         let mut texts = [""; 3];
@@ -204,7 +204,7 @@ fn id(bytes: &Bytes) -> Result<(u64, u64), WireError> {
     Ok(id)
 }
 
-/// The text of one component, in bytes. What is longer is no name.
+/// Maximum bytes of one component's text. A longer text is no name.
 const COMPONENT_BYTES_MAX: usize = 512;
 
 fn strings(bytes: &Bytes) -> Result<[Bytes; 3], WireError> {

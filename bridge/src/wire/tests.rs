@@ -137,7 +137,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = to;
         let bytes = Bytes::from(bytes);
-        // What the bridge takes, prost takes too, and reads alike.
+        // Frames that the bridge takes, prost takes too, and reads alike.
         if let Ok(Inbound::Publish(frame)) = Inbound::decode(&bytes)
             && let Ok(Message { message_type: Some(MessageType::Publish(Publish { header: Some(header), .. })), .. }) = Message::decode(bytes)
         {

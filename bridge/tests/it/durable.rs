@@ -1,4 +1,4 @@
-//! What is kept, what is not, and in which order members get it.
+//! Frames that are kept, frames that are not, and the order in which members get them.
 
 use crate::wire::{Client, header, name, online, text, to_group};
 use crate::world::World;

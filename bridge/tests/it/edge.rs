@@ -1,4 +1,4 @@
-//! What surrounds links: health, reflection, API keys, admin HTTP.
+//! Services around links: health, reflection, API keys, admin HTTP.
 
 use crate::hostile::assert_status;
 use crate::wire::{Client, channel, name, open};

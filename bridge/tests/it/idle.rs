@@ -1,4 +1,4 @@
-//! What links cost that do nothing. The bridge is a process of its own, so that its memory is separate from the clients'.
+//! Cost of idle links. The bridge is a process of its own, so that its memory is separate from the clients'.
 
 use crate::wire::{Client, name, to_group};
 use skytale_bridge::wire::proto::SessionMessageType as Kind;
@@ -57,7 +57,7 @@ fn resident_bytes(process: u32) -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// How long they are up: `SKYTALE_STAND_S` seconds, 1 without it. Pings go out each 30 s.
+/// Returns the time for which they are up: `SKYTALE_STAND_S` seconds, 1 without it. Pings go out each 30 s.
 fn stand() -> Duration {
     let seconds = std::env::var("SKYTALE_STAND_S").map_or(1, |text| text.parse().expect("seconds"));
     Duration::from_secs(seconds)

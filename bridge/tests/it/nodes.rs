@@ -88,7 +88,7 @@ async fn a_node_that_reads_nothing_delays_nobody() {
         client.subscribe(&own, &own).await.expect("subscribed");
     }
     is_served(&bridge.endpoint()).await;
-    // When it reads, it hears of each once.
+    // Once it reads, it hears of each once.
     node.reads.send_replace(true);
     let mut node = node;
     for _ in 0..3_000 {

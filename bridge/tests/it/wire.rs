@@ -106,10 +106,10 @@ pub(crate) fn text(message: &Message) -> Option<String> {
 
 pub(crate) struct Client {
     out: mpsc::Sender<Bytes>,
-    /// What a task of its own has read.
+    /// Messages read by a task of its own.
     input: mpsc::UnboundedReceiver<Result<Message, Status>>,
     mac: LinkMac,
-    /// What came while something else was waited for.
+    /// Messages that came while something else was waited for.
     came: VecDeque<Message>,
     /// Whether it answers the bridge's barriers, as a SLIM node does.
     pub(crate) answers: Arc<AtomicBool>,

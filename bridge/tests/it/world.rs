@@ -78,7 +78,7 @@ struct RelayNodeAt {
     running: Mutex<Option<Node>>,
 }
 
-/// Where a relay node has its log.
+/// Place of a relay node's log.
 #[derive(Clone)]
 enum StoreAt {
     Local(PathBuf),
@@ -183,7 +183,7 @@ impl World {
     /// Starts it again: same identity, address and data.
     pub(crate) async fn start_relay(&self) {
         let at = &self.relays[0];
-        // What was killed lets go of its folder and socket when its last task is gone.
+        // A killed node lets go of its folder and socket when its last task is gone.
         let node = soon("the relay node again", async {
             loop {
                 let started = tokio::time::timeout(
@@ -272,8 +272,8 @@ impl World {
 
     /// The same, where another one was.
     pub(crate) async fn bridge_at(&self, number: u8, address: SocketAddr) -> TestBridge {
-        // What was killed lets go of its socket when its last task is gone. Listening there to find out would take in clients
-        // that come back, and give them up again.
+        // A killed bridge lets go of its socket when its last task is gone. Listening there to find out would take in
+        // clients that come back, and give them up again.
         until("the address free", || std::net::TcpStream::connect(address).is_err()).await;
         self.bridge_with(number, |config| config.listen = address).await
     }
@@ -304,7 +304,7 @@ fn everyone() -> AuthConfig {
     }
 }
 
-/// What the API gives out.
+/// Returns a token as the API gives it out.
 fn token(signer: &TokenSigner, subject: &TokenSubject) -> Token {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
     let scopes: Vec<Scope> = Action::ALL.into_iter().map(Scope::everywhere).collect();
@@ -395,7 +395,7 @@ impl TestBridge {
         until("links", || bridge.links() == count).await;
     }
 
-    /// Where its admin HTTP is.
+    /// Returns the address of its admin HTTP.
     pub(crate) fn admin(&self) -> SocketAddr {
         let bridge = self.bridge.as_ref().expect("it runs");
         bridge.admin_addr().expect("it listens")

@@ -37,7 +37,7 @@ impl Account {
         }
     }
 
-    /// What the node with its replica in a folder signs with: known to the others from now on.
+    /// Returns the signer of the node with its replica in a folder: known to the others from now on.
     pub fn signer(&self, dir: &Path) -> Signer {
         let name = dir.display().to_string();
         let signer = stranger(&name);

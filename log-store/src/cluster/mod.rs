@@ -1,7 +1,7 @@
 //! NATS servers for tests: a real cluster of three, on free loopback ports, in a temporary folder; ended with the test.
 //!
-//! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that none
-//! outlives this process, however that ends. Everything here panics where it cannot do what it is for.
+//! `SKYTALE_NATS_SERVER` names the program. A server is the child of a shell that kills it when its input ends, so that
+//! none outlives this process, however that ends. Everything here panics if it cannot do its work.
 
 mod account;
 mod server;
@@ -21,9 +21,9 @@ use tempfile::TempDir;
 
 /// Accounts of a cluster: each test has one of its own, and so streams of its own.
 const ACCOUNTS: usize = 128;
-/// How long servers may take to form a cluster.
+/// Maximum time for servers to form a cluster.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-/// How long servers of several regions may take, before all of it is tried again.
+/// Maximum time for servers of several regions to form one, before all of it is tried again.
 const REGIONS_START_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whether servers sync before they acknowledge.
@@ -39,12 +39,12 @@ pub enum Sync {
 #[derive(Debug)]
 pub struct Cluster {
     dir: TempDir,
-    /// Where each server listens for clients, on 127.0.0.1.
+    /// Ports on 127.0.0.1 on which the servers listen for clients.
     pub ports: Vec<u16>,
     routes: Vec<u16>,
-    /// Of each server, where every one is a region of its own.
+    /// Gateway ports of the servers, if every one is a region of its own.
     gateways: Vec<u16>,
-    /// By which port each server reaches each, itself too: of routes or of gateways.
+    /// Ports by which each server reaches each, itself too: of routes or of gateways.
     peers: Vec<Vec<u16>>,
     /// Whether something is between the servers.
     linked: bool,
@@ -53,10 +53,10 @@ pub struct Cluster {
     accounts: AtomicUsize,
 }
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// Ports that are free, each held until what is given for it is dropped: so that no two are the same.
+/// Ports that are free, each held until its listener is dropped: so that no two are the same.
 fn free_ports(count: usize) -> Vec<TcpListener> {
     let mut held = Vec::new();
     while held.len() < count {
@@ -84,8 +84,8 @@ impl Cluster {
         Self::plan(3, Sync::Always, true).begin().await
     }
 
-    /// Starts three servers that reach each other by nothing but what is given: asked for each server that dials and each
-    /// that is dialled, with the address of the latter, for the port to dial.
+    /// Starts three servers that reach each other only by the given ports: `between` is called for each server that
+    /// dials and each that is dialled, with the address of the latter, for the port to dial.
     pub async fn start_through(between: impl FnMut(usize, usize, SocketAddr) -> u16) -> Self {
         Self::plan(3, Sync::Always, false).through(between).begin().await
     }

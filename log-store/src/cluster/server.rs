@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Where nobody listens: what servers advertise that others must reach only by links that they are given.
+/// Address on which nobody listens: advertised by servers that others must reach only by links that they are given.
 const NOWHERE: &str = "127.0.0.1:1";
 
 fn program() -> PathBuf {
@@ -82,13 +82,13 @@ pub(super) struct Configuration<'a> {
     pub(super) number: usize,
     pub(super) folder: &'a Path,
     pub(super) sync: Sync,
-    /// Where it listens for clients.
+    /// Port for clients.
     pub(super) port: u16,
-    /// Where it listens for servers of its cluster.
+    /// Port for servers of its cluster.
     pub(super) route: u16,
-    /// Where it listens for other regions, if it is one.
+    /// Port for other regions, if it is one.
     pub(super) gateway: Option<u16>,
-    /// By which port it reaches each server, itself too.
+    /// Ports by which it reaches each server, itself too.
     pub(super) peers: &'a [u16],
     /// Whether those ports are the only ways: then nobody learns of others.
     pub(super) only: bool,
@@ -118,7 +118,7 @@ impl Configuration<'_> {
         )
     }
 
-    /// How it finds the others.
+    /// Returns the settings by which it finds the others.
     fn others(&self) -> String {
         // A server gossips to clients, routes and gateways where it can be reached, and each would go there by itself.
         let (quiet, advertise) = if self.only {
@@ -138,7 +138,7 @@ impl Configuration<'_> {
             let remotes: Vec<String> = urls
                 .iter()
                 .enumerate()
-                // What a region says of itself is gossiped too.
+                // Facts that a region states about itself are gossiped too.
                 .filter(|(number, _)| !self.only || *number != self.number)
                 .map(|(number, url)| format!("{{ name: r{number}, url: {url:?} }}"))
                 .collect();

@@ -75,8 +75,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Which servers a server is connected to, by its own account: each once, in order. In regions, which regions it has a
-    /// gateway to.
+    /// Returns the servers that a server is connected to, by its own account: each once, in order. In regions, the
+    /// regions that it has a gateway to.
     pub async fn sees(&self, server: usize) -> Result<Vec<String>, String> {
         let client = connect("sys", &addresses(&self.ports[server..=server])).await?;
         let id = client.server_info().server_id;

@@ -52,7 +52,7 @@ pub async fn pipelined_frames_keep_their_order(store: Store) {
     assert_eq!(frames(&store, channel.log()).await[1..], sent);
 }
 
-/// What appends were lent is dropped when they are answered, accepted or refused; the answers wait unread.
+/// Lent values are dropped when their appends are answered, accepted or refused; the answers wait unread.
 pub async fn what_an_append_was_lent_is_given_back_though_nobody_looks_at_the_answer(store: Store) {
     let channel = new_channel(&store).await;
     let lent = Arc::new(());
@@ -134,7 +134,7 @@ pub async fn a_frame_pipelined_twice_is_one_entry(store: Store) {
     assert_eq!(head(&store, channel.log()).await, at(21));
 }
 
-/// What was refused may be sent again under its id, and is judged once more.
+/// A refused frame may be sent again under its id, and is judged once more.
 pub async fn a_refused_frame_is_not_remembered(store: Store) {
     let claim = claim(BOB, ALICE);
     refuse(&store, &claim).await;
@@ -142,7 +142,7 @@ pub async fn a_refused_frame_is_not_remembered(store: Store) {
     assert_eq!(accept(&store, &claim).await.offset, at(2));
 }
 
-/// Dropping what waits for the verdict does not take the append back.
+/// Dropping the future that waits for the verdict does not take the append back.
 pub async fn an_append_that_nobody_waits_for_is_kept(store: Store) {
     let channel = new_channel(&store).await;
     let sent = [message(channel, ALICE, 1), message(channel, ALICE, 1)];

@@ -23,7 +23,7 @@ pub async fn a_closed_store_refuses_appends(store: Store) {
     assert_eq!(refused.code(), Code::StoreStopped);
 }
 
-/// What was queued before closing gets its verdict.
+/// Appends that were queued before closing get their verdicts.
 pub async fn closing_finishes_what_is_queued(store: Store) {
     let channel = new_channel(&store).await;
     let mut pending = Vec::new();
@@ -36,7 +36,7 @@ pub async fn closing_finishes_what_is_queued(store: Store) {
     }
 }
 
-/// Closing what is closed is no error.
+/// Closing a closed store is no error.
 pub async fn closing_twice_is_closing_once(store: Store) {
     let (first, second) = tokio::join!(store.close(), store.close());
     assert_eq!((first, second), (Ok(()), Ok(())));

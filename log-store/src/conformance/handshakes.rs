@@ -145,7 +145,7 @@ pub async fn nobody_can_take_a_welcomes_id_beforehand(store: Store) {
     assert_eq!(frames(&store, BOB.log()).await[3..], [welcome(channel, offset, BOB)]);
 }
 
-/// Who loses the race welcomes nobody.
+/// The author who loses the race welcomes nobody.
 pub async fn a_refused_bundle_emits_nothing(store: Store) {
     let channel = new_channel(&store).await;
     for recipient in [BOB, CAROL] {

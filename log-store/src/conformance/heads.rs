@@ -1,4 +1,4 @@
-//! Heads: what is shown is durable and can be read.
+//! Heads: shown entries are durable and can be read.
 
 use super::Store;
 use super::script::*;
@@ -11,7 +11,7 @@ pub async fn a_log_that_does_not_exist_has_head_zero(store: Store) {
     assert_eq!(head(&store, DAVE.log()).await, at(0));
 }
 
-/// Also where the log begins only after somebody watches it.
+/// A watch wakes also if the log begins only after somebody watches it.
 pub async fn a_watch_wakes_when_the_head_moves(store: Store) {
     let channel = ChannelId::generate();
     let mut watch = store.watch_head(channel.log()).await.expect("a watch");
@@ -38,7 +38,7 @@ pub async fn a_watch_made_later_begins_at_the_head(store: Store) {
     }
 }
 
-/// Who has an acknowledgement reads the entry, and sees the head there.
+/// An author who has an acknowledgement reads the entry, and sees the head there.
 pub async fn what_is_acknowledged_can_be_read_at_once(store: Store) {
     let channel = new_channel(&store).await;
     let watch = store.watch_head(channel.log()).await.expect("a watch");
@@ -51,7 +51,7 @@ pub async fn what_is_acknowledged_can_be_read_at_once(store: Store) {
     }
 }
 
-/// While the log grows, whatever offset a watch shows can be read up to that moment.
+/// While the log grows, entries up to any offset that a watch shows can be read.
 pub async fn what_a_head_shows_can_be_read(store: Store) {
     const LAST: u64 = 1_000;
     let channel = new_channel(&store).await;

@@ -62,7 +62,7 @@ pub async fn a_new_last_resort_replaces_the_old_one(store: Store) {
     assert_eq!(stock(&store, BOB).await, count(0, true));
 }
 
-/// Nothing to give is said so, and is no entry.
+/// A claim with nothing in stock is refused, and is no entry.
 pub async fn a_claim_with_nothing_in_stock_is_refused(store: Store) {
     assert_eq!(refuse(&store, &claim(BOB, ALICE)).await, Refused::KeyPackagesExhausted);
     accept(&store, &key_package(BOB, false)).await;
@@ -150,7 +150,7 @@ pub async fn trimmed_packages_are_not_given(store: Store) {
     assert_eq!(refuse(&store, &claim(BOB, ALICE)).await, Refused::KeyPackagesExhausted);
 }
 
-/// Who may not claim gets nothing, and a policy by anybody but the owner is none.
+/// An agent that may not claim gets nothing, and a policy by anybody but the owner has no effect.
 pub async fn claims_are_the_owners_to_allow(store: Store) {
     accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;
     accept(&store, &key_package_of(BOB, ACCOUNT, false)).await;

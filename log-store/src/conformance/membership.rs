@@ -1,4 +1,4 @@
-//! Who may read which stretch of a log.
+//! Stretches of a log that agents may read.
 
 use super::Store;
 use super::script::*;
@@ -46,7 +46,7 @@ pub async fn members_read_from_their_adding_to_their_removal(store: Store) {
     }
 }
 
-/// What stood in the log between a removal and the next adding stays unread.
+/// Entries between a removal and the next adding stay unread.
 pub async fn an_agent_added_again_reads_both_stretches(store: Store) {
     let channel = new_channel(&store).await;
     let log = channel.log();
@@ -61,7 +61,7 @@ pub async fn an_agent_added_again_reads_both_stretches(store: Store) {
     assert_eq!(access(&store, log, BOB, 4).await, ON);
 }
 
-/// A commit that removes and adds one agent breaks nothing of what it may read, and welcomes it.
+/// A commit that removes and adds one agent keeps the stretches that it may read, and welcomes it.
 pub async fn an_agent_removed_and_added_at_once_reads_on(store: Store) {
     let channel = new_channel(&store).await;
     let log = channel.log();
@@ -94,13 +94,13 @@ pub async fn an_agents_log_is_its_own(store: Store) {
     }
 }
 
-/// That a channel does not exist is not the same as not being on its roster.
+/// A missing channel is not reported as one whose roster lacks the agent.
 pub async fn a_channel_that_does_not_exist_is_unknown(store: Store) {
     let channel = ChannelId::generate();
     assert_eq!(access(&store, channel.log(), ALICE, 0).await, Access::UnknownLog);
 }
 
-/// Removal takes effect with the commit: what was in flight behind it is refused.
+/// Removal takes effect with the commit: frames in flight behind it are refused.
 pub async fn a_removed_agent_appends_nothing_more(store: Store) {
     let channel = new_channel(&store).await;
     accept(&store, &commit(channel, ALICE, 1, &[BOB], &[])).await;
@@ -112,7 +112,7 @@ pub async fn a_removed_agent_appends_nothing_more(store: Store) {
     assert_eq!(refuse(&store, &forward).await, Refused::NotMember);
 }
 
-/// Who left before what is kept begins has nothing to read; members are still members.
+/// A member that left before the first kept entry has nothing to read; members are still members.
 pub async fn a_trim_forgets_stretches_that_have_ended(store: Store) {
     let channel = new_channel(&store).await;
     let log = channel.log();

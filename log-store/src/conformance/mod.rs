@@ -7,7 +7,7 @@
 //! skytale_log_store::log_store_conformance!(open);
 //! ```
 //!
-//! What a store promises across a restart is its own to test.
+//! Each store tests its own promises across a restart.
 
 pub mod appends;
 pub mod closing;
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The store under test.
 pub type Store = Arc<dyn LogStore>;
 
-/// How long a promise may take before it counts as hanging; a generous guard, not a measure.
+/// Time after which a promise counts as hanging; a generous guard, not a measure.
 const HANGING: Duration = Duration::from_secs(180);
 
 /// Runs one promise against a store, and fails where it hangs.

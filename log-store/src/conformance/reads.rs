@@ -1,4 +1,4 @@
-//! Reads: what was appended, bounded, without a gap.
+//! Reads: all appended entries, bounded, without a gap.
 
 use super::Store;
 use super::script::*;
@@ -51,7 +51,7 @@ pub async fn a_read_gives_the_authors_bytes(store: Store) {
     }
 }
 
-/// As many whole records as fit, and not one more.
+/// A read returns as many whole records as fit, and not one more.
 pub async fn a_read_is_bounded_in_bytes(store: Store) {
     let (channel, sent) = channel_with(&store, [100, 2000, 50, 50, 3000, 10, 10, 10]).await;
     for after in 0..sent.len() {
@@ -91,7 +91,7 @@ pub async fn a_read_gives_at_least_one_record(store: Store) {
     }
 }
 
-/// Nothing there yet is no error.
+/// A read at the head is no error.
 pub async fn a_read_at_the_head_is_empty(store: Store) {
     let (channel, _) = channel_with(&store, [10; 4]).await;
     let batch = read(&store, channel.log(), 5, ALL_BYTES, ALL_ENTRIES).await;
@@ -127,7 +127,8 @@ pub async fn a_log_without_entries_reads_as_empty(store: Store) {
     }
 }
 
-/// A cursor below what is kept learns where to begin; from there the log reads on, and takes appends.
+/// A reader whose cursor is below the kept entries learns where to begin; from there the log reads on, and takes
+/// appends.
 pub async fn trimmed_entries_are_said_to_be_gone(store: Store) {
     let (channel, sent) = channel_with(&store, [10; 9]).await;
     let log = channel.log();
@@ -142,7 +143,7 @@ pub async fn trimmed_entries_are_said_to_be_gone(store: Store) {
     assert_eq!(kept[0].payload, sent[6].encoded());
     assert_eq!(accept(&store, &message(channel, ALICE, 1)).await.offset, at(12));
 
-    // All that there was: the Trim itself is what is left.
+    // All that there was: only the Trim itself is left.
     accept(&store, &trim(log, 12)).await;
     let error = store.read(log, at(11), ALL_BYTES, ALL_ENTRIES).await;
     assert_eq!(error, Err(StoreError::Trimmed { first: at(13) }));

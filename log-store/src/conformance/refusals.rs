@@ -68,7 +68,7 @@ pub async fn a_stale_message_is_told_the_head(store: Store) {
     }
 }
 
-/// Whoever may not append gets a refusal, and learns no head.
+/// An agent that may not append gets a refusal, and learns no head.
 pub async fn membership_is_checked_before_the_parent(store: Store) {
     let channel = new_channel(&store).await;
     accept(&store, &commit(channel, ALICE, 1, &[], &[])).await;

@@ -36,7 +36,7 @@ pub async fn any_frames_in_any_order_have_the_folds_verdicts(store: Store) {
     }
 }
 
-/// What the fold says of each log, and what is on its way to the store.
+/// The fold's verdicts on each log, and the frames on their way to the store.
 struct Story {
     agents: [AgentId; 4],
     channels: [ChannelId; 3],
@@ -129,7 +129,7 @@ impl Story {
         let (expected, effects) = self.fold(frame)?;
         for welcome in effects.welcomes {
             let welcome = Frame::new(welcome, Bytes::new()).expect("a frame");
-            // Where the recipient does not know the author, it is none.
+            // If the recipient does not know the author, there is none.
             match self.fold(&welcome) {
                 Ok(_) | Err(Refused::WelcomeUnclaimed) => {}
                 Err(refused) => panic!("a Welcome is refused: {refused}"),

@@ -1,14 +1,14 @@
-//! Repeats a question where nobody answers, and still listens to what was asked before.
+//! Repeats a question if nobody answers, and still listens for answers to the earlier ones.
 //!
-//! While a stream or the cluster has no leader, a question is lost, and whoever waits for its timeout learns late that there is
-//! a leader again. A server that is only slow answers the first question, however often it was asked.
+//! While a stream or the cluster has no leader, a question is lost, and a caller that waits for its timeout learns late
+//! that there is a leader again. A server that is only slow answers the first question, however often it was asked.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an answer is waited for before it is asked for again, to begin with.
+/// First time to wait for an answer before the question is repeated.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The longest such wait: a leader that there is at last is heard within it.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_answers_late_is_asked_until_then() {
         const LOST_AFTER: Duration = Duration::from_secs(5);
-        // What is asked before somebody is there is lost.
+        // A question is lost if nobody listens yet.
         let ask = async |there_after: Duration| {
             let begun = Instant::now();
             let answer = again(AGAIN_AFTER, WITHIN, Result::is_ok, move || async move {

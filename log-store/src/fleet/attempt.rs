@@ -17,7 +17,7 @@ pub(super) struct Outgoing {
     pub(super) payload: Bytes,
 }
 
-/// What was acknowledged.
+/// Acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Acked {
     /// The sequence of the first message; the others follow it.
@@ -26,7 +26,7 @@ pub(super) struct Acked {
     pub(super) doubtful: bool,
 }
 
-/// Why nobody knows what became of the messages.
+/// Reason why nobody knows what became of the messages.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// There was no answer, or nobody who could have given one.
@@ -43,7 +43,7 @@ impl Failure {
     }
 }
 
-/// What a stream answers to a published message or batch.
+/// Answer of a stream to a published message or batch.
 #[derive(Deserialize)]
 struct Ack {
     #[serde(default)]
@@ -69,7 +69,7 @@ pub(super) async fn attempt(node: &Node, shard: &Shard, messages: &[Outgoing]) -
         return Err(Failure::Refused("nothing to publish".into()));
     };
     if node.client.connection_state() != State::Connected {
-        // What is sent now would be queued, and come when it has long been sent again.
+        // A message sent now would be queued, and arrive long after its retry.
         return Err(Failure::Nobody("no NATS server is connected".into()));
     }
     if let Some(reason) = shard.why_unchecked() {

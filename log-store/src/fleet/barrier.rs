@@ -1,13 +1,13 @@
 //! Waits until this node is as far as its shard's stream: before it says that a cursor or a log is not there.
 //!
-//! Two questions lead to how far that is. The cheap one asks for the stream's state, and takes the answer of a leader that
-//! has heard from a majority of the stream's servers just now. That leader may still have been replaced within the last
-//! second. So before a cursor is called wrong, which is final for whoever holds it, the dear one is asked: a mark is
-//! written, which only a leader with a majority behind it can have acknowledged. All that any node had acknowledged before is
-//! earlier in the stream.
+//! Two questions lead to how far that is. The cheap one asks for the stream's state, and takes the answer of a leader
+//! that has heard from a majority of the stream's servers just now. That leader may still have been replaced within the
+//! last second. So before a cursor is called wrong, which is final for its holder, the dear one is asked: a mark is
+//! written, which only a leader with a majority behind it can have acknowledged. All that any node had acknowledged
+//! before is earlier in the stream.
 //!
-//! Callers share answers: one question of a kind is under way at a time, and its answer is good for whoever came before it was
-//! asked. Marks are asked for less and less often by those who retry over and over.
+//! Callers share answers: one question of a kind is under way at a time, and its answer is good for every caller that
+//! came before it was asked. Marks are asked for less and less often by those who retry over and over.
 
 use super::guard::is_in_contact;
 use super::mark::Mark;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// The pause from one mark to the next, to begin with.
 const MARK_FIRST: Duration = Duration::from_millis(50);
-/// The longest such pause. Who does not ask for twice as long starts over.
+/// The longest such pause. A caller that does not ask for twice as long starts over.
 const MARK_LONGEST: Duration = Duration::from_secs(10);
 
 /// A question that callers share.
@@ -31,9 +31,9 @@ pub(super) struct Round<T> {
 
 /// The last answer.
 struct Told<T> {
-    /// When the question was asked.
+    /// Time at which the question was asked.
     begun: Instant,
-    /// How long it was waited for with that.
+    /// Pause for which that answer was awaited.
     pause: Duration,
     answer: T,
 }

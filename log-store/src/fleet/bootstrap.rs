@@ -1,5 +1,6 @@
-//! How a node without a (new enough) replica begins: with the checkpoint that the stream's first message follows, if enough
-//! known nodes vouch for it. Nobody's word alone is taken; where the stream has its beginning, no word is needed.
+//! Start of a node without a (new enough) replica: with the checkpoint that the stream's first message follows, if
+//! enough known nodes vouch for it. No single node is believed; a stream that still has its first message needs no
+//! voucher.
 //!
 //! Entries before the checkpoint are not here. All of them were given up by Trims, which come later in the stream: so the
 //! replica is ready only when it has caught up.
@@ -22,7 +23,7 @@ use skytale_proto::Region;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a replica needs before it can follow.
+/// Preparation that a replica needs before it can follow.
 pub(super) enum Need {
     /// Nothing.
     Nothing,
@@ -43,7 +44,7 @@ pub(super) async fn need(
         let Some(info) = infos.get(shard) else { continue };
         let first = info.state.first_sequence;
         let behind = position.sequence > 0 && position.stream == stream_id(info) && position.sequence + 1 < first;
-        // Without a checkpoint what is here is all that there is: it is read, and says why it is not followed.
+        // Without a checkpoint there is only the replica: it is read, and says why it is not followed.
         if behind && matches!(bucket.at(*shard, position.stream, first - 1).await, Ok(Some(_))) {
             tracing::warn!(%shard, position = position.sequence, first, "the replica is too old; it is recreated");
             return Need::Erase;
@@ -52,8 +53,8 @@ pub(super) async fn need(
     Need::Nothing
 }
 
-/// What a shard is followed on from; one that has no position, and whose stream does not begin at its beginning, begins with
-/// the checkpoint that the stream's first message follows.
+/// Returns the place from which a shard is followed on. One that has no position, and whose stream does not begin at
+/// its beginning, begins with the checkpoint that the stream's first message follows.
 pub(super) async fn begin(
     bucket: &mut Lazy<'_>,
     replica: &Replica,
@@ -74,7 +75,7 @@ pub(super) async fn begin(
     };
     Ok(Beginning {
         repeats: repeats(bucket, shard, &position, info).await?,
-        // Other nodes saw to what was owed before.
+        // Other nodes saw to the Welcomes that were owed before.
         owes_after: facts.began_at(shard),
         position,
         checked: true,
@@ -139,7 +140,7 @@ async fn repeats(
     let mut gap = None;
     for listed in listed.iter().filter(|listed| listed.sequence <= to) {
         if listed.sequence > position.sequence {
-            // One by which the stream was purged can be read; what comes after that repeats nothing from before the checkpoint.
+            // One by which the stream was purged can be read; later messages repeat nothing from before the checkpoint.
             let Some(checkpoint) = bucket.get(shard, position.stream, listed).await.map_err(named)? else {
                 gap.get_or_insert(listed.sequence);
                 continue;

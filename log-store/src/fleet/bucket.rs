@@ -1,13 +1,14 @@
-//! Where the checkpoints are: one stream for each home region, placed there as its logs' streams are.
+//! Stream of checkpoints: one for each home region, placed there as its logs' streams are.
 //!
 //! ```text
 //!  skytale.checkpoint.<region>.<shard>.<stream>.<sequence>.word   a node's signed word for a checkpoint (`vouch.rs`)
 //!  skytale.checkpoint.<region>.<shard>.<stream>.<sequence>.part   a part of its bytes; which one, its hash says
 //! ```
 //!
-//! Whoever has a node's NATS key may add to it. Nobody's word is found by its place: words are believed by their signatures,
-//! parts by their hashes, so that what does not belong there hides nothing. And nothing in it can be replaced: there are no
-//! limits that give messages up, no message can be deleted, and none rolls up others. Only the fleet's keeper purges it.
+//! Anyone who has a node's NATS key may add to it. No message is believed for its place: statements are checked by
+//! their signatures, parts by their hashes, so that foreign messages hide nothing. And nothing in it can be replaced:
+//! there are no limits that give messages up, no message can be deleted, and none rolls up others. Only the fleet's
+//! keeper purges it.
 
 use super::checkpoint::Checkpoint;
 use super::config::FleetConfig;
@@ -29,11 +30,11 @@ use std::time::Duration;
 const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 /// Words of one shard that are read, at most.
 const WORDS_MAX: usize = 1 << 20;
-/// After this long without its reader the server forgets a consumer.
+/// Time without its reader after which the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
-/// How long the server may be silent while it is read.
+/// Maximum silence of the server during a read.
 const SILENT_MAX: Duration = Duration::from_secs(5);
-/// How often a reading is tried.
+/// Number of times that a read is tried.
 const TRIES: u32 = 6;
 /// The pause before a reading is tried again, to begin with; it doubles.
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
@@ -86,7 +87,7 @@ pub(super) fn wanted(home: Region, config: &FleetConfig) -> Config {
     }
 }
 
-/// What lets somebody who may only write to a stream take away what is in it.
+/// Returns the setting by which somebody who may only write to a stream could take away its messages.
 pub(super) fn loses(found: &Config) -> Option<&'static str> {
     if !found.max_age.is_zero()
         || found.max_bytes > 0
@@ -137,13 +138,13 @@ impl Bucket {
         })
     }
 
-    /// What is said of a shard's stream, and of which checkpoints enough is said.
+    /// Returns the statements on a shard's stream, and the checkpoints that have enough of them.
     pub(super) async fn judged(&self, shard: ShardId, stream: u64) -> Result<Judged, String> {
         let prefix = prefix(shard, stream);
         self.words(shard, stream, format!("{prefix}.*.word")).await
     }
 
-    /// What is said of one sequence.
+    /// Returns the statements on one sequence.
     pub(super) async fn judged_at(&self, shard: ShardId, stream: u64, sequence: u64) -> Result<Judged, String> {
         let prefix = prefix(shard, stream);
         self.words(shard, stream, format!("{prefix}.{sequence:020}.word")).await
@@ -177,8 +178,8 @@ impl Bucket {
         Ok(judged.attested.into_iter().next())
     }
 
-    /// Reads a checkpoint: its bytes are those that its nodes vouch for, whoever wrote them. `None` where they are not all there: then
-    /// those who vouched wrote none, and nothing was purged by it.
+    /// Reads a checkpoint: its bytes are those that its nodes vouch for, no matter who wrote them. `None` where they
+    /// are not all there: then those who vouched wrote none, and nothing was purged by it.
     pub(super) async fn get(
         &self,
         shard: ShardId,

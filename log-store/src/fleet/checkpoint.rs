@@ -1,4 +1,4 @@
-//! What a shard's logs were at one sequence: where a node without a replica begins.
+//! State of a shard's logs at one sequence: the start of a node without a replica.
 //!
 //! ```text
 //!  "skytaleC" | version u32 | shard u32 | stream u64 | sequence u64 | time_ms u64 | chain 32 | message 32
@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Numbers are little-endian; a log id begins with its kind, which says its length. `repeated` are the messages after
-//! `repeated after`, the place of the checkpoint before, that were duplicates of entries: a node that begins with an earlier
-//! checkpoint does not have the frame ids of what went before it, and learns from this which messages change nothing. So the
-//! bytes follow from the messages alone, and are the same on all nodes: `vouch.rs` rests on it. Persisted: keep stable.
+//! `repeated after`, the place of the checkpoint before, that were duplicates of entries: a node that begins with an
+//! earlier checkpoint does not have the frame ids of earlier entries, and learns from this which messages change
+//! nothing. So the bytes follow from the messages alone, and are the same on all nodes: `vouch.rs` rests on it.
+//! Persisted: keep stable.
 
 use crate::local::ShardPosition;
 use crate::local::replica::Snapshot;
@@ -24,7 +25,7 @@ const FIXED_BYTES: usize = 8 + 4 + 4 + 8 * 3 + 64 + 8 + 4;
 /// A checkpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoint {
-    /// Where the shard stood; with the repeated messages before that.
+    /// Position of the shard; with the repeated messages before that.
     pub(super) position: ShardPosition,
     /// Its logs, in the order of their ids.
     pub(super) logs: Vec<Snapshot>,
@@ -59,7 +60,7 @@ impl Checkpoint {
         out.freeze()
     }
 
-    /// From the bytes of [`Checkpoint::encode`]; an error names what is wrong with any other bytes.
+    /// Decodes the bytes of [`Checkpoint::encode`]; an error names the problem of any other bytes.
     pub(super) fn decode(bytes: &Bytes) -> Result<Self, &'static str> {
         let end = bytes.len().checked_sub(HASH_BYTES).ok_or("cut short")?;
         let mut rest = bytes.slice(..end);
@@ -169,7 +170,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_checkpoint_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            // With a checksum that fits, so that what is behind it is reached.
+            // With a checksum that fits, so that the checks behind it are reached.
             let hash = blake3::hash(&bytes);
             let whole: Vec<u8> = bytes.iter().chain(hash.as_bytes()).copied().collect();
             let _ = Checkpoint::decode(&bytes.into());

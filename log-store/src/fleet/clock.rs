@@ -1,4 +1,4 @@
-//! How late it is in a fleet: what a majority of clocks has reached.
+//! Time in a fleet: the one that a majority of clocks has reached.
 //!
 //! Every node hears the clocks of the others and of the NATS servers, each as so many milliseconds ahead of its own. The
 //! middle one of these and its own (the lower one, of an even number) is the fleet's time: something is due by the fleet's
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a clock counts after it was heard. Servers are asked one after the other.
+/// Time for which a clock counts after it was heard. Servers are asked one after the other.
 const COUNTS_FOR: Duration = Duration::from_secs(60);
 /// Clocks that are remembered, at most.
 const VOICES_MAX: usize = 2_048;
 
-/// Whose clock.
+/// Owner of a clock.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Voice {
     /// Another node's.
@@ -31,14 +31,15 @@ pub(super) enum Voice {
 pub(super) struct Clocks {
     /// Clocks that are not further apart agree.
     tolerance_ms: i64,
-    /// How far each is ahead of this node's, in milliseconds, and when it was heard.
+    /// Offset of each from this node's clock, in milliseconds, positive if it is ahead, and the time at which it was
+    /// heard.
     voices: BTreeMap<Voice, (i64, Instant)>,
 }
 
-/// What the clocks say of each other.
+/// Result of a comparison of the clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// How far the fleet's time is ahead of this node's clock.
+    /// Offset of the fleet's time from this node's clock, positive if it is ahead.
     pub(super) ahead_ms: i64,
     /// More than half of all clocks agree on that.
     pub(super) is_agreed: bool,
@@ -66,7 +67,7 @@ impl Clocks {
         }
     }
 
-    /// What they say now. `None` where no other clock is known.
+    /// Returns their current judgement. `None` if no other clock is known. `None` where no other clock is known.
     pub(super) fn judge(&self) -> Option<Judgement> {
         let counting = || {
             let voices = self.voices.iter();
@@ -117,7 +118,7 @@ impl Node {
         (!judged.is_wrong).then(|| self.config.now_ms().saturating_add_signed(judged.ahead_ms))
     }
 
-    /// Notes what the clocks say, for whoever watches over this node.
+    /// Notes the clocks' judgement, for the node's health.
     pub(super) fn judge_clocks(&self) {
         let judged = self.peers.clocks.lock().judge();
         let mut shown = self.clocks.lock();
@@ -190,7 +191,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is due by the fleet's time is due by more than half of the clocks, whatever they show.
+        /// Age that is due by the fleet's time is due by more than half of the clocks, no matter what they show.
         #[test]
         fn what_is_due_is_due_by_a_majority(aheads in proptest::collection::vec(any::<i32>(), 1..9), due in any::<i32>()) {
             let aheads: Vec<i64> = aheads.into_iter().map(i64::from).collect();

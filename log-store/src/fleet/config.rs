@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Messages in one batch, at most: the server's own limit is 1,000.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
-/// What a message takes on the wire beyond its frame, in bytes, at most.
+/// Maximum bytes that a message takes on the wire beyond its frame.
 pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 512;
 
 /// Settings of a [`super::FleetStore`]. [`FleetConfig::new`] gives the defaults.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
-    /// How to reach NATS.
+    /// Connection to NATS.
     pub nats: NatsConfig,
     /// The regions, each with how many shards it has. Fixed once the streams exist.
     pub regions: Vec<RegionConfig>,
@@ -28,7 +28,7 @@ pub struct FleetConfig {
     pub replicas: usize,
     /// The folder and settings of this node's replica.
     pub local: LocalConfig,
-    /// How this node knows that servers sync before they acknowledge.
+    /// Proof that servers sync before they acknowledge.
     pub sync: SyncProof,
     /// Serve although an acknowledgement means less than a synced quorum; every acknowledgement then says so.
     pub allow_weaker: bool,
@@ -40,36 +40,37 @@ pub struct FleetConfig {
     pub queue_frames_max: usize,
     /// Bytes of frames that may wait for their verdict; an append beyond them waits for room.
     pub queue_bytes_max: usize,
-    /// How long an append may take before its author learns that the home region cannot be reached.
+    /// Maximum time for an append before its author learns that the home region cannot be reached.
     pub append_timeout: Duration,
-    /// How long a request to NATS may take before it counts as lost.
+    /// Time after which a request to NATS counts as lost.
     pub request_timeout: Duration,
-    /// How often each stream is compared with what was folded of it.
+    /// Interval between comparisons of each stream with the fold.
     pub verify_every: Duration,
-    /// How often the servers are asked once more whether they sync.
+    /// Interval between checks that the servers sync.
     pub ask_sync_every: Duration,
-    /// How long a stream must go on contradicting what was folded before that is believed: longer than a server that was
-    /// cut off takes to notice that it no longer leads.
+    /// Time that a stream must go on contradicting the fold before that is believed: longer than a server that was cut
+    /// off takes to notice that it no longer leads.
     pub alarm_after: Duration,
-    /// How long after a bundle its Welcomes may be missing before any node publishes them.
+    /// Time that a bundle's Welcomes may be missing before any node publishes them.
     pub welcome_grace: Duration,
     /// Messages of a shard from one checkpoint to the next. The same on all nodes: written into the streams' metadata.
     pub checkpoint_every: u64,
     /// Signs what this node vouches for. `None`: it vouches for no checkpoint.
     pub signer: Option<Signer>,
-    /// Whose words for checkpoints count.
+    /// Nodes whose checkpoints count.
     pub known_nodes: KnownNodes,
-    /// How many known nodes must vouch for a checkpoint before anybody begins with it, or anything is given up by it.
+    /// Number of known nodes that must vouch for a checkpoint before anybody begins with it, or anything is given up by
+    /// it.
     pub witnesses: usize,
-    /// How long entries are kept; `None` keeps them. The same on all nodes.
+    /// Retention of entries; `None` keeps them. The same on all nodes.
     pub retention: Option<Duration>,
-    /// How often this node looks for what may be given up.
+    /// Interval at which this node looks for entries to give up.
     pub retention_every: Duration,
-    /// What this node's own clock shows.
+    /// This node's own clock.
     pub wall_clock: fn() -> SystemTime,
-    /// How far clocks of nodes and servers may be apart and still agree.
+    /// Maximum difference between clocks of nodes and servers that still agree.
     pub clock_tolerance: Duration,
-    /// How long opening may take until NATS answers. A node that has a replica does not wait for it.
+    /// Maximum time for NATS to answer while the store opens. A node that has a replica does not wait for it.
     pub open_timeout: Duration,
 }
 
@@ -78,7 +79,7 @@ pub struct FleetConfig {
 pub struct RegionConfig {
     /// Its number: the first byte of the ids of its channels.
     pub region: Region,
-    /// How many shards it has.
+    /// Number of its shards.
     pub shards: u16,
     /// The cluster that its streams are placed in, where there are several.
     pub cluster: Option<String>,
@@ -86,22 +87,22 @@ pub struct RegionConfig {
     pub tags: Vec<String>,
 }
 
-/// How to reach NATS.
+/// Connection to NATS.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
     /// Addresses of servers, such as `nats://10.0.0.1:4222`.
     pub servers: Vec<String>,
-    /// Who this node is.
+    /// Identity of this node.
     pub auth: NatsAuth,
     /// TLS beyond what the addresses say.
     pub tls: NatsTls,
-    /// What the servers show as this connection's name.
+    /// Name of this connection, as the servers show it.
     pub name: String,
     /// The prefix of this node's inboxes, where its user may not use the common one.
     pub inbox_prefix: Option<String>,
 }
 
-/// Who a connection is.
+/// Identity of a connection.
 #[derive(Clone)]
 pub enum NatsAuth {
     /// Nobody.
@@ -115,7 +116,8 @@ pub enum NatsAuth {
     },
     /// The seed of an NKey.
     NKey(Secret),
-    /// The seed of an NKey in a file: where that changes, the node goes on with what it holds then, if servers take it.
+    /// The seed of an NKey in a file: if the file changes, the node goes on with its new contents, if servers take
+    /// them.
     NKeyFile(KeyFile),
     /// A credentials file.
     Credentials(PathBuf),
@@ -168,8 +170,8 @@ impl std::fmt::Debug for NatsAuth {
     }
 }
 
-/// How a node knows whether servers sync a message before they acknowledge it (`sync_interval: always`). No user of an
-/// ordinary account can see that.
+/// Proof that servers sync a message before they acknowledge it (`sync_interval: always`). No user of an ordinary
+/// account can see that.
 #[derive(Clone, Debug)]
 pub enum SyncProof {
     /// Asked of every server, at start and from time to time, as a user of the system account.
@@ -219,13 +221,13 @@ impl FleetConfig {
         }
     }
 
-    /// How late it is by this node's own clock, unix milliseconds.
+    /// Returns the time by this node's own clock, unix milliseconds.
     pub(super) fn now_ms(&self) -> u64 {
         let now = (self.wall_clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Where the streams of a home region are; `None` where anywhere.
+    /// Returns the placement of a home region's streams; `None` if they may be anywhere.
     pub(super) fn placement(&self, home: Region) -> Option<Placement> {
         let region = self.regions.iter().find(|region| region.region == home)?;
         (region.cluster.is_some() || !region.tags.is_empty()).then(|| Placement {
@@ -244,13 +246,13 @@ impl FleetConfig {
         })
     }
 
-    /// What is wrong with the settings, if anything is.
+    /// Returns the problem in the settings, if there is one.
     pub(super) fn problem(&self) -> Option<String> {
         let first = self.problems().into_iter().next();
         first.map(|(name, problem)| format!("{name} {problem}"))
     }
 
-    /// Every setting that cannot work: its name, and what is wrong with it.
+    /// Every setting that cannot work: its name, and its problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, name, problem: String| {

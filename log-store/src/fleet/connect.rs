@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The longest pause between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-/// How often a silent connection is tried; two pings without an answer end it.
+/// Interval between pings on a silent connection; two without an answer end it.
 const PING_EVERY: Duration = Duration::from_secs(3);
 
 /// Connects, and stays connected: to whichever of the servers answers.
@@ -67,7 +67,7 @@ fn failed(servers: &[String], error: &ConnectError) -> OpenError {
     }
 }
 
-/// As [`connect`], where no server has to answer now: requests fail until one does.
+/// Connects as [`connect`] does, but no server has to answer now: requests fail until one does.
 pub(super) async fn connect_later(
     config: &NatsConfig,
     auth: &NatsAuth,

@@ -1,17 +1,17 @@
-//! Why a fleet's node cannot start.
+//! Errors of starting a fleet's node.
 
 use crate::StoreError;
 use crate::local;
 use skytale_proto::Code;
 use std::path::PathBuf;
 
-/// Why a fleet's node cannot start.
+/// Error of starting a fleet's node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A setting that cannot be.
     #[error("{problem}")]
     Config {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A credentials file that cannot be read.
@@ -19,7 +19,7 @@ pub enum OpenError {
     Credentials {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its problem.
         error: String,
     },
     /// No server answers.
@@ -27,7 +27,7 @@ pub enum OpenError {
     Unreachable {
         /// The servers.
         servers: String,
-        /// What the last attempt said.
+        /// Error of the last attempt.
         error: String,
     },
     /// Servers answer, and do not let this node in.
@@ -35,15 +35,15 @@ pub enum OpenError {
     Denied {
         /// The servers.
         servers: String,
-        /// What they said.
+        /// Their answers.
         error: String,
     },
-    /// JetStream refuses what is needed.
+    /// JetStream refuses a needed request.
     #[error("{doing}: {error}")]
     JetStream {
-        /// What was being done.
+        /// The failed operation.
         doing: String,
-        /// What JetStream said.
+        /// Answer of JetStream.
         error: String,
     },
     /// The streams do not match this node's configuration.
@@ -51,7 +51,7 @@ pub enum OpenError {
     Stream {
         /// The stream.
         stream: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A stream no longer has its beginning, and too few known nodes vouch for the checkpoint that took its place.
@@ -64,25 +64,25 @@ pub enum OpenError {
         stream: String,
         /// Its first message.
         first: u64,
-        /// How many nodes are asked for.
+        /// Number of nodes asked for.
         witnesses: usize,
     },
     /// The key that is to purge the streams is no keeper's.
     #[error("the NATS key of the keeper does not have a keeper's rights: {problem}")]
     NoKeeper {
-        /// What is wrong with them.
+        /// Their problem.
         problem: String,
     },
     /// An acknowledgement would mean less than the settings promise.
     #[error("{problem}; fix the servers, or set allow_weaker, and every acknowledgement says what it means")]
     Weaker {
-        /// What is missing.
+        /// The missing part.
         problem: String,
     },
     /// The replica's folder cannot be opened.
     #[error("replica: {0}")]
     Replica(#[from] local::OpenError),
-    /// What a running store would answer too.
+    /// An error that a running store would answer with, too.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -104,7 +104,7 @@ impl OpenError {
         }
     }
 
-    /// For `map_err`: what JetStream said, with what was being done.
+    /// For `map_err`: JetStream's answer, with the failed operation.
     pub(super) fn jetstream<E: std::fmt::Display>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |error| Self::JetStream {
             doing: doing.into(),

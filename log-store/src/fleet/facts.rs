@@ -1,4 +1,4 @@
-//! What a replica's folder says of the streams that were followed into it: read where the streams themselves do not answer.
+//! Facts about the followed streams, kept in a replica's folder: read if the streams themselves do not answer.
 //!
 //! ```text
 //! <dir>/FLEET      JSON: the fleet's shards, the distance of checkpoints, and of each shard that began with a checkpoint
@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 /// Bytes of the file, at most.
 const FACTS_BYTES_MAX: u64 = 1 << 20;
 
-/// What was found to be so of the streams.
+/// Facts found about the streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     shards: String,
     checkpoint_every: u64,
-    /// By shard: the stream's last message when the replica began with a checkpoint.
+    /// The stream's last message when the replica began with a checkpoint, by shard.
     #[serde(default)]
     began: BTreeMap<String, u64>,
 }
@@ -35,7 +35,7 @@ fn path(dir: &Path) -> PathBuf {
 }
 
 impl Facts {
-    /// What the streams must say, for a node with these settings.
+    /// Returns the facts that must hold, for a node with these settings.
     pub(super) fn of(shards: &Shards, config: &FleetConfig) -> Self {
         Self {
             shards: shards.describe(),
@@ -44,7 +44,7 @@ impl Facts {
         }
     }
 
-    /// What a folder says; `None` where it says nothing that can be read.
+    /// Reads the facts of a folder; `None` if it has none that can be read.
     pub(super) fn load(dir: &Path) -> Option<Self> {
         let path = path(dir);
         let small = std::fs::metadata(&path).is_ok_and(|found| found.len() <= FACTS_BYTES_MAX);
@@ -60,7 +60,7 @@ impl Facts {
         Ok(written.map_err(local::OpenError::io("write", &path))?)
     }
 
-    /// What of the settings is other than when the folder was followed into.
+    /// Returns the setting that has changed since the folder was followed into.
     pub(super) fn problem(&self, told: &Self) -> Option<String> {
         let differs = |what: &str, found: &str, told: &str| {
             (found != told).then(|| {
@@ -86,7 +86,7 @@ impl Facts {
         position < self.began_at(shard)
     }
 
-    /// Where a shard's stream ended when it began with a checkpoint; 0 where it began at its beginning.
+    /// Returns the end of a shard's stream at the time when it began with a checkpoint; 0 if it began at its beginning.
     pub(super) fn began_at(&self, shard: ShardId) -> u64 {
         self.began.get(&shard.to_string()).copied().unwrap_or(0)
     }

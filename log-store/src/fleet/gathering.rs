@@ -1,4 +1,4 @@
-//! How long a batch waits for authors who are about to come again.
+//! Time that a batch waits for authors who are about to come again.
 //!
 //! When a batch is acknowledged its authors are not answered yet: that takes until this node has folded it. Without waiting one
 //! half of the authors is always on that way while the other half's batch is published, and batches are half as large as they
@@ -16,7 +16,7 @@
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a batch waits at most.
+/// Maximum time that a batch waits.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// The part of the frames before that come again where waiting brings something. Where frames come as they like, and no
 /// answer brings them, half as many as were in the batch before come while one waits for as long as it took.
@@ -24,10 +24,10 @@ const COME_AGAIN: f64 = 0.625;
 /// Batches that do without waiting after it brought nothing, at most: twice as many each time.
 const WITHOUT_MAX: u32 = 32;
 
-/// What the next batch waits for.
+/// State of the next batch's wait.
 pub(super) struct Gathering {
     before: Option<Before>,
-    /// With how many frames the batch began to wait.
+    /// Number of frames with which the batch began to wait.
     waited_with: Option<usize>,
     /// Batches that are to do without waiting, and how many did the last time.
     without: u32,
@@ -45,7 +45,8 @@ struct Before {
 }
 
 impl Before {
-    /// With this many frames a batch has those that it waits for. One author who sends a frame at a time waits for nobody.
+    /// Returns the number of frames with which a batch waits for no more. One author who sends a frame at a time waits
+    /// for nobody.
     const fn enough(&self) -> usize {
         self.there + self.frames - self.frames / 4
     }
@@ -61,7 +62,7 @@ impl Gathering {
         }
     }
 
-    /// How long the batch before took.
+    /// Returns the duration of the batch before.
     pub(super) fn took(&self) -> Duration {
         self.before.map_or(Duration::ZERO, |before| before.took)
     }

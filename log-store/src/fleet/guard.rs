@@ -1,4 +1,4 @@
-//! Whether a stream still is what was folded of it. What contradicts is distinguished from what cannot be asked.
+//! Checks whether a stream still is as it was folded. A contradiction is not the same as a stream that does not answer.
 
 use super::chain::message_hash;
 use super::shards::ShardId;
@@ -14,7 +14,7 @@ const CONTACT_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that is as many of its group's operations behind is not just the slowest of those that take part under load.
 const OPERATIONS_BEHIND: u64 = 1_000;
 
-/// What a stream says against what was folded of it.
+/// Contradiction between a stream and its fold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// The stream is gone.
@@ -22,7 +22,7 @@ pub enum Contradiction {
     Missing {
         /// The stream.
         stream: String,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
     /// Another stream is under the name.
@@ -30,17 +30,17 @@ pub enum Contradiction {
     Recreated {
         /// The stream.
         stream: String,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
-    /// It ends before what was folded.
+    /// It ends before the folded messages do.
     #[error("stream {stream} went back: it ends at {last}, and this node has followed it to {position}")]
     WentBack {
         /// The stream.
         stream: String,
         /// The stream's last sequence.
         last: u64,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
     /// It ends before what another node has followed.
@@ -52,9 +52,9 @@ pub enum Contradiction {
         stream: String,
         /// The stream's last sequence.
         last: u64,
-        /// Where the other node is.
+        /// Position of the other node.
         furthest: u64,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
     /// A message has other bytes.
@@ -62,7 +62,7 @@ pub enum Contradiction {
     OtherBytes {
         /// The stream.
         stream: String,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
     /// Messages that this node has not followed are gone.
@@ -75,7 +75,7 @@ pub enum Contradiction {
         stream: String,
         /// The stream's first sequence.
         first: u64,
-        /// Where this node is.
+        /// Position of this node.
         position: u64,
     },
     /// A checkpoint of another history.
@@ -93,21 +93,21 @@ pub enum Contradiction {
     Settings {
         /// The stream.
         stream: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The server's settings became weaker than promised.
     #[error("{problem}")]
     Weaker {
-        /// What is missing.
+        /// The missing part.
         problem: String,
     },
 }
 
 impl Contradiction {
-    /// Whether it is the stream that is not what it was. Then what was followed of it is good, and may be all that there is: it is
-    /// served, nothing is added to the stream, and the stream is looked at again, since somebody may put it right. Any other
-    /// contradiction is this node's own.
+    /// Whether the stream has changed. Then the followed entries are good, and may be all that there are: they are
+    /// served, nothing is added to the stream, and the stream is looked at again, since somebody may put it right. Any
+    /// other contradiction is this node's own.
     pub(super) const fn is_of_stream(&self) -> bool {
         match self {
             Self::Missing { .. }
@@ -120,7 +120,7 @@ impl Contradiction {
     }
 }
 
-/// What a look at the stream gave.
+/// Result of a look at the stream.
 pub(super) enum Look {
     /// All is as it was folded.
     Well(Box<Info>),

@@ -1,19 +1,19 @@
-//! What a node says of itself to those who watch over it.
+//! Health that a node reports to those who watch over it.
 
 use super::node::Node;
 use super::shards::ShardId;
 use skytale_proto::session::Durability;
 
-/// How a shard's follower is doing.
+/// State of a shard's follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It has not caught up with what the stream held when the node started.
     CatchingUp,
     /// It follows.
     Following,
-    /// Its stream does not answer; what was followed is served.
+    /// Its stream does not answer; the followed entries are served.
     Unreachable,
-    /// Its stream contradicts what was followed: it is served as far as it was followed, and no appends are taken for it.
+    /// Its stream contradicts the replica: it is served as far as it was followed, and no appends are taken for it.
     Halted,
     /// It follows no more: see why the store stopped.
     Stopped,
@@ -22,9 +22,9 @@ pub enum Phase {
 /// One shard of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardHealth {
-    /// Which.
+    /// The shard.
     pub shard: ShardId,
-    /// How it is doing.
+    /// Its state.
     pub phase: Phase,
     /// It has once caught up with what the stream held when the node started.
     pub ready: bool,
@@ -57,18 +57,18 @@ impl ShardHealth {
     }
 }
 
-/// A shard whose stream contradicts what was followed.
+/// A shard whose stream contradicts the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HaltedShard {
-    /// Which.
+    /// The shard.
     pub shard: ShardId,
-    /// What contradicts.
+    /// The contradiction.
     pub reason: String,
     /// Another node has followed it further than this one: it serves more.
     pub others_have_more: bool,
 }
 
-/// What a node knows of its own clock and others'.
+/// Knowledge of a node about its own clock and others'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClockHealth {
     /// More than half of the clocks of nodes and NATS servers agree with each other, and not with this node's: how far it is
@@ -115,27 +115,27 @@ impl Node {
     }
 }
 
-/// What a node says of itself.
+/// Health of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     /// All shards are caught up with what their streams held when the node started, and nothing has stopped.
     pub ready: bool,
-    /// Why it takes no appends any more, if it has stopped.
+    /// Reason why it takes no appends any more, if it has stopped.
     pub stopped: Option<String>,
-    /// Why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
+    /// Reason why it follows nothing and takes no appends for now, if its disk is full. It goes on by itself.
     pub full: Option<String>,
-    /// What an acknowledgement means.
+    /// Meaning of an acknowledgement.
     pub durability: Durability,
     /// NATS servers of which it is not known whether they sync before they acknowledge, and why not. A majority of each
     /// stream's servers is known to.
     pub unread: Vec<String>,
-    /// What is known of clocks.
+    /// State of the clocks.
     pub clocks: ClockHealth,
-    /// Shards whose streams contradict what was followed.
+    /// Shards whose streams contradict the replica.
     pub halted: Vec<HaltedShard>,
     /// Checkpoints that nodes contradict each other about: which shard, where, and how.
     pub doubtful: Vec<(ShardId, u64, String)>,
-    /// Rights of this node's NATS key that are not what they must be.
+    /// Rights of this node's NATS key that differ from those that it must have.
     pub rights: Vec<String>,
     /// It is connected to a NATS server.
     pub connected: bool,

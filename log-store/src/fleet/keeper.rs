@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long nodes are listened to: longer than the time from one word of a node to the next.
+/// Time to listen to nodes: longer than the interval between two messages of a node.
 const HEARS_FOR: Duration = Duration::from_secs(6);
 /// Checkpoints that are looked at for one that may be purged up to, in a round.
 const CANDIDATES_MAX: usize = 4;
@@ -49,14 +49,14 @@ pub struct Keeper {
     hears_for: Duration,
 }
 
-/// What became of a shard in a round.
+/// Result of a round for one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The shard.
     pub shard: ShardId,
     /// The checkpoint up to which the stream was purged in this round, and how many messages went.
     pub purged: Option<(u64, u64)>,
-    /// Why it was not, where that needs attention.
+    /// Reason why it was not, if that needs attention.
     pub problem: Option<String>,
     /// Its stream has messages that are far older than the retention.
     pub is_unpurged: bool,
@@ -67,19 +67,20 @@ pub struct Kept {
 pub struct KeeperRound {
     /// Relay nodes that were heard.
     pub nodes: usize,
-    /// What became of each shard.
+    /// Result for each shard.
     pub shards: Vec<Kept>,
 }
 
-/// What was heard of the nodes.
+/// Positions heard from the nodes.
 #[derive(Default)]
 struct Heard {
-    /// Of each node, where it is at least.
+    /// Lower bound for the position of each node.
     nodes: BTreeMap<peers::NodeNumber, BTreeMap<u32, Place>>,
 }
 
 impl Heard {
-    /// How far all nodes have followed a shard's stream; `None` where one has not followed it, or nobody was heard.
+    /// Returns the position up to which all nodes have followed a shard's stream; `None` if one has not followed it, or
+    /// nobody was heard.
     fn followed_by_all(&self, shard: ShardId, stream: u64) -> Option<u64> {
         let places = self.nodes.values().map(|followed| {
             let place = followed.get(&shard.number())?;
@@ -159,7 +160,7 @@ impl Keeper {
         }
         let judged = clocks.judge();
         let own = config.now_ms();
-        // The earlier of the two: neither this machine's clock nor what others say makes anything old by itself.
+        // The earlier of the two: neither this machine's clock nor the others' makes anything old by itself.
         let now_ms = match judged {
             Some(judged) if !judged.is_wrong => Ok(own.min(own.saturating_add_signed(judged.ahead_ms))),
             Some(_) => Err("this machine's clock is not the fleet's: set it (NTP)".to_owned()),
@@ -238,7 +239,7 @@ impl Keeper {
         peers::overhear(client, self.hears_for, |node, time_ms, followed| {
             clocks.hear(Voice::Node(node), time_ms, config.now_ms());
             let places = heard.nodes.entry(node).or_insert_with(|| followed.clone());
-            // Of what is said in a node's name, the least: that keeps more.
+            // Of several reports in a node's name, the least: that keeps more.
             places.retain(|shard, _| followed.contains_key(shard));
             for (shard, place) in places {
                 if let Some(said) = followed.get(shard) {

@@ -5,10 +5,10 @@
 //!                                       └── all that answer take it ──> use it for every connection, and reconnect
 //! ```
 //!
-//! The connection is ended and made again, rather than a second one made beside it: subscriptions, consumers and requests under
-//! way belong to one client, and the publisher and the follower already go on over a lost connection without losing an append.
-//! What a second connection would show first, that the servers take the key, the trial shows. So a change costs a few
-//! milliseconds, and a wrong key nothing.
+//! The connection is ended and made again, rather than a second one made beside it: subscriptions, consumers and
+//! requests under way belong to one client, and the publisher and the follower already go on over a lost connection
+//! without losing an append. The trial already shows that the servers take the key, as a second connection would. So a
+//! change costs a few milliseconds, and a wrong key nothing.
 
 use super::config::{FleetConfig, NatsAuth, NatsConfig, Secret, SyncProof};
 use super::connect::connect_once;
@@ -25,12 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// How often files are looked at.
+/// Interval between looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest file that can be a seed, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
 
-/// The seed of an NKey in a file. Clones share what was read of it.
+/// The seed of an NKey in a file. Clones share the contents that were read.
 #[derive(Clone)]
 pub struct KeyFile(Arc<Shared>);
 
@@ -41,9 +41,9 @@ struct Shared {
 
 #[derive(Default)]
 struct Known {
-    /// What connections are made with.
+    /// Secret for connections.
     current: Option<Secret>,
-    /// Why what the file holds is not used.
+    /// Reason why the file's key is not used.
     problem: Option<String>,
 }
 
@@ -63,12 +63,12 @@ impl KeyFile {
         Self(Arc::new(shared))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Reads the file, and uses what it holds from now on.
+    /// Reads the file, and uses its contents from now on.
     pub(super) async fn load(&self) -> Result<(), OpenError> {
         let seed = self.read().await.map_err(|error| OpenError::Credentials {
             path: self.0.path.clone(),
@@ -170,7 +170,7 @@ impl KeyFile {
     }
 }
 
-/// What the servers say to a key.
+/// Answer of the servers to a key.
 enum Tried {
     /// All that answer take it.
     Taken,
@@ -243,7 +243,7 @@ pub(super) async fn follow(node: Arc<Node>) {
     }
 }
 
-/// Why keys in files are not used, for `/readyz`.
+/// Reasons why keys in files are not used, for `/readyz`.
 pub(super) fn problems(config: &FleetConfig) -> Vec<String> {
     let (log, sync) = files(config);
     let files = log.into_iter().chain(sync);

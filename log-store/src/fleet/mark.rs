@@ -13,7 +13,7 @@ use async_nats::client::Request;
 use async_nats::{Client, HeaderMap};
 use serde::Deserialize;
 
-/// What a mark says.
+/// Contents of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     /// Here is a place.
@@ -23,7 +23,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// Where it is written.
+    /// Returns the subject to which it is written.
     pub(super) fn subject(self, shard: ShardId) -> String {
         match self {
             Self::Place => shard.named("mark"),
@@ -58,7 +58,7 @@ impl Mark {
     }
 }
 
-/// What a stream answers to a message.
+/// Answer of a stream to a message.
 #[derive(Deserialize)]
 struct Ack {
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! The nearest copy of another region's stream: a mirror, in this node's own region.
 //!
-//! A mirror keeps the sequences of its origin, and lags behind it. So it can be followed as the origin can, and the two may
-//! be taken in turn: what is folded is the same. Only the origin can contradict what was folded; a mirror that is not as far
+//! A mirror keeps the sequences of its origin, and lags behind it. So it can be followed as the origin can, and the two
+//! may be taken in turn: the fold is the same. Only the origin can contradict the fold; a mirror that is not as far
 //! yet, or has just been made, is merely behind.
 
 use super::chain::message_hash;

@@ -14,18 +14,19 @@
 //!
 //! - A bundle's Welcomes go to the streams of their recipients: put there by the node that took the bundle, or by any other
 //!   where that one is gone (`owed.rs`).
-//! - What is folded is hashed into a chain. A node stops, and says why, where its stream went back, was recreated, is missing,
-//!   or holds other bytes than were folded (`guard.rs`).
+//! - Folded messages are hashed into a chain. A node stops, and says why, if its stream went back, was recreated, is
+//!   missing, or holds other bytes than were folded (`guard.rs`).
 //!
-//! - Entries are given up by Trims in the streams (`retention.rs`); then a checkpoint takes the place of what went before it
-//!   (`checkpoint.rs`), and a node without a replica begins there (`bootstrap.rs`) if enough nodes vouch for it (`vouch.rs`).
+//! - Entries are given up by Trims in the streams (`retention.rs`); then a checkpoint takes the place of the messages
+//!   before it (`checkpoint.rs`), and a node without a replica begins there (`bootstrap.rs`) if enough nodes vouch for
+//!   it (`vouch.rs`).
 //! - No node can delete a message: the streams are purged by the fleet's keeper, who writes nothing (`keeper.rs`).
-//! - A node in another region follows a mirror of the stream, in its own region, and the stream itself where that is down. What
-//!   it appends goes to the home.
+//! - A node in another region follows a mirror of the stream, in its own region, or the stream itself if the mirror is
+//!   down. Its appends go to the home.
 //! - Before it says that a cursor or a log is not there, a node makes sure that it is not merely behind (`barrier.rs`, `mark.rs`).
 //! - A node that has followed before starts without the streams that do not answer (`open.rs`, `follower/admit.rs`, `facts.rs`).
 //!
-//! What this store never does: it takes no lock, elects nobody, and reads no clock to decide what an entry is.
+//! This store takes no lock, elects no leader of its own, and reads no clock to decide what an entry is.
 
 mod asking;
 mod attempt;
@@ -91,7 +92,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
-/// How long closing waits for appends that are on their way.
+/// Maximum time that closing waits for appends that are on their way.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The store of one node of a fleet.
@@ -105,10 +106,10 @@ impl FleetStore {
     /// Opens the replica, connects to NATS, makes the streams that are missing and begins to follow. Where the replica is
     /// empty or too old, it begins with a checkpoint. Does not wait until it has caught up: [`FleetStore::health`] says.
     ///
-    /// A node that has followed before starts without NATS too, or without some of the streams: it serves what it has, and
-    /// goes on by itself when they answer. What it would have checked of them at its start is checked then, before the first
-    /// append is taken; where they are not what they must be, the store stops and says why. A node that has followed nothing has
-    /// nothing to serve: it fails after `open_timeout`.
+    /// A node that has followed before starts without NATS too, or without some of the streams: it serves its replica,
+    /// and goes on by itself when they answer. The checks of its start are made then, before the first append is taken;
+    /// if one fails, the store stops and says why. A node that has followed nothing has nothing to serve: it fails
+    /// after `open_timeout`.
     pub async fn open(config: FleetConfig) -> Result<Self, OpenError> {
         Self::open_as(config, open::Purpose::Serve).await
     }
@@ -122,7 +123,7 @@ impl FleetStore {
         })
     }
 
-    /// How the node is doing: for `/readyz`.
+    /// Returns the node's health: for `/readyz`.
     pub fn health(&self) -> Health {
         let shards: Vec<ShardHealth> = self.node.handles.values().map(|shard| *shard.health.lock()).collect();
         let stopped = self.node.replica.store().stopped().borrow().clone();
@@ -260,10 +261,10 @@ impl FleetStore {
     }
 
     async fn settle(&self, log: LogId) -> Result<(), StoreError> {
-        // Where no region of this fleet has the log, nobody acknowledges anything of it.
+        // If no region of this fleet has the log, nobody acknowledges anything of it.
         let Some(shard) = self.home(&log) else { return Ok(()) };
         self.node.running()?;
-        // A stream that contradicts what was followed does not say how far it went.
+        // A stream that contradicts the replica does not say how far it went.
         shard.checked()?;
         if shard.health.lock().phase == Phase::Unreachable {
             return Err(shard.unreachable("its stream does not answer"));
@@ -277,7 +278,7 @@ impl FleetStore {
             return Ok(());
         }
         let node = &self.node;
-        // Whoever waits for room is turned away; who has some is answered.
+        // Appends that wait for room are turned away; those that have it are answered.
         let all = u32::try_from(node.config.queue_frames_max).unwrap_or(u32::MAX);
         let drained = async {
             tokio::select! {
@@ -299,7 +300,7 @@ impl FleetStore {
 
 impl LogStore for FleetStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was reported before this call is what its author knew.
+        // Now, and not when the future is polled: its author knew the failures reported before this call.
         let asked = self.home(&frame.header().log).map_or(0, Shard::given_up);
         self.append_frame(frame, asked, None).boxed()
     }

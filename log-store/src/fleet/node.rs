@@ -1,4 +1,4 @@
-//! What the tasks of a fleet's node share.
+//! State shared by the tasks of a fleet's node.
 
 use super::barrier::Round;
 use super::clock::Judgement;
@@ -28,7 +28,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What the tasks of a node share.
+/// State shared by the tasks of a node.
 pub(super) struct Node {
     pub(super) config: FleetConfig,
     pub(super) purpose: Purpose,
@@ -42,17 +42,17 @@ pub(super) struct Node {
     pub(super) prober: Prober,
     /// Servers of which it is not known whether they sync, and why not.
     pub(super) unread: Mutex<Vec<String>>,
-    /// What the other nodes of the fleet say.
+    /// Reports of the other nodes of the fleet.
     pub(super) peers: Peers,
-    /// What the clocks said when they were last compared.
+    /// Judgement on the clocks when they were last compared.
     pub(super) clocks: Mutex<Option<Judgement>>,
     /// Checkpoints that nodes contradict each other about, and how.
     pub(super) doubts: Mutex<BTreeMap<(ShardId, u64), String>>,
-    /// What this node's NATS key may do and should not, or the other way round.
+    /// Rights that this node's NATS key has and should not have, or the other way round.
     pub(super) rights: Mutex<Vec<String>>,
     /// Asks what an acknowledgement means, now.
     pub(super) ask_sync: Notify,
-    /// What the replica's folder says of the streams, if anything.
+    /// Facts about the streams from the replica's folder, if there are any.
     pub(super) facts: tokio::sync::Mutex<Option<Facts>>,
     /// Room in the queues: frames, and their bytes.
     pub(super) frames: Arc<Semaphore>,
@@ -65,7 +65,7 @@ pub(super) struct Node {
 /// One shard, as its tasks and callers share it.
 pub(super) struct Shard {
     pub(super) id: ShardId,
-    /// For metrics and messages.
+    /// Name for metrics and messages.
     pub(super) label: String,
     /// Frames to be published. Bounded by the node's room; the Welcomes of accepted bundles come without.
     pub(super) queue: mpsc::UnboundedSender<Queued>,
@@ -73,25 +73,25 @@ pub(super) struct Shard {
     /// The last message that readers see the effect of.
     pub(super) followed: watch::Sender<u64>,
     pub(super) health: Mutex<ShardHealth>,
-    /// How far this node has followed, for the others.
+    /// Position of this node, for the others.
     pub(super) place: Mutex<Place>,
-    /// Asks the follower to compare the stream with what it folded, now.
+    /// Asks the follower to compare the stream with its fold, now.
     pub(super) look: Notify,
     /// The last message of this node that the stream acknowledged.
     pub(super) acked: watch::Sender<u64>,
     /// Tells the follower that such messages do not come.
     pub(super) stalled: Notify,
-    /// Why its stream does not match this node's configuration yet; `None` once it does.
+    /// Reason why its stream does not match this node's configuration yet; `None` once it does.
     unchecked: Mutex<Option<String>>,
-    /// The connection to NATS on which the stream was last found to be what was followed.
+    /// The connection to NATS on which the stream last matched the replica.
     pub(super) looked_on: AtomicU64,
-    /// How often authors learned that nobody knows what became of their frames.
+    /// Number of times that authors learned that the fate of their frames is unknown.
     given_up: AtomicU64,
     /// Words for checkpoints that are on their way.
     pub(super) vouching: AtomicUsize,
-    /// How far the stream goes, as its leader says.
+    /// End of the stream, as its leader reports it.
     pub(super) ends: Round<Result<u64, StoreError>>,
-    /// How far it goes at least, as agreed on by its servers.
+    /// Lower bound for its end, as agreed on by its servers.
     pub(super) marks: Round<Result<u64, StoreError>>,
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Queued {
     pub(super) waiter: Waiter,
 }
 
-/// Who waits for a verdict.
+/// Caller that waits for a verdict.
 pub(super) struct Waiter {
     answer: tokio::sync::oneshot::Sender<Result<Accepted, AppendError>>,
     /// The log, where the frame is a bundle with Welcomes to come.
@@ -112,7 +112,7 @@ pub(super) struct Waiter {
     _room: Option<Room>,
 }
 
-/// What an append takes of the queues' room, and what it was lent, until it is answered.
+/// Room that an append takes of the queues, and the value lent to it, until it is answered.
 pub(super) struct Room {
     _frame: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
@@ -132,7 +132,7 @@ impl Room {
 impl Waiter {
     /// Tells that the frame is not known to be an entry.
     pub(super) fn fail(self, error: StoreError) {
-        // Who no longer waits does not need to know.
+        // A caller that no longer waits needs no answer.
         let _ = self.answer.send(Err(error.into()));
     }
 
@@ -168,8 +168,8 @@ impl Shard {
         }
     }
 
-    /// How often authors learned that nobody knows what became of their frames: what was asked for before the last time is
-    /// not published any more.
+    /// Returns the number of times that authors learned that the fate of their frames is unknown: frames asked for
+    /// before the last time are no longer published.
     pub(super) fn given_up(&self) -> u64 {
         self.given_up.load(Ordering::Acquire)
     }
@@ -187,7 +187,7 @@ impl Shard {
         }
     }
 
-    /// Why its stream does not match this node's configuration.
+    /// Returns the reason why its stream does not match this node's configuration.
     pub(super) fn why_unchecked(&self) -> Option<String> {
         self.unchecked.lock().clone()
     }
@@ -220,7 +220,7 @@ impl Shard {
         self.give_up();
     }
 
-    /// The stream is what was followed: appends are taken.
+    /// The stream matches the replica: appends are taken.
     pub(super) fn resume(&self) {
         metrics::halted(&self.label, false);
         let mut health = self.health.lock();
@@ -255,7 +255,7 @@ impl Node {
         }
     }
 
-    /// Why nothing is taken any more.
+    /// Returns the reason why nothing is taken any more.
     pub(super) fn why_ended(&self) -> StoreError {
         self.running().err().unwrap_or_else(closed)
     }

@@ -1,4 +1,4 @@
-//! How a node of a fleet starts.
+//! Start of a node of a fleet.
 
 use super::bootstrap::{self, Lazy, Need};
 use super::config::{FleetConfig, MESSAGE_OVERHEAD_BYTES};
@@ -29,19 +29,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long NATS, or a stream, may be silent before a node that has followed it starts without.
+/// Time that NATS, or a stream, may be silent before a node that has followed it starts without.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
 /// The pause before what did not answer is asked once more.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Streams that are looked for at once.
 const STREAMS_AT_ONCE: usize = 8;
 
-/// What a node is for.
+/// Purpose of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To serve agents.
     Serve,
-    /// To put back what others had appended: it publishes no Welcomes of its own accord.
+    /// To put back the entries of others: it publishes no Welcomes of its own accord.
     Restore,
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<No
     }
     let shards = config.shards().map_err(|problem| OpenError::Config { problem })?;
     let mut config = config;
-    // The streams say what is given up; the replica seals its segments so that they can go then.
+    // Trims in the streams give entries up; the replica seals its segments so that they can go then.
     config.local.retention.age = config.retention;
     let (replica, positions) = Replica::open(config.local.clone()).await?;
     let mut opening = Opening {
@@ -72,7 +72,7 @@ pub(super) async fn open(config: FleetConfig, purpose: Purpose) -> Result<Arc<No
     }
 }
 
-/// What is wrong with the connection, if anything is.
+/// Returns the problem of the connection, if there is one.
 pub(super) fn payload_problem(client: &async_nats::Client) -> Option<String> {
     let (needed, taken) = (limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES, client.max_payload());
     (taken < needed)
@@ -89,7 +89,7 @@ struct Opening {
     facts: Option<Facts>,
 }
 
-/// What it found.
+/// Streams that it found.
 struct Found {
     client: async_nats::Client,
     context: jetstream::Context,
@@ -108,7 +108,7 @@ impl Opening {
         if let Some(problem) = self.facts.as_ref().and_then(|facts| facts.problem(&told)) {
             return Err(OpenError::Config { problem });
         }
-        // A node with something to serve does without what is away.
+        // A node with something to serve does without the streams that are away.
         let followed = positions.values().any(|position| position.sequence > 0)
             && !positions.values().any(Replica::is_half_installed);
         let client = self.connect(followed).await?;
@@ -264,7 +264,8 @@ impl Opening {
         self.begun.elapsed() < self.config.open_timeout
     }
 
-    /// What an acknowledgement means at the streams that answered; `None` where nobody says, and this node can do without.
+    /// Returns the meaning of an acknowledgement at the streams that answered; `None` if nobody says, and this node can
+    /// do without.
     async fn meaning(&self, prober: &Prober, infos: &[Info], followed: bool) -> Result<Option<Meaning>, OpenError> {
         let weaker = |problem: String| OpenError::Weaker { problem };
         let allowed = self.config.allow_weaker;
@@ -302,7 +303,7 @@ impl Opening {
         let (mut handles, mut queues) = (BTreeMap::new(), Vec::new());
         for (shard, beginning) in &found.beginnings {
             let (queue, receiver) = mpsc::unbounded_channel();
-            // Its follower takes the stream for what it must be when it has looked at it, and heard the other nodes.
+            // Its follower accepts the stream when it has looked at it, and heard the other nodes.
             let handle = Shard::new(*shard, queue, &beginning.position);
             handles.insert(*shard, handle);
             queues.push((*shard, receiver));
@@ -353,7 +354,7 @@ impl Opening {
     }
 }
 
-/// What became of a stream that is looked for.
+/// Result of a search for a stream.
 enum Sought {
     There(Box<Info>),
     Missing,

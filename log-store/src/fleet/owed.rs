@@ -1,4 +1,4 @@
-//! Which accepted bundles have Welcomes that have not been seen on their logs.
+//! Accepted bundles with Welcomes that have not been seen on their logs.
 //!
 //! A bundle and its Welcomes are in different streams, and no write spans two of them. So every node notes, as it folds,
 //! which Welcomes a bundle owes, and strikes them out as it folds those: in whatever order the two come. The node that
@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Where a bundle is in the streams.
+/// Position of a bundle in the streams.
 type Place = (ShardId, u64);
 
-/// What is owed, as far as this node has folded.
+/// Welcomes that are owed, as far as this node has folded.
 pub(super) struct Owed {
     inner: Mutex<Inner>,
     moved: watch::Sender<()>,
@@ -106,7 +106,7 @@ impl Owed {
         range.next().map(|((_, sequence), _)| *sequence)
     }
 
-    /// What the bundle at an entry still owes.
+    /// Returns the Welcomes that the bundle at an entry still owes.
     pub(super) fn left(&self, log: LogId, offset: Offset) -> Vec<Header> {
         let inner = self.inner.lock();
         let place = inner.places.get(&(log, offset));
@@ -134,7 +134,7 @@ impl Owed {
         }
     }
 
-    /// How many bundles owe something.
+    /// Returns the number of bundles that owe something.
     pub(super) fn bundles(&self) -> usize {
         self.inner.lock().places.len()
     }

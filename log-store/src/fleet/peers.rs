@@ -1,4 +1,4 @@
-//! What the nodes of a fleet tell each other, beside the streams: how late it is, and how far each has followed.
+//! Messages between the nodes of a fleet, beside the streams: their times, and their positions in the streams.
 //!
 //! ```text
 //!   skytale.node.here   every five seconds, when a node has (again) found NATS, and when another one asks
@@ -37,15 +37,15 @@ const VERSION: u8 = 1;
 const FIXED_BYTES: usize = 4 + 1 + 16 + 8 + 4;
 const SHARD_BYTES: usize = 4 + 8 + 8;
 
-/// How often a node says where it is.
+/// Interval at which a node reports its position.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How often it looks whether it has found NATS again.
+/// Interval at which it checks whether it has reached NATS again.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Answers to one question, at least so far apart: nodes may ask all at once.
 const ANSWER_EVERY: Duration = Duration::from_millis(50);
-/// How long a node that has just started hears whoever answers, if anybody is there.
+/// Time within which a node that has just started hears the others, if there are any.
 const HEARD_WITHIN: Duration = Duration::from_millis(300);
-/// How long it waits for others that are there, or were lately, before it believes a stream without them.
+/// Time that it waits for others that are there, or were lately, before it believes a stream without them.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Nodes that are remembered, at most.
 const NODES_MAX: usize = 1_024;
@@ -53,12 +53,12 @@ const NODES_MAX: usize = 1_024;
 /// A node's id in these messages: of its process, and of no use elsewhere.
 pub(super) type NodeNumber = [u8; 16];
 
-/// What one node says.
+/// Report of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Here {
     node: NodeNumber,
     time_ms: u64,
-    /// Of each shard by its number: the stream that was followed, and how far.
+    /// The followed stream of each shard, by its number, and the position in it.
     followed: BTreeMap<u32, Place>,
 }
 
@@ -112,7 +112,7 @@ impl Here {
     }
 }
 
-/// What was heard.
+/// Reports heard from the others.
 pub(super) struct Peers {
     me: NodeNumber,
     /// The fleet's shards: nothing is remembered of others.
@@ -127,11 +127,11 @@ pub(super) struct Peers {
     tell: Notify,
 }
 
-/// When the others were asked.
+/// Time at which the others were asked.
 #[derive(Clone, Copy)]
 struct Asked {
     at: Instant,
-    /// On which connection to NATS, counted from the first; 0 before the first question.
+    /// Connection to NATS, counted from the first; 0 before the first question.
     connection: u64,
     /// Somebody listened to the first question.
     anybody: bool,
@@ -139,7 +139,7 @@ struct Asked {
 
 #[derive(Default)]
 struct Heard {
-    /// How far any node has followed each shard's stream. A stream never gets shorter, so that this stays true.
+    /// Furthest position of any node in each shard's stream. A stream never gets shorter, so that this stays true.
     furthest: BTreeMap<u32, Place>,
     nodes: BTreeMap<NodeNumber, Instant>,
 }
@@ -164,14 +164,14 @@ impl Peers {
         }
     }
 
-    /// How far another node has followed this very stream, as far as is known.
+    /// Returns the furthest position of another node in this very stream, as far as is known.
     pub(super) fn furthest(&self, shard: ShardId, stream: u64) -> Option<u64> {
         let heard = self.heard.lock();
         let place = heard.furthest.get(&shard.number())?;
         (place.stream == stream).then_some(place.sequence)
     }
 
-    /// How many other nodes were heard lately.
+    /// Returns the number of other nodes that were heard lately.
     pub(super) fn others(&self) -> usize {
         let heard = self.heard.lock();
         heard.nodes.values().filter(|at| at.elapsed() < 3 * TELL_EVERY).count()
@@ -213,8 +213,8 @@ impl Peers {
 }
 
 impl Node {
-    /// The connection to NATS that there is now, counted from the first. What the streams were on the one before says nothing of
-    /// what they are.
+    /// The connection to NATS that there is now, counted from the first. The streams' state on an earlier one proves
+    /// nothing about their state now.
     pub(super) fn connection(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
@@ -239,8 +239,8 @@ impl Node {
         self.peers.news.notify_waiters();
     }
 
-    /// Waits until the other nodes have been heard on this connection: those who were heard lately; or, after the first question,
-    /// whoever answers.
+    /// Waits until the other nodes have been heard on this connection: those who were heard lately; or, after the first
+    /// question, those that answer.
     pub(super) async fn hear_others(&self) {
         let (peers, connection) = (&self.peers, self.connection());
         let is_new = {
@@ -286,7 +286,7 @@ pub(super) async fn tell_all(node: Arc<Node>) {
         node.ask_first().await;
         node.client.subscribe(ASK).await
     };
-    // Those who answer are heard meanwhile: what is subscribed to is kept until it is taken.
+    // Those who answer are heard meanwhile: messages of a subscription are kept until they are taken.
     let ask = tokio::select! {
         () = node.ended.cancelled() => return,
         ask = first => ask,
@@ -312,11 +312,11 @@ pub(super) async fn tell_all(node: Arc<Node>) {
     }
 }
 
-/// What one node tells.
+/// State of one node's reports.
 struct Turn<'a> {
     node: &'a Arc<Node>,
     told: Option<Instant>,
-    /// Which shard's leader is asked for the time next.
+    /// Shard whose leader is asked for the time next.
     asked: usize,
 }
 
@@ -383,7 +383,7 @@ impl Turn<'_> {
     }
 }
 
-/// Asks all nodes where they are, and hears for so long what they say.
+/// Asks all nodes for their positions, and listens to the answers for so long.
 pub(super) async fn overhear(
     client: &Client,
     within: Duration,

@@ -1,7 +1,8 @@
 //! Appends of this node that wait for their verdict: matched by the sequence that the stream gave their message.
 //!
-//! A frame's id alone would not do: the same frame may be in the stream more than once, put there by this node or another,
-//! and fold differently each time. What is folded before the stream's acknowledgement has arrived is kept until it has.
+//! A frame's id alone would not do: the same frame may be in the stream more than once, put there by this node or
+//! another, and fold differently each time. A message that is folded before the stream's acknowledgement has arrived is
+//! kept until it has.
 
 use crate::local::replica::Followed;
 use parking_lot::Mutex;
@@ -14,11 +15,11 @@ pub(super) struct Pending<W> {
 }
 
 struct Inner<W> {
-    /// By the sequence of their message.
+    /// Waiters by the sequence of their message.
     waiting: HashMap<u64, W>,
     /// Ids of frames that are being published, whose sequences are not known.
     publishing: HashSet<FrameId>,
-    /// What was folded of those.
+    /// Those of them that were folded.
     early: HashMap<u64, Followed>,
 }
 
@@ -121,7 +122,7 @@ mod tests {
         let pending = Pending::new();
         let (mine, other) = (FrameId::generate(), FrameId::generate());
         pending.publishing([mine, mine].into_iter());
-        // The same frame by another node, and an earlier attempt of this one, are not what is waited for.
+        // The same frame by another node, and an earlier attempt of this one, are not the awaited one.
         assert!(pending.followed(followed(4, mine)).is_none());
         assert!(pending.followed(followed(5, other)).is_none());
         assert!(pending.followed(followed(6, mine)).is_none());

@@ -14,9 +14,10 @@
 //!
 //! # What an author may rely on
 //! - A log's frames get into the stream in the order in which they were queued.
-//! - When a batch is given up, every frame that was asked for before the first of its authors learned is refused with it. So
-//!   whoever sends again what was refused, in its order and under the same ids, has it in the log in that order: also where
-//!   the batch that was given up comes into the stream late, at any time. What comes second of a frame is a duplicate.
+//! - When a batch is given up, every frame that was asked for before the first of its authors learned is refused with
+//!   it. So an author who sends the refused frames again, in their order and under the same ids, has them in the log in
+//!   that order: also if the batch that was given up comes into the stream late, at any time. The second copy of a
+//!   frame is a duplicate.
 //! - A frame that was given up and that its author never sends again may still become an entry, for as long as a server
 //!   holds it: then behind frames that the author sent later. Nobody can say that it will not; so an author keeps a
 //!   frame until it is accepted, or refused by the fold.
@@ -33,13 +34,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How long a batch is waited for at least before somebody asks whether the stream is there.
+/// Minimum wait for a batch before somebody asks whether the stream is there.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
-/// And for each unit of time that the batch before took.
+/// Further wait for each unit of time that the batch before took.
 const PATIENCE_PER_PUBLISH: u32 = 4;
-/// How often the stream is asked whether it is there, where the frame that asks is small.
+/// Interval at which the stream is asked whether it is there, if the frame that asks is small.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How many bytes of a frame add as much again.
+/// Bytes of a frame that add the same pause once more.
 const ASK_BYTES: usize = 64 * 1024;
 /// The longest such pause.
 const ASK_MAX: Duration = Duration::from_secs(1);
@@ -47,13 +48,13 @@ const ASK_MAX: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(25);
 /// The longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// How long an acknowledged message may take to come back before the follower is asked to start over.
+/// Maximum time for an acknowledged message to come back before the follower starts over.
 const COMES_BACK_WITHIN: Duration = Duration::from_millis(500);
 
-/// A batch that is a fourth of what it may be waits for no more: what it costs beside its frames matters no longer.
+/// A batch with a fourth of its maximum waits for no more: its cost beside its frames matters no longer.
 const LARGE: usize = 4;
 
-/// Publishes what is queued for a shard until the node ends.
+/// Publishes the frames queued for a shard until the node ends.
 pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: mpsc::UnboundedReceiver<Queued>) {
     let Some(shard) = node.handles.get(&shard) else { return };
     let mut source = Source {
@@ -81,14 +82,14 @@ pub(super) async fn publish_all(node: Arc<Node>, shard: super::ShardId, queue: m
     source.end().await;
 }
 
-/// What is queued for a shard.
+/// Queue of a shard.
 struct Source<'a> {
     node: &'a Node,
     shard: &'a Shard,
     queue: mpsc::UnboundedReceiver<Queued>,
-    /// Was over the limits of the batch before.
+    /// Frame over the limits of the batch before.
     held: Option<Queued>,
-    /// What was reported of a batch that was given up, and is reported of what was asked for before that.
+    /// Failure reported of a batch that was given up, and of the frames asked for before that.
     refusal: StoreError,
     gathering: Gathering,
 }
@@ -111,7 +112,8 @@ impl Source<'_> {
         }
     }
 
-    /// What was asked for before an author learned that nobody knows must not pass what was given up.
+    /// Returns the frame unless it was asked for before an author learned that a fate is unknown: such a frame must not
+    /// pass a batch that was given up.
     fn fresh(&self, queued: Queued) -> Option<Queued> {
         if queued.asked == self.shard.given_up() {
             return Some(queued);
@@ -120,7 +122,7 @@ impl Source<'_> {
         None
     }
 
-    /// What is waiting and what comes in a moment, up to a batch's limits.
+    /// Gathers frames that wait and frames that come in a moment, up to a batch's limits.
     async fn gather(&mut self, first: Queued) -> Vec<Queued> {
         let config = &self.node.config;
         let mut bytes = first.frame.encoded().len();
@@ -155,8 +157,9 @@ impl Source<'_> {
         self.gathering.published(frames, there, took);
     }
 
-    /// Whoever waits learns why nothing more is taken: also those whose frames are in the stream. Nobody else adds to them,
-    /// so none is left that nobody will answer: the last batch may be acknowledged after the follower has ended.
+    /// Tells every waiting author why nothing more is taken: also those whose frames are in the stream. Nobody else
+    /// adds to them, so none is left that nobody will answer: the last batch may be acknowledged after the follower has
+    /// ended.
     async fn end(mut self) {
         self.queue.close();
         for waiter in self.shard.pending.take_waiting(|_| true) {

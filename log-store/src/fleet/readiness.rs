@@ -1,7 +1,8 @@
-//! From a node's health to whether it is ready, in sentences.
+//! Readiness of a node, in sentences, from its health.
 //!
-//! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them is
-//! not. One that a single region is cut off from is ready: it serves what it has of that region, and all of the others.
+//! A node that began behind its streams is not ready until it has caught up, and one that is cut off from all of them
+//! is not. One that a single region is cut off from is ready: it serves its entries of that region, and all of the
+//! others.
 
 use super::clock::difference;
 use super::health::{Health, Phase, ShardHealth};
@@ -102,7 +103,7 @@ impl Health {
         }
     }
 
-    /// Which shards are so, those behind the most first; `None` where none is.
+    /// Returns the shards that are so, those behind the most first; `None` if there is none.
     fn named(&self, is: impl Fn(&ShardHealth) -> bool) -> Option<String> {
         let mut shards: Vec<&ShardHealth> = self.shards.iter().filter(|shard| is(shard)).collect();
         shards.sort_by_key(|shard| std::cmp::Reverse(shard.lag()));

@@ -6,13 +6,15 @@
 //!   a replica     1 2 3 4 5 6 7 8     ──────>    node of its own; each must fold to the offset that it had
 //! ```
 //!
-//! A node is started with an empty replica of its own, and follows the streams as they are. Then every entry of the replicas
-//! that were given is compared with what the node has at its offset; what is past a log's end is appended, in the order in
-//! which it was folded. The fold is the check: an entry that does not come to its old offset ends it, before anything else of its
-//! log is appended. Welcomes are entries as others are, so this node publishes none by itself; nor does it trim.
+//! A node is started with an empty replica of its own, and follows the streams as they are. Then every entry of the
+//! replicas that were given is compared with what the node has at its offset; entries past a log's end are appended, in
+//! the order in which they were folded. The fold is the check: an entry that does not come to its old offset ends it,
+//! before anything else of its log is appended. Welcomes are entries as others are, so this node publishes none by
+//! itself; nor does it trim.
 //!
-//! What the fold refused is not in a replica and does not come back; nobody learned that it was an entry. So a stream is not
-//! message for message what it was: nodes that had followed the lost part begin with empty replicas.
+//! Frames that the fold refused are not in a replica and do not come back; nobody learned that they were entries. So a
+//! stream does not match its old self message for message: nodes that had followed the lost part begin with empty
+//! replicas.
 
 use super::FleetStore;
 use super::config::FleetConfig;
@@ -29,18 +31,18 @@ const AT_ONCE: usize = 2_048;
 /// Bytes of entries that are compared at once.
 const COMPARED_BYTES: usize = 4 << 20;
 
-/// What was put back.
+/// Result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Entries of the replicas.
     pub entries: u64,
-    /// Of these, those that the streams did not have.
+    /// Entries among these that the streams did not have.
     pub missing: u64,
     /// Logs that lacked any.
     pub logs: u64,
 }
 
-/// Why nothing more is put back. What was put back before stays, and is found again by the next try.
+/// Reason why nothing more is put back. Entries that were put back before stay, and are found again by the next try.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The streams cannot be followed.
@@ -52,10 +54,10 @@ pub enum RestoreError {
     /// The streams cannot be appended to or read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Relay nodes run on these streams: what they append meanwhile would get the offsets of what is put back.
+    /// Relay nodes run on these streams: their appends meanwhile would get the offsets of restored entries.
     #[error("{nodes} relay nodes were heard on these streams within the last 15 s: stop all of them first")]
     NodesRun {
-        /// How many were heard.
+        /// Number of relay nodes heard.
         nodes: usize,
     },
     /// The streams have something else where the replica has an entry.
@@ -66,7 +68,7 @@ pub enum RestoreError {
     OtherEntry {
         /// The log.
         log: LogId,
-        /// Where.
+        /// Its offset.
         offset: Offset,
         /// The replica's folder.
         replica: PathBuf,
@@ -92,11 +94,11 @@ pub enum RestoreError {
         log: LogId,
         /// The frame.
         frame: FrameId,
-        /// Where it was.
+        /// Its old offset.
         offset: Offset,
         /// The replica's folder.
         replica: PathBuf,
-        /// What happened.
+        /// The event.
         what: String,
     },
 }
@@ -163,11 +165,11 @@ async fn put_back(
     Ok(turn.restored)
 }
 
-/// A log as it is in the streams, and in what was put back.
+/// A log as it is in the streams, and in the restored entries.
 struct Log {
     head: Offset,
     was_short: bool,
-    /// Frame ids from an offset on: of what is being compared.
+    /// Frame ids from an offset on: of the entries that are being compared.
     seen: (Offset, Vec<FrameId>),
 }
 
@@ -257,7 +259,7 @@ impl Turn<'_> {
             let batch = match read {
                 Ok(batch) => batch,
                 Err(StoreError::Trimmed { .. }) => return Ok(()),
-                // Past what was followed: it was put back by this very run, from another replica.
+                // Past the followed entries: it was put back by this very run, from another replica.
                 Err(StoreError::BeyondHead { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
@@ -266,7 +268,7 @@ impl Turn<'_> {
             state.seen = (offset, ids.collect());
             there = place(&state.seen);
         }
-        // What is still on its way from another replica is compared when it comes to its offset.
+        // An entry that is still on its way from another replica is compared when it comes to its offset.
         if there.is_none_or(|there| there == id) {
             return Ok(());
         }

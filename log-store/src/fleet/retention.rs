@@ -1,4 +1,4 @@
-//! Gives up what is older than the retention, as far as a node can: by Trims in the streams.
+//! Gives up entries older than the retention, as far as a node can: by Trims in the streams.
 //!
 //! ```text
 //!   checkpoint C              Trims of all that C had      checkpoint D, in which all of that is trimmed
@@ -6,10 +6,10 @@
 //!        └── a node may begin here once the stream is purged up to it, which the keeper does when D is there
 //! ```
 //!
-//! After the Trims no reader gets the entries, and replicas drop them. The messages stay in the streams until the fleet's
-//! keeper purges them (`keeper.rs`): no key of a serving node can. Every node does this, at its own times; what is done twice
-//! changes nothing. How late it is, a majority of the clocks of nodes and servers says (`clock.rs`), and a checkpoint counts only
-//! where enough nodes vouch for it.
+//! After the Trims no reader gets the entries, and replicas drop them. The messages stay in the streams until the
+//! fleet's keeper purges them (`keeper.rs`): no key of a serving node can. Every node does this, at its own times; a
+//! second Trim changes nothing. A majority of the clocks of nodes and servers gives the time (`clock.rs`), and a
+//! checkpoint counts only if enough nodes vouch for it.
 //!
 //! A shard with little traffic takes long from one multiple of the checkpoints' distance to the next. So where its newest
 //! checkpoint is a quarter of the retention old, and messages came after it, a mark in the stream says that one is here
@@ -107,7 +107,7 @@ pub(super) fn is_unpurged(info: &Info, retention: Duration, now_ms: u64, every: 
     info.state.messages > 0 && first > 0 && is_older(first, late, now_ms)
 }
 
-/// Says that a checkpoint is here, where the newest is too old for what came after it.
+/// Says that a checkpoint is here, if the newest is too old for the messages after it.
 async fn mark(
     node: &Arc<Node>,
     shard: &Shard,

@@ -1,4 +1,4 @@
-//! What this node's NATS key may do, as a server says: less than it needs, or more than it should have.
+//! Rights of this node's NATS key, as a server reports them: less than it needs, or more than it should have.
 
 use super::metrics;
 use super::node::Node;
@@ -12,10 +12,10 @@ use std::time::Duration;
 const QUESTION: &str = "$SYS.REQ.USER.INFO";
 /// The system account, as accounts.conf calls it.
 const SYSTEM_ACCOUNT: &str = "SYS";
-/// How often it is asked.
+/// Interval at which the rights are requested.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// What a user may publish.
+/// Subjects that a user may publish to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rights {
     /// `None` where everything is allowed.
@@ -94,7 +94,7 @@ pub(super) async fn ask(client: &async_nats::Client, within: Duration) -> Result
     Rights::read(&answer.payload).ok_or_else(|| "its answer is not understood".to_owned())
 }
 
-/// What takes messages away, of one shard's stream and its checkpoints.
+/// Returns the subjects that take messages away, of one shard's stream and its checkpoints.
 fn destroying(shard: ShardId) -> Vec<String> {
     let streams = [shard.stream(), super::bucket::stream(shard.region)];
     let all = streams.iter().flat_map(|stream| {
@@ -103,7 +103,7 @@ fn destroying(shard: ShardId) -> Vec<String> {
     all.collect()
 }
 
-/// What a serving node's rights should not be, or lack; nothing, where there are no limits at all: such a server is no fleet's.
+/// Returns the problems in a serving node's rights; none, if there are no limits at all: such a server is no fleet's.
 pub(super) fn of_node(rights: &Rights, shard: ShardId) -> Vec<String> {
     if !rights.are_limited() {
         return Vec::new();
@@ -133,8 +133,8 @@ pub(super) fn of_node(rights: &Rights, shard: ShardId) -> Vec<String> {
     problems
 }
 
-/// What the rights of the key that asks whether servers sync should not be. A user of the system account can have an answer sent to the
-/// subject that purges all streams of an account, whatever it may publish to.
+/// Returns the problems in the rights of the key that asks whether servers sync. A user of the system account can have
+/// an answer sent to the subject that purges all streams of an account, whatever it may publish to.
 pub(super) fn of_sync(rights: &Rights) -> Vec<String> {
     if rights.are_limited() && rights.account == SYSTEM_ACCOUNT {
         return vec![format!(
@@ -145,7 +145,7 @@ pub(super) fn of_sync(rights: &Rights) -> Vec<String> {
     Vec::new()
 }
 
-/// What a keeper's rights lack, or should not be.
+/// Returns the problems in a keeper's rights.
 pub(super) fn of_keeper(rights: &Rights, shard: ShardId, home: Region) -> Vec<String> {
     if !rights.are_limited() {
         return Vec::new();

@@ -1,9 +1,9 @@
-//! Which shard a log belongs to: by its id alone, so that every node says the same without asking.
+//! Shard of a log: chosen by its id alone, so that every node says the same without asking.
 //!
-//! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names no
-//! region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the number
-//! of shards of one can change once streams exist: what is written here is written into each stream's metadata too,
-//! and a node with another setting does not start.
+//! A channel's region is the first byte of its id; its shard within the region is a hash of the id. An agent's id names
+//! no region, so that its log's shard is a hash of the id over the shards of all regions. Neither the regions nor the
+//! number of shards of one can change once streams exist: this setting is written into each stream's metadata too, and
+//! a node with another setting does not start.
 
 use skytale_proto::{LogId, Region};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub const SHARDS_MAX: u16 = 1_024;
 pub struct ShardId {
     /// Its home.
     pub region: Region,
-    /// Which of the region's shards, from 0.
+    /// Number among the region's shards, from 0.
     pub index: u16,
 }
 
@@ -62,7 +62,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// From how many shards each region has; `None` where a region is named twice, or has none or too many.
+    /// Makes them from the number of each region's shards; `None` if a region is named twice, or has none or too many.
     pub fn new(regions: impl IntoIterator<Item = (Region, u16)>) -> Option<Self> {
         let mut by_region = BTreeMap::new();
         for (region, shards) in regions {
@@ -105,7 +105,7 @@ impl Shards {
         }
     }
 
-    /// As it is in a stream's metadata: `0:4,1:4`.
+    /// Describes them as in a stream's metadata: `0:4,1:4`.
     pub fn describe(&self) -> String {
         let regions = self.regions.iter().map(|(region, shards)| format!("{region}:{shards}"));
         regions.collect::<Vec<_>>().join(",")

@@ -1,4 +1,4 @@
-//! Who signs checkpoints: this node's signing key, and the public keys of the fleet's nodes.
+//! Signers of checkpoints: this node's signing key, and the public keys of the fleet's nodes.
 //!
 //! ```text
 //!   # fleet-nodes: one line a node, written by `skytale fleet nats`
@@ -6,8 +6,8 @@
 //!   relay-eu-2 UBQW...
 //! ```
 //!
-//! A signing key is no key of a NATS connection: NATS keys change, and what was signed must stay good. The servers' rights
-//! prove no author either: whoever may ask JetStream anything may have the answer sent to any subject.
+//! A signing key is no key of a NATS connection: NATS keys change, and signatures must stay good. The servers' rights
+//! prove no author either: anyone who may ask JetStream anything may have the answer sent to any subject.
 
 use super::config::Secret;
 use nkeys::KeyPair;
@@ -27,7 +27,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// From the seed of an NKey; `None` where it is none.
+    /// Makes it from the seed of an NKey; `None` if it is none.
     pub fn new(seed: &str) -> Option<Self> {
         let pair = KeyPair::from_seed(seed.trim()).ok()?;
         Some(Self {
@@ -71,7 +71,7 @@ pub enum KnownNodes {
 pub(super) type Names = BTreeMap<String, String>;
 
 impl KnownNodes {
-    /// Names of nodes by public key; an error names what is wrong with the file.
+    /// Names of nodes by public key; an error names the problem of the file.
     pub(super) fn read(&self) -> Result<Names, String> {
         match self {
             Self::Nobody => Ok(Names::new()),
@@ -79,7 +79,7 @@ impl KnownNodes {
         }
     }
 
-    /// What is wrong with the file, if anything is.
+    /// Returns the problem in the file, if there is one.
     pub fn problem(&self) -> Option<String> {
         match self {
             Self::Nobody => None,
@@ -91,7 +91,7 @@ impl KnownNodes {
         }
     }
 
-    /// How many nodes are named.
+    /// Returns the number of named nodes.
     pub fn count(&self) -> usize {
         let names = self.read().unwrap_or_default();
         names.values().collect::<std::collections::BTreeSet<_>>().len()

@@ -19,7 +19,7 @@ const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 const KEY_SHARDS: &str = "skytale-shards";
 /// Messages from one checkpoint to the next.
 const KEY_CHECKPOINT: &str = "skytale-checkpoint-every";
-/// The format of what is in the stream.
+/// The format of the stream's messages.
 const KEY_FORMAT: &str = "skytale-format";
 const FORMAT: &str = "1";
 
@@ -55,7 +55,7 @@ pub(super) fn wanted(shard: ShardId, shards: &Shards, config: &FleetConfig) -> C
     }
 }
 
-/// What is wrong with a stream that is there.
+/// Returns the problem of an existing stream.
 pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Option<String> {
     for key in [KEY_FORMAT, KEY_SHARDS, KEY_CHECKPOINT] {
         let (found, wanted) = (found.metadata.get(key), wanted.metadata.get(key));
@@ -97,12 +97,12 @@ pub(super) fn problem(found: &Config, wanted: &Config, allow_weaker: bool) -> Op
     wrong.map(|(_, problem)| (*problem).to_owned())
 }
 
-/// When the stream was made, unix nanoseconds: tells it from one made later under the same name.
+/// Returns the stream's time of creation, unix nanoseconds: tells it from one made later under the same name.
 pub(super) fn stream_id(info: &Info) -> u64 {
     u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default()
 }
 
-/// What became of a stream.
+/// Result of a search for a stream.
 pub(super) enum Found {
     /// It is there.
     There(Box<Info>),
@@ -123,7 +123,7 @@ pub(super) async fn find(context: &jetstream::Context, name: &str) -> Result<Fou
     }
 }
 
-/// Which server leads a stream, and how late it is there, unix milliseconds; `None` where nobody says.
+/// Returns the server that leads a stream, and the time there, unix milliseconds; `None` if nobody says.
 pub(super) async fn server_time(context: &jetstream::Context, stream: &str) -> Option<(String, u64)> {
     let answer: Told = context.request(format!("STREAM.INFO.{stream}"), &()).await.ok()?;
     let time = async_nats::datetime::parse_rfc3339(&answer.ts?).ok()?;
@@ -132,7 +132,7 @@ pub(super) async fn server_time(context: &jetstream::Context, stream: &str) -> O
     Some((leader.unwrap_or_else(|| "the only one".to_owned()), time_ms))
 }
 
-/// What the library does not tell of a stream.
+/// Facts about a stream that the library does not report.
 #[derive(Deserialize)]
 struct Told {
     ts: Option<String>,

@@ -54,7 +54,7 @@ async fn sweep(node: &Arc<Node>, longer: Duration) {
         Err(error) => return tracing::error!(%error, "owed Welcomes cannot be published"),
     };
     for Published { log, id, append } in published {
-        // It may be folded later: who else waits must be let go meanwhile.
+        // It may be folded later: other waiting callers must be let go meanwhile.
         let Ok(verdict) = tokio::time::timeout(node.config.append_timeout, append.verdict()).await else {
             return;
         };

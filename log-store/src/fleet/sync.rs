@@ -1,4 +1,4 @@
-//! What an acknowledgement of JetStream means: how many copies, and whether each was synced first.
+//! Meaning of an acknowledgement of JetStream: the number of copies, and whether each was synced first.
 //!
 //! `sync_interval: always` is a setting of a server, and no client of an ordinary account learns it. The system account
 //! is: every server answers `$SYS.REQ.SERVER.PING.JSZ` with its JetStream settings.
@@ -24,11 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a question may wait until it is sent.
+/// Maximum time until a question is sent.
 const SENT_WITHIN: Duration = Duration::from_secs(2);
-/// How long to wait for a further server to answer.
+/// Time to wait for a further server to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(700);
-/// How soon to repeat the question where a server could not be read.
+/// Time after which the question is repeated if a server could not be read.
 const UNREAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Asks servers whether they sync.
@@ -37,17 +37,17 @@ pub(super) enum Prober {
     Stated(bool),
 }
 
-/// What the servers of the streams do.
+/// Behaviour of the streams' servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Meaning {
     pub(super) durability: Durability,
-    /// Why it is less than a synced quorum.
+    /// Reason why it is less than a synced quorum.
     pub(super) problem: Option<String>,
     /// Servers that hold copies and whose setting could not be read; a majority of each stream's is known.
     pub(super) unread: Vec<String>,
 }
 
-/// What a server says of itself.
+/// Report of a server about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     /// It syncs before it acknowledges.
@@ -77,7 +77,8 @@ impl Prober {
         }
     }
 
-    /// What an acknowledgement of these streams means. An error is who could not be asked: nobody can say.
+    /// Returns the meaning of an acknowledgement of these streams. If the meaning is unknown, the error names the
+    /// servers that could not be asked.
     pub(super) async fn meaning(&self, streams: &[Info]) -> Result<Meaning, String> {
         let fewest = streams.iter().map(|info| info.config.num_replicas).min().unwrap_or(0);
         let mut unread = Vec::new();
@@ -119,7 +120,8 @@ struct Copies {
 #[derive(Debug)]
 struct Server {
     name: String,
-    /// Its leader has heard from it, as far as that knows: who is away syncs nothing, and acknowledges nothing.
+    /// Its leader has heard from it, as far as that knows: a server that is away syncs nothing, and acknowledges
+    /// nothing.
     is_up: bool,
 }
 
@@ -227,7 +229,7 @@ pub(super) async fn ask_again(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Notes which servers' settings could not be read, for whoever watches over this node.
+    /// Notes which servers' settings could not be read, for the node's health.
     pub(super) fn cannot_read(&self, unread: &[String]) {
         let before = std::mem::replace(&mut *self.unread.lock(), unread.to_vec());
         metrics::servers_unread(unread.len());

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. A checkpoint's bytes follow from the sequence alone (`checkpoint.rs`), so nodes that have
-//! folded the same vouch for the same hash, and whoever has that many words of known nodes needs to believe none of them.
-//! Persisted: keep stable.
+//! folded the same vouch for the same hash, and a reader of enough known nodes' statements need not believe any single
+//! one. Persisted: keep stable.
 
 use super::signer::{Names, Signer, is_signed};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -27,7 +27,7 @@ pub(super) struct Object {
     pub(super) chain: [u8; 32],
     /// BLAKE3 of its bytes.
     pub(super) hash: [u8; 32],
-    /// After which message its repeated messages begin.
+    /// Message after which its repeated messages begin.
     pub(super) repeated_after: u64,
     /// Its length in bytes.
     pub(super) length: u64,
@@ -50,13 +50,14 @@ impl Object {
     }
 }
 
-/// What one node says of one sequence.
+/// Statement of one node on one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vouch {
     pub(super) shard: u32,
     pub(super) stream: u64,
     pub(super) sequence: u64,
-    /// When it was said by the fleet's time, or the time of the last message, whichever is later; unix milliseconds.
+    /// Time of the statement by the fleet's clock, or the time of the last message, whichever is later; unix
+    /// milliseconds.
     pub(super) time_ms: u64,
     pub(super) object: Object,
 }
@@ -85,7 +86,7 @@ impl Vouch {
         Ok(out.freeze())
     }
 
-    /// From the bytes of [`Vouch::encode`], with the public key that signed them.
+    /// Decodes the bytes of [`Vouch::encode`], with the public key that signed them.
     pub(super) fn decode(bytes: &Bytes) -> Result<(Self, String), &'static str> {
         let end = bytes.len().checked_sub(SIGNATURE_BYTES).ok_or("cut short")?;
         let (signed, signature) = (bytes.slice(..end), bytes.slice(end..));
@@ -147,11 +148,11 @@ pub(super) struct Attested {
     /// The middle one of the times that its nodes say; of an even number, the later.
     pub(super) time_ms: u64,
     pub(super) object: Object,
-    /// Who vouches for it.
+    /// Nodes that vouch for it.
     pub(super) nodes: BTreeSet<String>,
 }
 
-/// What nodes say of one shard.
+/// Statements of nodes on one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judged {
     /// Oldest first.
@@ -164,10 +165,11 @@ pub(super) struct Judged {
     pub(super) ignored: usize,
 }
 
-/// What was written for a sequence, and whose word it is if it can be one.
+/// Statement on a sequence, with its author if it can be one.
 pub(super) type Said = (u64, Option<(Vouch, String)>);
 
-/// Judges what was said. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the same bytes.
+/// Judges the statements. Nobody is believed alone: a checkpoint counts where `witnesses` known nodes vouch for the
+/// same bytes.
 pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witnesses: usize) -> Judged {
     let mut judged = Judged::default();
     let mut claims: BTreeMap<u64, BTreeMap<Object, BTreeMap<String, u64>>> = BTreeMap::new();
@@ -194,7 +196,7 @@ pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witness
             judged.doubtful.insert(sequence, problem);
         }
         let mut enough = objects.into_iter().filter(|(_, times)| times.len() >= witnesses.max(1));
-        // Where two states have enough nodes each, none is believed.
+        // If two states have enough nodes each, none is believed.
         if let (Some((object, times)), None) = (enough.next(), enough.next()) {
             let mut all: Vec<u64> = times.values().copied().collect();
             all.sort_unstable();
@@ -209,7 +211,7 @@ pub(super) fn judge(said: impl IntoIterator<Item = Said>, names: &Names, witness
     judged
 }
 
-/// Up to which sequence the checkpoints after one say which messages were repeated, without a gap.
+/// Returns the sequence up to which the checkpoints after one say which messages were repeated, without a gap.
 pub(super) fn covered(listed: &[Attested], from: u64) -> u64 {
     let later = listed.iter().filter(|listed| listed.sequence > from);
     later.fold(from, |covered, listed| {

@@ -1,5 +1,5 @@
-//! Puts a node's word for a checkpoint, and the checkpoint's bytes, into the bucket: beside the shard, which goes on. And says
-//! what others vouch for that this node has folded differently.
+//! Puts a node's word for a checkpoint, and the checkpoint's bytes, into the bucket: beside the shard, which goes on.
+//! And reports states that others vouch for and this node has folded differently.
 
 use super::bucket::Bucket;
 use super::checkpoint::Checkpoint;
@@ -22,12 +22,12 @@ const UNDER_WAY_MAX: usize = 4;
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const AGAIN_MAX: Duration = Duration::from_secs(15);
-/// How often it is tried.
+/// Number of times that it is tried.
 const TRIES: usize = 20;
 /// Doubtful checkpoints that are remembered, at most.
 const DOUBTS_MAX: usize = 64;
 
-/// Why what this node vouches for does not count, or nobody's word does.
+/// Reason why this node's vouching does not count, or nobody's does.
 pub(super) fn problem(config: &FleetConfig) -> Option<String> {
     let names = match config.known_nodes.read() {
         Ok(names) => names,

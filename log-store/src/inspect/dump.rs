@@ -28,7 +28,7 @@ pub struct DumpEntry {
 
 /// The entries of a stopped store, in the order in which they were accepted; of one log, where one is named.
 ///
-/// What is damaged comes as an error in its place, and the listing goes on after it.
+/// Damaged records come as errors in their places, and the listing goes on after them.
 pub fn dump(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
     Ok(Dump {
         source: Source::open(dir)?,
@@ -39,9 +39,9 @@ pub fn dump(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
     })
 }
 
-/// The same of a store that a node may be writing to, up to what it has written by now. Takes no lock and disturbs nobody.
+/// The same of a store that a node may be writing to, up to its last write. Takes no lock and disturbs nobody.
 ///
-/// A segment that retention removes meanwhile is left out. What is at the end of the newest segment and not whole yet is not given.
+/// A segment that retention removes meanwhile is left out. An incomplete end of the newest segment is not given.
 pub fn dump_running(dir: &Path, log: Option<LogId>) -> Result<Dump, InspectError> {
     Ok(Dump {
         source: Source::open_running(dir)?,
@@ -61,8 +61,8 @@ pub struct Dump {
     is_running: bool,
 }
 
-/// The entries of a stopped store with their bodies, in the order in which they were accepted: of a replica, in the order in which
-/// each shard's were folded. What is damaged comes as an error in its place.
+/// The entries of a stopped store with their bodies, in the order in which they were accepted: of a replica, in the
+/// order in which each shard's were folded. Damaged records come as errors in their places.
 #[cfg(feature = "fleet")]
 pub(crate) fn frames(dir: &Path) -> Result<impl Iterator<Item = Result<(Offset, Frame), InspectError>>, InspectError> {
     let mut dump = dump(dir, None)?;

@@ -8,7 +8,7 @@ use skytale_proto::{LogId, Offset};
 use std::io::Write;
 use std::path::Path;
 
-/// What was copied out.
+/// Result of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Exported {
     /// Entries.
@@ -22,7 +22,7 @@ pub struct Exported {
 }
 
 /// Writes the records ([`skytale_proto::record`]) of one log to `out`, in their order, as they are on disk. Ends with
-/// an error at the first entry that is damaged or missing: what was written up to there is whole.
+/// an error at the first entry that is damaged or missing: the output up to there is whole.
 pub fn export(dir: &Path, log: LogId, out: &mut impl Write) -> Result<Exported, InspectError> {
     let source = Source::open(dir)?;
     let mut exported = Exported::default();

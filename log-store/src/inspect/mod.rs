@@ -18,7 +18,7 @@ use crate::local::OpenError;
 use skytale_proto::Code;
 use std::path::Path;
 
-/// Why a stopped node's data cannot be looked at.
+/// Error of a look at a stopped node's data.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The folder cannot be opened.
@@ -27,15 +27,15 @@ pub enum InspectError {
     /// The files cannot be read.
     #[error("{doing}: {source}")]
     Read {
-        /// What was being done, with the path.
+        /// The failed operation, with the path.
         doing: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What was read out cannot be written.
+    /// The records that were read cannot be written.
     #[error("write the records out: {source}")]
     Write {
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// An entry that was asked for is damaged.

@@ -20,7 +20,7 @@ impl Source {
         Self::over(Folder::open_to_inspect(dir)?)
     }
 
-    /// What a node has written that may be running: up to its last whole batch of this moment.
+    /// Opens the data of a node that may be running: up to its last whole batch of this moment.
     pub(super) fn open_running(dir: &Path) -> Result<Self, InspectError> {
         Self::over(Folder::open_to_follow(dir)?)
     }
@@ -49,7 +49,7 @@ impl Source {
         })
     }
 
-    /// How many segments there are.
+    /// Returns the number of segments.
     pub(super) const fn len(&self) -> usize {
         self.extents.len()
     }

@@ -9,7 +9,7 @@ use skytale_proto::{Frame, LogId, Offset, Record};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a check found.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Segments read.
@@ -25,7 +25,7 @@ pub struct Report {
     /// A batch that a crash cut off at the end: file and position. It was never acknowledged; the node cuts it off when
     /// it starts.
     pub torn: Option<(PathBuf, u32)>,
-    /// What is wrong, in the order of the files.
+    /// Problems found, in the order of the files.
     pub problems: Vec<Problem>,
 }
 
@@ -36,7 +36,7 @@ impl Report {
     }
 }
 
-/// What a log has.
+/// Contents of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReport {
     /// The first entry that is stored.
@@ -58,7 +58,7 @@ pub struct Problem {
     pub log: Option<LogId>,
     /// The entry that it hits, where that is known.
     pub offset: Option<Offset>,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
 }
 
@@ -81,14 +81,14 @@ struct Check {
     states: BTreeMap<LogId, Folded>,
 }
 
-/// How far a log's fold is.
+/// Progress of a log's fold.
 enum Folded {
     State(Box<LogState>),
     /// Its first entries were dropped: a state record follows.
     Waiting {
         last: Offset,
     },
-    /// Damaged: what follows cannot be folded.
+    /// Damaged: later entries cannot be folded.
     Lost {
         last: Offset,
     },

@@ -1,4 +1,4 @@
-//! A batch: what is written at once, synced at once and shown at once.
+//! A batch: entries that are written, synced and shown at once.
 
 use super::known::Known;
 use super::segment::Position;
@@ -11,9 +11,9 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
     pub(crate) time_ms: u64,
     pub(crate) segment: u32,
-    /// Where its mark is.
+    /// Position of its mark.
     pub(crate) mark_at: u32,
-    /// Where its first record is kept.
+    /// Position of its first record.
     pub(crate) start: u32,
     /// Its records, as they are in the segment.
     pub(crate) records: Bytes,
@@ -32,16 +32,16 @@ pub(crate) struct BatchLog {
     pub(crate) first: Offset,
     pub(crate) head: Offset,
     pub(crate) first_available: Offset,
-    /// What is known after the batch, where more than the head changed.
+    /// State of the log after the batch, if more than the head changed.
     pub(crate) changed: Option<Arc<Known>>,
 }
 
 /// An entry in a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct BatchEntry {
-    /// Which of the batch's logs.
+    /// Index of its log among the batch's.
     pub(crate) log: u32,
-    /// Where its record is, from the beginning of the batch's records.
+    /// Position of its record, from the beginning of the batch's records.
     pub(crate) at: u32,
     /// The record's length, in bytes.
     pub(crate) length: u32,
@@ -52,7 +52,7 @@ pub(crate) struct BatchEntry {
 }
 
 impl Batch {
-    /// Where the next batch begins, if it is in the same segment.
+    /// Returns the start of the next batch, if it is in the same segment.
     pub(crate) fn end(&self) -> Position {
         Position {
             segment: self.segment,

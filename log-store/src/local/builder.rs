@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 /// The author of the frames that a store makes of its own accord: no agent has this key.
 pub(crate) const STORE_AUTHOR: AgentId = AgentId::from_bytes([0; 32]);
-/// Messages that a replica may follow without an entry before it notes its position all the same: what it folds again
-/// after a crash.
+/// Messages that a replica may follow without an entry before it notes its position all the same: those that it folds
+/// again after a crash.
 const POSITION_LAG_MAX: usize = 4_096;
 
 /// A batch in the making.
@@ -31,12 +31,12 @@ pub(crate) struct BatchBuilder {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
-    /// What changed of the positions.
+    /// Positions that changed.
     positions: BTreeMap<u32, ShardPosition>,
     /// Messages followed since positions were last written.
     unwritten: usize,
     pub(crate) verdicts: Verdicts,
-    /// Why the batch cannot be written: there was no room for what it would need.
+    /// Reason why the batch cannot be written: there was no room for it.
     pub(crate) doomed: Option<StoreError>,
 }
 
@@ -348,7 +348,7 @@ impl BatchBuilder {
         });
     }
 
-    /// Gives up what was folded, and begins with the batch after the last one that is durable.
+    /// Gives up the folded frames, and begins with the batch after the last one that is durable.
     pub(crate) fn roll_back(&mut self, next: u64) {
         *self = Self {
             time_ms: self.time_ms,
@@ -414,12 +414,12 @@ pub(crate) struct Laid {
     entries: Vec<BatchEntry>,
     states: Vec<(u32, u32)>,
     marks: Vec<MarkRecord>,
-    /// What changed of the positions.
+    /// Positions that changed.
     pub(crate) positions: Vec<ShardPosition>,
     /// States for the index to keep.
     pub(crate) saved: Vec<(LogId, Bytes)>,
     pub(crate) verdicts: Verdicts,
-    /// Why it cannot be written.
+    /// Reason why it cannot be written.
     pub(crate) doomed: Option<StoreError>,
 }
 

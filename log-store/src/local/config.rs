@@ -14,7 +14,7 @@ pub const SEGMENT_BYTES_MAX: u32 = 1024 * 1024 * 1024;
 /// The longest batch, in bytes.
 const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Of a small file system, this part is kept free at most: a setting for a large disk must not make a small one useless.
+/// Maximum part of a small file system that is kept free: a setting for a large disk must not make a small one useless.
 const FREE_PART: u64 = 8;
 
 /// Settings of a [`super::LocalStore`]. [`LocalConfig::new`] gives the defaults.
@@ -42,23 +42,23 @@ pub struct LocalConfig {
     pub states_max: usize,
     /// Bytes of log states kept in memory, about.
     pub states_bytes_max: usize,
-    /// With less free space than this on the disk, in bytes, no appends are taken: what is left is for retention and the
-    /// index. At most an eighth of the file system is kept free. 0 keeps none.
+    /// Free bytes on the disk below which no appends are taken: the rest is for retention and the index. At most an
+    /// eighth of the file system is kept free. 0 keeps none.
     pub free_bytes_min: u64,
     /// Memory that the index may take while there is no room for it on the disk, in bytes.
     pub index_memory_bytes_max: usize,
-    /// What is kept.
+    /// Limits on the kept entries.
     pub retention: Retention,
-    /// What its files fail with; for tests.
+    /// Planned failures of its files; for tests.
     #[doc(hidden)]
     pub faults: DiskFaults,
-    /// Where it reads the time; for tests.
+    /// Clocks that it reads; for tests.
     #[doc(hidden)]
     pub clocks: Clocks,
 }
 
-/// How long and how much the store keeps. Whole segments are dropped, oldest first, so that a little more is kept than
-/// said here.
+/// Limits on the age and the size of the kept entries. Whole segments are dropped, oldest first, so that a little more
+/// is kept than said here.
 ///
 /// The segment that takes batches is sealed once its first entry is a twentieth of the age old, so also on a node to which nobody
 /// appends. An entry is gone from the disk when it is as old as `age`, a twentieth of that, and twice [`Retention::check_every`].
@@ -71,15 +71,15 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// Segments beyond this many bytes are dropped. `None` keeps them.
     pub bytes: Option<u64>,
-    /// How often the store looks.
+    /// Interval between checks.
     pub check_every: Duration,
 }
 
-/// Of the age, for so long entries are added to one segment.
+/// Part of the age for which entries are added to one segment.
 const SEALED_PART: u32 = 20;
 
 impl Retention {
-    /// After how long a segment with entries is sealed.
+    /// Time after which a segment with entries is sealed.
     pub(crate) fn seal_after(&self) -> Option<Duration> {
         self.age.map(|age| age / SEALED_PART)
     }
@@ -128,13 +128,13 @@ impl LocalConfig {
         }
     }
 
-    /// What is wrong with the settings, if anything is.
+    /// Returns the problem in the settings, if there is one.
     pub(crate) fn problem(&self) -> Option<String> {
         let first = self.problems().into_iter().next();
         first.map(|(name, problem)| format!("{name} {problem}"))
     }
 
-    /// Every setting that cannot work: its name, and what is wrong with it.
+    /// Every setting that cannot work: its name, and its problem.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         let mut refuse = |wrong: bool, name, problem: String| {

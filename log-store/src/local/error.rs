@@ -1,11 +1,11 @@
-//! Why a store's folder cannot be opened.
+//! Errors of opening a store's folder.
 
 use super::space::no_room;
 use crate::StoreError;
 use skytale_proto::Code;
 use std::path::{Path, PathBuf};
 
-/// Why a store's folder cannot be opened.
+/// Error of opening a store's folder.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -29,7 +29,7 @@ pub enum OpenError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A segment between two others is gone.
@@ -41,18 +41,18 @@ pub enum OpenError {
     /// A setting that cannot be.
     #[error("{problem}")]
     Config {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The files cannot be read or written.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The failed operation, with the path.
         doing: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What a running store would answer too.
+    /// An error that a running store would answer with, too.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -80,7 +80,7 @@ impl OpenError {
         }
     }
 
-    /// For `map_err`: an I/O error, with what was being done to which path.
+    /// For `map_err`: an I/O error, with the failed operation and its path.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             doing: format!("{doing} {}", path.display()),
@@ -89,7 +89,7 @@ impl OpenError {
     }
 }
 
-/// For `map_err`: an I/O error as a [`StoreError`], with what was being done to which path.
+/// For `map_err`: an I/O error as a [`StoreError`], with the failed operation and its path.
 pub(crate) fn store_io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     move |error| StoreError::Io {
         doing: format!("{doing} {}", path.display()),

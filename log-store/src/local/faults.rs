@@ -1,11 +1,11 @@
-//! What a store's files fail with, on demand: for tests that cannot have a disk of their own.
+//! Planned failures of a store's files: for tests that cannot have a disk of their own.
 
 use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// What is asked of the disk.
+/// Request to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskStep {
     /// Half of a batch was written, and the other half is to be.
@@ -22,7 +22,7 @@ pub enum DiskStep {
     Index,
 }
 
-/// What a store's files fail with. Clones share it. Empty, and without cost, outside of tests.
+/// Planned failures of a store's files. Clones share it. Empty, and without cost, outside of tests.
 #[derive(Clone, Default)]
 pub struct DiskFaults {
     planned: Option<Arc<Mutex<Planned>>>,
@@ -75,7 +75,7 @@ impl DiskFaults {
         }
     }
 
-    /// How many bytes are said to be free, if that is planned.
+    /// Returns the planned number of free bytes, if there is one.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         self.planned.as_ref()?.lock().free_bytes
     }

@@ -1,4 +1,4 @@
-//! The store's folder: who has it open, and which format it has.
+//! The store's folder: its owner and its format.
 //!
 //! ```text
 //! <dir>/LOCK       held by the process that has the store open
@@ -25,8 +25,8 @@ const FORKED_WITHIN: Duration = Duration::from_millis(300);
 const FORMAT_TITLE: &str = "skytale log store";
 const FORMAT_BYTES_MAX: u64 = 4_096;
 
-/// Which store a file belongs to: 16 random bytes that no author knows, so that no frame can hold something that looks
-/// like a batch mark of this store.
+/// Id of the store to which a file belongs: 16 random bytes that no author knows, so that no frame can hold something
+/// that looks like a batch mark of this store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreId(pub(crate) [u8; 16]);
 
@@ -50,7 +50,7 @@ pub(crate) struct Folder {
     _lock: File,
 }
 
-/// What a store's folder is for.
+/// Purpose of a store's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The logs are here and nowhere else.
@@ -116,7 +116,7 @@ impl Folder {
         Self::inspected(dir, lock)
     }
 
-    /// Opens the folder of a store that a node may be writing to, to read what it has written.
+    /// Opens the folder of a store that a node may be writing to, to read its data.
     pub(crate) fn open_to_follow(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("LOCK");
         let lock = File::open(&path).map_err(OpenError::io("open", &path))?;

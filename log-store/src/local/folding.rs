@@ -1,7 +1,7 @@
 //! The first half of the writer: frames are folded, in the order of the queue, into the batch that is next to be written.
 //!
-//! While one batch is being synced the next one grows here, so that folding costs no time of its own. What is folded
-//! and not durable yet is seen by nobody else.
+//! While one batch is being synced the next one grows here, so that folding costs no time of its own. Entries that are
+//! folded and not durable yet are invisible to everybody else.
 
 use super::batch::Batch;
 use super::builder::{BatchBuilder, Laid};
@@ -25,13 +25,14 @@ const FOLDED_AT_ONCE: usize = 64;
 /// Those who were just answered are about to append again, and one sync for all of them is better than one for the first
 /// and another for the rest: so a batch waits while it still grows within steps of this length.
 const GATHER_STEP: Duration = Duration::from_micros(60);
-/// How long a batch waits to grow, in all.
+/// Maximum time that a batch waits to grow, in all.
 const GATHER_MAX: Duration = Duration::from_micros(900);
-/// How long it waits at most for each unit of time that writing and syncing the batch before took. Where frames take nearly as
-/// long to come as a sync takes, two batches that take turns, one folded while the other is synced, are faster than one.
+/// Maximum time that it waits for each unit of time that writing and syncing the batch before took. If frames take
+/// nearly as long to come as a sync takes, two batches that take turns, one folded while the other is synced, are
+/// faster than one.
 const GATHER_PER_SYNC: f64 = 0.3;
 
-/// What the writer is asked to do.
+/// Request to the writer.
 pub(crate) enum Command {
     /// Append a frame, unless one of its log was refused for lack of room since it was asked for.
     Append { frame: Frame, asked: Asked, answer: Teller },
@@ -53,7 +54,7 @@ pub(crate) enum Command {
         position: ShardPosition,
         answer: Answer,
     },
-    /// There may be room again for what waits for it.
+    /// There may be room again for waiting messages.
     Resume,
     /// Take nothing more.
     Close,
@@ -93,22 +94,22 @@ impl Teller {
     }
 
     pub(crate) fn tell(self, outcome: Outcome) {
-        // Who no longer waits has left the entry in the log all the same.
+        // A caller that no longer waits has left the entry in the log all the same.
         let _ = self.answer.send(outcome);
     }
 }
 
-/// Who waits for a batch, and their answers when it is durable.
+/// Callers that wait for a batch, and their answers when it is durable.
 #[derive(Default)]
 pub(crate) struct Answers {
     pub(crate) appends: Vec<(Teller, LogId, Outcome)>,
     pub(crate) retired: Vec<oneshot::Sender<Result<u64, StoreError>>>,
-    /// Who asked for the open segment to be sealed, and how old its first entry must be.
+    /// Callers that want the open segment sealed, with the age that its first entry must have.
     pub(crate) seals: Vec<(oneshot::Sender<Result<bool, StoreError>>, u64)>,
     pub(crate) followed: Vec<(Answer, Follow, Vec<Followed>)>,
-    /// Whose states are installed.
+    /// Callers whose states are installed.
     pub(crate) installed: Vec<Answer>,
-    /// How many messages were followed.
+    /// Number of followed messages.
     pub(crate) messages: usize,
     /// Logs whose damaged entries the batch gives up.
     pub(crate) healed: Vec<LogId>,
@@ -143,9 +144,9 @@ struct Folding {
     /// Logs of frames that were refused for lack of room and whose authors are not told yet, and how many frames: no later
     /// one of such a log is taken.
     untold: HashMap<LogId, usize>,
-    /// What is followed and waits for room, in order. Bounded by what followers have on their way.
+    /// Followed messages that wait for room, in order. Bounded by the messages that followers have on their way.
     waiting: VecDeque<(Follow, Answer)>,
-    /// How often what was folded was given up.
+    /// Number of times that folded frames were given up.
     rolled_back: u64,
     time_ms: u64,
     /// Frames answered by the batch before.
@@ -158,7 +159,7 @@ struct Folding {
     abandoned: bool,
 }
 
-/// Between the thread that folds and the one that writes.
+/// Stage between the thread that folds and the one that writes.
 pub(crate) struct Stage {
     shared: Arc<Shared>,
     folding: Mutex<Folding>,
@@ -186,7 +187,7 @@ impl Stage {
         }
     }
 
-    /// Folds what comes from the queue until it is closed and empty.
+    /// Folds frames from the queue until it is closed and empty.
     pub(crate) fn fold_all(&self, mut queue: Receiver<Command>) {
         let _ended = EndOnDrop(self);
         let _guard = StopOnPanic {
@@ -204,7 +205,7 @@ impl Stage {
                     }
                     Command::Retire { logs, answer } => self.retire(&mut folding, &logs, answer),
                     Command::Seal { before_ms, answer } => {
-                        // Whoever asked finds out that the store ended by the answer's end.
+                        // Callers learn from the answer's end that the store ended.
                         if !folding.abandoned {
                             folding.answers.seals.push((answer, before_ms));
                         }
@@ -231,11 +232,11 @@ impl Stage {
         }
     }
 
-    /// Folds what is followed, as long as there is room for it.
+    /// Folds followed messages, as long as there is room for them.
     fn follow(&self, folding: &mut MutexGuard<'_, Folding>) {
         while !folding.waiting.is_empty() && !self.shared.space.is_full() {
             self.wait_for_room(folding);
-            // Waiting lets the lock go: a batch may have been rolled back, and what was in it comes first.
+            // Waiting lets the lock go: a batch may have been rolled back, and its messages come first.
             if let Some((follow, answer)) = folding.waiting.pop_front() {
                 folding.follow(&self.shared, follow, answer);
             }
@@ -255,7 +256,7 @@ impl Stage {
             folding.retire(&self.shared, *retired);
         }
         if folding.rolled_back != rolled_back {
-            // Some of them were in a batch that is given up. Who no longer waits need not know.
+            // Some of them were in a batch that is given up. A caller that no longer waits needs no answer.
             let _ = answer.send(Err(StoreError::Full {
                 reason: "there was no room for a Trim".into(),
             }));
@@ -325,8 +326,9 @@ impl Stage {
         laid
     }
 
-    /// A batch could not be written for lack of room, nor can the one that was folded on top of it. What was followed in
-    /// both waits for room; all else is answered. The next batch has this number. Gives how many bytes leave the queue.
+    /// A batch could not be written for lack of room, nor can the one that was folded on top of it. Followed messages
+    /// of both wait for room; all else is answered. The next batch has this number. Returns the number of bytes that
+    /// leave the queue.
     pub(crate) fn roll_back(&self, next_batch: u64, failed: Answers, error: &StoreError) -> usize {
         let mut folding = self.folding.lock();
         let mut behind = std::mem::take(&mut folding.answers);
@@ -369,11 +371,11 @@ impl Stage {
         }
     }
 
-    /// Nobody takes batches any more: who waits is let go.
+    /// Nobody takes batches any more: waiting callers are let go.
     pub(crate) fn abandon(&self) {
         let mut folding = self.folding.lock();
         folding.abandoned = true;
-        // Whoever waited learns that the store ended, by their answers' end.
+        // Waiting callers learn from the answers' end that the store ended.
         folding.answers = Answers::default();
         folding.waiting.clear();
         self.moved.notify_all();
@@ -437,7 +439,7 @@ impl Folding {
         }
     }
 
-    /// A message that cannot be folded stops the store: what follows it must not be folded without it.
+    /// A message that cannot be folded stops the store: later ones must not be folded without it.
     fn follow(&mut self, shared: &Shared, follow: Follow, answer: Answer) {
         if self.abandoned {
             return;
@@ -463,7 +465,7 @@ impl Folding {
             return;
         }
         if shared.space.is_full() {
-            // Who no longer waits need not know.
+            // A caller that no longer waits needs no answer.
             let _ = answer.send(Err(shared.space.refusal()));
             return;
         }
@@ -495,7 +497,7 @@ impl Folding {
             Ok(followed) => self.answers.followed.push((answer, follow, followed)),
             Err(error) => {
                 shared.stop(error.to_string());
-                // Who no longer waits finds the store stopped.
+                // A caller that no longer waits finds the store stopped.
                 let _ = answer.send(Err(error));
             }
         }

@@ -1,4 +1,4 @@
-//! What the store knows of one log: its folded state, and the newest frame id it accepted.
+//! Knowledge of one log: its folded state, and the newest frame id it accepted.
 
 use crate::{LogState, StateError};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -7,7 +7,7 @@ use skytale_proto::{FrameId, LogId};
 /// Bytes before the state's own in [`Known::encode`].
 const NEWEST_BYTES: usize = 16;
 
-/// What the store knows of one log.
+/// Knowledge of one log.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     pub(crate) state: LogState,
@@ -17,7 +17,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Nothing yet.
+    /// Makes the state of a log without entries.
     pub(crate) fn new(log: LogId) -> Self {
         Self {
             state: LogState::new(log),
@@ -30,7 +30,7 @@ impl Known {
         self.newest = self.newest.max(id);
     }
 
-    /// As it is kept in the index and in segments: the newest frame id (16 bytes), then the state.
+    /// Encodes it for the index and for segments: the newest frame id (16 bytes), then the state.
     pub(crate) fn encode(&self) -> Bytes {
         let state = self.state.encode();
         let mut out = BytesMut::with_capacity(NEWEST_BYTES + state.len());
@@ -39,7 +39,7 @@ impl Known {
         out.freeze()
     }
 
-    /// From [`Known::encode`]'s bytes, which must be of this log.
+    /// Decodes [`Known::encode`]'s bytes, which must be of this log.
     pub(crate) fn decode(log: LogId, mut bytes: Bytes) -> Result<Self, StateError> {
         let newest = bytes.split_to(NEWEST_BYTES.min(bytes.len()));
         let state = LogState::decode(bytes)?;

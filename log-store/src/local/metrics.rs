@@ -54,7 +54,7 @@ pub(crate) fn describe() {
     full(false);
 }
 
-/// How many frames of a batch got which verdict.
+/// Number of frames of a batch by verdict.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verdicts {
     pub(crate) appended: u64,

@@ -7,10 +7,11 @@
 //!                                             └────── positioned reads ──> readers far from it
 //! ```
 //!
-//! One thread folds what is waiting into the next batch; another takes the batch, writes once, syncs once, and then
-//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted while the
-//! store is closed. What a crash cut off was never acknowledged, and is cut off for good when the store opens. Damage
-//! anywhere else is reported with its place; the log that it hits is served up to it, and takes no appends.
+//! One thread folds waiting frames into the next batch; another takes the batch, writes once, syncs once, and then
+//! shows and acknowledges. Every record is checksummed and the segments alone tell everything: the index may be deleted
+//! while the store is closed. An end that a crash cut off was never acknowledged, and is removed for good when the
+//! store opens. Damage anywhere else is reported with its place; the log that it hits is served up to it, and takes no
+//! appends.
 
 mod batch;
 mod builder;
@@ -70,7 +71,7 @@ use writer::Writer;
 
 /// Logs on one node. Durable once acknowledged.
 ///
-/// Dropping it finishes what is queued, in the background; [`LogStore::close`] waits for that.
+/// Dropping it finishes queued appends, in the background; [`LogStore::close`] waits for that.
 pub struct LocalStore {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
@@ -88,8 +89,8 @@ impl LocalStore {
         Ok(Self::open_as(config, Role::Alone, true).await?.0)
     }
 
-    /// As [`LocalStore::open`], but acknowledges without making anything durable. For the test that shows that it
-    /// would notice.
+    /// Opens it as [`LocalStore::open`] does, but acknowledges without making anything durable. For the test that shows
+    /// that it would notice.
     #[doc(hidden)]
     pub async fn open_without_sync(config: LocalConfig) -> Result<Self, OpenError> {
         Ok(Self::open_as(config, Role::Alone, false).await?.0)
@@ -142,7 +143,7 @@ impl LocalStore {
             .spawn(move || writer.run())
             .map_err(thread)?;
         let keeper = Arc::new(Keeper::new(shared.clone(), queue.clone(), clock));
-        // What was written before the store was closed does not share a segment with what comes now.
+        // Entries from before the store was closed do not share a segment with the next ones.
         keeper.seal()?;
         let keeper_thread = Arc::new(KeeperThread::start(keeper.clone()).map_err(thread)?);
         let store = Self {
@@ -201,7 +202,7 @@ impl LocalStore {
         blocking(move || keeper.enforce()).await
     }
 
-    /// What is known of a log, from memory or disk.
+    /// Returns the state of a log, from memory or disk.
     async fn known(&self, log: LogId) -> Result<Arc<known::Known>, StoreError> {
         if let Some(known) = self.shared.known_in_memory(&log) {
             return Ok(known);
@@ -311,7 +312,7 @@ impl Appends<'_> {
 
 impl LogStore for LocalStore {
     fn append(&self, frame: Frame) -> BoxFuture<'_, Result<PendingAppend, StoreError>> {
-        // Now, and not when the future is polled: what was reported before this call is what its author knew.
+        // Now, and not when the future is polled: its author knew the failures reported before this call.
         let asked = Asked::Author(self.shared.space.asked());
         async move { self.appends().append(frame, asked, None).await }.boxed()
     }

@@ -1,7 +1,8 @@
-//! Where a replica is in each of the streams that it follows.
+//! Positions of a replica in each of the streams that it follows.
 //!
-//! A replica's batches say so in their marks: after a crash the segments alone tell where each shard is, and
-//! following goes on from there. What a batch says is what changed; the first batch of a segment says all.
+//! A replica's batches give them in their marks: after a crash the segments alone tell where each shard is, and
+//! following goes on from there. A batch gives the positions that changed; the first batch of a segment gives all of
+//! them.
 //!
 //! ```text
 //!  shard u32 | stream u64 | sequence u64 | time_ms u64 | chain 32 | message 32 | owed_from u64
@@ -17,12 +18,12 @@ use std::collections::BTreeMap;
 /// Bytes of a position without repeated sequences.
 const POSITION_BYTES: usize = 4 + 8 * 5 + 64 + 4;
 
-/// How far a replica has followed one shard.
+/// Progress of a replica in one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ShardPosition {
     /// The shard, by a number of the fleet's.
     pub shard: u32,
-    /// Which stream: when it was created, unix nanoseconds.
+    /// Id of the stream: its time of creation, unix nanoseconds.
     pub stream: u64,
     /// The last message folded; 0 for none.
     pub sequence: u64,
@@ -89,7 +90,7 @@ impl ShardPosition {
     }
 }
 
-/// What a batch's mark says about positions.
+/// Positions in a batch's mark.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct MarkPositions {
     /// These are the positions of all shards, as they are after the batch; else what the batch changed.
@@ -111,7 +112,7 @@ impl MarkPositions {
         }
     }
 
-    /// Reads what is after a mark's records, to the end.
+    /// Reads the bytes after a mark's records, to the end.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return Some(Self::default());

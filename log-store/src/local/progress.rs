@@ -1,4 +1,4 @@
-//! How far the index is behind, and who waits for it.
+//! Lag of the index, and the callers that wait for it.
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,7 +27,7 @@ impl Progress {
         inner.lag_bytes += bytes;
     }
 
-    /// The index has all batches up to and with this one; `bytes` are those of what it has just taken.
+    /// The index has all batches up to and with this one; `bytes` are those that it has just taken.
     pub(crate) fn indexed(&self, batch: u64, bytes: usize) {
         let mut inner = self.inner.lock();
         inner.indexed = inner.indexed.max(batch);

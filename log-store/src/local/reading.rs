@@ -40,7 +40,7 @@ impl Shared {
                     if from == 0 {
                         return Err(StoreError::Corrupt { place: damage.place });
                     }
-                    // What comes before it is whole; the next read says where the damage is.
+                    // The records before it are whole; the next read reports the damage.
                     out.truncate(from);
                     return Ok((vec![out.freeze()], whole));
                 }
@@ -62,7 +62,7 @@ impl Shared {
             .file(first.position.segment)
             .map_err(store_io("open", &self.segments.path(first.position.segment)))?;
         let read = |buffer: &mut [u8]| match file.file.read_exact_at(buffer, u64::from(first.position.at)) {
-            // The file is shorter than it was: what is missing is found by its checksum.
+            // The file is shorter than it was: missing bytes are found by the checksum.
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(store_io("read", &file.path)(error)),
             _ => Ok(()),
         };
@@ -84,7 +84,7 @@ impl Shared {
     }
 }
 
-/// How many of these entries, from the first one on, are read at once.
+/// Returns the number of these entries, from the first one on, that are read at once.
 fn span(located: &[Located]) -> usize {
     let Some(first) = located.first() else { return 0 };
     let mut end = first.position.at + first.length;

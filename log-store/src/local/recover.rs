@@ -1,5 +1,5 @@
-//! What happens when a store opens: the end of the last segment is checked, and what the segments hold beyond the index
-//! is folded and put into it.
+//! Recovery when a store opens: the end of the last segment is checked, and the records that the index lacks are folded
+//! and put into it.
 
 use super::config::LocalConfig;
 use super::error::OpenError;
@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Why no appends are taken where the index is in memory.
+/// Reason why no appends are taken while the index is in memory.
 pub(in crate::local) const IN_MEMORY: &str = "there is no room for the index: it is in memory, for readers alone";
 
 /// A store, opened; the writer begins at `beginning`.
@@ -31,7 +31,7 @@ pub(crate) struct Recovered {
     pub(crate) owed: Vec<Header>,
 }
 
-/// Where the index is.
+/// Place of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::local) enum Place {
     Disk,
@@ -210,7 +210,7 @@ pub(in crate::local) fn rebuild(shared: &Shared, place: Place, until: u64) -> Re
     Ok(replay.shared.index()?)
 }
 
-/// Where a replica is: the last segment with a batch says it, from its first batch on.
+/// Returns the positions of a replica: the last segment with a batch gives them, from its first batch on.
 fn positions(segments: &Segments, tail: Option<u32>, end: Option<(u32, End)>) -> Result<Positions, OpenError> {
     let mut found = Positions::default();
     let sealed = segments.sealed();
@@ -218,7 +218,7 @@ fn positions(segments: &Segments, tail: Option<u32>, end: Option<(u32, End)>) ->
     for (sequence, extent) in tail.map(|sequence| (sequence, Extent::Last)).into_iter().chain(sealed) {
         let path = segments.path(sequence);
         let file = segments.file(sequence).map_err(OpenError::io("open", &path))?;
-        // What is to be cut off says nothing.
+        // Records that are to be cut off do not count.
         let cut = end.and_then(|(last, end)| match end {
             End::Torn { at } if last == sequence => Some(at),
             _ => None,

@@ -39,7 +39,7 @@ impl Held {
         }
     }
 
-    /// Where the batch begins that is held back.
+    /// Returns the start of the batch that is held back.
     fn begun(&self) -> Option<u32> {
         (!self.steps.is_empty()).then_some(self.at)
     }
@@ -73,7 +73,7 @@ impl Held {
 pub(super) struct Replay {
     pub(super) shared: Arc<Shared>,
     index: Arc<Index>,
-    /// Up to where the index has everything.
+    /// Position up to which the index has everything.
     standing: Option<Standing>,
     /// States folded so far; emptied when a round is written.
     logs: HashMap<LogId, Replayed>,
@@ -84,7 +84,7 @@ pub(super) struct Replay {
     current: Option<Standing>,
     pub(super) owed: Vec<Header>,
     entries: u64,
-    /// The last batch that is folded: what is after it is being written.
+    /// The last batch that is folded: later ones are being written.
     until: u64,
 }
 
@@ -94,7 +94,7 @@ enum Replayed {
     Known { known: Box<Known>, unsaved: bool },
     /// Its first entries were dropped, and no state has been found yet.
     Orphan,
-    /// An entry of it is damaged: what follows is not folded.
+    /// An entry of it is damaged: later batches are not folded.
     Damaged,
 }
 
@@ -187,7 +187,8 @@ impl Replay {
                 Step::Damaged { at, .. } | Step::DamagedState { at, .. } | Step::Lost { at, .. }
                     if self.shared.role == Role::Replica && extent == Extent::Last =>
                 {
-                    // A replica's last segment is not synced batch by batch: what is after the damage is followed again.
+                    // A replica's last segment is not synced batch by batch: messages after the damage are followed
+                    // again.
                     end = End::Torn {
                         at: held.begun().unwrap_or(at),
                     };
@@ -357,15 +358,15 @@ impl Replay {
             place: format!("{} at {at}: {why}", file.path.display()),
         };
         self.shared.note_damage(&log, &damage)?;
-        // What was folded before the damage is kept.
+        // The state folded before the damage is kept.
         if let Some(Replayed::Known { known, unsaved: true }) = self.logs.insert(log, Replayed::Damaged) {
             self.round.state(log, known.encode());
         }
         Ok(())
     }
 
-    /// Bytes without a readable mark. A sealed segment's footer says what they held; else nobody can, and the store
-    /// must not give those offsets out again.
+    /// Bytes without a readable mark. A sealed segment's footer says which entries they held; else nobody can, and the
+    /// store must not give those offsets out again.
     fn lost(&mut self, file: &SegmentFile, extent: Extent, at: u32, to: u32, why: &str) -> Result<(), StoreError> {
         let footer = match extent {
             Extent::Sealed { .. } => match self.shared.segments.info(file.sequence) {
@@ -434,7 +435,7 @@ impl Replay {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), StoreError> {
-        // The index does not end at the end of a torn batch: what is left of it is put in again the next time.
+        // The index does not end at the end of a torn batch: the rest of it is put in again the next time.
         self.current = None;
         self.write_round()?;
         let orphans: Vec<(LogId, Position)> = self.index.orphans().collect();

@@ -1,4 +1,4 @@
-//! A local store that follows streams: what it holds was folded elsewhere in the same order.
+//! A local store that follows streams: its entries were folded elsewhere in the same order.
 //!
 //! ```text
 //!  stream of shard 0 ──┐                                   ┌── positions, in the batch's mark
@@ -6,14 +6,13 @@
 //!  stream of shard 2 ──┘                                   └── entries ──> readers
 //! ```
 //!
-//! A batch and the positions in it are there together or not at all. So after a crash the segments alone say where
-//! each shard is, and folding goes on with the next message: none is folded twice, none is left out. What is here is
-//! durable in the streams, so no batch is synced on its way: a crash of the machine takes the end of the last segment, and
-//! that is followed again. Frames are not
-//! appended here, nothing is dropped by age, and Welcomes are given to the caller, who sees that they get into the
-//! streams of their logs. While the disk is full nothing is folded: what was submitted waits, and is folded when there is
-//! room. The folder's format says that it is a replica; it may be deleted, and made again from
-//! the streams.
+//! A batch and the positions in it are there together or not at all. So after a crash the segments alone say where each
+//! shard is, and folding goes on with the next message: none is folded twice, none is left out. Everything here is
+//! durable in the streams, so no batch is synced on its way: a crash of the machine takes the end of the last segment,
+//! and that is followed again. Frames are not appended here, nothing is dropped by age, and Welcomes are given to the
+//! caller, who sees that they get into the streams of their logs. While the disk is full nothing is folded: submitted
+//! messages wait until there is room. The folder's format says that it is a replica; it may be deleted, and made again
+//! from the streams.
 
 use super::config::LocalConfig;
 use super::error::OpenError;
@@ -36,7 +35,7 @@ const INSTALL_BYTES: usize = 4 * 1024 * 1024;
 /// Messages of one shard, consecutive, without a gap.
 #[derive(Clone, Debug)]
 pub struct Follow {
-    /// Where the shard is after the last of them. Its `repeated` is empty: the store finds out.
+    /// Position of the shard after the last of them. Its `repeated` is empty: the store finds out.
     pub position: ShardPosition,
     /// The messages, in the stream's order.
     pub messages: Vec<Message>,
@@ -55,20 +54,20 @@ pub struct Message {
     pub repeated: bool,
 }
 
-/// What became of a message.
+/// Outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// Its sequence in the stream.
     pub sequence: u64,
     /// The id of the frame in it.
     pub frame: Option<FrameId>,
-    /// What the fold said; `None` where there was no frame.
+    /// Verdict of the fold; `None` if there was no frame.
     pub verdict: Option<Result<Accepted, Refused>>,
     /// The Welcomes that it caused and that their logs do not have.
     pub welcomes: Vec<Header>,
 }
 
-/// Who learns what became of messages.
+/// Receiver of the outcomes of messages.
 pub(crate) type Answer = oneshot::Sender<Result<Vec<Followed>, StoreError>>;
 
 /// Messages on their way into the replica.
@@ -78,7 +77,8 @@ pub struct Following {
 }
 
 impl Following {
-    /// What became of them, once that was written. May be called once more where the answer was not waited for.
+    /// Waits until they are written, and returns their outcomes. May be called once more if the answer was not waited
+    /// for.
     pub async fn outcome(&mut self) -> Result<Vec<Followed>, StoreError> {
         let outcome = (&mut self.outcome).await;
         outcome.unwrap_or_else(|_| Err(self.shared.running().err().unwrap_or_else(super::closed)))
@@ -103,7 +103,7 @@ impl Snapshot {
         self.known.encode()
     }
 
-    /// Which log.
+    /// The log.
     pub const fn log(&self) -> LogId {
         self.log
     }
@@ -128,7 +128,7 @@ impl Replica {
 
     /// Deletes a replica's folder, so that it is made again. It must not be open.
     pub fn erase(dir: &Path) -> Result<(), OpenError> {
-        // Only what is a replica, and only where nobody has it open.
+        // Only a folder of a replica, and only if nobody has it open.
         super::folder::Folder::open(dir, Role::Replica)?.erase()
     }
 
@@ -203,7 +203,7 @@ impl Replica {
         })
     }
 
-    /// What it does not follow for, for now: there is no room on the disk. It goes on by itself.
+    /// Returns the reason why it does not follow for now, if there is no room on the disk. It goes on by itself.
     pub fn full(&self) -> Option<String> {
         self.store.shared.space.why()
     }
@@ -213,7 +213,7 @@ impl Replica {
         self.store.shared.stop(reason);
     }
 
-    /// Where a log has a frame, durably.
+    /// Returns the offset of a frame in a log, once it is durable.
     pub async fn seen(&self, log: LogId, id: FrameId) -> Result<Option<Offset>, StoreError> {
         let shared = self.store.shared.clone();
         blocking(move || {
@@ -255,7 +255,7 @@ impl Replica {
         self.store.enforce_retention().await
     }
 
-    /// Writes what was followed, and releases the files.
+    /// Writes the followed messages, and releases the files.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.store.close().await
     }

@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// How often retention is enforced at least while the disk is full.
+/// Interval at which retention is enforced at least while the disk is full.
 const ENFORCED_FULL_EVERY: Duration = Duration::from_secs(5);
 /// Logs retired by one batch.
 const RETIRED_AT_ONCE: usize = 256;
@@ -34,7 +34,7 @@ const FORGOTTEN_AT_ONCE: usize = 65_536;
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
-    /// What age is judged by, where it is judged.
+    /// Clock by which age is judged, if it is judged.
     clock: Option<StoreClock>,
     turn: Mutex<()>,
 }
@@ -49,7 +49,7 @@ impl Keeper {
         }
     }
 
-    /// What is remarkable of the clock that age is judged by.
+    /// Returns the remark on the clock by which age is judged.
     pub(crate) fn remark(&self) -> Option<String> {
         self.clock.as_ref()?.remark()
     }
@@ -122,7 +122,7 @@ impl Keeper {
         match outcome.blocking_recv().map_err(|_| stopped())? {
             Ok(true) => tracing::info!("sealed the open segment, for its age"),
             Ok(false) => {}
-            // What is dropped makes room.
+            // Dropped segments make room.
             Err(StoreError::Full { reason }) => tracing::debug!(%reason, "no room to seal the open segment"),
             Err(error) => return Err(error),
         }
@@ -145,7 +145,7 @@ impl Keeper {
                     let kept = index.snapshot(&log.log)?;
                     Ok(Retired {
                         log: log.log,
-                        // A replica trims nothing of its own accord, and drops what was trimmed.
+                        // A replica trims nothing of its own accord, and drops trimmed entries.
                         up_to: log.last().filter(|_| self.shared.role == Role::Alone),
                         with_state: kept.is_none_or(|segment| segment <= file.sequence),
                     })
@@ -158,7 +158,7 @@ impl Keeper {
             return self.shared.running();
         }
         if index.is_in_memory() {
-            // What is on the disk would keep what is forgotten here.
+            // The index on the disk would keep the ids that are forgotten here.
             let distrusted = index.distrust();
             distrusted.map_err(store_io("forget the index on the disk", &self.shared.config.dir))?;
         }
@@ -261,7 +261,7 @@ fn is_over(retention: &Retention, bytes: u64, newest_ms: u64, now_ms: u64) -> bo
 }
 
 impl SegmentInfo {
-    /// Where records end in a sealed segment.
+    /// Returns the end of the records in a sealed segment.
     pub(crate) const fn extent(&self) -> Extent {
         match self.trailer {
             Some(trailer) => Extent::Sealed {

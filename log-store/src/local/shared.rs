@@ -1,4 +1,4 @@
-//! What the writer, the index thread and readers share.
+//! State shared by the writer, the index thread and readers.
 
 use super::config::LocalConfig;
 use super::folder::{Folder, Role};
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// Bytes of records refolded at a time.
 const REFOLD_BYTES: usize = 1024 * 1024;
 
-/// What the writer, the index thread and readers share.
+/// State shared by the writer, the index thread and readers.
 pub(crate) struct Shared {
     pub(crate) config: LocalConfig,
     pub(crate) role: Role,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     folder: Mutex<Option<Folder>>,
     pub(crate) tail: RwLock<Tail>,
     pub(crate) watches: HeadWatches,
-    /// What is durably known of logs that were asked for; the head in here may be behind.
+    /// Durable states of logs that were asked for; the head in here may be behind.
     known: Mutex<KnownCache>,
     pub(crate) progress: Progress,
     pub(crate) space: Arc<Space>,
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
 struct KnownCache {
     logs: LruCache<LogId, Arc<Known>>,
     bytes: usize,
-    /// Counts what was put in by batches, so that nobody puts in what was read before one.
+    /// Counts the states put in by batches, so that nobody puts in one that was read before.
     published: u64,
 }
 
@@ -177,7 +177,7 @@ impl Shared {
     pub(crate) fn head(&self, log: &LogId) -> Result<Offset, StoreError> {
         match self.tail.read().head(log) {
             Some(head) => Ok(head),
-            // What is not in the tail, the index has.
+            // Heads that are not in the tail are in the index.
             None => self.index()?.head(log),
         }
     }
@@ -248,7 +248,7 @@ impl Shared {
         Ok(())
     }
 
-    /// As [`Shared::read`], but without a look at what was trimmed or damaged.
+    /// Reads as [`Shared::read`] does, but without a look at trims and damage.
     fn read_any(
         &self,
         log: &LogId,
@@ -258,7 +258,7 @@ impl Shared {
     ) -> Result<ReadBatch, StoreError> {
         let (mut batch, mut full) = self.read_some(log, after, bytes_max, entries_max)?;
         let mut bytes: usize = batch.records.iter().map(Bytes::len).sum();
-        // What the index does not have yet is in memory.
+        // Entries that the index does not have yet are in memory.
         while !full && batch.last > after && batch.last < batch.head {
             let entries_left = entries_max.saturating_sub(batch.last.get() - after.get());
             let bytes_left = bytes_max.saturating_sub(bytes);
@@ -310,7 +310,7 @@ impl Shared {
         Ok((batch, full || whole < located.len() as u64))
     }
 
-    /// What is durably known of a log. The head in it may be behind; nothing else is. Blocks where it must be read.
+    /// Returns the durable state of a log. The head in it may be behind; nothing else is. Blocks where it must be read.
     pub(crate) fn known(&self, log: &LogId) -> Result<Arc<Known>, StoreError> {
         let published = {
             let mut cache = self.known.lock();
@@ -331,12 +331,12 @@ impl Shared {
         Ok(known)
     }
 
-    /// What is known of a log, if that needs no disk.
+    /// Returns the state of a log, if that needs no disk.
     pub(crate) fn known_in_memory(&self, log: &LogId) -> Option<Arc<Known>> {
         self.known.lock().logs.get(log).cloned()
     }
 
-    /// A durable batch changed what is known of these logs.
+    /// A durable batch changed the states of these logs.
     pub(crate) fn publish_known<'a>(&self, changed: impl Iterator<Item = (LogId, &'a Arc<Known>)>) {
         let mut cache = self.known.lock();
         for (log, known) in changed {
@@ -345,7 +345,8 @@ impl Shared {
         }
     }
 
-    /// What is known of a log at its durable head: what the index kept, and what followed, folded again.
+    /// Returns the state of a log at its durable head: the one that the index kept, with the entries after it folded
+    /// again.
     pub(crate) fn load(&self, log: LogId) -> Result<Known, StoreError> {
         let kept = self.known.lock().logs.peek(&log).cloned();
         let kept = match kept {
@@ -361,9 +362,9 @@ impl Shared {
             let after = known.state.head();
             let batch = match self.read_any(&log, after, REFOLD_BYTES, u64::MAX) {
                 Ok(batch) => batch,
-                // What was published a moment ago is ahead of what readers see.
+                // An entry published a moment ago is ahead of the readers' view.
                 Err(StoreError::BeyondHead { .. }) => return Ok(known),
-                // The state up to the damage is what is left of the log.
+                // Only the state up to the damage is left of the log.
                 Err(StoreError::Corrupt { .. }) if self.damage(&log)?.is_some() => return Ok(known),
                 Err(error) => return Err(error),
             };
@@ -385,7 +386,7 @@ impl Shared {
 /// Stops the store where a thread of it panics: what the thread did not do, nobody does.
 pub(crate) struct StopOnPanic<'a> {
     pub(crate) shared: &'a Shared,
-    /// What the thread is for.
+    /// Work of the thread.
     pub(crate) thread: &'static str,
 }
 

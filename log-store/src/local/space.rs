@@ -1,8 +1,8 @@
 //! Room on the disk: whether appends are taken, and if not, why.
 //!
-//! Appends end before the disk is full. What is left then is for retention, whose Trims and states make room, and for the
-//! index. A write that finds no room all the same, because others fill the disk or a quota is used up, ends appends too;
-//! they go on when a trial shows that there is room again.
+//! Appends end before the disk is full. The rest is for retention, whose Trims and states make room, and for the index.
+//! A write that finds no room all the same, because others fill the disk or a quota is used up, ends appends too; they
+//! go on when a trial shows that there is room again.
 
 use super::config::LocalConfig;
 use super::faults::DiskFaults;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often the disk is looked at.
+/// Interval between looks at the disk.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Appends go on when this part more is free than the least: so that they do not end and begin with every batch.
 const MORE_PART: u64 = 8;
@@ -40,11 +40,11 @@ pub(crate) struct Space {
     state: Mutex<State>,
     full: watch::Sender<Option<String>>,
     refusals: Refusals,
-    /// What is followed waits for room.
+    /// Followed messages wait for room.
     waiting: AtomicBool,
 }
 
-/// What there is no room for.
+/// Shortages of room.
 #[derive(Default)]
 struct State {
     /// Less is free than must be.
@@ -76,7 +76,7 @@ impl Space {
         space
     }
 
-    /// What its files fail with.
+    /// Returns the planned failures of its files.
     pub(crate) const fn faults(&self) -> &DiskFaults {
         &self.faults
     }
@@ -86,12 +86,12 @@ impl Space {
         self.full.borrow().is_some()
     }
 
-    /// Why no appends are taken now, if none are.
+    /// Returns the reason why no appends are taken now, if none are.
     pub(crate) fn why(&self) -> Option<String> {
         self.full.borrow().clone()
     }
 
-    /// Where the refusals are; an append that is asked for now remembers it.
+    /// Returns the number of refusals so far; an append that is asked for now remembers it.
     pub(crate) fn asked(&self) -> u64 {
         self.refusals.now()
     }
@@ -105,7 +105,7 @@ impl Space {
         Ok(())
     }
 
-    /// What an append is refused with.
+    /// Returns the error with which an append is refused.
     pub(crate) fn refusal(&self) -> StoreError {
         let reason = self.why();
         let reason = reason.unwrap_or_else(|| "there was no room a moment ago, for this frame or one before it".into());
@@ -150,7 +150,7 @@ impl Space {
         free.saturating_sub(bytes) >= self.enough()
     }
 
-    /// What is followed waits for room, or no longer does.
+    /// Sets whether followed messages wait for room.
     pub(crate) fn set_waiting(&self, waiting: bool) {
         self.waiting.store(waiting, Ordering::Release);
     }
@@ -231,14 +231,14 @@ impl Space {
     fn trial(&self) -> io::Result<()> {
         let path = self.dir.join(TRIAL);
         let outcome = take_room(&path, self.free_bytes_min.max(TRIAL_BYTES_MIN));
-        // What is left of it is taken over by the next trial.
+        // The next trial takes over a file that is left.
         let removed = fs::remove_file(&path);
         outcome.and(removed)
     }
 }
 
-/// Which logs had appends refused for lack of room, and when: an author's order must survive it, so what was asked for
-/// before such a refusal was reported is refused, too.
+/// Logs that had appends refused for lack of room, with the times: an author's order must survive it, so appends asked
+/// for before such a refusal was reported are refused, too.
 #[derive(Default)]
 struct Refusals {
     count: AtomicU64,
@@ -248,7 +248,7 @@ struct Refusals {
 #[derive(Default)]
 struct Told {
     logs: HashMap<LogId, u64>,
-    /// Where there are too many logs: no log takes what was asked for before this.
+    /// Set if there are too many logs: no log takes an append that was asked for before this.
     floor: u64,
 }
 

@@ -35,7 +35,7 @@ struct TailEntry {
     length: u32,
 }
 
-/// What the tail says of a read.
+/// Answer of the tail to a read.
 pub(crate) enum TailRead {
     /// Entries: the records, the last one's offset, the head.
     Entries {
@@ -47,7 +47,7 @@ pub(crate) enum TailRead {
     Trimmed { first: Offset },
     /// The cursor is past the head.
     BeyondHead { head: Offset },
-    /// Older than what is here. The head, if the log has recent entries at all.
+    /// Older than the entries here. The head, if the log has recent entries at all.
     Older { head: Option<Offset> },
 }
 

@@ -1,4 +1,4 @@
-//! The writer's states of logs: with what it has folded and not yet made durable. Nobody else sees them.
+//! The writer's states of logs: with the entries that it has folded and not yet made durable. Nobody else sees them.
 
 use super::config::LocalConfig;
 use super::known::Known;
@@ -83,7 +83,7 @@ impl WorkingSet {
         }
     }
 
-    /// Where a log accepted a frame id before, and when; the writer's own entries included.
+    /// Returns the offset and the time at which a log accepted a frame id before; the writer's own entries included.
     pub(crate) fn seen(&self, shared: &Shared, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
         match self.recent.get(&(*log, *id)) {
             Some(seen) => Ok(Some(*seen)),
@@ -110,7 +110,7 @@ impl WorkingSet {
         }
     }
 
-    /// Forgets what was folded and will not be durable. States are read again when they are needed.
+    /// Forgets entries that were folded and will not be durable. States are read again when they are needed.
     pub(crate) fn roll_back(&mut self) {
         self.logs.clear();
         self.bytes = 0;

@@ -1,10 +1,10 @@
 //! The second half of the writer: one thread that owns the end of the log.
 //!
-//! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives meanwhile
-//! is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the file then
-//! is unknown, and a second sync may succeed without having written anything. A write that finds no room, before any sync
-//! of it, is another matter: it is cut off again, durably, what was folded since is given up, and its authors learn
-//! that the disk is full.
+//! It takes the batch that has been folded, writes once, syncs once, then shows and acknowledges; what arrives
+//! meanwhile is the next batch. After a failed write or sync nothing is written any more: what the kernel keeps of the
+//! file then is unknown, and a second sync may succeed without having written anything. A write that finds no room,
+//! before any sync of it, is another matter: it is cut off again, durably, the frames folded since are given up, and
+//! its authors learn that the disk is full.
 
 use super::batch::Batch;
 use super::builder::Laid;
@@ -31,9 +31,9 @@ pub(crate) struct Writer {
     next_segment: Option<u32>,
     indexer: Indexer,
     last_batch: u64,
-    /// Where a replica is after the last batch.
+    /// Positions of a replica after the last batch.
     positions: Positions,
-    /// How long writing and syncing the last batch took.
+    /// Duration of writing and syncing the last batch.
     took: Duration,
     /// Batches were written since the store was opened.
     dirty: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Writer {
     sync: bool,
 }
 
-/// Where the writer begins.
+/// Start of the writer.
 pub(crate) struct Beginning {
     /// The last segment; or the number of the one to begin, where there was no room for it.
     pub(crate) segment: Result<OpenSegment, u32>,
@@ -78,7 +78,7 @@ impl Writer {
         }
     }
 
-    /// Writes batches until none will come, then closes what it owns.
+    /// Writes batches until none will come, then closes its files.
     pub(crate) fn run(mut self) {
         let (stage, shared) = (self.stage.clone(), self.shared.clone());
         let room = self.room.clone();
@@ -167,8 +167,8 @@ impl Writer {
         })
     }
 
-    /// Makes durable what is not synced on its way: a replica's, where a segment is about to go whose logs' states and Trims
-    /// are in what was written since.
+    /// Makes writes durable that are not synced on their way: a replica's, if a segment is about to go whose logs'
+    /// states and Trims are in later writes.
     fn make_durable(&self) -> Result<(), StoreError> {
         let Some(segment) = self.segment.as_ref().filter(|_| self.shared.role == Role::Replica) else {
             return Ok(());
@@ -221,7 +221,7 @@ impl Writer {
         let mut mark = laid.mark(&changed, &store);
         self.make_room(mark.len() + laid.records.len(), laid.time_ms)?;
         if self.segment.as_ref().is_some_and(OpenSegment::is_empty) {
-            // What older segments say may be dropped with them.
+            // Positions in older segments may be dropped with them.
             let mut all = self.positions.clone();
             all.take(changed.clone());
             let positions = MarkPositions {
@@ -324,7 +324,7 @@ impl Writer {
         }
     }
 
-    /// What can be done after the acknowledgement: the footer and the index.
+    /// Does the work that can follow the acknowledgement: the footer and the index.
     fn hand_over(&mut self, batch: &Arc<Batch>) {
         if let Some(segment) = &mut self.segment {
             segment.footer.add(batch);
@@ -378,11 +378,11 @@ impl Drop for AbandonOnDrop<'_> {
     }
 }
 
-/// Why a batch was not written.
+/// Reason why a batch was not written.
 enum Failed {
     /// There is no room for it, and nothing of it is on the disk.
     Full(String),
-    /// What is on the disk is unknown.
+    /// The bytes on the disk are unknown.
     Unknown(String),
 }
 

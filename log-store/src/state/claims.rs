@@ -1,4 +1,5 @@
-//! Who may claim an agent's KeyPackages, how many, and whose Welcomes are entries: played by those who would have more.
+//! Rules on claims of an agent's KeyPackages: agents that may claim, their number, and the Welcomes that are entries.
+//! Played by those who would have more.
 
 use super::{LogState, Refused, Verdict};
 use crate::store::ClaimedPackage;
@@ -153,7 +154,7 @@ fn who_may_claim_and_claims_without_end_makes_few_entries() {
     let made = state.head().get() - before;
     assert_eq!(made, 2 * limits::CLAIMS_BY_ACCOUNT_MAX as u64);
     assert_eq!(state.key_packages().live as usize, 60 - limits::CLAIMS_BY_ACCOUNT_MAX);
-    // Others have what is theirs.
+    // Others still get their own.
     assert!(
         !accept(&mut state, &claim(agent(1), HOME))
             .expect("a package")
@@ -193,7 +194,7 @@ fn consent_withdrawn_is_withdrawn_for_the_last_resort_too() {
     accept(&mut state, &claim(MALLORY, FOREIGN));
     accept(&mut state, &policy(VICTIM, ClaimRule::Account));
     assert_eq!(refuse(&mut state, &claim(MALLORY, FOREIGN)), Refused::ClaimNotAllowed);
-    // Nor is what was claimed before good for anything.
+    // Nor is an earlier claim good for anything.
     assert_eq!(
         refuse(&mut state, &welcome(MALLORY, 0xc4, 1, false)),
         Refused::WelcomeUnclaimed
@@ -244,7 +245,7 @@ fn a_welcome_spends_one_claim_of_its_author() {
         refuse(&mut state, &welcome(agent(1), 0xc5, 3, false)),
         Refused::WelcomeUnclaimed
     );
-    // Back in a channel that it was welcomed to: whoever answers has claimed nothing, or for another channel.
+    // Back in a channel that it was welcomed to: the member that answers has claimed nothing, or for another channel.
     accept(&mut state, &claim(agent(1), HOME));
     accept(&mut state, &welcome(agent(1), 0xc4, 5, true));
     accept(&mut state, &welcome(agent(2), 0xc4, 7, true));
@@ -272,7 +273,7 @@ fn an_entry_of_a_time_before_claims_had_to_be_there_is_read_again() {
         }
     ));
     assert_eq!(state.head(), Offset::FIRST);
-    // What was never an entry is none now.
+    // A frame that was never an entry is none now.
     assert!(matches!(
         state.replay(&policy(MALLORY, ClaimRule::Anyone)),
         Verdict::Refused(Refused::NotMember)

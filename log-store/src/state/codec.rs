@@ -1,4 +1,4 @@
-//! How a [`LogState`] is kept. All numbers are little-endian:
+//! Encoding of a [`LogState`]. All numbers are little-endian:
 //!
 //! ```text
 //!  u8 version  u8 rule  u8 n, n bytes log id  u64 head  u64 first  3 u64 given up  ... by rule ...  u32 crc32c of all before
@@ -22,8 +22,8 @@
 //! neither these nor welcomes. Before version 3 a claim did not say whose it is (no agent has the id of 32 zeros that it is
 //! read with), nothing said who may claim, and there were no roles. A policy is as `Policy::to_bytes` makes it.
 //!
-//! One state has one encoding, and what is decoded has passed every check that the fold relies on: order, ranges, limits.
-//! Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
+//! One state has one encoding, and a decoded state has passed every check that the fold relies on: order, ranges,
+//! limits. Persisted: keep stable. A change of this format is a new version, and old ones stay readable.
 
 use super::given_up::GivenUp;
 use super::group::Group;
@@ -68,15 +68,15 @@ pub enum StateError {
     /// The bytes end too early.
     #[error("log state cut short in `{field}`")]
     Short {
-        /// What they end in.
+        /// Field in which they end.
         field: &'static str,
     },
     /// The checksum does not fit the bytes.
     #[error("log state checksum wrong: stored {stored:08x}, computed {computed:08x}")]
     Checksum {
-        /// As stored.
+        /// The stored checksum.
         stored: u32,
-        /// As the bytes give it.
+        /// The checksum of the bytes.
         computed: u32,
     },
     /// A format that this crate does not read.
@@ -90,7 +90,7 @@ pub enum StateError {
     Field {
         /// The field.
         field: &'static str,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
 }
@@ -269,7 +269,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<LogState, StateError> {
     if head > HEAD_MAX {
         return Err(wrong("head", "further than any log gets"));
     }
-    // A Trim gives up what is before it, so it is itself still there.
+    // A Trim gives up the entries before it, so it is itself still there.
     if first == Offset::ZERO || (first > head && first != Offset::FIRST) {
         return Err(wrong("first", "past the head"));
     }
@@ -560,8 +560,8 @@ impl<'a> Fields<'a> {
         self.array(field).map(u64::from_le_bytes).map(Offset::new)
     }
 
-    /// How many things of at least `bytes_each` follow. The bytes for them must be there, so what is made for them
-    /// takes no more memory than a small multiple of what was given.
+    /// Reads the number of items, of at least `bytes_each`, that follow. Their bytes must be there, so the items take
+    /// no more memory than a small multiple of the input.
     fn count(&mut self, field: &'static str, bytes_each: usize, max: usize) -> Result<usize, StateError> {
         let count = u32::from_le_bytes(self.array(field)?) as usize;
         if count > max {

@@ -1,4 +1,4 @@
-//! What Trims gave up: whether a reader whose cursor they overtook has lost more than Trims.
+//! Entries given up by Trims: whether a reader whose cursor they overtook has lost more than Trims.
 
 use skytale_proto::Offset;
 
@@ -16,7 +16,7 @@ pub(super) struct GivenUp {
 }
 
 impl GivenUp {
-    /// Of a log whose earlier entries are not known: each may have been more than a Trim.
+    /// Makes it for a log whose earlier entries are not known: each may have been more than a Trim.
     pub(super) const fn unknown(head: Offset, first: Offset) -> Self {
         Self {
             last: first.previous(),

@@ -1,4 +1,4 @@
-//! What headers that lie, or ask for more than their authors may, can do to a roster; and how it is put right.
+//! Effects on a roster of headers that lie, or ask for more than their authors may; and their repair.
 
 use super::{LogState, Refused, Verdict};
 use crate::store::Access;
@@ -184,7 +184,7 @@ fn only_admins_do_what_the_policy_keeps_for_them() {
         ..Commit::default()
     };
     commit(&mut state, MALLORY, rejoins).expect("rejoined");
-    // Who asked to leave is let go by anybody.
+    // Any member may let go an agent that asked to leave.
     give(&mut state, BOB, Detail::Proposal).expect("asked");
     commit(&mut state, MALLORY, remove()).expect("let go");
     // An admin may keep additions for admins, too.

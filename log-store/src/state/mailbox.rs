@@ -9,9 +9,9 @@
 //!                                                 +--- Duplicate -----+
 //! ```
 //!
-//! Whoever may claim can still not make entries without end: what an account holds and has not used is bounded, and the last
-//! resort is given once to each agent that holds it. A Welcome is an entry only where its author has claimed a package, so
-//! that nobody makes entries on logs of agents that do not know it, or do not exist.
+//! An agent that may claim can still not make entries without end: the unused packages that an account holds are
+//! bounded, and the last resort is given once to each agent that holds it. A Welcome is an entry only if its author has
+//! claimed a package, so that nobody makes entries on logs of agents that do not know it, or do not exist.
 
 use super::{Effects, Refused};
 use crate::store::{ClaimedPackage, KeyPackageStock};
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Mailbox {
     /// The agent's account, as its newest KeyPackage or KeyPackagePolicy says.
     pub(super) account: Option<AccountId>,
-    /// Who may claim beside the agent and its account.
+    /// Agents that may claim beside the agent and its account.
     pub(super) rule: ClaimRule,
     /// Offsets of the single-use packages that nobody has claimed, ascending.
     pub(super) live: VecDeque<Offset>,
@@ -38,15 +38,15 @@ pub(super) struct Mailbox {
 /// A claim that no Welcome has spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// Where it is.
+    /// Its offset.
     pub(super) at: Offset,
-    /// What it took.
+    /// The package that it took.
     pub(super) package: ClaimedPackage,
-    /// Whose claim it is.
+    /// Author of the claim.
     pub(super) by: Claimer,
 }
 
-/// Who claims: an agent, of an account. Claims of old logs have no account.
+/// Author of a claim: an agent, of an account. Claims of old logs have no account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claimer {
     pub(super) agent: AgentId,
@@ -56,13 +56,13 @@ pub(super) struct Claimer {
 /// A Welcome on an agent's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Welcomed {
-    /// Where it is in the agent's log.
+    /// Its offset in the agent's log.
     pub(super) at: Offset,
-    /// Where its bundle is in the channel's log.
+    /// Offset of its bundle in the channel's log.
     pub(super) bundle: Offset,
 }
 
-/// What a claim gets.
+/// Package that a claim gets.
 enum Given {
     SingleUse(Offset),
     LastResort(Offset),
@@ -131,7 +131,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Forgets what is held by those who may not claim any more.
+    /// Forgets claims of agents that may not claim any more.
     fn withdraw(&mut self, owner: AgentId) {
         let mut claims = std::mem::take(&mut self.claims);
         claims.retain(|claim| self.may_claim(owner, &claim.by));
@@ -178,7 +178,7 @@ impl Mailbox {
         })
     }
 
-    /// What a claim would get. The one place that says who may claim, and how much.
+    /// Returns the package that a claim would get. The one place that says who may claim, and how much.
     fn give(&self, header: &Header) -> Result<Given, Refused> {
         let by = claimer(header);
         let owner = header.log.agent().ok_or(Refused::ClaimNotAllowed)?;
@@ -202,7 +202,7 @@ impl Mailbox {
             (_, Some(last_resort)) if !bounded => Ok(Given::LastResort(last_resort)),
             (_, Some(last_resort)) => match self.again(&by) {
                 Some(claim) => Ok(Given::Again(claim)),
-                // Agents of the own account are not kept from what is never used up.
+                // Agents of the own account always get a package that is never used up.
                 None if by.account != self.account && held(true) >= limits::CLAIMS_BY_ACCOUNT_MAX => {
                     Err(Refused::ClaimsUnspent)
                 }
@@ -261,7 +261,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether a Welcome would be an entry: for who has to decide whether to send it at all.
+    /// Whether a Welcome would be an entry: for a caller that decides whether to send it at all.
     pub(super) fn expects(&self, header: &Header) -> bool {
         matches!(header.detail, Detail::Welcome { channel, .. } if self.welcomes.contains_key(&channel))
             || self.claims.iter().any(|claim| claim.by.agent == header.author)

@@ -14,16 +14,16 @@
 //!  -  Commit   alice ^1   StaleHandshake { 3 }   6  KeyPackageClaim  dave, takes 2
 //! ```
 //!
-//! What a frame must pass, in this order:
+//! A frame must pass these checks, in this order:
 //! 1. its id was not accepted before in this log and still remembered: else `Duplicate`;
 //! 2. the log exists, and takes frames of its kind and ids of its version;
 //! 3. its author is on the roster: else `NotMember`;
 //! 4. the parent of a commit or proposal is the handshake head: else `StaleHandshake`;
 //! 5. the parent of a message is the handshake head: else `StaleEpoch`;
 //! 6. the channel's policy allows it to its author: else `Forbidden`;
-//! 7. what it asks for can be done: a roster change fits the roster, a key package is in stock and its claimer may have it, a
-//!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by the
-//!    claim that it holds it by: `Duplicate`.
+//! 7. its request can be met: a roster change fits the roster, a key package is in stock and its claimer may have it, a
+//!    Welcome's author has claimed one, a trim is in range. A last resort that its claimer holds already is given by
+//!    the claim that it holds it by: `Duplicate`.
 
 #[cfg(test)]
 mod claims;
@@ -53,7 +53,7 @@ use group::Group;
 use mailbox::Mailbox;
 use skytale_proto::{AccountId, AgentId, ChannelMode, Detail, Header, Kind, LogId, Offset, Policy};
 
-/// What one log knows: the fold of its frames.
+/// State of one log: the fold of its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogState {
     log: LogId,
@@ -65,7 +65,7 @@ pub struct LogState {
     rule: Rule,
 }
 
-/// What governs a log.
+/// Rule that governs a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
     /// A channel that nobody has created.
@@ -78,14 +78,14 @@ enum Rule {
     Mailbox(Mailbox),
 }
 
-/// What the fold says of a frame.
+/// Verdict of the fold on a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is an entry now.
     Appended {
         /// Its offset.
         offset: Offset,
-        /// What it causes.
+        /// Effects of the frame.
         effects: Effects,
     },
     /// It was an entry before.
@@ -97,7 +97,7 @@ pub enum Verdict {
     Refused(Refused),
 }
 
-/// What an accepted frame causes beyond its own log's state.
+/// Effects of an accepted frame beyond its own log's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Headers of the Welcomes to be put on the logs of a bundle's recipients, in the bundle's order.
@@ -123,7 +123,7 @@ impl LogState {
         }
     }
 
-    /// Which log.
+    /// Returns the log.
     pub const fn log(&self) -> LogId {
         self.log
     }
@@ -210,7 +210,7 @@ impl LogState {
                 problem: "the frame is for another log",
             });
         }
-        // Who takes a Welcome's id first would have the Welcome taken for a duplicate.
+        // A frame that takes a Welcome's id first would make the Welcome a duplicate.
         if header.id.is_of_welcome() && header.kind() != Kind::Welcome {
             return Err(Refused::KindRefused {
                 problem: "frame ids of this version are for welcomes alone",
@@ -259,7 +259,7 @@ impl LogState {
         })
     }
 
-    /// What of this log after `after` an agent may read.
+    /// Returns the stretch of this log after `after` that an agent may read.
     ///
     /// Members of a group read from the bundle that added them (its creator from the start) to and with the commit that
     /// removed them; agents of a raw channel's account read all of it; an agent's log is its own alone.
@@ -279,7 +279,7 @@ impl LogState {
         }
     }
 
-    /// What became of entries that Trims gave up, for a reader whose cursor they overtook.
+    /// Returns the status of entries that Trims gave up, for a reader whose cursor they overtook.
     pub fn status(&self) -> LogStatus {
         LogStatus {
             head: self.head,
@@ -293,7 +293,7 @@ impl LogState {
         }
     }
 
-    /// How many KeyPackages the log's agent has left to give. Zero and none for a channel.
+    /// Returns the KeyPackages that the log's agent has left to give. Zero and none for a channel.
     pub fn key_packages(&self) -> KeyPackageStock {
         match &self.rule {
             Rule::Mailbox(mailbox) => mailbox.stock(),
@@ -329,7 +329,8 @@ impl LogState {
         group.into_iter().flat_map(Group::roster)
     }
 
-    /// Who may do what in a group, as headers say. `None` where all members may do everything, and for other logs.
+    /// Returns the rights of members in a group, as headers say. `None` where all members may do everything, and for
+    /// other logs.
     pub fn policy(&self) -> Option<&Policy> {
         match &self.rule {
             Rule::Group(group) => group.policy(),

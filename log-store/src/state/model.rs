@@ -1,5 +1,5 @@
 //! The rule of the log once more, as plainly as it can be said: it keeps nothing but the entries, and answers every
-//! question by looking through all of them. What [`super::LogState`] is tested against.
+//! question by looking through all of them. [`super::LogState`] is tested against it.
 
 use crate::Access;
 use skytale_proto::{
@@ -30,7 +30,7 @@ struct Held {
     given: BTreeSet<u64>,
 }
 
-/// What a claim takes.
+/// Package that a claim takes.
 enum Took {
     New((u64, bool)),
     /// The last resort that it holds by the claim there.
@@ -54,7 +54,7 @@ fn account_of(claim: &Header) -> Option<AccountId> {
     }
 }
 
-/// What the model says of a frame.
+/// Expected outcome of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     Appended {
@@ -126,7 +126,7 @@ impl Model {
         }
     }
 
-    /// Who is on the roster after the entry at `offset`.
+    /// Returns the roster after the entry at `offset`.
     fn roster_after(&self, offset: u64) -> BTreeSet<AgentId> {
         let mut roster = BTreeSet::new();
         for (_, entry) in self.numbered().filter(|(at, _)| *at <= offset) {
@@ -149,7 +149,7 @@ impl Model {
         roster
     }
 
-    /// Policies in force one after another, each with who made it and where.
+    /// Policies in force one after another, each with its author and offset.
     fn policies(&self) -> Vec<(u64, AgentId, Policy)> {
         let mut policies: Vec<(u64, AgentId, Policy)> = Vec::new();
         for (offset, entry) in self.numbered() {
@@ -198,7 +198,7 @@ impl Model {
         contested
     }
 
-    /// Who has proposed to leave, and is on the roster since.
+    /// Returns the agents that have proposed to leave, and have been on the roster since.
     fn leaving(&self) -> BTreeSet<AgentId> {
         let mut leaving = BTreeSet::new();
         for (offset, entry) in self.numbered() {
@@ -222,7 +222,7 @@ impl Model {
             .is_none_or(|policy| policy.allows(right, author, |agent| roster.contains(agent)))
     }
 
-    /// What the policy says against a commit.
+    /// Returns the policy's objection to a commit.
     fn policy_objection(&self, header: &Header) -> Option<(Code, Option<u64>)> {
         let policy = self.policy()?;
         let Detail::Commit {
@@ -272,12 +272,13 @@ impl Model {
         self.roster_after(self.head())
     }
 
-    /// For each offset up to one past the head: may the agent read the entry there, or the next one to come?
+    /// Returns for each offset up to one past the head whether the agent may read the entry there, or the next one to
+    /// come.
     fn readable(&self, agent: AgentId) -> Vec<bool> {
         let mut on: Vec<bool> = (0..=self.head())
             .map(|offset| self.roster_after(offset).contains(&agent))
             .collect();
-        // Who is put back by a correction was never off; nor was who is removed by it, before.
+        // An agent that a correction puts back was never off; one that it removes was off before.
         for (offset, entry) in self.numbered() {
             let at = offset as usize;
             if let Detail::Commit {
@@ -398,7 +399,7 @@ impl Model {
         newest.contains_key(&channel)
     }
 
-    /// Whose log it is and who else may claim, for an entry at `offset`: the owner's account, and its rule.
+    /// Returns the account of the log's owner, and the owner's rule on other claims, for an entry at `offset`.
     fn consent(&self, offset: u64) -> (Option<AccountId>, ClaimRule) {
         let before = || {
             self.numbered()
@@ -417,7 +418,7 @@ impl Model {
         (account, rule.unwrap_or_default())
     }
 
-    /// What is in stock for an entry at `offset`: single-use packages and last resorts.
+    /// Returns the stock for an entry at `offset`: single-use packages and last resorts.
     fn stock_at(&self, offset: u64, given: &BTreeSet<u64>) -> (Vec<u64>, Option<u64>) {
         let offered = |resort: bool| {
             let is = move |entry: &Header| matches!(entry.detail, Detail::KeyPackage { last_resort, .. } if last_resort == resort);
@@ -432,7 +433,7 @@ impl Model {
         (live, offered(true).next_back().filter(|at| *at > trimmed))
     }
 
-    /// What a claim at `offset` takes, or why nothing.
+    /// Returns the package that a claim at `offset` takes, or the reason for none.
     fn took(&self, offset: u64, claim: &Header, held: &Held) -> Result<Took, Code> {
         let (owner, account) = (self.log, account_of(claim));
         let (home, rule) = self.consent(offset);
@@ -496,7 +497,7 @@ impl Model {
         (live.len(), last_resort.is_some())
     }
 
-    /// What the unspent claims took, by their offsets.
+    /// Returns the packages that unspent claims took, by the claims' offsets.
     pub(super) fn claimed(&self) -> BTreeMap<u64, (u64, bool)> {
         let held = self.held(self.head() + 1);
         held.claims.into_iter().map(|claim| (claim.at, claim.package)).collect()

@@ -50,9 +50,9 @@ enum Parent {
 #[derive(Clone, Debug)]
 enum Id {
     New,
-    /// That of an earlier frame, accepted or not.
+    /// Id of an earlier frame, accepted or not.
     Earlier(Index),
-    /// As Welcomes have them.
+    /// An id as Welcomes have them.
     OfWelcome(u8),
 }
 
@@ -86,7 +86,7 @@ enum Action {
     Proposal,
     Message,
     Raw(u8),
-    /// From just below what may be trimmed to just past it.
+    /// An offset from just below those that may be trimmed to just past them.
     Trim(Index),
     /// Whether it is the last resort, and of which account.
     KeyPackage(bool, Option<u8>),
@@ -211,7 +211,7 @@ fn story() -> impl Strategy<Value = (LogId, Vec<Step>)> {
     prop_oneof![
         6 => channel(None),
         2 => channel(Some(0)),
-        // Whatever comes first.
+        // Any first steps.
         1 => prop::collection::vec(step(mostly_members(), kinds_of_channel()), 0..20).prop_map(|steps| (CHANNEL.log(), steps)),
         4 => prop::collection::vec(step(owner_often, kinds_of_agent_log()), 0..80)
             .prop_map(|steps| (agent(0).log(), steps)),
@@ -416,7 +416,7 @@ fn told(verdict: &Verdict, header: &Header) -> Expected {
     }
 }
 
-/// Everything that can be asked of a state has the model's answer.
+/// Compares all answers of a state with the model's.
 fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(state.head().get(), model.head());
     prop_assert_eq!(state.handshake_head().get(), model.handshake_head());
@@ -450,7 +450,7 @@ fn compare(state: &LogState, model: &Model) -> Result<(), TestCaseError> {
                 let access = state.access(agent(number), account(whose), Offset::new(after));
                 prop_assert_eq!(access, *expected, "agent {} after {}", number, after);
             }
-            // Nothing is known of what comes after the next entry: it is as the next one.
+            // Nothing is known of later entries: it is as the next one.
             let far = state.access(agent(number), account(whose), Offset::MAX);
             prop_assert_eq!(Some(&far), expected.last());
         }
@@ -513,7 +513,7 @@ proptest! {
             let newest = model.newest(header.id);
             let before = state.encode();
 
-            // An index that has forgotten what was trimmed, and one that has not, lead to the same.
+            // An index that has forgotten trimmed entries, and one that has not, lead to the same.
             let mut prompt = state.clone();
             let kept = newest.filter(|offset| *offset > model.trimmed()).map(Offset::new);
             let verdict = prompt.apply(&header, kept);
@@ -526,7 +526,7 @@ proptest! {
             if !matches!(verdict, Verdict::Appended { .. }) {
                 prop_assert_eq!(state.encode(), before, "an entry alone moves the state");
             }
-            // What is kept and read again goes on as if nothing had been.
+            // A state that is kept and read again goes on as if nothing had been.
             let decoded = LogState::decode(state.encode());
             prop_assert_eq!(decoded.as_ref(), Ok(&state));
             if number % 11 == 0 {
@@ -560,7 +560,7 @@ proptest! {
             let applied = state.apply(&header, None);
             prop_assert!(matches!(applied, Verdict::Appended { .. }), "{:?}", applied);
         }
-        // Whoever had read all that was there has lost nothing.
+        // A reader that had read all entries has lost nothing.
         prop_assert!(state.status().given_up <= content.max(given_up));
     }
 

@@ -1,8 +1,8 @@
-//! Why a frame is no entry.
+//! Reasons why a frame is no entry.
 
 use skytale_proto::{AgentId, Code, Offset, Right};
 
-/// Why the fold refuses a frame.
+/// Reason why the fold refuses a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The author is not on the roster here.
@@ -32,7 +32,7 @@ pub enum Refused {
     /// A commit adds who is on the roster, or removes who is not.
     #[error("the commit contradicts the roster: {problem}")]
     RosterChange {
-        /// How.
+        /// The contradiction.
         problem: &'static str,
         /// The first agent by which it does, where it is about one.
         agent: Option<AgentId>,
@@ -40,7 +40,7 @@ pub enum Refused {
     /// The channel's policy keeps it for admins.
     #[error("the channel's policy keeps `{right}` for its admins")]
     Forbidden {
-        /// What.
+        /// Right that it needs.
         right: Right,
         /// The first agent by which it goes against the policy, where it is about one.
         agent: Option<AgentId>,
@@ -48,7 +48,7 @@ pub enum Refused {
     /// No KeyPackage to give.
     #[error("the agent has no key package left")]
     KeyPackagesExhausted,
-    /// As many KeyPackages as there may be.
+    /// The agent offers as many KeyPackages as it may.
     #[error("the agent offers as many key packages as it may")]
     KeyPackagesFull,
     /// The agent does not let the claimer have its KeyPackages.
@@ -63,7 +63,7 @@ pub enum Refused {
     /// Not a kind that this log takes, or not from this author.
     #[error("{problem}")]
     KindRefused {
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// A trim past the head, or behind an earlier one.

@@ -1,4 +1,4 @@
-//! Who may do what in a group, as headers say: what the policy forbids is refused before it is an entry.
+//! Rights of members in a group, as headers say: a frame that the policy forbids is refused before it is an entry.
 //!
 //! Headers can lie, and members judge them by the group's own policy (RFC 9420 section 12.1.7). So nothing here decides who
 //! is a member; it keeps most of what members would not take out of the log.
@@ -8,7 +8,7 @@ use super::roster::Roster;
 use skytale_proto::{AgentId, Policy, Right};
 use std::collections::BTreeSet;
 
-/// The policy, and what it takes to apply it.
+/// The policy, and the facts needed to apply it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     /// `None`: every member may do everything.
@@ -22,13 +22,13 @@ pub(super) struct Roles {
 /// Changes of the policy that no other admin has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contested {
-    /// Who made them.
+    /// Author of the changes.
     pub(super) by: AgentId,
     /// The policies before each of them, oldest first: the newest [`BEFORE_MAX`], each once.
     pub(super) before: Vec<Policy>,
 }
 
-/// How many policies before unconfirmed changes are remembered.
+/// Maximum number of earlier policies that are remembered with unconfirmed changes.
 pub(super) const BEFORE_MAX: usize = 8;
 
 impl Contested {
@@ -41,7 +41,7 @@ impl Contested {
     }
 }
 
-/// What a commit's header asks for.
+/// Changes that a commit's header asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) author: &'a AgentId,
@@ -87,7 +87,7 @@ impl Roles {
             return forbidden(Right::Add, Some(*agent));
         }
         if !may(Right::Remove) {
-            // A correction puts right what a lie has done to the roster, whoever makes it. It takes no admin off.
+            // A correction repairs the roster after a lie, no matter who makes it. It takes no admin off.
             let kept = |agent: &AgentId| !self.leaving.contains(agent) && asked.takes_off(agent);
             let gone = match asked.roster {
                 Some(_) => policy

@@ -1,4 +1,4 @@
-//! Who may read and write a group's log, and which stretches of it.
+//! Members that may read and write a group's log, and their stretches of it.
 
 use super::Refused;
 use crate::store::Access;
@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Roster {
     /// Agents on the roster, and those who left and have a stretch that is not trimmed.
     agents: BTreeMap<AgentId, Membership>,
-    /// How many of them are on the roster.
+    /// Number of agents on the roster.
     present: usize,
-    /// How many stretches there are, open ones included. Bounded by [`limits::ROSTER_HISTORY_MAX`].
+    /// Number of stretches, open ones included. Bounded by [`limits::ROSTER_HISTORY_MAX`].
     stretches: usize,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Roster {
 pub(super) struct Membership {
     /// Those that a removal has ended.
     pub(super) past: Vec<Stretch>,
-    /// Where the one that goes on begins, for an agent on the roster.
+    /// Start of the open one, for an agent on the roster.
     pub(super) since: Option<Offset>,
 }
 
@@ -104,9 +104,9 @@ impl Roster {
         Ok(())
     }
 
-    /// The correction by `author` at `offset`: the roster is what it says. Agents that come back without being among `adds`
-    /// had been taken off by a lie: they may read what they missed, as if they had never been off. So may those that it removes
-    /// and that were off: up to here, to learn it.
+    /// The correction by `author` at `offset`: it sets the roster. Agents that come back without being among `adds` had
+    /// been taken off by a lie: they may read the entries that they missed, as if they had never been off. So may those
+    /// that it removes and that were off: up to here, to learn it.
     pub(super) fn correct(
         &mut self,
         author: &AgentId,
@@ -193,17 +193,17 @@ impl Roster {
             .map(|(agent, _)| *agent)
     }
 
-    /// How many agents have a stretch.
+    /// Returns the number of agents that have a stretch.
     pub(super) fn len(&self) -> usize {
         self.agents.len()
     }
 
-    /// How many agents are on the roster.
+    /// Returns the number of agents on the roster.
     pub(super) const fn present(&self) -> usize {
         self.present
     }
 
-    /// How many stretches there are.
+    /// Returns the number of stretches.
     pub(super) const fn stretches(&self) -> usize {
         self.stretches
     }

@@ -306,7 +306,7 @@ fn what_the_first_version_wrote_is_still_read() {
     }
 }
 
-/// As versions before the third kept it: whose a claim is was not.
+/// Makes a state as versions before the third kept it: without the claimers.
 fn without_claimers(mut state: LogState) -> LogState {
     if let Rule::Mailbox(mailbox) = &mut state.rule {
         for claim in &mut mailbox.claims {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// A file system of its own, in memory.
 pub(crate) struct Disk {
     at: PathBuf,
-    /// Where it is mounted, if nobody else made that.
+    /// Mount point, if nobody else made it.
     folder: Option<TempDir>,
 }
 

@@ -1,4 +1,4 @@
-//! What the stores promise.
+//! Promises of the stores.
 
 mod disk;
 mod fleet;

@@ -5,8 +5,8 @@
 //!     └──── watch, every 5 s ─┘
 //! ```
 //!
-//! What cannot be used (a file that is missing, a key of another certificate) is logged, and the certificate that was in
-//! use stays: the two files are seldom replaced in the same moment.
+//! Files that cannot be used (one that is missing, a key of another certificate) are logged, and the certificate in use
+//! stays: the two files are seldom replaced in the same moment.
 
 use parking_lot::RwLock;
 use rustls::crypto::ring::sign::any_supported_type;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are looked at.
+/// Interval between looks at the files.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// A file that cannot be used.
@@ -37,7 +37,7 @@ pub struct CertificateError {
 pub struct Reloading {
     certificates: PathBuf,
     key: PathBuf,
-    /// When the files were changed last, before they were loaded.
+    /// Times of the files' last changes, before they were loaded.
     loaded: [Option<SystemTime>; 2],
     current: RwLock<Arc<CertifiedKey>>,
 }
@@ -49,7 +49,7 @@ impl ResolvesServerCert for Reloading {
 }
 
 impl Reloading {
-    /// From two PEM files: the server's certificate with those that lead to its root, and its private key.
+    /// Loads two PEM files: the server's certificate with those that lead to its root, and its private key.
     pub fn load(certificates: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
         let loaded = changed(certificates, key);
         let certified = certified(certificates, key)?;

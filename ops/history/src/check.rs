@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Every contradiction in a history, channel by channel. None is what a run should have.
 ///
 /// Checked is that
-/// - an acknowledged frame was shown, at the offset acknowledged, to each agent that read there: from the first entry of one
-///   of its stretches to the offset where it finished, or to the last entry that it was shown. What nobody read cannot be
-///   judged, and is no fault;
+/// - an acknowledged frame was shown, at the offset acknowledged, to each agent that read there: from the first entry
+///   of one of its stretches to the offset where it finished, or to the last entry that it was shown. An entry that
+///   nobody read cannot be judged, and is no fault;
 /// - no frame is at two offsets, and none was shown twice to one agent;
 /// - all agents were shown the same entry with the same bytes at each offset, without gaps, as far as they say they read;
-/// - each author's frames are in the order in which it sent them, and the messages of one who wrote down what it sent
-///   are among those;
+/// - each author's frames are in the order in which it sent them, and the messages of an author who wrote down its
+///   sends are among those;
 /// - each entry names the last commit before it;
 /// - a frame that was refused for good is not there.
 pub fn check(history: &[Event]) -> Vec<Fault> {
@@ -47,7 +47,7 @@ struct Account {
     readers: BTreeMap<AgentId, Vec<Stretch>>,
 }
 
-/// What an agent was shown without a break.
+/// Stretch of a log that an agent was shown without a break.
 struct Stretch {
     from: Offset,
     entries: Vec<Entry>,
@@ -63,7 +63,7 @@ impl Stretch {
         }
     }
 
-    /// How far the agent read: to where it says, or to the last entry that it was shown.
+    /// Returns the end of the agent's reading: its cursor when it finished, or the last entry that it was shown.
     fn end(&self) -> Option<Offset> {
         self.finished.or_else(|| self.entries.last().map(|entry| entry.offset))
     }
@@ -176,7 +176,7 @@ impl Account {
         log
     }
 
-    /// What was acknowledged was shown to each agent that read where it was said to be.
+    /// Finds acknowledged frames that were not shown to an agent that read at their offsets.
     fn missing(&self, channel: ChannelId, faults: &mut Vec<Fault>) {
         for (&agent, stretches) in &self.readers {
             let entries = stretches.iter().flat_map(|stretch| &stretch.entries);
@@ -217,7 +217,7 @@ impl Account {
         }
     }
 
-    /// A message under the name of an author that wrote down what it sent is one of those.
+    /// A message under the name of an author that wrote down its sends is one of those.
     fn invented(&self, channel: ChannelId, log: &BTreeMap<Offset, &Entry>, faults: &mut Vec<Fault>) {
         let sent: HashMap<AgentId, HashSet<FrameId>> = self
             .sent
@@ -238,7 +238,7 @@ impl Account {
     }
 }
 
-/// Where each frame is; none is there twice.
+/// Returns the place of each frame; none is there twice.
 fn places(log: &BTreeMap<Offset, &Entry>, channel: ChannelId, faults: &mut Vec<Fault>) -> HashMap<FrameId, Offset> {
     let mut places = HashMap::new();
     for (offset, entry) in log {

@@ -1,4 +1,4 @@
-//! What an agent writes down.
+//! Events that an agent writes down.
 
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
@@ -12,57 +12,57 @@ pub enum Event {
     /// It meant to send this frame: the order of these is the author's order. An agent writes this down of each of its
     /// messages, or of none.
     Sent {
-        /// Who.
+        /// The author.
         agent: AgentId,
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
     },
     /// It learned that its frame is in the log.
     Acknowledged {
-        /// Whom.
+        /// The author.
         agent: AgentId,
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
     /// It learned that its frame is not in the log, and never will be.
     Refused {
-        /// Whom.
+        /// The author.
         agent: AgentId,
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
     },
     /// It reads a channel, from this entry on: from the beginning, after it was added, or after it was added again.
     Reads {
-        /// Who.
+        /// The reader.
         agent: AgentId,
-        /// Which.
+        /// The channel.
         channel: ChannelId,
         /// The first entry that it must be shown.
         from: Offset,
     },
     /// It was shown an entry.
     Delivered {
-        /// Who.
+        /// The reader.
         agent: AgentId,
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The entry.
         #[serde(flatten)]
         entry: Entry,
     },
     /// It has read a channel up to here, and reads no further: the run is over, or it was removed there.
     Finished {
-        /// Who.
+        /// The reader.
         agent: AgentId,
-        /// Which.
+        /// The channel.
         channel: ChannelId,
         /// Its cursor.
         at: Offset,
@@ -72,7 +72,7 @@ pub enum Event {
 /// An entry, as an agent was shown it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it is.
+    /// Its offset.
     pub offset: Offset,
     /// Its frame.
     pub frame: FrameId,
@@ -80,13 +80,13 @@ pub struct Entry {
     pub author: AgentId,
     /// The handshake head that its author named.
     pub parent: Offset,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// What tells its bytes from any others, such as their hash.
+    /// Digest of its bytes, such as their hash: tells them from any others.
     pub digest: String,
 }
 
-/// What an entry is, as far as the rule of the log cares.
+/// Kind of an entry, as far as the rule of the log cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
@@ -120,9 +120,9 @@ pub enum HistoryError {
     /// A line is no event.
     #[error("line {line} is no event: {source}")]
     Line {
-        /// Which, from 1.
+        /// Its number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem with it.
         source: serde_json::Error,
     },
     /// The file.

@@ -1,4 +1,4 @@
-//! What does not fit.
+//! Contradictions in a history.
 
 use serde::Serialize;
 use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
@@ -10,33 +10,33 @@ pub enum Fault {
     /// An acknowledged frame was not shown to an agent that read there.
     #[error("{channel}: {agent} read past {offset} and was not shown {frame}, which was acknowledged there")]
     Missing {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// Who was not shown it; its author, if another frame was shown there before the acknowledgement.
+        /// The reader that was not shown it; its author, if another frame was shown there before the acknowledgement.
         agent: AgentId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
     /// An agent was shown one frame twice, or a frame is at two offsets.
     #[error("{channel}: {frame} is at {first} and at {second}")]
     Twice {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// One offset.
         first: Offset,
-        /// Where it is, too; the same, where an agent was shown it twice.
+        /// The other offset; the same, if an agent was shown it twice.
         second: Offset,
     },
     /// Two entries at one offset.
     #[error("{channel}: {first} and {second} are both at {offset}, or their bytes differ")]
     Fork {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// At which offset.
+        /// The offset.
         offset: Offset,
         /// One.
         first: FrameId,
@@ -46,9 +46,9 @@ pub enum Fault {
     /// An agent was shown an offset that is not the one after the last.
     #[error("{channel}: {agent} was shown {found} where {expected} was due")]
     Gap {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// Whom.
+        /// The reader.
         agent: AgentId,
         /// The offset due.
         expected: Offset,
@@ -58,11 +58,11 @@ pub enum Fault {
     /// An agent finished at a place where it had not read.
     #[error("{channel}: {agent} finished at {at}, but was shown entries up to {last} alone")]
     ShortRead {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// Who.
+        /// The reader.
         agent: AgentId,
-        /// Where it finished.
+        /// Its cursor when it finished.
         at: Offset,
         /// The last entry that it was shown.
         last: Offset,
@@ -70,9 +70,9 @@ pub enum Fault {
     /// An author's frames are in another order than they were sent.
     #[error("{channel}: {agent} sent {earlier} before {later}, which comes before it")]
     Order {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// Whose.
+        /// The author.
         agent: AgentId,
         /// Sent first.
         earlier: FrameId,
@@ -82,11 +82,11 @@ pub enum Fault {
     /// An entry names another handshake head than the one before it.
     #[error("{channel}: {frame} at {offset} names the head {named}, and the head is {head}")]
     Epoch {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
         /// The head that it names.
         named: Offset,
@@ -96,23 +96,23 @@ pub enum Fault {
     /// A frame was refused for good, and is in the log.
     #[error("{channel}: {frame} is at {offset}, and its author learned that it never will")]
     RefusedButThere {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
-    /// A message is in the log under an author's name, and that author, who wrote down what it sent, did not send it.
+    /// A message is in the log under an author's name, and that author, who wrote down its sends, did not send it.
     #[error("{channel}: {frame} at {offset} is no frame that {agent} sent")]
     Invented {
-        /// Where.
+        /// The channel.
         channel: ChannelId,
-        /// Under whose name.
+        /// The author whose name it has.
         agent: AgentId,
-        /// What.
+        /// The frame.
         frame: FrameId,
-        /// Where it is.
+        /// Its offset.
         offset: Offset,
     },
 }

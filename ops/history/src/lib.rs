@@ -1,8 +1,8 @@
-//! What agents saw of a run, and whether it can have happened on one log.
+//! Checks whether the agents' view of a run can have happened on one log.
 //!
-//! Agents write down what they send, what they learn of it, and what they are shown ([`Event`]). When all is
-//! over, [`check`] puts those accounts together and names every contradiction ([`Fault`]). It knows nothing of relay nodes,
-//! stores or networks: whatever was killed or cut off in between, the accounts must fit.
+//! Agents write down their sends, the answers to them, and the entries that they are shown ([`Event`]). When all is
+//! over, [`check`] puts those accounts together and names every contradiction ([`Fault`]). It knows nothing of relay
+//! nodes, stores or networks: whatever was killed or cut off in between, the accounts must fit.
 //!
 //! ```
 //! use skytale_history::{Event, Fault, check};

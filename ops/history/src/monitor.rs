@@ -112,7 +112,7 @@ pub struct Monitor {
     channels: Mutex<BTreeMap<ChannelId, Arc<ChannelMonitor>>>,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// Entries of all channels that somebody was shown.
@@ -128,7 +128,7 @@ pub struct Progress {
 pub struct Report {
     /// The first faults, [`FAULTS_KEPT_MAX`] at most.
     pub faults: Vec<Fault>,
-    /// How many faults there were. 0 is what a run should have.
+    /// Number of faults. 0 is what a run should have.
     pub fault_count: u64,
     /// Entries shown, counted for each reader.
     pub deliveries: u64,
@@ -136,10 +136,10 @@ pub struct Report {
     pub channels: Vec<ChannelReport>,
 }
 
-/// What was seen of one channel.
+/// Findings on one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ChannelReport {
-    /// Which.
+    /// The channel.
     pub channel: ChannelId,
     /// Its entries that somebody was shown.
     pub entries: u64,
@@ -175,7 +175,7 @@ impl Monitor {
         self.shared.faults.kept()
     }
 
-    /// How far the run is. Takes no lock.
+    /// Returns the progress of the run. Takes no lock.
     pub fn progress(&self) -> Progress {
         Progress {
             entries: self.shared.entries.load(Ordering::Relaxed),

@@ -1,8 +1,9 @@
 //! A connection on which hyper's own refusals are problem documents.
 //!
-//! What is no HTTP never reaches a route: hyper answers it itself, with a status and an empty body, and closes. Nothing of
-//! hyper's can be asked to say more, so the answer is completed where it is written. It is known by its form: the last bytes
-//! to write are a head with one of hyper's three statuses and no body, which no route of ours gives.
+//! Bytes that are no HTTP never reach a route: hyper answers them itself, with a status and an empty body, and closes.
+//! Nothing of hyper's can be asked to say more, so the answer is completed where it is written. It is known by its
+//! form: the last bytes to write are a head with one of hyper's three statuses and no body, which no route of ours
+//! gives.
 
 use axum::http::StatusCode;
 use skytale_proto::Code;
@@ -16,10 +17,10 @@ use tokio::time::Sleep;
 
 /// The longest head that hyper writes for a refusal of its own, in bytes.
 const HEAD_BYTES_MAX: usize = 256;
-/// What is read after an answer that refuses the rest of a request, so that the client gets to see the answer: a socket that
-/// is closed with bytes unread is reset, and a reset takes the answer away.
+/// Maximum bytes read after an answer that refuses the rest of a request, so that the client gets to see the answer: a
+/// socket that is closed with bytes unread is reset, and a reset takes the answer away.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
-/// How long that may take.
+/// Maximum time for that.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A stream under hyper.
@@ -34,7 +35,7 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Over a stream.
+    /// Makes one over a stream.
     pub const fn new(stream: S) -> Self {
         Self {
             stream,
@@ -104,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-/// What to write in place of bytes that end with a refusal of hyper's own.
+/// Returns the replacement for bytes that end with a refusal of hyper's own.
 fn completed(buf: &[u8]) -> Option<Vec<u8>> {
     const LENGTH: &str = "content-length: 0\r\n";
     if !buf.ends_with(b"\r\n\r\n") {
@@ -159,7 +160,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
-    /// What a server of ours answers to these bytes, up to the end of the connection.
+    /// Returns a server's answer to these bytes, up to the end of the connection.
     async fn answer(request: &[u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! What a request's head must say before anything else of the request is looked at.
+//! Checks of a request's head, before anything else of the request is looked at.
 
 use crate::problem::problem;
 use axum::http::uri::Authority;
@@ -6,19 +6,19 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::Response;
 use skytale_proto::Code;
 
-/// Why a request is refused by its head alone.
+/// Reason why a request is refused by its head alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadError {
     /// The code.
     pub code: Code,
     /// The status.
     pub status: StatusCode,
-    /// What is wrong.
+    /// The problem.
     pub detail: String,
 }
 
 impl HeadError {
-    /// As an answer. The connection ends with it: what follows on it may be a body that nobody reads.
+    /// Returns it as an answer. The connection ends with it: a body that nobody reads may follow on it.
     pub fn into_response(self) -> Response {
         let mut response = problem(self.code, self.status, self.detail);
         response

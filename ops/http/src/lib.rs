@@ -1,4 +1,4 @@
-//! What every HTTP server of ours does the same way: refuse with a problem document (RFC 9457).
+//! Behaviour shared by all our HTTP servers: they refuse with a problem document (RFC 9457).
 //!
 //! ```text
 //!   socket ── Connection ── hyper ── check_head ── routes ── with_problems

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long to wait after the system refused a connection (no file descriptor left, mostly).
+/// Pause after the system refused a connection (no file descriptor left, mostly).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections that answer what is no HTTP with a problem document.
+/// Accepts connections that answer other bytes than HTTP with a problem document.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Over a socket that listens.
+    /// Makes one over a socket that listens.
     pub const fn new(listener: TcpListener) -> Self {
         Self(listener)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct RenderMetrics(Arc<dyn Fn() -> String + Send + Sync>);
 
 impl RenderMetrics {
-    /// From a function, such as a `PrometheusHandle`'s `render`.
+    /// Makes it from a function, such as a `PrometheusHandle`'s `render`.
     pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self(Arc::new(render))
     }

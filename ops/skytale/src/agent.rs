@@ -17,20 +17,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long what was sent may take to go out when a command ends.
+/// Maximum time for sent messages to go out when a command ends.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-/// How often a command begins, where each time the process that has the vault open closes it meanwhile.
+/// Maximum number of times that a command begins, if each time the process that has the vault open closes it meanwhile.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// How long the network is waited for where nothing else was said.
+/// Default time to wait for the network.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long to wait for a session.
+/// Time to wait for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// So long, also where nothing listens: it may be about to start.
+    /// This long, also if nothing listens: it may be about to start.
     Within(Duration),
-    /// So long, and no longer than it takes to see that nothing listens.
+    /// This long, and no longer than it takes to see that nothing listens.
     IfItListens(Duration),
 }
 
@@ -50,13 +50,14 @@ pub(crate) struct AgentArgs {
     /// The file with the vault's key [key: vault_key_file].
     #[arg(long, value_name = "FILE")]
     pub vault_key_file: Option<PathBuf>,
-    /// Where the API is [key: api_url].
+    /// The API's URL [key: api_url].
     #[arg(long, value_name = "URL")]
     pub api_url: Option<String>,
-    /// What carries the connection to a relay node [key: transport]: auto, udp, https.
+    /// The transport to a relay node [key: transport]: auto, udp, https.
     #[arg(long, value_name = "TRANSPORT", value_enum)]
     pub transport: Option<Transport>,
-    /// How long to wait for the network, in seconds [default: 15, and no longer than it takes to see that nothing listens].
+    /// The maximum time to wait for the network, in seconds [default: 15, and no longer than it takes to see that
+    /// nothing listens].
     #[arg(long, value_name = "SECONDS")]
     pub timeout_s: Option<u64>,
 }
@@ -83,7 +84,7 @@ impl AgentArgs {
         [vault, key_file, api_url, transport].into_iter().flatten().collect()
     }
 
-    /// How long to wait for the network.
+    /// Returns the time to wait for the network.
     pub(crate) const fn timeout(&self) -> Duration {
         match self.timeout_s {
             Some(seconds) => Duration::from_secs(seconds),
@@ -91,7 +92,7 @@ impl AgentArgs {
         }
     }
 
-    /// How to wait for a session.
+    /// Returns the patience with which to wait for a session.
     pub(crate) const fn patience(&self) -> Patience {
         match self.timeout_s {
             Some(seconds) => Patience::Within(Duration::from_secs(seconds)),
@@ -111,8 +112,8 @@ pub(crate) enum Mode {
     Online,
 }
 
-/// Opens the vault, goes online if it must, does `work`, and closes the vault. Where another process has the vault open and
-/// closes it meanwhile, `work` is done again from its beginning: it keeps outside what is not to be done twice.
+/// Opens the vault, goes online if it must, does `work`, and closes the vault. Where another process has the vault open
+/// and closes it meanwhile, `work` is done again from its beginning: it keeps work outside that must not be done twice.
 pub(crate) fn with_agent<'a, T: 'a>(
     session: &'a Session,
     args: &'a AgentArgs,
@@ -160,7 +161,7 @@ pub(crate) fn with_vault<'a, T: 'a>(
     })
 }
 
-/// Where the vault is.
+/// Returns the path of the vault.
 pub(crate) fn vault(loaded: &Loaded) -> Outcome<PathBuf> {
     if let Some(vault) = &loaded.config.vault {
         return Ok(vault.clone());
@@ -209,7 +210,7 @@ async fn open(loaded: &Loaded, vault: &Path, mode: Mode) -> Outcome<Agent> {
     })
 }
 
-/// What opens a vault.
+/// Returns the key that opens a vault.
 pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     let config = &loaded.config;
     match (&config.vault_passphrase, &config.vault_key_file) {
@@ -238,7 +239,7 @@ pub(crate) fn vault_key(loaded: &Loaded, vault: &Path) -> Outcome<VaultKey> {
     }
 }
 
-/// Brings an agent online, or says what is in the way.
+/// Brings an agent online, or reports the obstacle.
 pub(crate) async fn connect(agent: &Agent, patience: impl Into<Patience>) -> Outcome {
     let (within, gives_up) = match patience.into() {
         Patience::Within(within) => (within, false),
@@ -379,7 +380,7 @@ pub(crate) async fn current(agent: &Agent, within: Duration) -> Outcome {
     }
 }
 
-/// What to say of an operation that failed.
+/// Returns the report of an operation that failed.
 pub(crate) fn failed(what: &str) -> impl Fn(AgentError) -> Failure {
     move |error| Failure::new(error.code(), what).because(&error)
 }

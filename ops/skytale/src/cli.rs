@@ -47,7 +47,7 @@ pub(crate) struct Global {
     /// No remarks and no progress on stderr; failures only.
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// What to log to stderr: a level, or `target=level` pairs separated by commas.
+    /// Log filter for stderr: a level, or `target=level` pairs separated by commas.
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -60,7 +60,7 @@ impl Global {
             .collect()
     }
 
-    /// Where results go.
+    /// Returns the output for results.
     pub(crate) fn output(&self) -> Output {
         Output::new(self.json, self.quiet)
     }
@@ -73,7 +73,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads the process's command line. What ends here (help, version, a wrong line) has been said.
+/// Reads the process's command line. A command line that ends here (help, version, a wrong line) has been answered.
 pub(crate) fn parse() -> Result<Cli, Exit> {
     Cli::try_parse().map_err(|error| {
         let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

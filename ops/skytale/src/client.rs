@@ -5,7 +5,7 @@ use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 use skytale_sdk::net::{ApiClient, ApiError, ApiKey};
 
-/// With the account's API key.
+/// Returns a client with the account's API key.
 pub(crate) fn account(loaded: &Loaded) -> Outcome<ApiClient> {
     ApiClient::new(&loaded.config.api_url, api_key(loaded)?).map_err(failed(loaded))
 }
@@ -30,7 +30,7 @@ pub(crate) fn api_key(loaded: &Loaded) -> Outcome<ApiKey> {
     })
 }
 
-/// With the operator's secret.
+/// Returns a client with the operator's secret.
 pub(crate) fn operator(loaded: &Loaded) -> Outcome<ApiClient> {
     let secret = loaded.config.admin_secret.as_ref().ok_or_else(|| {
         Failure::new(Code::Config, "the operator's secret is needed (`admin_secret`)")
@@ -40,7 +40,7 @@ pub(crate) fn operator(loaded: &Loaded) -> Outcome<ApiClient> {
     ApiClient::new(&loaded.config.api_url, secret).map_err(failed(loaded))
 }
 
-/// What to say of a request that failed.
+/// Returns the report of a request that failed.
 pub(crate) fn failed(loaded: &Loaded) -> impl Fn(ApiError) -> Failure {
     failed_at(&loaded.config.api_url, &loaded.source("api_url"))
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 /// The longest page, in bytes.
 const PAGE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// How long it may take.
+/// Maximum time for it.
 const WITHIN: Duration = Duration::from_secs(3);
 
 /// A page's status and text.

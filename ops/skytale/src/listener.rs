@@ -1,4 +1,4 @@
-//! Who listens on an address that cannot be bound: the process, as far as this user may see it.
+//! Process that listens on an address that cannot be bound, as far as this user may see it.
 
 use crate::output::Failure;
 use std::fs;
@@ -50,7 +50,8 @@ pub(crate) fn blame(mut failure: Failure, needed: &[(SocketAddr, bool)]) -> Fail
     failure
 }
 
-/// Who listens on a port; `None` where that cannot be seen: it is another user's, or this system has no `/proc`.
+/// Returns the process that listens on a port; `None` if that cannot be seen: it is another user's, or this system has
+/// no `/proc`.
 pub(crate) fn on(listen: SocketAddr) -> Option<Listener> {
     let tables = ["tcp", "tcp6", "udp", "udp6"];
     let sockets: Vec<String> = tables

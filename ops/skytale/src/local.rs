@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) const AUDIENCE: &str = "skytale";
 /// The org of a local node's account.
 const ORG: &str = "dev";
-/// How long a relay node may take to be listed in the directory.
+/// Maximum time for a relay node to be listed in the directory.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
 
 /// The API of a local node.
@@ -28,11 +28,11 @@ const REGISTERED_WITHIN: Duration = Duration::from_secs(15);
 pub(crate) struct LocalApi {
     /// While it is not paused.
     api: Option<Api>,
-    /// With what it is started again.
+    /// Configuration with which it is started again.
     config: ApiConfig,
     admin_secret: SecretString,
     relay_secret: SecretString,
-    /// Where it is, and the issuer of its tokens.
+    /// URL of the API, and the issuer of its tokens.
     pub url: String,
     pub issuer: String,
     /// Its SQLite database.
@@ -70,7 +70,7 @@ impl LocalApi {
     }
 
     async fn start_within(dir: &Path, listen: SocketAddr, relay_heartbeat: Duration, limits: Limits) -> Outcome<Self> {
-        // Where it listens on all addresses, this machine's own is the one to show.
+        // If it listens on all addresses, this machine's own is the one to show.
         let shown = on_this_machine(listen);
         let issuer = format!("http://{shown}");
         let database = dir.join("api.db");
@@ -99,7 +99,7 @@ impl LocalApi {
         })
     }
 
-    /// Stops it. Whoever calls it meanwhile is refused a connection.
+    /// Stops it. Calls meanwhile are refused a connection.
     pub(crate) async fn pause(&mut self) -> Outcome {
         match self.api.take() {
             Some(api) => stop_api(api).await,
@@ -120,7 +120,7 @@ impl LocalApi {
         self.pause().await
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.config.listen
     }
@@ -138,7 +138,7 @@ impl LocalApi {
         }
     }
 
-    /// What its relay node shows.
+    /// Returns the secret that its relay node shows.
     pub(crate) fn relay_secret(&self) -> &str {
         self.relay_secret.expose_secret()
     }
@@ -244,7 +244,7 @@ impl LocalApi {
     }
 }
 
-/// Where an address that is listened on is reached from this machine.
+/// Returns the address on this machine of one that a server listens on.
 pub(crate) fn on_this_machine(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen.is_ipv4() {
@@ -266,7 +266,7 @@ pub(crate) fn private_folder(dir: &Path) -> Outcome {
         })
 }
 
-/// Takes away what others may do with a data folder that is there: it was made by an earlier version, or by a person.
+/// Takes away others' rights to an existing data folder: it was made by an earlier version, or by a person.
 pub(crate) fn close_folder(dir: &Path) -> Outcome {
     let looking = || format!("cannot look at the folder {}", dir.display());
     let found = match std::fs::metadata(dir) {

@@ -27,7 +27,8 @@ mod time;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // What this makes is for its user alone: logs, databases, vaults, and whatever else a library creates by itself.
+    // Files that this makes are for its user alone: logs, databases, vaults, and those that a library creates by
+    // itself.
     let others = rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO;
     let before = rustix::process::umask(others);
     rustix::process::umask(before | others);

@@ -100,7 +100,7 @@ pub(crate) struct Book {
     read: Instant,
 }
 
-/// How old what was read of the names may be.
+/// Maximum age of the names that were read.
 const READ_EVERY: Duration = Duration::from_secs(2);
 
 impl Book {
@@ -120,7 +120,7 @@ impl Book {
     }
 }
 
-/// How a person means an agent: its id, a name, or the beginning of the id of one that is known.
+/// Reference of a person to an agent: its id, a name, or the beginning of the id of one that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AgentRef(String);
 

@@ -1,4 +1,4 @@
-//! What the process itself uses, under the names that Prometheus' own clients give: the same for every server.
+//! Usage of the process itself, under the names that Prometheus' own clients give: the same for every server.
 
 use metrics::{Unit, describe_gauge, gauge};
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ const FDS: &str = "process_open_fds";
 const FDS_MAX: &str = "process_max_fds";
 const STARTED: &str = "process_start_time_seconds";
 
-/// When this process began to collect metrics, unix seconds.
+/// Time at which this process began to collect metrics, unix seconds.
 static BEGAN_S: LazyLock<f64> = LazyLock::new(|| {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0.0, |now| now.as_secs_f64())
@@ -33,7 +33,7 @@ pub(crate) fn describe() {
     LazyLock::force(&BEGAN_S);
 }
 
-/// Records them as they are now. What the system does not say is left out.
+/// Records them as they are now. Values that the system does not give are left out.
 pub(crate) fn record() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(STARTED).set(*BEGAN_S);

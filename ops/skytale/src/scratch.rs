@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How often a folder is removed in which something is still being written, and the wait between.
+/// Number of attempts to remove a folder in which something is still being written, and the wait between.
 const TRIES: usize = 40;
 const BETWEEN: Duration = Duration::from_millis(50);
 
@@ -50,8 +50,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes it. A process that was killed, or a thread at a disk, may be in its last write. What cannot be removed is left
-/// to the system, as temporary files are.
+/// Removes it. A process that was killed, or a thread at a disk, may be in its last write. A folder that cannot be
+/// removed is left to the system, as temporary files are.
 fn remove(folder: &Path) {
     for _ in 0..TRIES {
         match std::fs::remove_dir_all(folder) {

@@ -18,7 +18,7 @@ use skytale_sdk::raw::RawClient;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long agents may take to leave a relay node that drains.
+/// Maximum time for agents to leave a relay node that drains.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: &[f64] = &[
@@ -108,7 +108,7 @@ impl BridgeServer {
         Ok(Self { bridge })
     }
 
-    /// Tells links, writes what they have received, closes.
+    /// Tells links, writes the frames that they have received, closes.
     pub(crate) async fn stop(self) -> Outcome {
         within_deadline("the bridge", self.bridge.shutdown()).await
     }
@@ -131,7 +131,7 @@ async fn open(setup: StoreSetup) -> Outcome<Arc<dyn LogStore>> {
     }
 }
 
-/// Why a node of a fleet does not start: what its operator does is not what an agent does.
+/// Returns the reason why a node of a fleet does not start: what its operator does is not what an agent does.
 fn fleet_failure(error: &fleet::OpenError) -> Failure {
     let failure = Failure::new(error.code(), "cannot open the fleet's log").because(error);
     match error {

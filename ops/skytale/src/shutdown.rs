@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a server may take to drain, sync and close.
+/// Maximum time for a server to drain, sync and close.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A signal so soon after the first is the same one: a wrapper may send it to the process and to its group.

@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-/// What is logged where nothing else was asked for.
+/// Default log filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Default {
     /// A command that a person waits for or watches: warnings of the project's own parts.
@@ -51,7 +51,7 @@ fn meant_for_a_level(directive: &str) -> Option<(&str, &'static str)> {
 pub(crate) struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Sends what is left, while the runtime still runs.
+    /// Sends the rest, while the runtime still runs.
     pub(crate) fn stop(self) {
         if let Some(provider) = self.0 {
             // A collector that is away does not keep a server from ending well.

@@ -10,18 +10,18 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long a target may take to be reached, once nobody needs it any more.
+/// Maximum time to reach a target, once nobody needs it any more.
 const DIALS_FOR: Duration = Duration::from_secs(1);
 
-/// Where connections go, and whose.
+/// Target of connections, and the owner of them.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// What the first bytes of the one who dials must contain.
+    /// Bytes that the first ones of the dialling side must contain.
     pub(crate) greeting: Option<Arc<[u8]>>,
 }
 
-/// Carries a connection until both sides have ended it, one has reset it, or the link ends or resets what was there when it had
-/// done so `born` times.
+/// Carries a connection until both sides have ended it, one has reset it, or the link ends, or resets the connections
+/// from when it had done so `born` times.
 pub(crate) async fn carry(
     mut near: TcpStream,
     to: &Target,
@@ -51,7 +51,7 @@ pub(crate) async fn carry(
         }
     };
     let Ok(mut far) = dialled else { return reset(near) };
-    // What is sent in small pieces is carried in small pieces.
+    // Small pieces are carried as small pieces.
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let orderly = tokio::select! {
         biased;

@@ -1,7 +1,7 @@
 //! TCP links on loopback that can be cut, mended and made long: the network between two programs while a network fails.
 //!
-//! A [`Link`] listens on a loopback port and carries each connection to one target. Whoever learns the link's address instead of
-//! the target's can be cut off from it, and knows of it no more than a network would tell.
+//! A [`Link`] listens on a loopback port and carries each connection to one target. A client that gets the link's
+//! address instead of the target's can be cut off from it, and learns no more of it than a network would show.
 //!
 //! ```
 //! use skytale_wire::{Cut, Link};
@@ -25,7 +25,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 //!
-//! What each [`Cut`] does, and what [`Link::mend`] does after it:
+//! Effect of each [`Cut`], and of [`Link::mend`] after it:
 //!
 //! | cut | bytes | a new connection | when mended |
 //! |---|---|---|---|
@@ -35,7 +35,7 @@
 //! | `Held` | wait, both ways, as far as buffers go | waits | everything goes on, late; nothing was lost |
 //! | `Reset` | all connections are reset | is reset | new connections are carried again |
 //!
-//! What is not here: UDP, loss of single packets, limits of bandwidth, a network between machines.
+//! This crate does not simulate UDP, loss of single packets, limits of bandwidth, or a network between machines.
 
 mod carry;
 mod link;

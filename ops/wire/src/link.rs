@@ -20,14 +20,14 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// Any free port of loopback.
 const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// How a link fails.
+/// Failure of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// Nothing arrives any more, and nobody learns: bytes are lost both ways, ends and resets of connections too.
     Silent,
-    /// What the one who dialled sends is lost, and the end of its connection; what the target sends arrives.
+    /// Bytes of the dialling side are lost, and the end of its connection; those of the target arrive.
     Requests,
-    /// What the target sends is lost, and the end of its connection; what the one who dialled sends arrives.
+    /// Bytes of the target are lost, and the end of its connection; those of the dialling side arrive.
     Answers,
     /// Nothing arrives for the time being, and nothing is lost: as when packets are sent again until they get through.
     Held,
@@ -43,7 +43,7 @@ pub(crate) enum Flow {
     Held,
 }
 
-/// What a link does with what it carries.
+/// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) requests: Flow,
@@ -54,7 +54,7 @@ pub(crate) struct State {
     refuses: bool,
     /// Bytes may have been lost since the last break.
     lossy: bool,
-    /// How often all connections were reset: one ends when this is no longer what it was when it began.
+    /// Number of times that all connections were reset: one ends when this is no longer the value at its beginning.
     pub(crate) breaks: u64,
 }
 
@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-/// What a link has carried.
+/// Counts of a link.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) accepted: AtomicU64,
@@ -136,7 +136,8 @@ impl Link {
         Self::start(FREE, to, Some(greeting.into()))
     }
 
-    /// Like [`Link::open`], on an address of choice. A link is no way into a machine: what is not loopback is refused.
+    /// Like [`Link::open`], on an address of choice. A link is no way into a machine: other addresses than loopback are
+    /// refused.
     pub fn listen(on: SocketAddr, to: SocketAddr) -> io::Result<Self> {
         Self::start(on, to, None)
     }
@@ -177,7 +178,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Where the link listens: what the one who dials gets instead of the target's address.
+    /// Returns the address on which the link listens: the one to dial instead of the target's.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -187,12 +188,13 @@ impl Link {
         self.address.port()
     }
 
-    /// Where its connections go.
+    /// Returns the target of its connections.
     pub const fn target(&self) -> SocketAddr {
         self.to
     }
 
-    /// Cuts the link, also where it was cut in another way. What was read before and is not delivered yet is cut off too.
+    /// Cuts the link, also where it was cut in another way. Bytes that were read before and are not delivered yet are
+    /// cut off too.
     pub fn cut(&self, cut: Cut) {
         self.state.send_modify(|state| state.cut(cut));
     }
@@ -209,7 +211,7 @@ impl Link {
         state.refuses || state.requests != Flow::Open || state.answers != Flow::Open
     }
 
-    /// What is read from now on arrives so much later, each way: half of a round trip.
+    /// Delays the bytes read from now on by so much, each way: half of a round trip.
     pub fn delay(&self, each_way: Duration) {
         self.delay_ways(each_way, each_way);
     }
@@ -253,7 +255,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// What accepts a link's connections.
+/// Task that accepts a link's connections.
 struct Accepting {
     to: SocketAddr,
     greeting: Option<Arc<[u8]>>,
@@ -292,7 +294,7 @@ impl Accepting {
 
 /// Ends a connection so that its other side sees a reset, and not of an orderly end.
 pub(crate) fn reset(stream: TcpStream) {
-    // Where the option cannot be set the connection is gone already.
+    // If the option cannot be set the connection is gone already.
     drop(stream.set_zero_linger());
     drop(stream);
 }

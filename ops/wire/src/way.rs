@@ -1,4 +1,4 @@
-//! One way of one connection: what is read waits until it is due, and is then delivered, held or lost.
+//! One way of one connection: bytes that are read wait until they are due, and are then delivered, held or lost.
 
 use crate::carry::changed;
 use crate::link::{Flow, State};
@@ -15,23 +15,23 @@ pub const CHUNK_BYTES_MAX: usize = 16 * 1024;
 /// Chunks on their way, at most; beyond them nothing is read, and the sender waits.
 pub const CHUNKS_MAX: usize = 256;
 
-/// Which way it is.
+/// Direction of a connection's bytes.
 pub(crate) struct Way<'a> {
     pub(crate) flow: fn(&State) -> Flow,
     pub(crate) delay: fn(&State) -> Duration,
     pub(crate) bytes: &'a AtomicU64,
-    /// What the first bytes must contain.
+    /// Bytes that the first ones must contain.
     pub(crate) greeting: Option<&'a [u8]>,
 }
 
-/// Why a connection is over before both its sides have ended it.
+/// Reason why a connection is over before both its sides have ended it.
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// A side has reset it, and the other must see that.
     Reset,
 }
 
-/// What is on its way, and when it arrives.
+/// Bytes on their way, and the time at which they arrive.
 struct Due {
     at: Instant,
     what: What,
@@ -109,7 +109,7 @@ async fn deliver_all(
     Ok(())
 }
 
-/// Waits while the way is held; whether what is due arrives then.
+/// Waits while the way is held; whether bytes that are due arrive then.
 async fn arrives(way: &Way<'_>, state: &mut watch::Receiver<State>) -> bool {
     loop {
         let flow = (way.flow)(&state.borrow());

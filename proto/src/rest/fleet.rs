@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Text before an enrolment's key.
 pub const ENROLMENT_KEY_PREFIX: &str = "rk_live_";
-/// What a relay node signs to prove that it holds its endpoint's secret key: this, then the enrolment's id (16 bytes) and
-/// the endpoint id.
+/// Prefix of the bytes that a relay node signs to prove that it holds its endpoint's secret key: then follow the
+/// enrolment's id (16 bytes) and the endpoint id.
 pub const REGISTRATION_CONTEXT: &[u8] = b"skytale relay registration 1";
 /// Addresses of one relay node.
 pub const RELAY_ADDRESSES_MAX: usize = 16;
@@ -27,7 +27,7 @@ pub const RELAY_VERSION_BYTES_MAX: usize = 64;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateEnrolment {
-    /// What a person knows the node by, 1 to 64 characters.
+    /// Name of the node for people, 1 to 64 characters.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// The endpoint that it is for; without, the first that uses the key.
@@ -60,15 +60,15 @@ impl std::fmt::Debug for CreatedEnrolment {
 pub struct Enrolment {
     /// Its id, which is also in its key.
     pub id: EnrolmentId,
-    /// What a person knows the node by.
+    /// Name of the node for people.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// The endpoint that it is bound to, for good: named when it was made, or the first that used the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointId>,
-    /// When it was made, unix seconds.
+    /// Time of creation, unix seconds.
     pub created_s: u64,
-    /// When it was revoked, unix seconds.
+    /// Time of revocation, unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_s: Option<u64>,
 }
@@ -98,7 +98,7 @@ pub struct Heartbeat {
     /// and no multicast address.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
-    /// Where agents reach it over HTTPS, if they do: see [`check_https_url`].
+    /// HTTPS address for agents, if it has one: see [`check_https_url`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<super::schema::HttpsUrl>))]
     pub https_url: Option<String>,
@@ -111,14 +111,14 @@ pub struct Heartbeat {
     /// Whether it is about to stop, or cannot do its work now: agents are sent to it last.
     #[serde(default)]
     pub draining: bool,
-    /// What it has to do.
+    /// Its load.
     pub load: RelayLoad,
-    /// Which process of the relay node this is: so that another one that shows the same key is found out.
+    /// Id of this process of the relay node: so that another one that shows the same key is found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
 }
 
-/// What a relay node has to do.
+/// Load of a relay node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -132,13 +132,13 @@ pub struct RelayLoad {
     /// Entries sent to readers a second, since the heartbeat before.
     #[serde(default)]
     pub reads_per_second: u32,
-    /// How far its replica is behind, by shard, [`HEARTBEAT_SHARDS_MAX`] at most; empty on a single node.
+    /// Lag of its replica, by shard, [`HEARTBEAT_SHARDS_MAX`] at most; empty on a single node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(max_items = 128))]
     pub lag: Vec<ShardLag>,
 }
 
-/// How far a relay node's replica of one shard is behind the shard's stream.
+/// Lag of a relay node's replica behind one shard's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -158,7 +158,7 @@ pub struct Twin {
     /// Socket addresses under which it says that agents reach it.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
-    /// When it was heard of last, unix seconds by the API's clock.
+    /// Time of its last heartbeat, unix seconds by the API's clock.
     pub seen_s: u64,
 }
 
@@ -166,9 +166,9 @@ pub struct Twin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeartbeatTaken {
-    /// When to send the next one, milliseconds from now.
+    /// Time until the next heartbeat is due, milliseconds.
     pub next_ms: u64,
-    /// After how long without one it leaves the directory, milliseconds.
+    /// Time without a heartbeat after which it leaves the directory, milliseconds.
     pub expires_ms: u64,
     /// Another process that shows the same key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,17 +194,17 @@ pub struct FleetRelay {
     pub endpoint: EndpointId,
     /// Its enrolment.
     pub enrolment: EnrolmentId,
-    /// What a person knows it by: the enrolment's label.
+    /// Name for people: the enrolment's label.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::Label))]
     pub label: String,
     /// Its state.
     pub state: RelayState,
-    /// When it was heard of last, unix seconds by the API's clock.
+    /// Time of its last heartbeat, unix seconds by the API's clock.
     pub seen_s: u64,
     /// Socket addresses under which agents reach it.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayAddresses))]
     pub addresses: Vec<String>,
-    /// Where agents reach it over HTTPS, if they do.
+    /// HTTPS address for agents, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<super::schema::HttpsUrl>))]
     pub https_url: Option<String>,
@@ -213,7 +213,7 @@ pub struct FleetRelay {
     /// Its version.
     #[cfg_attr(feature = "openapi", schema(value_type = super::schema::RelayVersion))]
     pub version: String,
-    /// What it had to do when it was heard of last.
+    /// Its load at its last heartbeat.
     pub load: RelayLoad,
     /// Another process that shows its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,13 +242,13 @@ pub fn enrolment_of(key: &str) -> Option<EnrolmentId> {
     EnrolmentId::try_from(bytes.as_slice()).ok()
 }
 
-/// What a relay node signs with its endpoint's secret key to prove that it holds it.
+/// Returns the bytes that a relay node signs with its endpoint's secret key to prove that it holds it.
 pub fn registration_message(enrolment: &EnrolmentId, endpoint: &EndpointId) -> Vec<u8> {
     [REGISTRATION_CONTEXT, enrolment.as_bytes(), endpoint.as_bytes()].concat()
 }
 
 /// Whether a relay node's URL for HTTPS is one: `https://host[:port]`, or `http://` on loopback; no path, no query, no
-/// user, at most [`HTTPS_URL_BYTES_MAX`]. The error says what it must be.
+/// user, at most [`HTTPS_URL_BYTES_MAX`]. The error names the requirement.
 pub fn check_https_url(url: &str) -> Result<(), &'static str> {
     const FORM: &str = "must be of the form `https://host[:port]`";
     if url.len() > HTTPS_URL_BYTES_MAX {

@@ -27,14 +27,14 @@ pub struct OrgName(String);
 pub struct ChannelName(String);
 
 impl OrgName {
-    /// As text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl ChannelName {
-    /// As text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! How texts and numbers appear in the API's OpenAPI document: with the bounds that the code itself checks.
+//! Schemas of texts and numbers in the API's OpenAPI document: with the bounds that the code itself checks.
 //!
 //! Ids and names have their schema here. A field whose type in Rust says less than the API checks (a label is a
 //! `String`) names one of the types below as its schema; they have no values.

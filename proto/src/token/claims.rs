@@ -1,4 +1,4 @@
-//! What a token says.
+//! Claims of a token.
 
 use super::{Action, Scope};
 use crate::{AccountId, AgentId, EndpointId, KeyId, LogId};
@@ -17,13 +17,13 @@ pub struct Claims {
     pub acct: AccountId,
     /// The API key that the token was given out for.
     pub key: KeyId,
-    /// What it allows: [`Scope`]s, separated by spaces (RFC 8693 section 4.2).
+    /// Granted [`Scope`]s, separated by spaces (RFC 8693 section 4.2).
     pub scope: String,
-    /// Who may present it (RFC 7800).
+    /// Key whose holder may present it (RFC 7800).
     pub cnf: Confirmation,
-    /// When it ends, unix seconds.
+    /// Expiry, unix seconds.
     pub exp: u64,
-    /// When it was made, unix seconds.
+    /// Time of issue, unix seconds.
     pub iat: u64,
     /// Its own id.
     pub jti: String,

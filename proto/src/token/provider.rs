@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey};
 use std::sync::LazyLock;
 use zeroize::Zeroizing;
 
-/// What comes before a seed in PKCS #8 (RFC 8410 section 7), the form in which `jsonwebtoken` passes Ed25519 keys.
+/// Bytes before a seed in PKCS #8 (RFC 8410 section 7), the form in which `jsonwebtoken` passes Ed25519 keys.
 const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];

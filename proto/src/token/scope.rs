@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
-/// What a token allows.
+/// Right that a token grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// `relay:append`: commits, proposals, messages and raw frames.
@@ -30,7 +30,7 @@ impl Action {
         Self::ClaimKeyPackages,
     ];
 
-    /// As text.
+    /// Returns the text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Append => "relay:append",

@@ -45,7 +45,7 @@ impl TokenSigner {
     /// The token.
     ///
     /// # Panics
-    /// Where the process installed a `jsonwebtoken` provider of its own, one without EdDSA, before it made a signer.
+    /// If the process installed a `jsonwebtoken` provider of its own, one without EdDSA, before it made a signer.
     #[allow(clippy::expect_used)]
     pub fn sign(&self, claims: &Claims) -> String {
         // The claims are strings and numbers, the header's algorithm is the key's, the key was built from a seed.

@@ -112,8 +112,8 @@ impl TokenVerifier {
         kid.is_some_and(|kid| self.keys.contains_key(&kid))
     }
 
-    /// Why a token is refused whose key is not in the key set. What it claims is not proven; it can only add a reason to
-    /// refuse it: a token for somebody else, or one that has ended, is worth no newer key set.
+    /// Returns the reason why a token is refused whose key is not in the key set. Its claims are not proven; they can
+    /// only add a reason to refuse it: a token for somebody else, or one that has ended, is worth no newer key set.
     fn unknown_key(&self, token: &str, now_s: u64) -> TokenError {
         let Some(claims) = unproven_claims(token) else {
             return malformed("not a token with the claims that a token has");

@@ -1,4 +1,4 @@
-//! Promises of the decoders to whoever reads hostile bytes.
+//! Promises of the decoders to readers of hostile bytes.
 
 mod error_codes;
 mod memory;

@@ -12,7 +12,7 @@ use skytale_proto::{Frame, LogId, Record, limits, session};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What a decoder may take beside the bytes it was given: error messages and small structures.
+/// Bytes that a decoder may take beside its input: error messages and small structures.
 const SLACK_BYTES: usize = 64 * 1024;
 
 fn peak_while(decode: impl FnOnce()) -> usize {

@@ -36,7 +36,7 @@ fn rows(page: &str, title: &str) -> Vec<Vec<String>> {
     table.map(cells).collect()
 }
 
-/// What the `.proto` files say.
+/// Descriptors of the `.proto` files.
 fn descriptors() -> Vec<prost_types::FileDescriptorProto> {
     let files = ["frame", "session", "payload"].map(|name| format!("proto/skytale/v1/{name}.proto"));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -44,7 +44,7 @@ pub(crate) async fn serve(
                 warn!(%error, "admin HTTP ended");
             }
         }
-        // Whoever keeps a connection open does not keep the node from stopping.
+        // An open connection does not keep the node from stopping.
         () = async {
             ended.cancelled().await;
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;

@@ -15,11 +15,11 @@ const LAG_MAX: u64 = 10_000;
 pub(crate) struct Report {
     /// True where there are no reasons against it.
     pub(crate) ready: bool,
-    /// Why it is not ready.
+    /// Reasons why it is not ready.
     pub(crate) reasons: Vec<Reason>,
-    /// What is not as it should be, though the node does its work.
+    /// Conditions that need attention, though the node does its work.
     pub(crate) remarks: Vec<Reason>,
-    /// How far the store is behind what it follows, by shard; empty where it follows nothing.
+    /// Lag of the store behind the streams that it follows, by shard; empty if it follows nothing.
     pub(crate) lag: Vec<ShardLag>,
     /// Free space where the log lies, in bytes, where that is watched.
     pub(crate) disk_free_bytes: Option<u64>,
@@ -28,9 +28,9 @@ pub(crate) struct Report {
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reason {
-    /// What was looked at: `store`, `trust`, `disk`, `drain`, `clock`, `enrolment`, `directory` or `limits`.
+    /// Name of the check: `store`, `trust`, `disk`, `drain`, `clock`, `enrolment`, `directory` or `limits`.
     pub(crate) check: &'static str,
-    /// What was found.
+    /// The finding.
     pub(crate) detail: String,
 }
 

@@ -18,17 +18,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{info, warn};
 
-/// How often this machine's clock is looked at.
+/// Interval between looks at this machine's clock.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How near the clocks behind a store are read.
+/// Precision with which the clocks behind a store are read.
 const STORE_PRECISION: Duration = Duration::from_secs(1);
 
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
-    /// For waiting.
+    /// Time for waiting.
     pub(crate) instant: Instant,
-    /// For tokens: unix milliseconds.
+    /// Time for tokens: unix milliseconds.
     pub(crate) unix_ms: u64,
 }
 
@@ -39,7 +39,7 @@ impl Now {
     }
 }
 
-/// What a relay node knows of the time. Whoever reads another clock tells it here, by the name of whose it is.
+/// Knowledge of a relay node about the time. Readings of other clocks are reported here, with their sources.
 #[derive(Debug)]
 pub struct Clock {
     skew: Mutex<Skew>,
@@ -99,7 +99,7 @@ impl Clock {
         self.wrong.subscribe()
     }
 
-    /// Why agents are sent elsewhere, if they are.
+    /// Returns the reason why agents are sent elsewhere, if they are.
     pub(crate) fn problem(&self) -> Option<String> {
         let wrong = self.skew.lock().judgement().wrong?;
         Some(format!(

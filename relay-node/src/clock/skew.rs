@@ -1,4 +1,4 @@
-//! How far this machine's clock is from others, and which of them is believed. Pure.
+//! Distance of this machine's clock from others, and the choice of the one that is believed. Pure.
 //!
 //! ```text
 //!  asked ──────────── the other says 12:00:07 ──────────── answered
@@ -19,17 +19,17 @@ const SAID_AGAIN: u32 = 3;
 /// ...over this time.
 const SAID_FOR_MS: u64 = 10_000;
 
-/// Who tells the time. The first of them that has told it decides whether this machine's clock is wrong.
+/// Source of the time. The first of them that has reported it decides whether this machine's clock is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// What most of the fleet's machines agree on.
+    /// Time on which most of the fleet's machines agree.
     Fleet,
     /// The API, which signs tokens by its clock.
     Api,
 }
 
 impl Source {
-    /// As a metric's label.
+    /// Returns its name in metrics.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
@@ -37,7 +37,7 @@ impl Source {
         }
     }
 
-    /// In a sentence.
+    /// Returns its name in a sentence.
     const fn whose(self) -> &'static str {
         match self {
             Self::Fleet => "the fleet's",
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Where a clock is: unix milliseconds less those that run since the machine's start, between two bounds.
+/// Position of a clock: unix milliseconds less those that run since the machine's start, between two bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     low_ms: i64,
@@ -54,8 +54,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// From a time (unix milliseconds) that was given in whole numbers of `precision`, in the answer to a question. When it was
-    /// asked and answered is by [`Clock::running_ms`](super::Clock::running_ms).
+    /// Makes it from a time (unix milliseconds) that was given in whole numbers of `precision`, in the answer to a
+    /// question. The times of question and answer are by [`Clock::running_ms`](super::Clock::running_ms).
     pub fn told(time_ms: u64, precision: Duration, asked_ms: u64, answered_ms: u64) -> Self {
         let low_ms = signed(time_ms).saturating_sub(signed(answered_ms));
         let high_ms = signed(time_ms)
@@ -67,7 +67,7 @@ impl Span {
         }
     }
 
-    /// How far another clock is certainly ahead of this one, in milliseconds; below zero where it is behind.
+    /// Returns the certain distance of another clock from this one, in milliseconds, positive if the other is ahead.
     fn ahead_ms(&self, other_ms: i64) -> i64 {
         if other_ms > self.high_ms {
             other_ms.saturating_sub(self.high_ms)
@@ -83,7 +83,7 @@ impl Span {
         self.low_ms <= other.high_ms.saturating_add(NEAR_MS) && other.low_ms <= self.high_ms.saturating_add(NEAR_MS)
     }
 
-    /// What both say; the newer one where they do not overlap.
+    /// Returns the overlap of both; the newer one if they do not overlap.
     fn narrowed(&self, newer: Self) -> Self {
         let both = Self {
             low_ms: self.low_ms.max(newer.low_ms),
@@ -93,14 +93,14 @@ impl Span {
     }
 }
 
-/// What one source has told.
+/// Reports of one source.
 #[derive(Clone, Debug)]
 struct Told {
     believed: Span,
     other: Option<Other>,
 }
 
-/// What a source says that was believed to say something else.
+/// Report of a source that differs from its believed one.
 #[derive(Clone, Copy, Debug)]
 struct Other {
     span: Span,
@@ -112,20 +112,20 @@ struct Other {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Differs {
     pub(super) from: Source,
-    /// How far this machine's is certainly ahead, in milliseconds; below zero where it is behind.
+    /// Certain distance of this machine's clock, in milliseconds, positive if it is ahead.
     pub(super) ahead_ms: i64,
 }
 
-/// What is known of this machine's clock.
+/// Judgement on this machine's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// It is wrong, by the word of whoever decides.
+    /// It is wrong, by the source that decides.
     pub(super) wrong: Option<Differs>,
-    /// It is right by the word of whoever decides, and differs from these.
+    /// It is right by the source that decides, and differs from these.
     pub(super) others: Vec<Differs>,
 }
 
-/// What all sources have told.
+/// Reports of all sources.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Skew {
     told: BTreeMap<Source, Told>,
@@ -189,8 +189,8 @@ impl Skew {
         self.tokens_ms.unwrap_or(own_ms)
     }
 
-    /// Judges this machine's clock, which is `own_ms` less the time that runs. Gives whether that is another judgement of who
-    /// is wrong than before.
+    /// Judges this machine's clock, which is `own_ms` less the time that runs. Returns whether the
+    /// judgement on which clock is wrong has changed.
     pub(super) fn judge(&mut self, own_ms: i64) -> bool {
         let before = std::mem::take(&mut self.judgement);
         let within = |from| {
@@ -226,7 +226,8 @@ impl Skew {
         &self.judgement
     }
 
-    /// How far this machine's clock is certainly ahead of each source's, in milliseconds.
+    /// Returns the certain distance of this machine's clock from each source's, in milliseconds, positive if it is
+    /// ahead.
     pub(super) fn distances(&self, own_ms: i64) -> impl Iterator<Item = (Source, i64)> {
         let ahead = move |(source, told): (&Source, &Told)| (*source, told.believed.ahead_ms(own_ms));
         self.told.iter().map(ahead)
@@ -259,7 +260,8 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What a clock tells that is so far ahead of [`OWN_MS`], asked for at a time and answered a moment later.
+    /// Returns the report of a clock that is so far ahead of [`OWN_MS`], asked for at a time and answered a moment
+    /// later.
     fn told(ahead_ms: i64, asked_ms: u64) -> Span {
         let time_ms = (OWN_MS + ahead_ms) as u64 + asked_ms;
         Span::told(time_ms / 1_000 * 1_000, SECOND, asked_ms, asked_ms + 5)

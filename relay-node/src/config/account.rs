@@ -1,4 +1,4 @@
-//! What one account may have, where nothing else is set.
+//! Default limits of one account.
 
 use super::LimitsConfig;
 use skytale_proto::limits;

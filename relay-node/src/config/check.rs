@@ -8,14 +8,14 @@ use skytale_proto::rest::{RELAY_ADDRESSES_MAX, check_https_url};
 use skytale_proto::{limits, shown};
 use std::net::SocketAddr;
 
-/// What a connection may have on its way from this node at least, in bytes.
+/// Minimum bytes that a connection may have on their way from this node.
 const SEND_WINDOW_BYTES_MIN: u32 = 64 * 1024;
-/// What the store is given at a time, at least, in bytes: with less, each sync is for a few frames.
+/// Minimum bytes that the store is given at a time: with less, each sync is for a few frames.
 const APPEND_WINDOW_BYTES_MIN: u64 = 64 * 1024;
-/// A file of the tap, at least, in bytes: what is written at once is less.
+/// A file of the tap, at least, in bytes: single writes are smaller.
 const TAP_FILE_BYTES_MIN: u64 = 1024 * 1024;
 
-/// Gathers what is wrong.
+/// Gathers problems.
 #[derive(Default)]
 struct Wrong(Vec<ConfigError>);
 
@@ -182,7 +182,7 @@ impl LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// What one account, or one address, may have.
+    /// Checks the limits of one account, and of one address.
     fn account_problems(&self, wrong: &mut Wrong) {
         for (key, value) in [
             ("limits.account_connections_max", self.account_connections_max),

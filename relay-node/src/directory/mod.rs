@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long a heartbeat on its way, and the farewell after it, may each keep the node from stopping.
+/// Maximum time for which a heartbeat on its way, and the farewell after it, may each keep the node from stopping.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node's place in the directory.
@@ -165,7 +165,7 @@ async fn within(stop: &CancellationToken, time: Duration) {
     sleep(time).await;
 }
 
-/// As many shards as a heartbeat takes: those in which the node is behind the most, in order.
+/// Returns as many shards as a heartbeat takes: those in which the node is behind the most, in order.
 fn farthest(mut lag: Vec<ShardLag>) -> Vec<ShardLag> {
     if lag.len() > HEARTBEAT_SHARDS_MAX {
         lag.sort_unstable_by_key(|lag| std::cmp::Reverse(lag.messages));

@@ -1,4 +1,4 @@
-//! How long to wait for the next heartbeat. Pure.
+//! Pause before the next heartbeat. Pure.
 
 use skytale_proto::limits::RELAY_HEARTBEAT;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use std::time::Duration;
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// The longest time between two, whatever the API says.
 const EVERY_MAX: Duration = Duration::from_secs(60);
-/// After the first failure; twice as long after each that follows, up to the ordinary time.
+/// Pause after the first failure; twice as long after each that follows, up to the ordinary time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Up to this part of a pause is left out, so that nodes that started together do not stay together.
+/// Maximum part of a pause that is left out, so that nodes that started together do not stay together.
 const JITTER: f64 = 0.2;
 
 /// The pause after a heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {
-    /// What the API said last.
+    /// Interval that the API gave last.
     every: Duration,
-    /// What comes now.
+    /// Pause before the next one.
     now: Duration,
     failures: u32,
 }
@@ -40,8 +40,8 @@ impl Pause {
         self.failures = 0;
     }
 
-    /// A heartbeat failed. What no retry mends is asked for no sooner than usual; nobody is asked before the time that it
-    /// named.
+    /// A heartbeat failed. A failure that no retry mends is retried no sooner than usual; no server is asked before the
+    /// time that it named.
     pub(super) fn failed(&mut self, retryable: bool, retry_after: Option<Duration>) {
         let retry = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(self.every);
         self.failures = self.failures.saturating_add(1);

@@ -5,7 +5,7 @@ use skytale_proto::Code;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How the last heartbeat went.
+/// Outcome of the last heartbeat.
 #[derive(Debug, Default)]
 pub(crate) struct Presence(Mutex<State>);
 
@@ -57,7 +57,7 @@ impl Presence {
         self.0.lock().taken.map(|taken| taken.elapsed())
     }
 
-    /// What is wrong, where the last heartbeat failed.
+    /// Returns the problem, if the last heartbeat failed.
     pub(crate) fn problem(&self) -> Option<String> {
         let state = self.0.lock();
         let problem = state.problem.as_ref()?;

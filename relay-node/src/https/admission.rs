@@ -1,4 +1,4 @@
-//! Who is let in, and until when.
+//! Admission of connections, and its end.
 //!
 //! A connection is let in with a token that holds and names the endpoint that the connection proves to be. It may outlive
 //! the token for as long as the agent has a session here, which has shown later tokens; and it ends, as the session does,
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether those who were let in may stay.
+/// Interval between checks whether admitted connections may stay.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The agents' connections.

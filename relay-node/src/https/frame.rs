@@ -1,14 +1,14 @@
-//! Where a frame of iroh's relay protocol wants to go. A frame is a type, as a QUIC varint (RFC 9000, section 16), and what
-//! the type says; datagrams to another endpoint begin with its id.
+//! Destination of a frame of iroh's relay protocol. A frame is a type, as a QUIC varint (RFC 9000, section 16), and the
+//! type's contents; datagrams to another endpoint begin with its id.
 
 /// A datagram, and several of them, for another endpoint.
 const DATAGRAM: u64 = 4;
 const DATAGRAMS: u64 = 5;
 
-/// What a client asks for with a frame.
+/// Request of a client in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asks {
-    /// That it be brought to this endpoint.
+    /// To bring it to this endpoint.
     Bring([u8; 32]),
     /// Something between it and the server.
     Other,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     proptest! {
-        /// What this lets through as something else, iroh does not bring anywhere either.
+        /// A frame that this reads as something else is not forwarded by iroh either.
         #[test]
         fn it_reads_a_destination_where_iroh_does(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0..16_u8) {
             let frame = [&[kind][..], &bytes].concat();

@@ -5,9 +5,9 @@
 //!        └─────────────── QUIC, encrypted end to end, in datagrams ───────────────┘
 //! ```
 //!
-//! It speaks iroh's relay protocol (crate `iroh-relay`), with two rules of its own. An agent is let in with a token that
-//! holds and is bound to the endpoint that it proves to have; and it reaches this node alone. So it is no proxy: what goes
-//! in ends in a session of this node, under the same checks and limits as over UDP.
+//! It speaks iroh's relay protocol (crate `iroh-relay`), with two rules of its own. An agent is let in with a token
+//! that holds and is bound to the endpoint that it proves to have; and it reaches this node alone. So it is no proxy:
+//! its traffic ends in a session of this node, under the same checks and limits as over UDP.
 //!
 //! [`frame`] is pure; [`admission`] says who is let in and until when, [`socket`] carries frames, [`serve`] accepts.
 
@@ -43,13 +43,13 @@ pub enum HttpsError {
     Bind {
         /// The address.
         listen: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The certificate or its key cannot be used.
     #[error("cannot use the certificate in https.certificate_file and https.key_file: {problem}")]
     Certificate {
-        /// Why.
+        /// The reason.
         problem: String,
     },
 }
@@ -57,13 +57,13 @@ pub enum HttpsError {
 /// The ports, bound: the node's endpoint needs its own one before anything is served.
 pub(crate) struct Bound {
     public: TcpListener,
-    /// Where that is.
+    /// The address.
     at: SocketAddr,
     tls: Option<TlsAcceptor>,
     reloading: Option<Arc<Reloading>>,
-    /// For the node's own endpoint.
+    /// Listener for the node's own endpoint.
     own: TcpListener,
-    /// For agents, in the relay directory.
+    /// URL for agents, in the relay directory.
     url: String,
     own_url: RelayUrl,
     connections_max: usize,
@@ -114,7 +114,7 @@ impl Bound {
         }))
     }
 
-    /// Where the node's own endpoint reaches this server.
+    /// Returns the URL at which the node's own endpoint reaches this server.
     pub(crate) const fn own_url(&self) -> &RelayUrl {
         &self.own_url
     }
@@ -130,7 +130,7 @@ pub(crate) struct Https {
     metrics: Arc<Metrics>,
 }
 
-/// What an operator sees of it.
+/// Traffic of the server, for an operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) connections: usize,
@@ -181,7 +181,7 @@ impl Https {
         https
     }
 
-    /// Under which agents reach it.
+    /// Returns the URL for agents.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -44,9 +44,9 @@ use tracing::debug;
 
 /// Connections of the node's own endpoint: one, and those that it gave up a moment ago.
 pub(super) const OWN_CONNECTIONS_MAX: usize = 16;
-/// How long a connection may take until it carries frames, each of: TLS and the HTTP request; the proof of its key.
+/// Maximum time until a connection carries frames, for each of: TLS and the HTTP request; the proof of its key.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
-/// After an accept that failed: out of file descriptors, perhaps.
+/// Pause after an accept that failed: out of file descriptors, perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
 /// An HTTP request's head: lines, and bytes. A token is 1 KiB at most.
 const HEADERS_MAX: usize = 64;
@@ -54,7 +54,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whom a port is for.
+/// Users of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
     Agents,
@@ -62,7 +62,7 @@ pub(super) enum Whom {
     Own,
 }
 
-/// What connections of one port share.
+/// State shared by the connections of one port.
 pub(super) struct Server {
     pub(super) node: Arc<Shared>,
     pub(super) whom: Whom,
@@ -232,7 +232,7 @@ impl Server {
         response
     }
 
-    /// Who may go on, from the request alone.
+    /// Decides who may go on, from the request alone.
     async fn access(&self, headers: &HeaderMap) -> Result<Arc<dyn DynAccessControl>, Refusal> {
         if self.whom == Whom::Own {
             return Ok(Arc::new(OfNode(self.own)));
@@ -287,7 +287,7 @@ impl Server {
     }
 }
 
-/// What an upgrade asks for: the answer to its key, and the version.
+/// Returns the answer to an upgrade's key, and its version.
 fn wanted(headers: &HeaderMap) -> Result<(HeaderValue, ProtocolVersion), &'static str> {
     let get = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if !get(UPGRADE).is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {

@@ -18,12 +18,12 @@ const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 /// One, with its place among the connections.
 pub(super) struct Socket {
     inner: WebSocketStream<TokioIo<Upgraded>>,
-    /// Whom alone its client reaches; `None`: everyone who is connected.
+    /// The only endpoint that its client reaches; `None`: everyone who is connected.
     reaches: Option<[u8; 32]>,
     _place: OwnedSemaphorePermit,
 }
 
-/// A client that asked for what it may not have.
+/// A client that asked for something forbidden.
 #[derive(Debug, thiserror::Error)]
 #[error("a frame for another endpoint than this node's, or one that cannot be read")]
 struct Misused;

@@ -38,7 +38,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-/// What a request costs at least of the bytes in flight: it is kept with its verdict, however short its frame.
+/// Minimum cost of a request to the bytes in flight: it is kept with its verdict, however short its frame.
 const REQUEST_BYTES_MIN: usize = 512;
 /// Answers waiting in order on one stream.
 const ANSWERS_MAX: usize = 4_096;
@@ -55,7 +55,7 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
         let mut write = pin!(write(&session, &line, queued, &mut sender));
         tokio::select! {
             ended = read(&session, &mut receiver, &line, queue) => {
-                // What was read is answered, also when the session has ended.
+                // Requests that were read are answered, also when the session has ended.
                 if write.await { ended } else { Ended::Gone }
             }
             _ = &mut write => Ended::Gone,
@@ -86,11 +86,11 @@ pub(crate) async fn serve(session: Arc<Session>, mut sender: Sender, mut receive
     }
 }
 
-/// How the reading side ended.
+/// End of the reading side.
 enum Ended {
     /// The agent has finished the stream, or reset it.
     Finished,
-    /// What came is not of the protocol: the stream ends with this after the answers.
+    /// A message broke the protocol: the stream ends with this after the answers.
     Refused(Refusal),
     /// The session has ended.
     Session,
@@ -143,7 +143,7 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     Ok(Some((message.frame, in_flight)))
 }
 
-/// A request's part of what is in flight: of its connection's, of its account's, and of the node's.
+/// A request's part of the bytes in flight: of its connection's, of its account's, and of the node's.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     _connection: OwnedSemaphorePermit,
@@ -205,7 +205,7 @@ async fn begin(
     }
     let bytes = encoded.len();
     let frame = readable(session, encoded, request).inspect_err(|_| {
-        // What cannot be read, or may not be sent, costs as much.
+        // A frame that cannot be read, or may not be sent, costs as much.
         let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
     })?;
     let log = frame.header().log;
@@ -244,7 +244,7 @@ fn readable(session: &Session, encoded: Bytes, request: &mut Request) -> Result<
 /// Whether the stream holds the log back, by all that is known so far.
 async fn held(line: &Mutex<Line>, log: &LogId) -> Result<(), Refusal> {
     let check = poll_fn(|cx| Poll::Ready(line.lock().check(log, Instant::now(), cx)));
-    // Where the task has had its turn, the runtime would keep back what was reported.
+    // Without this, the runtime would keep back a report once the task has had its turn.
     unconstrained(check).await
 }
 
@@ -309,7 +309,7 @@ async fn write(session: &Session, line: &Mutex<Line>, mut queued: mpsc::Receiver
     }
 }
 
-/// What an append stream has for the tap. Facts of answers that are known at once go together.
+/// Facts that an append stream has for the tap. Facts of answers that are known at once go together.
 struct Facts<'a> {
     tap: Option<&'a Tap>,
     agent: AgentId,
@@ -352,7 +352,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Before anything that is waited for: what was found out is recorded even if nobody is left to answer.
+    /// Before anything that is waited for: the facts are recorded even if nobody is left to answer.
     fn put(&mut self) {
         if let Some(tap) = self.tap
             && !self.facts.is_empty()

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
-/// How long an ending waits for its last words to arrive, and for appends in flight to be answered.
+/// Maximum time that an ending waits for its last words to arrive, and for appends in flight to be answered.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. Each part of that is boxed for itself: most of the time a session idles, and then it
@@ -109,7 +109,7 @@ fn begin(
         });
     };
     if node.trust.is_revoked(&session.claims()) {
-        // Revoked between verification and registration: whoever told it did not see this session.
+        // Revoked between verification and registration: the notice came before this session was registered.
         session.end.end(registry::revoked_ending());
     }
     if let Some(barred) = node.trust.barred() {
@@ -157,7 +157,7 @@ fn run(
     .boxed()
 }
 
-/// Runs the session's streams until the session ends, then lets them finish what they have begun.
+/// Runs the session's streams until the session ends, then lets them finish their work.
 async fn drive(session: &Arc<Session>, connection: &Connection, control: &mut control::Control<'_>) {
     let mut serving = JoinSet::new();
     tokio::select! {
@@ -212,7 +212,7 @@ async fn close(connection: &Connection, sender: Option<Sender>, refusal: Option<
                 sender.stopped().await;
             }
         };
-        // Whoever does not listen gets the code with the connection's end.
+        // An agent that does not listen gets the code with the connection's end.
         let _ = timeout(CLOSE_WITHIN, say).await;
     }
     connection.close(error_code(code), reason.as_bytes());

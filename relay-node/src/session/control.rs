@@ -23,9 +23,10 @@ use tokio::time::Instant;
 
 /// Events waiting for an agent that does not read: with this many bytes waiting, it is not read from either.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
-/// Over what time agents get the notice to go elsewhere, and how often they get it again: for those who find nowhere to go.
+/// Time over which agents get the notice to go elsewhere, and interval at which they get it again: for those who find
+/// nowhere to go.
 const ELSEWHERE_EVERY: Duration = Duration::from_secs(30);
-/// How long the last events may take.
+/// Maximum time for the last events.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// The control stream of a session.
@@ -131,7 +132,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// When the agent learns that the node is about to stop: not all of them at one moment.
+    /// Returns the time at which the agent learns that the node is about to stop: not all of them at one moment.
     fn turn(&self, deadline: Instant) -> Instant {
         let now = Instant::now();
         let over = told_over(
@@ -191,7 +192,7 @@ impl<'a> Control<'a> {
         self.session.end.end(Ending::new(code, message));
     }
 
-    /// Writes what waits, for a moment, and gives the stream back.
+    /// Writes the waiting events, for a moment, and gives the stream back.
     pub(crate) async fn into_sender(mut self) -> Sender {
         let flush = async {
             while !self.waiting.is_empty() {

@@ -1,11 +1,11 @@
-//! Why a session ends, told once to everything that belongs to it.
+//! Reason why a session ends, told once to everything that belongs to it.
 
 use skytale_proto::Code;
 use skytale_proto::session::Refusal;
 use std::sync::OnceLock;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Why a session ends.
+/// Reason why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(crate) code: Code,

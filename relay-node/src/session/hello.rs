@@ -24,7 +24,7 @@ pub(crate) struct Admitted {
 pub(crate) struct Refused {
     /// The control stream, where there was one.
     pub(crate) sender: Option<Sender>,
-    /// What to say; `None` where nobody is there to hear it.
+    /// Refusal to send; `None` if nobody is there to hear it.
     pub(crate) refusal: Option<Refusal>,
 }
 
@@ -97,8 +97,8 @@ fn admissible(node: &Shared, claims: Claims, endpoint: &EndpointId, last_resort:
     Ok(claims)
 }
 
-/// The claims, if who holds the agent's identity key is at the other end of this very connection. Neither the API nor a thief of
-/// a token and an endpoint's key can sign that.
+/// The claims, if the holder of the agent's identity key is at the other end of this very connection. Neither the API
+/// nor a thief of a token and an endpoint's key can sign that.
 fn proven(
     node: &Shared,
     connection: &Connection,

@@ -98,7 +98,7 @@ async fn claim(session: &Session, encoded: Bytes) -> Result<KeyPackageClaimed, R
         allowed.map(|()| frame).map_err(authorize::Denied::refusal)
     });
     let frame = frame.inspect_err(|_| {
-        // What cannot be read, or may not be sent, costs as much.
+        // A frame that cannot be read, or may not be sent, costs as much.
         let _ = node.rates.take(&session.agent, &session.account.id, 1, bytes);
     })?;
     let (log, kind) = (frame.header().log, frame.header().kind());

@@ -1,15 +1,15 @@
-//! The requests of one append stream that have no answer yet, in order; and the logs that the stream holds back, so that
-//! an author's frames never change places. Pure: whoever drives it brings the waker and the time.
+//! The requests of one append stream that have no answer yet, in order; and the logs that the stream holds back, so
+//! that an author's frames never change places. Pure: the caller brings the waker and the time.
 //!
 //! ```text
 //!   reading:  LogStore::append called -> check(log) -> its future polled -> push(...)
 //!   writing:  next() -> the answer that is due
 //! ```
 //!
-//! Once a frame of a log was refused so that it will be sent again ([`Code::holds_log`]), no later one of that log may be
-//! accepted on the same stream. A refusal of this node is known before the next frame is read. What the store says comes
-//! later, and perhaps behind another log's verdict that is still out: so [`Line::check`] asks for itself what was reported of
-//! the log's frames so far. Frames that the store has by then are its business, by the promise of
+//! Once a frame of a log was refused so that it will be sent again ([`Code::holds_log`]), no later one of that log may
+//! be accepted on the same stream. A refusal of this node is known before the next frame is read. A refusal of the
+//! store comes later, and perhaps behind another log's verdict that is still out: so [`Line::check`] itself asks for
+//! the reports on the log's frames so far. Frames that the store has by then are its business, by the promise of
 //! [`LogStore`](skytale_log_store::LogStore).
 
 use crate::refusal;
@@ -38,7 +38,7 @@ pub(crate) struct Request {
     /// The frame, where there is a tap.
     pub(crate) shape: Option<Shape>,
     pub(crate) read: Instant,
-    /// What was counted for its account, once it was.
+    /// Charge to its account, once it was counted.
     pub(crate) charge: Option<Charge>,
     pub(crate) in_flight: InFlight,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Line {
     waiting: VecDeque<Waiting>,
     /// The number of the first one.
     first: u64,
-    /// Of each log, the numbers of those whose verdict is not known.
+    /// Numbers of the frames of each log whose verdict is not known.
     unknown: HashMap<LogId, VecDeque<u64>>,
     hold: Hold,
 }
@@ -180,7 +180,7 @@ struct Hold {
     rest: Option<Held>,
 }
 
-/// What later frames are refused with.
+/// Refusal for later frames.
 #[derive(Debug)]
 struct Held {
     refusal: Refusal,
@@ -381,7 +381,7 @@ mod tests {
         #[test]
         fn nothing_passes_a_failure(steps in proptest::collection::vec((0..3u16, 0..4u8, any::<bool>()), 0..200)) {
             let mut line = Driven::default();
-            // Of each log what is out, in order; the failed ones; and the answers that are due.
+            // Of each log the frames that are out, in order; the failed ones; and the answers that are due.
             let mut out: HashMap<u16, VecDeque<(usize, Teller)>> = HashMap::new();
             let mut failed_logs = Vec::new();
             let mut due = Vec::new();

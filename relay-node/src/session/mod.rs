@@ -41,7 +41,7 @@ const BATCHES_OF_SENT: u64 = 4;
 /// A batch, at least, however many are sent at once, in bytes.
 const BATCH_BYTES_MIN: usize = 16 * 1024;
 
-/// What the streams of one session share.
+/// State shared by the streams of one session.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) node: Arc<Shared>,
@@ -85,7 +85,7 @@ impl Session {
         *self.claims.write() = Arc::new(claims);
     }
 
-    /// Takes a frame of so many bytes from the rates of the agent and its account, and counts what it is about to cause.
+    /// Takes a frame of so many bytes from the rates of the agent and its account, and counts its usage.
     fn charge(&self, header: &Header, bytes: usize) -> Result<Charge, Refusal> {
         let frames = rate::frames_of(header);
         let taken = self.node.rates.take(&self.agent, &self.account.id, frames, bytes);
@@ -129,7 +129,7 @@ impl Session {
         self.going.load(Ordering::Relaxed)
     }
 
-    /// How large a subscription's next batch may be, in bytes.
+    /// Returns the maximum size of a subscription's next batch, in bytes.
     fn batch_bytes_max(&self) -> usize {
         let limits = &self.node.config.limits;
         let own = limits.replay_bytes_max / self.subscriptions.load(Ordering::Relaxed).max(1);

@@ -18,11 +18,11 @@ pub(crate) struct Sessions {
 #[derive(Debug, Default)]
 struct Running {
     by_agent: HashMap<AgentId, Entry>,
-    /// How many each account has.
+    /// Number of sessions of each account.
     by_account: HashMap<AccountId, usize>,
 }
 
-/// Whose a session is.
+/// Owner of a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whose {
     pub(crate) agent: AgentId,
@@ -110,7 +110,7 @@ impl Sessions {
         self.running.lock().by_agent.contains_key(agent)
     }
 
-    /// How many there are.
+    /// Returns the number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.running.lock().by_agent.len()
     }
@@ -154,7 +154,7 @@ impl Running {
     }
 }
 
-/// How a session ends whose API key or agent was revoked.
+/// Returns the ending of a session whose API key or agent was revoked.
 pub(crate) const fn revoked_ending() -> Ending {
     Ending::new(
         Code::TokenRevoked,

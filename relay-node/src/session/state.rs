@@ -30,7 +30,7 @@ pub(crate) struct SessionState {
     nonce: u64,
 }
 
-/// What the session does next.
+/// Next step of the session.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {
     /// Send an event.
@@ -119,7 +119,7 @@ impl SessionState {
         None
     }
 
-    /// When [`SessionState::on_time`] has something to do next, as far as is known now.
+    /// Returns the time at which [`SessionState::on_time`] has something to do next, as far as is known now.
     pub(crate) fn wake(&self, now: Now) -> Instant {
         let silence = if self.pinged {
             self.keepalive * 2
@@ -134,12 +134,13 @@ impl SessionState {
         (self.heard + silence).min(now.at(token_ms))
     }
 
-    /// When the token ends by the letter.
+    /// Returns the expiry in the token.
     fn expires_ms(&self) -> u64 {
         self.token_expires_s.saturating_mul(1000)
     }
 
-    /// When the session ends: a token is in force for as long as its verification says so, which forgives a clock's skew.
+    /// Returns the end of the session: a token is in force for as long as its verification says so, which forgives a
+    /// clock's skew.
     fn ends_ms(&self) -> u64 {
         self.expires_ms().saturating_add(millis(limits::CLOCK_SKEW_MAX))
     }
@@ -331,7 +332,7 @@ mod tests {
         );
     }
 
-    /// What happens to a session: time passes, and the agent speaks or not.
+    /// Generates a session's events: time passes, and the agent speaks or not.
     fn story() -> impl Strategy<Value = Vec<(u64, bool)>> {
         proptest::collection::vec((0..40_000u64, any::<bool>()), 1..80)
     }
@@ -344,7 +345,7 @@ mod tests {
             let mut heard = now;
             'story: for (pass_ms, speaks) in story {
                 now = later(now, Duration::from_millis(pass_ms));
-                // What is due is done before anything else is heard, as time was there first.
+                // Due steps are done before anything else is heard, as time was there first.
                 while let Some(step) = state.on_time(now) {
                     let silent = now.instant - heard.instant;
                     match step {

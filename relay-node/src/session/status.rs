@@ -47,11 +47,11 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
     let head = store.watch_head(log).await.map_err(|error| refusal::of_store(&error))?;
     let head = status.head.max(*head.borrow());
     if log != session.agent.log() {
-        // Whoever may read what comes next may know what is gone: nobody else.
+        // Only agents that may read the next entries may know which ones are gone.
         let access = store.access(log, claims.sub, claims.acct, head).await;
         match access.map_err(|error| refusal::of_store(&error))? {
             Access::Readable { .. } => {}
-            // By the log as it is now: it may have been in what was lost. It gets the operator's word alone.
+            // By the log as it is now: it may have been in the lost part. It gets the operator's word alone.
             Access::NotMember { .. } if rollback_ms > 0 => {
                 return Ok(LogStatus {
                     head: rollback_head,
@@ -64,7 +64,7 @@ async fn status(session: &Session, request: &LogStatusRequest) -> Result<LogStat
             Access::NotMember { .. } => {
                 return Err(Refusal::because(Code::NotMember, "the agent is not on the roster"));
             }
-            // It may be one that is gone: whoever asks knows no more of it than that it is not there.
+            // It may be one that is gone: the caller knows no more of it than that it is not there.
             Access::UnknownLog if rollback_ms > 0 => {}
             Access::UnknownLog => return Err(Refusal::because(Code::UnknownLog, "no such log")),
         }

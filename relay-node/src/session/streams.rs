@@ -34,7 +34,7 @@ pub(crate) async fn accept(session: &Arc<Session>, connection: &Connection, stre
     }
 }
 
-/// Serves a stream of any kind. What reads its beginning is given back before what it is for begins.
+/// Serves a stream of any kind. The memory for its beginning is given back before its real work begins.
 async fn serve(session: Arc<Session>, sender: Sender, receiver: Receiver) {
     let serving = Box::pin(opened(session, sender, receiver)).await;
     if let Some(serving) = serving {

@@ -1,7 +1,7 @@
 //! Subscribe streams: a loop of read after the cursor, send, and at the head wait for the head to move.
 //!
-//! What the agent may read is asked for one stretch at a time. A stretch ends at the log's head **as it was before the
-//! question**: an entry that came after it is never sent on an answer that did not know it.
+//! The stretches that the agent may read are requested one at a time. A stretch ends at the log's head **as it was
+//! before the question**: an entry that came after it is never sent on an answer that did not know it.
 
 use crate::authorize;
 use crate::metrics;
@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 /// Chunks shorter than this are put together before they are sent, in bytes.
 const GATHER_BYTES_MAX: usize = 8 * 1024;
 
-/// Why a subscription is over.
+/// Reason why a subscription is over.
 enum Ended {
     /// All that was asked for was sent.
     Done,
@@ -46,7 +46,7 @@ impl From<Refusal> for Ended {
     }
 }
 
-/// What was asked for.
+/// Request of a subscription.
 #[derive(Clone, Copy)]
 struct Asked {
     log: LogId,
@@ -54,7 +54,7 @@ struct Asked {
     follow: bool,
     /// Entries to send at most.
     limit: u64,
-    /// When.
+    /// Time of the request.
     at: Instant,
 }
 
@@ -160,7 +160,7 @@ struct Subscription<'a> {
     cursor: Offset,
     left: u64,
     follow: bool,
-    /// When it was asked for, until the tap knows of it; `None` without one.
+    /// Time of the request, until the tap knows of it; `None` without one.
     began: Option<Instant>,
     place: crate::readers::Reader,
     head: watch::Receiver<Offset>,
@@ -237,7 +237,7 @@ impl Subscription<'_> {
             Settling::Asked(mut asked) => {
                 let settled = tokio::select! {
                     settled = &mut asked => settled,
-                    // What has come is sent meanwhile.
+                    // Entries that have come are sent meanwhile.
                     _ = self.head.changed() => return Ok(Some(Settling::Asked(asked))),
                 };
                 if let Err(error) = &settled {
@@ -320,8 +320,9 @@ impl Subscription<'_> {
     }
 }
 
-/// The chunks of a message as they are best sent. Long ones go as they are. Short ones, with the prefix, are put together:
-/// QUIC copies what is shorter than a packet anyway, and for each packet it looks through the chunks that wait.
+/// The chunks of a message as they are best sent. Long ones go as they are. Short ones, with the prefix, are put
+/// together: QUIC copies pieces shorter than a packet anyway, and for each packet it looks through the chunks that
+/// wait.
 fn gather(prefix: Bytes, records: Vec<Bytes>) -> Vec<Bytes> {
     let is_short = |chunk: &Bytes| chunk.len() < GATHER_BYTES_MAX;
     let short_bytes: usize = records.iter().filter(|chunk| is_short(chunk)).map(Bytes::len).sum();

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// The `Date` of an answer is in whole seconds.
 const DATE_PRECISION: Duration = Duration::from_secs(1);
-/// What is shown of a refusal's own words, in characters.
+/// Maximum characters shown of a refusal's own words.
 const DETAIL_CHARS_MAX: usize = 300;
 
 /// The API, as a relay node sees it.
@@ -66,7 +66,7 @@ impl ApiError {
         }
     }
 
-    /// How long the API asks to be left alone.
+    /// Returns the time for which the API asks to be left alone.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -209,8 +209,8 @@ impl Api {
     }
 }
 
-/// What an answer tells of the API's clock (RFC 9110 section 6.6.1). One that a cache kept (section 5.1 of RFC 9111) tells an
-/// old time.
+/// Returns the API's clock, as an answer gives it (RFC 9110 section 6.6.1). One that a cache kept gives an old time
+/// (RFC 9111 section 5.1).
 fn told_time(headers: &HeaderMap, asked_ms: u64, answered_ms: u64) -> Option<Span> {
     if headers.contains_key(header::AGE) {
         return None;
@@ -221,7 +221,7 @@ fn told_time(headers: &HeaderMap, asked_ms: u64, answered_ms: u64) -> Option<Spa
     Some(Span::told(time_ms, DATE_PRECISION, asked_ms, answered_ms))
 }
 
-/// Why the API refused, in its own words where it has some.
+/// Returns the API's reason for a refusal, in its own words if it has some.
 async fn refusal(mut response: Response) -> ApiError {
     let status = response.status();
     let seconds = response.headers().get(header::RETRY_AFTER);

@@ -10,12 +10,13 @@ use skytale_proto::session::Refusal;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an agent leaves a node alone whose enrolment was revoked.
+/// Time for which an agent leaves a node alone whose enrolment was revoked.
 const REVOKED_RETRY_AFTER: Duration = Duration::from_secs(30);
-/// And one whose twin may be a process of before that has ended: the relay directory misses it soon.
+/// Time for which it leaves a node alone whose twin may be a process of before that has ended: the relay directory
+/// misses it soon.
 const TWIN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Why a node may serve nobody.
+/// Reason why a node may serve nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Barred {
     /// Its enrolment was revoked.
@@ -28,7 +29,7 @@ impl Barred {
     /// All of them.
     pub(crate) const ALL: [Self; 2] = [Self::Revoked, Self::Twin];
 
-    /// As metrics name it.
+    /// Returns its name in metrics.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
@@ -36,7 +37,7 @@ impl Barred {
         }
     }
 
-    /// How sessions end.
+    /// Returns the ending of sessions.
     pub(crate) const fn ending(self) -> Ending {
         Ending::new(
             Code::RelayBarred,
@@ -55,7 +56,7 @@ impl Barred {
         })
     }
 
-    /// What the operator reads.
+    /// Returns the text for the operator.
     pub(crate) fn detail(self) -> String {
         match self {
             Self::Revoked => format!(
@@ -73,10 +74,10 @@ impl Barred {
     }
 }
 
-/// What the API said last.
+/// Last answers of the API.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bar {
-    /// When it was asked, and whether the enrolment is revoked.
+    /// Time of the request, and whether the enrolment is revoked.
     enrolment: Option<(Instant, bool)>,
     /// Whether the relay directory refused the last heartbeat for the sake of another process.
     has_twin: bool,

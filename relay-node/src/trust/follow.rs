@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 /// Pages of revocations read at one go.
 const PAGES_MAX: usize = 1_000;
-/// How often it is looked whether the node may still serve.
+/// Interval between checks whether the node may still serve.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How sessions end when it may not.
+/// Ending of sessions when it may not.
 const UNSERVED: Ending = Ending::new(
     Code::TrustStale,
     "this relay node has been without the API for longer than it serves so",
@@ -60,7 +60,7 @@ pub(crate) async fn follow_revocations(node: Arc<Shared>, api: Arc<Api>) {
     }
 }
 
-/// What the API was asked.
+/// Subject of a request to the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum About {
     /// Revocations.
@@ -105,7 +105,7 @@ pub(crate) async fn end_unserved(node: Arc<Shared>) {
     }
 }
 
-/// Asks for what was revoked up to now; whether anything new was.
+/// Asks for revocations up to now; whether anything new was.
 async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<bool, ApiError> {
     let mut is_new = false;
     for _ in 0..PAGES_MAX {
@@ -130,12 +130,12 @@ async fn revocations(node: &Shared, api: &Api, after: &mut Cursor) -> Result<boo
     Ok(is_new)
 }
 
-/// Where to ask on. A number goes back only where the API says that its feed starts over.
+/// Returns the number from which to ask on. A number goes back only if the API says that its feed starts over.
 const fn follow_from(after: u64, next: u64, start_over: bool) -> u64 {
     if start_over || next > after { next } else { after }
 }
 
-/// How far the feeds of revoked keys and of ended agents have been read.
+/// Progress in the feeds of revoked keys and of ended agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cursor {
     keys: u64,

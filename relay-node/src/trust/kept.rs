@@ -1,4 +1,4 @@
-//! What was believed last, in a file: so that a node that restarts while the API is away knows keys and revocations.
+//! Last beliefs, in a file: so that a node that restarts while the API is away knows keys and revocations.
 //!
 //! The file is a line with a MAC, then JSON. The MAC's key is made of the relay secret, which is not in the data folder, and
 //! covers this node's endpoint, the API's URL, issuer and audience: an attacker who can write the folder alone can put no key
@@ -19,14 +19,14 @@ const CONTEXT: &[u8] = b"skytale relay trust file 1";
 /// The file, in bytes: 100,000 revocations are less.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What was believed.
+/// Kept beliefs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     pub(super) keys: Jwks,
-    /// When the API told the keys, unix milliseconds by this node's clock.
+    /// Time at which the API gave the keys, unix milliseconds by this node's clock.
     pub(super) keys_heard_ms: u64,
-    /// When it told revocations.
+    /// Time at which it gave revocations.
     pub(super) revocations_heard_ms: u64,
     /// API keys revoked, with when (unix seconds).
     pub(super) revoked: Vec<(KeyId, u64)>,
@@ -34,14 +34,14 @@ pub(super) struct Kept {
     pub(super) ended: Vec<(AgentId, u64)>,
 }
 
-/// Where it is kept, and what proves it.
+/// Path of the file, and the key that proves it.
 pub(crate) struct Keeper {
     path: PathBuf,
     key: hmac::Key,
     bound_to: Vec<u8>,
 }
 
-/// Whom a file is for.
+/// Owner of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptFor<'a> {
     pub(crate) endpoint: &'a EndpointId,
@@ -65,7 +65,8 @@ impl Keeper {
         }
     }
 
-    /// What was kept last; `None` where nothing was. An error is a file that is not this node's, or not as it was written.
+    /// Reads the last beliefs; `None` if nothing was kept. An error is a file that is not this node's, or not as it was
+    /// written.
     pub(super) fn read(&self) -> io::Result<Option<Kept>> {
         let mut bytes = Vec::new();
         match File::open(&self.path) {

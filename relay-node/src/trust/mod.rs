@@ -1,7 +1,7 @@
-//! Whom the node believes: the API's keys, and which API keys it has revoked.
+//! Trust of the node: the API's keys, and the API keys that it has revoked.
 //!
-//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it, which
-//! [kept](kept) what it learned. When the API can no longer be asked, the node serves on for
+//! Without keys no token holds, so nothing starts before the API was reached once, by this process or by one before it,
+//! which [kept](kept) its beliefs. When the API can no longer be asked, the node serves on for
 //! [`serve_without_api_ms`](crate::TrustConfig::serve_without_api_ms); then it serves nobody, since a key may have been
 //! revoked in the meantime. The API's word that this node may not serve [bars](bar) it at once.
 
@@ -41,12 +41,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-/// How long an agent whose token names an unknown key waits at least, before it tries again.
+/// Minimum time that an agent whose token names an unknown key waits before it retries.
 const KEY_RETRY_AFTER_MIN: Duration = Duration::from_millis(500);
-/// How often what is believed is kept at least, if nothing new was revoked.
+/// Maximum interval between two copies of the beliefs, if nothing new was revoked.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Where keys and revocations come from.
+/// Source of keys and revocations.
 #[derive(Clone, Debug)]
 pub enum TrustSource {
     /// These keys, for ever, and no revocations: for tests.
@@ -55,18 +55,18 @@ pub enum TrustSource {
     Http {
         /// Its base URL: `https://...`, or `http://...` where the way there is trusted.
         api_url: String,
-        /// What relay nodes show to it: an enrolment's key (`rk_live_...`), by which the node is in the relay directory
-        /// through its heartbeats; or the secret that all nodes share.
+        /// Secret that relay nodes show to it: an enrolment's key (`rk_live_...`), by which the node is in the relay
+        /// directory through its heartbeats; or the one that all nodes share.
         relay_secret: RelaySecret,
     },
 }
 
-/// What a relay node shows to the API. Printed as `[redacted]`, erased when dropped.
+/// Secret that a relay node shows to the API. Printed as `[redacted]`, erased when dropped.
 #[derive(Clone)]
 pub struct RelaySecret(Zeroizing<String>);
 
 impl RelaySecret {
-    /// From its text.
+    /// Makes it from its text.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(Zeroizing::new(secret.into()))
     }
@@ -75,7 +75,7 @@ impl RelaySecret {
         &self.0
     }
 
-    /// Keeps what is believed in a folder.
+    /// Keeps the beliefs in a folder.
     pub(crate) fn keeper(&self, folder: &Path, kept_for: KeptFor<'_>) -> Keeper {
         Keeper::new(folder, &self.0, kept_for)
     }
@@ -102,7 +102,7 @@ impl fmt::Debug for RelaySecret {
     }
 }
 
-/// What is believed now.
+/// Current beliefs.
 #[derive(Debug)]
 pub(crate) struct Trust {
     issuer: String,
@@ -130,16 +130,16 @@ struct Fetched {
 #[derive(Debug)]
 struct State {
     verifier: Option<Arc<TokenVerifier>>,
-    /// What the verifier was made of.
+    /// Keys of the verifier.
     keys: Option<Jwks>,
     standing: Standing,
 }
 
-/// Where what is believed is kept.
+/// Storage of the beliefs.
 #[derive(Debug)]
 struct Keeping {
     keeper: Arc<Keeper>,
-    /// When it was kept last, and whether that failed.
+    /// Time at which they were kept last, and whether that failed.
     last: Mutex<(Option<Instant>, bool)>,
 }
 
@@ -184,7 +184,7 @@ impl Trust {
         trust
     }
 
-    /// Believes what was kept, as old as it is.
+    /// Takes the kept beliefs, as old as they are.
     fn recall(&self) {
         let Some(keeping) = &self.keeping else { return };
         let kept = match keeping.keeper.read() {
@@ -216,7 +216,7 @@ impl Trust {
         }
     }
 
-    /// Keeps what is believed, now and then, and at once where it is `new`.
+    /// Keeps the beliefs, now and then, and at once if they are `new`.
     async fn keep(&self, is_new: bool) {
         let Some(keeping) = &self.keeping else { return };
         // So that a node that restarts has most of the time left for which it may serve without the API.
@@ -258,7 +258,7 @@ impl Trust {
         }
     }
 
-    /// Forgets what was kept: the API lets this node serve nobody.
+    /// Forgets the kept beliefs: the API lets this node serve nobody.
     fn forget_kept(&self) {
         if let Some(keeping) = &self.keeping
             && let Err(error) = keeping.keeper.remove()
@@ -267,7 +267,7 @@ impl Trust {
         }
     }
 
-    /// What the operator has chosen, where that is to serve for longer without the API than a revocation may take.
+    /// Returns the operator's choice, if it is to serve for longer without the API than a revocation may take.
     pub(crate) fn prefers_availability(&self) -> Option<String> {
         let serve = Duration::from_millis(self.config.serve_without_api_ms);
         (!self.state.read().standing.is_timeless() && serve > limits::REVOCATION_WITHIN).then(|| {
@@ -416,7 +416,7 @@ impl Trust {
         self.state.write().standing.denied();
     }
 
-    /// Why the node serves nobody on its beliefs, if that is so.
+    /// Returns the reason why the node serves nobody on its beliefs, if that is so.
     pub(crate) fn unserved(&self) -> Option<Problem> {
         let admits = self.state.read().standing.admits(self.clock.now(), &self.ages());
         admits.err()
@@ -427,7 +427,7 @@ impl Trust {
         self.state.read().standing.is_revoked(claims)
     }
 
-    /// Why the API lets this node serve nobody, if it does not.
+    /// Returns the reason why the API lets this node serve nobody, if it does not.
     pub(crate) fn barred(&self) -> Option<Barred> {
         self.bar.lock().barred()
     }
@@ -451,7 +451,7 @@ impl Trust {
                     bar.twin(false);
                 }
             }
-            // Whatever else went wrong says nothing of either.
+            // Any other error proves nothing about either.
             (Err(_), _) => {}
         }
     }
@@ -466,7 +466,7 @@ impl Trust {
         (problems, unserved.is_some())
     }
 
-    /// How old revocations and keys are.
+    /// Returns the ages of revocations and keys.
     pub(crate) fn heard_ago(&self) -> (Option<Duration>, Option<Duration>) {
         self.state.read().standing.ages(self.clock.now())
     }

@@ -1,4 +1,4 @@
-//! When the keys are fetched because a token names one that is not known. Pure.
+//! Schedule of fetches of the keys that are due to tokens with an unknown key. Pure.
 //!
 //! Anyone can make up a token with a key id that nobody knows, so such tokens do not decide how often the API is asked:
 //!
@@ -22,9 +22,9 @@ pub(super) const BURST: u32 = 8;
 pub(super) struct Refetch {
     every: Duration,
     left: u32,
-    /// From when on the next one is given back, as long as some are spent.
+    /// Time from which on the next one is given back, as long as some are spent.
     since: Instant,
-    /// When the pending fetch may start.
+    /// Time at which the pending fetch may start.
     pending: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Refetch {
                 self.left = left;
                 now
             }
-            // What is given back then is spent.
+            // A permit that is given back then is spent.
             None => {
                 self.since += self.every;
                 self.since
@@ -59,7 +59,7 @@ impl Refetch {
         at
     }
 
-    /// When the pending fetch may start, if one is.
+    /// Returns the time at which the pending fetch may start, if there is one.
     pub(super) const fn pending(&self) -> Option<Instant> {
         self.pending
     }
@@ -120,7 +120,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes whenever: no more than the burst and one each `EVERY`, and nobody waits for longer than that.
+        /// Any requests at any times: no more than the burst and one each `EVERY`, and nobody waits for longer than
+        /// that.
         #[test]
         fn a_flood_is_bounded_and_everyone_is_answered(gaps_ms in proptest::collection::vec(prop_oneof![9 => 0u64..2_000, 1 => 0u64..100_000], 1..400)) {
             let begun = Instant::now();

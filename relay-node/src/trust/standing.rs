@@ -1,4 +1,4 @@
-//! How fresh the node's beliefs are, and which API keys and agents are revoked. Pure.
+//! Freshness of the node's beliefs, and the revoked API keys and agents. Pure.
 
 use crate::clock::Now;
 use skytale_proto::rest::Revocations;
@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// What was fetched, and when.
+/// Fetched keys and revocations, with their times.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Static keys have no age and no revocations.
@@ -21,7 +21,7 @@ pub(crate) struct Standing {
     agents: Revoked<AgentId>,
 }
 
-/// How old what is believed may be.
+/// Maximum ages of the beliefs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ages {
     /// Revocations, before nobody is served any more.
@@ -37,11 +37,11 @@ pub(crate) struct Ages {
 /// A node to which the API has said that it tells it nothing serves no longer than this, however long it may without the API.
 const SERVE_DENIED: Duration = Duration::from_secs(120);
 
-/// What was revoked, with when (unix seconds): kept while a token of theirs can be in force.
+/// Revoked ids, with the time (unix seconds): kept while a token of theirs can be in force.
 #[derive(Debug)]
 struct Revoked<T>(HashMap<T, u64>);
 
-/// What a page of revocations ends that was in force before.
+/// Ids that were in force before a page of revocations ended them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NewlyRevoked {
     pub(crate) keys: HashSet<KeyId>,
@@ -104,7 +104,7 @@ impl Standing {
         self.denied = true;
     }
 
-    /// When keys and revocations were fetched last, unix milliseconds.
+    /// Returns the times at which keys and revocations were fetched last, unix milliseconds.
     pub(crate) fn heard_ms(&self) -> Option<(u64, u64)> {
         Some((self.keys_heard?.unix_ms, self.revocations_heard?.unix_ms))
     }
@@ -116,7 +116,7 @@ impl Standing {
         self.take(keys, agents, now_s)
     }
 
-    /// Takes what was revoked in, with when (unix seconds); gives what is new.
+    /// Takes revocations in, with their times (unix seconds); returns the new ones.
     pub(crate) fn take(
         &mut self,
         keys: impl Iterator<Item = (KeyId, u64)>,
@@ -144,7 +144,7 @@ impl Standing {
         self.keys.0.contains_key(&claims.key) || self.agents.0.contains_key(&claims.sub)
     }
 
-    /// Whether the node may serve on what is believed.
+    /// Whether the node may serve on its beliefs.
     pub(crate) fn admits(&self, now: Now, ages: &Ages) -> Result<(), Problem> {
         if self.timeless {
             return Ok(());
@@ -165,7 +165,7 @@ impl Standing {
         Ok(())
     }
 
-    /// What is missing, or older than the operator would want.
+    /// Returns the parts that are missing, or older than the operator would want.
     pub(crate) fn problems(&self, now: Now, ages: &Ages) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.timeless {
@@ -184,7 +184,7 @@ impl Standing {
         problems
     }
 
-    /// Of revocations, and of keys.
+    /// Returns the ages of revocations, and of keys.
     pub(crate) fn ages(&self, now: Now) -> (Option<Duration>, Option<Duration>) {
         if self.timeless {
             return (None, None);
@@ -193,7 +193,7 @@ impl Standing {
     }
 }
 
-/// By the clock that shows more: the one stops while the machine sleeps, the other may be set back.
+/// Returns the age by the clock that shows more: the one stops while the machine sleeps, the other may be set back.
 fn age(heard: Option<Now>, now: Now) -> Option<Duration> {
     let heard = heard?;
     let by_unix = Duration::from_millis(now.unix_ms.saturating_sub(heard.unix_ms));
@@ -201,7 +201,8 @@ fn age(heard: Option<Now>, now: Now) -> Option<Duration> {
 }
 
 impl<T: Copy + Eq + Hash> Revoked<T> {
-    /// Gives what was not revoked before. What had its last token end is forgotten: the API gives it no other.
+    /// Returns the ids that were not revoked before. An id whose last token has ended is forgotten: the API gives it no
+    /// other.
     fn take(&mut self, revoked: impl Iterator<Item = (T, u64)>, now_s: u64) -> HashSet<T> {
         let matters = |revoked_s: u64| revoked_s.saturating_add(last_token_s()) >= now_s;
         let mut new = HashSet::new();
@@ -219,7 +220,8 @@ impl<T: Copy + Eq + Hash> Revoked<T> {
     }
 }
 
-/// How long after a revocation a token of the key can still be in force, with clocks apart, in seconds.
+/// Returns the time for which a token of the key can still be in force after a revocation, with clocks apart, in
+/// seconds.
 fn last_token_s() -> u64 {
     (limits::TOKEN_LIFETIME_MAX + limits::CLOCK_SKEW_MAX * 2).as_secs()
 }

@@ -94,7 +94,7 @@ async fn a_store_without_room_refuses_appends_with_its_code_and_serves_readers()
     let refusal = refused.expect_err("refused");
     assert_eq!((refusal.known_code(), refusal.retryable), (Some(Code::StoreFull), true));
     assert!(refusal.retry_after_ms > 0, "{refusal:?}");
-    // Where its files are is none of an agent's business.
+    // The paths of its files are none of an agent's business.
     assert!(!refusal.message.contains("/srv"), "{}", refusal.message);
     let (status, body) = get(&fixture, "/readyz").await;
     assert_eq!((status, &body["reasons"][0]["check"]), (503, &Value::from("store")));

@@ -23,7 +23,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 const SECRET: &str = "relay secret of the test";
 
-/// What the API of the test knows.
+/// State of the test's API.
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) signers: Mutex<Vec<TokenSigner>>,
@@ -31,20 +31,20 @@ pub(crate) struct Known {
     pub(crate) ended: Mutex<Vec<AgentRevocation>>,
     /// Nodes that registered with the shared secret.
     pub(crate) relays: Mutex<HashMap<EndpointId, Relay>>,
-    /// What enrolled nodes said, in order.
+    /// Messages of enrolled nodes, in order.
     pub(crate) said: Mutex<Vec<Said>>,
     /// Refuses heartbeats and revocations of enrolled nodes with this.
     pub(crate) refusing: Mutex<Option<(StatusCode, Code)>>,
-    /// What is answered to a heartbeat.
+    /// Interval in the answer to a heartbeat.
     pub(crate) next_ms: AtomicU64,
     /// Whether another process has the place of every node.
     pub(crate) taken_by: Mutex<bool>,
-    /// What it tells of another process with a node's key.
+    /// Its report on another process with a node's key.
     pub(crate) twin: Mutex<Option<Twin>>,
     pub(crate) heartbeats_asked: AtomicUsize,
     pub(crate) down: AtomicBool,
     pub(crate) oversize: AtomicBool,
-    /// How far its clock is ahead, in seconds, as its answers tell it.
+    /// Distance of its clock, in seconds, as its answers show it, positive if it is ahead.
     pub(crate) ahead_s: AtomicI64,
     /// Its answers come out of a cache.
     pub(crate) cached: AtomicBool,
@@ -52,7 +52,7 @@ pub(crate) struct Known {
     pub(crate) revocations_asked: AtomicUsize,
 }
 
-/// What an enrolled node said.
+/// Message of an enrolled node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Said {
     /// It is there.
@@ -89,7 +89,7 @@ impl TestApi {
         self.known.ahead_s.store(ahead_s, Ordering::SeqCst);
     }
 
-    /// With the secret that all nodes share.
+    /// Returns a source with the secret that all nodes share.
     pub(crate) fn source(&self) -> TrustSource {
         self.source_with(SECRET)
     }

@@ -133,7 +133,7 @@ pub(crate) fn exported(connection: &Connection) -> [u8; session::HELLO_EXPORTED_
     exported
 }
 
-/// Why nothing more is heard.
+/// Reason why nothing more is heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// The stream was finished.
@@ -252,12 +252,12 @@ pub(crate) struct Client {
     pub(crate) started: Started,
 }
 
-/// Why there is no session.
+/// Reason why there is no session.
 #[derive(Debug)]
 pub(crate) struct NotStarted {
-    /// What was said on the control stream.
+    /// Refusal on the control stream.
     pub(crate) refusal: Option<Refusal>,
-    /// How the connection was closed.
+    /// Code with which the connection was closed.
     pub(crate) closed: Option<Code>,
 }
 
@@ -382,7 +382,7 @@ impl Client {
         Subscription::new(self.open(open::Stream::Subscribe(subscribe)).await)
     }
 
-    /// Everything readable after a cursor, to the stream's end.
+    /// Reads everything readable after a cursor, to the stream's end.
     pub(crate) async fn replay(&self, log: LogId, after: Offset) -> Replayed {
         self.subscribe(log, after, false).await.until_end().await
     }
@@ -398,7 +398,7 @@ impl Client {
     }
 }
 
-/// How the relay node closes a connection.
+/// Waits for the code with which the relay node closes a connection.
 pub(crate) async fn closed(connection: &Connection) -> Option<Code> {
     Gone::from(soon(connection.closed()).await).code()
 }
@@ -436,7 +436,7 @@ pub(crate) struct Subscription {
     entries: Vec<Record>,
 }
 
-/// What a subscription gave until it ended.
+/// Entries of a subscription until it ended.
 #[derive(Debug)]
 pub(crate) struct Replayed {
     pub(crate) entries: Vec<Record>,
@@ -495,7 +495,7 @@ impl Subscription {
         }
     }
 
-    /// Everything until the stream ends.
+    /// Reads everything until the stream ends.
     pub(crate) async fn until_end(mut self) -> Replayed {
         let mut replayed = Replayed {
             entries: std::mem::take(&mut self.entries),

@@ -97,7 +97,7 @@ async fn is_apart(api: &TestApi, ahead_s: i64) {
     api.set_clock(0);
     let so_far = api.known.said.lock().len();
     api.heartbeat(so_far, |heartbeat| !heartbeat.draining).await;
-    // What the API told before is an hour old by the clock that was set right, until it tells again.
+    // The API's last report is an hour old by the clock that was set right, until it reports again.
     soon(async {
         while get(&fixture, "/readyz").await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// So long that a test does not see a heartbeat that is due by time.
+/// Interval so long that a test does not see a heartbeat that is due by time.
 const NEVER_MS: u64 = 3_600_000;
 
 async fn enrolled_over(api: &TestApi, config: RelayConfig, store: Arc<dyn LogStore>) -> (Fixture, TempDir) {
@@ -144,14 +144,14 @@ async fn a_node_whose_store_is_not_ready_comes_up_and_says_so_and_is_ready_by_it
         reason: "no answer".into(),
     }));
     let (fixture, _folder) = enrolled_over(&api, config(), store.clone()).await;
-    // Whoever watches sees why, and agents are sent elsewhere from the first heartbeat on.
+    // The operator sees why, and agents are sent elsewhere from the first heartbeat on.
     assert!(api.heartbeat(0, |_| true).await.draining);
     let agent = Agent::new().await;
     let client = eventually(&fixture, &agent).await;
     let (status, body) = admin::get(&fixture, "/readyz").await;
     let reason = serde_json::json!([{ "check": "store", "detail": "no NATS server is connected" }]);
     assert_eq!((status, &body["reasons"]), (503, &reason), "{body}");
-    // Whoever comes all the same is asked to come again, in time.
+    // An agent that comes all the same learns that it may retry, and when.
     let channel = ChannelId::generate();
     let create = create(channel, agent.id);
     let refused = client.append(&create).await.expect_err("refused");
@@ -304,7 +304,7 @@ async fn a_node_whose_key_another_process_has_serves_nobody_while_that_one_is_th
     );
     let detail = body["reasons"][0]["detail"].as_str().expect("text");
     assert!(detail.contains("SKY-4027"), "{detail}");
-    // That revocations are answered well says nothing of the other process.
+    // Answers on revocations prove nothing about the other process.
     api.asked_again(2).await;
     let refused = Client::start(&agent, &fixture.relay(), &fixture.token(&agent)).await;
     assert_eq!(refused.err().expect("refused").closed, Some(Code::RelayBarred));

@@ -89,12 +89,12 @@ impl Fixture {
         }
     }
 
-    /// Where the relay node is.
+    /// Returns the address of the relay node.
     pub(crate) fn relay(&self) -> EndpointAddr {
         address(&self.node)
     }
 
-    /// What the API would say of an agent.
+    /// Returns the API's claims for an agent.
     pub(crate) fn claims(&self, agent: &Agent) -> Claims {
         let now = now_s();
         Claims {

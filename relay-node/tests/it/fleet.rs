@@ -23,7 +23,7 @@ struct Node {
     _dir: TempDir,
 }
 
-/// Whose agents they are: the same at all nodes.
+/// Owner of the agents: the same at all nodes.
 #[derive(Clone, Copy)]
 struct Owner {
     account: AccountId,
@@ -76,7 +76,7 @@ impl Node {
     }
 }
 
-/// What a log gives, which must not be refused.
+/// Replays a log, which must not be refused.
 async fn replay(client: &Client, log: LogId, after: Offset) -> Replayed {
     let replayed = client.replay(log, after).await;
     assert_eq!(replayed.code(), None, "{replayed:?}");
@@ -111,7 +111,7 @@ async fn what_is_appended_at_one_node_is_read_at_another_with_the_same_cursor() 
         Some(Code::CursorBeyondHead)
     );
 
-    // Access and rosters: who was added at the one is a member at the other, and nobody else is.
+    // Access and rosters: an agent added at one is a member at the other, and nobody else is.
     assert_eq!(b.replay(log, Offset::ZERO).await.code(), Some(Code::NotMember));
     b.append(&key_package(bob.id, false)).await.expect("offered");
     claimed(&a, &claim(bob.id, alice.id)).await;
@@ -162,7 +162,7 @@ async fn what_is_appended_at_one_node_is_read_at_another_with_the_same_cursor() 
         );
     }
 
-    // Who was removed reads up to there, and no further, at any node.
+    // A removed agent reads up to its removal, and no further, at any node.
     let head = replay(&a, log, Offset::ZERO).await.caught_up.expect("a head").get();
     let removal = a.append(&commit(channel, alice.id, head, &[], &[bob.id])).await;
     let removal = removal.expect("appended").offset;
@@ -273,7 +273,7 @@ async fn a_node_that_is_gone_in_the_middle_of_it_loses_nothing_and_an_empty_one_
     runtime.shutdown_background();
     drop(one);
 
-    // Whatever was not acknowledged goes to the other node, as it was. Some of it had got there.
+    // Frames that were not acknowledged go to the other node, as they were. Some of it had got there.
     let b = two.session(&alice).await;
     let mut appends = b.appends().await;
     for frame in &frames[acked.len()..] {
@@ -317,7 +317,7 @@ async fn without_its_streams_a_node_serves_what_it_has_and_tells_agents_to_come_
     assert_eq!(refused.known_code(), Some(Code::HomeUnreachable), "{refused:?}");
     assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");
     assert_eq!(replay(&a, channel.log(), Offset::ZERO).await.offsets(), [1]);
-    // With no server left, whoever watches learns that the node is not ready, and its agents still read.
+    // With no server left, the operator learns that the node is not ready, and its agents still read.
     cluster.kill(2);
     soon(async {
         loop {

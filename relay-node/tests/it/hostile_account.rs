@@ -26,7 +26,7 @@ async fn until_waiting(fixture: &Fixture, frames: usize) {
     .await;
 }
 
-/// What is refused, of frames that are sent at once.
+/// Returns the refusals of frames that are sent at once.
 async fn refusals(client: &Client, frames: impl IntoIterator<Item = Frame>) -> Vec<Refusal> {
     let mut appends = client.appends().await;
     let mut sent = 0;
@@ -92,7 +92,7 @@ async fn a_flood_of_an_accounts_agents_goes_before_anothers_frame_for_one_turn_a
                 answered <= IN_WINDOW + IN_TURN,
                 "round {round}: {answered} frames of the flood went before"
             );
-            // Room in the store goes to who is next.
+            // Room in the store goes to the next one.
             soon(store.until_came(before + answered)).await;
         }
         assert_eq!(soon(appends.verdict()).await, None);
@@ -218,7 +218,7 @@ async fn a_bundle_is_charged_for_each_of_its_welcomes() {
         let added: Vec<AgentId> = (0..RECIPIENTS).map(|n| AgentId::from_bytes([first + n; 32])).collect();
         commit(channel, mallory.id, 1, &added, &[])
     };
-    // Whatever the log says of the first one, it was charged.
+    // The log's verdict on the first one does not matter: it was charged.
     let _ = client.append(&bundle(1)).await;
     let refused = client
         .append(&bundle(100))

@@ -8,7 +8,7 @@ use skytale_proto::{AccountId, AgentId, Allowed, ClaimRule, Code, Frame, Offset,
 
 const FOREIGN: AccountId = AccountId::from_bytes([0xf0; 16]);
 
-/// What a claim is answered with: its offset and whether the package is the last resort, or the code of a refusal.
+/// Returns the answer to a claim: its offset and whether the package is the last resort, or the code of a refusal.
 pub(crate) async fn claimed(client: &Client, frame: &Frame) -> Result<(u64, bool), Code> {
     let mut claims = client.key_packages().await;
     match ask(&mut claims, Request::Claim(frame.encoded().clone())).await {

@@ -45,7 +45,7 @@ async fn requests_that_are_not_finished_hold_no_more_than_the_nodes_room_and_giv
         for _ in 0..4 {
             let mut wire = all_but_the_last_byte(&client, BODY).await;
             stalled.push(tokio::spawn(async move {
-                // Where the node reads no more, the rest waits here.
+                // Once the node stops reading, the rest waits here.
                 let sent = wire.say_bytes(&vec![0; BODY - 1]).await;
                 match sent {
                     Ok(()) => ended(wire).await,
@@ -56,7 +56,7 @@ async fn requests_that_are_not_finished_hold_no_more_than_the_nodes_room_and_giv
         sessions.push(client);
         witness.is_served().await;
     }
-    // What is large is taken, too: those who do not finish give way to it.
+    // Large requests are taken, too: those who do not finish give way to them.
     for parent in 1..=4u8 {
         let body = Bytes::from(vec![parent; 900_000]);
         soon(a.append(&message(channel, alice.id, 1, body)))

@@ -25,7 +25,7 @@ async fn answer(wire: &mut Wire) -> Result<LogStatus, Option<Code>> {
     }
 }
 
-/// What a client learns of a log.
+/// Asks for a log's status.
 async fn ask(client: &Client, log: LogId) -> Result<LogStatus, Option<Code>> {
     let mut wire = client.open(question(log.to_bytes())).await;
     answer(&mut wire).await
@@ -82,7 +82,7 @@ async fn what_a_log_gave_up_is_told_to_those_on_its_roster_alone() {
         })
     );
 
-    // Who was removed, and whose entries are gone, learns nothing; whoever is back does.
+    // A removed agent whose entries are gone learns nothing; one that is back does.
     a.append(&commit(channel, alice.id, 2, &[], &[bob.id]))
         .await
         .expect("removed");
@@ -118,7 +118,7 @@ async fn questions_that_make_no_sense_are_refused_one_by_one() {
     // A question that is longer than any has to be is not even read.
     let mut wire = a.open(question(vec![0; 1 << 20])).await;
     assert_eq!(wire.abandoned().await, Some(Code::MessageTooLarge));
-    // What comes behind a question is nobody's: it is answered, and the stream is over.
+    // Bytes behind a question are ignored: it is answered, and the stream is over.
     let mut wire = Wire::open(&a.connection).await.expect("a stream");
     let stream = Some(question(log.to_vec()));
     wire.say(&Open { stream }).await.expect("sent");

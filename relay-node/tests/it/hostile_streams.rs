@@ -192,7 +192,7 @@ async fn frames_that_are_not_the_agents_to_append_are_refused_and_the_stream_goe
     assert_eq!(a.replay(alice.id.log(), Offset::ZERO).await.entries.len(), 0);
 }
 
-/// What each kind of stream says of bytes that are no request.
+/// Returns the code with which each kind of stream refuses bytes that are no request.
 async fn refused(wire: &mut Wire, stream: &str) -> Option<Code> {
     let code = |refusal: skytale_proto::session::Refusal| refusal.known_code();
     match stream {

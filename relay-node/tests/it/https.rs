@@ -377,7 +377,7 @@ async fn connections_of_an_address_that_show_no_token_are_bounded() {
         "{}",
         String::from_utf8_lossy(&answer)
     );
-    // Its place is free, and who shows a token waits there no more.
+    // Its place is free, and a client that shows a token waits there no more.
     let (url, one, other) = (url(&fixture), Stranger::new(), Stranger::new());
     let mut held = Vec::new();
     for stranger in [one, other] {

@@ -20,7 +20,7 @@ async fn pings_are_answered_and_sent() {
         panic!("a pong")
     };
     assert_eq!(pong.nonce, 42);
-    // Whoever answers pings stays, far past twice the keepalive.
+    // An agent that answers pings stays, far past twice the keepalive.
     for _ in 0..5 {
         let Event::Ping(_) = client.event().await.expect("an event") else {
             panic!("a ping")

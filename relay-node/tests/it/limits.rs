@@ -33,7 +33,7 @@ async fn a_reader_that_never_reads_holds_a_bounded_part_of_the_log_and_loses_not
         assert_eq!(appends.verdict().await, None);
     }
     witness.is_served().await;
-    // What left the store: the client's window, the node's, and one batch.
+    // Bytes that left the store: the client's window, the node's, and one batch.
     let read = store.read_bytes() - before;
     assert!(read < 12_000_000, "{read} bytes were read for one that does not read");
     witness.is_served().await;
@@ -75,7 +75,7 @@ async fn many_readers_that_do_not_read_share_one_bound() {
     }
 }
 
-/// How much is read for agents that stall, so that nothing is acknowledged; they get all of it when they go on.
+/// Returns the bytes read for agents that stall, so that nothing is acknowledged; they get all of it when they go on.
 async fn read_for_agents_that_stand_still(send_bytes_max: u64) -> usize {
     const AGENTS: usize = 48;
     let store = FaultyStore::new();

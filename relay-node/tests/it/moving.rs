@@ -174,7 +174,7 @@ async fn a_cursor_from_a_node_that_is_ahead_is_waited_for_and_not_called_wrong()
         assert_eq!(a.append(&frame).await.expect("appended").offset, offset);
     }
     let b = second.session(&alice, &second.claims(&alice)).await;
-    // It does not know, and says so: whoever comes again, or goes elsewhere, is right.
+    // It does not know, and says so: an agent that comes again, or goes elsewhere, is right.
     let refused = b.replay(channel.log(), Offset::new(4)).await.refusal.expect("refused");
     assert_eq!(refused.known_code(), Some(Code::CatchingUp));
     assert!(refused.retryable && refused.retry_after_ms > 0, "{refused:?}");

@@ -92,7 +92,7 @@ async fn behind_a_frame_that_failed_no_other_of_its_log_is_accepted_on_the_strea
                 assert_eq!((appended.offset, appended.duplicate), (n as u64 + 2, n < position));
             }
             assert_eq!(bodies(&a, channel).await, texts);
-            // What is held on one stream is held on no other, nor let go by it.
+            // A log that is held on one stream is held on no other, nor let go by it.
             appends.send(&frames[COUNT - 1]).await.expect("sent");
             assert_eq!(appends.verdict().await, Some(code));
         }

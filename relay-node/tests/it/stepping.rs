@@ -61,7 +61,7 @@ impl SteppingStore {
         Some(author)
     }
 
-    /// How many appends came since steps began.
+    /// Returns the number of appends since steps began.
     pub(crate) fn came(&self) -> usize {
         self.came.borrow().len()
     }

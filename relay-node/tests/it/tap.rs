@@ -27,7 +27,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What is in the files now, also while the node writes them.
+/// Reads the files, also while the node writes them.
 fn read(dir: &Path) -> Vec<What> {
     let mut events = Vec::new();
     for path in files(dir) {
@@ -179,7 +179,7 @@ async fn what_agents_do_is_on_the_tap_in_order() {
     alices.refresh(fixture.token(&bob)).await.expect("sent");
     assert_eq!(alices.refused().await, Some(Code::TokenSubject));
     wanted.push(refused(a, Code::TokenSubject));
-    // Whoever has no token that holds is a stranger; a token that holds names its agent, wherever it is shown.
+    // An agent without a valid token is a stranger; a valid token names its agent, wherever it is shown.
     let stranger = Agent::new().await;
     let made_up = Client::start(&stranger, &fixture.relay(), "no token").await;
     assert!(made_up.is_err());
@@ -270,7 +270,7 @@ async fn without_a_folder_there_is_no_tap() {
     let (alice, client) = fixture.agent().await;
     fixture.channel(&alice, &client).await;
     soon(fixture.node.shutdown()).await;
-    // What accounts have stored is no tap's.
+    // The accounts' usage is not the tap's.
     assert_eq!(files(folder.path()), [folder.path().join("usage")]);
 }
 

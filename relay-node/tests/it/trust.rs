@@ -41,7 +41,7 @@ async fn a_key_that_is_not_known_is_fetched_and_strangers_make_no_flood_of_it() 
     }
     let asked = api.known.keys_asked.load(Ordering::SeqCst) - before;
     assert!((1..=8).contains(&asked), "fetched {asked} times");
-    // What the API would say of another key is of no interest for tokens that are for somebody else.
+    // The API's keys do not matter for tokens that are for somebody else.
     let mut elsewhere = fixture.claims(&agent);
     elsewhere.iss = "https://elsewhere.test".into();
     let token = TokenSigner::generate().sign(&elsewhere);
@@ -238,7 +238,7 @@ async fn a_feed_that_begins_anew_is_read_from_its_beginning_and_nothing_revoked_
     }
     assert_eq!(by_key.refused().await, Some(Code::TokenRevoked));
     assert_eq!(by_agent.refused().await, Some(Code::TokenRevoked));
-    // What the former database had revoked stays so, for as long as a token can be in force.
+    // The former database's revocations stay in force, for as long as a token can be.
     let refused = Client::start(&old, &fixture.relay(), &before).await.err();
     assert_eq!(refused.expect("refused").closed, Some(Code::TokenRevoked));
 

@@ -116,7 +116,7 @@ impl Reading for RelayReading {
     }
 }
 
-/// What went wrong, as a run takes it.
+/// Returns the failure, as a run takes it.
 pub(super) fn failed(error: &RelayError) -> Failed {
     Failed {
         code: error.code(),

@@ -1,4 +1,4 @@
-//! Where two runs differ in what must be the same.
+//! Differences of two runs in the fields that must be the same.
 
 use super::{Report, Speed};
 use serde::Serialize;
@@ -30,7 +30,7 @@ fn compared<T: PartialEq + fmt::Display>(found: &mut Vec<Difference>, field: &st
     }
 }
 
-/// What was replayed and how: the workload, speed, level and settings.
+/// Compares the replays: the workload, speed, level and settings.
 pub(super) fn load(a: &Report, b: &Report) -> Vec<Difference> {
     let mut found = Vec::new();
     compared(&mut found, "workload.blake3", &a.workload.blake3, &b.workload.blake3);
@@ -47,7 +47,7 @@ pub(super) fn load(a: &Report, b: &Report) -> Vec<Difference> {
     found
 }
 
-/// What it was replayed against.
+/// Compares the targets.
 pub(super) fn target(a: &Report, b: &Report) -> Vec<Difference> {
     let mut found = Vec::new();
     compared(&mut found, "run.target", &a.run.target, &b.run.target);
@@ -55,7 +55,7 @@ pub(super) fn target(a: &Report, b: &Report) -> Vec<Difference> {
     found
 }
 
-/// What made the results, and on which machine. Results may differ in it, and people want to know.
+/// Compares the programs and machines that made the results. Results may differ in it, and people want to know.
 pub(super) fn surroundings(a: &Report, b: &Report) -> Vec<Difference> {
     let mut found = Vec::new();
     let revision = |report: &Report| report.run.revision.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -6,7 +6,7 @@ use super::{Condition, Difference, Judged, Measured, Metric, Report, Results, Sp
 use serde::Serialize;
 use std::fmt;
 
-/// What a comparison takes although it says little.
+/// Doubtful comparisons that are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
     /// Sides that replayed different workloads, or in different ways.
@@ -15,7 +15,7 @@ pub struct Allow {
     pub invalid: bool,
 }
 
-/// Why sides cannot be compared.
+/// Reason why sides cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// A side without runs.
@@ -31,7 +31,7 @@ pub enum CompareError {
         side: char,
         /// The run, from 1.
         number: usize,
-        /// Where it differs.
+        /// The difference.
         difference: Difference,
     },
     /// The sides are not alike.
@@ -44,7 +44,7 @@ pub enum CompareError {
         side: char,
         /// The run, from 1.
         number: usize,
-        /// Why.
+        /// The reason.
         because: String,
     },
     /// A part of a run stands for nothing.
@@ -70,7 +70,7 @@ fn listed(differences: &[Difference]) -> String {
 }
 
 impl CompareError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Nothing { .. } => "Give at least one run for each side.",
@@ -90,15 +90,15 @@ pub struct SideShown {
     pub runs: usize,
     /// The kind of target.
     pub target: String,
-    /// Where it was.
+    /// Place of the run.
     pub place: String,
-    /// What made the results.
+    /// Program that made the results.
     pub made_by: String,
     /// Its revision.
     pub revision: Option<String>,
 }
 
-/// Why a metric has no interval.
+/// Reason why a metric has no interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoInterval {
@@ -125,7 +125,7 @@ pub struct Compared {
     pub ratio: Option<f64>,
     /// The interval of 95 % of the ratio of the runs' geometric means.
     pub interval: Option<Interval>,
-    /// Why there is none.
+    /// Reason why there is none.
     pub no_interval: Option<NoInterval>,
 }
 
@@ -200,11 +200,11 @@ pub struct Comparison {
     pub a: SideShown,
     /// The second side.
     pub b: SideShown,
-    /// Where they differ in what should be the same.
+    /// Differences in fields that should be the same.
     pub unlike: Vec<Difference>,
-    /// Where they differ otherwise: target, version, machine.
+    /// Other differences: target, version, machine.
     pub different: Vec<Difference>,
-    /// What to know before one reads the figures.
+    /// Notes to read before the figures.
     pub notes: Vec<String>,
     /// The metrics that both sides have, and those of conditions.
     pub metrics: Vec<Compared>,

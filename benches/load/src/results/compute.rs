@@ -1,4 +1,4 @@
-//! What a report says of what was measured.
+//! Figures of a report, computed from the measurements.
 
 use super::measured::{joined, sum};
 use super::report::CATCH_UP_MAX;
@@ -72,7 +72,7 @@ fn latency(whole: &Histogram64) -> Latency {
     }
 }
 
-/// So many of them, evenly over all, in the order of their times.
+/// Returns so many of them, evenly over all, in the order of their times.
 pub(super) fn thinned(mut all: Vec<CatchUp>, most: usize) -> Vec<CatchUp> {
     all.sort_by_key(|one| one.at_ms);
     let count = all.len();
@@ -89,7 +89,7 @@ pub(super) fn thousandths(value: f64) -> f64 {
     digits((value * 1_000.0).round() / 1_000.0)
 }
 
-/// With the digits that JSON gives back exactly.
+/// Rounds to the digits that JSON gives back exactly.
 fn digits(value: f64) -> f64 {
     if !value.is_finite() {
         return 0.0;

@@ -17,7 +17,7 @@ pub struct Condition {
     pub factor: f64,
 }
 
-/// Why a text is no condition.
+/// Reason why a text is no condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
     /// Neither `<` nor `>`.
@@ -69,7 +69,7 @@ impl Serialize for Condition {
     }
 }
 
-/// What became of a condition.
+/// Judgement on a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
@@ -105,7 +105,7 @@ impl Judgement {
 pub struct Judged {
     /// The condition.
     pub condition: Condition,
-    /// What became of it.
+    /// Judgement on it.
     pub judgement: Judgement,
 }
 

@@ -1,4 +1,4 @@
-//! What was measured: sums of it, and fewer intervals of it.
+//! Measurements: sums of them, and fewer intervals of them.
 
 use super::{Count, Histogram64, Measure, Measured, histogram};
 
@@ -6,7 +6,7 @@ use super::{Count, Histogram64, Measure, Measured, histogram};
 pub(super) const INTERVALS_MAX: usize = 4_000;
 
 impl Measured {
-    /// How many intervals there are.
+    /// Returns the number of intervals.
     pub fn intervals(&self) -> usize {
         let latencies = self.latencies.values().map(Vec::len);
         latencies.chain(self.counts.values().map(Vec::len)).max().unwrap_or(0)

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The most faults that joined results tell in words.
 const FIRST_FAULTS_MAX: usize = 20;
 
-/// How many times as long as the longest interval of a part those of joined results may be.
+/// Maximum ratio of the intervals of joined results to the longest interval of a part.
 const LONGER_MAX: u64 = 60;
 
-/// Why results cannot be joined.
+/// Reason why results cannot be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// There is nothing to join.
@@ -55,7 +55,7 @@ pub enum MergeError {
 }
 
 impl MergeError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Nothing | Self::Missing { .. } => "Name the folders of all parts of the run.",
@@ -192,7 +192,7 @@ fn difference(field: &str, a: impl ToString, b: impl ToString) -> Difference {
 struct Joined {
     report: Report,
     measured: Measured,
-    /// Of messages acknowledged: the rate of each part times its time.
+    /// Acknowledged messages: the rate of each part times its time.
     messages: f64,
     machines: Vec<Machine>,
     parts: u32,
@@ -320,7 +320,7 @@ fn add_histograms(to: &mut Vec<Histogram64>, from: Vec<Histogram64>, shift: usiz
     }
 }
 
-/// Adds counts. What was still due when a part ended stays due; its sessions have ended.
+/// Adds counts. Events that were still due when a part ended stay due; its sessions have ended.
 fn add_counts(count: Count, to: &mut Vec<u64>, from: &[u64], shift: usize) {
     let last = |values: &[u64]| match count {
         Count::Backlog => values.last().copied().unwrap_or(0),
@@ -381,7 +381,7 @@ fn add_map(to: &mut BTreeMap<String, u64>, from: BTreeMap<String, u64>) {
     }
 }
 
-/// All parts ask the same nodes: what was asked most often is kept.
+/// All parts ask the same nodes: the most frequent ones are kept.
 fn add_node(to: &mut Vec<NodeSeries>, mut node: NodeSeries, shift_ms: u64) {
     for at in &mut node.at_ms {
         *at = at.saturating_add(shift_ms);

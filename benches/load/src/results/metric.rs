@@ -42,7 +42,7 @@ pub enum Share {
 /// A number of a run. Latencies are microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// Of a latency, as in `append.p99`.
+    /// Statistic of a latency, as in `append.p99`.
     Latency(Measure, Stat),
     /// A rate, as in `acknowledged_per_s`.
     Rate(Rate),
@@ -50,7 +50,7 @@ pub enum Metric {
     Share(Share),
 }
 
-/// What metrics are of: a run, or several as one.
+/// Runs of which metrics are computed: one, or several as one.
 pub(super) type Runs<'a> = &'a [(&'a Report, &'a Measured)];
 
 impl Stat {
@@ -83,7 +83,7 @@ impl Stat {
 }
 
 impl Metric {
-    /// What a comparison shows, whatever its conditions are.
+    /// Metrics that a comparison shows, with any conditions.
     pub const COMPARED: [Self; 11] = [
         Self::Latency(Measure::Append, Stat::P50),
         Self::Latency(Measure::Append, Stat::P90),

@@ -1,4 +1,4 @@
-//! What a run gave: one folder with `report.json`, a histogram log for each latency, `counts.csv` and `report.html`.
+//! Results of a run: one folder with `report.json`, a histogram log for each latency, `counts.csv` and `report.html`.
 //!
 //! ```text
 //!   a run ──Results::new──> Results ──write──> a folder ──read_runs──> compare ──> Comparison
@@ -72,18 +72,18 @@ use std::time::Duration;
 /// A latency that a run measures. Each counts from the time at which the plan had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
-    /// From an append's planned time to its acknowledgement.
+    /// Time from an append's planned time to its acknowledgement.
     Append,
-    /// From an append's planned time to its delivery to a reader that follows at the head.
+    /// Time from an append's planned time to its delivery to a reader that follows at the head.
     Delivered,
-    /// From a subscription's planned time to the head of that time.
+    /// Time from a subscription's planned time to the head of that time.
     CaughtUp,
-    /// From a session's planned time to its beginning, token included.
+    /// Time from a session's planned time to its beginning, token included.
     Connected,
-    /// From the request for a token to the token.
+    /// Time from the request for a token to the token.
     Token,
-    /// From an append's planned time until the generator gave it to the target: what of the latency is not the target's, or the target's
-    /// only because it made the generator wait.
+    /// Time from an append's planned time until the generator gave it to the target: the part of the latency that is
+    /// not the target's, or the target's only because it made the generator wait.
     SendDelay,
 }
 
@@ -184,7 +184,7 @@ pub fn histogram() -> Histogram64 {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("bounds of a histogram")
 }
 
-/// What was measured: everything in intervals of one length, from the run's beginning.
+/// Measurements: everything in intervals of one length, from the run's beginning.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The length of an interval: whole milliseconds.
@@ -200,6 +200,6 @@ pub struct Measured {
 pub struct Results {
     /// The report. Its percentiles and series are those of `measured`.
     pub report: Report,
-    /// What it is computed from.
+    /// Measurements from which it is computed.
     pub measured: Measured,
 }

@@ -16,7 +16,7 @@ pub struct Objective {
     pub value: f64,
 }
 
-/// Why a text is no objective.
+/// Reason why a text is no objective.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectiveError {
     /// Neither `<` nor `>`.
@@ -32,7 +32,7 @@ pub enum ObjectiveError {
         metric: String,
         /// The text.
         value: String,
-        /// What was expected.
+        /// The expected syntax.
         expected: &'static str,
     },
 }
@@ -75,8 +75,8 @@ impl FromStr for Objective {
 }
 
 impl Objective {
-    /// Whether a run meets it, and the value that the run has. What was not measured is not met. Whether the run means anything is in its
-    /// verdict, and not looked at here.
+    /// Whether a run meets it, and the value that the run has. An objective that was not measured is not met. Whether
+    /// the run means anything is in its verdict, and not looked at here.
     pub fn holds(&self, report: &Report, measured: &Measured) -> (bool, Option<f64>) {
         let found = self.metric.of(&[(report, measured)]);
         let holds = found.is_some_and(|found| match self.is_more {

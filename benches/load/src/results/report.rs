@@ -16,34 +16,34 @@ pub const CATCH_UP_MAX: usize = 10_000;
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub skytale_report: u32,
-    /// What ran, and how.
+    /// The run and its settings.
     pub run: Run,
     /// The workload.
     pub workload: WorkloadSource,
-    /// What the plan had.
+    /// Contents of the plan.
     pub planned: Planned,
     /// Whether the run means anything, and whether the target passed.
     pub verdict: Verdict,
     /// Sums over the run.
     pub totals: Totals,
-    /// What was compared to come to the verdict.
+    /// Scope of the verification.
     pub verified: Verified,
     /// Latencies over the whole run, in microseconds, by name (`append`, `delivered`, ...). Empty under speed `max`: a closed loop has no
     /// latencies that can be compared.
     pub latencies_us: BTreeMap<String, Latency>,
-    /// Over time.
+    /// Series over time.
     pub series: Series,
-    /// Readers that came back: what they had missed, and how long it took. At most 10,000, evenly over all.
+    /// Readers that came back: the entries that they had missed, and the time it took. At most 10,000, evenly over all.
     pub catch_up: Vec<CatchUp>,
     /// Refusals by code, as in `SKY-1006`.
     pub refusals: BTreeMap<String, u64>,
-    /// Where the run and what was captured went apart.
+    /// Differences between the run and the capture.
     pub divergence: Divergence,
-    /// What the target's nodes said of themselves.
+    /// Metrics of the target's nodes.
     pub nodes: Vec<NodeSeries>,
 }
 
-/// What ran, and how.
+/// The run and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The program, as in `skytale 0.1.0`.
@@ -52,11 +52,11 @@ pub struct Run {
     pub revision: Option<String>,
     /// The command line, without secrets.
     pub command: Vec<String>,
-    /// When it began, unix milliseconds.
+    /// Start of the run, unix milliseconds.
     pub started_ms: u64,
     /// The kind of target: `relay`, or a peer's name.
     pub target: String,
-    /// Where it was: `local`, `fleet`, or the API's URL.
+    /// Place of the run: `local`, `fleet`, or the API's URL.
     pub place: String,
     /// `relay` or `agent`.
     pub level: String,
@@ -66,7 +66,7 @@ pub struct Run {
     pub settings: BTreeMap<String, serde_json::Value>,
     /// The machine of the generator.
     pub machine: Machine,
-    /// Which part of how many this is, from 1; joined results are 1 of 1.
+    /// Number of this part, from 1; joined results are 1 of 1.
     pub part: u32,
     /// Parts of the run.
     pub parts: u32,
@@ -74,11 +74,11 @@ pub struct Run {
     pub joined: u32,
 }
 
-/// How fast a workload is replayed.
+/// Speed at which a workload is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Speed {
-    /// So many times as fast as captured: an open loop.
+    /// A multiple of the captured speed: an open loop.
     Factor(f64),
     /// As fast as the target takes it: a closed loop.
     Max,
@@ -136,22 +136,23 @@ pub struct WorkloadSource {
     pub blake3: String,
     /// `log`, `tap` or `synth`.
     pub source: String,
-    /// What made it.
+    /// Program that made it.
     pub made_by: String,
     /// Its events.
     pub events: u64,
-    /// From its start to its last event, in microseconds.
+    /// Time from its start to its last event, in microseconds.
     pub duration_us: u64,
 }
 
-/// What a plan holds. Of a part of a run, its share: each agent, channel and operation counts in one part only, so that joining adds.
+/// Contents of a plan. Of a part of a run, its share: each agent, channel and operation counts in one part only, so
+/// that joining adds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
     /// Operations.
     pub operations: u64,
     /// Appends among them.
     pub appends: u64,
-    /// How long the schedule is, in microseconds. Under speed `max`: of the workload as it is.
+    /// Length of the schedule, in microseconds. Under speed `max`: of the workload as it is.
     pub duration_us: u64,
     /// Agents.
     pub agents: u32,
@@ -163,12 +164,12 @@ pub struct Planned {
     pub deliveries: u64,
 }
 
-/// What a run says.
+/// Verdict on a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// False where the generator was the limit, or nothing ran: then no figure of the run says anything of the target.
     pub valid: bool,
-    /// Why it is not valid.
+    /// Reasons why it is not valid.
     pub invalid_because: Vec<String>,
     /// True where nothing was lost, doubled, reordered or forked.
     pub passed: bool,
@@ -183,11 +184,11 @@ pub struct Verdict {
 /// Sums over a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// From the run's beginning to its end, in microseconds.
+    /// Time from the run's beginning to its end, in microseconds.
     pub duration_us: u64,
-    /// From the run's beginning to the first planned append, in microseconds.
+    /// Time from the run's beginning to the first planned append, in microseconds.
     pub first_planned_us: u64,
-    /// From the run's beginning to the last acknowledgement, in microseconds.
+    /// Time from the run's beginning to the last acknowledgement, in microseconds.
     pub appending_us: u64,
     /// Appends given to the target; one that was sent again counts once.
     pub sent: u64,
@@ -205,7 +206,7 @@ pub struct Totals {
     pub given_up: u64,
     /// Appends that had no acknowledgement when the run ended.
     pub unacknowledged: u64,
-    /// Operations that could not be done, because what they need never came about.
+    /// Operations that could not be done, because their conditions never came about.
     pub impossible: u64,
     /// Operations that were due and not done when the run ended.
     pub unfinished: u64,
@@ -215,7 +216,7 @@ pub struct Totals {
     pub sessions_lost: u64,
     /// Processor time of the generator, in microseconds.
     pub generator_cpu_us: u64,
-    /// How late the generator was by itself, at its 99th percentile, in microseconds.
+    /// Lateness of the generator by itself, at its 99th percentile, in microseconds.
     pub generator_lag_p99_us: u64,
     /// Messages and raw frames acknowledged a second, from the first planned to the last acknowledged.
     pub acknowledged_per_s: f64,
@@ -223,7 +224,7 @@ pub struct Totals {
     pub delivered_per_s: f64,
 }
 
-/// What was compared.
+/// Scope of the verification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verified {
     /// Channels.
@@ -234,7 +235,7 @@ pub struct Verified {
     pub readers: u64,
     /// Readers that had not come to the end when the run was over.
     pub readers_short: u64,
-    /// Readers that left or were removed before the end. What they had read was compared too.
+    /// Readers that left or were removed before the end. Their reads were compared too.
     pub readers_left: u64,
 }
 
@@ -252,7 +253,7 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// Over time.
+/// Series over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// The length of an interval of this series, in milliseconds: a multiple of `measured_interval_ms`.
@@ -278,15 +279,15 @@ pub struct LatencySeries {
 /// A reader that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CatchUp {
-    /// When, in milliseconds from the run's beginning.
+    /// Time, in milliseconds from the run's beginning.
     pub at_ms: u64,
     /// Entries that it had missed.
     pub missed: u64,
-    /// From the subscription's planned time until it had them all, in microseconds.
+    /// Time from the subscription's planned time until it had them all, in microseconds.
     pub took_us: u64,
 }
 
-/// Where the run and what was captured went apart.
+/// Differences between the run and the capture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// Refusals that the workload has, by code; of a part of a run, those of the whole workload. A log does not hold refusals: there are none
@@ -298,17 +299,17 @@ pub struct Divergence {
     pub messages_outrun: u64,
     /// KeyPackage claims that found none.
     pub claims_without_package: u64,
-    /// Operations left out because what they need never came about.
+    /// Operations left out because their conditions never came about.
     pub impossible: u64,
 }
 
-/// What a node said of itself over time.
+/// Metrics of a node over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeSeries {
     /// Its name.
     pub name: String,
-    /// When it was asked, in milliseconds from the run's beginning.
+    /// Times of the samples, in milliseconds from the run's beginning.
     pub at_ms: Vec<u64>,
-    /// What it said, by metric: as many values as `at_ms` has; null where it said nothing.
+    /// Values by metric: as many as `at_ms` has; null if the node gave none.
     pub metrics: BTreeMap<String, Vec<Option<f64>>>,
 }

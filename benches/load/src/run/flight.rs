@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// What it means when it is an entry.
+/// Effect of the frame once it is an entry.
 pub(super) enum Meaning {
     /// The channel is there.
     Create(Made),
@@ -22,7 +22,7 @@ pub(super) enum Meaning {
     Offer,
 }
 
-/// How it ended, for an agent that waits for that.
+/// Outcome, for an agent that waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Entry,
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 /// An append on its way.
 pub(super) struct Flight {
     pub(super) agent: u32,
-    /// Of a channel's frame.
+    /// Channel of the frame.
     pub(super) channel: Option<u32>,
     pub(super) planned: Duration,
     pub(super) frame: Frame,
@@ -89,7 +89,7 @@ impl Flight {
             _ => {}
         }
         if let Some(verdict) = self.verdict {
-            // Who does not wait any more needs none.
+            // A caller that no longer waits needs no answer.
             let _ = verdict.send(Verdict::Entry);
         }
     }

@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// A session that was lost after this time did last.
 const LASTS: Duration = Duration::from_secs(1);
 
-/// How long the reader of a membership that is over may take to end.
+/// Maximum time for the reader of a membership that is over to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What an agent is to do.
+/// Job of an agent.
 pub(super) enum Job {
     /// An event of the plan, by its place.
     Event(usize, Arc<Open>),
@@ -163,7 +163,7 @@ impl<T: Target> Lane<T> {
         }
     }
 
-    /// What others wait for will not come of this frame.
+    /// Marks the effects of this frame, for which others wait, as impossible.
     fn never(&self, frame: &Frame) {
         let Some(room) = frame.channel().and_then(|channel| self.shared.room(channel.0)) else {
             return;
@@ -227,7 +227,7 @@ impl<T: Target> Lane<T> {
                 let Some(link) = self.link.take() else { continue };
                 add(&self.shared.tallies.sessions_lost, 1);
                 let began = link.began;
-                // What was sent again comes before what was not.
+                // Frames that were sent again come before those that were not.
                 let mut sent: std::collections::VecDeque<Flight> = self.unlink(link).await.into();
                 sent.append(&mut rest);
                 rest = sent;
@@ -238,7 +238,8 @@ impl<T: Target> Lane<T> {
         self.go_on().await;
     }
 
-    /// Waits for something of others. A session that is lost meanwhile is replaced: others may wait for what was in flight on it.
+    /// Waits for something of others. A session that is lost meanwhile is replaced: others may wait for frames that
+    /// were in flight on it.
     async fn meanwhile<R>(&mut self, wait: impl Future<Output = R>) -> R {
         let mut wait = std::pin::pin!(wait);
         while let Some(link) = &self.link {
@@ -261,7 +262,7 @@ impl<T: Target> Lane<T> {
         }
     }
 
-    /// What was in flight on a session that is over, in order.
+    /// Returns the frames that were in flight on a session that is over, in order.
     async fn unlink(&mut self, link: Link<T>) -> Vec<Flight> {
         let mut resting = BTreeMap::new();
         for (log, sub) in std::mem::take(&mut self.subs) {
@@ -291,7 +292,7 @@ impl<T: Target> Lane<T> {
     async fn go_offline(&mut self) {
         self.is_online = false;
         while let Some(link) = &self.link {
-            // What it said has arrived before it goes.
+            // Its messages have arrived before it goes.
             tokio::select! {
                 biased;
                 failed = link.lost() => self.recover(&failed).await,

@@ -1,4 +1,4 @@
-//! An agent's session, with what is in flight on it.
+//! An agent's session, with the frames in flight on it.
 
 use super::flight::{Flight, Meaning, Verdict};
 use super::shared::{Shared, add};
@@ -11,10 +11,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries to connect: doubled from the first to the last, with a part of it drawn.
+/// Pauses between two tries to connect: doubled from the first to the last, with a part of it drawn.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How often a message is built again because a commit came first.
+/// Maximum number of times that a message is built again because a commit came first.
 const TRIES_MAX: u32 = 50;
 
 type Pending<T> = <<T as Target>::Session as Session>::Pending;
@@ -29,15 +29,15 @@ pub(super) struct Link<T: Target> {
     broken: CancellationToken,
     reason: Arc<Mutex<Option<Failed>>>,
     verdicts: JoinHandle<Vec<Flight>>,
-    /// What could not be put among those in flight any more.
+    /// Frames that came too late to be put among those in flight.
     late: Mutex<Vec<Flight>>,
-    /// What was built again, and was in flight when the session ended.
+    /// Frames that were built again, and were in flight when the session ended.
     orphans: Arc<Mutex<Vec<Flight>>>,
     /// Held from when a frame is noted as sent until the target has it: its author's frames must come in that order.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Counts what is in flight.
+/// Counts the frames in flight.
 #[derive(Debug, Default)]
 struct Unsettled {
     count: AtomicU64,
@@ -171,12 +171,12 @@ impl<T: Target> Link<T> {
         Ok(())
     }
 
-    /// Ends it, and gives what was in flight, in order.
+    /// Ends it, and returns the frames that were in flight, in order.
     pub(super) async fn end(self) -> Vec<Flight> {
         self.session.close().await;
         drop(self.flights);
         let mut left = self.verdicts.await.unwrap_or_default();
-        // What is being built again ends with the session, too.
+        // Frames that are being built again end with the session, too.
         self.unsettled.none().await;
         left.append(&mut self.late.lock());
         left.append(&mut self.orphans.lock());
@@ -198,7 +198,7 @@ struct Verdicts<T: Target> {
 }
 
 impl<T: Target> Verdicts<T> {
-    /// Runs until the session is over. Gives what has no verdict, in order.
+    /// Runs until the session is over. Returns the frames without a verdict, in order.
     async fn run(mut self) -> Vec<Flight> {
         let mut left = Vec::new();
         while let Some((flight, pending)) = self.flights.recv().await {

@@ -6,9 +6,10 @@
 //!                                                      └─ readers (a task a subscription)
 //! ```
 //!
-//! An open loop: what is due is dispatched whatever became of what was due before, and every latency counts from the planned time. An
-//! agent does its own events in order, so one that waits for the target is late with all of them, and that shows. Where an event needs
-//! another one (a channel before its first frame, a membership before a message) it waits for that.
+//! An open loop: an event is dispatched when it is due, no matter what became of earlier ones, and every latency counts
+//! from the planned time. An agent does its own events in order, so one that waits for the target is late with all of
+//! them, and that shows. Where an event needs another one (a channel before its first frame, a membership before a
+//! message) it waits for that.
 
 mod agents;
 mod flight;
@@ -44,32 +45,33 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether all is done.
+/// Interval between checks whether all is done.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often the runtime's lateness is sampled.
+/// Interval between samples of the runtime's lateness.
 const SAMPLE_EVERY: Duration = Duration::from_millis(5);
-/// How late a timer of the runtime is by itself.
+/// Lateness of a timer of the runtime by itself.
 const TIMER_GRAIN: Duration = Duration::from_micros(1_500);
-/// How long agents may take to leave.
+/// Maximum time for agents to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How a plan is run.
+/// Configuration of a run.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// With a number: as fast as the target takes it, with so many events open at most. Else at the planned times.
+    /// Maximum number of open events, if the run is as fast as the target takes it. Without it events come at the
+    /// planned times.
     pub in_flight: Option<usize>,
     /// The length of an interval of the results.
     pub interval: Duration,
-    /// How long the end may take without any progress: acknowledgements and deliveries that are still to come.
+    /// Maximum time that the end may take without any progress: acknowledgements and deliveries that are still to come.
     pub patience: Duration,
     /// The generator's own lateness, at the 99th percentile, from which on a run is not valid.
     pub lag_max: Duration,
     /// Whether a frame waits until those of other authors are done that the plan has before it in its channel. Otherwise frames of
     /// different authors that are planned within a round trip may change places.
     pub keep_order: bool,
-    /// Which part of the run this is.
+    /// Part of the run.
     pub part: u32,
-    /// When it begins; now, where there is none.
+    /// Start of the run; now, if there is none.
     pub start_at: Option<SystemTime>,
 }
 
@@ -94,10 +96,10 @@ impl RunConfig {
     }
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// Since its beginning.
+    /// Time since its beginning.
     pub elapsed: Duration,
     /// Appends due by now; under a closed loop, all of them.
     pub due: u64,
@@ -119,28 +121,28 @@ pub struct Progress {
     pub is_ending: bool,
 }
 
-/// What a run gave.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Ran {
-    /// What was measured.
+    /// The measurements.
     pub measured: Measured,
     /// Sums.
     pub totals: Totals,
-    /// What was compared.
+    /// Scope of the comparison.
     pub verified: Verified,
     /// Contradictions between what agents saw, in words; the first 1,000.
     pub faults: Vec<String>,
-    /// How many there were.
+    /// Number of faults.
     pub fault_count: u64,
-    /// Why the run says nothing of the target, if it does not.
+    /// Reason why the run proves nothing about the target, if it does not.
     pub invalid_because: Vec<String>,
     /// Refusals by the number of their code.
     pub refusals: BTreeMap<u32, u64>,
-    /// Where it went apart from what was planned.
+    /// Differences from the plan.
     pub divergence: Divergence,
     /// Readers that came back.
     pub catch_up: Vec<CatchUp>,
-    /// When it began, unix milliseconds.
+    /// Start of the run, unix milliseconds.
     pub started_ms: u64,
     /// It was ended before it was done.
     pub interrupted: bool,
@@ -181,7 +183,7 @@ pub async fn run<T: Target>(
     Ok(base.ran(config, outcome, &unfinished, verified, faults, report.fault_count))
 }
 
-/// What a cast can say of itself while it plays.
+/// State that a cast can report while it plays.
 trait Standing: Cast {
     /// Faults found so far.
     fn faults(&self) -> u64;
@@ -282,7 +284,7 @@ impl<J: Send + 'static> Driven<J> {
     }
 }
 
-/// How a run went, beside what it measured.
+/// Outcome of a run, beside its measurements.
 struct Outcome {
     duration: Duration,
     interrupted: bool,
@@ -293,14 +295,14 @@ struct Outcome {
     lag_p99_us: [u64; 2],
 }
 
-/// What had not come when a run was over.
+/// Readers that were not at the end when a run was over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Left {
-    /// That are to read all.
+    /// Those that are to read all.
     readers: u64,
     /// Those of them that have not.
     readers_short: u64,
-    /// That left, or were removed.
+    /// Those that left, or were removed.
     readers_left: u64,
 }
 
@@ -391,7 +393,7 @@ impl Base {
         let load = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
         let tallies = &self.tallies;
         let appending_us = load(&tallies.appending_us);
-        // Where something was never acknowledged, the run did not end with the last acknowledgement.
+        // If something was never acknowledged, the run did not end with the last acknowledgement.
         let appending_end_us = match unfinished.events.is_empty() {
             true => appending_us,
             false => micros(outcome.duration),

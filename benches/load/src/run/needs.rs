@@ -1,15 +1,15 @@
-//! What each event of a plan needs: how often its agent must have joined its channel.
+//! Joins that each event of a plan needs: the number of times that its agent must have joined its channel.
 
 use skytale_workload::plan::Plan;
 use skytale_workload::{Agent, Channel, Frame, Log, What};
 use std::collections::HashMap;
 
-/// How often agents must have joined a channel before an event.
+/// Number of times that agents must have joined a channel before an event.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// Of each event: of its own agent.
+    /// Joins of each event's own agent.
     joins: Vec<u32>,
-    /// Of each commit that removes members: of those.
+    /// Joins of the members that each commit removes.
     removed: HashMap<usize, Vec<(u32, u32)>>,
 }
 
@@ -60,12 +60,12 @@ impl Needs {
         needs
     }
 
-    /// How often the event's own agent must have joined.
+    /// Returns the number of times that the event's own agent must have joined.
     pub(super) fn joins(&self, place: usize) -> u32 {
         self.joins.get(place).copied().unwrap_or(0)
     }
 
-    /// How often those must have joined whom the event removes.
+    /// Returns the number of times that the agents must have joined whom the event removes.
     pub(super) fn removed(&self, place: usize) -> &[(u32, u32)] {
         self.removed.get(&place).map_or(&[], Vec::as_slice)
     }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 /// The order of a plan's channel frames.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// Of each event: which frame of its channel it is, and how many of the channel must be done before it.
+    /// Place of each event: its frame's number in the channel, and the number of the channel's frames that must be done
+    /// before it.
     places: Vec<Option<Place>>,
     channels: Vec<Channel>,
 }
@@ -24,7 +25,7 @@ struct Place {
 #[derive(Debug)]
 struct Channel {
     done: Mutex<Vec<bool>>,
-    /// So many of the first frames are done.
+    /// Number of the first frames that are done.
     first: watch::Sender<u32>,
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a reader waits that was refused for the moment.
+/// Pause of a reader that was refused for the moment.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A reader, over all its sessions.
@@ -24,21 +24,21 @@ pub(super) struct Reader {
     /// The first entry of its membership.
     pub(super) from: Offset,
     cursor: Offset,
-    /// Of a channel's log.
+    /// Monitor of a channel's log.
     pub(super) watched: Option<Arc<ChannelMonitor>>,
     pub(super) watch: Option<Watch>,
     pub(super) gauge: Option<Arc<Gauge>>,
-    /// When the subscription was planned, until it has come to the head.
+    /// Planned time of the subscription, until it has come to the head.
     since: Option<Duration>,
     missed: u64,
     follows: bool,
-    /// It has read what it was to read without following.
+    /// It has read all that it was to read without following.
     is_done: bool,
     /// It reads no further: it was removed, or the log is not for it.
     pub(super) is_over: bool,
 }
 
-/// Why a subscription ended.
+/// Reason why a subscription ended.
 enum Ended {
     /// Its session did, or the agent left.
     Later,
@@ -105,7 +105,7 @@ impl Reader {
                 self.is_done = true;
                 self.goes_away();
             }
-            // Where its session was lost it is still to read all.
+            // If its session was lost it is still to read all.
             Ended::Later | Ended::Again(_) => {}
         }
         self
@@ -176,10 +176,10 @@ impl Reader {
             return Ended::Later;
         }
         match failed.code {
-            // A member that is removed learns it at the end of what it may read.
+            // A member that is removed learns it at the end of its stretch.
             Code::NotMember => self.not_a_member(shared),
             Code::Trimmed => {
-                // What is gone is gone: a reader goes on after it.
+                // Entries that are gone stay gone: a reader goes on after them.
                 shared.refused(self.agent, failed.code);
                 if let Some(watched) = &self.watched {
                     self.watch = Some(watched.reader(self.id, failed.offset));
@@ -187,7 +187,7 @@ impl Reader {
                 self.cursor = Offset::new(failed.offset.get().saturating_sub(1));
                 Ended::Again(Duration::ZERO)
             }
-            // Whoever is refused for good and is a member is short of the end, and that is seen.
+            // A member that is refused for good is short of the end, and that is seen.
             code => {
                 shared.refused(self.agent, code);
                 tracing::debug!(agent = self.agent, log = %self.log, %failed, "subscription refused");

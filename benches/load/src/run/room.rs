@@ -13,7 +13,7 @@ pub(super) struct Room {
     changed: watch::Sender<u64>,
 }
 
-/// What is known of a channel.
+/// State of a channel.
 #[derive(Clone, Default)]
 pub(super) struct State {
     pub(super) made: Option<Made>,
@@ -29,7 +29,7 @@ pub(super) struct State {
 /// An agent's memberships.
 #[derive(Clone, Default)]
 struct Membership {
-    /// Where each began; `None` where the commit that was to add it never became an entry.
+    /// Start of each; `None` if the commit that was to add it never became an entry.
     joins: Vec<Option<Offset>>,
     is_member: bool,
 }
@@ -42,14 +42,14 @@ pub(super) struct Made {
     pub(super) watched: Arc<ChannelMonitor>,
 }
 
-/// What a frame did to its channel.
+/// Change that a frame made to its channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) adds: Vec<u32>,
     pub(super) removes: Vec<u32>,
 }
 
-/// What is waited for will never be.
+/// The awaited event will never come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Never;
 
@@ -145,7 +145,7 @@ impl Room {
         });
     }
 
-    /// A commit never became an entry: whom it was to add will not join by it.
+    /// A commit never became an entry: the agents that it was to add will not join by it.
     pub(super) fn not_committed(&self, change: &Change) {
         self.change(|state| {
             for agent in &change.adds {

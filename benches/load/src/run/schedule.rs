@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// Agents, each of which does its events in order, in a task of its own.
 pub(super) trait Cast: Send + Sync + 'static {
-    /// What an agent is given to do.
+    /// Job of an agent.
     type Job: Send + 'static;
 
     /// The agent's task, which lasts until the run is over, and what gives it jobs.
@@ -22,9 +22,9 @@ pub(super) trait Cast: Send + Sync + 'static {
     fn job(place: usize, open: Arc<Open>) -> Self::Job;
 }
 
-/// What a schedule left behind.
+/// Result of a schedule.
 pub(super) struct Dispatched<J> {
-    /// How late events were dispatched, in microseconds.
+    /// Lateness of dispatched events, in microseconds.
     pub(super) lag: Histogram64,
     /// Events dispatched.
     pub(super) events: usize,
@@ -33,7 +33,7 @@ pub(super) struct Dispatched<J> {
     pub(super) senders: Vec<Option<mpsc::UnboundedSender<J>>>,
 }
 
-/// Who does an event.
+/// Returns the agent of an event.
 pub(super) fn actor(event: &Event) -> u32 {
     match &event.what {
         What::Append { author, .. } => author.0,

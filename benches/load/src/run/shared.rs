@@ -1,4 +1,4 @@
-//! What all tasks of a run have in common.
+//! State shared by all tasks of a run.
 
 use super::flight::Flight;
 use super::needs::Needs;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What all tasks of a run have in common, whatever its level.
+/// State shared by all tasks of a run, at any level.
 pub(super) struct Base {
     pub(super) plan: Arc<Plan>,
     pub(super) start: Instant,
@@ -36,7 +36,7 @@ pub(super) struct Base {
     /// The order of channels, where it is kept.
     pub(super) order: Option<Order>,
     pub(super) needs: Needs,
-    /// What became of each event.
+    /// State of each event.
     pub(super) states: Vec<AtomicU8>,
     /// Events that are dispatched and not yet done.
     pub(super) open: AtomicU64,
@@ -44,12 +44,12 @@ pub(super) struct Base {
     pub(super) finish: CancellationToken,
 }
 
-/// What all tasks of a run against a [`Target`] have in common.
+/// State shared by all tasks of a run against a [`Target`].
 pub(super) struct Shared<T> {
     base: Arc<Base>,
     pub(super) target: Arc<T>,
     pub(super) rooms: Vec<Room>,
-    /// Of each agent: whether it has offered a KeyPackage.
+    /// Whether each agent has offered a KeyPackage.
     pub(super) offers: Vec<watch::Sender<bool>>,
     pub(super) monitor: Monitor,
     pub(super) gauges: Mutex<Vec<Arc<Gauge>>>,
@@ -88,7 +88,7 @@ pub(super) struct Tallies {
     pub(super) delivering_us: AtomicU64,
 }
 
-/// What became of an event. It only grows, so that each step is counted once.
+/// States of an event. It only grows, so that each step is counted once.
 mod state {
     pub(super) const PLANNED: u8 = 0;
     pub(super) const OPEN: u8 = 1;
@@ -99,7 +99,7 @@ mod state {
     pub(super) const DONE: u8 = 6;
 }
 
-/// What was due and not done.
+/// Events that were due and not done.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unfinished {
     /// Events by the latency that they would have had, with their agents and planned times.
@@ -110,7 +110,7 @@ pub(super) fn add(tally: &AtomicU64, count: u64) {
     tally.fetch_add(count, Ordering::Relaxed);
 }
 
-/// How far a reader is.
+/// Progress of a reader.
 #[derive(Debug)]
 pub(super) struct Gauge {
     pub(super) channel: u32,
@@ -172,7 +172,7 @@ impl Base {
         self.start + planned
     }
 
-    /// How late it is for what was planned then.
+    /// Returns the lateness of an event with that planned time.
     pub(super) fn late(&self, planned: Duration) -> Duration {
         self.due(planned).elapsed()
     }
@@ -218,7 +218,7 @@ impl Base {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// An append was given to the target. What is sent again counts apart.
+    /// An append was given to the target. A frame that is sent again counts apart.
     pub(super) fn was_sent(&self, place: usize, agent: u32, planned: Duration) {
         if self.advance(place, state::SENT) {
             let mut records = self.recorder.of(agent);
@@ -244,7 +244,7 @@ impl Base {
         self.tallies.delivering_us.fetch_max(self.now_us(), Ordering::Relaxed);
     }
 
-    /// What is due and not done.
+    /// Returns the events that are due and not done.
     pub(super) fn unfinished(&self) -> Unfinished {
         let now = self.start.elapsed();
         let mut unfinished = Unfinished::default();
@@ -267,7 +267,8 @@ impl Base {
         unfinished
     }
 
-    /// What was not done is as late as it is now, at least: a latency of what was done alone would leave out the worst.
+    /// Records the events that were not done as late as they are now, at least: a latency of finished events alone
+    /// would leave out the worst.
     pub(super) fn record(&self, unfinished: &Unfinished) {
         for (measure, agent, planned) in &unfinished.events {
             if let Some(measure) = measure {
@@ -287,7 +288,7 @@ impl Base {
         self.tallies.online.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A reader has read what it had missed.
+    /// A reader has read the entries that it had missed.
     pub(super) fn caught_up(&self, agent: u32, planned: Duration, missed: u64) {
         let took = self.late(planned);
         self.recorder.of(agent).latency(Measure::CaughtUp, took);
@@ -303,7 +304,7 @@ impl Base {
         }
     }
 
-    /// What will never come about is left out.
+    /// Leaves out an event that will never come about.
     pub(super) fn impossible(&self, place: usize, agent: u32) {
         if self.advance(place, state::IMPOSSIBLE) {
             add(&self.tallies.impossible, 1);

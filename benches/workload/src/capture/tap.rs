@@ -1,4 +1,4 @@
-//! From the files of a tap to one workload.
+//! Conversion of a tap's files to one workload.
 
 use super::Window;
 use crate::complete::Completer;
@@ -80,12 +80,12 @@ impl TapCapture {
         self.sample == Sample::ALL || drawn < self.sample.share()
     }
 
-    /// When the first event was, unix milliseconds.
+    /// Returns the time of the first event, unix milliseconds.
     pub fn start_ms(&self) -> Option<u64> {
         self.start_us.map(|us| us / 1_000)
     }
 
-    /// How many events stand for what was before the capture, or is not known.
+    /// Returns the number of events that represent a state before the capture, or an unknown one.
     pub const fn made_up(&self) -> u64 {
         self.made_up + self.completer.made_up()
     }

@@ -155,7 +155,7 @@ fn a_window_begins_with_the_channels_that_were_there() {
 #[test]
 fn an_author_of_whom_nothing_is_known_is_added_first() {
     let log = channel().log();
-    // What was before it was given up long ago.
+    // Earlier entries were given up long ago.
     let headers = [
         (5, header(4, log, Detail::Message)),
         (6, header(5, log, Detail::Message)),
@@ -164,7 +164,7 @@ fn an_author_of_whom_nothing_is_known_is_added_first() {
     let (what, made_up) = capture(Window::default(), &headers);
     assert_eq!(kinds(&what), ["create", "message", "commit", "message", "message"]);
     assert_eq!(made_up, 2);
-    // What is left of a channel begins with what the relay says of it.
+    // The rest of a channel begins with the relay's word on it.
     let trim = Detail::Trim { up_to: Offset::new(1) };
     let headers = [
         (5, header(9, log, trim.clone())),

@@ -33,7 +33,7 @@ fn an_agent_is_offline_when_all_of_its_sessions_have_ended() {
         ("++--", "+-"),
         ("++-+--", "+-"),
         ("++--+-", "+-+-"),
-        // What ends more often than it began.
+        // Sessions that end more often than they began.
         ("+--+-", "+-+-"),
         // The second session goes on in the next output.
         ("+/+--", "++-"),

@@ -7,7 +7,7 @@ use std::fmt;
 /// The version of the format that this crate writes and reads.
 pub const VERSION: u32 = 1;
 
-/// Where a workload comes from.
+/// Source of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -29,11 +29,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// How agents and channels became numbers.
+/// Method by which agents and channels became numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ids {
-    /// Numbers in the order of first appearance, in a tap of its whole life ([`Part`]). What joined them to ids was keyed with a secret (HMAC-SHA256), and that is gone.
+    /// Numbers in the order of first appearance, in a tap of its whole life ([`Part`]). The link to ids was keyed with
+    /// a secret (HMAC-SHA256), and that is gone.
     HmacIndex,
     /// There never were ids.
     Synthetic,
@@ -44,24 +45,24 @@ pub enum Ids {
 pub struct Header {
     /// [`VERSION`]. Another one is refused.
     pub skytale_workload: u32,
-    /// Where it comes from.
+    /// Source of the workload.
     pub source: Source,
-    /// What made it, as in `skytale 0.1.0`, with the profile and seed of a synthetic one.
+    /// Program that made it, as in `skytale 0.1.0`, with the profile and seed of a synthetic one.
     pub made_by: String,
-    /// When it began, unix milliseconds; only if that was asked for.
+    /// Start of the workload, unix milliseconds; only if that was asked for.
     #[serde(default)]
     pub start_ms: Option<u64>,
     /// The unit of times: always `us`.
     pub unit: Unit,
-    /// How agents and channels became numbers. A header of a synthetic workload need not say it.
+    /// Method by which agents and channels became numbers. A header of a synthetic workload need not say it.
     pub ids: Ids,
     /// The part of all channels that is in it: 1 is all of them, and what a header means that does not say it.
     #[serde(default = "all_channels")]
     pub sample: f64,
-    /// Which part of a tap it is; only in files of a tap.
+    /// Part of a tap; only in files of a tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// What it holds, if that was known when the file was begun; the last line always has it.
+    /// Its totals, if they were known when the file was begun; the last line always has them.
     #[serde(default)]
     pub totals: Option<Totals>,
 }
@@ -70,11 +71,11 @@ const fn all_channels() -> f64 {
     1.0
 }
 
-/// Which part of a tap a file is. Parts of one life share the numbers of agents and channels, which are not in the order of first
-/// appearance in each of them; a part begins where the one before it ended, if none is missing.
+/// Part of a tap that a file is. Parts of one life share the numbers of agents and channels, which are not in the order
+/// of first appearance in each of them; a part begins where the one before it ended, if none is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// When the life began, unix milliseconds. The same in all parts of it.
+    /// Start of the life, unix milliseconds. The same in all parts of it.
     pub life_ms: u64,
     /// Its number in the life, from 0.
     pub number: u32,
@@ -90,7 +91,7 @@ pub enum Unit {
 }
 
 impl Header {
-    /// Of a file that is begun now.
+    /// Makes the header of a file that is begun now.
     pub fn new(source: Source, made_by: impl Into<String>) -> Self {
         Self {
             skytale_workload: VERSION,
@@ -110,7 +111,7 @@ impl Header {
     }
 }
 
-/// What a workload holds. The last line is `{"totals": ...}` with these.
+/// Totals of a workload. The last line is `{"totals": ...}` with these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Events.

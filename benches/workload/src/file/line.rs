@@ -141,7 +141,7 @@ impl Encoder<'_> {
     }
 }
 
-/// What a line holds: the time since the event before, and the event.
+/// Contents of a line: the time since the event before, and the event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) delta: Duration,

@@ -13,7 +13,7 @@ const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// No workload is longer.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
-/// Why a file is not a workload.
+/// Reason why a file is not a workload.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It cannot be read, or is not gzip.
@@ -22,7 +22,7 @@ pub enum ReadError {
     /// Its first line is not a header.
     #[error("not a workload: the first line is not a header ({problem})")]
     NoHeader {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A version that is not known here.
@@ -36,23 +36,23 @@ pub enum ReadError {
     Line {
         /// Its number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// What the last line says is not what the file holds.
+    /// The totals in the last line differ from those of the file.
     #[error("the workload holds other events than its last line says: {found:?}, not {said:?}")]
     Totals {
-        /// What it holds.
+        /// Totals of the file.
         found: Box<Totals>,
-        /// What the last line says.
+        /// Totals in the last line.
         said: Box<Totals>,
     },
 }
 
-/// How a file ended.
+/// End of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With its last line.
+    /// The file has its last line.
     Whole,
     /// Without it: it was cut, or is still being written.
     Cut,
@@ -151,12 +151,12 @@ impl<R: Read> Reader<R> {
         Ok(Some(Event { at: self.at, what }))
     }
 
-    /// How the file ended, once [`Reader::next_event`] gave `None`.
+    /// Returns the end of the file, once [`Reader::next_event`] gave `None`.
     pub const fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
 
-    /// What was read so far.
+    /// Returns the totals so far.
     pub const fn totals(&self) -> &Totals {
         &self.totals
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Events in one gzip member, unless a flush ends it earlier.
 const MEMBER_EVENTS: usize = 65_536;
 
-/// Why a workload cannot be written.
+/// Reason why a workload cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The file cannot be written.
@@ -44,7 +44,7 @@ impl<W: Write> Writer<W> {
         Self::compressed(out, header, Compression::best())
     }
 
-    /// The same for whoever has less time than space.
+    /// The same for callers with less time than space.
     pub(crate) fn fast(out: W, header: &Header) -> Result<Self, WriteError> {
         Self::compressed(out, header, Compression::fast())
     }
@@ -61,7 +61,7 @@ impl<W: Write> Writer<W> {
         })
     }
 
-    /// What it writes to.
+    /// Returns its output.
     pub(crate) const fn out(&mut self) -> &mut W {
         &mut self.out
     }
@@ -79,7 +79,7 @@ impl<W: Write> Writer<W> {
                 before: self.before,
             });
         }
-        // What is written are whole microseconds: rounding must not add up.
+        // Times are written in whole microseconds: rounding must not add up.
         let at = Duration::from_micros(u64::try_from(event.at.as_micros()).unwrap_or(u64::MAX));
         line::encode(at.saturating_sub(self.before), &event.what, &mut self.member);
         self.before = at;
@@ -91,7 +91,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the gzip member: what was written up to here can be read whatever comes after it.
+    /// Ends the gzip member: the file up to here can be read, no matter what follows.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         if !self.member.is_empty() {
             write_member(&mut self.out, &self.member, self.compression)?;
@@ -101,7 +101,7 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// What was written so far.
+    /// Returns the totals so far.
     pub const fn totals(&self) -> &Totals {
         &self.totals
     }

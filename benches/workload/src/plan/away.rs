@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// A share of those who only read goes offline after a fifth of the time, and comes back at its end, all at once.
 ///
-/// Between, they do nothing: their sessions, reads, KeyPackages and claims are dropped. What others do to them goes on: they are added,
-/// removed, and the KeyPackages that they offered before are claimed.
+/// Between, they do nothing: their sessions, reads, KeyPackages and claims are dropped. Actions of others on them go
+/// on: they are added, removed, and the KeyPackages that they offered before are claimed.
 pub(super) fn stay(layer: &mut Layer, share: f64, chance: &mut Chance) -> Result<(), PlanError> {
     let away = draw(layer, share, chance)?;
     let end = layer.events.last().map_or(Duration::ZERO, |event| event.at);

@@ -1,17 +1,17 @@
-//! How large a plan becomes, known before it is built.
+//! Size of a plan, known before it is built.
 
 use super::{Layer, PlanError};
 use crate::event::{Event, Frame, What};
 use skytale_proto::ChannelMode;
 
-/// So many agents that commits name take about the memory of one event.
+/// Number of agents named by commits that take about the memory of one event.
 const NAMES_PER_EVENT: u64 = 32;
 
 /// An event names two agents at most (an author and whose KeyPackage it claims) besides those that count as names, and one channel.
 /// So whatever fits numbers its agents and channels in 32 bits.
 const _: () = assert!(super::EVENTS_MAX as u64 * (NAMES_PER_EVENT + 2) < u32::MAX as u64);
 
-/// What events take in memory. Sums and products saturate: they are over any limit then.
+/// Memory of events. Sums and products saturate: they are over any limit then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Footprint {
     events: u64,
@@ -46,7 +46,7 @@ impl Footprint {
         }
     }
 
-    /// What [`readers::add`](super::readers::add) adds to a layer.
+    /// Returns the part that [`readers::add`](super::readers::add) adds to a layer.
     pub(super) fn of_readers(layer: &Layer, count: u32) -> Self {
         let readers = Self {
             // A token, a session and a subscription each.
@@ -89,7 +89,7 @@ impl Footprint {
         self.events.saturating_add(self.names / NAMES_PER_EVENT)
     }
 
-    /// Refuses what is over the limit, in the number of copies of it that the plan is to have.
+    /// Refuses a plan over the limit, in the number of copies of it that the plan is to have.
     pub(super) const fn must_fit(self, copies: u32, events_max: u64) -> Result<(), PlanError> {
         let events = self.times(copies).weight();
         if events > events_max {

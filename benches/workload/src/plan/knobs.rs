@@ -1,4 +1,4 @@
-//! What can be set of a plan.
+//! Settings of a plan.
 
 use crate::file::DURATION_MAX;
 use std::time::Duration;
@@ -8,10 +8,10 @@ const COUNT_MAX: u32 = 10_000;
 /// The most parts of which one is taken: ids of frames have 12 bits for its number.
 const PARTS_MAX: u32 = (1 << 12) - 1;
 
-/// What can be set of a plan.
+/// Settings of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knobs {
-    /// So many times as fast; `None` where the time of events does not count, but their order.
+    /// Factor on the speed; `None` if the time of events does not count, but their order.
     pub speed: Option<f64>,
     /// Whole copies, each with agents and channels of its own; at least 1.
     pub clones: u32,
@@ -19,17 +19,17 @@ pub struct Knobs {
     pub fan_out: u32,
     /// Parts of equal length that are laid over each other; at least 1.
     pub folds: u32,
-    /// How much later each copy or part begins than the one before it.
+    /// Delay from the start of each copy or part to the start of the next.
     pub shift: Duration,
     /// The longest time without an event, before the speed is applied.
     pub max_gap: Option<Duration>,
     /// The share of those who only read that stays away until the end.
     pub offline_share: Option<Fraction>,
-    /// Seed of what is drawn.
+    /// Seed of the random choices.
     pub seed: u64,
-    /// How long the schedule is at most.
+    /// Maximum length of the schedule.
     pub duration: Option<Duration>,
-    /// Which of how many parts, from 1.
+    /// The part, and the number of parts, from 1.
     pub part: (u32, u32),
 }
 
@@ -56,7 +56,7 @@ impl Default for Knobs {
 pub struct KnobError {
     /// The setting.
     pub name: &'static str,
-    /// What is wrong with it.
+    /// The problem with it.
     pub problem: &'static str,
 }
 

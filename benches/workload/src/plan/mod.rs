@@ -1,4 +1,4 @@
-//! From a workload to a schedule: what happens when, made as a whole before anything happens.
+//! Conversion of a workload to a schedule: what happens when, made as a whole before anything happens.
 //!
 //! Knobs are applied in this order: gaps are shortened; the workload is cut into parts, which are laid over each other; readers are
 //! added; some readers stay away until the end; whole copies are made; one part of several is taken; the speed and the length are set.
@@ -24,13 +24,13 @@ use std::time::Duration;
 /// count as an event.
 pub const EVENTS_MAX: usize = 50_000_000;
 
-/// What a frame needs besides its body, in bytes: at least, and for each agent that a commit names.
+/// Bytes that a frame needs besides its body: at least, and for each agent that a commit names.
 const HEADER_BYTES: usize = 1024;
 const HEADER_BYTES_PER_NAME: usize = 40;
-/// What a commit needs besides its body at least, in bytes.
+/// Minimum bytes that a commit needs besides its body.
 const COMMIT_HEADER_BYTES: usize = 64 * 1024;
 
-/// What is to happen.
+/// Events to replay.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// In the order of time, from 0. Agents and channels are numbered from 0.
@@ -41,15 +41,15 @@ pub struct Plan {
     pub channels: u32,
     /// Refusals that the workload holds, by code. They are not done again: they come about or not.
     pub refusals: BTreeMap<u32, u64>,
-    /// Events that stand for what was before the workload, or is not in it.
+    /// Events that represent a state before the workload, or outside of it.
     pub made_up: u64,
     /// Appends whose body was too large for a frame. They are planned with the largest body that fits.
     pub clamped: u64,
-    /// How long the schedule is.
+    /// Length of the schedule.
     pub duration: Duration,
 }
 
-/// Why there is no plan.
+/// Reason why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Nothing is left to do.
@@ -60,7 +60,7 @@ pub enum PlanError {
         "the plan is as large as {events} events, but at most {EVENTS_MAX} fit in memory; use fewer copies, parts or added readers, or a shorter workload"
     )]
     TooMany {
-        /// How many events it would have, at least.
+        /// Minimum number of its events.
         events: u64,
     },
     /// Nobody only reads.
@@ -255,7 +255,8 @@ impl Plan {
         self.events.iter().filter(is_append).count() as u64
     }
 
-    /// How often channel entries are read by members other than their authors, if everybody reads to the end.
+    /// Returns the number of reads of channel entries by members other than their authors, if everybody reads to the
+    /// end.
     pub fn deliveries(&self) -> u64 {
         let mut rosters: HashMap<Channel, HashSet<Agent>> = HashMap::new();
         let mut raw: HashMap<Channel, HashSet<Agent>> = HashMap::new();
@@ -317,7 +318,7 @@ fn shorten(events: &mut [Event], max_gap: Option<Duration>) {
     }
 }
 
-/// When a copy or part begins.
+/// Returns the start of a copy or part.
 fn shifted(shift: Duration, number: u32) -> Duration {
     shift.checked_mul(number).unwrap_or(Duration::MAX)
 }
@@ -385,8 +386,8 @@ fn clamp(events: &mut [Event]) -> u64 {
     clamped
 }
 
-/// One part of several: some of the channels, and whoever has to do with them. An agent that has to do with channels of several parts is
-/// an agent of its own in each; one that has to do with none is in one of them.
+/// One part of several: some of the channels, and the agents that have to do with them. An agent that has to do with
+/// channels of several parts is an agent of its own in each; one that has to do with none is in one of them.
 fn part(layer: Layer, (number, parts): (u32, u32)) -> Layer {
     let is_ours = |index: u32| index % parts == number - 1;
     let mut places: HashMap<Agent, bool> = HashMap::new();

@@ -1,14 +1,14 @@
 //! Axes: from values to places between 0 and 1.
 
-/// How an axis goes.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Axis {
-    /// From 0, evenly.
+    /// Values from 0, evenly.
     #[default]
     Linear,
     /// Each power of ten as long. Values that are not positive are left out.
     Log,
-    /// Of shares from 0 to 1: 0, 90, 99, 99.9 % as far from each other, as in plots of HdrHistogram.
+    /// Shares from 0 to 1: 0, 90, 99, 99.9 % as far from each other, as in plots of HdrHistogram.
     Percentile,
 }
 
@@ -57,7 +57,7 @@ impl Scale {
         Self { axis, low, high }
     }
 
-    /// Where a value is, 0 to 1; none for one that the axis cannot show.
+    /// Returns the place of a value, 0 to 1; none for one that the axis cannot show.
     pub(super) fn at(&self, value: f64) -> Option<f64> {
         let value = match self.axis {
             _ if value.is_nan() => return None,
@@ -71,7 +71,7 @@ impl Scale {
         Some((value.clamp(self.low, self.high) - self.low) / (self.high - self.low))
     }
 
-    /// Its marks: places and what they say.
+    /// Its marks: places and their labels.
     pub(super) fn marks(&self) -> Vec<(f64, String)> {
         let place = |value: f64| (value - self.low) / (self.high - self.low);
         match self.axis {

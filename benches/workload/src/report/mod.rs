@@ -47,7 +47,7 @@ pub enum Part {
 pub struct Page {
     /// Its title.
     pub title: String,
-    /// What is on it.
+    /// Its parts.
     pub parts: Vec<Part>,
 }
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 /// The drawing's size, and the room around the axes, in pixels.
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 244.0;
-/// Of a small one: two are beside each other.
+/// Size of a small one: two are beside each other.
 const SMALL: (f64, f64) = (380.0, 174.0);
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
@@ -23,13 +23,13 @@ const DASHES: [&str; 5] = ["", "7 3", "2 2.5", "9 3 2 3", "4 4"];
 /// One line of a plot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
-    /// What it shows.
+    /// Name of the line.
     pub label: String,
     /// Points, in the order of x. One that is no number, or that an axis cannot show, breaks the line.
     pub points: Vec<(f64, f64)>,
 }
 
-/// How points are drawn.
+/// Marks of points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Marks {
     /// Joined.
@@ -42,7 +42,7 @@ pub enum Marks {
 /// A plot. Linear axes begin at 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plot {
-    /// What it shows, for those who cannot see it too.
+    /// Title of the plot, for those who cannot see it too.
     pub title: String,
     /// The unit of x.
     pub x_unit: String,
@@ -50,13 +50,13 @@ pub struct Plot {
     pub y_unit: String,
     /// Lines.
     pub lines: Vec<Line>,
-    /// How x goes.
+    /// Scale of x.
     pub x_axis: Axis,
-    /// How y goes.
+    /// Scale of y.
     pub y_axis: Axis,
     /// A value that x reaches at least, so that plots of a page have the same times.
     pub x_most: Option<f64>,
-    /// How points are drawn.
+    /// Marks of points.
     pub marks: Marks,
     /// Whether two are beside each other. A small one shows its title.
     pub is_small: bool,
@@ -72,7 +72,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // What XML has no place for.
+            // Characters that XML does not allow.
             letter if letter.is_control() && !letter.is_whitespace() => out.push('\u{fffd}'),
             letter => out.push(letter),
         }
@@ -130,7 +130,7 @@ impl Frame {
                 y + 4.0
             )?;
         }
-        // Where the one before ends: marks that would run into each other are left out.
+        // End of the one before: marks that would run into each other are left out.
         let mut end = f64::NEG_INFINITY;
         for (place, text) in self.x.marks() {
             let (x, half) = (self.x_at(place), text.chars().count() as f64 * LETTER / 2.0);
@@ -217,7 +217,7 @@ impl Plot {
         (colour, format!("stroke=\"{colour}\" stroke-width=\"1.6\"{dash}"))
     }
 
-    /// Where the label of each line goes, in rows, and how many rows there are.
+    /// Returns the place of each line's label, in rows, and the number of rows.
     fn labels(&self, width: f64) -> (Vec<(f64, f64)>, f64) {
         if self.lines.len() < 2 {
             return (Vec::new(), 0.0);

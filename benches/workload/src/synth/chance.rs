@@ -13,7 +13,7 @@ impl Chance {
         Self(Pcg64Mcg::seed_from_u64(seed))
     }
 
-    /// Between 0 and 1, without 1.
+    /// Draws a number between 0 and 1, without 1.
     fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -25,7 +25,7 @@ impl Chance {
 
     /// The time to the next event of a Poisson process.
     pub(crate) fn wait(&mut self, mean: Duration) -> Duration {
-        // At most 20 means: what is beyond has a probability of one in 500 million.
+        // At most 20 means: larger values have a probability of one in 500 million.
         mean.mul_f64((-(1.0 - self.unit()).ln()).min(20.0))
     }
 

@@ -11,7 +11,7 @@ mod scene;
 use crate::event::Event;
 use std::time::Duration;
 
-/// What a workload looks like.
+/// Profile of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// Two agents that take turns.
@@ -53,10 +53,10 @@ impl Profile {
     }
 }
 
-/// How large a synthetic workload is.
+/// Size of a synthetic workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// How long it lasts.
+    /// Length of the workload.
     pub duration: Duration,
     /// Agents, about: pairs and teams are kept whole.
     pub agents: u32,
@@ -64,7 +64,7 @@ pub struct Size {
     pub messages_per_second: u32,
 }
 
-/// Why a size cannot be made.
+/// Reason why a size cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SizeError(&'static str);

@@ -24,15 +24,15 @@ struct Room {
     head: u64,
 }
 
-/// Where one agent is.
+/// Place of one agent.
 #[derive(Debug, Default)]
 struct Place {
     online: bool,
-    /// What it has read of each of its channels.
+    /// Position of the agent in each of its channels.
     read: BTreeMap<Channel, u64>,
 }
 
-/// Everything must be called in the order of time: events are what they are because of those before.
+/// Everything must be called in the order of time: events depend on those before.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) chance: Chance,
@@ -125,7 +125,7 @@ impl Scene {
         channel
     }
 
-    /// An entry has come to a channel: whoever is online has read it.
+    /// An entry has come to a channel: every agent that is online has read it.
     fn entry(&mut self, channel: Channel) {
         let room = &mut self.rooms[channel.0 as usize];
         room.head += 1;
@@ -170,7 +170,7 @@ impl Scene {
         }
     }
 
-    /// An agent comes online, and reads what it missed.
+    /// An agent comes online, and reads the entries that it missed.
     pub(super) fn connect(&mut self, agent: Agent) {
         if std::mem::replace(&mut self.agents[agent.0 as usize].online, true) {
             return;

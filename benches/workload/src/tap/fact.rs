@@ -1,4 +1,4 @@
-//! What a node sees, with the ids as they are: small, and without bodies.
+//! Facts that a node sees, with the ids as they are: small, and without bodies.
 
 use skytale_proto::{AgentId, ChannelMode, Code, Detail, Frame, LogId};
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 /// A fact, and when it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// When, from the start of the tap.
+    /// Time from the start of the tap.
     pub at: Duration,
-    /// What.
+    /// The fact.
     pub fact: Fact,
 }
 
-/// What a node saw.
+/// Fact that a node saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// A log accepted a frame. A duplicate is none.
     Append {
-        /// Who appended it.
+        /// Author of the frame.
         author: AgentId,
         /// The log.
         log: LogId,
@@ -26,21 +26,21 @@ pub enum Fact {
     },
     /// A session began.
     Connect {
-        /// Whose.
+        /// Its agent.
         agent: AgentId,
         /// Its number: a later session of the node has a higher one.
         session: u64,
     },
     /// A session ended.
     Disconnect {
-        /// Whose.
+        /// Its agent.
         agent: AgentId,
         /// Its number.
         session: u64,
     },
     /// A subscription began.
     Subscribe {
-        /// Who reads.
+        /// The reader.
         agent: AgentId,
         /// The log.
         log: LogId,
@@ -53,7 +53,7 @@ pub enum Fact {
     Token(AgentId),
     /// An agent was refused something.
     Refused {
-        /// Who.
+        /// The refused agent.
         agent: AgentId,
         /// The code.
         code: Code,
@@ -82,7 +82,7 @@ pub(super) enum ShapeKind {
     Claim,
 }
 
-/// What a commit changes.
+/// Changes by a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Changes {
     pub(super) adds: Vec<AgentId>,
@@ -91,7 +91,7 @@ pub(super) struct Changes {
 }
 
 impl Shape {
-    /// Of a frame; `None` for kinds that no agent appends.
+    /// Returns the shape of a frame; `None` for kinds that no agent appends.
     pub fn of(frame: &Frame) -> Option<Self> {
         let kind = match &frame.header().detail {
             Detail::Create { mode, .. } => ShapeKind::Create(*mode),
@@ -113,7 +113,7 @@ impl Shape {
                 last_resort: *last_resort,
             },
             Detail::KeyPackageClaim { .. } => ShapeKind::Claim,
-            // What an agent says of itself is no load.
+            // An agent's statements about itself are no load.
             Detail::Trim { .. } | Detail::Welcome { .. } | Detail::KeyPackagePolicy { .. } => return None,
         };
         Some(Self {

@@ -14,7 +14,7 @@ const MEMBER_TEXT_BYTES: usize = 1024 * 1024;
 const PREFIX: &str = "tap-";
 const SUFFIX: &str = ".skw";
 
-/// How large a tap may become.
+/// Limits on the size of a tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapLimits {
     /// A file that has so many bytes is closed, and another one begun.
@@ -45,9 +45,9 @@ struct Older {
 struct Open {
     path: PathBuf,
     file: File,
-    /// What is on the disk, all of it whole members.
+    /// Bytes on the disk, all of them whole members.
     bytes: u64,
-    /// When it begins, from the start of the tap.
+    /// Start of the file, from the start of the tap.
     begins: Duration,
     /// Writes to memory, so that a member goes to the disk whole and the bound holds before.
     writer: Writer<Vec<u8>>,
@@ -110,7 +110,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Brings what was written to the disk, and closes a file that is large enough.
+    /// Brings written events to the disk, and closes a file that is large enough.
     pub(super) fn flush(&mut self) -> Result<(), WriteError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.writer.flush()?;
@@ -139,7 +139,8 @@ impl Folder {
     /// Gives the file up, with the events that are not on the disk.
     pub(super) fn abandon(&mut self) {
         let Some(open) = self.open.take() else { return };
-        // What can be done on a disk that has just failed: a file that stays is good up to a member that was cut.
+        // The best that is possible on a disk that has just failed: a file that stays is good up to a member that was
+        // cut.
         let _ = if open.writer.totals().events > open.waiting {
             open.file.set_len(open.bytes)
         } else {
@@ -147,7 +148,7 @@ impl Folder {
         };
     }
 
-    /// How many events came to the disk since this was asked last.
+    /// Returns the number of events that came to the disk since the last call.
     pub(super) const fn take_written(&mut self) -> u64 {
         std::mem::replace(&mut self.written, 0)
     }
@@ -173,7 +174,7 @@ impl Folder {
     }
 }
 
-/// The files of taps in a folder, the oldest first. What is named otherwise is left alone.
+/// The files of taps in a folder, the oldest first. Files with other names are left alone.
 fn older(dir: &Path) -> io::Result<VecDeque<Older>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {

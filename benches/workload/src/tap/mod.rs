@@ -29,15 +29,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often events go to the disk.
+/// Interval at which events go to the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(700);
-/// How long an event waits for others that were before it.
+/// Time for which an event waits for others that were before it.
 const HOLD: Duration = Duration::from_millis(250);
 /// Events that wait at once. With more they are written as they are.
 const PENDING_MAX: usize = 65_536;
 /// Events for which there is memory when there is little to do.
 const PENDING_KEPT: usize = 1_024;
-/// How long a tap that failed waits until it tries again.
+/// Pause of a tap that failed before it tries again.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// Ids of one life. With more another life begins, with other numbers.
 const IDS_MAX: usize = 1_000_000;
@@ -48,22 +48,22 @@ const IDS_MAX: usize = 1_000_000;
 pub struct TapError {
     /// The folder.
     pub dir: PathBuf,
-    /// Why.
+    /// The reason.
     pub source: WriteError,
 }
 
-/// What became of events.
+/// Result of a turn for the events.
 #[derive(Debug, Default)]
 pub struct Turn {
     /// Events that came to the disk.
     pub written: u64,
     /// Events that are lost.
     pub dropped: u64,
-    /// Why, if the disk failed now. The tap tries again by itself.
+    /// The reason, if the disk failed now. The tap tries again by itself.
     pub error: Option<TapError>,
 }
 
-/// Writes a tap. It has no clock: times are from its start, and whoever drives it tells them.
+/// Writes a tap. It has no clock: times are from its start, and the caller gives them.
 pub struct TapWriter {
     made_by: String,
     /// Unix milliseconds of the start.
@@ -166,7 +166,7 @@ impl TapWriter {
         }
     }
 
-    /// Writes what is due. To be called often: some twenty times a second.
+    /// Writes events that are due. To be called often: some twenty times a second.
     pub fn turn(&mut self, now: Duration) -> Turn {
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;

@@ -27,7 +27,7 @@ impl fmt::Debug for Numbers {
 }
 
 impl Numbers {
-    /// With a key of their own.
+    /// Makes them with a key of their own.
     pub(super) fn new() -> Result<Self, NoRandomness> {
         Ok(Self {
             pseudonyms: Pseudonyms::new(Sample::ALL)?,
@@ -37,7 +37,7 @@ impl Numbers {
         })
     }
 
-    /// How many ids have a number.
+    /// Returns the number of ids that have a number.
     pub(super) fn len(&self) -> usize {
         self.pseudonyms.len()
     }
@@ -75,7 +75,7 @@ impl Numbers {
         Some(channel)
     }
 
-    /// What a fact is in a workload. `None` where a kind does not fit its log, which no store accepts.
+    /// Returns a fact's event in a workload. `None` where a kind does not fit its log, which no store accepts.
     pub(super) fn event(&mut self, fact: &Fact) -> Option<What> {
         Some(match fact {
             Fact::Append { author, log, shape } => What::Append {

@@ -17,7 +17,7 @@ pub(crate) struct Agent {
     label: String,
 }
 
-/// What a process runs: a script of `tests/slim`, and the virtual environment with its packages.
+/// Script of a process: one of `tests/slim`, and the virtual environment with its packages.
 #[derive(Clone, Copy)]
 pub(crate) enum Script {
     /// Sessions.

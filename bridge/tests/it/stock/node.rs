@@ -6,7 +6,7 @@ use crate::world::World;
 use serde_json::json;
 use std::time::Duration;
 
-/// How often a stock node is started, and how long each may take.
+/// Number of times that a stock node is started, and the maximum time for each.
 const STARTS: usize = 5;
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 

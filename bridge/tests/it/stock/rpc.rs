@@ -68,7 +68,7 @@ async fn a_call_to_an_absent_server_ends_with_its_deadline_and_is_not_made_later
         let failed = client.wait_nth("failed", number).await;
         assert_eq!(failed["code"], "DEADLINE_EXCEEDED", "{failed}");
     }
-    // The same name with the same id comes back. What it is asked first is what is asked then.
+    // The same name with the same id comes back. Its first call is the one made then.
     let again = server(&bridge.endpoint(), "server", Some(&state)).await;
     client.done(call("after", 60_000, true), "answer").await;
     assert_eq!(again.texts("called", "text"), ["after"]);

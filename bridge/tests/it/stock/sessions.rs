@@ -98,7 +98,7 @@ async fn a_reliable_group_goes_on_without_a_member_that_then_gets_all_of_it() {
     assert_eq!(bob.received(53).await[3..], numbered("missed-", 50));
     let alice = back(&bridge.endpoint(), world.dir.path(), "alice").await;
     assert_eq!(alice.received(50).await, numbered("missed-", 50));
-    // What was sent again went into no log.
+    // Retransmissions went into no log.
     assert!(!world.has_log("alice").await);
     bridge.stop().await;
 }
@@ -219,7 +219,7 @@ async fn a_member_killed_in_the_middle_of_a_stream_misses_nothing() {
         alice.messages().last().is_some_and(|text| text == "m-399")
     })
     .await;
-    // What she gets is in order and whole from its first message on, and that is one that she had, or the next.
+    // Her messages are in order and whole from the first on, and that is one that she had, or the next.
     let after = alice.messages();
     let first = 400 - after.len();
     assert_eq!(after, numbered("m-", 400)[first..]);

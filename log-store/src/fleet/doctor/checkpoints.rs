@@ -1,4 +1,4 @@
-//! What nodes vouch for, whether streams are purged, and what the node's key may do: by what was answered.
+//! Judges the answers on vouchers of nodes, purges of streams, and rights of the node's key.
 
 use super::gather::{Facts, Found, Role};
 use super::report::{Finding, Severity};

@@ -1,4 +1,4 @@
-//! How far a server's clock is from this machine's.
+//! Offset of a server's clock from this machine's.
 
 use super::gather::{Facts, Found};
 use super::report::{Finding, Severity};
@@ -13,14 +13,14 @@ const FAR_APART: Duration = Duration::from_secs(60);
 /// A server's clock against this machine's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Clock {
-    /// How far it is ahead, in milliseconds.
+    /// Offset, in milliseconds, positive if it is ahead.
     pub(super) ahead_ms: i64,
-    /// By how much that may be wrong: half the time of question and answer.
+    /// Possible error of the offset: half the time of question and answer.
     pub(super) within_ms: i64,
 }
 
 impl Clock {
-    /// From what a server said in between two moments here.
+    /// Reads the clock that a server reported between two moments here.
     pub(super) fn read(said: &str, asked: SystemTime, answered: SystemTime) -> Option<Self> {
         let said = async_nats::datetime::parse_rfc3339(said).ok()?;
         let said_ms = i64::try_from(said.unix_timestamp_nanos() / 1_000_000).ok()?;
@@ -37,7 +37,7 @@ impl Clock {
         self.ahead_ms.saturating_abs() > limit.saturating_add(self.within_ms)
     }
 
-    /// In words.
+    /// Describes it in words.
     fn describe(self) -> String {
         let seconds = self.ahead_ms.unsigned_abs() as f64 / 1e3;
         let way = if self.ahead_ms < 0 { "behind" } else { "ahead of" };

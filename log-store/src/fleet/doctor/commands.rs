@@ -1,4 +1,4 @@
-//! The commands that mend what was found, as they are typed. `nats` is NATS' command line
+//! The commands that fix the findings, as they are typed. `nats` is NATS' command line
 //! (<https://github.com/nats-io/natscli>); its keys are those that `skytale fleet nats` made for operators.
 
 use super::gather::Facts;

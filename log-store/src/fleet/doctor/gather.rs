@@ -21,15 +21,15 @@ use skytale_proto::Region;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// How long a server, or a stream, may take to answer.
+/// Maximum time for a server, or a stream, to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-/// How long to wait for a further server to answer.
+/// Time to wait for a further server to answer.
 const FURTHER_WITHIN: Duration = Duration::from_millis(1_000);
 /// Servers that answer, at most.
 const SERVERS_MAX: usize = 1_000;
 /// Streams that are asked for at once.
 const STREAMS_AT_ONCE: usize = 32;
-/// How often what does not answer is asked.
+/// Number of times that a silent server or stream is asked.
 const ROUNDS: usize = 2;
 
 /// All that was answered.
@@ -38,9 +38,9 @@ pub(super) struct Facts {
     pub(super) addresses: Vec<Address>,
     pub(super) servers: Servers,
     pub(super) streams: Vec<Looked>,
-    /// What is wrong with the rights of the node's key; `None` where no server takes it.
+    /// Problems in the rights of the node's key; `None` if no server takes it.
     pub(super) rights: Option<Result<Vec<String>, String>>,
-    /// What nodes vouch for, of each shard.
+    /// Statements of nodes on each shard.
     pub(super) checkpoints: Vec<(ShardId, Result<Judged, String>)>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Greeting {
     pub(super) max_payload: u64,
 }
 
-/// Why there is no greeting.
+/// Reason why there is no greeting.
 #[derive(Debug)]
 pub(super) enum Silence {
     /// The server refuses the relay node's key.
@@ -67,7 +67,7 @@ pub(super) enum Silence {
     Nobody(String),
 }
 
-/// What servers say of themselves.
+/// Statements of servers about themselves.
 #[derive(Debug)]
 pub(super) enum Servers {
     /// Those that answered.
@@ -114,14 +114,14 @@ pub(super) struct JetStream {
     pub(super) stored: u64,
     /// `None` where there is no limit.
     pub(super) stored_max: Option<u64>,
-    /// Who leads the meta group, as this server knows.
+    /// Leader of the meta group, as far as this server knows.
     pub(super) meta_leader: Option<String>,
     /// The other servers of the meta group, as this server knows: only the leader's list is whole.
     pub(super) meta_peers: Vec<String>,
     pub(super) meta_size: usize,
 }
 
-/// What a stream is for.
+/// Purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Log(ShardId),
@@ -165,7 +165,7 @@ pub(super) async fn gather(config: &FleetConfig, shards: &Shards) -> Facts {
     }
 }
 
-/// What is wrong with the rights of the node's key. An operator's key is not judged.
+/// Returns the problems in the rights of the node's key. An operator's key is not judged.
 async fn rights(config: &FleetConfig, shards: &Shards) -> Option<Result<Vec<String>, String>> {
     let shard = shards.all().first()?;
     let client = connect(config, &config.nats.servers, &config.nats.auth).await.ok()?;
@@ -184,7 +184,7 @@ async fn rights(config: &FleetConfig, shards: &Shards) -> Option<Result<Vec<Stri
     Some(Ok(problems))
 }
 
-/// What nodes vouch for, of each shard whose stream and checkpoints are there.
+/// Returns the statements of nodes on each shard whose stream and checkpoints exist.
 async fn checkpoints(config: &FleetConfig, streams: &[Looked]) -> Vec<(ShardId, Result<Judged, String>)> {
     let Ok(client) = connect(config, &config.nats.servers, &config.nats.auth).await else {
         return Vec::new();

@@ -1,7 +1,7 @@
-//! What a fleet's servers and streams lack, and the command that mends it: read only.
+//! Problems of a fleet's servers and streams, and the commands that fix them: read only.
 //!
-//! `gather` asks, `servers` and `streams` judge what was answered and ask nothing. What could not be asked is unknown, not
-//! wrong.
+//! `gather` asks, `servers` and `streams` judge the answers and ask nothing. A question without an answer is unknown,
+//! not a problem.
 //!
 //! | asked | as whom | gives |
 //! |---|---|---|

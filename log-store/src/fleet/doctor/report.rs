@@ -1,4 +1,4 @@
-//! What an examination gives. The shapes are what `skytale fleet doctor --json` prints: fields may be added.
+//! Result of an examination. The shapes are what `skytale fleet doctor --json` prints: fields may be added.
 
 use serde::Serialize;
 
@@ -35,12 +35,12 @@ pub const CHECKS: &[&str] = &[
     "checkpoint-unattested",
 ];
 
-/// What was found.
+/// Result of an examination.
 #[derive(Clone, Debug, Serialize)]
 pub struct Examination {
     /// Nothing was found.
     pub ok: bool,
-    /// What was found, the worst first.
+    /// Findings, the worst first.
     pub findings: Vec<Finding>,
     /// The servers that are known.
     pub servers: Vec<ServerReport>,
@@ -48,11 +48,11 @@ pub struct Examination {
     pub streams: Vec<StreamReport>,
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Agents notice it, or a crash now could lose what was acknowledged.
+    /// Agents notice it, or a crash now could lose acknowledged entries.
     Critical,
     /// Agents notice nothing. One more fault would be critical.
     Warning,
@@ -61,7 +61,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As it is printed.
+    /// Returns its printed name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -74,17 +74,17 @@ impl Severity {
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// Which check found it: one of [`CHECKS`].
+    /// Check that found it: one of [`CHECKS`].
     pub check: &'static str,
     /// The servers or streams that it is about.
     pub subject: String,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What it means for agents.
+    /// Its meaning for agents.
     pub means: String,
-    /// What to do, in order: commands, or steps on the server's machine.
+    /// Steps to fix it, in order: commands, or steps on the server's machine.
     pub mend: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ pub struct ServerReport {
     pub stored_bytes: Option<u64>,
     /// Bytes that they may take: `max_file`.
     pub stored_bytes_max: Option<u64>,
-    /// How far its clock is ahead of this machine's, in milliseconds.
+    /// Offset of its clock from this machine's, in milliseconds, positive if it is ahead.
     pub clock_ahead_ms: Option<i64>,
     /// It leads JetStream's meta group.
     pub leads_meta: Option<bool>,

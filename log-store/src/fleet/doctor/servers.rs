@@ -1,4 +1,4 @@
-//! What the servers lack, by what they answered.
+//! Problems of the servers, by their answers.
 
 use super::clock;
 use super::commands::Commands;
@@ -279,7 +279,7 @@ fn one(server: &Server, commands: &Commands, findings: &mut Vec<Finding>) {
     store(server, there, commands, findings);
 }
 
-/// What each server takes at most, as far as one knows.
+/// Checks the servers' maximum payloads, as far as they are known.
 fn payloads(facts: &Facts, findings: &mut Vec<Finding>) {
     let needed = (limits::FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES) as u64;
     let greetings = facts

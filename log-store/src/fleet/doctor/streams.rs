@@ -1,4 +1,4 @@
-//! What the streams, mirrors and buckets lack, by what was answered.
+//! Problems of the streams, mirrors and buckets, by the answers.
 
 use super::commands::Commands;
 use super::gather::{Facts, Found, Looked, Role, Servers};
@@ -112,7 +112,7 @@ struct Judge<'a> {
     well: Option<BTreeSet<&'a str>>,
 }
 
-/// What is said of one stream.
+/// Facts known of one stream.
 struct Said<'a> {
     groups: &'a mut Groups,
     name: &'a str,
@@ -451,7 +451,7 @@ impl Judge<'_> {
     }
 }
 
-/// What is wrong with a copy, as its leader says.
+/// Returns the problem of a copy, as its leader reports it.
 fn behind(peer: &PeerInfo) -> Option<String> {
     if peer.offline || peer.active.is_zero() || peer.active > HEARD_WITHIN {
         return Some("is not heard by its leader".to_owned());

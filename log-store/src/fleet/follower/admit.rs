@@ -1,4 +1,4 @@
-//! What a start without the stream left unchecked: before the stream is followed, and anything is put into it.
+//! Checks that a start without the stream left out: made before the stream is followed, and anything is put into it.
 
 use super::{End, Follower};
 use crate::fleet::bootstrap::{self, Lazy};

@@ -1,12 +1,13 @@
-//! What a shard does at the place of a checkpoint: it vouches for its own state, unless enough nodes vouch for one already.
+//! Work of a shard at the place of a checkpoint: it vouches for its own state, unless enough nodes vouch for one
+//! already.
 //!
 //! ```text
 //!   every node      at the same message   state ──> bytes ──> hash     the same on all that folded the same
 //!   some of them    vouch for the hash, and see to it that the bytes are in the bucket (`vouching.rs`)
 //! ```
 //!
-//! What is in the bucket moves no node that has folded the messages itself. Where others contradict it, it says so; it
-//! stops only where as many known nodes as a new one would believe have seen other *messages* than it has.
+//! The bucket's contents move no node that has folded the messages itself. If others contradict it, it says so; it
+//! stops only if as many known nodes as a new one would believe have seen other *messages* than it has.
 
 use super::intake::outcome_of;
 use super::{End, Follower};
@@ -20,9 +21,9 @@ use crate::fleet::vouching;
 use crate::local::ShardPosition;
 use std::time::Duration;
 
-/// How long a shard stalls for a checkpoint, at most.
+/// Maximum time for which a shard stalls for a checkpoint.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(20);
-/// How long nodes wait for each other to vouch.
+/// Maximum random delay before a node vouches, so that nodes wait for each other.
 const CHECKPOINT_JITTER: Duration = Duration::from_millis(300);
 
 impl Follower<'_> {
@@ -43,7 +44,7 @@ impl Follower<'_> {
             let outcome = outcome_of(&mut self.parts).await;
             self.folded(outcome)?;
         }
-        // Whatever becomes of this checkpoint: what the next one says begins here, on all nodes alike.
+        // No matter what becomes of this checkpoint: the facts in the next one begin here, on all nodes alike.
         let mut repeated = std::mem::take(&mut self.repeated);
         repeated.sort_unstable();
         repeated.dedup();

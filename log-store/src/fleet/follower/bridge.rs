@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use futures_util::StreamExt as _;
 use std::time::Duration;
 
-/// How long a consumer may take to be made before messages are asked for one by one.
+/// Maximum time to make a consumer before messages are requested one by one.
 pub(super) const BEGINS_AFTER: Duration = Duration::from_millis(300);
 /// Messages asked for at once, at most.
 const AT_ONCE: usize = 64;
@@ -39,7 +39,8 @@ pub(super) async fn fetch(
     while let Some(answer) = answers.next().await {
         match answer {
             Ok(message) => fetched.push(Ok(Arrived::fetched(message))),
-            // Not there yet, or nobody answers: what came is what there is. Whoever makes the consumer says what is wrong.
+            // Not there yet, or nobody answers: the messages so far are all there are. The task that makes the consumer
+            // reports the problem.
             Err(error) => {
                 tracing::trace!(%error, "no message");
                 break;

@@ -13,11 +13,11 @@ use std::time::Duration;
 const PULL_MESSAGES: usize = 2_048;
 /// Bytes asked for at once.
 const PULL_BYTES: usize = 8 * 1024 * 1024;
-/// How long the server may be silent; twice that, and the follower starts over.
+/// Heartbeat of the server; after twice that in silence, the follower starts over.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long the server waits for messages before it says that there are none.
+/// Time that the server waits for messages before it says that there are none.
 const PULL_EXPIRES: Duration = Duration::from_secs(10);
-/// After this long without its follower the server forgets a consumer.
+/// Time without its follower after which the server forgets a consumer.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
 
 impl Follower<'_> {
@@ -28,7 +28,7 @@ impl Follower<'_> {
         let mut making = pin!(asking::again(AGAIN_AFTER, within, Result::is_ok, || {
             consume(context.clone(), source.to_owned(), from)
         }));
-        // What is looked at again when a node starts is the consumer's.
+        // Messages that are read again when a node starts are the consumer's.
         let bridged = bridged && from == self.position.sequence + 1;
         let mut after = bridge::BEGINS_AFTER;
         let mut fetching = None;

@@ -71,14 +71,14 @@ pub(super) struct Part {
     notes: Vec<Note>,
 }
 
-/// What is to be done with a message once it is folded.
+/// Step to take with a message once it is folded.
 pub(super) enum Note {
     Bundle(u64, LogId),
     Welcome(FrameId),
 }
 
 impl Follower<'_> {
-    /// Takes what came, and hands it to the replica in parts.
+    /// Takes the messages that came, and hands them to the replica in parts.
     pub(super) async fn chunk(&mut self, chunk: impl IntoIterator<Item = Result<Arrived, String>>) -> Result<(), End> {
         if self.owes_boundary() {
             self.boundary().await?;
@@ -141,7 +141,7 @@ impl Follower<'_> {
         end.map_or(Ok(()), Err)
     }
 
-    /// A message for the replica. What holds no frame of this very log and shard is skipped, by every node alike.
+    /// A message for the replica. One without a frame of this very log and shard is skipped, by every node alike.
     fn message(&mut self, sequence: u64, message: &async_nats::Message, notes: &mut Vec<Note>) -> Message {
         let mark = Mark::of(self.shard.id, &message.subject);
         let frame = Frame::decode(message.payload.clone()).ok().filter(|frame| {

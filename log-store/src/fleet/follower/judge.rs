@@ -1,4 +1,4 @@
-//! Looks at the stream from time to time, and what is made of what is seen.
+//! Regular looks at the stream, and the conclusions from them.
 
 use super::Follower;
 use crate::fleet::asking::{self, AGAIN_AFTER};
@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
-/// What a look means.
+/// Judgement on a look.
 pub(super) enum Judged {
     /// All is as it was folded.
     Well(Box<Info>),
@@ -21,9 +21,9 @@ pub(super) enum Judged {
     Stop(Contradiction),
 }
 
-/// What was seen while something is followed.
+/// Observations made while something is followed.
 pub(super) struct Seen {
-    /// Of the stream itself.
+    /// Look at the stream itself.
     pub(super) look: Look,
     /// The mirror in this node's region, where it is not followed and could be.
     pub(super) mirror: Option<Info>,
@@ -55,7 +55,7 @@ impl Follower<'_> {
         })
     }
 
-    /// Compares the stream with what was folded of it. Ends within a bound, whoever does not answer.
+    /// Compares the stream with its fold. Ends within a bound, even if nobody answers.
     pub(super) fn look(&mut self) -> BoxFuture<'static, Look> {
         self.looks_on = self.node.connection();
         let (node, id, position) = (self.node.clone(), self.shard.id, self.position.clone());
@@ -74,8 +74,8 @@ impl Follower<'_> {
         })
     }
 
-    /// What a look at the stream means. A contradiction is believed when it has stood for a while: a server that was cut
-    /// off from the others answers from what it has until it notices.
+    /// Judges a look at the stream. A contradiction is believed when it has stood for a while: a server that was cut
+    /// off from the others answers from its own copy until it notices.
     pub(super) fn judge(&mut self, look: Look) -> Judged {
         match look {
             Look::Well(info) => {
@@ -118,7 +118,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The stream is what was followed: appends are taken, if they were not.
+    /// The stream matches the replica: appends are taken, if they were not.
     fn resume(&self) {
         if self.checked && self.shard.checked().is_err() {
             tracing::info!(shard = %self.shard.label, "the stream is what it must be: appends are taken");
@@ -144,7 +144,7 @@ impl Follower<'_> {
     }
 }
 
-/// What a look under way gives; never, where there is none.
+/// Waits for the result of a look under way; for ever, if there is none.
 pub(super) async fn look_done(looking: &mut Option<BoxFuture<'static, Seen>>) -> Seen {
     let seen = match looking {
         Some(look) => look.await,

@@ -29,14 +29,14 @@ use tokio::time::Instant;
 const FOLD_MESSAGES_MAX: usize = 512;
 /// Parts on their way into the replica, at most: while one is synced, the next are folded.
 const PARTS_MAX: usize = 4;
-/// How long a mirror may take to say how far it is, before it is done without.
+/// Maximum time for a mirror to report its position, before the follower does without it.
 const MIRROR_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// The pause before a follower starts over, to begin with.
 const RESUME_FIRST: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const RESUME_MAX: Duration = Duration::from_secs(1);
 
-/// What a follower begins with.
+/// Start of a follower.
 pub(super) struct Beginning {
     pub(super) position: ShardPosition,
     /// Messages that are known to repeat entries which this replica does not have.
@@ -47,7 +47,7 @@ pub(super) struct Beginning {
     pub(super) checked: bool,
 }
 
-/// Why a stretch of following ended.
+/// Reason why a stretch of following ended.
 enum End {
     /// The node ends.
     Ended,
@@ -102,7 +102,7 @@ pub(super) async fn follow_all(node: Arc<Node>, shard: ShardId, mut beginning: B
             End::Again(reason) => {
                 tracing::debug!(shard = %shard.label, %reason, "the follower starts over");
                 metrics::resumed(&shard.label);
-                // What was on its way into the replica gets there: the position is what was submitted.
+                // Messages on their way into the replica get there: the position is that of the last one submitted.
                 pause = if follower.position.sequence > before {
                     RESUME_FIRST
                 } else {
@@ -123,16 +123,17 @@ struct Follower<'a> {
     shard: &'a Shard,
     /// The last message submitted.
     position: ShardPosition,
-    /// Up to here messages were folded before this process began: only what they may owe is looked for.
+    /// Position up to which messages were folded before this process began: only Welcomes that they may owe are looked
+    /// for.
     recheck_to: u64,
     repeats: BTreeSet<u64>,
     /// Messages since the last checkpoint that were duplicates of entries.
     repeated: Vec<u64>,
-    /// Where the stream ended when it was last looked at, while a mirror of it was followed.
+    /// End of the stream when it was last looked at, while a mirror of it was followed.
     home_ended: u64,
     /// The mirror does not keep up: the stream itself is followed.
     avoid_mirror: bool,
-    /// Where this node was when something acknowledged did not come by the mirror.
+    /// Position of this node when something acknowledged did not come by the mirror.
     stood_still: Option<u64>,
     /// The stream itself answered when it was last asked.
     answers: bool,
@@ -140,14 +141,14 @@ struct Follower<'a> {
     copies_behind: usize,
     /// The stream matches this node's configuration.
     checked: bool,
-    /// On which connection to NATS the last look was begun.
+    /// Connection to NATS on which the last look was begun.
     looks_on: u64,
     owes_after: u64,
-    /// Where the stream ended when the node started.
+    /// End of the stream when the node started.
     target: Option<u64>,
     /// A contradiction, and since when.
     suspected: Option<(Contradiction, Instant)>,
-    /// What is on its way into the replica, whichever consumer it came from.
+    /// Messages on their way into the replica, from either consumer.
     parts: VecDeque<Part>,
 }
 
@@ -201,7 +202,7 @@ impl Follower<'_> {
             Judged::Well(info) => *info,
             Judged::Again(reason) => return End::Again(reason),
             Judged::Silent(reason) => match &copy {
-                // The home region is cut off: its mirror has what came out of it.
+                // The home region is cut off: its mirror has the messages that came out of it.
                 Some(copy) => return self.follow(copy, None).await,
                 None => return End::Again(reason),
             },
@@ -271,7 +272,7 @@ impl Follower<'_> {
                             }
                         }
                         Judged::Silent(_) => {}
-                        // What comes now may be of another history.
+                        // The next messages may be of another history.
                         Judged::Again(reason) => return End::Again(reason),
                         Judged::Stop(contradiction) => return End::Stop(contradiction),
                     }
@@ -326,7 +327,7 @@ impl Follower<'_> {
         metrics::lag(&self.shard.label, health.lag());
     }
 
-    /// The stream did not answer: what was followed is served, and said to be what there is.
+    /// The stream did not answer: the followed entries are served, as all that there are.
     fn silent(&mut self) {
         self.answers = false;
         let mut health = self.shard.health.lock();

@@ -6,10 +6,10 @@
 //!  retention's clock ──────────── time that passes, by the clock that nobody sets ──────────┘
 //! ```
 //!
-//! Retention cannot be undone, so what it goes by must not depend on one reading of a clock that anyone may set. Time that
-//! passes is measured by the time since the machine's start, which goes on while the machine sleeps. While the wall clock
-//! is not far from that, it is followed slowly. A wall clock that is further away has leapt: it is believed only after it
-//! has stayed where it leapt to. Until then the earlier of the two counts, so a clock that goes back only delays.
+//! Retention cannot be undone, so it must not depend on one reading of a clock that anyone may set. Time that passes is
+//! measured by the time since the machine's start, which goes on while the machine sleeps. While the wall clock is not
+//! far from that, it is followed slowly. A wall clock that is further away has leapt: it is believed only after it has
+//! stayed where it leapt to. Until then the earlier of the two counts, so a clock that goes back only delays.
 
 mod reading;
 mod steady;
@@ -20,14 +20,14 @@ use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use steady::{Apart, CONFIRMED_AFTER, Change, SteadyClock};
 
-/// How often what is believed is written down, in milliseconds.
+/// Interval at which the believed time is written down, in milliseconds.
 const KEPT_EVERY_MS: u64 = 60_000;
-/// The file that keeps what is believed, in the store's folder.
+/// The file that keeps the believed time, in the store's folder.
 const FILE: &str = "CLOCK";
 const FILE_TITLE: &str = "skytale log store clock 1";
 const FILE_BYTES_MAX: u64 = 256;
 
-/// The steady clock of a store, with what it believes kept in a file.
+/// The steady clock of a store, with the believed time kept in a file.
 pub(crate) struct StoreClock {
     clocks: Clocks,
     path: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct StoreClock {
 
 struct State {
     clock: SteadyClock,
-    /// When what is believed was written down last, and whether that failed.
+    /// Believed time at the last write, and whether that write failed.
     kept_ms: Option<u64>,
     failing: bool,
 }
@@ -62,7 +62,7 @@ impl StoreClock {
             }),
         };
         clock.look();
-        // What is written from here on may have a time that is wrong.
+        // Entries written from here on may have a wrong time.
         clock.keep();
         clock
     }
@@ -88,7 +88,7 @@ impl StoreClock {
         state.clock.now_ms()
     }
 
-    /// Writes down what is believed, now and then. Blocks.
+    /// Writes down the believed time, now and then. Blocks.
     pub(crate) fn keep(&self) {
         let mut state = self.state.lock();
         let running_ms = state.clock.read().running_ms;
@@ -107,7 +107,7 @@ impl StoreClock {
         state.failing = written.is_err();
     }
 
-    /// What a leap means for who runs the node, if there is one.
+    /// Returns the meaning of a leap for the operator, if there is one.
     pub(crate) fn remark(&self) -> Option<String> {
         let leap = self.state.lock().clock.leap()?;
         let (apart, left) = (Apart(leap.ahead_ms), leap.left.as_secs().div_ceil(60));
@@ -119,7 +119,7 @@ impl StoreClock {
     }
 }
 
-/// What was believed when the store was open last.
+/// Returns the time that was believed when the store was open last.
 fn kept(path: &Path) -> Option<u64> {
     let metadata = std::fs::metadata(path).ok()?;
     let text = match metadata.len() {

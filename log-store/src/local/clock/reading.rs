@@ -1,20 +1,20 @@
-//! What the machine's clocks show; in tests, clocks that are moved by hand.
+//! Readings of the machine's clocks; in tests, of clocks that are moved by hand.
 
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the clocks of the machine show, in milliseconds.
+/// Reading of the machine's clocks, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Since the machine's start, with the time that it slept.
+    /// Time since the machine's start, with the time that it slept.
     pub(crate) running_ms: u64,
-    /// Since 1970.
+    /// Time since 1970.
     pub(crate) wall_ms: u64,
 }
 
-/// Where a store reads the time. The machine's own clocks, outside of tests. Clones share it.
+/// Clocks of a store. The machine's own clocks, outside of tests. Clones share it.
 #[derive(Clone, Default)]
 pub struct Clocks {
     by_hand: Option<Arc<Mutex<Reading>>>,

@@ -1,4 +1,4 @@
-//! What is believed of the time, and when a wall clock that leapt is believed. Pure.
+//! Time that a store believes, and the moment at which it believes a wall clock that leapt. Pure.
 
 use super::reading::Reading;
 use std::fmt;
@@ -11,7 +11,7 @@ pub(super) const CONFIRMED_AFTER: Duration = Duration::from_secs(3_600);
 /// A wall clock that is near is followed by this part of the time that passes.
 const FOLLOWED_PART: u64 = 8;
 
-/// What is believed of the time. Pure.
+/// Time that a store believes. Pure.
 #[derive(Clone, Debug)]
 pub(super) struct SteadyClock {
     /// Unix milliseconds, when `read` was read.
@@ -23,14 +23,14 @@ pub(super) struct SteadyClock {
 /// A wall clock that is not where the time that has passed would have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leap {
-    /// How far it is ahead, in milliseconds; below zero where it is behind.
+    /// Distance from the expected time, in milliseconds, positive if the wall clock is ahead.
     pub(super) ahead_ms: i128,
-    /// How long it has to last yet before it is taken for the truth.
+    /// Time that it must still last before it is taken for the truth.
     pub(super) left: Duration,
     since_ms: u64,
 }
 
-/// What a reading has changed.
+/// Change that a reading made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// The wall clock has leapt by so much (or by another distance than before).
@@ -42,7 +42,7 @@ pub(super) enum Change {
 }
 
 impl SteadyClock {
-    /// Begins at a time that is known from before: what was believed last, or the newest entry's.
+    /// Begins at a time that is known from before: the one believed last, or the newest entry's.
     pub(super) const fn new(believed_ms: u64, read: Reading) -> Self {
         Self {
             believed_ms,
@@ -94,7 +94,7 @@ impl SteadyClock {
         self.believed_ms.min(self.read.wall_ms)
     }
 
-    /// What is believed at the last reading, unix milliseconds.
+    /// Returns the time believed at the last reading, unix milliseconds.
     pub(super) const fn believed_ms(&self) -> u64 {
         self.believed_ms
     }
@@ -114,7 +114,7 @@ fn is_near(apart_ms: i128) -> bool {
     apart_ms.unsigned_abs() <= LEAP_MIN.as_millis()
 }
 
-/// How far the wall clock is away, for a person.
+/// Distance of the wall clock, for a person.
 pub(super) struct Apart(pub(super) i128);
 
 impl fmt::Display for Apart {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the wall clock shows, retention's clock is ahead of the time that passed by what was followed at most,
+        /// No reading of the wall clock puts retention's clock further ahead of the elapsed time than following allows,
         /// unless the wall clock has stayed at one distance for the time that confirms it.
         #[test]
         fn no_reading_alone_moves_the_clock(

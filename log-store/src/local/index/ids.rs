@@ -1,4 +1,4 @@
-//! Which frame ids logs have accepted: blocks of neighbours, not a row each.
+//! Frame ids that logs have accepted: blocks of neighbours, not a row each.
 //!
 //! ```text
 //!  log | lower bound  ->  (id 16 | offset u64 | time_ms u64) x 1..=128, ascending by id
@@ -28,7 +28,7 @@ pub(crate) struct Seen {
 /// The accepted frame ids of all logs.
 pub(super) struct FrameIds {
     blocks: sled::Tree,
-    /// Who changes blocks. Readers need not wait: at every step of a change each id is where they look for it.
+    /// Lock for changes of blocks. Readers need not wait: at every step of a change each id is where they look for it.
     change: Mutex<()>,
 }
 
@@ -46,7 +46,7 @@ impl FrameIds {
         }
     }
 
-    /// Where a log accepted a frame id.
+    /// Returns the place at which a log accepted a frame id.
     pub(super) fn get(&self, log: &LogId, id: &FrameId) -> Result<Option<Seen>, sled::Error> {
         let block = self.covering(log, id)?;
         Ok(block.and_then(|block| block.find(id)))
@@ -152,7 +152,7 @@ impl Block {
     }
 }
 
-/// Of equal ids, which are neighbours, the one with the last offset.
+/// Keeps of equal ids, which are neighbours, the one with the last offset.
 fn keep_last(ids: &mut Vec<Seen>) {
     ids.dedup_by(|later, earlier| {
         let same = later.id == earlier.id;

@@ -1,4 +1,4 @@
-//! What is derived from the segments, in sled: where entries are, which frame ids were accepted, states of logs.
+//! Data derived from the segments, in sled: positions of entries, accepted frame ids, states of logs.
 //!
 //! Nothing lives here alone. The index says up to which batch it is current; what segments hold beyond that is put in
 //! when the store opens. It is trusted where it was closed cleanly, or where the same kernel still has its files in
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use table::Table;
 
 const STANDING_KEY: &[u8] = b"standing";
-/// How long to wait for sled's own lock, which an index just closed in this process may still hold.
+/// Time to wait for sled's own lock, which an index just closed in this process may still hold.
 const SLED_LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// The index.
@@ -49,7 +49,7 @@ pub(crate) struct Index {
     runs: Table,
     /// (log, frame id) -> offset and time.
     frames: Option<FrameIds>,
-    /// log -> what was known of it at some entry.
+    /// log -> its state at some entry.
     states: Table,
     /// log -> the segment that holds its last state record.
     snapshots: Table,
@@ -64,14 +64,14 @@ pub(crate) struct Index {
     faults: DiskFaults,
 }
 
-/// Where a log is damaged.
+/// Damage of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     /// The first entry that cannot be read.
     pub(crate) offset: Offset,
-    /// Where it is, or stood.
+    /// Its position, now or earlier.
     pub(crate) position: Position,
-    /// File, position and what is wrong.
+    /// File, position and problem.
     pub(crate) place: String,
 }
 
@@ -136,7 +136,7 @@ impl Index {
         self.db.is_none()
     }
 
-    /// Says, without a write, that what is on the disk is not to be trusted any more: it lacks something.
+    /// Marks the index on the disk, without a write to it, as not to be trusted any more: it lacks something.
     pub(crate) fn distrust(&self) -> std::io::Result<()> {
         Owner::forget(&self.dir)
     }
@@ -149,7 +149,7 @@ impl Index {
         }
     }
 
-    /// `None` where sled cannot open what is there: it is derived, and is built again. An error where the disk has no room.
+    /// `None` if sled cannot open the files: they are derived, and are built again. An error if the disk has no room.
     fn open_sled(dir: &Path, generation: u32, config: &LocalConfig) -> Result<Option<Self>, OpenError> {
         let path = sled_dir(dir, generation);
         let begun = Instant::now();
@@ -271,8 +271,8 @@ impl Index {
             .map_or(Offset::ZERO, |run| run.last()))
     }
 
-    /// Where entries of a log are, after a cursor and up to an offset: contiguous, and within the limits except for the
-    /// first one. And whether a limit, not the end of what is indexed, ended them.
+    /// Returns the positions of a log's entries after a cursor and up to an offset: contiguous, and within the limits
+    /// except for the first one. And whether a limit, not the end of the indexed entries, ended them.
     pub(crate) fn locate(
         &self,
         log: &LogId,
@@ -312,7 +312,7 @@ impl Index {
         Ok((found, false))
     }
 
-    /// Where a log accepted a frame id before, and when.
+    /// Returns the offset and the time at which a log accepted a frame id before.
     pub(crate) fn seen(&self, log: &LogId, id: &FrameId) -> Result<Option<(Offset, u64)>, StoreError> {
         let Some(frames) = &self.frames else {
             return Err(StoreError::Full {
@@ -323,7 +323,7 @@ impl Index {
         Ok(seen.map(|seen| (seen.offset, seen.time_ms)))
     }
 
-    /// What was known of a log when it was last kept.
+    /// Returns the state of a log when it was last kept.
     pub(crate) fn known(&self, log: LogId) -> Result<Option<Known>, StoreError> {
         let row = self.states.get(log.to_bytes()).map_err(failed("read the index"))?;
         row.map(|row| {

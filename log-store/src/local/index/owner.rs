@@ -1,8 +1,8 @@
-//! Who wrote the index last, and whether what it wrote can be trusted.
+//! Last writer of the index, and whether its data can be trusted.
 //!
 //! sled's flush is no fsync: after a crash of the machine its files may hold anything. After a crash of the process
-//! alone they hold what was written, since the kernel still has it. So the file `OWNER` in the index's folder says
-//! either that the index was closed (and synced by us), or which boot of which machine and which folder it was open in.
+//! alone they hold all writes, since the kernel still has it. So the file `OWNER` in the index's folder says either
+//! that the index was closed (and synced by us), or which boot of which machine and which folder it was open in.
 
 use super::super::folder::replace_file;
 use std::fs;
@@ -31,7 +31,7 @@ impl Owner {
         )))
     }
 
-    /// Whether what is in the folder can be trusted.
+    /// Whether the index in the folder can be trusted.
     pub(super) fn may_trust(&self, dir: &Path) -> bool {
         let path = path(dir);
         let short = fs::metadata(&path).is_ok_and(|file| file.len() <= OWNER_BYTES_MAX);
@@ -43,7 +43,7 @@ impl Owner {
         replace_file(&path(dir), self.0.as_bytes())
     }
 
-    /// Says that what is there is not to be trusted. Needs no room.
+    /// Marks the index there as not to be trusted. Needs no room.
     pub(super) fn forget(dir: &Path) -> io::Result<()> {
         match fs::remove_file(path(dir)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,4 +1,4 @@
-//! How the index's rows are encoded. Derived data: another version may encode them otherwise, and say so by
+//! Encoding of the index's rows. Derived data: another version may encode them otherwise, and say so by
 //! [`INDEX_VERSION`]; then the index is built again.
 //!
 //! ```text
@@ -24,14 +24,14 @@ const INDEX_VERSION: u32 = 2;
 /// Entries in one run, at most.
 pub(crate) const RUN_ENTRIES_MAX: usize = 512;
 
-/// Up to where the index is current.
+/// Position up to which the index is current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// The end of the last batch that the index has.
     pub(crate) position: Position,
-    /// That batch's number.
+    /// Number of that batch.
     pub(crate) batch: u64,
-    /// Where its mark is, in the same segment.
+    /// Position of its mark, in the same segment.
     pub(crate) mark_at: u32,
     /// The time in its mark.
     pub(crate) time_ms: u64,
@@ -65,7 +65,7 @@ impl Standing {
     }
 }
 
-/// Where an entry's record is.
+/// Position of an entry's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Located {
     pub(crate) offset: Offset,
@@ -132,7 +132,7 @@ impl Run {
     }
 }
 
-/// What is put into the index at once.
+/// Rows that are put into the index at once.
 #[derive(Default)]
 pub(crate) struct Round {
     pub(super) logs: Vec<RoundLog>,
@@ -227,7 +227,7 @@ impl Round {
         })
     }
 
-    /// Adds what is known of a log.
+    /// Adds the state of a log.
     pub(crate) fn state(&mut self, log: LogId, state: Bytes) {
         self.states.insert(log, state);
     }

@@ -19,7 +19,7 @@ pub(super) enum Table {
 /// Rows in memory.
 pub(super) struct Memory {
     rows: RwLock<BTreeMap<IVec, IVec>>,
-    /// What all tables of the index take.
+    /// Bytes that all tables of the index take.
     bytes: Arc<AtomicUsize>,
 }
 

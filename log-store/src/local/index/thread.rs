@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 /// Entries put into the index at once, about.
 const ROUND_ENTRIES_MAX: usize = 16_384;
-/// How long a round gathers. A log's entries of one round are one row: more of them at once cost hardly more. Nobody
-/// waits: what the index does not have yet is in memory.
+/// Time for which a round gathers. A log's entries of one round are one row: more of them at once cost hardly more.
+/// Nobody waits: entries that the index does not have yet are in memory.
 const ROUND_GATHERS: Duration = Duration::from_millis(50);
 
-/// How often an index that cannot be built in memory is tried.
+/// Number of attempts on an index that cannot be built in memory.
 const REBUILD_ATTEMPTS: u32 = 5;
-/// How often an index in memory is tried to be built on the disk: each try may read all segments.
+/// Interval between attempts to build an index in memory on the disk: each may read all segments.
 const RETURN_EVERY: Duration = Duration::from_secs(2);
 
 /// Hands batches to the index. The channel is bounded by [`super::super::progress::Progress`], in bytes.
@@ -55,7 +55,7 @@ impl Indexer {
         let _ = self.batches.send(batch);
     }
 
-    /// Lets the thread finish what it has, and waits for it.
+    /// Lets the thread finish its work, and waits for it.
     pub(crate) fn finish(self) {
         drop(self.batches);
         if self.thread.join().is_err() {
@@ -94,13 +94,13 @@ fn run(shared: &Shared, batches: &Receiver<Arc<Batch>>) {
     }
 }
 
-/// The index, and what it has.
+/// The index, and its progress.
 struct Keeping<'a> {
     shared: &'a Shared,
     index: Arc<Index>,
     /// The last batch that it has.
     last: u64,
-    /// When it was last tried to build it on the disk.
+    /// Last attempt to build it on the disk.
     tried: Instant,
 }
 
@@ -123,7 +123,7 @@ impl Keeping<'_> {
         let mut bytes = round.bytes();
         match self.index.write(shared.segments.store(), &mut round, false) {
             Ok(()) => self.last = last,
-            // Whatever of the round is in the segments is put in with the rest.
+            // Entries of the round that are in the segments are put in with the rest.
             Err(StoreError::Full { reason }) => match batches.try_recv() {
                 Err(TryRecvError::Disconnected) => self.distrust(),
                 Err(TryRecvError::Empty) => self.leave_disk(&reason, last)?,

@@ -8,8 +8,8 @@
 //!  | magic | version | crc32c | footer at | zero | first batch | last batch | newest_ms |
 //! ```
 //!
-//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footer of what it drops.
-//! Persisted: keep stable.
+//! An `at` of 0 is "not here". Opening a store reads trailers alone; retention reads the footers of segments that it
+//! drops. Persisted: keep stable.
 
 use super::super::batch::Batch;
 use super::header::SEGMENT_VERSION;
@@ -25,10 +25,10 @@ use std::os::unix::fs::FileExt as _;
 pub(crate) const TRAILER_BYTES: u32 = 48;
 const MAGIC: &[u8; 8] = b"skytaleE";
 
-/// What the last bytes of a sealed segment say.
+/// Contents of a sealed segment's last bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trailer {
-    /// Where the footer's record is; records end there.
+    /// Position of the footer's record; records end there.
     pub(crate) footer_at: u32,
     /// The first batch's number; 0 where there is none.
     pub(crate) first_batch: u64,
@@ -89,9 +89,9 @@ pub(crate) struct FooterLog {
     pub(crate) log: LogId,
     /// The first entry's offset here.
     pub(crate) first: Offset,
-    /// Where its last state is kept; 0 where there is none.
+    /// Position of its last state; 0 if there is none.
     pub(crate) state_at: u32,
-    /// Where the entries are, one after another; 0 for one that was damaged when the segment was sealed.
+    /// Positions of the entries, one after another; 0 for one that was damaged when the segment was sealed.
     pub(crate) entries: Vec<u32>,
 }
 
@@ -186,7 +186,7 @@ impl FooterBuilder {
         if seen.entries.is_empty() {
             seen.first = offset;
         }
-        // A hole is what was damaged when the segment was read; it is at most as long as the segment.
+        // A hole is a stretch that was damaged when the segment was read; it is at most as long as the segment.
         let index = offset.get().saturating_sub(seen.first.get());
         let hole = usize::try_from(index)
             .unwrap_or(usize::MAX)
@@ -218,7 +218,7 @@ impl FooterBuilder {
         Footer { logs }
     }
 
-    /// When the first entry was written, if there is one.
+    /// Returns the time of the first entry, if there is one.
     pub(crate) const fn entries_since_ms(&self) -> Option<u64> {
         self.entries_since_ms
     }

@@ -20,7 +20,7 @@ pub(crate) const HEADER_BYTES: u32 = 48;
 pub(crate) const SEGMENT_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"skytaleS";
 
-/// What a segment says of itself.
+/// Header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) sequence: u32,

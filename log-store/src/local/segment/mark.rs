@@ -17,25 +17,25 @@ use skytale_proto::{LogId, Offset, Record, record};
 
 const STATE_BIT: u32 = 1 << 31;
 
-/// What a batch holds.
+/// Mark of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Mark {
     /// The batch's number, from 1, dense over all segments.
     pub(crate) number: u64,
-    /// When it was made, unix milliseconds.
+    /// Time of the batch, unix milliseconds.
     pub(crate) time_ms: u64,
     /// The logs it has records of, each with the offset of its first entry here.
     pub(crate) logs: Vec<(LogId, Offset)>,
     /// The records that follow, in their order.
     pub(crate) records: Vec<MarkRecord>,
-    /// Where a replica is after the batch.
+    /// Positions of a replica after the batch.
     pub(crate) positions: MarkPositions,
 }
 
 /// A record of a batch, as its mark has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MarkRecord {
-    /// Which of the mark's logs.
+    /// Index of its log among the mark's.
     pub(crate) log: u32,
     /// The payload's length, in bytes.
     pub(crate) length: u32,

@@ -5,9 +5,9 @@
 //!           \____ one batch ______/                             \_ sealed only _/
 //! ```
 //!
-//! Entries are [`skytale_proto::record`]s and are here as they go on the wire. What belongs to the store has kinds of
-//! its own. A batch was synced before the next one was written: so damage before a later mark is damage, and bad bytes
-//! after the last mark are a batch that a crash cut off. Persisted: keep stable.
+//! Entries are [`skytale_proto::record`]s, stored as they go on the wire. Records of the store itself have kinds of
+//! their own. A batch was synced before the next one was written: so damage before a later mark is damage, and bad
+//! bytes after the last mark are a batch that a crash cut off. Persisted: keep stable.
 
 mod footer;
 mod header;
@@ -36,7 +36,7 @@ pub(crate) const KIND_FOOTER: u8 = 4;
 /// The longest payload of a record of the store's own kinds, in bytes.
 pub(crate) const OWN_PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Where a record is.
+/// Position of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Position {
     /// The segment's number in the sequence, from 1.

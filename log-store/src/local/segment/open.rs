@@ -19,7 +19,7 @@ pub(crate) struct OpenSegment {
     file: File,
     pub(crate) path: PathBuf,
     pub(crate) sequence: u32,
-    /// Where the next batch goes.
+    /// Position of the next batch.
     pub(crate) at: u32,
     pub(crate) footer: FooterBuilder,
     /// Its space is reserved, as far as that can be.
@@ -27,12 +27,12 @@ pub(crate) struct OpenSegment {
     faults: DiskFaults,
 }
 
-/// Why a segment was not written to.
+/// Reason why a segment was not written to.
 #[derive(Debug)]
 pub(crate) enum WriteError {
     /// There is no room. The segment ends where it did, durably, and may be written to again.
     Full(io::Error),
-    /// What is on the disk is unknown: nothing may be written to it again.
+    /// The bytes on the disk are unknown: nothing may be written to it again.
     Unknown(io::Error),
 }
 
@@ -85,7 +85,7 @@ impl OpenSegment {
         Ok((file, reserved.map_err(OpenError::io("reserve space for", path))?))
     }
 
-    /// Goes on with a segment whose records end at `at`. What comes after that is cut off, durably.
+    /// Goes on with a segment whose records end at `at`. Bytes after that are cut off, durably.
     pub(crate) fn resume(
         path: PathBuf,
         sequence: u32,
@@ -167,8 +167,8 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// After a write that found no room: all before `at` was synced, so what came after it is cut off, durably, and the
-    /// segment's end is certain again.
+    /// Cuts the segment back after a write that found no room: all before `at` was synced, so later bytes are cut off,
+    /// durably, and the segment's end is certain again.
     fn cut_back(&mut self, error: io::Error) -> WriteError {
         if !no_room(&error) {
             return WriteError::Unknown(error);
@@ -229,7 +229,7 @@ fn reserve(file: &File, at: u32, bytes: u32, space: &Space) -> io::Result<bool> 
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(true),
         Err(error) if no_room(&error) => {
-            // What it got of it is given back.
+            // The space that it did get is given back.
             file.set_len(u64::from(at))?;
             Ok(false)
         }

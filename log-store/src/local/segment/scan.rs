@@ -1,8 +1,8 @@
 //! Reads a segment from a place to its end, record by record, in bounded memory.
 //!
-//! What a mark announces is known by log, offset and place, so that a damaged record is named and stepped over. After a
-//! damaged mark the scan goes on at the next mark of this store; marks carry the store's id, which no author knows, so
-//! that nothing inside a frame's body can pass for one.
+//! Records that a mark announces are known by log, offset and place, so that a damaged record is named and stepped
+//! over. After a damaged mark the scan goes on at the next mark of this store; marks carry the store's id, which no
+//! author knows, so that nothing inside a frame's body can pass for one.
 
 use super::super::folder::StoreId;
 use super::super::position::MarkPositions;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Bytes read at a time.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
-/// What a scan finds next.
+/// Next finding of a scan.
 pub(crate) enum Step {
     /// A batch begins.
     Batch {
@@ -48,18 +48,18 @@ pub(crate) enum Step {
     End(End),
 }
 
-/// How a segment ends.
+/// End of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With a footer at this place.
+    /// A footer at this place.
     Footer { at: u32 },
     /// Records end here; nothing but reserved space follows.
     Clean { at: u32 },
-    /// Records end here; what follows is a batch that a crash cut off.
+    /// Records end here; a batch follows that a crash cut off.
     Torn { at: u32 },
 }
 
-/// What a segment's place in the sequence says about its end.
+/// Conclusion about a segment's end from its place in the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Sealed: records end at the footer, and everything before it was synced.
@@ -130,7 +130,7 @@ impl Scan {
         self.batch
     }
 
-    /// What comes next; `None` after the end.
+    /// Returns the next step; `None` after the end.
     pub(crate) fn next(&mut self) -> io::Result<Option<Step>> {
         if self.ended {
             return Ok(None);
@@ -308,7 +308,7 @@ impl Scan {
             .map_err(|error| error.to_string()))
     }
 
-    /// Up to `length` bytes at a place; fewer at the end.
+    /// Reads up to `length` bytes at a place; fewer at the end.
     fn bytes_at(&mut self, at: u32, length: usize) -> io::Result<Bytes> {
         let length = length.min(self.end.saturating_sub(at) as usize);
         let start = at.wrapping_sub(self.window_at) as usize;
@@ -334,7 +334,7 @@ impl Scan {
         Ok(true)
     }
 
-    /// Where the next mark of a later batch is, at or after a damaged place.
+    /// Returns the position of the next mark of a later batch, at or after a damaged place.
     fn find_next_mark(&mut self, from: u32) -> io::Result<Option<u32>> {
         if let Some(known) = self.next_mark
             && known.is_none_or(|mark| mark >= from)
@@ -364,7 +364,7 @@ impl Scan {
             if bytes.len() <= needle.len() {
                 break;
             }
-            // Windows overlap by the length of what is looked for.
+            // Windows overlap by the length of the searched bytes.
             at += (bytes.len() - needle.len()) as u32;
         }
         self.next_mark = Some(found);

@@ -23,7 +23,7 @@ pub(crate) struct SegmentFile {
     pub(crate) file: File,
 }
 
-/// What is known of a sealed segment.
+/// Facts about a sealed segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentInfo {
     /// The file's length.
@@ -107,7 +107,7 @@ impl Segments {
         self.sealed.lock().values().map(|info| info.bytes).sum()
     }
 
-    /// What is known of a segment, if it is sealed.
+    /// Returns the facts about a segment, if it is sealed.
     pub(crate) fn info(&self, sequence: u32) -> Option<SegmentInfo> {
         self.sealed.lock().get(&sequence).copied()
     }
@@ -143,7 +143,7 @@ impl Segments {
         Ok(file)
     }
 
-    /// Removes the oldest segment's file, durably. Who reads it at the moment may finish.
+    /// Removes the oldest segment's file, durably. Readers that have it open may finish.
     pub(crate) fn remove(&self, sequence: u32) -> Result<(), OpenError> {
         let path = self.path(sequence);
         fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;

@@ -1,4 +1,4 @@
-//! What a scan finds, whatever was cut off or flipped.
+//! Findings of a scan after any cut or any flipped byte.
 
 use super::super::config::LocalConfig;
 use super::super::folder::StoreId;
@@ -88,7 +88,7 @@ impl Written {
     }
 }
 
-/// What a scan gives: offsets of whole entries, offsets of damaged ones, lost stretches, the end.
+/// Findings of a scan: offsets of whole entries, offsets of damaged ones, lost stretches, the end.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     whole: Vec<u64>,
@@ -161,7 +161,7 @@ fn a_last_batch_cut_at_any_byte_keeps_what_is_whole_before_the_cut() {
                 End::Clean { at } | End::Torn { at } => at,
                 End::Footer { .. } => panic!("there is none"),
             };
-            // What goes on from there overwrites nothing that is whole, and leaves no gap.
+            // A store that continues there overwrites nothing that is whole, and leaves no gap.
             let last = expected.len();
             let ends = [written.batches[0], written.entries[last - 1]];
             assert!(

@@ -209,7 +209,7 @@ async fn a_node_starts_from_its_replica_while_nats_is_away_and_goes_on_by_itself
     let dirs = [TempDir::new().expect("a folder"), TempDir::new().expect("a folder")];
     let config = |dir: &TempDir| at_server(&account, 0, 2, dir.path());
     let channel = followed(config(&dirs[0])).await;
-    // What it has not seen.
+    // Entries that it has not seen.
     let other = open(at_server(&account, 1, 2, dirs[1].path())).await;
     accept(&other, &message(channel, 1, b"while it was away")).await;
     other.close().await.expect("closed");
@@ -225,7 +225,7 @@ async fn a_node_starts_from_its_replica_while_nats_is_away_and_goes_on_by_itself
     );
     let frame = message(channel, 1, b"kept by its author");
     refused_for_now(&store, &frame).await;
-    // What it cannot know it does not call wrong.
+    // It reports nothing as wrong that it cannot know.
     for error in [
         store
             .read(channel.log(), at(9), 1_000, 10)

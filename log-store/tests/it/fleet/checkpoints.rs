@@ -1,4 +1,4 @@
-//! What is older than the retention goes, on all nodes alike; and a node without a replica begins with a checkpoint.
+//! Entries older than the retention go, on all nodes alike; and a node without a replica begins with a checkpoint.
 
 use super::cluster::Account;
 use super::nodes::reaches;
@@ -246,7 +246,7 @@ async fn nodes_vouch_for_the_same_bytes_wherever_they_began() {
         );
         let enough = words.iter().filter(|(_, count)| *count >= 2).count() as u64;
         if enough == boundaries && parts.len() as u64 == boundaries {
-            // Whoever vouched, the bytes are there once, or were written by two at the same moment.
+            // Any number of nodes may vouch: the bytes are there once, or were written by two at the same moment.
             assert!(parts.iter().all(|(_, count)| *count <= 3), "{parts:?}");
             break;
         }

@@ -31,7 +31,7 @@ async fn write(node: Arc<FleetStore>, channel: ChannelId, stop: Arc<AtomicBool>)
     acknowledged
 }
 
-/// What was acknowledged is there: at its offset, once, each author's in their order.
+/// Every acknowledged frame is there: at its offset, once, each author's in their order.
 async fn check(one: &FleetStore, two: &FleetStore, channel: ChannelId, authors: &[Vec<(FrameId, Offset)>]) {
     let entries = agree(one, two, channel.log()).await;
     let mut places: HashMap<FrameId, Offset> = HashMap::new();

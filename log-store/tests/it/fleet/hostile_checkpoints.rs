@@ -1,4 +1,5 @@
-//! Whoever has one node's keys writes what it likes about checkpoints: no node takes it, none stops for it, and it is named.
+//! An attacker with one node's keys writes arbitrary checkpoints: no node takes them, none stops for them, and that
+//! node is named.
 
 use super::checkpoints::{EVERY, extent, one_shard, purged_with, the_same};
 use super::cluster::Account;

@@ -88,7 +88,7 @@ async fn acknowledged(store: &FleetStore, frame: &Frame) -> Offset {
     accepted.offset
 }
 
-/// What the child said was acknowledged.
+/// Acknowledgement that the child reported.
 #[derive(Default)]
 struct Acked {
     logs: BTreeMap<LogId, HashMap<Offset, FrameId>>,

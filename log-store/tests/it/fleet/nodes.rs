@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What one writer learned of a channel: frames, with offset and time.
+/// Frames that one writer knows to be in a channel, with offset and time.
 type Written = (ChannelId, Vec<(FrameId, Offset, u64)>);
 
 /// All entries of a log, as records.
@@ -323,8 +323,8 @@ async fn many_recipients_on_many_shards_have_their_welcomes_when_the_bundle_is_a
     }
 }
 
-/// Neither the logs of agents that do not know a bundle's author nor the streams get anything of it; who does know it is served
-/// although this node may not have followed the claim yet.
+/// Neither the logs of agents that do not know a bundle's author nor the streams get anything of it; an agent that does
+/// know it is served although this node may not have followed the claim yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn welcomes_that_nobody_expects_are_in_no_stream() {
     let (account, _streams) = shared_account().await;
@@ -383,7 +383,7 @@ async fn welcomes_that_a_dead_node_owed_are_published_by_another() {
     let store = open(settings(&account, dir.path())).await;
     let channel = ChannelId::generate();
     accept(&store, &create(channel)).await;
-    // The bundle gets into the stream, and who put it there is gone before it could follow.
+    // The bundle gets into the stream, and the node that put it there is gone before it could follow.
     let recipients = [someone(), someone(), someone()];
     claimed(&store, &recipients).await;
     let commit = bundle(channel, 1, &recipients);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long a batch is tried here.
+/// Time for which a batch is tried here.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Frames in a batch here, at most.
 const BATCH: usize = 4;

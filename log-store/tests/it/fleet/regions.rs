@@ -46,7 +46,7 @@ pub(crate) fn agent_of(store: &FleetStore, region: u8) -> AgentId {
     }
 }
 
-/// Who follows a stream; nobody, where it is not there.
+/// Returns the followers of a stream; nobody, if it does not exist.
 pub(crate) async fn followers(account: &Account, stream: &str) -> HashSet<String> {
     let context = account.context().await.expect("JetStream");
     match context.get_stream(stream).await {
@@ -162,7 +162,7 @@ async fn without_its_mirror_a_node_follows_the_stream_itself() {
     }
 }
 
-/// How many checkpoints a region's bucket holds of its one shard.
+/// Returns the number of checkpoints that a region's bucket holds of its one shard.
 async fn checkpoints_of(account: &Account, region: u8) -> usize {
     let prefix = format!("skytale.checkpoint.{region}.0.");
     let words = checkpoints(account, region, "word").await;
@@ -219,7 +219,7 @@ async fn a_region_that_is_cut_off_takes_no_other_regions_checkpoints_with_it() {
     home.close().await.expect("closed");
     cluster.kill(0);
 
-    // What the mirror has is followed without standing still at each of its fifty checkpoints.
+    // The mirror's messages are followed without a stop at each of its fifty checkpoints.
     let away = FleetStore::open(close_by(1, every)).await.expect("it opens");
     let followed = tokio::time::timeout(HANGING, reaches(&away, theirs.log(), head)).await;
     followed.expect("it follows the mirror");

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a contradiction must last is not what is waited for here.
+/// These tests do not depend on the time that a contradiction must last.
 fn patient(account: &Account, dir: &Path) -> FleetConfig {
     FleetConfig {
         alarm_after: Duration::from_secs(600),

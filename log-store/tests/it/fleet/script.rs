@@ -19,7 +19,7 @@ pub(crate) fn settings(account: &Account, dir: &Path) -> FleetConfig {
     account.settings(dir)
 }
 
-/// How often something random is repeated: as often as told here, or `SKYTALE_ROUNDS` times that.
+/// Number of rounds of something random: `count`, or `SKYTALE_ROUNDS` times that.
 pub(crate) fn rounds(count: u32) -> u32 {
     let times = std::env::var("SKYTALE_ROUNDS").map(|times| times.parse().expect("SKYTALE_ROUNDS is a number"));
     count * times.unwrap_or(1)
@@ -32,7 +32,7 @@ pub(crate) async fn open(config: FleetConfig) -> FleetStore {
     store
 }
 
-/// How long the keeper of a test listens to nodes, which answer at once.
+/// Time for which the keeper of a test listens to nodes, which answer at once.
 pub(crate) const HEARS_FOR: Duration = Duration::from_millis(500);
 
 /// The fleet's keeper, as long as this is there.
@@ -57,7 +57,7 @@ impl Drop for Keeping {
     }
 }
 
-/// What was written for checkpoints of a region, by subject: how many messages.
+/// Returns the messages written for checkpoints of a region, by subject: how many.
 pub(crate) async fn checkpoints(account: &Account, region: u8, last: &str) -> Vec<(String, usize)> {
     let context = account.context().await.expect("JetStream");
     let Ok(stream) = context.get_stream(format!("SKYTALE_CHECKPOINTS_{region}")).await else {
@@ -123,7 +123,7 @@ pub(crate) async fn queue(store: &FleetStore, frames: &[Frame]) -> Vec<PendingAp
     pending
 }
 
-/// What an author learned of frames that it sent one behind the other.
+/// Waits for the answers to frames that an author sent one behind the other.
 pub(crate) async fn told(pending: Vec<PendingAppend>) -> Vec<Result<Accepted, AppendError>> {
     let mut told = Vec::new();
     for append in pending {

@@ -53,7 +53,7 @@ async fn a_clock_that_leaps_for_a_minute_takes_no_segment_and_is_remarked() {
         remark.contains("40 d 0 h ahead") && remark.contains("60 min more"),
         "{remark}"
     );
-    // What is written meanwhile has the leapt time, and takes nothing with it either.
+    // Entries written meanwhile have the leapt time, and take nothing with them either.
     channel_with(&store, 50, &[5; 900]).await;
     clocks.pass(MINUTE + MINUTE / 4);
     assert_eq!(dropped(&store).await, 0);
@@ -103,7 +103,7 @@ async fn a_store_that_is_opened_with_a_wrong_clock_gives_nothing_up() {
     close(filled(&config).await).await;
     clocks.leap(DAY * 40);
     for round in 0..4 {
-        // What is written has the wrong time. An older version left no time behind, and the newest entry's counts.
+        // The entry has the wrong time. An older version left no time behind, and the newest entry's counts.
         let remove_clock = round == 0;
         if remove_clock {
             fs::remove_file(dir.path().join("CLOCK")).expect("it was written");

@@ -1,7 +1,7 @@
 //! The process is killed at any time: what it acknowledged is there, in order, once.
 //!
 //! The tests run their own binary again as the writer; `ops/test/os-crash.sh` runs the same writer on a file system
-//! whose durable bytes it copies, and the same check on the copy. What the child does is set by the environment:
+//! whose durable bytes it copies, and the same check on the copy. The environment sets the child's work:
 //!
 //! | variable | means |
 //! |---|---|
@@ -114,7 +114,7 @@ async fn acknowledged(store: &LocalStore, frame: &Frame) -> Offset {
     accepted.offset
 }
 
-/// What a writer said was acknowledged.
+/// Acknowledgement that a writer reported.
 #[derive(Default)]
 struct Acked {
     logs: BTreeMap<LogId, BTreeMap<Offset, FrameId>>,

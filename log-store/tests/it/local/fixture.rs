@@ -1,4 +1,4 @@
-//! What earlier versions wrote is read by this one.
+//! This version reads the data of earlier ones.
 //!
 //! `tests/fixtures/local-v1` is a store as version 1 of the format has it: sealed segments and an open one, a state
 //! record, a Trim. `expected.txt` beside it says what is in it. It was written by the test `write`, with

@@ -1,4 +1,4 @@
-//! Whose folder it is, and of which format.
+//! Owner and format of a folder.
 
 use super::script::*;
 use skytale_log_store::LocalStore;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What takes longer hangs.
+/// Time after which a call counts as hanging.
 const HANGING: Duration = Duration::from_secs(120);
 const NO_SPACE: i32 = 28;
 const QUOTA: i32 = 122;
@@ -353,7 +353,7 @@ async fn author(store: &LocalStore, frames: &[Frame]) -> usize {
         let mut refused = false;
         for frame in &frames[next..] {
             let append = store.append(frame.clone());
-            // What was reported before the call, and before the future is polled.
+            // Reports from before the call, and before the future is polled.
             while let Some(verdict) = on_their_way
                 .front_mut()
                 .and_then(|pending: &mut BoxFuture<'_, _>| pending.now_or_never())

@@ -106,7 +106,7 @@ async fn a_full_disk_at_a_new_segment_is_waited_for_and_loses_nothing() {
     let problems = store.readiness().problems;
     assert!(problems[0].contains("0000000002.seg"), "{problems:?}");
     holds(&store, channel.log(), &frames).await;
-    // What was left of the file is gone, and the next one is a file of its own.
+    // The rest of the file is gone, and the next one is a file of its own.
     append_at_last(&store, &refused).await;
     frames.push(refused);
     holds(&store, channel.log(), &frames).await;

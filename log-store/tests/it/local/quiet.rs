@@ -17,11 +17,11 @@ use tempfile::TempDir;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// How long entries are kept here. What the store looks for is seen by each call of [`look`].
+/// Retention of entries here. Each call of [`look`] runs the store's checks.
 const AGE: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// From one look to the next, where time passes.
 const LOOK_EVERY: Duration = Duration::from_secs(6 * 3_600);
-/// What the system says where there is no room.
+/// Error of the system if there is no room.
 const ENOSPC: i32 = 28;
 /// An entry is gone when it is as old as the retention and a twentieth, within the next two looks.
 const GONE_AFTER: Duration = Duration::from_secs(30 * 24 * 3_600 / 20 * 21);
@@ -151,7 +151,7 @@ async fn a_segment_that_finds_no_room_for_its_footer_takes_batches_and_is_sealed
 #[derive(Clone, Debug)]
 enum Life {
     Append(u8),
-    /// So many times as long as it is from one look to the next.
+    /// Factor on the time from one look to the next.
     Pass(u32),
     Look,
     Reopen {
@@ -245,7 +245,8 @@ async fn live(steps: Vec<Life>) {
     close(store).await;
 }
 
-/// What is younger than the retention is there; what is older than that and its slack is neither read nor on the disk.
+/// Entries younger than the retention are there; entries older than that and its slack are neither read nor on the
+/// disk.
 async fn check(store: &LocalStore, dir: &Path, written: &[Written], now: Duration) {
     for entry in written {
         let age = now - entry.at;

@@ -1,4 +1,4 @@
-//! What a store knows, it knows after it was closed and opened again.
+//! A store has the same state after it was closed and opened again.
 
 use super::script::*;
 use skytale_log_store::{Access, KeyPackageStock, LocalConfig, LogStore as _, Refused};

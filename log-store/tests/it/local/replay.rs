@@ -10,7 +10,7 @@ use tempfile::TempDir;
 const STORE: &str = "SKYTALE_TEST_REPLAY_STORE";
 const LOG: &str = "SKYTALE_TEST_REPLAY_LOG";
 const BODY_BYTES: usize = 60 * 1024;
-/// What a replay may take beyond what the opened store has, in KiB: some batches, and the allocator's slack.
+/// Memory that a replay may take beyond the opened store's, in KiB: some batches, and the allocator's slack.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
 /// The most memory that this process has had, in KiB.

@@ -124,7 +124,7 @@ async fn a_bundles_welcomes_are_given_to_who_follows() {
     );
     assert_eq!(replica.seen(BOB.log(), welcomes[0].id).await, Ok(None));
 
-    // Where the Welcome was there first, nothing is owed.
+    // If the Welcome was there first, nothing is owed.
     let welcome = Frame::new(welcomes[0].clone(), b"".as_slice()).expect("a frame");
     let other = TempDir::new().expect("a folder");
     let (second, _) = self::replica(LocalConfig::new(other.path())).await;
@@ -503,7 +503,7 @@ fn child() {
             let to = at + 1 + at % 37;
             let followed = follow(&replica, endless_follow(at, to)).await;
             at = to;
-            // Where nothing was written, what is given back is no promise that the position stays.
+            // If nothing was written, the returned position is no promise that it stays.
             let is_entry = |followed: &Followed| matches!(&followed.verdict, Some(Ok(accepted)) if !accepted.duplicate);
             if !followed.iter().any(is_entry) {
                 continue;
@@ -550,7 +550,7 @@ async fn a_process_killed_while_following_goes_on_where_it_stood() {
         let (again, positions) = replica(small(dir.path())).await;
         let position = positions.get(&0).map_or(0, |position| position.sequence);
         assert!(position >= told, "told {told}, stands at {position}");
-        // What refusals alone moved may be folded again: to the same.
+        // Positions that only refusals moved may be folded again, with the same result.
         while reference_at < position {
             let to = (reference_at + 500).min(position);
             follow(&reference, endless_follow(reference_at, to)).await;

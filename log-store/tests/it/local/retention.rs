@@ -1,4 +1,4 @@
-//! What is not kept goes by whole segments, after a Trim, and takes nothing else with it.
+//! Old entries go by whole segments, after a Trim, and take nothing else with them.
 
 use super::script::*;
 use skytale_log_store::local::Retention;

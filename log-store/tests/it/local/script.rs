@@ -183,7 +183,7 @@ pub(crate) fn copy_of_segments(from: &Path, to: &Path) {
     fs::copy(from.join("FORMAT"), to.join("FORMAT")).expect("copied");
 }
 
-/// Where bytes are in a file for the first time.
+/// Returns the first position of bytes in a file.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> usize {
     let mut places = bytes.windows(needle.len()).enumerate();
     let found = places.find(|(_, window)| *window == needle);

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// What comes after the cut.
+/// Bytes after the cut.
 #[derive(Clone, Copy, Debug)]
 enum Rest {
     /// Nothing: the file ends there.
     Nothing,
     /// Reserved space.
     Zeroes,
-    /// What a disk may leave.
+    /// Bytes that a disk may leave.
     Garbage(u8),
 }
 
@@ -26,9 +26,9 @@ struct Crashed {
     channel: ChannelId,
     frames: Vec<Frame>,
     added: [AgentId; 3],
-    /// Where the last batch begins and ends in the segment.
+    /// Range of the last batch in the segment.
     batch: std::ops::Range<usize>,
-    /// Where the bundle's record ends.
+    /// End of the bundle's record.
     bundle_end: usize,
 }
 
@@ -134,7 +134,7 @@ fn a_tail_cut_at_the_edges_of_each_record_loses_nothing_acknowledged() {
     let edges = [crashed.batch.start, crashed.bundle_end, crashed.batch.end - 1];
     for place in edges.into_iter().flat_map(|edge| edge - 1..=edge + 1) {
         for rest in [Rest::Nothing, Rest::Zeroes, Rest::Garbage(5)] {
-            // What is before the last batch was acknowledged, and stays.
+            // Everything before the last batch was acknowledged, and stays.
             if place >= crashed.batch.start && place < crashed.batch.end {
                 runtime.block_on(a_cut_loses_nothing_acknowledged(place, rest));
             }

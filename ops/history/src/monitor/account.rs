@@ -33,7 +33,7 @@ pub(super) struct Account {
 /// An agent under whose name entries are or are sent.
 pub(super) struct Author {
     pub(super) id: AgentId,
-    /// How many frames it sent; above 0, it records them.
+    /// Number of frames that it sent; above 0, it records them.
     pub(super) sent: u32,
     /// Its entry with the highest offset of those that it sent.
     last: Option<Offset>,
@@ -50,7 +50,7 @@ struct Tail {
     head: Option<Offset>,
 }
 
-/// What readers of the same stretch were shown.
+/// Entries that readers of the same stretch were shown.
 pub(super) struct Agreement {
     chain: u64,
     pub(super) is_same: bool,
@@ -275,7 +275,7 @@ impl Account {
         }
     }
 
-    /// A message that its author did not record: if it records what it sends, it does so before the next.
+    /// A message that its author did not record: if it records its sends, it does so before the next.
     fn unclaimed(&mut self, offset: Offset, number: u32, faults: &Faults) {
         let author = &mut self.authors[number as usize];
         author.unclaimed.push(offset);
@@ -300,7 +300,7 @@ impl Account {
         }
     }
 
-    /// Whether this is a message of an author that records what it sends, and did not record this one.
+    /// Whether this is a message of an author that records its sends, and did not record this one.
     pub(super) fn is_unsent(&self, slot: &Slot) -> bool {
         let is_recorded = || {
             slot.has(Mark::Repeated)
@@ -314,14 +314,14 @@ impl Account {
             && !is_recorded()
     }
 
-    /// Where a frame is first, if it does so under this author's name.
+    /// Returns the first place of a frame, if it is there under this author's name.
     fn own_place(&self, frame: &FrameId, author: u32) -> Option<(Offset, &Slot)> {
         let offset = self.log.place(frame)?;
         let slot = self.log.get(offset).filter(|slot| slot.author == author)?;
         Some((offset, slot))
     }
 
-    /// An entry at the end of the log names the head there. What is shown out of turn is checked at the end.
+    /// An entry at the end of the log names the head there. Entries that are shown out of turn are checked at the end.
     fn epoch(&mut self, offset: Offset, entry: &Delivered, faults: &Faults) {
         if self.tail.as_ref().is_some_and(|tail| offset < tail.offset) {
             return;

@@ -1,4 +1,4 @@
-//! What tasks hold: a channel, and a reader of it.
+//! Handles for tasks: a channel, and a reader of it.
 
 use super::ChannelReport;
 use super::account::Account;
@@ -9,7 +9,7 @@ use skytale_proto::{AgentId, ChannelId, FrameId, Offset};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What all channels of a monitor share.
+/// State shared by all channels of a monitor.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) faults: Faults,
@@ -20,7 +20,7 @@ pub(super) struct Shared {
 /// An entry, as an agent was shown it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// Where it is.
+    /// Its offset.
     pub offset: Offset,
     /// Its frame.
     pub frame: FrameId,
@@ -28,7 +28,8 @@ pub struct Delivered {
     pub author: AgentId,
     /// The handshake head that its author named.
     pub parent: Offset,
-    /// What it is. [`EntryKind::Other`] for the frames of a raw channel: neither their heads nor their authors are checked.
+    /// Its kind. [`EntryKind::Other`] for the frames of a raw channel: neither their heads nor their authors are
+    /// checked.
     pub kind: EntryKind,
     /// A hash of its bytes, such as [`Digest::hash_frame`](skytale_proto::Digest::hash_frame) gives. Readers are compared by
     /// its first 14 bytes, so these must be as good as random.

@@ -25,7 +25,7 @@ pub(super) struct Slot {
     marks: u8,
 }
 
-/// What is known of a slot's entry, as bits.
+/// Facts about a slot's entry, as bits.
 #[derive(Clone, Copy)]
 pub(super) enum Mark {
     /// It was acknowledged here.
@@ -85,7 +85,7 @@ fn digest(entry: &Delivered) -> [u8; DIGEST] {
 #[derive(Default)]
 pub(super) struct Log {
     chunks: BTreeMap<u64, Vec<Option<Slot>>>,
-    /// Where each frame is first.
+    /// First place of each frame.
     places: HashMap<FrameId, Offset>,
     entries: u64,
 }
@@ -109,7 +109,7 @@ impl Log {
         self.chunks.get_mut(&chunk)?.get_mut(index)?.as_mut()
     }
 
-    /// Where a frame is: the first of its offsets that was shown.
+    /// Returns the place of a frame: the first of its offsets that was shown.
     pub(super) fn place(&self, frame: &FrameId) -> Option<Offset> {
         self.places.get(frame).copied()
     }

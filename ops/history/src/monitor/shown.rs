@@ -1,4 +1,4 @@
-//! What one agent was shown, without its entries.
+//! Entries that one agent was shown, without their contents.
 
 use super::Delivered;
 use super::spans::Spans;

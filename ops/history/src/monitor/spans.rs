@@ -11,7 +11,7 @@ pub(super) struct Spans(Vec<(Offset, Offset)>);
 
 impl Spans {
     pub(super) fn contains(&self, offset: Offset) -> bool {
-        // Readers ask for what comes after all ranges, nearly always.
+        // Readers ask for entries after all ranges, nearly always.
         self.0.last().is_some_and(|(_, end)| offset <= *end)
             && self.0.iter().any(|(start, end)| (*start..=*end).contains(&offset))
     }

@@ -199,7 +199,7 @@ fn a_frame_that_is_shown_twice_is_named() {
     channel.reader(agent(2), at(8)).delivered(&[moved]);
     assert_eq!(monitor.faults()[0], twice(8));
     assert!(matches!(monitor.finish().faults[1..], [Fault::Missing { .. }]));
-    // Where it also takes another's place.
+    // One that also takes another's place.
     let (monitor, channel) = begun();
     read(&channel, 1, &log(1..=12), 12);
     let mut entries = log(2..=12);

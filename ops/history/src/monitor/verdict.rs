@@ -1,4 +1,4 @@
-//! What is known of a channel only when all is over.
+//! Faults of a channel that are known only when all is over.
 
 use super::ChannelReport;
 use super::account::Account;
@@ -72,7 +72,8 @@ impl Account {
         }
     }
 
-    /// What was acknowledged was shown to each agent that read there. Returns how many acknowledged frames nobody read.
+    /// Finds acknowledged frames that were not shown to an agent that read at their offsets. Returns the number of
+    /// acknowledged frames that nobody read.
     fn missing(&self, faults: &Faults) -> u64 {
         let channel = self.channel;
         let missing = |agent, frame, offset| {

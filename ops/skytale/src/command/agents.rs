@@ -136,7 +136,7 @@ async fn end(args: End, session: &Session) -> Outcome {
 struct Row {
     #[serde(flatten)]
     agent: rest::Agent,
-    /// What this vault's agent calls it; null where it has no name for it.
+    /// Its name in this vault; null if it has none.
     name: Option<String>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     url: Option<String>,
 }
 
-/// What is done with a database that the API serves.
+/// Work on a database that the API serves.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Encrypt the signing keys in the database under another key encryption key.

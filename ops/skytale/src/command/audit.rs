@@ -1,4 +1,4 @@
-//! `skytale audit`: what was done in the account.
+//! `skytale audit`: the actions in the account.
 
 use super::{Session, agents};
 use crate::agent::AgentArgs;
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 fn path(limit: u32, before: Option<&str>) -> String {
     let limit = limit.min(PAGE_MAX);
     match before {
-        // It is a part of a URL: what is no id must not become something else there.
+        // It is a part of a URL: another text than an id must not become something else there.
         Some(before) => {
             let plain: String = before
                 .chars()
@@ -76,7 +76,7 @@ fn path(limit: u32, before: Option<&str>) -> String {
 #[derive(Serialize)]
 struct Listed {
     events: Vec<AuditEvent>,
-    /// What `--before` takes for those that are older; null where there are none.
+    /// Value for `--before` to get older events; null if there are none.
     next: Option<String>,
     #[serde(skip)]
     names: Names,

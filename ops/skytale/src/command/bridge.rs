@@ -9,8 +9,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Serves SLIM agents over gRPC. What groups send goes into the relay's log first, and members that were away get what they
-/// missed.
+/// Serves SLIM agents over gRPC. Group messages go into the relay's log first, and members that were away get the
+/// messages that they missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// TCP address to listen on [key: bridge.listen].

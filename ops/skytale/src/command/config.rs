@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub(crate) enum Command {
     /// Write a configuration file with every key and its default. Never writes over a file.
     Init {
-        /// Where to.
+        /// The file to write.
         #[arg(default_value = "skytale.toml")]
         file: PathBuf,
         /// Write it to standard output instead.
@@ -30,14 +30,14 @@ pub(crate) enum Command {
     Print,
 }
 
-/// What to check.
+/// Parts to check.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes:\n  0  it can be used\n  3  something is missing or wrong: every problem is listed\n\n\
                         Values are parsed and files read, by the same code that starts a server. Nothing is made or changed."
 )]
 pub(crate) struct Check {
-    /// Whose configuration; may be several [default: all of which a key is set].
+    /// The parts to check; may be several [default: all of which a key is set].
     #[arg(value_name = "PART", value_enum)]
     parts: Vec<Part>,
     /// Also bind the addresses, and connect to the database, the NATS servers and the API.
@@ -111,11 +111,11 @@ impl Human for Written {
 struct Checked {
     ok: bool,
     file: Option<PathBuf>,
-    /// What was looked at.
+    /// Parts that were checked.
     checked: Vec<&'static str>,
     /// Whether addresses were bound and connections tried.
     connected: bool,
-    /// What was not looked at: nothing is set for it.
+    /// Parts that were not checked: nothing is set for them.
     unset: Vec<&'static str>,
 }
 

@@ -27,18 +27,19 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) claims: Claims,
-    /// Agents that may add this one without asking, in place of what was set before: `account` (its own account's agents),
-    /// `contacts` (agents that it has a name for), `anyone`, `nobody`, an agent or an account. May be given more than once.
+    /// Agents that may add this one without asking, in place of the earlier setting: `account` (its own account's
+    /// agents), `contacts` (agents that it has a name for), `anyone`, `nobody`, an agent or an account. May be given
+    /// more than once.
     #[arg(long, value_name = "WHO")]
     trust: Vec<String>,
-    /// Do not go online: who may claim keys is then in force when this agent is online the next time.
+    /// Do not go online: the rule on claims is then in force when this agent is online the next time.
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
     pub agent: AgentArgs,
 }
 
-/// Who may claim keys of an agent.
+/// Agents that may claim an agent's keys.
 #[derive(Debug, Default, clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct Claims {
@@ -75,7 +76,7 @@ impl FromStr for Allow {
 }
 
 impl Claims {
-    /// What was asked for, if anything was.
+    /// Returns the requested consent, if there is one.
     pub(super) async fn consent(&self, agent: &Agent) -> Outcome<Option<Consent>> {
         if self.account {
             return Ok(Some(Consent::Account));
@@ -172,7 +173,7 @@ struct Shown {
     names: Names,
 }
 
-/// Who may claim keys.
+/// Agents that may claim keys.
 #[derive(Serialize)]
 struct Who {
     /// `account`, `listed` or `anyone`.
@@ -181,7 +182,7 @@ struct Who {
     agents: Vec<AgentId>,
 }
 
-/// Who may add without asking.
+/// Agents that may add without asking.
 #[derive(Serialize)]
 struct Trusted {
     account: bool,

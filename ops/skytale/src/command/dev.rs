@@ -20,14 +20,14 @@ use std::sync::Arc;
 
 /// A segment of a node that is tried out, in bytes: its disk has other uses.
 const SEGMENT_BYTES: u32 = 4 * 1024 * 1024;
-/// What is said where more than loopback is listened on.
+/// Warning if the node listens on more than loopback.
 const BEYOND: &str = "warning: this node listens on all addresses, without TLS and without accounts for SLIM agents: whoever reaches them may \
     use it, and keys cross that network in clear. Publish its ports on this machine alone, as in `docker run -p 127.0.0.1:7600:7600 \
     -p 127.0.0.1:7601:7601/udp`.\n";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where data is kept.
+    /// The folder for data.
     #[arg(long, value_name = "DIR", default_value = ".skytale")]
     dir: PathBuf,
     /// Keep nothing: data goes to a temporary folder, removed at the end.
@@ -51,13 +51,14 @@ pub(crate) struct Args {
     /// Listen on any free ports instead of the usual ones, for a node beside another one.
     #[arg(long)]
     any_port: bool,
-    /// Listen on all addresses, as in a container whose ports are published on this machine. Whoever reaches them may use the
-    /// node, and keys cross that network in clear. Agents get 127.0.0.1, so publish each port under its own number.
+    /// Listen on all addresses, as in a container whose ports are published on this machine. Anyone who reaches them
+    /// may use the node, and keys cross that network in clear. Agents get 127.0.0.1, so publish each port under its own
+    /// number.
     #[arg(long, conflicts_with = "any_port")]
     listen_all: bool,
 }
 
-/// Where a node listens.
+/// Addresses on which a node listens.
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
     api: SocketAddr,
@@ -263,7 +264,7 @@ async fn announce(
     Ok(bridge)
 }
 
-/// How to point a SLIM agent at the bridge.
+/// Prints the settings that point a SLIM agent at the bridge.
 pub(crate) fn tell_slim(session: &Session, bridge: &BridgeServer) {
     session.output.note(format_args!(
         "SLIM agents connect to the bridge, and get what they missed when they come back:\n\n    \
@@ -314,7 +315,7 @@ fn relay_setup(dir: &Path, addresses: &Addresses, session: &Session, api: &Local
     let configured = loaded.relay_node(&data_dir);
     let node = RelayConfig {
         listen: vec![addresses.relay],
-        // What is listened on, if it can be reached as it is.
+        // The addresses on which it listens, if they can be reached as they are.
         advertise: Vec::from_iter(
             addresses
                 .relay

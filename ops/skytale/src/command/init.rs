@@ -67,7 +67,7 @@ struct Made {
     vault: PathBuf,
     created: bool,
     online: bool,
-    /// Who can add it.
+    /// Agents that can add it.
     #[serde(skip)]
     by: &'static str,
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Pages of keys that are read, at most.
 const PAGES_MAX: usize = 1_000;
-/// What an agent needs.
+/// Scopes that an agent needs.
 const AGENT_SCOPES: &[&str] = &[
     "relay:append",
     "relay:replay",
@@ -27,14 +27,14 @@ const AGENT_SCOPES: &[&str] = &[
 pub(crate) enum Command {
     /// Make an API key. It is shown once.
     Create {
-        /// What a person knows it by.
+        /// The name of the key for people.
         #[arg(long, default_value = "unnamed")]
         label: String,
-        /// What it may do, as in `relay:append` or `relay:replay@<channel>`; may be given again [default: what an agent
-        /// needs].
+        /// A scope of the key, as in `relay:append` or `relay:replay@<channel>`; may be given again [default: what an
+        /// agent needs].
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// When it ends, in seconds from now [default: when it is revoked].
+        /// The lifetime of the key, in seconds from now [default: until it is revoked].
         #[arg(long, value_name = "SECONDS")]
         expires_in_s: Option<u64>,
     },

@@ -40,7 +40,7 @@ pub(crate) fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) 
 /// The shortest name that is known again with one letter wrong, in characters.
 const SLIP_CHARS_MIN: usize = 3;
 
-/// As for a slip of the finger in a configuration key.
+/// Likeness of a slip of the finger in a configuration key.
 const LIKENESS_MIN: f64 = 0.82;
 
 #[cfg(test)]

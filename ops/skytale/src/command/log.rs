@@ -31,13 +31,13 @@ pub(crate) enum Command {
         of: LogId,
         #[command(flatten)]
         dir: Dir,
-        /// Where to [default: standard output]. Never writes over a file.
+        /// The file to write [default: standard output]. Never writes over a file.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
 }
 
-/// Where the data is.
+/// The data folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Dir {
     /// The data folder of a relay node, or of `skytale dev` [key: relay.data_dir].
@@ -54,7 +54,7 @@ pub(crate) fn run(command: Command, loaded: &Loaded, output: &Output) -> Outcome
 }
 
 impl Dir {
-    /// As a command names it, if it does.
+    /// Makes it from the folder that a command names, if it does.
     pub(crate) const fn new(dir: Option<PathBuf>) -> Self {
         Self { dir }
     }
@@ -316,7 +316,7 @@ fn export(dir: &Path, log: LogId, to: Option<&Path>, output: &Output) -> Outcome
         }
         let mut stdout = BufWriter::new(std::io::stdout().lock());
         let exported = match inspect::export(dir, log, &mut stdout) {
-            // Whoever reads has enough, as `head` does.
+            // The reader has enough, as `head` does.
             Err(InspectError::Write { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             exported => exported.map_err(failed(dir))?,
         };

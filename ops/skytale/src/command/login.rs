@@ -21,7 +21,7 @@ const KEY_BYTES_MAX: u64 = 4_096;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
-    /// Where the API is [key: api_url].
+    /// The API's URL [key: api_url].
     #[arg(long = "api", alias = "api-url", value_name = "URL")]
     api: Option<String>,
     /// Read the API key from this file [default: from standard input].
@@ -82,7 +82,7 @@ async fn key(args: &Login, session: &Session) -> Outcome<Zeroizing<String>> {
             });
             let is_terminal = hidden.is_some();
             let (sender, text) = oneshot::channel();
-            // A thread that nobody waits for: Ctrl-C ends the command, and shows again what is typed.
+            // A thread that nobody waits for: Ctrl-C ends the command, and shows typed characters again.
             std::thread::spawn(move || {
                 let text = if is_terminal { line() } else { read(stdin().lock()) };
                 let _ = sender.send(text);
@@ -114,7 +114,7 @@ fn line() -> std::io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal that does not show typed characters, until this is dropped.
 struct Hidden(Option<rustix::termios::Termios>);
 
 impl Hidden {
@@ -162,7 +162,7 @@ pub(crate) fn logout(name: Option<Name>, output: &Output) -> Outcome {
     })
 }
 
-/// Lists what is stored.
+/// Lists stored profiles.
 pub(crate) fn profiles(asked: Asked, output: &Output) -> Outcome {
     let folder = profile::folder()?;
     let names = profile::names(&folder)?;
@@ -260,7 +260,7 @@ struct Row {
     api_url: Option<String>,
     /// Commands use it, as things are.
     in_force: bool,
-    /// Why it cannot be used.
+    /// Reason why it cannot be used.
     problem: Option<String>,
 }
 

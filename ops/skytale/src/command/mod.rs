@@ -37,7 +37,7 @@ use skytale_proto::Code;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What to do.
+/// Commands of `skytale`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Watch an agent that was away catch up on everything it missed, on a node of its own that is killed meanwhile.
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// List the account's agents, or end one.
     #[command(subcommand)]
     Agents(agents::Command),
-    /// Show what was done in the account: keys, tokens, agents, names.
+    /// Show the actions in the account: keys, tokens, agents, names.
     Audit(audit::Args),
     /// Back up the vault, or restore it.
     #[command(subcommand, after_help = examples::VAULT)]
@@ -99,7 +99,7 @@ pub(crate) enum Command {
     Config(config::Command),
     /// Print completions for a shell.
     Completions(completions::Args),
-    /// What the exit codes mean.
+    /// Explain the exit codes.
     #[command(name = "exit-codes", long_about = EXIT_CODES)]
     ExitCodes,
     /// Write and check the documentation's reference.
@@ -107,12 +107,12 @@ pub(crate) enum Command {
     Reference(reference::Command),
 }
 
-/// What a command is given.
+/// Surroundings of a command.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The configuration in force.
     pub loaded: Loaded,
-    /// Where results go.
+    /// Output for results.
     pub output: Output,
     /// Says when to stop.
     pub shutdown: Shutdown,
@@ -120,7 +120,7 @@ pub(crate) struct Session {
     pub scratch: Arc<Scratch>,
 }
 
-/// Runs the command, says what went wrong, and how the process ends.
+/// Runs the command, prints its failure, and returns the exit code.
 pub(crate) fn run(cli: Cli) -> Exit {
     let output = cli.global.output();
     match dispatch(cli, output) {
@@ -237,7 +237,7 @@ fn plain(global: &Global, work: impl FnOnce(&Loaded) -> Outcome) -> Outcome {
     work(&loaded)
 }
 
-/// What a command logs by default, and its flags that are settings.
+/// Default log of a command, and its flags that are settings.
 struct Kind {
     default: telemetry::Default,
     flags: Vec<Layer>,
@@ -251,7 +251,7 @@ fn asked(global: &Global) -> Outcome<Option<profile::Name>> {
     })
 }
 
-/// As [`within`], for a client to which no profile applies.
+/// Works as [`within`] does, for a client to which no profile applies.
 fn within_without_profile<F>(global: &Global, output: Output, work: impl FnOnce(Session) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,
@@ -265,7 +265,7 @@ fn within<F>(global: &Global, kind: Kind, output: Output, work: impl FnOnce(Sess
 where
     F: Future<Output = Outcome>,
 {
-    // A server refuses what is wrong together with what it lacks.
+    // A server refuses wrong keys together with missing ones.
     let loaded = match kind.default {
         telemetry::Default::Server => read_configuration(global, kind.flags)?,
         telemetry::Default::Client => configuration(global, kind.flags)?,
@@ -320,7 +320,7 @@ fn configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     profile::load_with(Sources::of_process(global.config.clone(), flags), &asked)
 }
 
-/// A server's configuration, with what is wrong with single keys.
+/// A server's configuration, with the problems of single keys.
 fn read_configuration(global: &Global, mut flags: Vec<Layer>) -> Outcome<Loaded> {
     flags.extend(global.layers());
     read(Sources::of_process(global.config.clone(), flags))

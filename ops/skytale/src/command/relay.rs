@@ -35,7 +35,7 @@ pub(crate) struct Args {
     until_stdin_ends: bool,
 }
 
-/// What an operator does, with the operator's secret (SKYTALE_ADMIN_SECRET) where it is about a fleet.
+/// Commands of an operator, with the operator's secret (SKYTALE_ADMIN_SECRET) if they are about a fleet.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Let a relay node into the fleet: make the key that it shows, which is shown once.
@@ -44,7 +44,7 @@ enum Command {
     Enrolments,
     /// Revoke an enrolment: its relay node leaves the directory at once, and serves no agents within 10 s.
     Revoke(enrolment::Revoke),
-    /// List the enrolled relay nodes with what they have to do.
+    /// List the enrolled relay nodes with their load.
     Fleet,
     /// Say that this node's data was put back to an earlier time, and that agents go on with it as it is. The node is
     /// stopped.

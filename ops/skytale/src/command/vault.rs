@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a request that is to go out is left alone before it is looked for again.
+/// Time for which a request that is to go out is left alone before it is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
@@ -32,7 +32,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Backup {
-    /// Where to. The folder must exist.
+    /// The file to write. The folder must exist.
     file: PathBuf,
     /// Replace a file of that name.
     #[arg(long)]
@@ -120,7 +120,7 @@ async fn take_over(args: Takeover, session: Session) -> Outcome {
         // Before it goes online: a copy that was superseded takes no session.
         let channels = agent.take_over().await.map_err(failed(what))?;
         connect(agent, args.agent.patience()).await?;
-        // What cannot go out now goes out when this agent is online the next time.
+        // A request that cannot go out now goes out when this agent is online the next time.
         let asked = timeout(args.agent.timeout(), asked(agent, &channels)).await;
         let asked = asked.unwrap_or(Ok(false))?;
         Ok(Taken { channels, asked })
@@ -255,9 +255,9 @@ impl Human for Made {
 struct Restored {
     vault: PathBuf,
     bytes: u64,
-    /// When the backup was made, unix milliseconds; null if the file is a plain copy of a vault.
+    /// Time of the backup, unix milliseconds; null if the file is a plain copy of a vault.
     backup_ms: Option<u64>,
-    /// Where the vault is that was replaced.
+    /// Path of the replaced vault.
     replaced: Option<PathBuf>,
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
 struct Who {
     agent: AgentId,
     endpoint: EndpointId,
-    /// As the relay node knows it; null before this agent was online once.
+    /// Account, as the relay node knows it; null before this agent was online once.
     account: Option<AccountId>,
     vault: PathBuf,
     channels: usize,

@@ -1,4 +1,4 @@
-//! What `skytale api` needs: the section `[api]`.
+//! Configuration of `skytale api`: the section `[api]`.
 
 use super::{AUDIENCE, Loaded, Problems, Secret, loopback, texts};
 use crate::output::Outcome;
@@ -16,7 +16,7 @@ const ACCOUNT_BURST_S: u32 = 5;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Api {
-    /// Where it listens, for HTTP. A proxy in front of it does TLS.
+    /// Address for HTTP. A proxy in front of it does TLS.
     pub listen: SocketAddr,
     /// A proxy in front ends TLS, is the only way in, and appends the client's address to `X-Forwarded-For`.
     pub behind_tls_proxy: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Api {
     pub url: Option<String>,
     /// `sqlite:` and a path, or `postgres://...`. No default.
     pub database: Option<Secret>,
-    /// The operator's secret: who has it makes accounts. No default.
+    /// The operator's secret: its holder makes accounts. No default.
     pub admin_secret: Option<Secret>,
     /// The relay nodes' secret. No default.
     pub relay_secret: Option<Secret>,
@@ -32,18 +32,18 @@ pub(crate) struct Api {
     pub key_encryption_key: Option<Secret>,
     /// The audience of tokens: the name of the fleet of relay nodes.
     pub audience: String,
-    /// How long a token lives, in seconds.
+    /// Lifetime of a token, in seconds.
     pub token_lifetime_s: u64,
-    /// After how long a signing key is rotated, in seconds; 0 is never.
+    /// Age at which a signing key is rotated, in seconds; 0 is never.
     pub signing_key_lifetime_s: u64,
-    /// How long audit rows are kept, in seconds.
+    /// Retention of audit rows, in seconds.
     pub audit_retention_s: u64,
-    /// Where it is: agents that name no region are taken to be there.
+    /// Region of the API: agents that name no region are taken to be there.
     pub region: u8,
-    /// How far regions are from one another, as `1-2=80`; the same both ways.
+    /// Distances between regions, as `1-2=80`; the same both ways.
     #[serde(with = "texts")]
     pub region_distances: Vec<String>,
-    /// How often enrolled relay nodes say that they are there, in seconds.
+    /// Interval between heartbeats of enrolled relay nodes, in seconds.
     pub relay_heartbeat_s: u64,
     /// The section `[api.admin]`.
     pub admin: ApiAdmin,
@@ -57,7 +57,7 @@ pub(crate) struct Api {
 pub(crate) struct ApiAdmin {
     /// Whether health and metrics are served on a port of their own.
     pub enabled: bool,
-    /// Where.
+    /// Address of that port.
     pub listen: SocketAddr,
     /// Whether that may be something else than loopback.
     pub allow_remote: bool,
@@ -142,7 +142,7 @@ impl Loaded {
         problems.outcome(" of `skytale api`").map(|()| config)
     }
 
-    /// The API's configuration as far as it can be used, and what is wrong with it.
+    /// The API's configuration as far as it can be used, and its problems.
     pub(super) fn api_config(&self, problems: &mut Problems) -> ApiConfig {
         let api = &self.config.api;
         let database = problems.need(self, "api.database", api.database.as_ref());

@@ -1,4 +1,4 @@
-//! What `skytale bridge` needs: the section `[bridge]`, and the file of accounts that it names.
+//! Configuration of `skytale bridge`: the section `[bridge]`, and the file of accounts that it names.
 
 use super::secret::secret_file;
 use super::{Loaded, Problems, Secret, loopback};
@@ -28,9 +28,9 @@ const BEARER_BYTES_MIN: usize = 32;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Bridge {
-    /// Where it listens, for gRPC (TCP).
+    /// Address for gRPC (TCP).
     pub listen: SocketAddr,
-    /// Where its health and metrics are.
+    /// Address for health and metrics.
     pub admin_listen: SocketAddr,
     /// The file with the secret of its identity; made with mode 0600 where it is missing. No default.
     pub secret_key_file: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(crate) struct Bridge {
     pub api_url: Option<String>,
     /// An API key of the account whose logs it uses. No default.
     pub api_key: Option<Secret>,
-    /// What it calls itself in link negotiation.
+    /// Name of the bridge in link negotiation.
     pub node_id: String,
     /// The bridges of one domain serve the same channels; the account by default.
     pub domain: Option<String>,
@@ -104,7 +104,7 @@ pub(crate) struct BridgeSetup {
     pub client: RawConfig,
 }
 
-/// What was found usable of a bridge's configuration.
+/// Usable parts of a bridge's configuration.
 pub(super) struct Checked {
     pub(super) config: BridgeConfig,
     pub(super) auth: AuthConfig,
@@ -120,7 +120,7 @@ struct Accounts {
     account: Vec<Account>,
 }
 
-/// One account: who it is, and what it may do.
+/// One account: its credentials, and its rules.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Account {
@@ -154,7 +154,7 @@ impl Loaded {
         })
     }
 
-    /// The bridge's configuration as far as it can be used, and what is wrong with it. Nothing is made.
+    /// The bridge's configuration as far as it can be used, and its problems. Nothing is made.
     pub(super) fn bridge_setup(&self, problems: &mut Problems) -> Checked {
         let bridge = &self.config.bridge;
         if let Some(file) = problems.need(self, "bridge.secret_key_file", bridge.secret_key_file.as_ref()) {
@@ -263,7 +263,7 @@ impl Loaded {
     }
 }
 
-/// What the file of accounts says, or all that is wrong with it.
+/// Reads the file of accounts, or returns all problems with it.
 fn accounts(path: &Path) -> Result<AuthConfig, Vec<Failure>> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
@@ -298,7 +298,7 @@ fn accounts(path: &Path) -> Result<AuthConfig, Vec<Failure>> {
 }
 
 impl Account {
-    /// Adds how it shows who it is, and gives what it may do. What is wrong is refused.
+    /// Adds the account's credentials, and returns its rules. Problems are refused.
     fn take(self, auth: &mut AuthConfig, refuse: &mut impl FnMut(&str)) -> Rules {
         let mut patterns = |texts: &[String]| -> Vec<Pattern> {
             let mut read = |text: &String| {
@@ -342,7 +342,7 @@ impl Account {
 pub(crate) struct Identity(Zeroizing<[u8; 32]>);
 
 impl Identity {
-    /// What a client of raw logs is opened with.
+    /// Returns the configuration of a client of raw logs.
     pub(crate) fn config(&self, api: Arc<ApiClient>, region: u8) -> RawConfig {
         let derive = |context| Zeroizing::new(blake3::derive_key(context, self.0.as_slice()));
         RawConfig {

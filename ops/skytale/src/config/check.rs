@@ -11,7 +11,7 @@ use skytale_proto::Code;
 use skytale_sdk::net::{ApiClient, ApiKey};
 use skytale_sdk::vault::VaultKey;
 
-/// Whose configuration.
+/// Part of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
     /// `skytale api`: `[api]`.
@@ -46,7 +46,7 @@ impl Part {
     }
 }
 
-/// What was found usable of the parts that were looked at.
+/// Usable parts of the configuration that were checked.
 #[derive(Default)]
 pub(super) struct Usable {
     pub(super) api: Option<ApiConfig>,

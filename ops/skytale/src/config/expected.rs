@@ -1,4 +1,4 @@
-//! What a key takes, in words, with an example.
+//! Values that a key takes, in words, with an example.
 
 use super::{Layer, TEMPLATE};
 use figment::error::Kind;
@@ -21,7 +21,7 @@ fn examples() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// How to set a key, where it is set now.
+/// Returns the way to set a key, at the place where it is set now.
 pub(super) fn how(key: &str, source: &str) -> Option<String> {
     let value = example(key)?;
     // As a shell takes it: without the quotes of a file, and a list with commas.
@@ -42,7 +42,7 @@ pub(super) fn how(key: &str, source: &str) -> Option<String> {
     })
 }
 
-/// What was expected instead of a value that does not fit, in words.
+/// Returns the expectation that a value does not meet, in words.
 pub(super) fn words(key: &str, kind: &Kind) -> String {
     match kind {
         Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => of_type(key, expected),
@@ -73,7 +73,7 @@ fn of_type(key: &str, expected: &str) -> String {
     }
 }
 
-/// What a number counts, by its key.
+/// Returns the unit of a number, by its key.
 fn unit(key: &str) -> &'static str {
     let name = key.rsplit('.').next().unwrap_or_default();
     if name.ends_with("_ms") {
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// What no number, list, address, word or flag is. Keys that take any text are looked at elsewhere.
+    /// Text that is no number, list, address, word or flag. Keys that take any text are looked at elsewhere.
     const ODD: &str = "@!";
 
     #[test]

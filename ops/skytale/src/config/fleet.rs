@@ -1,4 +1,4 @@
-//! What makes a relay node one of a fleet: the section `[relay.fleet]`.
+//! Configuration of a fleet's relay node: the section `[relay.fleet]`.
 
 use super::{Loaded, Problems, Secret, texts};
 use crate::output::{Failure, Outcome};
@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Where the keys come from.
+/// Source of the keys.
 const KEYS: &str = "`skytale fleet nats` makes a node's keys: name its relay.nk, relay-sync.nk and checkpoint.nk, as in `file:/etc/skytale/relay.nk`.";
-/// Where the file of known nodes comes from.
+/// Source of the file of known nodes.
 const NODES: &str =
     "`skytale fleet nats` writes it beside the servers' folders: name that `fleet-nodes`, the same on all nodes.";
 
@@ -33,7 +33,7 @@ pub(crate) struct Fleet {
     pub checkpoint_key: Option<Secret>,
     /// The file that names the fleet's nodes and their signing keys.
     pub nodes_file: Option<PathBuf>,
-    /// How many known nodes must vouch for a checkpoint before it is used.
+    /// Number of known nodes that must vouch for a checkpoint before it is used.
     pub witnesses: usize,
     /// The seed of the keeper's NKey: for `skytale fleet keeper` alone.
     pub keeper_key: Option<Secret>,
@@ -50,9 +50,9 @@ pub(crate) struct Fleet {
     pub allow_weaker: bool,
     /// Messages of a shard from one checkpoint to the next.
     pub checkpoint_every: u64,
-    /// How often a node looks for entries that are older than the retention, in seconds.
+    /// Interval at which a node looks for entries that are older than the retention, in seconds.
     pub retention_check_s: u64,
-    /// How long an append may take before its author learns that the home region cannot be reached.
+    /// Maximum time for an append before its author learns that the home region cannot be reached.
     pub append_timeout_ms: u64,
 }
 
@@ -347,7 +347,7 @@ impl Loaded {
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    /// Whose words for checkpoints count.
+    /// Returns the nodes whose checkpoints count.
     fn known_nodes(&self, needed: bool, problems: &mut Problems) -> KnownNodes {
         let key = "relay.fleet.nodes_file";
         let Some(file) = &self.config.relay.fleet.nodes_file else {

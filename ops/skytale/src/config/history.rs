@@ -1,4 +1,4 @@
-//! How much of a history is kept, as it is written.
+//! Retention of a history, as it is written.
 
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What can be written.
+/// Accepted values.
 const EXPECTED: &str = "`all`, a number of messages such as 1000, or an age such as 30d (s, m, h, d, w)";
 
 /// `all`, a number of messages, or an age.
@@ -18,7 +18,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// As the engine has it.
+    /// Returns it for the engine.
     pub(crate) const fn keep(&self) -> Keep {
         self.keep
     }

@@ -70,7 +70,7 @@ impl Layer {
         &self.key
     }
 
-    /// Where it came from, in words.
+    /// Returns its origin, in words.
     pub(super) fn source(&self) -> &str {
         &self.source
     }

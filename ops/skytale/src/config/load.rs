@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The option that sets one key.
 pub(crate) const SET_FLAG: &str = "--set";
 
-/// Where settings are looked for.
+/// Sources of settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     /// The file that was asked for. It must be there.
@@ -24,7 +24,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// As this process was started.
+    /// Returns the sources with which this process was started.
     pub(crate) fn of_process(file: Option<PathBuf>, flags: Vec<Layer>) -> Self {
         Self {
             file,
@@ -52,9 +52,9 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What a person should know of it, and that is no reason to stop.
+    /// Remarks that a person should know, and that are no reason to stop.
     pub remarks: Vec<String>,
-    /// What is wrong with single keys, which have their defaults here.
+    /// Problems of single keys, which have their defaults here.
     pub(super) problems: Problems,
     /// Keys that are set.
     set: Vec<String>,
@@ -62,7 +62,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Where a key's value came from.
+    /// Returns the source of a key's value.
     pub(crate) fn source(&self, key: &str) -> String {
         self.figment
             .find_metadata(key)
@@ -71,7 +71,7 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// Refuses what is wrong with single keys.
+    /// Refuses problems of single keys.
     pub(crate) fn sound(self) -> Outcome<Self> {
         self.problems.clone().outcome("")?;
         Ok(self)
@@ -82,8 +82,8 @@ impl Loaded {
         self.set.iter().any(|key| is_meant(key))
     }
 
-    /// Refuses keys that the command line sets and a command decides itself, or does not look at: what is asked for and not
-    /// done must not look as if it were.
+    /// Refuses keys that the command line sets and a command decides itself, or does not look at: a setting without
+    /// effect must not look as if it had one.
     pub(crate) fn refuse_unused(&self, command: &str, is_unused: impl Fn(&str) -> bool) -> Outcome {
         let set = |key: &String| is_unused(key) && self.source(key) == format!("flag {SET_FLAG}");
         match keys::known().into_iter().find(set) {
@@ -106,7 +106,7 @@ pub(crate) fn is_of_servers(key: &str) -> bool {
         .any(|section| key.starts_with(section))
 }
 
-/// Reads and merges. What is wrong with single keys is kept, and the keys have their defaults: [`Loaded::sound`] refuses it,
+/// Reads and merges. Problems of single keys are kept, and the keys have their defaults: [`Loaded::sound`] refuses it,
 /// and so do the configurations of servers.
 pub(crate) fn read(sources: Sources) -> Outcome<Loaded> {
     let file = match sources.file {
@@ -213,7 +213,7 @@ fn misfit(figment: &Figment, key: &str, error: &figment::Error) -> Failure {
     }
 }
 
-/// What cannot be read at all: a file that is no TOML.
+/// Returns the failure for a file that cannot be read at all: one that is no TOML.
 fn wrong(error: &figment::Error) -> Failure {
     let source = error
         .metadata

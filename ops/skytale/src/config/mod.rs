@@ -46,9 +46,9 @@ pub(crate) struct Config {
     pub log: Option<String>,
     /// Log lines as text or JSON.
     pub log_format: LogFormat,
-    /// Where servers send traces, by OTLP over gRPC. None is nowhere.
+    /// URL to which servers send traces, by OTLP over gRPC. None is nowhere.
     pub otlp_url: Option<String>,
-    /// Where agents and key commands find the API.
+    /// URL of the API for agents and key commands.
     pub api_url: String,
     /// The API key.
     pub api_key: Option<Secret>,
@@ -62,11 +62,11 @@ pub(crate) struct Config {
     pub vault_passphrase: Option<Secret>,
     /// The region that the agent is in or nearest to, in a fleet of several.
     pub region: Option<u8>,
-    /// What carries an agent's connection to relay nodes.
+    /// Transport of an agent's connection to relay nodes.
     pub transport: Transport,
     /// Certificates (PEM) that relay nodes' HTTPS may lead to, beside Mozilla's roots.
     pub ca_file: Option<PathBuf>,
-    /// How much of each channel's messages the vault keeps, of what was read.
+    /// Retention of each channel's messages in the vault, of those that were read.
     pub history: History,
     /// `skytale api`.
     pub api: Api,
@@ -99,7 +99,7 @@ impl Default for Config {
     }
 }
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {

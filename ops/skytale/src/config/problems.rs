@@ -4,12 +4,12 @@ use super::{Layer, Loaded};
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
 
-/// What is wrong, by key. What a key is wrong for first is what counts: the rest follows from it.
+/// Problems by key. The first problem of a key counts: the rest follows from it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Problems(Vec<(String, Failure)>);
 
 impl Problems {
-    /// Adds what is wrong with a key, unless it is known to be wrong.
+    /// Adds a problem of a key, unless the key has one already.
     pub(crate) fn add(&mut self, key: &str, failure: Failure) {
         if !self.has(key) {
             self.0.push((key.to_owned(), failure));
@@ -22,7 +22,7 @@ impl Problems {
         self.0.extend(new);
     }
 
-    /// The value, or what is wrong with the key.
+    /// The value, or the problem of the key.
     pub(crate) fn take<T>(&mut self, key: &str, outcome: Outcome<T>) -> Option<T> {
         outcome.map_err(|failure| self.add(key, failure)).ok()
     }
@@ -53,7 +53,7 @@ impl Problems {
 }
 
 impl Loaded {
-    /// The value of a key that has no default, or what is missing and how to give it.
+    /// The value of a key that has no default, or the missing part and the way to give it.
     pub(crate) fn need<'a, T>(&self, key: &str, value: Option<&'a T>) -> Outcome<&'a T> {
         value.ok_or_else(|| {
             let failure = Failure::new(Code::Config, format!("configuration key `{key}` is needed and not set"));

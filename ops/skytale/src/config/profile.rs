@@ -48,11 +48,11 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// What a profile holds. Prints no key.
+/// Contents of a profile. Prints no key.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
-    /// Where the API is.
+    /// URL of the API.
     pub api_url: String,
     /// The API key.
     #[serde(serialize_with = "expose", deserialize_with = "guard")]
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Profile {
     }
 }
 
-/// Where profiles are: beside the user's own configuration.
+/// Returns the folder of profiles: beside the user's own configuration.
 pub(crate) fn folder() -> Outcome<PathBuf> {
     let home = std::env::var_os("XDG_CONFIG_HOME")
         .filter(|home| !home.is_empty())
@@ -195,7 +195,7 @@ fn careful() -> i32 {
     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default()
 }
 
-/// Which profile is asked for: by the option, or else by the variable.
+/// Profile that is asked for: by the option, or else by the variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Flag(Name),
@@ -205,7 +205,7 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    /// As this process was started.
+    /// Returns the profile with which this process was started.
     pub(crate) fn of_process(flag: Option<&Name>) -> Outcome<Self> {
         if let Some(name) = flag {
             return Ok(Self::Flag(name.clone()));
@@ -340,7 +340,7 @@ mod tests {
         let failure = read(folder, &name("one")).expect_err("refused").reason();
         assert!(failure.contains("0640") && !failure.contains("marker"), "{failure}");
 
-        // A link to a file that would do is not followed, and writing replaces it instead of what it leads to.
+        // A link to a file that would do is not followed, and writing replaces it instead of its target.
         let target = write(folder, &name("target"), &profile("sk_live_target")).expect("written");
         symlink(&target, folder.join("link.toml")).expect("linked");
         assert!(read(folder, &name("link")).is_err());

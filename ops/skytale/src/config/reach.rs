@@ -1,4 +1,4 @@
-//! Addresses bound and connections tried, as a server does at its start. What was bound is given back.
+//! Addresses bound and connections tried, as a server does at its start. Bound addresses are given back.
 
 use super::bridge::Checked;
 use super::check::Usable;
@@ -16,9 +16,9 @@ use skytale_sdk::net::{ApiClient, ApiError};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-/// What to do where nobody answers as the API does.
+/// Advice if nobody answers as the API does.
 const API_AWAY: &str = "Is the API running, and is this its address?";
-/// How long one connection may take.
+/// Maximum time for one connection.
 const WITHIN: Duration = Duration::from_secs(5);
 
 impl Loaded {

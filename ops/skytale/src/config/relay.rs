@@ -1,4 +1,4 @@
-//! What `skytale relay` needs: the section `[relay]`.
+//! Configuration of `skytale relay`: the section `[relay]`.
 
 use super::fleet::Fleet;
 use super::secret::unprefixed;
@@ -20,7 +20,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Relay {
-    /// Where it listens, for QUIC (UDP): at most one IPv4 and one IPv6 address.
+    /// Addresses for QUIC (UDP): at most one IPv4 and one IPv6 address.
     #[serde(with = "addresses")]
     pub listen: Vec<SocketAddr>,
     /// Addresses under which agents reach it; what it listens on where there are none.
@@ -40,9 +40,9 @@ pub(crate) struct Relay {
     pub relay_secret: Option<Secret>,
     /// Its region; 0 on a single node.
     pub region: u8,
-    /// How long entries are kept, in seconds, give or take the slack that the template states; 0 is for ever.
+    /// Retention of entries, in seconds, give or take the slack that the template states; 0 is for ever.
     pub retention_s: u64,
-    /// How many bytes of entries are kept; 0 is without bound.
+    /// Maximum bytes of kept entries; 0 is without bound.
     pub retention_bytes: u64,
     /// Below this much free space on the disk, in bytes, `/readyz` says so.
     pub disk_free_bytes_min: u64,
@@ -134,11 +134,11 @@ pub(crate) struct RelaySetup {
     pub node: RelayConfig,
     /// Its store.
     pub store: StoreSetup,
-    /// Whom it believes.
+    /// Source of keys and revocations.
     pub trust: TrustSource,
 }
 
-/// Where its log is.
+/// Store of a relay node.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreSetup {
     /// In files of its own.
@@ -156,7 +156,7 @@ impl Loaded {
         problems.outcome(" of `skytale relay`").map(|()| setup)
     }
 
-    /// The relay node's configuration as far as it can be used, and what is wrong with it.
+    /// The relay node's configuration as far as it can be used, and its problems.
     pub(super) fn relay_setup(&self, problems: &mut Problems) -> RelaySetup {
         let relay = &self.config.relay;
         let data_dir = problems.need(self, "relay.data_dir", relay.data_dir.as_ref());
@@ -255,8 +255,8 @@ impl Loaded {
     }
 }
 
-/// How often the store looks for entries that are too old: twice this and a twentieth of the age, which is how long one
-/// segment takes entries, are a tenth of the age.
+/// Returns the interval at which the store looks for entries that are too old: twice this and a twentieth of the age,
+/// for which one segment takes entries, are a tenth of the age.
 fn check_every(age: Option<Duration>) -> Duration {
     let longest = Retention::default().check_every;
     age.map_or(longest, |age| (age / 40).clamp(Duration::from_secs(1), longest))

@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// From its text.
+    /// Makes it from its text.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }

@@ -1,4 +1,4 @@
-//! What `skytale config print` shows and `skytale config init` writes.
+//! Output of `skytale config print` and `skytale config init`.
 
 use super::{Loaded, keys};
 use serde::Serialize;
@@ -10,7 +10,7 @@ pub(crate) struct Row {
     pub key: String,
     /// Its value; null where it has none; `[redacted]` for a secret.
     pub value: serde_json::Value,
-    /// Where the value came from.
+    /// Source of the value.
     pub source: String,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn rows(loaded: &Loaded) -> Vec<Row> {
         .collect()
 }
 
-/// A configuration file with every key, its default and what it is for.
+/// A configuration file with every key, its default and its purpose.
 pub(crate) const TEMPLATE: &str = include_str!("template.toml");
 
 #[cfg(test)]

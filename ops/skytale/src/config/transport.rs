@@ -1,11 +1,11 @@
-//! How agents reach relay nodes.
+//! Transports by which agents reach relay nodes.
 
 use super::Loaded;
 use crate::output::Outcome;
 use serde::{Deserialize, Serialize};
 use skytale_sdk::net::relay::{self, NetworkConfig};
 
-/// What carries an agent's connection.
+/// Transport of an agent's connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Transport {
@@ -35,7 +35,7 @@ impl From<Transport> for relay::Transport {
 }
 
 impl Loaded {
-    /// What an agent's network needs: a file of certificates that cannot be used is refused.
+    /// Returns the network settings of an agent: a file of certificates that cannot be used is refused.
     pub(crate) fn network(&self) -> Outcome<NetworkConfig> {
         let roots = match &self.config.ca_file {
             None => Vec::new(),

@@ -1,4 +1,4 @@
-//! A SQLite database that takes no writes, whoever opens it: its header says that a later version of SQLite wrote it.
+//! A SQLite database that takes no writes from any process: its header says that a later version of SQLite wrote it.
 //! (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>)
 
 use crate::output::{Context as _, Failure, Outcome};
@@ -7,14 +7,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Where the header has the version that a writer must know.
+/// Position in the header of the version that a writer must know.
 const WRITE_VERSION_AT: u64 = 18;
 /// With a write-ahead log, as the API's database has it.
 const WRITE_AHEAD: u8 = 2;
 /// One that no version of SQLite knows.
 const UNKNOWN: u8 = 3;
 
-/// Marks a database that nobody writes to now. What reads it goes on; a connection finds out when it is opened.
+/// Marks a database that nobody writes to now. Readers go on; a connection finds out when it is opened.
 pub(crate) fn set_read_only(database: &Path, read_only: bool) -> Outcome {
     let marking = || format!("cannot change the header of {}", database.display());
     let file = File::options().read(true).write(true).open(database);

@@ -22,49 +22,49 @@ use zeroize::Zeroizing;
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
 /// The name of a single region.
 const ALONE: &str = "local";
-/// How often relay nodes and agents say that they are there, in milliseconds: a node that was killed is noticed by its
-/// silence, within twice this.
+/// Keepalive interval of relay nodes and agents, in milliseconds: a node that was killed is noticed by its silence,
+/// within twice this.
 const KEEPALIVE_MS: i64 = 500;
 /// Messages of a shard from one checkpoint to the next: few, so that a short run sees some.
 const CHECKPOINT_EVERY: i64 = 1_000;
 /// The file that names the relay nodes and their signing keys.
 const NODES_FILE: &str = "fleet-nodes";
-/// How often the keeper looks for what may be purged.
+/// Interval at which the keeper looks for messages to purge.
 const KEEPER_EVERY: Duration = Duration::from_secs(600);
-/// How long entries are kept, in seconds: for longer than any demonstration, and for less than a wrong clock is ahead.
+/// Retention of entries, in seconds: for longer than any demonstration, and for less than a wrong clock is ahead.
 const RETENTION_S: i64 = 30 * 24 * 3_600;
-/// How often relay nodes tell the API that they are there.
+/// Interval between heartbeats of relay nodes to the API.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Counts the keys that a node has taken up.
 const KEY_SWITCHED: &str = "skytale_fleet_key_switched_total";
-/// How long a node may take to follow what it has missed.
+/// Maximum time for a node to follow the messages that it has missed.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// What a fleet is made of.
+/// Parts of a fleet.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub nats_server: PathBuf,
-    /// Between 1 and 3.
+    /// Number of regions, between 1 and 3.
     pub regions: usize,
     /// At least 1.
     pub nodes: usize,
     /// The API's address.
     pub api_listen: SocketAddr,
-    /// Links between relay nodes and NATS servers, and between regions: what is to be cut goes through them.
+    /// Links between relay nodes and NATS servers, and between regions: connections that are to be cut go through them.
     pub links: bool,
-    /// How often nodes write checkpoints and look for what is too old, if not as ever.
+    /// Intervals of checkpoints and of retention, if not the usual ones.
     pub upkeep: Option<Upkeep>,
 }
 
-/// How long the nodes of a demonstration serve without the API, in milliseconds: as long as may be set.
+/// Time for which the nodes of a demonstration serve without the API, in milliseconds: as long as may be set.
 const SERVE_WITHOUT_API_MS: i64 = 3_660_000;
 
-/// What a fleet that runs for a long time does now and then.
+/// Recurring work of a fleet that runs for a long time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Upkeep {
     /// Messages of a shard from one checkpoint to the next.
     pub checkpoint_every: u32,
-    /// How often nodes look for what is older than 30 days, in seconds.
+    /// Interval at which nodes look for entries that are older than 30 days, in seconds.
     pub retention_check_s: u32,
 }
 
@@ -94,12 +94,12 @@ pub(crate) struct Node {
     pub relay: RelayProcess,
     /// It was reported that it has ended.
     is_told: bool,
-    /// What it reaches the NATS servers of its region by.
+    /// Links to the NATS servers of its region.
     links: Vec<Link>,
 }
 
 impl Layout {
-    /// How many nodes must vouch for a checkpoint.
+    /// Returns the number of nodes that must vouch for a checkpoint.
     fn witnesses(&self) -> i64 {
         if self.nodes > 1 { 2 } else { 1 }
     }
@@ -248,7 +248,7 @@ impl Machine {
         if let Some(upkeep) = upkeep {
             let every = i64::from(upkeep.retention_check_s);
             put("fleet", vec![("retention_check_s", Value::Integer(every))]);
-            // Where the API is away and a node is killed, on a slow machine, agents are to go on all the same.
+            // Agents go on while the API is away and a node is killed, also on a slow machine.
             put(
                 "trust",
                 vec![("serve_without_api_ms", Value::Integer(SERVE_WITHOUT_API_MS))],
@@ -278,7 +278,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until a node has noticed that a stream is not what it followed.
+    /// Waits until a node has noticed that a stream differs from its replica.
     pub(crate) async fn halted(&self) -> Outcome {
         let begun = Instant::now();
         loop {
@@ -343,7 +343,7 @@ impl Machine {
         Err(Failure::new(Code::Mismatch, restoring()).since(said))
     }
 
-    /// How nodes ended that were not asked to: told as soon as it is noticed, each once.
+    /// Returns the failures of nodes that ended by themselves: each once, as soon as it is noticed.
     pub(crate) fn fallen(&mut self) -> Vec<(String, Failure)> {
         let nodes = self.nodes.iter_mut().filter(|node| !node.is_told);
         nodes
@@ -418,7 +418,7 @@ impl RunningKeeper {
         let ended = CancellationToken::new();
         let token = ended.clone();
         let task = tokio::spawn(async move {
-            // What it cannot do now it tries again, and says in the log.
+            // Failed work is retried, and logged.
             keeper.run(&token, |_| {}).await;
         });
         Self { ended, task }
@@ -488,7 +488,7 @@ impl Node {
         self.links.iter().for_each(Link::mend);
     }
 
-    /// Where its replica is.
+    /// Returns the folder of its replica.
     pub(crate) fn log(&self) -> PathBuf {
         self.relay.dir().join("log")
     }

@@ -1,4 +1,4 @@
-//! What the nodes of a fleet are doing, from their metrics.
+//! State of a fleet's nodes, from their metrics.
 
 use super::machine::Node;
 use crate::http;
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// What a node did since it was looked at last.
+/// Work of a node since the last look.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct NodeSample {
     pub node: String,
@@ -26,7 +26,7 @@ pub(crate) struct NodeSample {
     pub lag: Vec<ShardLag>,
 }
 
-/// How far a node is behind in one shard.
+/// Lag of a node in one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ShardLag {
     pub shard: String,
@@ -39,7 +39,7 @@ pub(crate) struct Watch {
     last: HashMap<String, (Instant, Counts)>,
 }
 
-/// What only grows.
+/// Values that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Counts {
     appends: f64,
@@ -47,7 +47,7 @@ struct Counts {
 }
 
 impl NodeSample {
-    /// What is known of a node that does not answer.
+    /// Returns the sample of a node that does not answer.
     fn down(node: &str, region: &str) -> Self {
         Self {
             node: node.to_owned(),
@@ -96,7 +96,7 @@ impl Watch {
     }
 }
 
-/// What is wanted of a page in Prometheus' text format.
+/// Reads the wanted values of a page in Prometheus' text format.
 fn read(page: &str, sample: &mut NodeSample) -> Counts {
     let mut counts = Counts::default();
     for line in page.lines().filter(|line| !line.starts_with('#')) {

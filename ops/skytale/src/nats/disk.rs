@@ -15,7 +15,7 @@ const HOLDER: &str = "mount -t tmpfs -o size=\"$1\",mode=700 tmpfs \"$0\" && ech
 const WAYS: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
 /// The file that takes what room there is.
 const FILLER: &str = "filler";
-/// What is written to it at once.
+/// Block that is written to it at once.
 const BLOCK: [u8; 4_096] = [0; 4_096];
 
 /// A small disk.
@@ -54,7 +54,7 @@ impl SmallDisk {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C goes to whoever started the fleet, not past it.
+            // Ctrl-C goes to the process that started the fleet, not past it.
             .process_group(0);
         let mut holder = command.spawn().map_err(|error| format!("unshare: {error}"))?;
         let mut line = String::new();
@@ -74,7 +74,7 @@ impl SmallDisk {
         })
     }
 
-    /// Where it is, for every process of this user.
+    /// Returns its path, for every process of this user.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -7,7 +7,7 @@ use skytale_wire::{Cut, Link};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// Which port the servers of one region (by its name) find a server of another (by its name) at, where it is not the one
+/// Ports at which the servers of one region (by its name) find a server of another (by its name), if they are not those
 /// that it listens on.
 pub(crate) type Detours = BTreeMap<(String, String), u16>;
 
@@ -17,7 +17,7 @@ pub(super) struct Gateways {
     ways: Vec<Way>,
 }
 
-/// From the servers of one region to one server of another.
+/// Way from the servers of one region to one server of another.
 #[derive(Debug)]
 struct Way {
     from: usize,

@@ -1,4 +1,4 @@
-//! Which servers there are.
+//! Inventory of servers.
 
 use super::gateways::Detours;
 use super::users::KEEPER;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// What to do about one that cannot be used.
+/// Advice on one that cannot be used.
 const HELP: &str = "Correct the inventory; ops/nats/inventory.toml is one, explained line by line.";
 
 /// Servers of one region, at least: one alone has no other to make a cluster with.
@@ -21,11 +21,11 @@ const SERVERS_MAX: usize = 64;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inventory {
-    /// Where each server finds `ca.pem`, `server.pem` and `server.key`.
+    /// Folder in which each server finds `ca.pem`, `server.pem` and `server.key`.
     pub tls_dir: Option<PathBuf>,
-    /// Where each server keeps its streams.
+    /// Folder in which each server keeps its streams.
     pub store_dir: PathBuf,
-    /// How much each may keep there, as NATS writes it.
+    /// Maximum size of the streams in it, as NATS writes it.
     pub max_file: String,
     /// The regions.
     #[serde(rename = "region")]
@@ -55,23 +55,23 @@ pub(crate) struct Region {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Server {
     pub name: String,
-    /// Where the others and relay nodes reach it.
+    /// Address for the others and for relay nodes.
     pub host: String,
-    /// On what it listens there.
+    /// Its ports there.
     #[serde(default)]
     pub ports: Ports,
-    /// Where it keeps its streams, if not where all do.
+    /// Folder of its streams, if it is another one than that of all.
     pub store_dir: Option<PathBuf>,
 }
 
-/// What a server listens on.
+/// Ports of a server.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ports {
     pub client: u16,
     pub cluster: u16,
     pub gateway: u16,
-    /// On loopback alone.
+    /// Port for monitoring, on loopback alone.
     pub monitor: u16,
 }
 
@@ -112,7 +112,7 @@ impl Inventory {
         }
     }
 
-    /// What is wrong with it, if anything is.
+    /// Returns the problem with it, if there is one.
     pub(crate) fn problem(&self) -> Option<String> {
         if self.regions.is_empty() {
             return Some("it names no region".into());
@@ -191,7 +191,7 @@ impl Inventory {
         (!size || self.max_file.is_empty()).then(|| format!("`{}` is no size, such as 500GB", self.max_file))
     }
 
-    /// What works, and is worth less than its operator may think.
+    /// Returns the settings that work, and are worth less than their operator may think.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let few = self.regions.iter().filter_map(|region| {
             let (name, servers) = (&region.name, region.servers.len());

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-/// Where a server on this machine keeps its streams, in its folder.
+/// Folder in which a server on this machine keeps its streams, in its own.
 pub(super) const STORE: &str = "data";
-/// How long a server may take to move its leaders and clients to others before it ends.
+/// Maximum time for a server to move its leaders and clients to others before it ends.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to take up other accounts.
+/// Maximum time for it to take up other accounts.
 const RELOADS_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of a server's log that are shown when it fails.
 const LAST_WORDS: usize = 10;
@@ -36,7 +36,7 @@ pub(crate) struct NatsServer {
     dir: PathBuf,
     monitor: SocketAddr,
     running: Option<Running>,
-    /// Where its store is, while it is not in its folder.
+    /// Disk of its store, if that is not in its folder.
     disk: Option<SmallDisk>,
 }
 
@@ -75,7 +75,7 @@ impl NatsServer {
         self.running.as_ref().is_some_and(gone)
     }
 
-    /// What it logged, over all its lives.
+    /// Returns the path of its log, over all its lives.
     pub(super) fn log(&self) -> PathBuf {
         self.dir.join("nats.log")
     }
@@ -91,7 +91,7 @@ impl NatsServer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // Ctrl-C goes to whoever started the fleet, not past it.
+            // Ctrl-C goes to the process that started the fleet, not past it.
             .process_group(0);
         let mut wrapper = command.spawn().failing(Code::Environment, starting)?;
         let mut line = String::new();
@@ -115,12 +115,12 @@ impl NatsServer {
         self.ended().await
     }
 
-    /// Keeps a copy of what it stored while it does not run, in the place of the one before.
+    /// Keeps a copy of its store while it does not run, in the place of the one before.
     pub(super) fn keep_copy(&self) -> Outcome {
         replace_folder(&self.copy(), &self.store())
     }
 
-    /// Puts it in the place of what it stored.
+    /// Puts it in the place of its store.
     pub(super) fn put_copy_back(&self) -> Outcome {
         replace_folder(&self.store(), &self.copy())
     }
@@ -216,7 +216,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// When it took up its configuration.
+    /// Returns the time at which it took up its configuration.
     async fn loaded(&self) -> Option<String> {
         Some(self.page("/varz").await?["config_load_time"].as_str()?.to_owned())
     }

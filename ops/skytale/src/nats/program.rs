@@ -1,4 +1,4 @@
-//! Where the program `nats-server` is.
+//! Path of the program `nats-server`.
 
 use crate::output::{Failure, Outcome};
 use skytale_proto::Code;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The version that this was made with; older than 2.12 has no atomic batches.
 const VERSION: &str = "2.15.1";
 
-/// Where the program is.
+/// Returns the path of the program.
 pub(crate) fn program(named: Option<&Path>) -> Outcome<PathBuf> {
     let missing = |what: String| {
         Failure::new(Code::Environment, what).help(format!(
@@ -28,7 +28,7 @@ pub(crate) fn program(named: Option<&Path>) -> Outcome<PathBuf> {
         .iter()
         .flat_map(std::env::split_paths)
         .map(|dir| dir.join("nats-server"));
-    // Where this project's tests put it.
+    // Path at which this project's tests put it.
     let of_tests = std::env::var_os("HOME")
         .map(|home| PathBuf::from(home).join(format!(".cache/skytale-test/nats-server-{VERSION}/nats-server")));
     on_path

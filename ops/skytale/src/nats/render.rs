@@ -1,4 +1,4 @@
-//! What `ops/nats` says, filled in.
+//! Templates of `ops/nats`, filled in.
 
 use super::inventory::{Inventory, Region, Server};
 use super::users::{Keys, NodeUsers, User, Users};

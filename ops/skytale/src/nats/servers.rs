@@ -21,7 +21,7 @@ const SERVERS: usize = 3;
 const SHARDS: u16 = 4;
 /// The same where there are several regions: each shard has a mirror in each of the others.
 const SHARDS_OF_SEVERAL: u16 = 2;
-/// How long they may take until they have found each other, or are current again.
+/// Maximum time until they have found each other, or are current again.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The page that tells of a server's streams.
 const STREAMS: &str = "/jsz?acc=SKYTALE&streams=true";
@@ -36,17 +36,17 @@ pub(crate) struct NatsServers {
     program: PathBuf,
     pub users: Users,
     pub regions: Vec<Region>,
-    /// Where the keys are.
+    /// Folder of the keys.
     dir: PathBuf,
-    /// Of which their configuration is made.
+    /// Inventory from which their configuration is made.
     inventory: Inventory,
     servers: Vec<NatsServer>,
     gateways: Gateways,
 }
 
-/// Ports that no system gives to whoever asks for any: so nothing takes them between here and a server's start.
+/// Ports that no system gives to a request for any port: so nothing takes them between here and a server's start.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
-/// Where a process begins to look, so many from where the one before it does.
+/// Distance between the ports at which two processes begin to look.
 const PORTS_APART: u32 = 97;
 
 /// One that the system gives to nobody by itself, and that is free now.
@@ -166,7 +166,7 @@ impl NatsServers {
             .collect()
     }
 
-    /// Where the clients of a region find its servers.
+    /// Returns the addresses of a region's servers for clients.
     pub(crate) fn addresses(&self, region: usize) -> Vec<SocketAddr> {
         let servers = self.regions[region].servers.iter();
         servers
@@ -363,7 +363,8 @@ impl NatsServers {
         }
     }
 
-    /// What the servers refused to relay nodes for want of a right: nothing, if the rights are what nodes need.
+    /// Returns the refusals of the servers to relay nodes for want of a right: none, if the rights are those that nodes
+    /// need.
     pub(crate) fn denied(&self) -> Vec<String> {
         let mut denied = Vec::new();
         for server in &self.servers {
@@ -391,7 +392,7 @@ fn streams_in(page: &Value) -> impl Iterator<Item = &Value> {
     accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten())
 }
 
-/// Who leads a stream, in a server's page about JetStream.
+/// Returns the leader of a stream, from a server's page about JetStream.
 fn leader_in<'a>(page: &'a Value, stream: &str) -> Option<&'a str> {
     streams_in(page).find(|found| found["name"] == stream)?["cluster"]["leader"].as_str()
 }

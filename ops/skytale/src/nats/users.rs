@@ -38,9 +38,9 @@ pub(crate) struct User {
 pub(crate) struct Users {
     /// Relay nodes.
     pub nodes: Vec<NodeUsers>,
-    /// What all relay nodes shared: the log's key, and the one that asks.
+    /// Users that all relay nodes shared: the log's key, and the one that asks.
     pub shared: [Option<User>; 2],
-    /// Who purges the streams.
+    /// User that purges the streams.
     pub keeper: Keys,
     /// People.
     pub operator: User,
@@ -52,11 +52,11 @@ pub(crate) struct Users {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeUsers {
     pub name: String,
-    /// As who writes the log.
+    /// User that writes the log.
     pub relay: Keys,
-    /// As the user that checks whether servers sync.
+    /// User that checks whether servers sync.
     pub sync: Keys,
-    /// As who signs checkpoints: for no connection.
+    /// Key that signs checkpoints: for no connection.
     pub checkpoint: User,
 }
 

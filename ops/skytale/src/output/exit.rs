@@ -17,7 +17,7 @@ Exit codes:
   9    queued: what was sent is in the outbox and goes out by itself; do not send it again
   130  interrupted; 143: ended by SIGTERM";
 
-/// How a run ends.
+/// End of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,

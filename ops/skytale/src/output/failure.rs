@@ -1,4 +1,4 @@
-//! What went wrong: what failed, why, and what to do.
+//! Failures of a command: each with the failed operation, the reason, and the advice.
 
 use super::style::printable;
 use super::{Exit, Style};
@@ -7,7 +7,7 @@ use skytale_proto::Code;
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// What a command gives when there is nothing to say but that it is done.
+/// Result of a command that reports nothing but success.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 /// A failure as a person or a program reads it.
@@ -18,13 +18,13 @@ pub(crate) struct Failure {
     why: Vec<String>,
     help: String,
     exit: Exit,
-    /// Where it is several failures at once: each of them.
+    /// The single failures, if it is several at once.
     parts: Vec<Failure>,
     kept: bool,
 }
 
 impl Failure {
-    /// `what` says what was being done, and with what; the code's own help is what to do.
+    /// `what` names the failed operation, and its object; the code's own help is what to do.
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self {
             code,
@@ -63,7 +63,7 @@ impl Failure {
         failure
     }
 
-    /// The rest of what was asked for was done, and the result says what.
+    /// The rest of the request was done, and the result says which part.
     pub(crate) const fn partly(mut self) -> Self {
         self.exit = Exit::Partial;
         self
@@ -75,7 +75,7 @@ impl Failure {
         self
     }
 
-    /// What was to be sent is in the outbox, and goes out by itself. Doing it again would send it twice.
+    /// Marks a message that is in the outbox, and goes out by itself. Doing it again would send it twice.
     pub(crate) fn queued(mut self) -> Self {
         self = self.kept();
         let help = std::mem::take(&mut self.help);
@@ -85,13 +85,13 @@ impl Failure {
         .also(&help)
     }
 
-    /// What was promised did not hold, whatever the code says of it elsewhere.
+    /// Marks a promise that did not hold, no matter what the code says of it elsewhere.
     pub(crate) const fn broken(mut self) -> Self {
         self.exit = Exit::Broken;
         self
     }
 
-    /// Why: an error and its sources. What repeats the line before is left out.
+    /// Adds an error and its sources as the reason. Text that repeats the line before is left out.
     pub(crate) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -105,20 +105,20 @@ impl Failure {
         self
     }
 
-    /// Why, in words.
+    /// Adds the reason, in words.
     pub(crate) fn since(mut self, text: impl Into<String>) -> Self {
         self.why.push(text.into());
         self
     }
 
-    /// What to do, where there is more to say than the code's own sentence.
+    /// Sets the advice, if there is more to say than the code's own sentence.
     pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
         self.help = text.into();
         self
     }
 
-    /// What was asked for is in the vault, and is done by itself later. Doing it again would do it twice. What did not hold
-    /// is the graver news, and keeps its exit code.
+    /// Marks a request that is in the vault, and is done by itself later. Doing it again would do it twice. A broken
+    /// promise is the graver news, and keeps its exit code.
     pub(crate) fn kept(mut self) -> Self {
         if self.exit != Exit::Broken {
             self.exit = Exit::Queued;
@@ -127,12 +127,12 @@ impl Failure {
         self
     }
 
-    /// Whether what was asked for is in the vault, and is done by itself later.
+    /// Whether the request is in the vault, and is done by itself later.
     pub(crate) const fn is_kept(&self) -> bool {
         self.kept
     }
 
-    /// What to do besides.
+    /// Adds to the advice.
     pub(crate) fn also(mut self, text: &str) -> Self {
         if !self.help.is_empty() && !text.is_empty() {
             self.help.push(' ');
@@ -151,7 +151,7 @@ impl Failure {
         self.code
     }
 
-    /// What failed and why, on one line.
+    /// Returns the failed operation and the reason, on one line.
     pub(crate) fn reason(&self) -> String {
         let parts: Vec<&str> = std::iter::once(&self.what)
             .chain(&self.why)
@@ -160,12 +160,12 @@ impl Failure {
         parts.join(": ")
     }
 
-    /// What to do.
+    /// Returns the advice.
     pub(crate) fn advice(&self) -> &str {
         &self.help
     }
 
-    /// How the run ends.
+    /// Returns the end of the run.
     pub(crate) const fn exit(&self) -> Exit {
         self.exit
     }
@@ -198,7 +198,7 @@ impl Failure {
                 let why = printable(why).replace('\n', "\n          ");
                 let _ = writeln!(text, "     {} {why}", style.bold("why:"));
             }
-            // What any such failure is helped by is said once, below.
+            // The advice that helps any such failure is said once, below.
             if !part.help.is_empty() && part.help != part.code.help() {
                 let help = part.help.replace('\n', "\n          ");
                 let _ = writeln!(text, "     {}  {help}", style.bold("do:"));
@@ -225,7 +225,7 @@ impl Failure {
         text
     }
 
-    /// As a remark of a command that goes on.
+    /// Returns it as a remark of a command that goes on.
     pub(crate) fn remark(&self, of: &str) -> String {
         let said = std::iter::once(&self.what).chain(&self.why);
         let said: Vec<String> = said.map(|text| printable(text)).collect();
@@ -257,7 +257,7 @@ impl Failure {
     }
 }
 
-/// Says what was being done when something failed that has no code of its own.
+/// Names the operation when something failed that has no code of its own.
 pub(crate) trait Context<T> {
     /// A failure of this code.
     fn failing(self, code: Code, what: impl FnOnce() -> String) -> Outcome<T>;

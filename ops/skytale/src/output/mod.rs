@@ -1,4 +1,4 @@
-//! What a person or a program reads: data on stdout, everything else on stderr.
+//! Output for people and programs: data on stdout, everything else on stderr.
 //!
 //! With `--json` each value on stdout is one JSON object on one line, in a shape that stays as it is (fields may be
 //! added), and a failure is one JSON object on stderr.
@@ -26,7 +26,7 @@ pub(crate) trait Human {
     fn human(&self, to: &mut dyn fmt::Write, style: &Style) -> fmt::Result;
 }
 
-/// Where results and remarks go.
+/// Output for results and remarks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// As the terminal and `NO_COLOR` (<https://no-color.org>) say.
+    /// Makes an output as the terminal and `NO_COLOR` (<https://no-color.org>) say.
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -87,7 +87,7 @@ impl Output {
         }
     }
 
-    /// What went wrong, on stderr.
+    /// Prints a failure, on stderr.
     pub(crate) fn fail(&self, failure: &Failure) {
         let text = if self.json {
             failure.json()
@@ -97,7 +97,7 @@ impl Output {
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
-    /// How to colour what goes to stderr.
+    /// Returns the style for stderr.
     pub(crate) const fn style(&self) -> &Style {
         &self.stderr
     }

@@ -28,7 +28,7 @@ impl Progress {
         Self { bar }
     }
 
-    /// How far it is.
+    /// Sets the position.
     pub(crate) fn set(&self, position: u64) {
         self.bar.set_position(position);
     }

@@ -1,13 +1,13 @@
-//! Whether agents have what was sent, and the same.
+//! Whether agents have the sent messages, and the same ones.
 
 use super::{AgentReport, Comparison};
 
-/// How the ends of all agents compare with what was sent, and with one another.
+/// Comparison of all agents' messages with the sent ones, and with one another.
 #[derive(Clone, Debug)]
 pub(crate) struct Agreement {
-    /// What was found, over all agents.
+    /// Sum of the comparisons, over all agents.
     pub found: Comparison,
-    /// How many agents there are.
+    /// Number of agents.
     pub agents: usize,
     /// Messages that should be found: each at each agent.
     pub expected: u64,
@@ -35,7 +35,7 @@ impl Agreement {
         }
     }
 
-    /// Whether there are agents, and each has exactly what was sent.
+    /// Whether there are agents, and each has exactly the sent messages.
     pub(crate) const fn holds(&self) -> bool {
         let complete = self.agents > 0 && self.found.delivered == self.expected;
         complete && self.found.is_exact() && self.digests && self.transcripts

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long something may show no progress before it is taken for stuck.
+/// Maximum time without progress before something is taken for stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// How long what was sent may take to go out when an agent goes away.
+/// Maximum time for sent messages to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// Messages read from the vault at once.
 const PAGE: u32 = 512;
@@ -48,7 +48,7 @@ pub(crate) struct Actor {
     pub name: String,
     vault: PathBuf,
     client: ApiClient,
-    /// Where it is, in a fleet of several regions.
+    /// Its region, in a fleet of several.
     region: Option<u8>,
     network: NetworkConfig,
     pub agent: Agent,
@@ -56,17 +56,17 @@ pub(crate) struct Actor {
     received: Arc<Mutex<Received>>,
 }
 
-/// What an application was given over all its lives.
+/// Messages that an application was given over all its lives.
 #[derive(Debug, Default)]
 struct Received {
     last: Offset,
     count: u64,
     again: u64,
-    /// What must never happen, in words.
+    /// Events that must never happen, in words.
     alarms: Vec<String>,
 }
 
-/// An application that reads its channel and acknowledges what it has read.
+/// An application that reads its channel and acknowledges the messages that it has read.
 #[derive(Debug)]
 struct Application {
     stop: CancellationToken,
@@ -197,7 +197,7 @@ impl Actor {
         read.map_err(panicked)?
     }
 
-    /// Compares what the agent has with what was sent, and takes its leave.
+    /// Compares the agent's messages with those that were sent, and takes its leave.
     pub(crate) async fn report(&mut self, channel: ChannelId, ledger: &Ledger) -> Outcome<AgentReport> {
         let (handle, what) = (self.channel(channel).await?, "cannot read the history");
         let mut reading = Reading::new(ledger);
@@ -217,7 +217,7 @@ impl Actor {
         if let Some(alarm) = received.alarms.first() {
             return Err(Failure::new(Code::Mismatch, format!("{}: {alarm}", self.name)));
         }
-        // What the application was given must be what the history has, less what the agent sent itself.
+        // The application's messages must be those of the history, less the agent's own.
         let others = ledger.sent() - ledger.sent_by(&self.agent.id());
         compared.duplicated += received.again;
         compared.lost += others.saturating_sub(received.count);

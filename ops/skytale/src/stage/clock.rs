@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// Where Debian's package `libfaketime` and others put the library.
+/// Folder in which Debian's package `libfaketime` and others put the library.
 const LIBRARIES: &str = "/usr/lib";
 /// The library, in a folder of [`LIBRARIES`] or one below it.
 const LIBRARY: &str = "faketime/libfaketime.so.1";
@@ -12,7 +12,7 @@ const LIBRARY: &str = "faketime/libfaketime.so.1";
 #[derive(Clone, Debug)]
 pub(crate) struct WrongClock {
     library: PathBuf,
-    /// As libfaketime writes it: `+40d`, `-1h`.
+    /// Offset as libfaketime writes it: `+40d`, `-1h`.
     offset: &'static str,
 }
 

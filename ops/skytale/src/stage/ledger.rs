@@ -1,5 +1,6 @@
-//! What was sent, and whether a reader has exactly that. Pure: the same seed gives the same messages, so that a reader's
-//! transcript is checked byte by byte against what was meant, not against another reader's copy of it.
+//! Ledger of sent messages, and the check whether a reader has exactly those. Pure: the same seed gives the same
+//! messages, so that a reader's transcript is checked byte by byte against the intended messages, not against another
+//! reader's copy.
 
 use skytale_proto::{AgentId, Offset};
 
@@ -14,11 +15,11 @@ pub(crate) struct Ledger {
     seed: [u8; 32],
     payload_bytes: usize,
     authors: Vec<AgentId>,
-    /// How many messages each author has sent.
+    /// Number of messages that each author has sent.
     sent: Vec<u64>,
 }
 
-/// How a reader's transcript compares.
+/// Comparison of a reader's transcript.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Comparison {
     /// Messages that are there as they were sent.
@@ -29,12 +30,12 @@ pub(crate) struct Comparison {
     pub duplicated: u64,
     /// Messages that come before an earlier one of the same author.
     pub out_of_order: u64,
-    /// What nobody sent.
+    /// Messages that nobody sent.
     pub foreign: u64,
 }
 
 impl Comparison {
-    /// Whether the transcript is exactly what was sent.
+    /// Whether the transcript is exactly the sent messages.
     pub(crate) const fn is_exact(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.out_of_order == 0 && self.foreign == 0
     }
@@ -66,12 +67,12 @@ impl Ledger {
         payload
     }
 
-    /// How many messages were sent.
+    /// Returns the number of sent messages.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.iter().sum()
     }
 
-    /// How many of them an agent sent.
+    /// Returns the number of messages that an agent sent.
     pub(crate) fn sent_by(&self, agent: &AgentId) -> u64 {
         self.authors
             .iter()
@@ -90,7 +91,7 @@ impl Ledger {
         payload
     }
 
-    /// Who sent this payload, and as its which message; `None` if nobody did.
+    /// Returns the author of this payload, and its number among the author's; `None` if nobody sent it.
     fn find(&self, author: &AgentId, payload: &[u8]) -> Option<(usize, u64)> {
         let (place, number) = (payload.get(..4)?, payload.get(4..HEAD_BYTES)?);
         let place = u32::from_le_bytes(place.try_into().ok()?) as usize;

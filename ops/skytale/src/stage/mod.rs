@@ -1,4 +1,5 @@
-//! What demonstrations are made of: agents with their applications, what they sent, relay nodes as processes of their own.
+//! Parts of demonstrations: agents with their applications, the messages they sent, relay nodes as processes of their
+//! own.
 
 mod agreement;
 mod cast;

@@ -17,9 +17,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-/// How long it may take until it listens.
+/// Maximum time until it listens.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to stop when it is asked to.
+/// Maximum time for it to stop when it is asked to.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A relay node that runs.
@@ -37,7 +37,7 @@ pub(crate) struct RelayProcess {
     standing: watch::Sender<Standing>,
 }
 
-/// Where a process is now: both change when it is started again.
+/// State of a process now: both fields change when it is started again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Standing {
     /// Its metrics, if it has them.
@@ -45,7 +45,7 @@ pub(crate) struct Standing {
     pub process: Option<u32>,
 }
 
-/// What `skytale --json relay` says when it listens.
+/// Output of `skytale --json relay` when it listens.
 #[derive(Debug, Deserialize)]
 struct Listening {
     endpoint: EndpointId,
@@ -114,12 +114,12 @@ impl RelayProcess {
         })
     }
 
-    /// Where its metrics are, if it has them.
+    /// Returns the address of its metrics, if it has them.
     pub(crate) const fn admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Where it is, also after it was started again.
+    /// Watches its state, also after it was started again.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
     }
@@ -169,7 +169,7 @@ impl RelayProcess {
         }
     }
 
-    /// How it ended, in words, if it has ended by itself or was killed by somebody else.
+    /// Returns the failure in words, if it has ended by itself or was killed by somebody else.
     pub(crate) fn ended(&mut self) -> Option<Failure> {
         let status = self.child.try_wait().ok().flatten()?;
         Some(self.failed("the relay node has ended").since(words(status)))
@@ -257,7 +257,7 @@ async fn spawn(
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true);
-    // Ctrl-C goes to whoever runs the demonstration, not past it: it ends the relay node by itself.
+    // Ctrl-C goes to the process that runs the demonstration, not past it: it ends the relay node by itself.
     command.process_group(0);
     // The settings of this process are not that one's; its log filter is.
     for (name, _) in std::env::vars_os() {
@@ -285,7 +285,7 @@ async fn spawn(
     Ok((child, listening))
 }
 
-/// How a process ended.
+/// Describes the end of a process.
 fn words(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => match Signal::from_named_raw(signal) {

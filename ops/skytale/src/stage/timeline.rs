@@ -1,4 +1,4 @@
-//! What happens, as it happens, for a person: lines with the time since the beginning, and a bar below them.
+//! Events as they happen, for a person: lines with the time since the beginning, and a bar below them.
 
 use crate::output::{Output, Progress};
 use std::fmt::Display;

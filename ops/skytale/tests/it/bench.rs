@@ -5,7 +5,7 @@ use crate::process::Place;
 use serde_json::Value;
 use std::process::Command;
 
-/// What `zcat` gives.
+/// Returns the output of `zcat`.
 fn lines(place: &Place, file: &str) -> String {
     let output = Command::new("gzip")
         .args(["-dc", file])

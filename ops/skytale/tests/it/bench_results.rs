@@ -185,7 +185,7 @@ fn slower_repeats_fail_a_condition_and_the_exit_code_says_so() {
     ]);
     assert_eq!((ran.code, text(&ran.failure()["code"])), (7, "SKY-6003".to_owned()));
     assert!(ran.stdout.contains("\"judgement\":\"failed\""), "{}", ran.stdout);
-    // What nobody measured does not pass in silence.
+    // A figure that nobody measured does not pass in silence.
     let ran = place.run(["bench", "compare", "before", "after", "--fail-if", "token.p99>1.5x"]);
     assert_eq!(ran.code, 7);
     assert!(ran.stderr.contains("not measured on both sides"), "{}", ran.stderr);

@@ -129,7 +129,7 @@ fn a_captured_run_is_the_workload_again() {
     let (length, took) = (planned[planned.len() - 1] - planned[0], came[came.len() - 1] - came[0]);
     assert!(took + 100_000 > length, "{took} {length}");
 
-    // What was captured is replayed without sessions of its own.
+    // The capture is replayed without sessions of its own.
     let again = passed(place, &["first.skw", "--out", "second", "--speed", "4"]);
     assert_eq!(number(&again["totals"]["sessions"]), 6);
     assert_eq!(again["planned"]["deliveries"], report["planned"]["deliveries"]);

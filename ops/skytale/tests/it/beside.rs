@@ -92,7 +92,7 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     assert_eq!(lines.code, 0, "{}", lines.stderr);
     let once = |_| node.agent("alice", &["send", "plans", "five", "--id", "a"]);
     assert_eq!(once(1), once(2), "one id is one message");
-    // What was queued beside an agent that is online goes out.
+    // Messages queued beside an agent that is online go out.
     assert_eq!(
         node.read("bob", &[&channel]),
         ["hello tail.log", "one", "two", "three", "four", "five"]
@@ -139,7 +139,7 @@ fn every_command_works_beside_a_tail_and_says_the_same() {
     let left = node.agent("alice", &["channel", "leave", "second"]);
     assert_eq!((&left["change"], &left["channel"]), (&json!("left"), &made["channel"]));
 
-    // Who cannot be added yet is added later, or is not.
+    // An agent that cannot be added yet is added later, or is not.
     let stranger = "ab".repeat(32);
     let ran = alice(&node, &["channel", "add", "our plans", &stranger]);
     assert_eq!(ran.failure()["code"], "SKY-1010", "{}", ran.stderr);

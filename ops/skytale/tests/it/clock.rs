@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// The secret that relay nodes share, many times over.
 const SECRET: &str = "r5";
 
-/// The clock of processes, which a file says. What runs since the machine's start is left alone.
+/// Clock of processes, set by a file. The clock since the machine's start is left alone.
 struct Clock {
     library: PathBuf,
     file: PathBuf,
@@ -91,7 +91,7 @@ fn run(place: &Place, agent: &str, arguments: &[&str]) -> Value {
     place.json(&[arguments, &["--vault", &vault, "--timeout-s", "120"]].concat())
 }
 
-/// What an agent has not read, as texts.
+/// Returns the messages that an agent has not read, as texts.
 fn unread(place: &Place, agent: &str, channel: &str) -> Vec<String> {
     let vault = format!("{agent}.vault");
     let line = [
@@ -272,7 +272,7 @@ impl Operated {
         })
     }
 
-    /// How the directory has a node.
+    /// Returns the state of a node in the directory.
     fn state(&self, node: usize) -> String {
         let label = format!("node-{node}");
         let listed = self.place.json(&["relay", "fleet"]);
@@ -348,7 +348,7 @@ fn agents_leave_a_node_whose_clock_is_an_hour_off_and_it_comes_back_by_itself() 
         let says = body.contains(r#""check":"clock""#) && body.contains("agents are sent to other nodes");
         assert!(status == "503" && says, "{status} {body}");
         eventually("the directory knows", || operated.state(here) == "draining");
-        // Others work, and whoever was there goes on elsewhere.
+        // Others work, and its agents go on elsewhere.
         let sent = format!("a clock is {ahead}");
         run(place, "alice", &["channel", "send", "plans", &sent]);
         assert_eq!(text(&tail.json()["text"]), sent);

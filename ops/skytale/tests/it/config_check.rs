@@ -5,7 +5,7 @@ use crate::process::{Place, Ran, Running};
 use serde_json::Value;
 use std::net::{TcpListener, UdpSocket};
 
-/// What is wrong, as a program reads it: one text for each problem.
+/// Returns the problems, as a program reads them: one text for each problem.
 fn problems(ran: &Ran) -> Vec<String> {
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{}", ran.stderr);
     let failure = ran.failure();
@@ -275,7 +275,7 @@ fn with_connect_addresses_are_bound_and_nobody_at_the_other_end_is_a_problem() {
     };
     let free = problems(&listens(&tcp.to_string(), &udp.to_string()));
     are_about(&free, &["relay.api_url", "relay.fleet.nats"]);
-    // What an agent would do is no help to an operator.
+    // Advice for an agent is no help to an operator.
     let ran = listens(&tcp.to_string(), &udp.to_string());
     for word in ["outbox", "Keep the frame"] {
         assert!(!ran.stderr.contains(word), "{}", ran.stderr);

@@ -89,7 +89,7 @@ fn variables_of_others_stop_no_command_and_a_slip_of_the_finger_is_named() {
     assert_eq!(place.run(["--quiet", "config", "check"]).stderr, "");
 }
 
-/// What is asked for and not done must not look as if it were.
+/// A setting without effect must not look as if it had one.
 #[test]
 fn settings_that_a_command_does_not_use_are_refused_by_name() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Who may add an agent, and additions that wait, by the command.
+//! Consent to additions, and additions that wait, by the command.
 
 use crate::node::{Node, text};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn an_addition_waits_and_nothing_of_it_is_shown_until_it_is_accepted() {
     assert_eq!(requests(&node), [] as [Value; 0]);
     let channels = node.agent("bob", &["channel", "list"]);
     assert_eq!(channels["channels"].as_array().expect("a list").len(), 1, "{channels}");
-    // Whoever is online lets it go.
+    // Any agent that is online lets it go.
     let gone = (0..20).any(|_| {
         node.agent("alice", &["channel", "send", "offers", "anybody?"]);
         let members = node.agent("alice", &["channel", "members", "offers"]);

@@ -22,7 +22,7 @@ fn a_second_node_in_the_same_folder_names_the_running_one_and_how_to_use_it() {
     ] {
         assert!(ran.stderr.contains(word), "no {word}: {}", ran.stderr);
     }
-    // What it says to do works.
+    // Its advice works.
     let mut other = Place::new();
     let key = node.place.path("node/api-key");
     other.set("SKYTALE_API_URL", url);

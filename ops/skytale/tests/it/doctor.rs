@@ -131,7 +131,7 @@ async fn a_server_that_does_not_sync_or_takes_small_messages_is_named_with_the_s
         assert!(mends(one).contains(setting), "{one:#}");
     }
 
-    // Who may not ask says that nobody knows.
+    // A user that may not ask reports that nobody knows.
     let operator = servers.place.path("conf/operator.nk");
     let option = format!("relay.fleet.sync_key=file:{}", operator.display());
     let (code, found) = servers.doctor(&["--set", &option]);
@@ -155,7 +155,7 @@ async fn a_server_that_does_not_sync_or_takes_small_messages_is_named_with_the_s
     servers.diagnosed(&[]);
 }
 
-/// What `nats server cluster peer-remove` asks: again, while another server is still joining (10202).
+/// Sends the request of `nats server cluster peer-remove`: again, while another server is still joining (10202).
 async fn remove(servers: &Servers, name: &str) {
     let question = json!({ "peer": name }).to_string();
     let operator = servers.operator(true).await;

@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    /// What an agent's command gives, as JSON.
+    /// Returns the output of an agent's command, as JSON.
     fn agent(&self, arguments: &[&str]) -> Value {
         let mut line = arguments.to_vec();
         line.extend(["--vault", "alice.vault", "--timeout-s", "120"]);
@@ -225,7 +225,7 @@ fn an_api_that_is_gone_stops_no_agent_where_the_operator_says_so_also_after_a_re
     site.agent(&["channel", "send", "plans", "three"]);
     drop(one);
 
-    // Where revocation wins, as it does by default after 30 s, the same API stops everybody.
+    // If revocation wins, as it does by default after 30 s, the same API stops everybody.
     let strict = "[relay.trust]\nrevocations_every_ms = 500\nserve_without_api_ms = 2000\n";
     let one = site.node("one", &key, strict);
     one.says("200", "");

@@ -1,4 +1,4 @@
-//! What a newcomer asks first.
+//! A newcomer's first questions.
 
 use crate::process::Place;
 

@@ -1,5 +1,5 @@
-//! What operators watch: the dashboard and the alerts of `ops/grafana` ask for metrics that servers have, and each metric that
-//! a server has says what it is.
+//! Metrics for operators: the dashboard and the alerts of `ops/grafana` ask for metrics that servers have, and each
+//! metric of a server has a description.
 
 use crate::full_disk::get;
 use crate::node::{Node, text};

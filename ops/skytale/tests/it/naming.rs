@@ -224,7 +224,7 @@ fn a_reader_begins_where_its_options_say_and_marks_nothing_as_read_by_itself() {
     assert_eq!(read(&["--since", "1h"]), ["one", "two", "three", "four"]);
     assert!(read(&["--last", "0"]).is_empty());
 
-    // What comes before what is shown is not marked with it.
+    // Messages before the shown ones are not marked with them.
     let ran = run(&node, "bob", &["read", &channel, "--last", "1", "--ack"]);
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert_eq!(read(&["--limit", "1", "--ack"]), ["one"]);

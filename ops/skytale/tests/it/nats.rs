@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Long enough for a slow machine; what takes longer hangs.
 pub(crate) const HANGING: Duration = Duration::from_secs(120);
-/// Ports that no system gives to whoever asks for any.
+/// Ports that no system gives to a request for any port.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 const SHARDS: u16 = 2;
 
@@ -24,12 +24,12 @@ const SHARDS: u16 = 2;
 pub(crate) struct Server {
     pub(crate) name: String,
     ports: [u16; 4],
-    /// Where it keeps its streams, if not where all do.
+    /// Folder of its streams, if it is another one than that of all.
     store: Option<PathBuf>,
     process: Option<Child>,
 }
 
-/// The servers of one region, and who may connect.
+/// The servers of one region, and their users.
 pub(crate) struct Servers {
     pub(crate) place: Place,
     pub(crate) servers: Vec<Server>,

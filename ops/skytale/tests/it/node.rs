@@ -23,7 +23,7 @@ impl Node {
         Self { place, running, told }
     }
 
-    /// What an agent's command gives, as JSON.
+    /// Returns the output of an agent's command, as JSON.
     pub(crate) fn agent(&self, name: &str, arguments: &[&str]) -> Value {
         let vault = format!("{name}.vault");
         let mut line = arguments.to_vec();

@@ -1,4 +1,4 @@
-//! What an operator does with a fleet's API.
+//! Work of an operator with a fleet's API.
 
 use crate::node::text;
 use crate::process::{Place, Running};

@@ -1,4 +1,4 @@
-//! What a person sees of what was lost and of what does not fit, and what they can do.
+//! Reports to a person on losses and contradictions, and the ways to deal with them.
 
 use crate::node::{ANY_PORT, Node, text};
 use crate::process::{Place, Ran, Running};
@@ -28,7 +28,7 @@ fn failure(ran: &Ran) -> (i32, String) {
     (ran.code, text(&ran.failure()["code"]))
 }
 
-/// What it said, one value a line.
+/// Returns its output, one value a line.
 fn values(ran: &Ran) -> Vec<Value> {
     let value = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     ran.stdout.lines().map(value).collect()
@@ -191,7 +191,7 @@ fn a_divergence_is_reported_by_every_command_that_reads_with_exit_code_7() {
     assert_eq!(node.read("bob", &["room", "--replaced", "--offline"]), [""; 0]);
 }
 
-/// What an operator does who has put a node back.
+/// Does the work of an operator who has put a node back.
 fn accept_rollback(place: &Place) {
     let asked = place.run(["--json", "relay", "accept-rollback", "node"]);
     assert_eq!(failure(&asked), (2, "SKY-6004".into()), "{}", asked.stderr);
@@ -251,7 +251,7 @@ fn a_log_that_went_back_keeps_its_own_channel_alone() {
     assert_eq!(offsets("last") - offsets("first"), 1, "m2 and m3");
 
     let node = meanwhile(node, accept_rollback);
-    // What was held goes out, and so does what Carol had sent.
+    // The held message goes out, and so does Carol's.
     assert_eq!(node.read("bob", &["room"])[0], "m1");
     node.agent("bob", &["channel", "send", "room", "after"]);
     node.read("carol", &[&room]);

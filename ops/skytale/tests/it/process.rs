@@ -1,4 +1,4 @@
-//! Runs the binary, away from the settings of whoever runs the tests.
+//! Runs the binary, away from the settings of the user who runs the tests.
 
 use crate::schemas;
 use serde_json::Value;
@@ -99,7 +99,7 @@ fn words_of(command: &Command) -> Vec<String> {
         .collect()
 }
 
-/// What a run left.
+/// Result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,

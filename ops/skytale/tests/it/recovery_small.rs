@@ -137,7 +137,7 @@ fn what_failed_is_listed_with_its_reason_until_it_is_dropped_or_sent_again() {
         let queued = node.agent("bob", &["channel", "send", &channel, word, "--queue"]);
         ids.push(text(&queued["messages"][0]["frame_id"]));
     }
-    // What waits can be neither dropped nor sent again.
+    // A waiting message can be neither dropped nor sent again.
     let ran = run(&node, "bob", &["channel", "outbox", "drop", &ids[0]]);
     assert_eq!(code(&ran), (5, "SKY-4004".into()), "{}", ran.stderr);
     assert!(
@@ -180,7 +180,7 @@ fn what_failed_is_listed_with_its_reason_until_it_is_dropped_or_sent_again() {
         ran.stdout
     );
 
-    // Where the channel is left it says why it cannot, and keeps it.
+    // If the channel is left it says why it cannot, and keeps it.
     let ran = run(&node, "bob", &["channel", "outbox", "retry", &ids[0]]);
     assert_eq!(code(&ran), (4, "SKY-5007".into()), "{}", ran.stderr);
     node.agent("alice", &["channel", "add", "plans", &bob]);

@@ -1,5 +1,5 @@
-//! What whoever has a key of the fleet can take away, with the real servers as `skytale fleet nats` configures them: with a relay
-//! node's keys nothing, and with the keeper's key only what may be purged.
+//! Damage that a thief of the fleet's keys can do, with the real servers as `skytale fleet nats` configures them: none
+//! with a relay node's keys, and with the keeper's key only purges that it may make.
 
 use crate::nats::{HANGING, Servers, append, channel, finding, frame};
 use async_nats::{Client, HeaderMap, jetstream};
@@ -10,10 +10,10 @@ use skytale_proto::Detail;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long an answer is waited for that does not come: the servers refuse a publish without one.
+/// Time to wait for an answer that does not come: the servers refuse a publish without one.
 const NO_ANSWER: Duration = Duration::from_millis(400);
 
-/// What every stream of the fleet holds: its first and last message, and how many there are.
+/// Returns the contents of every stream of the fleet: its first and last message, and the number of messages.
 async fn held(servers: &Servers) -> BTreeMap<String, (u64, u64, u64)> {
     let context = jetstream::new(servers.operator(false).await);
     let mut found = BTreeMap::new();
@@ -32,7 +32,7 @@ async fn held(servers: &Servers) -> BTreeMap<String, (u64, u64, u64)> {
 
 /// All that was there is there: nothing went from any beginning, and no stream is gone.
 async fn nothing_is_gone(servers: &Servers, before: &BTreeMap<String, (u64, u64, u64)>, after: &str) {
-    // What a server does later than it answers.
+    // Time for work that a server does later than it answers.
     tokio::time::sleep(NO_ANSWER).await;
     let now = held(servers).await;
     for (name, (first, last, messages)) in before {
@@ -46,7 +46,7 @@ async fn nothing_is_gone(servers: &Servers, before: &BTreeMap<String, (u64, u64,
     }
 }
 
-/// What a server answers, if it does.
+/// Returns a server's answer, if there is one.
 async fn asked(client: &Client, subject: &str, headers: Option<HeaderMap>, payload: Value) -> Option<Value> {
     let payload = match payload {
         Value::Null => Vec::new(),

@@ -1,4 +1,4 @@
-//! What servers keep is their user's alone, and secrets that others can open are refused.
+//! Files of servers are their user's alone, and secrets that others can open are refused.
 
 use crate::node::{ANY_PORT, Node};
 use crate::process::{Place, Running};

@@ -1,4 +1,4 @@
-//! What commands write with `--json` has the shape that `docs/schemas` says. Every test that runs a command with `--json`
+//! Output of commands with `--json` has the shape in `docs/schemas`. Every test that runs a command with `--json`
 //! checks it, through [`check_output`]; the tests here see that the schemas are strict, and that none is missing.
 
 use crate::process::Place;

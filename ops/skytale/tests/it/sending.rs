@@ -1,4 +1,4 @@
-//! What `send` says and does where the node is down, where it is asked twice, and where its keys are no longer good.
+//! Behaviour of `send` if the node is down, if it is asked twice, and if its keys are no longer good.
 
 use crate::node::{ANY_PORT, Node, text};
 use crate::process::{Place, Ran, Running};
@@ -181,7 +181,7 @@ fn a_key_whose_time_is_over_is_called_so_and_refused() {
         );
         assert!(ran.stderr.contains("the API key expired on "), "{}", ran.stderr);
     }
-    // What is sent meanwhile waits, and the error says why.
+    // A message that is sent meanwhile waits, and the error says why.
     let ran = alice(&node.place, &["send", "plans", "kept"]);
     assert_eq!(
         (ran.code, &ran.failure()["code"]),

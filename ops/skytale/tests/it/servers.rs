@@ -83,7 +83,7 @@ fn a_local_node_stops_in_order_and_comes_back_with_its_account_and_log() {
     );
     assert_eq!(entries[1]["adds"][0], bob.as_str());
 
-    // Whoever has read enough may leave.
+    // A reader that has read enough may leave.
     let mut early = place.command(["log", "export", &log, "node"]);
     let mut early = early
         .stdout(Stdio::piped())

@@ -55,7 +55,7 @@ fn a_collector_gets_the_requests_of_an_api_and_no_secret() {
     place.json(&["key", "list"]);
     assert_eq!(api.stop("TERM").0, 0);
 
-    // What is left is sent before the end.
+    // The rest is sent before the end.
     let mut spans = Vec::new();
     while let Ok(request) = received.recv_timeout(Duration::from_secs(if spans.is_empty() { 60 } else { 0 })) {
         let told = format!("{request:?}");

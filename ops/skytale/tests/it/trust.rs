@@ -1,4 +1,4 @@
-//! What the API says of keys and tokens holds at every node of a fleet: real servers, nodes and API.
+//! The API's keys and tokens hold at every node of a fleet: real servers, nodes and API.
 
 use crate::fleet::{fleet, place};
 use crate::full_disk::get;

@@ -1,4 +1,4 @@
-//! What is said through a link that is cut, and what is reported of it.
+//! Bytes through a link that is cut, and the reports of it.
 
 use super::links::{HANGING, connect, connected, hears, outcome, says};
 use skytale_wire::{Cut, Link};
@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Long enough for what was not cut to arrive. What must not arrive may only fail to be seen by this, never be seen wrongly.
+/// Long enough for what was not cut to arrive. A forbidden arrival may only be missed by this, never be reported
+/// wrongly.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 async fn hears_nothing(stream: &mut TcpStream) {

@@ -39,7 +39,7 @@ pub(crate) async fn hears(to: &mut TcpStream, what: &[u8]) {
     assert_eq!(heard, what);
 }
 
-/// What reading gives: bytes, an orderly end (0), or an error.
+/// Returns the result of a read: bytes, an orderly end (0), or an error.
 pub(crate) async fn outcome(stream: &mut TcpStream) -> io::Result<usize> {
     timeout(HANGING, stream.read(&mut [0; 64])).await.expect("it is told")
 }
@@ -126,7 +126,7 @@ async fn a_link_for_one_dialler_carries_no_other() {
     let target = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let link = Link::open_for(target.local_addr().expect("an address"), b"I am one").expect("a link");
     let (mut near, mut far) = connect(&target, &link).await;
-    // Whoever is dialled may speak first.
+    // The side that is dialled may speak first.
     says(&mut far, &mut near, b"who are you?").await;
     says(&mut near, &mut far, b"Hello, I am one.").await;
     says(&mut near, &mut far, b"And more.").await;

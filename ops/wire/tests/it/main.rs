@@ -1,4 +1,4 @@
-//! What a link promises.
+//! Promises of a link.
 
 mod cut;
 mod links;

@@ -31,7 +31,7 @@ pub(super) fn encode(measured: &Measured) -> String {
     text
 }
 
-/// Reads the file. An error is a line and what is wrong with it.
+/// Reads the file. An error is a line and its problem.
 pub(super) fn decode(text: &str, interval_ms: u64) -> Result<BTreeMap<Count, Vec<u64>>, (usize, String)> {
     let mut lines = text.lines();
     let heads = lines.next().unwrap_or_default();

@@ -61,7 +61,7 @@ pub(super) fn encode(
     Ok(bytes)
 }
 
-/// Reads the file, of a run that began then. An error is what is wrong, and where.
+/// Reads the file, of a run that began then. An error is the problem, and its place.
 pub(super) fn decode(bytes: &[u8], started_ms: u64, interval: Duration) -> Result<Vec<Histogram64>, String> {
     let mut intervals = Vec::new();
     let started = Duration::from_millis(started_ms);

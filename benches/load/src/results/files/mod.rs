@@ -16,7 +16,7 @@ const PAGE_FILE: &str = "report.html";
 const COUNTS_FILE: &str = "counts.csv";
 /// The end of the name of a histogram log.
 const HLOG: &str = ".hlog";
-/// What is written over these sizes cannot be read.
+/// Files larger than these sizes cannot be read.
 const REPORT_BYTES_MAX: u64 = 64 << 20;
 const COUNTS_BYTES_MAX: u64 = 4 << 20;
 const HLOG_BYTES_MAX: u64 = 256 << 20;

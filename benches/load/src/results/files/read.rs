@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The most repeats in one folder.
 const RUNS_MAX: usize = 1_000;
 
-/// Why results cannot be read.
+/// Reason why results cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A file or folder is not there.
@@ -32,7 +32,7 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },
@@ -57,7 +57,7 @@ pub enum ReadError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         why: String,
     },
     /// A histogram log that the report knows nothing of.
@@ -71,13 +71,13 @@ pub enum ReadError {
     Disagree {
         /// The report.
         path: PathBuf,
-        /// What they disagree on.
+        /// The disagreement.
         what: String,
     },
 }
 
 impl ReadError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Missing { .. } | Self::Foreign { .. } | Self::Disagree { .. } => {
@@ -101,7 +101,7 @@ impl Results {
         let path = dir.join(REPORT_FILE);
         let report = read_report(&path)?;
         let interval_ms = report.series.measured_interval_ms;
-        // What a u32 of intervals covers, each a whole number of milliseconds.
+        // Range of a u32 of intervals, each a whole number of milliseconds.
         if interval_ms == 0 || interval_ms > u64::from(u32::MAX) {
             let why = "series.measured_interval_ms is out of range".to_owned();
             return Err(ReadError::Damaged { path, why });
@@ -151,7 +151,7 @@ pub fn read_runs<T>(dir: &Path, mut each: impl FnMut(Results) -> T) -> Result<Ve
     repeats.iter().map(|(_, dir)| Ok(each(Results::read(dir)?))).collect()
 }
 
-/// What every version has.
+/// Fields that every version has.
 #[derive(Deserialize)]
 struct Head {
     skytale_report: u32,

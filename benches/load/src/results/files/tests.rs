@@ -172,7 +172,7 @@ fn a_folder_is_new_and_a_failure_leaves_nothing() {
     assert!(matches!(results.write(&nowhere), Err(WriteError::Io { .. })));
 }
 
-/// What is read of the sample after a file was changed.
+/// Returns the result of reading the sample after a file was changed.
 fn changed(name: &str, change: impl Fn(&Path)) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("results");

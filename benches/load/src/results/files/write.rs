@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Why results cannot be written.
+/// Reason why results cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The folder is there, and results never replace others.
@@ -23,22 +23,22 @@ pub enum WriteError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         error: io::Error,
     },
-    /// What could not be read back is not written.
+    /// Results that could not be read back are not written.
     #[error("cannot write {}: {why}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
 impl WriteError {
-    /// What to do.
+    /// Returns the suggested fix.
     pub const fn help(&self) -> &'static str {
         match self {
             Self::Exists { .. } => "Name a folder that does not exist yet.",

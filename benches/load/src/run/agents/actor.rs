@@ -21,14 +21,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long what was sent may take to go out when an agent goes away.
+/// Maximum time for sent messages to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks whether an agent was added to a channel, or another one has KeyPackages.
+/// Interval between checks whether an agent was added to a channel, or another one has KeyPackages.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long an agent without KeyPackages is waited for.
+/// Maximum time to wait for an agent without KeyPackages.
 const KEY_PACKAGES_WITHIN: Duration = Duration::from_secs(30);
 
-/// What an agent is given to do: an event of the plan, by its place.
+/// Job of an agent: an event of the plan, by its place.
 pub(super) struct Job {
     pub(super) place: usize,
     pub(super) open: Arc<Open>,
@@ -194,7 +194,8 @@ impl Actor {
         self.life = None;
     }
 
-    /// Waits again for what had no place in the log when the agent went away. Its coming is not done before that.
+    /// Waits again for messages that had no place in the log when the agent went away. Its coming is not done before
+    /// that.
     async fn take_up(&mut self, agent: &Agent, open: &Arc<Open>) {
         let stage = Arc::clone(&self.stage);
         for append in std::mem::take(&mut self.left) {

@@ -1,4 +1,4 @@
-//! Whether agents have what was sent: each message once, in its place, the same for all.
+//! Whether agents have the sent messages: each message once, in its place, the same for all.
 
 use super::Stage;
 use super::payload::Head;
@@ -26,7 +26,7 @@ pub(super) struct Judge {
     acknowledged: Mutex<BTreeMap<ChannelId, Vec<Acknowledged>>>,
 }
 
-/// What was compared.
+/// Scope of the comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     pub(super) channels: u64,
@@ -36,7 +36,7 @@ pub(super) struct Seen {
     pub(super) unjudged: u64,
 }
 
-/// What an agent's vault holds of a channel.
+/// Messages of a channel in an agent's vault.
 struct History {
     agent: AgentId,
     channel: ChannelId,
@@ -48,7 +48,7 @@ struct History {
 /// A message's author, its frame, and where it is.
 type Acknowledged = (AgentId, FrameId, Offset);
 
-/// What a message is, beside where it is.
+/// Identity of a message, beside its offset.
 type Told = (FrameId, AgentId, [u8; 32]);
 
 impl Judge {

@@ -1,7 +1,7 @@
 //! The agent level: real agents of the SDK, each with a vault, encrypt and decrypt what a plan has.
 //!
-//! Sessions, appends, commits and messages are those of the plan. What the SDK does by itself it does here too: KeyPackages, claims,
-//! subscriptions, tokens. So those events of a plan are left out.
+//! Sessions, appends, commits and messages are those of the plan. The SDK's own actions happen here too: KeyPackages,
+//! claims, subscriptions, tokens. So those events of a plan are left out.
 
 mod actor;
 mod judge;
@@ -33,18 +33,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What agents of a run are opened with.
+/// Configuration of a run's agents.
 #[derive(Clone, Debug)]
 pub struct AgentsConfig {
     /// A folder for their vaults.
     pub dir: PathBuf,
     /// Gives their tokens, and says where relay nodes are.
     pub api: ApiClient,
-    /// How relay nodes are reached.
+    /// Network to the relay nodes.
     pub network: NetworkConfig,
 }
 
-/// What all agents of a run have in common.
+/// State shared by all agents of a run.
 struct Stage {
     base: Arc<Base>,
     config: AgentsConfig,
@@ -52,7 +52,7 @@ struct Stage {
     ids: Vec<watch::Sender<Option<AgentId>>>,
     /// The ids of channels that are made.
     rooms: Vec<watch::Sender<Option<ChannelId>>>,
-    /// Of each channel: the last message that each author knows to be in the log.
+    /// Last message that each author knows to be in the log, by channel.
     last: Mutex<BTreeMap<ChannelId, BTreeMap<u32, u64>>>,
     gauges: Mutex<Vec<Arc<Gauge>>>,
     /// Agents that are online, and the changes of memberships.
@@ -60,34 +60,34 @@ struct Stage {
     judge: Judge,
 }
 
-/// Who is where.
+/// Presence of agents.
 #[derive(Debug, Default)]
 struct Present {
     online: BTreeSet<u32>,
-    /// Of each agent and channel: the offsets of the commits that added the agent (true) or removed it.
+    /// Offsets of the commits that added an agent (true) or removed it, by agent and channel.
     changes: BTreeMap<(u32, ChannelId), BTreeMap<Offset, bool>>,
 }
 
-/// Where an agent must have joined: the first commit that added it since it was last removed. Another one after it changed
-/// nothing. `None` if it is no member.
+/// Returns the place at which an agent must have joined: the first commit that added it since it was last removed.
+/// Another one after it changed nothing. `None` if it is no member.
 fn must_join(changes: &BTreeMap<Offset, bool>) -> Option<Offset> {
     let after = |joins: Option<Offset>, (offset, is_add): (&Offset, &bool)| is_add.then(|| joins.unwrap_or(*offset));
     changes.iter().fold(None, after)
 }
 
-/// How far an agent's application is in a channel.
+/// Progress of an agent's application in a channel.
 #[derive(Debug)]
 struct Gauge {
     agent: u32,
     channel: ChannelId,
     /// The last message that it was given.
     given: AtomicU64,
-    /// How many.
+    /// Number of messages that it was given.
     count: AtomicU64,
     reads: AtomicBool,
-    /// When the agent was a member.
+    /// Times at which the agent was a member.
     stays: Mutex<Stays>,
-    /// Counts joins: an application that was at the end of what it may read goes on.
+    /// Counts joins: an application that had read all that it may read goes on.
     joins: watch::Sender<u64>,
 }
 
@@ -202,7 +202,7 @@ impl Stage {
         };
         let last = self.last.lock();
         let is_short = |gauge: &&Arc<Gauge>| {
-            // What was sent before it joined is not for it.
+            // Messages sent before it joined are not for it.
             let joined = joined.get(&(gauge.agent, gauge.channel)).and_then(Stays::last_join);
             let read = gauge.given.load(Ordering::Relaxed).max(joined.map_or(0, Offset::get));
             gauge.reads.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! What messages of a run hold: when they were planned, who sent them as its which, and random bytes.
+//! Payload of a run's messages: its planned time, its author, its number among the author's, and random bytes.
 
 use crate::frames::Bodies;
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The head, in bytes.
 const HEAD_BYTES: usize = 20;
-/// What MLS and padding add to a payload, in bytes, about: so much shorter than the captured body it is.
+/// Bytes that MLS and padding add to a payload, about: it is that much shorter than the captured body.
 const SEALED_BYTES: u32 = 160;
 
 /// The head of a payload.

@@ -1,4 +1,4 @@
-//! An agent's application: reads every channel, acknowledges what it has read.
+//! An agent's application: reads every channel, acknowledges the messages that it has read.
 
 use super::payload::Head;
 use super::{Gauge, Stage};
@@ -19,14 +19,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// An acknowledgement is a transaction: the application makes one for so many messages.
 const ACK_EVERY: u64 = 64;
-/// With nothing more to read for so long, all that was read is acknowledged.
+/// Time with nothing more to read after which all that was read is acknowledged.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// One life of an agent's application.
 pub(super) struct Reading {
     pub(super) stage: Arc<Stage>,
     pub(super) agent: u32,
-    /// When its session was planned. What was planned before is what it had missed.
+    /// Planned time of its session. Messages planned before are those that it had missed.
     pub(super) since: Duration,
     pub(super) leave: CancellationToken,
     pub(super) missed: Arc<AtomicU64>,
@@ -34,7 +34,7 @@ pub(super) struct Reading {
     pub(super) is_online: Arc<AtomicBool>,
 }
 
-/// How an application hears of changes.
+/// Channels by which an application hears of changes.
 pub(super) struct Ears {
     pub(super) events: Events,
     /// Channels that the agent makes: no event tells of those.
@@ -247,7 +247,7 @@ impl Reading {
 
 async fn acknowledge(channel: &Channel, unacknowledged: &mut Option<Offset>) {
     if let Some(offset) = unacknowledged.take() {
-        // What is not acknowledged comes again, and is seen as that.
+        // A message that is not acknowledged comes again, and counts as seen.
         let _ = channel.ack(offset).await;
     }
 }

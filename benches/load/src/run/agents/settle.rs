@@ -1,4 +1,4 @@
-//! What becomes of an append.
+//! Outcome of an append.
 
 use super::Stage;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
@@ -92,7 +92,7 @@ pub(super) fn created(agent: Agent) -> Wait {
 }
 
 impl Append {
-    /// Waits for all parts. Returns what is left if the agent goes away before that: it goes out when the agent comes back.
+    /// Waits for all parts. Returns the rest if the agent goes away before that: it goes out when the agent comes back.
     pub(super) async fn settle(mut self, stage: Arc<Stage>, number: u32, waits: Vec<Wait>) -> Option<Self> {
         let mut left = Vec::new();
         for (part, wait) in std::mem::take(&mut self.parts).into_iter().zip(waits) {

@@ -1,4 +1,4 @@
-//! When an agent was in a channel.
+//! Stays of an agent in a channel.
 
 use skytale_proto::Offset;
 
@@ -34,7 +34,7 @@ impl Stays {
         }
     }
 
-    /// Events were lost: what is known may not be all.
+    /// Events were lost: the known ones may not be all.
     pub(super) const fn lost(&mut self) {
         self.is_unknown = true;
     }
@@ -43,7 +43,7 @@ impl Stays {
         self.is_unknown
     }
 
-    /// Where the agent joined last.
+    /// Returns the place of the agent's last join.
     pub(super) fn last_join(&self) -> Option<Offset> {
         self.stays.last().map(|(first, _)| *first)
     }

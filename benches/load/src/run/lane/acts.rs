@@ -1,4 +1,4 @@
-//! What an agent appends.
+//! Appends of an agent.
 
 use super::super::flight::{Flight, Meaning, Verdict, build};
 use super::super::room::{Change, Made, Never};
@@ -10,9 +10,9 @@ use skytale_workload::{Agent, Frame};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a commit is built again because another one came first.
+/// Maximum number of times that a commit is built again because another one came first.
 const TRIES_MAX: u32 = 50;
-/// How often a claim is tried again where no KeyPackage was there.
+/// Maximum number of retries of a claim if no KeyPackage was there.
 const CLAIMS_MAX: u32 = 20;
 
 impl<T: Target> Lane<T> {

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// How long [`Plant::Stall`] takes.
+/// Duration of [`Plant::Stall`].
 pub(super) const STALL: Duration = Duration::from_secs(2);
-/// How long after its fault a session ends with [`Plant::Sever`].
+/// Time from its fault to the end of a session with [`Plant::Sever`].
 const ENDS_AFTER: Duration = Duration::from_millis(200);
 /// The message that a fault befalls, counted from 1 over all channels.
 const VICTIM: u64 = 40;
 
-/// What goes wrong, once.
+/// Fault that happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plant {
     /// A message is acknowledged and not stored.
@@ -137,7 +137,7 @@ impl Memory {
             }
             None => log.push(frame.clone()),
         };
-        // Who does not wait any more needs no answer.
+        // A caller that no longer waits needs no answer.
         let _ = done.send(offset);
         let is_next =
             |(held, _): &mut (Frame, _)| held.header().author == header.author && held.header().log == header.log;

@@ -102,7 +102,7 @@ async fn readers_that_never_hear_again_are_short() {
     assert!(ran.totals.sessions_lost > 0);
 }
 
-/// What is due during a stall is as late as it is, although the target is asked for little meanwhile.
+/// Events that are due during a stall count as late as they are, although the target gets few requests meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_shows_in_latencies_although_little_was_in_flight() {
     let memory = Memory::with(Some(Plant::Stall));

@@ -47,7 +47,7 @@ pub(super) async fn bootstrapped(cluster: &Cluster, disk: &Disk, rounds: u32) {
     let folder = disk.live().join("new-node");
     let mut history = History::default();
 
-    // How long it takes, where nothing happens.
+    // Duration if nothing happens.
     let begun = Instant::now();
     let node = start(&folder);
     node.opens().await;

@@ -20,7 +20,7 @@ impl Disk {
         }
     }
 
-    /// Where it is mounted.
+    /// Returns its mount point.
     pub(super) fn live(&self) -> PathBuf {
         self.folder.join("live")
     }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(90);
 
-/// What opening a replica finds in it.
+/// State of a replica when it is opened.
 pub(super) struct Left {
     /// Messages folded, of all shards.
     pub(super) messages: u64,

@@ -22,7 +22,7 @@ pub(super) struct Acknowledged {
     pub(super) id: FrameId,
     /// It was an entry before, by an attempt that was not answered.
     pub(super) again: bool,
-    /// Who has a Welcome by it.
+    /// Agents that it welcomes.
     pub(super) recipients: Vec<AgentId>,
 }
 
@@ -55,7 +55,7 @@ impl Acknowledged {
     }
 }
 
-/// Where an author says what was acknowledged, at once.
+/// Callback by which an author reports acknowledged frames, at once.
 pub(super) type Tell = Arc<dyn Fn(&Acknowledged) + Send + Sync>;
 
 /// Authors at work.
@@ -114,7 +114,7 @@ impl Load {
         }
     }
 
-    /// What each author learned, in its order.
+    /// Returns the acknowledgements of each author, in its order.
     pub(super) async fn finish(self) -> Vec<Vec<Acknowledged>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut told = Vec::new();
@@ -225,8 +225,8 @@ impl History {
         channels.chain(recipients.map(|recipient| recipient.log())).collect()
     }
 
-    /// What was acknowledged and is not there, although its place was not given up; frames in a log twice are asserted not to
-    /// be.
+    /// Returns the acknowledged frames that are missing, although their places were not given up; frames in a log twice
+    /// are asserted not to be.
     pub(super) async fn lost(&self, store: &FleetStore) -> Vec<(LogId, FrameId)> {
         let mut logs: BTreeMap<LogId, (Offset, HashMap<FrameId, Offset>)> = BTreeMap::new();
         for log in self.logs() {

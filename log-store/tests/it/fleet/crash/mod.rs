@@ -1,7 +1,7 @@
 //! A machine crashes, and loses what the kernel had not written: a node's, or that of the NATS servers.
 //!
-//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. What is to be done is given
-//! by the environment; without it, nothing is.
+//! `ops/test/os-crash.sh` runs this with a disk whose power can be cut: see `ops/test/crash-disk`. The environment
+//! chooses the scenarios; without it, none runs.
 //!
 //! | variable | means |
 //! |---|---|
@@ -59,7 +59,7 @@ fn run(future: impl Future<Output = ()>) {
     runtime.block_on(future);
 }
 
-/// What the environment says. Without it, nothing.
+/// Runs the scenarios that the environment names. Without it, nothing.
 #[test]
 fn scenarios() {
     if let Ok(scenarios) = std::env::var(SCENARIOS) {

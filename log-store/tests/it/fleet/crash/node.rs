@@ -24,7 +24,7 @@ const AUTHORS: usize = 2;
 /// Waiting for longer is hanging.
 const HANGING: Duration = Duration::from_secs(90);
 
-/// What the child gets: its settings, who it is, and its folder.
+/// Returns the child's settings, identity, and folder.
 pub(super) fn told() -> Option<(Kind, Account, PathBuf)> {
     let folder = std::env::var_os(FOLDER)?;
     let kinds = [Kind::TwoShards, Kind::OneShard, Kind::Retention];
@@ -88,7 +88,7 @@ impl NodeProcess {
         let mut lines = BufReader::new(shell.stderr.take().expect("its output"));
         let mut line = String::new();
         lines.read_line(&mut line).expect("the node's id");
-        // What the node complains of.
+        // Complaints of the node.
         std::thread::spawn(move || {
             lines
                 .lines()
@@ -138,13 +138,13 @@ impl NodeProcess {
         self.lines().iter().any(|said| said == line)
     }
 
-    /// How far it said it was: messages of all shards.
+    /// Returns the position that it reported: messages of all shards.
     pub(super) fn at(&self) -> u64 {
         let at = |line: &String| line.strip_prefix("at ")?.strip_suffix(" .")?.parse().ok();
         self.lines().iter().rev().find_map(at).unwrap_or_default()
     }
 
-    /// What it acknowledged. The authors are one to the reader: each log has one.
+    /// Returns the frames that it acknowledged. The authors are one to the reader: each log has one.
     pub(super) fn acknowledged(&self) -> Vec<Acknowledged> {
         let lines = self.lines();
         lines.iter().filter_map(|line| Acknowledged::parse(line)).collect()

@@ -41,7 +41,7 @@ pub(super) async fn followed(cluster: &Cluster, disk: &Disk, rounds: u32) {
         node.stand_still();
         tokio::time::sleep(IN_FLIGHT).await;
         disk.copy();
-        // What the kernel has in memory: all of it, except for some pages.
+        // Data that the kernel has in memory: all of it, except for some pages.
         let damaged: Vec<TempDir> = (0..DAMAGED)
             .map(|_| {
                 let copy = outside();

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 /// The pause before a frame is appended again.
 const AGAIN: Duration = Duration::from_millis(30);
 
-/// What all authors know.
+/// State shared by all authors.
 pub(crate) struct Shared {
     pub(crate) nodes: Vec<Arc<FleetStore>>,
-    /// What was acknowledged at each node, in frames.
+    /// Acknowledged frames at each node.
     pub(crate) acknowledged: Vec<AtomicU64>,
     pub(crate) over: AtomicBool,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Author {
     chance: Chance,
     /// The answers that it got.
     pub(crate) events: Vec<Event>,
-    /// Whom it added with a Welcome, and by which commit.
+    /// Agents that it added with a Welcome, and the commits.
     pub(crate) welcomed: Vec<(AgentId, Offset)>,
 }
 

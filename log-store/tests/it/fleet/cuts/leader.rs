@@ -1,4 +1,5 @@
-//! Servers that are cut off from each other while nodes still reach them: who led does not know that it no longer does.
+//! Servers that are cut off from each other while nodes still reach them: the old leader does not know that it no
+//! longer leads.
 
 use super::super::script::*;
 use super::chance::Chance;
@@ -7,13 +8,13 @@ use super::wires::{Lines, Wired, led};
 use skytale_wire::{Cut, Link};
 use std::time::Duration;
 
-/// How servers are cut off from each other.
+/// Ways in which servers are cut off from each other.
 const CUTS: [Cut; 3] = [Cut::Silent, Cut::Held, Cut::Reset];
 /// Servers that elect nobody for so long never do.
 const ELECTS: Duration = Duration::from_secs(45);
 
-/// One node reaches the server that leads, and no other; the other node reaches the rest. What the one says of the other's
-/// cursors is checked by the readers that go from node to node.
+/// One node reaches the server that leads, and no other; the other node reaches the rest. Readers that go from node to
+/// node check what each says of the other's cursors.
 ///
 /// Each round has servers of its own: under load nats-server 2.15.1 may take minutes to take a copy back whose server led and
 /// was cut off ("expected first catchup entry to be a snapshot and peerstate", again and again); meanwhile the stream has no
@@ -40,7 +41,7 @@ async fn leader_cut_off(cut: Cut, chance: &mut Chance) {
     load.goes_on(1).await;
     eprintln!("{cut:?} around n{leader}, which leads");
     wired.around(leader).for_each(|link| link.cut(cut));
-    // What was acknowledged just before is reported; then the others elect one of themselves.
+    // An entry acknowledged just before is reported; then the others elect one of themselves.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let elected = tokio::time::timeout(ELECTS, load.goes_on(1)).await;
     assert!(elected.is_ok(), "the others take nothing\n{}", wired.told().await);

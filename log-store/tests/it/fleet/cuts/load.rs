@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 /// Authors of each channel at each node.
 const AUTHORS: u8 = 2;
 
-/// What runs while something is cut.
+/// Load that runs while something is cut.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     readers_over: Arc<AtomicBool>,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long an author waits until it learns that nobody knows.
+/// Time after which an author learns that the fate of its frame is unknown.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a node that finds out soon.

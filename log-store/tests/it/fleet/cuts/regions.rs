@@ -27,7 +27,7 @@ fn patient(account: &Account, here: u8, dir: &Path) -> FleetConfig {
 /// An append to another region is refused at last, and in a way that its author may try again.
 async fn refused(store: &FleetStore, frame: &Frame) {
     let refused = async {
-        // What was on its way when the region was cut off may still get there.
+        // Frames that were on their way when the region was cut off may still get there.
         while let Ok(accepted) = append(store, frame).await {
             assert!(accepted.offset > at(0));
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -168,7 +168,7 @@ async fn regions_far_apart_agree_and_what_is_sent_at_once_travels_together() {
     accept(&home, &key_package(bob, false)).await;
     let package = accept(&away, &claim(bob)).await.claimed.expect("a package");
     assert!(!package.last_resort);
-    // What is sent while a batch is on its way is the next batch.
+    // Frames sent while a batch is on its way are the next batch.
     let mut pending = Vec::new();
     for number in 0..FRAMES {
         let frame = message(channel, 2, &number.to_le_bytes());

@@ -4,7 +4,7 @@ use super::wires::Wired;
 use skytale_wire::{Cut, Link};
 use std::time::Duration;
 
-/// How long servers are watched, to see that they find no other way: they try again each second.
+/// Time for which servers are watched, to see that they find no other way: they try again each second.
 const WATCHED: Duration = Duration::from_secs(3);
 /// More than a link takes to hand on, or to drop, what it took before it was cut.
 const IN_HAND: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ async fn partitions(wired: &Wired) {
     // A silent cut shows in no list of connections: but nothing gets through, and all start over.
     let accepted = |wired: &Wired| -> u64 { wired.all().map(Link::accepted).sum() };
     wired.around(1).for_each(|link| link.cut(Cut::Silent));
-    // What a link had in hand may be counted yet.
+    // Bytes that a link had in hand may still be counted.
     tokio::time::sleep(IN_HAND).await;
     let (before, carried) = (accepted(wired), wired.around(1).map(Link::carried).collect::<Vec<_>>());
     tokio::time::sleep(WATCHED).await;

@@ -44,7 +44,7 @@ impl Wired {
         Self { cluster, between }
     }
 
-    /// The links between a server and all others, whoever dials.
+    /// The links between a server and all others, no matter which side dials.
     pub(crate) fn around(&self, server: usize) -> impl Iterator<Item = &Link> {
         let ends = move |(from, to): &(usize, usize)| *from == server || *to == server;
         self.between
@@ -53,7 +53,7 @@ impl Wired {
             .map(|(_, link)| link)
     }
 
-    /// The links between two servers, whoever dials.
+    /// The links between two servers, no matter which side dials.
     pub(crate) fn between(&self, one: usize, other: usize) -> impl Iterator<Item = &Link> {
         [(one, other), (other, one)]
             .into_iter()
@@ -68,7 +68,7 @@ impl Wired {
         self.all().for_each(Link::mend);
     }
 
-    /// What the servers say: whom each sees, and their logs.
+    /// Returns the servers' reports: whom each sees, and their logs.
     pub(crate) async fn told(&self) -> String {
         let mut seen = Vec::new();
         for server in 0..3 {
@@ -94,7 +94,7 @@ impl Wired {
     }
 }
 
-/// What a node has to each server's port for clients.
+/// Links of a node to each server's port for clients.
 pub(crate) struct Lines(pub(crate) Vec<Link>);
 
 impl Lines {

@@ -13,10 +13,10 @@ const CORRUPTIONS: u8 = 16;
 /// The corruption that puts an entry under another author's name, for all readers.
 const OTHER_AUTHOR: u8 = 8;
 
-/// What agents wrote down: a list for all that one author sent, for what it learned, and for each reader.
+/// Records of agents: a list for all that one author sent, for all that it learned, and for each reader.
 type Lists = Vec<Vec<Event>>;
 
-/// What a random run is made from.
+/// Choices from which a random run is made.
 #[derive(Clone, Debug)]
 struct Run {
     is_raw: bool,
@@ -24,7 +24,7 @@ struct Run {
     entries: Vec<(u8, u8)>,
     /// Whether each author records what it sends.
     records: [bool; AUTHORS as usize],
-    /// Where one reader begins, who reads to the end: at the beginning, or anywhere.
+    /// Start of one reader, who reads to the end: at the beginning, or anywhere.
     joins: Option<Index>,
     /// Stretches that readers read, as places in the log.
     stretches: Vec<(Index, Index)>,

@@ -27,10 +27,10 @@ pub(crate) struct Args {
     /// Read the files of a relay node's tap, which hold sessions, reads and refusals too: its folder [key: relay.tap.dir].
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     from_tap: Option<Option<PathBuf>>,
-    /// Leave out what was before this time (RFC 3339, as in 2026-01-31T09:00:00Z).
+    /// Leave out events before this time (RFC 3339, as in 2026-01-31T09:00:00Z).
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<u64>,
-    /// Leave out what was at this time or later.
+    /// Leave out events at this time or later.
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<u64>,
     /// Capture a share of all channels, as in 0.1; which ones is drawn.

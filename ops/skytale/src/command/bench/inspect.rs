@@ -132,7 +132,7 @@ impl Inspected {
     }
 }
 
-/// What is said of a file that was cut.
+/// Remark on a file that was cut.
 const CUT: &str = "this is what there is up to the cut";
 const HEADS: [&str; 7] = ["", "count", "mean", "p50", "p90", "p99", "max"];
 

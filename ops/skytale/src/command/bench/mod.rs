@@ -84,7 +84,7 @@ struct Written {
     file_bytes: u64,
     #[serde(flatten)]
     totals: Totals,
-    /// Events that stand for what was before the capture, or is not known.
+    /// Events that represent a state before the capture, or an unknown one.
     made_up: u64,
     /// Places of the log that could not be read.
     damaged: u64,
@@ -137,7 +137,7 @@ fn write(
         Ok((totals, bytes))
     });
     if written.is_err() {
-        // What is there is no workload.
+        // The file there is no workload.
         let _ = std::fs::remove_file(path);
     }
     written
@@ -173,7 +173,7 @@ fn unreadable(path: &Path) -> impl Fn(ReadError) -> Failure {
     }
 }
 
-/// A workload's events, and what it is.
+/// A workload's events, and its description.
 fn read_events(path: &Path) -> Outcome<(Vec<Event>, WorkloadSource)> {
     let failed = unreadable(path);
     let file = File::open(path).map_err(|error| failed(error.into()))?;
@@ -210,7 +210,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; give a number and a unit, as in 90s, 10m, 2h"))
 }
 
-/// What makes the workload, for its header.
+/// Returns the program that makes the workload, for its header.
 fn made_by() -> String {
     format!("skytale {}", env!("CARGO_PKG_VERSION"))
 }

@@ -29,10 +29,11 @@ pub(crate) struct Args {
     /// The speed at which the search ends.
     #[arg(long, value_name = "FACTOR", default_value_t = 10_000.0, value_parser = factor)]
     to: f64,
-    /// How long a step must last at least: no speed is tried at which the workload is over sooner.
+    /// The minimum length of a step: no speed is tried at which the workload is over sooner.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
     shortest: Duration,
-    /// How near the largest speed must be known: the search ends when the least speed that fails is within this share of it.
+    /// The precision of the result: the search ends when the least speed that fails is within this share of the largest
+    /// that passes.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
     within: f64,
 }
@@ -65,7 +66,7 @@ struct Step {
     acknowledged_per_s: f64,
     append_p99_us: u64,
     delivered_p99_us: u64,
-    /// What each objective was found to be.
+    /// Results for the objectives.
     found: Vec<Found>,
     folder: PathBuf,
 }
@@ -86,7 +87,7 @@ struct Searched {
     acknowledged_per_s: Option<f64>,
     /// The least speed at which it did not.
     fails_at: Option<f64>,
-    /// Why the search ended there.
+    /// Reason why the search ended there.
     ended: &'static str,
     steps: Vec<Step>,
 }
@@ -220,12 +221,12 @@ impl Step {
     }
 }
 
-/// Which speed is tried next.
+/// Returns the speed to try next.
 #[derive(Debug)]
 struct Search {
     next: Option<f64>,
     to: f64,
-    /// Why there is no speed beyond that.
+    /// Returns the reason why there is no speed beyond that.
     at_most: &'static str,
     within: f64,
     holds: Option<f64>,
@@ -246,7 +247,7 @@ impl Search {
         }
     }
 
-    /// Of a workload that lasts so long at speed 1, with steps of at least another length.
+    /// Sets the limits of a workload that lasts so long at speed 1, with steps of at least another length.
     fn lasting(mut self, workload: Duration, shortest: Duration) -> Outcome<Self> {
         if shortest.is_zero() {
             return Ok(self);
@@ -371,7 +372,7 @@ impl Human for Searched {
     }
 }
 
-/// The knee: latency against what was offered.
+/// The knee: latency against the offered load.
 fn page_of(searched: &Searched) -> Page {
     let mut steps: Vec<&Step> = searched.steps.iter().filter(|step| step.valid).collect();
     steps.sort_by(|a, b| a.speed.total_cmp(&b.speed));

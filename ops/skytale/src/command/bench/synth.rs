@@ -16,10 +16,10 @@ pub(crate) struct Args {
     /// The workload file to write; never over another file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// How many agents, about.
+    /// The approximate number of agents.
     #[arg(long, default_value_t = 100, value_name = "N")]
     agents: u32,
-    /// How long it lasts, as in 60s, 10m or 2h.
+    /// The length of the workload, as in 60s, 10m or 2h.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
     duration: Duration,
     /// Messages a second, over all channels, while everyone is awake.

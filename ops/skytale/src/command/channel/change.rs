@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Whom to add.
+/// Agents to add.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Add {
     #[command(flatten)]
@@ -85,7 +85,7 @@ const fn has_no_keys(code: Code) -> bool {
     matches!(code, Code::KeyPackagesExhausted | Code::KeyPackageExpired)
 }
 
-/// Why agents were not added, one after another. The code is the first one's.
+/// Returns the reasons why agents were not added, one after another. The code is the first one's.
 fn not_added(what: &str, refused: &[(AgentId, AgentError)], names: &Names) -> Failure {
     let code = refused
         .first()
@@ -243,7 +243,7 @@ pub(super) async fn settle(
 }
 
 impl Changed {
-    /// With what this agent calls those who changed.
+    /// Adds this agent's names for the changed agents.
     pub(super) fn named(self, names: &Names) -> Self {
         Self {
             names: names.among(&self.agents),
@@ -305,11 +305,11 @@ pub(super) struct Changed {
     offset: Option<Offset>,
     epoch: u64,
     state: &'static str,
-    /// Of those that were to be added, who was not.
+    /// Agents that were to be added, and were not.
     refused: Vec<Refused>,
-    /// Who is added later.
+    /// Agents that are added later.
     deferred: Vec<AgentId>,
-    /// What this agent calls those who changed, by their ids.
+    /// Names of the changed agents in this vault, by their ids.
     names: BTreeMap<AgentId, String>,
 }
 

@@ -18,12 +18,12 @@ use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How often the channel is looked at while it is waited for, where nothing happens.
+/// Interval between looks at the channel while the command waits for it and nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What this agent calls it. It never leaves the vault.
+    /// The label for this agent. It never leaves the vault.
     label: String,
     /// Give it a name that the account's other agents can look up, org/namespace/name.
     #[arg(long, value_name = "NAME")]
@@ -100,7 +100,7 @@ async fn in_the_log(agent: &Agent, session: &Session, channel: &Channel, args: &
             if let Some(refused) = channel.failed().await.map_err(failed(WHAT))?.first() {
                 return Ok(Some(refused.code));
             }
-            // Whatever happens may be what is waited for.
+            // Any event may be the one that the command waits for.
             let _ = timeout(LOOK_EVERY, events.next()).await;
         }
     };
@@ -140,7 +140,7 @@ async fn is_free(session: &Session, name: &ChannelName) -> Outcome {
             format!("the account has a channel `{name}`: {}", channel.channel),
         )
         .help("Give another name. Nothing was made.")),
-        // Whatever else is wrong with it, the API says when the name is given.
+        // The API reports any other problem with it when the name is given.
         Err(_) => Ok(()),
     }
 }
@@ -158,7 +158,7 @@ async fn give_name(session: &Session, name: &ChannelName, channel: ChannelId) ->
     Ok(())
 }
 
-/// What was asked for cannot be had: this agent, the only member, leaves the channel and forgets it.
+/// The request failed: this agent, the only member, leaves the channel and forgets it.
 async fn taken_back(channel: &Channel, failure: Failure) -> Failure {
     let gone = async {
         channel.leave().await?;
@@ -176,7 +176,7 @@ async fn taken_back(channel: &Channel, failure: Failure) -> Failure {
     }
 }
 
-/// Why there will be no such channel.
+/// Returns the failure for a channel that cannot be made.
 async fn refused(session: &Session, home: Region, code: Code) -> Failure {
     if code != Code::UnknownLog {
         return Failure::new(code, "the relay node refused the channel");

@@ -22,7 +22,7 @@ pub(super) struct Failed {
     help: &'static str,
     /// By this machine's clock, unix milliseconds; null where an older version did not keep it.
     failed_ms: Option<u64>,
-    /// Of a message, its payload.
+    /// Size of a message's payload.
     bytes: Option<usize>,
 }
 

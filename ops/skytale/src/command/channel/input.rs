@@ -9,7 +9,7 @@ pub(super) const LINE_BYTES_MAX: usize = 6 * PAYLOAD_BYTES_MAX + 4_096;
 /// Lines that wait to be taken.
 const LINES_WAITING_MAX: usize = 16;
 
-/// What comes from standard input.
+/// Item from standard input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     /// A line, without its end.

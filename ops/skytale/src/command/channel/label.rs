@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) struct Args {
     /// The channel: its label, its id or the beginning of it, or its name org/namespace/name.
     channel: Reference,
-    /// What this agent calls it from now on; an empty one takes the label away.
+    /// The new label for this agent; an empty one takes the label away.
     label: String,
     /// Give the label although another channel has it, or it looks like another channel's label or id.
     #[arg(long)]

@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     if mode == Mode::Offline && !args.strict.is_strict() {
         return Ok(());
     }
-    // What was wrong in a channel that was left is of no more account.
+    // Problems in a channel that was left no longer count.
     let left = |channel: Option<ChannelId>| {
         list.channels
             .iter()
@@ -67,14 +67,14 @@ struct List {
 struct Row {
     channel: ChannelId,
     label: String,
-    /// As the account's other agents find it. Not known offline.
+    /// Name under which the account's other agents find it. Not known offline.
     name: Option<ChannelName>,
     state: &'static str,
     /// Its standing with its group: `current`, `renewing`, `out-of-sync` or `superseded`.
     standing: &'static str,
     /// The relay showed this agent and others different logs, or its log went back.
     diverged: bool,
-    /// What `skytale channel problems` lists, without sends that failed.
+    /// Number of problems that `skytale channel problems` lists, without sends that failed.
     problems: usize,
     cursor: Offset,
     epoch: u64,
@@ -107,7 +107,7 @@ impl Row {
         self.state == name(ChannelState::Left)
     }
 
-    /// What a person must know first.
+    /// Returns the state that a person must know first.
     fn shown_state(&self) -> &'static str {
         match self.standing {
             _ if self.is_left() => self.state,

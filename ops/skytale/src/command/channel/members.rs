@@ -46,7 +46,7 @@ struct Members {
     me: AgentId,
     /// The members that are admins.
     admins: Vec<AgentId>,
-    /// What this agent calls members, by their ids.
+    /// Names of members in this vault, by their ids.
     names: BTreeMap<AgentId, String>,
 }
 

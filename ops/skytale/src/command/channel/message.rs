@@ -16,7 +16,7 @@ pub(super) struct Shown<'a> {
     offset: Offset,
     frame_id: FrameId,
     author: AgentId,
-    /// What this agent calls the author; null where it has no name for it.
+    /// Name of the author in this vault; null if it has none.
     author_name: Option<&'a str>,
     own: bool,
     /// By the author's clock, unix milliseconds.

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Decline(requests::Answer),
     /// Leave a channel: ask to be removed, which a member that is online does, or the next one that writes.
     Leave(One),
-    /// List the agents in a channel, and who of them is an admin.
+    /// List the agents in a channel, and its admins.
     Members(members::Args),
     /// Show who may add, invite, remove, trim and change this; with --grant change it, which admins may.
     Policy(roles::Args),
@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Demote(Agents),
     /// Send a message: the text given, or standard input.
     Send(send::Args),
-    /// Show messages: catches up first, also on what came while this agent was away.
+    /// Show messages: catches up first, also on messages that came while this agent was away.
     Read(read::Args),
     /// Show messages that were not shown before, then new ones as they come.
     Tail(tail::Args),
@@ -78,15 +78,15 @@ pub(crate) enum Command {
     Chat(chat::Args),
     /// Use a channel from a program in any language: JSON lines in and out.
     Pipe(pipe::Args),
-    /// Show what waits to be sent and why, and what has failed; drop or retry what has failed.
+    /// Show messages that wait to be sent, with the reasons, and those that failed; drop or retry failed ones.
     Outbox(outbox::Args),
-    /// Show what was lost, what cannot be read, divergences and failed sends, and what is being done about each.
+    /// Show lost and unreadable messages, divergences and failed sends, and the repair of each.
     Problems(problems::Args),
     /// Begin the group again, where no member can go on. Members come over; the others are added again.
     Reboot(change::Reboot),
-    /// Take read messages out of this agent's vault, for good. Others keep what they have.
+    /// Take read messages out of this agent's vault, for good. Others keep their copies.
     Purge(purge::Args),
-    /// Replace this agent's keys in the channel: what was stolen before is of no use after.
+    /// Replace this agent's keys in the channel: stolen keys are of no use after.
     Rotate(One),
 }
 

@@ -1,4 +1,4 @@
-//! What the account calls its channels.
+//! Names of the account's channels.
 
 use crate::client;
 use crate::command::Session;

@@ -1,4 +1,4 @@
-//! Which labels a person can tell apart.
+//! Check that a person can tell labels apart.
 
 use super::super::likeness::{looks_like, normal};
 use crate::output::{Failure, Outcome, printable};

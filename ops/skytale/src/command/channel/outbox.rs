@@ -23,7 +23,7 @@ pub(crate) struct Args {
     action: Option<Action>,
 }
 
-/// What to do about sends that have failed.
+/// Action on sends that have failed.
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Forget sends that have failed.
@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
 }
 
 async fn show(args: Args, session: Session) -> Outcome {
-    // Without the network: what is shown does not go out meanwhile.
+    // Without the network: shown messages do not go out meanwhile.
     let outbox = with_agent(&session, &args.agent, Mode::Offline, async |agent| {
         let what = "cannot read the outbox";
         let (waiting, not_sent, deferred) = match &args.channel {
@@ -109,7 +109,7 @@ struct Outbox {
 struct Deferred {
     channel: ChannelId,
     agent: AgentId,
-    /// What this agent calls it; null where it has no name for it.
+    /// Name of the agent in this vault; null if it has none.
     agent_name: Option<String>,
     /// By this machine's clock, unix milliseconds.
     since_ms: u64,
@@ -136,7 +136,7 @@ struct Row {
     /// By this machine's clock, unix milliseconds.
     since_ms: u64,
     bytes: u64,
-    /// How often it was offered and refused.
+    /// Number of times that it was offered and refused.
     attempts: u32,
     last_refusal: Option<Refused>,
 }

@@ -119,7 +119,7 @@ impl Strict {
         Err(failure.broken())
     }
 
-    /// As [`Strict::judge`], of one channel.
+    /// Judges one channel, as [`Strict::judge`] does.
     pub(super) async fn judge_channel(self, channel: &Channel) -> Outcome {
         let problems = channel.problems().await.map_err(failed(WHAT))?;
         let name = format!("channel {}", channel.id());
@@ -185,10 +185,10 @@ struct Row {
     first: Option<Offset>,
     last: Option<Offset>,
     what: String,
-    /// What is being done about it, or what there is to do.
+    /// The repair under way, or the one to make.
     remedy: &'static str,
     frame_id: Option<FrameId>,
-    /// Of a divergence: whose message showed it, and both digests.
+    /// Author of the message that showed a divergence, with both digests.
     author: Option<AgentId>,
     ours: Option<String>,
     theirs: Option<String>,

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     pub(super) agent: AgentArgs,
 }
 
-/// Where a history is cut.
+/// Cut of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Before(Keep);
 

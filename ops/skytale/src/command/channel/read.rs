@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// this vault), and mark them as read.
     #[arg(long, conflicts_with = "start")]
     unread: bool,
-    /// Mark what is shown as read.
+    /// Mark shown messages as read.
     #[arg(long)]
     ack: bool,
     /// Show messages that the log no longer has, since the relay node's data was put back to an earlier time: with the offsets
@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     done.await
 }
 
-/// How far messages were shown.
+/// Progress of the shown messages.
 struct Shown {
     after: Option<Offset>,
     left: u64,

@@ -1,4 +1,4 @@
-//! How a person names a channel.
+//! References to channels on the command line.
 
 use crate::agent::failed;
 use crate::client;

@@ -78,7 +78,7 @@ pub(super) async fn decline(args: Answer, session: Session) -> Outcome {
             agent.decline(request.channel).await.map_err(failed(what))?;
             declined = Some(request);
         }
-        // What asks to be removed goes out then; otherwise it does when this agent is online the next time.
+        // Requests for removals go out then; otherwise they do when this agent is online the next time.
         let asked = async {
             agent.caught_up().await?;
             agent.flushed().await
@@ -126,11 +126,11 @@ fn meant(text: &str, requests: &[JoinRequest]) -> Outcome<JoinRequest> {
 #[derive(Serialize)]
 struct Row {
     channel: ChannelId,
-    /// Who added this agent; null where the log no longer tells.
+    /// Agent that added this one; null if the log no longer has it.
     by: Option<AgentId>,
-    /// What this agent calls it; null where it has no name for it.
+    /// Name of that agent in this vault; null if it has none.
     by_name: Option<String>,
-    /// The account of who added it, as the relay node says; null where that is not known.
+    /// The account of the agent that added it, as the relay node says; null if that is not known.
     account: Option<AccountId>,
     /// Members of the channel then, this agent included.
     members: Option<u32>,

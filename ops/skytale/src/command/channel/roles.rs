@@ -114,11 +114,11 @@ async fn change(args: Agents, session: Session, promote: bool) -> Outcome {
 #[derive(Serialize)]
 struct Shown {
     channel: ChannelId,
-    /// Who has each right: `admins` or `members`.
+    /// Holders of each right: `admins` or `members`.
     rights: BTreeMap<&'static str, &'static str>,
     /// The members that are admins.
     admins: Vec<AgentId>,
-    /// What this agent calls them, by their ids.
+    /// Their names in this vault, by their ids.
     names: BTreeMap<AgentId, String>,
 }
 

@@ -16,7 +16,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::PathBuf;
 use tokio::time::timeout;
 
-/// What is read of standard input or a file, at most, in bytes.
+/// Maximum bytes read from standard input or a file.
 const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The text that means standard input.
 const STDIN: &str = "-";
@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     if let (Err(failure), Some(result)) = (&ended, &queued)
         && failure.is_silent()
     {
-        // Interrupted: what was queued is sent all the same.
+        // Interrupted: queued messages are sent all the same.
         session.output.give(result)?;
         session
             .output
@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     ended
 }
 
-/// Waits until what is sent would go out now.
+/// Waits until a message would go out now.
 async fn ready(agent: &Agent, channel: &Channel, args: &AgentArgs) -> Outcome {
     let nothing = |failure: Failure| failure.also("Nothing was queued.");
     connect(agent, args.patience()).await.map_err(nothing)?;
@@ -109,7 +109,7 @@ async fn ready(agent: &Agent, channel: &Channel, args: &AgentArgs) -> Outcome {
     })
 }
 
-/// Waits again for what was sent before.
+/// Waits again for messages that were sent before.
 async fn take_up(agent: &Agent, result: &mut Result) -> Outcome<Vec<Sent>> {
     let what = "cannot send";
     let channel = agent.channel(result.channel).await.map_err(failed(what))?;
@@ -177,7 +177,7 @@ async fn deliver(agent: &Agent, sent: Vec<Sent>, result: &mut Result, args: &Age
     }
 }
 
-/// Something waits in the outbox: what a relay node said last, of it or of what waits before it.
+/// Something waits in the outbox: the last answer of a relay node, to it or to messages that wait before it.
 fn late(what: String, outbox: Vec<Queued>) -> Failure {
     let refusals = outbox.into_iter().filter_map(|queued| queued.last_refusal);
     match refusals.max_by_key(|refusal| refusal.at_ms) {

@@ -1,4 +1,4 @@
-//! Where in a channel's history to begin.
+//! Start in a channel's history.
 
 use crate::agent::failed;
 use crate::config::age;
@@ -49,7 +49,7 @@ impl Start {
     }
 }
 
-/// Which messages may be acknowledged: those with nothing unread before them that was not shown.
+/// Messages that may be acknowledged: those with nothing unread before them that was not shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unread {
     /// The first message that is unread.

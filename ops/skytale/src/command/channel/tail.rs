@@ -33,7 +33,7 @@ pub(crate) struct Args {
     pub(super) agent: AgentArgs,
 }
 
-/// How far messages were shown.
+/// Progress of the shown messages.
 struct Shown {
     left: u64,
     last: Option<Offset>,
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     };
     let done = with_agent(&session, &args.agent, Mode::Able, async |agent| {
         let what = "cannot read the channel";
-        // Where the connection is lost it comes back by itself.
+        // A lost connection comes back by itself.
         wait_online(agent, &args.agent, &session.output).await?;
         let channel = args.channel.of(agent, &session).await?;
         let mut events = agent.events();
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args, session: Session) -> Outcome {
     done.await
 }
 
-/// What to say where no message comes any more.
+/// Returns the report for the end of messages.
 pub(super) fn over(what: &'static str) -> impl Fn(AgentError) -> Failure {
     move |error| match error.code() {
         Code::ChannelLeft => Failure::new(error.code(), "this agent is no longer in the channel"),

@@ -1,4 +1,4 @@
-//! Both directions at once: what comes from standard input is sent, what comes in the channel is shown.
+//! Both directions at once: lines from standard input are sent, messages in the channel are shown.
 
 use super::input::{Input, lines};
 use super::tail::{Watched, over};
@@ -21,12 +21,12 @@ const ON_THE_WAY_MAX: usize = 256;
 /// Messages read from the vault at once.
 const PAGE: u32 = 64;
 const WHAT: &str = "cannot send";
-/// So long after the end of standard input it is said what is waited for.
+/// Time after the end of standard input at which the command says what it waits for.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How lines are read, and what happens is shown.
+/// Interface to the user: reads lines, and shows events.
 pub(super) trait Face {
-    /// What a line asks for. What cannot be used is shown.
+    /// Returns the request in a line. A line that cannot be used is shown.
     fn read(&mut self, session: &Session, line: u64, input: Input) -> Outcome<Read>;
 
     /// Shows a message. It may be acknowledged when this returns.
@@ -42,14 +42,14 @@ pub(super) trait Face {
     fn acks(&self) -> bool;
 }
 
-/// What a line asks for.
+/// Request in a line.
 #[derive(Clone, Debug)]
 struct Ask {
     line: u64,
     what: Wanted,
 }
 
-/// What a line is.
+/// Contents of a line.
 #[derive(Clone, Debug)]
 pub(super) enum Read {
     Ask(Wanted),
@@ -63,7 +63,7 @@ pub(super) enum Read {
 pub(super) enum Wanted {
     /// A message.
     Send { id: Option<String>, payload: Vec<u8> },
-    /// The application has dealt with what it was given so far.
+    /// The application has dealt with the messages so far.
     Ack(Offset),
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Refused<'a> {
     pub(super) failure: &'a Failure,
 }
 
-/// What lasts where the process that has the vault open closes it meanwhile.
+/// State that lasts when the process that has the vault open closes it meanwhile.
 struct Talk<F> {
     face: F,
     input: mpsc::Receiver<Input>,
@@ -173,7 +173,7 @@ impl<F: Face> Talk<F> {
                 }
             }
         }
-        // What comes before the last own message in the log is shown, too.
+        // Messages before the last own one in the log are shown, too.
         self.rest(channel, book.names(agent).await?, session).await
     }
 
@@ -284,7 +284,7 @@ impl<F: Face> Talk<F> {
         }
     }
 
-    /// Waits again for what is on its way, where the process that had the vault open has closed it meanwhile.
+    /// Waits again for messages on their way, if the process that had the vault open has closed it meanwhile.
     async fn taken_up(&mut self, channel: &Channel, session: &Session) -> Outcome<Vec<Sent>> {
         let mut all = Vec::new();
         for frame_id in self.on_the_way.iter().map(|sent| sent.frame_id).collect::<Vec<_>>() {
@@ -314,7 +314,7 @@ async fn late(ended: Option<Instant>) {
     }
 }
 
-/// Resolves when what is on its way had as long as was allowed, after the end of standard input.
+/// Resolves when messages on their way had their allowed time, after the end of standard input.
 async fn too_late(ended: Option<Instant>, args: &AgentArgs) {
     match (ended, args.timeout_s) {
         (Some(ended), Some(_)) => sleep(args.timeout().saturating_sub(ended.elapsed())).await,

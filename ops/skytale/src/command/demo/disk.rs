@@ -1,4 +1,4 @@
-//! What the relay node's log takes on disk, and whether it is whole.
+//! Size of the relay node's log on disk, and its check.
 
 use crate::output::{Context as _, Failure, Outcome};
 use skytale_log_store::inspect::{self, InspectError};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// A stopped log.
 pub(super) struct Stored {
-    /// Bytes of segments and index. Of the last segment, whose room is taken in advance, what is filled.
+    /// Bytes of segments and index. The filled part of the last segment, whose room is taken in advance.
     pub bytes: u64,
     /// Whether every entry is there, with the right checksum, and accepted by the rule of the log again.
     pub is_whole: bool,
@@ -25,7 +25,7 @@ pub(super) fn measure(dir: &Path) -> Outcome<Stored> {
         let filled = filled.entry(entry.path).or_default();
         *filled = end.max(*filled);
     }
-    // Segments sort by their number: all but the last are as long as what they hold.
+    // Segments sort by their number: all but the last are as long as their contents.
     let last = filled.pop_last().map_or(0, |(_, end)| end);
     let sealed: Vec<u64> = filled.keys().map(|path| length(path)).collect::<Outcome<_>>()?;
     Ok(Stored {

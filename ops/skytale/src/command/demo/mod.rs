@@ -27,24 +27,24 @@ pub(crate) struct Args {
     /// Membership and key changes in between.
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     changes: u64,
-    /// How often the relay node is killed and started again meanwhile.
+    /// The number of times that the relay node is killed and started again meanwhile.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     kills: u64,
     /// Agents that exchange messages; one more is away.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     senders: u64,
-    /// What carries the agents' connections; `https` shows it without UDP.
+    /// The transport of the agents' connections; `https` shows it without UDP.
     #[arg(long, value_enum, default_value_t)]
     transport: Transport,
-    /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days, behind
-    /// a change that it cannot apply, and to a relay node that was put back. Say for each what it reads and what it
-    /// knows to be lost.
+    /// Show instead how an agent returns: after retention has passed, from an older copy of its vault, after 100 days,
+    /// behind a change that it cannot apply, and to a relay node that was put back. Say for each which messages it
+    /// reads and which ones it knows to be lost.
     #[arg(long, conflicts_with_all = ["messages", "payload_bytes", "changes", "kills", "senders", "transport"])]
     returns: bool,
     /// Keep the data, and say where.
     #[arg(long)]
     keep: bool,
-    /// Where the data goes [default: a temporary folder].
+    /// The folder for the data [default: a temporary folder].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

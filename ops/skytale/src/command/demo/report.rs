@@ -1,4 +1,4 @@
-//! What a demonstration ends with.
+//! Report at the end of a demonstration.
 
 use crate::output::{Human, Style};
 use crate::stage::{AgentReport, Agreement};
@@ -17,7 +17,7 @@ pub(super) struct Report {
     pub payload_bytes: u64,
     /// Messages that are in the transcript of an agent as they were sent, over all agents.
     pub delivered: u64,
-    /// As many should: each message at each agent.
+    /// Number expected: each message at each agent.
     pub expected: u64,
     pub lost: u64,
     pub duplicated: u64,
@@ -28,11 +28,11 @@ pub(super) struct Report {
     pub epochs: u64,
     /// Membership and key changes.
     pub changes: u64,
-    /// How often the relay node was killed.
+    /// Number of times that the relay node was killed.
     pub relay_kills: u64,
-    /// From the first message to the last one in the log, with the changes and the crash in between, in seconds.
+    /// Time from the first message to the last one in the log, with the changes and the crash in between, in seconds.
     pub exchange_s: f64,
-    /// From opening its vault to being current, in seconds.
+    /// Time from opening its vault to being current, in seconds.
     pub catch_up_s: f64,
     /// Messages that were caught up on.
     pub catch_up_messages: u64,
@@ -49,7 +49,7 @@ pub(super) struct Report {
     /// Whether all transcripts are the same.
     pub transcripts_agree: bool,
     pub agents: Vec<AgentReport>,
-    /// Where the data is, if it was kept.
+    /// Folder of the data, if it was kept.
     pub kept: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What happens in a demonstration, in order.
+//! Events of a demonstration, in order.
 
 use super::Args;
 use super::disk;
@@ -30,7 +30,7 @@ const GUESTS: [&str; 3] = ["guest-1", "guest-2", "guest-3"];
 const IN_FLIGHT_MAX: usize = 512;
 /// Messages sent in one call.
 const SEND_AT_ONCE: u64 = 64;
-/// How long the relay node stays dead.
+/// Time for which the relay node stays dead.
 const DEAD_FOR: Duration = Duration::from_millis(500);
 
 /// Everything on the stage.

@@ -12,14 +12,14 @@ use std::path::Path;
 
 /// The file in the data folder that the running node has locked.
 const FILE: &str = "dev.lock";
-/// How a second node is started.
+/// Way to start a second node.
 const SECOND: &str = "For another node beside it: `skytale dev --any-port --dir OTHER`.";
 
 /// The data folder, for this process alone.
 #[derive(Debug)]
 pub(super) struct Held(File);
 
-/// What the file says of the node.
+/// Contents of the file about the node.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Node {
     process: u32,
@@ -83,7 +83,7 @@ fn runs(dir: &Path, node: &Node) -> Failure {
 
 /// An address that a node is to listen on.
 pub(super) struct Wanted {
-    /// Whose it is, in words.
+    /// Owner of the address, in words.
     pub(super) of: &'static str,
     /// The option that names another one.
     pub(super) option: &'static str,
@@ -91,7 +91,7 @@ pub(super) struct Wanted {
     pub(super) is_udp: bool,
 }
 
-/// Refuses addresses that are taken, all at once, with who listens there.
+/// Refuses addresses that are taken, all at once, with the processes that listen there.
 pub(super) fn refuse_taken(wanted: &[Wanted]) -> Outcome {
     let is_taken = |wanted: &&Wanted| listener::is_taken(wanted.listen, wanted.is_udp);
     let taken: Vec<&Wanted> = wanted.iter().filter(is_taken).collect();

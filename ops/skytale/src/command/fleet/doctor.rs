@@ -7,7 +7,7 @@ use skytale_log_store::fleet::doctor::{Examination, Finding, Severity, examine};
 use skytale_proto::Code;
 use std::fmt;
 
-/// What `--help` ends with.
+/// End of the `--help`.
 const NOTES: &str = "\
 Reads [relay.fleet] of a relay node's configuration, uses its keys, and changes nothing. To use an operator's keys:
   --set relay.fleet.nats_key=file:operator.nk --set relay.fleet.sync_key=file:operator-system.nk

@@ -8,7 +8,7 @@ use skytale_proto::Code;
 use std::fmt;
 use tokio_util::sync::CancellationToken;
 
-/// What `--help` ends with.
+/// End of the `--help`.
 const NOTES: &str = "\
 Reads relay.fleet.keeper_key, nodes_file, nats, regions, witnesses and tls_roots, and relay.retention_s, from a configuration of its own that
 names none of a relay node's keys. One keeper is enough; a second one does no harm. Relay nodes serve without it, and streams grow: `/readyz`
@@ -17,7 +17,7 @@ and `skytale fleet doctor` say so.
 A stream is purged up to a checkpoint that is older than the retention, if enough relay nodes vouch for it and for a later one, every relay
 node that answers has followed it, and all that it has is trimmed.";
 
-/// Purges what is older than the retention, again and again; relay.fleet.retention_check_s says how often.
+/// Purges messages older than the retention, again and again; relay.fleet.retention_check_s says how often.
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Args {
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     once: bool,
 }
 
-/// What became of one round.
+/// Result of one round.
 #[derive(Serialize)]
 struct Round {
     /// Relay nodes that were heard.

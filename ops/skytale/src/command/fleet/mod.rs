@@ -13,13 +13,13 @@ use super::{Session, examples};
 use crate::output::Outcome;
 use clap::Subcommand;
 
-/// What to do.
+/// Commands on a fleet.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a fleet on this machine: NATS servers, relay nodes, the API; and watch it.
     #[command(after_help = examples::FLEET_UP)]
     Up(up::Args),
-    /// Watch agents talk while nodes, NATS servers and regions are killed and cut off, and compare what they have.
+    /// Watch agents talk while nodes, NATS servers and regions are killed and cut off, and compare their messages.
     #[command(after_help = examples::FLEET_DEMO)]
     Demo(demo::Args),
     /// Write the configuration of the NATS servers that the relay nodes share.

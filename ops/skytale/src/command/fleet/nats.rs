@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Means every relay node of the inventory.
 const ALL: &str = "all";
 
-/// What `--help` ends with.
+/// End of the `--help`.
 const NOTES: &str = "\
 Each relay node has keys of its own. To change them without an outage:
   1. --rotate NODE makes new ones, and servers take both. Copy each server's accounts.conf, and reload the servers.
@@ -26,10 +26,10 @@ A node that is taken out of the inventory is refused from the next reload on.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Args {
-    /// Which servers and relay nodes there are: see ops/nats/inventory.toml.
+    /// The file of servers and relay nodes: see ops/nats/inventory.toml.
     #[arg(long, value_name = "FILE")]
     inventory: PathBuf,
-    /// Where the folders go. It holds secrets: the keys of relay nodes and operators.
+    /// The folder to write to. It holds secrets: the keys of relay nodes and operators.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Make new keys for a relay node, or for all; its old ones stay valid beside them. May be given again.
@@ -115,7 +115,7 @@ fn named<'a>(inventory: &'a Inventory, names: &'a [String]) -> Outcome<Vec<&'a s
 #[derive(Serialize)]
 struct Written {
     servers: Vec<PathBuf>,
-    /// What is worth less than it seems.
+    /// Settings that are worth less than they seem.
     remarks: Vec<String>,
     nodes: Vec<Node>,
     /// Names and public signing keys of the relay nodes.

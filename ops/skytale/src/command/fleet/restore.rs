@@ -25,7 +25,8 @@ pub(crate) struct Args {
     /// Compare and count, and append nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Where a replica of the streams is kept meanwhile: as large as they are [default: the system's temporary folder].
+    /// The folder for a temporary replica of the streams: as large as they are [default: the system's temporary
+    /// folder].
     #[arg(long, value_name = "DIR")]
     temp: Option<PathBuf>,
 }
@@ -36,7 +37,7 @@ struct Done {
     dry_run: bool,
     /// Entries of the replicas.
     entries: u64,
-    /// Of these, those that the streams lacked.
+    /// Entries among these that the streams lacked.
     missing: u64,
     /// Logs that lacked any.
     logs: u64,

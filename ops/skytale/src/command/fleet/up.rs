@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often the table is drawn.
+/// Interval between drawings of the table.
 const DRAWN_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts NATS servers, relay nodes and the API on this machine, on loopback, and shows what the nodes are doing. Ctrl-C
@@ -25,7 +25,7 @@ const DRAWN_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Args {
     #[command(flatten)]
     pub size: Size,
-    /// Where data is kept [default: a temporary folder, removed at the end].
+    /// The folder for data [default: a temporary folder, removed at the end].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The API's address, for HTTP; port 0 is any free one.
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     bridge_listen: SocketAddr,
 }
 
-/// How large a fleet is.
+/// Size of a fleet.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Size {
     /// Regions, each with three NATS servers of its own.
@@ -51,7 +51,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// What is to be started; with links that can be cut, for who means to cut them.
+    /// Returns the servers and nodes to start; with links that can be cut, for callers who mean to cut them.
     pub(crate) fn layout(&self, api_listen: SocketAddr, links: bool) -> Outcome<Layout> {
         Ok(Layout {
             nats_server: program(self.nats_server.as_deref())?,

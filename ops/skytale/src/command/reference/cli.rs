@@ -85,7 +85,7 @@ fn table<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Arg>) -> fmt
     Ok(())
 }
 
-/// As one writes it on a line: `-q, --quiet`, `--from <TIME>`, `[FILE]`.
+/// Returns it as one writes it on a line: `-q, --quiet`, `--from <TIME>`, `[FILE]`.
 fn written(argument: &Arg) -> String {
     let values: Vec<String> = argument.get_value_names().map_or_else(Vec::new, |names| {
         names.iter().map(|name| name.as_str().to_owned()).collect()

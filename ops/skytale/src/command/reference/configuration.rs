@@ -17,7 +17,7 @@ The variable of a key is `SKYTALE_` and the key in capitals, with `__` for a dot
 secret may also be `file:` and the path of a file that holds it.
 ";
 
-/// What the template says of a key.
+/// The template's words on a key.
 #[derive(Default)]
 struct Told {
     words: String,

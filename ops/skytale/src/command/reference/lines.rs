@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 /// A part of a line of shell.
 enum Part {
     Word(String),
-    /// What ends one command and begins another.
+    /// Operator between two commands.
     Operator,
     /// A redirection, whose target is the next word, unless it names a descriptor.
     Redirection {
@@ -15,7 +15,7 @@ enum Part {
     },
 }
 
-/// What is wrong with the `skytale` commands of one line. One that is only `mentioned` may lack arguments.
+/// Returns the problems of the `skytale` commands in one line. One that is only `mentioned` may lack arguments.
 pub(super) fn problems(line: &str, mentioned: bool) -> Vec<String> {
     commands(line)
         .into_iter()

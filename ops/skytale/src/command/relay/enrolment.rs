@@ -15,7 +15,7 @@ const PAGES_MAX: usize = 1_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Enrol {
-    /// What a person knows the relay node by.
+    /// The name of the relay node for people.
     label: String,
     /// The endpoint that it is for [default: the first that uses the key].
     #[arg(long, value_name = "ENDPOINT")]

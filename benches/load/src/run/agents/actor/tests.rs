@@ -1,4 +1,4 @@
-//! What agents do without a relay node.
+//! Behaviour of agents without a relay node.
 
 use super::super::tests::{ROOM, stage};
 use super::*;

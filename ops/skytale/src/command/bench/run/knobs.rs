@@ -1,4 +1,4 @@
-//! What can be set of a run's plan.
+//! Settings of a run's plan.
 
 use serde_json::Value;
 use skytale_load::results::Speed;
@@ -6,7 +6,7 @@ use skytale_workload::plan::{Fraction, Knobs};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How fast.
+/// Rate of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     Factor(f64),
@@ -42,7 +42,7 @@ pub(in super::super) struct KnobArgs {
     /// Seed for random choices.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
-    /// Leave out what comes later than this.
+    /// Leave out events later than this.
     #[arg(long, value_name = "DURATION", value_parser = super::super::duration)]
     duration: Option<Duration>,
     /// Run one part of several: some of the channels, with the agents in them. Join the results with `bench merge`.

@@ -44,12 +44,12 @@ pub(crate) struct Args {
     /// Say how long it would take, how many agents and bytes, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// When to begin (RFC 3339, as in 2026-01-31T09:00:00Z), so that several parts begin together [default: now].
+    /// The time to begin (RFC 3339, as in 2026-01-31T09:00:00Z), so that several parts begin together [default: now].
     #[arg(long, value_name = "TIME", value_parser = start_at)]
     start_at: Option<SystemTime>,
 }
 
-/// What is run, and where.
+/// Workload of a run, and its place.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LoadArgs {
     /// The workload.
@@ -73,7 +73,7 @@ pub(super) struct LoadArgs {
     /// End the run if nothing is acknowledged or delivered for so long after the last planned event. Such a run does not pass.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     patience: Duration,
-    /// How late the generator itself may be, at its 99th percentile, before the run is called invalid.
+    /// The maximum lateness of the generator itself, at its 99th percentile, for a run to be valid.
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = super::duration)]
     lag_max: Duration,
 }
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, session: Session) -> Outcome {
     let two = args.load.place.has_two();
     let mut last = Ok(());
     for number in 1..=args.repeat {
-        // The order is turned round each time, so that what comes first has no advantage.
+        // The order is turned round each time, so that the first has no advantage.
         let sides: &[Side] = match (two, number % 2) {
             (false, _) => &[Side::A],
             (true, 1) => &[Side::A, Side::B],
@@ -213,7 +213,7 @@ impl Workload {
         Ok(if self.mls { plan.for_agents() } else { plan })
     }
 
-    /// How long the schedule of all parts is: their results have intervals of one length.
+    /// Returns the length of the schedule of all parts: their results have intervals of one length.
     fn whole(&self, knobs: &KnobArgs, plan: &Plan) -> Outcome<Duration> {
         if knobs.part.1 == 1 {
             return Ok(plan.duration);
@@ -247,7 +247,7 @@ pub(super) async fn once(
     let done = Box::pin(against(args, session, plan, &config, &mut place)).await;
     let name = place.name().to_owned();
     if let Err(failure) = place.stop().await {
-        // What was measured is not lost with it.
+        // The measurements are not lost with it.
         session.output.note(failure.text(session.output.style()));
     }
     let (ran, nodes) = done?;
@@ -323,7 +323,7 @@ async fn against(
     Ok((ran, nodes))
 }
 
-/// What a workload is, with its events.
+/// Returns the source of a workload, with its events.
 pub(super) fn source(
     path: &Path,
     header: &skytale_workload::Header,

@@ -1,4 +1,4 @@
-//! Where a run goes: to relay nodes that are there, or to some of its own.
+//! Place of a run: relay nodes that are there, or some of its own.
 
 use super::scrape::Source;
 use crate::client;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-/// How often the relay nodes of a fleet say that they are there.
+/// Interval between heartbeats of a fleet's relay nodes.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -56,14 +56,14 @@ pub(super) struct PlaceArgs {
     data: Option<std::path::PathBuf>,
 }
 
-/// Which of two targets.
+/// One of two targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Side {
     A,
     B,
 }
 
-/// How long a node that is killed or stopped stays so.
+/// Time for which a killed or stopped node stays so.
 const DOWN_FOR: Duration = Duration::from_secs(2);
 
 impl PlaceArgs {
@@ -91,7 +91,7 @@ impl PlaceArgs {
         Ok(())
     }
 
-    /// Where data is kept meanwhile.
+    /// Returns the folder for data during the run.
     pub(super) fn data(&self) -> Option<&std::path::Path> {
         self.data.as_deref()
     }
@@ -114,7 +114,7 @@ impl PlaceArgs {
     }
 }
 
-/// Where a run goes.
+/// Place of a run.
 pub(super) struct Place {
     client: ApiClient,
     name: String,
@@ -166,7 +166,7 @@ impl Drop for Threads {
     }
 }
 
-/// What was started for a run.
+/// Servers that were started for a run.
 enum Servers {
     None,
     Local {

@@ -1,4 +1,4 @@
-//! From what a run gave to its results.
+//! Results of a run.
 
 use super::{KnobArgs, LoadArgs};
 use skytale_load::results::{

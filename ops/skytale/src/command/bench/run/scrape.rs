@@ -1,4 +1,4 @@
-//! What nodes say of themselves during a run.
+//! Metrics of nodes during a run.
 
 use crate::http;
 use crate::stage::{RelayProcess, Standing};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How often nodes are asked.
+/// Interval between requests to nodes.
 const EVERY: Duration = Duration::from_secs(1);
 /// The most samples; with more, every second one is left out.
 const SAMPLES_MAX: usize = 1_200;
@@ -62,7 +62,7 @@ impl Scraper {
     }
 }
 
-/// What only grows, as it was last.
+/// Last values of the counters.
 #[derive(Debug, Default)]
 struct Page {
     at: Option<Instant>,
@@ -189,7 +189,7 @@ fn parse(text: &str, page: &mut Page) {
     }
 }
 
-/// What the report shows of two pages.
+/// Returns the figures of the report from two pages.
 fn compare(last: &Page, page: &Page) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::new();
     let (Some(then), Some(now)) = (last.at, page.at) else {
@@ -245,7 +245,7 @@ fn compare(last: &Page, page: &Page) -> BTreeMap<String, f64> {
     values
 }
 
-/// The upper bound of the bucket in which a quantile of what came between two pages lies.
+/// The upper bound of the bucket in which a quantile of the values between two pages lies.
 fn quantile(last: Option<&BTreeMap<Bound, f64>>, page: Option<&BTreeMap<Bound, f64>>, share: f64) -> Option<f64> {
     let page = page?;
     let before = |bound: &Bound| last.and_then(|last| last.get(bound)).copied().unwrap_or(0.0);

@@ -1,4 +1,4 @@
-//! What a person sees of a run.
+//! Display of a run for a person.
 
 use super::KnobArgs;
 use crate::command::bench::results::show;
@@ -14,10 +14,10 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often a line is written where there is no terminal.
+/// Interval between lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// What a run would do.
+/// Plan of a dry run.
 #[derive(Serialize)]
 pub(super) struct Dry {
     operations: u64,
@@ -94,7 +94,7 @@ impl Human for Dry {
     }
 }
 
-/// How far a run is: a line that is drawn over itself on a terminal, a line now and then elsewhere.
+/// Progress of a run: a line that is drawn over itself on a terminal, a line now and then elsewhere.
 pub(super) struct Live {
     output: Output,
     bar: ProgressBar,

@@ -1,4 +1,4 @@
-//! What happens while an agent is away.
+//! Events while an agent is away.
 
 use super::super::super::relay::accept_in;
 use super::player::{Way, within};
@@ -13,7 +13,7 @@ use skytale_proto::Code;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long someone is away who is away for long.
+/// Length of a long absence.
 const LONG: Duration = Duration::from_secs(100 * 24 * 3_600);
 /// Messages that retention is to take.
 const OVERTAKEN: usize = 20;
@@ -65,7 +65,7 @@ pub(super) async fn play(session: &Session, dir: &Path, timeline: &Timeline) -> 
     Ok(rows)
 }
 
-/// The log no longer keeps what was sent meanwhile.
+/// The log no longer keeps the messages sent meanwhile.
 async fn retention(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     let (alice, mut bob) = (scene.enter("alice").await?, scene.enter("bob").await?);
     let quiet = scene.channel(&[&alice, &bob]).await?;
@@ -215,8 +215,8 @@ async fn long(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// A relay node's folder is put back to an earlier time, someone writes who had not read what is gone, and the operator
-/// accepts it: all go on with what the node has, and what is gone is sent again.
+/// A relay node's folder is put back to an earlier time, someone writes who had not read the lost messages, and the
+/// operator accepts it: all go on with the node's messages, and the lost ones are sent again.
 async fn node_restored(scene: &mut Scene, timeline: &Timeline) -> Outcome<Vec<Row>> {
     let (mut alice, mut bob) = (scene.enter("alice").await?, scene.enter("bob").await?);
     let mut dave = scene.enter("dave").await?;

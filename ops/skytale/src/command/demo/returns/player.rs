@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long what was sent may take to go out when an agent goes away.
+/// Maximum time for sent messages to go out when an agent goes away.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at something that is waited for.
+/// Interval between checks of something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Player {
     /// The folder of its vault, which holds nothing else.
     dir: PathBuf,
     client: ApiClient,
-    /// How far its clock is ahead of this machine's.
+    /// Offset of its clock from this machine's.
     pub ahead: Duration,
     pub agent: Agent,
     events: Events,

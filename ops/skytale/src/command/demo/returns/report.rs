@@ -1,4 +1,4 @@
-//! What became of each return.
+//! Result of each return.
 
 use crate::output::{Human, Style, table};
 use serde::Serialize;
@@ -10,14 +10,14 @@ pub(super) struct Report {
     /// Whether everything was as it must be.
     pub ok: bool,
     pub returns: Vec<Row>,
-    /// Where the data is, if it was kept.
+    /// Folder of the data, if it was kept.
     pub kept: Option<String>,
 }
 
 /// One return.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Row {
-    /// What happened meanwhile.
+    /// Event during the absence.
     pub event: &'static str,
     /// Messages sent since the agent went away.
     pub sent: u64,
@@ -37,9 +37,9 @@ pub(super) struct Row {
     pub diverged_at: Option<u64>,
     /// Its state now, and how it got there.
     pub state: String,
-    /// From opening its vault to an own message in the log, in seconds.
+    /// Time from opening its vault to an own message in the log, in seconds.
     pub took_s: f64,
-    /// What was not as it must be.
+    /// Problems found.
     pub problems: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A node, what was said there, and what an agent has of it.
+//! A node, the messages there, and an agent's copy of them.
 
 use super::player::{Player, Way, within};
 use super::report::Row;
@@ -36,12 +36,12 @@ struct Said {
     text: Vec<u8>,
 }
 
-/// What must be seen of a return, or it does not show what it says.
+/// Result that a return must show, or it does not prove its point.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     /// Whether messages are reported as lost.
     pub loss: bool,
-    /// How it gets back.
+    /// Way by which it gets back.
     pub way: Option<Way>,
 }
 
@@ -96,7 +96,7 @@ impl Scene {
         Ok(channel.id())
     }
 
-    /// How many messages were said so far.
+    /// Returns the number of messages so far.
     pub(super) fn said(&self) -> usize {
         self.said.len()
     }
@@ -196,7 +196,8 @@ impl Scene {
         Ok(row)
     }
 
-    /// What an agent has of all that was said in a channel since then. Messages shown twice are counted from the beginning.
+    /// Compares an agent's messages with all that were sent in a channel since then. Messages shown twice are counted
+    /// from the beginning.
     pub(super) async fn compare(&self, channel: &Channel, since: usize) -> Outcome<Row> {
         let what = "cannot read the history";
         let mut shown: HashMap<(AgentId, Vec<u8>), u64> = HashMap::new();
@@ -270,7 +271,7 @@ async fn digest(channel: &Channel) -> Outcome<Option<skytale_proto::Digest>> {
     Ok(read.map_err(failed("cannot read the digest"))?.1)
 }
 
-/// Waits until what was sent is in the log.
+/// Waits until sent messages are in the log.
 pub(super) async fn settled(sent: Sent) -> Outcome<Option<Offset>> {
     let delivered = async {
         let delivered = sent.delivered().await;

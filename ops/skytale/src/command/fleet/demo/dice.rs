@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What is random in a run.
+/// Random choices of a run.
 pub(super) struct Dice(blake3::OutputReader);
 
 impl Dice {

@@ -1,4 +1,4 @@
-//! What fails, and how it comes back.
+//! Faults, and their repair.
 
 use super::dice::Dice;
 use super::kinds::Kind;
@@ -9,7 +9,7 @@ use skytale_proto::Code;
 use skytale_wire::Cut;
 use std::time::Duration;
 
-/// How long faults last.
+/// Durations of faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spans {
     /// At most, and at least half of it.
@@ -24,7 +24,7 @@ pub(super) struct Fault {
     pub kind: Kind,
     /// In words.
     pub what: String,
-    /// How long it lasts; of a restart and of keys, as long as it takes.
+    /// Its duration; of a restart and of keys, as long as it takes.
     pub lasts: Option<Duration>,
     pub(super) relay: usize,
     pub(super) servers: Vec<usize>,
@@ -32,7 +32,8 @@ pub(super) struct Fault {
     cut: Cut,
 }
 
-/// A wrong clock lasts for at least as long as nodes need to look three times for what is too old ([`super::UPKEEP`]).
+/// A wrong clock lasts for at least as long as nodes need to look three times for entries that are too old
+/// ([`super::UPKEEP`]).
 const CLOCK_LASTS: Duration = Duration::from_secs(6);
 /// Ways in which the network between a relay node and its servers can fail.
 const CUTS: [(Cut, &str); 5] = [
@@ -229,8 +230,8 @@ impl Fault {
         Ok(())
     }
 
-    /// As docs/operating-a-fleet.md has it: relay nodes stop, the copy is put back once more, what replicas hold is put back into the
-    /// streams, and relay nodes begin with empty replicas.
+    /// Restores as docs/operating-a-fleet.md says: relay nodes stop, the copy is put back once more, the replicas'
+    /// entries are put back into the streams, and relay nodes begin with empty replicas.
     async fn restore(&self, machine: &mut Machine) -> Outcome {
         for server in &self.servers {
             machine.nats.kill(*server).await?;
@@ -289,7 +290,7 @@ async fn busy_relay(machine: &Machine, dice: &mut Dice) -> (usize, u64) {
     let agents = |place: usize| nodes.get(place).map_or(0, |node| node.agents);
     let busy: Vec<usize> = (0..nodes.len()).filter(|place| agents(*place) > 0).collect();
     let any = dice.below(nodes.len());
-    // Thrown whether it is needed or not, so that what comes after is the same.
+    // Thrown whether it is needed or not, so that later throws are the same.
     let one_of_them = dice.below(busy.len());
     let relay = busy.get(one_of_them).copied().unwrap_or(any);
     (relay, agents(relay))

@@ -50,7 +50,7 @@ pub(crate) enum Kind {
     DiskFull,
 }
 
-/// What a kind of fault cannot be without.
+/// Requirement of a kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Regions,
@@ -58,7 +58,7 @@ pub(super) enum Need {
     SmallDisk,
 }
 
-/// What there is of it.
+/// Means for faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Means {
     pub regions: usize,
@@ -67,7 +67,7 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// What there is on this machine.
+    /// Returns the means on this machine.
     pub(super) fn of_machine(regions: usize) -> Self {
         Self {
             regions,
@@ -125,7 +125,7 @@ impl Kind {
         })
     }
 
-    /// As it is named on the command line.
+    /// Returns its name on the command line.
     pub(super) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()

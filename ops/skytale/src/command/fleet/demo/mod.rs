@@ -43,25 +43,26 @@ pub(crate) struct Args {
     /// Bytes of each message.
     #[arg(long, value_name = "BYTES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(32..=65_536))]
     payload_bytes: u32,
-    /// How long each fault lasts, in seconds: at most, and at least half of it.
+    /// The maximum duration of each fault, in seconds; the minimum is half of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=120))]
     fault_s: u32,
-    /// How long a relay node is paused, in seconds.
+    /// The duration of a relay node's pause, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=120))]
     pause_s: u32,
-    /// Which faults there are; may be given again [default: all that are possible on this machine, in a fleet of so many regions].
+    /// The kinds of faults; may be given again [default: all that are possible on this machine, in a fleet of so many
+    /// regions].
     #[arg(long = "fault", value_name = "FAULT", value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
-    /// How often the whole list of faults is gone through, each time in another order.
+    /// The number of times to go through the whole list of faults, each time in another order.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Decides the order of faults, whom they hit, when, and for how long [default: a random one, which is shown].
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Keep the data and what was seen of the run, and say where.
+    /// Keep the data and the observations of the run, and say where.
     #[arg(long)]
     keep: bool,
-    /// Where the data goes [default: a temporary folder].
+    /// The folder for the data [default: a temporary folder].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

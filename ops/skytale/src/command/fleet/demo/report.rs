@@ -1,4 +1,4 @@
-//! What a fleet's demonstration ends with.
+//! Report at the end of a fleet's demonstration.
 
 use super::kinds::Kind;
 use super::traffic::Answer;
@@ -15,7 +15,7 @@ pub(super) struct Report {
     pub ok: bool,
     /// Whether what all learned and have fits one log.
     pub is_one_log: bool,
-    /// What decided the faults.
+    /// Seed of the faults.
     pub seed: u64,
     pub regions: usize,
     pub nodes: usize,
@@ -28,7 +28,7 @@ pub(super) struct Report {
     pub payload_bytes: u32,
     /// Messages that are in the transcript of an agent as they were sent, over all agents.
     pub delivered: u64,
-    /// As many should.
+    /// Number expected.
     pub expected: u64,
     pub lost: u64,
     pub duplicated: u64,
@@ -40,9 +40,9 @@ pub(super) struct Report {
     pub faults: Vec<FaultReport>,
     /// Contradictions in what agents learned and nodes kept.
     pub contradictions: Vec<String>,
-    /// What NATS servers refused to relay nodes for want of a right.
+    /// Refusals of NATS servers to relay nodes for want of a right.
     pub denied: Vec<String>,
-    /// What was given up as too old, which nothing is: entries of the channel, or messages of streams.
+    /// Entries of the channel, or messages of streams, given up as too old: none should be.
     pub given_up: u64,
     /// Entries that the nodes kept, each the same.
     pub entries: u64,
@@ -56,16 +56,16 @@ pub(super) struct Report {
 pub(super) struct FaultReport {
     pub kind: Kind,
     pub what: String,
-    /// How long it lasted, in seconds; of a restart and of keys, nothing.
+    /// Its duration, in seconds; of a restart and of keys, nothing.
     pub lasted_s: Option<f64>,
     #[serde(flatten)]
     pub meanwhile: Meanwhile,
 }
 
-/// What authors saw from the beginning of a fault until all was mended and each one's messages went through again.
+/// Experience of authors from the beginning of a fault until all was mended and each one's messages went through again.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Meanwhile {
-    /// How long that was, in seconds.
+    /// Length of that time, in seconds.
     pub took_s: f64,
     /// The longest time in it in which no author saw a message in the log, in seconds.
     pub silence_s: f64,
@@ -76,7 +76,7 @@ pub(super) struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// From what was seen in a stretch of time.
+    /// Computes it from the observations in a stretch of time.
     pub(super) fn of(from: Instant, to: Instant, answers: &[Answer]) -> Self {
         let mut within: Vec<&Answer> = answers
             .iter()

@@ -1,4 +1,4 @@
-//! What happens, in order.
+//! Events of the demonstration, in order.
 
 use super::Args;
 use super::dice::Dice;
@@ -27,9 +27,9 @@ const NAMES: [&str; 16] = [
     "alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "ken", "liam", "mallory",
     "niaj", "olivia", "peggy",
 ];
-/// How long everything is left in peace before a fault, at least and at most; and after the last.
+/// Pause before a fault, at least and at most; and after the last.
 const PEACE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
-/// How long messages may take to go through again after a fault is mended.
+/// Maximum time for messages to go through again after a fault is mended.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs it all, and judges.
@@ -120,7 +120,7 @@ pub(super) async fn tell(
         let kept = replica.events;
         if node == 0 {
             let mut seen = std::mem::take(&mut traffic.seen.lock().events);
-            // What agents tell each other of their own accord when some are added comes before all that was sent.
+            // Agents greet new members of their own accord; these messages come before all that were sent.
             events.extend(judge::greetings(&kept, &seen));
             events.append(&mut seen);
         }
@@ -224,7 +224,7 @@ async fn suffer(
     })
 }
 
-/// Waits until every agent has everything, and compares it with what was sent.
+/// Waits until every agent has everything, and compares it with the sent messages.
 async fn compare(report: &mut Report, actors: &mut [Actor], channel: ChannelId, traffic: &Traffic) -> Outcome {
     let ledger = traffic.ledger.lock().clone();
     let mut head = Offset::ZERO;

@@ -1,4 +1,4 @@
-//! What agents do meanwhile: they send, and now and then change their keys, each at a pace of its own.
+//! Traffic of agents meanwhile: they send, and now and then change their keys, each at a pace of its own.
 
 use crate::agent::failed;
 use crate::output::Outcome;
@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Messages that an author may have sent and not seen in the log. What it would send beyond them, it does not.
+/// Messages that an author may have sent and not seen in the log. It sends none beyond them.
 const IN_FLIGHT_MAX: usize = 256;
-/// How often each author commits. All begin at once, so that they do so at the same time again and again.
+/// Interval between the commits of each author. All begin at once, so that they do so at the same time again and again.
 const ROTATES_EVERY: Duration = Duration::from_secs(2);
 
-/// What was seen of a run.
+/// Observations in a run.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub events: Vec<Event>,
-    /// When which author saw a message of its own in the log, and how long it had waited.
+    /// Times at which authors saw messages of their own in the log, with the messages' delays.
     pub answers: Vec<Answer>,
 }
 
@@ -179,7 +179,7 @@ impl Author {
     }
 }
 
-/// What an application was shown, for the history.
+/// Returns an application's reading, for the history.
 pub(super) fn reads(agent: AgentId, channel: ChannelId, from: Offset) -> Event {
     Event::Reads { agent, channel, from }
 }

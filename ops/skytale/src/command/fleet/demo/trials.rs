@@ -1,4 +1,4 @@
-//! Faults of what is beside the log: the API and its database, keys, clocks, disks.
+//! Faults of the parts beside the log: the API and its database, keys, clocks, disks.
 
 use super::faults::Fault;
 use super::kinds::Kind;
@@ -11,18 +11,18 @@ use skytale_sdk::net::relay::NetworkConfig;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often the API's signing keys are changed, in a row.
+/// Number of changes of the API's signing keys, in a row.
 const SIGNING_KEYS: usize = 4;
-/// How far a clock is ahead, and behind; as libfaketime writes it.
+/// Offsets of a clock that is ahead, and of one that is behind; as libfaketime writes them.
 const AHEAD: &str = "+40d";
 const BEHIND: &str = "-1h";
-/// What there is for more messages on a small disk, in bytes.
+/// Bytes for more messages on a small disk.
 const ROOM: u64 = 24 << 20;
-/// How a node says that its own clock is wrong.
+/// Report of a node whose own clock is wrong.
 const CLOCK_IS_WRONG: &str = "this node's clock is";
-/// How it says that a server keeps nothing.
+/// Reports of a node on a server that keeps nothing.
 const COPY_IS_MISSING: [&str; 2] = ["its JetStream is off", "copies of streams are missing"];
-/// How often it is looked whether something is so.
+/// Interval between checks whether something is so.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Agents that come while something is wrong, or just after: each needs a token that it has not got.
@@ -49,7 +49,7 @@ impl Newcomers {
 }
 
 impl Fault {
-    /// The API is stopped; a relay node that is restarted meanwhile serves by what it kept.
+    /// The API is stopped; a relay node that is restarted meanwhile serves by its kept beliefs.
     pub(super) async fn without_api(&self, machine: &mut Machine, newcomers: &mut Newcomers) -> Outcome {
         let last = tokio::time::sleep(self.lasts.unwrap_or_default());
         machine.api.pause().await?;
