@@ -2,11 +2,13 @@
 //!
 //! The victim appends 1 KiB frames one after another, with a pause between them. The flood comes from several agents of another
 //! account, each with many frames unanswered, over the same relay node and local store: frames of 1 KiB, or of 1 MiB. Once with the
-//! limits that a node has by default, and once without rates, so that turns alone keep the accounts apart. Flood and victim
-//! share this machine's processors with the node.
+//! limits that a node has by default, and once without rates, so that turns alone keep the accounts apart. The node has one
+//! processor to itself. Victim and flood have another, and the flood has what the victim leaves of it.
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
+use rustix::process::setpriority_process;
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use skytale_benches::client::{Agent, Appends, Client};
 use skytale_benches::frames::Channel;
 use skytale_benches::relay::Relay;
@@ -42,9 +44,7 @@ const AIM: f64 = 3.0;
 fn main() -> anyhow::Result<()> {
     let mut bench =
         Bench::tabled("isolation: p99 of an account's appends under another's flood, against its own in quiet");
-    let runtime = Runtime::new()?;
-    // The flood has a thread of its own, as it would have a machine.
-    let flood = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let places = Places::split()?;
     let with_defaults: fn(&mut RelayConfig) = |_| {};
     let without_rates: fn(&mut RelayConfig) = |config| {
         config.limits.frames_per_second = 1_000_000;
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     for (limits, change) in [("default limits", with_defaults), ("no rates", without_rates)] {
         for (frames, bytes) in [("1 KiB frames", FRAME_BYTES), ("1 MiB frames", FRAME_BYTES_MAX - 1_024)] {
             let name = format!("isolation/{limits}, flood of {frames}");
-            measure(&mut bench, &runtime, &flood, name, bytes, &change)?;
+            measure(&mut bench, &places, name, bytes, &change)?;
         }
     }
     bench.close();
@@ -62,17 +62,20 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(
     bench: &mut Bench,
-    runtime: &Runtime,
-    flood: &Runtime,
+    places: &Places,
     name: String,
     flood_bytes: usize,
     change: &dyn Fn(&mut RelayConfig),
 ) -> anyhow::Result<()> {
+    let Places { node, victims, flood } = places;
     let folder = tempfile::tempdir()?;
-    let store: Arc<dyn LogStore> = Arc::new(runtime.block_on(LocalStore::open(LocalConfig::new(folder.path())))?);
-    let relay = runtime.block_on(Relay::with(store.clone(), change))?;
-    let mut victim = runtime.block_on(Victim::start(&relay, &*store))?;
-    let flooders = flood.block_on(Flooder::crowd(&relay, &*store))?;
+    let store: Arc<dyn LogStore> = Arc::new(node.block_on(LocalStore::open(LocalConfig::new(folder.path())))?);
+    let relay = Arc::new(node.block_on(Relay::with(store.clone(), change))?);
+    let relay_and_store = || (relay.clone(), store.clone());
+    let (its, stores) = relay_and_store();
+    let mut victim = Some(node.block_on(victims.spawn(async move { Victim::start(&its, &*stores).await }))??);
+    let (its, stores) = relay_and_store();
+    let flooders = node.block_on(flood.spawn(async move { Flooder::crowd(&its, &*stores).await }))??;
     let mut all = [times()?, times()?];
     let accepted = Arc::new(AtomicU64::new(0));
     let mut flooded = Duration::ZERO;
@@ -93,7 +96,13 @@ fn measure(
                 _ => Flood::default(),
             };
             let begun = Instant::now();
-            let measured = runtime.block_on(victim.appends(sized(1_000, 100)))?;
+            let mut away = victim.take().context("the victim is back")?;
+            let appends = async move {
+                let measured = away.appends(sized(1_000, 100)).await;
+                measured.map(|measured| (measured, away))
+            };
+            let (measured, back) = node.block_on(victims.spawn(appends))??;
+            victim = Some(back);
             if side == FLOODED {
                 flooded += begun.elapsed();
             }
@@ -123,9 +132,49 @@ fn measure(
     };
     bench.add(case, pairs);
     drop((victim, flooders));
-    runtime.block_on(relay.shutdown());
-    runtime.block_on(store.close())?;
+    let relay = Arc::into_inner(relay).context("nobody else has the relay")?;
+    node.block_on(relay.shutdown());
+    node.block_on(store.close())?;
     Ok(())
+}
+
+/// The runtimes of the parts, and so their processors.
+struct Places {
+    node: Runtime,
+    victims: Runtime,
+    flood: Runtime,
+}
+
+impl Places {
+    /// The node has the first processor to itself, as it would have a machine. Agents have the second one, and the flood has what
+    /// the victim leaves of it.
+    fn split() -> anyhow::Result<Self> {
+        let clients = |nice: i32| {
+            Builder::new_multi_thread()
+                .worker_threads(1)
+                .on_thread_start(move || {
+                    if let Err(error) = stay_on(1).and_then(|()| setpriority_process(Some(gettid()), nice)) {
+                        eprintln!("the agents share the node's processor: {error}");
+                    }
+                })
+                .enable_all()
+                .build()
+        };
+        let (victims, flood) = (clients(0)?, clients(10)?);
+        stay_on(0)?;
+        Ok(Self {
+            node: Runtime::new()?,
+            victims,
+            flood,
+        })
+    }
+}
+
+/// Keeps this thread, and those that it starts, on a processor.
+fn stay_on(processor: usize) -> rustix::io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set)
 }
 
 /// An agent of an account that appends now and then.
@@ -146,7 +195,7 @@ impl Victim {
         })
     }
 
-    /// Measures the time of each of so many appends, until it is durable.
+    /// How long each of so many appends takes, until it is durable.
     async fn appends(&mut self, count: usize) -> anyhow::Result<Histogram<u64>> {
         let mut times = times()?;
         for _ in 0..count {

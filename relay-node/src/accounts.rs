@@ -1,5 +1,7 @@
 //! State shared by one account's sessions on this node: room for requests, and the account's usage.
 
+use crate::config::LimitsConfig;
+use crate::pace::{Costs, Pace};
 use crate::usage::Usage;
 use parking_lot::Mutex;
 use skytale_proto::AccountId;
@@ -13,6 +15,8 @@ pub(crate) struct Account {
     pub(crate) id: AccountId,
     /// Bytes of requests that its sessions may have in flight, together.
     pub(crate) receive: Arc<Semaphore>,
+    /// How fast its appends are read.
+    pub(crate) pace: Pace,
 }
 
 /// All accounts that have sessions.
@@ -20,15 +24,17 @@ pub(crate) struct Account {
 pub(crate) struct Accounts {
     by_id: Mutex<HashMap<AccountId, Arc<Account>>>,
     receive_bytes_max: usize,
+    costs: Costs,
     /// Usage of accounts. It outlives their sessions.
     pub(crate) usage: Usage,
 }
 
 impl Accounts {
-    pub(crate) fn new(receive_bytes_max: usize, usage: Usage) -> Self {
+    pub(crate) fn new(limits: &LimitsConfig, usage: Usage) -> Self {
         Self {
             by_id: Mutex::default(),
-            receive_bytes_max,
+            receive_bytes_max: limits.account_receive_bytes_max(),
+            costs: Costs::new(limits),
             usage,
         }
     }
@@ -40,6 +46,7 @@ impl Accounts {
             Arc::new(Account {
                 id,
                 receive: Arc::new(Semaphore::new(self.receive_bytes_max)),
+                pace: Pace::new(self.costs),
             })
         });
         account.clone()
@@ -60,7 +67,11 @@ mod tests {
 
     #[test]
     fn an_account_is_kept_while_a_session_has_it() {
-        let accounts = Accounts::new(100, Usage::in_memory());
+        let limits = LimitsConfig {
+            account_receive_bytes_max: Some(100),
+            ..LimitsConfig::default()
+        };
+        let accounts = Accounts::new(&limits, Usage::in_memory());
         let (one, other) = (AccountId::generate(), AccountId::generate());
         let held = accounts.of(one);
         let in_flight = accounts.of(other).receive.clone().try_acquire_many_owned(10);

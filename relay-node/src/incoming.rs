@@ -162,6 +162,7 @@ async fn acquire(room: &Arc<Semaphore>, bytes: u32, give_way: impl Fn()) -> Owne
 mod tests {
     use super::*;
     use crate::accounts::Accounts;
+    use crate::config::LimitsConfig;
     use crate::usage::Usage;
 
     fn accounts() -> [AccountId; 2] {
@@ -170,7 +171,11 @@ mod tests {
 
     /// An account with a share of so many bytes.
     fn account(id: AccountId, bytes: usize) -> Arc<Account> {
-        Accounts::new(bytes, Usage::in_memory()).of(id)
+        let limits = LimitsConfig {
+            account_receive_bytes_max: Some(bytes),
+            ..LimitsConfig::default()
+        };
+        Accounts::new(&limits, Usage::in_memory()).of(id)
     }
 
     #[test]

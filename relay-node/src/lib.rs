@@ -54,6 +54,7 @@ mod limited;
 mod load;
 mod metrics;
 mod node;
+mod pace;
 mod rate;
 mod readers;
 mod refusal;

@@ -216,10 +216,7 @@ impl RelayNode {
             limited: Limited::default(),
             presence: Presence::default(),
             drain: watch::Sender::new(None),
-            accounts: Accounts::new(
-                config.limits.account_receive_bytes_max(),
-                Usage::open(config.data_dir.as_deref()),
-            ),
+            accounts: Accounts::new(&config.limits, Usage::open(config.data_dir.as_deref())),
             quotas: quotas(&config),
             turns: Turns::new(config.limits.append_window_bytes),
             places: Arc::new(Semaphore::new(config.limits.connections_max as usize)),

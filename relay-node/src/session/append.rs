@@ -1,7 +1,7 @@
 //! Append streams: requests are pipelined, answers come in their order.
 //!
 //! ```text
-//!  stream -> [bytes in flight] -> decode -> authorize -> held? -> rate -> quota -> turn -> store -> line of verdicts -> answers -> stream
+//!  stream -> pace -> [bytes in flight] -> decode -> authorize -> held? -> rate -> quota -> turn -> store -> line of verdicts -> answers -> stream
 //! ```
 //!
 //! Reading and writing are two futures of one task, and share the [`Line`].
@@ -138,6 +138,7 @@ async fn request(session: &Session, receiver: &mut Receiver) -> Result<Option<(B
     let Some(length) = receiver.length(limits::MESSAGE_BYTES_MAX).await? else {
         return Ok(None);
     };
+    session.account.pace.wait(length).await;
     let (body, in_flight) = body(session, receiver, length).await?;
     let message: AppendRequest = decode_message(body)?;
     Ok(Some((message.frame, in_flight)))

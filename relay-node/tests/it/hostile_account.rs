@@ -7,7 +7,7 @@ use crate::stepping::{SteppingStore, body};
 use crate::witness::Witness;
 use iroh::endpoint::VarInt;
 use skytale_proto::session::Refusal;
-use skytale_proto::{AccountId, AgentId, ChannelId, Code, Frame, Offset};
+use skytale_proto::{AccountId, AgentId, ChannelId, Code, Frame, Offset, limits};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,6 +203,33 @@ async fn an_account_has_one_rate_whatever_number_of_its_agents_append() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_are_refused_are_read_no_faster_than_those_that_are_taken() {
+    const AGENTS: u32 = 4;
+    const FRAMES: u32 = 8_000;
+    let mut config = config();
+    config.limits.frames_per_second = 1;
+    config.limits.burst_s = 1;
+    let fixture = Fixture::with(config).await;
+    let mallory = AccountId::generate();
+    let mut floods = Vec::new();
+    for _ in 0..AGENTS {
+        let (agent, client) = agent_of(&fixture, mallory).await;
+        floods.push(async move {
+            let frame = create(ChannelId::generate(), agent.id);
+            refusals(&client, (0..FRAMES).map(|_| frame.clone())).await.len()
+        });
+    }
+    let begun = std::time::Instant::now();
+    let flooding = futures_util::future::join_all(floods);
+    let refused: usize = flooding.await.into_iter().sum();
+    assert!(refused as u32 >= AGENTS * (FRAMES - 1) - 1, "{refused}");
+    // Twice the rate of an account by default.
+    let least = Duration::from_secs((AGENTS * FRAMES).into()) / (2 * 4 * limits::FRAMES_PER_SECOND);
+    let took = begun.elapsed() + Duration::from_millis(10);
+    assert!(took >= least, "{took:?} for {refused} refused frames");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

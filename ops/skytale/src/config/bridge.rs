@@ -229,7 +229,10 @@ impl Loaded {
             return None;
         };
         let key = problems.need(self, "bridge.tls.key_file", tls.key_file.as_ref())?;
-        let what = format!("the private key of `bridge.tls.key_file` ({})", self.source("bridge.tls.key_file"));
+        let what = format!(
+            "the private key of `bridge.tls.key_file` ({})",
+            self.source("bridge.tls.key_file")
+        );
         let key = match secret_file(key, &what) {
             Ok(key) => key.to_owned(),
             Err(failure) => {
