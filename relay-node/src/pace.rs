@@ -106,7 +106,10 @@ mod tests {
         let second = Duration::from_secs(1);
         let peak = 2 * 4 * limits::FRAMES_PER_SECOND;
         let read = read_within(&pace(|_| {}), 1_024, second).await;
-        assert!((peak - peak / 100..=peak + peak / 100).contains(&read), "{read} of {peak}");
+        assert!(
+            (peak - peak / 100..=peak + peak / 100).contains(&read),
+            "{read} of {peak}"
+        );
         let read = read_within(&pace(|_| {}), 1 << 20, second).await;
         assert!((127..=130).contains(&read), "{read} of 1 MiB");
         let read = read_within(
