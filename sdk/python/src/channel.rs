@@ -169,7 +169,7 @@ impl Channel {
 const fn kind(kind: QueuedKind) -> &'static str {
     match kind {
         QueuedKind::Message => "message",
-        QueuedKind::Add => "add",
+        QueuedKind::Add | QueuedKind::AddWaiting => "add",
         QueuedKind::Remove => "remove",
         QueuedKind::UpdateKeys => "rotate",
         QueuedKind::Leave => "leave",

@@ -247,6 +247,20 @@ impl Channel {
         kept.await
     }
 
+    /// For [`Channel::ensure_members`], which is beside what else a program asks for when it begins.
+    pub(crate) async fn add_before(&self, agents: &[AgentId]) -> Result<(), AgentError> {
+        if let Some(owner) = self.core.owner() {
+            return owner.ensure_members(self.id, agents.to_vec()).await;
+        }
+        let (channel, agents) = (self.id, agents.to_vec());
+        let kept = self.core.try_call(move |actor| {
+            actor.engine.ensure_members(channel, &agents)?;
+            actor.bus.deferred_changed.notify_one();
+            Ok(())
+        });
+        kept.await
+    }
+
     /// Additions that wait for their agents.
     pub async fn deferred_adds(&self) -> Result<Vec<DeferredAdd>, AgentError> {
         if let Some(owner) = self.core.owner() {
@@ -264,9 +278,13 @@ impl Channel {
             return owner.cancel_add(self.id, agents.to_vec()).await;
         }
         let (channel, agents) = (self.id, agents.to_vec());
-        self.core
-            .try_call(move |actor| actor.engine.cancel_add(channel, &agents))
-            .await
+        let cancelled = self.core.try_call(move |actor| {
+            let cancelled = actor.engine.cancel_add(channel, &agents)?;
+            // What waited for them goes out.
+            actor.bus.signals(channel).work.notify_one();
+            Ok(cancelled)
+        });
+        cancelled.await
     }
 
     async fn not_members(&self, agents: &[AgentId]) -> Result<BTreeSet<AgentId>, AgentError> {
@@ -275,7 +293,8 @@ impl Channel {
         Ok(agents.filter(|agent| !members.contains(agent)).collect())
     }
 
-    /// Removes agents. Those that are no members when the commit is built are left out.
+    /// Removes agents. Those that are no members when the commit is built are left out; additions that wait for these agents are
+    /// cancelled.
     pub async fn remove(&self, agents: &[AgentId]) -> Result<Sent, AgentError> {
         if let Some(owner) = self.core.owner() {
             return attached::first(owner.remove(self.id, agents.to_vec()).await);

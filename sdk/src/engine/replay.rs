@@ -337,7 +337,7 @@ impl Tx<'_> {
             *accepted = row.encrypted_no.max(*accepted);
         }
         match row.intent {
-            Intent::Announce => {}
+            Intent::Announce | Intent::Await => {}
             Intent::Message => {
                 let (sent_ms, content) = (row.sent_ms, (row.content.as_ref(), &row.properties));
                 self.keep_message(channel, record, header.id, header.author, sent_ms, content, true)?;

@@ -56,6 +56,9 @@ pub enum QueuedKind {
     Reboot,
     /// A change of the channel's policy.
     Policy,
+    /// An addition that waits until its agent has KeyPackages on offer; what is behind it waits, too. See
+    /// [`Engine::ensure_members`].
+    AddWaiting,
 }
 
 /// A refusal of a relay node that does not end an attempt to send.
@@ -93,6 +96,7 @@ impl From<Intent> for QueuedKind {
             Intent::Renew => Self::Renew,
             Intent::Reboot => Self::Reboot,
             Intent::Policy => Self::Policy,
+            Intent::Await => Self::AddWaiting,
         }
     }
 }

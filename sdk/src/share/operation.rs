@@ -189,6 +189,9 @@ operations! {
     Call fn add_later(channel: ChannelId, agents: Vec<AgentId>) -> () {
         |agent| async { at(agent, channel).add_later(&agents).await }
     }
+    Call fn ensure_members(channel: ChannelId, agents: Vec<AgentId>) -> () {
+        |agent| async { at(agent, channel).ensure_members(&agents).await }
+    }
     Call fn deferred_adds(channel: ChannelId) -> Vec<DeferredAdd> { |agent| at(agent, channel).deferred_adds() }
     Change fn cancel_add(channel: ChannelId, agents: Vec<AgentId>) -> usize {
         |agent| async { at(agent, channel).cancel_add(&agents).await }

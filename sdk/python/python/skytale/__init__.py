@@ -46,6 +46,7 @@ from ._events import (
     Lagged,
     Left,
     MemberAdded,
+    MemberNotAdded,
     MemberRemoved,
     OutOfSync,
     Rejoined,
@@ -67,6 +68,7 @@ __all__ = [
     "Lagged",
     "Left",
     "MemberAdded",
+    "MemberNotAdded",
     "MemberRemoved",
     "Message",
     "Messages",
@@ -384,7 +386,11 @@ class Channel:
         return Sent(await self._native.add(list(agents)))
 
     async def ensure_members(self, agents: Iterable[str]) -> None:
-        """Sees to it that agents are members: those that are not are added once they can be. Works offline; members are fine."""
+        """Makes agents members before anything that is sent after this: works offline, and members are fine.
+
+        What is sent after this call waits until the additions are in the log, so that those who were added read it. An agent that
+        cannot be added within a minute, or refuses, holds back nothing any more: ``MemberNotAdded`` says so.
+        """
         await self._native.ensure_members(list(agents))
 
     async def remove(self, agents: Iterable[str]) -> Sent:

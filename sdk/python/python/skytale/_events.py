@@ -83,6 +83,20 @@ class MemberRemoved(_OfChannel):
         return str(self.data["by"])
 
 
+class MemberNotAdded(Event):
+    """An agent that ``ensure_members`` was to add is no member yet, and what was sent after that goes out without it."""
+
+    @property
+    def channel(self) -> str:
+        """The channel's id."""
+        return str(self.data["channel"])
+
+    @property
+    def agent(self) -> str:
+        """Whom."""
+        return str(self.data["agent"])
+
+
 class Left(_OfChannel):
     """This agent is in the channel no longer."""
 
