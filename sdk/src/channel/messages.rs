@@ -69,6 +69,14 @@ impl Deref for Received {
 }
 
 impl Received {
+    pub(super) fn new(core: &Arc<Core>, channel: ChannelId, message: Message) -> Self {
+        Self {
+            core: Arc::clone(core),
+            channel,
+            message,
+        }
+    }
+
     /// The channel that it came in.
     pub const fn channel(&self) -> ChannelId {
         self.channel

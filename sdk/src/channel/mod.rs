@@ -4,6 +4,7 @@ mod attached;
 mod claims;
 mod messages;
 mod once;
+mod request;
 mod roles;
 mod sent;
 

@@ -8,7 +8,8 @@ use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
     ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
-    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Trust, UnreadableEntry,
+    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust,
+    UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,12 @@ operations! {
     }
     Call fn received(channel: ChannelId, after: Offset, limit: u32) -> Vec<Message> {
         |agent| async { at(agent, channel).received(after, limit.min(MESSAGES_MAX)).await.map(page) }
+    }
+    Call fn requested(channel: ChannelId, request: FrameId) -> Requested {
+        |agent| async { at(agent, channel).requested(request).await }
+    }
+    Call fn reply_after(channel: ChannelId, request: FrameId, after: Offset) -> Searched {
+        |agent| async { at(agent, channel).reply_after(request, after).await }
     }
     Call fn acked(channel: ChannelId) -> Offset { |agent| at(agent, channel).acked() }
     Call fn ack(channel: ChannelId, offset: Offset, frame_id: Option<FrameId>) -> () {

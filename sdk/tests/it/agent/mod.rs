@@ -9,6 +9,7 @@ mod members;
 mod offline;
 mod order;
 mod recovery;
+mod replies;
 mod requests;
 mod restarts;
 mod rollback;
