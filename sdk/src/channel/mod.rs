@@ -83,13 +83,27 @@ impl Channel {
     }
 
     /// All that waits in the outbox, in the order in which it goes out: what it is, since when, how often a relay node has
-    /// refused it and why. No more than [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig) messages.
+    /// refused it and why; of a message its payload and what it says besides. No more than
+    /// [`EngineConfig::outbox_messages_max`](crate::engine::EngineConfig::outbox_messages_max) messages, with payloads of
+    /// [`EngineConfig::outbox_bytes_max`](crate::engine::EngineConfig::outbox_bytes_max) together.
     pub async fn outbox(&self) -> Result<Vec<Queued>, AgentError> {
         if let Some(owner) = self.core.owner() {
-            return owner.outbox(self.id).await;
+            return attached::outbox(owner, self.id).await;
         }
         let channel = self.id;
         self.core.try_call(move |actor| actor.engine.outbox(channel)).await
+    }
+
+    /// For another process that asks for [`Channel::outbox`].
+    pub(crate) async fn outbox_page(
+        &self,
+        from: i64,
+        bytes_max: u64,
+    ) -> Result<(Vec<Queued>, Option<i64>), AgentError> {
+        let channel = self.id;
+        self.core
+            .try_call(move |actor| actor.engine.outbox_page(channel, from, bytes_max))
+            .await
     }
 
     /// Takes up again what was sent before, also before a restart, by its frame's id ([`Sent::frame_id`]). What has been

@@ -8,8 +8,7 @@ use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
     ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
-    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust,
-    UnreadableEntry,
+    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust, UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -111,7 +110,6 @@ operations! {
     Wait fn all_caught_up() -> () { |agent| agent.caught_up() }
     Wait fn flushed() -> () { |agent| agent.flushed() }
     Call fn channels() -> Vec<ChannelInfo> { |agent| agent.channels() }
-    Call fn all_outboxes() -> Vec<Queued> { |agent| agent.outbox() }
     Call fn all_failed() -> Vec<FailedSend> { |agent| agent.failed() }
     Call fn all_problems() -> Vec<(Option<ChannelId>, Vec<Problem>)> { |agent| agent.problems() }
     Change fn take_over() -> Vec<ChannelId> { |agent| agent.take_over() }
@@ -181,7 +179,9 @@ operations! {
     Send fn leave(channel: ChannelId) -> Vec<Sent> { |agent| async { at(agent, channel).leave().await.map(one) } }
 
     // ---- the rest of a channel
-    Call fn outbox(channel: ChannelId) -> Vec<Queued> { |agent| at(agent, channel).outbox() }
+    Call fn outbox_page(channel: ChannelId, from: i64) -> (Vec<Queued>, Option<i64>) {
+        |agent| async { at(agent, channel).outbox_page(from, PAGE_BYTES_MAX as u64).await }
+    }
     Call fn failed(channel: ChannelId) -> Vec<FailedSend> { |agent| at(agent, channel).failed() }
     Change fn dismiss(channel: ChannelId, frame_id: FrameId) -> bool { |agent| at(agent, channel).dismiss(frame_id) }
     Wait fn claim(channel: ChannelId, agent_id: AgentId) -> ClaimedPackage {

@@ -15,6 +15,7 @@ mod restarts;
 mod rollback;
 mod share;
 mod stock;
+mod streams;
 mod talk;
 mod unpolled;
 mod waits;
