@@ -4,7 +4,7 @@ mod receiver;
 
 pub use receiver::Events;
 
-use crate::engine::LostReason;
+use crate::engine::{LostReason, UnreadableCause};
 use serde::{Deserialize, Serialize};
 use skytale_proto::{AccountId, AgentId, ChannelId, Code, Digest, EndpointId, FrameId, Offset, Policy};
 use std::time::Duration;
@@ -375,6 +375,9 @@ pub enum Event {
         /// Its frame id, where there was a frame.
         frame_id: Option<FrameId>,
         /// Why.
+        #[serde(default)]
+        cause: UnreadableCause,
+        /// Why, in words.
         reason: String,
     },
     /// An entry's header contradicts its content, or its author may not do what it does. It was not applied, by any member; an

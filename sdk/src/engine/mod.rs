@@ -77,6 +77,7 @@ mod standing;
 mod stock;
 mod transact;
 mod undone;
+mod unreadable;
 mod waiting;
 mod window;
 
@@ -99,6 +100,7 @@ pub use roles::PolicyChange;
 pub use rollback::Rollback;
 pub use settle::{RollbackWord, Settled};
 pub use standing::Standing;
+pub use unreadable::UnreadableCause;
 pub use waiting::{Fate, Queued, QueuedKind, Refusal};
 pub use window::Fork;
 
@@ -317,6 +319,9 @@ pub struct UnreadableEntry {
     /// Its frame id, where there was a frame.
     pub frame_id: Option<FrameId>,
     /// Why.
+    #[serde(default)]
+    pub cause: UnreadableCause,
+    /// Why, in words.
     pub reason: String,
 }
 

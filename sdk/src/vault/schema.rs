@@ -249,8 +249,10 @@ ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
 
 /// - Since when an addition that holds back what is sent has been refused for its agent's sake. NULL as long as it was not.
 ///   The outbox has a kind of intents (13) that a version before does not know.
+/// - Why an entry cannot be read, as a number (see `UnreadableCause`): 0 for what a version before recorded.
 const V7: &str = "
 ALTER TABLE deferred ADD COLUMN held_ms INTEGER;
+ALTER TABLE unreadable ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

@@ -110,6 +110,31 @@ class Divergence(_OfChannel):
         return str(self.data["author"])
 
 
+class EntryUnreadable(Event):
+    """An entry cannot be read, and never will be. It is recorded."""
+
+    @property
+    def channel(self) -> str | None:
+        """The channel's id; ``None`` is the agent's own log."""
+        channel = self.data["channel"]
+        return None if channel is None else str(channel)
+
+    @property
+    def offset(self) -> int:
+        """Where it is."""
+        return int(self.data["offset"])
+
+    @property
+    def cause(self) -> str:
+        """Why: ``Invalid``, ``KeyUsed``, ``LaterEpoch`` and others, as Rust's ``UnreadableCause`` names them."""
+        return str(self.data["cause"])
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return str(self.data["reason"])
+
+
 class SendFailed(Event):
     """Something that was sent will not be delivered."""
 

@@ -188,6 +188,8 @@ struct Row {
     /// What is being done about it, or what there is to do.
     remedy: &'static str,
     frame_id: Option<FrameId>,
+    /// Of an entry that cannot be read: why.
+    cause: Option<&'static str>,
     /// Of a divergence: whose message showed it, and both digests.
     author: Option<AgentId>,
     ours: Option<String>,
@@ -213,6 +215,10 @@ impl Row {
             frame_id: match problem {
                 Problem::SendFailed(send) => Some(send.frame_id),
                 Problem::Unreadable(entry) => entry.frame_id,
+                _ => None,
+            },
+            cause: match problem {
+                Problem::Unreadable(entry) => Some(entry.cause.name()),
                 _ => None,
             },
             author: divergence.map(|divergence| divergence.author),
