@@ -11,6 +11,7 @@ use skytale_proto::{AgentId, Code, Frame};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
 /// Between two attempts to claim, where the relay node did not say it.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
@@ -51,11 +52,11 @@ impl Channel {
         let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
         let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
         // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
-        let claiming = runtime::spawn(async move {
+        let claiming = async move {
             let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
             claimed.unwrap_or(Err(AgentError::Offline { waited }))?
-        })?;
-        claiming.await
+        };
+        runtime::spawn(claiming.instrument(self.core.span()))?.await
     }
 }
 

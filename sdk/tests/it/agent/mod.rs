@@ -17,6 +17,7 @@ mod share;
 mod stock;
 mod streams;
 mod talk;
+pub(crate) mod traces;
 mod unpolled;
 mod waits;
 pub(crate) mod world;
