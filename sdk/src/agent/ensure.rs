@@ -60,9 +60,11 @@ impl Agent {
         Ok(self.handle(found.await?))
     }
 
-    /// The channel of a label, which another agent has made and adds this one to: at once where it is there, else as soon as this
-    /// agent is added to a channel that has no label yet; that one gets it. Waits as long as it takes, and for the reason
-    /// why it cannot be: see [waits](Agent#waits). Cancel-safe.
+    /// The channel of a label, which another agent has made and adds this one to: at once where it is there, else the channel of
+    /// the oldest of this agent's [invitations](Agent::invitations), now or as soon as there is one; it gets the label,
+    /// which accepts the invitation. An invitation that came while the program did not run is there when it begins again.
+    ///
+    /// Waits as long as it takes, and for the reason why it cannot be: see [waits](Agent#waits). Cancel-safe.
     pub async fn join(&self, label: &str) -> Result<Channel, AgentError> {
         // Before the look: what comes during it is seen.
         let mut events = self.events();
@@ -91,11 +93,11 @@ impl Agent {
                     if let Some(channel) = of_label(&channels, &label) {
                         return Ok(Some(channel));
                     }
-                    let Some(channel) = of_label(&channels, "") else {
+                    let Some(invited) = actor.engine.invitations()?.first().copied() else {
                         return Ok(None);
                     };
-                    actor.engine.relabel(channel, &label)?;
-                    Ok(Some(channel))
+                    actor.engine.relabel(invited.channel, &label)?;
+                    Ok(Some(invited.channel))
                 });
                 found.await?
             }

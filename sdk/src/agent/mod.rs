@@ -29,6 +29,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod follow;
+mod invitations;
 mod link;
 mod merged;
 mod outcome;
@@ -44,6 +45,7 @@ mod worker;
 
 pub use config::{AgentConfig, DriverConfig, RelaySource};
 pub use error::AgentError;
+pub use invitations::{Invitation, Invitations};
 pub use merged::AllMessages;
 
 use self::bus::Followed;

@@ -343,6 +343,7 @@ impl Tx<'_> {
         self.sql
             .prepare_cached("DELETE FROM pending_join WHERE channel = ?1 AND at <= ?2")?
             .execute(params![id.as_bytes(), integer(offset.get())?])?;
+        self.invite(&channel, offset, &header.author)?;
         self.events.push(Event::Joined {
             channel: id,
             offset,

@@ -634,6 +634,7 @@ impl Tx<'_> {
         self.provider.end_set_aside(channel.id.as_bytes(), false)?;
         channel.offered = super::channel::Offered::default();
         self.forget_undone(channel)?;
+        self.end_invitation(channel.no)?;
         self.events.push(Event::Left {
             channel: channel.id,
             offset,

@@ -7,8 +7,9 @@ use super::octets::Octets;
 use crate::agent::{Agent, AgentError};
 use crate::channel::{Channel, Sent};
 use crate::engine::{
-    ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, JoinRequest,
-    Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust, UnreadableEntry,
+    ChannelInfo, ClaimedPackage, Consent, ConsentStatus, Contact, DeferredAdd, Divergence, FailedSend, Invited,
+    JoinRequest, Keep, Lost, Message, Outgoing, PolicyChange, Problem, Purged, Queued, Requested, Searched, Trust,
+    UnreadableEntry,
 };
 use crate::vault::{BackupInfo, BackupKey};
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,8 @@ operations! {
             Ok::<_, AgentError>(created.id())
         }
     }
+    Call fn invited() -> Vec<Invited> { |agent| agent.invited() }
+    Change fn accept_invitation(channel: ChannelId) -> bool { |agent| agent.accept_invitation(channel) }
     Call fn contacts() -> Vec<Contact> { |agent| agent.contacts() }
     Change fn set_contact(name: String, agent_id: AgentId) -> () {
         |agent| async { agent.set_contact(&name, agent_id).await }

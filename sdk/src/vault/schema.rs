@@ -249,10 +249,21 @@ ALTER TABLE channel ADD COLUMN drift BLOB NOT NULL DEFAULT x'';
 
 /// - Since when an addition that holds back what is sent has been refused for its agent's sake. NULL as long as it was not.
 ///   The outbox has a kind of intents (13) that a version before does not know.
+/// - Channels that this agent was added to and that the application has not accepted. Those of before that have no label count
+///   as such; their own agents' channels begin at the first entry.
 /// - Why an entry cannot be read, as a number (see `UnreadableCause`): 0 for what a version before recorded.
 const V7: &str = "
 ALTER TABLE deferred ADD COLUMN held_ms INTEGER;
 ALTER TABLE unreadable ADD COLUMN cause INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE invitation (
+    channel INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    adder BLOB,
+    since_ms INTEGER NOT NULL
+);
+INSERT INTO invitation (channel, at, since_ms)
+    SELECT no, joined, 0 FROM channel
+    WHERE label = '' AND state IN (2, 3) AND joined > 1 AND no NOT IN (SELECT channel FROM declined);
 ";
 
 /// Refuses a database that is no vault, or of a newer version.

@@ -5,6 +5,7 @@ mod commits;
 pub(crate) mod crash;
 mod https;
 mod inbox;
+mod invitations;
 mod members;
 mod offline;
 mod order;
