@@ -49,11 +49,18 @@ impl Channel {
     /// Claims a KeyPackage, and gives it with the relay node's time. A claim whose answer was lost is made again with the
     /// very same frame, which takes the very same package.
     async fn claim_one(&self, agent: AgentId) -> Result<(Claimed, u64), AgentError> {
-        let claim = self.core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
-        let (bus, waited) = (Arc::clone(&self.core.bus), self.online_timeout);
+        let (core, waited) = (Arc::clone(&self.core), self.online_timeout);
         // In a task, which makes progress even if the caller stops polling: a claim holds one of the session's streams.
         let claiming = async move {
-            let claimed = runtime::within(waited, bus.wait(claim_with(&bus, &claim, waited))).await?;
+            let claiming = async {
+                // The frame names the agent's account, which the vault knows once there was a session.
+                let mut sessions = core.bus.session.subscribe();
+                let there = sessions.wait_for(Option::is_some).await.map(drop);
+                there.map_err(|_| AgentError::Closed)?;
+                let claim = core.try_call(move |actor| actor.engine.claim_frame(agent)).await?;
+                claim_with(&core.bus, &claim, waited).await
+            };
+            let claimed = runtime::within(waited, core.bus.wait(claiming)).await?;
             claimed.unwrap_or(Err(AgentError::Offline { waited }))?
         };
         runtime::spawn(claiming.instrument(self.core.span()))?.await
