@@ -56,6 +56,7 @@ async fn a_request_with_an_id_goes_on_after_a_timeout_and_a_restart() {
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
     let channels = channel_of(&[&alice, &bob]).await;
     let id = channels[0].id();
+    soon("all out", alice.flushed()).await.expect("flushed");
     alice.disconnect().await;
     let request = || Outgoing::new("what is it?").once("question 1");
     let ended = channels[0].request(request(), Duration::from_millis(1)).await;
@@ -106,6 +107,7 @@ async fn a_request_ends_with_the_reason_where_no_answer_can_come() {
     let world = World::new().await;
     let (alice, bob) = (world.agent("alice").await, world.agent("bob").await);
     let channels = channel_of(&[&alice, &bob]).await;
+    soon("all out", alice.flushed()).await.expect("flushed");
     alice.disconnect().await;
     let waiting = tokio::spawn({
         let channel = channels[0].clone();

@@ -141,6 +141,7 @@ async fn a_guest_asks_waits_for_room_and_ensures_members_as_the_owner_does() {
     let channels = channel_of(&[&owner, &bob]).await;
     let guest = attach(&world, "alice").await;
     let channel = guest.channel(channels[0].id()).await.expect("known");
+    soon("all out", owner.flushed()).await.expect("flushed");
     owner.disconnect().await;
     let stranger = AgentId::from_bytes([0xab; 32]);
     channel.ensure_members(&[bob.id(), stranger]).await.expect("kept");
